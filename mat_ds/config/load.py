@@ -1,0 +1,153 @@
+"""From defaults, a recipe and dotted overrides to one checked `RunConfig`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mat_ds.config.schema import RunConfig
+from mat_ds.errors import Problem, UserError, nearest, raise_if_any
+from mat_ds.methods import METHODS
+
+Tree = dict[str, Any]
+
+
+class CoreLoader(yaml.SafeLoader):
+    """YAML 1.2 scalars: `1e-5` is a number and `off` a word, which YAML 1.1 takes for a word and a boolean."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
+
+
+for tag, pattern, first in (
+    ("bool", r"true|false", "tf"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", "-+.0123456789"),
+    ("null", r"~|null|", ["~", "n", ""]),
+):
+    CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), list(first))
+
+
+def read_yaml(path: Path) -> Tree:
+    """The mapping written in `path`; raises `UserError` where there is none to read."""
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), CoreLoader)
+    except OSError as error:
+        raise UserError(Problem("--recipe", str(path), f"cannot be read: {error.strerror}",
+                                "pass the path of a YAML file, such as launch/recipes/cola.yaml")) from None  # fmt: skip
+    except yaml.YAMLError as error:
+        raise UserError(Problem(str(path), None, f"is not YAML: {error}", "mend the file")) from None
+    if not isinstance(tree or {}, dict):
+        raise UserError(Problem(str(path), None, "holds no mapping of options", "write `key: value` lines"))
+    return tree or {}
+
+
+def parse_overrides(arguments: Iterable[str]) -> tuple[Tree, list[Problem]]:
+    """`["train.epochs=3", "method.name=mat"]` as a nested mapping of YAML values, and what is no such argument."""
+    tree: Tree = {}
+    problems: list[Problem] = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or not key:
+            problems.append(Problem(argument, None, "is neither a flag nor key=value",
+                                    "write overrides as section.key=value, without blanks around the ="))  # fmt: skip
+            continue
+        node = tree
+        *parents, leaf = key.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                problems.append(Problem(key, value, f"{parent!r} was already given a value", "give one of the two"))
+                break
+        else:
+            try:
+                node[leaf] = yaml.load(value, CoreLoader)
+            except yaml.YAMLError:
+                problems.append(Problem(key, value, "is not a YAML value", "put quotes around it"))
+    return tree, problems
+
+
+def merge(low: Tree, high: Tree) -> Tree:
+    """`low` overridden by `high`, section by section."""
+    merged = dict(low)
+    for key, value in high.items():
+        both_sections = isinstance(value, dict) and isinstance(low.get(key), dict)
+        merged[key] = merge(low[key], value) if both_sections else value
+    return merged
+
+
+def method_name(tree: Tree) -> str | None:
+    section = tree.get("method")
+    return section.get("name") if isinstance(section, dict) else None
+
+
+def load_run_config(recipe: Path | None, overrides: Iterable[str], demo_recipe: Path | None = None) -> RunConfig:
+    """Defaults < recipe < overrides, as one immutable `RunConfig`.
+
+    A recipe's method options belong to the method it names: where an override names another method, they do not apply.
+
+    Args:
+        recipe: a YAML file of differences from the defaults, or None.
+        overrides: dotted `key=value` arguments.
+        demo_recipe: the recipe that stands in for None when the task is the built-in demo.
+
+    Raises:
+        UserError: naming every unknown key, wrong type and value out of range.
+    """
+    high, found = parse_overrides(overrides)
+    if recipe is None and high.get("task", RunConfig.model_fields["task"].default) == "demo":
+        recipe = demo_recipe
+    low = read_yaml(recipe) if recipe else {}
+    default_method = RunConfig.model_fields["method"].default.name
+    if method_name(high) not in (None, method_name(low) or default_method):
+        low.pop("method", None)
+    tree = merge(low, high)
+    if isinstance(tree.get("method"), dict):
+        tree["method"] = {"name": default_method, **tree["method"]}
+    try:
+        run = RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(*found, *_problems(error)) from None
+    raise_if_any(found)
+    return run
+
+
+def _problems(error: ValidationError) -> Iterator[Problem]:
+    """What pydantic found, in the words of this project."""
+    for found in error.errors():
+        # Inside the union of methods pydantic puts the method's name between `method` and its option.
+        location = [str(part) for part in found["loc"]]
+        if location[:1] == ["method"] and len(location) > 1 and location[1] in METHODS:
+            location.pop(1)
+        key, value = ".".join(location), found["input"]
+        if found["type"] == "extra_forbidden":
+            section = _section(location[:-1], found["loc"])
+            yield Problem(key, value, "there is no such option", nearest(location[-1], section.model_fields))
+        elif found["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            yield Problem("method.name", (value or {}).get("name"), "there is no such method",
+                          nearest(str((value or {}).get("name")), METHODS))  # fmt: skip
+        else:
+            yield Problem(key, value, found["msg"].lower(), _describe(location, found["loc"]))
+
+
+def _section(location: list[str], raw: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model whose options stand at `location`."""
+    if location[:1] == ["method"]:
+        return METHODS[str(raw[1])].Settings
+    section: type[BaseModel] = RunConfig
+    for part in location:
+        section = type(section.model_fields[part].default)
+    return section
+
+
+def _describe(location: list[str], raw: tuple[int | str, ...]) -> str:
+    """Meaning and default of the option at `location`, as the way out."""
+    if len(location) == 1 and isinstance(RunConfig.model_fields[location[0]].default, BaseModel):
+        return f"write {location[0]}.<option>=<value>"
+    names = [part for part in location if not part.isdigit()]
+    field = _section(names[:-1], raw).model_fields[names[-1]]
+    return f"{names[-1]} is: {field.description}; its default is {field.default!r}"

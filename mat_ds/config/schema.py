@@ -1,0 +1,124 @@
+"""Every option of a run, its type, its default and its meaning: the only place where a default is written.
+
+The options of a method stand beside the method that reads them (`mat_ds/methods/`); `RunConfig` nests them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, Union
+
+from pydantic import Field
+
+from mat_ds.config.section import Section
+from mat_ds.errors import Problem
+from mat_ds.methods import METHODS
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class DataConfig(Section):
+    path: str | None = Field(
+        None, description="folder of `<task>/<split>.jsonl, .csv, .tsv or .parquet`, or a `save_to_disk` folder; "
+        "null: the hub")  # fmt: skip
+    max_length: Annotated[int, Field(ge=4)] = Field(512, description="tokens an input is cut at")
+    shuffle: bool = Field(True, description="a new order of the training examples each epoch, fixed by the seed")
+    group_by_length: bool = Field(False, description="put examples of like length into one batch (less padding)")
+    train_limit: Count | None = Field(None, description="use only the first N training examples")
+    eval_limit: Count | None = Field(None, description="use only the first N examples of each evaluation split")
+
+
+class ModelConfig(Section):
+    name: str = Field("tiny-roberta", description="hub id or folder; `tiny-roberta`: built here, from scratch")
+    dropout: Fraction | None = Field(None, description="sets every dropout probability; null: the model's own")
+    gradient_checkpointing: bool = Field(False, description="recompute activations in backward (non-re-entrant)")
+
+
+class OptimizerConfig(Section):
+    name: Literal["sgd", "rmsprop", "adam"] = Field(
+        "adam", description="preconditioner of the parameters' chain; adam is torch's AdamW, rmsprop torch's RMSprop "
+        "with alpha = betas[1], sgd torch's SGD without momentum")  # fmt: skip
+    lr: Annotated[float, Field(ge=0.0)] = Field(1e-5, description="peak step size gamma of the parameters")
+    betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = Field(
+        (0.9, 0.999), description="decay of the two moments")  # fmt: skip
+    eps: Positive = Field(1e-8, description="added to the root of the second moment")
+    weight_decay: Annotated[float, Field(ge=0.0)] = Field(
+        0.01, description="on everything but biases and norms; decoupled in adam, torch's own form in the others")  # fmt: skip
+    schedule: Literal["linear", "cosine", "constant", "polynomial"] = Field(
+        "linear", description="of the step size, advanced once per outer step, after the warm-up")  # fmt: skip
+    warmup_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = Field(0.1, description="share of the outer steps that warm up")
+    max_grad_norm: Annotated[float, Field(ge=0.0)] = Field(0.0, description="clip the global gradient norm; 0: off")
+
+
+class TrainConfig(Section):
+    epochs: Positive = Field(3.0, description="passes over the training examples")
+    max_steps: Count | None = Field(None, description="outer steps (batches); wins over epochs")
+    batch_size: Count = Field(32, description="examples of one outer step, over all ranks")
+    micro_batch_size: Count = Field(
+        8, description="examples of one forward pass on one rank; accumulation = batch_size / (this x ranks)")  # fmt: skip
+    eval_micro_batch_size: Count | None = Field(None, description="the same in evaluation; null: micro_batch_size")
+    eval_per_epoch: Annotated[int, Field(ge=0)] = Field(
+        1, description="evaluations per epoch, evenly spread; the end of training is always evaluated")  # fmt: skip
+    export: Literal["best", "last"] = Field("best", description="which weights go to `model/`")
+    save_every: Count | None = Field(None, description="outer steps between checkpoints; null: one per epoch")
+    keep_last: Count = Field(2, description="checkpoints kept")
+    resume: str = Field(
+        "never", description="never; auto: continue the run of output_dir from its latest checkpoint, if it has one; "
+        "or a run or checkpoint folder to continue from")  # fmt: skip
+    deterministic: bool = Field(False, description="bit-identical runs on a GPU too (slower kernels)")
+
+
+class TrackingConfig(Section):
+    enabled: Literal[False] = Field(False, description="mirror the run to MLflow (not in this version)")
+
+
+MethodConfig = Annotated[
+    Union[tuple(method.Settings for method in METHODS.values())],  # type: ignore[valid-type]  # noqa: UP007
+    Field(discriminator="name"),
+]
+
+
+class RunConfig(Section):
+    task: str = Field("demo", description="a task of the registry, or a task YAML of your own")
+    output_dir: str | None = Field(None, description="run directory; null: `runs/<task>-<method>-<time>`")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="key of every random draw of the run")
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    method: MethodConfig = METHODS["mat"].Settings()
+    tracking: TrackingConfig = TrackingConfig()
+
+
+def batch_problems(train: TrainConfig, world_size: int) -> Iterator[Problem]:
+    """Whether `world_size` ranks can share a batch; the message names micro-batch sizes that work.
+
+    Args:
+        train: the batch sizes asked for.
+        world_size: number of ranks of the run.
+    """
+    if train.batch_size % world_size:
+        below, above = train.batch_size // world_size * world_size, -(-train.batch_size // world_size) * world_size
+        working = " or ".join(str(size) for size in (below, above) if size)
+        yield Problem("train.batch_size", train.batch_size, f"does not divide by the {world_size} ranks of this run",
+                      f"take train.batch_size={working}")  # fmt: skip
+    elif train.batch_size // world_size % train.micro_batch_size:
+        share = train.batch_size // world_size
+        working = ", ".join(str(size) for size in range(1, share + 1) if share % size == 0)
+        yield Problem("train.micro_batch_size", train.micro_batch_size,
+                      f"each of {world_size} ranks has {share} of the {train.batch_size} examples of a batch, which "
+                      "does not divide by it", f"take one of {working}")  # fmt: skip
+
+
+def combination_problems(run: RunConfig, world_size: int) -> Iterator[Problem]:
+    """Options that are each well formed but cannot stand together."""
+    yield from batch_problems(run.train, world_size)
+    yield from run.method.problems()
+    if run.train.resume == "auto" and run.output_dir is None:
+        yield Problem("train.resume", "auto", "without output_dir there is no run to look for",
+                      "pass output_dir=<folder> and keep it the same when you start the job again")  # fmt: skip
+    if run.optimizer.schedule == "polynomial" and 0 < run.optimizer.lr <= 1e-7:
+        yield Problem("optimizer.lr", run.optimizer.lr, "the polynomial schedule ends at 1e-7, above it",
+                      "take a larger optimizer.lr or optimizer.schedule=linear")  # fmt: skip

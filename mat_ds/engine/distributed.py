@@ -1,0 +1,107 @@
+"""The ranks of a run: who they are, how they meet, what they tell each other, and how they part."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mat_ds.engine.startup import lighten, release
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the processes of the run, known before any of them speaks to another."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+    @classmethod
+    def from_environment(cls) -> World:
+        """What the launcher put into RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_SIZE; one process without a launcher."""
+        size = int(os.environ.get("WORLD_SIZE", 1))
+        local_size = os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or size
+        rank = int(os.environ.get("RANK", 0))
+        return cls(rank, size, int(os.environ.get("LOCAL_RANK", 0)), int(local_size))
+
+
+@contextmanager
+def process_group(world: World) -> Iterator[torch.device]:
+    """The process group of the run and the device of this rank; every group is gone on every path out.
+
+    A gloo group keeps threads, and a thread keeps the last tensors it moved. If one drops such a tensor while the
+    interpreter shuts down, Python ends the thread inside a C++ destructor and the process aborts ("terminate called
+    without an active exception"). Destroying a group is not enough: its threads end when nothing refers to it any more.
+    """
+    import deepspeed
+    from deepspeed import comm
+    from deepspeed.accelerator import get_accelerator
+
+    lighten()
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    os.environ.setdefault("MASTER_PORT", "0")
+    for name, value in (("RANK", world.rank), ("WORLD_SIZE", world.size), ("LOCAL_RANK", world.local_rank)):
+        os.environ.setdefault(name, str(value))
+    accelerator = get_accelerator()
+    if accelerator.device_name() != "cpu":
+        accelerator.set_device(world.local_rank)
+    deepspeed.init_distributed(verbose=False)
+    try:
+        yield torch.device(accelerator.current_device_name())
+    finally:
+        comm.destroy_process_group()
+        release()
+        gc.collect()
+
+
+def all_reduce_sum(value: Tensor) -> Tensor:
+    """Sum of `value` over all ranks, in place."""
+    dist.all_reduce(value)
+    return value
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether `flag` is set on any rank; all ranks get the same answer."""
+    return bool(all_reduce_sum(torch.tensor(float(flag), device=device)).item())
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Rows of all ranks, one below the other, on every rank; each rank must bring equally many."""
+    gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, rows.contiguous())
+    return torch.cat(gathered)
+
+
+def from_rank_zero(value: Value) -> Value:
+    """Rank 0's `value` on every rank."""
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def same_on_all_ranks(fingerprint: str, what: str) -> None:
+    """Compares a fingerprint over all ranks.
+
+    Raises:
+        RuntimeError: on every rank, if it is not the same everywhere.
+    """
+    gathered: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(gathered, fingerprint)
+    if others := [rank for rank, found in enumerate(gathered) if found != gathered[0]]:
+        raise RuntimeError(f"{what} differ between rank 0 and rank(s) {others}: are the files the same on all nodes?")
+
+
+def barrier() -> None:
+    """Waits for all ranks."""
+    dist.barrier()

@@ -1,0 +1,173 @@
+"""The user's DeepSpeed JSON: checked, then completed with what the recipe decides.
+
+The JSON owns the ZeRO stage, offload, precision and communication; the recipe owns batch sizes, clipping, optimizer and
+schedule. Nothing is set twice: a JSON that repeats the recipe's value or says "auto" is welcome, one that contradicts
+it is an error that names both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mat_ds.config.schema import RunConfig
+from mat_ds.engine.distributed import World
+from mat_ds.errors import Problem, UserError, nearest
+
+Tree = dict[str, Any]
+
+JSON_KEYS = {
+    "zero_optimization", "fp16", "bf16", "data_types", "communication_data_type", "prescale_gradients",
+    "gradient_predivide_factor", "activation_checkpointing", "comms_logger", "flops_profiler", "wall_clock_breakdown",
+    "memory_breakdown", "dump_state", "steps_per_print", "timers", "log_level", "disable_python_gc",
+}  # fmt: skip
+RECIPE_SECTIONS = {"optimizer": "optimizer.*", "scheduler": "optimizer.schedule and optimizer.warmup_ratio"}
+REFUSED = {
+    "torch_autocast": "mat_ds measures perturbations against one compute dtype; use the fp16 or the bf16 section",
+    "zero_optimization.zenflow": "its optimizer updates parameters at other times than the sampler's mixture assumes",
+    "zero_optimization.zero_quantized_weights": "quantised weights would hide the perturbation and the samples' noise",
+    "zero_optimization.zero_quantized_gradients": "quantised gradients are not the gradients of the method",
+    "zero_optimization.zero_quantized_nontrainable_weights": "quantised weights would hide the perturbation",
+    "fp16.fp16_master_weights_and_grads": "the samples' noise and mixture need fp32 masters",
+    "bf16.bf16_master_weights_and_grads": "the samples' noise and mixture need fp32 masters",
+}
+
+
+def owned_values(run: RunConfig, world: World) -> Tree:
+    """What the recipe decides of a DeepSpeed configuration."""
+    train = run.train
+    return {
+        "train_batch_size": train.batch_size,
+        "train_micro_batch_size_per_gpu": train.micro_batch_size,
+        "gradient_accumulation_steps": train.batch_size // (train.micro_batch_size * world.size),
+        "gradient_clipping": run.optimizer.max_grad_norm,  # always written: DeepSpeed's own default is 1.0
+        "managed_gradient_accumulation": False,  # every step() is a boundary: K of them make an outer step
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+
+
+def read_ds_config(path: Path) -> Tree:
+    """The JSON object in `path`; raises `UserError` where there is none."""
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(Problem("--ds_config", str(path), f"cannot be read: {error.strerror}",
+                                "pass one of ds_configs/*.json or a JSON file of your own")) from None  # fmt: skip
+    except json.JSONDecodeError as error:
+        raise UserError(Problem("--ds_config", str(path), f"is not JSON: {error}", "mend the file")) from None
+    if not isinstance(tree, dict):
+        raise UserError(Problem("--ds_config", str(path), "holds no JSON object", "write {\"zero_optimization\": ...}"))
+    return tree
+
+
+def complete(tree: Tree, run: RunConfig, world: World) -> Tree:
+    """The configuration that DeepSpeed gets: the JSON without its "auto"s, plus what the recipe decides."""
+    kept = {key: value for key, value in tree.items() if key not in RECIPE_SECTIONS and value != "auto"}
+    zero = {key: value for key, value in kept.get("zero_optimization", {}).items() if value != "auto"}
+    return {"steps_per_print": 10**9, **kept, "zero_optimization": zero, **owned_values(run, world)}
+
+
+def ds_config_problems(tree: Tree, run: RunConfig, world: World) -> Iterator[Problem]:
+    """Everything in the JSON that is unknown, contradicts the recipe, or cannot work here."""
+    owned = owned_values(run, world)
+    found = 0
+    removed = list(_removed_problems(tree))
+    gone = {problem.key.removeprefix("ds_config ") for problem in removed}
+    for problem in (*removed, *_key_problems(tree, owned, gone), *_refusals(tree), *precision_problems(tree)):
+        found += 1
+        yield problem
+    if not found:
+        yield from _deepspeed_problems(complete(tree, run, world), world)
+
+
+def _key_problems(tree: Tree, owned: Tree, removed: set[str]) -> Iterator[Problem]:
+    origin = {
+        "train_batch_size": "train.batch_size", "train_micro_batch_size_per_gpu": "train.micro_batch_size",
+        "gradient_accumulation_steps": "train.batch_size / (train.micro_batch_size x ranks)",
+        "gradient_clipping": "optimizer.max_grad_norm",
+    }  # fmt: skip
+    for key, value in tree.items():
+        if key in owned:
+            if value not in ("auto", owned[key]):
+                source = origin.get(key, "mat_ds itself")
+                yield Problem(f"ds_config {key}", value, f"contradicts {source}, which makes it {owned[key]!r}",
+                              f'delete the key from the JSON, or write "auto"; set {source} instead')  # fmt: skip
+        elif key in RECIPE_SECTIONS:
+            if any(value != "auto" for value in value.get("params", {"": None}).values()):
+                yield Problem(f"ds_config {key}", value, "the recipe decides this",
+                              f"delete the section and set {RECIPE_SECTIONS[key]}")  # fmt: skip
+        elif key not in JSON_KEYS and key not in REFUSED and key not in removed:
+            yield Problem(f"ds_config {key}", value, "is no DeepSpeed section that mat_ds passes on",
+                          nearest(key, JSON_KEYS))  # fmt: skip
+    for key in ("fp16", "bf16"):
+        if tree.get(key, {}).get("enabled") == "auto":
+            yield Problem(f"ds_config {key}.enabled", "auto", "no other place decides the precision",
+                          "write true or false")  # fmt: skip
+
+
+def _removed_problems(tree: Tree) -> Iterator[Problem]:
+    """Sections DeepSpeed once had, with its own words on what became of them."""
+    from deepspeed.runtime import config
+
+    for path, section in (("", tree), ("zero_optimization.", tree.get("zero_optimization", {}))):
+        table = config._REMOVED_ZERO_CONFIG_KEYS if path else config._REMOVED_TOP_LEVEL_CONFIG_KEYS
+        for key in section.keys() & table.keys():
+            yield Problem(f"ds_config {path}{key}", section[key], table[key], "delete it")
+
+
+def _refusals(tree: Tree) -> Iterator[Problem]:
+    for path, reason in REFUSED.items():
+        section, _, key = path.rpartition(".")
+        value = (tree.get(section, {}) if section else tree).get(key)
+        enabled = value.get("enabled", True) if isinstance(value, dict) else value
+        if enabled:
+            yield Problem(f"ds_config {path}", value, reason, "delete it")
+    zero = tree.get("zero_optimization", {})
+    for key in ("offload_optimizer", "offload_param"):
+        if (zero.get(key) or {}).get("device") == "nvme":
+            yield Problem(f"ds_config zero_optimization.{key}.device", "nvme",
+                          "the sampler's shards must stay in memory", 'write "cpu"')  # fmt: skip
+    if zero.get("stage", 0) < 2 and zero.get("overlap_comm") is True:
+        yield Problem("ds_config zero_optimization.overlap_comm", True,
+                      f"the K updates of a step rule it out at ZeRO stage {zero.get('stage', 0)}",
+                      "delete it, or take stage 2 or 3")  # fmt: skip
+
+
+def precision_problems(tree: Tree) -> Iterator[Problem]:
+    """Whether this machine's devices compute in the precision asked for."""
+    fp16, bf16 = (tree.get(key, {}).get("enabled") is True for key in ("fp16", "bf16"))
+    if fp16 and bf16:
+        yield Problem("ds_config fp16.enabled, bf16.enabled", True, "a run computes in one precision",
+                      "enable one of the two")  # fmt: skip
+    elif bf16 and torch.cuda.is_available():
+        # torch.cuda.is_bf16_supported() says yes on a V100, where bf16 is emulated.
+        major, minor = torch.cuda.get_device_capability()
+        if major < 8:
+            yield Problem("ds_config bf16.enabled", True,
+                          f"{torch.cuda.get_device_name()} has compute capability {major}.{minor}; bf16 needs 8.0",
+                          "take ds_configs/zero2_v100_fp16.json, or fp32")  # fmt: skip
+    elif fp16 and not torch.cuda.is_available() and not _cpu_has_fp16():
+        yield Problem("ds_config fp16.enabled", True, "this machine has no GPU, and its CPU no fp16 kernels",
+                      "take ds_configs/zero2.json (fp32)")  # fmt: skip
+
+
+def _cpu_has_fp16() -> bool:
+    from deepspeed.accelerator import get_accelerator
+
+    return bool(get_accelerator().is_fp16_supported())
+
+
+def _deepspeed_problems(completed: Tree, world: World) -> Iterator[Problem]:
+    """What DeepSpeed's own parser says, asked as if this were a run of one rank, since none has met another yet."""
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    alone = {**completed, "train_batch_size": completed["train_batch_size"] // world.size}
+    try:
+        DeepSpeedConfig(alone)
+    except Exception as error:
+        yield Problem("--ds_config", None, f"DeepSpeed refuses it: {error}", "mend or delete what it names")

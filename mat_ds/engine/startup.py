@@ -1,0 +1,39 @@
+"""What DeepSpeed leaves to its users before the first and after the last step of a process."""
+
+from __future__ import annotations
+
+import logging
+
+
+def lighten() -> None:
+    """Keeps DeepSpeed from compiling anything and from talking over the progress bar; safe to call twice.
+
+    - With no op marked as compatible it builds no C++ extension. The one it would build on a CPU serves inference only,
+      takes a minute and a compiler, and a run killed meanwhile leaves a lock that hangs every later run.
+    - It imports Muon to ask whether the optimizer is one, and Muon compiles its kernels on import: three seconds.
+    """
+    import deepspeed
+    from deepspeed.runtime import compiler
+
+    deepspeed.ops.__compatible_ops__ = {}
+    compiler.compile = lambda: compiler.dummy_decorator
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+
+
+def release() -> None:
+    """Drops the process-wide references by which DeepSpeed keeps a closed engine, and its process groups, alive.
+
+    ZeRO-3 puts the model on a global stack and never takes it off, and caches a method's results for ever by the object
+    it was called on.
+    """
+    from deepspeed import comm
+    from deepspeed.runtime.zero import parameter_offload
+    from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+
+    parameter_offload.FWD_MODULE_STACK.clear()
+    for method in vars(PartitionedParameterCoordinator).values():
+        for cell in getattr(method, "__closure__", None) or ():
+            if hasattr(cell.cell_contents, "cache_clear"):
+                cell.cell_contents.cache_clear()
+    if not comm.is_initialized():
+        comm.comm.cdb = None

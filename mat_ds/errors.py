@@ -1,0 +1,59 @@
+"""What a user can get wrong, what a run can die of, and the exit code of each."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The exit codes of every command of the package; SLURM scripts and tests rely on them."""
+
+    OK = 0
+    FAILED = 1
+    USER_ERROR = 2
+    NON_FINITE = 3
+    REQUEUE = 75
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with what the user gave: which key, its value, why it cannot be, and what to do."""
+
+    key: str
+    value: object
+    reason: str
+    fix: str
+
+    def __str__(self) -> str:
+        shown = "" if self.value is None else f" = {self.value!r}"
+        return f"{self.key}{shown}\n    why: {self.reason}\n    fix: {self.fix}"
+
+
+class UserError(ValueError):
+    """Everything found wrong with a run's input, raised once, before any process group forms."""
+
+    def __init__(self, *problems: Problem):
+        self.problems = problems
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__(f"{count} in the input of this run\n" + "\n".join(f"- {p}" for p in problems))
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss, a gradient or a parameter stopped being finite; raised by every rank of a run alike."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint at the known name closest to `name`, or the list of them all."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def raise_if_any(problems: Iterable[Problem]) -> None:
+    """Raises one `UserError` that names all of `problems`, if there are any."""
+    problems = tuple(problems)
+    if problems:
+        raise UserError(*problems)

@@ -1,0 +1,70 @@
+"""Predictions over a whole split on all ranks, each example exactly once, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from mat_ds.engine.distributed import World, from_rank_zero, gather_rows
+from mat_ds.tasks.examples import Example
+from mat_ds.tasks.loader import Collator, evaluation_batches
+from mat_ds.tasks.spec import TaskSpec
+
+Scores = dict[str, dict[str, float]]
+Forward = Callable[[dict[str, Tensor]], Tensor]
+
+
+class Evaluator:
+    """Scores a model on splits of a task.
+
+    Args:
+        spec: the task.
+        collate: how examples become inputs.
+        micro_batch_size: examples of one pass on one rank.
+        world, device: this rank.
+    """
+
+    def __init__(self, spec: TaskSpec, collate: Collator, micro_batch_size: int, world: World, device: torch.device):
+        self._spec, self._collate, self._micro = spec, collate, micro_batch_size
+        self._world, self._device = world, device
+
+    @torch.no_grad()
+    def predict(self, forward: Forward, examples: Sequence[Example]) -> Tensor:
+        """Logits (N, C) in fp32 on the CPU of every rank, in the order of `examples`. Every rank must call it.
+
+        Raises:
+            RuntimeError: if an example was not predicted exactly once.
+        """
+        rows, logits = [], []
+        for batch in evaluation_batches(examples, self._micro, self._world.rank, self._world.size):
+            inputs, _ = self._collate([examples[row if row >= 0 else ~row] for row in batch], self._device)
+            filler = [-1] * (self._micro - len(batch))
+            rows += [row if row >= 0 else -1 for row in batch] + filler
+            found = forward(inputs).float()
+            logits.append(torch.cat([found, found.new_zeros(len(filler), found.shape[1])]))
+        # One gather for row numbers and logits: fp64 holds both exactly.
+        numbers = torch.tensor(rows, dtype=torch.float64, device=self._device).unsqueeze(1)
+        everything = gather_rows(torch.cat([numbers, torch.cat(logits).double()], dim=1)).cpu()
+        real = everything[everything[:, 0] >= 0]
+        order = real[:, 0].long()
+        if not torch.equal(order.sort().values, torch.arange(len(examples))):
+            raise RuntimeError(f"{len(order)} predictions for {len(examples)} examples")
+        return real[order.argsort(), 1:].float()
+
+    def scores(self, forward: Forward, splits: dict[str, list[Example]]) -> tuple[Scores, float]:
+        """The task's metrics on each split and the number that selects a model, the same on every rank."""
+        result: Scores = {}
+        selection = 0.0
+        for name, examples in splits.items():
+            logits = self.predict(forward, examples)
+            if self._world.rank == 0:
+                from mat_ds.tasks.metrics import score
+
+                result[name] = score(self._spec, logits.numpy(), [example.label or 0 for example in examples])
+        if self._world.rank == 0:
+            from mat_ds.tasks.metrics import selection_score
+
+            selection = selection_score(result)
+        return from_rank_zero((result, selection))

@@ -1,0 +1,182 @@
+"""The loop over outer steps: step, log, evaluate, save."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from mat_ds.config.schema import RunConfig
+from mat_ds.engine.distributed import all_reduce_sum
+from mat_ds.engine.engine import Engine
+from mat_ds.evaluation import Scores
+from mat_ds.methods.base import Method, MicroBatch
+from mat_ds.sampling.schedule import learning_rate
+from mat_ds.tasks.loader import TrainLoader
+from mat_ds.tracking.tracker import Tracker
+
+
+@dataclass
+class Progress:
+    """All of a run that a checkpoint must hold besides the engine's shards; JSON types only.
+
+    Attributes:
+        step: outer steps done.
+        evaluations: `step`, `score` and the metrics of each evaluation so far.
+        seconds: time spent in outer steps.
+        samples: training examples seen.
+        tokens: their real tokens.
+        skipped_steps: inner steps that the engine repeated because fp16 overflowed.
+    """
+
+    step: int = 0
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    samples: int = 0
+    tokens: int = 0
+    skipped_steps: int = 0
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The first of the best evaluations."""
+        return max(self.evaluations, key=lambda evaluation: float(evaluation["score"]))
+
+    def results(self) -> dict[str, Any]:
+        """What `results.json` says of scores and speed."""
+        last_half = [float(e["score"]) for e in self.evaluations if e["step"] >= self.step / 2]
+        return {
+            "steps": self.step,
+            "last": self.evaluations[-1],
+            "best": self.best,
+            "median_last_half": median(last_half),
+            "seconds": self.seconds,
+            "samples_per_second": self.samples / max(self.seconds, 1e-9),
+            "tokens_per_second": self.tokens / max(self.seconds, 1e-9),
+        }
+
+
+def total_steps(run: RunConfig, steps_per_epoch: int) -> int:
+    """T, the outer steps of a run."""
+    return run.train.max_steps or max(1, round(run.train.epochs * steps_per_epoch))
+
+
+def evaluation_points(per_epoch: int, steps_per_epoch: int, total: int) -> set[int]:
+    """Numbers of done steps after which to evaluate: `per_epoch` times an epoch, evenly, and at the end."""
+    epochs = range(-(-total // steps_per_epoch))
+    points = {round((e + i / per_epoch) * steps_per_epoch) for e in epochs for i in range(1, per_epoch + 1)}
+    return {point for point in points if 0 < point <= total} | {total}
+
+
+@dataclass
+class Loop:
+    """Runs a method to the end of its outer steps; every rank runs one.
+
+    Attributes:
+        run, engine, method, loader: the options, and who plays on what.
+        tracker: takes the records; it does nothing on other ranks than the first.
+        shows: whether this rank draws the progress bar.
+        progress: how far an earlier process came.
+        evaluate: scores the dev splits.
+        export: writes the model as it stands to the run directory.
+        save: writes a checkpoint of the engine and of `progress`.
+    """
+
+    run: RunConfig
+    engine: Engine
+    method: Method
+    loader: TrainLoader
+    tracker: Tracker
+    shows: bool
+    progress: Progress
+    evaluate: Callable[[], tuple[Scores, float]]
+    export: Callable[[], None]
+    save: Callable[[Progress], None]
+
+    def train(self) -> Progress:
+        """From where `progress` stands to the last outer step.
+
+        Raises:
+            NonFiniteError: on every rank, if the run diverged; what was saved before stays what it was.
+        """
+        epoch, progress = self.loader.steps_per_epoch, self.progress
+        total = total_steps(self.run, epoch)
+        lr = learning_rate(self.run.optimizer, total)
+        evaluate_after = evaluation_points(self.run.train.eval_per_epoch, epoch, total)
+        save_every = self.run.train.save_every or epoch
+        with tqdm(total=total, initial=progress.step, disable=not self.shows, unit="step", desc=self.run.method.name) as bar:
+            for step in range(progress.step, total):
+                record = self._step(step, lr(step))
+                bar.update()
+                bar.set_postfix_str(_shown(record, progress))
+                if progress.step in evaluate_after:
+                    self._evaluate(bar, is_last=progress.step == total)
+                if progress.step % save_every == 0 or progress.step == total:
+                    self.save(progress)
+        return progress
+
+    def _step(self, step: int, lr: float) -> dict[str, Any]:
+        """One outer step and its record."""
+        started = time.perf_counter()
+        batches = self.loader.micro_batches(step)
+        self.engine.begin(step, lr)
+        means = self._over_ranks(self.method.step(self.engine, batches), batches)
+        seconds = time.perf_counter() - started
+
+        progress, tokens = self.progress, round(means.pop("tokens"))
+        progress.step = step + 1
+        progress.seconds += seconds
+        progress.samples += self.run.train.batch_size
+        progress.tokens += tokens
+        progress.skipped_steps += self.engine.skipped_since_begin
+        record = {
+            "step": progress.step,
+            "epoch": round(progress.step / self.loader.steps_per_epoch, 4),
+            "lr": lr,
+            **means,
+            "gradient_norm": self.engine.gradient_norm,
+            "skipped_steps": progress.skipped_steps,
+            "samples_per_second": round(self.run.train.batch_size / seconds, 2),
+            "tokens_per_second": round(tokens / seconds, 1),
+        }
+        self.tracker.log(record)
+        return record
+
+    def _over_ranks(self, means: dict[str, Tensor], batches: list[MicroBatch]) -> dict[str, float]:
+        """This step's means over all ranks, and the number of real tokens in its batch."""
+        world_size = self.run.train.batch_size // (self.run.train.micro_batch_size * len(batches))
+        tokens = torch.stack([batch.inputs["attention_mask"].sum() for batch in batches]).sum()
+        *sums, total = all_reduce_sum(torch.stack([*means.values(), tokens]).double()).tolist()
+        return {**{name: value / world_size for name, value in zip(means, sums, strict=True)}, "tokens": total}
+
+    def _evaluate(self, bar: Any, is_last: bool) -> None:
+        """Scores the dev splits and exports the model if it is the one wanted so far."""
+        splits, score = self.evaluate()
+        evaluation = {"step": self.progress.step, "score": score, **splits}
+        self.progress.evaluations.append(evaluation)
+        self.tracker.log({"event": "evaluation", **evaluation})
+        if self.shows:
+            bar.write(f"step {self.progress.step}: {_scores(splits)}")
+        if is_last if self.run.train.export == "last" else self.progress.best is evaluation:
+            self.export()
+
+
+def _shown(record: dict[str, Any], progress: Progress) -> str:
+    """What stands behind the progress bar: the objective, its parts, the speed, the best dev score so far."""
+    parts = [f"{name} {record[name]:.4f}" for name in ("loss", "L", "R") if name in record]
+    parts.append(f"{record['samples_per_second']:.0f} examples/s")
+    if progress.evaluations:
+        parts.append(f"best {progress.best['score']:.4f}")
+    return ", ".join(parts)
+
+
+def _scores(splits: Scores) -> str:
+    return "; ".join(
+        f"{split}: " + ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
+        for split, metrics in splits.items()
+    )

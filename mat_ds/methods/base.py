@@ -1,0 +1,117 @@
+"""What a method is, what it sees of the engine, and what it must say about itself.
+
+A method never names DeepSpeed, ranks, dtypes or devices. It is given the micro-batches of one outer step and an engine
+with a vocabulary of a dozen words (`Engine` below); it returns what it measured. Adding a method is one file, one line
+in `METHODS`, one recipe and one test against a plain-torch oracle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from mat_ds.config.section import MethodSettings
+from mat_ds.sampling.chain import Chain
+from mat_ds.sampling.keys import Part
+
+# Names the dropout masks of a pass within its outer step and micro-batch: passes with equal masks drop the same
+# units. None switches dropout off.
+Masks = tuple[Part, ...] | None
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """A slice of a global batch, the same whatever ranks there are.
+
+    Attributes:
+        inputs: what the model takes: `input_ids`, `attention_mask`, ... each (B, L).
+        labels: (B,) class indices, or real scores.
+        index: its position among the micro-batches of the global batch, part of every key of its randomness.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor
+    index: int
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, L, 1) fp32: 1 on real tokens, 0 on pads."""
+        return self.inputs["attention_mask"].unsqueeze(-1).float()
+
+
+class Engine(Protocol):
+    """The vocabulary between methods and what runs them (`mat_ds/engine/engine.py` on DeepSpeed)."""
+
+    def forward(self, batch: MicroBatch, masks: Masks) -> Tensor:
+        """Logits (B, C) with a graph for `backward`."""
+
+    def forward_pair(
+        self, batch: MicroBatch, delta: Tensor, masks: Masks, share_masks: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Clean and perturbed logits with one graph for `backward`; with `share_masks` both drop the same units."""
+
+    def probe(self, batch: MicroBatch, masks: Masks, delta: Tensor | None = None) -> Tensor:
+        """Logits through the model alone: no parameter gradient can come of it; with delta, its graph reaches delta."""
+
+    def input_grad(self, loss: Tensor, delta: Tensor) -> Tensor:
+        """d loss / d delta (B, L, H) in fp32, finite even in fp16; `loss` is a sum over samples of the last `probe`."""
+
+    def normal(self, batch: MicroBatch, *name: Part) -> Tensor:
+        """Standard normal (B, L, H) fp32 that belongs to this outer step, micro-batch and name."""
+
+    def uniform(self, batch: MicroBatch, *name: Part) -> Tensor:
+        """Uniform on [-1, 1), else as `normal`."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradient of one micro-batch's mean loss to the next update."""
+
+    def update(self) -> None:
+        """One sample of the parameters from the gradients added since the last one."""
+
+    def inner_steps(self, count: int) -> Iterator[int]:
+        """0 .. count-1, each once its update has been applied: a step that fp16 overflow skipped comes again."""
+
+
+class Objective(Protocol):
+    """The two losses of a task."""
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor: ...
+
+    def divergence(self, p_logits: Tensor, q_logits: Tensor) -> Tensor: ...
+
+
+class Method(Protocol):
+    """One fine-tuning method."""
+
+    Settings: ClassVar[type[MethodSettings]]
+
+    def __init__(self, settings: MethodSettings, objective: Objective): ...
+
+    @property
+    def chain(self) -> Chain:
+        """What the parameters' sampler has to do in one outer step."""
+
+    @property
+    def cost(self) -> int:
+        """Forward units of one outer step: a forward is 1, a backward to the parameters 2, to delta alone 1."""
+
+    def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
+        """One outer step on this rank's micro-batches; returns means of what it measured, `loss` among them."""
+
+
+class Means:
+    """Running means of scalars, without waiting for the device."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[Tensor]] = {}
+
+    def add(self, **values: Tensor) -> None:
+        for name, value in values.items():
+            self._values.setdefault(name, []).append(value.detach().float())
+
+    def __call__(self) -> dict[str, Tensor]:
+        return {name: torch.stack(values).mean() for name, values in self._values.items()}

@@ -1,0 +1,158 @@
+"""MAT: mixed-strategy adversarial training (Zhong, Chen and Wang 2023, Algorithm 2).
+
+The parameters theta and the perturbation delta of the word embeddings play a zero-sum game with payoff
+L(theta) + lam R(theta, delta), R the divergence between the clean and the perturbed prediction. Both play mixed
+strategies, sampled by stochastic gradient Langevin dynamics and replaced by moving averages of their samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from mat_ds.config.section import MethodSettings
+from mat_ds.errors import Problem
+from mat_ds.methods import ops
+from mat_ds.methods.base import Engine, Masks, Means, MicroBatch, Objective
+from mat_ds.sampling.chain import Chain
+
+Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class MatSettings(MethodSettings):
+    name: Literal["mat"] = Field("mat", description="mixed-strategy adversarial training")
+    delta_steps: Count = Field(5, description="K of the perturbation: samples of delta per batch")
+    theta_steps: Count = Field(10, description="K of the parameters: samples of theta per batch")
+    delta_lr: Weight = Field(1e-3, description="step size gamma of the perturbation; not scheduled")
+    delta_noise: Weight = Field(2e-4, description="epsilon of the perturbation's noise sqrt(2 gamma) epsilon xi")
+    theta_noise: Weight = Field(2e-6, description="epsilon of the parameters' noise sqrt(2 lr) epsilon xi")
+    lam: Weight = Field(1.0, description="weight lambda of the divergence R; 0 makes no perturbed pass")
+    beta_s: Decay = Field(0.3, description="decay of the moving averages of the samples (lines 4 and 10)")
+    beta_p: Decay = Field(0.3, description="weight of theta_t in theta_{t+1} (line 12)")
+    delta_init: Literal["normal", "uniform", "zero", "constant"] = Field(
+        "normal", description="first sample of delta, times delta_init_scale; constant: the scale in every entry")  # fmt: skip
+    delta_init_scale: Weight = Field(1e-5, description="size of the first sample")
+    delta_max_norm: Annotated[float, Field(gt=0.0)] = Field(
+        1e-5, description="bound on the Linf norm of each sample's delta, over its real tokens")  # fmt: skip
+    delta_projection: Literal["rescale", "clamp"] = Field(
+        "rescale", description="how the bound is met: shrink the whole sample, or cut each entry")  # fmt: skip
+    delta_gradient: Literal["linf", "l2", "raw"] = Field(
+        "linf", description="norm that each sample's gradient is divided by; raw: none, and lam multiplies it")  # fmt: skip
+    delta_preconditioner: Literal["none", "rmsprop", "adam"] = Field(
+        "none", description="of the perturbation's gradient, its state fresh for each batch")  # fmt: skip
+    dropout: Literal["independent", "frozen", "off"] = Field(
+        "independent", description="masks in the perturbation's loop: fresh in every pass, one set per micro-batch, none")  # fmt: skip
+    theta_dropout: Literal["independent", "frozen"] = Field(
+        "independent", description="masks of the clean and the perturbed pass of R in the parameters' loop: own or shared")  # fmt: skip
+    semantics: Literal["paper", "released"] = Field(
+        "paper", description="where the authors' code departs from the paper (methods page), follow this one")  # fmt: skip
+
+    def problems(self) -> Iterator[Problem]:
+        starts_at_zero = self.delta_init == "zero" or self.delta_init_scale == 0
+        if self.lam and starts_at_zero and self.dropout != "independent":
+            yield Problem(
+                "method.delta_init", self.delta_init,
+                f"R has no gradient at delta = 0, so with dropout {self.dropout} the perturbation could never move",
+                "take method.delta_init=normal with a positive delta_init_scale, or method.dropout=independent",
+            )  # fmt: skip
+
+
+class Mat:
+    """Algorithm 2; line 12, the average of theta_t and the samples' average, is the sampler's last step.
+
+    `semantics: released` is the authors' code as it runs: the mixture's theta_t is theta after the first update (their
+    saved state aliases the live one), the first delta is not projected, later ones are projected before their noise,
+    and the clean prediction of the perturbation's loop comes from one pass.
+    """
+
+    Settings = MatSettings
+
+    def __init__(self, settings: MatSettings, objective: Objective):
+        self.settings, self.objective = settings, objective
+
+    @property
+    def chain(self) -> Chain:
+        s = self.settings
+        anchor: Literal["start", "first_update"] = "start" if s.semantics == "paper" else "first_update"
+        return Chain(s.theta_steps, s.beta_s, s.beta_p, s.theta_noise, anchor)
+
+    @property
+    def cost(self) -> int:
+        s = self.settings
+        if not s.lam:
+            return 3 * s.theta_steps
+        clean_passes = s.delta_steps if self._fresh_clean_pass else 1
+        return clean_passes + 2 * s.delta_steps + 6 * s.theta_steps
+
+    @property
+    def _fresh_clean_pass(self) -> bool:
+        return self.settings.semantics == "paper" and self.settings.dropout == "independent"
+
+    def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
+        s, means = self.settings, Means()
+        deltas = [self.mean_delta(engine, batch) if s.lam else None for batch in batches]  # lines 2 to 7
+        for k in engine.inner_steps(s.theta_steps):  # lines 8 to 12
+            for batch, delta in zip(batches, deltas, strict=True):
+                loss = self._loss(engine, batch, delta, ("theta", k), means)
+                engine.backward(loss)
+            engine.update()
+        return means()
+
+    def _loss(self, engine: Engine, batch: MicroBatch, delta: Tensor | None, masks: Masks, means: Means) -> Tensor:
+        """L(theta) + lam R(theta, delta), mean over the micro-batch."""
+        if delta is None:
+            loss = task = self.objective.loss(engine.forward(batch, masks), batch.labels)
+        else:
+            shared = self.settings.theta_dropout == "frozen"
+            clean, perturbed = engine.forward_pair(batch, delta, masks, share_masks=shared)
+            task, r = self.objective.loss(clean, batch.labels), self.objective.divergence(clean, perturbed).mean()
+            loss = task + self.settings.lam * r
+            means.add(R=r)
+        means.add(loss=loss, L=task)
+        return loss
+
+    def mean_delta(self, engine: Engine, batch: MicroBatch) -> Tensor:
+        """The moving average of K samples of delta at theta_t (lines 2 to 7); (B, L, H), zero on pads."""
+        s = self.settings
+        delta = self._first_sample(engine, batch)
+        mean, moments, clean = delta, None, None
+        for k in range(s.delta_steps):
+            if clean is None or self._fresh_clean_pass:
+                with torch.no_grad():
+                    clean = engine.probe(batch, self._masks("clean", k))
+            delta = delta.detach().requires_grad_()
+            perturbed = engine.probe(batch, self._masks("perturbed", k), delta)
+            gradient = engine.input_grad(self.objective.divergence(clean, perturbed).sum(), delta) * batch.mask
+            if s.delta_gradient == "raw":
+                gradient = s.lam * gradient
+            direction, moments = ops.precondition(gradient, moments, s.delta_preconditioner)
+            delta = delta.detach() + s.delta_lr * ops.normalise(direction, s.delta_gradient)
+            delta = self._project_and_perturb(delta, engine, batch, k)
+            mean = s.beta_s * mean + (1 - s.beta_s) * delta
+        return mean
+
+    def _first_sample(self, engine: Engine, batch: MicroBatch) -> Tensor:
+        s = self.settings
+        drawn = engine.uniform(batch, "delta init") if s.delta_init == "uniform" else engine.normal(batch, "delta init")
+        start = {"zero": torch.zeros_like(drawn), "constant": torch.ones_like(drawn)}.get(s.delta_init, drawn)
+        delta = s.delta_init_scale * start * batch.mask
+        return delta if s.semantics == "released" else ops.project(delta, s.delta_max_norm, s.delta_projection)
+
+    def _project_and_perturb(self, delta: Tensor, engine: Engine, batch: MicroBatch, k: int) -> Tensor:
+        """Noise, then projection, so that every sample in the mean obeys the bound; the released code does it last."""
+        s = self.settings
+        scale = (2 * s.delta_lr) ** 0.5 * s.delta_noise
+        noise = scale * engine.normal(batch, "delta", k) * batch.mask if scale else 0.0
+        if s.semantics == "released":
+            return ops.project(delta, s.delta_max_norm, s.delta_projection) + noise
+        return ops.project(delta + noise, s.delta_max_norm, s.delta_projection)
+
+    def _masks(self, kind: str, k: int) -> Masks:
+        """Dropout masks of one pass of the perturbation's loop."""
+        return {"independent": ("delta", kind, k), "frozen": ("delta",), "off": None}[self.settings.dropout]

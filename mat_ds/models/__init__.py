@@ -1,0 +1,1 @@
+"""Models for sequence classification and the perturbation of their word embeddings."""

@@ -1,0 +1,132 @@
+"""A model with a classification head and its tokenizer, from a folder, from the hub, or built here from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+from mat_ds.config.schema import ModelConfig
+from mat_ds.errors import Problem, UserError
+from mat_ds.sampling.keys import seed_from
+from mat_ds.tasks.spec import TaskSpec
+
+TINY = "tiny-roberta"
+SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+DROPOUT_OPTIONS = (
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout", "attention_dropout",
+    "activation_dropout", "embd_pdrop", "resid_pdrop", "attn_pdrop", "summary_first_dropout", "pooler_dropout",
+)  # fmt: skip
+
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+
+def build_tokenizer(model: ModelConfig, texts: Iterable[str]) -> Any:
+    """The tokenizer of `model.name`; for the tiny model, a byte-level one trained on `texts`.
+
+    Raises:
+        UserError: if there is none to be had.
+    """
+    if model.name == TINY:
+        return _byte_level_tokenizer(texts)
+    _check_folder(model.name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model.name)
+    except Exception as error:
+        raise UserError(_unavailable(model.name, "tokenizer", error)) from None
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int) -> torch.nn.Module:
+    """The model in fp32 on the CPU, with a fresh head for the task; the same on every rank.
+
+    Raises:
+        UserError: if there is none to be had, or it cannot classify.
+    """
+    labels = dict(enumerate(task.labels)) or {0: "score"}
+    head = {
+        "num_labels": task.outputs, "id2label": labels, "label2id": {name: i for i, name in labels.items()},
+        "problem_type": "regression" if task.regression else "single_label_classification",
+    }  # fmt: skip
+    torch.manual_seed(seed_from(seed, "model"))
+    try:
+        config = _tiny_config(tokenizer, head) if model.name == TINY else AutoConfig.from_pretrained(model.name, **head)
+        if model.dropout is not None:
+            for option in DROPOUT_OPTIONS:
+                if hasattr(config, option):
+                    setattr(config, option, model.dropout)
+        if config.pad_token_id is None:
+            config.pad_token_id = tokenizer.pad_token_id
+        if model.name == TINY:
+            built = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        else:
+            built = AutoModelForSequenceClassification.from_pretrained(model.name, config=config, dtype=torch.float32)
+    except Exception as error:
+        raise UserError(_unavailable(model.name, "model", error)) from None
+    if model.gradient_checkpointing:
+        # Re-entrant checkpointing cannot take the gradient with respect to the perturbation alone.
+        built.gradient_checkpointing_enable({"use_reentrant": False})
+    return built
+
+
+def _check_folder(name: str) -> None:
+    path = Path(name)
+    if path.is_dir():
+        files = {file.name for file in path.iterdir()}
+        if "config.json" not in files:
+            raise UserError(Problem("model.name", name, "the folder holds no config.json",
+                                    "pass a folder written by save_pretrained"))  # fmt: skip
+        if not files & {"tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model"}:
+            raise UserError(Problem("model.name", name, "the folder holds no tokenizer",
+                                    "add one with AutoTokenizer.from_pretrained(...).save_pretrained(<folder>)"))  # fmt: skip
+    elif path.is_absolute() or name.startswith("."):
+        raise UserError(Problem("model.name", name, "there is no such folder", "pass an existing folder, or a hub id"))
+
+
+def _unavailable(name: str, what: str, error: Exception) -> Problem:
+    reason = f"its {what} cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+    if Path(name).is_dir():
+        return Problem("model.name", name, reason, "check the files of the folder")
+    return Problem(
+        "model.name", name, reason,
+        f"where the hub can be reached, save {name} with AutoModel.from_pretrained({name!r}).save_pretrained(<folder>) and "
+        "AutoTokenizer the same way, bring the folder here and pass model.name=<folder>",
+    )  # fmt: skip
+
+
+def _byte_level_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE with few merges whose words end, not begin, with their space: a word never seen falls into
+    familiar pieces, and its ending has a token of its own."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    trained = Tokenizer(models.BPE())
+    trained.normalizer = normalizers.Replace(Regex(r"(?=[.,;:!?])|$"), " ")
+    trained.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(" ", "merged_with_previous"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ])  # fmt: skip
+    trained.decoder = decoders.ByteLevel()
+    trained.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=400, min_frequency=20, special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
+    ))  # fmt: skip
+    trained.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=trained, model_max_length=128, bos_token="<s>", cls_token="<s>", eos_token="</s>",
+        sep_token="</s>", pad_token="<pad>", unk_token="<unk>", mask_token="<mask>",
+        model_input_names=["input_ids", "attention_mask"],
+    )  # fmt: skip
+
+
+def _tiny_config(tokenizer: Any, head: dict[str, Any]) -> Any:
+    return AutoConfig.for_model(
+        "roberta", vocab_size=len(tokenizer), hidden_size=96, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=192, max_position_embeddings=tokenizer.model_max_length + 2, type_vocab_size=1,
+        initializer_range=0.1, bos_token_id=0, pad_token_id=1, eos_token_id=2, **head,
+    )  # fmt: skip

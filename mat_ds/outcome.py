@@ -1,0 +1,83 @@
+"""What a finished run leaves behind: its exported model checked in plain transformers, test predictions, results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification
+
+from mat_ds.config.schema import RunConfig
+from mat_ds.engine.distributed import World
+from mat_ds.evaluation import Evaluator
+from mat_ds.loop import Progress
+from mat_ds.rundir import RunDirectory, write_json, write_text
+from mat_ds.tasks.examples import TaskData
+from mat_ds.tasks.spec import TaskSpec
+
+
+def finish(
+    run: RunConfig, data: TaskData, evaluator: Evaluator, rundir: RunDirectory, progress: Progress, dtype: torch.dtype,
+    world: World, device: torch.device,
+) -> dict[str, Any]:  # fmt: skip
+    """Scores `model/` as plain transformers loads it, predicts the test splits with it, and writes `results.json`.
+
+    Every rank must call it, when the engine has let go of its memory.
+    """
+    model = _Exported(rundir.model, dtype, device)
+    splits, score = evaluator.scores(model, data.dev)
+    test: dict[str, Any] = {}
+    for split, examples in data.test.items():
+        if data.spec.test_labelled:
+            test |= evaluator.scores(model, {split: examples})[0]
+        predictions = evaluator.predict(model, examples)
+        if world.rank == 0:
+            write_predictions(data.spec, split, predictions, rundir)
+    exact = score if dtype == torch.float32 else evaluator.scores(_Exported(rundir.model, torch.float32, device), data.dev)[1]
+    reported = progress.best if run.train.export == "best" else progress.evaluations[-1]
+    results = {
+        "task": data.spec.name,
+        "method": run.method.name,
+        "seed": run.seed,
+        "world_size": world.size,
+        **progress.results(),
+        "export": {
+            "which": run.train.export,
+            "step": reported["step"],
+            "dtype": str(dtype).removeprefix("torch."),
+            "score": score,
+            "score_fp32": exact,
+            "reproduces_reported": splits == {split: reported[split] for split in splits},
+        },
+        "test": test,
+    }
+    if world.rank == 0:
+        write_json(rundir.results, results)
+    return results
+
+
+class _Exported:
+    """The exported model, loaded as anyone would load it."""
+
+    def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device):
+        self._model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype).to(device).eval()
+
+    def __call__(self, inputs: dict[str, Tensor]) -> Tensor:
+        logits: Tensor = self._model(**inputs).logits
+        return logits
+
+
+def write_predictions(spec: TaskSpec, split: str, logits: Tensor, rundir: RunDirectory) -> None:
+    """A GLUE submission file: tab-separated `index` and `prediction`, as the task's server expects them."""
+    from mat_ds.tasks.metrics import predictions_of
+
+    predictions = predictions_of(spec, logits.numpy())
+    if spec.regression:
+        low, high = spec.range or (float("-inf"), float("inf"))
+        shown = [f"{min(max(value, low), high):.3f}" for value in predictions]
+    else:
+        shown = [spec.labels[value] if spec.submit_names else str(value) for value in predictions]
+    lines = ["index\tprediction", *(f"{i}\t{value}" for i, value in enumerate(shown))]
+    write_text(rundir.predictions / spec.submission.get(split, f"{split}.tsv"), "\n".join(lines) + "\n")

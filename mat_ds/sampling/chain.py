@@ -1,0 +1,43 @@
+"""The parameters' player in one page: how many samples, which weights in the mixture, how much noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One outer step of the parameters' chain (MAT, Algorithm 2, lines 8 to 12).
+
+    With K samples theta^(2) .. theta^(K+1) drawn from theta_t, lines 10 and 12 fold into one weighted sum:
+        theta_{t+1} = c_0 theta_t + sum_k c_k theta^(k+1),
+        c_0 = beta_p + (1 - beta_p) beta_s^K,  c_k = (1 - beta_p) (1 - beta_s) beta_s^(K-k)
+    so one buffer beside the parameters holds both moving averages.
+
+    Attributes:
+        samples: K.
+        beta_s: decay of the moving average of the samples (line 10).
+        beta_p: weight of theta_t in the average that ends the step (line 12).
+        noise: epsilon of the Langevin noise sqrt(2 gamma) epsilon xi; 0 for none.
+        anchor: what stands for theta_t in the mixture. `start`: theta_t, as in the paper. `first_update`: the
+            parameters after the first update and before its noise, as the authors' code does by aliasing.
+    """
+
+    samples: int = 1
+    beta_s: float = 0.0
+    beta_p: float = 0.0
+    noise: float = 0.0
+    anchor: Literal["start", "first_update"] = "start"
+
+    @property
+    def coefficients(self) -> tuple[float, ...]:
+        """(c_0, c_1, .., c_K); they sum to one."""
+        decays = [self.beta_s ** (self.samples - k) for k in range(self.samples + 1)]
+        kept = (1 - self.beta_p) * (1 - self.beta_s)
+        return (self.beta_p + (1 - self.beta_p) * decays[0], *(kept * decay for decay in decays[1:]))
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the step ends anywhere else than at its last sample, so that a mixture buffer is needed."""
+        return any(coefficient != 0.0 for coefficient in self.coefficients[:-1])

@@ -1,0 +1,151 @@
+"""The parameters' player as an optimizer: preconditioned Langevin steps whose last one commits their mixture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mat_ds.sampling.chain import Chain
+from mat_ds.sampling.keys import normal_slice
+from mat_ds.sampling.updates import MOMENTS, UPDATES
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Where a stretch of one parameter lies in a flat fp32 master tensor.
+
+    Attributes:
+        parameter: index of the parameter in `named_parameters` order.
+        total: number of elements of the whole parameter.
+        offset: first element of the parameter that lies here.
+        start: its position in the master tensor.
+        numel: length of the stretch.
+    """
+
+    parameter: int
+    total: int
+    offset: int
+    start: int
+    numel: int
+
+
+class Sampler(torch.optim.Optimizer):
+    """SGLD over the parameters with the mixture of MAT's Algorithm 2 (lines 8 to 12), one sample per `step()`.
+
+    DeepSpeed calls `step()` with whatever fp32 master tensors this rank owns, once per tensor or per group of them, so
+    all counts are kept per tensor. Until `arm` has been given the map from master tensors to parameters, `step()`
+    does nothing: DeepSpeed may call it while it builds its optimizer. Elements of a master tensor outside every slice
+    are alignment padding, possibly uninitialised memory; they are neither read nor written.
+
+    Args:
+        groups: parameter groups with `params`, `lr`, `betas`, `eps` and `weight_decay`.
+        update: `sgd`, `rmsprop` or `adam`.
+        chain: samples, mixture and noise of one outer step.
+        seed: the run's seed, first part of every noise key.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], update: str, chain: Chain, seed: int):
+        super().__init__(groups, {"lr": 0.0, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0})
+        self.chain = chain
+        self._update = UPDATES[update]
+        self._moments = MOMENTS[update]
+        self._seed = seed
+        self._outer_step = 0
+        self._device = torch.device("cpu")
+        self._slices: dict[Tensor, Sequence[Slice]] = {}
+
+    def arm(self, slices: Mapping[Tensor, Sequence[Slice]], device: torch.device) -> None:
+        """Gives the sampler its shards and creates all their state; from here on `step()` samples.
+
+        Args:
+            slices: for each master tensor of this rank, what of which parameter it holds.
+            device: where noise is drawn, the same on every rank even if masters are offloaded.
+        """
+        self._slices, self._device = dict(slices), device
+        names = (*self._moments, *(("mixture",) if self.chain.is_mixed else ()))
+        for master in self._slices:
+            self.state[master] = {name: torch.zeros_like(master, requires_grad=False) for name in names}
+            self.state[master].update(step=0, sample=0)
+
+    def begin(self, outer_step: int, lr: float) -> None:
+        """Starts the chain of one outer step.
+
+        Args:
+            outer_step: t, counted from 0 over the whole run.
+            lr: step size gamma of this outer step.
+        """
+        self._outer_step = outer_step
+        for group in self.param_groups:
+            group["lr"] = lr
+
+    @property
+    def masters(self) -> list[Tensor]:
+        """The fp32 master tensors of this rank."""
+        return list(self._slices)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of optimizer state (moments and mixture) that this rank holds."""
+        tensors = (value for state in self.state.values() for value in state.values() if isinstance(value, Tensor))
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One sample of every master tensor in the parameter groups; the K-th commits the mixture."""
+        for group in self.param_groups:
+            for master in group["params"]:
+                if master in self._slices:
+                    self._sample(master, group)
+
+    def _sample(self, master: Tensor, group: dict[str, Any]) -> None:
+        state, slices = self.state[master], self._slices[master]
+        state["step"] += 1
+        state["sample"] += 1
+        sample, weights = state["sample"], self.chain.coefficients
+        first, last = sample == 1, sample == self.chain.samples
+        mixed, from_start = self.chain.is_mixed, self.chain.anchor == "start"
+        theta = master.view(-1)
+        gradient = master.grad.reshape(-1) if master.grad is not None else torch.zeros_like(theta)
+        moments = {name: state[name].view(-1) for name in self._moments}
+        mixture = state["mixture"].view(-1) if mixed else theta
+
+        for here in _runs(slices):
+            if mixed and first and from_start:
+                torch.mul(theta[here], weights[0], out=mixture[here])
+            own_moments = {name: moment[here] for name, moment in moments.items()}
+            self._update(theta[here], gradient[here], group, state["step"], **own_moments)
+            if mixed and first and not from_start:
+                torch.mul(theta[here], weights[0], out=mixture[here])
+
+        if self.chain.noise and group["lr"]:
+            self._add_noise(theta, slices, sample, (2 * group["lr"]) ** 0.5 * self.chain.noise)
+
+        for here in _runs(slices):
+            if mixed:
+                mixture[here].add_(theta[here], alpha=weights[sample])
+            if mixed and last:
+                theta[here].copy_(mixture[here])
+        if last:
+            state["sample"] = 0
+
+    def _add_noise(self, theta: Tensor, slices: Sequence[Slice], sample: int, scale: float) -> None:
+        """theta += scale * xi, where xi depends on the run's seed, t, k, the parameter and the element alone."""
+        for piece in slices:
+            key = (self._seed, self._outer_step, "theta", sample, piece.parameter)
+            noise = normal_slice(self._device, key, piece.total, piece.offset, piece.numel)
+            theta[piece.start : piece.start + piece.numel].add_(noise.to(theta.device), alpha=scale)
+
+
+def _runs(slices: Sequence[Slice]) -> list[slice]:
+    """The stretches of a master tensor that hold parameters, adjacent slices merged; the gaps are padding."""
+    runs: list[slice] = []
+    for piece in sorted(slices, key=lambda piece: piece.start):
+        if runs and runs[-1].stop == piece.start:
+            runs[-1] = slice(runs[-1].start, piece.start + piece.numel)
+        else:
+            runs.append(slice(piece.start, piece.start + piece.numel))
+    return runs

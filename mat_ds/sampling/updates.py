@@ -1,0 +1,46 @@
+"""The drift of one Langevin step, as torch's own optimizers compute it, in place on one flat fp32 tensor.
+
+Each function takes the parameter `theta`, its gradient and the moments it keeps; shapes are all the same, (numel,).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MOMENTS = {"sgd": (), "rmsprop": ("exp_avg_sq",), "adam": ("exp_avg", "exp_avg_sq")}
+
+
+def sgd_(theta: Tensor, gradient: Tensor, group: dict[str, Any], count: int) -> None:
+    """`torch.optim.SGD`: theta -= lr (g + wd theta)."""
+    theta.mul_(1 - group["lr"] * group["weight_decay"]).add_(gradient, alpha=-group["lr"])
+
+
+def rmsprop_(theta: Tensor, gradient: Tensor, group: dict[str, Any], count: int, exp_avg_sq: Tensor) -> None:
+    """`torch.optim.RMSprop` with alpha = beta_2: no bias correction, no momentum, weight decay in the gradient."""
+    if group["weight_decay"]:
+        gradient = gradient.add(theta, alpha=group["weight_decay"])
+    alpha = group["betas"][1]
+    exp_avg_sq.mul_(alpha).addcmul_(gradient, gradient, value=1 - alpha)
+    theta.addcdiv_(gradient, exp_avg_sq.sqrt().add_(group["eps"]), value=-group["lr"])
+
+
+def adam_(
+    theta: Tensor, gradient: Tensor, group: dict[str, Any], count: int, exp_avg: Tensor, exp_avg_sq: Tensor
+) -> None:
+    """`torch.optim.AdamW`: bias-corrected moments, eps outside the root, decoupled weight decay.
+
+    Args:
+        count: this update's number, counted from 1 over the whole run.
+    """
+    beta_1, beta_2 = group["betas"]
+    theta.mul_(1 - group["lr"] * group["weight_decay"])
+    exp_avg.lerp_(gradient, 1 - beta_1)
+    exp_avg_sq.mul_(beta_2).addcmul_(gradient, gradient, value=1 - beta_2)
+    root = exp_avg_sq.sqrt().div_((1 - beta_2**count) ** 0.5).add_(group["eps"])
+    theta.addcdiv_(exp_avg, root, value=-group["lr"] / (1 - beta_1**count))
+
+
+UPDATES = {"sgd": sgd_, "rmsprop": rmsprop_, "adam": adam_}

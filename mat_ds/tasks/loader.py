@@ -1,0 +1,113 @@
+"""The order of examples and their batches: pure functions of (seed, outer step), so a position is all there is to save."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mat_ds.config.schema import DataConfig, TrainConfig
+from mat_ds.methods.base import MicroBatch
+from mat_ds.sampling.keys import generator
+from mat_ds.tasks.examples import Example
+
+# With group_by_length, this many batches are sorted by length at a time, as in transformers' Trainer.
+MEGABATCH = 50
+
+
+class Collator:
+    """Examples to padded model inputs and labels.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        max_length: tokens an input is cut at.
+        regression: whether labels are real scores.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int, regression: bool):
+        self._tokenizer = tokenizer
+        self._max_length = min(max_length, tokenizer.model_max_length)
+        self._label_dtype = torch.float32 if regression else torch.long
+
+    def __call__(self, examples: Sequence[Example], device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
+        """Inputs (B, L), padded to the longest of `examples`, and labels (B,); an unknown label is 0."""
+        columns = [list(column) for column in zip(*(example.texts for example in examples), strict=True)]
+        inputs = self._tokenizer(*columns, truncation=True, max_length=self._max_length, padding=True, return_tensors="pt")
+        labels = torch.tensor([example.label or 0 for example in examples], dtype=self._label_dtype)
+        return {name: value.to(device) for name, value in inputs.items()}, labels.to(device)
+
+
+class TrainLoader:
+    """Micro-batches of any outer step, for any rank.
+
+    Global batch t of an epoch is cut into micro-batches of `micro_batch_size`; rank r of R owns the R-th part of them
+    that begins with number r x accumulation. The last partial batch of an epoch is dropped.
+
+    Args:
+        examples: the training examples in file order.
+        collate: how they become inputs.
+        train, data, seed: the run's options.
+        rank, world_size: this rank and how many there are.
+    """
+
+    def __init__(
+        self, examples: Sequence[Example], collate: Collator, train: TrainConfig, data: DataConfig, seed: int,
+        rank: int, world_size: int, device: torch.device,
+    ):  # fmt: skip
+        self.steps_per_epoch = len(examples) // train.batch_size
+        self.dropped_per_epoch = len(examples) % train.batch_size
+        self._examples, self._collate, self._device = examples, collate, device
+        self._batch, self._micro = train.batch_size, train.micro_batch_size
+        self._shuffle, self._group_by_length, self._seed = data.shuffle, data.group_by_length, seed
+        accumulation = train.batch_size // train.micro_batch_size // world_size
+        self._owned = range(rank * accumulation, (rank + 1) * accumulation)
+        self._epoch, self._order = -1, [0]
+
+    def micro_batches(self, outer_step: int) -> list[MicroBatch]:
+        """This rank's micro-batches of outer step t, counted from 0 over the whole run."""
+        epoch, position = divmod(outer_step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._epoch_order(epoch)
+        first = position * self._batch
+        result = []
+        for index in self._owned:
+            rows = self._order[first + index * self._micro : first + (index + 1) * self._micro]
+            inputs, labels = self._collate([self._examples[row] for row in rows], self._device)
+            result.append(MicroBatch(inputs, labels, index))
+        return result
+
+    def _epoch_order(self, epoch: int) -> list[int]:
+        order = list(range(len(self._examples)))
+        key = generator(torch.device("cpu"), self._seed, "order", epoch)
+        if self._shuffle:
+            order = torch.randperm(len(order), generator=key).tolist()
+        if self._group_by_length:
+            whole = order[: self.steps_per_epoch * self._batch]
+            span = MEGABATCH * self._batch
+            grouped = [
+                row
+                for start in range(0, len(whole), span)
+                for row in sorted(whole[start : start + span], key=lambda row: -self._examples[row].length)
+            ]
+            batches = [grouped[start : start + self._batch] for start in range(0, len(grouped), self._batch)]
+            if self._shuffle:
+                batches = [batches[i] for i in torch.randperm(len(batches), generator=key)]
+            order = [row for batch in batches for row in batch]
+        return order
+
+
+def evaluation_batches(
+    examples: Sequence[Example], micro_batch_size: int, rank: int, world_size: int
+) -> Iterator[list[int]]:
+    """Rows of the passes that one rank makes over an evaluation split, longest examples first.
+
+    Every rank makes equally many passes, since under ZeRO-3 a pass is a collective; a rank with nothing left to do gets
+    rows that another rank has too, negated and shifted (`~row`), to be ignored.
+    """
+    order = sorted(range(len(examples)), key=lambda row: -examples[row].length)
+    batches = [order[start : start + micro_batch_size] for start in range(0, len(order), micro_batch_size)]
+    for first in range(0, len(batches), world_size):
+        mine = first + rank
+        yield batches[mine] if mine < len(batches) else [~row for row in batches[-1]]

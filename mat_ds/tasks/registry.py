@@ -1,0 +1,86 @@
+"""The tasks that have a name: GLUE, ANLI, the paper's NLI mixture and the built-in demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mat_ds.config.load import read_yaml
+from mat_ds.errors import Problem, UserError, nearest
+from mat_ds.tasks import demo
+from mat_ds.tasks.spec import TaskSpec
+
+NLI_LABELS = ("entailment", "neutral", "contradiction")
+ENTAILMENT = ("entailment", "not_entailment")
+PAIR = ("sentence1", "sentence2")
+ANLI_ROUNDS = ("r1", "r2", "r3")
+
+
+def _glue(name: str, **settings: Any) -> TaskSpec:
+    return TaskSpec(name=name, hub="nyu-mll/glue", hub_config=name, **settings)
+
+
+def _anli(name: str, train: tuple[str, ...], **settings: Any) -> TaskSpec:
+    return TaskSpec(
+        name=name, text=("premise", "hypothesis"), labels=NLI_LABELS, hub="facebook/anli", train=train,
+        dev=tuple(f"dev_{r}" for r in ANLI_ROUNDS), test=tuple(f"test_{r}" for r in ANLI_ROUNDS), test_labelled=True,
+        **settings)  # fmt: skip
+
+
+def _by_name(*specs: TaskSpec) -> dict[str, TaskSpec]:
+    return {spec.name: spec for spec in specs}
+
+
+TASKS = _by_name(
+    TaskSpec(name="demo", text=("sentence",), labels=("unacceptable", "acceptable"), metrics=("matthews_correlation",),
+             test=(), generate=demo.rows),
+    _glue("cola", text=("sentence",), labels=("unacceptable", "acceptable"), metrics=("matthews_correlation",),
+          submission={"test": "CoLA.tsv"}),
+    _glue("sst2", text=("sentence",), labels=("negative", "positive"), submission={"test": "SST-2.tsv"}),
+    _glue("mrpc", text=PAIR, labels=("not_equivalent", "equivalent"), metrics=("accuracy", "f1"),
+          submission={"test": "MRPC.tsv"}),
+    _glue("qqp", text=("question1", "question2"), labels=("not_duplicate", "duplicate"), metrics=("accuracy", "f1"),
+          submission={"test": "QQP.tsv"}),
+    _glue("stsb", text=PAIR, range=(0.0, 5.0), metrics=("pearson", "spearman"), submission={"test": "STS-B.tsv"}),
+    _glue("mnli", text=("premise", "hypothesis"), labels=NLI_LABELS, dev=("validation_matched", "validation_mismatched"),
+          test=("test_matched", "test_mismatched"), submit_names=True,
+          submission={"test_matched": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"}),
+    _glue("qnli", text=("question", "sentence"), labels=ENTAILMENT, submit_names=True, submission={"test": "QNLI.tsv"}),
+    _glue("rte", text=PAIR, labels=ENTAILMENT, submit_names=True, submission={"test": "RTE.tsv"}),
+    _glue("wnli", text=PAIR, labels=("not_entailment", "entailment"), submission={"test": "WNLI.tsv"}),
+    TaskSpec(name="snli", text=("premise", "hypothesis"), labels=NLI_LABELS, hub="stanfordnlp/snli",
+             skip_unlabelled=True, test_labelled=True),
+    TaskSpec(name="fever_nli", text=("context", "query"), labels=NLI_LABELS, dev=("dev",),
+             label_map={"SUPPORTS": "entailment", "NOT ENOUGH INFO": "neutral", "REFUTES": "contradiction"},
+             # The copy on the hub calls the claim its premise and the evidence its hypothesis.
+             hub="pietrolesci/nli_fever", hub_columns={"context": "hypothesis", "query": "premise"}, test=()),
+    _anli("anli", tuple(f"train_{r}" for r in ANLI_ROUNDS)),
+    *(_anli(f"anli_{r}", (f"train_{r}",)) for r in ANLI_ROUNDS),
+    _anli("anli_mixture", tuple(f"train_{r}" for r in ANLI_ROUNDS), also_train_on=("mnli", "snli", "fever_nli")),
+)  # fmt: skip
+
+# Tasks whose files lie in another task's folder.
+FOLDERS = {"anli_r1": "anli", "anli_r2": "anli", "anli_r3": "anli", "anli_mixture": "anli"}
+
+
+def find_task(name: str) -> TaskSpec:
+    """The task called `name`, or described by the YAML file `name`.
+
+    Raises:
+        UserError: if there is neither, or the file does not describe a task.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        raise UserError(Problem("task", name, "there is no such task", nearest(name, TASKS) + " Or pass a task YAML."))
+    try:
+        return TaskSpec.model_validate({"name": path.stem, **read_yaml(path)})
+    except ValidationError as error:
+        raise UserError(*(
+            Problem(f"{path}: {'.'.join(str(part) for part in found['loc']) or 'the task'}", None, found["msg"],
+                    nearest(str((found["loc"] or ("",))[0]), TaskSpec.model_fields))
+            for found in error.errors()
+        )) from None  # fmt: skip

@@ -1,0 +1,183 @@
+"""One fine-tuning run: configuration, task, model, method, engine, loop."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from mat_ds.engine import checkpoint
+from mat_ds.engine.distributed import World, barrier, from_rank_zero, process_group, same_on_all_ranks
+from mat_ds.engine.engine import Engine
+from mat_ds.engine.export import export_model
+from mat_ds.errors import ExitCode, NonFiniteError, UserError
+from mat_ds.evaluation import Evaluator
+from mat_ds.loop import Loop, Progress, total_steps
+from mat_ds.methods import METHODS
+from mat_ds.methods.objective import TaskObjective
+from mat_ds.outcome import finish
+from mat_ds.prepare import Prepared, prepare
+from mat_ds.rundir import RunDirectory, write_json, write_text
+from mat_ds.tasks.loader import Collator, TrainLoader
+from mat_ds.tracking.tracker import JsonlTracker, NullTracker, Tracker
+
+# How long a rank waits for the one that reports: the launcher kills all ranks when the first exits.
+REPORT_SECONDS = 20
+
+
+def main(arguments: Sequence[str]) -> ExitCode:
+    """Runs `launch/train.py`'s command line on this rank and returns its exit code."""
+    world = World.from_environment()
+    _settle(world)
+    code = ExitCode.OK
+    try:
+        prepared = prepare(arguments, world)
+    except UserError as error:
+        return _report(error, world)
+    if prepared.run.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    try:
+        with process_group(world) as device:
+            train(prepared, world, device)
+    except NonFiniteError as error:
+        if world.rank == 0:
+            print(f"\nstopped: {error}. The last checkpoint is untouched; a smaller optimizer.lr or bf16 instead of fp16 "
+                  "may help.", file=sys.stderr, flush=True)  # fmt: skip
+        code = ExitCode.NON_FINITE
+    except Exception:
+        print(f"\nrank {world.rank} failed:", file=sys.stderr)
+        traceback.print_exc()
+        code = ExitCode.FAILED
+    # The frames of an exception keep the engine, and with it the process groups, alive until here.
+    gc.collect()
+    return code
+
+
+def train(prepared: Prepared, world: World, device: torch.device) -> None:
+    """Trains, exports and scores on all ranks."""
+    run, data = prepared.run, prepared.data
+    same_on_all_ranks(prepared.fingerprint, "options, data, vocabulary or initial weights")
+    rundir = _open_run_directory(prepared, world)
+    method = METHODS[run.method.name](run.method, TaskObjective(data.spec.regression))
+    positions = getattr(prepared.model.config, "max_position_embeddings", run.data.max_length)
+    collate = Collator(prepared.tokenizer, min(run.data.max_length, positions), data.spec.regression)
+    loader = TrainLoader(data.train, collate, run.train, run.data, run.seed, world.rank, world.size, device)
+    evaluator = Evaluator(data.spec, collate, run.train.eval_micro_batch_size or run.train.micro_batch_size, world, device)
+    engine = Engine(prepared.model, run.optimizer, method.chain, prepared.ds_config, run.seed)
+    progress = Progress(**checkpoint.load(engine, prepared.resume_from)) if prepared.resume_from else Progress()
+    tracker: Tracker = JsonlTracker(rundir.metrics, progress.step) if world.rank == 0 else NullTracker()
+    if world.rank == 0:
+        _announce(prepared, rundir, loader, method.cost, progress, world)
+    loop = Loop(
+        run, engine, method, loader, tracker, world.rank == 0, progress,
+        evaluate=lambda: evaluator.scores(engine.predict, data.dev),
+        export=lambda: export_model(engine, prepared.tokenizer, rundir.model),
+        save=lambda done: checkpoint.save(engine, rundir.checkpoints, asdict(done), run.train.keep_last),
+    )  # fmt: skip
+    try:
+        loop.train()
+    finally:
+        tracker.close()
+        engine.close()
+    dtype = engine.dtype
+    # The engine's memory is for the exported model now.
+    del loop, engine
+    gc.collect()
+    results = finish(run, data, evaluator, rundir, progress, dtype, world, device)
+    if world.rank == 0:
+        _conclude(results, rundir)
+
+
+def _settle(world: World) -> None:
+    """Process-wide settings; ranks that share a CPU must not fight for its cores."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+    if not torch.accelerator.is_available() and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world.local_size))
+
+
+def _report(error: UserError, world: World) -> ExitCode:
+    """Local rank 0 prints the problems; the others give it the time to."""
+    if world.local_rank == 0:
+        print(f"\n{error}", file=sys.stderr, flush=True)
+    else:
+        time.sleep(REPORT_SECONDS)
+    return ExitCode.USER_ERROR
+
+
+def _open_run_directory(prepared: Prepared, world: World) -> RunDirectory:
+    """The run's directory, made and described by rank 0."""
+    run = prepared.run
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    path = run.output_dir or f"runs/{prepared.data.spec.name}-{run.method.name}-{stamp}"
+    if prepared.resume_from and not run.output_dir:
+        path = str(prepared.resume_from.parent.parent)
+    rundir = RunDirectory(Path(from_rank_zero(path)))
+    if world.rank == 0:
+        rundir.create()
+        resolved = {**run.model_dump(mode="json"), "output_dir": str(rundir.path)}
+        write_text(rundir.config, yaml.safe_dump(resolved, sort_keys=False))
+        write_json(rundir.environment, _environment(prepared.ds_config, world))
+    barrier()
+    return rundir
+
+
+def _environment(ds_config: dict[str, Any], world: World) -> dict[str, Any]:
+    packages = ("mat_ds", "torch", "deepspeed", "transformers", "datasets", "evaluate", "tokenizers", "numpy")
+    cuda = torch.cuda.is_available()
+    return {
+        "command": sys.argv,
+        "world_size": world.size,
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else ["cpu"],
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+        "deepspeed_config": ds_config,
+    }
+
+
+def _announce(
+    prepared: Prepared, rundir: RunDirectory, loader: TrainLoader, cost: int, progress: Progress, world: World
+) -> None:
+    run, data = prepared.run, prepared.data
+    parameters = sum(int(getattr(p, "ds_numel", p.numel())) for p in prepared.model.parameters())
+    steps = total_steps(run, loader.steps_per_epoch)
+    stage = prepared.ds_config["zero_optimization"].get("stage", 0)
+    lines = (
+        f"task       {data.spec.name}: {len(data.train)} training examples, "
+        + ", ".join(f"{len(examples)} {split}" for split, examples in data.dev.items()),
+        f"model      {run.model.name}, {parameters:,} parameters",
+        f"method     {run.method.name}, {cost} forward units per step (vanilla: 3)",
+        f"steps      {steps} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch_size} on {world.size} "
+        f"ranks, ZeRO-{stage}" + (f", continuing after step {progress.step}" if progress.step else ""),
+        f"left out   {loader.dropped_per_epoch} examples per epoch (last partial batch)"
+        + (f", {data.skipped} training rows without a label" if data.skipped else ""),
+        f"run        {rundir.path} (all options: {rundir.config.name})",
+    )
+    print("\n".join(lines), flush=True)
+
+
+def _conclude(results: dict[str, Any], rundir: RunDirectory) -> None:
+    export = results["export"]
+    same = "reproduces its score" if export["reproduces_reported"] else "does NOT reproduce the score reported in training"
+    print(
+        f"best {results['best']['score']:.4f} (step {results['best']['step']}), last {results['last']['score']:.4f}, "
+        f"median of the last half {results['median_last_half']:.4f}; {results['seconds']:.0f} s of training, "
+        f"{results['samples_per_second']:.0f} examples/s\n"
+        f"model/ {same} in plain transformers: {export['score']:.4f} in {export['dtype']}, {export['score_fp32']:.4f} in float32\n"
+        f"results: {rundir.results}",
+        flush=True,
+    )

@@ -1,0 +1,61 @@
+"""Starting worker processes, with a launcher's environment but without its start-up time."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def environment(**more):
+    inherited = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE")}
+    return {**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **more}
+
+
+def run_ranks(module, ranks, *arguments, timeout=600, check=True):
+    """Runs `python -m module REPORT arguments` on `ranks` processes and returns what rank 0 reported.
+
+    Without `check`, returns (the exit codes, the report or None) instead of failing on a non-zero code.
+    """
+    port = str(free_port())
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        logs = [Path(folder) / f"rank-{rank}.log" for rank in range(ranks)]
+        processes = []
+        for rank, log in enumerate(logs):
+            env = environment(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_SIZE=str(ranks),
+                              MASTER_ADDR="127.0.0.1", MASTER_PORT=port)  # fmt: skip
+            command = [sys.executable, "-m", module, str(report), *arguments]
+            with log.open("w") as out:
+                processes.append(subprocess.Popen(command, env=env, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT))
+        try:
+            codes = [process.wait(timeout) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        found = json.loads(report.read_text()) if report.exists() else None
+        if not check:
+            return codes, found
+        assert codes == [0] * ranks, "\n".join(f"--- rank {r}\n{log.read_text()[-3000:]}" for r, log in enumerate(logs))
+        return found
+
+
+def run_cli(*arguments, ranks=None, timeout=600, **env):
+    """Runs launch/train.py, under the deepspeed launcher if `ranks` is given; returns the finished process."""
+    script = ["launch/train.py", *map(str, arguments)]
+    if ranks:
+        launcher = str(Path(sys.executable).with_name("deepspeed"))
+        command = [launcher, "--quiet", "--num_gpus", str(ranks), "--master_port", str(free_port()), *script]
+    else:
+        command = [sys.executable, *script]
+    return subprocess.run(command, cwd=ROOT, env=environment(**env), capture_output=True, text=True, timeout=timeout)

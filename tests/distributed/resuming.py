@@ -1,0 +1,48 @@
+"""Worker: at every stage and precision, a run interrupted by a checkpoint against one that was not."""
+
+import sys
+from pathlib import Path
+
+import torch
+from deepspeed.accelerator import get_accelerator
+
+from mat_ds.engine import checkpoint
+from tests.distributed.keyed import NOISY
+from tests.distributed.worker import BF16, FP16, FP32, STAGES, ds_json, main, make, steps
+from tests.tiny import global_batches, tiny_roberta
+
+OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
+
+
+def body(world, report):
+    get_accelerator().is_fp16_supported = lambda: True
+    folder, batches = Path(sys.argv[2]), global_batches(4)
+    cases = {f"{name} zero-{stage}": ds_json(stage, precision)
+             for stage in STAGES for name, precision in (("fp32", FP32), ("bf16", BF16), ("fp16", FP16))}  # fmt: skip
+    cases |= {f"offload zero-{stage}": ds_json(stage, **OFFLOAD) for stage in (2, 3)}
+    for name, tree in cases.items():
+        micro = 8 // world.size // 2
+
+        def fresh(tree=tree, micro=micro):
+            return make(world, tree, NOISY, micro, model=tiny_roberta(dropout=0.1))
+
+        engine, player = fresh()
+        steps(world, engine, player, micro, batches[:2])
+        where = folder / name.replace(" ", "-")
+        if world.rank == 0:
+            where.mkdir()
+        checkpoint.save(engine, where, {"step": 2, "note": name}, keep_last=1)
+        expected = steps(world, engine, player, micro, batches[2:], first=2)
+        moments = engine.sampler.state_bytes
+        engine.close()
+
+        engine, player = fresh()
+        state = checkpoint.load(engine, checkpoint.find(where))
+        result = steps(world, engine, player, micro, batches[2:], first=2)
+        same = all(torch.equal(result[key], expected[key]) for key in expected)
+        report[name] = same and state == {"step": 2, "note": name} and engine.sampler.state_bytes == moments
+        engine.close()
+
+
+if __name__ == "__main__":
+    main(body)

@@ -1,0 +1,49 @@
+"""Worker: what lies where. Bytes of optimizer state, the inert sampler, and each example predicted once."""
+
+import torch
+
+from mat_ds.engine.distributed import all_reduce_sum
+from mat_ds.evaluation import Evaluator
+from mat_ds.tasks.examples import Example
+from mat_ds.tasks.registry import TASKS
+from tests.distributed.worker import BF16, FP32, MAT, STAGES, ds_json, main, make, steps
+from tests.tiny import VOCABULARY, global_batches, tiny_roberta
+
+
+def collate(examples, device):
+    """Texts are lengths here: a sentence of n tokens, all of one number."""
+    longest = max(example.length for example in examples)
+    ids = torch.ones(len(examples), longest, dtype=torch.long)
+    for row, example in enumerate(examples):
+        ids[row, : example.length] = 3 + example.label % (VOCABULARY - 3)
+    return {"input_ids": ids, "attention_mask": (ids != 1).long()}, None
+
+
+def body(world, report):
+    micro, batch = 2, 2 * world.size
+    batches = global_batches(1, examples=batch)
+    parameters = sum(p.numel() for p in tiny_roberta().parameters())
+    for name, precision in (("fp32", FP32), ("bf16", BF16)):
+        for stage in STAGES:
+            engine, player = make(world, ds_json(stage, precision), micro=micro, optimizer={"name": "sgd"}, batch=batch)
+            before = engine.sampler.state_bytes
+            counts = [state["step"] for state in engine.sampler.state.values()]
+            steps(world, engine, player, micro, batches)
+            whole = all_reduce_sum(torch.tensor(float(engine.sampler.state_bytes)))
+            report[f"mixture {name} zero-{stage}"] = [engine.sampler.state_bytes, whole.item(), 4 * parameters]
+            report[f"inert {name} zero-{stage}"] = set(counts) == {0} and before == engine.sampler.state_bytes
+            engine.close()
+
+    examples = [Example(("x" * (2 + 5 * i % 11),), i) for i in range(23)]
+    for stage in (2, 3):
+        engine, _ = make(world, ds_json(stage), MAT, micro, batch=batch)
+        for size in (1, 4, 30):
+            evaluator = Evaluator(TASKS["mnli"], collate, size, world, engine.device)
+            logits = evaluator.predict(engine.predict, examples)
+            expected = torch.cat([tiny_roberta().eval()(**collate([e], None)[0]).logits for e in examples])
+            report[f"predictions zero-{stage}, {size} at a time"] = torch.allclose(logits, expected, atol=1e-5)
+        engine.close()
+
+
+if __name__ == "__main__":
+    main(body)

@@ -1,0 +1,30 @@
+"""MAT under ZeRO is MAT: sharded runs end where the float64 oracle ends.
+
+The measure is ||theta - theta*|| / ||theta* - theta_0|| after three outer steps, over all trainable parameters but
+attention key biases, whose true gradient is zero.
+"""
+
+import pytest
+
+from tests.distributed.launch import run_ranks
+
+pytestmark = pytest.mark.dist
+
+ROUND_OFF, BF16_ROUND_OFF = 1e-3, 5e-2
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("precision, tolerance", [("fp32", ROUND_OFF), ("bf16", BF16_ROUND_OFF)])
+def test_every_stage_update_rule_and_accumulation_gives_the_oracles_parameters(precision, tolerance, ranks):
+    report = run_ranks("tests.distributed.exactness", ranks, precision)
+    assert len(report) == 36
+    assert not {name: far for name, far in report.items() if not far <= tolerance}
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_every_option_layout_and_precision_gives_the_oracles_parameters(ranks):
+    report = run_ranks("tests.distributed.variants", ranks)
+    distances = {name: far for name, far in report.items() if not name.startswith("skipped")}
+    tolerance = {name: BF16_ROUND_OFF if name.startswith("half") else ROUND_OFF for name in distances}
+    assert not {name: far for name, far in distances.items() if not far <= tolerance[name]}
+    assert len(distances) > 60

@@ -1,0 +1,48 @@
+"""Randomness is keyed: noise and dropout on, the run is the same for any ranks, accumulation, stage and repetition."""
+
+import itertools
+
+import pytest
+import torch
+
+from tests.distributed.launch import run_ranks
+from tests.equivalence import oracle
+from tests.tiny import tiny_roberta
+
+pytestmark = pytest.mark.dist
+ORIGIN = dict(tiny_roberta(dropout=0.1).named_parameters())
+DROPOUTS = ("independent", "frozen")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """(dropout, stage, ranks) -> parameters; micro-batches of 2, so 1, 2 and 4 ranks accumulate 4, 2 and 1 of them."""
+    folder = tmp_path_factory.mktemp("keyed")
+    for ranks, stages in ((1, "0,1,2,3"), (2, "0,1,2,3"), (4, "2,3")):
+        run_ranks("tests.distributed.keyed", ranks, str(folder), stages)
+    found = {}
+    for path in folder.glob("*.pt"):
+        dropout, _, stage, _, ranks = path.stem.split("-")
+        found[dropout, int(stage), int(ranks)] = torch.load(path)
+    assert len(found) == 20
+    return found
+
+
+@pytest.mark.parametrize("dropout", DROPOUTS)
+def test_ranks_accumulation_and_stages_draw_the_same_numbers(dropout, runs):
+    reference = {name: p.double() for name, p in runs[dropout, 2, 1].items()}
+    distances = {key: oracle.distance(result, reference, ORIGIN) for key, result in runs.items() if key[0] == dropout}
+    assert len(distances) == 10
+    assert not {key: far for key, far in distances.items() if not far <= 1e-3}
+
+
+def test_the_noise_and_the_masks_do_something(runs):
+    independent, frozen = (runs[dropout, 2, 1] for dropout in DROPOUTS)
+    assert oracle.distance(independent, {name: p.double() for name, p in frozen.items()}, ORIGIN) > 1e-2
+
+
+def test_two_runs_with_one_seed_are_bit_identical(runs, tmp_path):
+    run_ranks("tests.distributed.keyed", 2, str(tmp_path), "2,3")
+    for dropout, stage in itertools.product(DROPOUTS, (2, 3)):
+        again = torch.load(tmp_path / f"{dropout}-zero-{stage}-ranks-2.pt")
+        assert all(torch.equal(again[name], p) for name, p in runs[dropout, stage, 2].items())

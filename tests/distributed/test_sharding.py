@@ -1,0 +1,40 @@
+"""Shards: the mixture costs four bytes a parameter over all ranks, a checkpoint restores them bit for bit, and
+predictions come back whole and in order."""
+
+import pytest
+
+from tests.distributed.launch import run_ranks
+
+pytestmark = pytest.mark.dist
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3], ids="{} ranks".format)
+def shares(request):
+    return request.param, run_ranks("tests.distributed.sharding", request.param)
+
+
+def test_the_mixture_is_sharded_over_the_ranks(shares):
+    ranks, report = shares
+    for name, sizes in report.items():
+        if name.startswith("mixture"):
+            own, whole, needed = sizes
+            copies = ranks if name.endswith("zero-0") else 1
+            # Alignment pads each shard by a few elements.
+            assert needed * copies <= whole <= 1.02 * needed * copies, name
+            assert own <= 1.02 * needed * copies / ranks, name
+
+
+def test_the_sampler_is_inert_until_it_is_armed(shares):
+    assert [name for name, inert in shares[1].items() if name.startswith("inert") and not inert] == []
+
+
+def test_each_example_is_predicted_once_and_in_order(shares):
+    found = {name: right for name, right in shares[1].items() if name.startswith("predictions")}
+    assert len(found) == 6 and all(found.values()), found
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_an_interrupted_run_is_bit_identical_at_every_stage_and_precision(ranks, tmp_path):
+    report = run_ranks("tests.distributed.resuming", ranks, str(tmp_path))
+    assert len(report) == 14
+    assert [name for name, same in report.items() if not same] == []

@@ -1,0 +1,191 @@
+"""MAT and vanilla fine-tuning in plain single-process torch, float64: what every sharded run is compared with.
+
+It shares no code with mat_ds. The perturbation enters through `inputs_embeds` with explicit position ids, norms are
+taken sample by sample over the real tokens alone, torch's own optimizers move the parameters, and the averages of
+Algorithm 2 are kept as the paper writes them, in whole copies of the model. Dropout is off; random numbers, where a
+test wants them, are handed in, so that both sides use the same.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+
+@dataclass
+class Settings:
+    """The hyper-parameters of one run, with the names of the paper where it has one."""
+
+    update: str = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    max_grad_norm: float = 0.0
+    lam: float = 1.0
+    delta_steps: int = 3
+    theta_steps: int = 4
+    delta_lr: float = 1e-2
+    delta_init_scale: float = 1e-2
+    delta_max_norm: float = 5e-2
+    delta_projection: str = "rescale"
+    delta_gradient: str = "linf"
+    delta_preconditioner: str = "none"
+    beta_s: float = 0.3
+    beta_p: float = 0.3
+    semantics: str = "paper"
+    regression: bool = False
+
+
+class NoNoise:
+    """The random numbers of a run: every entry of the first delta is one, and there is no Langevin noise."""
+
+    def first_delta(self, t, shape):
+        """(B, L, H), in units of delta_init_scale."""
+        return torch.ones(shape, dtype=torch.float64)
+
+    def delta_noise(self, t, k, shape):
+        """(B, L, H), the whole term sqrt(2 gamma) epsilon xi."""
+        return torch.zeros(shape, dtype=torch.float64)
+
+    def theta_noise(self, t, k, parameters):
+        """One tensor per parameter, the whole term again."""
+        return [torch.zeros_like(p) for p in parameters]
+
+
+def logits_of(model, batch, delta=None):
+    """Logits of a RoBERTa with x + delta in place of its word embeddings x."""
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    pad = model.config.pad_token_id
+    positions = torch.cumsum(mask, 1) * mask + pad
+    words = model.get_input_embeddings()(ids)
+    return model(
+        inputs_embeds=words if delta is None else words + delta, attention_mask=mask, position_ids=positions
+    ).logits
+
+
+def symmetric_divergence(z, z_adv, regression):
+    """One number per sample."""
+    if regression:
+        return (z - z_adv).pow(2).squeeze(1)
+    p, q = z.softmax(1), z_adv.softmax(1)
+    return (p * (p / q).log()).sum(1) + (q * (q / p).log()).sum(1)
+
+
+def task_loss(z, labels, regression):
+    return F.mse_loss(z.squeeze(1), labels.to(z.dtype)) if regression else F.cross_entropy(z, labels)
+
+
+def bounded(sample, s):
+    """One sample (n real tokens, H) within the Linf ball."""
+    if s.delta_projection == "clamp":
+        return sample.clamp(-s.delta_max_norm, s.delta_max_norm)
+    largest = sample.abs().max()
+    return sample * (s.delta_max_norm / largest) if largest > s.delta_max_norm else sample
+
+
+def direction(sample, state, s):
+    """Preconditioned and normalised gradient of one sample."""
+    if s.delta_preconditioner == "rmsprop":
+        state["v"] = 0.999 * state.get("v", 0) + 0.001 * sample**2
+        root = state["v"].sqrt()
+        sample = sample / (root + 1e-8 * root.max())
+    elif s.delta_preconditioner == "adam":
+        state["n"] = state.get("n", 0) + 1
+        state["m"] = 0.9 * state.get("m", 0) + 0.1 * sample
+        state["v"] = 0.999 * state.get("v", 0) + 0.001 * sample**2
+        root = (state["v"] / (1 - 0.999 ** state["n"])).sqrt()
+        sample = state["m"] / (1 - 0.9 ** state["n"]) / (root + 1e-8 * root.max())
+    norm = {"linf": sample.abs().max(), "l2": sample.pow(2).sum().sqrt(), "raw": torch.ones(())}[s.delta_gradient]
+    return sample / norm
+
+
+def mean_perturbation(model, batch, s, noise, t):
+    """Lines 2 to 7 of Algorithm 2."""
+    mask = batch["attention_mask"].unsqueeze(-1).double()
+    shape = (*batch["attention_mask"].shape, model.get_input_embeddings().embedding_dim)
+    lengths = batch["attention_mask"].sum(1)
+    delta = s.delta_init_scale * mask * noise.first_delta(t, shape)
+    if s.semantics == "paper":
+        delta = torch.stack([bounded(row, s) for row in delta])
+    states = [{} for _ in delta]
+    mean = delta.clone()
+    for k in range(s.delta_steps):
+        delta = delta.detach().requires_grad_()
+        r = symmetric_divergence(logits_of(model, batch).detach(), logits_of(model, batch, delta), s.regression).sum()
+        (g,) = torch.autograd.grad(s.lam * r if s.delta_gradient == "raw" else r, delta)
+        moved, xi = torch.zeros_like(delta), mask * noise.delta_noise(t, k, shape)
+        for i, n in enumerate(lengths):
+            real = slice(0, n) if batch["attention_mask"][i, 0] else slice(-n, None)
+            step = delta[i, real].detach() + s.delta_lr * direction(g[i, real], states[i], s)
+            if s.semantics == "paper":
+                moved[i, real] = bounded(step + xi[i, real], s)
+            else:
+                moved[i, real] = bounded(step, s) + xi[i, real]
+        delta = moved
+        mean = s.beta_s * mean + (1 - s.beta_s) * delta
+    return mean.detach()
+
+
+def make_optimizer(model, s):
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": s.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if s.update == "sgd":
+        return torch.optim.SGD(groups, lr=s.lr)
+    if s.update == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=s.lr, alpha=0.999, eps=1e-8)
+    return torch.optim.AdamW(groups, lr=s.lr, betas=(0.9, 0.999), eps=1e-8)
+
+
+def run(model, batches, s, method="mat", noise=None):
+    """Three (or however many) outer steps on whole global batches; returns the parameters by name, in float64.
+
+    Args:
+        model: a RobertaForSequenceClassification; it is copied.
+        batches: one dict of `input_ids`, `attention_mask` and `labels` per outer step.
+        noise: the random numbers; none by default.
+    """
+    noise = noise or NoNoise()
+    model = copy.deepcopy(model).double().eval()
+    optimizer = make_optimizer(model, s)
+    for t, batch in enumerate(batches):
+        start = [p.detach().clone() for p in model.parameters()]
+        adversarial = method == "mat" and s.lam > 0
+        delta = mean_perturbation(model, batch, s, noise, t) if adversarial else None
+        average = [p.clone() for p in start]
+        for k in range(s.theta_steps if method == "mat" else 1):
+            z = logits_of(model, batch)
+            loss = task_loss(z, batch["labels"], s.regression)
+            if adversarial:
+                z_adv = logits_of(model, batch, delta)
+                loss = loss + s.lam * symmetric_divergence(z, z_adv, s.regression).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            for p in model.parameters():
+                if p.grad is None:
+                    p.grad = torch.zeros_like(p)
+            if s.max_grad_norm:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), s.max_grad_norm)
+            optimizer.step()
+            if s.semantics == "released" and k == 0:
+                start = [p.detach().clone() for p in model.parameters()]
+                average = [p.clone() for p in start]
+            with torch.no_grad():
+                for p, xi in zip(model.parameters(), noise.theta_noise(t, k, list(model.parameters())), strict=True):
+                    p.add_(xi)
+            average = [
+                s.beta_s * m + (1 - s.beta_s) * p.detach() for m, p in zip(average, model.parameters(), strict=True)
+            ]
+        if method == "mat":
+            with torch.no_grad():
+                for p, before, m in zip(model.parameters(), start, average, strict=True):
+                    p.copy_(s.beta_p * before + (1 - s.beta_p) * m)
+    return {name: p.detach() for name, p in model.named_parameters()}
+
+
+def distance(result, expected, origin):
+    """||theta - theta*|| / ||theta* - theta_0|| over all parameters but attention key biases, whose gradient is zero."""
+    names = [name for name in expected if not name.endswith("key.bias")]
+    far = sum((result[n].double() - expected[n]).pow(2).sum() for n in names).sqrt()
+    moved = sum((expected[n] - origin[n].double()).pow(2).sum() for n in names).sqrt()
+    return (far / moved).item()

@@ -1,0 +1,55 @@
+"""The oracle can tell things apart: what the distributed tests compare would show if it were wrong."""
+
+import pytest
+import torch
+
+from tests.distributed.worker import MAT, ORACLE_OPTIONS
+from tests.equivalence import oracle
+from tests.tiny import KeyedNoise, global_batches, tiny_roberta
+
+BATCHES = global_batches()
+ORIGIN = dict(tiny_roberta().named_parameters())
+
+
+def run(method="mat", delta=0.0, theta=0.0, **settings):
+    chosen = oracle.Settings(**{**{k: MAT[k] for k in ORACLE_OPTIONS}, **settings})
+    return oracle.run(tiny_roberta(), BATCHES, chosen, method, KeyedNoise(BATCHES, 2, delta=delta, theta=theta))
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return run()
+
+
+@pytest.mark.parametrize("options", [
+    {"lam": 0.0}, {"lam": 3.0}, {"semantics": "released"}, {"delta_projection": "clamp"},
+    {"delta_gradient": "l2", "delta_lr": 5.0}, {"delta_gradient": "raw", "delta_lr": 5.0},
+    {"delta_preconditioner": "rmsprop"}, {"delta_preconditioner": "adam"}, {"beta_s": 0.7}, {"beta_p": 0.1},
+    {"delta_steps": 1}, {"theta_steps": 2}, {"update": "sgd"}, {"max_grad_norm": 0.5}, {"weight_decay": 1.0},
+    {"delta": 2e-2}, {"theta": 4.5e-4}, {"method": "vanilla"},
+], ids=str)  # fmt: skip
+def test_every_option_moves_the_result_by_ten_times_the_tolerance(options, reference):
+    assert oracle.distance(run(**options), reference, ORIGIN) > 1e-2
+
+
+def test_an_update_with_one_gradient_missing_would_be_seen(reference):
+    frozen = tiny_roberta()
+    frozen.classifier.dense.weight.requires_grad_(False)
+    result = {name: p.double() for name, p in reference.items()}
+    result["classifier.dense.weight"] = ORIGIN["classifier.dense.weight"].double()
+    assert oracle.distance(result, reference, ORIGIN) > 1e-2
+
+
+def test_vanilla_is_a_plain_loop():
+    model = tiny_roberta().double().eval()
+    optimizer = torch.optim.AdamW([
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.01},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ], lr=1e-3)  # fmt: skip
+    for batch in BATCHES:
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p)
+        torch.nn.functional.cross_entropy(model(**inputs).logits, batch["labels"]).backward()
+        optimizer.step()
+    assert oracle.distance(dict(model.named_parameters()), run("vanilla"), ORIGIN) < 1e-10

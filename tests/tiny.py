@@ -1,0 +1,94 @@
+"""A RoBERTa of a few thousand weights and batches for it, the same in every test and every process."""
+
+import torch
+from transformers import RobertaConfig, RobertaForSequenceClassification
+
+from mat_ds.methods.base import MicroBatch
+from mat_ds.sampling.keys import generator, normal_slice
+from tests.equivalence.oracle import NoNoise
+
+VOCABULARY = 64
+
+
+def tiny_roberta(labels=3, dropout=0.0, seed=0, **overrides):
+    torch.manual_seed(seed)
+    settings = dict(
+        vocab_size=VOCABULARY, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=40,
+        max_position_embeddings=32, type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2,
+        hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, num_labels=labels,
+        problem_type="regression" if labels == 1 else "single_label_classification", initializer_range=0.1,
+    )  # fmt: skip
+    model = RobertaForSequenceClassification(RobertaConfig(**settings | overrides))
+    # Used by no pass: a parameter without a gradient has to be treated as having a zero one at every stage.
+    model.spare = torch.nn.Linear(3, 5)
+    return model
+
+
+def global_batches(steps=3, examples=8, labels=3, seed=1, left_padding=False):
+    """`steps` batches of ragged sentences; labels are class indices, or scores in [0, 5] where labels == 1."""
+    generator = torch.Generator().manual_seed(seed)
+    batches = []
+    for _ in range(steps):
+        lengths = torch.randint(4, 13, (examples,), generator=generator)
+        ids = torch.ones(examples, int(lengths.max()), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, n in enumerate(lengths):
+            real = slice(-n, None) if left_padding else slice(0, int(n))
+            ids[row, real] = torch.randint(3, VOCABULARY, (int(n),), generator=generator)
+            mask[row, real] = 1
+        if labels == 1:
+            target = torch.rand(examples, generator=generator) * 5
+        else:
+            target = torch.randint(0, labels, (examples,), generator=generator)
+        batches.append({"input_ids": ids, "attention_mask": mask, "labels": target})
+    return batches
+
+
+def micro_batches(batch, micro, rank=0, ranks=1):
+    """The micro-batches of `rank`, each cut to its own longest sentence (right padding)."""
+    count = len(batch["labels"]) // micro
+    accumulation = count // ranks
+    result = []
+    for index in range(rank * accumulation, (rank + 1) * accumulation):
+        rows = slice(index * micro, (index + 1) * micro)
+        longest = int(batch["attention_mask"][rows].sum(1).max())
+        inputs = {name: batch[name][rows, :longest] for name in ("input_ids", "attention_mask")}
+        result.append(MicroBatch(inputs, batch["labels"][rows], index))
+    return result
+
+
+class KeyedNoise(NoNoise):
+    """The random numbers an engine draws for global batches cut into micro-batches of `micro` examples.
+
+    Args:
+        batches: the global batches of the run.
+        micro: examples of a micro-batch.
+        delta, theta: the whole factors sqrt(2 gamma) epsilon of the two noises.
+    """
+
+    def __init__(self, batches, micro, seed=0, delta=0.0, theta=0.0):
+        self.cut = [micro_batches(batch, micro) for batch in batches]
+        self.seed, self.delta, self.theta = seed, delta, theta
+
+    def _normal(self, t, shape, *name):
+        whole = torch.zeros(shape, dtype=torch.float64)
+        for batch in self.cut[t]:
+            rows, length = batch.inputs["input_ids"].shape
+            drawn = torch.randn(
+                rows, length, shape[-1], generator=generator(torch.device("cpu"), self.seed, t, *name, batch.index)
+            )
+            whole[batch.index * rows : (batch.index + 1) * rows, :length] = drawn
+        return whole
+
+    def first_delta(self, t, shape):
+        return self._normal(t, shape, "delta init")
+
+    def delta_noise(self, t, k, shape):
+        return self.delta * self._normal(t, shape, "delta", k)
+
+    def theta_noise(self, t, k, parameters):
+        cpu, noise = torch.device("cpu"), []
+        for i, p in enumerate(parameters):
+            drawn = normal_slice(cpu, (self.seed, t, "theta", k + 1, i), p.numel(), 0, p.numel())
+            noise.append(self.theta * drawn.double().view(p.shape))
+        return noise

@@ -1,0 +1,127 @@
+"""Defaults, recipe and command line: who wins, what is an error, and that one message says it all."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mat_ds.config.load import load_run_config, read_yaml
+from mat_ds.config.schema import RunConfig, batch_problems, combination_problems
+from mat_ds.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def load(*overrides, recipe=None):
+    return load_run_config(recipe, overrides)
+
+
+def problems(*overrides, recipe=None):
+    with pytest.raises(UserError) as caught:
+        load(*overrides, recipe=recipe)
+    return {problem.key: problem for problem in caught.value.problems}
+
+
+def write(folder, text):
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_overrides_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path):
+    recipe = write(tmp_path, "seed: 3\ntrain: {epochs: 7, batch_size: 16}\noptimizer:\n  lr: 2e-5\n")
+    run = load("train.epochs=9", recipe=recipe)
+    assert (run.train.epochs, run.train.batch_size, run.optimizer.lr, run.seed) == (9, 16, 2e-5, 3)
+    assert run.train.keep_last == RunConfig().train.keep_last
+
+
+def test_the_contracts_defaults():
+    run = RunConfig()
+    assert (run.optimizer.name, run.optimizer.lr, run.optimizer.betas, run.optimizer.eps) == ("adam", 1e-5, (0.9, 0.999), 1e-8)
+    assert (run.optimizer.weight_decay, run.optimizer.warmup_ratio, run.optimizer.max_grad_norm) == (0.01, 0.1, 0.0)
+    assert (run.train.epochs, run.train.resume, run.data.max_length) == (3, "never", 512)
+    mat = run.method
+    assert (mat.name, mat.delta_steps, mat.theta_steps, mat.delta_lr) == ("mat", 5, 10, 1e-3)
+    assert (mat.delta_init_scale, mat.delta_max_norm, mat.semantics) == (1e-5, 1e-5, "paper")
+
+
+def test_scalars_are_read_as_people_write_them(tmp_path):
+    recipe = write(tmp_path, "optimizer: {lr: 1e-4}\nmethod: {name: mat, dropout: off, delta_lr: 5E-3}\noutput_dir: 2026-01-01\n")
+    run = load("optimizer.eps=1e-6", "data.shuffle=false", "data.path=~", recipe=recipe)
+    assert run.optimizer.lr == 1e-4 and run.optimizer.eps == 1e-6 and run.method.dropout == "off"
+    assert run.data.shuffle is False and run.data.path is None and run.output_dir == "2026-01-01"
+    assert load("optimizer.betas=[0.8, 0.9]").optimizer.betas == (0.8, 0.9)
+
+
+def test_every_unknown_key_is_named_with_its_nearest():
+    found = problems("train.epoch=3", "method.delta_step=2", "optimiser.lr=1", "data.path.x=1")
+    assert "did you mean 'epochs'" in found["train.epoch"].fix
+    assert "did you mean 'delta_steps'" in found["method.delta_step"].fix
+    assert "did you mean 'optimizer'" in found["optimiser"].fix
+    assert "data.path" in found
+
+
+def test_wrong_types_and_values_say_what_the_option_means():
+    found = problems("optimizer.lr=fast", "train.batch_size=2.5", "data.shuffle=1", "train.epochs=-1", "seed=true",
+                     "method.beta_s=1.5", "data.max_length=.inf", "method.semantics=both", "nonsense")  # fmt: skip
+    assert set(found) == {"optimizer.lr", "train.batch_size", "data.shuffle", "train.epochs", "seed", "method.beta_s",
+                          "data.max_length", "method.semantics", "nonsense"}  # fmt: skip
+    assert "peak step size" in found["optimizer.lr"].fix and "1e-05" in found["optimizer.lr"].fix
+    assert found["optimizer.lr"].value == "fast"
+
+
+def test_an_unknown_method_lists_the_known():
+    assert "mat" in problems("method.name=mad")["method.name"].fix
+    assert problems("tracking.enabled=true")["tracking.enabled"].value is True
+
+
+def test_a_recipes_method_options_belong_to_its_method(tmp_path):
+    recipe = write(tmp_path, "method: {name: mat, theta_steps: 4}\n")
+    assert load(recipe=recipe).method.theta_steps == 4
+    assert load("method.delta_steps=2", recipe=recipe).method.theta_steps == 4
+    assert load("method.name=vanilla", recipe=recipe).method.name == "vanilla"
+    assert load("method.theta_steps=6").method.name == "mat"
+    assert "method.lam" in problems("method.name=vanilla", "method.lam=1", recipe=recipe)
+
+
+def test_the_demo_recipe_stands_in_for_none_only_on_the_demo():
+    demo = ROOT / "launch" / "recipes" / "demo.yaml"
+    assert load_run_config(None, [], demo).optimizer.lr == 1e-3
+    assert load_run_config(None, ["task=cola"], demo).optimizer.lr == 1e-5
+
+
+def test_missing_and_broken_recipes_are_user_errors(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        read_yaml(tmp_path / "none.yaml")
+    with pytest.raises(UserError, match="is not YAML"):
+        read_yaml(write(tmp_path, "a: [1\n"))
+    with pytest.raises(UserError, match="no mapping"):
+        read_yaml(write(tmp_path, "- a\n"))
+
+
+def test_a_batch_that_does_not_divide_names_sizes_that_work():
+    train = load("train.batch_size=30", "train.micro_batch_size=4").train
+    (problem,) = batch_problems(train, 1)
+    assert "1, 2, 3, 5, 6, 10, 15, 30" in problem.fix
+    (problem,) = batch_problems(train, 4)
+    assert problem.key == "train.batch_size" and "28 or 32" in problem.fix
+    assert not list(batch_problems(load("train.batch_size=32", "train.micro_batch_size=4").train, 2))
+
+
+def test_impossible_combinations_are_found_together():
+    run = load("train.batch_size=30", "train.resume=auto", "method.delta_init=zero", "method.dropout=off",
+               "optimizer.schedule=polynomial", "optimizer.lr=1e-8")  # fmt: skip
+    keys = {problem.key for problem in combination_problems(run, 1)}
+    assert keys == {"train.micro_batch_size", "train.resume", "method.delta_init", "optimizer.lr"}
+
+
+def test_the_resolved_config_is_a_recipe_of_itself(tmp_path):
+    run = load("optimizer.betas=[0.8, 0.99]", "method.dropout=off", "task=cola", "optimizer.lr=3e-7")
+    path = write(tmp_path, yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
+    assert load(recipe=path) == run
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "launch" / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_is_valid(recipe):
+    run = load(recipe=recipe)
+    assert not list(combination_problems(run, 1)) and not list(combination_problems(run, 2))

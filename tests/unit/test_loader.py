@@ -1,0 +1,74 @@
+"""The order of examples: file order when asked for, a permutation otherwise, the same for any split into ranks."""
+
+import itertools
+
+import pytest
+import torch
+
+from mat_ds.config.schema import DataConfig, TrainConfig
+from mat_ds.tasks.examples import Example
+from mat_ds.tasks.loader import TrainLoader, evaluation_batches
+
+CPU = torch.device("cpu")
+EXAMPLES = [Example(("x" * (1 + 7 * i % 40),), i) for i in range(50)]
+
+
+def labels_only(examples, device):
+    return {"attention_mask": torch.ones(len(examples), 1)}, torch.tensor([example.label for example in examples])
+
+
+def loader(rank=0, ranks=1, micro=2, batch=8, seed=0, **data):
+    train = TrainConfig(batch_size=batch, micro_batch_size=micro)
+    return TrainLoader(EXAMPLES, labels_only, train, DataConfig(**data), seed, rank, ranks, CPU)
+
+
+def step_rows(loader, step):
+    return [(batch.index, batch.labels.tolist()) for batch in loader.micro_batches(step)]
+
+
+def test_without_shuffling_batch_t_is_the_t_th_stretch_of_the_file():
+    plain = loader(shuffle=False)
+    for step in range(6):
+        assert step_rows(plain, step) == [(g, [8 * step + 2 * g, 8 * step + 2 * g + 1]) for g in range(4)]
+    assert step_rows(plain, 6) == step_rows(plain, 0)
+    assert plain.steps_per_epoch == 6 and plain.dropped_per_epoch == 2
+
+
+@pytest.mark.parametrize("shuffle, group", list(itertools.product([False, True], repeat=2)))
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_micro_batches_do_not_depend_on_the_number_of_ranks(ranks, shuffle, group):
+    data = {"shuffle": shuffle, "group_by_length": group}
+    parts = [loader(rank, ranks, **data) for rank in range(ranks)]
+    for step in (0, 3, 5, 7, 20):
+        assert sum((step_rows(part, step) for part in parts), []) == step_rows(loader(**data), step)
+        assert len({len(step_rows(part, step)) for part in parts}) == 1
+
+
+@pytest.mark.parametrize("group", [False, True])
+def test_an_epoch_visits_each_example_at_most_once_and_epochs_differ(group):
+    shuffled = loader(group_by_length=group)
+    epochs = []
+    for epoch in range(3):
+        rows = [row for step in range(6) for _, batch in step_rows(shuffled, 6 * epoch + step) for row in batch]
+        assert len(rows) == len(set(rows)) == 48
+        epochs.append(rows)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert step_rows(loader(group_by_length=group), 8) == step_rows(shuffled, 8)  # position alone decides
+    assert step_rows(loader(seed=1), 0) != step_rows(loader(seed=0), 0)
+
+
+def test_grouping_by_length_evens_out_the_lengths_within_a_batch():
+    def spread(loader):
+        batches = [[EXAMPLES[row].length for _, b in step_rows(loader, t) for row in b] for t in range(6)]
+        return sum(max(batch) - min(batch) for batch in batches)
+
+    assert spread(loader(group_by_length=True)) < spread(loader()) / 3
+
+
+@pytest.mark.parametrize("ranks, micro, count", list(itertools.product((1, 2, 3, 5), (1, 4, 7), (1, 7, 50))))
+def test_evaluation_covers_every_example_once_in_equally_many_passes(ranks, micro, count):
+    passes = [list(evaluation_batches(EXAMPLES[:count], micro, rank, ranks)) for rank in range(ranks)]
+    assert len({len(own) for own in passes}) == 1
+    rows = sorted(row for own in passes for batch in own for row in batch if row >= 0)
+    assert rows == list(range(count))
+    assert all(batch for own in passes for batch in own)

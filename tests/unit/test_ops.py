@@ -1,0 +1,84 @@
+"""The tensor maths of the perturbation: bounds, directions, divergences, and the numbers too small for a floor."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mat_ds.methods import ops
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_divergence_is_the_sum_of_both_kullback_leiblers():
+    z, z_adv = normal(5, 3), normal(5, 3, seed=1)
+    p, q = z.log_softmax(-1), z_adv.log_softmax(-1)
+    both = F.kl_div(q, p, reduction="none", log_target=True) + F.kl_div(p, q, reduction="none", log_target=True)
+    torch.testing.assert_close(ops.divergence(z, z_adv, regression=False), both.sum(-1))
+
+
+def test_divergence_is_finite_where_softmax_underflows():
+    z = torch.tensor([[120.0, 0.0]], requires_grad=True)
+    r = ops.divergence(z, torch.tensor([[-120.0, 0.0]]), regression=False)
+    r.sum().backward()
+    assert r.isfinite().all() and z.grad.isfinite().all()
+
+
+def test_divergence_of_scores_is_their_squared_difference():
+    torch.testing.assert_close(ops.divergence(torch.tensor([[1.0], [2.0]]), torch.tensor([[4.0], [2.0]]), True),
+                               torch.tensor([9.0, 0.0]))  # fmt: skip
+
+
+def test_half_precision_logits_are_compared_in_fp32():
+    z, z_adv = normal(4, 2), normal(4, 2, seed=1)
+    assert ops.divergence(z.half(), z_adv.half(), False).dtype == torch.float32
+    assert ops.task_loss(z.bfloat16(), torch.tensor([0, 1, 1, 0]), False).dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["rescale", "clamp"])
+@pytest.mark.parametrize("scale", [1e-12, 1e-5, 1.0, 1e6])
+def test_projection_never_exceeds_the_radius(kind, scale):
+    delta = scale * normal(50, 7, 9)
+    bounded = ops.project(delta, 1e-5, kind)
+    assert ops.linf(bounded).max() <= 1e-5
+    inside = (ops.linf(delta) <= 1e-5).flatten()
+    assert torch.equal(bounded[inside], delta[inside])
+
+
+def test_rescaling_keeps_the_direction_and_clamping_the_small_entries():
+    delta = torch.tensor([[[0.5, -2.0, 1.0]]])
+    torch.testing.assert_close(ops.project(delta, 1.0, "rescale"), delta / 2)
+    torch.testing.assert_close(ops.project(delta, 1.0, "clamp"), torch.tensor([[[0.5, -1.0, 1.0]]]))
+
+
+@pytest.mark.parametrize("kind, norm", [("linf", ops.linf), ("l2", ops.l2)])
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e12])
+def test_a_direction_has_norm_one_however_small_the_gradient(kind, norm, scale):
+    direction = ops.normalise(scale * normal(4, 5, 6), kind)
+    torch.testing.assert_close(norm(direction), torch.ones(4, 1, 1))
+
+
+@pytest.mark.parametrize("kind", ["linf", "l2", "raw"])
+@pytest.mark.parametrize("preconditioner", ["none", "rmsprop", "adam"])
+def test_a_sample_without_a_gradient_takes_no_step(kind, preconditioner):
+    g = normal(3, 4, 5)
+    g[1] = 0.0
+    moments = None
+    for _ in range(3):
+        direction, moments = ops.precondition(g, moments, preconditioner)
+        step = ops.normalise(direction, kind)
+        assert torch.equal(step[1], torch.zeros(4, 5)) and step.isfinite().all()
+        assert (step[[0, 2]] != 0).any()
+
+
+@pytest.mark.parametrize("preconditioner", ["rmsprop", "adam"])
+@pytest.mark.parametrize("scale", [1e-25, 1e-9, 1.0])
+def test_a_preconditioned_direction_does_not_depend_on_the_gradients_scale(preconditioner, scale):
+    def direction(scale):
+        moments = None
+        for seed in range(3):
+            d, moments = ops.precondition(scale * normal(2, 3, 4, seed=seed), moments, preconditioner)
+        return ops.normalise(d, "linf")
+
+    torch.testing.assert_close(direction(scale), direction(1.0), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,64 @@
+"""Files of a run: whole or not at all, and a log that a resumed run continues where its checkpoint stands."""
+
+import json
+
+import pytest
+
+from mat_ds.loop import Progress, evaluation_points
+from mat_ds.rundir import write_folder, write_json
+from mat_ds.tracking.tracker import JsonlTracker
+
+
+def test_a_folder_that_could_not_be_filled_leaves_the_old_one(tmp_path):
+    folder = tmp_path / "model"
+    write_folder(folder, lambda aside: (aside / "weights").write_text("old"))
+
+    def fail(aside):
+        (aside / "weights").write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError):
+        write_folder(folder, fail)
+    assert (folder / "weights").read_text() == "old"
+    write_folder(folder, lambda aside: (aside / "weights").write_text("new"))
+    assert (folder / "weights").read_text() == "new" and [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    write_json(tmp_path / "a" / "results.json", {"x": 1})
+    write_json(tmp_path / "a" / "results.json", {"x": 2})
+    assert json.loads((tmp_path / "a" / "results.json").read_text()) == {"x": 2}
+    assert len(list((tmp_path / "a").iterdir())) == 1
+
+
+def test_a_resumed_log_drops_what_will_be_logged_again(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    first = JsonlTracker(path, 0)
+    for step in range(1, 6):
+        first.log({"step": step})
+    first.log({"event": "evaluation", "step": 5})
+    first.close()
+    with path.open("a") as file:
+        file.write('{"step": 6, "loss"')  # cut short by a crash
+    resumed = JsonlTracker(path, 3)
+    resumed.log({"step": 4})
+    resumed.close()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3, 4]
+
+
+def test_evaluations_are_spread_evenly_and_the_end_is_one_of_them():
+    assert evaluation_points(2, 10, 30) == {5, 10, 15, 20, 25, 30}
+    assert evaluation_points(1, 10, 25) == {10, 20, 25}
+    assert evaluation_points(0, 10, 25) == {25}
+    assert evaluation_points(3, 2, 4) == {1, 2, 3, 4}
+    assert evaluation_points(1, 10, 3) == {3}
+
+
+def test_results_report_last_best_and_the_median_of_the_last_half():
+    scores = [0.1, 0.9, 0.3, 0.5, 0.4]
+    progress = Progress(step=10, evaluations=[{"step": 2 * (i + 1), "score": s} for i, s in enumerate(scores)], seconds=2.0,
+                        samples=100, tokens=1000)  # fmt: skip
+    results = progress.results()
+    assert results["last"] == {"step": 10, "score": 0.4} and results["best"] == {"step": 4, "score": 0.9}
+    assert results["median_last_half"] == 0.4  # of steps 6, 8, 10
+    assert results["samples_per_second"] == 50 and results["tokens_per_second"] == 500

@@ -1,0 +1,164 @@
+"""The sampler against torch's own optimizers and against the two moving averages it folds into one buffer."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from mat_ds.sampling.chain import Chain
+from mat_ds.sampling.sampler import Sampler, Slice
+
+CPU = torch.device("cpu")
+TORCH = {
+    "sgd": lambda groups: torch.optim.SGD(groups, lr=0.0),
+    "rmsprop": lambda groups: torch.optim.RMSprop(groups, lr=0.0, alpha=0.99, eps=1e-6),
+    "adam": lambda groups: torch.optim.AdamW(groups, lr=0.0, betas=(0.8, 0.99), eps=1e-6),
+}
+
+
+def make(update="sgd", chain=None, numel=10, weight_decay=0.0, seed=0, start=0):
+    """A sampler of one parameter that lies at `start` of a longer master tensor full of NaN."""
+    torch.manual_seed(0)
+    master = torch.full((numel + 2 * start,), math.nan, requires_grad=True)
+    with torch.no_grad():
+        master[start : start + numel] = torch.randn(numel)
+    groups = [{"params": [master], "betas": (0.8, 0.99), "eps": 1e-6, "weight_decay": weight_decay}]
+    sampler = Sampler(groups, update, chain or Chain(), seed)
+    sampler.arm({master: [Slice(0, numel, 0, start, numel)]}, CPU)
+    return sampler, master
+
+
+def give_gradient(master, step):
+    master.grad = torch.randn(master.shape, generator=torch.Generator().manual_seed(step))
+
+
+@pytest.mark.parametrize("update", ["sgd", "rmsprop", "adam"])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_without_a_mixture_it_is_torchs_own_optimizer(update, weight_decay):
+    sampler, master = make(update, weight_decay=weight_decay)
+    mirror = master.detach().clone().requires_grad_()
+    optimizer = TORCH[update]([{"params": [mirror], "weight_decay": weight_decay}])
+    for step in range(6):
+        lr = 0.1 / (step + 1)
+        sampler.begin(step, lr)
+        optimizer.param_groups[0]["lr"] = lr
+        give_gradient(master, step)
+        mirror.grad = master.grad.clone()
+        sampler.step()
+        optimizer.step()
+    torch.testing.assert_close(master, mirror, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("anchor", ["start", "first_update"])
+@pytest.mark.parametrize("beta_s, beta_p, samples", [(0.3, 0.3, 5), (0.9, 0.1, 3), (0.0, 0.5, 2), (0.7, 0.0, 4)])
+def test_one_buffer_holds_both_moving_averages_of_algorithm_2(anchor, beta_s, beta_p, samples):
+    sampler, master = make(chain=Chain(samples, beta_s, beta_p, anchor=anchor))
+    for t in range(3):
+        sampler.begin(t, 0.1)
+        theta = master.detach().clone()
+        theta_t, average = theta.clone(), theta.clone()
+        for k in range(samples):
+            give_gradient(master, 10 * t + k)
+            theta = theta - 0.1 * master.grad
+            if k == 0 and anchor == "first_update":
+                theta_t, average = theta.clone(), theta.clone()
+            average = beta_s * average + (1 - beta_s) * theta
+            sampler.step()
+        torch.testing.assert_close(master.detach(), beta_p * theta_t + (1 - beta_p) * average)
+
+
+def test_the_weights_of_a_mixture_sum_to_one():
+    for chain in (Chain(1), Chain(10, 0.3, 0.3), Chain(30, 0.9, 0.1), Chain(3, 0.0, 0.0)):
+        assert sum(chain.coefficients) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_only_a_mixture_needs_a_buffer():
+    assert not Chain(samples=5).is_mixed and not Chain().is_mixed
+    assert Chain(samples=2, beta_s=0.3).is_mixed and Chain(samples=1, beta_p=0.3).is_mixed
+    plain, mixed = make("sgd")[0], make("sgd", Chain(2, 0.3, 0.3))[0]
+    assert plain.state_bytes == 0 and mixed.state_bytes == 4 * 10
+
+
+@pytest.mark.parametrize("update", ["sgd", "rmsprop", "adam"])
+def test_padding_is_neither_read_nor_written(update):
+    chain = Chain(3, 0.3, 0.3, noise=1e-2)
+    padded, master = make(update, chain, weight_decay=0.1, start=3)
+    clean, mirror = make(update, chain, weight_decay=0.1)
+    for t in range(2):
+        for sampler in (padded, clean):
+            sampler.begin(t, 0.1)
+        for k in range(3):
+            give_gradient(mirror, 10 * t + k)
+            master.grad = torch.full_like(master, math.nan)
+            master.grad[3:-3] = mirror.grad
+            padded.step()
+            clean.step()
+    assert torch.equal(master[3:-3], mirror)
+    assert master[:3].isnan().all() and master[-3:].isnan().all()
+
+
+def test_it_is_inert_until_armed():
+    master = torch.ones(4, requires_grad=True)
+    sampler = Sampler([{"params": [master], "lr": 1.0}], "adam", Chain(2, 0.3, 0.3, noise=1.0), seed=0)
+    master.grad = torch.ones(4)
+    sampler.step()
+    assert torch.equal(master.detach(), torch.ones(4)) and not sampler.state
+
+
+def test_a_missing_gradient_is_a_zero_gradient():
+    sampler, master = make("adam", weight_decay=0.1)
+    before = master.detach().clone()
+    sampler.begin(0, 0.1)
+    sampler.step()
+    torch.testing.assert_close(master.detach(), before * (1 - 0.1 * 0.1))
+
+
+def test_noise_has_the_langevin_scale_and_does_not_depend_on_the_cut():
+    numel, lr, epsilon = 200_000, 1e-2, 0.5
+    whole, master = make(chain=Chain(noise=epsilon), numel=numel, seed=3)
+    before = master.detach().clone()
+    master.grad = torch.zeros_like(master)
+    whole.begin(4, lr)
+    whole.step()
+    noise = master.detach() - before
+    assert noise.std().item() == pytest.approx(math.sqrt(2 * lr) * epsilon, rel=0.01)
+
+    halves = [before[: numel // 3].clone().requires_grad_(), before[numel // 3 :].clone().requires_grad_()]
+    sharded = Sampler([{"params": halves}], "sgd", Chain(noise=epsilon), seed=3)
+    sharded.arm({halves[0]: [Slice(0, numel, 0, 0, numel // 3)],
+                 halves[1]: [Slice(0, numel, numel // 3, 0, numel - numel // 3)]}, CPU)  # fmt: skip
+    sharded.begin(4, lr)
+    sharded.step()
+    assert torch.equal(torch.cat([half.detach() for half in halves]), master.detach())
+
+
+def test_noise_vanishes_with_the_step_size():
+    sampler, master = make(chain=Chain(noise=1.0))
+    before = master.detach().clone()
+    sampler.begin(0, 0.0)
+    give_gradient(master, 0)
+    sampler.step()
+    assert torch.equal(master.detach(), before)
+
+
+def test_its_state_survives_a_save_and_load_in_mid_run():
+    chain = Chain(2, 0.3, 0.3, noise=1e-3)
+    sampler, master = make("adam", chain)
+
+    def outer(sampler, master, t):
+        sampler.begin(t, 0.1)
+        for k in range(2):
+            give_gradient(master, 10 * t + k)
+            sampler.step()
+
+    outer(sampler, master, 0)
+    saved, theta = copy.deepcopy(sampler.state_dict()), master.detach().clone()
+    outer(sampler, master, 1)
+
+    resumed, copy_of_master = make("adam", chain)
+    with torch.no_grad():
+        copy_of_master.copy_(theta)
+    resumed.load_state_dict(saved)
+    outer(resumed, copy_of_master, 1)
+    assert torch.equal(copy_of_master, master)
