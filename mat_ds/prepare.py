@@ -40,7 +40,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line of launch/train.py; raises `UserError` where it is not one."""
     parser = Parser(prog="launch/train.py", description="Fine-tune a language model on DeepSpeed.",
                     epilog=f"example: {EXAMPLE}", allow_abbrev=False)  # fmt: skip
-    parser.add_argument("--ds_config", type=Path, required=True, metavar="FILE", help="DeepSpeed JSON: ZeRO, offload, precision")
+    parser.add_argument(
+        "--ds_config", type=Path, required=True, metavar="FILE", help="DeepSpeed JSON: ZeRO, offload, precision"
+    )
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="YAML of options that differ from the defaults")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that win over the recipe")

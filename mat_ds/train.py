@@ -71,11 +71,24 @@ def train(prepared: Prepared, world: World, device: torch.device) -> None:
     run, data = prepared.run, prepared.data
     same_on_all_ranks(prepared.fingerprint, "options, data, vocabulary or initial weights")
     rundir = _open_run_directory(prepared, world)
-    method = METHODS[run.method.name](run.method, TaskObjective(data.spec.regression))
     positions = getattr(prepared.model.config, "max_position_embeddings", run.data.max_length)
     collate = Collator(prepared.tokenizer, min(run.data.max_length, positions), data.spec.regression)
-    loader = TrainLoader(data.train, collate, run.train, run.data, run.seed, world.rank, world.size, device)
     evaluator = Evaluator(data.spec, collate, run.train.eval_micro_batch_size or run.train.micro_batch_size, world, device)
+    progress, dtype = _optimise(prepared, rundir, collate, evaluator, world, device)
+    # The engine's memory is for the exported model now.
+    gc.collect()
+    results = finish(run, data, evaluator, rundir, progress, dtype, world, device)
+    if world.rank == 0:
+        _conclude(results, rundir)
+
+
+def _optimise(
+    prepared: Prepared, rundir: RunDirectory, collate: Collator, evaluator: Evaluator, world: World, device: torch.device
+) -> tuple[Progress, torch.dtype]:
+    """All outer steps; returns how they went and the dtype they computed in."""
+    run, data = prepared.run, prepared.data
+    loader = TrainLoader(data.train, collate, run.train, run.data, run.seed, world.rank, world.size, device)
+    method = METHODS[run.method.name](run.method, TaskObjective(data.spec.regression))
     engine = Engine(prepared.model, run.optimizer, method.chain, prepared.ds_config, run.seed)
     progress = Progress(**checkpoint.load(engine, prepared.resume_from)) if prepared.resume_from else Progress()
     tracker: Tracker = JsonlTracker(rundir.metrics, progress.step) if world.rank == 0 else NullTracker()
@@ -88,17 +101,10 @@ def train(prepared: Prepared, world: World, device: torch.device) -> None:
         save=lambda done: checkpoint.save(engine, rundir.checkpoints, asdict(done), run.train.keep_last),
     )  # fmt: skip
     try:
-        loop.train()
+        return loop.train(), engine.dtype
     finally:
         tracker.close()
         engine.close()
-    dtype = engine.dtype
-    # The engine's memory is for the exported model now.
-    del loop, engine
-    gc.collect()
-    results = finish(run, data, evaluator, rundir, progress, dtype, world, device)
-    if world.rank == 0:
-        _conclude(results, rundir)
 
 
 def _settle(world: World) -> None:
@@ -177,7 +183,8 @@ def _conclude(results: dict[str, Any], rundir: RunDirectory) -> None:
         f"best {results['best']['score']:.4f} (step {results['best']['step']}), last {results['last']['score']:.4f}, "
         f"median of the last half {results['median_last_half']:.4f}; {results['seconds']:.0f} s of training, "
         f"{results['samples_per_second']:.0f} examples/s\n"
-        f"model/ {same} in plain transformers: {export['score']:.4f} in {export['dtype']}, {export['score_fp32']:.4f} in float32\n"
+        f"model/ {same} in plain transformers: {export['score']:.4f} in {export['dtype']}, "
+        f"{export['score_fp32']:.4f} in float32\n"
         f"results: {rundir.results}",
         flush=True,
     )

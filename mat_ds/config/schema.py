@@ -6,13 +6,14 @@ The options of a method stand beside the method that reads them (`mat_ds/methods
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Literal, Union
 
 from pydantic import Field
 
-from mat_ds.config.section import Section
+from mat_ds.config.section import MethodSettings, Section
 from mat_ds.errors import Problem
 from mat_ds.methods import METHODS
+from mat_ds.methods.mat import MatSettings
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -74,10 +75,11 @@ class TrackingConfig(Section):
     enabled: Literal[False] = Field(False, description="mirror the run to MLflow (not in this version)")
 
 
-MethodConfig = Annotated[
-    Union[tuple(method.Settings for method in METHODS.values())],  # type: ignore[valid-type]  # noqa: UP007
-    Field(discriminator="name"),
-]
+if TYPE_CHECKING:
+    MethodConfig = MethodSettings
+else:  # a union made at run time, which no type checker can follow
+    Settings = tuple(method.Settings for method in METHODS.values())
+    MethodConfig = Annotated[Union[Settings], Field(discriminator="name")]  # noqa: UP007
 
 
 class RunConfig(Section):
@@ -88,7 +90,7 @@ class RunConfig(Section):
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
-    method: MethodConfig = METHODS["mat"].Settings()
+    method: MethodConfig = MatSettings()
     tracking: TrackingConfig = TrackingConfig()
 
 

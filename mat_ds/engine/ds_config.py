@@ -61,7 +61,7 @@ def read_ds_config(path: Path) -> Tree:
     except json.JSONDecodeError as error:
         raise UserError(Problem("--ds_config", str(path), f"is not JSON: {error}", "mend the file")) from None
     if not isinstance(tree, dict):
-        raise UserError(Problem("--ds_config", str(path), "holds no JSON object", "write {\"zero_optimization\": ...}"))
+        raise UserError(Problem("--ds_config", str(path), "holds no JSON object", 'write {"zero_optimization": ...}'))
     return tree
 
 

@@ -21,7 +21,6 @@ from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.keys import Part, generator, seed_from
 from mat_ds.sampling.sampler import Sampler
 
-
 # A loss scale that can fall at all has fallen from 2^32 to 1 by then; a static one, or ZeRO-0's at its minimum, never will.
 MOST_SKIPS = 64
 
@@ -102,9 +101,7 @@ class Engine:
         with self._dropout(batch, masks):
             return self.ds(**batch.inputs).logits
 
-    def forward_pair(
-        self, batch: MicroBatch, delta: Tensor, masks: Masks, share_masks: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def forward_pair(self, batch: MicroBatch, delta: Tensor, masks: Masks, share_masks: bool = False) -> tuple[Tensor, Tensor]:
         # One pass over both halves is faster and gives ZeRO one graph; equal masks need two passes with one key.
         if share_masks:
             clean = self.forward(batch, masks)

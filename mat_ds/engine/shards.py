@@ -8,6 +8,7 @@ start rests on it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from deepspeed.runtime.engine import DeepSpeedEngine
@@ -62,14 +63,14 @@ def read_shards(ds: DeepSpeedEngine) -> Shards:
     return shards
 
 
-def _local_values(ds: DeepSpeedEngine, parameter: Tensor, offset: int, length: int) -> Tensor:
+def _local_values(ds: DeepSpeedEngine, parameter: Any, offset: int, length: int) -> Tensor:
     """The working copy of elements `offset ..` of a parameter, as far as this rank holds it."""
     if ds.zero_optimization_stage() == 3:
         return parameter.ds_tensor.detach()[:length]
     return parameter.detach().view(-1)[offset : offset + length]
 
 
-def _stretches(ds: DeepSpeedEngine, parameters: Sequence[Tensor]) -> Iterator[tuple[int, Tensor, int, int, int]]:
+def _stretches(ds: DeepSpeedEngine, parameters: Sequence[Any]) -> Iterator[tuple[int, Tensor, int, int, int]]:
     """(parameter index, master tensor, offset in the parameter, start in the master, length) of this rank."""
     optimizer, index = ds.optimizer, {id(p): i for i, p in enumerate(parameters)}
     if ds.zero_optimization_stage() == 3:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -49,9 +49,7 @@ class Engine(Protocol):
     def forward(self, batch: MicroBatch, masks: Masks) -> Tensor:
         """Logits (B, C) with a graph for `backward`."""
 
-    def forward_pair(
-        self, batch: MicroBatch, delta: Tensor, masks: Masks, share_masks: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def forward_pair(self, batch: MicroBatch, delta: Tensor, masks: Masks, share_masks: bool = False) -> tuple[Tensor, Tensor]:
         """Clean and perturbed logits with one graph for `backward`; with `share_masks` both drop the same units."""
 
     def probe(self, batch: MicroBatch, masks: Masks, delta: Tensor | None = None) -> Tensor:
@@ -89,7 +87,7 @@ class Method(Protocol):
 
     Settings: ClassVar[type[MethodSettings]]
 
-    def __init__(self, settings: MethodSettings, objective: Objective): ...
+    def __init__(self, settings: Any, objective: Objective): ...
 
     @property
     def chain(self) -> Chain:

@@ -8,7 +8,7 @@ strategies, sampled by stochastic gradient Langevin dynamics and replaced by mov
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -47,9 +47,9 @@ class MatSettings(MethodSettings):
     delta_preconditioner: Literal["none", "rmsprop", "adam"] = Field(
         "none", description="of the perturbation's gradient, its state fresh for each batch")  # fmt: skip
     dropout: Literal["independent", "frozen", "off"] = Field(
-        "independent", description="masks in the perturbation's loop: fresh in every pass, one set per micro-batch, none")  # fmt: skip
+        "independent", description="masks in the perturbation's loop: fresh in every pass, one set, none")  # fmt: skip
     theta_dropout: Literal["independent", "frozen"] = Field(
-        "independent", description="masks of the clean and the perturbed pass of R in the parameters' loop: own or shared")  # fmt: skip
+        "independent", description="masks of R's two passes in the parameters' loop: their own, or shared")  # fmt: skip
     semantics: Literal["paper", "released"] = Field(
         "paper", description="where the authors' code departs from the paper (methods page), follow this one")  # fmt: skip
 
@@ -71,7 +71,7 @@ class Mat:
     and the clean prediction of the perturbation's loop comes from one pass.
     """
 
-    Settings = MatSettings
+    Settings: ClassVar[type[MethodSettings]] = MatSettings
 
     def __init__(self, settings: MatSettings, objective: Objective):
         self.settings, self.objective = settings, objective

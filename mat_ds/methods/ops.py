@@ -80,9 +80,9 @@ def project(delta: Tensor, radius: float, kind: str) -> Tensor:
 
 
 class Moments(NamedTuple):
-    """Running moments of one perturbation's gradients and how many entered them; fresh for every batch."""
+    """Running moments of one perturbation's gradients and how many gradients entered them; fresh for every batch."""
 
-    count: int
+    steps: int
     exp_avg: Tensor
     exp_avg_sq: Tensor
 

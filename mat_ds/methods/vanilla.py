@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -20,7 +20,7 @@ class VanillaSettings(MethodSettings):
 class Vanilla:
     """theta <- theta - gamma P(grad L(theta))."""
 
-    Settings = VanillaSettings
+    Settings: ClassVar[type[MethodSettings]] = VanillaSettings
     chain = Chain()
     cost = 3
 

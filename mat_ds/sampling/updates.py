@@ -5,9 +5,9 @@ Each function takes the parameter `theta`, its gradient and the moments it keeps
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 MOMENTS = {"sgd": (), "rmsprop": ("exp_avg_sq",), "adam": ("exp_avg", "exp_avg_sq")}
@@ -27,9 +27,7 @@ def rmsprop_(theta: Tensor, gradient: Tensor, group: dict[str, Any], count: int,
     theta.addcdiv_(gradient, exp_avg_sq.sqrt().add_(group["eps"]), value=-group["lr"])
 
 
-def adam_(
-    theta: Tensor, gradient: Tensor, group: dict[str, Any], count: int, exp_avg: Tensor, exp_avg_sq: Tensor
-) -> None:
+def adam_(theta: Tensor, gradient: Tensor, group: dict[str, Any], count: int, exp_avg: Tensor, exp_avg_sq: Tensor) -> None:
     """`torch.optim.AdamW`: bias-corrected moments, eps outside the root, decoupled weight decay.
 
     Args:
@@ -43,4 +41,4 @@ def adam_(
     theta.addcdiv_(exp_avg, root, value=-group["lr"] / (1 - beta_1**count))
 
 
-UPDATES = {"sgd": sgd_, "rmsprop": rmsprop_, "adam": adam_}
+UPDATES: dict[str, Callable[..., None]] = {"sgd": sgd_, "rmsprop": rmsprop_, "adam": adam_}

@@ -82,9 +82,7 @@ class _Reader:
         self.problems: list[Problem] = []
         self.skipped = 0
 
-    def read(
-        self, spec: TaskSpec, split: str, labelled: bool, limit: int | None, required: bool = True
-    ) -> list[Example]:
+    def read(self, spec: TaskSpec, split: str, labelled: bool, limit: int | None, required: bool = True) -> list[Example]:
         if limit == 0:
             return []
         try:

@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.registry import FOLDERS
@@ -67,7 +67,7 @@ def _read_jsonl(path: Path) -> Iterator[LocatedRow]:
             yield f"{path}:{number}", row
 
 
-def _read_delimited(delimiter: str, quoting: int) -> Callable[[Path], Iterator[LocatedRow]]:
+def _read_delimited(delimiter: str, quoting: Literal[0, 3]) -> Callable[[Path], Iterator[LocatedRow]]:
     def read(path: Path) -> Iterator[LocatedRow]:
         with path.open(encoding="utf-8", newline="") as lines:
             reader = csv.DictReader(lines, delimiter=delimiter, quoting=quoting)

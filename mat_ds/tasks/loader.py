@@ -98,9 +98,7 @@ class TrainLoader:
         return order
 
 
-def evaluation_batches(
-    examples: Sequence[Example], micro_batch_size: int, rank: int, world_size: int
-) -> Iterator[list[int]]:
+def evaluation_batches(examples: Sequence[Example], micro_batch_size: int, rank: int, world_size: int) -> Iterator[list[int]]:
     """Rows of the passes that one rank makes over an evaluation split, longest examples first.
 
     Every rank makes equally many passes, since under ZeRO-3 a pass is a collective; a rank with nothing left to do gets

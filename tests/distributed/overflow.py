@@ -46,7 +46,7 @@ def body(world, report):
             engine, player = make(world, ds_json(stage, precision), MAT, micro)
             before = gather_fp32(engine)
             backward = engine.backward
-            engine.backward = lambda loss, run=backward, b=break_it: run(b(loss))  # noqa: B023
+            engine.backward = lambda loss, run=backward, b=break_it: run(b(loss))
             try:
                 steps(world, engine, player, micro, batches[:1])
                 raised = False

@@ -34,7 +34,7 @@ LAYOUTS = {
 
 def body(world, report):
     get_accelerator().is_fp16_supported = lambda: True  # for this test alone: the CPU's fp16 is slow, not wrong
-    micro, batches = 2 // world.size * 2, global_batches()
+    micro = 2 // world.size * 2
     origin = dict(tiny_roberta().named_parameters())
 
     def compare(name, tree, method=None, optimizer=None, labels=3, delta_noise=0.0, theta_noise=0.0, **settings):

@@ -58,9 +58,7 @@ def logits_of(model, batch, delta=None):
     pad = model.config.pad_token_id
     positions = torch.cumsum(mask, 1) * mask + pad
     words = model.get_input_embeddings()(ids)
-    return model(
-        inputs_embeds=words if delta is None else words + delta, attention_mask=mask, position_ids=positions
-    ).logits
+    return model(inputs_embeds=words if delta is None else words + delta, attention_mask=mask, position_ids=positions).logits
 
 
 def symmetric_divergence(z, z_adv, regression):
@@ -173,9 +171,7 @@ def run(model, batches, s, method="mat", noise=None):
             with torch.no_grad():
                 for p, xi in zip(model.parameters(), noise.theta_noise(t, k, list(model.parameters())), strict=True):
                     p.add_(xi)
-            average = [
-                s.beta_s * m + (1 - s.beta_s) * p.detach() for m, p in zip(average, model.parameters(), strict=True)
-            ]
+            average = [s.beta_s * m + (1 - s.beta_s) * p.detach() for m, p in zip(average, model.parameters(), strict=True)]
         if method == "mat":
             with torch.no_grad():
                 for p, before, m in zip(model.parameters(), start, average, strict=True):

@@ -46,7 +46,9 @@ def test_the_contracts_defaults():
 
 
 def test_scalars_are_read_as_people_write_them(tmp_path):
-    recipe = write(tmp_path, "optimizer: {lr: 1e-4}\nmethod: {name: mat, dropout: off, delta_lr: 5E-3}\noutput_dir: 2026-01-01\n")
+    recipe = write(
+        tmp_path, "optimizer: {lr: 1e-4}\nmethod: {name: mat, dropout: off, delta_lr: 5E-3}\noutput_dir: 2026-01-01\n"
+    )
     run = load("optimizer.eps=1e-6", "data.shuffle=false", "data.path=~", recipe=recipe)
     assert run.optimizer.lr == 1e-4 and run.optimizer.eps == 1e-6 and run.method.dropout == "off"
     assert run.data.shuffle is False and run.data.path is None and run.output_dir == "2026-01-01"

@@ -77,7 +77,7 @@ def test_mat_without_its_parts_is_vanilla_and_makes_no_perturbed_pass():
     assert engines[0].input_gradients == 0 and engines[0].units == engines[1].units
     assert results[0]["loss"] == results[1]["loss"]
     for a, b in zip(*(engine.model.parameters() for engine in engines), strict=True):
-        assert a.grad is None and b.grad is None or torch.equal(a.grad, b.grad)
+        assert (a.grad is None and b.grad is None) or torch.equal(a.grad, b.grad)
     assert not players[0].chain.is_mixed
 
 

@@ -85,7 +85,9 @@ def test_csv_tsv_and_parquet_hold_what_jsonl_holds(tmp_path):
     for kind, delimiter, quoting in (("csv", ",", csv.QUOTE_MINIMAL), ("tsv", "\t", csv.QUOTE_NONE)):
         (tmp_path / kind / "cola").mkdir(parents=True)
         with (tmp_path / kind / "cola" / f"train.{kind}").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0], delimiter=delimiter, quoting=quoting, quotechar=None if kind == "tsv" else '"')
+            writer = csv.DictWriter(
+                file, rows[0], delimiter=delimiter, quoting=quoting, quotechar=None if kind == "tsv" else '"'
+            )
             writer.writeheader()
             writer.writerows(rows)
     (tmp_path / "parquet" / "cola").mkdir(parents=True)
@@ -129,7 +131,12 @@ def problems(task, folder, **data):
 
 
 def test_everything_wrong_is_named_at_once_with_file_and_line(tmp_path):
-    write(tmp_path, "cola", "train", [{"sentence": "fine", "label": 1}, {"sentence": "x", "label": 7}, {"sentence": None, "label": 1}])
+    write(
+        tmp_path,
+        "cola",
+        "train",
+        [{"sentence": "fine", "label": 1}, {"sentence": "x", "label": 7}, {"sentence": None, "label": 1}],
+    )
     write(tmp_path, "cola", "validation", [{"sentense": "x", "label": 1}])
     found = problems("cola", tmp_path)
     assert [p.key.rsplit("/", 1)[1] for p in found] == ["train.jsonl:2", "train.jsonl:3", "validation.jsonl:1"]
@@ -144,7 +151,9 @@ def test_a_file_full_of_errors_shows_the_first_few_and_a_count(tmp_path):
     assert len(found) == 12 and "15 more rows are wrong" in found[5].reason
 
 
-@pytest.mark.parametrize("content, reason", [("not json\n", "is not JSON"), ("[1]\n", "no JSON object"), ("", "holds no example")])
+@pytest.mark.parametrize(
+    "content, reason", [("not json\n", "is not JSON"), ("[1]\n", "no JSON object"), ("", "holds no example")]
+)
 def test_a_broken_or_empty_file_is_named(content, reason, tmp_path):
     write(tmp_path, "cola", "validation", [{"sentence": "x", "label": 1}])
     (tmp_path / "cola" / "train.jsonl").write_text(content)
