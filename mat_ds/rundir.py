@@ -29,6 +29,8 @@ def write_json(path: Path, value: Any) -> None:
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Replaces a folder by what `fill` writes into an empty one; the old one is there until the new one is complete."""
     aside, old = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.old")
+    if old.exists() and not path.exists():  # an earlier process died between the two renames below
+        old.rename(path)
     for leftover in (aside, old):
         shutil.rmtree(leftover, ignore_errors=True)
     aside.mkdir(parents=True)

@@ -31,7 +31,8 @@ def save(engine: Engine, folder: Path, state: dict[str, Any], keep_last: int) ->
         engine: what to save.
         folder: the run's `checkpoints/`.
         state: the run's own state, JSON types only; `step` names the checkpoint.
-        keep_last: older checkpoints beyond this many are deleted, once the new one is in place.
+        keep_last: of this and the earlier checkpoints all but so many are deleted, once the new one is in place; later
+            ones, of a run continued from one before them, stay until they are written again.
     """
     name, rank = f"step-{state['step']:08d}", torch.distributed.get_rank()
     aside, final = folder / WRITING, folder / name
@@ -48,7 +49,8 @@ def save(engine: Engine, folder: Path, state: dict[str, Any], keep_last: int) ->
         (aside / name).rename(final)
         write_text(folder / LATEST, name + "\n")
         shutil.rmtree(aside, ignore_errors=True)
-        for old in sorted(folder.glob("step-*"))[:-keep_last]:
+        earlier = sorted(path for path in folder.glob("step-*") if path.name <= name)
+        for old in earlier[:-keep_last]:
             shutil.rmtree(old)
     barrier()
 

@@ -19,7 +19,8 @@ def free_port():
 
 def environment(**more):
     inherited = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE")}
-    return {**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **more}
+    ours = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}
+    return {**inherited, **ours, "CUDA_VISIBLE_DEVICES": "", **more}
 
 
 def run_ranks(module, ranks, *arguments, timeout=600, check=True):

@@ -7,11 +7,24 @@ import torch
 from deepspeed.accelerator import get_accelerator
 
 from mat_ds.engine import checkpoint
+from mat_ds.engine.distributed import barrier
 from tests.distributed.keyed import NOISY
 from tests.distributed.worker import BF16, FP16, FP32, STAGES, ds_json, main, make, steps
 from tests.tiny import global_batches, tiny_roberta
 
 OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
+
+
+def pruned(engine, folder, world):
+    """Whether old checkpoints go, the latest stays, and a run continued from an old one leaves the later ones alone."""
+    left = []
+    if world.rank == 0:
+        folder.mkdir()
+    for step in (1, 2, 3, 2):
+        checkpoint.save(engine, folder, {"step": step}, keep_last=2)
+        left.append(sorted(int(path.name[-1]) for path in folder.glob("step-*")))
+        barrier()
+    return left == [[1], [1, 2], [2, 3], [2, 3]] and checkpoint.find(folder).name == "step-00000002"
 
 
 def body(world, report):
@@ -34,6 +47,8 @@ def body(world, report):
         checkpoint.save(engine, where, {"step": 2, "note": name}, keep_last=1)
         expected = steps(world, engine, player, micro, batches[2:], first=2)
         moments = engine.sampler.state_bytes
+        if name == "fp32 zero-0":
+            report["pruning"] = pruned(engine, folder / "pruning", world)
         engine.close()
 
         engine, player = fresh()

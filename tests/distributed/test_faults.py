@@ -20,5 +20,4 @@ def test_a_sample_that_overflowed_is_drawn_again_and_a_loss_that_is_not_finite_s
 
 
 def test_a_perturbation_differentiated_through_deepspeeds_forward_would_be_caught_at_zero_3():
-    codes, report = run_ranks("tests.distributed.wrong_probe", 2, check=False, timeout=120)
-    assert any(codes) or report["distance"] > 1e-3, report
+    assert run_ranks("tests.distributed.wrong_probe", 2)["distance"] > 1e-3

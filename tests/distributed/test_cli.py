@@ -1,0 +1,179 @@
+"""The command line as its users meet it: what a run prints, writes, refuses, survives, and leaves behind."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from sklearn.metrics import matthews_corrcoef
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from mat_ds.errors import ExitCode
+from mat_ds.tasks.demo import rows
+from tests.distributed.launch import ROOT, environment, run_cli
+
+pytestmark = pytest.mark.dist
+
+ZERO2 = ("--ds_config", "ds_configs/zero2.json")
+SMALL = ("data.train_limit=256", "data.eval_limit=50", "method.delta_steps=1", "method.theta_steps=2")
+
+
+def log(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The embedded default as `make train` runs it: (run directory, finished process, folder for compiled extensions)."""
+    folder = tmp_path_factory.mktemp("demo")
+    done = run_cli(*ZERO2, f"output_dir={folder}/run", ranks=2, TORCH_EXTENSIONS_DIR=f"{folder}/compiled")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "run", done, folder / "compiled"
+
+
+def test_the_embedded_default_learns_the_rules_and_not_the_words(demo):
+    assert json.loads((demo[0] / "results.json").read_text())["best"]["score"] >= 0.6
+
+
+def test_results_have_fixed_keys_and_types(demo):
+    results = json.loads((demo[0] / "results.json").read_text())
+    types = {
+        "task": str, "method": str, "seed": int, "world_size": int, "steps": int, "last": dict, "best": dict,
+        "median_last_half": float, "seconds": float, "samples_per_second": float, "tokens_per_second": float,
+        "export": dict, "test": dict,
+    }  # fmt: skip
+    assert {key: type(value) for key, value in results.items()} == types
+    evaluation = {"step": int, "score": float, "validation": dict}
+    for which in ("last", "best"):
+        assert {key: type(value) for key, value in results[which].items()} == evaluation
+    assert results["export"] == {
+        "which": "best", "step": results["best"]["step"], "dtype": "float32", "score": results["best"]["score"],
+        "score_fp32": results["best"]["score"], "reproduces_reported": True,
+    }  # fmt: skip
+    assert (results["task"], results["method"], results["steps"], results["world_size"]) == ("demo", "mat", 374, 2)
+
+
+def test_the_run_directory_holds_what_the_design_says(demo):
+    run = demo[0]
+    assert {path.name for path in run.iterdir()} == {
+        "config.yaml", "environment.json", "metrics.jsonl", "results.json", "checkpoints", "model", "predictions", "plots",
+    }  # fmt: skip
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["method"]["delta_gradient"] == "linf" and config["output_dir"] == str(run)
+    found = json.loads((run / "environment.json").read_text())
+    assert found["world_size"] == 2 and found["packages"]["deepspeed"] and found["deepspeed_config"]["train_batch_size"] == 64
+    records = log(run)
+    steps = [record for record in records if "event" not in record]
+    assert [record["step"] for record in steps] == list(range(1, 375))
+    assert {"loss", "L", "R", "lr", "epoch", "gradient_norm", "samples_per_second", "tokens_per_second"} < set(steps[0])
+    assert steps[0]["lr"] == 0.0 and max(record["lr"] for record in steps) == pytest.approx(1e-3)
+    assert all(s["loss"] == pytest.approx(s["L"] + s["R"], rel=1e-4) for s in steps)
+    assert len(list((run / "checkpoints").glob("step-*"))) == 2
+    assert [record["step"] for record in records if "event" in record][-1] == 374
+
+
+def test_the_progress_bar_shows_loss_both_parts_speed_and_time_left(demo):
+    shown = demo[1].stderr
+    assert "mat: 100%" in shown and "examples/s" in shown and "374/374" in shown
+    assert all(f"{part} 0." in shown for part in ("loss", "L", "R"))
+    assert "Matthews" not in shown and "validation: matthews_correlation" in demo[1].stdout + shown
+
+
+def test_nothing_is_compiled_while_a_run_runs(demo):
+    assert not demo[2].exists() or not list(demo[2].rglob("*"))
+
+
+def test_the_exported_model_needs_only_transformers(demo):
+    folder, reported = demo[0] / "model", json.loads((demo[0] / "results.json").read_text())["best"]["score"]
+    weights = load_file(folder / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    items = list(rows("validation"))
+    with torch.no_grad():
+        logits = model(**tokenizer([item["sentence"] for item in items], return_tensors="pt", padding=True)).logits
+    assert matthews_corrcoef([item["label"] for item in items], logits.argmax(1)) == pytest.approx(reported, abs=1e-12)
+    assert model.config.id2label == {0: "unacceptable", 1: "acceptable"}
+
+
+def test_a_finished_run_is_not_overwritten_and_errors_are_told_once_by_two_ranks(demo):
+    before = (demo[0] / "results.json").read_bytes()
+    done = run_cli(*ZERO2, f"output_dir={demo[0]}", "train.batch_size=31", ranks=2)
+    assert done.returncode == ExitCode.USER_ERROR
+    everything = done.stdout + done.stderr
+    assert everything.count("holds a run already") == 1 and everything.count("does not divide by the 2 ranks") == 1
+    assert everything.count("2 problems in the input of this run") == 1 and "Traceback" not in everything
+    assert (demo[0] / "results.json").read_bytes() == before
+
+
+def test_a_run_that_diverges_stops_all_ranks_and_keeps_the_last_good_state(tmp_path):
+    # The first step's learning rate is 0, the second's is absurd.
+    options = ("optimizer.name=sgd", "optimizer.lr=1e30", "train.save_every=1", "train.max_steps=6")
+    done = run_cli(*ZERO2, *SMALL, *options, f"output_dir={tmp_path}/run", ranks=2)
+    assert done.returncode == ExitCode.NON_FINITE, done.stderr[-3000:]
+    assert "not finite in outer step 1" in done.stderr and "Traceback" not in done.stderr
+    kept = tmp_path / "run" / "checkpoints"
+    assert (kept / "latest").read_text() == "step-00000001\n" and (kept / "step-00000001" / "manifest.json").exists()
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_a_killed_run_goes_on_with_the_same_command_and_ends_bit_identical(tmp_path):
+    options = (*ZERO2, "--local_rank=0", *SMALL, "train.max_steps=16", "train.save_every=4", "train.resume=auto",
+               "train.eval_per_epoch=1", "model.dropout=0.1")  # fmt: skip
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    done = run_cli(*options, f"output_dir={whole}")
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    command = [sys.executable, "launch/train.py", *options, f"output_dir={cut}"]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not (cut / "checkpoints" / "latest").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (cut / "checkpoints" / "latest").exists() and not (cut / "results.json").exists()
+
+    done = run_cli(*options, f"output_dir={cut}")
+    assert done.returncode == 0 and "continuing after step" in done.stdout, done.stderr[-3000:]
+    measured = {"samples_per_second", "tokens_per_second"}
+    first, second = ([{k: v for k, v in record.items() if k not in measured} for record in log(run)] for run in (whole, cut))
+    assert first == second
+    first, second = (load_file(run / "model" / "model.safetensors") for run in (whole, cut))
+    assert all(torch.equal(first[name], second[name]) for name in first | second)
+
+
+def test_a_model_folder_and_local_files_give_a_glue_submission(tmp_path):
+    """Regression from a folder, with vanilla fine-tuning, and a test split to predict."""
+    (tmp_path / "data" / "stsb").mkdir(parents=True)
+    for split, count in (("train", 32), ("validation", 10), ("test", 7)):
+        pairs = [{"sentence1": f"text {i}", "sentence2": f"text {i % 3}", "label": float(i % 6) if split != "test" else -1.0}
+                 for i in range(count)]  # fmt: skip
+        (tmp_path / "data" / "stsb" / f"{split}.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    options = ("task=stsb", f"data.path={tmp_path}/data", "method.name=vanilla", "train.batch_size=8", "train.epochs=1")
+    done = run_cli(*ZERO2, *options, f"output_dir={tmp_path}/run")
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = (tmp_path / "run" / "predictions" / "STS-B.tsv").read_text().splitlines()
+    assert lines[0] == "index\tprediction" and [int(line.split("\t")[0]) for line in lines[1:]] == list(range(7))
+    assert all(0 <= float(line.split("\t")[1]) <= 5 for line in lines[1:])
+    assert set(json.loads((tmp_path / "run" / "results.json").read_text())["best"]["validation"]) == {"pearson", "spearman"}
+
+    again = (*options, f"model.name={tmp_path}/run/model", "train.export=last", "optimizer.schedule=cosine")
+    done = run_cli("--ds_config", "ds_configs/zero3.json", *again, f"output_dir={tmp_path}/again", ranks=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "again" / "results.json").read_text())["export"]["reproduces_reported"]
+
+
+@pytest.mark.slow
+def test_thirty_launches_end_clean(tmp_path):
+    """A thread of a process group that outlives it aborts one of ten processes at exit."""
+    codes = []
+    for i in range(30):
+        stage = ("zero1", "zero2", "zero3")[i % 3]
+        done = run_cli("--ds_config", f"ds_configs/{stage}.json", *SMALL, "train.max_steps=3", "data.train_limit=128",
+                       f"output_dir={tmp_path}/{i}", ranks=2)  # fmt: skip
+        codes.append((done.returncode, "terminate called" in done.stderr))
+    assert codes == [(0, False)] * 30

@@ -1,0 +1,125 @@
+"""All that can be found wrong before ranks meet is found there, and told in one message."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+from transformers import RobertaConfig
+
+from mat_ds.engine.distributed import World
+from mat_ds.errors import UserError
+from mat_ds.prepare import prepare
+from tests.distributed.launch import ROOT
+
+ZERO2 = ROOT / "ds_configs" / "zero2.json"
+QUICK = ("data.train_limit=64", "data.eval_limit=20")
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+
+
+def problems(*arguments, ds_config=ZERO2, ranks=1):
+    with pytest.raises(UserError) as caught:
+        prepare(["--ds_config", str(ds_config), *map(str, arguments)], World(0, ranks, 0, ranks))
+    return {problem.key: problem for problem in caught.value.problems}
+
+
+def rows(folder, split, *labels, column="sentence"):
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({column: f"sentence {i}", "label": label}) for i, label in enumerate(labels)]
+    (folder / f"{split}.jsonl").write_text("".join(f"{line}\n" for line in lines))
+
+
+def test_the_default_run_has_no_problem():
+    prepared = prepare(["--ds_config", str(ZERO2), "--local_rank=1", *QUICK], World(1, 2, 1, 2))
+    assert prepared.run.task == "demo" and len(prepared.data.train) == 64
+    assert prepared.ds_config["train_micro_batch_size_per_gpu"] == 32
+
+
+def test_options_data_model_and_deepspeeds_json_are_checked_together(tmp_path):
+    rows(tmp_path / "data" / "cola", "train", 0, 1, 7)
+    rows(tmp_path / "data" / "cola", "validation")
+    RobertaConfig().save_pretrained(tmp_path / "model")
+    ds_config = tmp_path / "ds.json"
+    ds_config.write_text(json.dumps({"gradient_clipping": 0.5, "elasticity": {}, "zero_optimization": {"stage": 2}}))
+    found = problems(
+        "task=cola", f"data.path={tmp_path}/data", f"model.name={tmp_path}/model", "train.resume=auto",
+        "train.batch_size=2", "train.micro_batch_size=1", "method.delta_init=zero", "method.dropout=off",
+        ds_config=ds_config, ranks=2,
+    )  # fmt: skip
+    assert "holds no tokenizer" in found["model.name"].reason
+    assert "contradicts optimizer.max_grad_norm" in found["ds_config gradient_clipping"].reason
+    assert "removed" in found["ds_config elasticity"].reason
+    assert "label" in found[f"{tmp_path}/data/cola/train.jsonl:3"].reason
+    assert "holds no example" in found["cola/validation"].reason
+    assert {"train.resume", "method.delta_init"} < set(found) and len(found) == 7
+    text = str(UserError(*found.values()))
+    assert text.startswith("7 problems") and text.count("why:") == text.count("fix:") == 7
+
+
+def test_a_batch_that_does_not_divide_and_a_missing_column(tmp_path):
+    for split in ("train", "validation"):
+        rows(tmp_path / "cola", split, 0, 1, column="text")
+    found = problems("task=cola", f"data.path={tmp_path}", "train.batch_size=31", ranks=2)
+    assert "30 or 32" in found["train.batch_size"].fix
+    assert "lacks the column sentence" in found[f"{tmp_path}/cola/train.jsonl:1"].reason
+
+
+def test_more_examples_in_a_batch_than_there_are():
+    assert (
+        "64 training examples"
+        in problems("train.batch_size=128", "train.micro_batch_size=64", *QUICK)["train.batch_size"].reason
+    )
+
+
+def test_an_unreachable_hub_says_what_to_prepare():
+    found = problems("--recipe", ROOT / "launch" / "recipes" / "cola.yaml")
+    assert "nyu-mll/glue" in found["data.path"].reason and "save_to_disk('<folder>/cola')" in found["data.path"].fix
+    assert "save_pretrained" in found["model.name"].fix and "roberta-large" in found["model.name"].fix
+
+
+def test_a_run_directory_is_never_taken_over_in_silence(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("task: demo\n")
+    found = problems(f"output_dir={tmp_path}/run", *QUICK)
+    assert "train.resume=auto" in found["output_dir"].fix
+    assert "neither a checkpoint" in problems(f"train.resume={tmp_path}/run", *QUICK)["train.resume"].reason
+
+
+def test_a_command_line_that_is_none():
+    for arguments in ((), ("--ds_configs", "x"), ("--ds_config", str(ZERO2), "--bogus", "1")):
+        with pytest.raises(UserError, match="command line"):
+            prepare(arguments, World())
+    assert "no such option" in problems("trian.epochs=1")["trian"].reason
+
+
+def test_ranks_given_the_same_input_agree_and_others_do_not():
+    def fingerprint(*more):
+        return prepare(["--ds_config", str(ZERO2), *QUICK, *more], World()).fingerprint
+
+    same = fingerprint()
+    assert fingerprint() == same
+    assert all(fingerprint(other) != same for other in ("seed=1", "data.train_limit=65", "model.dropout=0.1"))
+
+
+@pytest.mark.parametrize("task", ["cola", "sst2", "mrpc", "rte", "stsb", "mnli", "anli"])
+def test_the_real_files_of_a_task_are_ready_to_train_on(task):
+    data = ROOT.parent / "shared" / "data"
+    if not (data / task).is_dir():
+        pytest.skip(f"no real {task} at {data}")
+    recipe = yaml.safe_load((ROOT / "launch" / "recipes" / f"{task}.yaml").read_text())
+    arguments = ["--recipe", str(ROOT / "launch" / "recipes" / f"{task}.yaml"), f"data.path={data}", "model.name=tiny-roberta"]
+    data = prepare(["--ds_config", str(ZERO2), *arguments], World()).data
+    assert recipe["task"] == data.spec.name == task
+    published = {"cola": 8551, "sst2": 67349, "mrpc": 3668, "rte": 2490, "stsb": 5749, "mnli": 19999, "anli": 748}
+    assert len(data.train) == published[task]
+    assert all(data.dev.values()) and len(data.dev) == {"mnli": 2, "anli": 3}.get(task, 1)
+
+
+def test_a_folder_without_the_tasks_files_is_named(tmp_path):
+    shutil.copy(ZERO2, tmp_path / "zero2.json")
+    assert "holds no folder 'rte'" in problems("task=rte", f"data.path={tmp_path}")["data.path"].reason
