@@ -51,7 +51,7 @@ class MatSettings(MethodSettings):
     theta_dropout: Literal["independent", "frozen"] = Field(
         "independent", description="masks of R's two passes in the parameters' loop: their own, or shared")  # fmt: skip
     semantics: Literal["paper", "released"] = Field(
-        "paper", description="where the authors' code departs from the paper (methods page), follow this one")  # fmt: skip
+        "paper", description="Algorithm 2 as printed, or the authors' code as it runs")  # fmt: skip
 
     def problems(self) -> Iterator[Problem]:
         starts_at_zero = self.delta_init == "zero" or self.delta_init_scale == 0
