@@ -21,15 +21,19 @@ def lighten() -> None:
 
 
 def release() -> None:
-    """Drops the process-wide references by which DeepSpeed keeps a closed engine, and its process groups, alive.
+    """Undoes what DeepSpeed does to the process, and drops the references by which it keeps a closed engine, and its
+    process groups, alive.
 
-    ZeRO-3 puts the model on a global stack and never takes it off, and caches a method's results for ever by the object
-    it was called on.
+    ZeRO-3 puts its own function in the place of `torch.nn.functional.linear`, puts the model on a global stack and never
+    takes it off, and caches a method's results for ever by the object it was called on.
     """
+    import torch
     from deepspeed import comm
     from deepspeed.runtime.zero import parameter_offload
+    from deepspeed.runtime.zero.partition_parameters import InsertPostInitMethodToModuleSubClasses as Patches
     from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
 
+    torch.nn.functional.linear = getattr(Patches, "linear_bk", torch.nn.functional.linear)
     parameter_offload.FWD_MODULE_STACK.clear()
     for method in vars(PartitionedParameterCoordinator).values():
         for cell in getattr(method, "__closure__", None) or ():

@@ -161,7 +161,13 @@ def test_a_model_folder_and_local_files_give_a_glue_submission(tmp_path):
     assert all(0 <= float(line.split("\t")[1]) <= 5 for line in lines[1:])
     assert set(json.loads((tmp_path / "run" / "results.json").read_text())["best"]["validation"]) == {"pearson", "spearman"}
 
-    again = (*options, f"model.name={tmp_path}/run/model", "train.export=last", "optimizer.schedule=cosine")
+    again = (
+        *options,
+        f"model.name={tmp_path}/run/model",
+        "train.export=last",
+        "optimizer.schedule=cosine",
+        "train.micro_batch_size=4",
+    )
     done = run_cli("--ds_config", "ds_configs/zero3.json", *again, f"output_dir={tmp_path}/again", ranks=2)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads((tmp_path / "again" / "results.json").read_text())["export"]["reproduces_reported"]

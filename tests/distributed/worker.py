@@ -59,14 +59,17 @@ def steps(world, engine, player, micro, batches, first=0, lr=1e-3):
 def main(body):
     """Runs `body(world, report)` in a process group; rank 0 writes the report to the path in argv[1].
 
-    Every rank checks that no thread of a process group outlives it: one that does can abort the process at exit.
+    Every rank checks that no thread of a process group outlives it, since one that does can abort the process at exit,
+    and that torch is again what it was.
     """
+    linear = torch.nn.functional.linear
     world, report = World.from_environment(), {}
     with process_group(world):
         body(world, report)
     gc.collect()
     left = [name for name in threads() if "gloo" in name or "tcpstore" in name]
     assert not left, left
+    assert torch.nn.functional.linear is linear
     if world.rank == 0:
         Path(sys.argv[1]).write_text(json.dumps(report))
 
