@@ -1,0 +1,26 @@
+"""The README says what the code does."""
+
+import re
+
+from mat_ds.config.table import options_table
+from mat_ds.errors import ExitCode
+from mat_ds.tasks.registry import TASKS
+from tests.distributed.launch import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_options_is_the_schemas():
+    assert options_table() in README, "write `python -m mat_ds.config.table` into the README"
+
+
+def test_every_recipe_profile_and_exit_code_is_listed():
+    for path in (*(ROOT / "launch" / "recipes").glob("*.yaml"), *(ROOT / "ds_configs").glob("*.json")):
+        assert f"`{path.name}`" in README
+    for code in ExitCode:
+        assert re.search(rf"^\| {code.value} \|", README, re.M)
+
+
+def test_every_task_of_glue_has_a_recipe():
+    recipes = {path.stem for path in (ROOT / "launch" / "recipes").glob("*.yaml")}
+    assert {name for name, spec in TASKS.items() if spec.hub == "nyu-mll/glue"} | {"anli", "anli_mixture"} <= recipes
