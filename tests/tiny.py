@@ -64,19 +64,19 @@ class KeyedNoise(NoNoise):
         batches: the global batches of the run.
         micro: examples of a micro-batch.
         delta, theta: the whole factors sqrt(2 gamma) epsilon of the two noises.
+        device: where the engine draws: each kind of device has numbers of its own.
     """
 
-    def __init__(self, batches, micro, seed=0, delta=0.0, theta=0.0):
+    def __init__(self, batches, micro, seed=0, delta=0.0, theta=0.0, device="cpu"):
         self.cut = [micro_batches(batch, micro) for batch in batches]
-        self.seed, self.delta, self.theta = seed, delta, theta
+        self.seed, self.delta, self.theta, self.device = seed, delta, theta, torch.device(device)
 
     def _normal(self, t, shape, *name):
         whole = torch.zeros(shape, dtype=torch.float64)
         for batch in self.cut[t]:
             rows, length = batch.inputs["input_ids"].shape
-            drawn = torch.randn(
-                rows, length, shape[-1], generator=generator(torch.device("cpu"), self.seed, t, *name, batch.index)
-            )
+            key = generator(self.device, self.seed, t, *name, batch.index)
+            drawn = torch.randn(rows, length, shape[-1], generator=key, device=self.device)
             whole[batch.index * rows : (batch.index + 1) * rows, :length] = drawn
         return whole
 
@@ -87,8 +87,8 @@ class KeyedNoise(NoNoise):
         return self.delta * self._normal(t, shape, "delta", k)
 
     def theta_noise(self, t, k, parameters):
-        cpu, noise = torch.device("cpu"), []
+        noise = []
         for i, p in enumerate(parameters):
-            drawn = normal_slice(cpu, (self.seed, t, "theta", k + 1, i), p.numel(), 0, p.numel())
-            noise.append(self.theta * drawn.double().view(p.shape))
+            drawn = normal_slice(self.device, (self.seed, t, "theta", k + 1, i), p.numel(), 0, p.numel())
+            noise.append(self.theta * drawn.double().cpu().view(p.shape))
         return noise

@@ -3,20 +3,26 @@
 import itertools
 import sys
 
-from tests.distributed.worker import BF16, FP32, LR, MAT, ORACLE_OPTIONS, STAGES, ds_json, main, make, steps
+from deepspeed.accelerator import get_accelerator
+
+from tests.distributed.worker import BF16, FP16, FP32, LR, MAT, ORACLE_OPTIONS, STAGES, ds_json, main, make, steps
 from tests.equivalence import oracle
 from tests.tiny import KeyedNoise, global_batches, tiny_roberta
 
-PRECISION = {"fp32": FP32, "bf16": BF16}
+PRECISION = {"fp32": FP32, "bf16": BF16, "fp16": FP16}
 
 
 def body(world, report):
-    precision = PRECISION[sys.argv[2]]
+    precision, device = PRECISION[sys.argv[2]], get_accelerator().current_device_name()
     batches, origin = global_batches(), dict(tiny_roberta().named_parameters())
     for update, accumulation in itertools.product(LR, (1, 2, 4)):
         micro, lr = 8 // accumulation // world.size, LR[update]
         settings = oracle.Settings(update=update, lr=lr, **{k: MAT[k] for k in ORACLE_OPTIONS})
-        expected = oracle.run(tiny_roberta(), batches, settings, noise=KeyedNoise(batches, micro)) if world.rank == 0 else None
+        expected = (
+            oracle.run(tiny_roberta(), batches, settings, noise=KeyedNoise(batches, micro, device=device))
+            if world.rank == 0
+            else None
+        )
         for stage in STAGES:
             engine, player = make(world, ds_json(stage, precision), micro=micro, optimizer={"name": update, "lr": lr})
             result = steps(world, engine, player, micro, batches, lr=lr)

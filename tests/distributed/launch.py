@@ -17,24 +17,22 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def environment(**more):
+def environment(device="cpu", **more):
+    """The variables of a process under test, on the CPU even where there is a GPU unless `device` is "cuda"."""
     inherited = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE")}
-    ours = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}
-    return {**inherited, **ours, "CUDA_VISIBLE_DEVICES": "", **more}
+    ours = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": device}
+    return {**inherited, **ours, **({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}), **more}
 
 
-def run_ranks(module, ranks, *arguments, timeout=600, check=True):
-    """Runs `python -m module REPORT arguments` on `ranks` processes and returns what rank 0 reported.
-
-    Without `check`, returns (the exit codes, the report or None) instead of failing on a non-zero code.
-    """
+def run_ranks(module, ranks, *arguments, timeout=600, device="cpu"):
+    """Runs `python -m module REPORT arguments` on `ranks` processes and returns what rank 0 reported."""
     port = str(free_port())
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         logs = [Path(folder) / f"rank-{rank}.log" for rank in range(ranks)]
         processes = []
         for rank, log in enumerate(logs):
-            env = environment(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_SIZE=str(ranks),
+            env = environment(device, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_SIZE=str(ranks),
                               MASTER_ADDR="127.0.0.1", MASTER_PORT=port)  # fmt: skip
             command = [sys.executable, "-m", module, str(report), *arguments]
             with log.open("w") as out:
@@ -44,14 +42,11 @@ def run_ranks(module, ranks, *arguments, timeout=600, check=True):
         finally:
             for process in processes:
                 process.kill()
-        found = json.loads(report.read_text()) if report.exists() else None
-        if not check:
-            return codes, found
         assert codes == [0] * ranks, "\n".join(f"--- rank {r}\n{log.read_text()[-3000:]}" for r, log in enumerate(logs))
-        return found
+        return json.loads(report.read_text())
 
 
-def run_cli(*arguments, ranks=None, timeout=600, **env):
+def run_cli(*arguments, ranks=None, timeout=600, device="cpu", **env):
     """Runs launch/train.py, under the deepspeed launcher if `ranks` is given; returns the finished process."""
     script = ["launch/train.py", *map(str, arguments)]
     if ranks:
@@ -59,4 +54,4 @@ def run_cli(*arguments, ranks=None, timeout=600, **env):
         command = [launcher, "--quiet", "--num_gpus", str(ranks), "--master_port", str(free_port()), *script]
     else:
         command = [sys.executable, *script]
-    return subprocess.run(command, cwd=ROOT, env=environment(**env), capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(command, cwd=ROOT, env=environment(device, **env), capture_output=True, text=True, timeout=timeout)

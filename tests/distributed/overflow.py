@@ -27,7 +27,8 @@ def body(world, report):
             skips = 0
             for t, batch in enumerate(batches):
                 engine.begin(t, 1e-3)
-                player.step(engine, micro_batches(batch, micro, world.rank, world.size))
+                here = {name: tensor.to(engine.device) for name, tensor in batch.items()}
+                player.step(engine, micro_batches(here, micro, world.rank, world.size))
                 skips += engine.skipped_since_begin
                 assert all(state["sample"] == 0 and state["step"] == 3 * (t + 1) for state in engine.sampler.state.values())
             found.append(gather_fp32(engine))

@@ -52,7 +52,8 @@ def steps(world, engine, player, micro, batches, first=0, lr=1e-3):
     """Outer steps `first ..` on `batches`; returns the fp32 parameters on rank 0."""
     for t, batch in enumerate(batches, start=first):
         engine.begin(t, lr)
-        player.step(engine, micro_batches(batch, micro, world.rank, world.size))
+        here = {name: tensor.to(engine.device) for name, tensor in batch.items()}
+        player.step(engine, micro_batches(here, micro, world.rank, world.size))
     return gather_fp32(engine)
 
 
