@@ -114,9 +114,13 @@ class Loop:
                 record = self._step(step, lr(step))
                 bar.update()
                 bar.set_postfix_str(_shown(record, progress))
-                if progress.step in evaluate_after:
+                evaluates = progress.step in evaluate_after
+                saves = progress.step % save_every == 0 or progress.step == total
+                if evaluates or saves:
+                    self.engine.check(self.loader.micro_batches(step)[0])
+                if evaluates:
                     self._evaluate(bar, is_last=progress.step == total)
-                if progress.step % save_every == 0 or progress.step == total:
+                if saves:
                     self.save(progress)
         return progress
 

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
             train(prepared, world, device)
     except NonFiniteError as error:
         if world.rank == 0:
-            print(f"\nstopped: {error}. The last checkpoint is untouched; a smaller optimizer.lr or bf16 instead of fp16 "
+            print(f"\nstopped: {error}. The last checkpoint is from before; a smaller optimizer.lr or bf16 instead of fp16 "
                   "may help.", file=sys.stderr, flush=True)  # fmt: skip
         code = ExitCode.NON_FINITE
     except Exception:

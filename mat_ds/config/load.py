@@ -37,8 +37,10 @@ def read_yaml(path: Path) -> Tree:
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), CoreLoader)
     except OSError as error:
-        raise UserError(Problem("--recipe", str(path), f"cannot be read: {error.strerror}",
+        raise UserError(Problem(str(path), None, f"cannot be read: {error.strerror}",
                                 "pass the path of a YAML file, such as launch/recipes/cola.yaml")) from None  # fmt: skip
+    except UnicodeDecodeError as error:
+        raise UserError(Problem(str(path), None, f"is not UTF-8 text: {error}", "save it as UTF-8")) from None
     except yaml.YAMLError as error:
         raise UserError(Problem(str(path), None, f"is not YAML: {error}", "mend the file")) from None
     if not isinstance(tree or {}, dict):

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from mat_ds.config.schema import RunConfig
+from mat_ds.config.schema import RunConfig, batch_problems
 from mat_ds.engine.distributed import World
 from mat_ds.errors import Problem, UserError, nearest
 
@@ -25,6 +25,8 @@ JSON_KEYS = {
     "gradient_predivide_factor", "activation_checkpointing", "comms_logger", "flops_profiler", "wall_clock_breakdown",
     "memory_breakdown", "dump_state", "steps_per_print", "timers", "log_level", "disable_python_gc",
 }  # fmt: skip
+SECTIONS = ("zero_optimization", "fp16", "bf16", "optimizer", "scheduler")
+OFFLOADS = ("offload_optimizer", "offload_param")
 RECIPE_SECTIONS = {"optimizer": "optimizer.*", "scheduler": "optimizer.schedule and optimizer.warmup_ratio"}
 REFUSED = {
     "torch_autocast": "mat_ds measures perturbations against one compute dtype; use the fp16 or the bf16 section",
@@ -58,7 +60,7 @@ def read_ds_config(path: Path) -> Tree:
     except OSError as error:
         raise UserError(Problem("--ds_config", str(path), f"cannot be read: {error.strerror}",
                                 "pass one of ds_configs/*.json or a JSON file of your own")) from None  # fmt: skip
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # JSON's errors and UTF-8's
         raise UserError(Problem("--ds_config", str(path), f"is not JSON: {error}", "mend the file")) from None
     if not isinstance(tree, dict):
         raise UserError(Problem("--ds_config", str(path), "holds no JSON object", 'write {"zero_optimization": ...}'))
@@ -74,15 +76,32 @@ def complete(tree: Tree, run: RunConfig, world: World) -> Tree:
 
 def ds_config_problems(tree: Tree, run: RunConfig, world: World) -> Iterator[Problem]:
     """Everything in the JSON that is unknown, contradicts the recipe, or cannot work here."""
-    owned = owned_values(run, world)
-    found = 0
-    removed = list(_removed_problems(tree))
-    gone = {problem.key.removeprefix("ds_config ") for problem in removed}
-    for problem in (*removed, *_key_problems(tree, owned, gone), *_refusals(tree), *precision_problems(tree)):
-        found += 1
-        yield problem
+    found = list(_shape_problems(tree))
     if not found:
-        yield from _deepspeed_problems(complete(tree, run, world), world)
+        removed = list(_removed_problems(tree))
+        gone = {problem.key.removeprefix("ds_config ") for problem in removed}
+        own = (*_key_problems(tree, owned_values(run, world), gone), *_section_problems(tree, run))
+        found = [*removed, *own, *_refusals(tree), *precision_problems(tree)]
+    if not found and not list(batch_problems(run.train, world.size)):
+        found += _deepspeed_problems(complete(tree, run, world), world)
+    yield from found
+
+
+def _shape_problems(tree: Tree) -> Iterator[Problem]:
+    """Values of a type that no later check could read."""
+    zero = tree.get("zero_optimization", {})
+    nested = {f"zero_optimization.{key}": zero[key] for key in OFFLOADS if key in zero} if isinstance(zero, dict) else {}
+    for path, value in {**{key: tree[key] for key in SECTIONS if key in tree}, **nested}.items():
+        if not isinstance(value, dict):
+            yield Problem(f"ds_config {path}", value, "is no JSON object", 'write {"key": value}, or delete it')
+        elif not isinstance(value.get("enabled", True), bool):
+            yield Problem(f"ds_config {path}.enabled", value["enabled"], "is neither true nor false",
+                          "write true or false")  # fmt: skip
+        elif not isinstance(value.get("params", {}), dict):
+            yield Problem(f"ds_config {path}.params", value["params"], "is no JSON object", "delete it")
+    stage = zero.get("stage", 0) if isinstance(zero, dict) else 0
+    if isinstance(stage, bool) or stage not in (0, 1, 2, 3):
+        yield Problem("ds_config zero_optimization.stage", stage, "is no ZeRO stage", "write 0, 1, 2 or 3")
 
 
 def _key_problems(tree: Tree, owned: Tree, removed: set[str]) -> Iterator[Problem]:
@@ -97,17 +116,26 @@ def _key_problems(tree: Tree, owned: Tree, removed: set[str]) -> Iterator[Proble
                 source = origin.get(key, "mat_ds itself")
                 yield Problem(f"ds_config {key}", value, f"contradicts {source}, which makes it {owned[key]!r}",
                               f'delete the key from the JSON, or write "auto"; set {source} instead')  # fmt: skip
-        elif key in RECIPE_SECTIONS:
-            if any(value != "auto" for value in value.get("params", {"": None}).values()):
-                yield Problem(f"ds_config {key}", value, "the recipe decides this",
-                              f"delete the section and set {RECIPE_SECTIONS[key]}")  # fmt: skip
-        elif key not in JSON_KEYS and key not in REFUSED and key not in removed:
+        elif key not in JSON_KEYS | RECIPE_SECTIONS.keys() | REFUSED.keys() | removed:
             yield Problem(f"ds_config {key}", value, "is no DeepSpeed section that mat_ds passes on",
                           nearest(key, JSON_KEYS))  # fmt: skip
-    for key in ("fp16", "bf16"):
-        if tree.get(key, {}).get("enabled") == "auto":
-            yield Problem(f"ds_config {key}.enabled", "auto", "no other place decides the precision",
-                          "write true or false")  # fmt: skip
+
+
+def _section_problems(tree: Tree, run: RunConfig) -> Iterator[Problem]:
+    """An optimizer or a scheduler in the JSON that is not the recipe's."""
+    optimizer, schedule = run.optimizer, run.optimizer.schedule
+    params = {"lr": optimizer.lr, "betas": list(optimizer.betas), "eps": optimizer.eps, "weight_decay": optimizer.weight_decay}
+    schedules = {"constant": ("WarmupLR",), "linear": ("WarmupDecayLR",), "cosine": ("WarmupCosineLR",)}
+    ours: dict[str, tuple[tuple[str, ...], Tree]] = {
+        "optimizer": ({"adam": ("Adam", "AdamW")}.get(optimizer.name, ()), params),
+        "scheduler": (schedules.get(schedule, ()), {}),
+    }
+    for key in RECIPE_SECTIONS.keys() & tree.keys():
+        (types, known), section = ours[key], tree[key]
+        same = all(value == "auto" or known.get(name) == value for name, value in section.get("params", {}).items())
+        if section.get("type", "auto") not in ("auto", *types) or not same:
+            yield Problem(f"ds_config {key}", section, f"contradicts the recipe ({RECIPE_SECTIONS[key]})",
+                          f"delete the section and set {RECIPE_SECTIONS[key]}")  # fmt: skip
 
 
 def _removed_problems(tree: Tree) -> Iterator[Problem]:
@@ -128,10 +156,15 @@ def _refusals(tree: Tree) -> Iterator[Problem]:
         if enabled:
             yield Problem(f"ds_config {path}", value, reason, "delete it")
     zero = tree.get("zero_optimization", {})
-    for key in ("offload_optimizer", "offload_param"):
-        if (zero.get(key) or {}).get("device") == "nvme":
+    for key in OFFLOADS:
+        offload = zero.get(key, {})
+        if offload.get("device") == "nvme":
             yield Problem(f"ds_config zero_optimization.{key}.device", "nvme",
                           "the sampler's shards must stay in memory", 'write "cpu"')  # fmt: skip
+        for option, harmless in (("ratio", 1.0), ("super_offload", False)):
+            if offload.get(option, harmless) != harmless:
+                yield Problem(f"ds_config zero_optimization.{key}.{option}", offload[option],
+                              "only DeepSpeed's own optimizers can do it", "delete it")  # fmt: skip
     if zero.get("stage", 0) < 2 and zero.get("overlap_comm") is True:
         yield Problem("ds_config zero_optimization.overlap_comm", True,
                       f"the K updates of a step rule it out at ZeRO stage {zero.get('stage', 0)}",
@@ -146,10 +179,10 @@ def precision_problems(tree: Tree) -> Iterator[Problem]:
                       "enable one of the two")  # fmt: skip
     elif bf16 and torch.cuda.is_available():
         # torch.cuda.is_bf16_supported() says yes on a V100, where bf16 is emulated.
-        major, minor = torch.cuda.get_device_capability()
+        (major, minor), card = min((torch.cuda.get_device_capability(i), i) for i in range(torch.cuda.device_count()))
         if major < 8:
             yield Problem("ds_config bf16.enabled", True,
-                          f"{torch.cuda.get_device_name()} has compute capability {major}.{minor}; bf16 needs 8.0",
+                          f"{torch.cuda.get_device_name(card)} has compute capability {major}.{minor}; bf16 needs 8.0",
                           "take ds_configs/zero2_v100_fp16.json, or fp32")  # fmt: skip
     elif fp16 and not torch.cuda.is_available() and not _cpu_has_fp16():
         yield Problem("ds_config fp16.enabled", True, "this machine has no GPU, and its CPU no fp16 kernels",

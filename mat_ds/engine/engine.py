@@ -70,6 +70,22 @@ class Engine:
         with torch.no_grad():
             return self.ds.module(**inputs).logits
 
+    def check(self, batch: MicroBatch) -> None:
+        """Makes sure, before anything of this state is kept, that it is one. Every rank must call it.
+
+        The last update of an outer step is followed by no loss that would show what it did, and ZeRO-0 in fp32 looks at no
+        gradient either.
+
+        Raises:
+            NonFiniteError: on every rank, if a parameter is not finite, or a prediction of `batch` is not.
+        """
+        finite = bool(self.predict(batch.inputs).isfinite().all())
+        for master, pieces in self.shards.items():
+            for piece in pieces:
+                finite &= bool(master.detach().view(-1)[piece.start : piece.start + piece.numel].sum().isfinite())
+        if any_rank(not finite, self.device):
+            raise NonFiniteError(f"the parameters or their predictions are not finite after outer step {self._outer_step}")
+
     @property
     def dtype(self) -> torch.dtype:
         """The compute dtype: fp32, bf16 or fp16."""

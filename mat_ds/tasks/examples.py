@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -107,7 +108,7 @@ class _Reader:
                 hints = "; ".join(f"{column}: {nearest(column, map(str, row))}" for column in missing)
                 self.problems.append(Problem(where, ", ".join(map(str, row)), f"lacks the column {', '.join(missing)}", hints))
                 return []
-            if spec.skip_unlabelled and labelled and row[spec.label] in (-1, "-1", "-"):
+            if spec.skip_unlabelled and labelled and row.get(spec.label) in (-1, "-1", "-"):
                 self.skipped += 1
                 continue
             texts = tuple(row.get(column) for column in spec.text)
@@ -139,12 +140,15 @@ def _label(spec: TaskSpec, value: Any) -> tuple[int | float | None, str | None]:
         except (TypeError, ValueError):
             return None, "the label is no number"
         low, high = spec.range or (float("-inf"), float("inf"))
-        return (score, None) if low <= score <= high else (None, f"the score is outside [{low:g}, {high:g}]")
+        fits = math.isfinite(score) and low <= score <= high
+        return (score, None) if fits else (None, f"the score is outside [{low:g}, {high:g}]")
     value = spec.label_map.get(value, value) if isinstance(value, str) else value
     if value in spec.labels:
         return spec.labels.index(value), None
+    if isinstance(value, float) and value.is_integer():  # what a table with a missing value makes of integers
+        value = int(value)
     text = str(value)
-    number = int(text) if text.removeprefix("-").isdigit() and not isinstance(value, bool) else -1
+    number = int(text) if text.isdecimal() else -1
     if 0 <= number < len(spec.labels):
         return number, None
     return None, f"the label is none of {', '.join(f'{i} ({name})' for i, name in enumerate(spec.labels))}"

@@ -31,6 +31,9 @@ def read_split(spec: TaskSpec, split: str, data_path: str | None) -> Iterator[Lo
         UserError: if the source itself is missing, unreachable or unreadable.
     """
     if spec.generate:
+        if data_path is not None:
+            raise UserError(Problem("data.path", data_path, f"task {spec.name!r} makes its own data",
+                                    "leave data.path out, or name the task of your files"))  # fmt: skip
         return ((f"{spec.name}/{split} row {i}", row) for i, row in enumerate(spec.generate(split)))
     if data_path is None:
         return _from_hub(spec, split)
@@ -41,14 +44,24 @@ def read_split(spec: TaskSpec, split: str, data_path: str | None) -> Iterator[Lo
     folder = root / FOLDERS.get(spec.name, spec.name)
     for saved in (folder, root):
         if (saved / "dataset_dict.json").exists():
-            return _from_saved(saved, split)
+            return _from_saved(saved, spec, split)
     if not folder.is_dir():
         raise UserError(Problem("data.path", data_path, f"holds no folder {folder.name!r}",
                                 f"put the files of the task at {folder}/<split>.jsonl"))  # fmt: skip
     for suffix, reader in READERS.items():
         if (path := folder / f"{split}{suffix}").exists():
-            return reader(path)
+            return _located(path, reader)
     return None
+
+
+def _located(path: Path, reader: Callable[[Path], Iterator[LocatedRow]]) -> Iterator[LocatedRow]:
+    """The rows of a file; what its reader cannot make sense of is the user's to know, with the file's name."""
+    try:
+        yield from reader(path)
+    except (OSError, ValueError, csv.Error) as error:  # UnicodeDecodeError and pyarrow's errors are ValueErrors
+        if isinstance(error, UserError):
+            raise
+        raise UserError(Problem(str(path), None, f"cannot be read: {error}", "mend the file (UTF-8 text)")) from None
 
 
 def _read_jsonl(path: Path) -> Iterator[LocatedRow]:
@@ -93,11 +106,14 @@ READERS: dict[str, Callable[[Path], Iterator[LocatedRow]]] = {
 }
 
 
-def _from_saved(folder: Path, split: str) -> Iterator[LocatedRow] | None:
+def _from_saved(folder: Path, spec: TaskSpec, split: str) -> Iterator[LocatedRow] | None:
     import datasets
 
-    saved = datasets.load_from_disk(str(folder))
-    return ((f"{folder}/{split} row {i}", row) for i, row in enumerate(saved[split])) if split in saved else None
+    try:
+        saved = datasets.load_from_disk(str(folder))
+    except Exception as error:  # a damaged folder can fail anywhere in datasets and pyarrow
+        raise UserError(Problem("data.path", str(folder), f"cannot be loaded: {error}", "save it again")) from None
+    return _rows(f"{folder}/{split}", saved[split], spec) if split in saved else None
 
 
 def _from_hub(spec: TaskSpec, split: str) -> Iterator[LocatedRow] | None:
@@ -117,7 +133,12 @@ def _from_hub(spec: TaskSpec, split: str) -> Iterator[LocatedRow] | None:
             f".save_to_disk('<folder>/{FOLDERS.get(spec.name, spec.name)}'), bring the folder here and pass "
             "data.path=<folder>",
         )) from None  # fmt: skip
+    return _rows(f"{spec.hub}/{split}", found, spec)
+
+
+def _rows(where: str, found: Any, spec: TaskSpec) -> Iterator[LocatedRow]:
+    """The rows of a dataset, its columns named as the task names them."""
     for ours, theirs in spec.hub_columns.items():
         if theirs in found.column_names:
             found = found.rename_column(theirs, ours)
-    return ((f"{spec.hub}/{split} row {i}", row) for i, row in enumerate(found))
+    return ((f"{where} row {i}", row) for i, row in enumerate(found))

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mat_ds.config.load import read_yaml
-from mat_ds.errors import Problem, UserError, nearest
+from mat_ds.errors import Problem, UserError, nearest, raise_if_any
 from mat_ds.tasks import demo
 from mat_ds.tasks.spec import TaskSpec
 
@@ -77,10 +77,16 @@ def find_task(name: str) -> TaskSpec:
     if path.suffix not in (".yaml", ".yml"):
         raise UserError(Problem("task", name, "there is no such task", nearest(name, TASKS) + " Or pass a task YAML."))
     try:
-        return TaskSpec.model_validate({"name": path.stem, **read_yaml(path)})
+        spec = TaskSpec.model_validate({"name": path.stem, **read_yaml(path)})
     except ValidationError as error:
         raise UserError(*(
             Problem(f"{path}: {'.'.join(str(part) for part in found['loc']) or 'the task'}", None, found["msg"],
                     nearest(str((found["loc"] or ("",))[0]), TaskSpec.model_fields))
             for found in error.errors()
         )) from None  # fmt: skip
+    raise_if_any(
+        Problem(f"{path}: also_train_on", other, "there is no task of these labels by that name",
+                nearest(other, (name for name, known in TASKS.items() if known.labels == spec.labels)))
+        for other in spec.also_train_on if other not in TASKS or TASKS[other].labels != spec.labels
+    )  # fmt: skip
+    return spec

@@ -34,7 +34,7 @@ def test_auto_is_filled_in_as_hugging_face_users_expect():
     tree = {
         "train_batch_size": "auto", "train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto", "optimizer": {"type": "AdamW", "params": {"lr": "auto", "betas": "auto"}},
-        "scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": "auto"}},
+        "scheduler": {"type": "WarmupDecayLR", "params": {"warmup_num_steps": "auto"}},
         "zero_optimization": {"stage": 3, "reduce_bucket_size": "auto"},
     }  # fmt: skip
     assert not problems(tree)
@@ -56,8 +56,13 @@ def test_contradictions_name_both_sides():
 
 
 def test_optimizer_and_scheduler_belong_to_the_recipe():
-    found = problems({"optimizer": {"type": "Adam", "params": {"lr": 1e-3}}, "scheduler": {"type": "WarmupLR"}})
-    assert set(found) == {"optimizer", "scheduler"}
+    for optimizer, scheduler in (
+        ({"type": "Adam", "params": {"lr": 1e-3}}, {"type": "WarmupLR"}),
+        ({"type": "Lamb", "params": {}}, {"type": "OneCycle", "params": {}}),
+        ({"type": "SGD", "params": {"lr": "auto"}}, {"type": "WarmupDecayLR", "params": {"warmup_num_steps": 7}}),
+    ):
+        assert set(problems({"optimizer": optimizer, "scheduler": scheduler})) == {"optimizer", "scheduler"}
+    assert not problems({"optimizer": {"type": "AdamW", "params": {"lr": 1e-5, "betas": [0.9, 0.999]}}})
 
 
 def test_unknown_and_removed_sections_are_named():
@@ -81,6 +86,19 @@ def test_what_would_break_the_method_is_refused(path, value):
     assert path in problems({section: {key: value}} if section else {key: value})
 
 
+@pytest.mark.parametrize("tree, key", [
+    ({"zero_optimization": {"stage": "auto"}}, "zero_optimization.stage"), ({"zero_optimization": None}, "zero_optimization"),
+    ({"fp16": True}, "fp16"), ({"optimizer": "AdamW"}, "optimizer"), ({"bf16": {"enabled": "true"}}, "bf16.enabled"),
+    ({"zero_optimization": {"stage": 2, "offload_optimizer": "cpu"}}, "zero_optimization.offload_optimizer"),
+    ({"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu", "ratio": 0.5}}},
+     "zero_optimization.offload_optimizer.ratio"),
+    ({"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu", "super_offload": True}}},
+     "zero_optimization.offload_optimizer.super_offload"),
+])  # fmt: skip
+def test_values_of_the_wrong_type_and_options_of_other_optimizers_are_named(tree, key):
+    assert list(problems(tree)) == [key]
+
+
 def test_offload_to_nvme_and_overlap_without_partitioned_gradients_are_refused():
     found = problems({"zero_optimization": {"stage": 1, "overlap_comm": True, "offload_optimizer": {"device": "nvme"}}})
     assert set(found) == {"zero_optimization.offload_optimizer.device", "zero_optimization.overlap_comm"}
@@ -88,7 +106,9 @@ def test_offload_to_nvme_and_overlap_without_partitioned_gradients_are_refused()
 
 def fake_gpu(monkeypatch, capability):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.get_device_capability", lambda *a: capability)
+    # A 3090 beside it: the weakest card decides.
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda i=0: ((8, 6), capability)[i])
     monkeypatch.setattr("torch.cuda.get_device_name", lambda *a: "Tesla V100-SXM2-16GB")
 
 
