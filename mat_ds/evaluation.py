@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from mat_ds.engine.distributed import World, from_rank_zero, gather_rows
+from mat_ds.engine.distributed import World, gather_rows, on_rank_zero
+from mat_ds.errors import NonFiniteError
 from mat_ds.tasks.examples import Example
 from mat_ds.tasks.loader import Collator, evaluation_batches
 from mat_ds.tasks.spec import TaskSpec
@@ -35,7 +36,8 @@ class Evaluator:
         """Logits (N, C) in fp32 on the CPU of every rank, in the order of `examples`. Every rank must call it.
 
         Raises:
-            RuntimeError: if an example was not predicted exactly once.
+            NonFiniteError: on every rank, if a logit is not finite.
+            RuntimeError: on every rank, if an example was not predicted exactly once.
         """
         rows, logits = [], []
         for batch in evaluation_batches(examples, self._micro, self._world.rank, self._world.size):
@@ -51,20 +53,19 @@ class Evaluator:
         order = real[:, 0].long()
         if not torch.equal(order.sort().values, torch.arange(len(examples))):
             raise RuntimeError(f"{len(order)} predictions for {len(examples)} examples")
+        if not bool(real.isfinite().all()):
+            raise NonFiniteError("a prediction is not finite")
         return real[order.argsort(), 1:].float()
 
     def scores(self, forward: Forward, splits: dict[str, list[Example]]) -> tuple[Scores, float]:
         """The task's metrics on each split and the number that selects a model, the same on every rank."""
-        result: Scores = {}
-        selection = 0.0
-        for name, examples in splits.items():
-            logits = self.predict(forward, examples)
-            if self._world.rank == 0:
-                from mat_ds.tasks.metrics import score
+        logits = {name: self.predict(forward, examples) for name, examples in splits.items()}
 
-                result[name] = score(self._spec, logits.numpy(), [example.label or 0 for example in examples])
-        if self._world.rank == 0:
-            from mat_ds.tasks.metrics import selection_score
+        def score_them() -> tuple[Scores, float]:
+            from mat_ds.tasks.metrics import score, selection_score
 
-            selection = selection_score(result)
-        return from_rank_zero((result, selection))
+            labels = {name: [example.label or 0 for example in examples] for name, examples in splits.items()}
+            found = {name: score(self._spec, logits[name].numpy(), labels[name]) for name in splits}
+            return found, selection_score(found)
+
+        return on_rank_zero(score_them)

@@ -122,6 +122,8 @@ class Loop:
                     self._evaluate(bar, is_last=progress.step == total)
                 if saves:
                     self.save(progress)
+            if not progress.evaluations:  # continued, with no step left to go
+                self._evaluate(bar, is_last=True)
         return progress
 
     def _step(self, step: int, lr: float) -> dict[str, Any]:

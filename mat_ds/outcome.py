@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from mat_ds.config.schema import RunConfig
-from mat_ds.engine.distributed import World
-from mat_ds.evaluation import Evaluator, Scores
+from mat_ds.engine.distributed import World, on_rank_zero
+from mat_ds.evaluation import Evaluator, Forward, Scores
 from mat_ds.loop import Progress
 from mat_ds.rundir import RunDirectory, write_json, write_text
 from mat_ds.tasks.examples import TaskData
@@ -27,16 +27,6 @@ def finish(
 
     Every rank must call it, when the engine has let go of its memory.
     """
-    model = _Exported(rundir.model, dtype, device)
-    splits, score = evaluator.scores(model, data.dev)
-    test: dict[str, Any] = {}
-    for split, examples in data.test.items():
-        if data.spec.test_labelled:
-            test |= evaluator.scores(model, {split: examples})[0]
-        predictions = evaluator.predict(model, examples)
-        if world.rank == 0:
-            write_predictions(data.spec, split, predictions, rundir)
-    exact = score if dtype == torch.float32 else evaluator.scores(_Exported(rundir.model, torch.float32, device), data.dev)[1]
     reported = progress.best if run.train.export == "best" else progress.evaluations[-1]
     results = {
         "task": data.spec.name,
@@ -44,19 +34,33 @@ def finish(
         "seed": run.seed,
         "world_size": world.size,
         **progress.results(),
-        "export": {
-            "which": run.train.export,
-            "step": reported["step"],
-            "dtype": str(dtype).removeprefix("torch."),
-            "score": score,
-            "score_fp32": exact,
-            "reproduces_reported": _same(splits, reported),
-        },
-        "test": test,
+        "export": {"which": run.train.export, "step": reported["step"], "dtype": str(dtype).removeprefix("torch.")},
+        "test": {},
     }
-    if world.rank == 0:
-        write_json(rundir.results, results)
+    # Before anything is loaded that might not fit.
+    on_rank_zero(lambda: write_json(rundir.results, results))
+    # A model that only ZeRO-3 fitted onto the cards is scored on the CPU.
+    device = device if _fits(rundir.model, device) else torch.device("cpu")
+    model = _load(rundir.model, dtype, device)
+    splits, score = evaluator.scores(model, data.dev)
+    for split, examples in data.test.items():
+        if data.spec.test_labelled:
+            results["test"] |= evaluator.scores(model, {split: examples})[0]
+        predictions = evaluator.predict(model, examples)
+        on_rank_zero(lambda s=split, p=predictions: write_predictions(data.spec, s, p, rundir))  # type: ignore[misc]
+    del model
+    exact = score
+    if dtype != torch.float32:
+        exact = evaluator.scores(_load(rundir.model, torch.float32, device), data.dev)[1]
+    results["export"] |= {"score": score, "score_fp32": exact, "reproduces_reported": _same(splits, reported)}
+    on_rank_zero(lambda: write_json(rundir.results, results))
     return results
+
+
+def _fits(folder: Path, device: torch.device) -> bool:
+    """Whether the device has room for the whole model in fp32, and a half as much for a pass."""
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return device.type != "cuda" or 1.5 * weights < torch.cuda.mem_get_info(device)[0]
 
 
 def _same(found: Scores, reported: dict[str, Any]) -> bool:
@@ -69,15 +73,15 @@ def _same(found: Scores, reported: dict[str, Any]) -> bool:
     )
 
 
-class _Exported:
+def _load(folder: Path, dtype: torch.dtype, device: torch.device) -> Forward:
     """The exported model, loaded as anyone would load it."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype).to(device).eval()
 
-    def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device):
-        self._model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype).to(device).eval()
+    def forward(inputs: dict[str, Tensor]) -> Tensor:
+        logits: Tensor = model(**{name: value.to(device) for name, value in inputs.items()}).logits
+        return logits.to(inputs["input_ids"].device)
 
-    def __call__(self, inputs: dict[str, Tensor]) -> Tensor:
-        logits: Tensor = self._model(**inputs).logits
-        return logits
+    return forward
 
 
 def write_predictions(spec: TaskSpec, split: str, logits: Tensor, rundir: RunDirectory) -> None:

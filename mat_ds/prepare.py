@@ -12,14 +12,13 @@ from typing import Any, NoReturn
 
 import torch
 
-from mat_ds.config.load import load_run_config
-from mat_ds.config.schema import RunConfig, batch_problems, combination_problems
-from mat_ds.engine import checkpoint
-from mat_ds.engine.distributed import World
+from mat_ds.config.load import read_run_config
+from mat_ds.config.schema import RunConfig, combination_problems
+from mat_ds.engine.distributed import World, launcher_problems
 from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config
-from mat_ds.errors import Problem, UserError
-from mat_ds.models.build import build_model, build_tokenizer
-from mat_ds.rundir import RunDirectory
+from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.models.build import build_model, build_tokenizer, longest_input
+from mat_ds.resume import find_resume, output_problems
 from mat_ds.tasks.examples import TaskData, load_task_data
 from mat_ds.tasks.registry import find_task
 
@@ -49,13 +48,15 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Prepared:
     """A run whose input has been checked.
 
     Attributes:
         run, ds_config: the options, and what DeepSpeed gets.
-        data, tokenizer, model: what is trained on what.
+        data, tokenizer, model: what is trained on what; the model until it is taken.
+        fresh: names of the model's weights that were drawn anew.
+        max_length: tokens an input is cut at.
         resume_from: the checkpoint to continue from, if any.
     """
 
@@ -63,19 +64,27 @@ class Prepared:
     ds_config: dict[str, Any]
     data: TaskData
     tokenizer: Any
-    model: torch.nn.Module
+    model: torch.nn.Module | None
+    fresh: list[str]
+    max_length: int
     resume_from: Path | None
+
+    def take_model(self) -> torch.nn.Module:
+        """Hands the model over: kept here too, its weights would outlive the engine that shards them."""
+        model, self.model = self.model, None
+        assert model is not None
+        return model
 
     @property
     def fingerprint(self) -> str:
-        """Equal on two ranks if they were given the same options, data, vocabulary and weights."""
+        """Equal on two ranks if they were given the same options, data, vocabulary, weights and checkpoint."""
         digest = hashlib.sha256(self.run.model_dump_json().encode())
-        digest.update(json.dumps(self.ds_config, sort_keys=True).encode())
+        digest.update(json.dumps([self.ds_config, str(self.resume_from)], sort_keys=True).encode())
         for examples in (self.data.train, *self.data.dev.values(), *self.data.test.values()):
             digest.update(repr([(example.texts, example.label) for example in examples]).encode())
         digest.update(json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode())
-        for parameter in self.model.parameters():
-            digest.update(str(parameter.detach().double().sum().item()).encode())
+        for parameter in self.model.parameters() if self.model else ():
+            digest.update(parameter.detach().contiguous().numpy().data)
         return digest.hexdigest()
 
 
@@ -87,49 +96,28 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     """
     parsed = parse_arguments(arguments)
     found: list[Problem] = []
-    run = _collect(found, load_run_config, parsed.recipe, parsed.overrides, DEMO_RECIPE)
+    run, wrong = _collect(found, read_run_config, parsed.recipe, parsed.overrides, DEMO_RECIPE) or (None, [])
+    found += wrong
     tree = _collect(found, read_ds_config, parsed.ds_config)
-    if run is None or tree is None:
+    if run is None:
         raise UserError(*found)
     found += combination_problems(run, world.size)
-    if not list(batch_problems(run.train, world.size)):
-        found += ds_config_problems(tree, run, world)
+    wrong = list(ds_config_problems(tree, run, world)) if tree is not None else []
+    completed = complete(tree, run, world) if tree is not None and not wrong else {}
+    found += [*wrong, *launcher_problems(), *output_problems(run)]
 
     spec = _collect(found, find_task, run.task)
     data = _collect(found, load_task_data, spec, run.data) if spec else None
     texts = (text for example in (data.train if data else ()) for text in example.texts)
     tokenizer = _collect(found, build_tokenizer, run.model, texts)
-    resume_from = _collect(found, find_resume, run)
+    resume_from = _collect(found, find_resume, run, completed, world)
     found += _size_problems(run, data) if data else ()
-    if found or data is None:
-        raise UserError(*found)
-    model = build_model(run.model, data.spec, tokenizer, run.seed)
-    return Prepared(run, complete(tree, run, world), data, tokenizer, model, resume_from)
-
-
-def find_resume(run: RunConfig) -> Path | None:
-    """The checkpoint to continue from, None to start afresh.
-
-    Raises:
-        UserError: if the run directory is taken, or there is nothing to continue from.
-    """
-    rundir = RunDirectory(Path(run.output_dir)) if run.output_dir else None
-    resume = run.train.resume
-    if resume == "never":
-        if rundir and rundir.holds_a_run:
-            raise UserError(Problem("output_dir", run.output_dir, "holds a run already, and nothing is overwritten",
-                                    "pass train.resume=auto to continue it, or another output_dir"))  # fmt: skip
-        return None
-    if resume == "auto":
-        return checkpoint.find(rundir.path) if rundir else None
-    found = checkpoint.find(Path(resume))
-    if found is None:
-        raise UserError(Problem("train.resume", resume, "is neither a checkpoint nor a run directory with one",
-                                "pass runs/<run> or runs/<run>/checkpoints/step-<n>"))  # fmt: skip
-    if rundir and rundir.holds_a_run and rundir.path.resolve() != found.parent.parent.resolve():
-        raise UserError(Problem("output_dir", run.output_dir, "holds another run than the one to continue",
-                                "leave output_dir out to continue the run in place, or name a new folder"))  # fmt: skip
-    return found
+    built = _collect(found, build_model, run.model, spec, tokenizer, run.seed) if spec and tokenizer else None
+    raise_if_any(found)
+    assert built and data
+    model, fresh = built
+    max_length = min(run.data.max_length, longest_input(model, tokenizer))
+    return Prepared(run, completed, data, tokenizer, model, fresh, max_length, resume_from)
 
 
 def _size_problems(run: RunConfig, data: TaskData) -> Iterator[Problem]:

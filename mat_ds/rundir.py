@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,17 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         path.rename(old)
     aside.rename(path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def new_folder(path: Path) -> Path:
+    """Makes a folder that did not exist: `path`, or if another run took it this second, `path-2`, `path-3`, ..."""
+    for name in chain([path.name], (f"{path.name}-{i}" for i in count(2))):
+        try:
+            path.with_name(name).mkdir(parents=True)
+            break
+        except FileExistsError:
+            continue
+    return path.with_name(name)
 
 
 class RunDirectory:

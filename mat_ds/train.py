@@ -19,29 +19,30 @@ import torch
 import yaml
 
 from mat_ds.engine import checkpoint
-from mat_ds.engine.distributed import World, barrier, from_rank_zero, process_group, same_on_all_ranks
+from mat_ds.engine.distributed import World, any_rank, on_rank_zero, process_group, same_on_all_ranks
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.export import export_model
-from mat_ds.errors import ExitCode, NonFiniteError, UserError
+from mat_ds.errors import ExitCode, NonFiniteError, Problem, UserError
 from mat_ds.evaluation import Evaluator
 from mat_ds.loop import Loop, Progress, total_steps
 from mat_ds.methods import METHODS
 from mat_ds.methods.objective import TaskObjective
 from mat_ds.outcome import finish
 from mat_ds.prepare import Prepared, prepare
-from mat_ds.rundir import RunDirectory, write_json, write_text
+from mat_ds.rundir import RunDirectory, new_folder, write_json, write_text
 from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.tracking.tracker import JsonlTracker, NullTracker, Tracker
 
 # How long a rank waits for the one that reports: the launcher kills all ranks when the first exits.
 REPORT_SECONDS = 20
+# How long a file that rank 0 wrote may take to be seen on another node: network disks cache what is not there.
+SHARED_SECONDS = 60
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs `launch/train.py`'s command line on this rank and returns its exit code."""
     world = World.from_environment()
     _settle(world)
-    code = ExitCode.OK
     try:
         prepared = prepare(arguments, world)
     except UserError as error:
@@ -49,30 +50,35 @@ def main(arguments: Sequence[str]) -> ExitCode:
     if prepared.run.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+    with process_group(world) as device:
+        return _attempt(prepared, world, device)
+
+
+def _attempt(prepared: Prepared, world: World, device: torch.device) -> ExitCode:
+    """Trains, and turns what goes wrong into a message and an exit code."""
     try:
-        with process_group(world) as device:
-            train(prepared, world, device)
+        train(prepared, world, device)
+        return ExitCode.OK
+    except UserError as error:
+        return _report(error, world)
     except NonFiniteError as error:
         if world.rank == 0:
             print(f"\nstopped: {error}. The last checkpoint is from before; a smaller optimizer.lr or bf16 instead of fp16 "
                   "may help.", file=sys.stderr, flush=True)  # fmt: skip
-        code = ExitCode.NON_FINITE
+        return ExitCode.NON_FINITE
     except Exception:
         print(f"\nrank {world.rank} failed:", file=sys.stderr)
         traceback.print_exc()
-        code = ExitCode.FAILED
-    # The frames of an exception keep the engine, and with it the process groups, alive until here.
-    gc.collect()
-    return code
+        sys.stderr.flush()
+        return ExitCode.FAILED
 
 
 def train(prepared: Prepared, world: World, device: torch.device) -> None:
     """Trains, exports and scores on all ranks."""
     run, data = prepared.run, prepared.data
     same_on_all_ranks(prepared.fingerprint, "options, data, vocabulary or initial weights")
-    rundir = _open_run_directory(prepared, world)
-    positions = getattr(prepared.model.config, "max_position_embeddings", run.data.max_length)
-    collate = Collator(prepared.tokenizer, min(run.data.max_length, positions), data.spec.regression)
+    rundir = _open_run_directory(prepared, world, device)
+    collate = Collator(prepared.tokenizer, prepared.max_length, data.spec.regression)
     evaluator = Evaluator(data.spec, collate, run.train.eval_micro_batch_size or run.train.micro_batch_size, world, device)
     progress, dtype = _optimise(prepared, rundir, collate, evaluator, world, device)
     # The engine's memory is for the exported model now.
@@ -89,22 +95,23 @@ def _optimise(
     run, data = prepared.run, prepared.data
     loader = TrainLoader(data.train, collate, run.train, run.data, run.seed, world.rank, world.size, device)
     method = METHODS[run.method.name](run.method, TaskObjective(data.spec.regression))
-    engine = Engine(prepared.model, run.optimizer, method.chain, prepared.ds_config, run.seed)
-    progress = Progress(**checkpoint.load(engine, prepared.resume_from)) if prepared.resume_from else Progress()
+    engine = Engine(prepared.take_model(), run.optimizer, method.chain, prepared.ds_config, run.seed)
+    resume_from = prepared.resume_from
+    progress = Progress(**checkpoint.load(engine, resume_from, rundir.model)) if resume_from else Progress()
     tracker: Tracker = JsonlTracker(rundir.metrics, progress.step) if world.rank == 0 else NullTracker()
     if world.rank == 0:
-        _announce(prepared, rundir, loader, method.cost, progress, world)
+        _announce(prepared, rundir, loader, engine.parameters, method.cost, progress, world)
     loop = Loop(
         run, engine, method, loader, tracker, world.rank == 0, progress,
         evaluate=lambda: evaluator.scores(engine.predict, data.dev),
         export=lambda: export_model(engine, prepared.tokenizer, rundir.model),
-        save=lambda done: checkpoint.save(engine, rundir.checkpoints, asdict(done), run.train.keep_last),
+        save=lambda done: checkpoint.save(engine, rundir.checkpoints, asdict(done), run.train.keep_last, rundir.model),
     )  # fmt: skip
     try:
         return loop.train(), engine.dtype
     finally:
-        tracker.close()
         engine.close()
+        tracker.close()
 
 
 def _settle(world: World) -> None:
@@ -124,20 +131,31 @@ def _report(error: UserError, world: World) -> ExitCode:
     return ExitCode.USER_ERROR
 
 
-def _open_run_directory(prepared: Prepared, world: World) -> RunDirectory:
-    """The run's directory, made and described by rank 0."""
-    run = prepared.run
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    path = run.output_dir or f"runs/{prepared.data.spec.name}-{run.method.name}-{stamp}"
-    if prepared.resume_from and not run.output_dir:
-        path = str(prepared.resume_from.parent.parent)
-    rundir = RunDirectory(Path(from_rank_zero(path)))
-    if world.rank == 0:
+def _open_run_directory(prepared: Prepared, world: World, device: torch.device) -> RunDirectory:
+    """The run's directory, made and described by rank 0.
+
+    Raises:
+        UserError: on every rank, if a node does not see what rank 0 wrote.
+    """
+    run, before = prepared.run, prepared.resume_from
+
+    def make() -> Path:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        chosen = Path(run.output_dir) if run.output_dir else before.parent.parent if before else None
+        rundir = RunDirectory(chosen or new_folder(Path(f"runs/{prepared.data.spec.name}-{run.method.name}-{stamp}")))
         rundir.create()
         resolved = {**run.model_dump(mode="json"), "output_dir": str(rundir.path)}
         write_text(rundir.config, yaml.safe_dump(resolved, sort_keys=False))
         write_json(rundir.environment, _environment(prepared.ds_config, world))
-    barrier()
+        return rundir.path
+
+    rundir = RunDirectory(on_rank_zero(make))
+    deadline = time.monotonic() + SHARED_SECONDS
+    while not rundir.holds_a_run and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if any_rank(not rundir.holds_a_run, device):
+        raise UserError(Problem("output_dir", str(rundir.path), "some node does not see what the first one wrote there",
+                                "name a folder on a disk that all nodes share"))  # fmt: skip
     return rundir
 
 
@@ -156,16 +174,16 @@ def _environment(ds_config: dict[str, Any], world: World) -> dict[str, Any]:
 
 
 def _announce(
-    prepared: Prepared, rundir: RunDirectory, loader: TrainLoader, cost: int, progress: Progress, world: World
+    prepared: Prepared, rundir: RunDirectory, loader: TrainLoader, parameters: int, cost: int, progress: Progress, world: World
 ) -> None:
     run, data = prepared.run, prepared.data
-    parameters = sum(int(getattr(p, "ds_numel", p.numel())) for p in prepared.model.parameters())
     steps = total_steps(run, loader.steps_per_epoch)
     stage = prepared.ds_config["zero_optimization"].get("stage", 0)
     lines = (
         f"task       {data.spec.name}: {len(data.train)} training examples, "
         + ", ".join(f"{len(examples)} {split}" for split, examples in data.dev.items()),
-        f"model      {run.model.name}, {parameters:,} parameters",
+        f"model      {run.model.name}, {parameters:,} parameters, drawn anew: {_few(prepared.fresh)}; inputs are cut at "
+        f"{prepared.max_length} tokens",
         f"method     {run.method.name}, {cost} forward units per step (vanilla: 3)",
         f"steps      {steps} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch_size} on {world.size} "
         f"ranks, ZeRO-{stage}" + (f", continuing after step {progress.step}" if progress.step else ""),
@@ -174,6 +192,10 @@ def _announce(
         f"run        {rundir.path} (all options: {rundir.config.name})",
     )
     print("\n".join(lines), flush=True)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join([*names[:4], *([f"and {len(names) - 4} more"] if len(names) > 4 else [])]) or "nothing"
 
 
 def _conclude(results: dict[str, Any], rundir: RunDirectory) -> None:

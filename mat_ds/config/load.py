@@ -32,6 +32,10 @@ for tag, pattern, first in (
     CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), list(first))
 
 
+# YAML 1.1 reads `010` as eight and cannot read `08`; job arrays pad their indices with zeros.
+CoreLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+
+
 def read_yaml(path: Path) -> Tree:
     """The mapping written in `path`; raises `UserError` where there is none to read."""
     try:
@@ -43,7 +47,7 @@ def read_yaml(path: Path) -> Tree:
         raise UserError(Problem(str(path), None, f"is not UTF-8 text: {error}", "save it as UTF-8")) from None
     except yaml.YAMLError as error:
         raise UserError(Problem(str(path), None, f"is not YAML: {error}", "mend the file")) from None
-    if not isinstance(tree or {}, dict):
+    if not isinstance(tree or {}, dict) or not all(isinstance(key, str) for key in tree or ()):
         raise UserError(Problem(str(path), None, "holds no mapping of options", "write `key: value` lines"))
     return tree or {}
 
@@ -88,6 +92,16 @@ def method_name(tree: Tree) -> str | None:
 
 
 def load_run_config(recipe: Path | None, overrides: Iterable[str], demo_recipe: Path | None = None) -> RunConfig:
+    """`read_run_config`, raising `UserError` where there is any problem."""
+    run, problems = read_run_config(recipe, overrides, demo_recipe)
+    raise_if_any(problems)
+    assert run is not None
+    return run
+
+
+def read_run_config(
+    recipe: Path | None, overrides: Iterable[str], demo_recipe: Path | None = None
+) -> tuple[RunConfig | None, list[Problem]]:
     """Defaults < recipe < overrides, as one immutable `RunConfig`.
 
     A recipe's method options belong to the method it names: where an override names another method, they do not apply.
@@ -97,8 +111,12 @@ def load_run_config(recipe: Path | None, overrides: Iterable[str], demo_recipe: 
         overrides: dotted `key=value` arguments.
         demo_recipe: the recipe that stands in for None when the task is the built-in demo.
 
+    Returns:
+        The options and every unknown key, wrong type and value out of range. Where there are any, the options are the
+        rest of what was given, so that it can be checked too; None if that is none.
+
     Raises:
-        UserError: naming every unknown key, wrong type and value out of range.
+        UserError: if the recipe cannot be read.
     """
     high, found = parse_overrides(overrides)
     if recipe is None and high.get("task", RunConfig.model_fields["task"].default) == "demo":
@@ -111,20 +129,36 @@ def load_run_config(recipe: Path | None, overrides: Iterable[str], demo_recipe: 
     if isinstance(tree.get("method"), dict):
         tree["method"] = {"name": default_method, **tree["method"]}
     try:
-        run = RunConfig.model_validate(tree)
+        return RunConfig.model_validate(tree), found
     except ValidationError as error:
-        raise UserError(*found, *_problems(error)) from None
-    raise_if_any(found)
-    return run
+        found += _problems(error)
+        for wrong in error.errors():
+            _drop(tree, wrong["loc"])
+    try:
+        return RunConfig.model_validate(tree), found
+    except ValidationError:
+        return None, found
+
+
+def _drop(tree: Tree, where: tuple[int | str, ...]) -> None:
+    """Takes the option at a place named by pydantic out of the tree."""
+    *parents, leaf = _option(where)
+    for parent in parents:
+        tree = tree.get(parent, {})
+    tree.pop(leaf, None)
+
+
+def _option(where: tuple[int | str, ...]) -> list[str]:
+    """The keys that lead to the option at a place named by pydantic, which puts a method's name between `method` and its
+    option, and an index behind a list."""
+    keys = [part for part in where if isinstance(part, str)]
+    return [keys[0], *keys[2:]] if keys[0] == "method" and len(keys) > 1 and keys[1] in METHODS else keys
 
 
 def _problems(error: ValidationError) -> Iterator[Problem]:
     """What pydantic found, in the words of this project."""
     for found in error.errors():
-        # Inside the union of methods pydantic puts the method's name between `method` and its option.
-        location = [str(part) for part in found["loc"]]
-        if location[:1] == ["method"] and len(location) > 1 and location[1] in METHODS:
-            location.pop(1)
+        location = _option(found["loc"])
         key, value = ".".join(location), found["input"]
         if found["type"] == "extra_forbidden":
             section = _section(location[:-1], found["loc"])
@@ -150,6 +184,5 @@ def _describe(location: list[str], raw: tuple[int | str, ...]) -> str:
     """Meaning and default of the option at `location`, as the way out."""
     if len(location) == 1 and isinstance(RunConfig.model_fields[location[0]].default, BaseModel):
         return f"write {location[0]}.<option>=<value>"
-    names = [part for part in location if not part.isdigit()]
-    field = _section(names[:-1], raw).model_fields[names[-1]]
-    return f"{names[-1]} is: {field.description}; its default is {field.default!r}"
+    field = _section(location[:-1], raw).model_fields[location[-1]]
+    return f"{location[-1]} is: {field.description}; its default is {field.default!r}"

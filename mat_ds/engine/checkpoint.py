@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mat_ds.engine.distributed import barrier, from_rank_zero
+from mat_ds.engine.distributed import barrier, on_rank_zero
 from mat_ds.engine.engine import Engine
-from mat_ds.rundir import write_json, write_text
+from mat_ds.rundir import write_folder, write_json, write_text
 
 LATEST = "latest"
 STATE = "state.json"
 MANIFEST = "manifest.json"
+MODEL = "model"
 WRITING = ".writing"
 
 
-def save(engine: Engine, folder: Path, state: dict[str, Any], keep_last: int) -> None:
+def save(engine: Engine, folder: Path, state: dict[str, Any], keep_last: int, model: Path | None = None) -> None:
     """Saves the run as it stands between two outer steps. Every rank must call it.
 
     Args:
@@ -33,38 +35,66 @@ def save(engine: Engine, folder: Path, state: dict[str, Any], keep_last: int) ->
         state: the run's own state, JSON types only; `step` names the checkpoint.
         keep_last: of this and the earlier checkpoints all but so many are deleted, once the new one is in place; later
             ones, of a run continued from one before them, stay until they are written again.
+        model: the run's `model/` so far, kept by hard links: the best model is part of the state.
     """
-    name, rank = f"step-{state['step']:08d}", torch.distributed.get_rank()
-    aside, final = folder / WRITING, folder / name
-    if rank == 0:
+    name = f"step-{state['step']:08d}"
+    aside, final, old = folder / WRITING, folder / name, folder / f".{name}.old"
+
+    def begin() -> None:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-    barrier()
-    engine.ds.save_checkpoint(str(aside), tag=name, save_latest=False)
-    barrier()
-    if rank == 0:
+
+    def describe() -> None:
+        if model and model.exists():
+            shutil.copytree(model, aside / name / MODEL, copy_function=_link)
         write_json(aside / name / STATE, state)
-        write_json(aside / name / MANIFEST, _manifest(aside / name))
-        shutil.rmtree(final, ignore_errors=True)
+
+    def put_in_place() -> None:
+        write_json(aside / name / MANIFEST, manifest)
+        shutil.rmtree(old, ignore_errors=True)
+        if final.exists():
+            final.rename(old)
         (aside / name).rename(final)
         write_text(folder / LATEST, name + "\n")
-        shutil.rmtree(aside, ignore_errors=True)
+        for leftover in (aside, old):
+            shutil.rmtree(leftover, ignore_errors=True)
         earlier = sorted(path for path in folder.glob("step-*") if path.name <= name)
-        for old in earlier[:-keep_last]:
-            shutil.rmtree(old)
+        for path in earlier[:-keep_last]:
+            shutil.rmtree(path)
+
+    on_rank_zero(begin)
+    engine.ds.save_checkpoint(str(aside), tag=name, save_latest=False)
     barrier()
+    on_rank_zero(describe)
+    manifest = _manifest(aside / name)
+    on_rank_zero(put_in_place)
 
 
-def load(engine: Engine, checkpoint: Path) -> dict[str, Any]:
+def load(engine: Engine, checkpoint: Path, model: Path | None = None) -> dict[str, Any]:
     """Restores the engine and returns the run's own state. Every rank must call it.
+
+    Args:
+        engine: what to restore.
+        checkpoint: one of the folders that `save` writes.
+        model: the run's `model/`, which becomes what it was.
 
     Raises:
         RuntimeError: on every rank, if a file of the checkpoint is missing or not as it was written.
     """
-    damage = from_rank_zero(_damage(checkpoint) if torch.distributed.get_rank() == 0 else [])
-    if damage:
-        raise RuntimeError(f"checkpoint {checkpoint} is damaged: {'; '.join(damage)}")
+
+    def listed() -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        return found
+
+    def restore() -> None:
+        if model and (checkpoint / MODEL).exists():
+            write_folder(model, lambda aside: _copy(checkpoint / MODEL, aside))
+
+    expected, found = on_rank_zero(listed), _manifest(checkpoint)
+    if damage := [name for name, entry in expected.items() if found.get(name) != entry]:
+        raise RuntimeError(f"checkpoint {checkpoint} is damaged: missing or not as written: {', '.join(damage)}")
     engine.ds.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
+    on_rank_zero(restore)
     return read_state(checkpoint)
 
 
@@ -76,6 +106,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 def find(path: Path) -> Path | None:
     """The checkpoint that `path` means: itself, or the latest of a run directory or of its `checkpoints/`."""
+    path = path.resolve()
     if (path / STATE).exists():
         return path
     for folder in (path, path / "checkpoints"):
@@ -85,29 +116,30 @@ def find(path: Path) -> Path | None:
 
 
 def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of every file below `folder`, by relative path."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files}
+    """Size and SHA-256 of every file below `folder`, by relative path, each rank reading its share of them."""
+    rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    shares: list[dict[str, dict[str, Any]]] = [{} for _ in range(ranks)]
+    torch.distributed.all_gather_object(shares, {str(f.relative_to(folder)): _entry(f) for f in files[rank::ranks]})
+    return {name: entry for share in shares for name, entry in share.items()}
 
 
-def _damage(folder: Path) -> list[str]:
-    """What differs from the manifest."""
-    manifest = folder / MANIFEST
-    if not manifest.exists():
-        return ["it has no manifest"]
-    found = []
-    for name, listed in json.loads(manifest.read_text(encoding="utf-8")).items():
-        file = folder / name
-        if not file.exists():
-            found.append(f"{name} is missing")
-        elif file.stat().st_size != listed["bytes"] or _sha256(file) != listed["sha256"]:
-            found.append(f"{name} is not what was written")
-    return found
-
-
-def _sha256(file: Path) -> str:
+def _entry(file: Path) -> dict[str, Any]:
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
-    return digest.hexdigest()
+        os.fsync(stream.fileno())
+    return {"bytes": file.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, dirs_exist_ok=True)
+
+
+def _link(source: str, target: str) -> None:
+    """A hard link, or a copy where the disk has none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from datetime import timedelta
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from mat_ds.engine.startup import lighten, release
+from mat_ds.errors import Problem
 
 Value = TypeVar("Value")
+
+# A rank may have to wait while others read or write tens of gigabytes on a slow shared disk.
+COLLECTIVE_TIMEOUT = timedelta(hours=1)
+# Where launchers that set no RANK say how many processes they started.
+OTHER_LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,16 @@ class World:
         local_size = os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or size
         rank = int(os.environ.get("RANK", 0))
         return cls(rank, size, int(os.environ.get("LOCAL_RANK", 0)), int(local_size))
+
+
+def launcher_problems() -> Iterator[Problem]:
+    """Whether these processes, each taking itself for the only one, were started together."""
+    for variable in OTHER_LAUNCHERS:
+        count = os.environ.get(variable, "1")
+        if "RANK" not in os.environ and count.isdecimal() and int(count) > 1:
+            yield Problem(variable, count, "several processes were started, and RANK does not tell them apart",
+                          "start them with `deepspeed` or torchrun, or set RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_SIZE, "
+                          "MASTER_ADDR and MASTER_PORT for each")  # fmt: skip
 
 
 @contextmanager
@@ -56,7 +73,7 @@ def process_group(world: World) -> Iterator[torch.device]:
     accelerator = get_accelerator()
     if accelerator.device_name() != "cpu":
         accelerator.set_device(world.local_rank)
-    deepspeed.init_distributed(verbose=False)
+    deepspeed.init_distributed(verbose=False, timeout=COLLECTIVE_TIMEOUT)
     try:
         yield torch.device(accelerator.current_device_name())
     finally:
@@ -88,6 +105,25 @@ def from_rank_zero(value: Value) -> Value:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def on_rank_zero(function: Callable[[], Value]) -> Value:
+    """What `function` returns on rank 0, on every rank; what it raises there, every rank raises. Every rank must call it.
+
+    Files of a run are written like this: a full disk must not leave the other ranks waiting for the first.
+    """
+    result, failure = None, None
+    if dist.get_rank() == 0:
+        try:
+            result = function()
+        except Exception as error:
+            failure = error
+    result, told = from_rank_zero((result, failure and f"{type(failure).__name__}: {failure}"))
+    if failure:
+        raise failure
+    if told:
+        raise RuntimeError(f"rank 0 failed: {told}")
+    return cast(Value, result)
 
 
 def same_on_all_ranks(fingerprint: str, what: str) -> None:

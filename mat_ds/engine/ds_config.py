@@ -64,7 +64,13 @@ def read_ds_config(path: Path) -> Tree:
         raise UserError(Problem("--ds_config", str(path), f"is not JSON: {error}", "mend the file")) from None
     if not isinstance(tree, dict):
         raise UserError(Problem("--ds_config", str(path), "holds no JSON object", 'write {"zero_optimization": ...}'))
-    return tree
+    return _without_nulls(tree)
+
+
+def _without_nulls(tree: Tree) -> Tree:
+    """A key that says null is a key that is not there."""
+    kept = {key: value for key, value in tree.items() if value is not None}
+    return {key: _without_nulls(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def complete(tree: Tree, run: RunConfig, world: World) -> Tree:
@@ -132,7 +138,10 @@ def _section_problems(tree: Tree, run: RunConfig) -> Iterator[Problem]:
     }
     for key in RECIPE_SECTIONS.keys() & tree.keys():
         (types, known), section = ours[key], tree[key]
-        same = all(value == "auto" or known.get(name) == value for name, value in section.get("params", {}).items())
+        params = section.get("params", {})
+        same = all(value == "auto" or known.get(name) == value for name, value in params.items())
+        # With nothing but "auto" a scheduler's type says no more than that there is one.
+        types = (*types, section.get("type")) if key == "scheduler" and params else types
         if section.get("type", "auto") not in ("auto", *types) or not same:
             yield Problem(f"ds_config {key}", section, f"contradicts the recipe ({RECIPE_SECTIONS[key]})",
                           f"delete the section and set {RECIPE_SECTIONS[key]}")  # fmt: skip

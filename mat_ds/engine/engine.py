@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mat_ds.config.schema import OptimizerConfig
 from mat_ds.engine.distributed import any_rank
-from mat_ds.engine.shards import fill_masters, read_shards, trainable
+from mat_ds.engine.shards import fill_masters, numel, read_shards, trainable
 from mat_ds.engine.startup import release
 from mat_ds.errors import NonFiniteError
 from mat_ds.methods.base import Masks, MicroBatch
@@ -69,6 +69,11 @@ class Engine:
         self.ds.module.eval()
         with torch.no_grad():
             return self.ds.module(**inputs).logits
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all parameters, frozen ones included."""
+        return sum(numel(parameter) for parameter in self.ds.module.parameters())
 
     def check(self, batch: MicroBatch) -> None:
         """Makes sure, before anything of this state is kept, that it is one. Every rank must call it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import deepspeed
 import torch
 from torch import Tensor
 
-from mat_ds.engine.distributed import barrier
+from mat_ds.engine.distributed import on_rank_zero
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.shards import gather_master
-from mat_ds.rundir import write_folder
+from mat_ds.rundir import write_folder, write_json
 
 
 @torch.no_grad()
@@ -53,7 +54,8 @@ def export_model(engine: Engine, tokenizer: Any, folder: Path) -> None:
     def fill(aside: Path) -> None:
         engine.ds.module.save_pretrained(str(aside), state_dict=weights)
         tokenizer.save_pretrained(str(aside))
+        # transformers would note the compute dtype, and load the fp32 weights rounded to it.
+        config = json.loads((aside / "config.json").read_text(encoding="utf-8"))
+        write_json(aside / "config.json", {**config, "dtype": "float32"})
 
-    if torch.distributed.get_rank() == 0:
-        write_folder(folder, fill)
-    barrier()
+    on_rank_zero(lambda: write_folder(folder, fill))

@@ -17,10 +17,6 @@ from mat_ds.tasks.spec import TaskSpec
 
 TINY = "tiny-roberta"
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-DROPOUT_OPTIONS = (
-    "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout", "attention_dropout",
-    "activation_dropout", "embd_pdrop", "resid_pdrop", "attn_pdrop", "summary_first_dropout", "pooler_dropout",
-)  # fmt: skip
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -41,11 +37,15 @@ def build_tokenizer(model: ModelConfig, texts: Iterable[str]) -> Any:
         raise UserError(_unavailable(model.name, "tokenizer", error)) from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise UserError(Problem("model.name", model.name, "its tokenizer has neither a padding nor an end token",
+                                "set tokenizer.pad_token and save it again"))  # fmt: skip
     return tokenizer
 
 
-def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int) -> torch.nn.Module:
-    """The model in fp32 on the CPU, with a fresh head for the task; the same on every rank.
+def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int) -> tuple[torch.nn.Module, list[str]]:
+    """The model in fp32 on the CPU, the same on every rank, and the names of the weights drawn anew: the head's, unless
+    the folder has one for as many labels.
 
     Raises:
         UserError: if there is none to be had, or it cannot classify.
@@ -59,21 +59,36 @@ def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int) -
     try:
         config = _tiny_config(tokenizer, head) if model.name == TINY else AutoConfig.from_pretrained(model.name, **head)
         if model.dropout is not None:
-            for option in DROPOUT_OPTIONS:
-                if hasattr(config, option):
+            for option, value in config.to_dict().items():
+                # Those that are null take the value of another.
+                if "drop" in option and "layerdrop" not in option and isinstance(value, float | int):
                     setattr(config, option, model.dropout)
-        if config.pad_token_id is None:
-            config.pad_token_id = tokenizer.pad_token_id
+        # Decoders find the last real token of an example by it.
+        config.pad_token_id = tokenizer.pad_token_id
         if model.name == TINY:
-            built = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+            built, fresh = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32), ["everything"]
         else:
-            built = AutoModelForSequenceClassification.from_pretrained(model.name, config=config, dtype=torch.float32)
+            built, loading = AutoModelForSequenceClassification.from_pretrained(
+                model.name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+            )
+            fresh = sorted([*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])])
     except Exception as error:
         raise UserError(_unavailable(model.name, "model", error)) from None
     if model.gradient_checkpointing:
         # Re-entrant checkpointing cannot take the gradient with respect to the perturbation alone.
         built.gradient_checkpointing_enable({"use_reentrant": False})
-    return built
+    return built, fresh
+
+
+def longest_input(model: torch.nn.Module, tokenizer: Any) -> int:
+    """Tokens that both model and tokenizer can take."""
+    limit = int(tokenizer.model_max_length)
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            # RoBERTa counts positions from its padding index.
+            unused = 0 if module.padding_idx is None else module.padding_idx + 1
+            return min(limit, module.num_embeddings - unused)
+    return min(limit, getattr(model.config, "max_position_embeddings", limit))
 
 
 def _check_folder(name: str) -> None:

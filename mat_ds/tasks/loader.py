@@ -28,7 +28,7 @@ class Collator:
 
     def __init__(self, tokenizer: Any, max_length: int, regression: bool):
         self._tokenizer = tokenizer
-        self._max_length = min(max_length, tokenizer.model_max_length)
+        self._max_length = max_length
         self._label_dtype = torch.float32 if regression else torch.long
 
     def __call__(self, examples: Sequence[Example], device: torch.device) -> tuple[dict[str, Tensor], Tensor]:

@@ -65,6 +65,10 @@ TASKS = _by_name(
 FOLDERS = {"anli_r1": "anli", "anli_r2": "anli", "anli_r3": "anli", "anli_mixture": "anli"}
 
 
+def _alike(one: TaskSpec, other: TaskSpec) -> bool:
+    return one.labels == other.labels and len(one.text) == len(other.text)
+
+
 def find_task(name: str) -> TaskSpec:
     """The task called `name`, or described by the YAML file `name`.
 
@@ -85,8 +89,8 @@ def find_task(name: str) -> TaskSpec:
             for found in error.errors()
         )) from None  # fmt: skip
     raise_if_any(
-        Problem(f"{path}: also_train_on", other, "there is no task of these labels by that name",
-                nearest(other, (name for name, known in TASKS.items() if known.labels == spec.labels)))
-        for other in spec.also_train_on if other not in TASKS or TASKS[other].labels != spec.labels
+        Problem(f"{path}: also_train_on", other, "is no task with the same labels and as many texts",
+                nearest(other, (known.name for known in TASKS.values() if _alike(known, spec))))
+        for other in spec.also_train_on if other not in TASKS or not _alike(TASKS[other], spec)
     )  # fmt: skip
     return spec

@@ -24,8 +24,8 @@ class TaskSpec(Section):
     label_map: dict[str, str] = Field({}, description="other spellings of the label names in the files")
     range: Annotated[tuple[float, float], Field(strict=False)] | None = Field(
         None, description="lowest and highest score of a regression task")  # fmt: skip
-    train: Names = Field(("train",), description="splits to train on")
-    dev: Names = Field(("validation",), description="splits to evaluate and select on")
+    train: Annotated[Names, Field(min_length=1)] = Field(("train",), description="splits to train on")
+    dev: Annotated[Names, Field(min_length=1)] = Field(("validation",), description="splits to evaluate and select on")
     test: Names = Field(("test",), description="splits to predict when training has ended, where they exist")
     test_labelled: bool = Field(False, description="whether predictions on the test splits can be scored")
     metrics: Annotated[tuple[MetricName, ...], Field(strict=False, min_length=1)] = Field(
@@ -43,6 +43,10 @@ class TaskSpec(Section):
     def _check(self) -> TaskSpec:
         if len(self.labels) == 1:
             raise ValueError("one label is no choice: list at least two labels, or none for regression")
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError("a label is listed twice")
+        if "f1" in self.metrics and len(self.labels) != 2:
+            raise ValueError("f1 is of two labels, the second being the positive one; take accuracy")
         continuous = {"pearson", "spearman"} & set(self.metrics)
         if bool(continuous) == bool(self.labels):
             raise ValueError("pearson and spearman score regression, the other metrics score labels")

@@ -34,7 +34,7 @@ def test_auto_is_filled_in_as_hugging_face_users_expect():
     tree = {
         "train_batch_size": "auto", "train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto", "optimizer": {"type": "AdamW", "params": {"lr": "auto", "betas": "auto"}},
-        "scheduler": {"type": "WarmupDecayLR", "params": {"warmup_num_steps": "auto"}},
+        "scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": "auto"}},
         "zero_optimization": {"stage": 3, "reduce_bucket_size": "auto"},
     }  # fmt: skip
     assert not problems(tree)
@@ -87,7 +87,7 @@ def test_what_would_break_the_method_is_refused(path, value):
 
 
 @pytest.mark.parametrize("tree, key", [
-    ({"zero_optimization": {"stage": "auto"}}, "zero_optimization.stage"), ({"zero_optimization": None}, "zero_optimization"),
+    ({"zero_optimization": {"stage": "auto"}}, "zero_optimization.stage"), ({"zero_optimization": 2}, "zero_optimization"),
     ({"fp16": True}, "fp16"), ({"optimizer": "AdamW"}, "optimizer"), ({"bf16": {"enabled": "true"}}, "bf16.enabled"),
     ({"zero_optimization": {"stage": 2, "offload_optimizer": "cpu"}}, "zero_optimization.offload_optimizer"),
     ({"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu", "ratio": 0.5}}},
