@@ -10,9 +10,11 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 ARGS ?=
 BIN := .venv/bin
-GPUS := $(shell nvidia-smi -L 2>/dev/null | wc -l)
+# The demo's batch of 64 divides by these.
+GPUS := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU ')
+RANKS := $(firstword $(foreach n,8 4 2 1,$(shell test $(GPUS) -ge $(n) && echo $(n))))
 ifeq ($(GPUS),0)
-RANKS := --num_gpus 2
+RANKS := 2
 export DS_ACCELERATOR := cpu
 endif
 
@@ -26,7 +28,7 @@ setup: .venv/ready
 	touch $@
 
 train: setup
-	$(BIN)/deepspeed --quiet $(RANKS) launch/train.py --ds_config ds_configs/zero2.json $(ARGS)
+	$(BIN)/deepspeed --quiet --num_gpus $(RANKS) launch/train.py --ds_config ds_configs/zero2.json $(ARGS)
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)

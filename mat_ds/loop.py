@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -109,11 +110,20 @@ class Loop:
         lr = learning_rate(self.run.optimizer, total)
         evaluate_after = evaluation_points(self.run.train.eval_per_epoch, epoch, total)
         save_every = self.run.train.save_every or epoch
-        with tqdm(total=total, initial=progress.step, disable=not self.shows, unit="step", desc=self.run.method.name) as bar:
+        # A log file gets a line now and then, a terminal a moving bar.
+        often = 0.1 if sys.stderr.isatty() else 10.0
+        with tqdm(
+            total=total,
+            initial=progress.step,
+            disable=not self.shows,
+            unit="step",
+            desc=self.run.method.name,
+            mininterval=often,
+        ) as bar:
             for step in range(progress.step, total):
                 record = self._step(step, lr(step))
+                bar.set_postfix_str(_shown(record, progress), refresh=False)
                 bar.update()
-                bar.set_postfix_str(_shown(record, progress))
                 evaluates = progress.step in evaluate_after
                 saves = progress.step % save_every == 0 or progress.step == total
                 if evaluates or saves:

@@ -143,10 +143,10 @@ def _label(spec: TaskSpec, value: Any) -> tuple[int | float | None, str | None]:
         fits = math.isfinite(score) and low <= score <= high
         return (score, None) if fits else (None, f"the score is outside [{low:g}, {high:g}]")
     value = spec.label_map.get(value, value) if isinstance(value, str) else value
-    if str(value) in spec.labels and not isinstance(value, bool):
-        return spec.labels.index(str(value)), None
     if isinstance(value, float) and value.is_integer():  # what a table with a missing value makes of integers
         value = int(value)
+    if str(value) in spec.labels and not isinstance(value, bool):
+        return spec.labels.index(str(value)), None
     text = str(value)
     number = int(text) if text.isdecimal() else -1
     if 0 <= number < len(spec.labels):

@@ -46,12 +46,22 @@ def run_ranks(module, ranks, *arguments, timeout=600, device="cpu"):
         return json.loads(report.read_text())
 
 
-def run_cli(*arguments, ranks=None, timeout=600, device="cpu", **env):
-    """Runs launch/train.py, under the deepspeed launcher if `ranks` is given; returns the finished process."""
+def cli(*arguments, ranks=None):
+    """The command that runs launch/train.py, under the deepspeed launcher if `ranks` is given."""
     script = ["launch/train.py", *map(str, arguments)]
-    if ranks:
-        launcher = str(Path(sys.executable).with_name("deepspeed"))
-        command = [launcher, "--quiet", "--num_gpus", str(ranks), "--master_port", str(free_port()), *script]
-    else:
-        command = [sys.executable, *script]
-    return subprocess.run(command, cwd=ROOT, env=environment(device, **env), capture_output=True, text=True, timeout=timeout)
+    if ranks is None:
+        return [sys.executable, *script]
+    launcher = str(Path(sys.executable).with_name("deepspeed"))
+    return [launcher, "--quiet", "--num_gpus", str(ranks), "--master_port", str(free_port()), *script]
+
+
+def run_cli(*arguments, ranks=None, timeout=600, device="cpu", **env):
+    """Runs launch/train.py and returns the finished process."""
+    return subprocess.run(cli(*arguments, ranks=ranks), cwd=ROOT, env=environment(device, **env), capture_output=True,
+                          text=True, timeout=timeout)  # fmt: skip
+
+
+def start_cli(*arguments, ranks=None):
+    """Starts launch/train.py in a process group of its own, silent, and returns the process."""
+    return subprocess.Popen(cli(*arguments, ranks=ranks), cwd=ROOT, env=environment(), start_new_session=True,
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip

@@ -9,7 +9,7 @@ from mat_ds.sampling.sampler import Sampler
 from mat_ds.tasks.examples import Example
 from mat_ds.tasks.registry import TASKS
 from tests.distributed.worker import BF16, FP16, FP32, MAT, STAGES, ds_json, main, make, steps
-from tests.tiny import VOCABULARY, global_batches, tiny_roberta
+from tests.tiny import VOCABULARY, global_batches, micro_batches, tiny_roberta
 
 
 def collate(examples, device):
@@ -41,6 +41,19 @@ def body(world, report):
             whole = all_reduce_sum(torch.tensor(float(engine.sampler.state_bytes)))
             report[f"mixture {name} zero-{stage}"] = [engine.sampler.state_bytes, whole.item(), 4 * parameters]
             engine.close()
+
+    for stage in (2, 3):
+        engine, _ = make(world, ds_json(stage), micro=micro, batch=batch, model=tiny_roberta(dropout=0.1))
+        (own, *_) = micro_batches(batches[0], micro, world.rank, world.size)
+        engine.begin(0, 0.0)
+        nothing = torch.zeros(*own.inputs["input_ids"].shape, 24)
+        clean, same, other, off = (
+            engine.probe(own, masks, delta).detach()
+            for masks, delta in ((("delta",), None), (("delta",), nothing), (("delta", 1), nothing), (None, nothing))
+        )
+        differ = not torch.allclose(clean, other) and not torch.allclose(clean, off)
+        report[f"masks zero-{stage}"] = torch.equal(clean, same) and differ
+        engine.close()
 
     examples = [Example(("x" * (2 + 5 * i % 11),), i) for i in range(23)]
     for stage in (2, 3):

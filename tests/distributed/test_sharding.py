@@ -28,6 +28,10 @@ def test_the_sampler_is_inert_until_it_is_armed(shares):
     assert [name for name, inert in shares[1].items() if name.startswith("inert") and not inert] == []
 
 
+def test_equal_keys_drop_equal_units_in_two_passes_and_other_keys_others(shares):
+    assert shares[1]["masks zero-2"] and shares[1]["masks zero-3"]
+
+
 def test_each_example_is_predicted_once_and_in_order(shares):
     found = {name: right for name, right in shares[1].items() if name.startswith("predictions")}
     assert len(found) == 6 and all(found.values()), found

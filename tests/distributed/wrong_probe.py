@@ -15,16 +15,18 @@ def through_the_engine(self, batch, masks, delta=None):
 
 
 def body(world, report):
-    Engine.probe = through_the_engine
+    right_probe = Engine.probe
     micro, batches, origin = 2, global_batches(), dict(tiny_roberta().named_parameters())
     raw = {"delta_gradient": "raw", "delta_lr": 5.0}
     settings = oracle.Settings(lr=LR["adam"], **{**{k: MAT[k] for k in ORACLE_OPTIONS}, **raw})
     expected = oracle.run(tiny_roberta(), batches, settings, noise=KeyedNoise(batches, micro)) if world.rank == 0 else None
-    engine, player = make(world, ds_json(3), {**MAT, **raw}, micro, optimizer={"name": "adam", "lr": LR["adam"]})
-    result = steps(world, engine, player, micro, batches, lr=LR["adam"])
-    if world.rank == 0:
-        report["distance"] = oracle.distance(result, expected, origin)
-    engine.close()
+    for name, probe in (("right", right_probe), ("wrong", through_the_engine)):
+        Engine.probe = probe
+        engine, player = make(world, ds_json(3), {**MAT, **raw}, micro, optimizer={"name": "adam", "lr": LR["adam"]})
+        result = steps(world, engine, player, micro, batches, lr=LR["adam"])
+        if world.rank == 0:
+            report[name] = oracle.distance(result, expected, origin)
+        engine.close()
 
 
 if __name__ == "__main__":

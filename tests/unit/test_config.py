@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mat_ds.config.load import load_run_config, read_yaml
+from mat_ds.config.load import load_run_config, read_run_config, read_yaml
 from mat_ds.config.schema import RunConfig, batch_problems, combination_problems
 from mat_ds.errors import UserError
 
@@ -126,4 +126,22 @@ def test_the_resolved_config_is_a_recipe_of_itself(tmp_path):
 @pytest.mark.parametrize("recipe", sorted((ROOT / "launch" / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_is_valid(recipe):
     run = load(recipe=recipe)
-    assert not list(combination_problems(run, 1)) and not list(combination_problems(run, 2))
+    for ranks in (1, 2, 4):
+        assert not list(combination_problems(run, ranks))
+
+
+def test_the_demo_runs_on_any_number_of_ranks_that_make_train_starts():
+    demo = load_run_config(None, [], ROOT / "launch" / "recipes" / "demo.yaml")
+    assert not [problem for ranks in (1, 2, 4, 8) for problem in combination_problems(demo, ranks)]
+
+
+def test_numbers_with_leading_zeros_are_decimal_and_odd_keys_are_named(tmp_path):
+    assert load("seed=08").seed == 8 and load("seed=010").seed == 10
+    with pytest.raises(UserError, match="no mapping of options"):
+        load(recipe=write(tmp_path, "1: 2\n"))
+
+
+def test_what_is_wrong_does_not_hide_the_rest():
+    run, problems = read_run_config(None, ["task=cola", "train.epoch=3", "optimizer.betas=[2, 0.9]", "method.lamb=1", "seed=3"])
+    assert {problem.key for problem in problems} == {"train.epoch", "optimizer.betas", "method.lamb"}
+    assert run is not None and run.seed == 3 and run.task == "cola" and run.optimizer.betas == (0.9, 0.999)

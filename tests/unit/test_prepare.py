@@ -37,7 +37,7 @@ def rows(folder, split, *labels, column="sentence"):
 def test_the_default_run_has_no_problem():
     prepared = prepare(["--ds_config", str(ZERO2), "--local_rank=1", *QUICK], World(1, 2, 1, 2))
     assert prepared.run.task == "demo" and len(prepared.data.train) == 64
-    assert prepared.ds_config["train_micro_batch_size_per_gpu"] == 32
+    assert prepared.ds_config["train_micro_batch_size_per_gpu"] == 8
 
 
 def test_options_data_model_and_deepspeeds_json_are_checked_together(tmp_path):
@@ -88,6 +88,51 @@ def test_a_run_directory_is_never_taken_over_in_silence(tmp_path):
     found = problems(f"output_dir={tmp_path}/run", *QUICK)
     assert "train.resume=auto" in found["output_dir"].fix
     assert "neither a checkpoint" in problems(f"train.resume={tmp_path}/run", *QUICK)["train.resume"].reason
+
+
+def run_folder(path, *overrides):
+    """A run directory with a checkpoint, as far as the checks look at one."""
+    prepared = prepare(["--ds_config", str(ZERO2), *QUICK, f"output_dir={path}", *overrides], World())
+    step = path / "checkpoints" / "step-00000004"
+    step.mkdir(parents=True)
+    (step / "state.json").write_text("{}")
+    (step.parent / "latest").write_text("step-00000004")
+    (path / "config.yaml").write_text(yaml.safe_dump(prepared.run.model_dump(mode="json")))
+    (path / "environment.json").write_text(json.dumps({"world_size": 1, "deepspeed_config": prepared.ds_config}))
+    return step
+
+
+def test_a_run_goes_on_with_the_options_it_began_with(tmp_path):
+    step = run_folder(tmp_path / "run")
+    again = (*QUICK, f"output_dir={tmp_path}/run", "train.resume=auto")
+    prepared = prepare(["--ds_config", str(ZERO2), *again, "train.max_steps=900", "train.keep_last=5"], World())
+    assert prepared.resume_from == step
+    found = problems(*again, "seed=1", "method.lam=2", "optimizer.lr=1e-4", ranks=2)
+    assert set(found) == {"seed", "method.lam", "optimizer.lr", "ranks"}
+    assert "has 0" in found["seed"].reason
+    assert "mat" in problems(*again, "method.name=vanilla")["method.name"].reason
+    assert set(problems(*again, ds_config=ROOT / "ds_configs" / "zero3.json")) == {"ds_config zero_optimization.stage"}
+    elsewhere = tmp_path / "step-00000004"
+    shutil.copytree(step, elsewhere)
+    assert "output_dir" in problems(f"train.resume={elsewhere}", *QUICK)["train.resume"].fix
+
+
+def test_a_run_directory_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in ("file", "file/run"):
+        assert "is no folder" in problems(f"output_dir={tmp_path}/{path}", *QUICK)["output_dir"].reason
+
+
+def test_processes_that_were_started_together_and_do_not_know_it(monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    monkeypatch.delenv("RANK", raising=False)
+    assert "RANK" in problems(*QUICK)["SLURM_STEP_NUM_TASKS"].reason
+
+
+def test_one_message_holds_what_is_wrong_anywhere(tmp_path):
+    found = problems("train.epoch=3", "task=nosuch", "model.name=./nowhere", "train.batch_size=31", ranks=2)
+    assert set(found) == {"train.epoch", "task", "model.name", "train.batch_size"}
+    assert "makes its own data" in problems(f"data.path={tmp_path}")["data.path"].reason
 
 
 def test_a_command_line_that_is_none():

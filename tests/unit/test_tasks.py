@@ -9,6 +9,7 @@ from mat_ds.config.schema import DataConfig
 from mat_ds.errors import UserError
 from mat_ds.tasks.examples import load_task_data
 from mat_ds.tasks.registry import TASKS, find_task
+from mat_ds.tasks.spec import TaskSpec
 
 ROW = {"cola": {"sentence": "a b"}, "sst2": {"sentence": "a b"}, "mrpc": {"sentence1": "a", "sentence2": "b"},
        "qqp": {"question1": "a", "question2": "b"}, "stsb": {"sentence1": "a", "sentence2": "b"},
@@ -176,6 +177,23 @@ def test_missing_folders_splits_and_tasks_are_named(tmp_path):
     assert problems("cola", tmp_path)[0].key == "cola/validation"
     with pytest.raises(UserError, match="did you mean 'mrpc'"):
         find_task("mrcp")
+
+
+def test_labels_that_are_numbers_are_taken_by_name(tmp_path):
+    spec = TaskSpec(name="stars", text=("sentence",), labels=("1", "2", "3"), dev=("train",))
+    write(tmp_path, "stars", "train", [{"sentence": "x", "label": label} for label in (1, "2", 3.0)])
+    assert [e.label for e in load_task_data(spec, DataConfig(path=str(tmp_path))).train] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("yaml, reason", [
+    ("labels: [a, b, c]\nmetrics: [f1]", "f1 is of two labels"), ("labels: [a, a]", "listed twice"),
+    ("labels: [a, b]\ndev: []", "at least 1"), ("labels: [a, b]\nalso_train_on: [nosuch]", "same labels"),
+    ("labels: [entailment, neutral, contradiction]\nalso_train_on: [mnli]", "as many texts"),
+])  # fmt: skip
+def test_a_task_yaml_that_could_not_be_trained_or_scored_is_refused(yaml, reason, tmp_path):
+    (tmp_path / "own.yaml").write_text(f"text: [sentence]\n{yaml}\n")
+    with pytest.raises(UserError, match=reason):
+        find_task(str(tmp_path / "own.yaml"))
 
 
 def test_a_wrong_task_yaml_names_its_option(tmp_path):

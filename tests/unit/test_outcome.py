@@ -1,0 +1,49 @@
+"""What is handed to others at the end: GLUE submission files and the GLUE score of finished runs."""
+
+import json
+
+import pytest
+import torch
+
+from mat_ds.errors import ExitCode
+from mat_ds.glue import main
+from mat_ds.outcome import write_predictions
+from mat_ds.rundir import RunDirectory
+from mat_ds.tasks.metrics import GLUE_SCORE_TASKS
+from mat_ds.tasks.registry import TASKS
+
+# The names GLUE's server asks for, and which tasks it wants label names of.
+FILES = {
+    "cola": {"test": "CoLA.tsv"}, "sst2": {"test": "SST-2.tsv"}, "mrpc": {"test": "MRPC.tsv"}, "qqp": {"test": "QQP.tsv"},
+    "stsb": {"test": "STS-B.tsv"}, "mnli": {"test_matched": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"},
+    "qnli": {"test": "QNLI.tsv"}, "rte": {"test": "RTE.tsv"}, "wnli": {"test": "WNLI.tsv"},
+}  # fmt: skip
+WORDS = {"mnli": "contradiction", "qnli": "not_entailment", "rte": "not_entailment"}
+
+
+@pytest.mark.parametrize("task", FILES)
+def test_predictions_are_written_as_glue_takes_them(task, tmp_path):
+    spec = TASKS[task]
+    last = torch.nn.functional.one_hot(torch.tensor([spec.outputs - 1, 0]), spec.outputs).float()
+    for split, name in FILES[task].items():
+        write_predictions(spec, split, torch.tensor([[7.0], [-1.0]]) if spec.regression else last, RunDirectory(tmp_path))
+        lines = (tmp_path / "predictions" / name).read_text().splitlines()
+        assert lines[0] == "index\tprediction"
+        expected = ("5.000", "0.000") if task == "stsb" else (WORDS.get(task, "1"), "entailment" if task in WORDS else "0")
+        assert lines[1:] == [f"0\t{expected[0]}", f"1\t{expected[1]}"]
+
+
+def finished(folder, task, score):
+    best = {"step": 3, "score": score, "validation": {"accuracy": score}}
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps({"task": task, "best": best}))
+    return str(folder)
+
+
+def test_the_glue_score_of_finished_runs(tmp_path, capsys):
+    runs = [finished(tmp_path / task, task, 0.5 + i / 100) for i, task in enumerate(GLUE_SCORE_TASKS)]
+    assert main(runs) == ExitCode.OK
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["GLUE", "53.50"]
+    assert main(runs[:-1]) == ExitCode.USER_ERROR and "missing: rte" in capsys.readouterr().err
+    assert main([*runs, runs[0]]) == ExitCode.USER_ERROR and "second run of cola" in capsys.readouterr().err
+    assert main([str(tmp_path)]) == ExitCode.USER_ERROR and "no results.json" in capsys.readouterr().err
