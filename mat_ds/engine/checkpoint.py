@@ -138,8 +138,11 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _link(source: str, target: str) -> None:
-    """A hard link, or a copy where the disk has none."""
+    """A hard link for weights, where the disk has them; a copy for what a user may edit."""
     try:
-        os.link(source, target)
+        if source.endswith(".safetensors"):
+            os.link(source, target)
+            return
     except OSError:
-        shutil.copy2(source, target)
+        pass
+    shutil.copy2(source, target)
