@@ -17,6 +17,9 @@ ifeq ($(GPUS),0)
 RANKS := 2
 export DS_ACCELERATOR := cpu
 endif
+ifndef CUDA_VISIBLE_DEVICES # which the launcher would not heed beside a number
+LAUNCH := --num_gpus $(RANKS)
+endif
 
 .PHONY: setup train test test-all lint
 setup: .venv/ready
@@ -28,7 +31,7 @@ setup: .venv/ready
 	touch $@
 
 train: setup
-	$(BIN)/deepspeed --quiet --num_gpus $(RANKS) launch/train.py --ds_config ds_configs/zero2.json $(ARGS)
+	$(BIN)/deepspeed --quiet $(LAUNCH) launch/train.py --ds_config ds_configs/zero2.json $(ARGS)
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)

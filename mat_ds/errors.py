@@ -33,7 +33,7 @@ class Problem:
 
 
 class UserError(ValueError):
-    """Everything found wrong with a run's input, raised once, before any process group forms."""
+    """Everything found wrong with a run's input, raised once, before training starts and alike on every rank."""
 
     def __init__(self, *problems: Problem):
         self.problems = problems

@@ -59,7 +59,10 @@ class Evaluator:
 
     def scores(self, forward: Forward, splits: dict[str, list[Example]]) -> tuple[Scores, float]:
         """The task's metrics on each split and the number that selects a model, the same on every rank."""
-        logits = {name: self.predict(forward, examples) for name, examples in splits.items()}
+        return self.scores_of({name: self.predict(forward, examples) for name, examples in splits.items()}, splits)
+
+    def scores_of(self, logits: dict[str, Tensor], splits: dict[str, list[Example]]) -> tuple[Scores, float]:
+        """The same from predictions already made."""
 
         def score_them() -> tuple[Scores, float]:
             from mat_ds.tasks.metrics import score, selection_score

@@ -132,8 +132,10 @@ class Loop:
                     self._evaluate(bar, is_last=progress.step == total)
                 if saves:
                     self.save(progress)
-            if not progress.evaluations:  # continued, with no step left to go
+            if not progress.evaluations or progress.evaluations[-1]["step"] != progress.step:
+                # Continued with no step left to go, from between two evaluations.
                 self._evaluate(bar, is_last=True)
+                self.save(progress)
         return progress
 
     def _step(self, step: int, lr: float) -> dict[str, Any]:

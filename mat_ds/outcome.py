@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from mat_ds.config.schema import RunConfig
-from mat_ds.engine.distributed import World, on_rank_zero
+from mat_ds.engine.distributed import World, any_rank, on_rank_zero
+from mat_ds.errors import NonFiniteError
 from mat_ds.evaluation import Evaluator, Forward, Scores
 from mat_ds.loop import Progress
 from mat_ds.rundir import RunDirectory, write_json, write_text
@@ -40,14 +41,17 @@ def finish(
     # Before anything is loaded that might not fit.
     on_rank_zero(lambda: write_json(rundir.results, results))
     # A model that only ZeRO-3 fitted onto the cards is scored on the CPU.
-    device = device if _fits(rundir.model, device) else torch.device("cpu")
+    device = torch.device("cpu") if any_rank(not _fits(rundir.model, device), device) else device
     model = _load(rundir.model, dtype, device)
     splits, score = evaluator.scores(model, data.dev)
     for split, examples in data.test.items():
+        try:
+            logits = evaluator.predict(model, examples)
+        except NonFiniteError:  # texts longer than any in training, beyond the range of fp16
+            logits = evaluator.predict(_load(rundir.model, torch.float32, device), examples)
         if data.spec.test_labelled:
-            results["test"] |= evaluator.scores(model, {split: examples})[0]
-        predictions = evaluator.predict(model, examples)
-        on_rank_zero(lambda s=split, p=predictions: write_predictions(data.spec, s, p, rundir))  # type: ignore[misc]
+            results["test"] |= evaluator.scores_of({split: logits}, {split: examples})[0]
+        on_rank_zero(lambda split=split, logits=logits: write_predictions(data.spec, split, logits, rundir))  # type: ignore[misc]
     del model
     exact = score
     if dtype != torch.float32:

@@ -18,7 +18,7 @@ from mat_ds.engine.distributed import World, launcher_problems
 from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.models.build import build_model, build_tokenizer, longest_input
-from mat_ds.resume import find_resume, output_problems
+from mat_ds.resume import changed_data, find_resume, output_problems
 from mat_ds.tasks.examples import TaskData, load_task_data
 from mat_ds.tasks.registry import find_task
 
@@ -58,6 +58,7 @@ class Prepared:
         fresh: names of the model's weights that were drawn anew.
         max_length: tokens an input is cut at.
         resume_from: the checkpoint to continue from, if any.
+        data_digest: SHA-256 of all examples and the vocabulary.
     """
 
     run: RunConfig
@@ -68,6 +69,7 @@ class Prepared:
     fresh: list[str]
     max_length: int
     resume_from: Path | None
+    data_digest: str
 
     def take_model(self) -> torch.nn.Module:
         """Hands the model over: kept here too, its weights would outlive the engine that shards them."""
@@ -79,10 +81,7 @@ class Prepared:
     def fingerprint(self) -> str:
         """Equal on two ranks if they were given the same options, data, vocabulary, weights and checkpoint."""
         digest = hashlib.sha256(self.run.model_dump_json().encode())
-        digest.update(json.dumps([self.ds_config, str(self.resume_from)], sort_keys=True).encode())
-        for examples in (self.data.train, *self.data.dev.values(), *self.data.test.values()):
-            digest.update(repr([(example.texts, example.label) for example in examples]).encode())
-        digest.update(json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode())
+        digest.update(json.dumps([self.ds_config, str(self.resume_from), self.data_digest], sort_keys=True).encode())
         for parameter in self.model.parameters() if self.model else ():
             digest.update(parameter.detach().contiguous().numpy().data)
         return digest.hexdigest()
@@ -101,23 +100,35 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     tree = _collect(found, read_ds_config, parsed.ds_config)
     if run is None:
         raise UserError(*found)
-    found += combination_problems(run, world.size)
-    wrong = list(ds_config_problems(tree, run, world)) if tree is not None else []
-    completed = complete(tree, run, world) if tree is not None and not wrong else {}
-    found += [*wrong, *launcher_problems(), *output_problems(run)]
+    dropped = {problem.key for problem in wrong}
+    if not dropped & {"train.batch_size", "train.micro_batch_size"}:
+        found += combination_problems(run, world.size)
+    refused = list(ds_config_problems(tree, run, world)) if tree is not None else []
+    completed = complete(tree, run, world) if tree is not None and not refused else {}
+    found += [*refused, *launcher_problems(), *output_problems(run)]
 
-    spec = _collect(found, find_task, run.task)
+    spec = _collect(found, find_task, run.task) if "task" not in dropped else None
     data = _collect(found, load_task_data, spec, run.data) if spec else None
     texts = (text for example in (data.train if data else ()) for text in example.texts)
     tokenizer = _collect(found, build_tokenizer, run.model, texts)
-    resume_from = _collect(found, find_resume, run, completed, world)
+    resume_from = _collect(found, find_resume, run, completed, world) if not dropped else None
     found += _size_problems(run, data) if data else ()
     built = _collect(found, build_model, run.model, spec, tokenizer, run.seed) if spec and tokenizer else None
     raise_if_any(found)
     assert built and data
     model, fresh = built
     max_length = min(run.data.max_length, longest_input(model, tokenizer))
-    return Prepared(run, completed, data, tokenizer, model, fresh, max_length, resume_from)
+    digest = _data_digest(data, tokenizer)
+    raise_if_any(changed_data(digest, resume_from) if resume_from else ())
+    return Prepared(run, completed, data, tokenizer, model, fresh, max_length, resume_from, digest)
+
+
+def _data_digest(data: TaskData, tokenizer: Any) -> str:
+    digest = hashlib.sha256(data.spec.model_dump_json().encode())
+    for examples in (data.train, *data.dev.values(), *data.test.values()):
+        digest.update(repr([(example.texts, example.label) for example in examples]).encode())
+    digest.update(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def _size_problems(run: RunConfig, data: TaskData) -> Iterator[Problem]:

@@ -16,12 +16,12 @@ from mat_ds.engine.distributed import World
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.rundir import RunDirectory
 
-# What may change when a run continues: where things lie, how long it goes on, what is measured and kept, and how a batch
-# is cut. Anything else would make the result one that no single set of options describes.
+# What may change when a run continues: where things lie, how long it goes on, how often it evaluates and saves, and how a
+# batch is cut. Anything else would make the result one that no single set of options describes.
 FREE = {
-    "output_dir", "data.path", "data.eval_limit", "model.name", "model.gradient_checkpointing", "train.epochs",
-    "train.max_steps", "train.micro_batch_size", "train.eval_micro_batch_size", "train.eval_per_epoch", "train.export",
-    "train.save_every", "train.keep_last", "train.resume", "train.deterministic", "tracking.enabled",
+    "output_dir", "data.path", "model.name", "model.gradient_checkpointing", "train.epochs", "train.max_steps",
+    "train.micro_batch_size", "train.eval_micro_batch_size", "train.eval_per_epoch", "train.save_every", "train.keep_last",
+    "train.resume", "train.deterministic", "tracking.enabled",
 }  # fmt: skip
 
 
@@ -43,15 +43,24 @@ def find_resume(run: RunConfig, ds_config: dict[str, Any], world: World) -> Path
         UserError: if the run directory is taken, or there is nothing to continue from.
     """
     rundir = RunDirectory(Path(run.output_dir)) if run.output_dir else None
-    resume = run.train.resume
+    taken, resume = bool(rundir and rundir.holds_a_run), run.train.resume
     if resume == "never":
-        if rundir and rundir.holds_a_run:
+        if taken:
             raise UserError(Problem("output_dir", run.output_dir, "holds a run already, and nothing is overwritten",
                                     "pass train.resume=auto to continue it, or another output_dir"))  # fmt: skip
         return None
-    found = checkpoint.find(rundir.path if resume == "auto" and rundir else Path(resume))
+    # A run that went on from another one is started again by the command that began it.
+    own = checkpoint.find(rundir.path) if rundir and taken else None
+    origin = _began_from(rundir) if rundir and taken else "never"
+    found = own if resume == "auto" or resume == origin else None
     if found is None and resume == "auto":
+        if origin not in ("never", "auto"):
+            raise UserError(Problem("train.resume", "auto", f"the run in {run.output_dir} has no checkpoint of its own yet",
+                                    f"pass train.resume={origin}, from where it began"))  # fmt: skip
+        if rundir:
+            raise_if_any([*_changed_options(run, rundir), *_changed_shards(ds_config, world, rundir)])
         return None
+    found = found or checkpoint.find(Path(resume))
     if found is None:
         raise UserError(Problem("train.resume", resume, "is neither a checkpoint nor a run directory with one",
                                 "pass runs/<run> or runs/<run>/checkpoints/step-<n>"))  # fmt: skip
@@ -60,10 +69,23 @@ def find_resume(run: RunConfig, ds_config: dict[str, Any], world: World) -> Path
                                 "pass output_dir=<folder> for the run that goes on from it"))  # fmt: skip
     before = RunDirectory(found.parent.parent)
     raise_if_any([*_changed_options(run, before), *_changed_shards(ds_config, world, before)])
-    if rundir and rundir.holds_a_run and rundir.path.resolve() != found.parent.parent.resolve():
+    if rundir and taken and resume != origin and rundir.path.resolve() != before.path.resolve():
         raise UserError(Problem("output_dir", run.output_dir, "holds another run than the one to continue",
-                                "leave output_dir out to continue the run in place, or name a new folder"))  # fmt: skip
+                                "pass train.resume=auto to continue the run in it, or name a new folder"))  # fmt: skip
     return found
+
+
+def _began_from(rundir: RunDirectory) -> str:
+    """`train.resume` of the run in a directory."""
+    return str(yaml.safe_load(rundir.config.read_text(encoding="utf-8"))["train"]["resume"])
+
+
+def changed_data(digest: str, resume_from: Path) -> Iterator[Problem]:
+    """Whether a run would go on with other examples or another vocabulary than it began with."""
+    environment = RunDirectory(resume_from.parent.parent).environment
+    if environment.exists() and json.loads(environment.read_text(encoding="utf-8")).get("data_sha256", digest) != digest:
+        yield Problem("data.path, model.name", None, f"examples or vocabulary are not those the run in {environment.parent} "
+                      "began with", "pass the same files, or start a run of its own")  # fmt: skip
 
 
 def _changed_options(run: RunConfig, before: RunDirectory) -> Iterator[Problem]:

@@ -83,6 +83,8 @@ def train(prepared: Prepared, world: World, device: torch.device) -> None:
     progress, dtype = _optimise(prepared, rundir, collate, evaluator, world, device)
     # The engine's memory is for the exported model now.
     gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
     results = finish(run, data, evaluator, rundir, progress, dtype, world, device)
     if world.rank == 0:
         _conclude(results, rundir)
@@ -146,7 +148,7 @@ def _open_run_directory(prepared: Prepared, world: World, device: torch.device) 
         rundir.create()
         resolved = {**run.model_dump(mode="json"), "output_dir": str(rundir.path)}
         write_text(rundir.config, yaml.safe_dump(resolved, sort_keys=False))
-        write_json(rundir.environment, _environment(prepared.ds_config, world))
+        write_json(rundir.environment, _environment(prepared, world))
         return rundir.path
 
     rundir = RunDirectory(on_rank_zero(make))
@@ -159,7 +161,7 @@ def _open_run_directory(prepared: Prepared, world: World, device: torch.device) 
     return rundir
 
 
-def _environment(ds_config: dict[str, Any], world: World) -> dict[str, Any]:
+def _environment(prepared: Prepared, world: World) -> dict[str, Any]:
     packages = ("mat_ds", "torch", "deepspeed", "transformers", "datasets", "evaluate", "tokenizers", "numpy")
     cuda = torch.cuda.is_available()
     return {
@@ -169,7 +171,8 @@ def _environment(ds_config: dict[str, Any], world: World) -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
-        "deepspeed_config": ds_config,
+        "data_sha256": prepared.data_digest,
+        "deepspeed_config": prepared.ds_config,
     }
 
 

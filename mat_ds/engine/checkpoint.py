@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from mat_ds.engine.distributed import barrier, on_rank_zero
+from mat_ds.engine.distributed import any_rank, on_rank_zero
 from mat_ds.engine.engine import Engine
 from mat_ds.rundir import write_folder, write_json, write_text
 
@@ -44,12 +44,15 @@ def save(engine: Engine, folder: Path, state: dict[str, Any], keep_last: int, mo
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
 
-    def describe() -> None:
+    def describe() -> list[str]:
         if model and model.exists():
             shutil.copytree(model, aside / name / MODEL, copy_function=_link)
         write_json(aside / name / STATE, state)
+        return _files(aside / name)
 
     def put_in_place() -> None:
+        if unread := [f"{file}: {entry['error']}" for file, entry in manifest.items() if "error" in entry]:
+            raise OSError(f"the checkpoint just written cannot be read: {'; '.join(unread)}")
         write_json(aside / name / MANIFEST, manifest)
         shutil.rmtree(old, ignore_errors=True)
         if final.exists():
@@ -63,10 +66,14 @@ def save(engine: Engine, folder: Path, state: dict[str, Any], keep_last: int, mo
             shutil.rmtree(path)
 
     on_rank_zero(begin)
-    engine.ds.save_checkpoint(str(aside), tag=name, save_latest=False)
-    barrier()
-    on_rank_zero(describe)
-    manifest = _manifest(aside / name)
+    failure = None
+    try:
+        engine.ds.save_checkpoint(str(aside), tag=name, save_latest=False)
+    except OSError as error:
+        failure = error
+    if any_rank(failure is not None, engine.device):
+        raise failure or RuntimeError("another rank could not write its part of a checkpoint")
+    manifest = _manifest(aside / name, on_rank_zero(describe))
     on_rank_zero(put_in_place)
 
 
@@ -83,6 +90,8 @@ def load(engine: Engine, checkpoint: Path, model: Path | None = None) -> dict[st
     """
 
     def listed() -> dict[str, dict[str, Any]]:
+        if not (checkpoint / MANIFEST).exists():
+            raise RuntimeError(f"checkpoint {checkpoint} is damaged: it has no manifest")
         found: dict[str, dict[str, Any]] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
         return found
 
@@ -90,7 +99,8 @@ def load(engine: Engine, checkpoint: Path, model: Path | None = None) -> dict[st
         if model and (checkpoint / MODEL).exists():
             write_folder(model, lambda aside: _copy(checkpoint / MODEL, aside))
 
-    expected, found = on_rank_zero(listed), _manifest(checkpoint)
+    expected = on_rank_zero(listed)
+    found = _manifest(checkpoint, sorted(expected))
     if damage := [name for name, entry in expected.items() if found.get(name) != entry]:
         raise RuntimeError(f"checkpoint {checkpoint} is damaged: missing or not as written: {', '.join(damage)}")
     engine.ds.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
@@ -111,26 +121,35 @@ def find(path: Path) -> Path | None:
         return path
     for folder in (path, path / "checkpoints"):
         if (folder / LATEST).exists():
-            return folder / (folder / LATEST).read_text(encoding="utf-8").strip()
+            named = folder / (folder / LATEST).read_text(encoding="utf-8").strip()
+            # A process that died while it replaced a checkpoint leaves a name without a folder.
+            return named if named.exists() else max(folder.glob("step-*"), default=None)
     return None
 
 
-def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of every file below `folder`, by relative path, each rank reading its share of them."""
+def _manifest(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of files below `folder`, each rank reading its share, or the error of one that cannot be read."""
     rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     shares: list[dict[str, dict[str, Any]]] = [{} for _ in range(ranks)]
-    torch.distributed.all_gather_object(shares, {str(f.relative_to(folder)): _entry(f) for f in files[rank::ranks]})
+    torch.distributed.all_gather_object(shares, {name: _entry(folder / name) for name in names[rank::ranks]})
     return {name: entry for share in shares for name, entry in share.items()}
+
+
+def _files(folder: Path) -> list[str]:
+    """All files below `folder`; for rank 0 to say, since a network disk may show each node another list."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def _entry(file: Path) -> dict[str, Any]:
     digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-        os.fsync(stream.fileno())
-    return {"bytes": file.stat().st_size, "sha256": digest.hexdigest()}
+    try:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+            os.fsync(stream.fileno())
+        return {"bytes": file.stat().st_size, "sha256": digest.hexdigest()}
+    except OSError as error:  # told to all ranks by whoever compares entries
+        return {"error": str(error)}
 
 
 def _copy(source: Path, target: Path) -> None:

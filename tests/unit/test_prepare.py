@@ -98,7 +98,9 @@ def run_folder(path, *overrides):
     (step / "state.json").write_text("{}")
     (step.parent / "latest").write_text("step-00000004")
     (path / "config.yaml").write_text(yaml.safe_dump(prepared.run.model_dump(mode="json")))
-    (path / "environment.json").write_text(json.dumps({"world_size": 1, "deepspeed_config": prepared.ds_config}))
+    (path / "environment.json").write_text(json.dumps({
+        "world_size": 1, "deepspeed_config": prepared.ds_config, "data_sha256": prepared.data_digest,
+    }))  # fmt: skip
     return step
 
 
@@ -115,6 +117,37 @@ def test_a_run_goes_on_with_the_options_it_began_with(tmp_path):
     elsewhere = tmp_path / "step-00000004"
     shutil.copytree(step, elsewhere)
     assert "output_dir" in problems(f"train.resume={elsewhere}", *QUICK)["train.resume"].fix
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again_as_the_same_run(tmp_path):
+    shutil.rmtree(run_folder(tmp_path / "run").parent)
+    again = (*QUICK, f"output_dir={tmp_path}/run", "train.resume=auto")
+    assert prepare(["--ds_config", str(ZERO2), *again], World()).resume_from is None
+    assert set(problems(*again, "seed=6")) == {"seed"}
+
+
+def test_a_run_that_went_on_from_another_is_started_again_by_its_own_command(tmp_path):
+    origin = run_folder(tmp_path / "old")
+    command = (*QUICK, f"train.resume={origin}", f"output_dir={tmp_path}/new")
+    own = run_folder(tmp_path / "new", f"train.resume={origin}")
+    assert prepare(["--ds_config", str(ZERO2), *command], World()).resume_from == own
+    shutil.rmtree(own.parent)
+    assert prepare(["--ds_config", str(ZERO2), *command], World()).resume_from == origin
+    found = problems(*QUICK, f"output_dir={tmp_path}/new", "train.resume=auto")
+    assert f"train.resume={origin}" in found["train.resume"].fix
+    third = run_folder(tmp_path / "third")
+    assert "holds another run" in problems(*QUICK, f"train.resume={third}", f"output_dir={tmp_path}/new")["output_dir"].reason
+
+
+def test_a_run_goes_on_with_the_data_it_began_with(tmp_path):
+    for split in ("train", "validation"):
+        rows(tmp_path / "cola", split, 0, 1, 1, 0)
+    options = ("task=cola", f"data.path={tmp_path}", "train.batch_size=2", "train.micro_batch_size=1")
+    run_folder(tmp_path / "run", *options)
+    again = (*options, *QUICK, f"output_dir={tmp_path}/run", "train.resume=auto")
+    assert prepare(["--ds_config", str(ZERO2), *again], World()).resume_from
+    rows(tmp_path / "cola", "train", 0, 1, 1, 1)
+    assert "not those the run" in problems(*again)["data.path, model.name"].reason
 
 
 def test_a_run_directory_that_cannot_be_made(tmp_path):
