@@ -69,7 +69,7 @@ def save(engine: Engine, folder: Path, state: dict[str, Any], keep_last: int, mo
     failure = None
     try:
         engine.ds.save_checkpoint(str(aside), tag=name, save_latest=False)
-    except OSError as error:
+    except Exception as error:  # torch raises RuntimeError where a disk is full
         failure = error
     if any_rank(failure is not None, engine.device):
         raise failure or RuntimeError("another rank could not write its part of a checkpoint")

@@ -138,10 +138,10 @@ def _section_problems(tree: Tree, run: RunConfig) -> Iterator[Problem]:
     }
     for key in RECIPE_SECTIONS.keys() & tree.keys():
         (types, known), section = ours[key], tree[key]
-        params = section.get("params", {})
-        same = all(value == "auto" or known.get(name) == value for name, value in params.items())
+        given = section.get("params", {})
+        same = all(value == "auto" or known.get(name) == value for name, value in given.items())
         # With nothing but "auto" a scheduler's type says no more than that there is one.
-        types = (*types, section.get("type")) if key == "scheduler" and params else types
+        types = (*types, section.get("type")) if key == "scheduler" and given else types
         if section.get("type", "auto") not in ("auto", *types) or not same:
             yield Problem(f"ds_config {key}", section, f"contradicts the recipe ({RECIPE_SECTIONS[key]})",
                           f"delete the section and set {RECIPE_SECTIONS[key]}")  # fmt: skip
