@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification
 
 from mat_ds.config.schema import RunConfig
 from mat_ds.engine.distributed import World, any_rank, on_rank_zero
 from mat_ds.errors import NonFiniteError
 from mat_ds.evaluation import Evaluator, Forward, Scores
 from mat_ds.loop import Progress
+from mat_ds.models.exported import load_exported
 from mat_ds.rundir import RunDirectory, write_json, write_text
 from mat_ds.tasks.examples import TaskData
 from mat_ds.tasks.spec import TaskSpec
@@ -79,7 +79,7 @@ def _same(found: Scores, reported: dict[str, Any]) -> bool:
 
 def _load(folder: Path, dtype: torch.dtype, device: torch.device) -> Forward:
     """The exported model, loaded as anyone would load it."""
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype).to(device).eval()
+    model = load_exported(folder, dtype, device)
 
     def forward(inputs: dict[str, Tensor]) -> Tensor:
         logits: Tensor = model(**{name: value.to(device) for name, value in inputs.items()}).logits
