@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mat_ds.errors import ExitCode, Problem, UserError
 from mat_ds.games import examples, figures
+from mat_ds.games.examples import Example
 from mat_ds.games.figures import AVERAGE, LAST, Curves
 from mat_ds.rundir import write_bytes
 
@@ -34,28 +35,30 @@ def main(arguments: Sequence[str]) -> ExitCode:
     parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/games"), help="for the figures (%(default)s)")
     folder = parser.parse_args(arguments).folder
     try:
-        _play(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        runs = {name: [play(iterations) for iterations in ITERATIONS] for name, (play, _, _) in FIGURES.items()}
+        for name, (_, draw, curves) in FIGURES.items():
+            shown = runs[name][ITERATIONS.index(SHOWN)]
+            write_bytes(folder / f"{name}.png", figures.png(draw, runs[name], shown, curves))
     except OSError as error:
         print(UserError(Problem("folder", str(folder), f"cannot be written to: {error.strerror}",
                                 "name a folder for the figures")), file=sys.stderr)  # fmt: skip
         return ExitCode.USER_ERROR
+    _print_table(list(runs.values()))
+    print(f"\nfigures: {', '.join(str(folder / f'{name}.png') for name in runs)}")
     return ExitCode.OK
 
 
-def _play(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _print_table(games: Sequence[Sequence[Example]]) -> None:
     print("Duality gap after T iterations, each T with the step size that theory wants for it\n")
     print(f"{'':20}{'mixed strategies':^26}  {'pure strategies':^17}")
-    print(f"{'':13}{'T':>6} {'average':>8} {'bound':>8} {'last':>8}  {'average':>8} {'last':>8}")
-    for name, (play, draw, curves) in FIGURES.items():
-        runs = [play(iterations) for iterations in ITERATIONS]
+    print(f"{'T':>19} {'average':>8} {'bound':>8} {'last':>8}  {'average':>8} {'last':>8}")
+    for runs in games:
         print(runs[0].name)
         for run in runs:
             (last, average), (pure_last, pure_average) = (run.exploitability[kind] for kind in ("mixed", "pure"))
-            print(f"{'':13}{len(run.bound):6} {average[-1]:8.4f} {run.bound[-1]:8.4f} {last[-1]:8.4f}  "
+            print(f"{len(run.bound):19} {average[-1]:8.4f} {run.bound[-1]:8.4f} {last[-1]:8.4f}  "
                   f"{pure_average[-1]:8.4f} {pure_last[-1]:8.4f}")  # fmt: skip
-        write_bytes(folder / f"{name}.png", figures.png(draw, runs, runs[ITERATIONS.index(SHOWN)], curves))
-    print(f"\nfigures: {', '.join(str(folder / f'{name}.png') for name in FIGURES)}")
 
 
 if __name__ == "__main__":

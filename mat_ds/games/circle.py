@@ -76,6 +76,7 @@ def langevin_play(
     After t steps mirror descent plays the density exp(-eta t f(., v)) of its own angle, v being the other's average so far.
     Langevin steps angle -+ gamma df/dangle + sqrt(2 gamma) epsilon xi sample it where epsilon^2 = 1 / (eta t), which is
     the update of Algorithm 2 with a noise that fades as the theory wants it. The average is a moving one with beta = 1 - 1/t.
+    The colder the target the slower its chain: with `inner` fixed, samples fall ever further behind the exact densities.
 
     Args:
         eta: step size of mirror descent.

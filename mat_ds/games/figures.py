@@ -73,8 +73,8 @@ def disc(axes: Axes, run: Example) -> None:
     """Both players' average points: of pure strategies on the rim, of mixtures inside."""
     rim = np.exp(1j * np.linspace(0, 2 * np.pi, 200))
     axes.plot(rim.real, rim.imag, color=PURE_PALE, lw=2.2)
-    axes.text(0, 0.72, "pure strategies: gradient play\nruns round the rim for ever", ha="center", color=PURE)
-    for player, name, where in ((0, "first player", (0, -22)), (1, "second player", (-48, -22))):
+    axes.text(0, 0.6, "pure strategies: gradient play\nruns round the rim for ever", ha="center", color=PURE)
+    for player, name, where in ((0, "first player", (0, -22)), (1, "second player", (-16, -24))):
         for kind, color, width in (("exact", EXACT, 2.2), ("mixed", MIXED, 1.2)):
             points = run.averages[kind][player]
             axes.plot(points.real, points.imag, color=color, lw=width)

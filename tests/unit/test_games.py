@@ -107,6 +107,15 @@ def test_gradient_play_runs_round_the_circle(angles):
     assert min(turns) > 10 and last.min() > 0.7 and average.min() > 0.5
 
 
+def test_exact_densities_keep_to_a_bound_that_smears_the_best_angle_as_suits_it_best(angles):
+    assert (angles.exploitability["exact"][1] <= angles.bound).all()
+    eta, t, reach = circle.step_size(1000), np.arange(1.0, 1001), circle.REACH
+    width = np.linspace(0.01, np.pi, 400)[:, None]
+    # Twice: the divergence of an arc of half-width w from the whole circle, and its loss, over eta t; and the step's own cost.
+    any_width = 2 * (np.log(np.pi / width) / (eta * t) + reach * width**2 / 6) + eta * (2 * reach) ** 2 / 4
+    assert angles.bound == pytest.approx(any_width.min(0), rel=1e-3)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_langevin_samples_follow_the_exact_densities_to_the_equilibrium(angles, seed):
     run = examples.angles(1000, seed) if seed else angles
