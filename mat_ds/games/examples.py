@@ -33,7 +33,7 @@ class Example:
         iterates: the strategies of both players at each step, shapes (T, ...), by kind of player.
         averages: their running averages.
         exploitability: a pair by kind of player: of the iterates and of the averages, shapes (T,).
-        bound: what theory allows the averages of `mixed`, shape (T,).
+        bound: what theory allows Algorithm 1's averages, those of `exact` play where `mixed` is sampled, shape (T,).
         equilibrium: of both players, each as an average is given.
     """
 
@@ -46,7 +46,10 @@ class Example:
 
 
 def rock_paper_scissors(iterations: int) -> Example:
-    """Figure 1 of the paper: the averages of mixed play go to (1/3, 1/3, 1/3) while its iterates spiral away from it."""
+    """Figure 1 of the paper: the averages of mixed play go to (1/3, 1/3, 1/3) while its iterates spiral away from it.
+
+    The average of the cycle of best responses gets there too, by symmetry alone; `penalty_kick` has no such symmetry.
+    """
     x, y = np.array([0.7, 0.2, 0.1]), np.array([0.2, 0.5, 0.3])
     return _finite("Rock-paper-scissors", ROCK_PAPER_SCISSORS, x, y, (finite.uniform(3), finite.uniform(3)), iterations)
 
