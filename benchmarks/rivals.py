@@ -1,0 +1,124 @@
+"""Every method and the controls that attribute MAT's gain, side by side on CoLA and MRPC with a small encoder.
+
+    python benchmarks/rivals.py RESULTS.jsonl --model <folder> --data <folder> [--seeds 3] [--jobs 2]
+    python benchmarks/rivals.py RESULTS.jsonl --table
+
+Each run is one process of one thread, `--jobs` of them at a time. RESULTS.jsonl gets a line per finished run; runs that have
+one are not made again, so the command continues what was interrupted. `--table` prints the lines as Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+from statistics import mean, stdev
+
+ROOT = Path(__file__).parents[1]
+COMMON = [
+    "optimizer.lr=1e-4", "optimizer.weight_decay=0.01", "train.eval_per_epoch=2", "train.eval_micro_batch_size=32",
+    "data.max_length=64", "data.group_by_length=true", "train.save_every=1000000",
+]  # fmt: skip
+TASKS = {
+    "cola": ["data.train_limit=2048", "train.batch_size=32", "train.micro_batch_size=32"],
+    "mrpc": ["data.train_limit=640", "train.batch_size=16", "train.micro_batch_size=16"],
+}
+EPOCHS = 2
+MAT = ["method.name=mat", "method.delta_steps=2", "method.theta_steps=3", "method.lam=3", "method.theta_noise=0"]
+BALL = ["method.delta_lr=0.05", "method.delta_init_norm=0.2", "method.delta_max_norm=0.3"]
+VISIBLE = [
+    "method.dropout=off", "method.theta_dropout=frozen", "method.delta_projection=clamp", "method.delta_max_norm=2e-3",
+    "method.delta_init_scale=1e-3", "method.delta_lr=2e-3", "method.delta_noise=0",
+]  # fmt: skip
+# label -> (options, epochs): the last five are the controls.
+METHODS: dict[str, tuple[list[str], int]] = {
+    "vanilla": (["method.name=vanilla"], EPOCHS),
+    "FreeLB": (["method.name=freelb", "method.delta_steps=3", *BALL], EPOCHS),
+    "PGD": (["method.name=pgd", "method.delta_steps=3", *BALL], EPOCHS),
+    "FreeAT": (["method.name=freeat", "method.delta_steps=3", *BALL], EPOCHS),
+    "SMART": (["method.name=smart", "method.lam=3"], EPOCHS),
+    "ALUM": (["method.name=alum", "method.lam=3"], EPOCHS),
+    "R-Drop": (["method.name=rdrop", "method.alpha=1"], EPOCHS),
+    "R3F": (["method.name=r3f"], EPOCHS),
+    "R4F": (["method.name=r4f"], EPOCHS),
+    "SALT": (["method.name=salt", "method.lam=3"], EPOCHS),
+    "MAT": (MAT, EPOCHS),
+    "MAT, visible adversary": ([*MAT, *VISIBLE], EPOCHS),
+    "MAT, lam = 0": ([*MAT, "method.lam=0"], EPOCHS),
+    "MAT, delta = 0": ([*MAT, "method.delta_steps=0", "method.delta_init=zero"], EPOCHS),
+    "vanilla, 3 x the updates": (["method.name=vanilla"], 3 * EPOCHS),
+    "R-Drop, 3 x the updates": (["method.name=rdrop", "method.alpha=1"], 3 * EPOCHS),
+}
+
+
+def run(task: str, method: str, seed: int, arguments: argparse.Namespace) -> dict[str, object]:
+    """One run in a process of its own, and what it scored."""
+    options, epochs = METHODS[method]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, "launch/train.py", "--ds_config", "ds_configs/zero2.json", f"task={task}", f"seed={seed}",
+            f"model.name={arguments.model}", f"data.path={arguments.data}", f"output_dir={folder}/run",
+            f"train.epochs={epochs}", *COMMON, *TASKS[task], *options,
+        ]  # fmt: skip
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{task}, {method}, seed {seed} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        results = json.loads((Path(folder) / "run" / "results.json").read_text())
+    scores = {name: results[name]["score"] for name in ("last", "best")}
+    return {
+        "task": task, "method": method, "seed": seed, **scores, "median": results["median_last_half"],
+        "evaluations": len(range(2 * epochs)), "seconds": round(results["seconds"], 1),
+    }  # fmt: skip
+
+
+def finished(results: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+
+
+def run_all(arguments: argparse.Namespace) -> None:
+    done = {(line["task"], line["method"], line["seed"]) for line in finished(arguments.results)}
+    wanted = [(task, method, seed) for seed, task, method in product(range(arguments.seeds), TASKS, METHODS)]
+    with ThreadPoolExecutor(arguments.jobs) as pool, arguments.results.open("a") as out:
+        for line in pool.map(lambda key: run(*key, arguments), [key for key in wanted if key not in done]):
+            print(json.dumps(line), file=out, flush=True)
+            print(line, flush=True)
+
+
+def table(results: Path) -> None:
+    """Mean over the seeds, with the standard deviation of the median behind it; scores in percent."""
+    lines = finished(results)
+    print("| method | " + " | ".join(f"{task} last | best | median | s" for task in TASKS) + " |")
+    print("|---" * (1 + 4 * len(TASKS)) + "|")
+    for method in METHODS:
+        cells = []
+        for task in TASKS:
+            own = [line for line in lines if line["task"] == task and line["method"] == method]
+            shown = {name: [100 * float(str(line[name])) for line in own] for name in ("last", "best", "median")}
+            spread = f" ± {stdev(shown['median']):.1f}" if len(own) > 1 else ""
+            cells += [f"{mean(values):.1f}" if values else "-" for values in shown.values()]
+            cells[-1] += spread
+            cells.append(f"{mean(float(str(line['seconds'])) for line in own):.0f}" if own else "-")
+        print(f"| {method} | " + " | ".join(cells) + " |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--table", action="store_true")
+    arguments = parser.parse_args()
+    table(arguments.results) if arguments.table else run_all(arguments)
+
+
+if __name__ == "__main__":
+    main()
