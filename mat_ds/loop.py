@@ -17,9 +17,10 @@ from mat_ds.config.schema import RunConfig
 from mat_ds.engine.distributed import all_reduce_sum
 from mat_ds.engine.engine import Engine
 from mat_ds.evaluation import Scores
-from mat_ds.methods.base import Method, MicroBatch
+from mat_ds.methods.base import Method, MicroBatch, Objective
 from mat_ds.sampling.schedule import learning_rate
 from mat_ds.tasks.loader import TrainLoader
+from mat_ds.telemetry import measure
 from mat_ds.tracking.tracker import Tracker
 
 
@@ -99,6 +100,7 @@ class Loop:
     run: RunConfig
     engine: Engine
     method: Method
+    objective: Objective
     loader: TrainLoader
     tracker: Tracker
     shows: bool
@@ -148,9 +150,12 @@ class Loop:
 
     def _step(self, step: int, lr: float, done: float) -> dict[str, Any]:
         """One outer step and its record."""
+        every = self.run.train.telemetry_every
+        watched = bool(every) and step % every == 0
+        self.engine.begin(step, lr, done, watched)
+        telemetry = measure(self.engine, self.method, self.objective, self.loader.micro_batches(step)[0]) if watched else {}
         started = time.perf_counter()
         batches = self.loader.micro_batches(step)
-        self.engine.begin(step, lr, done)
         means = self._over_ranks(self.method.step(self.engine, batches), batches)
         seconds = time.perf_counter() - started
 
@@ -171,6 +176,12 @@ class Loop:
             "tokens_per_second": round(tokens / seconds, 1),
         }
         self.tracker.log(record)
+        if watched:
+            chain, outer = self.engine.moved
+            self.tracker.log({
+                "event": "telemetry", "step": progress.step, **telemetry, "moved_by_chain": chain, "moved": outer,
+                "skipped_steps": progress.skipped_steps,
+            })  # fmt: skip
         return record
 
     def _over_ranks(self, means: dict[str, Tensor], batches: list[MicroBatch]) -> dict[str, float]:

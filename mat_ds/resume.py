@@ -20,7 +20,7 @@ from mat_ds.rundir import RunDirectory
 # batch is cut. Anything else would make the result one that no single set of options describes.
 FREE = {
     "output_dir", "data.path", "model.name", "model.gradient_checkpointing", "train.epochs", "train.max_steps",
-    "train.micro_batch_size", "train.eval_micro_batch_size", "train.eval_per_epoch", "train.save_every", "train.keep_last",
+    "train.micro_batch_size", "train.eval_micro_batch_size", "train.eval_per_epoch", "train.telemetry_every", "train.save_every", "train.keep_last",
     "train.resume", "train.deterministic", "tracking.enabled",
 }  # fmt: skip
 

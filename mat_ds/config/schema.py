@@ -68,6 +68,8 @@ class TrainConfig(Section):
     eval_micro_batch_size: Count | None = Field(None, description="the same in evaluation; null: micro_batch_size")
     eval_per_epoch: Annotated[int, Field(ge=0)] = Field(
         1, description="evaluations per epoch, evenly spread; the end of training is always evaluated")  # fmt: skip
+    telemetry_every: Annotated[int, Field(ge=0)] = Field(
+        100, description="outer steps between measurements of the adversary (R with and without it, ...); 0: never")  # fmt: skip
     export: Literal["best", "last"] = Field("best", description="which weights go to `model/`")
     export_weights: Literal["raw", "average"] = Field(
         "raw", description="which are scored, selected and exported: the parameters or their model.average")  # fmt: skip

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from mat_ds.errors import Problem
 
@@ -54,3 +54,10 @@ class MethodSettings(Section):
     def engine_problems(self, serves: Serves) -> Iterator[Problem]:
         """What these options ask for that the engine cannot serve."""
         yield from ()
+
+
+class AdversarialSettings(MethodSettings):
+    """Options of a method that perturbs word embeddings."""
+
+    on_invisible: Literal["warn", "error"] = Field(
+        "warn", description="what to do about a perturbation below the resolution of the compute dtype, before training")  # fmt: skip

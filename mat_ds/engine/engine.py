@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, overload
 
 import deepspeed
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mat_ds.config.schema import OptimizerConfig
-from mat_ds.engine.distributed import any_rank
+from mat_ds.engine.distributed import all_reduce_sum, any_rank
 from mat_ds.engine.passes import Passes
 from mat_ds.engine.shards import fill_masters, numel, read_shards, refresh, trainable
 from mat_ds.engine.startup import release
@@ -23,6 +23,8 @@ from mat_ds.sampling.sampler import Sampler
 
 # A loss scale that can fall at all has fallen from 2^32 to 1 by then; a static one, or ZeRO-0's at its minimum, never will.
 MOST_SKIPS = 64
+# What of DeepSpeed's optimizer and its loss scaler a step changes.
+LOSS_SCALE = {"cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis"}
 
 
 class Engine(Passes):
@@ -55,17 +57,18 @@ class Engine(Passes):
 
     # What the loop says.
 
-    def begin(self, outer_step: int, lr: float, done: float = 0.0) -> None:
+    def begin(self, outer_step: int, lr: float, done: float = 0.0, watch: bool = False) -> None:
         """Starts an outer step: its number is part of every key, its learning rate holds for all its samples.
 
         Args:
             outer_step: t, counted from 0 over the whole run.
             lr: step size of the parameters.
             done: share of the run's outer steps before this one.
+            watch: whether `moved` is wanted after it; costs a copy of this rank's shards.
         """
         self._outer_step, self.skipped_since_begin = outer_step, 0
         self.ds.module.train()
-        self.sampler.begin(outer_step, lr, done)
+        self.sampler.begin(outer_step, lr, done, watch)
 
     def predict(self, inputs: dict[str, Tensor]) -> Tensor:
         """Logits (B, C) without dropout or graph. Under ZeRO-3 every rank must call it."""
@@ -93,6 +96,34 @@ class Engine(Passes):
                 finite &= bool(master.detach().view(-1)[piece.start : piece.start + piece.numel].sum().isfinite())
         if any_rank(not finite, self.device):
             raise NonFiniteError(f"the parameters or their predictions are not finite after outer step {self._outer_step}")
+
+    @property
+    def moved(self) -> tuple[float, float]:
+        """How far the last sample, and the mixture it ended in, lie from theta_t. Every rank must call it."""
+        return self._global_norm(self.sampler.moved[0]), self._global_norm(self.sampler.moved[1])
+
+    def gradient_norm_only(self) -> float:
+        """Global norm of the gradient of the one `backward` since the last update, which is dropped; nan if fp16 overflowed.
+
+        DeepSpeed's own step reduces and unscales them; the sampler looks at them and moves nothing.
+        """
+        # ZeRO-0 keeps the loss scale itself.
+        keepers = [self.ds.optimizer, getattr(self.ds.optimizer, "loss_scaler", None)] if self.ds.fp16_enabled() else []
+        before = [{k: v for k, v in vars(keeper).items() if k in LOSS_SCALE} for keeper in keepers if keeper]
+        with self.sampler.measuring() as squares, suppress(*([Exception] if keepers else [])):
+            self.ds.step()
+        for keeper, values in zip(filter(None, keepers), before, strict=True):
+            vars(keeper).update(values)
+        self._forget_gradients()
+        own = self._global_norm(sum(squares))
+        known = self.gradient_norm  # before clipping, where DeepSpeed computes it
+        return (own if known is None else known) * self._backwards_per_update if squares else float("nan")
+
+    def _global_norm(self, square: float) -> float:
+        """Root of the sum over ranks of the squares of what each holds alone."""
+        total = torch.tensor(square, dtype=torch.float64, device=self.device)
+        replicated = self.ds.zero_optimization_stage() == 0
+        return float(total if replicated else all_reduce_sum(total)) ** 0.5
 
     @property
     def gradient_norm(self) -> float | None:

@@ -65,6 +65,14 @@ class Passes:
         self._probed_fp32 = self._probed.float()
         return self._probed_fp32
 
+    @torch.no_grad()
+    def realised(self, batch: MicroBatch, delta: Tensor) -> tuple[Tensor, Tensor]:
+        """x and (x + delta) - x as the compute dtype has them, each (B, L, H) in fp32."""
+        with self._perturbation.recorded() as seen:
+            self.probe(batch, None, delta)
+        x, moved = seen
+        return x, moved
+
     def input_grad(self, loss: Tensor, delta: Tensor, differentiable: bool = False) -> Tensor:
         if self.dtype == torch.float16:
             # Each sample's backward starts from logit gradients of size one and is scaled back in fp32: whatever the size

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.config.section import MethodSettings
+from mat_ds.config.section import AdversarialSettings, MethodSettings
 from mat_ds.methods import ops
 from mat_ds.methods.base import Engine, Masks, MicroBatch, Objective
 
@@ -15,7 +15,7 @@ Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0.0)]
 
 
-class BallSettings(MethodSettings):
+class BallSettings(AdversarialSettings):
     delta_steps: Count = Field(3, description="K of the perturbation: gradients taken per batch")
     delta_lr: Weight = Field(0.1, description="length alpha of a step, in the norm of delta_norm")
     delta_init_norm: Weight = Field(

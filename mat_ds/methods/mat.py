@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.config.section import MethodSettings
+from mat_ds.config.section import AdversarialSettings, MethodSettings
 from mat_ds.errors import Problem
 from mat_ds.methods import ops
 from mat_ds.methods.base import Engine, Masks, Means, MicroBatch, Objective
@@ -25,7 +25,7 @@ Weight = Annotated[float, Field(ge=0.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
-class MatSettings(MethodSettings):
+class MatSettings(AdversarialSettings):
     name: Literal["mat"] = Field("mat", description="mixed-strategy adversarial training")
     delta_steps: Annotated[int, Field(ge=0)] = Field(
         5, description="K of the perturbation: samples of delta per batch; 0: its first sample is its last")  # fmt: skip

@@ -11,14 +11,14 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.config.section import MethodSettings
+from mat_ds.config.section import AdversarialSettings, MethodSettings
 from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
 from mat_ds.sampling.chain import Chain
 
 Weight = Annotated[float, Field(ge=0.0)]
 
 
-class R3FSettings(MethodSettings):
+class R3FSettings(AdversarialSettings):
     defines_regression: ClassVar[bool] = False
 
     name: Literal["r3f"] = Field("r3f", description="regularised finetuning against random noise")

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.config.section import MethodSettings
+from mat_ds.config.section import AdversarialSettings, MethodSettings
 from mat_ds.methods import ops
 from mat_ds.methods.base import Engine, MicroBatch, Objective
 
@@ -17,7 +17,7 @@ Weight = Annotated[float, Field(ge=0.0)]
 Size = Annotated[float, Field(gt=0.0)]
 
 
-class SmoothnessSettings(MethodSettings):
+class SmoothnessSettings(AdversarialSettings):
     lam: Weight = Field(1.0, description="weight of the divergence R of clean and perturbed prediction")
     delta_lr: Weight = Field(1e-3, description="step size eta of the perturbation")
     delta_init_scale: Size = Field(1e-5, description="sigma of the normal start; R has no gradient at zero")

@@ -23,6 +23,7 @@ class EmbeddingPerturbation:
         self.width: int = embedding.embedding_dim
         self._delta: Tensor | None = None
         self._frozen_from: int | None = None
+        self._seen: list[Tensor] | None = None
         embedding.register_forward_hook(self._add)
 
     def _add(self, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
@@ -30,7 +31,10 @@ class EmbeddingPerturbation:
             return None
         if self._frozen_from is not None:
             output = cat([output[: self._frozen_from], output[self._frozen_from :].detach()])
-        return (output.float() + self._delta).to(output.dtype)
+        moved = (output.float() + self._delta).to(output.dtype)
+        if self._seen is not None:
+            self._seen[:] = output.detach().float(), moved.detach().float() - output.detach().float()
+        return moved
 
     @contextmanager
     def applied(self, delta: Tensor | None, frozen_from: int | None = None) -> Iterator[None]:
@@ -45,3 +49,13 @@ class EmbeddingPerturbation:
             yield
         finally:
             self._delta = self._frozen_from = None
+
+    @contextmanager
+    def recorded(self) -> Iterator[list[Tensor]]:
+        """Within it, a perturbed pass leaves x and (x + delta) - x here, in fp32, as the compute dtype has them."""
+        seen: list[Tensor] = []
+        self._seen = seen
+        try:
+            yield seen
+        finally:
+            self._seen = None

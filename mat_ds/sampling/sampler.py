@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,9 @@ class Sampler(torch.optim.Optimizer):
         self._outer_step, self._done = 0, 0.0
         self._device = torch.device("cpu")
         self._slices: dict[Tensor, Sequence[Slice]] = {}
+        self._starts: dict[Tensor, Tensor] | None = None
+        self._last_samples: dict[Tensor, float] = {}
+        self._measured: list[float] | None = None
 
     def arm(self, slices: Mapping[Tensor, Sequence[Slice]], device: torch.device) -> None:
         """Gives the sampler its shards and creates all their state; from here on `step()` samples.
@@ -72,17 +76,42 @@ class Sampler(torch.optim.Optimizer):
             self.state[master].update(step=0, sample=0)
             self.state[master].update({name: master.detach().clone() for name in self.chain.averages})
 
-    def begin(self, outer_step: int, lr: float, done: float = 0.0) -> None:
+    def begin(self, outer_step: int, lr: float, done: float = 0.0, watch: bool = False) -> None:
         """Starts the chain of one outer step.
 
         Args:
             outer_step: t, counted from 0 over the whole run.
             lr: step size gamma of this outer step.
             done: share of the run's outer steps before this one.
+            watch: whether to keep a copy of theta_t until the next `begin`, for `moved`.
         """
         self._outer_step, self._done = outer_step, done
+        self._starts = {master: master.detach().clone() for master in self._slices} if watch else None
+        self._last_samples = {}
         for group in self.param_groups:
             group["lr"] = lr
+
+    @property
+    def moved(self) -> tuple[float, float]:
+        """Squares of how far the last sample and theta_{t+1} lie from theta_t, over what this rank holds; needs `watch`."""
+        assert self._starts is not None
+        committed = sum(self._squared(master.detach() - start, master) for master, start in self._starts.items())
+        return sum(self._last_samples.values()), committed
+
+    @contextmanager
+    def measuring(self) -> Iterator[list[float]]:
+        """Within it, `step()` moves nothing: it leaves the square of each master's gradient norm here."""
+        measured: list[float] = []
+        self._measured = measured
+        try:
+            yield measured
+        finally:
+            self._measured = None
+
+    def _squared(self, value: Tensor, master: Tensor) -> float:
+        """Squared norm of what lies in a master's slices."""
+        flat = value.view(-1)
+        return float(sum(flat[here].double().square().sum() for here in _runs(self._slices[master])))
 
     @property
     def masters(self) -> list[Tensor]:
@@ -100,7 +129,9 @@ class Sampler(torch.optim.Optimizer):
         """One sample of every master tensor in the parameter groups; the K-th commits the mixture."""
         for group in self.param_groups:
             for master in group["params"]:
-                if master in self._slices:
+                if master in self._slices and self._measured is not None:
+                    self._measured.append(0.0 if master.grad is None else self._squared(master.grad, master))
+                elif master in self._slices:
                     self._sample(master, group)
 
     def _sample(self, master: Tensor, group: dict[str, Any]) -> None:
@@ -126,6 +157,8 @@ class Sampler(torch.optim.Optimizer):
         if self.chain.noise and group["lr"]:
             self._add_noise(theta, slices, sample, (2 * group["lr"]) ** 0.5 * self.chain.noise)
 
+        if last and self._starts is not None:
+            self._last_samples[master] = self._squared(master - self._starts[master], master)
         for here in _runs(slices):
             if mixed:
                 mixture[here].add_(theta[here], alpha=weights[sample])
