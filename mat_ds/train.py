@@ -106,7 +106,7 @@ def _optimise(
     loop = Loop(
         run, engine, method, loader, tracker, world.rank == 0, progress,
         evaluate=lambda: evaluator.scores(engine.predict, data.dev),
-        export=lambda: export_model(engine, prepared.tokenizer, rundir.model),
+        export=lambda: export_model(engine, prepared.tokenizer, rundir.model, run.model.lora),
         save=lambda done: checkpoint.save(engine, rundir.checkpoints, asdict(done), run.train.keep_last, rundir.model),
     )  # fmt: skip
     try:
@@ -162,7 +162,7 @@ def _open_run_directory(prepared: Prepared, world: World, device: torch.device) 
 
 
 def _environment(prepared: Prepared, world: World) -> dict[str, Any]:
-    packages = ("mat_ds", "torch", "deepspeed", "transformers", "datasets", "evaluate", "tokenizers", "numpy")
+    packages = ("mat_ds", "torch", "deepspeed", "transformers", "peft", "datasets", "evaluate", "tokenizers", "numpy")
     cuda = torch.cuda.is_available()
     return {
         "command": sys.argv,
@@ -172,6 +172,7 @@ def _environment(prepared: Prepared, world: World) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
         "data_sha256": prepared.data_digest,
+        "frozen_sha256": prepared.frozen_digest,
         "deepspeed_config": prepared.ds_config,
     }
 
@@ -185,8 +186,9 @@ def _announce(
     lines = (
         f"task       {data.spec.name}: {len(data.train)} training examples, "
         + ", ".join(f"{len(examples)} {split}" for split, examples in data.dev.items()),
-        f"model      {run.model.name}, {parameters:,} parameters, drawn anew: {_few(prepared.fresh)}; inputs are cut at "
-        f"{prepared.max_length} tokens",
+        f"model      {run.model.name}, {parameters:,} parameters, drawn anew: {_few(prepared.fresh)}; "
+        + (f"adapters of rank {run.model.lora.r}; " if run.model.lora else "")
+        + f"inputs are cut at {prepared.max_length} tokens",
         f"method     {run.method.name}, {cost} forward units per step (vanilla: 3)",
         f"steps      {steps} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch_size} on {world.size} "
         f"ranks, ZeRO-{stage}" + (f", continuing after step {progress.step}" if progress.step else ""),
