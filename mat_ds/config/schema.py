@@ -33,7 +33,7 @@ class DataConfig(Section):
 
 class LoraConfig(Section):
     r: Count = Field(8, description="rank of the adapters")
-    alpha: Positive = Field(16.0, description="the adapters' product is scaled by alpha / r")
+    alpha: Count = Field(16, description="the adapters' product is scaled by alpha / r")
     dropout: Fraction = Field(0.0, description="of the adapters' input")
     target_modules: Annotated[list[str], Field(min_length=1)] | None = Field(
         None, description="linear layers that get an adapter, by the end of their names; null: PEFT's choice for the "

@@ -44,7 +44,7 @@ def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: in
     drawn = sorted({name.rpartition(".")[0] for name in fresh if not set(HEADS) & set(name.split("."))})
     config = peft.LoraConfig(
         task_type=peft.TaskType.SEQ_CLS, r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
-        target_modules=lora.target_modules or known[model.config.model_type],
+        target_modules=lora.target_modules or list(known[model.config.model_type]),
         modules_to_save=[*lora.modules_to_save, *drawn],
     )  # fmt: skip
     torch.manual_seed(seed_from(seed, "lora"))
