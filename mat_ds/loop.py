@@ -131,7 +131,7 @@ class Loop:
             mininterval=often,
         ) as bar:
             for step in range(progress.step, total):
-                record = self._step(step, lr(step), done=step / total)
+                record = self._step(step, lr(step), step / total, bar)
                 bar.set_postfix_str(_shown(record, progress), refresh=False)
                 bar.update()
                 evaluates = progress.step in evaluate_after
@@ -148,7 +148,7 @@ class Loop:
                 self.save(progress)
         return progress
 
-    def _step(self, step: int, lr: float, done: float) -> dict[str, Any]:
+    def _step(self, step: int, lr: float, done: float, bar: Any) -> dict[str, Any]:
         """One outer step and its record."""
         every = self.run.train.telemetry_every
         watched = bool(every) and step % every == 0
@@ -182,6 +182,8 @@ class Loop:
                 "event": "telemetry", "step": progress.step, **telemetry, "moved_by_chain": chain, "moved": outer,
                 "skipped_steps": progress.skipped_steps,
             })  # fmt: skip
+            if self.shows and "cosine" in telemetry:
+                bar.write(f"step {progress.step}: {_adversary(telemetry)}")
         return record
 
     def _over_ranks(self, means: dict[str, Tensor], batches: list[MicroBatch]) -> dict[str, float]:
@@ -216,6 +218,13 @@ def _shown(record: dict[str, Any], progress: Progress) -> str:
     if progress.evaluations:
         parts.append(f"best {progress.best['score']:.4f}")
     return ", ".join(parts)
+
+
+def _adversary(telemetry: dict[str, float]) -> str:
+    """How large the perturbation is, how much of it the compute dtype keeps, and what it adds to R."""
+    return (
+        "|delta| {delta_linf:.1e}, {cosine:.0%} of it kept; R {R:.2e}, without delta {R_without:.2e}, without dropout {R_eval:.1e}"
+    ).format(**telemetry)
 
 
 def _scores(splits: Scores) -> str:

@@ -14,7 +14,7 @@ from mat_ds.engine.distributed import World, any_rank, on_rank_zero
 from mat_ds.errors import NonFiniteError
 from mat_ds.evaluation import Evaluator, Forward, Scores
 from mat_ds.loop import Progress
-from mat_ds.models.exported import load_exported
+from mat_ds.models.exported import load_exported, weight_bytes
 from mat_ds.rundir import RunDirectory, write_json, write_text
 from mat_ds.tasks.examples import TaskData
 from mat_ds.tasks.spec import TaskSpec
@@ -63,8 +63,7 @@ def finish(
 
 def _fits(folder: Path, device: torch.device) -> bool:
     """Whether the device has room for the whole model in fp32, and a half as much for a pass."""
-    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    return device.type != "cuda" or 1.5 * weights < torch.cuda.mem_get_info(device)[0]
+    return device.type != "cuda" or 1.5 * weight_bytes(folder) < torch.cuda.mem_get_info(device)[0]
 
 
 def _same(found: Scores, reported: dict[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,7 +19,7 @@ from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.methods import METHODS
 from mat_ds.models.build import build_model, build_tokenizer, longest_input
-from mat_ds.resume import changed_data, find_resume, output_problems
+from mat_ds.resume import changed_input, find_resume, output_problems
 from mat_ds.tasks.examples import TaskData, load_task_data
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.spec import TaskSpec
@@ -61,6 +61,7 @@ class Prepared:
         max_length: tokens an input is cut at.
         resume_from: the checkpoint to continue from, if any.
         data_digest: SHA-256 of all examples and the vocabulary.
+        frozen_digest: SHA-256 of the frozen weights, which no checkpoint holds; None where there are none.
     """
 
     run: RunConfig
@@ -72,6 +73,7 @@ class Prepared:
     max_length: int
     resume_from: Path | None
     data_digest: str
+    frozen_digest: str | None
 
     def take_model(self) -> torch.nn.Module:
         """Hands the model over: kept here too, its weights would outlive the engine that shards them."""
@@ -84,8 +86,7 @@ class Prepared:
         """Equal on two ranks if they were given the same options, data, vocabulary, weights and checkpoint."""
         digest = hashlib.sha256(self.run.model_dump_json().encode())
         digest.update(json.dumps([self.ds_config, str(self.resume_from), self.data_digest], sort_keys=True).encode())
-        for parameter in self.model.parameters() if self.model else ():
-            digest.update(parameter.detach().contiguous().numpy().data)
+        digest.update(_weights_digest(self.model.parameters() if self.model else ()).encode())
         return digest.hexdigest()
 
 
@@ -125,9 +126,9 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     assert built and data
     model, fresh = built
     max_length = min(run.data.max_length, longest_input(model, tokenizer))
-    digest = _data_digest(data, tokenizer)
-    raise_if_any(changed_data(digest, resume_from) if resume_from else ())
-    return Prepared(run, completed, data, tokenizer, model, fresh, max_length, resume_from, digest)
+    digest, frozen = _data_digest(data, tokenizer), _frozen_digest(model)
+    raise_if_any(changed_input(digest, frozen, resume_from) if resume_from else ())
+    return Prepared(run, completed, data, tokenizer, model, fresh, max_length, resume_from, digest, frozen)
 
 
 def _data_digest(data: TaskData, tokenizer: Any) -> str:
@@ -143,6 +144,18 @@ def _task_problems(run: RunConfig, spec: TaskSpec) -> Iterator[Problem]:
         able = ", ".join(name for name, method in METHODS.items() if method.Settings.defines_regression)
         yield Problem("method.name", run.method.name, f"is not defined for regression, and {spec.name} is one",
                       f"take one of {able}")  # fmt: skip
+
+
+def _frozen_digest(model: torch.nn.Module) -> str | None:
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    return _weights_digest(frozen) if frozen else None
+
+
+def _weights_digest(parameters: Iterable[torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for parameter in parameters:
+        digest.update(parameter.detach().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def _size_problems(run: RunConfig, data: TaskData) -> Iterator[Problem]:

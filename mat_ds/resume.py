@@ -20,8 +20,8 @@ from mat_ds.rundir import RunDirectory
 # batch is cut. Anything else would make the result one that no single set of options describes.
 FREE = {
     "output_dir", "data.path", "model.name", "model.gradient_checkpointing", "train.epochs", "train.max_steps",
-    "train.micro_batch_size", "train.eval_micro_batch_size", "train.eval_per_epoch", "train.telemetry_every", "train.save_every", "train.keep_last",
-    "train.resume", "train.deterministic", "tracking.enabled",
+    "train.micro_batch_size", "train.eval_micro_batch_size", "train.eval_per_epoch", "train.telemetry_every",
+    "train.save_every", "train.keep_last", "train.resume", "train.deterministic", "tracking.enabled",
 }  # fmt: skip
 
 
@@ -80,12 +80,21 @@ def _began_from(rundir: RunDirectory) -> str:
     return str(yaml.safe_load(rundir.config.read_text(encoding="utf-8"))["train"]["resume"])
 
 
-def changed_data(digest: str, resume_from: Path) -> Iterator[Problem]:
-    """Whether a run would go on with other examples or another vocabulary than it began with."""
+def changed_input(data: str, frozen: str | None, resume_from: Path) -> Iterator[Problem]:
+    """Whether a run would go on with other examples, another vocabulary or other frozen weights than it began with.
+
+    Args:
+        data, frozen: digests of what it would go on with.
+        resume_from: the checkpoint to continue from.
+    """
     environment = RunDirectory(resume_from.parent.parent).environment
-    if environment.exists() and json.loads(environment.read_text(encoding="utf-8")).get("data_sha256", digest) != digest:
+    before = json.loads(environment.read_text(encoding="utf-8")) if environment.exists() else {}
+    if before.get("data_sha256", data) != data:
         yield Problem("data.path, model.name", None, f"examples or vocabulary are not those the run in {environment.parent} "
                       "began with", "pass the same files, or start a run of its own")  # fmt: skip
+    if before.get("frozen_sha256", frozen) != frozen:
+        yield Problem("model.name", None, f"its frozen weights are not those the run in {environment.parent} began with",
+                      "pass the same model, or start a run of its own")  # fmt: skip
 
 
 def _changed_options(run: RunConfig, before: RunDirectory) -> Iterator[Problem]:

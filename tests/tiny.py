@@ -3,7 +3,9 @@
 import torch
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
+from mat_ds.config.schema import LoraConfig
 from mat_ds.methods.base import MicroBatch
+from mat_ds.models.lora import add_lora
 from mat_ds.sampling.keys import generator, normal_slice
 from tests.equivalence.oracle import NoNoise
 
@@ -22,6 +24,14 @@ def tiny_roberta(labels=3, dropout=0.0, seed=0, **overrides):
     # Used by no pass: a parameter without a gradient has to be treated as having a zero one at every stage.
     model.spare = torch.nn.Linear(3, 5)
     return model
+
+
+def tiny_lora(checkpointing=False, **overrides):
+    """The same with adapters of rank 4 on query and value, and their dropout off."""
+    model = tiny_roberta(**overrides)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return add_lora(model, "nowhere", LoraConfig(r=4), [], seed=0)
 
 
 def global_batches(steps=3, examples=8, labels=3, seed=1, left_padding=False):

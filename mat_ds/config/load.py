@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mat_ds.config.schema import RunConfig
+from mat_ds.config.section import nested
 from mat_ds.errors import Problem, UserError, nearest, raise_if_any
 from mat_ds.methods import METHODS
 
@@ -176,13 +177,13 @@ def _section(location: list[str], raw: tuple[int | str, ...]) -> type[BaseModel]
         return METHODS[str(raw[1])].Settings
     section: type[BaseModel] = RunConfig
     for part in location:
-        section = type(section.model_fields[part].default)
+        section = nested(section.model_fields[part]) or section
     return section
 
 
 def _describe(location: list[str], raw: tuple[int | str, ...]) -> str:
     """Meaning and default of the option at `location`, as the way out."""
-    if len(location) == 1 and isinstance(RunConfig.model_fields[location[0]].default, BaseModel):
-        return f"write {location[0]}.<option>=<value>"
     field = _section(location[:-1], raw).model_fields[location[-1]]
+    if nested(field):
+        return f"write {'.'.join(location)}.<option>=<value>"
     return f"{location[-1]} is: {field.description}; its default is {field.default!r}"

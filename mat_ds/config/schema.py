@@ -31,6 +31,19 @@ class DataConfig(Section):
     eval_limit: Count | None = Field(None, description="use only the first N examples of each evaluation split")
 
 
+class LoraConfig(Section):
+    r: Count = Field(8, description="rank of the adapters")
+    alpha: Count = Field(16, description="the adapters' product is scaled by alpha / r")
+    dropout: Fraction = Field(0.0, description="of the adapters' input")
+    target_modules: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="linear layers that get an adapter, by the end of their names; null: PEFT's choice for the "
+        "architecture, such as [query, value]")  # fmt: skip
+    modules_to_save: list[str] = Field(
+        [], description="modules trained as a whole besides the head and whatever the folder has no weights for")  # fmt: skip
+    merge: bool = Field(False, description="`model/` holds the whole model, its adapters added to its weights, and "
+                        "`model/adapter/` the adapters; false: `model/` holds the adapters alone")  # fmt: skip
+
+
 class ModelConfig(Section):
     name: str = Field("tiny-roberta", description="hub id or folder; `tiny-roberta`: built here, from scratch")
     dropout: Fraction | None = Field(None, description="sets every dropout probability; null: the model's own")
@@ -41,6 +54,8 @@ class ModelConfig(Section):
         "none", description="running average of theta_t over outer steps, evaluated beside the raw weights: moving, or uniform "
         "as Algorithm 1 returns it")  # fmt: skip
     average_decay: Fraction = Field(0.999, description="decay of the moving average")
+    lora: LoraConfig | None = Field(
+        None, description="train low-rank adapters and the head, the rest frozen; any `model.lora.*` turns it on")  # fmt: skip
 
 
 class OptimizerConfig(Section):
@@ -69,7 +84,7 @@ class TrainConfig(Section):
     eval_per_epoch: Annotated[int, Field(ge=0)] = Field(
         1, description="evaluations per epoch, evenly spread; the end of training is always evaluated")  # fmt: skip
     telemetry_every: Annotated[int, Field(ge=0)] = Field(
-        100, description="outer steps between measurements of the adversary (R with and without it, ...); 0: never")  # fmt: skip
+        100, description="outer steps between measurements of what the adversary does; 0: never")  # fmt: skip
     export: Literal["best", "last"] = Field("best", description="which weights go to `model/`")
     export_weights: Literal["raw", "average"] = Field(
         "raw", description="which are scored, selected and exported: the parameters or their model.average")  # fmt: skip
@@ -131,6 +146,9 @@ def combination_problems(run: RunConfig, world_size: int) -> Iterator[Problem]:
         yield Problem("train.export_weights", "average", "no average is kept (model.average=none)",
                       "pass model.average=ema or model.average=uniform")  # fmt: skip
     yield from run.method.problems()
+    if run.model.lora and run.model.name == ModelConfig().name:
+        yield Problem("model.lora", f"r={run.model.lora.r}", f"{run.model.name} is built from scratch: it has no weights that "
+                      "adapters could adapt", "name a pre-trained model with model.name=<folder or hub id>")  # fmt: skip
     if run.train.resume == "auto" and run.output_dir is None:
         yield Problem("train.resume", "auto", "without output_dir there is no run to look for",
                       "pass output_dir=<folder> and keep it the same when you start the job again")  # fmt: skip

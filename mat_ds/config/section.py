@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 from mat_ds.errors import Problem
 
@@ -28,6 +29,12 @@ class Serves:
 
     no_second_order: str | None = None
     half_precision: bool = False
+
+
+def nested(field: FieldInfo) -> type[BaseModel] | None:
+    """The section that stands at a field, whether or not it is there by default; None where a single option does."""
+    candidates = (type(field.default), field.annotation, *get_args(field.annotation))
+    return next((kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 class MethodSettings(Section):
@@ -60,4 +67,4 @@ class AdversarialSettings(MethodSettings):
     """Options of a method that perturbs word embeddings."""
 
     on_invisible: Literal["warn", "error"] = Field(
-        "warn", description="what to do about a perturbation below the resolution of the compute dtype, before training")  # fmt: skip
+        "warn", description="about a perturbation below the resolution of the compute dtype: train or not")  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Literal, get_args, get_origin
 from pydantic import BaseModel
 
 from mat_ds.config.schema import RunConfig
+from mat_ds.config.section import nested
 from mat_ds.methods import METHODS
 
 
@@ -22,13 +23,13 @@ def options_table() -> str:
 
 def _rows(prefix: str, section: type[BaseModel]) -> Iterator[str]:
     for name, field in section.model_fields.items():
-        if isinstance(field.default, BaseModel):
-            if name != "method":
-                yield from _rows(f"{name}.", type(field.default))
-        else:
+        inner = None if name == "method" else nested(field)
+        if not isinstance(field.default, BaseModel):
             choices = [str(choice) for choice in get_args(field.annotation)] if get_origin(field.annotation) is Literal else []
             meaning = ", ".join(choices) + ": " if len(choices) > 1 else ""
             yield f"| `{prefix}{name}` | `{json.dumps(field.default)}` | {meaning}{field.description} |"
+        if inner:
+            yield from _rows(f"{prefix}{name}.", inner)
 
 
 if __name__ == "__main__":

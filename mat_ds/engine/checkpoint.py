@@ -1,7 +1,7 @@
 """Checkpoints at outer boundaries: written aside, listed in a manifest, renamed into place, then named in `latest`.
 
-A checkpoint holds DeepSpeed's shards (parameters, moments, mixture, loss scale) and the run's own state as JSON. Random
-generators need no saving: every draw comes from a key.
+A checkpoint holds DeepSpeed's shards (trained parameters, moments, mixture, loss scale) and the run's own state as JSON.
+Frozen parameters are those of the folder they came from. Random generators need no saving: every draw comes from a key.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def save(engine: Engine, folder: Path, state: dict[str, Any], keep_last: int, mo
     on_rank_zero(begin)
     failure = None
     try:
-        engine.ds.save_checkpoint(str(aside), tag=name, save_latest=False)
+        engine.ds.save_checkpoint(str(aside), tag=name, save_latest=False, exclude_frozen_parameters=True)
     except Exception as error:  # torch raises RuntimeError where a disk is full
         failure = error
     if any_rank(failure is not None, engine.device):
@@ -103,7 +103,8 @@ def load(engine: Engine, checkpoint: Path, model: Path | None = None) -> dict[st
     found = _manifest(checkpoint, sorted(expected))
     if damage := [name for name, entry in expected.items() if found.get(name) != entry]:
         raise RuntimeError(f"checkpoint {checkpoint} is damaged: missing or not as written: {', '.join(damage)}")
-    engine.ds.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
+    whole = all(parameter.requires_grad for parameter in engine.ds.module.parameters())
+    engine.ds.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name, load_module_strict=whole)
     on_rank_zero(restore)
     return read_state(checkpoint)
 

@@ -1,4 +1,4 @@
-"""The whole model in fp32 out of its shards, as a folder that plain transformers loads."""
+"""What was trained, in fp32 out of its shards, as a folder that plain transformers (and peft) load."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import deepspeed
 import torch
 from torch import Tensor
 
+from mat_ds.config.schema import LoraConfig
 from mat_ds.engine.distributed import on_rank_zero
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.shards import gather_master
@@ -18,13 +19,13 @@ from mat_ds.rundir import write_folder, write_json
 
 
 @torch.no_grad()
-def gather_fp32(engine: Engine) -> dict[str, Tensor]:
-    """fp32 masters of the trainable parameters, the frozen ones, and the persistent buffers, by name.
+def gather_fp32(engine: Engine, frozen: bool = True) -> dict[str, Tensor]:
+    """fp32 masters of the trainable parameters, by name, and with `frozen` the frozen ones and the persistent buffers.
 
     Parameters are gathered one at a time, so no rank but the first ever holds the model. Every rank must call it.
 
     Returns:
-        On rank 0 the whole model on the CPU; on the others an empty dict.
+        On rank 0 the values on the CPU; on the others an empty dict.
     """
     module, keep = engine.ds.module, torch.distributed.get_rank() == 0
     replicated = engine.ds.zero_optimization_stage() == 0
@@ -34,37 +35,48 @@ def gather_fp32(engine: Engine) -> dict[str, Tensor]:
         if parameter.requires_grad:
             value = gather_master(engine.shards, index, parameter, engine.device, replicated)
             index += 1
+        elif not frozen:
+            continue
         else:
             with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
                 value = parameter.detach().clone()
         if keep:
             whole[name] = value.float().cpu()
-    if keep:
+    if keep and frozen:
         persistent = module.state_dict(keep_vars=True).keys()
         whole |= {name: buffer.cpu() for name, buffer in module.named_buffers() if name in persistent}
     return whole
 
 
-def export_model(engine: Engine, tokenizer: Any, folder: Path, fold: Callable[[dict[str, Tensor]], None] | None = None) -> None:
+def export_model(
+    engine: Engine, tokenizer: Any, folder: Path, lora: LoraConfig | None = None,
+    fold: Callable[[dict[str, Tensor]], None] | None = None,
+) -> None:  # fmt: skip
     """Writes the fp32 masters (safetensors), the config and the tokenizer to `folder`, whole or not at all.
 
     Every rank must call it.
 
     Args:
-        engine: whose parameters.
-        tokenizer: of the model.
-        folder: what it becomes.
+        engine: what to export.
+        tokenizer: what the model reads with.
+        folder: where to.
+        lora: of a model with adapters, its options: without `merge` they and the head are all that is written.
         fold: changes the weights into those of a model without mat_ds's hooks.
     """
-    weights = gather_fp32(engine)
+    weights = gather_fp32(engine, frozen=lora is None)
     if fold:
         fold(weights)
 
     def fill(aside: Path) -> None:
-        engine.ds.module.save_pretrained(str(aside), state_dict=weights)
+        if lora:
+            from mat_ds.models.lora import write_adapter
+
+            write_adapter(engine.ds.module, weights, aside, lora.merge)
+        else:
+            engine.ds.module.save_pretrained(str(aside), state_dict=weights)
+            # transformers would note the compute dtype, and load the fp32 weights rounded to it.
+            config = json.loads((aside / "config.json").read_text(encoding="utf-8"))
+            write_json(aside / "config.json", {**config, "dtype": "float32"})
         tokenizer.save_pretrained(str(aside))
-        # transformers would note the compute dtype, and load the fp32 weights rounded to it.
-        config = json.loads((aside / "config.json").read_text(encoding="utf-8"))
-        write_json(aside / "config.json", {**config, "dtype": "float32"})
 
     on_rank_zero(lambda: write_folder(folder, fill))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.config.section import AdversarialSettings, MethodSettings
+from mat_ds.config.section import AdversarialSettings
 from mat_ds.methods import ops
 from mat_ds.methods.base import Engine, Masks, MicroBatch, Objective
 

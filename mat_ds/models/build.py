@@ -45,10 +45,10 @@ def build_tokenizer(model: ModelConfig, texts: Iterable[str]) -> Any:
 
 def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int) -> tuple[torch.nn.Module, list[str]]:
     """The model in fp32 on the CPU, the same on every rank, and the names of the weights drawn anew: the head's, unless
-    the folder has one for as many labels.
+    the folder has one for as many labels. With `model.lora` it has adapters, and they and the head alone are trainable.
 
     Raises:
-        UserError: if there is none to be had, or it cannot classify.
+        UserError: if there is none to be had, or it cannot classify, or has no module that adapters were asked for.
     """
     labels = dict(enumerate(task.labels)) or {0: "score"}
     head = {
@@ -84,6 +84,10 @@ def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int) -
     if model.gradient_checkpointing:
         # Re-entrant checkpointing cannot take the gradient with respect to the perturbation alone.
         built.gradient_checkpointing_enable({"use_reentrant": False})
+    if model.lora and model.name != TINY:  # which is refused
+        from mat_ds.models.lora import add_lora
+
+        built = add_lora(built, model.name, model.lora, fresh, seed)
     return built, fresh
 
 

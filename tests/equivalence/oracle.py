@@ -124,9 +124,14 @@ def mean_perturbation(model, batch, s, noise, t):
     return mean.detach()
 
 
+def trained(model):
+    """Parameters that are not frozen."""
+    return [p for p in model.parameters() if p.requires_grad]
+
+
 def make_optimizer(model, s):
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
+    decayed = [p for p in trained(model) if p.ndim > 1]
+    others = [p for p in trained(model) if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": s.weight_decay}, {"params": others, "weight_decay": 0.0}]
     if s.update == "sgd":
         return torch.optim.SGD(groups, lr=s.lr)
@@ -136,10 +141,10 @@ def make_optimizer(model, s):
 
 
 def run(model, batches, s, method="mat", noise=None):
-    """Three (or however many) outer steps on whole global batches; returns the parameters by name, in float64.
+    """Three (or however many) outer steps on whole global batches; returns the trained parameters by name, in float64.
 
     Args:
-        model: a RobertaForSequenceClassification; it is copied.
+        model: a RobertaForSequenceClassification, with or without adapters; it is copied.
         batches: one dict of `input_ids`, `attention_mask` and `labels` per outer step.
         noise: the random numbers; none by default.
     """
@@ -147,7 +152,7 @@ def run(model, batches, s, method="mat", noise=None):
     model = copy.deepcopy(model).double().eval()
     optimizer = make_optimizer(model, s)
     for t, batch in enumerate(batches):
-        start = [p.detach().clone() for p in model.parameters()]
+        start = [p.detach().clone() for p in trained(model)]
         adversarial = method == "mat" and s.lam > 0
         delta = mean_perturbation(model, batch, s, noise, t) if adversarial else None
         average = [p.clone() for p in start]
@@ -159,24 +164,24 @@ def run(model, batches, s, method="mat", noise=None):
                 loss = loss + s.lam * symmetric_divergence(z, z_adv, s.regression).mean()
             optimizer.zero_grad()
             loss.backward()
-            for p in model.parameters():
+            for p in trained(model):
                 if p.grad is None:
                     p.grad = torch.zeros_like(p)
             if s.max_grad_norm:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), s.max_grad_norm)
+                torch.nn.utils.clip_grad_norm_(trained(model), s.max_grad_norm)
             optimizer.step()
             if s.semantics == "released" and k == 0:
-                start = [p.detach().clone() for p in model.parameters()]
+                start = [p.detach().clone() for p in trained(model)]
                 average = [p.clone() for p in start]
             with torch.no_grad():
-                for p, xi in zip(model.parameters(), noise.theta_noise(t, k, list(model.parameters())), strict=True):
+                for p, xi in zip(trained(model), noise.theta_noise(t, k, trained(model)), strict=True):
                     p.add_(xi)
-            average = [s.beta_s * m + (1 - s.beta_s) * p.detach() for m, p in zip(average, model.parameters(), strict=True)]
+            average = [s.beta_s * m + (1 - s.beta_s) * p.detach() for m, p in zip(average, trained(model), strict=True)]
         if method == "mat":
             with torch.no_grad():
-                for p, before, m in zip(model.parameters(), start, average, strict=True):
+                for p, before, m in zip(trained(model), start, average, strict=True):
                     p.copy_(s.beta_p * before + (1 - s.beta_p) * m)
-    return {name: p.detach() for name, p in model.named_parameters()}
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def distance(result, expected, origin):

@@ -69,6 +69,24 @@ def test_a_batch_that_does_not_divide_and_a_missing_column(tmp_path):
     assert "lacks the column sentence" in found[f"{tmp_path}/cola/train.jsonl:1"].reason
 
 
+def test_adapters_need_a_pre_trained_model_and_layers_that_it_has(tmp_path):
+    found = problems("model.lora.r=4", "train.epoch=1", *QUICK)
+    assert set(found) == {"model.lora", "train.epoch"} and "built from scratch" in found["model.lora"].reason
+    prepared = prepare(["--ds_config", str(ZERO2), *QUICK], World())
+    for part in (prepared.tokenizer, prepared.model):
+        part.save_pretrained(tmp_path)
+    options = (f"model.name={tmp_path}", *QUICK)
+    found = problems(*options, "model.lora.target_modules=[querry, key]", "model.lora.modules_to_save=[poler]")
+    assert "querry" in found["model.lora.target_modules"].reason and "key" not in found["model.lora.target_modules"].reason
+    assert found["model.lora.target_modules"].fix == "there are: dense, key, query, value"
+    assert (
+        "poler" in found["model.lora.modules_to_save"].reason and "word_embeddings" in found["model.lora.modules_to_save"].fix
+    )
+    model = prepare(["--ds_config", str(ZERO2), *options, "model.lora.r=4"], World()).model
+    trained = {name.removeprefix("base_model.model.") for name, p in model.named_parameters() if p.requires_grad}
+    assert len(trained) == 12 and all("lora_" in name or "classifier.modules_to_save" in name for name in trained)
+
+
 def test_more_examples_in_a_batch_than_there_are():
     assert (
         "64 training examples"

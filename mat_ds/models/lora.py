@@ -1,0 +1,135 @@
+"""Low-rank adapters: everything that knows PEFT.
+
+A frozen model with adapters and a trainable head. What the base folder had no weights for is trained and saved as well: a
+frozen weight that was drawn anew could not be drawn again by whoever loads the adapters.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers.pytorch_utils import Conv1D
+
+from mat_ds.config.schema import LoraConfig
+from mat_ds.errors import Problem, raise_if_any
+from mat_ds.sampling.keys import seed_from
+
+ADAPTER = "adapter"
+# What PEFT takes for the head, whatever the architecture.
+HEADS = ("classifier", "score")
+
+
+def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: int) -> nn.Module:
+    """The model with adapters, all of it frozen but them, its head and what was drawn anew; the same on every rank.
+
+    Args:
+        model: a transformers classifier in fp32.
+        base: folder or hub id it was loaded from, which the saved adapters will name.
+        lora: the options.
+        fresh: names of the parameters that were not in the folder.
+        seed: the run's seed.
+
+    Raises:
+        UserError: if a module asked for is not there, or PEFT does not know the architecture.
+    """
+    raise_if_any(_problems(model, lora))
+    known = peft.utils.constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    drawn = sorted({name.rpartition(".")[0] for name in fresh if not set(HEADS) & set(name.split("."))})
+    config = peft.LoraConfig(
+        task_type=peft.TaskType.SEQ_CLS, r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
+        target_modules=lora.target_modules or list(known[model.config.model_type]),
+        modules_to_save=[*lora.modules_to_save, *drawn],
+    )  # fmt: skip
+    torch.manual_seed(seed_from(seed, "lora"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on GPT-2's transposed weights, which it then handles
+        wrapped: nn.Module = peft.get_peft_model(model, config)
+    path = Path(base)
+    config.base_model_name_or_path = str(path.resolve()) if path.is_dir() else base
+    return wrapped
+
+
+def _problems(model: Any, lora: LoraConfig) -> Iterator[Problem]:
+    """Modules asked for that the model does not have, with those it has."""
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    linear = [name for name in linear if not set(HEADS) & set(name.split("."))]
+    if lora.target_modules is None:
+        if model.config.model_type not in peft.utils.constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING:
+            yield Problem("model.lora.target_modules", None, f"PEFT has no choice of its own for {model.config.model_type}",
+                          f"name some of: {_ends(linear)}")  # fmt: skip
+    elif missing := [name for name in lora.target_modules if not any(_named(module, name) for module in linear)]:
+        yield Problem("model.lora.target_modules", lora.target_modules, f"no linear layer is called {', '.join(missing)}",
+                      f"there are: {_ends(linear)}")  # fmt: skip
+    modules = [name for name, module in model.named_modules() if name and next(module.parameters(), None) is not None]
+    if missing := [name for name in lora.modules_to_save if not any(_named(module, name) for module in modules)]:
+        yield Problem("model.lora.modules_to_save", lora.modules_to_save, f"no module is called {', '.join(missing)}",
+                      f"there are: {_ends(modules)}")  # fmt: skip
+
+
+def _named(module: str, end: str) -> bool:
+    return module == end or module.endswith(f".{end}")
+
+
+def _ends(names: list[str]) -> str:
+    """The last parts of names, numbers left out."""
+    return ", ".join(sorted({end for name in names if not (end := name.rpartition(".")[2]).isdigit()}))
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds adapters of a model that lies elsewhere."""
+    return (folder / "adapter_config.json").exists()
+
+
+def write_adapter(model: Any, weights: Mapping[str, Tensor], folder: Path, merge: bool) -> None:
+    """Saves the adapters and the head, safetensors and the name of their base, and the classifier's config.
+
+    Args:
+        model: what `add_lora` returned; only its structure is used.
+        weights: fp32 values of its trainable parameters, by name.
+        folder: where to; with `merge` the adapters go to a folder `adapter` in it.
+        merge: whether to put the whole model, its adapters added to its weights, into `folder`.
+
+    Raises:
+        RuntimeError: if the files do not hold what they were given.
+    """
+    target = folder / ADAPTER if merge else folder
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the base's config, for which the hub is asked, may not be reached
+        model.save_pretrained(str(target), state_dict=dict(weights), save_embedding_layers=False)
+    (target / "README.md").unlink(missing_ok=True)  # a model card of blanks
+    model.config.save_pretrained(str(target))
+    _check_saved(weights, target)
+    if merge:
+        whole: Any = load_adapter(target, torch.float32)
+        whole.merge_and_unload().save_pretrained(str(folder))
+
+
+def load_adapter(folder: Path, dtype: torch.dtype) -> nn.Module:
+    """The base that a folder of `write_adapter` names, as the classifier its config describes, with its adapters."""
+    saved = peft.PeftConfig.from_pretrained(str(folder))
+    base = AutoModelForSequenceClassification.from_pretrained(
+        saved.base_model_name_or_path, config=AutoConfig.from_pretrained(folder), dtype=dtype, ignore_mismatched_sizes=True
+    )
+    model: nn.Module = peft.PeftModel.from_pretrained(base, str(folder), autocast_adapter_dtype=False)
+    return model.to(dtype)
+
+
+def _check_saved(weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Compares what lies in the file with what was to be saved: ZeRO-3 has more than once left a head of no elements."""
+    from safetensors.torch import load_file
+
+    found = load_file(folder / "adapter_model.safetensors")
+    for name, value in weights.items():
+        # A file names no adapter, and the head as if it stood where the wrapper stands.
+        key = name.replace(".modules_to_save.default.", ".").replace(".default.", ".")
+        if key not in found or not torch.equal(found.pop(key), value):
+            raise RuntimeError(f"{folder} does not hold the trained values of {name}")
+    if found:
+        raise RuntimeError(f"{folder} holds what was not trained: {', '.join(found)}")

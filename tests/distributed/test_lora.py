@@ -1,0 +1,37 @@
+"""Adapters under ZeRO: they and the head alone are sampled, mixed, clipped and saved, exactly, and the base stays as it is."""
+
+import pytest
+
+from tests.distributed.launch import run_ranks
+
+pytestmark = pytest.mark.dist
+
+TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 5e-2}
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids="{} ranks".format)
+def report(request, tmp_path_factory):
+    return run_ranks("tests.distributed.lora", request.param, str(tmp_path_factory.mktemp("lora")))
+
+
+def test_every_stage_and_precision_gives_the_oracles_adapters_and_head(report):
+    found = {name: entry["distance"] for name, entry in report.items() if isinstance(entry, dict)}
+    assert len(found) == 4 * (5 + 2 + 2)
+    assert not {name: far for name, far in found.items() if not far <= TOLERANCE[name.split(", ")[1]]}
+
+
+def test_frozen_parameters_are_bit_for_bit_what_they_were_and_the_first_step_moves_every_adapter(report):
+    for name, entry in report.items():
+        if isinstance(entry, dict):
+            frozen, trained, total = entry["parts"]
+            assert frozen + trained == total and trained == 12 and frozen > trained, name
+            assert entry["thawed"] == entry["unmoved"] == [], name
+
+
+def test_the_sampler_gets_what_is_trained_and_nothing_else(report):
+    assert {entry["sampled"] for entry in report.values() if isinstance(entry, dict)} == {report["trained"]}
+
+
+def test_an_interrupted_run_is_bit_identical_and_saves_no_frozen_weight(report):
+    found = {name: same for name, same in report.items() if name.startswith("resumed")}
+    assert len(found) == 12 and all(found.values()), found

@@ -1,0 +1,109 @@
+"""Adapters from the command line to the files they leave, which plain peft and transformers load."""
+
+import json
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, RobertaConfig, RobertaModel
+
+from mat_ds.config.schema import ModelConfig
+from mat_ds.models.build import build_tokenizer
+from mat_ds.tasks.demo import rows
+from tests.distributed.launch import run_cli
+
+pytestmark = pytest.mark.dist
+
+RECIPE = """
+task: demo
+model: {name: %s, dropout: 0.1, lora: {r: 4, alpha: 8, target_modules: [query, value, intermediate.dense]}}
+data: {train_limit: 256, eval_limit: 100}
+optimizer: {lr: 5e-3}
+train: {max_steps: 8, batch_size: 32, micro_batch_size: 8, eval_per_epoch: 1, save_every: 4}
+method: {name: mat, delta_steps: 1, theta_steps: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """An encoder without a head, and a recipe that puts adapters on it."""
+    folder = tmp_path_factory.mktemp("base")
+    tokenizer = build_tokenizer(ModelConfig(), [row["sentence"] for row in rows("train")])
+    tokenizer.save_pretrained(folder / "encoder")
+    torch.manual_seed(0)
+    RobertaModel(RobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96,
+        max_position_embeddings=66, pad_token_id=1, initializer_range=0.1,
+    )).save_pretrained(folder / "encoder")  # fmt: skip
+    (folder / "recipe.yaml").write_text(RECIPE % (folder / "encoder"))
+    return folder
+
+
+def score(model, folder):
+    """Matthews correlation of a model on what the run was scored on."""
+    from sklearn.metrics import matthews_corrcoef
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    items = list(rows("validation"))[:100]
+    with torch.no_grad():
+        logits = model.eval()(**tokenizer([item["sentence"] for item in items], return_tensors="pt", padding=True)).logits
+    return matthews_corrcoef([item["label"] for item in items], logits.argmax(1))
+
+
+def with_peft(folder, base):
+    """The adapters in `folder` as the manual of peft says."""
+    config = AutoConfig.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(base, config=config, dtype=torch.float32)
+    return peft.PeftModel.from_pretrained(model, folder)
+
+
+def train(base, run, stage, *more):
+    """A finished run on two ranks: its best score, and its folder of the model."""
+    done = run_cli(
+        "--ds_config", f"ds_configs/zero{stage}.json", "--recipe", base / "recipe.yaml", *more, f"output_dir={run}", ranks=2
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "reproduces its score" in done.stdout and "adapters of rank 4" in done.stdout
+    return json.loads((run / "results.json").read_text())["best"]["score"], run / "model"
+
+
+def test_adapters_are_exported_for_plain_peft_and_a_continued_run_ends_with_the_same(base, tmp_path):
+    reported, model = train(base, tmp_path / "run", 2)
+    assert {"adapter_model.safetensors", "adapter_config.json", "config.json", "tokenizer.json"} <= {
+        f.name for f in model.iterdir()
+    }
+    saved = load_file(model / "adapter_model.safetensors")
+    assert {t.dtype for t in saved.values()} == {torch.float32} and all(t.numel() for t in saved.values())
+    assert sum("lora_" in name for name in saved) == 12 and sum("classifier" in name for name in saved) == 4 == len(saved) - 12
+    found = with_peft(model, base / "encoder")
+    assert found.config.id2label == {0: "unacceptable", 1: "acceptable"}
+    assert score(found, model) == pytest.approx(reported, abs=1e-12) != 0
+
+    train(base, tmp_path / "again", 2, f"train.resume={tmp_path}/run/checkpoints/step-00000004")
+    again = load_file(tmp_path / "again" / "model" / "adapter_model.safetensors")
+    assert again.keys() == saved.keys() and all(torch.equal(again[name], saved[name]) for name in saved)
+
+
+def test_merged_under_zero_3_the_model_needs_only_transformers_and_the_adapters_lie_beside_it(base, tmp_path):
+    reported, model = train(base, tmp_path / "run", 3, "model.lora.merge=true", "model.gradient_checkpointing=true")
+    whole = AutoModelForSequenceClassification.from_pretrained(model)
+    assert whole.dtype == torch.float32 and not [name for name, _ in whole.named_parameters() if "lora" in name]
+    assert score(whole, model) == pytest.approx(reported, abs=1e-12) != 0
+    saved = load_file(model / "adapter" / "adapter_model.safetensors")
+    assert len(saved) == 16 and all(t.numel() for t in saved.values())
+    assert score(with_peft(model / "adapter", base / "encoder"), model) == pytest.approx(reported, abs=1e-12)
+
+
+def test_a_run_goes_on_with_the_frozen_weights_it_began_with(base, tmp_path):
+    options = ("--ds_config", "ds_configs/zero1.json", "--recipe", base / "recipe.yaml", f"output_dir={tmp_path}/run",
+               "train.resume=auto")  # fmt: skip
+    done = run_cli(*options, "train.max_steps=4")
+    assert done.returncode == 0, done.stderr[-3000:]
+    other = tmp_path / "other"
+    model = RobertaModel.from_pretrained(base / "encoder")
+    model.encoder.layer[0].output.dense.bias.data[0] += 1
+    model.save_pretrained(other)
+    AutoTokenizer.from_pretrained(base / "encoder").save_pretrained(other)
+    done = run_cli(*options, f"model.name={other}")
+    assert done.returncode == 2 and "frozen weights are not those" in done.stderr, done.stderr[-3000:]
