@@ -29,7 +29,8 @@ class Progress:
 
     Attributes:
         step: outer steps done.
-        evaluations: `step`, `score` and the metrics of each evaluation so far.
+        evaluations: `step`, `score` and the metrics of each evaluation so far; where a running average is kept, those of
+            the weights that are not exported under `raw` or `average`.
         seconds: time spent in outer steps.
         samples: training examples seen.
         tokens: their real tokens.
@@ -50,16 +51,23 @@ class Progress:
 
     def results(self) -> dict[str, Any]:
         """What `results.json` says of scores and speed."""
-        last_half = [float(e["score"]) for e in self.evaluations if e["step"] >= self.step / 2]
         return {
             "steps": self.step,
-            "last": self.evaluations[-1],
-            "best": self.best,
-            "median_last_half": median(last_half),
+            **self._summary(self.evaluations),
+            **{
+                weights: self._summary([{"step": e["step"], **e[weights]} for e in self.evaluations])
+                for weights in ("raw", "average")
+                if weights in self.evaluations[-1]
+            },
             "seconds": self.seconds,
             "samples_per_second": self.samples / max(self.seconds, 1e-9),
             "tokens_per_second": self.tokens / max(self.seconds, 1e-9),
         }
+
+    def _summary(self, evaluations: list[dict[str, Any]]) -> dict[str, Any]:
+        last_half = [float(e["score"]) for e in evaluations if e["step"] >= self.step / 2]
+        best = max(evaluations, key=lambda evaluation: float(evaluation["score"]))
+        return {"last": evaluations[-1], "best": best, "median_last_half": median(last_half)}
 
 
 def total_steps(run: RunConfig, steps_per_epoch: int) -> int:
@@ -95,7 +103,7 @@ class Loop:
     tracker: Tracker
     shows: bool
     progress: Progress
-    evaluate: Callable[[], tuple[Scores, float]]
+    evaluate: Callable[[str], tuple[Scores, float]]
     export: Callable[[], None]
     save: Callable[[Progress], None]
 
@@ -121,7 +129,7 @@ class Loop:
             mininterval=often,
         ) as bar:
             for step in range(progress.step, total):
-                record = self._step(step, lr(step))
+                record = self._step(step, lr(step), done=step / total)
                 bar.set_postfix_str(_shown(record, progress), refresh=False)
                 bar.update()
                 evaluates = progress.step in evaluate_after
@@ -138,11 +146,11 @@ class Loop:
                 self.save(progress)
         return progress
 
-    def _step(self, step: int, lr: float) -> dict[str, Any]:
+    def _step(self, step: int, lr: float, done: float) -> dict[str, Any]:
         """One outer step and its record."""
         started = time.perf_counter()
         batches = self.loader.micro_batches(step)
-        self.engine.begin(step, lr)
+        self.engine.begin(step, lr, done)
         means = self._over_ranks(self.method.step(self.engine, batches), batches)
         seconds = time.perf_counter() - started
 
@@ -174,12 +182,18 @@ class Loop:
 
     def _evaluate(self, bar: Any, is_last: bool) -> None:
         """Scores the dev splits and exports the model if it is the one wanted so far."""
-        splits, score = self.evaluate()
-        evaluation = {"step": self.progress.step, "score": score, **splits}
+        evaluation: dict[str, Any] = {"step": self.progress.step}
+        chosen = self.run.train.export_weights
+        for weights in ("raw", "average") if self.run.model.average != "none" else ("raw",):
+            splits, score = self.evaluate(weights)
+            if weights == chosen:
+                evaluation |= {"score": score, **splits}
+            else:
+                evaluation[weights] = {"score": score, **splits}
+            if self.shows:
+                bar.write(f"step {self.progress.step}{', average' if weights == 'average' else ''}: {_scores(splits)}")
         self.progress.evaluations.append(evaluation)
         self.tracker.log({"event": "evaluation", **evaluation})
-        if self.shows:
-            bar.write(f"step {self.progress.step}: {_scores(splits)}")
         if is_last if self.run.train.export == "last" else self.progress.best is evaluation:
             self.export()
 

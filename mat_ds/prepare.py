@@ -15,12 +15,14 @@ import torch
 from mat_ds.config.load import read_run_config
 from mat_ds.config.schema import RunConfig, combination_problems
 from mat_ds.engine.distributed import World, launcher_problems
-from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config
+from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config, serves
 from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.methods import METHODS
 from mat_ds.models.build import build_model, build_tokenizer, longest_input
 from mat_ds.resume import changed_data, find_resume, output_problems
 from mat_ds.tasks.examples import TaskData, load_task_data
 from mat_ds.tasks.registry import find_task
+from mat_ds.tasks.spec import TaskSpec
 
 DEMO_RECIPE = Path(__file__).parent.parent / "launch" / "recipes" / "demo.yaml"
 
@@ -105,9 +107,14 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
         found += combination_problems(run, world.size)
     refused = list(ds_config_problems(tree, run, world)) if tree is not None else []
     completed = complete(tree, run, world) if tree is not None and not refused else {}
+    if completed:
+        able = serves(completed, run.model)
+        refused += run.method.engine_problems(able)
+        run = run.model_copy(update={"method": run.method.settled(able)})
     found += [*refused, *launcher_problems(), *output_problems(run)]
 
     spec = _collect(found, find_task, run.task) if "task" not in dropped else None
+    found += _task_problems(run, spec) if spec else ()
     data = _collect(found, load_task_data, spec, run.data) if spec else None
     texts = (text for example in (data.train if data else ()) for text in example.texts)
     tokenizer = _collect(found, build_tokenizer, run.model, texts)
@@ -129,6 +136,13 @@ def _data_digest(data: TaskData, tokenizer: Any) -> str:
         digest.update(repr([(example.texts, example.label) for example in examples]).encode())
     digest.update(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _task_problems(run: RunConfig, spec: TaskSpec) -> Iterator[Problem]:
+    if spec.regression and not run.method.defines_regression:
+        able = ", ".join(name for name, method in METHODS.items() if method.Settings.defines_regression)
+        yield Problem("method.name", run.method.name, f"is not defined for regression, and {spec.name} is one",
+                      f"take one of {able}")  # fmt: skip
 
 
 def _size_problems(run: RunConfig, data: TaskData) -> Iterator[Problem]:

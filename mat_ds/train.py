@@ -9,15 +9,16 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
 
+from mat_ds.config.schema import ModelConfig
 from mat_ds.engine import checkpoint
 from mat_ds.engine.distributed import World, any_rank, on_rank_zero, process_group, same_on_all_ranks
 from mat_ds.engine.engine import Engine
@@ -26,12 +27,18 @@ from mat_ds.errors import ExitCode, NonFiniteError, Problem, UserError
 from mat_ds.evaluation import Evaluator
 from mat_ds.loop import Loop, Progress, total_steps
 from mat_ds.methods import METHODS
+from mat_ds.methods.base import Method
 from mat_ds.methods.objective import TaskObjective
+from mat_ds.models.spectral import SpectralHead
 from mat_ds.outcome import finish
 from mat_ds.prepare import Prepared, prepare
 from mat_ds.rundir import RunDirectory, new_folder, write_json, write_text
+from mat_ds.sampling.average import Average
+from mat_ds.sampling.chain import Chain
 from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.tracking.tracker import JsonlTracker, NullTracker, Tracker
+
+Value = TypeVar("Value")
 
 # How long a rank waits for the one that reports: the launcher kills all ranks when the first exits.
 REPORT_SECONDS = 20
@@ -97,16 +104,27 @@ def _optimise(
     run, data = prepared.run, prepared.data
     loader = TrainLoader(data.train, collate, run.train, run.data, run.seed, world.rank, world.size, device)
     method = METHODS[run.method.name](run.method, TaskObjective(data.spec.regression))
-    engine = Engine(prepared.take_model(), run.optimizer, method.chain, prepared.ds_config, run.seed)
+    model = prepared.take_model()
+    fold = SpectralHead(model).fold if run.method.spectral_head else None
+    engine = Engine(model, run.optimizer, _chain(method, run.model), prepared.ds_config, run.seed)
     resume_from = prepared.resume_from
     progress = Progress(**checkpoint.load(engine, resume_from, rundir.model)) if resume_from else Progress()
+
+    def with_weights(weights: str, function: Callable[[], Value]) -> Value:
+        if weights == "raw":
+            return function()
+        with engine.averaged_weights("average"):
+            return function()
+
     tracker: Tracker = JsonlTracker(rundir.metrics, progress.step) if world.rank == 0 else NullTracker()
     if world.rank == 0:
         _announce(prepared, rundir, loader, engine.parameters, method.cost, progress, world)
     loop = Loop(
         run, engine, method, loader, tracker, world.rank == 0, progress,
-        evaluate=lambda: evaluator.scores(engine.predict, data.dev),
-        export=lambda: export_model(engine, prepared.tokenizer, rundir.model),
+        evaluate=lambda weights: with_weights(weights, lambda: evaluator.scores(engine.predict, data.dev)),
+        export=lambda: with_weights(
+            run.train.export_weights, lambda: export_model(engine, prepared.tokenizer, rundir.model, fold)
+        ),
         save=lambda done: checkpoint.save(engine, rundir.checkpoints, asdict(done), run.train.keep_last, rundir.model),
     )  # fmt: skip
     try:
@@ -114,6 +132,14 @@ def _optimise(
     finally:
         engine.close()
         tracker.close()
+
+
+def _chain(method: Method, model: ModelConfig) -> Chain:
+    """The method's chain with the running average that the user wants beside it."""
+    if model.average == "none":
+        return method.chain
+    average = Average(None if model.average == "uniform" else model.average_decay)
+    return replace(method.chain, averages={**method.chain.averages, "average": average})
 
 
 def _settle(world: World) -> None:

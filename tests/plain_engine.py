@@ -1,5 +1,7 @@
 """The engine's vocabulary on one process in plain torch, counting passes: what methods are tested with."""
 
+from contextlib import contextmanager
+
 import torch
 
 from mat_ds.models.perturb import EmbeddingPerturbation
@@ -12,7 +14,7 @@ class PlainEngine:
     def __init__(self, model, skips=()):
         self.model = model
         self.perturbation = EmbeddingPerturbation(model)
-        self.forwards = self.backwards = self.input_gradients = 0
+        self.forwards = self.backwards = self.input_gradients = self.graphs = 0
         self.masks = []
         self.updates = 0
         self.skips = set(skips)
@@ -26,22 +28,26 @@ class PlainEngine:
         with self.perturbation.applied(delta):
             return self.model(**batch.inputs).logits
 
-    def forward(self, batch, masks):
+    def forward(self, batch, masks, delta=None):
         self.forwards += 1
-        return self._logits(batch, None, masks)
+        self.graphs += 1
+        return self._logits(batch, delta, masks)
 
-    def forward_pair(self, batch, delta, masks, share_masks=False):
+    def forward_pair(self, batch, delta, masks, share_masks=False, train_words=True):
         self.forwards += 2
+        self.graphs += 2
         self.shared = share_masks
-        return self._logits(batch, None, masks), self._logits(batch, delta, masks)
+        clean = self._logits(batch, None, masks)
+        with self.perturbation.applied(delta, None if train_words else 0):
+            return clean, self.model(**batch.inputs).logits
 
     def probe(self, batch, masks, delta=None):
         self.forwards += 1
         return self._logits(batch, delta, masks)
 
-    def input_grad(self, loss, delta):
+    def input_grad(self, loss, delta, differentiable=False):
         self.input_gradients += 1
-        return torch.autograd.grad(loss, delta)[0]
+        return torch.autograd.grad(loss, delta, create_graph=differentiable)[0]
 
     def normal(self, batch, *name):
         return torch.randn(self._shape(batch), generator=generator(torch.device("cpu"), *name, batch.index))
@@ -52,10 +58,17 @@ class PlainEngine:
     def _shape(self, batch):
         return (*batch.inputs["input_ids"].shape, self.perturbation.width)
 
-    def backward(self, loss):
-        # A concatenated pass has one graph, so its backward counts as one of twice the size.
-        self.backwards += 2 if self.masks[-2:-1] == self.masks[-1:] else 1
+    def backward(self, loss, delta=None):
+        self.backwards, self.graphs = self.backwards + self.graphs, 0
         loss.backward()
+        if delta is not None:
+            gradient, delta.grad = delta.grad, None
+            return gradient
+
+    @contextmanager
+    def averaged_weights(self, name):
+        assert not self.graphs
+        yield
 
     def update(self):
         self.updates += 1

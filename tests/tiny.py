@@ -71,20 +71,33 @@ class KeyedNoise(NoNoise):
         self.cut = [micro_batches(batch, micro) for batch in batches]
         self.seed, self.delta, self.theta, self.device = seed, delta, theta, torch.device(device)
 
-    def _normal(self, t, shape, *name):
+    def _drawn(self, t, shape, *name, draw=torch.randn):
         whole = torch.zeros(shape, dtype=torch.float64)
         for batch in self.cut[t]:
             rows, length = batch.inputs["input_ids"].shape
             key = generator(self.device, self.seed, t, *name, batch.index)
-            drawn = torch.randn(rows, length, shape[-1], generator=key, device=self.device)
+            drawn = draw(rows, length, shape[-1], generator=key, device=self.device)
             whole[batch.index * rows : (batch.index + 1) * rows, :length] = drawn
         return whole
 
+    def _shape(self, t, width):
+        return (
+            sum(len(batch.labels) for batch in self.cut[t]),
+            max(b.inputs["input_ids"].shape[1] for b in self.cut[t]),
+            width,
+        )
+
+    def normal(self, t, *name, width=24):
+        return self._drawn(t, self._shape(t, width), *name)
+
+    def uniform(self, t, *name, width=24):
+        return self._drawn(t, self._shape(t, width), *name, draw=torch.rand) * 2 - 1
+
     def first_delta(self, t, shape):
-        return self._normal(t, shape, "delta init")
+        return self._drawn(t, shape, "delta init")
 
     def delta_noise(self, t, k, shape):
-        return self.delta * self._normal(t, shape, "delta", k)
+        return self.delta * self._drawn(t, shape, "delta", k)
 
     def theta_noise(self, t, k, parameters):
         noise = []

@@ -34,7 +34,13 @@ class DataConfig(Section):
 class ModelConfig(Section):
     name: str = Field("tiny-roberta", description="hub id or folder; `tiny-roberta`: built here, from scratch")
     dropout: Fraction | None = Field(None, description="sets every dropout probability; null: the model's own")
+    attention: Literal["sdpa", "eager"] | None = Field(
+        None, description="kernels of attention; eager has second derivatives; null: the model's own choice")  # fmt: skip
     gradient_checkpointing: bool = Field(False, description="recompute activations in backward (non-re-entrant)")
+    average: Literal["none", "ema", "uniform"] = Field(
+        "none", description="running average of theta_t over outer steps, evaluated beside the raw weights: moving, or uniform "
+        "as Algorithm 1 returns it")  # fmt: skip
+    average_decay: Fraction = Field(0.999, description="decay of the moving average")
 
 
 class OptimizerConfig(Section):
@@ -63,6 +69,8 @@ class TrainConfig(Section):
     eval_per_epoch: Annotated[int, Field(ge=0)] = Field(
         1, description="evaluations per epoch, evenly spread; the end of training is always evaluated")  # fmt: skip
     export: Literal["best", "last"] = Field("best", description="which weights go to `model/`")
+    export_weights: Literal["raw", "average"] = Field(
+        "raw", description="which are scored, selected and exported: the parameters or their model.average")  # fmt: skip
     save_every: Count | None = Field(None, description="outer steps between checkpoints; null: one per epoch")
     keep_last: Count = Field(2, description="checkpoints kept")
     resume: str = Field(
@@ -117,6 +125,9 @@ def batch_problems(train: TrainConfig, world_size: int) -> Iterator[Problem]:
 def combination_problems(run: RunConfig, world_size: int) -> Iterator[Problem]:
     """Options that are each well formed but cannot stand together."""
     yield from batch_problems(run.train, world_size)
+    if run.train.export_weights == "average" and run.model.average == "none":
+        yield Problem("train.export_weights", "average", "no average is kept (model.average=none)",
+                      "pass model.average=ema or model.average=uniform")  # fmt: skip
     yield from run.method.problems()
     if run.train.resume == "auto" and run.output_dir is None:
         yield Problem("train.resume", "auto", "without output_dir there is no run to look for",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,11 +17,40 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+@dataclass(frozen=True)
+class Serves:
+    """What an engine can do for a method beyond the vocabulary.
+
+    Attributes:
+        no_second_order: why a gradient with respect to delta cannot be differentiated again; None: it can.
+        half_precision: whether it computes in fp16 or bf16.
+    """
+
+    no_second_order: str | None = None
+    half_precision: bool = False
+
+
 class MethodSettings(Section):
-    """Options of one method; each method subclasses it, with its `name` as a literal."""
+    """Options of one method; each method subclasses it, with its `name` as a literal.
+
+    Attributes:
+        defines_regression: whether the method says what it does where labels are real scores.
+        spectral_head: whether the classification head's last matrix is divided by its spectral norm.
+    """
+
+    defines_regression: ClassVar[bool] = True
+    spectral_head: ClassVar[bool] = False
 
     name: str
 
     def problems(self) -> Iterator[Problem]:
         """Combinations of these options that cannot work."""
+        yield from ()
+
+    def settled(self, serves: Serves) -> MethodSettings:
+        """These options with every `auto` replaced by what the engine can serve."""
+        return self
+
+    def engine_problems(self, serves: Serves) -> Iterator[Problem]:
+        """What these options ask for that the engine cannot serve."""
         yield from ()

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from mat_ds.config.schema import RunConfig, batch_problems
+from mat_ds.config.schema import ModelConfig, RunConfig, batch_problems
+from mat_ds.config.section import Serves
 from mat_ds.engine.distributed import World
 from mat_ds.errors import Problem, UserError, nearest
 
@@ -78,6 +79,25 @@ def complete(tree: Tree, run: RunConfig, world: World) -> Tree:
     kept = {key: value for key, value in tree.items() if key not in RECIPE_SECTIONS and value != "auto"}
     zero = {key: value for key, value in kept.get("zero_optimization", {}).items() if value != "auto"}
     return {"steps_per_print": 10**9, **kept, "zero_optimization": zero, **owned_values(run, world)}
+
+
+def serves(completed: Tree, model: ModelConfig) -> Serves:
+    """What an engine of this configuration can do for a method.
+
+    Args:
+        completed: what `complete` returns.
+        model: the model it will run.
+    """
+    stage = completed["zero_optimization"].get("stage", 0)
+    half = any(completed.get(section, {}).get("enabled") for section in ("fp16", "bf16"))
+    reason = None
+    if stage == 3:
+        reason = "ZeRO-3 has taken the parameters away by the time a second backward asks for them"
+    elif half:
+        reason = "a second derivative is lost in half precision"
+    elif model.attention != "eager":
+        reason = "fused attention kernels have no second derivative; model.attention=eager has"
+    return Serves(reason, half)
 
 
 def ds_config_problems(tree: Tree, run: RunConfig, world: World) -> Iterator[Problem]:

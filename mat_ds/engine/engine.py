@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, overload
 
 import deepspeed
 import torch
@@ -12,20 +12,20 @@ from torch import Tensor, nn
 
 from mat_ds.config.schema import OptimizerConfig
 from mat_ds.engine.distributed import any_rank
-from mat_ds.engine.shards import fill_masters, numel, read_shards, trainable
+from mat_ds.engine.passes import Passes
+from mat_ds.engine.shards import fill_masters, numel, read_shards, refresh, trainable
 from mat_ds.engine.startup import release
 from mat_ds.errors import NonFiniteError
-from mat_ds.methods.base import Masks, MicroBatch
+from mat_ds.methods.base import MicroBatch
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.sampling.chain import Chain
-from mat_ds.sampling.keys import Part, generator, seed_from
 from mat_ds.sampling.sampler import Sampler
 
 # A loss scale that can fall at all has fallen from 2^32 to 1 by then; a static one, or ZeRO-0's at its minimum, never will.
 MOST_SKIPS = 64
 
 
-class Engine:
+class Engine(Passes):
     """Runs a method's outer steps on a sharded model; see `mat_ds.methods.base.Engine` for the words methods use.
 
     Args:
@@ -37,32 +37,35 @@ class Engine:
     """
 
     def __init__(self, model: nn.Module, optimizer: OptimizerConfig, chain: Chain, ds_config: dict[str, Any], seed: int):
-        self.seed = seed
         self.skipped_since_begin = 0
-        self._perturbation = EmbeddingPerturbation(model)
+        perturbation = EmbeddingPerturbation(model)
         self.sampler = Sampler(_parameter_groups(model, optimizer), optimizer.name, chain, seed)
         # DeepSpeed takes its fp32 masters from weights it has already cast to the compute dtype.
         halved = any(ds_config.get(section, {}).get("enabled") for section in ("fp16", "bf16"))
         exact = {i: p.detach().clone() for i, (_, p) in enumerate(trainable(model))} if halved else {}
-        self.ds, *_ = deepspeed.initialize(model=model, optimizer=self.sampler, config=ds_config)
-        self.device = torch.device(self.ds.device)
+        ds, *_ = deepspeed.initialize(model=model, optimizer=self.sampler, config=ds_config)
+        super().__init__(ds, perturbation, seed)
         self.shards = read_shards(self.ds)
         if exact:
             fill_masters(self.shards, exact)
         self.sampler.arm(self.shards, self.device)
-        self._outer_step = 0
         self._backwards_per_update = self.ds.gradient_accumulation_steps()
-        self._all_finite = torch.ones((), dtype=torch.bool, device=self.device)
         self._applied = True
         self._last_loss_scale = 1.0
 
     # What the loop says.
 
-    def begin(self, outer_step: int, lr: float) -> None:
-        """Starts an outer step: its number is part of every key, its learning rate holds for all its samples."""
+    def begin(self, outer_step: int, lr: float, done: float = 0.0) -> None:
+        """Starts an outer step: its number is part of every key, its learning rate holds for all its samples.
+
+        Args:
+            outer_step: t, counted from 0 over the whole run.
+            lr: step size of the parameters.
+            done: share of the run's outer steps before this one.
+        """
         self._outer_step, self.skipped_since_begin = outer_step, 0
         self.ds.module.train()
-        self.sampler.begin(outer_step, lr)
+        self.sampler.begin(outer_step, lr, done)
 
     def predict(self, inputs: dict[str, Tensor]) -> Tensor:
         """Logits (B, C) without dropout or graph. Under ZeRO-3 every rank must call it."""
@@ -92,11 +95,6 @@ class Engine:
             raise NonFiniteError(f"the parameters or their predictions are not finite after outer step {self._outer_step}")
 
     @property
-    def dtype(self) -> torch.dtype:
-        """The compute dtype: fp32, bf16 or fp16."""
-        return torch.float16 if self.ds.fp16_enabled() else torch.bfloat16 if self.ds.bfloat16_enabled() else torch.float32
-
-    @property
     def gradient_norm(self) -> float | None:
         """Global norm of the last update's gradient before clipping; None where DeepSpeed computes none (ZeRO-0 in fp32)."""
         norm = self.ds.get_global_grad_norm()
@@ -118,58 +116,43 @@ class Engine:
 
     # What methods say.
 
-    def forward(self, batch: MicroBatch, masks: Masks) -> Tensor:
-        with self._dropout(batch, masks):
-            return self.ds(**batch.inputs).logits
-
-    def forward_pair(self, batch: MicroBatch, delta: Tensor, masks: Masks, share_masks: bool = False) -> tuple[Tensor, Tensor]:
-        # One pass over both halves is faster and gives ZeRO one graph; equal masks need two passes with one key.
-        if share_masks:
-            clean = self.forward(batch, masks)
-            with self._perturbation.applied(delta):
-                return clean, self.forward(batch, masks)
-        twice = {name: torch.cat([value, value]) for name, value in batch.inputs.items()}
-        with self._perturbation.applied(torch.cat([torch.zeros_like(delta), delta])), self._dropout(batch, masks):
-            clean, perturbed = self.ds(**twice).logits.chunk(2)
-        return clean, perturbed
-
-    def probe(self, batch: MicroBatch, masks: Masks, delta: Tensor | None = None) -> Tensor:
-        # Never through the engine's own forward: its hooks would take a gradient to delta for a training backward,
-        # which raises at ZeRO-0, breaks the gradient buckets of ZeRO-2 and corrupts those of ZeRO-3 in silence.
-        with self._perturbation.applied(delta), self._dropout(batch, masks):
-            self._probed = self.ds.module(**batch.inputs).logits
-        # Divergences are differences of predictions a half-precision logit cannot tell apart.
-        self._probed_fp32 = self._probed.float()
-        return self._probed_fp32
-
-    def input_grad(self, loss: Tensor, delta: Tensor) -> Tensor:
-        if self.dtype == torch.float16:
-            # Each sample's backward starts from logit gradients of size one and is scaled back in fp32: whatever the size
-            # of its loss, nothing under- or overflows. A second try at another scale would be a second backward over
-            # one graph, which ZeRO-3 does not survive.
-            (seed,) = torch.autograd.grad(loss, self._probed_fp32)
-            size = seed.abs().amax(1, keepdim=True)
-            unit = torch.where(size > 0, seed / size, 0.0).to(self._probed.dtype)
-            (gradient,) = torch.autograd.grad(self._probed, delta, grad_outputs=unit)
-            gradient = gradient * size.unsqueeze(-1)
-        else:
-            (gradient,) = torch.autograd.grad(loss, delta)
-        self._all_finite &= gradient.isfinite().all()
-        return gradient
-
-    def normal(self, batch: MicroBatch, *name: Part) -> Tensor:
-        return torch.randn(self._delta_shape(batch), generator=self._generator(batch, *name), device=self.device)
-
-    def uniform(self, batch: MicroBatch, *name: Part) -> Tensor:
-        return torch.rand(self._delta_shape(batch), generator=self._generator(batch, *name), device=self.device) * 2 - 1
-
-    def backward(self, loss: Tensor) -> None:
+    @overload
+    def backward(self, loss: Tensor) -> None: ...
+    @overload
+    def backward(self, loss: Tensor, delta: Tensor) -> Tensor: ...
+    def backward(self, loss: Tensor, delta: Tensor | None = None) -> Tensor | None:
         self._all_finite &= loss.detach().isfinite()
-        loss = loss / self._backwards_per_update
+        self._tracked = False
+        scaled = loss / self._backwards_per_update
+        self._last_loss_scale = float(self.ds.optimizer.loss_scale) if self.ds.fp16_enabled() else 1.0
         if self._scales_itself:
-            self._last_loss_scale = float(self.ds.optimizer.loss_scale)
-            loss = loss * self._last_loss_scale
-        self.ds.backward(loss, scale_wrt_gas=False)
+            scaled = scaled * self._last_loss_scale
+        self.ds.backward(scaled, scale_wrt_gas=False)
+        if delta is None:
+            return None
+        gradient, delta.grad = delta.grad, None
+        assert gradient is not None
+        if self.dtype != torch.float16:
+            self._all_finite &= gradient.isfinite().all()
+        # Where fp16 overflowed, the parameters' gradient did too: this update will be skipped and drawn again.
+        return torch.nan_to_num(gradient / self._last_loss_scale, 0.0, 0.0, 0.0) * self._backwards_per_update
+
+    @contextmanager
+    def averaged_weights(self, name: str) -> Iterator[None]:
+        """Passes within it are made with a running average of the parameters.
+
+        Raises:
+            RuntimeError: if a graph is alive: its backward would be of the wrong parameters.
+        """
+        if self._tracked:
+            raise RuntimeError("averaged_weights() between a forward and its backward would change what the backward sees")
+        self.sampler.swap(name)
+        refresh(self.ds)
+        try:
+            yield
+        finally:
+            self.sampler.swap(name)
+            refresh(self.ds)
 
     def update(self) -> None:
         """One sample of the parameters.
@@ -204,29 +187,6 @@ class Engine:
             skipped_in_a_row += 1
             if skipped_in_a_row == MOST_SKIPS:
                 raise NonFiniteError(f"fp16 gradients overflowed {MOST_SKIPS} times in a row")
-
-    # Randomness.
-
-    @contextmanager
-    def _dropout(self, batch: MicroBatch, masks: Masks) -> Iterator[None]:
-        """Seeds the dropout of one pass from its key, or switches it off."""
-        if masks is None:
-            was_training = self.ds.module.training
-            self.ds.module.eval()
-            try:
-                yield
-            finally:
-                self.ds.module.train(was_training)
-        else:
-            torch.manual_seed(seed_from(self.seed, self._outer_step, "dropout", batch.index, *masks))
-            yield
-
-    def _generator(self, batch: MicroBatch, *name: Part) -> torch.Generator:
-        return generator(self.device, self.seed, self._outer_step, *name, batch.index)
-
-    def _delta_shape(self, batch: MicroBatch) -> tuple[int, int, int]:
-        examples, length = batch.inputs["input_ids"].shape
-        return examples, length, self._perturbation.width
 
     # DeepSpeed.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,20 @@ def gather_fp32(engine: Engine) -> dict[str, Tensor]:
     return whole
 
 
-def export_model(engine: Engine, tokenizer: Any, folder: Path) -> None:
+def export_model(engine: Engine, tokenizer: Any, folder: Path, fold: Callable[[dict[str, Tensor]], None] | None = None) -> None:
     """Writes the fp32 masters (safetensors), the config and the tokenizer to `folder`, whole or not at all.
 
     Every rank must call it.
+
+    Args:
+        engine: whose parameters.
+        tokenizer: of the model.
+        folder: what it becomes.
+        fold: changes the weights into those of a model without mat_ds's hooks.
     """
     weights = gather_fp32(engine)
+    if fold:
+        fold(weights)
 
     def fill(aside: Path) -> None:
         engine.ds.module.save_pretrained(str(aside), state_dict=weights)

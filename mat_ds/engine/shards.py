@@ -114,6 +114,25 @@ def fill_masters(shards: Shards, values: Mapping[int, Tensor]) -> None:
 
 
 @torch.no_grad()
+def refresh(ds: DeepSpeedEngine) -> None:
+    """Makes the working copies what the masters hold, as the end of DeepSpeed's own step does. Every rank must call it."""
+    optimizer = ds.optimizer
+    if ds.zero_optimization_stage() == 3:
+        optimizer._partition_all_parameters()
+        for group in range(len(optimizer.fp16_groups)):
+            optimizer._reassign_or_swap_out_partitioned_parameters(group)
+        # Biases and norms stay gathered on every rank, where the copy above does not reach them.
+        if optimizer.persistent_parameters:
+            optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
+    elif ds.zero_optimization():
+        optimizer.update_lp_params()
+    elif ds.fp16_enabled() or ds.bfloat16_enabled():
+        for group, masters in zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True):
+            for parameter, master in zip(group, masters, strict=True):
+                parameter.data.copy_(master.data)
+
+
+@torch.no_grad()
 def gather_master(shards: Shards, index: int, parameter: Tensor, device: torch.device, replicated: bool) -> Tensor:
     """One whole parameter in fp32, on every rank. Every rank must call it.
 

@@ -1,7 +1,28 @@
 """The fine-tuning methods, one small file each."""
 
+from mat_ds.methods.alum import ALUM
 from mat_ds.methods.base import Method
+from mat_ds.methods.freeat import FreeAT
+from mat_ds.methods.freelb import FreeLB
 from mat_ds.methods.mat import Mat
+from mat_ds.methods.pgd import PGD
+from mat_ds.methods.r3f import R3F
+from mat_ds.methods.r4f import R4F
+from mat_ds.methods.rdrop import RDrop
+from mat_ds.methods.salt import SALT
+from mat_ds.methods.smart import SMART
 from mat_ds.methods.vanilla import Vanilla
 
-METHODS: dict[str, type[Method]] = {"mat": Mat, "vanilla": Vanilla}
+METHODS: dict[str, type[Method]] = {
+    "alum": ALUM,
+    "freeat": FreeAT,
+    "freelb": FreeLB,
+    "mat": Mat,
+    "pgd": PGD,
+    "r3f": R3F,
+    "r4f": R4F,
+    "rdrop": RDrop,
+    "salt": SALT,
+    "smart": SMART,
+    "vanilla": Vanilla,
+}

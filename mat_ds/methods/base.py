@@ -8,8 +8,9 @@ in `METHODS`, one recipe and one test against a plain-torch oracle.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, overload
 
 import torch
 from torch import Tensor
@@ -46,17 +47,30 @@ class MicroBatch:
 class Engine(Protocol):
     """The vocabulary between methods and what runs them (`mat_ds/engine/engine.py` on DeepSpeed)."""
 
-    def forward(self, batch: MicroBatch, masks: Masks) -> Tensor:
-        """Logits (B, C) with a graph for `backward`."""
+    def forward(self, batch: MicroBatch, masks: Masks, delta: Tensor | None = None) -> Tensor:
+        """Logits (B, C) at x + delta with a graph for `backward`."""
 
-    def forward_pair(self, batch: MicroBatch, delta: Tensor, masks: Masks, share_masks: bool = False) -> tuple[Tensor, Tensor]:
-        """Clean and perturbed logits with one graph for `backward`; with `share_masks` both drop the same units."""
+    def forward_pair(
+        self, batch: MicroBatch, delta: Tensor | None, masks: Masks, share_masks: bool = False, train_words: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Clean and perturbed logits with one graph for `backward`.
+
+        Args:
+            batch: the micro-batch.
+            delta: (B, L, H); None for two clean passes that differ in their masks.
+            masks: of the two passes.
+            share_masks: whether both drop the same units.
+            train_words: whether the perturbed pass too has a gradient to the word embeddings.
+        """
 
     def probe(self, batch: MicroBatch, masks: Masks, delta: Tensor | None = None) -> Tensor:
-        """Logits through the model alone: no parameter gradient can come of it; with delta, its graph reaches delta."""
+        """Logits through the model alone; with delta, its graph reaches delta. For input gradients and no-grad passes."""
 
-    def input_grad(self, loss: Tensor, delta: Tensor) -> Tensor:
-        """d loss / d delta (B, L, H) in fp32, finite even in fp16; `loss` is a sum over samples of the last `probe`."""
+    def input_grad(self, loss: Tensor, delta: Tensor, differentiable: bool = False) -> Tensor:
+        """d loss / d delta (B, L, H) in fp32, finite even in fp16; `loss` is a sum over samples of the last `probe`.
+
+        A `differentiable` one has a graph to delta and the parameters, where the engine has it (`Serves.no_second_order`).
+        """
 
     def normal(self, batch: MicroBatch, *name: Part) -> Tensor:
         """Standard normal (B, L, H) fp32 that belongs to this outer step, micro-batch and name."""
@@ -64,8 +78,19 @@ class Engine(Protocol):
     def uniform(self, batch: MicroBatch, *name: Part) -> Tensor:
         """Uniform on [-1, 1), else as `normal`."""
 
-    def backward(self, loss: Tensor) -> None:
-        """Adds the gradient of one micro-batch's mean loss to the next update."""
+    @overload
+    def backward(self, loss: Tensor) -> None: ...
+    @overload
+    def backward(self, loss: Tensor, delta: Tensor) -> Tensor: ...
+    def backward(self, loss: Tensor, delta: Tensor | None = None) -> Tensor | None:
+        """Adds the gradient of one micro-batch's mean loss to the next update.
+
+        Returns:
+            d loss / d delta (B, L, H) in fp32, unscaled, if a leaf `delta` that requires it is given.
+        """
+
+    def averaged_weights(self, name: str) -> AbstractContextManager[None]:
+        """Within it, passes are made with a running average of `chain.averages`; not between a forward and its backward."""
 
     def update(self) -> None:
         """One sample of the parameters from the gradients added since the last one."""
@@ -76,6 +101,10 @@ class Engine(Protocol):
 
 class Objective(Protocol):
     """The two losses of a task."""
+
+    @property
+    def regression(self) -> bool:
+        """Whether labels are real scores, losses squared errors and divergences squared differences."""
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor: ...
 
@@ -96,6 +125,9 @@ class Method(Protocol):
     @property
     def cost(self) -> int:
         """Forward units of one outer step: a forward is 1, a backward to the parameters 2, to delta alone 1."""
+
+    def adversary(self, engine: Engine, batch: MicroBatch) -> Tensor | None:
+        """The perturbation (B, L, H) that would train the present parameters on `batch`; None for a method without one."""
 
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         """One outer step on this rank's micro-batches; returns means of what it measured, `loss` among them."""

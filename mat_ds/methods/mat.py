@@ -27,7 +27,8 @@ Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 class MatSettings(MethodSettings):
     name: Literal["mat"] = Field("mat", description="mixed-strategy adversarial training")
-    delta_steps: Count = Field(5, description="K of the perturbation: samples of delta per batch")
+    delta_steps: Annotated[int, Field(ge=0)] = Field(
+        5, description="K of the perturbation: samples of delta per batch; 0: its first sample is its last")  # fmt: skip
     theta_steps: Count = Field(10, description="K of the parameters: samples of theta per batch")
     delta_lr: Weight = Field(1e-3, description="step size gamma of the perturbation; not scheduled")
     delta_noise: Weight = Field(2e-4, description="epsilon of the perturbation's noise sqrt(2 gamma) epsilon xi")
@@ -55,7 +56,7 @@ class MatSettings(MethodSettings):
 
     def problems(self) -> Iterator[Problem]:
         starts_at_zero = self.delta_init == "zero" or self.delta_init_scale == 0
-        if self.lam and starts_at_zero and self.dropout != "independent":
+        if self.lam and self.delta_steps and starts_at_zero and self.dropout != "independent":
             yield Problem(
                 "method.delta_init", self.delta_init,
                 f"R has no gradient at delta = 0, so with dropout {self.dropout} the perturbation could never move",
@@ -87,7 +88,7 @@ class Mat:
         s = self.settings
         if not s.lam:
             return 3 * s.theta_steps
-        clean_passes = s.delta_steps if self._fresh_clean_pass else 1
+        clean_passes = s.delta_steps if self._fresh_clean_pass else min(1, s.delta_steps)
         return clean_passes + 2 * s.delta_steps + 6 * s.theta_steps
 
     @property
@@ -116,6 +117,9 @@ class Mat:
             means.add(R=r)
         means.add(loss=loss, L=task)
         return loss
+
+    def adversary(self, engine: Engine, batch: MicroBatch) -> Tensor | None:
+        return self.mean_delta(engine, batch) if self.settings.lam else None
 
     def mean_delta(self, engine: Engine, batch: MicroBatch) -> Tensor:
         """The moving average of K samples of delta at theta_t (lines 2 to 7); (B, L, H), zero on pads."""

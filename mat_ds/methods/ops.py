@@ -53,7 +53,8 @@ def linf(x: Tensor) -> Tensor:
 def l2(x: Tensor) -> Tensor:
     """Euclidean norm per sample: (B, L, H) -> (B, 1, 1), free of underflow in the squares."""
     largest = linf(x)
-    return largest * divide(x, largest).square().sum((1, 2), keepdim=True).sqrt()
+    # The largest entry makes the sum at least one, except of a zero sample, where a root would have no derivative.
+    return largest * divide(x, largest).square().sum((1, 2), keepdim=True).clamp(min=1.0).sqrt()
 
 
 def divide(x: Tensor, norm: Tensor) -> Tensor:
@@ -67,12 +68,15 @@ def normalise(g: Tensor, kind: str) -> Tensor:
 
 
 def project(delta: Tensor, radius: float, kind: str) -> Tensor:
-    """Bounds the Linf norm of each sample's delta by `radius`.
+    """Bounds the norm of each sample's delta by `radius`.
 
     Args:
         delta: (B, L, H).
-        kind: `rescale` shrinks the whole sample to the radius (the authors' code); `clamp` cuts each entry.
+        kind: of the Linf norm, `rescale` shrinks the whole sample to the radius (MAT's released code) and `clamp` cuts
+            each entry; `l2` shrinks the whole sample to the Euclidean radius (FreeLB).
     """
+    if kind == "l2":
+        return delta * (radius / l2(delta).clamp(min=radius))
     if kind == "clamp":
         return delta.clamp(-radius, radius)
     # The quotient of two roundings can end an ulp above the radius, and the bound is a promise.

@@ -27,6 +27,9 @@ class Vanilla:
     def __init__(self, settings: VanillaSettings, objective: Objective):
         self.objective = objective
 
+    def adversary(self, engine: Engine, batch: MicroBatch) -> None:
+        return None
+
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         means = Means()
         for k in engine.inner_steps(1):

@@ -58,6 +58,7 @@ def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int) -
         "num_labels": task.outputs, "id2label": labels, "label2id": {name: i for i, name in labels.items()},
         "problem_type": "regression" if task.regression else "single_label_classification",
     }  # fmt: skip
+    attention = {"attn_implementation": model.attention} if model.attention else {}
     torch.manual_seed(seed_from(seed, "model"))
     try:
         config = _tiny_config(tokenizer, head) if model.name == TINY else AutoConfig.from_pretrained(model.name, **head)
@@ -75,10 +76,16 @@ def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int) -
             # RoBERTa has one type only, GPT-2 would add the word embeddings of a 0 and a 1.
             tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
         if model.name == TINY:
-            built, fresh = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32), ["everything"]
+            built = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32, **attention)
+            fresh = ["everything"]
         else:
             built, loading = AutoModelForSequenceClassification.from_pretrained(
-                model.name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+                model.name,
+                config=config,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **attention,
             )
             fresh = sorted([*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])])
     except UserError:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
+
+from mat_ds.sampling.average import Average
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Chain:
         noise: epsilon of the Langevin noise sqrt(2 gamma) epsilon xi; 0 for none.
         anchor: what stands for theta_t in the mixture. `start`: theta_t, as in the paper. `first_update`: the
             parameters after the first update and before its noise, as the authors' code does by aliasing.
+        averages: running averages of theta_t over outer steps, by name.
     """
 
     samples: int = 1
@@ -29,6 +33,7 @@ class Chain:
     beta_p: float = 0.0
     noise: float = 0.0
     anchor: Literal["start", "first_update"] = "start"
+    averages: Mapping[str, Average] = field(default_factory=dict)
 
     @property
     def coefficients(self) -> tuple[float, ...]:

@@ -54,7 +54,7 @@ class Sampler(torch.optim.Optimizer):
         self._update = UPDATES[update]
         self._moments = MOMENTS[update]
         self._seed = seed
-        self._outer_step = 0
+        self._outer_step, self._done = 0, 0.0
         self._device = torch.device("cpu")
         self._slices: dict[Tensor, Sequence[Slice]] = {}
 
@@ -70,15 +70,17 @@ class Sampler(torch.optim.Optimizer):
         for master in self._slices:
             self.state[master] = {name: torch.zeros_like(master, requires_grad=False) for name in names}
             self.state[master].update(step=0, sample=0)
+            self.state[master].update({name: master.detach().clone() for name in self.chain.averages})
 
-    def begin(self, outer_step: int, lr: float) -> None:
+    def begin(self, outer_step: int, lr: float, done: float = 0.0) -> None:
         """Starts the chain of one outer step.
 
         Args:
             outer_step: t, counted from 0 over the whole run.
             lr: step size gamma of this outer step.
+            done: share of the run's outer steps before this one.
         """
-        self._outer_step = outer_step
+        self._outer_step, self._done = outer_step, done
         for group in self.param_groups:
             group["lr"] = lr
 
@@ -89,7 +91,7 @@ class Sampler(torch.optim.Optimizer):
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of optimizer state (moments and mixture) that this rank holds."""
+        """Bytes of optimizer state (moments, mixture and averages) that this rank holds."""
         tensors = (value for state in self.state.values() for value in state.values() if isinstance(value, Tensor))
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
@@ -131,6 +133,23 @@ class Sampler(torch.optim.Optimizer):
                 theta[here].copy_(mixture[here])
         if last:
             state["sample"] = 0
+            self._keep_averages(theta, state, slices)
+
+    def _keep_averages(self, theta: Tensor, state: dict[str, Any], slices: Sequence[Slice]) -> None:
+        for name, average in self.chain.averages.items():
+            weight, kept = average.weight(self._outer_step, self._done), state[name].view(-1)
+            for here in _runs(slices):
+                kept[here].lerp_(theta[here], weight)
+
+    @torch.no_grad()
+    def swap(self, average: str) -> None:
+        """Exchanges the parameters with one of their running averages; a second time puts both back bit for bit."""
+        for master, slices in self._slices.items():
+            theta, kept = master.view(-1), self.state[master][average].view(-1)
+            for here in _runs(slices):
+                held = theta[here].clone()
+                theta[here].copy_(kept[here])
+                kept[here].copy_(held)
 
     def _add_noise(self, theta: Tensor, slices: Sequence[Slice], sample: int, scale: float) -> None:
         """theta += scale * xi, where xi depends on the run's seed, t, k, the parameter and the element alone."""

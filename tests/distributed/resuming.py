@@ -8,6 +8,8 @@ from deepspeed.accelerator import get_accelerator
 
 from mat_ds.engine import checkpoint
 from mat_ds.engine.distributed import barrier
+from mat_ds.engine.export import gather_fp32
+from tests.distributed.averaging import AVERAGES
 from tests.distributed.keyed import NOISY
 from tests.distributed.worker import BF16, FP16, FP32, STAGES, ds_json, main, make, steps
 from tests.tiny import global_batches, tiny_roberta
@@ -27,6 +29,11 @@ def pruned(engine, folder, world):
     return left == [[1], [1, 2], [2, 3], [2, 3]] and checkpoint.find(folder).name == "step-00000002"
 
 
+def gather(engine, average):
+    with engine.averaged_weights(average):
+        return gather_fp32(engine)
+
+
 def body(world, report):
     get_accelerator().is_fp16_supported = lambda: True
     folder, batches = Path(sys.argv[2]), global_batches(4)
@@ -37,7 +44,7 @@ def body(world, report):
         micro = 8 // world.size // 2
 
         def fresh(tree=tree, micro=micro):
-            return make(world, tree, NOISY, micro, model=tiny_roberta(dropout=0.1))
+            return make(world, tree, NOISY, micro, model=tiny_roberta(dropout=0.1), averages=AVERAGES)
 
         engine, player = fresh()
         steps(world, engine, player, micro, batches[:2])
@@ -46,6 +53,7 @@ def body(world, report):
             where.mkdir()
         checkpoint.save(engine, where, {"step": 2, "note": name}, keep_last=1)
         expected = steps(world, engine, player, micro, batches[2:], first=2)
+        expected_averages = [gather(engine, average) for average in AVERAGES]
         moments = engine.sampler.state_bytes
         if name == "fp32 zero-0":
             report["pruning"] = pruned(engine, folder / "pruning", world)
@@ -54,7 +62,9 @@ def body(world, report):
         engine, player = fresh()
         state = checkpoint.load(engine, checkpoint.find(where))
         result = steps(world, engine, player, micro, batches[2:], first=2)
+        averages = [gather(engine, average) for average in AVERAGES]
         same = all(torch.equal(result[key], expected[key]) for key in expected)
+        same &= all(torch.equal(a[key], b[key]) for a, b in zip(averages, expected_averages, strict=True) for key in a)
         report[name] = same and state == {"step": 2, "note": name} and engine.sampler.state_bytes == moments
         engine.close()
 

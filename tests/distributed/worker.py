@@ -1,5 +1,6 @@
 """What the worker processes of the distributed tests have in common: building engines and running outer steps."""
 
+import dataclasses
 import gc
 import json
 import os
@@ -37,7 +38,7 @@ def ds_json(stage, precision=FP32, **zero):
     return {"zero_optimization": {"stage": stage, "reduce_bucket_size": 10**6, **zero}, **precision}
 
 
-def make(world, tree, method=MAT, micro=2, optimizer=None, model=None, seed=0, batch=8):
+def make(world, tree, method=MAT, micro=2, optimizer=None, model=None, seed=0, batch=8, averages=None):
     """(engine, method) on the tiny model, put together as a run does it."""
     model = model or tiny_roberta()
     run = RunConfig.model_validate({
@@ -45,13 +46,14 @@ def make(world, tree, method=MAT, micro=2, optimizer=None, model=None, seed=0, b
         "method": method, "seed": seed,
     })  # fmt: skip
     player = METHODS[run.method.name](run.method, TaskObjective(model.config.num_labels == 1))
-    return Engine(model, run.optimizer, player.chain, complete(tree, run, world), seed), player
+    chain = dataclasses.replace(player.chain, averages={**player.chain.averages, **(averages or {})})
+    return Engine(model, run.optimizer, chain, complete(tree, run, world), seed), player
 
 
 def steps(world, engine, player, micro, batches, first=0, lr=1e-3):
     """Outer steps `first ..` on `batches`; returns the fp32 parameters on rank 0."""
     for t, batch in enumerate(batches, start=first):
-        engine.begin(t, lr)
+        engine.begin(t, lr, (t - first) / len(batches))
         here = {name: tensor.to(engine.device) for name, tensor in batch.items()}
         player.step(engine, micro_batches(here, micro, world.rank, world.size))
     return gather_fp32(engine)

@@ -1,0 +1,108 @@
+"""Passes through a DeepSpeed model: every forward and input gradient a method asks for, their dropout and their noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from deepspeed.runtime.engine import DeepSpeedEngine
+from torch import Tensor
+
+from mat_ds.methods.base import Masks, MicroBatch
+from mat_ds.models.perturb import EmbeddingPerturbation
+from mat_ds.sampling.keys import Part, generator, seed_from
+
+
+class Passes:
+    """The half of `mat_ds.methods.base.Engine` that changes no parameter.
+
+    Args:
+        ds: the engine just initialised.
+        perturbation: of the word embeddings of its model.
+        seed: the run's seed.
+    """
+
+    def __init__(self, ds: DeepSpeedEngine, perturbation: EmbeddingPerturbation, seed: int):
+        self.ds, self.seed = ds, seed
+        self.device = torch.device(ds.device)
+        self._perturbation = perturbation
+        self._outer_step = 0
+        self._all_finite = torch.ones((), dtype=torch.bool, device=self.device)
+        # Graphs that a backward has yet to consume.
+        self._tracked = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The compute dtype: fp32, bf16 or fp16."""
+        return torch.float16 if self.ds.fp16_enabled() else torch.bfloat16 if self.ds.bfloat16_enabled() else torch.float32
+
+    def forward(self, batch: MicroBatch, masks: Masks, delta: Tensor | None = None) -> Tensor:
+        self._tracked = True
+        with self._perturbation.applied(delta), self._dropout(batch, masks):
+            return self.ds(**batch.inputs).logits
+
+    def forward_pair(
+        self, batch: MicroBatch, delta: Tensor | None, masks: Masks, share_masks: bool = False, train_words: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        # One pass over both halves is faster and gives ZeRO one graph; equal masks need two passes with one key.
+        if share_masks:
+            return self.forward(batch, masks), self.forward(batch, masks, delta)
+        self._tracked = True
+        twice = {name: torch.cat([value, value]) for name, value in batch.inputs.items()}
+        both = None if delta is None else torch.cat([torch.zeros_like(delta), delta])
+        frozen_from = None if train_words else len(batch.labels)
+        with self._perturbation.applied(both, frozen_from), self._dropout(batch, masks):
+            clean, perturbed = self.ds(**twice).logits.chunk(2)
+        return clean, perturbed
+
+    def probe(self, batch: MicroBatch, masks: Masks, delta: Tensor | None = None) -> Tensor:
+        # Never through the engine's own forward: its hooks would take a gradient to delta for a training backward,
+        # which raises at ZeRO-0, breaks the gradient buckets of ZeRO-2 and corrupts those of ZeRO-3 in silence.
+        with self._perturbation.applied(delta), self._dropout(batch, masks):
+            self._probed = self.ds.module(**batch.inputs).logits
+        # Divergences are differences of predictions a half-precision logit cannot tell apart.
+        self._probed_fp32 = self._probed.float()
+        return self._probed_fp32
+
+    def input_grad(self, loss: Tensor, delta: Tensor, differentiable: bool = False) -> Tensor:
+        if self.dtype == torch.float16:
+            # Each sample's backward starts from logit gradients of size one and is scaled back in fp32: whatever the size
+            # of its loss, nothing under- or overflows. A second try at another scale would be a second backward over
+            # one graph, which ZeRO-3 does not survive.
+            (seed,) = torch.autograd.grad(loss, self._probed_fp32)
+            size = seed.abs().amax(1, keepdim=True)
+            unit = torch.where(size > 0, seed / size, 0.0).to(self._probed.dtype)
+            (gradient,) = torch.autograd.grad(self._probed, delta, grad_outputs=unit)
+            gradient = gradient * size.unsqueeze(-1)
+        else:
+            (gradient,) = torch.autograd.grad(loss, delta, create_graph=differentiable)
+        self._all_finite &= gradient.isfinite().all()
+        return gradient
+
+    def normal(self, batch: MicroBatch, *name: Part) -> Tensor:
+        return torch.randn(self._delta_shape(batch), generator=self._generator(batch, *name), device=self.device)
+
+    def uniform(self, batch: MicroBatch, *name: Part) -> Tensor:
+        return torch.rand(self._delta_shape(batch), generator=self._generator(batch, *name), device=self.device) * 2 - 1
+
+    @contextmanager
+    def _dropout(self, batch: MicroBatch, masks: Masks) -> Iterator[None]:
+        """Seeds the dropout of one pass from its key, or switches it off."""
+        if masks is None:
+            was_training = self.ds.module.training
+            self.ds.module.eval()
+            try:
+                yield
+            finally:
+                self.ds.module.train(was_training)
+        else:
+            torch.manual_seed(seed_from(self.seed, self._outer_step, "dropout", batch.index, *masks))
+            yield
+
+    def _generator(self, batch: MicroBatch, *name: Part) -> torch.Generator:
+        return generator(self.device, self.seed, self._outer_step, *name, batch.index)
+
+    def _delta_shape(self, batch: MicroBatch) -> tuple[int, int, int]:
+        examples, length = batch.inputs["input_ids"].shape
+        return examples, length, self._perturbation.width

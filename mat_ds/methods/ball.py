@@ -1,0 +1,51 @@
+"""What PGD, FreeAT and FreeLB share: ascent on the task loss within a ball around each sample's word embeddings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from mat_ds.config.section import MethodSettings
+from mat_ds.methods import ops
+from mat_ds.methods.base import Engine, Masks, MicroBatch, Objective
+
+Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0.0)]
+
+
+class BallSettings(MethodSettings):
+    delta_steps: Count = Field(3, description="K of the perturbation: gradients taken per batch")
+    delta_lr: Weight = Field(0.1, description="length alpha of a step, in the norm of delta_norm")
+    delta_init_norm: Weight = Field(
+        0.2, description="of the uniform start: entries up to this / sqrt(real tokens x H) (l2) or this (linf)")  # fmt: skip
+    delta_max_norm: Weight = Field(0.3, description="radius epsilon of the ball, per sample; 0: none")
+    delta_norm: Literal["l2", "linf"] = Field("l2", description="norm of step and ball, per sample over its real tokens")
+
+
+def first_delta(engine: Engine, batch: MicroBatch, s: BallSettings) -> Tensor:
+    """delta_0 (B, L, H): uniform, its expected norm independent of the sample's length, zero on pads; not projected."""
+    start = engine.uniform(batch, "delta init") * batch.mask
+    if s.delta_norm == "linf":
+        return s.delta_init_norm * start
+    entries = batch.mask.sum((1, 2), keepdim=True) * start.shape[-1]
+    return s.delta_init_norm * start / entries.sqrt()
+
+
+def ascend(delta: Tensor, gradient: Tensor, batch: MicroBatch, s: BallSettings) -> Tensor:
+    """Pi[delta + alpha g / ||g||], per sample; detached."""
+    moved = delta.detach() + s.delta_lr * ops.normalise(gradient * batch.mask, s.delta_norm)
+    if not s.delta_max_norm:
+        return moved
+    return ops.project(moved, s.delta_max_norm, "l2" if s.delta_norm == "l2" else "clamp")
+
+
+def attack(engine: Engine, batch: MicroBatch, s: BallSettings, objective: Objective, masks: Masks, steps: int) -> Tensor:
+    """delta_K after `steps` ascents at the present parameters, all under the same dropout masks; 2F each."""
+    delta = first_delta(engine, batch, s)
+    for _ in range(steps):
+        delta = delta.detach().requires_grad_()
+        loss = objective.loss(engine.probe(batch, masks, delta), batch.labels) * len(batch.labels)
+        delta = ascend(delta, engine.input_grad(loss, delta), batch, s)
+    return delta

@@ -1,0 +1,51 @@
+"""PGD: K-step projected gradient descent adversarial training (Madry et al. 2018; on word embeddings in Zhu et al. 2020).
+
+min over theta of E[ max over ||delta|| <= epsilon of L(x + delta) ], the inner maximum by K ascents; only the last delta
+trains the parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from mat_ds.config.section import MethodSettings
+from mat_ds.methods.ball import BallSettings, attack
+from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
+from mat_ds.sampling.chain import Chain
+
+
+class PGDSettings(BallSettings):
+    name: Literal["pgd"] = Field("pgd", description="K-step adversarial training, the last perturbation only")
+
+
+class PGD:
+    """K ascents and one training pass, all under the same dropout masks."""
+
+    Settings: ClassVar[type[MethodSettings]] = PGDSettings
+    chain = Chain()
+    masks = ("theta",)
+
+    def __init__(self, settings: PGDSettings, objective: Objective):
+        self.settings, self.objective = settings, objective
+
+    @property
+    def cost(self) -> int:
+        return 2 * self.settings.delta_steps + 3
+
+    def adversary(self, engine: Engine, batch: MicroBatch) -> Tensor:
+        return attack(engine, batch, self.settings, self.objective, self.masks, self.settings.delta_steps)
+
+    def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
+        means = Means()
+        deltas = [self.adversary(engine, batch) for batch in batches]
+        for _ in engine.inner_steps(1):
+            for batch, delta in zip(batches, deltas, strict=True):
+                loss = self.objective.loss(engine.forward(batch, self.masks, delta), batch.labels)
+                engine.backward(loss)
+                means.add(loss=loss, L=loss)
+            engine.update()
+        return means()

@@ -1,0 +1,60 @@
+"""R3F: robust representations through regularised finetuning (Aghajanyan et al. 2021, eq. 5).
+
+min over theta of E[ L(z) + lam sKL(z, z') ], z' = f(x + xi), xi small random noise: no inner maximisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from mat_ds.config.section import MethodSettings
+from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
+from mat_ds.sampling.chain import Chain
+
+Weight = Annotated[float, Field(ge=0.0)]
+
+
+class R3FSettings(MethodSettings):
+    defines_regression: ClassVar[bool] = False
+
+    name: Literal["r3f"] = Field("r3f", description="regularised finetuning against random noise")
+    lam: Weight = Field(1.0, description="weight lambda of the divergence")
+    noise: Literal["uniform", "normal"] = Field("uniform", description="distribution of the noise")
+    noise_scale: Weight = Field(1e-5, description="sigma: half width of the uniform, standard deviation of the normal noise")
+
+
+class R3F:
+    """One update on the clean and the noised pass.
+
+    As in the authors' code the noise is added to a constant copy of the word embeddings, which the noised pass therefore
+    does not train; both logits carry gradient. Noise on pads has no effect and is left out.
+    """
+
+    Settings: ClassVar[type[MethodSettings]] = R3FSettings
+    chain = Chain()
+    cost = 6
+
+    def __init__(self, settings: R3FSettings, objective: Objective):
+        self.settings, self.objective = settings, objective
+
+    def adversary(self, engine: Engine, batch: MicroBatch) -> Tensor:
+        draw = engine.uniform if self.settings.noise == "uniform" else engine.normal
+        return self.settings.noise_scale * draw(batch, "noise") * batch.mask
+
+    def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
+        means = Means()
+        for _ in engine.inner_steps(1):
+            for batch in batches:
+                noise = self.adversary(engine, batch)
+                clean, noised = engine.forward_pair(batch, noise, ("theta",), train_words=False)
+                task = self.objective.loss(clean, batch.labels)
+                r = self.objective.divergence(clean, noised).mean()
+                loss = task + self.settings.lam * r
+                engine.backward(loss)
+                means.add(loss=loss, L=task, R=r)
+            engine.update()
+        return means()

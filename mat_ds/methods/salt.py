@@ -1,0 +1,130 @@
+"""SALT: Stackelberg adversarial regularisation (Zuo et al. 2021), with one ascent step.
+
+min over theta of F(theta) = E[ L(theta) + lam l_v(x, delta_1(theta), theta) ]: the leader theta foresees how the follower
+answers it with one step
+    delta_1(theta) = Pi[ delta_0 + eta N(g_0(theta)) ],   g_0 = d l_v / d delta at delta_0,
+and differentiates through that step (eq. 6): dF = dL + lam [ d_theta l_v + (d delta_1 / d theta)^T d_delta l_v ].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from mat_ds.config.section import MethodSettings, Serves
+from mat_ds.errors import Problem
+from mat_ds.methods import ops
+from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
+from mat_ds.methods.smoothness import SmoothnessSettings, first_delta
+from mat_ds.sampling.chain import Chain
+
+# Relative rounding error of a gradient in fp32.
+ROUNDING = 1.2e-7
+
+
+class SALTSettings(SmoothnessSettings):
+    name: Literal["salt"] = Field("salt", description="Stackelberg adversarial regularisation")
+    delta_gradient: Literal["linf", "l2", "raw"] = Field(
+        "linf", description="N: norm that each sample's gradient is divided by; raw: none")  # fmt: skip
+    delta_projection: Literal["rescale", "clamp", "l2"] = Field(
+        "clamp", description="Pi: cut each entry, or shrink the whole sample to the Linf or the l2 radius")  # fmt: skip
+    derivative: Literal["auto", "exact", "finite_difference"] = Field(
+        "auto", description="of the follower's step; auto: exact (second-order graphs) where the engine can, else finite "
+        "differences")  # fmt: skip
+
+    def settled(self, serves: Serves) -> SALTSettings:
+        if self.derivative != "auto":
+            return self
+        return self.model_copy(update={"derivative": "finite_difference" if serves.no_second_order else "exact"})
+
+    def engine_problems(self, serves: Serves) -> Iterator[Problem]:
+        if self.derivative == "exact" and serves.no_second_order:
+            yield Problem("method.derivative", "exact", serves.no_second_order,
+                          "take method.derivative=finite_difference, or auto")  # fmt: skip
+        if serves.half_precision:
+            yield Problem("method.name", "salt", "the derivative of the follower's step drowns in half precision's rounding",
+                          "take a ds_config without fp16 and bf16, or another method")  # fmt: skip
+
+
+class SALT:
+    """One update on F. The clean prediction is a fixed target for the follower; l_v carries gradient through both
+    predictions for the leader. l_v is the divergence R of the other methods, twice the released code's.
+
+    `finite_difference`: with v = J^T d_delta l_v(delta_1), J the Jacobian of eta N and Pi at g_0, the follower's part is
+    [ d_theta l_v(delta_0 + xi v) - d_theta l_v(delta_0 - xi v) ] / (2 xi) for each sample, under the dropout masks of g_0. No
+    second-order graph is built. The error of rounding goes as 1 / ||xi v||, that of truncation, l_v being quadratic around
+    its minimum, as ||xi v||^2 / ||delta_0||; xi balances the two.
+    """
+
+    Settings: ClassVar[type[MethodSettings]] = SALTSettings
+    chain = Chain()
+    follower_masks = ("delta",)
+
+    def __init__(self, settings: SALTSettings, objective: Objective):
+        self.settings, self.objective = settings, objective
+
+    @property
+    def cost(self) -> int:
+        return 12 if self.settings.derivative == "exact" else 14
+
+    def adversary(self, engine: Engine, batch: MicroBatch) -> Tensor:
+        with torch.no_grad():
+            clean = engine.probe(batch, ("theta",))
+        start, gradient = self._gradient(engine, batch, clean, differentiable=False)
+        return self._answer(start, gradient)
+
+    def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
+        means = Means()
+        lead = self._exact if self.settings.derivative == "exact" else self._finite_difference
+        for _ in engine.inner_steps(1):
+            for batch in batches:
+                lead(engine, batch, means)
+            engine.update()
+        return means()
+
+    def _exact(self, engine: Engine, batch: MicroBatch, means: Means) -> None:
+        clean = engine.forward(batch, ("theta",))
+        start, gradient = self._gradient(engine, batch, clean, differentiable=True)
+        loss = self._payoff(engine, batch, clean, self._answer(start, gradient), means)
+        engine.backward(loss)
+
+    def _finite_difference(self, engine: Engine, batch: MicroBatch, means: Means) -> None:
+        clean = engine.forward(batch, ("theta",))
+        start, gradient = self._gradient(engine, batch, clean, differentiable=False)
+        gradient.requires_grad_()
+        answer = self._answer(start, gradient)
+        delta = answer.detach().requires_grad_()
+        slope = engine.backward(self._payoff(engine, batch, clean, delta, means), delta)
+        (v,) = torch.autograd.grad(answer, gradient, slope)
+        length, distance = ops.l2(v), (ROUNDING * ops.l2(start)) ** (1 / 3)
+        shift = distance * ops.divide(v, length)
+        for sign in (1, -1):
+            r = self._divergence_from(clean, engine.forward(batch, self.follower_masks, start + sign * shift))
+            engine.backward(sign * (r * ops.divide(length, 2 * distance).view(-1)).sum())
+
+    def _gradient(self, engine: Engine, batch: MicroBatch, clean: Tensor, differentiable: bool) -> tuple[Tensor, Tensor]:
+        """delta_0 and g_0, each (B, L, H)."""
+        start = first_delta(engine, batch, self.settings).requires_grad_()
+        r = self._divergence_from(clean, engine.probe(batch, self.follower_masks, start)).sum()
+        gradient = engine.input_grad(r, start, differentiable) * batch.mask
+        return start.detach(), gradient
+
+    def _answer(self, start: Tensor, gradient: Tensor) -> Tensor:
+        """delta_1 = Pi[delta_0 + eta N(g_0)], (B, L, H)."""
+        s = self.settings
+        return ops.project(start + s.delta_lr * ops.normalise(gradient, s.delta_gradient), s.delta_max_norm, s.delta_projection)
+
+    def _divergence_from(self, clean: Tensor, perturbed: Tensor) -> Tensor:
+        """l_v as the follower sees it, (B,)."""
+        return self.objective.divergence(clean.detach(), perturbed)
+
+    def _payoff(self, engine: Engine, batch: MicroBatch, clean: Tensor, delta: Tensor, means: Means) -> Tensor:
+        perturbed = engine.forward(batch, ("theta", "perturbed"), delta)
+        task, r = self.objective.loss(clean, batch.labels), self.objective.divergence(clean, perturbed).mean()
+        loss = task + self.settings.lam * r
+        means.add(loss=loss, L=task, R=r)
+        return loss

@@ -1,0 +1,53 @@
+"""What SMART, ALUM and SALT share: a virtual adversary, which moves the prediction away from the clean one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from mat_ds.config.section import MethodSettings
+from mat_ds.methods import ops
+from mat_ds.methods.base import Engine, MicroBatch, Objective
+
+Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0.0)]
+Size = Annotated[float, Field(gt=0.0)]
+
+
+class SmoothnessSettings(MethodSettings):
+    lam: Weight = Field(1.0, description="weight of the divergence R of clean and perturbed prediction")
+    delta_lr: Weight = Field(1e-3, description="step size eta of the perturbation")
+    delta_init_scale: Size = Field(1e-5, description="sigma of the normal start; R has no gradient at zero")
+    delta_max_norm: Size = Field(1e-5, description="radius epsilon of the Linf ball, per entry")
+
+
+def first_delta(engine: Engine, batch: MicroBatch, s: SmoothnessSettings) -> Tensor:
+    """delta_0 ~ N(0, sigma^2), (B, L, H), zero on pads."""
+    return s.delta_init_scale * engine.normal(batch, "delta init") * batch.mask
+
+
+def ascend(
+    engine: Engine, batch: MicroBatch, clean: Tensor, s: SmoothnessSettings, objective: Objective, gradient: str, steps: int
+) -> Tensor:
+    """delta after `steps` times Pi[delta + eta g], g the gradient of each sample's R, dropout masks fresh in each pass.
+
+    Args:
+        clean: (B, C) the clean prediction, a constant here.
+        gradient: `linf` divides each sample's g by its Linf norm, `raw` does not.
+    """
+    delta, target = first_delta(engine, batch, s), clean.detach()
+    for k in range(steps):
+        delta = delta.detach().requires_grad_()
+        r = objective.divergence(target, engine.probe(batch, ("delta", k), delta)).sum()
+        step = s.delta_lr * ops.normalise(engine.input_grad(r, delta) * batch.mask, gradient)
+        delta = ops.project(delta.detach() + step, s.delta_max_norm, "clamp")
+    return delta.detach()
+
+
+@torch.no_grad()
+def clean_prediction(engine: Engine, batch: MicroBatch) -> Tensor:
+    """The clean prediction under the masks of its training pass."""
+    return engine.probe(batch, ("theta",))

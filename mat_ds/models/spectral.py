@@ -1,0 +1,45 @@
+"""A classification head of spectral norm one (Miyato et al. 2018), for R4F."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class SpectralHead:
+    """Divides the last matrix W of a model's classification head by its largest singular value, in every pass.
+
+    A hook on the linear module, so that names and shapes of the weights are the model's own at every ZeRO stage. The
+    singular value is computed exactly, in fp32: the matrix has as many rows as there are classes.
+
+    Args:
+        model: a transformers classifier.
+
+    Attributes:
+        weight: name of W among the model's parameters.
+    """
+
+    def __init__(self, model: nn.Module):
+        classes = model.config.num_labels  # type: ignore[union-attr]
+        heads = [
+            (name, module)
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and module.out_features == classes and module.weight.requires_grad
+        ]
+        name, module = heads[-1]
+        self.weight = f"{name}.weight"
+        module.register_forward_hook(_divide)
+
+    def fold(self, weights: dict[str, Tensor]) -> None:
+        """Puts W / sigma_max(W) in the place of W, so that the exported model needs no hook."""
+        if self.weight in weights:
+            weights[self.weight] = weights[self.weight] / _spectral_norm(weights[self.weight])
+
+
+def _divide(module: nn.Linear, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    bias = 0.0 if module.bias is None else module.bias.float()
+    return ((output.float() - bias) / _spectral_norm(module.weight) + bias).to(output.dtype)
+
+
+def _spectral_norm(weight: Tensor) -> Tensor:
+    return torch.linalg.matrix_norm(weight.float(), ord=2)

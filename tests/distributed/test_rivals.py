@@ -1,0 +1,37 @@
+"""Every rival of MAT under ZeRO ends where its float64 oracle ends, and averages are what they say and leave no trace."""
+
+import pytest
+
+from tests.distributed.launch import run_ranks
+
+pytestmark = pytest.mark.dist
+
+ROUND_OFF, HALF_ROUND_OFF = 1e-3, 1e-1
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_every_rival_gives_the_oracles_parameters_at_every_stage_and_accumulation(ranks):
+    report = run_ranks("tests.distributed.rivals", ranks)
+    assert len(report) == 2 * (4 * 18 + 3 * 4)
+    assert not {name: far for name, far in report.items() if not far <= ROUND_OFF}
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids="{} ranks".format)
+def averages(request):
+    return run_ranks("tests.distributed.averaging", request.param)
+
+
+def test_averages_are_the_oracles_and_passes_see_them(averages):
+    half = ("bf16", "fp16", "accumulation")
+    distances = {name: far for name, far in averages.items() if not isinstance(far, bool)}
+    assert len(distances) == 5 * 17
+    tolerance = {name: HALF_ROUND_OFF if any(word in name for word in half) else ROUND_OFF for name in distances}
+    assert not {name: far for name, far in distances.items() if not far <= tolerance[name]}
+
+
+def test_a_visit_of_an_average_leaves_the_student_bit_for_bit(averages):
+    assert sum(averages.get(name) is True for name in averages if name.startswith("student")) == 17
+
+
+def test_weights_are_not_exchanged_under_a_graph(averages):
+    assert sum(name.startswith("refusal") for name in averages) == 17

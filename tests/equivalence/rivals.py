@@ -1,0 +1,201 @@
+"""The rivals of MAT in plain single-process torch, float64, written from their papers: what sharded runs are compared with.
+
+As in `oracle.py` nothing is shared with mat_ds: perturbations enter through `inputs_embeds`, norms are taken sample by
+sample over the real tokens alone, and dropout is off.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+
+from tests.equivalence.oracle import logits_of, make_optimizer, symmetric_divergence, task_loss
+
+
+@dataclass
+class Settings:
+    """The hyper-parameters of one run; each method reads its own."""
+
+    update: str = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    regression: bool = False
+    delta_steps: int = 3
+    delta_lr: float = 0.1
+    delta_init: float = 0.2
+    delta_max_norm: float = 0.3
+    delta_norm: str = "l2"
+    projection: str = "clamp"
+    alpha: float = 0.5
+    lam: float = 1.0
+    mu: float = 1.0
+    decay: float = 0.999
+    early_decay: float = 0.99
+
+
+def real_tokens(batch):
+    """The slice of real tokens of each sample."""
+    return [slice(0, int(mask.sum())) if mask[0] else slice(-int(mask.sum()), None) for mask in batch["attention_mask"]]
+
+
+def per_sample(function, batch, *tensors):
+    """`function` of the real tokens of each sample, zeros elsewhere."""
+    rows = []
+    for i, real in enumerate(real_tokens(batch)):
+        keep = torch.zeros_like(tensors[0][i])
+        keep[real] = 1.0
+        value = function(*(tensor[i][real] for tensor in tensors))
+        rows.append(torch.zeros_like(keep).masked_scatter(keep.bool(), value))
+    return torch.stack(rows)
+
+
+def unit(g, norm):
+    return {"linf": lambda: g / g.abs().max(), "l2": lambda: g / g.pow(2).sum().sqrt(), "raw": lambda: g}[norm]()
+
+
+def into_ball(d, radius, kind):
+    if kind == "clamp":
+        return d.clamp(-radius, radius)
+    size = d.pow(2).sum().sqrt() if kind == "l2" else d.abs().max()
+    return d * (radius / size) if size > radius else d
+
+
+def uniform_start(batch, drawn, s):
+    """FreeLB: entries within +-mag / sqrt(n H), n the sample's real length."""
+    scale = (lambda d: d.numel() ** -0.5) if s.delta_norm == "l2" else (lambda d: 1.0)
+    return per_sample(lambda d: s.delta_init * d * scale(d), batch, drawn)
+
+
+def climb(batch, delta, g, s):
+    ball = "l2" if s.delta_norm == "l2" else "clamp"
+    step = lambda d, g: into_ball(d + s.delta_lr * unit(g, s.delta_norm), s.delta_max_norm, ball)  # noqa: E731
+    return per_sample(step, batch, delta.detach(), g)
+
+
+def freelb(model, batch, s, noise, t, **_):
+    delta = uniform_start(batch, noise.uniform(t, "delta init"), s)
+    for _ in range(s.delta_steps):
+        delta = delta.detach().requires_grad_()
+        (task_loss(logits_of(model, batch, delta), batch["labels"], s.regression) / s.delta_steps).backward()
+        delta = climb(batch, delta, delta.grad, s)
+
+
+def pgd(model, batch, s, noise, t, **_):
+    delta = uniform_start(batch, noise.uniform(t, "delta init"), s)
+    for _ in range(s.delta_steps):
+        delta = delta.detach().requires_grad_()
+        (g,) = torch.autograd.grad(task_loss(logits_of(model, batch, delta), batch["labels"], s.regression), delta)
+        delta = climb(batch, delta, g, s)
+    task_loss(logits_of(model, batch, delta), batch["labels"], s.regression).backward()
+
+
+def freeat(model, batch, s, noise, t, update, **_):
+    delta = uniform_start(batch, noise.uniform(t, "delta init"), s)
+    for replay in range(s.delta_steps):
+        delta = delta.detach().requires_grad_()
+        task_loss(logits_of(model, batch, delta), batch["labels"], s.regression).backward()
+        delta = climb(batch, delta, delta.grad, s)
+        if replay < s.delta_steps - 1:
+            update()
+
+
+def virtual(model, batch, s, noise, t, norm):
+    """Ascent on the divergence from the clean prediction, from a normal start, clamped to the Linf ball."""
+    delta = s.delta_init * per_sample(lambda d: d, batch, noise.normal(t, "delta init"))
+    clean = logits_of(model, batch).detach()
+    for _ in range(s.delta_steps):
+        delta = delta.detach().requires_grad_()
+        (g,) = torch.autograd.grad(symmetric_divergence(clean, logits_of(model, batch, delta), s.regression).sum(), delta)
+        step = lambda d, g: into_ball(d + s.delta_lr * unit(g, norm), s.delta_max_norm, "clamp")  # noqa: E731
+        delta = per_sample(step, batch, delta.detach(), g)
+    return delta
+
+
+def regularised(model, batch, s, delta):
+    clean = logits_of(model, batch)
+    r = symmetric_divergence(clean, logits_of(model, batch, delta), s.regression).mean()
+    return clean, task_loss(clean, batch["labels"], s.regression) + s.lam * r
+
+
+def alum(model, batch, s, noise, t, **_):
+    regularised(model, batch, s, virtual(model, batch, s, noise, t, "raw"))[1].backward()
+
+
+def smart(model, batch, s, noise, t, teacher, **_):
+    clean, loss = regularised(model, batch, s, virtual(model, batch, s, noise, t, "linf"))
+    taught = logits_of(teacher, batch).detach()
+    (loss + s.mu * symmetric_divergence(clean, taught, s.regression).mean()).backward()
+
+
+def rdrop(model, batch, s, noise, t, **_):
+    first, second = logits_of(model, batch), logits_of(model, batch)
+    task = task_loss(first, batch["labels"], s.regression) + task_loss(second, batch["labels"], s.regression)
+    weight = s.alpha if s.regression else s.alpha / 2
+    (task + weight * symmetric_divergence(first, second, s.regression).mean()).backward()
+
+
+def r3f(model, batch, s, noise, t, **_):
+    """The noised pass sees a constant copy of the word embeddings."""
+    words = model.get_input_embeddings()(batch["input_ids"])
+    delta = s.delta_init * per_sample(lambda d: d, batch, noise.uniform(t, "noise"))
+    clean = logits_of(model, batch)
+    noised = logits_of(model, batch, delta + words.detach() - words)
+    (task_loss(clean, batch["labels"], False) + s.lam * symmetric_divergence(clean, noised, False).mean()).backward()
+
+
+def salt(model, batch, s, noise, t, **_):
+    """Through the follower's step by a graph of second order; the follower takes the clean prediction as it is."""
+    delta = (s.delta_init * per_sample(lambda d: d, batch, noise.normal(t, "delta init"))).requires_grad_()
+    target = logits_of(model, batch).detach()
+    r = symmetric_divergence(target, logits_of(model, batch, delta), s.regression).sum()
+    (g,) = torch.autograd.grad(r, delta, create_graph=True)
+    step = lambda d, g: into_ball(d + s.delta_lr * unit(g, s.delta_norm), s.delta_max_norm, s.projection)  # noqa: E731
+    regularised(model, batch, s, per_sample(step, batch, delta.detach(), g))[1].backward()
+
+
+METHODS = {f.__name__: f for f in (freelb, pgd, freeat, alum, smart, rdrop, r3f, salt)}
+
+
+class UnitHead(torch.nn.Module):
+    """R4F: the last matrix of the head divided by its largest singular value."""
+
+    def forward(self, weight):
+        return weight / torch.linalg.svdvals(weight)[0]
+
+
+def run(model, batches, s, method, noise):
+    """Outer steps on whole global batches; returns parameters, their uniform and their moving average, by name.
+
+    Args:
+        model: a RobertaForSequenceClassification; it is copied.
+        batches: one dict of `input_ids`, `attention_mask` and `labels` per outer step.
+        method: its name; `r4f` is r3f with a unit head.
+        noise: the random numbers (`tests.tiny.KeyedNoise`).
+    """
+    model = copy.deepcopy(model).double().eval()
+    model.set_attn_implementation("eager")  # the fused kernels have no second derivative
+    optimizer = make_optimizer(model, s)
+    names = [name for name, _ in model.named_parameters()]
+    parameters = list(model.parameters())
+    if method == "r4f":
+        torch.nn.utils.parametrize.register_parametrization(model.classifier.out_proj, "weight", UnitHead())
+    teacher = copy.deepcopy(model)
+    uniform, moving = ([p.detach().clone() for p in parameters] for _ in range(2))
+
+    def update():
+        for p in parameters:
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for t, batch in enumerate(batches):
+        optimizer.zero_grad()
+        METHODS["r3f" if method == "r4f" else method](model, batch, s, noise, t, update=update, teacher=teacher)
+        update()
+        with torch.no_grad():
+            beta = s.early_decay if t / len(batches) < 0.1 else s.decay
+            for p, q in zip(teacher.parameters(), model.parameters(), strict=True):
+                p.copy_(beta * p + (1 - beta) * q)
+            uniform = [(m * t + p) / (t + 1) for m, p in zip(uniform, parameters, strict=True)]
+            moving = [s.decay * m + (1 - s.decay) * p for m, p in zip(moving, parameters, strict=True)]
+    return tuple(dict(zip(names, [v.detach() for v in values], strict=True)) for values in (parameters, uniform, moving))
