@@ -75,8 +75,8 @@ class SamplingEngine(PlainEngine):
         key = generator(torch.device("cpu"), self.seed, self.outer_step, *name, batch.index)
         return torch.randn(self._shape(batch), generator=key)
 
-    def backward(self, loss):
-        super().backward(loss / self.backwards_per_update)
+    def backward(self, loss, delta=None):
+        return super().backward(loss / self.backwards_per_update, delta)
 
     def update(self):
         super().update()
