@@ -223,7 +223,7 @@ def _shown(record: dict[str, Any], progress: Progress) -> str:
 def _adversary(telemetry: dict[str, float]) -> str:
     """How large the perturbation is, how much of it the compute dtype keeps, and what it adds to R."""
     return (
-        "|delta| {delta_linf:.1e}, {cosine:.0%} of it kept; R {R:.2e}, without delta {R_without:.2e}, without dropout {R_eval:.1e}"
+        "|delta| {delta_linf:.1e}, {cosine:.0%} of it kept; R {R:.2e}, {R_without:.2e} without it, {R_eval:.1e} without dropout"
     ).format(**telemetry)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils import logging as transformers_logging
 
 from mat_ds.config.schema import ModelConfig
-from mat_ds.errors import Problem, UserError
+from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.models.recompute import recompute_activations
 from mat_ds.sampling.keys import seed_from
 from mat_ds.tasks.spec import TaskSpec
 
@@ -40,6 +41,8 @@ def build_tokenizer(model: ModelConfig, texts: Iterable[str]) -> Any:
     if tokenizer.pad_token_id is None:
         raise UserError(Problem("model.name", model.name, "its tokenizer has neither a padding nor an end token",
                                 "set tokenizer.pad_token and save it again"))  # fmt: skip
+    # A classifier reads its first token or its last real one. Pads in front would be read, or shift the positions.
+    tokenizer.padding_side = "right"
     return tokenizer
 
 
@@ -64,8 +67,14 @@ def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int) -
                 # Those that are null take the value of another.
                 if "drop" in option and "layerdrop" not in option and isinstance(value, float | int):
                     setattr(config, option, model.dropout)
+        raise_if_any(_padding_problems(model.name, config, tokenizer))
         # Decoders find the last real token of an example by it.
         config.pad_token_id = tokenizer.pad_token_id
+        # Keys and values of past tokens serve generation alone.
+        config.use_cache = False
+        if (getattr(config, "type_vocab_size", 0) or 0) < 2:
+            # RoBERTa has one type only, GPT-2 would add the word embeddings of a 0 and a 1.
+            tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
         if model.name == TINY:
             built = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32, **attention)
             fresh = ["everything"]
@@ -79,16 +88,27 @@ def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int) -
                 **attention,
             )
             fresh = sorted([*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])])
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(_unavailable(model.name, "model", error)) from None
     if model.gradient_checkpointing:
-        # Re-entrant checkpointing cannot take the gradient with respect to the perturbation alone.
-        built.gradient_checkpointing_enable({"use_reentrant": False})
+        recompute_activations(built)
     if model.lora and model.name != TINY:  # which is refused
         from mat_ds.models.lora import add_lora
 
         built = add_lora(built, model.name, model.lora, fresh, seed)
     return built, fresh
+
+
+def _padding_problems(name: str, config: Any, tokenizer: Any) -> Iterator[Problem]:
+    """Why texts of different lengths could not share a batch."""
+    if tokenizer.pad_token_id >= config.vocab_size:
+        yield Problem("model.name", name, f"its padding token has number {tokenizer.pad_token_id} and no word embedding",
+                      "set tokenizer.pad_token to a token the model has, such as its end token, and save it")  # fmt: skip
+    if getattr(config, "summary_type", None) == "last":
+        yield Problem("model.name", name, "it classifies by the last position, which in a shorter text is a pad",
+                      "take a model that reads its first token or its last real one")  # fmt: skip
 
 
 def longest_input(model: torch.nn.Module, tokenizer: Any) -> int:

@@ -1,0 +1,117 @@
+"""The recipes run as they are, say what was published, and together show every task, model, sampler and precision."""
+
+import json
+
+import pytest
+
+from mat_ds.config.load import load_run_config, read_yaml
+from mat_ds.config.schema import RunConfig, combination_problems
+from mat_ds.methods.mat import MatSettings
+from mat_ds.tasks.registry import TASKS
+from tests.distributed.launch import ROOT
+
+PATHS = {path.stem: path for path in sorted((ROOT / "launch" / "recipes").glob("*.yaml"))}
+RECIPES = {name: load_run_config(path, []) for name, path in PATHS.items()}
+MODELS = {"": "roberta-large", "_bert": "bert-base-uncased"}
+
+# The authors' logs: epochs, batch, K of theta and of delta, noise ratio, lambda, both betas, evaluations in all. Each had
+# gamma 1e-5 and 1e-3, radius 1e-5, AdamW, and a warm-up of a tenth before a linear decay.
+PUBLISHED = {
+    "cola_bert": (20, 64, 10, 5, 0.2, 3, 0.3, 103),
+    "sst2_bert": (5, 32, 10, 5, 0.1, 3, 0.3, 50),
+    "qnli_bert": (3, 8, 10, 5, 0.2, 1, 0.3, 150),
+    "qqp_bert": (3, 32, 10, 5, 0.1, 1, 0.3, 150),
+    "sst2": (5, 32, 5, 5, 0.2, 1, 0.5, 50),
+    "qqp": (3, 8, 5, 5, 0.1, 1, 0.3, 150),
+}
+# What the paper says it searched; it has one K, gamma and beta for both players.
+SEARCHED = {"batch": {8, 16, 32, 64}, "K": {5, 10, 15, 20, 30}, "beta": {0.1, 0.3, 0.5, 0.7, 0.9}, "lam": {0.1, 1, 2, 3, 4, 5}}
+# The least radius that survives rounding, by the DeepSpeed JSON that the recipe names.
+RADII = {"cola_fp16": (1e-4, "zero2_v100_fp16"), "cola_bf16": (1e-3, "zero2_rtx3090_bf16")}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_runs_as_it_is_on_one_two_and_four_ranks_and_on_eight_if_its_batch_reaches(name):
+    run = RECIPES[name]
+    assert run.task in TASKS
+    for ranks in (1, 2, 4, 8):
+        if ranks <= 4 or run.train.batch_size // ranks >= run.train.micro_batch_size:
+            assert not list(combination_problems(run, ranks)), ranks
+
+
+def differences(tree, defaults, *path):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from differences(value, getattr(defaults, key), *path, key)
+        else:
+            yield (*path, key), value, getattr(defaults, key)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_holds_differences_from_the_defaults_only_and_says_where_they_are_from(name):
+    for key, value, default in differences(read_yaml(PATHS[name]), RunConfig()):
+        assert value != default or key[-1] == "name" or name.startswith("demo"), key
+    text = PATHS[name].read_text(encoding="utf-8")
+    said = [
+        words
+        for words in ("Published log", "Settings unpublished", "Not in the paper")
+        if words in " ".join(text.split("\n# "))
+    ]
+    if name in PUBLISHED:
+        assert said == ["Published log"]
+    elif name not in RADII and not name.startswith("demo"):
+        assert len(said) == 1 and said != ["Published log"]
+
+
+def test_every_task_of_glue_has_a_recipe_for_both_models():
+    glue = [name for name, spec in TASKS.items() if spec.hub == "nyu-mll/glue"]
+    assert len(glue) == 9
+    for task in glue:
+        for suffix, model in MODELS.items():
+            run = RECIPES[task + suffix]
+            assert (run.task, run.model.name, run.method.name) == (task, model, "mat")
+    assert RECIPES["anli_mixture"].task == "anli_mixture"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_settings_are_the_published_ones(name):
+    epochs, batch, theta_steps, delta_steps, ratio, lam, beta, evaluations = PUBLISHED[name]
+    run, mat, gamma = RECIPES[name], RECIPES[name].method, 1e-5
+    assert (run.train.epochs, run.train.batch_size) == (epochs, batch)
+    assert (mat.theta_steps, mat.delta_steps, mat.lam, mat.beta_s, mat.beta_p) == (theta_steps, delta_steps, lam, beta, beta)
+    assert (run.optimizer.lr, mat.delta_lr, mat.delta_init, mat.delta_init_scale) == (gamma, 1e-3, "normal", 1e-5)
+    assert (mat.delta_max_norm, mat.delta_projection, mat.delta_gradient) == (1e-5, "rescale", "linf")
+    # Their noise is a share of the step size.
+    assert mat.theta_noise == pytest.approx(ratio * gamma) and mat.delta_noise == pytest.approx(ratio * 1e-3)
+    assert run.train.eval_per_epoch == evaluations // epochs
+    assert run.optimizer == RunConfig().optimizer and run.optimizer.name == "adam" and run.optimizer.schedule == "linear"
+    assert (run.optimizer.warmup_ratio, run.optimizer.weight_decay, run.optimizer.max_grad_norm) == (0.1, 0.01, 0.0)
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("demo")])
+def test_settings_of_our_own_lie_within_the_range_the_paper_searched(name):
+    run, mat = RECIPES[name], RECIPES[name].method
+    assert run.optimizer.lr in (1e-5, 3e-5, 5e-5) or run.optimizer.name == "sgd"
+    assert run.train.batch_size in SEARCHED["batch"]
+    assert {mat.theta_steps, mat.delta_steps} <= SEARCHED["K"] and {mat.beta_s, mat.beta_p} <= SEARCHED["beta"]
+    assert mat.lam in SEARCHED["lam"]
+
+
+def test_each_sampler_is_shown_once():
+    assert {run.optimizer.name for run in RECIPES.values()} == {"sgd", "rmsprop", "adam"}
+
+
+@pytest.mark.parametrize("name", RADII)
+def test_half_precision_has_a_radius_it_sees_and_all_else_in_proportion(name):
+    radius, profile = RADII[name]
+    half, full, default = RECIPES[name].method, RECIPES["cola"].method, MatSettings()
+    assert half.delta_max_norm == half.delta_init_scale == radius
+    scale = radius / default.delta_max_norm
+    assert half.delta_lr == pytest.approx(scale * default.delta_lr)
+    # sqrt(2 gamma) epsilon, the noise's size
+    assert half.delta_lr**0.5 * half.delta_noise == pytest.approx(scale * full.delta_lr**0.5 * full.delta_noise, rel=0.01)
+    scaled = {"delta_lr", "delta_noise", "delta_init_scale", "delta_max_norm"}
+    assert half.model_dump(exclude=scaled) == full.model_dump(exclude=scaled)
+    assert RECIPES[name].model_copy(update={"method": full}) == RECIPES["cola"]
+    assert f"ds_configs/{profile}.json" in PATHS[name].read_text(encoding="utf-8")
+    assert json.loads((ROOT / "ds_configs" / f"{profile}.json").read_text())[name.removeprefix("cola_")]["enabled"]
