@@ -35,10 +35,14 @@ def settle(world: World) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // world.local_size))
 
 
-def compute_deterministically() -> None:
-    """Bit-identical results on a GPU too (slower kernels); to be called before the device is used."""
+def compute_deterministically(warn_only: bool = False) -> None:
+    """Bit-identical results on a GPU too (slower kernels); to be called before the device is used.
+
+    Args:
+        warn_only: whether an operation that has no such kernel warns instead of failing.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=warn_only)
 
 
 def attempt(work: Callable[[], object], world: World, advice: str) -> ExitCode:
