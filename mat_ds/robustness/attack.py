@@ -107,7 +107,7 @@ def ascend(
         found = outcome(logits, loss, labels, regression)
         worst = found if worst is None else worse(worst, found)
         if k < steps:
-            # The sum, not the mean: an example's gradient must not depend on how many it is batched with.
+            # The sum: a mean would bring the small gradients of confident answers nearer to underflow.
             (gradient,) = torch.autograd.grad(loss.sum(), delta)
             direction = gradient.sign() if norm == "linf" else normalise(gradient, "l2")
             delta = into_ball(delta.detach() + step_size * radius * direction, radius, norm) * mask

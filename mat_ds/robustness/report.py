@@ -34,7 +34,7 @@ def contents(subject: Subject, options: EvaluationOptions, splits: dict[str, Any
             "examples": {split: len(examples) for split, examples in subject.splits.items()},
         },
         "seed": options.seed,
-        "attack": {"norm": attack.norm, "radii": attack.curve, "steps": attack.steps, "step_size": attack.step_size,
+        "attack": {"norm": attack.norm, "radii": list(attack.curve), "steps": attack.steps, "step_size": attack.step_size,
                    "rules": ATTACK_RULES},
         "noise": {"kinds": options.noise.kinds, "rates": options.noise.rates},
         "splits": splits,
@@ -75,7 +75,7 @@ def plot(path: Path, report: dict[str, Any], subject: Subject) -> None:
 
 
 def _draw_attack(axis: Any, splits: dict[str, Any], quantity: str, attack: dict[str, Any]) -> None:
-    radii = attack["radii"] or (0.0,)
+    radii: list[float] = attack["radii"] or [0.0]
     for split, found in splits.items():
         points = found["attack"] or [found["clean"]]
         axis.plot(radii, [point[quantity] for point in points], marker="o", markersize=4, label=split)
