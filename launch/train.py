@@ -1,8 +1,11 @@
 """The door for launchers: `deepspeed launch/train.py --ds_config FILE [--recipe FILE] [key=value ...]`."""
 
 import sys
-
-from mat_ds.train import main
+from pathlib import Path
 
 if __name__ == "__main__":
+    # Of the two things called evaluate, this folder's door and Hugging Face's package, imports mean the package.
+    sys.path = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
+    from mat_ds.train import main
+
     sys.exit(main(sys.argv[1:]))

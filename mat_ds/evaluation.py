@@ -15,6 +15,7 @@ from mat_ds.tasks.spec import TaskSpec
 
 Scores = dict[str, dict[str, float]]
 Forward = Callable[[dict[str, Tensor]], Tensor]
+Compute = Callable[[dict[str, Tensor], Tensor, list[int]], Tensor]
 
 
 class Evaluator:
@@ -39,16 +40,25 @@ class Evaluator:
             NonFiniteError: on every rank, if a logit is not finite.
             RuntimeError: on every rank, if an example was not predicted exactly once.
         """
-        rows, logits = [], []
+        return self.each(lambda inputs, labels, rows: forward(inputs), examples)
+
+    def each(self, compute: Compute, examples: Sequence[Example]) -> Tensor:
+        """What `compute` makes of each example, as `predict` returns it; it may need gradients.
+
+        Args:
+            compute: inputs, labels (B,) and the B positions in `examples` to (B, C).
+        """
+        rows, found = [], []
         for batch in evaluation_batches(examples, self._micro, self._world.rank, self._world.size):
-            inputs, _ = self._collate([examples[row if row >= 0 else ~row] for row in batch], self._device)
+            real_rows = [row if row >= 0 else ~row for row in batch]
+            inputs, labels = self._collate([examples[row] for row in real_rows], self._device)
             filler = [-1] * (self._micro - len(batch))
             rows += [row if row >= 0 else -1 for row in batch] + filler
-            found = forward(inputs).float()
-            logits.append(torch.cat([found, found.new_zeros(len(filler), found.shape[1])]))
+            here = compute(inputs, labels, real_rows).detach().float()
+            found.append(torch.cat([here, here.new_zeros(len(filler), here.shape[1])]))
         # One gather for row numbers and logits: fp64 holds both exactly.
         numbers = torch.tensor(rows, dtype=torch.float64, device=self._device).unsqueeze(1)
-        everything = gather_rows(torch.cat([numbers, torch.cat(logits).double()], dim=1)).cpu()
+        everything = gather_rows(torch.cat([numbers, torch.cat(found).double()], dim=1)).cpu()
         real = everything[everything[:, 0] >= 0]
         order = real[:, 0].long()
         if not torch.equal(order.sort().values, torch.arange(len(examples))):

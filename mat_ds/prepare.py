@@ -8,10 +8,11 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
+from mat_ds.command import Parser
 from mat_ds.config.load import read_run_config
 from mat_ds.config.schema import RunConfig, combination_problems
 from mat_ds.engine.distributed import World, launcher_problems
@@ -25,13 +26,6 @@ from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.spec import TaskSpec
 
 DEMO_RECIPE = Path(__file__).parent.parent / "launch" / "recipes" / "demo.yaml"
-
-
-class Parser(argparse.ArgumentParser):
-    """Reports a wrong command line like every other wrong input."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(Problem("command line", None, message, f"write it as in: {EXAMPLE}"))
 
 
 EXAMPLE = "deepspeed launch/train.py --ds_config ds_configs/zero2.json --recipe launch/recipes/cola.yaml seed=1"

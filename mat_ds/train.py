@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 import time
-import traceback
-import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
@@ -16,6 +13,7 @@ from pathlib import Path
 import torch
 import yaml
 
+from mat_ds.command import attempt, compute_deterministically, report, settle
 from mat_ds.config.schema import ModelConfig, RunConfig
 from mat_ds.config.section import AdversarialSettings
 from mat_ds.describe import announce, conclude, environment
@@ -23,7 +21,7 @@ from mat_ds.engine import checkpoint
 from mat_ds.engine.distributed import World, any_rank, on_rank_zero, process_group, same_on_all_ranks
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.export import export_model
-from mat_ds.errors import ExitCode, NonFiniteError, Problem, UserError
+from mat_ds.errors import ExitCode, Problem, UserError
 from mat_ds.evaluation import Evaluator, Scores
 from mat_ds.loop import Loop, Progress
 from mat_ds.methods import METHODS
@@ -39,8 +37,6 @@ from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.telemetry import invisible
 from mat_ds.tracking.tracker import JsonlTracker, NullTracker, Tracker
 
-# How long a rank waits for the one that reports: the launcher kills all ranks when the first exits.
-REPORT_SECONDS = 20
 # How long a file that rank 0 wrote may take to be seen on another node: network disks cache what is not there.
 SHARED_SECONDS = 60
 
@@ -48,35 +44,18 @@ SHARED_SECONDS = 60
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs `launch/train.py`'s command line on this rank and returns its exit code."""
     world = World.from_environment()
-    _settle(world)
+    settle(world)
     try:
         prepared = prepare(arguments, world)
     except UserError as error:
-        return _report(error, world)
+        return report(error, world)
     if prepared.run.train.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
+        compute_deterministically()
     with process_group(world) as device:
-        return _attempt(prepared, world, device)
-
-
-def _attempt(prepared: Prepared, world: World, device: torch.device) -> ExitCode:
-    """Trains, and turns what goes wrong into a message and an exit code."""
-    try:
-        train(prepared, world, device)
-        return ExitCode.OK
-    except UserError as error:
-        return _report(error, world)
-    except NonFiniteError as error:
-        if world.rank == 0:
-            print(f"\nstopped: {error}. The last checkpoint is from before; a smaller optimizer.lr or bf16 instead of fp16 "
-                  "may help.", file=sys.stderr, flush=True)  # fmt: skip
-        return ExitCode.NON_FINITE
-    except Exception:
-        print(f"\nrank {world.rank} failed:", file=sys.stderr)
-        traceback.print_exc()
-        sys.stderr.flush()
-        return ExitCode.FAILED
+        return attempt(
+            lambda: train(prepared, world, device), world,
+            "The last checkpoint is from before; a smaller optimizer.lr or bf16 instead of fp16 may help.",
+        )  # fmt: skip
 
 
 def train(prepared: Prepared, world: World, device: torch.device) -> None:
@@ -161,23 +140,6 @@ def _chain(method: Method, model: ModelConfig) -> Chain:
         return method.chain
     average = Average(None if model.average == "uniform" else model.average_decay)
     return replace(method.chain, averages={**method.chain.averages, "average": average})
-
-
-def _settle(world: World) -> None:
-    """Process-wide settings; ranks that share a CPU must not fight for its cores."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-    if not torch.accelerator.is_available() and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world.local_size))
-
-
-def _report(error: UserError, world: World) -> ExitCode:
-    """Local rank 0 prints the problems; the others give it the time to."""
-    if world.local_rank == 0:
-        print(f"\n{error}", file=sys.stderr, flush=True)
-    else:
-        time.sleep(REPORT_SECONDS)
-    return ExitCode.USER_ERROR
 
 
 def _open_run_directory(prepared: Prepared, world: World, device: torch.device) -> RunDirectory:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -16,6 +16,7 @@ from mat_ds.errors import Problem, UserError, nearest, raise_if_any
 from mat_ds.methods import METHODS
 
 Tree = dict[str, Any]
+Schema = TypeVar("Schema", bound=BaseModel)
 
 
 class CoreLoader(yaml.SafeLoader):
@@ -141,6 +142,21 @@ def read_run_config(
         return None, found
 
 
+def read_options(schema: type[Schema], overrides: Iterable[str]) -> Schema:
+    """Dotted `key=value` arguments as options of a command that has no recipe.
+
+    Raises:
+        UserError: naming every unknown key, wrong type and value out of range.
+    """
+    tree, found = parse_overrides(overrides)
+    try:
+        options = schema.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(*found, *_problems(error, schema)) from None
+    raise_if_any(found)
+    return options
+
+
 def _drop(tree: Tree, where: tuple[int | str, ...]) -> None:
     """Takes the option at a place named by pydantic out of the tree."""
     *parents, leaf = _option(where)
@@ -156,34 +172,33 @@ def _option(where: tuple[int | str, ...]) -> list[str]:
     return [keys[0], *keys[2:]] if keys[0] == "method" and len(keys) > 1 and keys[1] in METHODS else keys
 
 
-def _problems(error: ValidationError) -> Iterator[Problem]:
+def _problems(error: ValidationError, schema: type[BaseModel] = RunConfig) -> Iterator[Problem]:
     """What pydantic found, in the words of this project."""
     for found in error.errors():
         location = _option(found["loc"])
         key, value = ".".join(location), found["input"]
         if found["type"] == "extra_forbidden":
-            section = _section(location[:-1], found["loc"])
+            section = _section(schema, location[:-1], found["loc"])
             yield Problem(key, value, "there is no such option", nearest(location[-1], section.model_fields))
         elif found["type"] in ("union_tag_invalid", "union_tag_not_found"):
             yield Problem("method.name", (value or {}).get("name"), "there is no such method",
                           nearest(str((value or {}).get("name")), METHODS))  # fmt: skip
         else:
-            yield Problem(key, value, found["msg"].lower(), _describe(location, found["loc"]))
+            yield Problem(key, value, found["msg"].lower(), _describe(schema, location, found["loc"]))
 
 
-def _section(location: list[str], raw: tuple[int | str, ...]) -> type[BaseModel]:
+def _section(schema: type[BaseModel], location: list[str], raw: tuple[int | str, ...]) -> type[BaseModel]:
     """The model whose options stand at `location`."""
     if location[:1] == ["method"]:
         return METHODS[str(raw[1])].Settings
-    section: type[BaseModel] = RunConfig
     for part in location:
-        section = nested(section.model_fields[part]) or section
-    return section
+        schema = nested(schema.model_fields[part]) or schema
+    return schema
 
 
-def _describe(location: list[str], raw: tuple[int | str, ...]) -> str:
+def _describe(schema: type[BaseModel], location: list[str], raw: tuple[int | str, ...]) -> str:
     """Meaning and default of the option at `location`, as the way out."""
-    field = _section(location[:-1], raw).model_fields[location[-1]]
+    field = _section(schema, location[:-1], raw).model_fields[location[-1]]
     if nested(field):
         return f"write {'.'.join(location)}.<option>=<value>"
     return f"{location[-1]} is: {field.description}; its default is {field.default!r}"

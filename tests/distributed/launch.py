@@ -46,19 +46,19 @@ def run_ranks(module, ranks, *arguments, timeout=600, device="cpu"):
         return json.loads(report.read_text())
 
 
-def cli(*arguments, ranks=None):
-    """The command that runs launch/train.py, under the deepspeed launcher if `ranks` is given."""
-    script = ["launch/train.py", *map(str, arguments)]
+def cli(*arguments, ranks=None, door="train"):
+    """The command that runs a door of launch/, under the deepspeed launcher if `ranks` is given."""
+    script = [f"launch/{door}.py", *map(str, arguments)]
     if ranks is None:
         return [sys.executable, *script]
     launcher = str(Path(sys.executable).with_name("deepspeed"))
     return [launcher, "--quiet", "--num_gpus", str(ranks), "--master_port", str(free_port()), *script]
 
 
-def run_cli(*arguments, ranks=None, timeout=600, device="cpu", **env):
-    """Runs launch/train.py and returns the finished process."""
-    return subprocess.run(cli(*arguments, ranks=ranks), cwd=ROOT, env=environment(device, **env), capture_output=True,
-                          text=True, timeout=timeout)  # fmt: skip
+def run_cli(*arguments, ranks=None, timeout=600, device="cpu", door="train", **env):
+    """Runs a door of launch/ and returns the finished process."""
+    return subprocess.run(cli(*arguments, ranks=ranks, door=door), cwd=ROOT, env=environment(device, **env),
+                          capture_output=True, text=True, timeout=timeout)  # fmt: skip
 
 
 def start_cli(*arguments, ranks=None):

@@ -1,0 +1,78 @@
+"""What every command line has in common: options, process-wide settings, and how a failure becomes an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import NoReturn
+
+import torch
+
+from mat_ds.engine.distributed import World
+from mat_ds.errors import ExitCode, NonFiniteError, Problem, UserError
+
+# How long a rank waits for the one that reports: the launcher kills all ranks when the first exits.
+REPORT_SECONDS = 20
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong command line like every other wrong input, with the parser's `epilog` as the way out."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(Problem("command line", None, message, f"write it as in the {self.epilog}"))
+
+
+def settle(world: World) -> None:
+    """Process-wide settings; ranks that share a CPU must not fight for its cores."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+    if not torch.accelerator.is_available() and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world.local_size))
+
+
+def compute_deterministically(warn_only: bool = False) -> None:
+    """Bit-identical results on a GPU too (slower kernels); to be called before the device is used.
+
+    Args:
+        warn_only: whether an operation that has no such kernel warns instead of failing.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=warn_only)
+
+
+def attempt(work: Callable[[], object], world: World, advice: str) -> ExitCode:
+    """Does the work, and turns what goes wrong into a message and an exit code.
+
+    Args:
+        work: what all ranks do together.
+        world: this rank.
+        advice: what to say where a number stops being finite.
+    """
+    try:
+        work()
+        return ExitCode.OK
+    except UserError as error:
+        return report(error, world)
+    except NonFiniteError as error:
+        if world.rank == 0:
+            print(f"\nstopped: {error}. {advice}", file=sys.stderr, flush=True)
+        return ExitCode.NON_FINITE
+    except Exception:
+        print(f"\nrank {world.rank} failed:", file=sys.stderr)
+        traceback.print_exc()
+        sys.stderr.flush()
+        return ExitCode.FAILED
+
+
+def report(error: UserError, world: World) -> ExitCode:
+    """Local rank 0 prints the problems; the others give it the time to."""
+    if world.local_rank == 0:
+        print(f"\n{error}", file=sys.stderr, flush=True)
+    else:
+        time.sleep(REPORT_SECONDS)
+    return ExitCode.USER_ERROR

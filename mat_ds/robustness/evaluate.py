@@ -1,0 +1,75 @@
+"""`mat-ds evaluate`: scores, robustness to embedding attacks and robustness to noise of a run or a model folder."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from mat_ds.command import Parser, attempt, compute_deterministically, report, settle
+from mat_ds.config.load import read_options
+from mat_ds.engine.distributed import World, on_rank_zero, process_group, same_on_all_ranks
+from mat_ds.errors import ExitCode, UserError
+from mat_ds.evaluation import Evaluator
+from mat_ds.robustness.measure import Measurement, measure
+from mat_ds.robustness.report import contents, write_report
+from mat_ds.robustness.settings import EvaluationOptions
+from mat_ds.robustness.subject import Subject, load_subject
+from mat_ds.rundir import new_folder, write_folder
+from mat_ds.tasks.loader import Collator
+
+EXAMPLE = "mat-ds evaluate runs/cola attack.radii=[1e-4,1e-3,1e-2] noise.rates=[0.05,0.1] limit=500"
+
+
+def main(arguments: Sequence[str]) -> ExitCode:
+    """Runs the command line on this rank and returns its exit code."""
+    world = World.from_environment()
+    settle(world)
+    try:
+        folder, options = parse(arguments)
+        subject = load_subject(folder, options)
+    except UserError as error:
+        return report(error, world)
+    # Kernels whose sums change their order would let a prediction at the edge fall to either side.
+    compute_deterministically(warn_only=True)
+    with process_group(world) as device:
+        return attempt(lambda: evaluate(subject, options, world, device), world, "The model overflows: try dtype=float32.")
+
+
+def parse(arguments: Sequence[str]) -> tuple[Path, EvaluationOptions]:
+    """The folder and the options of a command line; raises `UserError` where it is not one."""
+    parser = Parser(prog="mat-ds evaluate", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser.add_argument("folder", type=Path, help="a run folder, or a model folder (then task= must be given)")
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options (mat_ds/robustness/settings.py)")
+    parsed = parser.parse_intermixed_args(arguments)
+    return parsed.folder, read_options(EvaluationOptions, parsed.overrides)
+
+
+def evaluate(subject: Subject, options: EvaluationOptions, world: World, device: torch.device) -> Path:
+    """Measures and writes the report on all ranks; returns the folder it is in."""
+    inputs = (subject.model_sha256, subject.data_sha256, options.model_dump_json())
+    same_on_all_ranks(hashlib.sha256(repr(inputs).encode()).hexdigest(), "model, data or options")
+    subject.model.to(device)
+    collate = Collator(subject.tokenizer, subject.max_length, subject.spec.regression)
+    evaluator = Evaluator(subject.spec, collate, options.micro_batch_size, world, device)
+    measurement = Measurement(subject, options, evaluator)
+
+    def say(line: str) -> None:
+        if world.rank == 0:
+            print(line, flush=True)
+
+    splits = {split: measure(measurement, options, split, say) for split in subject.splits}
+
+    def write() -> Path:
+        folder = new_folder(subject.folder / "evaluation") if options.output_dir is None else Path(options.output_dir)
+        found = contents(subject, options, splits)
+        write_folder(folder, lambda aside: write_report(aside, found, subject))
+        return folder
+
+    folder = on_rank_zero(write)
+    say(f"report: {folder}")
+    return folder

@@ -1,0 +1,95 @@
+"""`mat-ds evaluate` as its users meet it: on a finished run, on any number of ranks, for classes and for scores."""
+
+import json
+import shutil
+
+import pytest
+
+from mat_ds.config.schema import ModelConfig
+from mat_ds.errors import ExitCode
+from mat_ds.models.build import build_model, build_tokenizer
+from mat_ds.robustness.noise import NOISES
+from mat_ds.tasks.registry import TASKS
+from tests.distributed.launch import run_cli
+
+pytestmark = pytest.mark.dist
+
+OPTIONS = ("attack.radii=[1e-3,1e-2,3e-2]", "attack.steps=3", "noise.rates=[0.1]")
+
+
+def evaluate(*arguments, ranks=None):
+    done = run_cli(*arguments, ranks=ranks, door="evaluate")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short run of the demo, evaluated by one process into its own folder."""
+    folder = tmp_path_factory.mktemp("evaluate") / "run"
+    options = ("method.name=vanilla", "train.max_steps=12", "data.train_limit=768", "data.eval_limit=101")
+    done = run_cli("--ds_config", "ds_configs/zero2.json", *options, f"output_dir={folder}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    evaluate(folder, *OPTIONS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(run):
+    return json.loads((run / "evaluation" / "robustness.json").read_text())
+
+
+def test_radius_zero_is_the_clean_score_and_that_is_what_training_reported(run, report):
+    found = report["splits"]["validation"]
+    reported = json.loads((run / "results.json").read_text())["export"]["score"]
+    assert found["clean"]["matthews_correlation"] == reported
+    assert {name: found["attack"][0][name] for name in found["clean"]} == found["clean"]
+    assert found["attack"][0]["broken"] == 0
+
+
+def test_accuracy_falls_with_the_radius_and_every_setting_is_on_file(run, report):
+    points = report["splits"]["validation"]["attack"]
+    assert [point["radius"] for point in points] == report["attack"]["radii"] == [0.0, 1e-3, 1e-2, 3e-2]
+    accuracies = [point["accuracy"] for point in points]
+    assert accuracies == sorted(accuracies, reverse=True) and accuracies[0] > accuracies[-1]
+    assert all(round(101 * (accuracies[0] - point["accuracy"])) == point["broken"] for point in points)
+    assert set(report["splits"]["validation"]["noise"]) == set(NOISES)
+    assert {point["changed"] > 0 for found in report["splits"]["validation"]["noise"].values() for point in found} == {True}
+    assert set(report) == {"task", "model", "data", "seed", "attack", "noise", "splits", "options", "versions"}
+    assert (report["attack"]["steps"], report["data"]["examples"]) == (3, {"validation": 101})
+    assert {path.name for path in (run / "evaluation").iterdir()} == {"robustness.json", "robustness.png"}
+
+
+def test_the_whole_report_is_the_same_on_one_two_and_three_ranks(run, tmp_path):
+    """And an evaluation that is there already stays: the second goes beside it."""
+    expected = (run / "evaluation" / "robustness.json").read_bytes()
+    evaluate(run, *OPTIONS, ranks=2)
+    assert (run / "evaluation-2" / "robustness.json").read_bytes() == expected
+    shutil.rmtree(run / "evaluation-2")
+    evaluate(run, *OPTIONS, f"output_dir={tmp_path}/three", ranks=3)
+    three = json.loads((tmp_path / "three" / "robustness.json").read_text())
+    once = json.loads(expected)
+    once["options"]["output_dir"] = f"{tmp_path}/three"
+    assert three == once and (run / "evaluation" / "robustness.json").read_bytes() == expected
+
+
+def test_wrong_input_is_told_once_by_two_ranks_before_they_meet(run):
+    done = run_cli(run, f"output_dir={run}", "attack.step=3", ranks=2, door="evaluate")
+    everything = done.stdout + done.stderr
+    assert done.returncode == ExitCode.USER_ERROR and "Traceback" not in everything
+    assert everything.count("there is no such option") == 1
+
+
+def test_a_regression_reports_correlations_and_a_rising_error(tmp_path):
+    (tmp_path / "data" / "stsb").mkdir(parents=True)
+    pairs = [{"sentence1": f"text {i}", "sentence2": f"text {i % 3}", "label": float(i % 6)} for i in range(20)]
+    (tmp_path / "data" / "stsb" / "validation.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    tokenizer = build_tokenizer(ModelConfig(), ["text 1 2 3"] * 50)
+    build_model(ModelConfig(), TASKS["stsb"], tokenizer, 0)[0].save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    evaluate(tmp_path / "model", "task=stsb", f"data.path={tmp_path}/data", "attack.norm=l2", "attack.radii=[0.1,1.0]",
+             "noise.rates=[]")  # fmt: skip
+    report = json.loads((tmp_path / "model" / "evaluation" / "robustness.json").read_text())
+    points = report["splits"]["validation"]["attack"]
+    assert set(points[0]) == {"radius", "pearson", "spearman", "mse"}
+    assert points[0]["mse"] < points[1]["mse"] < points[2]["mse"] and report["splits"]["validation"]["noise"] == {}
