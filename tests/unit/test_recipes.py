@@ -6,6 +6,7 @@ import pytest
 
 from mat_ds.config.load import load_run_config, read_yaml
 from mat_ds.config.schema import RunConfig, combination_problems
+from mat_ds.methods import METHODS
 from mat_ds.methods.mat import MatSettings
 from mat_ds.tasks.registry import TASKS
 from tests.distributed.launch import ROOT
@@ -24,6 +25,21 @@ PUBLISHED = {
     "sst2": (5, 32, 5, 5, 0.2, 1, 0.5, 50),
     "qqp": (3, 8, 5, 5, 0.1, 1, 0.3, 150),
 }
+# The rivals' settings in their authors' code and papers, on RoBERTa-large (SALT's are not published).
+RIVALS = {
+    "freelb": {"delta_steps": 4, "delta_lr": 2.5e-2, "delta_init_norm": 0.4, "delta_max_norm": 0.3},
+    "pgd": {"delta_steps": 3, "delta_lr": 5e-2, "delta_init_norm": 0.4, "delta_max_norm": 0.2},
+    "freeat": {"delta_steps": 3, "delta_lr": 5e-2, "delta_init_norm": 0.4, "delta_max_norm": 0.2},
+    "smart": {"delta_steps": 1, "delta_lr": 1e-3, "delta_init_scale": 1e-5, "delta_max_norm": 1e-5, "mu": 1.0,
+              "teacher_decay": 0.999, "teacher_early_decay": 0.99},
+    "alum": {"delta_steps": 1, "delta_lr": 1e-3, "delta_init_scale": 1e-5, "delta_max_norm": 1e-5, "lam": 1.0},
+    "rdrop": {"alpha": 1.0},
+    "r3f": {"lam": 0.7, "noise": "uniform", "noise_scale": 1e-5},
+    "r4f": {"lam": 0.7, "noise": "uniform", "noise_scale": 1e-5},
+    "salt": {},
+}  # fmt: skip
+OURS = [name for name, run in RECIPES.items() if run.method.name == "mat" and not name.startswith("demo")]
+CONTROLS = ["control_lam0", "control_delta0", "control_vanilla_steps", "control_rdrop_steps", "mat_visible"]
 # What the paper says it searched; it has one K, gamma and beta for both players.
 SEARCHED = {"batch": {8, 16, 32, 64}, "K": {5, 10, 15, 20, 30}, "beta": {0.1, 0.3, 0.5, 0.7, 0.9}, "lam": {0.1, 1, 2, 3, 4, 5}}
 # The least radius that survives rounding, by the DeepSpeed JSON that the recipe names.
@@ -59,7 +75,7 @@ def test_a_recipe_holds_differences_from_the_defaults_only_and_says_where_they_a
     ]
     if name in PUBLISHED:
         assert said == ["Published log"]
-    elif name not in RADII and not name.startswith("demo"):
+    elif name not in RADII and name not in RIVALS and name not in CONTROLS and not name.startswith("demo"):
         assert len(said) == 1 and said != ["Published log"]
 
 
@@ -88,7 +104,7 @@ def test_published_settings_are_the_published_ones(name):
     assert (run.optimizer.warmup_ratio, run.optimizer.weight_decay, run.optimizer.max_grad_norm) == (0.1, 0.01, 0.0)
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("demo")])
+@pytest.mark.parametrize("name", [name for name in OURS if name not in (*CONTROLS, "cola_lora")])
 def test_settings_of_our_own_lie_within_the_range_the_paper_searched(name):
     run, mat = RECIPES[name], RECIPES[name].method
     assert run.optimizer.lr in (1e-5, 3e-5, 5e-5) or run.optimizer.name == "sgd"
@@ -115,3 +131,20 @@ def test_half_precision_has_a_radius_it_sees_and_all_else_in_proportion(name):
     assert RECIPES[name].model_copy(update={"method": full}) == RECIPES["cola"]
     assert f"ds_configs/{profile}.json" in PATHS[name].read_text(encoding="utf-8")
     assert json.loads((ROOT / "ds_configs" / f"{profile}.json").read_text())[name.removeprefix("cola_")]["enabled"]
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_every_rival_has_a_recipe_with_its_published_settings(name):
+    method = RECIPES[name].method
+    assert method.name == name and set(RIVALS) | {"mat", "vanilla"} == set(METHODS)
+    assert {key: getattr(method, key) for key in RIVALS[name]} == RIVALS[name]
+
+
+def test_controls_differ_from_what_they_control_in_what_they_say_alone():
+    mat, lam0, delta0 = (RECIPES[name] for name in ("cola_bert", "control_lam0", "control_delta0"))
+    assert lam0 == mat.model_copy(update={"method": mat.method.model_copy(update={"lam": 0.0})})
+    assert delta0 == mat.model_copy(update={"method": mat.method.model_copy(update={"delta_steps": 0, "delta_init": "zero"})})
+    for name in ("control_vanilla_steps", "control_rdrop_steps"):
+        run = RECIPES[name]
+        assert run.train.epochs == mat.train.epochs * mat.method.theta_steps
+        assert (run.optimizer, run.train.batch_size, run.model) == (mat.optimizer, mat.train.batch_size, mat.model)
