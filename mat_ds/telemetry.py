@@ -101,14 +101,15 @@ def invisible(engine: Engine, method: Method, batch: MicroBatch) -> Problem | No
         return _mean(cosine(delta, there, batch.mask)) >= VISIBLE_COSINE
 
     radius = _mean(ops.linf(delta).mean())
-    factor = next((factor for factor in FACTORS if survives(factor, engine.dtype)), None)
+    factor = next((factor for factor in FACTORS if survives(factor, engine.dtype)), 0.0)
     able = [name for name, dtype in PRECISIONS.items() if survives(1.0, dtype)]
-    larger = f"a perturbation of at least {radius * factor:.0e} per entry (here {radius:.0e})" if factor else "a larger one"
+    larger = f"a radius {factor:.1f} times as large (a largest entry of about {radius * factor:.1e}, here {radius:.1e})"
     return Problem(
         "method.name", type(method).__name__,
         f"its perturbation is below the resolution of {_name(engine.dtype)}: intended and realised direction have a cosine of "
         f"{seen:.2f}, the rest is rounding",
-        f"take {larger}, or " + (" or ".join(able) if able else "fp32") + "; method.on_invisible=warn trains all the same",
+        f"take {larger if factor else 'a larger one'}, or {' or '.join(able) or 'fp32'}; "
+        "method.on_invisible=warn trains all the same",
     )  # fmt: skip
 
 

@@ -110,8 +110,12 @@ class Engine(Passes):
         # ZeRO-0 keeps the loss scale itself.
         keepers = [self.ds.optimizer, getattr(self.ds.optimizer, "loss_scaler", None)] if self.ds.fp16_enabled() else []
         before = [{k: v for k, v in vars(keeper).items() if k in LOSS_SCALE} for keeper in keepers if keeper]
+        # Without ZeRO in fp32 DeepSpeed clips what it has not measured.
+        config = self.ds._config
+        clip, config.gradient_clipping = config.gradient_clipping, 0.0
         with self.sampler.measuring() as squares, suppress(*([Exception] if keepers else [])):
             self.ds.step()
+        config.gradient_clipping = clip
         for keeper, values in zip(filter(None, keepers), before, strict=True):
             vars(keeper).update(values)
         self._forget_gradients()

@@ -42,8 +42,8 @@ OURS = [name for name, run in RECIPES.items() if run.method.name == "mat" and no
 CONTROLS = ["control_lam0", "control_delta0", "control_vanilla_steps", "control_rdrop_steps", "mat_visible"]
 # What the paper says it searched; it has one K, gamma and beta for both players.
 SEARCHED = {"batch": {8, 16, 32, 64}, "K": {5, 10, 15, 20, 30}, "beta": {0.1, 0.3, 0.5, 0.7, 0.9}, "lam": {0.1, 1, 2, 3, 4, 5}}
-# The least radius that survives rounding, by the DeepSpeed JSON that the recipe names.
-RADII = {"cola_fp16": (1e-4, "zero2_v100_fp16"), "cola_bf16": (1e-3, "zero2_rtx3090_bf16")}
+# A radius that the pre-flight lets pass, by the DeepSpeed JSON that the recipe names.
+RADII = {"cola_fp16": (3e-4, "zero2_v100_fp16"), "cola_bf16": (3e-3, "zero2_rtx3090_bf16")}
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -57,7 +57,7 @@ def test_every_recipe_runs_as_it_is_on_one_two_and_four_ranks_and_on_eight_if_it
 
 def differences(tree, defaults, *path):
     for key, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and getattr(defaults, key) is not None:
             yield from differences(value, getattr(defaults, key), *path, key)
         else:
             yield (*path, key), value, getattr(defaults, key)
@@ -65,7 +65,8 @@ def differences(tree, defaults, *path):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_holds_differences_from_the_defaults_only_and_says_where_they_are_from(name):
-    for key, value, default in differences(read_yaml(PATHS[name]), RunConfig()):
+    defaults = RunConfig(method=type(RECIPES[name].method)())
+    for key, value, default in differences(read_yaml(PATHS[name]), defaults):
         assert value != default or key[-1] == "name" or name.startswith("demo"), key
     text = PATHS[name].read_text(encoding="utf-8")
     said = [
@@ -125,7 +126,7 @@ def test_half_precision_has_a_radius_it_sees_and_all_else_in_proportion(name):
     scale = radius / default.delta_max_norm
     assert half.delta_lr == pytest.approx(scale * default.delta_lr)
     # sqrt(2 gamma) epsilon, the noise's size
-    assert half.delta_lr**0.5 * half.delta_noise == pytest.approx(scale * full.delta_lr**0.5 * full.delta_noise, rel=0.01)
+    assert half.delta_lr**0.5 * half.delta_noise == pytest.approx(scale * full.delta_lr**0.5 * full.delta_noise, rel=0.02)
     scaled = {"delta_lr", "delta_noise", "delta_init_scale", "delta_max_norm"}
     assert half.model_dump(exclude=scaled) == full.model_dump(exclude=scaled)
     assert RECIPES[name].model_copy(update={"method": full}) == RECIPES["cola"]
