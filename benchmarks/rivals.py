@@ -23,14 +23,14 @@ from statistics import mean, stdev
 ROOT = Path(__file__).parents[1]
 COMMON = [
     "optimizer.lr=1e-4", "optimizer.weight_decay=0.01", "train.eval_per_epoch=2", "train.eval_micro_batch_size=32",
-    "data.max_length=64", "data.group_by_length=true", "train.save_every=1000000",
+    "data.max_length=64", "train.save_every=1000000", "train.telemetry_every=40",
 ]  # fmt: skip
 TASKS = {
-    "cola": ["data.train_limit=2048", "train.batch_size=32", "train.micro_batch_size=32"],
-    "mrpc": ["data.train_limit=640", "train.batch_size=16", "train.micro_batch_size=16"],
+    "cola": ["data.train_limit=2560", "train.batch_size=32", "train.micro_batch_size=32"],
+    "mrpc": ["data.train_limit=960", "train.batch_size=16", "train.micro_batch_size=16"],
 }
 EPOCHS = 2
-MAT = ["method.name=mat", "method.delta_steps=2", "method.theta_steps=3", "method.lam=3", "method.theta_noise=0"]
+MAT = ["method.name=mat", "method.delta_steps=1", "method.theta_steps=2", "method.lam=3"]
 BALL = ["method.delta_lr=0.05", "method.delta_init_norm=0.2", "method.delta_max_norm=0.3"]
 VISIBLE = [
     "method.dropout=off", "method.theta_dropout=frozen", "method.delta_projection=clamp", "method.delta_max_norm=2e-3",
@@ -39,9 +39,9 @@ VISIBLE = [
 # label -> (options, epochs): the last five are the controls.
 METHODS: dict[str, tuple[list[str], int]] = {
     "vanilla": (["method.name=vanilla"], EPOCHS),
-    "FreeLB": (["method.name=freelb", "method.delta_steps=3", *BALL], EPOCHS),
-    "PGD": (["method.name=pgd", "method.delta_steps=3", *BALL], EPOCHS),
-    "FreeAT": (["method.name=freeat", "method.delta_steps=3", *BALL], EPOCHS),
+    "FreeLB": (["method.name=freelb", "method.delta_steps=2", *BALL], EPOCHS),
+    "PGD": (["method.name=pgd", "method.delta_steps=2", *BALL], EPOCHS),
+    "FreeAT": (["method.name=freeat", "method.delta_steps=2", *BALL], EPOCHS),
     "SMART": (["method.name=smart", "method.lam=3"], EPOCHS),
     "ALUM": (["method.name=alum", "method.lam=3"], EPOCHS),
     "R-Drop": (["method.name=rdrop", "method.alpha=1"], EPOCHS),
@@ -52,8 +52,8 @@ METHODS: dict[str, tuple[list[str], int]] = {
     "MAT, visible adversary": ([*MAT, *VISIBLE], EPOCHS),
     "MAT, lam = 0": ([*MAT, "method.lam=0"], EPOCHS),
     "MAT, delta = 0": ([*MAT, "method.delta_steps=0", "method.delta_init=zero"], EPOCHS),
-    "vanilla, 3 x the updates": (["method.name=vanilla"], 3 * EPOCHS),
-    "R-Drop, 3 x the updates": (["method.name=rdrop", "method.alpha=1"], 3 * EPOCHS),
+    "vanilla, 2 x the updates": (["method.name=vanilla"], 2 * EPOCHS),
+    "R-Drop, 2 x the updates": (["method.name=rdrop", "method.alpha=1"], 2 * EPOCHS),
 }
 
 
@@ -71,10 +71,13 @@ def run(task: str, method: str, seed: int, arguments: argparse.Namespace) -> dic
         if done.returncode:
             raise RuntimeError(f"{task}, {method}, seed {seed} ended with {done.returncode}:\n{done.stderr[-2000:]}")
         results = json.loads((Path(folder) / "run" / "results.json").read_text())
+        records = [json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()]
+    telemetry = [record for record in records if record.get("event") == "telemetry"][-1]
     scores = {name: results[name]["score"] for name in ("last", "best")}
     return {
         "task": task, "method": method, "seed": seed, **scores, "median": results["median_last_half"],
-        "evaluations": len(range(2 * epochs)), "seconds": round(results["seconds"], 1),
+        "seconds": round(results["seconds"], 1),
+        **{name: telemetry[name] for name in ("R", "R_without", "R_eval")},
     }  # fmt: skip
 
 

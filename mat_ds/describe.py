@@ -46,7 +46,7 @@ def announce(
         f"model      {run.model.name}, {parameters:,} parameters, drawn anew: {_few(prepared.fresh)}; "
         + (f"adapters of rank {run.model.lora.r}; " if run.model.lora else "")
         + f"inputs are cut at {prepared.max_length} tokens",
-        f"method     {run.method.name}, {cost} forward units per step (vanilla: 3)",
+        f"method     {run.method.name} {run.method.variant}".rstrip() + f", {cost} forward units per step (vanilla: 3)",
         f"steps      {steps} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch_size} on {world.size} "
         f"ranks, ZeRO-{stage}" + (f", continuing after step {progress.step}" if progress.step else ""),
         f"left out   {loader.dropped_per_epoch} examples per epoch (last partial batch)"

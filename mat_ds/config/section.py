@@ -50,6 +50,11 @@ class MethodSettings(Section):
 
     name: str
 
+    @property
+    def variant(self) -> str:
+        """What a user should see of these options beside the method's name."""
+        return ""
+
     def problems(self) -> Iterator[Problem]:
         """Combinations of these options that cannot work."""
         yield from ()

@@ -36,6 +36,10 @@ class SALTSettings(SmoothnessSettings):
         "auto", description="of the follower's step; auto: exact (second-order graphs) where the engine can, else finite "
         "differences")  # fmt: skip
 
+    @property
+    def variant(self) -> str:
+        return f"through the follower's step by {self.derivative.replace('_', ' ')}"
+
     def settled(self, serves: Serves) -> SALTSettings:
         if self.derivative != "auto":
             return self

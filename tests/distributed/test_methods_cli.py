@@ -1,0 +1,67 @@
+"""Methods, averages and their refusals on the whole command line."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForSequenceClassification
+
+from tests.distributed.launch import run_cli
+
+pytestmark = pytest.mark.dist
+
+SMALL = [
+    "data.train_limit=128", "data.eval_limit=64", "train.batch_size=32", "train.micro_batch_size=8", "train.epochs=1",
+    "train.eval_per_epoch=2", "train.eval_micro_batch_size=64", "optimizer.lr=1e-3", "train.telemetry_every=2",
+]  # fmt: skip
+
+
+def lines(run, event):
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [record for record in records if record.get("event") == event]
+
+
+def test_an_average_is_scored_beside_the_raw_weights_exported_and_resumed(tmp_path):
+    options = [*SMALL, "method.name=freelb", "model.average=uniform", "train.export_weights=average", "train.save_every=2",
+               "optimizer.schedule=constant", "train.resume=auto"]  # fmt: skip
+    exported = []
+    for name, stops in (("whole", (4,)), ("broken", (2, 4))):
+        run = tmp_path / name
+        for stop in stops:
+            done = run_cli("--ds_config", "ds_configs/zero3.json", f"output_dir={run}", *options, f"train.max_steps={stop}",
+                           ranks=2)  # fmt: skip
+            assert done.returncode == 0, done.stderr[-2000:]
+        results = json.loads((run / "results.json").read_text())
+        assert results["export"]["reproduces_reported"] and results["raw"]["last"]["step"] == results["last"]["step"] == 4
+        assert [record["step"] for record in lines(run, "evaluation")] == [2, 4] and "average" in done.stderr + done.stdout
+        assert [record["step"] for record in lines(run, "telemetry")] == [1, 3]
+        exported.append(AutoModelForSequenceClassification.from_pretrained(run / "model").state_dict())
+    assert all(torch.equal(exported[0][key], exported[1][key]) for key in exported[0])
+
+
+def test_r4fs_export_needs_no_mat_ds(tmp_path):
+    done = run_cli("--ds_config", "ds_configs/zero2.json", f"output_dir={tmp_path}/run", *SMALL, "method.name=r4f", ranks=2)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["export"]["reproduces_reported"]
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
+    assert torch.linalg.matrix_norm(model.classifier.out_proj.weight, ord=2).item() == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("attention, form", [("eager", "exact"), ("sdpa", "finite_difference")])
+def test_salt_says_and_writes_down_which_derivative_it_takes(attention, form, tmp_path):
+    done = run_cli("--ds_config", "ds_configs/zero2.json", f"output_dir={tmp_path}/run", *SMALL, "method.name=salt",
+                   f"model.attention={attention}", "train.max_steps=2")  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert form.replace("_", " ") in done.stdout
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["method"]["derivative"] == form
+
+
+def test_what_cannot_be_is_refused_by_name_in_one_message(tmp_path):
+    done = run_cli("--ds_config", "ds_configs/zero3.json", f"output_dir={tmp_path}/run", "task=stsb", f"data.path={tmp_path}",
+                   "method.name=salt", "method.derivative=exact", "train.export_weights=average")  # fmt: skip
+    assert done.returncode == 2
+    for words in ("method.derivative = 'exact'", "ZeRO-3", "finite_difference", "train.export_weights"):
+        assert words in done.stderr
+    done = run_cli("--ds_config", "ds_configs/zero2.json", f"output_dir={tmp_path}/run", "task=stsb", "method.name=r3f")
+    assert done.returncode == 2 and "method.name = 'r3f'" in done.stderr and "regression" in done.stderr
