@@ -22,6 +22,7 @@ from mat_ds.engine import checkpoint
 from mat_ds.engine.distributed import World, any_rank, on_rank_zero, process_group, same_on_all_ranks
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.export import export_model
+from mat_ds.engine.loading import shard_unread
 from mat_ds.errors import ExitCode, NonFiniteError, Problem, UserError
 from mat_ds.evaluation import Evaluator
 from mat_ds.loop import Loop, Progress, total_steps
@@ -97,7 +98,9 @@ def _optimise(
     run, data = prepared.run, prepared.data
     loader = TrainLoader(data.train, collate, run.train, run.data, run.seed, world.rank, world.size, device)
     method = METHODS[run.method.name](run.method, TaskObjective(data.spec.regression))
-    engine = Engine(prepared.take_model(), run.optimizer, method.chain, prepared.ds_config, run.seed)
+    built = prepared.take_model()
+    shard_unread(built.module, built.unread, prepared.ds_config)
+    engine = Engine(built.module, run.optimizer, method.chain, prepared.ds_config, run.seed)
     resume_from = prepared.resume_from
     progress = Progress(**checkpoint.load(engine, resume_from, rundir.model)) if resume_from else Progress()
     tracker: Tracker = JsonlTracker(rundir.metrics, progress.step) if world.rank == 0 else NullTracker()
@@ -172,7 +175,7 @@ def _environment(prepared: Prepared, world: World) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
         "data_sha256": prepared.data_digest,
-        "frozen_sha256": prepared.frozen_digest,
+        "frozen_sha256": prepared.weights_digest["frozen"],
         "deepspeed_config": prepared.ds_config,
     }
 
