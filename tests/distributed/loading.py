@@ -20,7 +20,8 @@ from tests.distributed.keyed import NOISY
 from tests.distributed.worker import BF16, FP16, FP32, ds_json, main, make, steps
 from tests.tiny import global_batches
 
-PRECISIONS = {"fp32": FP32, "bf16": BF16, "fp16": FP16}
+OFFLOAD = {"offload_param": {"device": "cpu"}, "offload_optimizer": {"device": "cpu"}}
+TREES = {"fp32": (FP32, {}), "bf16": (BF16, {}), "fp16": (FP16, {}), "bf16, offloaded": (BF16, OFFLOAD)}
 ADAPTERS = {"whole": None, "adapters": {"r": 4, "modules_to_save": ["layer.1.output"]}}
 
 
@@ -45,8 +46,8 @@ def body(world, report):
         RobertaModel(RobertaConfig(**shape, **small)).save_pretrained(tiny)
         RobertaModel(RobertaConfig(**shape, vocab_size=1000, num_hidden_layers=10)).save_pretrained(large)
     barrier()
-    for (name, precision), (kind, lora) in itertools.product(PRECISIONS.items(), ADAPTERS.items()):
-        report[f"{kind}, {name}"] = same(world, tiny, ds_json(3, precision), ds_json(2, precision), lora)
+    for (name, (precision, zero)), (kind, lora) in itertools.product(TREES.items(), ADAPTERS.items()):
+        report[f"{kind}, {name}"] = same(world, tiny, ds_json(3, precision, **zero), ds_json(2, precision), lora)
     report["memory"] = [[*memory(world, large, True)], [*memory(world, large, False)]]
 
 
