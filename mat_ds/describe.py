@@ -28,7 +28,7 @@ def environment(prepared: Prepared, world: World) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
         "data_sha256": prepared.data_digest,
-        "frozen_sha256": prepared.frozen_digest,
+        "frozen_sha256": prepared.weights_digest["frozen"],
         "deepspeed_config": prepared.ds_config,
     }
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from mat_ds.command import Parser
 from mat_ds.config.load import read_run_config
@@ -19,7 +17,8 @@ from mat_ds.engine.distributed import World, launcher_problems
 from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config, serves
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.methods import METHODS
-from mat_ds.models.build import build_model, build_tokenizer, longest_input
+from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input
+from mat_ds.models.unread import value_of
 from mat_ds.resume import changed_input, find_resume, output_problems
 from mat_ds.tasks.examples import TaskData, load_task_data
 from mat_ds.tasks.registry import find_task
@@ -50,37 +49,37 @@ class Prepared:
 
     Attributes:
         run, ds_config: the options, and what DeepSpeed gets.
-        data, tokenizer, model: what is trained on what; the model until it is taken.
+        data, tokenizer, built: what is trained on what; the model until it is taken.
         fresh: names of the model's weights that were drawn anew.
         max_length: tokens an input is cut at.
         resume_from: the checkpoint to continue from, if any.
         data_digest: SHA-256 of all examples and the vocabulary.
-        frozen_digest: SHA-256 of the frozen weights, which no checkpoint holds; None where there are none.
+        weights_digest: SHA-256 of the trained and of the frozen weights; no checkpoint holds the latter.
     """
 
     run: RunConfig
     ds_config: dict[str, Any]
     data: TaskData
     tokenizer: Any
-    model: torch.nn.Module | None
+    built: Built | None
     fresh: list[str]
     max_length: int
     resume_from: Path | None
     data_digest: str
-    frozen_digest: str | None
+    weights_digest: dict[str, str]
 
-    def take_model(self) -> torch.nn.Module:
+    def take_model(self) -> Built:
         """Hands the model over: kept here too, its weights would outlive the engine that shards them."""
-        model, self.model = self.model, None
-        assert model is not None
-        return model
+        built, self.built = self.built, None
+        assert built is not None
+        return built
 
     @property
     def fingerprint(self) -> str:
         """Equal on two ranks if they were given the same options, data, vocabulary, weights and checkpoint."""
         digest = hashlib.sha256(self.run.model_dump_json().encode())
-        digest.update(json.dumps([self.ds_config, str(self.resume_from), self.data_digest], sort_keys=True).encode())
-        digest.update(_weights_digest(self.model.parameters() if self.model else ()).encode())
+        rest = [self.ds_config, str(self.resume_from), self.data_digest, self.weights_digest]
+        digest.update(json.dumps(rest, sort_keys=True).encode())
         return digest.hexdigest()
 
 
@@ -115,14 +114,15 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     tokenizer = _collect(found, build_tokenizer, run.model, texts)
     resume_from = _collect(found, find_resume, run, completed, world) if not dropped else None
     found += _size_problems(run, data) if data else ()
-    built = _collect(found, build_model, run.model, spec, tokenizer, run.seed) if spec and tokenizer else None
+    # Where parameters are sharded, no rank shall ever hold them all.
+    sharded = completed.get("zero_optimization", {}).get("stage") == 3
+    built = _collect(found, build_model, run.model, spec, tokenizer, run.seed, sharded) if spec and tokenizer else None
     raise_if_any(found)
     assert built and data
-    model, fresh = built
-    max_length = min(run.data.max_length, longest_input(model, tokenizer))
-    digest, frozen = _data_digest(data, tokenizer), _frozen_digest(model)
-    raise_if_any(changed_input(digest, frozen, resume_from) if resume_from else ())
-    return Prepared(run, completed, data, tokenizer, model, fresh, max_length, resume_from, digest, frozen)
+    max_length = min(run.data.max_length, longest_input(built.module, tokenizer))
+    digest, weights = _data_digest(data, tokenizer), weights_digest(built)
+    raise_if_any(changed_input(digest, weights["frozen"], resume_from) if resume_from else ())
+    return Prepared(run, completed, data, tokenizer, built, built.fresh, max_length, resume_from, digest, weights)
 
 
 def _data_digest(data: TaskData, tokenizer: Any) -> str:
@@ -140,16 +140,13 @@ def _task_problems(run: RunConfig, spec: TaskSpec) -> Iterator[Problem]:
                       f"take one of {able}")  # fmt: skip
 
 
-def _frozen_digest(model: torch.nn.Module) -> str | None:
-    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
-    return _weights_digest(frozen) if frozen else None
-
-
-def _weights_digest(parameters: Iterable[torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for parameter in parameters:
-        digest.update(parameter.detach().contiguous().numpy().data)
-    return digest.hexdigest()
+def weights_digest(built: Built) -> dict[str, str]:
+    """SHA-256 of the trained and of the frozen parameters, one of them in memory at a time."""
+    digests = {"trained": hashlib.sha256(), "frozen": hashlib.sha256()}
+    for parameter in built.module.parameters():
+        value = value_of(parameter, built.unread).contiguous().numpy().data
+        digests["trained" if parameter.requires_grad else "frozen"].update(value)
+    return {name: digest.hexdigest() for name, digest in digests.items()}
 
 
 def _size_problems(run: RunConfig, data: TaskData) -> Iterator[Problem]:

@@ -80,7 +80,7 @@ def _began_from(rundir: RunDirectory) -> str:
     return str(yaml.safe_load(rundir.config.read_text(encoding="utf-8"))["train"]["resume"])
 
 
-def changed_input(data: str, frozen: str | None, resume_from: Path) -> Iterator[Problem]:
+def changed_input(data: str, frozen: str, resume_from: Path) -> Iterator[Problem]:
     """Whether a run would go on with other examples, another vocabulary or other frozen weights than it began with.
 
     Args:

@@ -21,6 +21,7 @@ from mat_ds.engine import checkpoint
 from mat_ds.engine.distributed import World, any_rank, on_rank_zero, process_group, same_on_all_ranks
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.export import export_model
+from mat_ds.engine.loading import shard_unread
 from mat_ds.errors import ExitCode, Problem, UserError
 from mat_ds.evaluation import Evaluator, Scores
 from mat_ds.loop import Loop, Progress
@@ -82,9 +83,10 @@ def _optimise(
     loader = TrainLoader(data.train, collate, run.train, run.data, run.seed, world.rank, world.size, device)
     objective = TaskObjective(data.spec.regression)
     method = METHODS[run.method.name](run.method, objective)
-    model = prepared.take_model()
-    fold = SpectralHead(model).fold if run.method.spectral_head else None
-    engine = Engine(model, run.optimizer, _chain(method, run.model), prepared.ds_config, run.seed)
+    built = prepared.take_model()
+    shard_unread(built.module, built.unread, prepared.ds_config)
+    fold = SpectralHead(built.module).fold if run.method.spectral_head else None
+    engine = Engine(built.module, run.optimizer, _chain(method, run.model), prepared.ds_config, run.seed)
     tracker: Tracker = NullTracker()
     try:
         if not prepared.resume_from:

@@ -3,9 +3,7 @@
 import torch
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
-from mat_ds.config.schema import LoraConfig
 from mat_ds.methods.base import MicroBatch
-from mat_ds.models.lora import add_lora
 from mat_ds.sampling.keys import generator, normal_slice
 from tests.equivalence.oracle import NoNoise
 
@@ -28,6 +26,9 @@ def tiny_roberta(labels=3, dropout=0.0, seed=0, **overrides):
 
 def tiny_lora(checkpointing=False, **overrides):
     """The same with adapters of rank 4 on query and value, and their dropout off."""
+    from mat_ds.config.schema import LoraConfig
+    from mat_ds.models.lora import add_lora  # peft takes seconds to import
+
     model = tiny_roberta(**overrides)
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mat_ds.config.schema import OptimizerConfig
 from mat_ds.engine.distributed import all_reduce_sum, any_rank
 from mat_ds.engine.passes import Passes
-from mat_ds.engine.shards import fill_masters, numel, read_shards, refresh, trainable
+from mat_ds.engine.shards import exact_values, fill_masters, numel, read_shards, refresh, shape
 from mat_ds.engine.startup import release
 from mat_ds.errors import NonFiniteError
 from mat_ds.methods.base import MicroBatch
@@ -31,7 +31,7 @@ class Engine(Passes):
     """Runs a method's outer steps on a sharded model; see `mat_ds.methods.base.Engine` for the words methods use.
 
     Args:
-        model: a transformers model with a classification head, in fp32 on the CPU; DeepSpeed takes it over.
+        model: a transformers model with a classification head, in fp32 on the CPU or sharded; DeepSpeed takes it over.
         optimizer: the sampler's hyper-parameters.
         chain: samples, mixture and noise of the parameters in one outer step.
         ds_config: a complete DeepSpeed configuration (`mat_ds.engine.ds_config.complete`).
@@ -44,7 +44,7 @@ class Engine(Passes):
         self.sampler = Sampler(_parameter_groups(model, optimizer), optimizer.name, chain, seed)
         # DeepSpeed takes its fp32 masters from weights it has already cast to the compute dtype.
         halved = any(ds_config.get(section, {}).get("enabled") for section in ("fp16", "bf16"))
-        exact = {i: p.detach().clone() for i, (_, p) in enumerate(trainable(model))} if halved else {}
+        exact = exact_values(model) if halved else {}
         ds, *_ = deepspeed.initialize(model=model, optimizer=self.sampler, config=ds_config)
         super().__init__(ds, perturbation, seed)
         self.shards = read_shards(self.ds)
@@ -239,7 +239,7 @@ def _parameter_groups(model: nn.Module, optimizer: OptimizerConfig) -> list[dict
     trainable = [p for p in model.parameters() if p.requires_grad]
     common = {"lr": optimizer.lr, "betas": optimizer.betas, "eps": optimizer.eps}
     groups = (
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": optimizer.weight_decay, **common},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0, **common},
+        {"params": [p for p in trainable if len(shape(p)) > 1], "weight_decay": optimizer.weight_decay, **common},
+        {"params": [p for p in trainable if len(shape(p)) <= 1], "weight_decay": 0.0, **common},
     )
     return [group for group in groups if group["params"]]

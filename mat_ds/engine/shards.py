@@ -19,6 +19,9 @@ from mat_ds.sampling.sampler import Slice
 
 Shards = dict[Tensor, list[Slice]]
 
+# Attribute of a parameter cut into shards in half precision: this rank's shard of its fp32 values.
+EXACT = "exact_shard"
+
 
 def trainable(module: torch.nn.Module) -> list[tuple[str, Tensor]]:
     """Names and parameters that are sampled, in the order that numbers them in every `Slice`."""
@@ -104,12 +107,20 @@ def _stretches(ds: DeepSpeedEngine, parameters: Sequence[Any]) -> Iterator[tuple
             yield i, p, 0, 0, p.numel()
 
 
+def exact_values(module: torch.nn.Module) -> dict[int, Tensor]:
+    """fp32 values of the trainable parameters, by index, flat: all of a whole one, this rank's shard of one cut into shards."""
+    kept = {i: (p, p.__dict__.pop(EXACT, None)) for i, (_, p) in enumerate(trainable(module))}
+    return {i: p.detach().reshape(-1).clone() if shard is None else shard for i, (p, shard) in kept.items()}
+
+
 @torch.no_grad()
 def fill_masters(shards: Shards, values: Mapping[int, Tensor]) -> None:
-    """Overwrites the masters with fp32 values of whole parameters, by parameter index."""
+    """Overwrites the masters with what `exact_values` returned before DeepSpeed rounded it."""
     for master, pieces in shards.items():
         for piece in pieces:
-            source = values[piece.parameter].view(-1)[piece.offset : piece.offset + piece.numel]
+            whole = values[piece.parameter].numel() == piece.total
+            first = piece.offset if whole else 0
+            source = values[piece.parameter][first : first + piece.numel]
             master.view(-1)[piece.start : piece.start + piece.numel].copy_(source)
 
 

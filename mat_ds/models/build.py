@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 from mat_ds.config.schema import ModelConfig
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.models.recompute import recompute_activations
+from mat_ds.models.unread import Unread, load_unread, weight_files
 from mat_ds.sampling.keys import seed_from
 from mat_ds.tasks.spec import TaskSpec
 
@@ -46,9 +48,30 @@ def build_tokenizer(model: ModelConfig, texts: Iterable[str]) -> Any:
     return tokenizer
 
 
-def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int) -> tuple[torch.nn.Module, list[str]]:
-    """The model in fp32 on the CPU, the same on every rank, and the names of the weights drawn anew: the head's, unless
-    the folder has one for as many labels. With `model.lora` it has adapters, and they and the head alone are trainable.
+@dataclass
+class Built:
+    """A classifier in fp32 on the CPU, the same on every rank.
+
+    Attributes:
+        module: the model; with `model.lora` it has adapters, and they and the head alone are trainable.
+        fresh: names of the weights drawn anew: the head's, unless the folder has one for as many labels.
+        unread: parameters that are stand-ins without memory, and where their values are.
+    """
+
+    module: torch.nn.Module
+    fresh: list[str]
+    unread: Unread
+
+
+def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int, leave_unread: bool = False) -> Built:
+    """The classifier that `model` describes.
+
+    Args:
+        model: the options.
+        task: how many labels there are, and their names.
+        tokenizer: the model's.
+        seed: the run's; what is drawn anew depends on it alone.
+        leave_unread: whether to leave weights in their files as far as that can be done; else they are all read here.
 
     Raises:
         UserError: if there is none to be had, or it cannot classify, or has no module that adapters were asked for.
@@ -58,8 +81,6 @@ def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int) -
         "num_labels": task.outputs, "id2label": labels, "label2id": {name: i for i, name in labels.items()},
         "problem_type": "regression" if task.regression else "single_label_classification",
     }  # fmt: skip
-    attention = {"attn_implementation": model.attention} if model.attention else {}
-    torch.manual_seed(seed_from(seed, "model"))
     try:
         config = _tiny_config(tokenizer, head) if model.name == TINY else AutoConfig.from_pretrained(model.name, **head)
         if model.dropout is not None:
@@ -75,30 +96,37 @@ def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int) -
         if (getattr(config, "type_vocab_size", 0) or 0) < 2:
             # RoBERTa has one type only, GPT-2 would add the word embeddings of a 0 and a 1.
             tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
-        if model.name == TINY:
-            built = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32, **attention)
-            fresh = ["everything"]
-        else:
-            built, loading = AutoModelForSequenceClassification.from_pretrained(
-                model.name,
-                config=config,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-                **attention,
-            )
-            fresh = sorted([*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])])
+        if model.attention:
+            config._attn_implementation = model.attention
+        built = _load(model.name, config, seed, leave_unread)
     except UserError:
         raise
     except Exception as error:
         raise UserError(_unavailable(model.name, "model", error)) from None
     if model.gradient_checkpointing:
-        recompute_activations(built)
+        recompute_activations(built.module)
     if model.lora and model.name != TINY:  # which is refused
-        from mat_ds.models.lora import add_lora
+        from mat_ds.models.lora import add_lora, copies
 
-        built = add_lora(built, model.name, model.lora, fresh, seed)
-    return built, fresh
+        built.module = add_lora(built.module, model.name, model.lora, built.fresh, seed)
+        built.unread |= {copy: built.unread[original] for copy, original in copies(built.module) if original in built.unread}
+    return built
+
+
+def _load(name: str, config: Any, seed: int, leave_unread: bool) -> Built:
+    """The model without adapters."""
+    torch.manual_seed(seed_from(seed, "model"))
+    if name == TINY:
+        return Built(AutoModelForSequenceClassification.from_config(config, dtype=torch.float32), ["everything"], {})
+    files = weight_files(name) if leave_unread else []
+    found = load_unread(files, config) if files else None
+    if found is None:
+        torch.manual_seed(seed_from(seed, "model"))
+        found = *AutoModelForSequenceClassification.from_pretrained(
+            name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+        ), {}  # fmt: skip
+    module, loading, unread = found
+    return Built(module, sorted([*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]), unread)
 
 
 def _padding_problems(name: str, config: Any, tokenizer: Any) -> Iterator[Problem]:

@@ -56,6 +56,18 @@ def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: in
     return wrapped
 
 
+def copies(model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+    """Parameters that PEFT trains a copy of, as it does the head's: each copy and its original.
+
+    Whoever fills the model with weights after it was given its adapters has to fill both.
+    """
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        original = parameters.get(name.replace(".modules_to_save.default.", ".original_module."))
+        if original is not None and original is not parameter:
+            yield parameter, original
+
+
 def _problems(model: Any, lora: LoraConfig) -> Iterator[Problem]:
     """Modules asked for that the model does not have, with those it has."""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]

@@ -85,7 +85,7 @@ def test_a_regression_reports_correlations_and_a_rising_error(tmp_path):
     pairs = [{"sentence1": f"text {i}", "sentence2": f"text {i % 3}", "label": float(i % 6)} for i in range(20)]
     (tmp_path / "data" / "stsb" / "validation.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     tokenizer = build_tokenizer(ModelConfig(), ["text 1 2 3"] * 50)
-    build_model(ModelConfig(), TASKS["stsb"], tokenizer, 0)[0].save_pretrained(tmp_path / "model")
+    build_model(ModelConfig(), TASKS["stsb"], tokenizer, 0).module.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     evaluate(tmp_path / "model", "task=stsb", f"data.path={tmp_path}/data", "attack.norm=l2", "attack.radii=[0.1,1.0]",
              "noise.rates=[]")  # fmt: skip

@@ -21,7 +21,7 @@ from mat_ds.tasks.registry import TASKS
 def model_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     tokenizer = build_tokenizer(ModelConfig(), ["the key near the cabinets is golden."] * 50)
-    build_model(ModelConfig(), TASKS["demo"], tokenizer, 0)[0].save_pretrained(folder)
+    build_model(ModelConfig(), TASKS["demo"], tokenizer, 0).module.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -63,7 +63,7 @@ def test_anli_is_scored_by_round_and_cola_without_its_hidden_test(tmp_path, mode
             (tmp_path / task / f"{split}.jsonl").write_text(json.dumps(row))
     three = tmp_path / "three"
     tokenizer = build_tokenizer(ModelConfig(), ["some text"] * 50)
-    build_model(ModelConfig(), TASKS["anli"], tokenizer, 0)[0].save_pretrained(three)
+    build_model(ModelConfig(), TASKS["anli"], tokenizer, 0).module.save_pretrained(three)
     tokenizer.save_pretrained(three)
     data = f"data.path={tmp_path}"
     assert list(subject(three, "task=anli", data).splits) == [f"{s}_r{i}" for s in ("dev", "test") for i in (1, 2, 3)]
@@ -78,7 +78,7 @@ def test_labels_in_another_order_and_models_without_a_head_are_refused(model_fol
     options = (f"task={tmp_path}/turned.yaml", f"data.path={tmp_path}")
     assert "labels: [unacceptable, acceptable]" in refused(model_folder, *options)
     bare = tmp_path / "bare"
-    model = build_model(ModelConfig(), TASKS["demo"], build_tokenizer(ModelConfig(), ["a"]), 0)[0]
+    model = build_model(ModelConfig(), TASKS["demo"], build_tokenizer(ModelConfig(), ["a"]), 0).module
     model.roberta.save_pretrained(bare)
     build_tokenizer(ModelConfig(), ["a"]).save_pretrained(bare)
     assert "without a classification head" in refused(bare, "task=demo")

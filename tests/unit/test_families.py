@@ -139,7 +139,7 @@ def test_a_tokenizer_made_for_generation_classifies_alike_at_any_padding(family,
     names = ["input_ids", "token_type_ids", "attention_mask"]
     options = save(tmp_path, family, padding_side="left", model_input_names=names, **tokens)
     tokenizer = build_tokenizer(options, ())
-    model, _ = build_model(options, TASKS["mnli"], tokenizer, 0)
+    model = build_model(options, TASKS["mnli"], tokenizer, 0).module
     assert tokenizer.pad_token_id == model.config.pad_token_id and longest_input(model, tokenizer) == FAMILIES[family][3]
     collate = Collator(tokenizer, longest_input(model, tokenizer), regression=False)
     texts = [("no", "yes"), ("padding", "or not"), ("a hook", "and a long sentence behind it")]

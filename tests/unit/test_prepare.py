@@ -73,7 +73,7 @@ def test_adapters_need_a_pre_trained_model_and_layers_that_it_has(tmp_path):
     found = problems("model.lora.r=4", "train.epoch=1", *QUICK)
     assert set(found) == {"model.lora", "train.epoch"} and "built from scratch" in found["model.lora"].reason
     prepared = prepare(["--ds_config", str(ZERO2), *QUICK], World())
-    for part in (prepared.tokenizer, prepared.model):
+    for part in (prepared.tokenizer, prepared.built.module):
         part.save_pretrained(tmp_path)
     options = (f"model.name={tmp_path}", *QUICK)
     found = problems(*options, "model.lora.target_modules=[querry, key]", "model.lora.modules_to_save=[poler]")
@@ -82,7 +82,7 @@ def test_adapters_need_a_pre_trained_model_and_layers_that_it_has(tmp_path):
     assert (
         "poler" in found["model.lora.modules_to_save"].reason and "word_embeddings" in found["model.lora.modules_to_save"].fix
     )
-    model = prepare(["--ds_config", str(ZERO2), *options, "model.lora.r=4"], World()).model
+    model = prepare(["--ds_config", str(ZERO2), *options, "model.lora.r=4"], World()).built.module
     trained = {name.removeprefix("base_model.model.") for name, p in model.named_parameters() if p.requires_grad}
     assert len(trained) == 12 and all("lora_" in name or "classifier.modules_to_save" in name for name in trained)
 

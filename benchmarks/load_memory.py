@@ -1,0 +1,84 @@
+"""Peak memory of loading a model: each rank's at ZeRO-3 on two ranks, against one rank and against ZeRO-2.
+
+    python benchmarks/load_memory.py [hidden size] [layers]
+
+makes a RoBERTa of that shape (default 768 and 16, 158 M parameters) in a temporary folder and loads it as a run does, in
+processes of its own for each case. On a CPU everything is in the ranks' resident memory, as VmHWM and VmRSS of
+/proc/self/status say.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.distributed.launch import run_ranks
+
+MEGABYTE = 1 << 20
+
+
+def resident(line: str) -> int:
+    """Bytes of this process in memory, now (VmRSS) or at most so far (VmHWM)."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(entry.split()[1] for entry in status.splitlines() if entry.startswith(line)))
+
+
+def load(report: Path, folder: str, stage: str) -> None:
+    """What one rank does, in the order of a run: checks, loads, shards; rank 0 reports how the memory of each grew."""
+    import deepspeed  # noqa: F401  (imported before anything is measured)
+    import torch
+
+    from mat_ds.config.schema import OptimizerConfig
+    from mat_ds.engine.distributed import World, gather_rows, process_group
+    from mat_ds.engine.engine import Engine
+    from mat_ds.engine.loading import shard_unread
+    from mat_ds.prepare import prepare
+    from mat_ds.sampling.chain import Chain
+
+    world, options = World.from_environment(), ("--ds_config", f"ds_configs/zero{stage}.json", "data.train_limit=64")
+    prepare(options, world)  # imports and data, which are no part of the model
+    start = resident("VmRSS")
+    prepared = prepare([*options, f"model.name={folder}"], world)
+    grown = [resident("VmHWM") - start]
+    with process_group(world):
+        built = prepared.take_model()
+        shard_unread(built.module, built.unread, prepared.ds_config)
+        grown += [resident("VmHWM") - start, resident("VmRSS") - start]
+        engine = Engine(built.module, OptimizerConfig(name="sgd"), Chain(), prepared.ds_config, 0)
+        grown += [resident("VmHWM") - start]
+        ranks = gather_rows(torch.tensor([grown], dtype=torch.float64)).tolist()
+        engine.close()
+    if world.rank == 0:
+        report.write_text(json.dumps(ranks))
+
+
+def compare(hidden: int, layers: int) -> None:
+    """The table of all cases."""
+    from transformers import RobertaConfig, RobertaModel
+
+    from mat_ds.config.schema import ModelConfig
+    from mat_ds.models.build import build_tokenizer
+    from mat_ds.tasks.demo import rows
+
+    with tempfile.TemporaryDirectory() as folder:
+        shape = {"hidden_size": hidden, "intermediate_size": 4 * hidden, "num_hidden_layers": layers}
+        model = RobertaModel(RobertaConfig(**shape, num_attention_heads=hidden // 64, pad_token_id=1))
+        model.save_pretrained(folder)
+        build_tokenizer(ModelConfig(), [row["sentence"] for row in rows("train")]).save_pretrained(folder)
+        size = sum(p.numel() for p in model.parameters())
+        del model
+        print(f"{size / 1e6:.0f} M parameters, {4 * size / MEGABYTE:.0f} MiB in fp32. MiB by which a rank's memory grew:\n")
+        print("| ZeRO | ranks | rank | peak, checked | peak, loaded | loaded | peak, with DeepSpeed's buffers |")
+        print("|---|---|---|---|---|---|---|")
+        for stage, ranks in ((2, 1), (2, 2), (3, 1), (3, 2)):
+            for rank, grown in enumerate(run_ranks("benchmarks.load_memory", ranks, folder, str(stage))):
+                print(f"| {stage} | {ranks} | {rank} | " + " | ".join(f"{value / MEGABYTE:.0f}" for value in grown) + " |")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 4:  # a process that run_ranks started
+        load(Path(sys.argv[1]), *sys.argv[2:])
+    else:
+        compare(*(int(given) for given in (sys.argv[1:] or ("768", "16"))))

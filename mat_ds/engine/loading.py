@@ -1,0 +1,67 @@
+"""A model's weights from their files straight into the ranks' shards, one parameter at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.accelerator import get_accelerator
+from torch import nn
+
+from mat_ds.engine.shards import EXACT
+from mat_ds.models.unread import Unread
+
+# Parameters of up to so many elements take turns in one tensor. Tensors that came and went between shards that stay would
+# leave holes in the heap, together up to a quarter of the model; larger ones glibc puts elsewhere and gives back.
+SHARED = 1 << 23
+
+
+@torch.no_grad()
+def shard_unread(model: nn.Module, unread: Unread, ds_config: Mapping[str, Any]) -> None:
+    """Cuts every parameter of a model that is still in its files into this rank's ZeRO-3 shards. Every rank must call it.
+
+    Rank 0 reads and the others get their parts of what it read, so a rank holds one whole parameter besides its shards.
+    A model whose weights have all been read is left to DeepSpeed's own initialisation.
+
+    Adapters are put on before, while parameters are whole and cost nothing: PEFT copies the head, and of parameters already
+    sharded it copies nothing.
+
+    Args:
+        model: in fp32 on the CPU, the same on every rank.
+        unread: its parameters that are stand-ins, and where their values are.
+        ds_config: a complete DeepSpeed configuration of stage 3.
+    """
+    if not unread:
+        return
+    device = torch.device(get_accelerator().current_device_name())
+    halves = {"fp16": torch.float16, "bf16": torch.bfloat16}
+    dtype = next((half for name, half in halves.items() if ds_config.get(name, {}).get("enabled")), torch.float32)
+    rank = torch.distributed.get_rank()
+    first: Any = None
+    parameter: Any
+    shared = torch.empty(SHARED, device=device)
+    for parameter in model.parameters():
+        room = shared if parameter.numel() <= SHARED else torch.empty(parameter.numel(), device=device)
+        value = room[: parameter.numel()].view(parameter.shape)
+        if parameter in unread and rank == 0:
+            unread[parameter].read_into(value)
+        elif rank == 0:
+            value.copy_(parameter)
+        exact = parameter.requires_grad and dtype != torch.float32
+        if exact:  # DeepSpeed would pass on what it has rounded
+            torch.distributed.broadcast(value, src=0)
+        parameter.data = value.to(dtype)
+        if first is None:
+            holder = nn.Module()
+            holder.register_parameter("parameter", parameter)
+            deepspeed.zero.Init(module=holder, config_dict_or_path=dict(ds_config))
+            first = parameter
+        else:
+            first.convert_to_zero_parameters(param_list=[parameter])
+        if exact:
+            length = parameter.ds_tensor.ds_numel
+            setattr(parameter, EXACT, value.view(-1)[rank * length : (rank + 1) * length].cpu().clone())
+    for buffer in model.buffers():
+        buffer.data = buffer.data.to(device)

@@ -1,0 +1,75 @@
+"""Adapters without ranks: what is trained, what is drawn alike, and that a file which lost something is not taken for saved."""
+
+import peft.peft_model
+import pytest
+import torch
+
+from mat_ds.config.schema import LoraConfig
+from mat_ds.models.exported import load_exported, weight_bytes
+from mat_ds.models.lora import add_lora, copies, write_adapter
+from tests.tiny import tiny_roberta
+
+
+@pytest.fixture
+def base(tmp_path):
+    model = tiny_roberta()
+    del model.spare
+    model.save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+def adapted(base, seed=0, **options):
+    model = tiny_roberta()
+    del model.spare
+    return add_lora(model, str(base), LoraConfig(r=4, **options), [], seed)
+
+
+def trained(model):
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def shaken(model):
+    """Its trained parameters, none of them what it was."""
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad:
+                p.add_(torch.randn_like(p) * 0.1)
+    return trained(model)
+
+
+@pytest.mark.parametrize("merge", [False, True], ids=["adapters", "merged"])
+def test_what_is_written_predicts_what_was_trained(merge, base, tmp_path):
+    model = adapted(base, modules_to_save=["layer.1.output"], target_modules=["query", "intermediate.dense"])
+    write_adapter(model, shaken(model), tmp_path / "out", merge)
+    inputs = {"input_ids": torch.arange(3, 27).view(3, 8), "attention_mask": torch.ones(3, 8, dtype=torch.long)}
+    for folder in (tmp_path / "out", tmp_path / "out" / "adapter") if merge else (tmp_path / "out",):
+        found = load_exported(folder, torch.float32, torch.device("cpu"))
+        assert torch.allclose(found(**inputs).logits, model.eval()(**inputs).logits, atol=1e-6)
+        assert not torch.allclose(found(**inputs).logits, tiny_roberta().eval()(**inputs).logits, atol=1e-2)
+    assert weight_bytes(tmp_path / "out") > sum(file.stat().st_size for file in base.glob("*.safetensors")) - 4096
+
+
+def test_adapters_are_drawn_by_the_seed_alone(base):
+    torch.manual_seed(1)
+    first = trained(adapted(base))
+    torch.manual_seed(2)
+    assert all(torch.equal(first[name], value) for name, value in trained(adapted(base)).items())
+    assert not all(torch.equal(first[name], value) for name, value in trained(adapted(base, seed=1)).items())
+
+
+def test_each_copy_that_peft_trains_is_told_with_its_original(base):
+    model = adapted(base, modules_to_save=["layer.1.output"])
+    pairs = list(copies(model))
+    assert len(pairs) == 4 + 4 and all(c.requires_grad and not o.requires_grad and torch.equal(c, o) for c, o in pairs)
+
+
+@pytest.mark.parametrize("loses", ["classifier.dense.weight", "lora_B"])
+def test_a_file_that_lost_a_tensor_or_its_elements_is_not_taken_for_saved(loses, base, tmp_path, monkeypatch):
+    save = peft.peft_model.safe_save_file
+    emptied = lambda tensors, *rest, **more: save(  # noqa: E731
+        {name: torch.empty(0) if loses in name else value for name, value in tensors.items()}, *rest, **more
+    )
+    monkeypatch.setattr(peft.peft_model, "safe_save_file", emptied)
+    model = adapted(base)
+    with pytest.raises(RuntimeError, match="does not hold the trained values of"):
+        write_adapter(model, shaken(model), tmp_path / "out", merge=False)
