@@ -50,6 +50,9 @@ def body(world, report):
                 whole[average] = gather_fp32(engine)
                 predicted[average] = engine.predict(own.inputs).float()
         after = held(engine)
+        share = 1 if name.endswith("zero-0") else world.size
+        kept = sum(p.numel() for p in tiny_roberta().parameters()) * 4 * (2 + len(AVERAGES)) / share
+        report[f"bytes, {name}"] = engine.sampler.state_bytes / kept
         report[f"student, {name}"] = all(torch.equal(p, q) for p, q in zip(before, after, strict=True))
         engine.begin(9, 0.0)
         logits = engine.forward(own, ("theta",))

@@ -2,6 +2,8 @@
 
 import itertools
 
+from deepspeed.accelerator import get_accelerator
+
 from mat_ds.models.spectral import SpectralHead
 from tests.distributed.worker import STAGES, ds_json, main, make, steps
 from tests.equivalence import oracle, rivals
@@ -56,7 +58,8 @@ def body(world, report):
         own = {ORACLES.get(key, key): value for key, value in options.items() if key not in ("name", "derivative")}
         settings = rivals.Settings(regression=labels == 1, **own)
         if world.rank == 0:
-            expected = rivals.run(model(), batches, settings, options["name"], KeyedNoise(batches, micro))[0]
+            noise = KeyedNoise(batches, micro, device=get_accelerator().current_device_name())
+            expected = rivals.run(model(), batches, settings, options["name"], noise)[0]
         for stage in STAGES[: 3 if "exact" in name else 4]:
             student = model()
             if options["name"] == "r4f":

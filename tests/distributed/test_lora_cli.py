@@ -85,8 +85,9 @@ def test_adapters_are_exported_for_plain_peft_and_a_continued_run_ends_with_the_
     assert again.keys() == saved.keys() and all(torch.equal(again[name], saved[name]) for name in saved)
 
 
-def test_merged_under_zero_3_the_model_needs_only_transformers_and_the_adapters_lie_beside_it(base, tmp_path):
-    reported, model = train(base, tmp_path / "run", 3, "model.lora.merge=true", "model.gradient_checkpointing=true")
+def test_averaged_and_merged_under_zero_3_the_model_needs_only_transformers_and_the_adapters_lie_beside_it(base, tmp_path):
+    reported, model = train(base, tmp_path / "run", 3, "model.lora.merge=true", "model.gradient_checkpointing=true",
+                            "model.average=ema", "model.average_decay=0.5", "train.export_weights=average")  # fmt: skip
     whole = AutoModelForSequenceClassification.from_pretrained(model)
     assert whole.dtype == torch.float32 and not [name for name, _ in whole.named_parameters() if "lora" in name]
     assert score(whole, model) == pytest.approx(reported, abs=1e-12) != 0

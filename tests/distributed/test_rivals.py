@@ -23,7 +23,7 @@ def averages(request):
 
 def test_averages_are_the_oracles_and_passes_see_them(averages):
     half = ("bf16", "fp16", "accumulation")
-    distances = {name: far for name, far in averages.items() if not isinstance(far, bool)}
+    distances = {name: far for name, far in averages.items() if not isinstance(far, bool) and not name.startswith("bytes")}
     assert len(distances) == 5 * 17
     tolerance = {name: HALF_ROUND_OFF if any(word in name for word in half) else ROUND_OFF for name in distances}
     assert not {name: far for name, far in distances.items() if not far <= tolerance[name]}
@@ -31,6 +31,12 @@ def test_averages_are_the_oracles_and_passes_see_them(averages):
 
 def test_a_visit_of_an_average_leaves_the_student_bit_for_bit(averages):
     assert sum(averages.get(name) is True for name in averages if name.startswith("student")) == 17
+
+
+def test_an_average_costs_four_bytes_a_parameter_over_all_ranks_and_a_copy_each_without_zero(averages):
+    shares = {name: share for name, share in averages.items() if name.startswith("bytes")}
+    # Beside Adam's two moments; alignment pads each shard by a few elements.
+    assert len(shares) == 17 and all(0.98 <= share <= 1.02 for share in shares.values()), shares
 
 
 def test_weights_are_not_exchanged_under_a_graph(averages):

@@ -18,6 +18,11 @@ def test_every_stage_update_rule_and_accumulation_gives_the_oracles_parameters(p
     assert not {name: far for name, far in report.items() if not far <= tolerance}
 
 
+def test_every_rival_gives_the_oracles_parameters():
+    report = run_ranks("tests.distributed.rivals", 1, device="cuda")
+    assert len(report) == 168 and not {name: far for name, far in report.items() if not far <= 1e-3}
+
+
 def test_fp16_overflow_repeats_the_sample_and_a_loss_that_is_not_finite_stops_the_run():
     report = run_ranks("tests.distributed.overflow", 1, device="cuda")
     for stage in range(4):
