@@ -113,15 +113,15 @@ class Engine(Passes):
         # Without ZeRO in fp32 DeepSpeed clips what it has not measured.
         config = self.ds._config
         clip, config.gradient_clipping = config.gradient_clipping, 0.0
-        with self.sampler.measuring() as squares, suppress(*([Exception] if keepers else [])):
-            self.ds.step()
+        with self.sampler.measuring() as squares, suppress(NonFiniteError):
+            self._step()
         config.gradient_clipping = clip
         for keeper, values in zip(filter(None, keepers), before, strict=True):
             vars(keeper).update(values)
         self._forget_gradients()
         own = self._global_norm(sum(squares))
         known = self.gradient_norm  # before clipping, where DeepSpeed computes it
-        return (own if known is None else known) * self._backwards_per_update if squares else float("nan")
+        return (own if known is None else known) * self._backwards_per_update if self.ds.was_step_applied() else float("nan")
 
     def _global_norm(self, square: float) -> float:
         """Root of the sum over ranks of the squares of what each holds alone."""
@@ -198,12 +198,7 @@ class Engine(Passes):
         """
         if any_rank(not bool(self._all_finite), self.device):
             raise NonFiniteError(f"a loss was not finite in outer step {self._outer_step}")
-        try:
-            self.ds.step()
-        except Exception as error:  # DeepSpeed raises a bare Exception when the loss scale cannot fall any further
-            if "loss scale already at minimum" not in str(error):
-                raise
-            raise NonFiniteError(f"fp16 gradients overflow at the smallest loss scale: {error}") from error
+        self._step()
         self._applied = self.ds.was_step_applied()
         if not self._applied and self.dtype != torch.float16:
             raise NonFiniteError(f"a gradient was not finite in outer step {self._outer_step}")
@@ -224,6 +219,14 @@ class Engine(Passes):
                 raise NonFiniteError(f"fp16 gradients overflowed {MOST_SKIPS} times in a row")
 
     # DeepSpeed.
+
+    def _step(self) -> None:
+        try:
+            self.ds.step()
+        except Exception as error:  # DeepSpeed raises a bare Exception when the loss scale cannot fall any further
+            if "loss scale already at minimum" not in str(error):
+                raise
+            raise NonFiniteError(f"fp16 gradients overflow at the smallest loss scale: {error}") from error
 
     def _forget_gradients(self) -> None:
         """Zeroes what ZeRO-3 and offload keep: they would reuse it for a parameter that gets no gradient next time."""
