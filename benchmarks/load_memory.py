@@ -34,7 +34,7 @@ def load(report: Path, folder: str, stage: str) -> None:
     from mat_ds.engine.distributed import World, gather_rows, process_group
     from mat_ds.engine.engine import Engine
     from mat_ds.engine.loading import shard_unread
-    from mat_ds.prepare import prepare
+    from mat_ds.preflight import prepare
     from mat_ds.sampling.chain import Chain
 
     world, options = World.from_environment(), ("--ds_config", f"ds_configs/zero{stage}.json", "data.train_limit=64")

@@ -11,7 +11,7 @@ import torch
 
 from mat_ds.engine.distributed import World
 from mat_ds.loop import Progress, total_steps
-from mat_ds.prepare import Prepared
+from mat_ds.preflight import Prepared
 from mat_ds.rundir import RunDirectory
 from mat_ds.tasks.loader import TrainLoader
 

@@ -30,7 +30,7 @@ from mat_ds.methods.base import Method
 from mat_ds.methods.objective import TaskObjective
 from mat_ds.models.spectral import SpectralHead
 from mat_ds.outcome import finish
-from mat_ds.prepare import Prepared, prepare
+from mat_ds.preflight import Prepared, prepare
 from mat_ds.rundir import RunDirectory, new_folder, write_json, write_text
 from mat_ds.sampling.average import Average
 from mat_ds.sampling.chain import Chain

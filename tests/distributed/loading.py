@@ -14,7 +14,7 @@ from mat_ds.engine.distributed import barrier, gather_rows
 from mat_ds.engine.export import gather_fp32
 from mat_ds.engine.loading import shard_unread
 from mat_ds.models.build import build_model
-from mat_ds.prepare import weights_digest
+from mat_ds.preflight import weights_digest
 from mat_ds.tasks.registry import TASKS
 from tests.distributed.keyed import NOISY
 from tests.distributed.worker import BF16, FP16, FP32, ds_json, main, make, steps
