@@ -26,7 +26,7 @@ COMMON = [
     "data.max_length=64", "data.group_by_length=true", "train.save_every=1000000", "train.telemetry_every=40",
 ]  # fmt: skip
 TASKS = {
-    "cola": ["data.train_limit=2400", "train.batch_size=32", "train.micro_batch_size=32"],
+    "cola": ["data.train_limit=3200", "train.batch_size=32", "train.micro_batch_size=32"],
     "mrpc": ["data.train_limit=480", "train.batch_size=16", "train.micro_batch_size=16"],
 }
 EPOCHS = 2
