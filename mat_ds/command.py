@@ -14,7 +14,7 @@ from typing import NoReturn
 import torch
 
 from mat_ds.engine.distributed import World
-from mat_ds.errors import ExitCode, NonFiniteError, Problem, UserError
+from mat_ds.errors import ExitCode, Interrupted, NonFiniteError, Problem, SaveError, UserError
 
 # How long a rank waits for the one that reports: the launcher kills all ranks when the first exits.
 REPORT_SECONDS = 20
@@ -58,6 +58,16 @@ def attempt(work: Callable[[], object], world: World, advice: str) -> ExitCode:
         return ExitCode.OK
     except UserError as error:
         return report(error, world)
+    except Interrupted as interruption:
+        if world.rank == 0:
+            print(f"\ninterrupted ({interruption}): what was done is saved; the same command with train.resume=auto goes on",
+                  file=sys.stderr, flush=True)  # fmt: skip
+        return ExitCode.REQUEUE
+    except SaveError as error:
+        if world.rank == 0:
+            print(f"\nstopped: {error}. Make room and start again with train.resume=auto; earlier checkpoints are whole.",
+                  file=sys.stderr, flush=True)  # fmt: skip
+        return ExitCode.FAILED
     except NonFiniteError as error:
         if world.rank == 0:
             print(f"\nstopped: {error}. {advice}", file=sys.stderr, flush=True)

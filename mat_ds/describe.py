@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
+import time
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import torch
+import yaml
 
 from mat_ds.engine.distributed import World
-from mat_ds.loop import Progress, total_steps
+from mat_ds.loop import total_steps
 from mat_ds.preflight import Prepared
+from mat_ds.progress import Progress
+from mat_ds.resume import changes, read_environment
 from mat_ds.rundir import RunDirectory
 from mat_ds.tasks.loader import TrainLoader
 
 
-def environment(prepared: Prepared, world: World) -> dict[str, Any]:
-    """Command, machine, versions, digests and DeepSpeed's configuration, for `environment.json`."""
+def environment(prepared: Prepared, world: World, before: RunDirectory | None) -> dict[str, Any]:
+    """Command, machine, versions, digests and DeepSpeed's configuration, for `environment.json`.
+
+    Args:
+        before: the run that goes on, if one does; its starts are kept, this one is added with what it changed.
+    """
     packages = ("mat_ds", "torch", "deepspeed", "transformers", "peft", "datasets", "evaluate", "tokenizers", "numpy")
     cuda = torch.cuda.is_available()
+    start = {
+        "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "host": platform.node(),
+        "world_size": world.size,
+        "zero_stage": prepared.ds_config["zero_optimization"].get("stage", 0),
+        "from": prepared.resume_from[0].name if prepared.resume_from else None,
+        "changed": changes(prepared.run, before) if before else {},
+    }
     return {
         "command": sys.argv,
         "world_size": world.size,
@@ -30,30 +48,68 @@ def environment(prepared: Prepared, world: World) -> dict[str, Any]:
         "data_sha256": prepared.data_digest,
         "frozen_sha256": prepared.weights_digest["frozen"],
         "deepspeed_config": prepared.ds_config,
+        "starts": [*(read_environment(before).get("starts", []) if before else []), start],
     }
 
 
-def announce(
-    prepared: Prepared, rundir: RunDirectory, loader: TrainLoader, parameters: int, cost: int, progress: Progress, world: World
-) -> None:
-    """Prints what the run is about to do."""
-    run, data = prepared.run, prepared.data
-    steps = total_steps(run, loader.steps_per_epoch)
-    stage = prepared.ds_config["zero_optimization"].get("stage", 0)
-    lines = (
-        f"task       {data.spec.name}: {len(data.train)} training examples, "
-        + ", ".join(f"{len(examples)} {split}" for split, examples in data.dev.items()),
-        f"model      {run.model.name}, {parameters:,} parameters, drawn anew: {_few(prepared.fresh)}; "
-        + (f"adapters of rank {run.model.lora.r}; " if run.model.lora else "")
-        + f"inputs are cut at {prepared.max_length} tokens",
-        f"method     {run.method.name} {run.method.variant}".rstrip() + f", {cost} forward units per step (vanilla: 3)",
-        f"steps      {steps} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch_size} on {world.size} "
-        f"ranks, ZeRO-{stage}" + (f", continuing after step {progress.step}" if progress.step else ""),
-        f"left out   {loader.dropped_per_epoch} examples per epoch (last partial batch)"
-        + (f", {data.skipped} training rows without a label" if data.skipped else ""),
-        f"run        {rundir.path} (all options: {rundir.config.name})",
-    )
-    print("\n".join(lines), flush=True)
+@dataclass(frozen=True)
+class Announcement:
+    """What rank 0 prints of a run before its first step.
+
+    Attributes:
+        prepared, loader: the run.
+        parameters: elements of its model.
+        cost: forward units of an outer step.
+        world: this rank; the others print nothing.
+    """
+
+    prepared: Prepared
+    loader: TrainLoader
+    parameters: int
+    cost: int
+    world: World
+
+    def announce(self, rundir: RunDirectory, progress: Progress) -> None:
+        """What the run is about to do."""
+        going_on = f", continuing after step {progress.step}" if progress.step else ""
+        self._print(*self._lines(going_on), f"run        {rundir.path} (all options: {rundir.config.name})")
+
+    def rehearse(self) -> None:
+        """What it would do, with all options and DeepSpeed's configuration."""
+        found = self.prepared.resume_from
+        going_on = f", would continue from {found[0].name}" if found else ""
+        options = yaml.safe_dump(self.prepared.run.model_dump(mode="json"), sort_keys=False)
+        configuration = json.dumps(self.prepared.ds_config, indent=2)
+        self._print(*self._lines(going_on), "run        dry: no step made, nothing written", "", "# all options", options,
+                    "# DeepSpeed's configuration", configuration)  # fmt: skip
+
+    def warn(self, damaged: list[str]) -> None:
+        """Which checkpoints were passed over."""
+        if self.world.rank == 0:
+            for what in damaged:
+                print(f"*** WARNING: {what}; passed over, not deleted", file=sys.stderr, flush=True)
+
+    def _print(self, *lines: str) -> None:
+        if self.world.rank == 0:
+            print("\n".join(lines), flush=True)
+
+    def _lines(self, going_on: str) -> tuple[str, ...]:
+        run, data, loader = self.prepared.run, self.prepared.data, self.loader
+        steps = total_steps(run, loader.steps_per_epoch)
+        stage = self.prepared.ds_config["zero_optimization"].get("stage", 0)
+        return (
+            f"task       {data.spec.name}: {len(data.train)} training examples, "
+            + ", ".join(f"{len(examples)} {split}" for split, examples in data.dev.items()),
+            f"model      {run.model.name}, {self.parameters:,} parameters, drawn anew: {_few(self.prepared.fresh)}; "
+            + (f"adapters of rank {run.model.lora.r}; " if run.model.lora else "")
+            + f"inputs are cut at {self.prepared.max_length} tokens",
+            f"method     {run.method.name} {run.method.variant}".rstrip()
+            + f", {self.cost} forward units per step (vanilla: 3)",
+            f"steps      {steps} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch_size} on "
+            f"{self.world.size} ranks, ZeRO-{stage}{going_on}",
+            f"left out   {loader.dropped_per_epoch} examples per epoch (last partial batch)"
+            + (f", {data.skipped} training rows without a label" if data.skipped else ""),
+        )
 
 
 def _few(names: list[str]) -> str:

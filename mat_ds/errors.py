@@ -41,6 +41,14 @@ class UserError(ValueError):
         super().__init__(f"{count} in the input of this run\n" + "\n".join(f"- {p}" for p in problems))
 
 
+class SaveError(OSError):
+    """A checkpoint could not be written; raised by every rank of a run alike, and earlier checkpoints are what they were."""
+
+
+class Interrupted(Exception):
+    """The ranks were told to stop and have agreed to; raised by every rank of a run alike."""
+
+
 class NonFiniteError(ArithmeticError):
     """A loss, a gradient or a parameter stopped being finite; raised by every rank of a run alike."""
 

@@ -26,11 +26,15 @@ class Evaluator:
         collate: how examples become inputs.
         micro_batch_size: examples of one pass on one rank.
         world, device: this rank.
+        leave_if_told: is called before each pass, on every rank, and may raise `Interrupted`.
     """
 
-    def __init__(self, spec: TaskSpec, collate: Collator, micro_batch_size: int, world: World, device: torch.device):
+    def __init__(
+        self, spec: TaskSpec, collate: Collator, micro_batch_size: int, world: World, device: torch.device,
+        leave_if_told: Callable[[], None] = lambda: None,
+    ):  # fmt: skip
         self._spec, self._collate, self._micro = spec, collate, micro_batch_size
-        self._world, self._device = world, device
+        self._world, self._device, self._leave_if_told = world, device, leave_if_told
 
     @torch.no_grad()
     def predict(self, forward: Forward, examples: Sequence[Example]) -> Tensor:
@@ -50,6 +54,7 @@ class Evaluator:
         """
         rows, found = [], []
         for batch in evaluation_batches(examples, self._micro, self._world.rank, self._world.size):
+            self._leave_if_told()
             real_rows = [row if row >= 0 else ~row for row in batch]
             inputs, labels = self._collate([examples[row] for row in real_rows], self._device)
             filler = [-1] * (self._micro - len(batch))

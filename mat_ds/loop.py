@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from statistics import median
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,61 +13,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mat_ds.config.schema import RunConfig
+from mat_ds.engine.checkpoint import Saved
 from mat_ds.engine.distributed import all_reduce_sum
 from mat_ds.engine.engine import Engine
+from mat_ds.errors import Interrupted, SaveError
 from mat_ds.evaluation import Scores
+from mat_ds.interrupt import Agenda
 from mat_ds.methods.base import Method, MicroBatch, Objective
+from mat_ds.progress import Progress
 from mat_ds.sampling.schedule import learning_rate
 from mat_ds.tasks.loader import TrainLoader
 from mat_ds.telemetry import measure
 from mat_ds.tracking.tracker import Tracker
-
-
-@dataclass
-class Progress:
-    """All of a run that a checkpoint must hold besides the engine's shards; JSON types only.
-
-    Attributes:
-        step: outer steps done.
-        evaluations: `step`, `score` and the metrics of each evaluation so far; where a running average is kept, those of
-            the weights that are not exported under `raw` or `average`.
-        seconds: time spent in outer steps.
-        samples: training examples seen.
-        tokens: their real tokens.
-        skipped_steps: inner steps that the engine repeated because fp16 overflowed.
-    """
-
-    step: int = 0
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0
-    samples: int = 0
-    tokens: int = 0
-    skipped_steps: int = 0
-
-    @property
-    def best(self) -> dict[str, Any]:
-        """The first of the best evaluations."""
-        return max(self.evaluations, key=lambda evaluation: float(evaluation["score"]))
-
-    def results(self) -> dict[str, Any]:
-        """What `results.json` says of scores and speed."""
-        return {
-            "steps": self.step,
-            **self._summary(self.evaluations),
-            **{
-                weights: self._summary([{"step": e["step"], **e[weights]} for e in self.evaluations])
-                for weights in ("raw", "average")
-                if weights in self.evaluations[-1]
-            },
-            "seconds": self.seconds,
-            "samples_per_second": self.samples / max(self.seconds, 1e-9),
-            "tokens_per_second": self.tokens / max(self.seconds, 1e-9),
-        }
-
-    def _summary(self, evaluations: list[dict[str, Any]]) -> dict[str, Any]:
-        last_half = [float(e["score"]) for e in evaluations if e["step"] >= self.step / 2]
-        best = max(evaluations, key=lambda evaluation: float(evaluation["score"]))
-        return {"last": evaluations[-1], "best": best, "median_last_half": median(last_half)}
 
 
 def total_steps(run: RunConfig, steps_per_epoch: int) -> int:
@@ -92,6 +48,7 @@ class Loop:
         tracker: takes the records; it does nothing on other ranks than the first.
         shows: whether this rank draws the progress bar.
         progress: how far an earlier process came.
+        agenda: what interrupts it.
         evaluate: scores the dev splits.
         export: writes the model as it stands to the run directory.
         save: writes a checkpoint of the engine and of `progress`.
@@ -105,48 +62,73 @@ class Loop:
     tracker: Tracker
     shows: bool
     progress: Progress
+    agenda: Agenda
     evaluate: Callable[[str], tuple[Scores, float]]
     export: Callable[[], None]
-    save: Callable[[Progress], None]
+    save: Callable[[Progress], Saved]
 
     def train(self) -> Progress:
         """From where `progress` stands to the last outer step.
 
         Raises:
             NonFiniteError: on every rank, if the run diverged; what was saved before stays what it was.
+            Interrupted: on every rank, if one was told to stop: at once while theta is still theta_t, otherwise after the
+                outer step that has begun; a checkpoint of that moment is saved.
+            SaveError: on every rank, if a checkpoint could not be written and training is not to go on without.
         """
         epoch, progress = self.loader.steps_per_epoch, self.progress
         total = total_steps(self.run, epoch)
         lr = learning_rate(self.run.optimizer, total)
         evaluate_after = evaluation_points(self.run.train.eval_per_epoch, epoch, total)
         save_every = self.run.train.save_every or epoch
+        saved_at = progress.step
         # A log file gets a line now and then, a terminal a moving bar.
         often = 0.1 if sys.stderr.isatty() else 10.0
-        with tqdm(
-            total=total,
-            initial=progress.step,
-            disable=not self.shows,
-            unit="step",
-            desc=self.run.method.name,
-            mininterval=often,
-        ) as bar:
-            for step in range(progress.step, total):
-                record = self._step(step, lr(step), step / total, bar)
-                bar.set_postfix_str(_shown(record, progress), refresh=False)
-                bar.update()
-                evaluates = progress.step in evaluate_after
-                saves = progress.step % save_every == 0 or progress.step == total
-                if evaluates or saves:
-                    self.engine.check(self.loader.micro_batches(step)[0])
-                if evaluates:
+        bar = tqdm(total=total, initial=progress.step, disable=not self.shows, unit="step", desc=self.run.method.name,
+                   mininterval=often)  # fmt: skip
+        with bar:
+            try:
+                if progress.step in evaluate_after and not progress.evaluated:  # interrupted in between
                     self._evaluate(bar, is_last=progress.step == total)
-                if saves:
-                    self.save(progress)
-            if not progress.evaluations or progress.evaluations[-1]["step"] != progress.step:
-                # Continued with no step left to go, from between two evaluations.
-                self._evaluate(bar, is_last=True)
-                self.save(progress)
+                    saved_at = -1
+                for step in range(progress.step, total):
+                    record = self._step(step, lr(step), step / total, bar)
+                    bar.set_postfix_str(_shown(record, progress), refresh=False)
+                    bar.update()
+                    stop, due = self.agenda.told_to_stop_or_save()
+                    if stop:
+                        self.engine.check(self.loader.micro_batches(step)[0])
+                        raise Interrupted(self.agenda.received)
+                    evaluates = progress.step in evaluate_after
+                    saves = due or progress.step % save_every == 0 or progress.step == total
+                    if evaluates or saves:
+                        self.engine.check(self.loader.micro_batches(step)[0])
+                    if evaluates:
+                        self._evaluate(bar, is_last=progress.step == total)
+                    if saves and self._save(bar):
+                        saved_at = progress.step
+                if saved_at != total:
+                    self._save(bar)
+            except Interrupted:
+                if saved_at != progress.step:
+                    self.engine.check(None)
+                    self._save(bar)
+                raise
         return progress
+
+    def _save(self, bar: Any) -> bool:
+        """Writes a checkpoint and logs what it took; whether it could be written."""
+        try:
+            saved = self.save(self.progress)
+        except SaveError as error:
+            if self.run.train.on_save_failure == "stop":
+                raise
+            if self.shows:
+                bar.write(f"*** WARNING: {error}; training goes on without it")
+            return False
+        self.agenda.saved()
+        self.tracker.log({"event": "checkpoint", "step": self.progress.step, "seconds": saved.seconds, "bytes": saved.bytes})
+        return True
 
     def _step(self, step: int, lr: float, done: float, bar: Any) -> dict[str, Any]:
         """One outer step and its record."""

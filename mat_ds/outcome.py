@@ -13,8 +13,8 @@ from mat_ds.config.schema import RunConfig
 from mat_ds.engine.distributed import World, any_rank, on_rank_zero
 from mat_ds.errors import NonFiniteError
 from mat_ds.evaluation import Evaluator, Forward, Scores
-from mat_ds.loop import Progress
 from mat_ds.models.exported import load_exported, weight_bytes
+from mat_ds.progress import Progress
 from mat_ds.rundir import RunDirectory, write_json, write_text
 from mat_ds.tasks.examples import TaskData
 from mat_ds.tasks.spec import TaskSpec

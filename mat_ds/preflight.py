@@ -19,7 +19,7 @@ from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.methods import METHODS
 from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input
 from mat_ds.models.unread import value_of
-from mat_ds.resume import changed_input, find_resume, output_problems
+from mat_ds.resume import changed_input, find_resume, output_problems, run_of
 from mat_ds.tasks.examples import TaskData, load_task_data
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.spec import TaskSpec
@@ -39,6 +39,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="YAML of options that differ from the defaults")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
+    parser.add_argument("--dry_run", action="store_true", help="do everything up to the first step, write nothing, and stop")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that win over the recipe")
     return parser.parse_intermixed_args(arguments)
 
@@ -52,9 +53,10 @@ class Prepared:
         data, tokenizer, built: what is trained on what; the model until it is taken.
         fresh: names of the model's weights that were drawn anew.
         max_length: tokens an input is cut at.
-        resume_from: the checkpoint to continue from, if any.
+        resume_from: the checkpoints to continue from, in the order to try them; empty: start afresh.
         data_digest: SHA-256 of all examples and the vocabulary.
         weights_digest: SHA-256 of the trained and of the frozen weights; no checkpoint holds the latter.
+        dry_run: whether to stop before the first step.
     """
 
     run: RunConfig
@@ -64,9 +66,10 @@ class Prepared:
     built: Built | None
     fresh: list[str]
     max_length: int
-    resume_from: Path | None
+    resume_from: list[Path]
     data_digest: str
     weights_digest: dict[str, str]
+    dry_run: bool
 
     def take_model(self) -> Built:
         """Hands the model over: kept here too, its weights would outlive the engine that shards them."""
@@ -78,7 +81,7 @@ class Prepared:
     def fingerprint(self) -> str:
         """Equal on two ranks if they were given the same options, data, vocabulary, weights and checkpoint."""
         digest = hashlib.sha256(self.run.model_dump_json().encode())
-        rest = [self.ds_config, str(self.resume_from), self.data_digest, self.weights_digest]
+        rest = [self.ds_config, [str(path) for path in self.resume_from], self.data_digest, self.weights_digest]
         digest.update(json.dumps(rest, sort_keys=True).encode())
         return digest.hexdigest()
 
@@ -112,7 +115,7 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     data = _collect(found, load_task_data, spec, run.data) if spec else None
     texts = (text for example in (data.train if data else ()) for text in example.texts)
     tokenizer = _collect(found, build_tokenizer, run.model, texts)
-    resume_from = _collect(found, find_resume, run, completed, world) if not dropped else None
+    resume_from = (_collect(found, find_resume, run, completed) if not dropped else None) or []
     found += _size_problems(run, data) if data else ()
     # Where parameters are sharded, no rank shall ever hold them all.
     sharded = completed.get("zero_optimization", {}).get("stage") == 3
@@ -121,8 +124,10 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     assert built and data
     max_length = min(run.data.max_length, longest_input(built.module, tokenizer))
     digest, weights = _data_digest(data, tokenizer), weights_digest(built)
-    raise_if_any(changed_input(digest, weights["frozen"], resume_from) if resume_from else ())
-    return Prepared(run, completed, data, tokenizer, built, built.fresh, max_length, resume_from, digest, weights)
+    raise_if_any(changed_input(digest, weights["frozen"], run_of(resume_from)) if resume_from else ())
+    return Prepared(
+        run, completed, data, tokenizer, built, built.fresh, max_length, resume_from, digest, weights, parsed.dry_run
+    )
 
 
 def _data_digest(data: TaskData, tokenizer: Any) -> str:

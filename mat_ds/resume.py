@@ -10,9 +10,8 @@ from typing import Any
 
 import yaml
 
+from mat_ds.checkpoints import checkpoints_of
 from mat_ds.config.schema import RunConfig
-from mat_ds.engine import checkpoint
-from mat_ds.engine.distributed import World
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.rundir import RunDirectory
 
@@ -21,7 +20,8 @@ from mat_ds.rundir import RunDirectory
 FREE = {
     "output_dir", "data.path", "model.name", "model.gradient_checkpointing", "train.epochs", "train.max_steps",
     "train.micro_batch_size", "train.eval_micro_batch_size", "train.eval_per_epoch", "train.telemetry_every",
-    "train.save_every", "train.keep_last", "train.resume", "train.deterministic", "tracking.enabled",
+    "train.save_every", "train.save_minutes", "train.on_save_failure", "train.keep_last", "train.resume",
+    "train.timeout_minutes", "train.deterministic", "tracking.enabled",
 }  # fmt: skip
 
 
@@ -33,11 +33,11 @@ def output_problems(run: RunConfig) -> Iterator[Problem]:
         yield Problem("output_dir", str(path), f"{existing} is no folder that can be written to", "name another folder")
 
 
-def find_resume(run: RunConfig, ds_config: dict[str, Any], world: World) -> Path | None:
-    """The checkpoint to continue from, None to start afresh.
+def find_resume(run: RunConfig, ds_config: dict[str, Any]) -> list[Path]:
+    """The checkpoints to continue from, in the order to try them; none: start afresh. What is in them is not read here.
 
     Args:
-        run, ds_config, world: the run as it would go on; an empty DeepSpeed configuration is not compared.
+        run, ds_config: the run as it would go on; an empty DeepSpeed configuration is not compared.
 
     Raises:
         UserError: if the run directory is taken, or there is nothing to continue from.
@@ -48,31 +48,36 @@ def find_resume(run: RunConfig, ds_config: dict[str, Any], world: World) -> Path
         if taken:
             raise UserError(Problem("output_dir", run.output_dir, "holds a run already, and nothing is overwritten",
                                     "pass train.resume=auto to continue it, or another output_dir"))  # fmt: skip
-        return None
+        return []
     # A run that went on from another one is started again by the command that began it.
-    own = checkpoint.find(rundir.path) if rundir and taken else None
+    own = checkpoints_of(rundir.path) if rundir and taken else []
     origin = _began_from(rundir) if rundir and taken else "never"
-    found = own if resume == "auto" or resume == origin else None
-    if found is None and resume == "auto":
+    found = own if resume in ("auto", origin) else []
+    if not found and resume == "auto":
         if origin not in ("never", "auto"):
             raise UserError(Problem("train.resume", "auto", f"the run in {run.output_dir} has no checkpoint of its own yet",
                                     f"pass train.resume={origin}, from where it began"))  # fmt: skip
         if rundir:
-            raise_if_any([*_changed_options(run, rundir), *_changed_shards(ds_config, world, rundir)])
-        return None
-    found = found or checkpoint.find(Path(resume))
-    if found is None:
+            raise_if_any([*_changed_options(run, rundir), *_changed_precision(ds_config, rundir)])
+        return []
+    found = found or checkpoints_of(Path(resume))
+    if not found:
         raise UserError(Problem("train.resume", resume, "is neither a checkpoint nor a run directory with one",
                                 "pass runs/<run> or runs/<run>/checkpoints/step-<n>"))  # fmt: skip
-    if rundir is None and found.parent.name != "checkpoints":
+    if rundir is None and found[0].parent.name != "checkpoints":
         raise UserError(Problem("train.resume", resume, "does not lie in the checkpoints/ of a run",
                                 "pass output_dir=<folder> for the run that goes on from it"))  # fmt: skip
-    before = RunDirectory(found.parent.parent)
-    raise_if_any([*_changed_options(run, before), *_changed_shards(ds_config, world, before)])
+    before = run_of(found)
+    raise_if_any([*_changed_options(run, before), *_changed_precision(ds_config, before)])
     if rundir and taken and resume != origin and rundir.path.resolve() != before.path.resolve():
         raise UserError(Problem("output_dir", run.output_dir, "holds another run than the one to continue",
                                 "pass train.resume=auto to continue the run in it, or name a new folder"))  # fmt: skip
     return found
+
+
+def run_of(candidates: list[Path]) -> RunDirectory:
+    """The run that checkpoints belong to."""
+    return RunDirectory(candidates[0].parent.parent)
 
 
 def _began_from(rundir: RunDirectory) -> str:
@@ -80,48 +85,56 @@ def _began_from(rundir: RunDirectory) -> str:
     return str(yaml.safe_load(rundir.config.read_text(encoding="utf-8"))["train"]["resume"])
 
 
-def changed_input(data: str, frozen: str, resume_from: Path) -> Iterator[Problem]:
+def changed_input(data: str, frozen: str, before: RunDirectory) -> Iterator[Problem]:
     """Whether a run would go on with other examples, another vocabulary or other frozen weights than it began with.
 
     Args:
         data, frozen: digests of what it would go on with.
-        resume_from: the checkpoint to continue from.
+        before: the run to continue.
     """
-    environment = RunDirectory(resume_from.parent.parent).environment
-    before = json.loads(environment.read_text(encoding="utf-8")) if environment.exists() else {}
-    if before.get("data_sha256", data) != data:
-        yield Problem("data.path, model.name", None, f"examples or vocabulary are not those the run in {environment.parent} "
+    environment = read_environment(before)
+    if environment.get("data_sha256", data) != data:
+        yield Problem("data.path, model.name", None, f"examples or vocabulary are not those the run in {before.path} "
                       "began with", "pass the same files, or start a run of its own")  # fmt: skip
-    if before.get("frozen_sha256", frozen) != frozen:
-        yield Problem("model.name", None, f"its frozen weights are not those the run in {environment.parent} began with",
+    if environment.get("frozen_sha256", frozen) != frozen:
+        yield Problem("model.name", None, f"its frozen weights are not those the run in {before.path} began with",
                       "pass the same model, or start a run of its own")  # fmt: skip
 
 
-def _changed_options(run: RunConfig, before: RunDirectory) -> Iterator[Problem]:
-    """Options that are not what the run to continue began with."""
+def read_environment(rundir: RunDirectory) -> dict[str, Any]:
+    """What a run said of itself when it began; empty if it has not."""
+    if not rundir.environment.exists():
+        return {}
+    environment: dict[str, Any] = json.loads(rundir.environment.read_text(encoding="utf-8"))
+    return environment
+
+
+def changes(run: RunConfig, before: RunDirectory) -> dict[str, list[Any]]:
+    """Options that are not what the run to continue had, by key: what it had and what it gets."""
     if not before.holds_a_run:
-        return
+        return {}
     old, new = _flat(yaml.safe_load(before.config.read_text(encoding="utf-8"))), _flat(run.model_dump(mode="json"))
-    for key in sorted((old.keys() | new.keys()) - FREE):
-        if old.get(key) != new.get(key):
-            yield Problem(key, new.get(key), f"the run to continue ({before.path}) has {old.get(key)!r}",
+    return {key: [old.get(key), new.get(key)] for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)}
+
+
+def _changed_options(run: RunConfig, before: RunDirectory) -> Iterator[Problem]:
+    """Options that would make it another run than the one to continue."""
+    for key, (old, new) in changes(run, before).items():
+        if key not in FREE:
+            yield Problem(key, new, f"the run to continue ({before.path}) has {old!r}",
                           "pass the same value, or start a run of its own in another output_dir")  # fmt: skip
 
 
-def _changed_shards(ds_config: dict[str, Any], world: World, before: RunDirectory) -> Iterator[Problem]:
-    """Whether the shards of a checkpoint were cut for another number of ranks, another ZeRO stage or another precision."""
-    if not before.environment.exists() or not ds_config:
+def _changed_precision(ds_config: dict[str, Any], before: RunDirectory) -> Iterator[Problem]:
+    """Whether a run would go on in another precision; ranks, ZeRO stage and offload may change."""
+    if not (environment := read_environment(before)) or not ds_config:
         return
-    environment = json.loads(before.environment.read_text(encoding="utf-8"))
     old, new = _flat(environment["deepspeed_config"]), _flat(ds_config)
-    if environment["world_size"] != world.size:
-        yield Problem("ranks", world.size, f"the run to continue ({before.path}) has {environment['world_size']}",
-                      "start as many")  # fmt: skip
-    for key, default in (("zero_optimization.stage", 0), ("fp16.enabled", False), ("bf16.enabled", False)):
-        if old.get(key, default) != new.get(key, default):
-            yield Problem(f"ds_config {key}", new.get(key, default),
-                          f"the run to continue ({before.path}) has {old.get(key, default)!r}",
-                          "pass the DeepSpeed configuration it began with")  # fmt: skip
+    for key in ("fp16.enabled", "bf16.enabled"):
+        if old.get(key, False) != new.get(key, False):
+            yield Problem(f"ds_config {key}", new.get(key, False),
+                          f"the run to continue ({before.path}) has {old.get(key, False)!r}",
+                          "pass a DeepSpeed configuration of the precision it began with")  # fmt: skip
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

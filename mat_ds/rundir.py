@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
+
+from mat_ds.errors import Interrupted
 
 
 def write_text(path: Path, text: str) -> None:
@@ -71,6 +74,7 @@ class RunDirectory:
         self.model = path / "model"
         self.predictions = path / "predictions"
         self.plots = path / "plots"
+        self.interrupted = path / "interrupted.json"
 
     @property
     def holds_a_run(self) -> bool:
@@ -78,6 +82,12 @@ class RunDirectory:
         return self.config.exists()
 
     def create(self) -> None:
-        """Makes the folders."""
+        """Makes the folders, of a run that begins or goes on."""
+        self.interrupted.unlink(missing_ok=True)
         for folder in (self.checkpoints, self.predictions, self.plots):
             folder.mkdir(parents=True, exist_ok=True)
+
+
+def mark_interrupted(rundir: RunDirectory, interruption: Interrupted) -> None:
+    """Leaves word for whoever may start the run again, such as a SLURM script, that it was told to stop and can go on."""
+    write_json(rundir.interrupted, {"reason": str(interruption), "time": time.strftime("%Y-%m-%d %H:%M:%S")})

@@ -16,22 +16,26 @@ import yaml
 from mat_ds.command import attempt, compute_deterministically, report, settle
 from mat_ds.config.schema import ModelConfig, RunConfig
 from mat_ds.config.section import AdversarialSettings
-from mat_ds.describe import announce, conclude, environment
+from mat_ds.describe import Announcement, conclude, environment
 from mat_ds.engine import checkpoint
 from mat_ds.engine.distributed import World, any_rank, on_rank_zero, process_group, same_on_all_ranks
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.export import export_model
 from mat_ds.engine.loading import shard_unread
-from mat_ds.errors import ExitCode, Problem, UserError
+from mat_ds.errors import ExitCode, Interrupted, Problem, UserError
 from mat_ds.evaluation import Evaluator, Scores
-from mat_ds.loop import Loop, Progress
+from mat_ds.interrupt import Agenda
+from mat_ds.lock import RunLock
+from mat_ds.loop import Loop
 from mat_ds.methods import METHODS
 from mat_ds.methods.base import Method
 from mat_ds.methods.objective import TaskObjective
 from mat_ds.models.spectral import SpectralHead
 from mat_ds.outcome import finish
 from mat_ds.preflight import Prepared, prepare
-from mat_ds.rundir import RunDirectory, new_folder, write_json, write_text
+from mat_ds.progress import Progress
+from mat_ds.resume import run_of
+from mat_ds.rundir import RunDirectory, mark_interrupted, new_folder, write_json, write_text
 from mat_ds.sampling.average import Average
 from mat_ds.sampling.chain import Chain
 from mat_ds.tasks.loader import Collator, TrainLoader
@@ -52,33 +56,50 @@ def main(arguments: Sequence[str]) -> ExitCode:
         return report(error, world)
     if prepared.run.train.deterministic:
         compute_deterministically()
-    with process_group(world) as device:
+    agenda = Agenda(prepared.run.train.save_minutes, world.rank == 0)
+    with process_group(world) as device, agenda:
         return attempt(
-            lambda: train(prepared, world, device), world,
+            lambda: train(prepared, world, device, agenda), world,
             "The last checkpoint is from before; a smaller optimizer.lr or bf16 instead of fp16 may help.",
         )  # fmt: skip
 
 
-def train(prepared: Prepared, world: World, device: torch.device) -> None:
+def train(prepared: Prepared, world: World, device: torch.device, agenda: Agenda) -> None:
     """Trains, exports and scores on all ranks."""
     run, data = prepared.run, prepared.data
     same_on_all_ranks(prepared.fingerprint, "options, data, vocabulary or initial weights")
     collate = Collator(prepared.tokenizer, prepared.max_length, data.spec.regression)
-    evaluator = Evaluator(data.spec, collate, run.train.eval_micro_batch_size or run.train.micro_batch_size, world, device)
-    rundir, progress, dtype = _optimise(prepared, collate, evaluator, world, device)
-    # The engine's memory is for the exported model now.
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    results = finish(run, data, evaluator, rundir, progress, dtype, world, device)
-    if world.rank == 0:
-        conclude(results, rundir)
+    micro = run.train.eval_micro_batch_size or run.train.micro_batch_size
+    evaluator = Evaluator(data.spec, collate, micro, world, device, agenda.leave_if_told)
+    lock = RunLock()
+    try:
+        trained = _optimise(prepared, collate, evaluator, world, device, agenda, lock)
+        # The engine's memory is for the exported model now.
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        if trained:
+            results = finish(run, data, evaluator, *trained, world, device)
+            if world.rank == 0:
+                conclude(results, trained[0])
+    except Interrupted as interruption:
+        if lock.folder:
+            mark_interrupted(RunDirectory(lock.folder), interruption)
+        raise
+    finally:
+        lock.release()
 
 
 def _optimise(
-    prepared: Prepared, collate: Collator, evaluator: Evaluator, world: World, device: torch.device
-) -> tuple[RunDirectory, Progress, torch.dtype]:
-    """All outer steps; returns where and how they went, and the dtype they computed in."""
+    prepared: Prepared,
+    collate: Collator,
+    evaluator: Evaluator,
+    world: World,
+    device: torch.device,
+    agenda: Agenda,
+    lock: RunLock,
+) -> tuple[RunDirectory, Progress, torch.dtype] | None:
+    """All outer steps; returns where and how they went, and the dtype they computed in; None where it was but a dry run."""
     run, data = prepared.run, prepared.data
     loader = TrainLoader(data.train, collate, run.train, run.data, run.seed, world.rank, world.size, device)
     objective = TaskObjective(data.spec.regression)
@@ -87,16 +108,23 @@ def _optimise(
     shard_unread(built.module, built.unread, prepared.ds_config)
     fold = SpectralHead(built.module).fold if run.method.spectral_head else None
     engine = Engine(built.module, run.optimizer, _chain(method, run.model), prepared.ds_config, run.seed)
+    engine.leave_if_told = agenda.leave_if_told
     tracker: Tracker = NullTracker()
     try:
         if not prepared.resume_from:
             _look_at_the_adversary(engine, method, run, loader, world)
-        rundir, progress = _open_run_directory(prepared, world, device), Progress()
+        plan = Announcement(prepared, loader, engine.parameters, method.cost, world)
+        if prepared.dry_run:
+            plan.rehearse()
+            return None
+        rundir, progress = _open_run_directory(prepared, world, device, lock), Progress()
         if prepared.resume_from:
-            progress = Progress(**checkpoint.load(engine, prepared.resume_from, rundir.model))
+            state, passed_over = checkpoint.load(engine, prepared.resume_from, rundir.model)
+            progress = Progress(**state)
+            plan.warn(passed_over)
         if world.rank == 0:
             tracker = JsonlTracker(rundir.metrics, progress.step)
-            announce(prepared, rundir, loader, engine.parameters, method.cost, progress, world)
+        plan.announce(rundir, progress)
 
         def evaluate(weights: str) -> tuple[Scores, float]:
             with _weights(engine, weights):
@@ -106,11 +134,12 @@ def _optimise(
             with _weights(engine, run.train.export_weights):
                 export_model(engine, prepared.tokenizer, rundir.model, run.model.lora, fold)
 
-        def save(done: Progress) -> None:
-            checkpoint.save(engine, rundir.checkpoints, asdict(done), run.train.keep_last, rundir.model)
+        def save(done: Progress) -> checkpoint.Saved:
+            best = done.best["step"] if done.evaluations else None
+            return checkpoint.save(engine, rundir.checkpoints, asdict(done), run.train.keep_last, rundir.model, best)
 
         shows = world.rank == 0
-        loop = Loop(run, engine, method, objective, loader, tracker, shows, progress, evaluate, export, save)
+        loop = Loop(run, engine, method, objective, loader, tracker, shows, progress, agenda, evaluate, export, save)
         return rundir, loop.train(), engine.dtype
     finally:
         engine.close()
@@ -144,22 +173,24 @@ def _chain(method: Method, model: ModelConfig) -> Chain:
     return replace(method.chain, averages={**method.chain.averages, "average": average})
 
 
-def _open_run_directory(prepared: Prepared, world: World, device: torch.device) -> RunDirectory:
-    """The run's directory, made and described by rank 0.
+def _open_run_directory(prepared: Prepared, world: World, device: torch.device, lock: RunLock) -> RunDirectory:
+    """The run's directory, made, locked and described by rank 0.
 
     Raises:
-        UserError: on every rank, if a node does not see what rank 0 wrote.
+        UserError: on every rank, if another job is in it, or a node does not see what rank 0 wrote.
     """
-    run, before = prepared.run, prepared.resume_from
+    run, before = prepared.run, run_of(prepared.resume_from) if prepared.resume_from else None
 
     def make() -> Path:
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        chosen = Path(run.output_dir) if run.output_dir else before.parent.parent if before else None
+        chosen = Path(run.output_dir) if run.output_dir else before.path if before else None
         rundir = RunDirectory(chosen or new_folder(Path(f"runs/{prepared.data.spec.name}-{run.method.name}-{stamp}")))
+        lock.acquire(rundir.path)
         rundir.create()
+        described = environment(prepared, world, rundir if rundir.holds_a_run else before)
         resolved = {**run.model_dump(mode="json"), "output_dir": str(rundir.path)}
         write_text(rundir.config, yaml.safe_dump(resolved, sort_keys=False))
-        write_json(rundir.environment, environment(prepared, world))
+        write_json(rundir.environment, described)
         return rundir.path
 
     rundir = RunDirectory(on_rank_zero(make))

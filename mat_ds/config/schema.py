@@ -89,10 +89,13 @@ class TrainConfig(Section):
     export_weights: Literal["raw", "average"] = Field(
         "raw", description="which are scored, selected and exported: the parameters or their model.average")  # fmt: skip
     save_every: Count | None = Field(None, description="outer steps between checkpoints; null: one per epoch")
-    keep_last: Count = Field(2, description="checkpoints kept")
+    save_minutes: Positive | None = Field(30.0, description="minutes after which one is saved in any case; null: never")
+    keep_last: Count = Field(2, description="checkpoints kept, beside that of the best evaluation")
+    on_save_failure: Literal["stop", "continue"] = Field(
+        "stop", description="stop, continue: training where a checkpoint cannot be written, as on a full disk")  # fmt: skip
     resume: str = Field(
-        "never", description="never; auto: continue the run of output_dir from its latest checkpoint, if it has one; "
-        "or a run or checkpoint folder to continue from")  # fmt: skip
+        "never", description="never; auto: continue the run of output_dir from its newest checkpoint that is whole, if it has "
+        "one; or a run or checkpoint folder to continue from")  # fmt: skip
     deterministic: bool = Field(False, description="bit-identical runs on a GPU too (slower kernels)")
 
 

@@ -1,156 +1,161 @@
-"""Checkpoints at outer boundaries: written aside, listed in a manifest, renamed into place, then named in `latest`.
+"""Saving and restoring a run at an outer boundary: all ranks together, whole or not at all.
 
-A checkpoint holds DeepSpeed's shards (trained parameters, moments, mixture, loss scale) and the run's own state as JSON.
-Frozen parameters are those of the folder they came from. Random generators need no saving: every draw comes from a key.
+A checkpoint is written aside, read back into a manifest, renamed into place, and only then named in `latest`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mat_ds import checkpoints
+from mat_ds.checkpoints import Entry
 from mat_ds.engine.distributed import any_rank, on_rank_zero
 from mat_ds.engine.engine import Engine
+from mat_ds.engine.state import describe_state, load_state, write_state
+from mat_ds.errors import Problem, SaveError, UserError
 from mat_ds.rundir import write_folder, write_json, write_text
 
-LATEST = "latest"
-STATE = "state.json"
-MANIFEST = "manifest.json"
-MODEL = "model"
 WRITING = ".writing"
+# 1: DeepSpeed's own shards (mat_ds 0.1.0).
+FORMAT = 2
 
 
-def save(engine: Engine, folder: Path, state: dict[str, Any], keep_last: int, model: Path | None = None) -> None:
+@dataclass(frozen=True)
+class Saved:
+    """What a save took: seconds, and bytes of files that it wrote."""
+
+    seconds: float
+    bytes: int
+
+
+def save(
+    engine: Engine, folder: Path, state: dict[str, Any], keep_last: int, model: Path | None = None, best: int | None = None
+) -> Saved:
     """Saves the run as it stands between two outer steps. Every rank must call it.
 
     Args:
         engine: what to save.
         folder: the run's `checkpoints/`.
         state: the run's own state, JSON types only; `step` names the checkpoint.
-        keep_last: of this and the earlier checkpoints all but so many are deleted, once the new one is in place; later
-            ones, of a run continued from one before them, stay until they are written again.
+        keep_last: of this and the earlier checkpoints all but so many are deleted, once the new one is in place.
         model: the run's `model/` so far, kept by hard links: the best model is part of the state.
+        best: the step of the best evaluation, whose checkpoint is kept too if there is one.
+
+    Raises:
+        SaveError: on every rank, if some rank could not write; earlier checkpoints are what they were.
     """
-    name = f"step-{state['step']:08d}"
-    aside, final, old = folder / WRITING, folder / name, folder / f".{name}.old"
+    started, name = time.perf_counter(), checkpoints.name_of(state["step"])
+    aside, final, old = folder / WRITING / name, folder / name, folder / f".{name}.old"
 
     def begin() -> None:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(folder / WRITING, ignore_errors=True)
         aside.mkdir(parents=True)
 
     def describe() -> list[str]:
         if model and model.exists():
-            shutil.copytree(model, aside / name / MODEL, copy_function=_link)
-        write_json(aside / name / STATE, state)
-        return _files(aside / name)
+            shutil.copytree(model, aside / checkpoints.MODEL, copy_function=_link)
+        own = {"format": FORMAT, "world_size": torch.distributed.get_world_size(), **describe_state(engine)}
+        write_json(aside / checkpoints.STATE, {"engine": own, "run": state})
+        return checkpoints.files_below(aside)
 
     def put_in_place() -> None:
         if unread := [f"{file}: {entry['error']}" for file, entry in manifest.items() if "error" in entry]:
-            raise OSError(f"the checkpoint just written cannot be read: {'; '.join(unread)}")
-        write_json(aside / name / MANIFEST, manifest)
+            raise OSError(f"what was just written cannot be read: {'; '.join(unread)}")
+        write_json(aside / checkpoints.MANIFEST, manifest)
+        checkpoints.sync_folder(aside)
         shutil.rmtree(old, ignore_errors=True)
         if final.exists():
             final.rename(old)
-        (aside / name).rename(final)
-        write_text(folder / LATEST, name + "\n")
-        for leftover in (aside, old):
+        try:
+            aside.rename(final)
+        except OSError:
+            if old.exists():
+                old.rename(final)
+            raise
+        checkpoints.sync_folder(folder)
+        write_text(folder / checkpoints.LATEST, name + "\n")
+        for leftover in (folder / WRITING, old):
             shutil.rmtree(leftover, ignore_errors=True)
-        earlier = sorted(path for path in folder.glob("step-*") if path.name <= name)
-        for path in earlier[:-keep_last]:
-            shutil.rmtree(path)
+        checkpoints.prune(folder, state["step"], keep_last, best)
 
-    on_rank_zero(begin)
+    try:
+        on_rank_zero(begin)
+        _together(lambda: write_state(engine, aside), engine.device)
+        manifest = _entries(aside, on_rank_zero(describe))
+        on_rank_zero(put_in_place)
+    except (OSError, RuntimeError) as error:  # what safetensors and other ranks' failures raise is a RuntimeError
+        on_rank_zero(lambda: shutil.rmtree(folder / WRITING, ignore_errors=True))
+        free = shutil.disk_usage(folder).free / 2**20
+        raise SaveError(f"checkpoint {final} could not be written ({error}); {free:.0f} MiB are free there") from error
+    linked = sum(entry["bytes"] for file, entry in manifest.items() if file.startswith(f"{checkpoints.MODEL}/"))
+    return Saved(time.perf_counter() - started, sum(entry["bytes"] for entry in manifest.values()) - linked)
+
+
+def _together(write: Any, device: torch.device) -> None:
+    """Runs `write` on every rank; what one raises, all raise."""
     failure = None
     try:
-        engine.ds.save_checkpoint(str(aside), tag=name, save_latest=False, exclude_frozen_parameters=True)
-    except Exception as error:  # torch raises RuntimeError where a disk is full
+        write()
+    except Exception as error:  # safetensors has classes of its own for a full disk
         failure = error
-    if any_rank(failure is not None, engine.device):
-        raise failure or RuntimeError("another rank could not write its part of a checkpoint")
-    manifest = _manifest(aside / name, on_rank_zero(describe))
-    on_rank_zero(put_in_place)
+    if any_rank(failure is not None, device):
+        raise OSError(str(failure) if failure else "another rank could not write its part")
 
 
-def load(engine: Engine, checkpoint: Path, model: Path | None = None) -> dict[str, Any]:
-    """Restores the engine and returns the run's own state. Every rank must call it.
+def load(engine: Engine, candidates: Sequence[Path], model: Path | None = None) -> tuple[dict[str, Any], list[str]]:
+    """Restores the engine from the first checkpoint that is what its manifest says. Every rank must call it.
 
     Args:
-        engine: what to restore.
-        checkpoint: one of the folders that `save` writes.
+        engine: what to restore; it may have another number of ranks or another ZeRO stage than the one that was saved.
+        candidates: the checkpoints to try, in this order.
         model: the run's `model/`, which becomes what it was.
 
+    Returns:
+        The run's own state, and what is wrong with each checkpoint that was passed over.
+
     Raises:
-        RuntimeError: on every rank, if a file of the checkpoint is missing or not as it was written.
+        UserError: on every rank, if there is none that can be trusted.
     """
-
-    def listed() -> dict[str, dict[str, Any]]:
-        if not (checkpoint / MANIFEST).exists():
-            raise RuntimeError(f"checkpoint {checkpoint} is damaged: it has no manifest")
-        found: dict[str, dict[str, Any]] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-        return found
-
-    def restore() -> None:
-        if model and (checkpoint / MODEL).exists():
-            write_folder(model, lambda aside: _copy(checkpoint / MODEL, aside))
-
-    expected = on_rank_zero(listed)
-    found = _manifest(checkpoint, sorted(expected))
-    if damage := [name for name, entry in expected.items() if found.get(name) != entry]:
-        raise RuntimeError(f"checkpoint {checkpoint} is damaged: missing or not as written: {', '.join(damage)}")
-    whole = all(parameter.requires_grad for parameter in engine.ds.module.parameters())
-    engine.ds.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name, load_module_strict=whole)
-    on_rank_zero(restore)
-    return read_state(checkpoint)
-
-
-def read_state(checkpoint: Path) -> dict[str, Any]:
-    """The run's own state in a checkpoint."""
-    state: dict[str, Any] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-    return state
+    passed_over = []
+    for checkpoint in candidates:
+        expected = on_rank_zero(lambda checkpoint=checkpoint: checkpoints.read_manifest(checkpoint))  # type: ignore[misc]
+        if found := checkpoints.damage(expected, _entries(checkpoint, sorted(expected or ()))):
+            passed_over.append(f"{checkpoint} is damaged: {found}")
+            continue
+        state = checkpoints.read_state(checkpoint)
+        if state.get("engine", {}).get("format") != FORMAT:
+            passed_over.append(f"{checkpoint} was written by another version of mat_ds")
+            continue
+        assert expected is not None
+        load_state(engine, [checkpoint / file for file in expected if file.startswith("rank-")], state["engine"])
+        on_rank_zero(lambda checkpoint=checkpoint: _restore_model(checkpoint, model))  # type: ignore[misc]
+        return state["run"], passed_over
+    raise UserError(*(
+        Problem("train.resume", str(path), what.removeprefix(f"{path} "), "bring it back from a copy, or start a run of its "
+                "own in another output_dir; nothing here was deleted")
+        for path, what in zip(candidates, passed_over, strict=True)
+    ))  # fmt: skip
 
 
-def find(path: Path) -> Path | None:
-    """The checkpoint that `path` means: itself, or the latest of a run directory or of its `checkpoints/`."""
-    path = path.resolve()
-    if (path / STATE).exists():
-        return path
-    for folder in (path, path / "checkpoints"):
-        if (folder / LATEST).exists():
-            named = folder / (folder / LATEST).read_text(encoding="utf-8").strip()
-            # A process that died while it replaced a checkpoint leaves a name without a folder.
-            return named if named.exists() else max(folder.glob("step-*"), default=None)
-    return None
+def _restore_model(checkpoint: Path, model: Path | None) -> None:
+    if model and (checkpoint / checkpoints.MODEL).exists():
+        write_folder(model, lambda aside: _copy(checkpoint / checkpoints.MODEL, aside))
 
 
-def _manifest(folder: Path, names: list[str]) -> dict[str, dict[str, Any]]:
+def _entries(folder: Path, names: list[str]) -> dict[str, Entry]:
     """Size and SHA-256 of files below `folder`, each rank reading its share, or the error of one that cannot be read."""
     rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    shares: list[dict[str, dict[str, Any]]] = [{} for _ in range(ranks)]
-    torch.distributed.all_gather_object(shares, {name: _entry(folder / name) for name in names[rank::ranks]})
+    shares: list[dict[str, Entry]] = [{} for _ in range(ranks)]
+    torch.distributed.all_gather_object(shares, {name: checkpoints.entry_of(folder / name) for name in names[rank::ranks]})
     return {name: entry for share in shares for name, entry in share.items()}
-
-
-def _files(folder: Path) -> list[str]:
-    """All files below `folder`; for rank 0 to say, since a network disk may show each node another list."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-def _entry(file: Path) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    try:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-            os.fsync(stream.fileno())
-        return {"bytes": file.stat().st_size, "sha256": digest.hexdigest()}
-    except OSError as error:  # told to all ranks by whoever compares entries
-        return {"error": str(error)}
 
 
 def _copy(source: Path, target: Path) -> None:

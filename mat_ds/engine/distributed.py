@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mat_ds.engine.startup import lighten, release
-from mat_ds.errors import Problem
+from mat_ds.errors import Problem, UserError
 
 Value = TypeVar("Value")
 
@@ -23,6 +23,10 @@ Value = TypeVar("Value")
 COLLECTIVE_TIMEOUT = timedelta(hours=1)
 # Where launchers that set no RANK say how many processes they started.
 OTHER_LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+
+
+# The group over which ranks agree on what to do; None: the default one, where that is of the CPU.
+_control: dist.ProcessGroup | None = None
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,12 @@ def process_group(world: World) -> Iterator[torch.device]:
     if accelerator.device_name() != "cpu":
         accelerator.set_device(world.local_rank)
     deepspeed.init_distributed(verbose=False, timeout=COLLECTIVE_TIMEOUT)
+    global _control
+    _control = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
     try:
         yield torch.device(accelerator.current_device_name())
     finally:
+        _control = None
         comm.destroy_process_group()
         release()
         gc.collect()
@@ -91,6 +98,15 @@ def all_reduce_sum(value: Tensor) -> Tensor:
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether `flag` is set on any rank; all ranks get the same answer."""
     return bool(all_reduce_sum(torch.tensor(float(flag), device=device)).item())
+
+
+def agreed(*flags: bool) -> tuple[bool, ...]:
+    """Which of `flags` are set on any rank, the same on all ranks; over the CPU, so that nothing waits for a GPU."""
+    if dist.get_world_size() == 1:
+        return flags
+    found = torch.tensor([float(flag) for flag in flags])
+    dist.all_reduce(found, group=_control)
+    return tuple(bool(value) for value in found)
 
 
 def gather_rows(rows: Tensor) -> Tensor:
@@ -118,9 +134,14 @@ def on_rank_zero(function: Callable[[], Value]) -> Value:
             result = function()
         except Exception as error:
             failure = error
-    result, told = from_rank_zero((result, failure and f"{type(failure).__name__}: {failure}"))
+    told: str | tuple[Problem, ...] | None = None
+    if failure:
+        told = failure.problems if isinstance(failure, UserError) else f"{type(failure).__name__}: {failure}"
+    result, told = from_rank_zero((result, told))
     if failure:
         raise failure
+    if isinstance(told, tuple):
+        raise UserError(*told)
     if told:
         raise RuntimeError(f"rank 0 failed: {told}")
     return cast(Value, result)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mat_ds.config.schema import OptimizerConfig
 from mat_ds.engine.distributed import all_reduce_sum, any_rank
+from mat_ds.engine.loss_scale import read_loss_scale, restore_loss_scale
 from mat_ds.engine.passes import Passes
 from mat_ds.engine.shards import exact_values, fill_masters, numel, read_shards, refresh, shape
 from mat_ds.engine.startup import release
@@ -23,8 +24,6 @@ from mat_ds.sampling.sampler import Sampler
 
 # A loss scale that can fall at all has fallen from 2^32 to 1 by then; a static one, or ZeRO-0's at its minimum, never will.
 MOST_SKIPS = 64
-# What of DeepSpeed's optimizer and its loss scaler a step changes.
-LOSS_SCALE = {"cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis"}
 
 
 class Engine(Passes):
@@ -66,7 +65,7 @@ class Engine(Passes):
             done: share of the run's outer steps before this one.
             watch: whether `moved` is wanted after it; costs a copy of this rank's shards.
         """
-        self._outer_step, self.skipped_since_begin = outer_step, 0
+        self._outer_step, self.skipped_since_begin, self._sampling = outer_step, 0, False
         self.ds.module.train()
         self.sampler.begin(outer_step, lr, done, watch)
 
@@ -81,16 +80,19 @@ class Engine(Passes):
         """Elements of all parameters, frozen ones included."""
         return sum(numel(parameter) for parameter in self.ds.module.parameters())
 
-    def check(self, batch: MicroBatch) -> None:
+    def check(self, batch: MicroBatch | None) -> None:
         """Makes sure, before anything of this state is kept, that it is one. Every rank must call it.
 
         The last update of an outer step is followed by no loss that would show what it did, and ZeRO-0 in fp32 looks at no
         gradient either.
 
+        Args:
+            batch: what to predict; None where a pass has just been left half done.
+
         Raises:
             NonFiniteError: on every rank, if a parameter is not finite, or a prediction of `batch` is not.
         """
-        finite = bool(self.predict(batch.inputs).isfinite().all())
+        finite = batch is None or bool(self.predict(batch.inputs).isfinite().all())
         for master, pieces in self.shards.items():
             for piece in pieces:
                 finite &= bool(master.detach().view(-1)[piece.start : piece.start + piece.numel].sum().isfinite())
@@ -107,17 +109,14 @@ class Engine(Passes):
 
         DeepSpeed's own step reduces and unscales them; the sampler looks at them and moves nothing.
         """
-        # ZeRO-0 keeps the loss scale itself.
-        keepers = [self.ds.optimizer, getattr(self.ds.optimizer, "loss_scaler", None)] if self.ds.fp16_enabled() else []
-        before = [{k: v for k, v in vars(keeper).items() if k in LOSS_SCALE} for keeper in keepers if keeper]
+        before = read_loss_scale(self.ds)
         # Without ZeRO in fp32 DeepSpeed clips what it has not measured.
         config = self.ds._config
         clip, config.gradient_clipping = config.gradient_clipping, 0.0
         with self.sampler.measuring() as squares, suppress(NonFiniteError):
             self._step()
         config.gradient_clipping = clip
-        for keeper, values in zip(filter(None, keepers), before, strict=True):
-            vars(keeper).update(values)
+        restore_loss_scale(self.ds, before)
         self._forget_gradients()
         own = self._global_norm(sum(squares))
         known = self.gradient_norm  # before clipping, where DeepSpeed computes it
@@ -200,6 +199,7 @@ class Engine(Passes):
             raise NonFiniteError(f"a loss was not finite in outer step {self._outer_step}")
         self._step()
         self._applied = self.ds.was_step_applied()
+        self._sampling |= self._applied
         if not self._applied and self.dtype != torch.float16:
             raise NonFiniteError(f"a gradient was not finite in outer step {self._outer_step}")
         self._forget_gradients()

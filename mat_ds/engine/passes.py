@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -31,6 +31,9 @@ class Passes:
         self._all_finite = torch.ones((), dtype=torch.bool, device=self.device)
         # Graphs that a backward has yet to consume.
         self._tracked = False
+        # Whether theta has left theta_t in this outer step, and what is asked while it has not.
+        self._sampling = False
+        self.leave_if_told: Callable[[], None] = lambda: None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -74,6 +77,8 @@ class Passes:
         return x, moved
 
     def input_grad(self, loss: Tensor, delta: Tensor, differentiable: bool = False) -> Tensor:
+        if not self._sampling:
+            self.leave_if_told()
         if self.dtype == torch.float16:
             # Each sample's backward starts from logit gradients of size one and is scaled back in fp32: whatever the size
             # of its loss, nothing under- or overflows. A second try at another scale would be a second backward over

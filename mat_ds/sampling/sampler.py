@@ -119,6 +119,20 @@ class Sampler(torch.optim.Optimizer):
         return list(self._slices)
 
     @property
+    def updates(self) -> int:
+        """Samples drawn over the whole run so far."""
+        return max((state["step"] for state in self.state.values()), default=0)
+
+    @updates.setter
+    def updates(self, count: int) -> None:
+        for master in self._slices:
+            self.state[master].update(step=count, sample=0)
+
+    def kept(self, master: Tensor) -> dict[str, Tensor]:
+        """What outlives an outer step of one master tensor's state: its moments and running averages."""
+        return {name: self.state[master][name] for name in (*self._moments, *self.chain.averages)}
+
+    @property
     def state_bytes(self) -> int:
         """Bytes of optimizer state (moments, mixture and averages) that this rank holds."""
         tensors = (value for state in self.state.values() for value in state.values() if isinstance(value, Tensor))
