@@ -60,12 +60,11 @@ def attempt(work: Callable[[], object], world: World, advice: str) -> ExitCode:
         return report(error, world)
     except Interrupted as interruption:
         if world.rank == 0:
-            print(f"\ninterrupted ({interruption}): what was done is saved; the same command with train.resume=auto goes on",
-                  file=sys.stderr, flush=True)  # fmt: skip
+            print(f"\ninterrupted by {interruption}", file=sys.stderr, flush=True)
         return ExitCode.REQUEUE
     except SaveError as error:
         if world.rank == 0:
-            print(f"\nstopped: {error}. Make room and start again with train.resume=auto; earlier checkpoints are whole.",
+            print(f"\nstopped: {error}. Earlier checkpoints are whole: make room and go on with train.resume=auto.",
                   file=sys.stderr, flush=True)  # fmt: skip
         return ExitCode.FAILED
     except NonFiniteError as error:

@@ -45,10 +45,15 @@ class Agenda:
         """Whether any rank has been. Every rank must ask."""
         return agreed(self.received is not None)[0]
 
+    @property
+    def reason(self) -> str:
+        """What has told the ranks to stop, as far as this one knows."""
+        return self.received or "a signal to another rank"
+
     def leave_if_told(self) -> None:
         """Raises `Interrupted` on every rank, if any has been told to stop. Every rank must ask."""
         if self.told_to_stop():
-            raise Interrupted(self.received or "another rank was told to")
+            raise Interrupted(self.reason)
 
     def told_to_stop_or_save(self) -> tuple[bool, bool]:
         """Whether any rank has been told to stop, and whether a checkpoint is due by the clock. Every rank must ask."""

@@ -98,7 +98,7 @@ class Loop:
                     stop, due = self.agenda.told_to_stop_or_save()
                     if stop:
                         self.engine.check(self.loader.micro_batches(step)[0])
-                        raise Interrupted(self.agenda.received)
+                        raise Interrupted(self.agenda.reason)
                     evaluates = progress.step in evaluate_after
                     saves = due or progress.step % save_every == 0 or progress.step == total
                     if evaluates or saves:

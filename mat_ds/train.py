@@ -85,6 +85,7 @@ def train(prepared: Prepared, world: World, device: torch.device, agenda: Agenda
     except Interrupted as interruption:
         if lock.folder:
             mark_interrupted(RunDirectory(lock.folder), interruption)
+            raise Interrupted(f"{interruption}; go on with output_dir={lock.folder} train.resume=auto") from None
         raise
     finally:
         lock.release()
