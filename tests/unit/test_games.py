@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from mat_ds.errors import ExitCode, UserError
+from mat_ds.errors import ExitCode
 from mat_ds.games import __main__ as command
-from mat_ds.games import circle, examples, figures, finite
+from mat_ds.games import circle
+from mat_ds.games.finite import PENALTY_KICK, ROCK_PAPER_SCISSORS, Game
 
 SHAPES = [(1, 1), (1, 4), (5, 1), (2, 2), (2, 7), (3, 3), (6, 2), (4, 5), (9, 9), (20, 8)]
 
@@ -23,130 +24,107 @@ def solved(payoff):
     return found.fun, found.x[:n], -found.ineqlin.marginals
 
 
-def played(payoff, x, y, iterations):
-    span, divergence = np.ptp(payoff), finite.divergence(x, y)
-    eta = finite.step_size(span, divergence, iterations)
-    xs, ys = (finite.running_average(side) for side in finite.mirror_descent(payoff, x, y, eta, iterations))
-    return xs, ys, finite.bound(span, divergence, eta, np.arange(1, iterations + 1))
+def averages(pair):
+    """Of the first 1, 2, ..., T iterates."""
+    return tuple((side.cumsum(0).T / np.arange(1, len(side) + 1)).T for side in pair)
+
+
+def guaranteed(game, iterations):
+    """What the averages of the first 1, 2, ..., T iterates cannot exceed, by Hoeffding's lemma."""
+    eta, divergence = game.step_size(iterations), -np.log(game.x.min()) - np.log(game.y.min())
+    return divergence / (eta * np.arange(1, iterations + 1)) + eta * np.ptp(game.payoff) ** 2 / 4
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_averages_of_random_games_approach_the_exact_solution_within_the_bound(shape):
-    rng = np.random.default_rng(shape)
+    rng, iterations = np.random.default_rng(shape), 300
     for scale, offset in ((1, 0), (0.01, 0), (30, -400), (1, 5)):
-        payoff = offset + scale * rng.uniform(-1, 1, shape)
+        payoff, close = offset + scale * rng.uniform(-1, 1, shape), 1e-7 * scale
         value, x, y = solved(payoff)
-        assert finite.exploitability(payoff, x, y) == pytest.approx(0, abs=1e-7 * scale)
-        for start in (finite.uniform(shape[0]), finite.uniform(shape[1])), tuple(rng.dirichlet(np.ones(n)) for n in shape):
-            xs, ys, bound = played(payoff, *start, 300)
-            gaps = finite.exploitability(payoff, xs, ys)
-            assert (gaps >= -1e-9 * scale).all() and (gaps <= bound + 1e-9 * scale).all()
-            assert (xs @ payoff)[-1].max() >= value - 1e-7 * scale and (ys @ payoff.T)[-1].min() <= value + 1e-7 * scale
-            assert xs[-1] @ payoff @ ys[-1] == pytest.approx(value, abs=bound[-1] + 1e-7 * scale)
+        for start in [np.full(n, 1 / n) for n in shape], [rng.dirichlet(np.ones(n)) for n in shape]:
+            game = Game(payoff, *start)
+            assert game.exploitability(x, y) == pytest.approx(0, abs=close)
+            xs, ys = averages(game.mirror_descent(iterations))
+            gaps, bound = game.exploitability(xs, ys), game.bound(iterations)
+            assert (gaps >= -close).all() and gaps[-1] <= bound + close
+            assert bound == 0 or (gaps <= guaranteed(game, iterations) + close).all()
+            assert (xs @ payoff)[-1].max() >= value - close and (ys @ payoff.T)[-1].min() <= value + close
+            assert xs[-1] @ payoff @ ys[-1] == pytest.approx(value, abs=bound + close)
 
 
 def test_the_bound_falls_with_the_root_of_the_iterations_and_no_other_step_size_has_a_smaller_one():
-    divergence = finite.divergence(finite.uniform(3), finite.uniform(5))
-    assert divergence == pytest.approx(np.log(15))
+    game = Game(np.arange(15.0).reshape(3, 5), np.full(3, 1 / 3), np.full(5, 1 / 5))
     for iterations in (10, 1000):
-        eta = finite.step_size(4.0, divergence, iterations)
-        best = finite.bound(4.0, divergence, eta, iterations)
-        assert best == pytest.approx(4 * np.sqrt(divergence / iterations))
-        assert all(finite.bound(4.0, divergence, eta * factor, iterations) > best for factor in (0.5, 0.9, 1.1, 2))
+        best, eta = game.bound(iterations), game.step_size(iterations)
+        assert best == pytest.approx(14 * np.sqrt(np.log(15) / iterations)) == guaranteed(game, iterations)[-1]
+        for other in (0.5 * eta, 0.9 * eta, 1.1 * eta, 2 * eta):
+            assert np.log(15) / (other * iterations) + other * 14**2 / 4 > best
 
 
 def test_a_game_of_one_payoff_is_solved_by_anything():
-    xs, ys, bound = played(np.full((2, 3), 7.0), finite.uniform(2), finite.uniform(3), 5)
-    assert finite.exploitability(np.full((2, 3), 7.0), xs, ys) == pytest.approx(0) and np.isfinite(bound).all()
+    game = Game(np.full((2, 3), 7.0), np.full(2, 1 / 2), np.full(3, 1 / 3))
+    assert game.exploitability(*game.mirror_descent(5)) == pytest.approx(0) and game.bound(5) == 0
 
 
 def test_in_rock_paper_scissors_the_average_converges_and_the_last_iterate_spirals_away():
     gaps = {}
     for iterations in (100, 1000, 10_000):
-        run = examples.rock_paper_scissors(iterations)
-        last, average = run.exploitability["mixed"]
-        assert (average <= run.bound).all()
+        iterates = ROCK_PAPER_SCISSORS.mirror_descent(iterations)
+        average = ROCK_PAPER_SCISSORS.exploitability(*averages(iterates))
+        assert (average <= guaranteed(ROCK_PAPER_SCISSORS, iterations)).all()
         gaps[iterations] = average[-1]
-    assert gaps[10_000] < gaps[1000] < gaps[100] and last[-1] > 1 > run.bound[-1]
-    assert np.abs(np.stack([side[-1] for side in run.averages["mixed"]]) - 1 / 3).max() < 0.01
+    assert gaps[10_000] < gaps[1000] < gaps[100] < 1 and ROCK_PAPER_SCISSORS.exploitability(*iterates)[-1] > 1
+    assert np.abs(np.stack(averages(iterates))[:, -1] - 1 / 3).max() < 0.01
     # The distance to the equilibrium, as mirror descent measures it, never falls (Bailey and Piliouras, 2018).
-    distance = -sum(np.log(side).mean(1) for side in run.iterates["mixed"])
+    distance = -sum(np.log(side).mean(1) for side in iterates)
     assert (np.diff(distance) > -1e-12).all()
 
 
 def test_best_responses_to_a_penalty_kick_cycle_and_their_average_is_no_equilibrium():
-    run = examples.penalty_kick(10_000)
-    _, x, y = solved(examples.PENALTY_KICK)
-    assert np.allclose(run.equilibrium[0], x) and np.allclose(run.equilibrium[1], y)
-    rows, columns = run.iterates["pure"]
+    _, x, y = solved(PENALTY_KICK.payoff)
+    assert np.allclose(x, [5 / 12, 7 / 12]) and np.allclose(y, [23 / 60, 37 / 60])
+    rows, columns = pure = PENALTY_KICK.best_responses(10_000)
     assert len({(*row, *column) for row, column in zip(rows[:4], columns[:4], strict=True)}) == 4
     assert (rows[4:] == rows[:-4]).all() and (columns[4:] == columns[:-4]).all()
-    (last, average), (_, mixed) = run.exploitability["pure"], run.exploitability["mixed"]
-    assert last.min() > 0.2 and average[-100:].min() > 0.05 > 0.01 > run.bound[-1] > mixed[-1]
+    last, average = PENALTY_KICK.exploitability(*pure), PENALTY_KICK.exploitability(*averages(pure))
+    mixed = PENALTY_KICK.exploitability(*averages(PENALTY_KICK.mirror_descent(10_000)))
+    assert last.min() > 0.2 and average[-100:].min() > 0.05 > 0.01 > PENALTY_KICK.bound(10_000) > mixed[-1]
 
 
 def test_the_game_of_angles_has_the_equilibrium_it_says_and_none_of_pure_strategies():
-    payoff, points = circle.payoff_matrix(examples.ANGLES), np.exp(1j * examples.ANGLES)
-    value, x, y = solved(payoff)
-    assert value == pytest.approx(circle.VALUE, abs=1e-7)
-    assert x @ points == pytest.approx(-circle.Q, abs=1e-6) and y @ points == pytest.approx(-circle.P, abs=1e-6)
-    strategies = np.random.default_rng(0).dirichlet(np.full(len(points), 0.1), 100)
-    on_the_grid = finite.exploitability(payoff, strategies[:50], strategies[50:])
-    assert circle.exploitability(strategies[:50] @ points, strategies[50:] @ points) == pytest.approx(on_the_grid, abs=5e-3)
+    game, points = circle.GRID, np.exp(1j * circle.ANGLES)
+    value, x, y = solved(game.payoff)
+    assert value == pytest.approx(0, abs=1e-7)
+    assert np.stack([x @ points, y @ points]) == pytest.approx(np.stack(circle.EQUILIBRIUM), abs=1e-6)
+    assert circle.exploitability(*circle.EQUILIBRIUM) == pytest.approx(0)
+    xs, ys = np.random.default_rng(0).dirichlet(np.full(len(points), 0.1), (2, 50))
+    missed = circle.exploitability(xs @ points, ys @ points) - game.exploitability(xs, ys)
+    assert missed.min() > -1e-12 and missed.max() < 0.004
     assert circle.exploitability(points[:, None], points[None, :]).min() > 0.7
 
 
-@pytest.fixture(scope="module")
-def angles():
-    return examples.angles(1000)
-
-
-def test_gradient_play_runs_round_the_circle(angles):
-    turns = [np.ptp(np.unwrap(np.angle(side))) / (2 * np.pi) for side in angles.iterates["pure"]]
-    last, average = angles.exploitability["pure"]
-    assert min(turns) > 10 and last.min() > 0.7 and average.min() > 0.5
-
-
-def test_exact_densities_keep_to_a_bound_that_smears_the_best_angle_as_suits_it_best(angles):
-    assert (angles.exploitability["exact"][1] <= angles.bound).all()
-    eta, t, reach = circle.step_size(1000), np.arange(1.0, 1001), circle.REACH
-    width = np.linspace(0.01, np.pi, 400)[:, None]
-    # Twice: the divergence of an arc of half-width w from the whole circle, and its loss, over eta t; and the step's own cost.
-    any_width = 2 * (np.log(np.pi / width) / (eta * t) + reach * width**2 / 6) + eta * (2 * reach) ** 2 / 4
-    assert angles.bound == pytest.approx(any_width.min(0), rel=1e-3)
+def test_gradient_play_runs_round_the_circle():
+    pure = circle.gradient_play(1000)
+    turns = [np.ptp(np.unwrap(np.angle(side))) / (2 * np.pi) for side in pure]
+    assert min(turns) > 10 and circle.exploitability(*pure).min() > 0.7
+    assert circle.exploitability(*averages(pure)).min() > 0.5
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_langevin_samples_follow_the_exact_densities_to_the_equilibrium(angles, seed):
-    run = examples.angles(1000, seed) if seed else angles
-    average = run.exploitability["mixed"][1]
-    assert (average <= run.bound).all() and average[-1] < 0.12 < average[99] < 0.8 < average[9]
-    for player in (0, 1):
-        exact, sampled = run.averages["exact"][player], run.averages["mixed"][player]
-        assert np.abs(sampled - exact)[100:].max() < 0.1 and abs(sampled[-1] - run.equilibrium[player]) < 0.1
-        assert abs(sampled[-1]) < 0.6
+def test_langevin_samples_follow_the_exact_densities_to_the_equilibrium(seed):
+    exact, sampled = averages(circle.mirror_descent(1000)), averages(circle.langevin_play(1000, seed))
+    gaps, bound = circle.exploitability(*sampled), guaranteed(circle.GRID, 1000)
+    assert (circle.exploitability(*exact) <= bound).all() and (gaps <= bound).all()
+    assert gaps[-1] < 0.12 < gaps[99] < 0.8 < gaps[9]
+    assert np.abs(np.stack(sampled) - np.stack(exact))[:, 100:].max() < 0.1
+    assert np.abs(np.stack(sampled)[:, -1] - np.stack(circle.EQUILIBRIUM)).max() < 0.1
     # A mixture it is: the nearest pure strategies are as exploitable as ever.
-    assert circle.exploitability(*(side[-1] / abs(side[-1]) for side in run.averages["mixed"])) > 0.7
+    assert circle.exploitability(*(side[-1] / abs(side[-1]) for side in sampled)) > 0.7
 
 
-def test_langevin_play_is_a_function_of_its_seed(angles):
-    again = examples.angles(1000)
-    assert all((a == b).all() for a, b in zip(angles.iterates["mixed"], again.iterates["mixed"], strict=True))
-    other = examples.angles(1000, seed=1)
-    assert (angles.iterates["mixed"][0] != other.iterates["mixed"][0]).all()
-
-
-@pytest.mark.parametrize("payoff, x, y, named", [
-    (np.ones(3), np.ones(1), np.ones(1), "payoff"),
-    (np.array([[np.nan]]), np.ones(1), np.ones(1), "payoff"),
-    (np.ones((2, 1)), np.ones(1), np.ones(1), "x"),
-    (np.ones((1, 2)), np.ones(1), np.array([1.0, 0.0]), "y"),
-    (np.ones((1, 2)), np.ones(1), np.array([0.4, 0.4]), "y"),
-])  # fmt: skip
-def test_what_is_no_game_or_no_strategy_is_refused(payoff, x, y, named):
-    with pytest.raises(UserError) as error:
-        finite.mirror_descent(payoff, x, y, 0.1, 10)
-    assert named in {problem.key for problem in error.value.problems}
+def test_langevin_play_is_a_function_of_its_seed():
+    once, again, other = (np.stack(circle.langevin_play(50, seed)) for seed in (0, 0, 1))
+    assert (once == again).all() and (once != other).all()
 
 
 def test_the_command_prints_the_table_and_writes_the_figures(tmp_path, capsys, monkeypatch):
@@ -155,14 +133,14 @@ def test_the_command_prints_the_table_and_writes_the_figures(tmp_path, capsys, m
     folder = tmp_path / "new" / "games"
     assert command.main([str(folder)]) is ExitCode.OK
     assert {path.name for path in folder.iterdir()} == {"rock_paper_scissors.png", "penalty_kick.png", "angles.png"}
-    play, draw, curves = command.FIGURES["penalty_kick"]
-    runs = [play(10), play(40)]
-    assert (folder / "penalty_kick.png").read_bytes() == figures.png(draw, runs, runs[1], curves)
-    last, average = runs[1].exploitability["mixed"]
-    assert f"40 {average[-1]:8.4f} {runs[1].bound[-1]:8.4f} {last[-1]:8.4f}" in capsys.readouterr().out
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in folder.iterdir())
+    iterates = ROCK_PAPER_SCISSORS.mirror_descent(40)
+    last, average = (ROCK_PAPER_SCISSORS.exploitability(*pair)[-1] for pair in (iterates, averages(iterates)))
+    assert f"40{ROCK_PAPER_SCISSORS.bound(40):10.4f}{last:10.4f}{average:10.4f}\n" in capsys.readouterr().out
 
 
-def test_wrong_arguments_are_named(tmp_path, capsys):
+def test_wrong_arguments_are_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command, "ITERATIONS", (10,))
     (tmp_path / "file").touch()
     assert command.main([str(tmp_path / "file")]) is ExitCode.USER_ERROR
     assert "folder = " in capsys.readouterr().err
