@@ -98,7 +98,7 @@ def _read(lock: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(lock.read_text(encoding="utf-8")))
     except (OSError, ValueError):
-        return {"pid": "unknown", "host": "unknown", "since": "just now", "slurm_job": None}
+        return {"pid": "unknown", "host": "unknown", "since": "just now"}
 
 
 def _living(lock: Path, me: dict[str, Any]) -> dict[str, Any] | None:
@@ -106,8 +106,8 @@ def _living(lock: Path, me: dict[str, Any]) -> dict[str, Any] | None:
     holder = _read(lock)
     if holder["host"] == me["host"]:
         return holder if _runs(holder) else None
-    requeued = me["slurm_job"] is not None and holder["slurm_job"] == me["slurm_job"]
-    if requeued and holder["slurm_restart"] < me["slurm_restart"]:
+    requeued = me["slurm_job"] is not None and holder.get("slurm_job") == me["slurm_job"]
+    if requeued and holder.get("slurm_restart", 0) < me["slurm_restart"]:
         return None
     return holder if _silence(lock, me["token"]) < SILENCE_SECONDS else None
 

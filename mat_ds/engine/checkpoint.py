@@ -21,7 +21,7 @@ from mat_ds.engine.distributed import any_rank, on_rank_zero
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.state import describe_state, load_state, write_state
 from mat_ds.errors import Problem, SaveError, UserError
-from mat_ds.rundir import write_folder, write_json, write_text
+from mat_ds.rundir import new_folder, write_folder, write_json, write_text
 
 WRITING = ".writing"
 # 1: DeepSpeed's own shards (mat_ds 0.1.0).
@@ -72,7 +72,9 @@ def save(
         write_json(aside / checkpoints.MANIFEST, manifest)
         checkpoints.sync_folder(aside)
         shutil.rmtree(old, ignore_errors=True)
-        if final.exists():
+        if final.exists() and checkpoints.verify(final):
+            final.rename(new_folder(final.with_name(f"{name}.damaged")))
+        elif final.exists():
             final.rename(old)
         try:
             aside.rename(final)

@@ -55,6 +55,8 @@ def body(world, report):
         checkpoint.save(engine, where, {"step": 2, "note": name}, keep_last=1)
         expected = steps(world, engine, player, micro, batches[2:], first=2)
         expected_averages = [gather(engine, average) for average in AVERAGES]
+        if world.rank == 0:
+            torch.save((expected, expected_averages), where / "expected.pt")
         moments = engine.sampler.state_bytes
         if name == "fp32 zero-0":
             report["pruning"] = pruned(engine, folder / "pruning", world)

@@ -1,0 +1,24 @@
+"""A run through signals, damage and changes: it ends bit for bit where one that was left alone does."""
+
+import pytest
+
+from tests.distributed.launch import run_ranks
+
+pytestmark = pytest.mark.dist
+
+
+def failures(report):
+    return [name for name, right in report.items() if not right]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_signals_in_every_phase_save_at_once_or_after_the_loop_and_the_run_goes_on(ranks, tmp_path):
+    report = run_ranks("tests.distributed.lives", ranks, str(tmp_path), "interrupted")
+    assert len(report) == 4 * 2 + 2
+    assert failures(report) == []
+
+
+def test_damaged_checkpoints_are_passed_over_changes_that_matter_refused_and_a_second_job_kept_out(tmp_path):
+    report = run_ranks("tests.distributed.lives", 1, str(tmp_path), "damaged", "changed")
+    assert len(report) == 8 + 3
+    assert failures(report) == []

@@ -1,0 +1,64 @@
+"""Which checkpoints there are, which can be trusted, and which are kept."""
+
+import pytest
+
+from mat_ds.checkpoints import MANIFEST, checkpoints_of, entry_of, files_below, name_of, prune, verify
+from mat_ds.rundir import write_json
+
+
+def written(folder, step, latest=False):
+    checkpoint = folder / name_of(step)
+    checkpoint.mkdir(parents=True)
+    write_json(checkpoint / "state.json", {"step": step})
+    (checkpoint / "rank-00000-0.safetensors").write_bytes(bytes(range(100)))
+    write_json(checkpoint / MANIFEST, {name: entry_of(checkpoint / name) for name in files_below(checkpoint)})
+    if latest:
+        (folder / "latest").write_text(checkpoint.name + "\n")
+    return checkpoint
+
+
+def steps(paths):
+    return [int(path.name.removeprefix("step-")) for path in paths]
+
+
+@pytest.mark.parametrize("harm, told", [
+    (lambda c: None, None),
+    (lambda c: (c / "rank-00000-0.safetensors").unlink(), "rank-00000-0.safetensors is missing"),
+    (lambda c: (c / "rank-00000-0.safetensors").write_bytes(b"short"), "has 5 bytes, not 100"),
+    (lambda c: (c / "rank-00000-0.safetensors").write_bytes(bytes(100)), "does not hold what was written"),
+    (lambda c: (c / MANIFEST).unlink(), "no manifest"),
+    (lambda c: (c / MANIFEST).write_text("{"), "no manifest"),
+    (lambda c: (c / MANIFEST).write_text("[]"), "no manifest"),
+    (lambda c: (c / MANIFEST).write_bytes(b"\xff"), "no manifest"),
+])  # fmt: skip
+def test_every_byte_is_compared_with_the_manifest(tmp_path, harm, told):
+    checkpoint = written(tmp_path, 3)
+    harm(checkpoint)
+    found = verify(checkpoint)
+    assert (found is None) == (told is None) and (told or "") in (found or "")
+
+
+def test_latest_says_where_to_begin_and_the_newest_does_where_it_says_nothing(tmp_path):
+    folder = tmp_path / "run" / "checkpoints"
+    for step in (2, 4, 10):
+        written(folder, step)
+    (folder / "step-00000012.damaged").mkdir()
+    (folder / ".writing").mkdir()
+    for latest, expected in (("step-00000010", [10, 4, 2]), ("step-00000004", [4, 2]), ("step-00000007", [4, 2]),
+                             ("nonsense", [10, 4, 2]), ("", [10, 4, 2])):  # fmt: skip
+        (folder / "latest").write_text(latest)
+        assert steps(checkpoints_of(tmp_path / "run")) == steps(checkpoints_of(folder)) == expected, latest
+    (folder / "latest").unlink()
+    assert steps(checkpoints_of(tmp_path / "run")) == [10, 4, 2]
+    assert checkpoints_of(folder / "step-00000002") == [folder / "step-00000002"]
+    assert checkpoints_of(tmp_path) == checkpoints_of(tmp_path / "nowhere") == []
+
+
+def test_the_last_k_and_the_best_are_kept_and_damaged_or_later_ones_left_alone(tmp_path):
+    for step in (1, 2, 3, 4, 5, 9):
+        written(tmp_path, step)
+    (tmp_path / name_of(1) / "rank-00000-0.safetensors").unlink()
+    prune(tmp_path, newest=5, keep_last=2, best=3)
+    assert steps(sorted(tmp_path.iterdir())) == [1, 3, 4, 5, 9]
+    prune(tmp_path, newest=5, keep_last=2, best=None)
+    assert steps(sorted(tmp_path.iterdir())) == [1, 4, 5, 9]
