@@ -85,22 +85,35 @@ def verify(checkpoint: Path) -> str | None:
     return damage(expected, {name: entry_of(checkpoint / name) for name in expected or {}})
 
 
-def checkpoints_of(path: Path) -> list[Path]:
+def checkpoints_of(path: Path, beyond_latest: bool = False) -> list[Path]:
     """The checkpoints that `path` means, the one to continue from first: itself, or those of a run or of its `checkpoints/`.
 
     Later ones than `latest` names belong to a run that was then continued from an earlier one. Where `latest` says nothing
     that can be read, the newest comes first.
+
+    Args:
+        path: a run, its `checkpoints/`, or one checkpoint.
+        beyond_latest: whether to list those later ones too.
     """
     path = path.resolve()
     if step_of(path.name) is not None and path.is_dir():
         return [path]
-    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    folder = _folder_of(path)
     found = {step: entry for entry in _listed(folder) if (step := step_of(entry.name)) is not None}
     try:
-        last = step_of((folder / LATEST).read_text(encoding="utf-8").strip())
+        last = None if beyond_latest else step_of((folder / LATEST).read_text(encoding="utf-8").strip())
     except (OSError, ValueError):
         last = None
     return [found[step] for step in sorted(found, reverse=True) if last is None or step <= last]
+
+
+def damaged_of(path: Path) -> list[Path]:
+    """Checkpoints of a run that were found damaged and set aside when their step was saved again."""
+    return sorted(entry for entry in _listed(_folder_of(path.resolve())) if ".damaged" in entry.name)
+
+
+def _folder_of(path: Path) -> Path:
+    return path / "checkpoints" if (path / "checkpoints").is_dir() else path
 
 
 def _listed(folder: Path) -> Iterable[Path]:

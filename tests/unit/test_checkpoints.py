@@ -2,7 +2,9 @@
 
 import pytest
 
+from mat_ds import cli
 from mat_ds.checkpoints import MANIFEST, checkpoints_of, entry_of, files_below, name_of, prune, verify
+from mat_ds.errors import ExitCode
 from mat_ds.rundir import write_json
 
 
@@ -52,6 +54,22 @@ def test_latest_says_where_to_begin_and_the_newest_does_where_it_says_nothing(tm
     assert steps(checkpoints_of(tmp_path / "run")) == [10, 4, 2]
     assert checkpoints_of(folder / "step-00000002") == [folder / "step-00000002"]
     assert checkpoints_of(tmp_path) == checkpoints_of(tmp_path / "nowhere") == []
+
+
+def test_mat_ds_verify_tells_whole_from_damaged(tmp_path, capsys):
+    for step in (2, 4, 6):
+        written(tmp_path / "run" / "checkpoints", step)
+    (tmp_path / "run" / "checkpoints" / "latest").write_text("step-00000004")
+    assert cli.main(["verify", str(tmp_path / "run")]) is ExitCode.OK
+    assert "3 of 3 can be trusted" in capsys.readouterr().out
+    (tmp_path / "run" / "checkpoints" / name_of(4) / "state.json").write_text("{}")
+    assert cli.main(["verify", str(tmp_path / "run")]) is ExitCode.FAILED
+    out = capsys.readouterr().out
+    assert "step-00000004        0.0 MiB  DAMAGED: state.json has 2 bytes" in out and "2 of 3" in out
+    assert cli.main(["verify", str(tmp_path / "run" / "checkpoints" / name_of(2))]) is ExitCode.OK
+    for wrong in ([], [str(tmp_path / "nowhere")], [str(tmp_path), "more"]):
+        assert cli.main(["verify", *wrong]) is ExitCode.USER_ERROR
+    assert "holds no checkpoint" in capsys.readouterr().err
 
 
 def test_the_last_k_and_the_best_are_kept_and_damaged_or_later_ones_left_alone(tmp_path):
