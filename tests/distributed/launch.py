@@ -46,6 +46,17 @@ def run_ranks(module, ranks, *arguments, timeout=600, device="cpu"):
         return json.loads(report.read_text())
 
 
+def start_ranks(ranks, *arguments, log=None):
+    """Starts launch/train.py on `ranks` processes as a launcher would, without one; returns them."""
+    port, out = str(free_port()), log.open("a") if log else subprocess.DEVNULL
+    processes = []
+    for rank in range(ranks):
+        env = environment(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_SIZE=str(ranks),
+                          MASTER_ADDR="127.0.0.1", MASTER_PORT=port)  # fmt: skip
+        processes.append(subprocess.Popen(cli(*arguments), cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT))
+    return processes
+
+
 def cli(*arguments, ranks=None, door="train"):
     """The command that runs a door of launch/, under the deepspeed launcher if `ranks` is given."""
     script = [f"launch/{door}.py", *map(str, arguments)]
