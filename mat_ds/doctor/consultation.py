@@ -21,7 +21,7 @@ from mat_ds.doctor.differences import (
     mixed_cards,
     unshared_folder,
 )
-from mat_ds.doctor.links import Links, try_links
+from mat_ds.doctor.links import Links, longest, try_links
 from mat_ds.doctor.meeting import Meeting
 from mat_ds.doctor.network import interfaces, suggestion
 from mat_ds.doctor.rows import Row, Status, collect, warned
@@ -62,7 +62,7 @@ def lead(
     rows += collect("ranks", different_versions, answers)
     everything = [*rows, *(row for answer in answers for row in answer.rows)]
     ill = [row for row in everything if row.status is Status.FAIL and (row.group == "devices" or row.name in VITAL)]
-    precisions = [] if ill or len(answers) < world.size else tested_precisions(answers, half)
+    precisions = [] if ill or len(answers) < world.size else precisions_to_test(answers, half)
     rows += collect("ranks", mixed_cards, answers)
 
     with file_to_be_seen(folder, len({answer.host for answer in answers}) > 1) as file:
@@ -75,7 +75,7 @@ def lead(
         rows += collect("ranks", lambda: [warned("self-test", "was not run", "mend what failed, and run this again")])
         return answers, rows, True
     links, ended = try_links(world, precisions, seconds)
-    said = meeting.hear("links", heard, seconds)
+    said = meeting.hear("links", heard, longest(world, seconds))
     results = {0: links, **{rank: Links(**found) for rank, found in said.items()}}
     return answers, rows + collect("ranks", check_links, answers, results, suggestion(interfaces())), ended
 
@@ -96,7 +96,7 @@ def follow(meeting: Meeting, world: World, me: Answer, seconds: float) -> tuple[
     if plan["precisions"]:
         links, ended = try_links(world, plan["precisions"], seconds)
         meeting.say("links", asdict(links))
-    code = ExitCode(_from_rank_zero(meeting, "code", 4 * seconds + world.size + SHARED_SECONDS))
+    code = ExitCode(_from_rank_zero(meeting, "code", 2 * longest(world, seconds) + SHARED_SECONDS))
     meeting.say("bye")
     return code, ended
 
@@ -115,7 +115,7 @@ def _from_rank_zero(meeting: Meeting, what: str, seconds: float) -> Any:
     return said[0]
 
 
-def tested_precisions(answers: list[Answer], half: str | None) -> list[str]:
+def precisions_to_test(answers: list[Answer], half: str | None) -> list[str]:
     """Whose sums to test: that of the run beside fp32, or all that every rank's GPU computes in."""
     if half:
         return ["fp32", half]

@@ -110,12 +110,17 @@ def check_data(run: RunConfig, hub: Hub) -> Iterator[Row]:
         yield from (_from_hub(source, hub) for source in sources)
         return
     data = run.data.model_copy(update={"train_limit": FIRST_ROWS, "eval_limit": FIRST_ROWS})
-    splits = [*spec.dev]
+    found: list[Problem] = []
     for source in sources:
         for split in source.train:
-            load_task_data(source.model_copy(update={"train": (split,), "also_train_on": ()}), data)
-            splits.append(f"{source.name}/{split}" if source is not spec else split)
-    yield passed("data", f"{spec.name} in {run.data.path or 'the cache'}: {', '.join(splits)} can be read")
+            try:
+                load_task_data(source.model_copy(update={"train": (split,), "also_train_on": ()}), data)
+            except UserError as error:
+                found += (problem for problem in error.problems if problem not in found)
+    yield from map(from_problem, found)
+    if not found:
+        splits = [*spec.dev, *(f"{source.name}/{split}" for source in sources for split in source.train)]
+        yield passed("data", f"{spec.name} in {run.data.path or 'the cache'}: {', '.join(splits)} can be read")
 
 
 def _from_hub(spec: TaskSpec, hub: Hub) -> Row:

@@ -74,5 +74,5 @@ def _threads(world: World) -> Row:
     if asked.isdecimal() and int(asked) * world.local_size > cores:
         return warned("threads", f"OMP_NUM_THREADS={asked} for each of {world.local_size} ranks on {cores} cores",
                       f"export OMP_NUM_THREADS={max(1, cores // world.local_size)}")  # fmt: skip
-    chosen = f"OMP_NUM_THREADS={asked}" if asked else "OMP_NUM_THREADS is not set; mat_ds divides them among ranks without a GPU"
+    chosen = f"OMP_NUM_THREADS={asked}" if asked else "OMP_NUM_THREADS is not set (ranks without a GPU share them out)"
     return passed("threads", f"{cores} cores; {chosen}")

@@ -52,6 +52,11 @@ def neighbours(size: int) -> list[tuple[int, int]]:
     return [(rank, (rank + 1) % size) for rank in range(size if size > 2 else size - 1)]
 
 
+def longest(world: World, seconds: float) -> float:
+    """Seconds that the whole self-test may take, if a collective may take `seconds`: one that fails, and many that do not."""
+    return 2 * seconds + world.size
+
+
 def try_links(world: World, precisions: list[str], seconds: float) -> tuple[Links, bool]:
     """Runs the self-test; every rank must call it.
 
@@ -70,9 +75,9 @@ def try_links(world: World, precisions: list[str], seconds: float) -> tuple[Link
     links = Links()
     thread = Thread(target=_run, args=(links, world, precisions, timedelta(seconds=seconds)), daemon=True)
     thread.start()
-    thread.join(2 * seconds + world.size)
+    thread.join(longest(world, seconds))
     if thread.is_alive() and not links.error:
-        links.error = f"no end within {2 * seconds + world.size:.0f} s"
+        links.error = f"no end within {longest(world, seconds):.0f} s"
     return links, not thread.is_alive()
 
 

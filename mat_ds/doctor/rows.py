@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -57,8 +58,9 @@ def from_problem(problem: Problem) -> Row:
 
 
 def brief(error: BaseException) -> str:
-    """An exception in one line."""
+    """An exception in one line, without the place in gloo's or NCCL's sources that it may begin with."""
     first, *_ = str(error).splitlines() or [""]
+    first = re.sub(r"^\[\S+:\d+\] ?", "", first)
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mat_ds.engine.distributed import World
 
 EXAMPLE = "deepspeed launch/doctor.py --ds_config ds_configs/zero2.json --recipe launch/recipes/cola.yaml data.path=data"
-TIMEOUT_SECONDS = 120.0
+TIMEOUT_SECONDS = 60.0
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
