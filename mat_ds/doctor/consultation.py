@@ -5,6 +5,7 @@ Whatever happens in between, each says it in the store, so that a rank that fail
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -74,10 +75,34 @@ def lead(
     if not precisions:
         rows += collect("ranks", lambda: [warned("self-test", "was not run", "mend what failed, and run this again")])
         return answers, rows, True
-    links, ended = try_links(world, precisions, seconds)
-    said = meeting.hear("links", heard, longest(world, seconds))
+    links, ended, said = Links(), False, {}
+    try:
+        with heeding_the_launcher():
+            ended = try_links(links, world, precisions, seconds)
+            said = meeting.hear("links", heard, longest(world, seconds))
+    except Terminated as error:
+        links.error = links.error or str(error)
+        said = meeting.hear("links", heard, 0.0)
     results = {0: links, **{rank: Links(**found) for rank, found in said.items()}}
     return answers, rows + collect("ranks", check_links, answers, results, suggestion(interfaces())), ended
+
+
+class Terminated(Exception):
+    """The launcher has sent SIGTERM, as launchers do to all ranks when one of them has died."""
+
+
+@contextmanager
+def heeding_the_launcher() -> Iterator[None]:
+    """Turns SIGTERM into an exception: there is time to say which rank it was."""
+
+    def stop(*signal_and_frame: object) -> None:
+        raise Terminated("the launcher ends all ranks, since one has died")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def follow(meeting: Meeting, world: World, me: Answer, seconds: float) -> tuple[ExitCode, bool]:
@@ -94,7 +119,8 @@ def follow(meeting: Meeting, world: World, me: Answer, seconds: float) -> tuple[
     meeting.say("reading", {"time": time.time(), "sees": _appears(plan["file"])})
     ended = True
     if plan["precisions"]:
-        links, ended = try_links(world, plan["precisions"], seconds)
+        links = Links()
+        ended = try_links(links, world, plan["precisions"], seconds)
         meeting.say("links", asdict(links))
     code = ExitCode(_from_rank_zero(meeting, "code", 2 * longest(world, seconds) + SHARED_SECONDS))
     meeting.say("bye")

@@ -57,28 +57,28 @@ def longest(world: World, seconds: float) -> float:
     return 2 * seconds + world.size
 
 
-def try_links(world: World, precisions: list[str], seconds: float) -> tuple[Links, bool]:
+def try_links(links: Links, world: World, precisions: list[str], seconds: float) -> bool:
     """Runs the self-test; every rank must call it.
 
     A collective that hangs cannot be called off, so it runs beside this thread, which waits no longer than the test can take.
 
     Args:
+        links: takes what is found, as it is found.
         world: this rank.
         precisions: those whose sums are tested, the same on all ranks.
         seconds: how long any one collective may take.
 
     Returns:
-        What was found, and whether the test has come to an end; where it has not, the process must be left by os._exit.
+        Whether the test has come to an end; where it has not, the process must be left by os._exit.
     """
     # Waits that end with an exception instead of a process that NCCL's watchdog kills, this report with it.
     os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
-    links = Links()
     thread = Thread(target=_run, args=(links, world, precisions, timedelta(seconds=seconds)), daemon=True)
     thread.start()
     thread.join(longest(world, seconds))
     if thread.is_alive() and not links.error:
         links.error = f"no end within {longest(world, seconds):.0f} s"
-    return links, not thread.is_alive()
+    return not thread.is_alive()
 
 
 def _run(links: Links, world: World, precisions: list[str], timeout: timedelta) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from collections.abc import Iterable
 from datetime import timedelta
@@ -14,6 +15,24 @@ if TYPE_CHECKING:
     from mat_ds.engine.distributed import World
 
 POLL_SECONDS = 0.02
+KNOCK_SECONDS = 0.5
+
+
+def await_server(address: str, port: int, seconds: float) -> None:
+    """Waits until somebody listens there. The store's own client would wait too, and then print pages of C++ frames.
+
+    Raises:
+        OSError: if nobody does in time; it says whether the door is shut, or nothing answers, or the name is unknown.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=max(KNOCK_SECONDS, deadline - time.monotonic())).close()
+            return
+        except OSError:
+            if time.monotonic() + KNOCK_SECONDS > deadline:
+                raise
+            time.sleep(KNOCK_SECONDS)
 
 
 class Meeting:
@@ -22,7 +41,7 @@ class Meeting:
     Nothing here waits inside the store: a client that waits is closed to the process's other threads.
 
     Raises:
-        Exception: from the constructor, if the store cannot be reached in time.
+        Exception: from the constructor, if the store cannot be served, or not be reached in time.
     """
 
     def __init__(self, world: World, seconds: float):
@@ -30,10 +49,12 @@ class Meeting:
 
         self._rank, attempt = world.rank, os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         serves = world.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        if not serves:
+            await_server(address, port, seconds)
         # The process group that comes later finds the server of its own process, since both are multi-tenant.
         self._server = TCPStore(
-            os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=serves, timeout=timedelta(seconds=seconds),
-            wait_for_workers=False, multi_tenant=True,
+            address, port, is_master=serves, timeout=timedelta(seconds=seconds), wait_for_workers=False, multi_tenant=True
         )  # fmt: skip
         self._store = PrefixStore(f"mat-ds doctor {attempt}", self._server)
 

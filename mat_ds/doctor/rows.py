@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
 from mat_ds.errors import Problem, UserError
+
+# Letters of an exception's text that a table has room for.
+BRIEF = 160
 
 
 class Status(IntEnum):
@@ -60,7 +64,7 @@ def from_problem(problem: Problem) -> Row:
 def brief(error: BaseException) -> str:
     """An exception in one line, without the place in gloo's or NCCL's sources that it may begin with."""
     first, *_ = str(error).splitlines() or [""]
-    first = re.sub(r"^\[\S+:\d+\] ?", "", first)
+    first = textwrap.shorten(re.sub(r"^\[\S+:\d+\] ?", "", first), BRIEF, placeholder=" ...")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import sys
 import time
 from contextlib import contextmanager, redirect_stdout
@@ -28,6 +29,15 @@ def broken(*arguments):
     raise RuntimeError("no kernel image is available")
 
 
+def terminating(*arguments):
+    os.kill(int(pid_file().read_text()), signal.SIGTERM)
+    raise RuntimeError("died")
+
+
+def pid_file():
+    return Path(sys.argv[1]).with_suffix(".pid")
+
+
 @contextmanager
 def late_clock(clock=time.time):
     with patch("time.time", lambda: clock() + 100):
@@ -40,6 +50,7 @@ WRONG_ON_RANK_1 = {
     "clock": late_clock,
     "sum": lambda: patch("torch.distributed.all_reduce", doubled),
     "stops": lambda: patch("mat_ds.doctor.links.wrong_parts", broken),
+    "killed": lambda: patch("mat_ds.doctor.links.wrong_parts", terminating),
     "hangs": lambda: patch("mat_ds.doctor.links.wrong_parts", lambda *arguments: time.sleep(60)),
     "absent": None,
 }
@@ -47,6 +58,8 @@ WRONG_ON_RANK_1 = {
 
 def main():
     world, report = World.from_environment(), {}
+    if world.rank == 0:
+        pid_file().write_text(str(os.getpid()))
     for port, (name, wrong) in zip(sys.argv[2:], WRONG_ON_RANK_1.items(), strict=True):
         os.environ["MASTER_PORT"] = port
         seconds = {"absent": "2", "hangs": "5"}.get(name, "60")

@@ -57,6 +57,11 @@ def test_a_rank_that_stops_or_hangs_in_the_self_test_is_named_and_the_table_come
     assert visits["stops"]["code"] == visits["hangs"]["code"] == ExitCode.FAILED
 
 
+def test_the_table_comes_even_when_the_launcher_ends_all_ranks_because_of_one(visits):
+    found = " ".join(row["found"] for row in failures(visits["killed"]).values())
+    assert "rank 0 (" in found and "the launcher ends all ranks" in found and visits["killed"]["code"] == ExitCode.FAILED
+
+
 def test_a_rank_that_does_not_come_is_named_in_time(visits):
     found = failures(visits["absent"])
     assert set(found) == {("ranks", "rank 1")} and "never reached rank 0 within 2 s" in found["ranks", "rank 1"]["found"]
