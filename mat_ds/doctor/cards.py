@@ -63,6 +63,7 @@ def _capability(entry: str) -> tuple[int, int]:
 
 
 def check_cards(world: World) -> Iterator[Row]:
+    """Every GPU of this node; of the rank's own, whether its memory is free too."""
     cards = find_cards()
     if not cards:
         yield _none()
@@ -140,6 +141,7 @@ def precisions(cards: list[Card]) -> list[str]:
 
 
 def check_precisions(world: World) -> Iterator[Row]:
+    """What the GPUs of this node can compute in, and which of ds_configs/ asks for no more than that."""
     from mat_ds.engine.ds_config import precision_problems, read_ds_config
 
     cards, own = find_cards(), own_cards(world)

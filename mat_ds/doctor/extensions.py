@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 
 from mat_ds.doctor.rows import Row, passed, warned
@@ -15,16 +14,17 @@ QUIET_SECONDS = 600
 
 
 def check_deepspeed() -> Iterator[Row]:
-    accelerator = import_module("deepspeed.accelerator").get_accelerator()
-    device, backend = accelerator.device_name(), accelerator.communication_backend_name()
-    cuda = import_module("torch").cuda.is_available()
-    if cuda and device == "cpu":
+    """DeepSpeed's device, its compiled operators, and what is left of builds."""
+    import torch
+
+    from mat_ds.engine.inventory import accelerator, prebuilt_operators
+
+    device, backend = accelerator()
+    if torch.cuda.is_available() and device == "cpu":
         yield warned("accelerator", "cpu, though torch sees GPUs", "unset DS_ACCELERATOR to train on them")
     else:
         yield passed("accelerator", f"{device}; ranks will talk over {backend}")
-    operators = import_module("deepspeed.git_version_info").installed_ops
-    built = sorted(name for name, there in operators.items() if there)
-    yield passed("operators", f"prebuilt: {', '.join(built) or 'none'}; mat_ds needs none, and compiles nothing")
+    yield passed("operators", f"prebuilt: {', '.join(prebuilt_operators()) or 'none'}; mat_ds needs none, and compiles nothing")
     yield from check_locks(extensions_folder())
 
 

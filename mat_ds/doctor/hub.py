@@ -39,6 +39,7 @@ def ask_hub() -> Hub:
 
 
 def check_hub(hub: Hub) -> Iterator[Row]:
+    """What the answer, or its absence, means for a run."""
     if hub.offline:
         yield passed("hub", "not asked: HF_HUB_OFFLINE is set, and data and models come from folders or the cache")
     elif hub.reached:

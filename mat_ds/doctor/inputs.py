@@ -82,6 +82,7 @@ def read_inputs(recipe: Path | None, overrides: list[str], ds_config: Path | Non
 
 
 def check_inputs(inputs: Inputs) -> Iterator[Row]:
+    """What is wrong with the options and the JSON, or what they say."""
     yield from inputs.problems
     wrong_json = any(row.name.startswith(("ds_config", "--ds_config")) for row in inputs.problems)
     if inputs.run and len(inputs.problems) == 0:
@@ -98,6 +99,7 @@ def half(tree: dict[str, Any] | None) -> str | None:
 
 
 def check_data(run: RunConfig, hub: Hub) -> Iterator[Row]:
+    """Whether every split that training and evaluation need can be read, or must be fetched first."""
     from mat_ds.tasks.examples import load_task_data
     from mat_ds.tasks.registry import TASKS, find_task
 
@@ -140,6 +142,7 @@ def _from_hub(spec: TaskSpec, hub: Hub) -> Row:
 
 
 def check_model(run: RunConfig, tree: dict[str, Any] | None, hub: Hub) -> Iterator[Row]:
+    """Whether the model's files are all here, and its weights suit the precision."""
     from mat_ds.models.build import TINY, check_folder
 
     name = run.model.name

@@ -21,6 +21,7 @@ INFINIBAND = Path("/sys/class/infiniband")
 
 
 def check_launch(world: World) -> Iterator[Row]:
+    """Who started this process, and whether it told it all it must know."""
     from mat_ds.engine.distributed import launcher_problems
 
     if problems := list(launcher_problems()):
@@ -56,6 +57,7 @@ def _master() -> Iterator[Row]:
 
 
 def check_limits(world: World) -> Iterator[Row]:
+    """Open files, locked memory and threads that this process may have."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = max(OPEN_FILES, OPEN_FILES_PER_RANK * world.size)
     if files != resource.RLIM_INFINITY and files < wanted:

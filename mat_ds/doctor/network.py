@@ -38,6 +38,7 @@ def own_address() -> str:
 
 
 def check_network(world: World) -> Iterator[Row]:
+    """Name, interfaces and InfiniBand of this host; what is harmless within one node is a warning between several."""
     several_nodes, found = world.size > world.local_size, interfaces()
     yield from _host_name(several_nodes, found)
     shown = ", ".join(f"{name} {address}" for name, address in found.items()) or "none that leads out of this machine"

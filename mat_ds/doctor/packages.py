@@ -32,6 +32,7 @@ def installed(name: str) -> str | None:
 
 
 def check_packages() -> Iterator[Row]:
+    """Every package that mat_ds depends on; those that matter most are imported."""
     try:
         wanted = requirements()
     except metadata.PackageNotFoundError:

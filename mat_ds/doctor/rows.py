@@ -44,14 +44,17 @@ class Row:
 
 
 def passed(name: str, found: str, tip: str = "") -> Row:
+    """All is well; `tip`: what may still help."""
     return Row(name, Status.PASS, found, tip)
 
 
 def warned(name: str, found: str, fix: str) -> Row:
+    """Training can go on, with the drawback that is found."""
     return Row(name, Status.WARN, found, fix)
 
 
 def failed(name: str, found: str, fix: str) -> Row:
+    """Training would fail, or be wrong."""
     return Row(name, Status.FAIL, found, fix)
 
 

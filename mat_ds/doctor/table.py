@@ -63,6 +63,7 @@ def verdict(rows: Sequence[Row]) -> str:
 
 
 def worst(rows: Sequence[Row]) -> Status:
+    """The status of them all."""
     return max((row.status for row in rows), default=Status.PASS)
 
 
