@@ -9,12 +9,12 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import torch
-
-from mat_ds.engine.distributed import World
 from mat_ds.errors import ExitCode, Interrupted, NonFiniteError, Problem, SaveError, UserError
+
+if TYPE_CHECKING:  # a command that looks for what is broken must start where torch is
+    from mat_ds.engine.distributed import World
 
 # How long a rank waits for the one that reports: the launcher kills all ranks when the first exits.
 REPORT_SECONDS = 20
@@ -29,6 +29,8 @@ class Parser(argparse.ArgumentParser):
 
 def settle(world: World) -> None:
     """Process-wide settings; ranks that share a CPU must not fight for its cores."""
+    import torch
+
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     if not torch.accelerator.is_available() and "OMP_NUM_THREADS" not in os.environ:
@@ -41,6 +43,8 @@ def compute_deterministically(warn_only: bool = False) -> None:
     Args:
         warn_only: whether an operation that has no such kernel warns instead of failing.
     """
+    import torch
+
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=warn_only)
 

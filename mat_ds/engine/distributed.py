@@ -58,7 +58,7 @@ def launcher_problems() -> Iterator[Problem]:
 
 
 @contextmanager
-def process_group(world: World) -> Iterator[torch.device]:
+def process_group(world: World, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iterator[torch.device]:
     """The process group of the run and the device of this rank; every group is gone on every path out.
 
     A gloo group keeps threads, and a thread keeps the last tensors it moved. If one drops such a tensor while the
@@ -77,9 +77,9 @@ def process_group(world: World) -> Iterator[torch.device]:
     accelerator = get_accelerator()
     if accelerator.device_name() != "cpu":
         accelerator.set_device(world.local_rank)
-    deepspeed.init_distributed(verbose=False, timeout=COLLECTIVE_TIMEOUT)
+    deepspeed.init_distributed(verbose=False, timeout=timeout)
     global _control
-    _control = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    _control = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=timeout)
     try:
         yield torch.device(accelerator.current_device_name())
     finally:
