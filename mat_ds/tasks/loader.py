@@ -11,7 +11,7 @@ from torch import Tensor
 from mat_ds.config.schema import DataConfig, TrainConfig
 from mat_ds.methods.base import MicroBatch
 from mat_ds.sampling.keys import generator
-from mat_ds.tasks.examples import Example
+from mat_ds.tasks.rows import Example
 
 # With group_by_length, this many batches are sorted by length at a time, as in transformers' Trainer.
 MEGABATCH = 50

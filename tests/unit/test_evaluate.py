@@ -11,7 +11,7 @@ from mat_ds.config.schema import ModelConfig
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.models.build import build_model, build_tokenizer
 from mat_ds.robustness.evaluate import parse
-from mat_ds.robustness.report import plot
+from mat_ds.robustness.report import contents, plot
 from mat_ds.robustness.settings import AttackOptions, EvaluationOptions
 from mat_ds.robustness.subject import load_subject
 from mat_ds.tasks.registry import TASKS
@@ -82,6 +82,18 @@ def test_labels_in_another_order_and_models_without_a_head_are_refused(model_fol
     model.roberta.save_pretrained(bare)
     build_tokenizer(ModelConfig(), ["a"]).save_pretrained(bare)
     assert "without a classification head" in refused(bare, "task=demo")
+
+
+def test_bad_rows_are_refused_or_left_out_of_the_scores_as_in_training(model_folder, tmp_path):
+    (tmp_path / "cola").mkdir()
+    rows = '{"sentence": "a", "label": 1}\n' * 3 + '{"sentence": "b"}\n'
+    (tmp_path / "cola" / "validation.jsonl").write_text(rows)
+    options = ("task=cola", f"data.path={tmp_path}")
+    assert "validation.jsonl:4" in refused(model_folder, *options)
+    found = subject(model_folder, *options, "data.bad_rows=skip")
+    assert len(found.splits["validation"]) == 3 and found.tallies["cola/validation"].skipped == {"wrong label": 1}
+    report = contents(found, parse([str(model_folder)])[1], {})
+    assert report["data"]["skipped"] == {"cola/validation": {"wrong label": 1}}
 
 
 def test_everything_wrong_is_told_at_once_with_exit_code_2(model_folder, tmp_path, capsys):
