@@ -1,16 +1,19 @@
-"""All examples of a task: read from their files, bad rows refused or left out as asked."""
+"""All examples of a task: read from their files, bad rows refused or left out as asked, or as `mat-ds prepare` left them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mat_ds.config.schema import DataConfig
 from mat_ds.errors import Problem, UserError, nearest, raise_if_any
 from mat_ds.tasks.files import LocatedRow, read_split
+from mat_ds.tasks.manifest import DATA, Manifest, differences, read_manifest
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.rows import UNLABELLED, BadRow, Example, Tally, is_unlabelled, make_example
 from mat_ds.tasks.spec import TaskSpec
+from mat_ds.tasks.stored import stored_examples
 
 Splits = dict[str, Sequence[Example]]
 
@@ -41,17 +44,29 @@ class TaskData:
         return {split: tally.skipped for split, tally in self.tallies.items() if tally.skipped}
 
 
-def load_task_data(spec: TaskSpec, data: DataConfig) -> TaskData:
+def train_splits(spec: TaskSpec) -> Iterator[tuple[TaskSpec, str]]:
+    """Every split that the task trains on, with the task it is of."""
+    for source in (spec, *(TASKS[name] for name in spec.also_train_on)):
+        yield from ((source, split) for split in source.train)
+
+
+def load_task_data(spec: TaskSpec, data: DataConfig, with_tokens: bool = True) -> TaskData:
     """Reads and checks every split of a task.
 
+    Args:
+        spec, data: what to read, and from where.
+        with_tokens: whether examples of prepared data bring their tokens along.
+
     Raises:
-        UserError: naming every missing split, missing column and bad row (the first few of each kind).
+        UserError: naming every missing split, missing column and bad row (the first few of each kind), or what has changed
+            since the data was prepared.
     """
+    if manifest := read_manifest(data.path):
+        return _stored(manifest, spec, data, with_tokens)
     reader = _Reader(data)
     train: list[Example] = []
-    for source in (spec, *(TASKS[name] for name in spec.also_train_on)):
-        for split in source.train:
-            train += reader.read(source, split, labelled=True, limit=_left(data.train_limit, train))
+    for source, split in train_splits(spec):
+        train += reader.read(source, split, labelled=True, limit=_left(data.train_limit, train))
     dev: Splits = {split: reader.read(spec, split, labelled=True, limit=data.eval_limit) for split in spec.dev}
     test: Splits = {
         split: examples
@@ -60,6 +75,24 @@ def load_task_data(spec: TaskSpec, data: DataConfig) -> TaskData:
     }
     raise_if_any(reader.problems)
     return TaskData(spec, train, dev, test, reader.tallies)
+
+
+def _stored(manifest: Manifest, spec: TaskSpec, data: DataConfig, with_tokens: bool) -> TaskData:
+    """The same from a folder that `mat-ds prepare` wrote; limits take the first of what was prepared."""
+    assert data.path
+    folder, sources = Path(data.path), list(train_splits(spec))
+    raise_if_any(differences(manifest, folder, spec, [source for source, _ in sources], data))
+
+    def read(part: str, limit: int | None, *names: str) -> Sequence[Example]:
+        return stored_examples((folder / DATA / part / name for name in names), limit, with_tokens)
+
+    trained = [f"{source.name}/{split}" for source, split in sources]
+    train = read("train", data.train_limit, *trained) if trained else []
+    dev = {split: read("dev", data.eval_limit, f"{spec.name}/{split}") for split in spec.dev}
+    there = [split for split in spec.test if (folder / DATA / "test" / spec.name / split).is_dir()]
+    test = {split: read("test", data.eval_limit, f"{spec.name}/{split}") for split in there}
+    used = [*trained, *(f"{spec.name}/{split}" for split in (*dev, *test))]
+    return TaskData(spec, train, dev, test, {name: manifest.splits[name] for name in used})
 
 
 def _left(limit: int | None, found: list[Example]) -> int | None:

@@ -179,9 +179,8 @@ def _from_hub(spec: TaskSpec, split: str) -> Iterator[LocatedRow] | None:
     except Exception as error:  # offline mode, name resolution, proxies and missing caches each raise a class of their own
         raise UserError(Problem(
             "data.path", None, f"{spec.hub} cannot be had from the hub ({type(error).__name__}: {error})",
-            f"where the hub can be reached, run datasets.load_dataset({spec.hub!r}, {spec.hub_config!r})"
-            f".save_to_disk('<folder>/{FOLDERS.get(spec.name, spec.name)}'), bring the folder here and pass "
-            "data.path=<folder>",
+            "where the hub can be reached, run `mat-ds prepare <folder>` with the options of this run, bring the folder here "
+            "and pass data.path=<folder>",
         )) from None  # fmt: skip
     return _rows(f"{spec.hub}/{split}", found, spec)
 

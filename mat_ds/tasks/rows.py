@@ -22,10 +22,15 @@ LONGEST_TEXT = 100_000
 
 @dataclass(frozen=True)
 class Example:
-    """One sentence or pair of sentences; the label is a class index, a score, or None where it is not known."""
+    """One sentence or pair of sentences; the label is a class index, a score, or None where it is not known.
+
+    Attributes:
+        tokens: the model inputs of prepared data, L numbers each, not padded; None where the texts are yet to be tokenised.
+    """
 
     texts: tuple[str, ...]
     label: int | float | None
+    tokens: Mapping[str, list[int]] | None = field(default=None, compare=False, repr=False)
 
     @property
     def length(self) -> int:
