@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mat_ds.doctor.disks import nearest_folder
 from mat_ds.doctor.hub import Hub
 from mat_ds.doctor.rows import Row, failed, from_problem, passed, warned
-from mat_ds.errors import Problem, UserError
+from mat_ds.errors import Problem, UserError, collect
 
 if TYPE_CHECKING:
     from mat_ds.config.schema import RunConfig
@@ -54,10 +54,9 @@ class Inputs:
 
 def read_inputs(recipe: Path | None, overrides: list[str], ds_config: Path | None, world: World) -> Inputs:
     """Options and JSON with everything that launch/train.py would refuse in them."""
-    from mat_ds.config.load import read_run_config
+    from mat_ds.config.load import DEMO_RECIPE, read_run_config
     from mat_ds.config.schema import RunConfig, combination_problems
     from mat_ds.engine.ds_config import RECIPE_SECTIONS, ds_config_problems, owned_values, read_ds_config
-    from mat_ds.preflight import DEMO_RECIPE
     from mat_ds.resume import output_problems
 
     found: list[Problem] = []
@@ -101,6 +100,7 @@ def half(tree: dict[str, Any] | None) -> str | None:
 def check_data(run: RunConfig, hub: Hub) -> Iterator[Row]:
     """Whether every split that training and evaluation need can be read, or must be fetched first."""
     from mat_ds.tasks.examples import load_task_data
+    from mat_ds.tasks.manifest import read_manifest
     from mat_ds.tasks.registry import TASKS, find_task
 
     spec = find_task(run.task)
@@ -113,12 +113,13 @@ def check_data(run: RunConfig, hub: Hub) -> Iterator[Row]:
         return
     data = run.data.model_copy(update={"train_limit": FIRST_ROWS, "eval_limit": FIRST_ROWS})
     found: list[Problem] = []
-    for source in sources:
-        for split in source.train:
-            try:
-                load_task_data(source.model_copy(update={"train": (split,), "also_train_on": ()}), data)
-            except UserError as error:
-                found += (problem for problem in error.problems if problem not in found)
+    prepared = collect(found, read_manifest, data.path)
+    each = [source.model_copy(update={"train": (split,), "also_train_on": ()}) for source in sources for split in source.train]
+    for part in [spec] if prepared or found else each:
+        try:
+            load_task_data(part, data)
+        except UserError as error:
+            found += (problem for problem in error.problems if problem not in found)
     yield from map(from_problem, found)
     if not found:
         splits = [*spec.dev, *(f"{source.name}/{split}" for source in sources for split in source.train)]

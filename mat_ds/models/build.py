@@ -171,8 +171,8 @@ def _unavailable(name: str, what: str, error: Exception) -> Problem:
         return Problem("model.name", name, reason, "check the files of the folder")
     return Problem(
         "model.name", name, reason,
-        f"where the hub can be reached, save {name} with AutoModel.from_pretrained({name!r}).save_pretrained(<folder>) and "
-        "AutoTokenizer the same way, bring the folder here and pass model.name=<folder>",
+        "where the hub can be reached, run `mat-ds prepare <folder>` with the options of this run, bring the folder here and "
+        "pass model.name=<folder>/model",
     )  # fmt: skip
 
 

@@ -102,7 +102,7 @@ def test_data_of_the_hub_is_in_the_cache_or_to_be_fetched_or_out_of_reach(tmp_pa
     task = ["task=cola"]
     assert rows_of(check_data, task, REACHED)["data of cola"].status is Status.WARN
     assert rows_of(check_data, task, UNREACHED)["data of cola"].status is Status.FAIL
-    assert "save_to_disk" in rows_of(check_data, task, OFFLINE)["data.path"].fix
+    assert "mat-ds prepare" in rows_of(check_data, task, OFFLINE)["data.path"].fix
     (tmp_path / "datasets" / "nyu-mll___glue" / "cola" / "0.0.0" / "0123").mkdir(parents=True)
     assert rows_of(check_data, task, UNREACHED)["data of cola"].status is Status.PASS
     assert rows_of(check_data, ["task=demo"], UNREACHED)["data"].status is Status.PASS

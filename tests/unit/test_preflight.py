@@ -96,8 +96,9 @@ def test_more_examples_in_a_batch_than_there_are():
 
 def test_an_unreachable_hub_says_what_to_prepare():
     found = problems("--recipe", ROOT / "launch" / "recipes" / "cola.yaml")
-    assert "nyu-mll/glue" in found["data.path"].reason and "save_to_disk('<folder>/cola')" in found["data.path"].fix
-    assert "save_pretrained" in found["model.name"].fix and "roberta-large" in found["model.name"].fix
+    assert "nyu-mll/glue" in found["data.path"].reason and "data.path=<folder>" in found["data.path"].fix
+    assert "roberta-large" in found["model.name"].value and "model.name=<folder>/model" in found["model.name"].fix
+    assert all("mat-ds prepare <folder>" in problem.fix for problem in found.values())
 
 
 def test_a_run_directory_is_never_taken_over_in_silence(tmp_path):
@@ -153,7 +154,7 @@ def test_a_run_that_went_on_from_another_is_started_again_by_its_own_command(tmp
     own = run_folder(tmp_path / "new", f"train.resume={origin}")
     assert prepare(["--ds_config", str(ZERO2), *command], World()).resume_from == [own]
     shutil.rmtree(own.parent)
-    assert prepare(["--ds_config", str(ZERO2), *command], World()).resume_from == origin
+    assert prepare(["--ds_config", str(ZERO2), *command], World()).resume_from == [origin]
     found = problems(*QUICK, f"output_dir={tmp_path}/new", "train.resume=auto")
     assert f"train.resume={origin}" in found["train.resume"].fix
     third = run_folder(tmp_path / "third")
