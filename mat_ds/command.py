@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 import time
-import traceback
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
@@ -75,10 +74,10 @@ def attempt(work: Callable[[], object], world: World, advice: str) -> ExitCode:
         if world.rank == 0:
             print(f"\nstopped: {error}. {advice}", file=sys.stderr, flush=True)
         return ExitCode.NON_FINITE
-    except Exception:
-        print(f"\nrank {world.rank} failed:", file=sys.stderr)
-        traceback.print_exc()
-        sys.stderr.flush()
+    except Exception as error:
+        from mat_ds.engine.lookout import tell
+
+        tell(error, world.rank)
         return ExitCode.FAILED
 
 

@@ -56,6 +56,10 @@ class NonFiniteError(ArithmeticError):
     """A loss, a gradient or a parameter stopped being finite; raised by every rank of a run alike."""
 
 
+class PeerError(RuntimeError):
+    """Another rank failed and told this one; that rank says how."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint at the known name closest to `name`, or the list of them all."""
     known = sorted(known)

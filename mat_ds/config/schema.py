@@ -100,6 +100,8 @@ class TrainConfig(Section):
         "never", description="never; auto: continue the run of output_dir from its newest checkpoint that is whole, if it has "
         "one; or a run or checkpoint folder to continue from")  # fmt: skip
     deterministic: bool = Field(False, description="bit-identical runs on a GPU too (slower kernels)")
+    timeout_minutes: Annotated[float, Field(gt=0.0, le=10080.0)] = Field(
+        30.0, description="how long a rank waits for the others before the run ends; more where disks are slow")  # fmt: skip
 
 
 class TrackingConfig(Section):

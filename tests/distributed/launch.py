@@ -57,18 +57,18 @@ def start_ranks(ranks, *arguments, log=None):
     return processes
 
 
-def cli(*arguments, ranks=None, door="train"):
-    """The command that runs a door of launch/, under the deepspeed launcher if `ranks` is given."""
-    script = [f"launch/{door}.py", *map(str, arguments)]
+def cli(*arguments, ranks=None, door="train", module=None):
+    """The command that runs a door of launch/, or a module, under the deepspeed launcher if `ranks` is given."""
+    script = [*(["--module", module] if module else [f"launch/{door}.py"]), *map(str, arguments)]
     if ranks is None:
         return [sys.executable, *script]
     launcher = str(Path(sys.executable).with_name("deepspeed"))
     return [launcher, "--quiet", "--num_gpus", str(ranks), "--master_port", str(free_port()), *script]
 
 
-def run_cli(*arguments, ranks=None, timeout=600, device="cpu", door="train", **env):
-    """Runs a door of launch/ and returns the finished process."""
-    return subprocess.run(cli(*arguments, ranks=ranks, door=door), cwd=ROOT, env=environment(device, **env),
+def run_cli(*arguments, ranks=None, timeout=600, device="cpu", door="train", module=None, **env):
+    """Runs a door of launch/, or a module, and returns the finished process."""
+    return subprocess.run(cli(*arguments, ranks=ranks, door=door, module=module), cwd=ROOT, env=environment(device, **env),
                           capture_output=True, text=True, timeout=timeout)  # fmt: skip
 
 

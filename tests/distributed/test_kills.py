@@ -14,7 +14,8 @@ from tests.distributed.small_run import OPTIONS, STEPS, same, steps
 
 pytestmark = pytest.mark.dist
 
-ZERO2 = ("--ds_config", "ds_configs/zero2.json", *OPTIONS)
+# A rank whose peer dies before they meet waits for it as long as it may.
+ZERO2 = ("--ds_config", "ds_configs/zero2.json", *OPTIONS, "train.timeout_minutes=0.25")
 # Within this a rank whose peer is gone has to be gone too.
 SECONDS = 60
 
