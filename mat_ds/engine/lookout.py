@@ -100,11 +100,13 @@ class Lookout(threading.Thread):
             time.sleep(BEAT)  # the store of a host that ended may close a moment after its groups
         if failure.kind == "told" or self._ask("add", CLAIM, 1) > 1:
             return self._hear_of(failure)
-        silent = self._silent() if failure.kind == "collective" else ""
-        what = f"{silent} {UNKNOWN}" if silent else f"rank {self._rank} on {failure.host} failed: {failure.summary}"
+        silent = self._silent() if failure.kind == "collective" else []
+        what = f"rank {self._rank} on {failure.host} failed: {failure.summary}"
+        if silent:
+            what = f"{', '.join(f'rank {rank} on {self._host(rank)}' for rank in silent)} {UNKNOWN}"
         self._say(f"stopped: {what}" if silent else failure.text)
         self._ask("set", RECORD, json.dumps({"host": failure.host, "what": what}))
-        self._wait_until(lambda: self._ask("add", HEARD, 0) >= self._size - 1, HEARING)
+        self._wait_until(lambda: self._ask("add", HEARD, 0) >= self._size - 1 - len(silent), HEARING)
 
     def _hear_of(self, failure: Failure) -> None:
         """Waits for the record of the rank that is telling; one that ended over it leaves the word to this one."""
@@ -122,13 +124,12 @@ class Lookout(threading.Thread):
         self._told = True
         self._let_end()
 
-    def _silent(self) -> str:
-        """Names the ranks that show no sign of life, and where they are or were; empty if all do."""
+    def _silent(self) -> list[int]:
+        """The ranks that show no sign of life."""
         beats = [f"lookout/beat/{rank}" for rank in range(self._size)]
         before = [self._ask("add", beat, 0) for beat in beats]
         time.sleep(SILENCE)
-        silent = [r for r, beat in enumerate(beats) if r != self._rank and self._ask("add", beat, 0) == before[r]]
-        return ", ".join(f"rank {rank} on {self._host(rank)}" for rank in silent)
+        return [r for r, beat in enumerate(beats) if r != self._rank and self._ask("add", beat, 0) == before[r]]
 
     def _host(self, rank: int) -> str:
         key = f"lookout/host/{rank}"

@@ -97,7 +97,7 @@ def test_a_killed_rank_is_named_by_the_one_that_is_left(killed, tmp_path):
     run, log = tmp_path / "run", tmp_path / "ranks.log"
     ranks = start_ranks(2, *ENDLESS, f"output_dir={run}", log=log)
     try:
-        assert wait_for(lambda: trains(run), 120), log.read_text()
+        assert wait_for(lambda: trains(run), 300), log.read_text()
         ranks[killed].kill()
         code = ranks[1 - killed].wait(20)
     finally:
@@ -110,6 +110,19 @@ def test_a_killed_rank_is_named_by_the_one_that_is_left(killed, tmp_path):
     assert "terminate called" not in said and "c10" not in said
 
 
+def test_a_rank_that_does_not_leave_after_another_failed_is_ended_where_it_stands(tmp_path):
+    """As one in an NCCL collective, which would go on waiting until its time-out."""
+    log = tmp_path / "ranks.log"
+    fails, waits = start_ranks(2, log=log, module="tests.distributed.stuck")
+    try:
+        assert (fails.wait(300), waits.wait(30)) == (ExitCode.FAILED, ExitCode.FAILED)
+    finally:
+        for rank in (fails, waits):
+            rank.kill()
+            rank.wait()
+    assert tracebacks(log.read_text()) == 1 and "RuntimeError: out of luck" in log.read_text()
+
+
 def test_a_stopped_rank_ends_its_peer_at_the_time_out_and_then_its_own_launcher(tmp_path, launched):
     """Two launchers, as on two nodes: the one of the stopped rank would not hear of its peer's end."""
     run, port = tmp_path / "run", free_port()
@@ -118,7 +131,7 @@ def test_a_stopped_rank_ends_its_peer_at_the_time_out_and_then_its_own_launcher(
               f"--master_port={port}", "--log_level=error"]  # fmt: skip
     first, second = (launched([*launch, f"--node_rank={node}", "launch/train.py", *ENDLESS, f"output_dir={run}"],
                               tmp_path / f"node-{node}.log") for node in (0, 1))  # fmt: skip
-    assert wait_for(lambda: trains(run), 120), (tmp_path / "node-0.log").read_text()
+    assert wait_for(lambda: trains(run), 300), (tmp_path / "node-0.log").read_text()
     ranks_of(run)[1].send_signal(signal.SIGSTOP)
     stopped = time.monotonic()
     assert first.wait(45) == ExitCode.FAILED
@@ -132,7 +145,7 @@ def test_a_stopped_rank_ends_its_peer_at_the_time_out_and_then_its_own_launcher(
 def test_ranks_do_not_outlive_a_launcher_that_was_killed(tmp_path, launched):
     run, log = tmp_path / "run", tmp_path / "launcher.log"
     launcher = launched(cli(*ENDLESS, f"output_dir={run}", ranks=2), log)
-    assert wait_for(lambda: trains(run), 120), log.read_text()
+    assert wait_for(lambda: trains(run), 300), log.read_text()
     everyone = psutil.Process(launcher.pid).children(recursive=True)
     assert len(ranks_of(run)) == 2 and len(everyone) >= 5
     os.kill(launcher.pid, signal.SIGKILL)
@@ -142,7 +155,7 @@ def test_ranks_do_not_outlive_a_launcher_that_was_killed(tmp_path, launched):
 
 @pytest.mark.parametrize(("rank", "error"), [(0, "MemoryError"), (1, "KeyError")])
 def test_under_the_launcher_a_rank_that_fails_in_the_loader_is_the_only_one_to_speak(rank, error, tmp_path):
-    done = run_cli(*ENDLESS, f"output_dir={tmp_path}/run", ranks=2, module="tests.distributed.faulty", timeout=120,
+    done = run_cli(*ENDLESS, f"output_dir={tmp_path}/run", ranks=2, module="tests.distributed.faulty",
                    FAULT=f"{rank} {error}")  # fmt: skip
     assert done.returncode == ExitCode.FAILED
     assert tracebacks(done.stderr) == 1 and done.stderr.count(f"rank {rank} on ") >= 1
