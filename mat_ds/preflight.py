@@ -108,12 +108,12 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     found += [*refused, *launcher_problems(), *output_problems(run)]
 
     spec = _collect(found, find_task, run.task) if "task" not in dropped else None
-    found += _task_problems(run, spec) if spec else ()
+    found += task_problems(run, spec) if spec else ()
     data = _collect(found, load_task_data, spec, run.data) if spec else None
     texts = (text for example in (data.train if data else ()) for text in example.texts)
     tokenizer = _collect(found, build_tokenizer, run.model, texts)
     resume_from = _collect(found, find_resume, run, completed, world) if not dropped else None
-    found += _size_problems(run, data) if data else ()
+    found += size_problems(run, data) if data else ()
     # Where parameters are sharded, no rank shall ever hold them all.
     sharded = completed.get("zero_optimization", {}).get("stage") == 3
     built = _collect(found, build_model, run.model, spec, tokenizer, run.seed, sharded) if spec and tokenizer else None
@@ -133,7 +133,8 @@ def _data_digest(data: TaskData, tokenizer: Any) -> str:
     return digest.hexdigest()
 
 
-def _task_problems(run: RunConfig, spec: TaskSpec) -> Iterator[Problem]:
+def task_problems(run: RunConfig, spec: TaskSpec) -> Iterator[Problem]:
+    """Whether the method is defined for the task."""
     if spec.regression and not run.method.defines_regression:
         able = ", ".join(name for name, method in METHODS.items() if method.Settings.defines_regression)
         yield Problem("method.name", run.method.name, f"is not defined for regression, and {spec.name} is one",
@@ -149,7 +150,8 @@ def weights_digest(built: Built) -> dict[str, str]:
     return {name: digest.hexdigest() for name, digest in digests.items()}
 
 
-def _size_problems(run: RunConfig, data: TaskData) -> Iterator[Problem]:
+def size_problems(run: RunConfig, data: TaskData) -> Iterator[Problem]:
+    """Whether there is a whole batch of examples."""
     if 0 < len(data.train) < run.train.batch_size:
         yield Problem("train.batch_size", run.train.batch_size, f"is more than the {len(data.train)} training examples",
                       f"take at most {len(data.train)}")  # fmt: skip

@@ -7,14 +7,14 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import yaml
 
 from mat_ds.command import attempt, compute_deterministically, report, settle
-from mat_ds.config.schema import ModelConfig, RunConfig
+from mat_ds.config.schema import RunConfig
 from mat_ds.config.section import AdversarialSettings
 from mat_ds.describe import announce, conclude, environment
 from mat_ds.engine import checkpoint
@@ -32,8 +32,6 @@ from mat_ds.models.spectral import SpectralHead
 from mat_ds.outcome import finish
 from mat_ds.preflight import Prepared, prepare
 from mat_ds.rundir import RunDirectory, new_folder, write_json, write_text
-from mat_ds.sampling.average import Average
-from mat_ds.sampling.chain import Chain
 from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.telemetry import invisible
 from mat_ds.tracking.tracker import JsonlTracker, NullTracker, Tracker
@@ -86,7 +84,8 @@ def _optimise(
     built = prepared.take_model()
     shard_unread(built.module, built.unread, prepared.ds_config)
     fold = SpectralHead(built.module).fold if run.method.spectral_head else None
-    engine = Engine(built.module, run.optimizer, _chain(method, run.model), prepared.ds_config, run.seed)
+    chain = method.chain.beside(run.model.average, run.model.average_decay)
+    engine = Engine(built.module, run.optimizer, chain, prepared.ds_config, run.seed)
     tracker: Tracker = NullTracker()
     try:
         if not prepared.resume_from:
@@ -134,14 +133,6 @@ def _look_at_the_adversary(engine: Engine, method: Method, run: RunConfig, loade
         raise UserError(problem)
     if problem and world.rank == 0:
         print(f"\n*** WARNING: the adversary cannot be seen ***\n- {problem}\n", file=sys.stderr, flush=True)
-
-
-def _chain(method: Method, model: ModelConfig) -> Chain:
-    """The method's chain with the running average that the user wants beside it."""
-    if model.average == "none":
-        return method.chain
-    average = Average(None if model.average == "uniform" else model.average_decay)
-    return replace(method.chain, averages={**method.chain.averages, "average": average})
 
 
 def _open_run_directory(prepared: Prepared, world: World, device: torch.device) -> RunDirectory:
