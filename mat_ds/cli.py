@@ -11,6 +11,7 @@ from mat_ds.errors import ExitCode, Problem, UserError, nearest
 # Name -> (module whose `main` runs it, what it does). Modules are imported when they are asked for: torch takes seconds.
 COMMANDS = {
     "evaluate": ("mat_ds.robustness.evaluate", "scores and robustness of a run or a model folder"),
+    "plan": ("mat_ds.planning.command", "whether a run fits on its cards, what it sends, how long it takes"),
 }
 
 
