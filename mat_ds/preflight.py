@@ -112,7 +112,7 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     found += [*refused, *launcher_problems(), *output_problems(run)]
 
     spec = collect(found, find_task, run.task) if "task" not in dropped else None
-    found += _task_problems(run, spec) if spec else ()
+    found += task_problems(run, spec) if spec else ()
     unusable: list[Problem] = []
     manifest = collect(unusable, _manifest, run, world)
     found += unusable
@@ -120,7 +120,7 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     texts = (text for example in (data.train if data else ()) for text in example.texts)
     tokenizer = collect(found, build_tokenizer, run.model, texts)
     resume_from = (collect(found, find_resume, run, completed) if not dropped else None) or []
-    found += _size_problems(run, data) if data else ()
+    found += size_problems(run, data) if data else ()
     # Where parameters are sharded, no rank shall ever hold them all.
     sharded = completed.get("zero_optimization", {}).get("stage") == 3
     built = collect(found, build_model, run.model, spec, tokenizer, run.seed, sharded) if spec and tokenizer else None
@@ -160,7 +160,8 @@ def _manifest(run: RunConfig, world: World) -> Manifest | None:
     return manifest
 
 
-def _task_problems(run: RunConfig, spec: TaskSpec) -> Iterator[Problem]:
+def task_problems(run: RunConfig, spec: TaskSpec) -> Iterator[Problem]:
+    """Whether the method is defined for the task."""
     if spec.regression and not run.method.defines_regression:
         able = ", ".join(name for name, method in METHODS.items() if method.Settings.defines_regression)
         yield Problem("method.name", run.method.name, f"is not defined for regression, and {spec.name} is one",
@@ -176,7 +177,8 @@ def weights_digest(built: Built) -> dict[str, str]:
     return {name: digest.hexdigest() for name, digest in digests.items()}
 
 
-def _size_problems(run: RunConfig, data: TaskData) -> Iterator[Problem]:
+def size_problems(run: RunConfig, data: TaskData) -> Iterator[Problem]:
+    """Whether there is a whole batch of examples."""
     if 0 < len(data.train) < run.train.batch_size:
         yield Problem("train.batch_size", run.train.batch_size, f"is more than the {len(data.train)} training examples",
                       f"take at most {len(data.train)}")  # fmt: skip

@@ -16,7 +16,8 @@ from mat_ds.config.load import DEMO_RECIPE, read_run_config
 from mat_ds.config.schema import ModelConfig, RunConfig
 from mat_ds.engine.distributed import World
 from mat_ds.errors import ExitCode, Problem, UserError, collect, raise_if_any
-from mat_ds.models.build import TINY, Built, build_model, build_tokenizer, longest_input
+from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input
+from mat_ds.models.tiny import TINY
 from mat_ds.rundir import write_folder
 from mat_ds.tasks.examples import TaskData, load_task_data, train_splits
 from mat_ds.tasks.manifest import DATA, MANIFEST, MODEL, Manifest, damage, read_manifest, write_manifest

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from mat_ds.command import attempt, compute_deterministically, report, settle
-from mat_ds.config.schema import ModelConfig, RunConfig
+from mat_ds.config.schema import RunConfig
 from mat_ds.config.section import AdversarialSettings
 from mat_ds.describe import Announcement, conclude, environment
 from mat_ds.engine import checkpoint
@@ -37,8 +37,6 @@ from mat_ds.preflight import Prepared, prepare
 from mat_ds.progress import Progress
 from mat_ds.resume import run_of
 from mat_ds.rundir import RunDirectory, mark_interrupted, new_folder, write_json, write_text
-from mat_ds.sampling.average import Average
-from mat_ds.sampling.chain import Chain
 from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.telemetry import invisible
 from mat_ds.tracking.tracker import JsonlTracker, NullTracker, Tracker
@@ -109,7 +107,8 @@ def _optimise(
     built = prepared.take_model()
     shard_unread(built.module, built.unread, prepared.ds_config)
     fold = SpectralHead(built.module).fold if run.method.spectral_head else None
-    engine = Engine(built.module, run.optimizer, _chain(method, run.model), prepared.ds_config, run.seed)
+    chain = method.chain.beside(run.model.average, run.model.average_decay)
+    engine = Engine(built.module, run.optimizer, chain, prepared.ds_config, run.seed)
     engine.leave_if_told = agenda.leave_if_told
     tracker: Tracker = NullTracker()
     try:
@@ -165,14 +164,6 @@ def _look_at_the_adversary(engine: Engine, method: Method, run: RunConfig, loade
         raise UserError(problem)
     if problem and world.rank == 0:
         print(f"\n*** WARNING: the adversary cannot be seen ***\n- {problem}\n", file=sys.stderr, flush=True)
-
-
-def _chain(method: Method, model: ModelConfig) -> Chain:
-    """The method's chain with the running average that the user wants beside it."""
-    if model.average == "none":
-        return method.chain
-    average = Average(None if model.average == "uniform" else model.average_decay)
-    return replace(method.chain, averages={**method.chain.averages, "average": average})
 
 
 def _open_run_directory(prepared: Prepared, world: World, device: torch.device, lock: RunLock) -> RunDirectory:

@@ -51,6 +51,12 @@ class MethodSettings(Section):
     name: str
 
     @property
+    def shortened(self) -> MethodSettings:
+        """These options with every loop cut to two rounds; later rounds hold no more than the second. For rehearsals."""
+        loops = [name for name in type(self).model_fields if name.endswith("_steps")]
+        return self.model_copy(update={name: min(2, getattr(self, name)) for name in loops})
+
+    @property
     def variant(self) -> str:
         """What a user should see of these options beside the method's name."""
         return ""

@@ -144,7 +144,8 @@ def _from_hub(spec: TaskSpec, hub: Hub) -> Row:
 
 def check_model(run: RunConfig, tree: dict[str, Any] | None, hub: Hub) -> Iterator[Row]:
     """Whether the model's files are all here, and its weights suit the precision."""
-    from mat_ds.models.build import TINY, check_folder
+    from mat_ds.models.build import check_folder, check_tokenizer
+    from mat_ds.models.tiny import TINY
 
     name = run.model.name
     if name == TINY:
@@ -158,6 +159,7 @@ def check_model(run: RunConfig, tree: dict[str, Any] | None, hub: Hub) -> Iterat
             yield failed("model", f"{name} is neither on this machine nor within reach", PREPARE)
         return
     check_folder(str(folder))
+    check_tokenizer(str(folder))
     if missing := missing_weights(folder):
         yield failed("model", f"{folder} lacks {missing}", "pass a folder written by save_pretrained, whole")
         return

@@ -100,14 +100,14 @@ def serves(completed: Tree, model: ModelConfig) -> Serves:
     return Serves(reason, half)
 
 
-def ds_config_problems(tree: Tree, run: RunConfig, world: World) -> Iterator[Problem]:
-    """Everything in the JSON that is unknown, contradicts the recipe, or cannot work here."""
+def ds_config_problems(tree: Tree, run: RunConfig, world: World, here: bool = True) -> Iterator[Problem]:
+    """Everything in the JSON that is unknown, contradicts the recipe, or cannot work; `here`: on this machine's devices."""
     found = list(_shape_problems(tree))
     if not found:
         removed = list(_removed_problems(tree))
         gone = {problem.key.removeprefix("ds_config ") for problem in removed}
         own = (*_key_problems(tree, owned_values(run, world), gone), *_section_problems(tree, run))
-        found = [*removed, *own, *_refusals(tree), *precision_problems(tree)]
+        found = [*removed, *own, *_refusals(tree), *(precision_problems(tree) if here else ())]
     if not found and not list(batch_problems(run.train, world.size)):
         found += _deepspeed_problems(complete(tree, run, world), world)
     yield from found

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from mat_ds.config.schema import ModelConfig
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.models.recompute import recompute_activations
+from mat_ds.models.tiny import TINY, tiny_config, tiny_tokenizer
 from mat_ds.models.unread import Unread, load_unread, weight_files
 from mat_ds.sampling.keys import seed_from
 from mat_ds.tasks.spec import TaskSpec
 
-TINY = "tiny-roberta"
-SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model")
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -32,8 +33,9 @@ def build_tokenizer(model: ModelConfig, texts: Iterable[str]) -> Any:
         UserError: if there is none to be had.
     """
     if model.name == TINY:
-        return _byte_level_tokenizer(texts)
+        return tiny_tokenizer(texts)
     check_folder(model.name)
+    check_tokenizer(model.name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model.name)
     except Exception as error:
@@ -76,33 +78,72 @@ def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int, l
     Raises:
         UserError: if there is none to be had, or it cannot classify, or has no module that adapters were asked for.
     """
+    try:
+        built = _load(model.name, _configure(model, task, tokenizer), seed, leave_unread)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(_unavailable(model.name, "model", error)) from None
+    return _adapt(built, model, seed)
+
+
+def build_skeleton(model: ModelConfig, task: TaskSpec, tokenizer: Any = None) -> Any:
+    """The classifier that `model` describes on the meta device: names, shapes and hooks, from its configuration alone.
+
+    All of it but the head counts as pre-trained, whether or not there are weights.
+
+    Args:
+        model: the options.
+        task: how many labels there are.
+        tokenizer: the model's, if there is one; the built-in model has none of its own and needs it.
+
+    Raises:
+        UserError: if its configuration is not to be had, or it has no module that adapters were asked for.
+    """
+    if model.name != TINY:
+        check_folder(model.name)
+    with torch.device("meta"):
+        try:
+            config = _configure(model, task, tokenizer)
+            module = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(_unavailable(model.name, "configuration", error)) from None
+        return _adapt(Built(module, [], {}), model, seed=0).module
+
+
+def _configure(model: ModelConfig, task: TaskSpec, tokenizer: Any) -> Any:
+    """The configuration of the classifier; without a tokenizer its padding token is as good as any."""
     labels = dict(enumerate(task.labels)) or {0: "score"}
     head = {
         "num_labels": task.outputs, "id2label": labels, "label2id": {name: i for i, name in labels.items()},
         "problem_type": "regression" if task.regression else "single_label_classification",
     }  # fmt: skip
-    try:
-        config = _tiny_config(tokenizer, head) if model.name == TINY else AutoConfig.from_pretrained(model.name, **head)
-        if model.dropout is not None:
-            for option, value in config.to_dict().items():
-                # Those that are null take the value of another.
-                if "drop" in option and "layerdrop" not in option and isinstance(value, float | int):
-                    setattr(config, option, model.dropout)
-        raise_if_any(_padding_problems(model.name, config, tokenizer))
-        # Decoders find the last real token of an example by it.
-        config.pad_token_id = tokenizer.pad_token_id
-        # Keys and values of past tokens serve generation alone.
-        config.use_cache = False
-        if (getattr(config, "type_vocab_size", 0) or 0) < 2:
-            # RoBERTa has one type only, GPT-2 would add the word embeddings of a 0 and a 1.
-            tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
-        if model.attention:
-            config._attn_implementation = model.attention
-        built = _load(model.name, config, seed, leave_unread)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(_unavailable(model.name, "model", error)) from None
+    config = tiny_config(tokenizer, head) if model.name == TINY else AutoConfig.from_pretrained(model.name, **head)
+    if model.dropout is not None:
+        for option, value in config.to_dict().items():
+            # Those that are null take the value of another.
+            if "drop" in option and "layerdrop" not in option and isinstance(value, float | int):
+                setattr(config, option, model.dropout)
+    # Keys and values of past tokens serve generation alone.
+    config.use_cache = False
+    if model.attention:
+        config._attn_implementation = model.attention
+    if tokenizer is None:
+        config.pad_token_id = config.pad_token_id or 0
+        return config
+    raise_if_any(_padding_problems(model.name, config, tokenizer))
+    # Decoders find the last real token of an example by it.
+    config.pad_token_id = tokenizer.pad_token_id
+    if (getattr(config, "type_vocab_size", 0) or 0) < 2:
+        # RoBERTa has one type only, GPT-2 would add the word embeddings of a 0 and a 1.
+        tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+    return config
+
+
+def _adapt(built: Built, model: ModelConfig, seed: int) -> Built:
+    """The model with what the options put around it: recomputation, adapters."""
     if model.gradient_checkpointing:
         recompute_activations(built.module)
     if model.lora and model.name != TINY:  # which is refused
@@ -139,9 +180,9 @@ def _padding_problems(name: str, config: Any, tokenizer: Any) -> Iterator[Proble
                       "take a model that reads its first token or its last real one")  # fmt: skip
 
 
-def longest_input(model: torch.nn.Module, tokenizer: Any) -> int:
-    """Tokens that both model and tokenizer can take."""
-    limit = int(tokenizer.model_max_length)
+def longest_input(model: torch.nn.Module, tokenizer: Any = None) -> int:
+    """Tokens that both model and tokenizer can take; without a tokenizer, that the model can."""
+    limit = int(tokenizer.model_max_length) if tokenizer else sys.maxsize
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
             # RoBERTa counts positions from its padding index.
@@ -154,54 +195,30 @@ def check_folder(name: str) -> None:
     """Raises `UserError` if a folder is named that lacks a model's configuration or a tokenizer."""
     path = Path(name)
     if path.is_dir():
-        files = {file.name for file in path.iterdir()}
-        if "config.json" not in files:
+        if not (path / "config.json").exists():
             raise UserError(Problem("model.name", name, "the folder holds no config.json",
                                     "pass a folder written by save_pretrained"))  # fmt: skip
-        if not files & {"tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model"}:
-            raise UserError(Problem("model.name", name, "the folder holds no tokenizer",
-                                    "add one with AutoTokenizer.from_pretrained(...).save_pretrained(<folder>)"))  # fmt: skip
     elif path.is_absolute() or name.startswith("."):
         raise UserError(Problem("model.name", name, "there is no such folder", "pass an existing folder, or a hub id"))
+
+
+def check_tokenizer(name: str) -> None:
+    if Path(name).is_dir() and not has_tokenizer(name):
+        raise UserError(Problem("model.name", name, "the folder holds no tokenizer",
+                                "add one with AutoTokenizer.from_pretrained(...).save_pretrained(<folder>)"))  # fmt: skip
+
+
+def has_tokenizer(name: str) -> bool:
+    """Whether a folder holds a tokenizer."""
+    return any((Path(name) / file).exists() for file in TOKENIZER_FILES)
 
 
 def _unavailable(name: str, what: str, error: Exception) -> Problem:
     reason = f"its {what} cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
     if Path(name).is_dir():
         return Problem("model.name", name, reason, "check the files of the folder")
-    return Problem(
-        "model.name", name, reason,
-        "where the hub can be reached, run `mat-ds prepare <folder>` with the options of this run, bring the folder here and "
-        "pass model.name=<folder>/model",
-    )  # fmt: skip
-
-
-def _byte_level_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE with few merges whose words end, not begin, with their space: a word never seen falls into
-    familiar pieces, and its ending has a token of its own."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-
-    trained = Tokenizer(models.BPE())
-    trained.normalizer = normalizers.Replace(Regex(r"(?=[.,;:!?])|$"), " ")
-    trained.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(" ", "merged_with_previous"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])  # fmt: skip
-    trained.decoder = decoders.ByteLevel()
-    trained.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=400, min_frequency=20, special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
-    ))  # fmt: skip
-    trained.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=trained, model_max_length=128, bos_token="<s>", cls_token="<s>", eos_token="</s>",
-        sep_token="</s>", pad_token="<pad>", unk_token="<unk>", mask_token="<mask>",
-        model_input_names=["input_ids", "attention_mask"],
-    )  # fmt: skip
-
-
-def _tiny_config(tokenizer: Any, head: dict[str, Any]) -> Any:
-    return AutoConfig.for_model(
-        "roberta", vocab_size=len(tokenizer), hidden_size=96, num_hidden_layers=2, num_attention_heads=4,
-        intermediate_size=192, max_position_embeddings=tokenizer.model_max_length + 2, type_vocab_size=1,
-        initializer_range=0.1, bos_token_id=0, pad_token_id=1, eos_token_id=2, **head,
-    )  # fmt: skip
+    save = f"AutoConfig.from_pretrained({name!r}).save_pretrained('<folder>/model')"
+    if what != "configuration":
+        save = "`mat-ds prepare <folder>` with the options of this run"
+    return Problem("model.name", name, reason, f"where the hub can be reached, run {save}, bring the folder here and pass "
+                   "model.name=<folder>/model")  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mat_ds.sampling.average import Average
@@ -46,3 +46,14 @@ class Chain:
     def is_mixed(self) -> bool:
         """Whether the step ends anywhere else than at its last sample, so that a mixture buffer is needed."""
         return any(coefficient != 0.0 for coefficient in self.coefficients[:-1])
+
+    def beside(self, average: str, decay: float) -> Chain:
+        """This chain with a running average beside its own.
+
+        Args:
+            average: `none`, `ema` or `uniform` (`model.average`).
+            decay: of `ema`.
+        """
+        if average == "none":
+            return self
+        return replace(self, averages={**self.averages, "average": Average(None if average == "uniform" else decay)})

@@ -61,6 +61,13 @@ TASKS = _by_name(
     _anli("anli_mixture", tuple(f"train_{r}" for r in ANLI_ROUNDS), also_train_on=("mnli", "snli", "fever_nli")),
 )  # fmt: skip
 
+# Published numbers of labelled training examples, for whoever plans a run without its data; `also_train_on` not included.
+TRAINING_EXAMPLES = {
+    "cola": 8_551, "sst2": 67_349, "mrpc": 3_668, "qqp": 363_846, "stsb": 5_749, "mnli": 392_702, "qnli": 104_743,
+    "rte": 2_490, "wnli": 635, "snli": 549_367, "fever_nli": 208_346, "anli": 162_865, "anli_r1": 16_946, "anli_r2": 45_460,
+    "anli_r3": 100_459, "anli_mixture": 162_865,
+}  # fmt: skip
+
 # Tasks whose files lie in another task's folder.
 FOLDERS = {"anli_r1": "anli", "anli_r2": "anli", "anli_r3": "anli", "anli_mixture": "anli"}
 

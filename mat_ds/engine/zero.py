@@ -1,0 +1,62 @@
+"""What a DeepSpeed configuration says about who holds what and who sends what, with DeepSpeed's own defaults filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Zero:
+    """The part of a configuration that decides bytes.
+
+    Attributes:
+        stage: 0, 1, 2 or 3.
+        dtype: of weights, passes and their gradients.
+        accumulated: dtype of gradients kept between backwards (`data_types.grad_accum_dtype`).
+        sent: dtype of gradients on the wire (`communication_data_type`).
+        offload_optimizer, offload_param: whether masters and their moments, and the shards of the weights, are in host memory.
+        overlap: whether communication runs beside the passes (`overlap_comm`).
+        one_all_reduce: whether ZeRO-1 and 2 reduce a bucket for all ranks at once (`use_multi_rank_bucket_allreduce`).
+        bucket: elements of the buffer in which gradients are reduced (`reduce_bucket_size`).
+        prefetch: elements that ZeRO-3 gathers ahead of use.
+        persistent: ZeRO-3 leaves parameters of up to so many elements whole, together up to `persistent_total`.
+        reuse: ZeRO-3 keeps a parameter that is wanted again within so many elements.
+    """
+
+    stage: int
+    dtype: torch.dtype
+    accumulated: torch.dtype
+    sent: torch.dtype
+    offload_optimizer: bool
+    offload_param: bool
+    overlap: bool
+    one_all_reduce: bool
+    bucket: int
+    prefetch: int
+    persistent: int
+    persistent_total: int
+    reuse: int
+
+
+def read_zero(completed: Mapping[str, Any]) -> Zero:
+    """Reads a complete DeepSpeed configuration (`mat_ds.engine.ds_config.complete`)."""
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    zero = DeepSpeedZeroConfig(**completed["zero_optimization"])
+    dtype = next((DTYPES[name] for name in ("fp16", "bf16") if completed.get(name, {}).get("enabled")), torch.float32)
+    accumulated = str(completed.get("data_types", {}).get("grad_accum_dtype"))
+    sent = str(completed.get("communication_data_type"))
+    return Zero(
+        int(zero.stage), dtype, DTYPES.get(accumulated, dtype), DTYPES.get(sent, dtype),
+        zero.offload_optimizer is not None and zero.offload_optimizer.device != "none",
+        zero.offload_param is not None and zero.offload_param.device != "none",
+        bool(zero.overlap_comm), bool(zero.use_multi_rank_bucket_allreduce and zero.reduce_scatter) or not zero.reduce_scatter,
+        zero.reduce_bucket_size, zero.prefetch_bucket_size, zero.param_persistence_threshold,
+        zero.model_persistence_threshold, zero.max_reuse_distance,
+    )  # fmt: skip

@@ -1,0 +1,115 @@
+"""Bytes that one rank holds for a while beside what it keeps: buckets, gathered parameters, copies of an update.
+
+From the sources of deepspeed 0.19.8 (`runtime/`) and `mat_ds/sampling/`, letters as in `mat_ds/planning/states.py`, R:
+`reduce_bucket_size`, F: `stage3_prefetch_bucket_size`, L: elements of the largest parameter.
+
+While passes are made:
+- ZeRO-1 and 2: a bucket of b R, with `overlap_comm` two (`setup_buckets`), and a flat copy of what is in it
+  (`allreduce_bucket`): b max(L, min(R, T)). In all backwards of an update but the first ZeRO-2 has the gradients of the pass,
+  too, before they are added to the others (`grads_in_partition`). Offload moves them through b L
+  (`temp_grad_buffer_for_gpu_offload`).
+- ZeRO-3: a bucket of R elements of the communication's dtype, always (`_setup_for_real_optimizer`), and its copy
+  (`reduce_scatter_coalesced`). Gathered parameters: those of the layer at work, F elements ahead of it and those that will be
+  reused (`mat_ds/planning/traffic.py`), and the flat buffer in which the last have come (`AllGatherCoalescedHandle.wait`).
+
+While an update is made, activations and the above being gone:
+- the gradient of the larger group, flat, in a and, if that is not fp32, in fp32 (`step`); before that at ZeRO-1 what ZeRO-2 has
+  in passes (`reduce_gradients`); at ZeRO-0 a flat copy of up to 5e8 elements in an all-reduce, then in half precision fp32
+  gradients of everything (`fp16/unfused_optimizer.py`);
+- what the sampler computes for a group (ZeRO-0: for a parameter): a root (adam: 4 part; rmsprop with weight decay: 8), or the
+  noise of one parameter, twice, or, where telemetry watches, a distance in fp32 and its square in fp64: 20 part.
+
+Telemetry keeps a copy of the masters throughout every `train.telemetry_every`-th outer step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from mat_ds.config.schema import RunConfig
+from mat_ds.engine.zero import Zero
+from mat_ds.planning.rehearsal import Tally
+from mat_ds.planning.states import MASTER, Row, Weight, parts, persistent, placed, reaching
+from mat_ds.planning.traffic import reused
+from mat_ds.sampling.chain import Chain
+
+# deepspeed.runtime.engine.MEMORY_OPT_ALLREDUCE_SIZE
+REPLICATED_BUCKET = 500_000_000
+
+
+def transient(weights: Sequence[Weight], zero: Zero, ranks: int, run: RunConfig, chain: Chain, tally: Tally) -> Iterator[Row]:
+    """What the fullest rank holds for a while.
+
+    Args:
+        weights: the parameters.
+        zero, ranks: who holds what.
+        run, chain: what the sampler does, and whether telemetry watches it.
+        tally: the passes of one rank in one outer step.
+    """
+    if zero.stage in (1, 2):
+        yield from _buckets(weights, zero, ranks, accumulates=tally.backward.calls > tally.updates)
+    elif zero.stage == 3:
+        yield from _gathered(weights, zero, ranks, tally)
+    if every := run.train.telemetry_every:
+        copy = MASTER * sum(parts(weights, zero, ranks))
+        yield placed("telemetry", copy, zero.offload_optimizer, f"a copy of the masters, every {every} steps")
+    copies = _update(weights, zero, ranks, run, chain)
+    yield placed("copies", copies, zero.offload_optimizer, "flat gradients, roots, noise", "update")
+
+
+def _trained(weights: Sequence[Weight]) -> tuple[int, int]:
+    """Elements of all parameters that are trained, and of the largest of them."""
+    sizes = [w.numel for w in weights if w.trained]
+    return sum(sizes), max(sizes)
+
+
+def _buckets(weights: Sequence[Weight], zero: Zero, ranks: int, accumulates: bool) -> Iterator[Row]:
+    size, (total, largest) = zero.dtype.itemsize, _trained(weights)
+    elements = zero.bucket * (2 if zero.overlap else 1) + max(largest, min(zero.bucket, total))
+    yield Row("reduce bucket", size * elements, 0, f"{zero.bucket:,} elements, and a copy of what is in it", "passes")
+    if zero.stage == 2 and accumulates and not zero.offload_optimizer and zero.accumulated == zero.dtype:
+        held = size * reaching(weights, zero, ranks)
+        yield Row("gradients of a pass", held, 0, "before they join those of the passes before", "passes")
+    if zero.offload_optimizer:
+        yield Row("offload buffer", size * largest, size * largest, "for the largest parameter's gradient")
+
+
+def _gathered(weights: Sequence[Weight], zero: Zero, ranks: int, tally: Tally) -> Iterator[Row]:
+    size, (total, largest) = zero.dtype.itemsize, _trained(weights)
+    yield Row("reduce bucket", zero.sent.itemsize * zero.bucket, 0, f"{zero.bucket:,} elements")
+    yield Row("reduce copy", zero.sent.itemsize * max(largest, min(zero.bucket, total)), 0, "of what is in it", "passes")
+    if ranks == 1 and not zero.offload_param:
+        return  # parameters are views of their only shard
+    biggest, divided = max(w.numel for w in weights), sum(w.numel for w in weights) - persistent(weights, zero)
+    live = min(divided, reused(weights, zero, tally) + zero.prefetch + biggest)
+    yield Row("gathered parameters", size * live, 0, "whole while they are in use, or soon will be", "passes")
+    if ranks > 1:
+        yield Row("gather buffer", size * max(biggest, min(zero.prefetch, divided)), 0, "in which they come", "passes")
+
+
+def _update(weights: Sequence[Weight], zero: Zero, ranks: int, run: RunConfig, chain: Chain) -> int:
+    """Bytes of the copies that an update makes of its larger group."""
+    part, (total, largest) = max(parts(weights, zero, ranks)), _trained(weights)
+    widened = 0 if zero.accumulated == torch.float32 else MASTER
+    flat = (zero.accumulated.itemsize + widened) * part
+    if zero.stage == 0:
+        flat = max(zero.dtype.itemsize * min(total, REPLICATED_BUCKET + largest), widened * total)
+        part = largest
+    elif zero.offload_optimizer:
+        flat = 0  # there is a row of it
+    decayed = 2 if run.optimizer.weight_decay else 1
+    roots = {"adam": MASTER, "rmsprop": decayed * MASTER, "sgd": 0}[run.optimizer.name] * part
+    noise = 2 * MASTER * min(largest, part) if chain.noise else 0
+    watched = 20 * part if run.train.telemetry_every else 0
+    return max(_reduction(weights, zero, ranks), flat + max(roots, noise, watched))
+
+
+def _reduction(weights: Sequence[Weight], zero: Zero, ranks: int) -> int:
+    """Bytes beside its gradients with which ZeRO-1 begins an update."""
+    if zero.stage != 1 or zero.offload_optimizer:
+        return 0
+    total, largest = _trained(weights)
+    moved = min(zero.bucket, total)  # into the bucket, and no longer in `.grad`
+    return zero.dtype.itemsize * (zero.bucket - moved + max(largest, moved) + reaching(weights, zero, ranks))

@@ -1,0 +1,82 @@
+"""How long a run's inputs are and how many steps it takes: from its data where they are here, else from what is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mat_ds.config.schema import RunConfig
+from mat_ds.errors import Problem
+from mat_ds.loop import total_steps
+from mat_ds.tasks.examples import TaskData
+from mat_ds.tasks.loader import Collator, TrainLoader
+from mat_ds.tasks.registry import TASKS, TRAINING_EXAMPLES
+from mat_ds.tasks.spec import TaskSpec
+
+# Of the examples with the most characters, so many are looked at for the one with the most tokens.
+CANDIDATES = 64
+# So many outer steps show how long padded inputs are on average.
+SAMPLED_STEPS = 32
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much there is to compute.
+
+    Attributes:
+        longest, typical: tokens of the longest and of the average micro-batch, padded.
+        steps: outer steps of the run; None: not known.
+        source: where that comes from.
+    """
+
+    longest: int
+    typical: int
+    steps: int | None
+    source: str
+
+
+def measure(run: RunConfig, data: TaskData, tokenizer: Any, max_length: int, ranks: int) -> Extent:
+    """From the data, as the first rank's loader gives them out."""
+    collate, device = Collator(tokenizer, max_length, data.spec.regression), torch.device("cpu")
+    loader = TrainLoader(data.train, collate, run.train, run.data, run.seed, 0, ranks, device)
+    long = sorted(data.train, key=lambda example: -example.length)[:CANDIDATES]
+    longest = collate(long, device)[0]["input_ids"].shape[1]
+    sampled = range(min(SAMPLED_STEPS, loader.steps_per_epoch))
+    lengths = [batch.inputs["input_ids"].shape[1] for step in sampled for batch in loader.micro_batches(step)]
+    typical = round(sum(lengths) / len(lengths))
+    source = f"{len(data.train):,} training examples of up to {longest} tokens; the average micro-batch has {typical}"
+    return Extent(longest, typical, total_steps(run, loader.steps_per_epoch), source)
+
+
+def assume(run: RunConfig, spec: TaskSpec, data: TaskData | None, max_length: int, examples: int | None) -> Extent:
+    """Without data or without a tokenizer: every input is as long as it may be.
+
+    Args:
+        run, spec: the options and the task.
+        data: the data, if they are here.
+        max_length: tokens an input is cut at.
+        examples: number of training examples, where the user says it.
+    """
+    number, origin = (len(data.train), "") if data else (examples or _published(spec), "" if examples else " (published)")
+    if number and run.data.train_limit:
+        number = min(number, run.data.train_limit)
+    counted = f"{number:,} training examples{origin}" if number else "training examples that --examples could count"
+    steps = total_steps(run, number // run.train.batch_size) if number else run.train.max_steps
+    source = f"{counted}, each taken to have {max_length} tokens; data.max_length=N plans for shorter ones"
+    return Extent(max_length, max_length, steps, source)
+
+
+def _published(spec: TaskSpec) -> int | None:
+    names = (spec.name, *spec.also_train_on)
+    if TASKS.get(spec.name) != spec or any(name not in TRAINING_EXAMPLES for name in names):
+        return None
+    return sum(TRAINING_EXAMPLES[name] for name in names)
+
+
+def example_problems(run: RunConfig, examples: int | None) -> Iterator[Problem]:
+    """Whether the number that the user gave makes a batch."""
+    if examples is not None and examples < run.train.batch_size:
+        yield Problem("--examples", examples, f"is less than train.batch_size={run.train.batch_size}", "give a whole batch")

@@ -1,0 +1,171 @@
+"""Bytes that one rank keeps from step to step: weights, gradients, masters, moments, mixture, averages.
+
+From the sources of deepspeed 0.19.8 (`runtime/`) and `mat_ds/sampling/sampler.py`. P: elements of all parameters, T: of those
+that are trained, N: ranks, b: bytes of the compute dtype, a: of gradients between backwards (b, unless the JSON says
+otherwise).
+
+A rank's part of T. Parameters are in two groups, matrices and vectors.
+- ZeRO-0: T.
+- ZeRO-1 and 2: each group rounded up to a multiple of 2 N, over N (`zero/stage_1_and_2.py`, `flatten_dense_tensors_aligned`).
+- ZeRO-3: each parameter over N, rounded up (`zero/partition_parameters.py`, `_partition_param`).
+
+Weights.
+- ZeRO-0 to 2: b P; those that are trained lie in one flat buffer of N parts.
+- ZeRO-3: b times the parts, frozen parameters cut like the others; parameters of up to `stage3_param_persistence_threshold`
+  elements are whole as well (`mark_persistent_parameters`), which costs nothing where the only rank's part is the whole.
+
+Masters: 4 part. At ZeRO-0 in fp32 the weights themselves. Not so at ZeRO-1 and 2, which clone them, nor at ZeRO-3, which means
+to use the shards but compares their device with a device's name (`_create_fp32_partitions`).
+
+Moments (adam: 2, rmsprop: 1, sgd: 0), a mixture if the chain is mixed, and each running average (`model.average`, SMART's
+teacher): 4 part each. The sampler makes them like the masters and where the masters are.
+
+Gradients, after a backward.
+- ZeRO-0 and 1: a T, in `.grad` until the update; with bf16 weights and fp32 gradients ZeRO-1 keeps both (`bf16_optimizer.py`).
+- ZeRO-2: b times all parameters that reach into the part, whole (`copy_grads_in_partition`); a part where a is fp32 and b is
+  not (`_build_compact_grad_partition_buffer`).
+- ZeRO-3: a part (`grad_partitions_flat_buffer`).
+
+`offload_optimizer` puts all but the weights into host memory; ZeRO-1's gradients stay on the card. There the update has 4 part
+of gradients of its own, and at ZeRO-1 and 2 b part of new weights on their way back. `offload_param` puts ZeRO-3's parts of
+the weights there too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from mat_ds.engine.zero import Zero
+from mat_ds.sampling.chain import Chain
+from mat_ds.sampling.updates import MOMENTS
+
+# Bytes of an element of a master, and of whatever is made like it.
+MASTER = 4
+PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+
+When = Literal["always", "passes", "update"]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One parameter: its elements, whether it is trained, and which group of the optimizer it belongs to."""
+
+    numel: int
+    trained: bool
+    matrix: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """Bytes of one thing that the fullest rank holds.
+
+    Attributes:
+        when: always, while passes are made, or while an update is made.
+    """
+
+    name: str
+    card: int = 0
+    host: int = 0
+    note: str = ""
+    when: When = "always"
+
+
+def placed(name: str, size: int, on_host: bool, note: str = "", when: When = "always") -> Row:
+    """A row on the card or in host memory."""
+    return Row(name, 0, size, note, when) if on_host else Row(name, size, 0, note, when)
+
+
+def weights_of(module: nn.Module) -> list[Weight]:
+    """The parameters of a model, on whatever device."""
+    return [Weight(p.numel(), p.requires_grad, p.ndim > 1) for p in module.parameters()]
+
+
+def groups(weights: Sequence[Weight]) -> list[list[int]]:
+    """Sizes of the trained parameters of each group of the optimizer, in order."""
+    found = [[w.numel for w in weights if w.trained and w.matrix is matrix] for matrix in (True, False)]
+    return [group for group in found if group]
+
+
+def parts(weights: Sequence[Weight], zero: Zero, ranks: int) -> list[int]:
+    """Elements of each group that one rank updates."""
+    if zero.stage == 0:
+        return [sum(group) for group in groups(weights)]
+    if zero.stage < 3:
+        return [2 * _share(sum(group), 2 * ranks) for group in groups(weights)]
+    return [sum(_share(numel, ranks) for numel in group) for group in groups(weights)]
+
+
+def _share(numel: int, ranks: int) -> int:
+    return -(-numel // ranks)
+
+
+def reaching(weights: Sequence[Weight], zero: Zero, ranks: int) -> int:
+    """Elements of all parameters that reach into one rank's parts, at the rank where they are most."""
+    totals = [0] * ranks
+    for group, part in zip(groups(weights), parts(weights, zero, ranks), strict=True):
+        begin = 0
+        for numel in group:
+            for rank in range(begin // part, _share(begin + numel, part)):
+                totals[rank] += numel
+            begin += numel
+    return max(totals)
+
+
+def persistent(weights: Sequence[Weight], zero: Zero) -> int:
+    """Elements of the parameters that ZeRO-3 leaves whole."""
+    total = 0
+    for weight in weights:
+        if weight.numel <= zero.persistent and weight.numel + total <= zero.persistent_total:
+            total += weight.numel
+    return total
+
+
+def model_states(weights: Sequence[Weight], zero: Zero, ranks: int, chain: Chain, update: str) -> Iterator[Row]:
+    """What the fullest rank keeps.
+
+    Args:
+        weights: the parameters.
+        zero, ranks: who holds what.
+        chain, update: what the sampler keeps.
+    """
+    yield _weights(weights, zero, ranks)
+    yield from _gradients(weights, zero, ranks)
+    masters = 0 if zero.stage == 0 and zero.dtype == torch.float32 else 1
+    kept = [("masters", masters, "fp32 values of what is trained"), ("moments", len(MOMENTS[update]), f"of {update}"),
+            ("mixture", int(chain.is_mixed), "of the parameters' samples"),
+            *((name, 1, "running average of the parameters") for name in chain.averages)]  # fmt: skip
+    for name, copies, note in kept:
+        yield placed(name, MASTER * copies * sum(parts(weights, zero, ranks)), zero.offload_optimizer, note)
+
+
+def _weights(weights: Sequence[Weight], zero: Zero, ranks: int) -> Row:
+    size, frozen = zero.dtype.itemsize, [w.numel for w in weights if not w.trained]
+    part, precision = sum(parts(weights, zero, ranks)), PRECISIONS[zero.dtype]
+    if zero.stage < 3:
+        copies = ranks if zero.stage else 1
+        return Row("weights", size * (copies * part + sum(frozen)), note=precision)
+    shards = size * (part + sum(_share(numel, ranks) for numel in frozen))
+    whole = size * persistent(weights, zero) if ranks > 1 or zero.offload_param else 0
+    note = f"{precision}, shards; parameters of up to {zero.persistent:,} elements whole"
+    return Row("weights", whole, shards, note) if zero.offload_param else Row("weights", shards + whole, note=note)
+
+
+def _gradients(weights: Sequence[Weight], zero: Zero, ranks: int) -> Iterator[Row]:
+    part, size, kept = sum(parts(weights, zero, ranks)), zero.dtype.itemsize, zero.accumulated.itemsize
+    if zero.stage < 2:
+        both = zero.stage == 1 and zero.dtype == torch.bfloat16 and zero.accumulated == torch.float32
+        trained = sum(w.numel for w in weights if w.trained)
+        yield Row("gradients", (kept + both * size) * trained, note="whole, until the update")
+    elif zero.stage == 3 or kept > size:
+        yield placed("gradients", kept * part, zero.offload_optimizer, "shards")
+    else:
+        note = "of parameters that reach into this rank's part, whole"
+        yield placed("gradients", size * reaching(weights, zero, ranks), zero.offload_optimizer, note)
+    if zero.offload_optimizer and zero.stage:
+        back = 0 if zero.stage == 3 else size * part
+        yield Row("update on the host", 0, MASTER * part + back, "fp32 gradients, and new weights on their way back")

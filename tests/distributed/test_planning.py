@@ -1,0 +1,48 @@
+"""A plan against what ranks really hold and send: every model state to within 5%, the rest as close as it can be known."""
+
+import pytest
+
+from tests.distributed.launch import run_ranks
+
+pytestmark = pytest.mark.dist
+
+STATES = ("weights", "gradients", "masters", "kept", "update")
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids="{} ranks".format)
+def report(request):
+    return run_ranks("tests.distributed.planning", request.param, timeout=1200)
+
+
+def test_every_model_state_is_what_was_planned(report):
+    assert len(report) == 8 + 2 + 4 + 4 + 3 + 3 + 4 + 2
+    if not report["fp32 zero-2"]["sent"][0]:
+        # What is on the card and what is on the host is one thing on a CPU, where a view of the one serves as the other.
+        report.pop("parameters too: fp32 zero-3", None)
+    off = {
+        (name, state): pair
+        for name, found in report.items()
+        for state, pair in found.items()
+        if state in STATES and pair[1] != pytest.approx(pair[0], rel=0.05)
+    }
+    assert not off
+    for name, found in report.items():
+        kept = {"sgd": 1, "rmsprop": 2, "average": 4, "vanilla": 2, "freelb": 2, "smart": 3}.get(name.split(":")[0], 3)
+        assert found["kept"][1] == pytest.approx(kept * (found["masters"][1] or found["gradients"][1]), rel=0.05), name
+
+
+def test_the_fullest_moment_is_not_fuller_than_planned(report):
+    peaks = {name: found["peak"] for name, found in report.items() if "peak" in found}
+    assert len(peaks) == 8
+    assert not {name: pair for name, pair in peaks.items() if not 0.75 <= pair[1] / pair[0] <= 1.02}
+
+
+def test_what_is_sent_is_what_was_planned(report):
+    for name, found in report.items():
+        planned, sent = found["sent"]
+        if planned:
+            # ZeRO-3 loses its place in MAT's passes, but finds it now and then, and does not gather what it never lost.
+            exact = "zero-3" not in name or name.startswith(("vanilla", "freelb"))
+            assert sent == pytest.approx(planned, rel=0.01 if exact else 0.3), name
+        else:
+            assert not sent, name
