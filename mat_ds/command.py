@@ -9,12 +9,13 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TextIO, cast
 
 import torch
 
 from mat_ds.engine.distributed import World
 from mat_ds.errors import ExitCode, Interrupted, NonFiniteError, Problem, SaveError, UserError
+from mat_ds.streams import Lasting
 
 # How long a rank waits for the one that reports: the launcher kills all ranks when the first exits.
 REPORT_SECONDS = 20
@@ -29,6 +30,7 @@ class Parser(argparse.ArgumentParser):
 
 def settle(world: World) -> None:
     """Process-wide settings; ranks that share a CPU must not fight for its cores."""
+    sys.stdout, sys.stderr = cast(TextIO, Lasting(sys.stdout)), cast(TextIO, Lasting(sys.stderr))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     if not torch.accelerator.is_available() and "OMP_NUM_THREADS" not in os.environ:
