@@ -15,8 +15,6 @@ OPTIONS = (
 )  # fmt: skip
 # One rank per node, on a CPU.
 SMALL = ("--ntasks-per-node=1", "--gpus-per-node=0", "--cpus-per-task=1")
-# So that a step takes about a second: what SLURM notices, it notices after half a minute.
-SLOW = ("method.theta_steps=20",)
 
 
 class Run:

@@ -35,9 +35,10 @@ SchedulerType=sched/builtin
 SchedulerParameters=sched_interval=2,batch_sched_delay=0
 MinJobAge=3600
 JobRequeue=1
-# Faults show in seconds.
-SlurmdTimeout=10
-KillWait=30
+# Faults show in half a minute; a busy machine that is slow to answer is no fault.
+SlurmdTimeout=20
+MessageTimeout=60
+KillWait=60
 ReturnToService=2
 GresTypes=gpu
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
@@ -100,17 +101,16 @@ class Slurm:
         return int(self.head.run("sbatch", "--parsable", *arguments, **env).stdout.split(";")[0])
 
     def describe(self, job):
-        """What SLURM knows of a job, by name; of an array, of its first task in the list."""
-        text = self.head.run("scontrol", "-o", "show", "job", job).stdout
-        return dict(re.findall(r"(\S+?)=(\S*)", text))
+        """What SLURM knows of a job or of a task of an array, by name; nothing of a task that it has not split off yet."""
+        return dict(re.findall(r"(\S+?)=(\S*)", self.head.run("scontrol", "-o", "show", "job", job, check=False).stdout))
 
     def steps_of(self, job):
         """The job steps that are running, one a line."""
         return self.head.run("squeue", "-h", "--steps", "-j", job, "-o", "%i").stdout.split()
 
-    def wait_for(self, job, seconds=300):
+    def wait_for(self, job, seconds=600):
         """Until a job has ended for good; returns its state and exit code, such as ("COMPLETED", "0:0")."""
-        found = wait_until(lambda: (d := self.describe(job))["JobState"] in ENDED and d, seconds, f"job {job} ends")
+        found = wait_until(lambda: (d := self.describe(job)).get("JobState") in ENDED and d, seconds, f"job {job} ends")
         return found["JobState"], found["ExitCode"]
 
     def cancel(self, *arguments):
