@@ -82,7 +82,7 @@ class Started:
     @property
     def process(self):
         """The command itself: nsenter forks to enter a host's process table."""
-        return wait_until(lambda: psutil.Process(self.carrier.pid).children(), 10, "nsenter")[0]
+        return wait_until(lambda: psutil.Process(self.carrier.pid).children(), 60, "nsenter")[0]
 
     def wait(self, timeout):
         return self.carrier.wait(timeout)
@@ -110,7 +110,7 @@ class Host:
         command = ["setpriv", "--pdeathsig", "KILL", "unshare", *namespaces, *first]
         with (self.folder / f"{self.name}.log").open("a") as log:
             self._unshare = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        wait_until((self.folder / f"{self.name}.up").exists, 20, f"{self.name} boots")
+        wait_until((self.folder / f"{self.name}.up").exists, 90, f"{self.name} boots")
 
     @property
     def up(self):

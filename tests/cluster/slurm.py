@@ -38,7 +38,6 @@ JobRequeue=1
 # Faults show in half a minute; a busy machine that is slow to answer is no fault.
 SlurmdTimeout=20
 MessageTimeout=60
-KillWait=60
 ReturnToService=2
 GresTypes=gpu
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
@@ -73,7 +72,7 @@ class Slurm:
         files = {"socket": "socket", "key-file": "key", "seed-file": "seed", "pid-file": "pid", "log-file": "log"}
         munge = [f"--{option}={self.folder}/munge/{name}" for option, name in files.items()]
         self.head.start("munged", "--foreground", *munge, log=self.folder / "munged.out")
-        wait_until((self.folder / "munge" / "socket").exists, 20, "munged starts")
+        wait_until((self.folder / "munge" / "socket").exists, 90, "munged starts")
         self.head.start("slurmctld", "-D", log=self.folder / "slurmctld.out")
         for node in self.network.nodes.values():
             self.start_slurmd(node)
@@ -94,7 +93,7 @@ class Slurm:
             done = self.head.run("sinfo", "-h", "-N", "-o", "%T", check=False)
             return done.returncode == 0 and done.stdout.split() == ["idle"] * len(self.network.nodes)
 
-        wait_until(idle, 90, "all nodes are idle")
+        wait_until(idle, 180, "all nodes are idle")
 
     def submit(self, *arguments, **env):
         """Submits a batch script and returns the job's number."""
@@ -112,6 +111,10 @@ class Slurm:
         """Until a job has ended for good; returns its state and exit code, such as ("COMPLETED", "0:0")."""
         found = wait_until(lambda: (d := self.describe(job)).get("JobState") in ENDED and d, seconds, f"job {job} ends")
         return found["JobState"], found["ExitCode"]
+
+    def limit(self, job, minutes):
+        """Changes how long a job may take."""
+        self.head.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
 
     def cancel(self, *arguments):
         self.head.run("scancel", *arguments)
