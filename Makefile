@@ -9,6 +9,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 ARGS ?=
+# Most tests start processes of their own and wait: two at a time keep two cores busy.
+WORKERS ?= 2
 BIN := .venv/bin
 # The demo's batch of 64 divides by these.
 GPUS := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU ')
@@ -34,7 +36,7 @@ train: setup
 	$(BIN)/deepspeed --quiet $(LAUNCH) launch/train.py --ds_config ds_configs/zero2.json $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope -m "not slow and not gpu" $(ARGS)
 
 test-all: setup
 	$(BIN)/python -m pytest $(ARGS)

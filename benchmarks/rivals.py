@@ -3,20 +3,23 @@
     python benchmarks/rivals.py RESULTS.jsonl --model <folder> --data <folder> [--seeds 3] [--jobs 2]
     python benchmarks/rivals.py RESULTS.jsonl --table
 
-Each run is one process of one thread, `--jobs` of them at a time. RESULTS.jsonl gets a line per finished run; runs that have
+`--jobs` processes of one thread each make one run after another. RESULTS.jsonl gets a line per finished run; runs that have
 one are not made again, so the command continues what was interrupted. `--table` prints the lines as Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
-import subprocess
-import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -58,32 +61,42 @@ METHODS: dict[str, tuple[list[str], int]] = {
 }
 
 
-def run(task: str, method: str, seed: int, arguments: argparse.Namespace) -> dict[str, object]:
-    """One run in a process of its own, and what it scored."""
+def run(task: str, method: str, seed: int, model: Path, data: Path) -> dict[str, object]:
+    """One run in this process, and what it scored; `seconds` are of processor time, evaluations included."""
     options, epochs = METHODS[method]
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "data" / task  # without the test split, which would be predicted
-        data.mkdir(parents=True)
+        own = Path(folder) / "data" / task  # without the test split, which would be predicted
+        own.mkdir(parents=True)
         for split in ("train", "validation"):
-            (data / f"{split}.jsonl").symlink_to((arguments.data / task / f"{split}.jsonl").resolve())
+            (own / f"{split}.jsonl").symlink_to((data / task / f"{split}.jsonl").resolve())
         command = [
-            sys.executable, "launch/train.py", "--ds_config", "ds_configs/zero2.json", f"task={task}", f"seed={seed}",
-            f"model.name={arguments.model}", f"data.path={data.parent}", f"output_dir={folder}/run",
-            f"train.epochs={epochs}", *COMMON, *TASKS[task], *options,
+            "--ds_config", str(ROOT / "ds_configs" / "zero2.json"), f"task={task}", f"seed={seed}", f"model.name={model}",
+            f"data.path={own.parent}", f"output_dir={folder}/run", f"train.epochs={epochs}", *COMMON, *TASKS[task], *options,
         ]  # fmt: skip
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{task}, {method}, seed {seed} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        before, said = time.process_time(), io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            code = main_of_training()(command)
+        if code:
+            raise RuntimeError(f"{task}, {method}, seed {seed} ended with {code}:\n{said.getvalue()[-2000:]}")
+        seconds = time.process_time() - before
         results = json.loads((Path(folder) / "run" / "results.json").read_text())
         records = [json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()]
     telemetry = [record for record in records if record.get("event") == "telemetry"][-1]
     scores = {name: results[name]["score"] for name in ("last", "best")}
     return {
         "task": task, "method": method, "seed": seed, **scores, "median": results["median_last_half"],
-        "seconds": round(results["seconds"], 1),
-        **{name: telemetry[name] for name in ("R", "R_without", "R_eval")},
+        "seconds": round(seconds, 1), **{name: telemetry[name] for name in ("R", "R_without", "R_eval")},
     }  # fmt: skip
+
+
+def main_of_training() -> Callable[[list[str]], int]:
+    """launch/train.py's, imported once in each process that runs."""
+    import torch
+
+    from mat_ds.train import main as train
+
+    torch.set_num_threads(1)
+    return train
 
 
 def finished(results: Path) -> list[dict[str, object]]:
@@ -93,10 +106,12 @@ def finished(results: Path) -> list[dict[str, object]]:
 def run_all(arguments: argparse.Namespace) -> None:
     done = {(line["task"], line["method"], line["seed"]) for line in finished(arguments.results)}
     wanted = [(task, method, seed) for seed, task, method in product(range(arguments.seeds), TASKS, METHODS)]
-    with ThreadPoolExecutor(arguments.jobs) as pool, arguments.results.open("a") as out:
-        for line in pool.map(lambda key: run(*key, arguments), [key for key in wanted if key not in done]):
-            print(json.dumps(line), file=out, flush=True)
-            print(line, flush=True)
+    os.environ |= {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "HF_HUB_OFFLINE": "1"}
+    with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as pool, arguments.results.open("a") as out:
+        runs = [pool.submit(run, *key, arguments.model, arguments.data) for key in wanted if key not in done]
+        for ended in as_completed(runs):
+            print(json.dumps(ended.result()), file=out, flush=True)
+            print(ended.result(), flush=True)
 
 
 def table(results: Path) -> None:

@@ -6,16 +6,15 @@ import argparse
 import os
 import sys
 import time
-import traceback
 import warnings
 from collections.abc import Callable
-from typing import NoReturn, TextIO, cast
+from typing import TYPE_CHECKING, NoReturn, TextIO, cast
 
-import torch
-
-from mat_ds.engine.distributed import World
 from mat_ds.errors import ExitCode, Interrupted, NonFiniteError, Problem, SaveError, UserError
 from mat_ds.streams import Lasting
+
+if TYPE_CHECKING:  # a command that looks for what is broken must start where torch is
+    from mat_ds.engine.distributed import World
 
 # How long a rank waits for the one that reports: the launcher kills all ranks when the first exits.
 REPORT_SECONDS = 20
@@ -30,6 +29,8 @@ class Parser(argparse.ArgumentParser):
 
 def settle(world: World) -> None:
     """Process-wide settings; ranks that share a CPU must not fight for its cores."""
+    import torch
+
     sys.stdout, sys.stderr = cast(TextIO, Lasting(sys.stdout)), cast(TextIO, Lasting(sys.stderr))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
@@ -43,6 +44,8 @@ def compute_deterministically(warn_only: bool = False) -> None:
     Args:
         warn_only: whether an operation that has no such kernel warns instead of failing.
     """
+    import torch
+
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=warn_only)
 
@@ -73,10 +76,10 @@ def attempt(work: Callable[[], object], world: World, advice: str) -> ExitCode:
         if world.rank == 0:
             print(f"\nstopped: {error}. {advice}", file=sys.stderr, flush=True)
         return ExitCode.NON_FINITE
-    except Exception:
-        print(f"\nrank {world.rank} failed:", file=sys.stderr)
-        traceback.print_exc()
-        sys.stderr.flush()
+    except Exception as error:
+        from mat_ds.engine.lookout import tell
+
+        tell(error, world.rank)
         return ExitCode.FAILED
 
 

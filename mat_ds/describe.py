@@ -20,6 +20,7 @@ from mat_ds.progress import Progress
 from mat_ds.resume import changes, read_environment
 from mat_ds.rundir import RunDirectory
 from mat_ds.tasks.loader import TrainLoader
+from mat_ds.tasks.rows import skipped_lines
 
 
 def environment(prepared: Prepared, world: World, before: RunDirectory | None) -> dict[str, Any]:
@@ -47,6 +48,8 @@ def environment(prepared: Prepared, world: World, before: RunDirectory | None) -
         "packages": {name: version(name) for name in packages},
         "data_sha256": prepared.data_digest,
         "frozen_sha256": prepared.weights_digest["frozen"],
+        "skipped": prepared.data.skipped,
+        "half_blank": {split: tally.half_blank for split, tally in prepared.data.tallies.items() if tally.half_blank},
         "deepspeed_config": prepared.ds_config,
         "starts": [*(read_environment(before).get("starts", []) if before else []), start],
     }
@@ -107,8 +110,8 @@ class Announcement:
             + f", {self.cost} forward units per step (vanilla: 3)",
             f"steps      {steps} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch_size} on "
             f"{self.world.size} ranks, ZeRO-{stage}{going_on}",
-            f"left out   {loader.dropped_per_epoch} examples per epoch (last partial batch)"
-            + (f", {data.skipped} training rows without a label" if data.skipped else ""),
+            f"left out   {loader.dropped_per_epoch} examples per epoch (last partial batch)",
+            *(f"skipped    {line}" for line in skipped_lines(data.tallies)),
         )
 
 

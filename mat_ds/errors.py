@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 
 class ExitCode(IntEnum):
@@ -53,11 +56,24 @@ class NonFiniteError(ArithmeticError):
     """A loss, a gradient or a parameter stopped being finite; raised by every rank of a run alike."""
 
 
+class PeerError(RuntimeError):
+    """Another rank failed and told this one; that rank says how."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint at the known name closest to `name`, or the list of them all."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def collect(found: list[Problem], function: Callable[..., Result], *arguments: Any) -> Result | None:
+    """The function's result, or None and its problems added to those `found`."""
+    try:
+        return function(*arguments)
+    except UserError as error:
+        found += error.problems
+        return None
 
 
 def raise_if_any(problems: Iterable[Problem]) -> None:

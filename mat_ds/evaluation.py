@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from mat_ds.engine.distributed import World, gather_rows, on_rank_zero
 from mat_ds.errors import NonFiniteError
-from mat_ds.tasks.examples import Example
 from mat_ds.tasks.loader import Collator, evaluation_batches
+from mat_ds.tasks.rows import Example
 from mat_ds.tasks.spec import TaskSpec
 
 Scores = dict[str, dict[str, float]]
@@ -72,11 +72,11 @@ class Evaluator:
             raise NonFiniteError("a prediction is not finite")
         return real[order.argsort(), 1:].float()
 
-    def scores(self, forward: Forward, splits: dict[str, list[Example]]) -> tuple[Scores, float]:
+    def scores(self, forward: Forward, splits: Mapping[str, Sequence[Example]]) -> tuple[Scores, float]:
         """The task's metrics on each split and the number that selects a model, the same on every rank."""
         return self.scores_of({name: self.predict(forward, examples) for name, examples in splits.items()}, splits)
 
-    def scores_of(self, logits: dict[str, Tensor], splits: dict[str, list[Example]]) -> tuple[Scores, float]:
+    def scores_of(self, logits: dict[str, Tensor], splits: Mapping[str, Sequence[Example]]) -> tuple[Scores, float]:
         """The same from predictions already made."""
 
         def score_them() -> tuple[Scores, float]:

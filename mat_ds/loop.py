@@ -124,7 +124,7 @@ class Loop:
             if self.run.train.on_save_failure == "stop":
                 raise
             if self.shows:
-                bar.write(f"*** WARNING: {error}; training goes on without it")
+                bar.write(f"*** WARNING: {error}; training goes on without it", file=sys.stderr)
             return False
         self.agenda.saved()
         self.tracker.log({"event": "checkpoint", "step": self.progress.step, "seconds": saved.seconds, "bytes": saved.bytes})

@@ -11,21 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from mat_ds.command import Parser
-from mat_ds.config.load import read_run_config
+from mat_ds.config.load import DEMO_RECIPE, read_run_config
 from mat_ds.config.schema import RunConfig, combination_problems
 from mat_ds.engine.distributed import World, launcher_problems
 from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config, serves
-from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.errors import Problem, UserError, collect, raise_if_any
 from mat_ds.methods import METHODS
 from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input
 from mat_ds.models.unread import value_of
 from mat_ds.resume import changed_input, find_resume, output_problems, run_of
 from mat_ds.tasks.examples import TaskData, load_task_data
+from mat_ds.tasks.manifest import Manifest, changed_tokens, read_manifest
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.spec import TaskSpec
 
-DEMO_RECIPE = Path(__file__).parent.parent / "launch" / "recipes" / "demo.yaml"
-
+# The ranks of one node. More of them would each read and tokenise all of the data, many times at once from one disk.
+MOST_THAT_TOKENISE = 8
 
 EXAMPLE = "deepspeed launch/train.py --ds_config ds_configs/zero2.json --recipe launch/recipes/cola.yaml seed=1"
 
@@ -94,9 +95,9 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     """
     parsed = parse_arguments(arguments)
     found: list[Problem] = []
-    run, wrong = _collect(found, read_run_config, parsed.recipe, parsed.overrides, DEMO_RECIPE) or (None, [])
+    run, wrong = collect(found, read_run_config, parsed.recipe, parsed.overrides, DEMO_RECIPE) or (None, [])
     found += wrong
-    tree = _collect(found, read_ds_config, parsed.ds_config)
+    tree = collect(found, read_ds_config, parsed.ds_config)
     if run is None:
         raise UserError(*found)
     dropped = {problem.key for problem in wrong}
@@ -110,19 +111,24 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
         run = run.model_copy(update={"method": run.method.settled(able)})
     found += [*refused, *launcher_problems(), *output_problems(run)]
 
-    spec = _collect(found, find_task, run.task) if "task" not in dropped else None
+    spec = collect(found, find_task, run.task) if "task" not in dropped else None
     found += _task_problems(run, spec) if spec else ()
-    data = _collect(found, load_task_data, spec, run.data) if spec else None
+    unusable: list[Problem] = []
+    manifest = collect(unusable, _manifest, run, world)
+    found += unusable
+    data = collect(found, load_task_data, spec, run.data) if spec and not unusable else None
     texts = (text for example in (data.train if data else ()) for text in example.texts)
-    tokenizer = _collect(found, build_tokenizer, run.model, texts)
-    resume_from = (_collect(found, find_resume, run, completed) if not dropped else None) or []
+    tokenizer = collect(found, build_tokenizer, run.model, texts)
+    resume_from = (collect(found, find_resume, run, completed) if not dropped else None) or []
     found += _size_problems(run, data) if data else ()
     # Where parameters are sharded, no rank shall ever hold them all.
     sharded = completed.get("zero_optimization", {}).get("stage") == 3
-    built = _collect(found, build_model, run.model, spec, tokenizer, run.seed, sharded) if spec and tokenizer else None
+    built = collect(found, build_model, run.model, spec, tokenizer, run.seed, sharded) if spec and tokenizer else None
+    max_length = min(run.data.max_length, longest_input(built.module, tokenizer)) if built else 0
+    if manifest and built and not dropped & {"data.max_length", "model.name"}:
+        found += changed_tokens(manifest, str(run.data.path), tokenizer, run.model.name, max_length)
     raise_if_any(found)
     assert built and data
-    max_length = min(run.data.max_length, longest_input(built.module, tokenizer))
     digest, weights = _data_digest(data, tokenizer), weights_digest(built)
     raise_if_any(changed_input(digest, weights["frozen"], run_of(resume_from)) if resume_from else ())
     return Prepared(
@@ -133,9 +139,25 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
 def _data_digest(data: TaskData, tokenizer: Any) -> str:
     digest = hashlib.sha256(data.spec.model_dump_json().encode())
     for examples in (data.train, *data.dev.values(), *data.test.values()):
-        digest.update(repr([(example.texts, example.label) for example in examples]).encode())
+        # As of the list's repr, which need not be in memory.
+        digest.update(b"[")
+        for i, example in enumerate(examples):
+            digest.update(f"{', ' if i else ''}{(example.texts, example.label)!r}".encode())
+        digest.update(b"]")
     digest.update(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _manifest(run: RunConfig, world: World) -> Manifest | None:
+    """The manifest of the run's data, where it is prepared; many ranks must not have any other."""
+    manifest = read_manifest(run.data.path)
+    if manifest is None and world.size > MOST_THAT_TOKENISE:
+        raise UserError(Problem(
+            "data.path", run.data.path, f"is not prepared, and each of {world.size} ranks would read and tokenise all of it",
+            "run `mat-ds prepare <folder>` once with the options of this run, and pass data.path=<folder> "
+            "model.name=<folder>/model",
+        ))  # fmt: skip
+    return manifest
 
 
 def _task_problems(run: RunConfig, spec: TaskSpec) -> Iterator[Problem]:
@@ -158,12 +180,3 @@ def _size_problems(run: RunConfig, data: TaskData) -> Iterator[Problem]:
     if 0 < len(data.train) < run.train.batch_size:
         yield Problem("train.batch_size", run.train.batch_size, f"is more than the {len(data.train)} training examples",
                       f"take at most {len(data.train)}")  # fmt: skip
-
-
-def _collect(found: list[Problem], function: Any, *arguments: Any) -> Any:
-    """The function's result, or None and its problems added to `found`."""
-    try:
-        return function(*arguments)
-    except UserError as error:
-        found += error.problems
-        return None

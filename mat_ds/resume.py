@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from mat_ds.checkpoints import checkpoints_of
+from mat_ds.config.load import load_run_config
 from mat_ds.config.schema import RunConfig
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.rundir import RunDirectory
@@ -18,7 +19,7 @@ from mat_ds.rundir import RunDirectory
 # What may change when a run continues: where things lie, how long it goes on, how often it evaluates and saves, and how a
 # batch is cut. Anything else would make the result one that no single set of options describes.
 FREE = {
-    "output_dir", "data.path", "model.name", "model.gradient_checkpointing", "train.epochs", "train.max_steps",
+    "output_dir", "data.path", "data.bad_rows", "model.name", "model.gradient_checkpointing", "train.epochs", "train.max_steps",
     "train.micro_batch_size", "train.eval_micro_batch_size", "train.eval_per_epoch", "train.telemetry_every",
     "train.save_every", "train.save_minutes", "train.on_save_failure", "train.keep_last", "train.resume",
     "train.timeout_minutes", "train.deterministic", "tracking.enabled",
@@ -113,8 +114,16 @@ def changes(run: RunConfig, before: RunDirectory) -> dict[str, list[Any]]:
     """Options that are not what the run to continue had, by key: what it had and what it gets."""
     if not before.holds_a_run:
         return {}
-    old, new = _flat(yaml.safe_load(before.config.read_text(encoding="utf-8"))), _flat(run.model_dump(mode="json"))
+    old, new = _flat(_options_of(before)), _flat(run.model_dump(mode="json"))
     return {key: [old.get(key), new.get(key)] for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)}
+
+
+def _options_of(before: RunDirectory) -> dict[str, Any]:
+    """A run's options; those it did not know yet have their defaults."""
+    try:
+        return load_run_config(before.config, ()).model_dump(mode="json")
+    except UserError:  # it knew others
+        return dict(yaml.safe_load(before.config.read_text(encoding="utf-8")))
 
 
 def _changed_options(run: RunConfig, before: RunDirectory) -> Iterator[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -48,6 +49,15 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         path.rename(old)
     aside.rename(path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file, a block of it in memory at a time."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def new_folder(path: Path) -> Path:

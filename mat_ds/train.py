@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
     if prepared.run.train.deterministic:
         compute_deterministically()
     agenda = Agenda(prepared.run.train.save_minutes, world.rank == 0)
-    with process_group(world) as device, agenda:
+    with process_group(world, timedelta(minutes=prepared.run.train.timeout_minutes)) as device, agenda:
         return attempt(
             lambda: train(prepared, world, device, agenda), world,
             "The last checkpoint is from before; a smaller optimizer.lr or bf16 instead of fp16 may help.",

@@ -15,6 +15,8 @@ from mat_ds.config.section import nested
 from mat_ds.errors import Problem, UserError, nearest, raise_if_any
 from mat_ds.methods import METHODS
 
+DEMO_RECIPE = Path(__file__).parents[2] / "launch" / "recipes" / "demo.yaml"
+
 Tree = dict[str, Any]
 Schema = TypeVar("Schema", bound=BaseModel)
 

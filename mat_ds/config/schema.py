@@ -22,11 +22,14 @@ Count = Annotated[int, Field(ge=1)]
 
 class DataConfig(Section):
     path: str | None = Field(
-        None, description="folder of `<task>/<split>.jsonl, .csv, .tsv or .parquet`, or a `save_to_disk` folder; "
-        "null: the hub")  # fmt: skip
+        None, description="folder of `<task>/<split>.jsonl, .csv, .tsv or .parquet`, a `save_to_disk` folder, or what "
+        "`mat-ds prepare` wrote; null: the hub")  # fmt: skip
     max_length: Annotated[int, Field(ge=4)] = Field(512, description="tokens an input is cut at")
     shuffle: bool = Field(True, description="a new order of the training examples each epoch, fixed by the seed")
     group_by_length: bool = Field(False, description="put examples of like length into one batch (less padding)")
+    bad_rows: Literal["refuse", "skip"] = Field(
+        "refuse", description="what becomes of a row that is no example: refuse the whole input, or skip and count the row "
+        "(never in a test split, whose predictions are numbered by its rows)")  # fmt: skip
     train_limit: Count | None = Field(None, description="use only the first N training examples")
     eval_limit: Count | None = Field(None, description="use only the first N examples of each evaluation split")
 
@@ -97,6 +100,8 @@ class TrainConfig(Section):
         "never", description="never; auto: continue the run of output_dir from its newest checkpoint that is whole, if it has "
         "one; or a run or checkpoint folder to continue from")  # fmt: skip
     deterministic: bool = Field(False, description="bit-identical runs on a GPU too (slower kernels)")
+    timeout_minutes: Annotated[float, Field(gt=0.0, le=10080.0)] = Field(
+        30.0, description="how long a rank waits for the others before the run ends; more where disks are slow")  # fmt: skip
 
 
 class TrackingConfig(Section):

@@ -20,7 +20,7 @@ from mat_ds.checkpoints import Entry
 from mat_ds.engine.distributed import any_rank, on_rank_zero
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.state import describe_state, load_state, write_state
-from mat_ds.errors import Problem, SaveError, UserError
+from mat_ds.errors import PeerError, Problem, SaveError, UserError
 from mat_ds.rundir import new_folder, write_folder, write_json, write_text
 
 WRITING = ".writing"
@@ -93,7 +93,7 @@ def save(
         _together(lambda: write_state(engine, aside), engine.device)
         manifest = _entries(aside, on_rank_zero(describe))
         on_rank_zero(put_in_place)
-    except (OSError, RuntimeError) as error:  # what safetensors and other ranks' failures raise is a RuntimeError
+    except (OSError, PeerError) as error:  # not a rank that is gone: it cannot be told anything any more
         on_rank_zero(lambda: shutil.rmtree(folder / WRITING, ignore_errors=True))
         free = shutil.disk_usage(folder).free / 2**20
         raise SaveError(f"checkpoint {final} could not be written ({error}); {free:.0f} MiB are free there") from error

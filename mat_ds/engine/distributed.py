@@ -5,22 +5,24 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mat_ds.engine.lookout import on_lookout
 from mat_ds.engine.startup import lighten, release
-from mat_ds.errors import Problem, UserError
+from mat_ds.engine.watchdog import Process, launchers, watched
+from mat_ds.errors import PeerError, Problem, UserError
 
 Value = TypeVar("Value")
 
 # A rank may have to wait while others read or write tens of gigabytes on a slow shared disk.
-COLLECTIVE_TIMEOUT = timedelta(hours=1)
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 # Where launchers that set no RANK say how many processes they started.
 OTHER_LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 
@@ -31,12 +33,17 @@ _control: dist.ProcessGroup | None = None
 
 @dataclass(frozen=True)
 class World:
-    """This process among the processes of the run, known before any of them speaks to another."""
+    """This process among the processes of the run, known before any of them speaks to another.
+
+    Attributes:
+        launchers: the processes that started it and wait for it, the nearest first.
+    """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
+    launchers: tuple[Process, ...] = ()
 
     @classmethod
     def from_environment(cls) -> World:
@@ -44,7 +51,7 @@ class World:
         size = int(os.environ.get("WORLD_SIZE", 1))
         local_size = os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or size
         rank = int(os.environ.get("RANK", 0))
-        return cls(rank, size, int(os.environ.get("LOCAL_RANK", 0)), int(local_size))
+        return cls(rank, size, int(os.environ.get("LOCAL_RANK", 0)), int(local_size), launchers() if size > 1 else ())
 
 
 def launcher_problems() -> Iterator[Problem]:
@@ -58,12 +65,19 @@ def launcher_problems() -> Iterator[Problem]:
 
 
 @contextmanager
-def process_group(world: World) -> Iterator[torch.device]:
+def process_group(world: World, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iterator[torch.device]:
     """The process group of the run and the device of this rank; every group is gone on every path out.
 
     A gloo group keeps threads, and a thread keeps the last tensors it moved. If one drops such a tensor while the
     interpreter shuts down, Python ends the thread inside a C++ destructor and the process aborts ("terminate called
     without an active exception"). Destroying a group is not enough: its threads end when nothing refers to it any more.
+
+    Args:
+        world: this rank.
+        timeout: how long a rank waits for the others, in a collective of any group and to meet them.
+
+    Raises:
+        PeerError: if the ranks did not meet.
     """
     import deepspeed
     from deepspeed import comm
@@ -77,16 +91,39 @@ def process_group(world: World) -> Iterator[torch.device]:
     accelerator = get_accelerator()
     if accelerator.device_name() != "cpu":
         accelerator.set_device(world.local_rank)
-    deepspeed.init_distributed(verbose=False, timeout=COLLECTIVE_TIMEOUT)
     global _control
-    _control = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    with ExitStack() as outer:
+        outer.enter_context(_default_timeout(timeout))
+        if world.size > 1:
+            outer.enter_context(watched(f"rank {world.rank}", world.launchers, timeout.total_seconds()))
+        try:
+            deepspeed.init_distributed(verbose=False, timeout=timeout)
+        except dist.DistError as error:
+            place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            raise PeerError(f"{world.size} ranks were to meet at {place} within {timeout} and did not: {error}. "
+                            "One that failed before has said why") from None  # fmt: skip
+        _control = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+        try:
+            if world.size > 1:
+                outer.enter_context(on_lookout(world.rank, world.size, world.local_rank))
+            yield torch.device(accelerator.current_device_name())
+        finally:
+            _control = None
+            comm.destroy_process_group()
+            release()
+            gc.collect()
+
+
+@contextmanager
+def _default_timeout(timeout: timedelta) -> Iterator[None]:
+    """Within it new groups get this time-out: DeepSpeed passes its own to the first group only."""
+    c10d: Any = dist.distributed_c10d
+    before = c10d.default_pg_timeout, c10d.default_pg_nccl_timeout
+    c10d.default_pg_timeout = c10d.default_pg_nccl_timeout = timeout
     try:
-        yield torch.device(accelerator.current_device_name())
+        yield
     finally:
-        _control = None
-        comm.destroy_process_group()
-        release()
-        gc.collect()
+        c10d.default_pg_timeout, c10d.default_pg_nccl_timeout = before
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:
@@ -143,7 +180,7 @@ def on_rank_zero(function: Callable[[], Value]) -> Value:
     if isinstance(told, tuple):
         raise UserError(*told)
     if told:
-        raise RuntimeError(f"rank 0 failed: {told}")
+        raise PeerError(f"rank 0 failed: {told}")
     return cast(Value, result)
 
 

@@ -213,12 +213,13 @@ def precision_problems(tree: Tree) -> Iterator[Problem]:
             yield Problem("ds_config bf16.enabled", True,
                           f"{torch.cuda.get_device_name(card)} has compute capability {major}.{minor}; bf16 needs 8.0",
                           "take ds_configs/zero2_v100_fp16.json, or fp32")  # fmt: skip
-    elif fp16 and not torch.cuda.is_available() and not _cpu_has_fp16():
+    elif fp16 and not torch.cuda.is_available() and not cpu_has_fp16():
         yield Problem("ds_config fp16.enabled", True, "this machine has no GPU, and its CPU no fp16 kernels",
                       "take ds_configs/zero2.json (fp32)")  # fmt: skip
 
 
-def _cpu_has_fp16() -> bool:
+def cpu_has_fp16() -> bool:
+    """Whether this machine's CPU has fp16 kernels, as DeepSpeed sees it."""
     from deepspeed.accelerator import get_accelerator
 
     return bool(get_accelerator().is_fp16_supported())

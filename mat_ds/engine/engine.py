@@ -16,7 +16,7 @@ from mat_ds.engine.loss_scale import read_loss_scale, restore_loss_scale
 from mat_ds.engine.passes import Passes
 from mat_ds.engine.shards import exact_values, fill_masters, numel, read_shards, refresh, shape
 from mat_ds.engine.startup import release
-from mat_ds.errors import NonFiniteError
+from mat_ds.errors import Interrupted, NonFiniteError
 from mat_ds.methods.base import MicroBatch
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.sampling.chain import Chain
@@ -132,10 +132,8 @@ class Engine(Passes):
     def gradient_norm(self) -> float | None:
         """Global norm of the last update's gradient before clipping; None where DeepSpeed computes none (ZeRO-0 in fp32)."""
         norm = self.ds.get_global_grad_norm()
-        if norm is None:
-            return None
         # Only ZeRO-0 in fp16 leaves the loss scale in.
-        return float(norm) / (self._last_loss_scale if self._scales_itself else 1.0)
+        return None if norm is None else float(norm) / (self._last_loss_scale if self._scales_itself else 1.0)
 
     @property
     def _scales_itself(self) -> bool:
@@ -180,13 +178,17 @@ class Engine(Passes):
         """
         if self._tracked:
             raise RuntimeError("averaged_weights() between a forward and its backward would change what the backward sees")
-        self.sampler.swap(name)
-        refresh(self.ds)
+        self._swap(name)
         try:
             yield
-        finally:
-            self.sampler.swap(name)
-            refresh(self.ds)
+        except Interrupted:  # every rank; where a pass fails on this one alone, no other comes to gather the weights
+            self._swap(name)
+            raise
+        self._swap(name)
+
+    def _swap(self, name: str) -> None:
+        self.sampler.swap(name)
+        refresh(self.ds)
 
     def update(self) -> None:
         """One sample of the parameters.

@@ -33,7 +33,7 @@ def build_tokenizer(model: ModelConfig, texts: Iterable[str]) -> Any:
     """
     if model.name == TINY:
         return _byte_level_tokenizer(texts)
-    _check_folder(model.name)
+    check_folder(model.name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model.name)
     except Exception as error:
@@ -150,7 +150,8 @@ def longest_input(model: torch.nn.Module, tokenizer: Any) -> int:
     return min(limit, getattr(model.config, "max_position_embeddings", limit))
 
 
-def _check_folder(name: str) -> None:
+def check_folder(name: str) -> None:
+    """Raises `UserError` if a folder is named that lacks a model's configuration or a tokenizer."""
     path = Path(name)
     if path.is_dir():
         files = {file.name for file in path.iterdir()}
@@ -170,8 +171,8 @@ def _unavailable(name: str, what: str, error: Exception) -> Problem:
         return Problem("model.name", name, reason, "check the files of the folder")
     return Problem(
         "model.name", name, reason,
-        f"where the hub can be reached, save {name} with AutoModel.from_pretrained({name!r}).save_pretrained(<folder>) and "
-        "AutoTokenizer the same way, bring the folder here and pass model.name=<folder>",
+        "where the hub can be reached, run `mat-ds prepare <folder>` with the options of this run, bring the folder here and "
+        "pass model.name=<folder>/model",
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from mat_ds.robustness.settings import EvaluationOptions
 from mat_ds.robustness.subject import Subject, load_subject
 from mat_ds.rundir import new_folder, write_folder
 from mat_ds.tasks.loader import Collator
+from mat_ds.tasks.rows import skipped_lines
 
 EXAMPLE = "mat-ds evaluate runs/cola attack.radii=[1e-4,1e-3,1e-2] noise.rates=[0.05,0.1] limit=500"
 
@@ -62,6 +63,8 @@ def evaluate(subject: Subject, options: EvaluationOptions, world: World, device:
         if world.rank == 0:
             print(line, flush=True)
 
+    for line in skipped_lines(subject.tallies):
+        say(f"skipped {line}")
     splits = {split: measure(measurement, options, split, say) for split in subject.splits}
 
     def write() -> Path:

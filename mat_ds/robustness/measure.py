@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from mat_ds.robustness.attack import robustness_curve, sample_loss, start
 from mat_ds.robustness.noise import noised
 from mat_ds.robustness.settings import EvaluationOptions
 from mat_ds.robustness.subject import Subject
-from mat_ds.tasks.examples import Example
+from mat_ds.tasks.rows import Example
 from mat_ds.tasks.spec import TaskSpec
 
 Point = dict[str, float | int]
@@ -78,7 +78,7 @@ class Measurement:
         return on_rank_zero(lambda: scores(self._spec, logits, self._splits[split]))
 
 
-def scores(spec: TaskSpec, logits: Tensor, examples: list[Example]) -> Point:
+def scores(spec: TaskSpec, logits: Tensor, examples: Sequence[Example]) -> Point:
     """The task's metrics, and what every curve has: `accuracy` of a classification, `mse` of a regression, mean `loss`."""
     from mat_ds.tasks.metrics import score
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from random import Random
 
 from mat_ds.sampling.keys import Part, seed_from
-from mat_ds.tasks.examples import Example
+from mat_ds.tasks.rows import Example
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 # The letters around each on a QWERTY keyboard.

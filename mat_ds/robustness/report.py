@@ -32,6 +32,7 @@ def contents(subject: Subject, options: EvaluationOptions, splits: dict[str, Any
         "data": {
             "sha256": subject.data_sha256, "max_length": subject.max_length,
             "examples": {split: len(examples) for split, examples in subject.splits.items()},
+            "skipped": {split: tally.skipped for split, tally in subject.tallies.items() if tally.skipped},
         },
         "seed": options.seed,
         "attack": {"norm": attack.norm, "radii": list(attack.curve), "steps": attack.steps, "step_size": attack.step_size,

@@ -21,6 +21,8 @@ class DataOptions(Section):
     path: str | None = Field(None, description="folder of `<task>/<split>.jsonl`, ...; null: the run's own, else the hub")
     max_length: Annotated[int, Field(ge=4)] | None = Field(
         None, description="tokens an input is cut at; null: the run's own, else what the model takes")  # fmt: skip
+    bad_rows: Literal["refuse", "skip"] | None = Field(
+        None, description="what becomes of a row that is no example; null: as in the run, else refuse")  # fmt: skip
 
 
 class AttackOptions(Section):

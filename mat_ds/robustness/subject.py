@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from mat_ds.models.build import longest_input
 from mat_ds.models.exported import load_exported
 from mat_ds.robustness.settings import EvaluationOptions
 from mat_ds.rundir import RunDirectory
-from mat_ds.tasks.examples import Example, load_task_data
+from mat_ds.tasks.examples import TaskData, load_task_data
 from mat_ds.tasks.registry import find_task
+from mat_ds.tasks.rows import Example, Tally
 from mat_ds.tasks.spec import TaskSpec
 
 # What decides a prediction: weights, configuration, vocabulary.
@@ -39,6 +40,7 @@ class Subject:
         model, tokenizer, max_length: the classifier on the CPU; tokens its inputs are cut at.
         spec: the task.
         splits: examples of each split that is labelled, dev before test.
+        tallies: how many of their rows were read, kept and left out.
         model_sha256, data_sha256: digests of the model's files, and of all examples with their labels.
     """
 
@@ -47,7 +49,8 @@ class Subject:
     tokenizer: Any
     max_length: int
     spec: TaskSpec
-    splits: dict[str, list[Example]]
+    splits: dict[str, Sequence[Example]]
+    tallies: dict[str, Tally]
     model_sha256: str
     data_sha256: str
 
@@ -64,11 +67,11 @@ def load_subject(folder: Path, options: EvaluationOptions) -> Subject:
     if task is None:
         found.append(Problem("task", None, f"{folder} is a model folder, which does not say what it was trained for",
                              "pass task=<task>"))  # fmt: skip
-    spec, splits = None, {}
+    spec, data = None, None
     if task:
         try:
             spec = find_task(task)
-            splits = _labelled_splits(spec, _data(options, run))
+            data = _labelled_splits(spec, _data(options, run))
         except UserError as error:
             found += error.problems
     model = tokenizer = None
@@ -80,9 +83,12 @@ def load_subject(folder: Path, options: EvaluationOptions) -> Subject:
     if spec and model:
         found += _head_problems(model.config, spec, source)
     raise_if_any(found)
-    assert spec and model and tokenizer
+    assert spec and data and model and tokenizer
+    splits = data.dev | data.test
     max_length = min(_data(options, run).max_length, longest_input(model, tokenizer))
-    return Subject(folder, model, tokenizer, max_length, spec, splits, _files_digest(source), _examples_digest(splits))
+    return Subject(
+        folder, model, tokenizer, max_length, spec, splits, data.tallies, _files_digest(source), _examples_digest(splits)
+    )
 
 
 def _run_of(folder: Path) -> RunConfig | None:
@@ -104,17 +110,17 @@ def _run_of(folder: Path) -> RunConfig | None:
 
 def _data(options: EvaluationOptions, run: RunConfig | None) -> DataConfig:
     """The data options of the run, where there is one, overridden by those given."""
-    given = {"path": options.data.path, "max_length": options.data.max_length, "eval_limit": options.limit}
+    given = {**options.data.model_dump(), "eval_limit": options.limit}
     return (run.data if run else DataConfig()).model_copy(
         update={name: value for name, value in given.items() if value is not None}
     )
 
 
-def _labelled_splits(spec: TaskSpec, data: DataConfig) -> dict[str, list[Example]]:
-    """Dev splits, and test splits where they are labelled; training examples are not read."""
+def _labelled_splits(spec: TaskSpec, data: DataConfig) -> TaskData:
+    """Dev splits, and test splits where they are labelled; training examples are not read. Tokens of prepared data are not
+    the model's own where it is another, or cuts its inputs elsewhere."""
     scored = spec.model_copy(update={"train": (), "also_train_on": (), "test": spec.test if spec.test_labelled else ()})
-    found = load_task_data(scored, data)
-    return found.dev | found.test
+    return load_task_data(scored, data, with_tokens=False)
 
 
 def _load(source: Path, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -172,7 +178,7 @@ def _files_digest(source: Path) -> str:
     return digest.hexdigest()
 
 
-def _examples_digest(splits: dict[str, list[Example]]) -> str:
+def _examples_digest(splits: Mapping[str, Sequence[Example]]) -> str:
     digest = hashlib.sha256()
     for split, examples in splits.items():
         digest.update(repr((split, [(example.texts, example.label) for example in examples])).encode())

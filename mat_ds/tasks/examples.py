@@ -1,34 +1,24 @@
-"""Rows become examples: texts, a label, a number; whatever cannot become one is named with file and line."""
+"""All examples of a task: read from their files, bad rows refused or left out as asked, or as `mat-ds prepare` left them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from pathlib import Path
 
 from mat_ds.config.schema import DataConfig
-from mat_ds.errors import Problem, UserError, nearest
+from mat_ds.errors import Problem, UserError, nearest, raise_if_any
 from mat_ds.tasks.files import LocatedRow, read_split
+from mat_ds.tasks.manifest import DATA, Manifest, differences, read_manifest
 from mat_ds.tasks.registry import TASKS
+from mat_ds.tasks.rows import UNLABELLED, BadRow, Example, Tally, is_unlabelled, make_example
 from mat_ds.tasks.spec import TaskSpec
+from mat_ds.tasks.stored import stored_examples
+
+Splits = dict[str, Sequence[Example]]
 
 # More than this of one kind would bury the message.
 SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Example:
-    """One sentence or pair of sentences; the label is a class index, a score, or None where it is not known."""
-
-    texts: tuple[str, ...]
-    label: int | float | None
-
-    @property
-    def length(self) -> int:
-        """Characters, which stand in for tokens when examples are grouped by length."""
-        return sum(len(text) for text in self.texts)
 
 
 @dataclass(frozen=True)
@@ -39,36 +29,70 @@ class TaskData:
         train: training examples in file order, of all training splits one after the other.
         dev: examples of each dev split.
         test: examples of each test split that exists.
-        skipped: training rows dropped because nobody agreed on their label.
+        tallies: how many rows of each split, `<task>/<split>`, were read, kept and left out.
     """
 
     spec: TaskSpec
-    train: list[Example]
-    dev: dict[str, list[Example]]
-    test: dict[str, list[Example]]
-    skipped: int
+    train: Sequence[Example]
+    dev: Splits
+    test: Splits
+    tallies: dict[str, Tally]
+
+    @property
+    def skipped(self) -> dict[str, dict[str, int]]:
+        """Rows that were left out, by split and kind."""
+        return {split: tally.skipped for split, tally in self.tallies.items() if tally.skipped}
 
 
-def load_task_data(spec: TaskSpec, data: DataConfig) -> TaskData:
+def train_splits(spec: TaskSpec) -> Iterator[tuple[TaskSpec, str]]:
+    """Every split that the task trains on, with the task it is of."""
+    for source in (spec, *(TASKS[name] for name in spec.also_train_on)):
+        yield from ((source, split) for split in source.train)
+
+
+def load_task_data(spec: TaskSpec, data: DataConfig, with_tokens: bool = True) -> TaskData:
     """Reads and checks every split of a task.
 
+    Args:
+        spec, data: what to read, and from where.
+        with_tokens: whether examples of prepared data bring their tokens along.
+
     Raises:
-        UserError: naming every missing split, missing column and wrong label found (the first few of each kind).
+        UserError: naming every missing split, missing column and bad row (the first few of each kind), or what has changed
+            since the data was prepared.
     """
+    if manifest := read_manifest(data.path):
+        return _stored(manifest, spec, data, with_tokens)
     reader = _Reader(data)
     train: list[Example] = []
-    for source in (spec, *(TASKS[name] for name in spec.also_train_on)):
-        for split in source.train:
-            train += reader.read(source, split, labelled=True, limit=_left(data.train_limit, train))
-    dev = {split: reader.read(spec, split, labelled=True, limit=data.eval_limit) for split in spec.dev}
-    test = {
+    for source, split in train_splits(spec):
+        train += reader.read(source, split, labelled=True, limit=_left(data.train_limit, train))
+    dev: Splits = {split: reader.read(spec, split, labelled=True, limit=data.eval_limit) for split in spec.dev}
+    test: Splits = {
         split: examples
         for split in spec.test
         if (examples := reader.read(spec, split, spec.test_labelled, data.eval_limit, required=False))
     }
-    if reader.problems:
-        raise UserError(*reader.problems)
-    return TaskData(spec, train, dev, test, reader.skipped)
+    raise_if_any(reader.problems)
+    return TaskData(spec, train, dev, test, reader.tallies)
+
+
+def _stored(manifest: Manifest, spec: TaskSpec, data: DataConfig, with_tokens: bool) -> TaskData:
+    """The same from a folder that `mat-ds prepare` wrote; limits take the first of what was prepared."""
+    assert data.path
+    folder, sources = Path(data.path), list(train_splits(spec))
+    raise_if_any(differences(manifest, folder, spec, [source for source, _ in sources], data))
+
+    def read(part: str, limit: int | None, *names: str) -> Sequence[Example]:
+        return stored_examples((folder / DATA / part / name for name in names), limit, with_tokens)
+
+    trained = [f"{source.name}/{split}" for source, split in sources]
+    train = read("train", data.train_limit, *trained) if trained else []
+    dev = {split: read("dev", data.eval_limit, f"{spec.name}/{split}") for split in spec.dev}
+    there = [split for split in spec.test if (folder / DATA / "test" / spec.name / split).is_dir()]
+    test = {split: read("test", data.eval_limit, f"{spec.name}/{split}") for split in there}
+    used = [*trained, *(f"{spec.name}/{split}" for split in (*dev, *test))]
+    return TaskData(spec, train, dev, test, {name: manifest.splits[name] for name in used})
 
 
 def _left(limit: int | None, found: list[Example]) -> int | None:
@@ -79,76 +103,84 @@ class _Reader:
     """Reads split after split and remembers all that is wrong."""
 
     def __init__(self, data: DataConfig):
-        self.path = data.path
+        self._data = data
         self.problems: list[Problem] = []
-        self.skipped = 0
+        self.tallies: dict[str, Tally] = {}
 
     def read(self, spec: TaskSpec, split: str, labelled: bool, limit: int | None, required: bool = True) -> list[Example]:
         if limit == 0:
             return []
+        name = f"{spec.name}/{split}"
         try:
-            rows = read_split(spec, split, self.path)
+            rows = read_split(spec, split, self._data.path)
             if rows is not None:
-                return self._examples(spec, split, labelled, islice(rows, limit))
+                return self._examples(spec, split, labelled, rows, limit)
         except UserError as error:
             self.problems += (p for p in error.problems if p not in self.problems)
             return []
         if required:
             self.problems.append(Problem(
-                f"{spec.name}/{split}", None, f"there is no such split under data.path={self.path}",
-                f"add {spec.name}/{split}.jsonl (or .csv, .tsv, .parquet), or name the splits that exist in a task YAML",
+                name, None, f"there is no such split under data.path={self._data.path}",
+                f"add {name}.jsonl (or .csv, .tsv, .parquet), or name the splits that exist in a task YAML",
             ))  # fmt: skip
         return []
 
-    def _examples(self, spec: TaskSpec, split: str, labelled: bool, rows: Iterator[LocatedRow]) -> list[Example]:
-        examples, wrong, seen = [], [], 0
+    def _examples(
+        self, spec: TaskSpec, split: str, labelled: bool, rows: Iterator[LocatedRow], limit: int | None
+    ) -> list[Example]:
+        name, columns = f"{spec.name}/{split}", [*spec.text, *((spec.label,) if labelled else ())]
+        tally = self.tallies[name] = Tally()
+        examples: list[Example] = []
+        bad: list[tuple[str, BadRow]] = []
+        lacking: Problem | None = None
+        complete = False
         for where, row in rows:
-            seen += 1
-            if seen == 1 and (missing := [c for c in self._columns(spec, labelled) if c not in row]):
-                hints = "; ".join(f"{column}: {nearest(column, map(str, row))}" for column in missing)
-                self.problems.append(Problem(where, ", ".join(map(str, row)), f"lacks the column {', '.join(missing)}", hints))
-                return []
-            if spec.skip_unlabelled and labelled and row.get(spec.label) in (-1, "-1", "-"):
-                self.skipped += 1
-                continue
-            texts = tuple(row.get(column) for column in spec.text)
-            label, reason = _label(spec, row.get(spec.label)) if labelled else (None, None)
-            if not all(isinstance(text, str) for text in texts):
-                reason = f"{' or '.join(spec.text)} is no text"
-            if reason:
-                wrong.append(Problem(where, row.get(spec.label), reason, "mend or delete the row"))
-            else:
-                examples.append(Example(texts, label))  # type: ignore[arg-type]
-        self.problems += wrong[:SHOWN]
-        if len(wrong) > SHOWN:
-            self.problems.append(Problem(f"{spec.name}/{split}", None, f"{len(wrong) - SHOWN} more rows are wrong",
-                                         "mend the file"))  # fmt: skip
-        if not examples and not wrong:
-            self.problems.append(Problem(f"{spec.name}/{split}", None, "holds no example", "provide at least one row"))
+            tally.rows += 1
+            if isinstance(row, dict):
+                missing = [column for column in columns if column not in row]
+                complete |= not missing
+                if missing and not lacking:
+                    lacking = _lacking(where, row, missing)
+                if labelled and is_unlabelled(spec, row):
+                    tally.skip(UNLABELLED)
+                    continue
+            found = row if isinstance(row, BadRow) else make_example(spec, row, labelled)
+            if isinstance(found, Example):
+                examples.append(found)
+                tally.half_blank += found.half_blank
+            elif tally.skip(found.kind) <= SHOWN:
+                bad.append((where, found))
+            if len(examples) == limit:
+                break
+        tally.kept = len(examples)
+        # A column that one row lacks is the row's fault, one that every row lacks the file's.
+        self.problems += [lacking] if lacking and not complete else self._verdict(name, tally, bad, split in spec.test)
         return examples
 
-    @staticmethod
-    def _columns(spec: TaskSpec, labelled: bool) -> list[str]:
-        return [*spec.text, *((spec.label,) if labelled else ())]
+    def _verdict(self, name: str, tally: Tally, bad: list[tuple[str, BadRow]], numbered: bool) -> Iterator[Problem]:
+        """What a split is refused for.
+
+        Args:
+            bad: the first few bad rows of each kind.
+            numbered: whether predictions on the split are numbered by its rows, so that none can be left out.
+        """
+        if not tally.kept and not bad:
+            yield Problem(name, None, "holds no example", "provide at least one row")
+        most = 2 * tally.bad > tally.rows - tally.skipped.get(UNLABELLED, 0)
+        if self._data.bad_rows == "skip" and not numbered and not most:
+            return
+        fix = "mend or delete the row" + ("" if numbered or most else ", or pass data.bad_rows=skip")
+        for where, row in bad:
+            yield Problem(where, row.value, row.reason, fix)
+        for kind, count in tally.skipped.items():
+            if kind != UNLABELLED and count > SHOWN:
+                yield Problem(name, None, f"{count - SHOWN} more rows are wrong ({count} in all: {kind})", "mend the file")
+        if self._data.bad_rows == "skip" and bad:
+            reason = "the predictions on a test split are numbered by its rows" if numbered else "they are more than half"
+            yield Problem(name, f"{tally.bad} of {tally.rows} rows", f"bad rows cannot be left out here: {reason}",
+                          "mend the file")  # fmt: skip
 
 
-def _label(spec: TaskSpec, value: Any) -> tuple[int | float | None, str | None]:
-    """The label that `value` stands for, or why it stands for none."""
-    if spec.regression:
-        try:
-            score = float(value)
-        except (TypeError, ValueError):
-            return None, "the label is no number"
-        low, high = spec.range or (float("-inf"), float("inf"))
-        fits = math.isfinite(score) and low <= score <= high
-        return (score, None) if fits else (None, f"the score is outside [{low:g}, {high:g}]")
-    value = spec.label_map.get(value, value) if isinstance(value, str) else value
-    if isinstance(value, float) and value.is_integer():  # what a table with a missing value makes of integers
-        value = int(value)
-    if str(value) in spec.labels and not isinstance(value, bool):
-        return spec.labels.index(str(value)), None
-    text = str(value)
-    number = int(text) if text.isdecimal() else -1
-    if 0 <= number < len(spec.labels):
-        return number, None
-    return None, f"the label is none of {', '.join(f'{i} ({name})' for i, name in enumerate(spec.labels))}"
+def _lacking(where: str, row: dict[str, object], columns: list[str]) -> Problem:
+    hints = "; ".join(f"{column}: {nearest(column, map(str, row))}" for column in columns)
+    return Problem(where, ", ".join(map(str, row)), f"lacks the column {', '.join(columns)}", hints)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.registry import FOLDERS
+from mat_ds.tasks.rows import CORRUPT, ENCODING, LONG, LONGEST_TEXT, BadRow, excerpt, is_utf8
 from mat_ds.tasks.spec import TaskSpec
 
 # (what a message calls the row, the row)
-LocatedRow = tuple[str, dict[str, Any]]
+LocatedRow = tuple[str, dict[str, Any] | BadRow]
 
 
 def read_split(spec: TaskSpec, split: str, data_path: str | None) -> Iterator[LocatedRow] | None:
@@ -55,39 +57,87 @@ def read_split(spec: TaskSpec, split: str, data_path: str | None) -> Iterator[Lo
 
 
 def _located(path: Path, reader: Callable[[Path], Iterator[LocatedRow]]) -> Iterator[LocatedRow]:
-    """The rows of a file; what its reader cannot make sense of is the user's to know, with the file's name."""
+    """The rows of a file; one that cannot be read as a whole is the user's to know, with its name."""
     try:
         yield from reader(path)
-    except (OSError, ValueError, csv.Error) as error:  # UnicodeDecodeError and pyarrow's errors are ValueErrors
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         if isinstance(error, UserError):
             raise
-        raise UserError(Problem(str(path), None, f"cannot be read: {error}", "mend the file (UTF-8 text)")) from None
+        raise UserError(Problem(str(path), None, f"cannot be read: {error}", "mend the file")) from None
+
+
+def _open(path: Path, newline: str) -> Any:
+    """A text file whose undecodable bytes arrive as lone surrogates: one of them must not hide the other lines. A byte order
+    mark is no part of the text."""
+    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline)
 
 
 def _read_jsonl(path: Path) -> Iterator[LocatedRow]:
     # Only \n ends a line: texts may hold U+2028 and other characters that str.splitlines takes for an end.
-    with path.open(encoding="utf-8", newline="\n") as lines:
+    with _open(path, newline="\n") as lines:
         for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(Problem(f"{path}:{number}", line[:80], f"is not JSON: {error.msg}",
-                                        "mend or delete the line")) from None  # fmt: skip
-            if not isinstance(row, dict):
-                raise UserError(Problem(f"{path}:{number}", line[:80], "is no JSON object", 'write {"column": value}'))
-            yield f"{path}:{number}", row
+            if line.strip():
+                yield f"{path}:{number}", _from_json(line)
+
+
+def _from_json(line: str) -> dict[str, Any] | BadRow:
+    if not is_utf8(line):
+        return BadRow(ENCODING, excerpt(line), "is not UTF-8 text")
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return BadRow(CORRUPT, excerpt(line), f"is not JSON: {getattr(error, 'msg', error)}")
+    return row if isinstance(row, dict) else BadRow(CORRUPT, excerpt(line), "is no JSON object")
 
 
 def _read_delimited(delimiter: str, quoting: Literal[0, 3]) -> Callable[[Path], Iterator[LocatedRow]]:
     def read(path: Path) -> Iterator[LocatedRow]:
-        with path.open(encoding="utf-8", newline="") as lines:
-            reader = csv.DictReader(lines, delimiter=delimiter, quoting=quoting)
-            for row in reader:
-                yield f"{path}:{reader.line_num}", row
+        with _open(path, newline="") as lines:
+            records = _records(lines, delimiter, quoting)
+            number, header = next(records, (1, []))
+            if isinstance(header, BadRow):
+                raise UserError(Problem(f"{path}:{number}", header.value, f"the header {header.reason}", "mend the file"))
+            for number, record in records:
+                if isinstance(record, list) and len(record) != len(header):
+                    reason = f"has {len(record)} columns, the header {len(header)}"
+                    record = BadRow(CORRUPT, excerpt(delimiter.join(record)), reason)
+                yield f"{path}:{number}", record if isinstance(record, BadRow) else dict(zip(header, record, strict=True))
 
     return read
+
+
+def _records(lines: Iterator[str], delimiter: str, quoting: Literal[0, 3]) -> Iterator[tuple[int, list[str] | BadRow]]:
+    """The records of a delimited file, each with the number of the line it begins in; empty lines are none.
+
+    A quote that is never closed, or closed in the middle of a field, would swallow the lines behind it. They are read again.
+    """
+    number, taken, again = 1, list[str](), deque[str]()
+
+    def feed() -> Iterator[str]:
+        while (line := again.popleft() if again else next(lines, None)) is not None:
+            taken.append(line)
+            yield line
+
+    reader = csv.reader(feed(), delimiter=delimiter, quoting=quoting, strict=True)
+    while True:
+        taken.clear()
+        record: list[str] | BadRow | None
+        try:
+            record = next(reader, None)
+        except csv.Error as error:
+            again.extendleft(reversed(taken[1:]))
+            del taken[1:]
+            reader = csv.reader(feed(), delimiter=delimiter, quoting=quoting, strict=True)
+            too_long = len(taken[0]) > LONGEST_TEXT
+            reason = f"has more than {LONGEST_TEXT:,} characters" if too_long else f"is no record: {error}"
+            record = BadRow(LONG if too_long else CORRUPT, excerpt(taken[0]), reason)
+        if record is None:
+            return
+        if not all(is_utf8(line) for line in taken):
+            record = BadRow(ENCODING, excerpt("".join(taken)), "is not UTF-8 text")
+        if record:
+            yield number, record
+        number += len(taken)
 
 
 def _read_parquet(path: Path) -> Iterator[LocatedRow]:
@@ -129,9 +179,8 @@ def _from_hub(spec: TaskSpec, split: str) -> Iterator[LocatedRow] | None:
     except Exception as error:  # offline mode, name resolution, proxies and missing caches each raise a class of their own
         raise UserError(Problem(
             "data.path", None, f"{spec.hub} cannot be had from the hub ({type(error).__name__}: {error})",
-            f"where the hub can be reached, run datasets.load_dataset({spec.hub!r}, {spec.hub_config!r})"
-            f".save_to_disk('<folder>/{FOLDERS.get(spec.name, spec.name)}'), bring the folder here and pass "
-            "data.path=<folder>",
+            "where the hub can be reached, run `mat-ds prepare <folder>` with the options of this run, bring the folder here "
+            "and pass data.path=<folder>",
         )) from None  # fmt: skip
     return _rows(f"{spec.hub}/{split}", found, spec)
 

@@ -11,10 +11,16 @@ from torch import Tensor
 from mat_ds.config.schema import DataConfig, TrainConfig
 from mat_ds.methods.base import MicroBatch
 from mat_ds.sampling.keys import generator
-from mat_ds.tasks.examples import Example
+from mat_ds.tasks.rows import Example
 
 # With group_by_length, this many batches are sorted by length at a time, as in transformers' Trainer.
 MEGABATCH = 50
+
+
+def tokenise(tokenizer: Any, examples: Sequence[Example], max_length: int, **form: Any) -> Any:
+    """The model inputs of examples, cut at `max_length` tokens, in the form that transformers calls it."""
+    columns = [list(column) for column in zip(*(example.texts for example in examples), strict=True)]
+    return tokenizer(*columns, truncation=True, max_length=max_length, **form)
 
 
 class Collator:
@@ -33,8 +39,11 @@ class Collator:
 
     def __call__(self, examples: Sequence[Example], device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
         """Inputs (B, L), padded to the longest of `examples`, and labels (B,); an unknown label is 0."""
-        columns = [list(column) for column in zip(*(example.texts for example in examples), strict=True)]
-        inputs = self._tokenizer(*columns, truncation=True, max_length=self._max_length, padding=True, return_tensors="pt")
+        if all(example.tokens for example in examples):
+            stored: list[Any] = [example.tokens for example in examples]
+            inputs = self._tokenizer.pad(stored, return_tensors="pt")
+        else:
+            inputs = tokenise(self._tokenizer, examples, self._max_length, padding=True, return_tensors="pt")
         labels = torch.tensor([example.label or 0 for example in examples], dtype=self._label_dtype)
         return {name: value.to(device) for name, value in inputs.items()}, labels.to(device)
 

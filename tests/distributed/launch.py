@@ -46,18 +46,31 @@ def run_ranks(module, ranks, *arguments, timeout=600, device="cpu"):
         return json.loads(report.read_text())
 
 
-def cli(*arguments, ranks=None, door="train"):
-    """The command that runs a door of launch/, under the deepspeed launcher if `ranks` is given."""
-    script = [f"launch/{door}.py", *map(str, arguments)]
+def start_ranks(ranks, *arguments, log=None, module=None):
+    """Starts launch/train.py, or a module, on `ranks` processes as a launcher would, without one; returns them."""
+    port, out = str(free_port()), log.open("a") if log else subprocess.DEVNULL
+    processes = []
+    for rank in range(ranks):
+        env = environment(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_SIZE=str(ranks),
+                          MASTER_ADDR="127.0.0.1", MASTER_PORT=port)  # fmt: skip
+        processes.append(subprocess.Popen(cli(*arguments, module=module), cwd=ROOT, env=env, stdout=out,
+                                          stderr=subprocess.STDOUT))  # fmt: skip
+    return processes
+
+
+def cli(*arguments, ranks=None, door="train", module=None):
+    """The command that runs a door of launch/, or a module, under the deepspeed launcher if `ranks` is given."""
+    arguments = list(map(str, arguments))
     if ranks is None:
-        return [sys.executable, *script]
-    launcher = str(Path(sys.executable).with_name("deepspeed"))
-    return [launcher, "--quiet", "--num_gpus", str(ranks), "--master_port", str(free_port()), *script]
+        return [sys.executable, *(["-m", module] if module else [f"launch/{door}.py"]), *arguments]
+    launcher = [str(Path(sys.executable).with_name("deepspeed")), "--quiet", "--num_gpus", str(ranks)]
+    script = ["--module", module] if module else [f"launch/{door}.py"]
+    return [*launcher, "--master_port", str(free_port()), *script, *arguments]
 
 
-def run_cli(*arguments, ranks=None, timeout=600, device="cpu", door="train", **env):
-    """Runs a door of launch/ and returns the finished process."""
-    return subprocess.run(cli(*arguments, ranks=ranks, door=door), cwd=ROOT, env=environment(device, **env),
+def run_cli(*arguments, ranks=None, timeout=600, device="cpu", door="train", module=None, **env):
+    """Runs a door of launch/, or a module, and returns the finished process."""
+    return subprocess.run(cli(*arguments, ranks=ranks, door=door, module=module), cwd=ROOT, env=environment(device, **env),
                           capture_output=True, text=True, timeout=timeout)  # fmt: skip
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import psutil
 import torch
-from safetensors.torch import load_file
 
 from mat_ds import command
 from mat_ds.checkpoints import checkpoints_of, name_of
@@ -23,16 +22,11 @@ from mat_ds.engine import checkpoint
 from mat_ds.engine.engine import Engine
 from mat_ds.errors import ExitCode
 from mat_ds.train import main as train
+from tests.distributed.small_run import OPTIONS, STEPS, same
 
 torch.set_num_threads(1)
 command.REPORT_SECONDS = 0  # no launcher will kill the other ranks
 
-OPTIONS = (
-    "data.train_limit=96", "data.eval_limit=24", "train.batch_size=16", "train.micro_batch_size=4", "train.max_steps=8",
-    "train.save_every=3", "train.eval_per_epoch=2", "train.resume=auto", "train.telemetry_every=3", "model.dropout=0.1",
-    "method.delta_steps=2", "method.theta_steps=2", "train.keep_last=3",
-)  # fmt: skip
-STEPS = 8
 RANK, RANKS = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
@@ -60,19 +54,6 @@ def signalled(owner, name, step, number, ranks, call=1):
         yield
     finally:
         setattr(owner, name, original)
-
-
-def steps(run):
-    """What a run logged, but for how fast it was."""
-    measured = {"samples_per_second", "tokens_per_second", "seconds", "bytes"}
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in record.items() if k not in measured} for record in records if record.get("event") != "checkpoint"]
-
-
-def same(run, whole):
-    """Whether two runs ended bit for bit alike, and logged alike."""
-    found, expected = (load_file(folder / "model" / "model.safetensors") for folder in (run, whole))
-    return all(torch.equal(found[k], expected[k]) for k in found | expected) and steps(run) == steps(whole)
 
 
 def saved(run):

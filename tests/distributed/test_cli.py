@@ -32,7 +32,8 @@ def log(run):
 def steps(run):
     """What a run logged, but for how fast it was."""
     measured = {"samples_per_second", "tokens_per_second"}
-    return [{name: value for name, value in record.items() if name not in measured} for record in log(run)]
+    records = [record for record in log(run) if record.get("event") != "checkpoint"]
+    return [{name: value for name, value in record.items() if name not in measured} for record in records]
 
 
 def scores(run):

@@ -96,8 +96,9 @@ def test_more_examples_in_a_batch_than_there_are():
 
 def test_an_unreachable_hub_says_what_to_prepare():
     found = problems("--recipe", ROOT / "launch" / "recipes" / "cola.yaml")
-    assert "nyu-mll/glue" in found["data.path"].reason and "save_to_disk('<folder>/cola')" in found["data.path"].fix
-    assert "save_pretrained" in found["model.name"].fix and "roberta-large" in found["model.name"].fix
+    assert "nyu-mll/glue" in found["data.path"].reason and "data.path=<folder>" in found["data.path"].fix
+    assert "roberta-large" in found["model.name"].value and "model.name=<folder>/model" in found["model.name"].fix
+    assert all("mat-ds prepare <folder>" in problem.fix for problem in found.values())
 
 
 def test_a_run_directory_is_never_taken_over_in_silence(tmp_path):
@@ -126,12 +127,15 @@ def test_a_run_goes_on_with_the_options_it_began_with(tmp_path):
     step = run_folder(tmp_path / "run")
     again = (*QUICK, f"output_dir={tmp_path}/run", "train.resume=auto")
     prepared = prepare(["--ds_config", str(ZERO2), *again, "train.max_steps=900", "train.keep_last=5"], World())
-    assert prepared.resume_from == step
-    found = problems(*again, "seed=1", "method.lam=2", "optimizer.lr=1e-4", ranks=2)
-    assert set(found) == {"seed", "method.lam", "optimizer.lr", "ranks"}
+    assert prepared.resume_from == [step]
+    found = problems(*again, "seed=1", "method.lam=2", "optimizer.lr=1e-4")
+    assert set(found) == {"seed", "method.lam", "optimizer.lr"}
     assert "has 0" in found["seed"].reason
     assert "mat" in problems(*again, "method.name=vanilla")["method.name"].reason
-    assert set(problems(*again, ds_config=ROOT / "ds_configs" / "zero3.json")) == {"ds_config zero_optimization.stage"}
+    # Any number of ranks and any ZeRO stage, but not another precision.
+    assert prepare(["--ds_config", str(ROOT / "ds_configs" / "zero3.json"), *again], World(1, 2, 1, 2)).resume_from == [step]
+    half = problems(*again, ds_config=ROOT / "ds_configs" / "zero2_rtx3090_bf16.json")
+    assert set(half) == {"ds_config bf16.enabled"} and "has False" in half["ds_config bf16.enabled"].reason
     elsewhere = tmp_path / "step-00000004"
     shutil.copytree(step, elsewhere)
     assert "output_dir" in problems(f"train.resume={elsewhere}", *QUICK)["train.resume"].fix
@@ -140,7 +144,7 @@ def test_a_run_goes_on_with_the_options_it_began_with(tmp_path):
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again_as_the_same_run(tmp_path):
     shutil.rmtree(run_folder(tmp_path / "run").parent)
     again = (*QUICK, f"output_dir={tmp_path}/run", "train.resume=auto")
-    assert prepare(["--ds_config", str(ZERO2), *again], World()).resume_from is None
+    assert prepare(["--ds_config", str(ZERO2), *again], World()).resume_from == []
     assert set(problems(*again, "seed=6")) == {"seed"}
 
 
@@ -148,9 +152,9 @@ def test_a_run_that_went_on_from_another_is_started_again_by_its_own_command(tmp
     origin = run_folder(tmp_path / "old")
     command = (*QUICK, f"train.resume={origin}", f"output_dir={tmp_path}/new")
     own = run_folder(tmp_path / "new", f"train.resume={origin}")
-    assert prepare(["--ds_config", str(ZERO2), *command], World()).resume_from == own
+    assert prepare(["--ds_config", str(ZERO2), *command], World()).resume_from == [own]
     shutil.rmtree(own.parent)
-    assert prepare(["--ds_config", str(ZERO2), *command], World()).resume_from == origin
+    assert prepare(["--ds_config", str(ZERO2), *command], World()).resume_from == [origin]
     found = problems(*QUICK, f"output_dir={tmp_path}/new", "train.resume=auto")
     assert f"train.resume={origin}" in found["train.resume"].fix
     third = run_folder(tmp_path / "third")

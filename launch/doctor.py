@@ -1,0 +1,11 @@
+"""The door for launchers: `deepspeed launch/doctor.py [key=value ...]`; without one, `mat-ds doctor`."""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # Of the two things called evaluate, this folder's door and Hugging Face's package, imports mean the package.
+    sys.path = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
+    from mat_ds.doctor.visit import main
+
+    sys.exit(main(sys.argv[1:]))

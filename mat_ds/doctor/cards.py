@@ -1,0 +1,170 @@
+"""The GPUs of this node: whether torch has kernels for them, what they can compute in, and whether they are free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from os import cpu_count, environ
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mat_ds.doctor.rows import Row, brief, failed, passed, warned
+
+if TYPE_CHECKING:
+    from mat_ds.engine.distributed import World
+
+GIB = 2**30
+PROFILES = Path(__file__).parents[2] / "ds_configs"
+OLDER_BUILD = "rm -rf .venv; make setup TORCH_INDEX=<index of the CUDA 12.6 build, as PyTorch's install page shows it>"
+NEWER_BUILD = "rm -rf .venv; make setup TORCH_INDEX=<index of a newer CUDA build, as PyTorch's install page shows it>"
+FREE_ENOUGH = 0.8
+
+
+@dataclass(frozen=True)
+class Card:
+    """An NVIDIA GPU as torch numbers them here; memory in bytes."""
+
+    index: int
+    name: str
+    memory: int
+    capability: tuple[int, int]
+
+
+def find_cards() -> list[Card]:
+    """All GPUs that this process sees."""
+    from torch import cuda
+
+    if not cuda.is_available():
+        return []
+    return [
+        Card(i, cuda.get_device_name(i), cuda.get_device_properties(i).total_memory, cuda.get_device_capability(i))
+        for i in range(cuda.device_count())
+    ]
+
+
+def own_cards(world: World) -> list[Card]:
+    """The GPU of this rank; all GPUs where there is no launcher."""
+    cards = find_cards()
+    return cards if world.size == 1 else [card for card in cards if card.index == world.local_rank]
+
+
+def has_kernels(capability: tuple[int, int], built_for: list[str]) -> bool:
+    """Whether code built for `built_for` (sm_86: machine code; compute_90: code to be compiled by the driver) runs there."""
+    return any(
+        built <= capability and (entry.startswith("compute") or built[0] == capability[0])
+        for entry, built in zip(built_for, map(_capability, built_for), strict=True)
+    )
+
+
+def _capability(entry: str) -> tuple[int, int]:
+    """(9, 0) of sm_90a."""
+    return divmod(int(entry.split("_")[1].rstrip("af")), 10)
+
+
+def check_cards(world: World) -> Iterator[Row]:
+    """Every GPU of this node; of the rank's own, whether its memory is free too."""
+    cards = find_cards()
+    if not cards:
+        yield _none()
+        return
+    from torch import cuda
+
+    built_for = cuda.get_arch_list()
+    for card in cards:
+        found = f"{card.name}, {card.memory / GIB:.0f} GiB, compute capability {'.'.join(map(str, card.capability))}"
+        if built_for and not has_kernels(card.capability, built_for):
+            older = card.capability < min(map(_capability, built_for))
+            yield failed(f"GPU {card.index}", f"{found}: this torch has no kernels for it, only {' '.join(built_for)}",
+                         OLDER_BUILD if older else NEWER_BUILD)  # fmt: skip
+        else:
+            yield passed(f"GPU {card.index}", found)
+    if world.local_size > len(cards):
+        yield failed("GPUs for ranks", f"{world.local_size} ranks on this node see {len(cards)} of its GPUs, and take the one "
+                     "that LOCAL_RANK counts to", f"start {len(cards)} ranks here, or let every rank see all GPUs of the node "
+                     "(srun --gpus-per-node without --gpus-per-task or --gpu-bind)")  # fmt: skip
+    yield from _occupied(own_cards(world))
+    yield from _peers(cards)
+
+
+def _none() -> Row:
+    import torch
+
+    cpu_wanted = environ.get("DS_ACCELERATOR") == "cpu" or environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if cpu_wanted or not list(Path("/dev").glob("nvidia[0-9]*")):
+        return passed("GPUs", f"none: training runs on {cpu_count()} CPU cores")
+    if torch.version.cuda is None:
+        return failed("GPUs", f"there are NVIDIA GPUs, and torch {torch.__version__} is a build without CUDA",
+                      f"{OLDER_BUILD}; on Ampere and newer the default build; or export DS_ACCELERATOR=cpu")  # fmt: skip
+    try:
+        torch.cuda.init()
+        why = "it sees none"
+    except Exception as error:
+        why = brief(error)
+    return failed("GPUs", f"there are NVIDIA GPUs, and torch {torch.__version__} cannot use them ({why})",
+                  "see that nvidia-smi works, and take a build for a CUDA that its driver serves "
+                  f"({OLDER_BUILD}); or export DS_ACCELERATOR=cpu")  # fmt: skip
+
+
+def _occupied(cards: list[Card]) -> Iterator[Row]:
+    from torch import cuda
+
+    for card in cards:
+        free, total = cuda.mem_get_info(card.index)
+        if free < FREE_ENOUGH * total:
+            taken = f"{(total - free) / GIB:.0f} of {total / GIB:.0f} GiB are taken by others"
+            yield warned(
+                f"memory of GPU {card.index}", taken, "nvidia-smi shows by whom; CUDA_VISIBLE_DEVICES chooses other cards"
+            )
+
+
+def _peers(cards: list[Card]) -> Iterator[Row]:
+    from torch import cuda
+
+    pairs = [(a.index, b.index) for a, b in combinations(cards, 2)]
+    apart = [f"{a}-{b}" for a, b in pairs if not cuda.can_device_access_peer(a, b)]
+    geforce = any("GeForce" in card.name or "RTX" in card.name for card in cards)
+    tip = "where ranks hang in their first collective: export NCCL_P2P_DISABLE=1" if geforce else ""
+    if apart:
+        yield passed("peer access", f"not between GPUs {', '.join(apart)}: NCCL goes through host memory", tip)
+    elif pairs:
+        yield passed("peer access", "between all GPUs", tip)
+
+
+def precisions(cards: list[Card]) -> list[str]:
+    """What all of these compute in without emulation: torch.cuda.is_bf16_supported() says yes on a V100 too."""
+    if cards:
+        return ["fp32", "fp16", *(["bf16"] if min(card.capability for card in cards) >= (8, 0) else [])]
+    from mat_ds.engine.ds_config import cpu_has_fp16
+
+    return ["fp32", "bf16", *(["fp16"] if cpu_has_fp16() else [])]
+
+
+def check_precisions(world: World) -> Iterator[Row]:
+    """What the GPUs of this node can compute in, and which of ds_configs/ asks for no more than that."""
+    from mat_ds.engine.ds_config import precision_problems, read_ds_config
+
+    cards, own = find_cards(), own_cards(world)
+    broken = [f"{name} on GPU {card.index}: {why}" for card in own for name in precisions([card])
+              if (why := multiply(card.index, name))]  # fmt: skip
+    if broken:
+        yield failed("precisions", "; ".join(broken), "mend the GPU, its driver or the torch build (above) first")
+        return
+    able = precisions(cards)
+    note = "" if "bf16" in able else " (bf16 needs compute capability 8.0; attention by sdpa, no torch.compile)"
+    yield passed("precisions", ", ".join(able) + note)
+    served = [path.name for path in sorted(PROFILES.glob("*.json")) if not list(precision_problems(read_ds_config(path)))]
+    if served:
+        yield passed("ds_configs/", ", ".join(served))
+
+
+def multiply(index: int, precision: str) -> str:
+    """Why a GPU cannot multiply two matrices exactly; empty if it can."""
+    import torch
+
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    try:
+        ones = torch.ones(64, 64, dtype=dtype, device=f"cuda:{index}")
+        return "" if bool((ones @ ones == 64).all()) else "a product of matrices is wrong"
+    except Exception as error:
+        return brief(error)

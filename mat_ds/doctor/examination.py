@@ -1,0 +1,55 @@
+"""What one rank can find out by itself: every check, in the order of the table."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from typing import TYPE_CHECKING
+
+from mat_ds.doctor.cards import check_cards, check_precisions, own_cards
+from mat_ds.doctor.clock import check_clock
+from mat_ds.doctor.differences import Answer
+from mat_ds.doctor.disks import check_disks
+from mat_ds.doctor.extensions import check_deepspeed
+from mat_ds.doctor.hub import ask_hub, check_hub
+from mat_ds.doctor.inputs import Inputs, check_data, check_inputs, check_model, count_model, read_inputs
+from mat_ds.doctor.launcher import check_launch, check_limits
+from mat_ds.doctor.network import check_network
+from mat_ds.doctor.packages import check_packages, versions
+from mat_ds.doctor.rows import Row, brief, collect, warned
+
+if TYPE_CHECKING:
+    from mat_ds.engine.distributed import World
+
+
+def examine(parsed: argparse.Namespace, world: World) -> tuple[list[Row], Inputs]:
+    """All rows of this rank, and the input of the run it was asked about; one rank of a node looks at what ranks share."""
+    rows = collect("packages", check_packages)
+    rows += collect("devices", check_cards, world) + collect("devices", check_precisions, world)
+    inputs = Inputs()
+    if world.local_rank == 0:
+        try:
+            inputs = read_inputs(parsed.recipe, parsed.overrides, parsed.ds_config, world)
+        except Exception as error:
+            inputs.problems.append(warned("options", f"could not be read ({brief(error)})", "mend what failed above first"))
+        rows += collect("deepspeed", check_deepspeed)
+        rows += collect("disks", check_disks, inputs.folder, count_model(inputs.run), inputs.checkpoints, world)
+        rows += collect("clock", check_clock, inputs.folder)
+    rows += collect("launch", check_launch, world) + collect("launch", check_limits, world)
+    if world.local_rank == 0:
+        hub = ask_hub()
+        rows += collect("network", check_network, world) + collect("network", check_hub, hub)
+        rows += collect("run", check_inputs, inputs)
+        if inputs.run:
+            rows += collect("run", check_data, inputs.run, hub)
+            rows += collect("run", check_model, inputs.run, inputs.tree, hub)
+    return rows, inputs
+
+
+def introduce(world: World, rows: list[Row]) -> Answer:
+    """This rank with its rows, for the others."""
+    try:
+        cards = [(card.name, card.capability) for card in own_cards(world)]
+    except Exception:  # its row says so
+        cards = []
+    return Answer(world.rank, socket.gethostname(), versions(), cards, rows)

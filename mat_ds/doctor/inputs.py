@@ -1,0 +1,210 @@
+"""What a run would be given: options and DeepSpeed's JSON, checked as launch/train.py checks them; data and model, looked for.
+
+No weights are loaded, nothing is downloaded, and of the data only the first rows of each split are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mat_ds.doctor.disks import nearest_folder
+from mat_ds.doctor.hub import Hub
+from mat_ds.doctor.rows import Row, failed, from_problem, passed, warned
+from mat_ds.errors import Problem, UserError, collect
+
+if TYPE_CHECKING:
+    from mat_ds.config.schema import RunConfig
+    from mat_ds.engine.distributed import World
+    from mat_ds.tasks.spec import TaskSpec
+
+# Rows without a label may stand in front.
+FIRST_ROWS = 100
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+PREPARE = "run `mat-ds prepare` where the hub can be reached, such as a login node, and pass the folder it makes"
+
+
+@dataclass
+class Inputs:
+    """What the command line described, as far as it could be read.
+
+    Attributes:
+        run: the options; None if none were given.
+        tree: DeepSpeed's JSON; None if none was given.
+        problems: what is wrong with either by itself.
+    """
+
+    run: RunConfig | None = None
+    tree: dict[str, Any] | None = None
+    problems: list[Row] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that will hold what the run writes."""
+        return nearest_folder(Path((self.run and self.run.output_dir) or "runs"))
+
+    @property
+    def checkpoints(self) -> int:
+        """How many will lie there at once: those kept, the best, and the one being written."""
+        return (self.run.train.keep_last if self.run else 0) + 2
+
+
+def read_inputs(recipe: Path | None, overrides: list[str], ds_config: Path | None, world: World) -> Inputs:
+    """Options and JSON with everything that launch/train.py would refuse in them."""
+    from mat_ds.config.load import DEMO_RECIPE, read_run_config
+    from mat_ds.config.schema import RunConfig, combination_problems
+    from mat_ds.engine.ds_config import RECIPE_SECTIONS, ds_config_problems, owned_values, read_ds_config
+    from mat_ds.resume import output_problems
+
+    found: list[Problem] = []
+    run, tree = None, None
+    try:
+        if recipe or overrides:
+            run, found = read_run_config(recipe, overrides, DEMO_RECIPE)
+        if run and not found:
+            found += [*combination_problems(run, world.size), *output_problems(run)]
+    except UserError as error:
+        found += error.problems
+    try:
+        if ds_config:
+            tree = read_ds_config(ds_config)
+            # Nobody has said yet what a recipe will decide: what the JSON says of it can only be right.
+            others = {} if run else {**owned_values(RunConfig(), world), **RECIPE_SECTIONS}
+            asked = {key: value for key, value in tree.items() if key not in others}
+            found += ds_config_problems(asked, run or RunConfig(), world)
+    except UserError as error:
+        found += error.problems
+    return Inputs(run, tree, [from_problem(problem) for problem in found])
+
+
+def check_inputs(inputs: Inputs) -> Iterator[Row]:
+    """What is wrong with the options and the JSON, or what they say."""
+    yield from inputs.problems
+    wrong_json = any(row.name.startswith(("ds_config", "--ds_config")) for row in inputs.problems)
+    if inputs.run and len(inputs.problems) == 0:
+        yield passed("options", f"task {inputs.run.task}, method {inputs.run.method.name}, model {inputs.run.model.name}")
+    if inputs.tree is not None and not wrong_json:
+        stage = inputs.tree.get("zero_optimization", {}).get("stage", 0)
+        yield passed("ds_config", f"ZeRO-{stage}, {half(inputs.tree) or 'fp32'}")
+
+
+def half(tree: dict[str, Any] | None) -> str | None:
+    """The half precision that a DeepSpeed JSON asks for."""
+    sections = {name: (tree or {}).get(name) for name in ("fp16", "bf16")}
+    return next((name for name, section in sections.items() if isinstance(section, dict) and section.get("enabled")), None)
+
+
+def check_data(run: RunConfig, hub: Hub) -> Iterator[Row]:
+    """Whether every split that training and evaluation need can be read, or must be fetched first."""
+    from mat_ds.tasks.examples import load_task_data
+    from mat_ds.tasks.manifest import read_manifest
+    from mat_ds.tasks.registry import TASKS, find_task
+
+    spec = find_task(run.task)
+    sources = [spec, *(TASKS[name] for name in spec.also_train_on)]
+    if spec.generate:
+        yield passed("data", f"task {spec.name} makes its own")
+        return
+    if run.data.path is None and not hub.offline:
+        yield from (_from_hub(source, hub) for source in sources)
+        return
+    data = run.data.model_copy(update={"train_limit": FIRST_ROWS, "eval_limit": FIRST_ROWS})
+    found: list[Problem] = []
+    prepared = collect(found, read_manifest, data.path)
+    each = [source.model_copy(update={"train": (split,), "also_train_on": ()}) for source in sources for split in source.train]
+    for part in [spec] if prepared or found else each:
+        try:
+            load_task_data(part, data)
+        except UserError as error:
+            found += (problem for problem in error.problems if problem not in found)
+    yield from map(from_problem, found)
+    if not found:
+        splits = [*spec.dev, *(f"{source.name}/{split}" for source in sources for split in source.train)]
+        yield passed("data", f"{spec.name} in {run.data.path or 'the cache'}: {', '.join(splits)} can be read")
+
+
+def _from_hub(spec: TaskSpec, hub: Hub) -> Row:
+    name = f"data of {spec.name}"
+    if spec.hub is None:
+        return failed(name, "lies on no hub", f"pass data.path=<folder>, with the files at <folder>/{spec.name}/<split>.jsonl")
+    from datasets.load import CachedDatasetModuleFactory
+
+    try:
+        CachedDatasetModuleFactory(spec.hub).get_module()
+        return passed(name, f"{spec.hub} is in the cache")
+    except FileNotFoundError:
+        pass
+    if hub.reached:
+        return warned(name, f"{spec.hub} is not on this machine: the run would fetch it, on every node", PREPARE)
+    return failed(name, f"{spec.hub} is neither on this machine nor within reach", PREPARE)
+
+
+def check_model(run: RunConfig, tree: dict[str, Any] | None, hub: Hub) -> Iterator[Row]:
+    """Whether the model's files are all here, and its weights suit the precision."""
+    from mat_ds.models.build import TINY, check_folder
+
+    name = run.model.name
+    if name == TINY:
+        yield passed("model", f"{name} is built from scratch")
+        return
+    folder = model_folder(name)
+    if folder is None:
+        if hub.reached:
+            yield warned("model", f"{name} is not on this machine: the run would fetch it, on every node", PREPARE)
+        else:
+            yield failed("model", f"{name} is neither on this machine nor within reach", PREPARE)
+        return
+    check_folder(str(folder))
+    if missing := missing_weights(folder):
+        yield failed("model", f"{folder} lacks {missing}", "pass a folder written by save_pretrained, whole")
+        return
+    parameters, trained_in = count_parameters(folder)
+    yield passed("model", f"{folder}: {parameters / 1e6:.1f} M parameters" + (f", kept in {trained_in}" if trained_in else ""))
+    if trained_in == "bfloat16" and half(tree) == "fp16":
+        yield warned("model in fp16", "its weights were trained in bfloat16, whose numbers may be too large for fp16",
+                     "fp32 (ds_configs/zero2.json), or bf16 on cards that have it")  # fmt: skip
+
+
+def model_folder(name: str) -> Path | None:
+    """The folder of a model, its own or that in the hub's cache."""
+    if Path(name).is_dir() or Path(name).is_absolute() or name.startswith("."):
+        return Path(name)
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json")
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def missing_weights(folder: Path) -> str:
+    """Files of weights that a model's folder lacks; empty if it has them all."""
+    present = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
+    if present is None:
+        return " or ".join(WEIGHTS[::2])
+    if present.suffix != ".json":
+        return ""
+    parts = set(json.loads(present.read_text(encoding="utf-8"))["weight_map"].values())
+    return ", ".join(sorted(part for part in parts if not (folder / part).exists()))
+
+
+def count_model(run: RunConfig | None) -> int | None:
+    """How many parameters a run would train, if its model is at hand; adapters are small."""
+    try:
+        folder = None if run is None or run.model.lora else model_folder(run.model.name)
+        return count_parameters(folder)[0] if folder else None
+    except Exception:  # check_model says what is wrong with it
+        return None
+
+
+def count_parameters(folder: Path) -> tuple[int, str]:
+    """How many parameters the classifier of a model's folder has, and the dtype it was kept in; takes no memory."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    with torch.device("meta"):
+        model: Any = AutoModelForSequenceClassification.from_config(config)
+    dtype = getattr(config, "dtype", None)
+    return sum(parameter.numel() for parameter in model.parameters()), str(dtype or "").removeprefix("torch.")

@@ -1,0 +1,80 @@
+"""What started this process, and what it lets it use."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mat_ds.doctor.rows import Row, brief, failed, from_problem, passed, warned
+
+if TYPE_CHECKING:
+    from mat_ds.engine.distributed import World
+
+OPEN_FILES = 1024
+OPEN_FILES_PER_RANK = 16
+SLURM = ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE", "SLURM_GPUS_ON_NODE")
+INFINIBAND = Path("/sys/class/infiniband")
+
+
+def check_launch(world: World) -> Iterator[Row]:
+    """Who started this process, and whether it told it all it must know."""
+    from mat_ds.engine.distributed import launcher_problems
+
+    if problems := list(launcher_problems()):
+        yield from map(from_problem, problems)
+    elif world.size == 1:
+        yield passed("launcher", "none: one process", "`deepspeed launch/doctor.py` tests the links between ranks too")
+    else:
+        yield passed("launcher", f"{_launcher()}: {world.size} ranks, {world.local_size} on a node")
+        yield from _master()
+    if given := [f"{name.removeprefix('SLURM_')}={os.environ[name]}" for name in SLURM if name in os.environ]:
+        yield passed("slurm", ", ".join(given), "srun --kill-on-bad-exit=1 ends a job whose first rank has died")
+
+
+def _launcher() -> str:
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return "torchrun"
+    if "CROSS_SIZE" in os.environ:
+        return "deepspeed"
+    return "srun" if "SLURM_STEP_ID" in os.environ else "variables set by hand"
+
+
+def _master() -> Iterator[Row]:
+    address, port = (os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    if not address or not port.isdecimal():
+        yield failed("MASTER_ADDR, MASTER_PORT", f"{address!r}, {port!r}", "export the name of the first node and a free port, "
+                     "the same for all ranks, as every launcher does")  # fmt: skip
+        return
+    try:
+        socket.getaddrinfo(address, int(port))
+    except OSError as error:
+        yield failed("MASTER_ADDR", f"{address} is no address here ({brief(error)})", "name it as this node's /etc/hosts or "
+                     "name server does")  # fmt: skip
+
+
+def check_limits(world: World) -> Iterator[Row]:
+    """Open files, locked memory and threads that this process may have."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(OPEN_FILES, OPEN_FILES_PER_RANK * world.size)
+    if files != resource.RLIM_INFINITY and files < wanted:
+        yield warned("open files", f"at most {files}; {world.size} ranks want {wanted}", "ulimit -n 65536 before the launch")
+    else:
+        yield passed("open files", "unlimited" if files == resource.RLIM_INFINITY else f"at most {files}")
+    locked, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if locked != resource.RLIM_INFINITY and INFINIBAND.is_dir() and any(INFINIBAND.iterdir()):
+        yield warned("locked memory", f"at most {locked // 1024} KiB, and InfiniBand needs to lock its buffers",
+                     "ulimit -l unlimited (limits.conf; under SLURM: PropagateResourceLimitsExcept=MEMLOCK)")  # fmt: skip
+    yield _threads(world)
+
+
+def _threads(world: World) -> Row:
+    cores, asked = len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked) * world.local_size > cores:
+        return warned("threads", f"OMP_NUM_THREADS={asked} for each of {world.local_size} ranks on {cores} cores",
+                      f"export OMP_NUM_THREADS={max(1, cores // world.local_size)}")  # fmt: skip
+    chosen = f"OMP_NUM_THREADS={asked}" if asked else "OMP_NUM_THREADS is not set (ranks without a GPU share them out)"
+    return passed("threads", f"{cores} cores; {chosen}")

@@ -1,0 +1,90 @@
+"""How ranks on several nodes would find each other: host name, interfaces, InfiniBand. Settings are suggested, never made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from mat_ds.doctor.launcher import INFINIBAND
+from mat_ds.doctor.rows import Row, brief, failed, passed, warned
+
+if TYPE_CHECKING:
+    from mat_ds.engine.distributed import World
+
+# Made by containers and virtual machines: no other node answers there.
+INNER = ("lo", "docker", "br-", "virbr", "veth", "cni", "flannel", "podman", "tap", "tun")
+CHOICES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+
+
+def interfaces() -> dict[str, str]:
+    """Network interfaces that are up and lead out of this machine, with their IPv4 addresses."""
+    import psutil
+
+    up = {name for name, state in psutil.net_if_stats().items() if state.isup}
+    return {
+        name: address.address
+        for name, addresses in psutil.net_if_addrs().items()
+        for address in addresses
+        if address.family == socket.AF_INET and name in up and not name.startswith(INNER)
+    }
+
+
+def own_address() -> str:
+    """What this host's own name resolves to: where gloo and NCCL listen unless they are told otherwise."""
+    return socket.gethostbyname(socket.gethostname())
+
+
+def check_network(world: World) -> Iterator[Row]:
+    """Name, interfaces and InfiniBand of this host; what is harmless within one node is a warning between several."""
+    several_nodes, found = world.size > world.local_size, interfaces()
+    yield from _host_name(several_nodes, found)
+    shown = ", ".join(f"{name} {address}" for name, address in found.items()) or "none that leads out of this machine"
+    choice = suggestion(found)
+    tip = f"where nodes do not meet, choose one: {choice}" if len(found) > 1 and not _chosen() else ""
+    yield passed("interfaces", shown + "".join(f"; {name}={os.environ[name]}" for name in _chosen()), tip)
+    for name in os.environ.get("GLOO_SOCKET_IFNAME", "").split(","):
+        known = {name for _, name in socket.if_nameindex()}
+        if name and name not in known:
+            yield failed("GLOO_SOCKET_IFNAME", f"{name}: there is no such interface here", f"one of {', '.join(sorted(known))}")
+    yield from _infiniband()
+    if several_nodes and shutil.which("pdsh") and "SLURM_STEP_ID" not in os.environ:
+        yield passed("dead nodes", "pdsh waits for a node that has died", "where you launch: export PDSH_SSH_ARGS_APPEND="
+                     "'-o ServerAliveInterval=5 -o ServerAliveCountMax=2'")  # fmt: skip
+
+
+def _chosen() -> list[str]:
+    return [name for name in CHOICES if os.environ.get(name)]
+
+
+def suggestion(found: dict[str, str]) -> str:
+    """The command that chooses the first interface."""
+    return "export " + " ".join(f"{name}={next(iter(found), '<interface>')}" for name in CHOICES)
+
+
+def _host_name(several_nodes: bool, found: dict[str, str]) -> Iterator[Row]:
+    host = socket.gethostname()
+    try:
+        address = own_address()
+    except OSError as error:
+        yield warned("host name", f"{host} has no address ({brief(error)})", f"add it to /etc/hosts, or {suggestion(found)}")
+        return
+    if not address.startswith("127."):
+        yield passed("host name", f"{host} is {address}")
+    elif not several_nodes or _chosen():
+        yield passed("host name", f"{host} is {address}", "" if _chosen() else f"for several nodes: {suggestion(found)}")
+    else:
+        yield warned("host name", f"{host} is {address}, where no other node can reach it", suggestion(found))
+
+
+def _infiniband() -> Iterator[Row]:
+    states = {path.parts[-4]: path.read_text().split()[-1] for path in sorted(INFINIBAND.glob("*/ports/*/state"))}
+    if not states:
+        return
+    shown = ", ".join(f"{device} {state.lower()}" for device, state in states.items())
+    if "ACTIVE" in states.values() or os.environ.get("NCCL_IB_DISABLE") == "1":
+        yield passed("infiniband", shown, "where NCCL fails on it: export NCCL_IB_DISABLE=1")
+    else:
+        yield warned("infiniband", f"{shown}: no port is active", "export NCCL_IB_DISABLE=1")

@@ -1,0 +1,92 @@
+"""The Python and the packages that run here, against the ranges that mat_ds is made for."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module, metadata
+from typing import Any
+
+from mat_ds.doctor.rows import Row, brief, failed, passed, warned
+
+# Those whose import can fail where their version is right: they load compiled code or look for drivers.
+IMPORTED = ("torch", "deepspeed", "transformers")
+INSTALL = "rm -rf .venv; make setup; or, in an environment of your own, pip install -c constraints.txt -e ."
+
+
+def requirements() -> list[Any]:
+    """What the package's own metadata (pyproject.toml) asks for."""
+    from packaging.requirements import Requirement
+
+    found = [Requirement(line) for line in metadata.requires("mat_ds") or ()]
+    return [needed for needed in found if needed.marker is None or needed.marker.evaluate({"extra": ""})]
+
+
+def installed(name: str) -> str | None:
+    """The version of an installed package."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def check_packages() -> Iterator[Row]:
+    """Every package that mat_ds depends on; those that matter most are imported."""
+    try:
+        wanted = requirements()
+    except metadata.PackageNotFoundError:
+        yield warned("mat_ds", "is not installed, so the versions it needs are not known", INSTALL)
+        return
+    yield _python()
+    with suppress(Exception):  # says which accelerator DeepSpeed is to take, or that torch is broken
+        import_module("mat_ds.engine")
+    good = []
+    for needed in wanted:
+        version = installed(needed.name)
+        if version is None:
+            yield failed(needed.name, "is not installed", INSTALL)
+        elif not needed.specifier.contains(version, prereleases=True):
+            yield failed(needed.name, f"{version} is outside {needed.specifier}", INSTALL)
+        elif needed.name not in IMPORTED:
+            good.append(needed.name)
+        elif failure := import_failure(needed.name):
+            yield failed(needed.name, f"{version} cannot be imported ({failure})", INSTALL)
+        else:
+            yield passed(needed.name, _torch_build() if needed.name == "torch" else version)
+    yield passed("others", f"{len(good)} more packages are within their ranges")
+
+
+def _python() -> Row:
+    from packaging.specifiers import SpecifierSet
+
+    version, asked = platform.python_version(), metadata.metadata("mat_ds")["Requires-Python"]
+    if SpecifierSet(asked).contains(version, prereleases=True):
+        return passed("python", version)
+    return failed("python", f"{version} is outside {asked}", "rm -rf .venv; make setup PYTHON=<an interpreter in that range>")
+
+
+def import_failure(name: str) -> str:
+    """Why a package cannot be imported; empty if it can."""
+    try:
+        import_module(name)
+    except Exception as error:
+        return brief(error)
+    return ""
+
+
+def _torch_build() -> str:
+    import torch
+
+    nccl = f", NCCL {'.'.join(map(str, torch.cuda.nccl.version()))}" if torch.distributed.is_nccl_available() else ""
+    return f"{torch.__version__}, " + (f"for CUDA {torch.version.cuda}{nccl}" if torch.version.cuda else "without CUDA")
+
+
+def versions() -> dict[str, str]:
+    """What must be the same on every rank; a Python's last number may differ."""
+    found = {"python": ".".join(platform.python_version_tuple()[:2])}
+    with suppress(metadata.PackageNotFoundError):
+        found |= {needed.name: installed(needed.name) or "none" for needed in requirements()}
+    with suppress(Exception):
+        found["torch"] = _torch_build()
+    return found

@@ -1,0 +1,104 @@
+"""The rows of all ranks as one table, or as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from mat_ds.doctor.differences import spell
+from mat_ds.doctor.rows import Row, Status
+
+WORDS = {Status.PASS: "pass", Status.WARN: "WARN", Status.FAIL: "FAIL"}
+COLOURS = {Status.PASS: "\033[32m", Status.WARN: "\033[33m", Status.FAIL: "\033[1;31m"}
+DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
+NAME_WIDTH = 22
+WIDTH = 120
+
+
+def merge(rows: Sequence[Row]) -> list[Row]:
+    """One row for what several ranks found alike, with the ranks that found it; groups and names stay in order."""
+    ranks: dict[Row, list[int]] = {}
+    for row in rows:
+        ranks.setdefault(replace(row, ranks=()), []).extend(row.ranks)
+    merged = [replace(row, ranks=tuple(sorted(set(found)))) for row, found in ranks.items()]
+    order = {key: i for i, key in reversed([*enumerate((row.group, row.name) for row in rows)])}
+    groups = list(dict.fromkeys(row.group for row in rows))
+    return sorted(merged, key=lambda row: (groups.index(row.group), order[row.group, row.name], -row.status))
+
+
+def shorten(rows: Sequence[Row]) -> list[Row]:
+    """Of the rows by which ranks pass the same check, the first: what differs between them is in the JSON."""
+    kept: dict[tuple[object, ...], Row] = {}
+    for row in rows:
+        key = (row.group, row.name, row.status) if row.status is Status.PASS else (row,)
+        kept[key] = replace(kept[key], ranks=kept[key].ranks + row.ranks) if key in kept else row
+    return list(kept.values())
+
+
+def place(row: Row, rows: Sequence[Row], hosts: Mapping[int, str]) -> str:
+    """Who found it, if not all who looked: hosts where whole hosts did, else ranks."""
+    looked = {rank for other in rows if (other.group, other.name) == (row.group, row.name) for rank in other.ranks}
+    if set(row.ranks) == looked:
+        return ""
+    names = dict.fromkeys(hosts[rank] for rank in row.ranks)
+    whole = all(rank in row.ranks for rank in looked if hosts[rank] in names)
+    shown = ", ".join([*list(names)[:3], *([f"and {len(names) - 3} more"] if len(names) > 3 else [])])
+    return f"{shown}: " if whole else f"{spell(row.ranks)} ({shown}): "
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """Counts, and the names of what is not well."""
+    names = {status: [row.name for row in rows if row.status is status] for status in Status}
+    parts = [
+        f"{len(names[status])} {word}" + (f" ({', '.join(dict.fromkeys(names[status]))})" if status else "")
+        for status, word in ((Status.FAIL, "failed"), (Status.WARN, "to look at"), (Status.PASS, "passed"))
+        if names[status]
+    ]
+    return ", ".join(parts)
+
+
+def worst(rows: Sequence[Row]) -> Status:
+    """The status of them all."""
+    return max((row.status for row in rows), default=Status.PASS)
+
+
+def as_text(title: str, rows: Sequence[Row], hosts: Mapping[int, str]) -> str:
+    """The table; with colours where it goes to a terminal."""
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    width = max(60, shutil.get_terminal_size((WIDTH, 0)).columns if colour else WIDTH)
+
+    def paint(text: str, code: str) -> str:
+        return f"{code}{text}{PLAIN}" if colour else text
+
+    lines, group = [paint(title, BOLD)], ""
+    for row in shorten(rows):
+        if row.group != group:
+            group = row.group
+            lines += ["", paint(group, BOLD)]
+        indent = 8 + NAME_WIDTH
+        found = textwrap.wrap(place(row, rows, hosts) + row.found, width - indent, break_on_hyphens=False) or [""]
+        head, name = paint(WORDS[row.status], COLOURS[row.status]), f"{row.name:<{NAME_WIDTH}}"
+        if len(row.name) >= NAME_WIDTH:  # a long key, such as that of a file and its line
+            found, name = ["", *found], row.name
+        lines.append(f"  {head}  {name}{found[0]}".rstrip())
+        lines += [" " * indent + line for line in found[1:]]
+        if row.fix:  # never wrapped: it is there to be copied
+            lines.append(" " * indent + paint(f"{'tip' if row.status is Status.PASS else 'fix'}: ", BOLD) + row.fix)
+    end = worst(rows)
+    return "\n".join([*lines, "", paint(f"{WORDS[end]}  ", COLOURS[end]) + verdict(rows)])
+
+
+def as_json(rows: Sequence[Row], hosts: Mapping[int, str]) -> str:
+    """Everything that was found, for programs."""
+    found = [
+        {"group": row.group, "name": row.name, "status": WORDS[row.status].lower(), "found": row.found, "fix": row.fix,
+         "ranks": list(row.ranks), "hosts": list(dict.fromkeys(hosts[rank] for rank in row.ranks))}
+        for row in rows
+    ]  # fmt: skip
+    counts = {WORDS[status].lower(): sum(row.status is status for row in rows) for status in Status}
+    return json.dumps({"verdict": WORDS[worst(rows)].lower(), "counts": counts, "rows": found}, indent=2)

@@ -1,0 +1,193 @@
+"""The manifest of a folder that `mat-ds prepare` wrote: how its examples and tokens were made, what every file holds, and
+whether a run would have made the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from mat_ds.config.schema import DataConfig
+from mat_ds.config.section import Section
+from mat_ds.errors import Problem, UserError
+from mat_ds.rundir import sha256_of_file, write_json
+from mat_ds.tasks.rows import Tally
+from mat_ds.tasks.spec import TaskSpec
+
+MANIFEST, DATA, MODEL = "manifest.json", "data", "model"
+FORMAT = "mat_ds_prepared"
+PACKAGES = ("mat_ds", "transformers", "tokenizers", "datasets", "pyarrow")
+
+# What of a task decides which example a row becomes.
+DECIDING = ("text", "label", "labels", "label_map", "range", "skip_unlabelled", "test_labelled")
+
+
+class StoredFile(Section):
+    bytes: int
+    sha256: str
+
+
+class Manifest(Section):
+    """How a prepared folder was made."""
+
+    mat_ds_prepared: Literal[1] = Field(1, description="version of this format, and the mark of a prepared folder")
+    date: str
+    versions: dict[str, str]
+    options: dict[str, Any] = Field(description="of the run it was prepared for, as far as they went into it")
+    tasks: dict[str, dict[str, Any]] = Field(description="the task and those it also trains on")
+    task_sha256: str
+    tokenizer: dict[str, Any] = Field(description="what decides how it tokenises, as `describe_tokenizer` finds it")
+    max_length: int = Field(description="tokens the inputs are cut at")
+    splits: dict[str, Tally] = Field(description="rows of each `<task>/<split>`")
+    files: dict[str, StoredFile]
+
+
+def read_manifest(path: str | None) -> Manifest | None:
+    """The manifest of a prepared folder; None for any other folder.
+
+    Raises:
+        UserError: if it is damaged, or of another version.
+    """
+    file = Path(path) / MANIFEST if path else None
+    if file is None or not file.is_file():
+        return None
+    again = f"copy the folder again, or run `mat-ds prepare {path}` again"
+    try:
+        tree = json.loads(file.read_bytes())
+        if not isinstance(tree, dict) or FORMAT not in tree:
+            return None
+        if tree[FORMAT] != Manifest.model_fields[FORMAT].default:
+            raise UserError(Problem(str(file), tree[FORMAT], "was prepared by another version of mat_ds", again))
+        return Manifest.model_validate_json(file.read_bytes())
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+        raise UserError(Problem(str(file), None, f"cannot be read: {error}", again)) from None
+
+
+def write_manifest(
+    folder: Path, tasks: Iterable[TaskSpec], options: dict[str, Any], tokenizer: Any, max_length: int, splits: dict[str, Tally]
+) -> None:
+    """Describes all that a folder holds so far in its manifest.
+
+    Args:
+        tasks: the task, and those it also trains on.
+        options: of the run, as far as they went into the folder.
+        tokenizer, max_length: what made the tokens.
+        splits: rows of each split.
+    """
+    described = {task.name: task.model_dump(mode="json") for task in tasks}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    manifest = Manifest(
+        date=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        versions={name: version(name) for name in PACKAGES},
+        options=options,
+        tasks=described,
+        task_sha256=_sha256(described),
+        tokenizer=describe_tokenizer(tokenizer),
+        max_length=max_length,
+        splits=splits,
+        files={
+            str(path.relative_to(folder)): StoredFile(bytes=path.stat().st_size, sha256=sha256_of_file(path)) for path in files
+        },
+    )
+    write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode("utf-8")).hexdigest()
+
+
+def describe_tokenizer(tokenizer: Any) -> dict[str, Any]:
+    """All that decides which tokens a tokenizer makes of a text, and how they are padded; by value, or by SHA-256.
+
+    A tokenizer that is loaded from where it was saved is described alike. The cut and the padding of its last call, which it
+    remembers, are no part of it.
+    """
+    rules = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {}
+    probe = [tokenizer(text)["input_ids"] for text in ("The keys near the cabinets ARE golden.", "naïve 東京 😀 1,000\t#")]
+    kept = {name: value for name, value in rules.items() if name not in ("truncation", "padding")}
+    return {
+        "vocabulary_sha256": _sha256(tokenizer.get_vocab()),
+        "rules_sha256": _sha256([kept, probe]),
+        "inputs": sorted(tokenizer.model_input_names),
+        "pad_token_id": tokenizer.pad_token_id,
+        "padding_side": tokenizer.padding_side,
+        "truncation_side": tokenizer.truncation_side,
+    }
+
+
+def damage(manifest: Manifest, folder: Path, contents: bool = False) -> Iterator[Problem]:
+    """Files of a prepared folder that are gone or are not what they were.
+
+    Args:
+        contents: whether to compare all that is in them; else their sizes, which costs nothing and finds a copy that broke
+            off.
+    """
+    for name, stored in manifest.files.items():
+        file, reason = folder / name, None
+        if not file.is_file():
+            reason = "is missing"
+        elif (size := file.stat().st_size) != stored.bytes:
+            reason = f"has {size:,} bytes, and had {stored.bytes:,} when it was prepared"
+        elif contents and sha256_of_file(file) != stored.sha256:
+            reason = "holds something else than when it was prepared"
+        if reason:
+            yield Problem(str(file), None, reason, f"copy the folder again, or run `mat-ds prepare {folder}` again")
+
+
+def differences(
+    manifest: Manifest, folder: Path, spec: TaskSpec, sources: Iterable[TaskSpec], data: DataConfig
+) -> Iterator[Problem]:
+    """Why the examples in a prepared folder are not those that a run would read.
+
+    Args:
+        spec, sources: the run's task, and the tasks whose training splits it reads.
+        data: the run's options.
+    """
+    yield from damage(manifest, folder)
+    again = f"run `mat-ds prepare {folder}` again with this task"
+    wanted: dict[str, tuple[TaskSpec, tuple[str, ...]]] = {source.name: (source, ("train",)) for source in sources}
+    wanted[spec.name] = (spec, ("train", "dev", "test"))
+    for name, (task, parts) in wanted.items():
+        before, now = manifest.tasks.get(name), task.model_dump(mode="json")
+        if before is None:
+            yield Problem("task", name, f"{folder} was prepared for {', '.join(manifest.tasks)}",
+                          f"{again}, or pass task={manifest.options.get('task')}")  # fmt: skip
+            continue
+        for key in DECIDING:
+            if before[key] != now[key]:
+                yield Problem(f"task {name}: {key}", now[key], f"{folder} was prepared with {before[key]!r}", again)
+        for part in parts:
+            if new := [split for split in now[part] if split not in before[part]]:
+                yield Problem(f"task {name}: {part}", new, f"{folder} was prepared with {before[part]!r}", again)
+    bad = sum(tally.bad for tally in manifest.splits.values())
+    if bad and data.bad_rows == "refuse":
+        yield Problem("data.bad_rows", "refuse", f"{folder} was prepared with 'skip', and {bad} bad rows were left out",
+                      f"pass data.bad_rows=skip, or mend the files and run `mat-ds prepare {folder}` again")  # fmt: skip
+
+
+def changed_tokens(manifest: Manifest, folder: str, tokenizer: Any, model: str, max_length: int) -> Iterator[Problem]:
+    """Why the tokens in a prepared folder are not those that a run would make.
+
+    Args:
+        tokenizer, model: the run's, and the name its model has.
+        max_length: tokens the run cuts its inputs at.
+    """
+    if max_length != manifest.max_length:
+        yield Problem(
+            "data.max_length", max_length, f"{folder} was prepared with {manifest.max_length}",
+            f"run `mat-ds prepare {folder}` again with data.max_length={max_length}, or pass "
+            f"data.max_length={manifest.max_length}",
+        )  # fmt: skip
+    for key, now in describe_tokenizer(tokenizer).items():
+        if (before := manifest.tokenizer.get(key)) != now:
+            yield Problem(
+                f"model.name: {key} of the tokenizer", now, f"{folder} was prepared with {before!r}, the tokenizer of "
+                f"{manifest.options.get('model.name')}", f"run `mat-ds prepare {folder}` again with model.name={model}, or "
+                "pass the model it was prepared with",
+            )  # fmt: skip

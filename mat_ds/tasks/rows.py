@@ -1,0 +1,156 @@
+"""A row becomes an example, or it is said what is wrong with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mat_ds.tasks.spec import TaskSpec
+
+# What can be wrong with a row, as counts call it.
+CORRUPT, ENCODING = "corrupt line", "not UTF-8"
+MISSING, BLANK, LONG, LABEL = "missing text", "blank text", "long text", "wrong label"
+# And what leaves a row out although nothing is wrong with it.
+UNLABELLED = "no agreed label"
+
+# Characters: about 25,000 tokens, fifty times what an encoder reads. In practice it is a quote that nobody closed, or a file
+# that lost its line ends, of which the model would be shown the first percent and told nothing.
+LONGEST_TEXT = 100_000
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sentence or pair of sentences; the label is a class index, a score, or None where it is not known.
+
+    Attributes:
+        tokens: the model inputs of prepared data, L numbers each, not padded; None where the texts are yet to be tokenised.
+    """
+
+    texts: tuple[str, ...]
+    label: int | float | None
+    tokens: Mapping[str, list[int]] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def length(self) -> int:
+        """Characters, which stand in for tokens when examples are grouped by length."""
+        return sum(len(text) for text in self.texts)
+
+    @property
+    def half_blank(self) -> bool:
+        """Whether one text of a pair is blank; QQP has such pairs, and they are trained on."""
+        return not all(text.strip() for text in self.texts)
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot become an example: the kind of fault, the value at fault, and the reason in words."""
+
+    kind: str
+    value: object
+    reason: str
+
+
+@dataclass
+class Tally:
+    """How many rows of a split were read, how many became examples, and how many were left out, by kind.
+
+    Attributes:
+        half_blank: examples of which one text of two is blank.
+    """
+
+    rows: int = 0
+    kept: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    half_blank: int = 0
+
+    def skip(self, kind: str) -> int:
+        """Counts a row that is left out; returns how many of its kind there are now."""
+        self.skipped[kind] = self.skipped.get(kind, 0) + 1
+        return self.skipped[kind]
+
+    @property
+    def bad(self) -> int:
+        """Rows left out because something is wrong with them."""
+        return sum(count for kind, count in self.skipped.items() if kind != UNLABELLED)
+
+
+def skipped_lines(tallies: Mapping[str, Tally]) -> Iterator[str]:
+    """What a user is told of the rows that were left out: a line for every split and kind."""
+    for split, tally in tallies.items():
+        yield from (f"{split}: {count:,} of {tally.rows:,} rows, {kind}" for kind, count in tally.skipped.items())
+
+
+def is_utf8(text: str) -> bool:
+    """Whether `text` can be written as UTF-8: not, if it holds undecodable bytes or half of a surrogate pair."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def excerpt(value: object) -> object:
+    """`value`, or as much of it as a message has room for."""
+    if isinstance(value, str):
+        return value[:80]
+    return value if len(repr(value)) <= 80 else repr(value)[:80]
+
+
+def is_unlabelled(spec: TaskSpec, row: Mapping[str, Any]) -> bool:
+    """Whether the annotators of a row agreed on no label."""
+    return spec.skip_unlabelled and row.get(spec.label) in (-1, "-1", "-")
+
+
+def make_example(spec: TaskSpec, row: Mapping[str, Any], labelled: bool) -> Example | BadRow:
+    """The example that a row holds, or the first thing wrong with it."""
+    texts: list[str] = []
+    for column in spec.text:
+        text = row.get(column)
+        if not isinstance(text, str):
+            return BadRow(MISSING, excerpt(text), f"{column} is no text")
+        if len(text) > LONGEST_TEXT:
+            reason = f"{column} has {len(text):,} characters, more than {LONGEST_TEXT:,}"
+            return BadRow(LONG, excerpt(text), reason)
+        if not is_utf8(text):
+            return BadRow(ENCODING, excerpt(text), f"{column} holds half of a surrogate pair, which is no character")
+        texts.append(text)
+    if not any(text.strip() for text in texts):
+        return BadRow(BLANK, excerpt(texts[0]), f"{' and '.join(spec.text)} {'is' if len(texts) == 1 else 'are'} blank")
+    label = _label(spec, row.get(spec.label)) if labelled else None
+    return label if isinstance(label, BadRow) else Example(tuple(texts), label)
+
+
+def _label(spec: TaskSpec, value: Any) -> int | float | BadRow:
+    """The label that `value` stands for, or why it stands for none."""
+    return _score(spec, value) if spec.regression else _class(spec, value)
+
+
+def _score(spec: TaskSpec, value: Any) -> float | BadRow:
+    try:
+        score = None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        score = None
+    if score is None:
+        return BadRow(LABEL, excerpt(value), "the label is no number")
+    low, high = spec.range or (-math.inf, math.inf)
+    if math.isfinite(score) and low <= score <= high:
+        return score
+    reason = f"the score is outside [{low:g}, {high:g}]" if spec.range else "the score is not finite"
+    return BadRow(LABEL, excerpt(value), reason)
+
+
+def _class(spec: TaskSpec, value: Any) -> int | BadRow:
+    name = spec.label_map.get(value, value) if isinstance(value, str) else value
+    if isinstance(name, float) and name.is_integer():  # what a table with a missing value makes of integers
+        name = int(name)
+    if isinstance(name, str | int) and not isinstance(name, bool):
+        if str(name) in spec.labels:
+            return spec.labels.index(str(name))
+        text = str(name)
+        # No task has a million classes, and `int` refuses thousands of digits.
+        if text.isdecimal() and len(text) <= 6 and int(text) < len(spec.labels):
+            return int(text)
+    known = ", ".join(f"{i} ({label})" for i, label in enumerate(spec.labels))
+    return BadRow(LABEL, excerpt(value), f"the label is none of {known}")

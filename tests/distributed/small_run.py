@@ -1,0 +1,26 @@
+"""A run of seconds with everything in it that a run has: what its lives are compared by."""
+
+import json
+
+import torch
+from safetensors.torch import load_file
+
+STEPS = 8
+OPTIONS = (
+    "data.train_limit=96", "data.eval_limit=24", "train.batch_size=16", "train.micro_batch_size=4", f"train.max_steps={STEPS}",
+    "train.save_every=3", "train.eval_per_epoch=2", "train.resume=auto", "train.telemetry_every=3", "model.dropout=0.1",
+    "method.delta_steps=2", "method.theta_steps=2", "train.keep_last=3",
+)  # fmt: skip
+
+
+def steps(run):
+    """What a run logged, but for how fast it was."""
+    measured = {"samples_per_second", "tokens_per_second", "seconds", "bytes"}
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in record.items() if k not in measured} for record in records if record.get("event") != "checkpoint"]
+
+
+def same(run, whole):
+    """Whether two runs ended bit for bit alike, and logged alike."""
+    found, expected = (load_file(folder / "model" / "model.safetensors") for folder in (run, whole))
+    return all(torch.equal(found[k], expected[k]) for k in found | expected) and steps(run) == steps(whole)

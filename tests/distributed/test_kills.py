@@ -1,0 +1,120 @@
+"""Processes killed at any moment, and disks that are full: what was saved is whole, and the run goes on from it."""
+
+import os
+import random
+import subprocess
+import time
+
+import pytest
+
+from mat_ds.checkpoints import checkpoints_of, verify
+from mat_ds.errors import ExitCode
+from tests.distributed.launch import run_cli, start_cli, start_ranks
+from tests.distributed.small_run import OPTIONS, STEPS, same, steps
+
+pytestmark = pytest.mark.dist
+
+# A rank whose peer dies before they meet waits for it as long as it may.
+ZERO2 = ("--ds_config", "ds_configs/zero2.json", *OPTIONS, "train.timeout_minutes=0.25")
+# Within this a rank whose peer is gone has to be gone too.
+SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert [process.wait(300) for process in start_ranks(2, *ZERO2, f"output_dir={run}")] == [0, 0]
+    return run
+
+
+def reached(run, step, processes, seconds=300):
+    """Waits until a run has logged a step; whether it has."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and all(process.poll() is None for process in processes):
+        if (run / "metrics.jsonl").exists() and any(record["step"] >= step for record in steps_so_far(run)):
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def steps_so_far(run):
+    try:
+        return steps(run)
+    except ValueError:  # a line is just being written
+        return []
+
+
+def kill_and_go_on(run, whole, times, seed):
+    """One rank killed at a random moment, so many times; then the run is let to its end."""
+    chance = random.Random(seed)
+    for life in range(times):
+        ranks = start_ranks(2, *ZERO2, f"output_dir={run}")
+        try:
+            reached(run, chance.randint(1, STEPS), ranks)
+            time.sleep(chance.uniform(0, 0.3))
+            victim = chance.randrange(2)
+            ended = ranks[victim].poll() is not None
+            ranks[victim].kill()
+            code = ranks[1 - victim].wait(SECONDS)
+            assert code != 0 or ended or (run / "results.json").exists(), f"life {life}"
+        finally:
+            for process in ranks:
+                process.kill()
+                process.wait()
+        (run / "results.json").unlink(missing_ok=True)
+        for checkpoint in checkpoints_of(run):
+            assert verify(checkpoint) is None, f"life {life}"
+    assert [process.wait(300) for process in start_ranks(2, *ZERO2, f"output_dir={run}")] == [0, 0]
+    assert same(run, whole)
+
+
+def test_a_rank_killed_three_times_ends_the_others_and_the_run_ends_bit_identical(whole, tmp_path):
+    kill_and_go_on(tmp_path / "run", whole, times=3, seed=time.time_ns())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_twenty_kills_later_the_run_ends_bit_identical(whole, tmp_path, seed):
+    kill_and_go_on(tmp_path / "run", whole, times=4, seed=seed)
+
+
+def test_the_launcher_passes_a_signal_on_and_the_run_goes_on(whole, tmp_path):
+    run = tmp_path / "run"
+    launcher = start_cli(*ZERO2, f"output_dir={run}", ranks=2)
+    try:
+        assert reached(run, 2, [launcher])
+        # The front process of one node knows no TERM: its group does.
+        os.killpg(launcher.pid, 15)
+        asked = time.monotonic()
+        assert launcher.wait(SECONDS) != 0 and time.monotonic() - asked < 30
+    finally:
+        if launcher.poll() is None:
+            os.killpg(launcher.pid, 9)
+    deadline = time.monotonic() + 30
+    while not (run / "interrupted.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert (run / "interrupted.json").exists() and verify(checkpoints_of(run)[0]) is None
+    assert [process.wait(300) for process in start_ranks(2, *ZERO2, f"output_dir={run}")] == [0, 0]
+    assert same(run, whole)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk with room for one checkpoint of the small run and not for two."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4700k", "tmpfs", str(folder)], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no disk can be mounted: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("choice, code", [("stop", ExitCode.FAILED), ("continue", ExitCode.OK)])
+def test_a_full_disk_is_told_of_once_and_leaves_the_last_checkpoint_whole(small_disk, choice, code):
+    done = run_cli(*ZERO2, f"output_dir={small_disk}/run", f"train.on_save_failure={choice}", "train.keep_last=1")
+    assert done.returncode == code, done.stderr[-3000:]
+    assert "could not be written" in done.stderr and "MiB are free there" in done.stderr and "Traceback" not in done.stderr
+    (kept,) = checkpoints_of(small_disk / "run")
+    assert kept.name == "step-00000003" and verify(kept) is None
+    assert (small_disk / "run" / "results.json").exists() == (choice == "continue")

@@ -1,0 +1,157 @@
+"""What the doctor concludes from the answers of many ranks, and the table it makes of them."""
+
+import json
+import sys
+
+import pytest
+
+from mat_ds.doctor.consultation import file_to_be_seen, precisions_to_test
+from mat_ds.doctor.differences import (
+    Answer,
+    clock_skew,
+    different_versions,
+    missing_ranks,
+    mixed_cards,
+    spell,
+    unshared_folder,
+)
+from mat_ds.doctor.links import Links, neighbours
+from mat_ds.doctor.rows import Row, Status, failed, passed, warned
+from mat_ds.doctor.speeds import check_links
+from mat_ds.doctor.table import as_json, as_text, merge, worst
+
+V100, RTX3090 = ("Tesla V100-SXM2-16GB", (7, 0)), ("NVIDIA GeForce RTX 3090", (8, 6))
+GB = 1e9
+
+
+def answer(rank, cards=(), host=None, **versions):
+    return Answer(rank, host or f"node{rank // 2}", {"torch": "2.13.0", **versions}, list(cards), [])
+
+
+FOUR = [answer(0, [RTX3090]), answer(1, [RTX3090]), answer(2, [V100]), answer(3, [V100])]
+
+
+def test_ranks_are_spelled_as_ranges():
+    assert spell([3]) == "rank 3" and spell([5, 0, 1, 2]) == "ranks 0-2, 5"
+
+
+def test_an_answer_survives_the_store():
+    given = Answer(1, "node0", {"torch": "2"}, [V100], [Row("a", Status.WARN, "b", "c", "d", (1,))])
+    assert Answer.from_json(json.loads(json.dumps(given.as_json()))) == given
+
+
+def test_a_rank_that_does_not_answer_is_named_with_how_far_it_came():
+    never, busy = missing_ranks([FOUR[0]], {0, 2}, 4, 60.0)
+    assert (never.name, busy.name) == ("ranks 1, 3", "rank 2") and {never.status, busy.status} == {Status.FAIL}
+    assert "never reached" in never.found and "did not finish" in busy.found and "rank 0 (node0) answered" in never.found
+    (row,) = missing_ranks(FOUR, {0, 1, 2, 3}, 4, 60.0)
+    assert row.status is Status.PASS and "2 nodes" in row.found
+
+
+def test_a_version_that_differs_is_told_with_who_has_which():
+    (row,) = different_versions([answer(0), answer(1), answer(2, torch="2.12.0"), answer(3)])
+    assert row.status is Status.FAIL and row.name == "torch"
+    assert row.found == "2.13.0 on ranks 0-1, 3 (node0, node1); 2.12.0 on rank 2 (node1)"
+    assert not list(different_versions(FOUR))
+
+
+def test_the_oldest_card_decides_on_the_precision_of_all():
+    (row,) = mixed_cards(FOUR)
+    assert row.status is Status.WARN and "zero2_v100_fp16.json" in row.fix and "ranks 2-3 (node1)" in row.found
+    assert not list(mixed_cards(FOUR[2:])) and not list(mixed_cards([answer(0), answer(1)]))
+    assert [row.name for row in mixed_cards([*FOUR[:2], answer(2)])] == ["GPUs"]
+    assert precisions_to_test(FOUR, None) == ["fp32", "fp16"] and precisions_to_test(FOUR[:2], None)[-1] == "bf16"
+    assert precisions_to_test(FOUR[:2], "fp16") == ["fp32", "fp16"]
+
+
+def test_clocks_two_seconds_apart_are_told():
+    (row,) = clock_skew(FOUR, {0: 100.0, 1: 100.3, 2: 97.0, 3: 101.9})
+    assert row.status is Status.WARN and "rank 2 (node1) is -3 s" in row.found and "rank 3" not in row.found
+    (row,) = clock_skew(FOUR, {0: 100.0, 1: 100.3})
+    assert row.status is Status.PASS and "0.3 s" in row.found
+
+
+def test_a_folder_that_other_nodes_do_not_see_is_no_output_dir(tmp_path):
+    (row,) = unshared_folder(FOUR, {0: True, 1: True, 2: False, 3: False}, str(tmp_path))
+    assert row.status is Status.FAIL and "ranks 2-3 (node1)" in row.found
+    assert not list(unshared_folder(FOUR[:2], {0: True, 1: False}, "")), "one node shares with itself"
+    with file_to_be_seen(tmp_path, True) as file:
+        assert [str(path) for path in tmp_path.iterdir()] == [file]
+    assert not list(tmp_path.iterdir())
+
+
+def measured(rank, **changes):
+    return Links(**{"stage": "taking leave", "latency": 1e-4, "size": 2**26, "seconds": 0.01, **changes})
+
+
+def links(results, answers=FOUR):
+    rows = list(check_links(answers, results, "export NCCL_SOCKET_IFNAME=eth0"))
+    return {row.name: row for row in rows}
+
+
+def test_the_ring_has_each_link_once():
+    assert neighbours(2) == [(0, 1)] and neighbours(4) == [(0, 1), (1, 2), (2, 3), (3, 0)]
+
+
+def test_a_link_much_slower_than_its_fellows_is_found():
+    answers = [answer(rank, [V100], "node0") for rank in range(4)]
+    speeds = [(0, 1, 10 * GB), (1, 2, 9 * GB), (2, 3, 1 * GB), (3, 0, 10 * GB)]
+    results = {rank: measured(rank, pairs=[speeds[rank]]) for rank in range(4)}
+    row = links(results, answers)["links in a node"]
+    assert row.status is Status.WARN and "ranks 2 and 3 (node0): 1.00 GB/s, their median 9.50" in row.found
+    # Links between nodes are slower than those within by nature, and are compared among themselves.
+    rows = links(results)
+    assert rows["links between nodes"].status is Status.PASS and "links in a node" in rows
+
+
+def test_wrong_sums_name_precision_and_rank_and_slow_ones_their_cost():
+    rows = links({rank: measured(rank, wrong=["fp16 (rank 2)"], seconds=1.0, latency=0.1) for rank in range(4)})
+    assert rows["sums"].status is Status.FAIL and rows["sums"].found == "wrong in fp16 (rank 2)"
+    assert rows["latency"].status is rows["bandwidth"].status is Status.WARN
+    assert "1 GB of gradients takes 14.9 s" in rows["bandwidth"].found
+    rows = links({rank: measured(rank) for rank in range(4)})
+    assert {row.status for row in rows.values()} == {Status.PASS} and "6.71 GB/s" in rows["bandwidth"].found
+
+
+def test_a_self_test_that_stops_says_where_and_what_to_try():
+    stuck = {"stage": "ranks 1 and 2 to each other", "error": "timed out"}
+    rows = list(check_links(FOUR, {0: measured(0, **stuck), 1: measured(1, **stuck)}, "export NCCL_SOCKET_IFNAME=eth0"))
+    assert "ranks 2-3 (node1) died in it" in rows[0].found
+    assert "ranks 0-1 (node0) stopped at ranks 1 and 2 to each other (timed out)" in rows[1].found
+    for setting in ("NCCL_P2P_DISABLE=1", "NCCL_IB_DISABLE=1", "NCCL_SOCKET_IFNAME=eth0"):
+        assert setting in rows[1].fix
+    assert len(rows) == 2 and {row.status for row in rows} == {Status.FAIL}
+
+
+HOSTS = {0: "node0", 1: "node0", 2: "node1", 3: "node1"}
+
+
+def by(rank, row, group="disks"):
+    return Row(row.name, row.status, row.found, row.fix, group, (rank,))
+
+
+def test_what_ranks_find_alike_is_one_line_and_what_differs_says_who_found_it():
+    low = warned("temporary", "1 GiB free", "export TMPDIR=...")
+    rows = merge([by(0, passed("temporary", "9 GiB free")), by(2, low), *(by(r, passed("a", "b"), "other") for r in range(4))])
+    assert len(rows) == 3 and [row.name for row in rows] == ["temporary", "temporary", "a"]
+    text = as_text("title", rows, HOSTS)
+    assert "WARN  temporary             node1: 1 GiB free\n" in text and "pass  temporary             node0: 9 GiB" in text
+    assert "pass  a                     b\n" in text and "fix: export TMPDIR=...\n" in text
+    assert text.endswith("WARN  1 to look at (temporary), 2 passed") and worst(rows) is Status.WARN
+    part = merge([by(0, passed("x", "y")), by(1, failed("x", "z", "mend"))])
+    assert "FAIL  x                     rank 1 (node0): z" in as_text("title", part, HOSTS)
+
+
+def test_passes_that_differ_in_a_number_are_one_line_and_all_of_them_json():
+    rows = merge([by(0, passed("temporary", "9 GiB free")), by(2, passed("temporary", "8 GiB free"))])
+    assert as_text("title", rows, HOSTS).count("GiB") == 1
+    tree = json.loads(as_json(rows, HOSTS))
+    assert [row["found"] for row in tree["rows"]] == ["9 GiB free", "8 GiB free"] and tree["rows"][1]["hosts"] == ["node1"]
+    assert tree["verdict"] == "pass" and tree["counts"] == {"pass": 2, "warn": 0, "fail": 0}
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_colours_are_for_terminals(monkeypatch, terminal):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+    assert ("\033[" in as_text("title", [by(0, failed("x", "y", "z"))], HOSTS)) is terminal
