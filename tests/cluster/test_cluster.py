@@ -1,6 +1,10 @@
-"""The batch scripts of slurm/ as their users submit them, on a SLURM of two nodes."""
+"""The batch scripts of slurm/ and `deepspeed --hostfile` as their users call them, on two nodes with SLURM, sshd and one disk.
+
+One module: whatever shares out tests by modules starts one cluster.
+"""
 
 import json
+import signal
 
 import pytest
 
@@ -8,7 +12,6 @@ from tests.cluster.hosts import wait_until
 from tests.cluster.runs import LONG, OPTIONS, SMALL, STEPS, Run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.dist]
-SAVED_SECONDS = 60
 
 
 def test_every_task_learns_its_rank_where_nodes_have_unequally_many(slurm):
@@ -28,21 +31,42 @@ def test_the_demo_is_trained_by_one_rank_on_each_of_two_nodes(whole):
 
 
 @pytest.mark.parametrize(
-    ("script", "signal"),
+    ("script", "told"),
     [
         ("train.sbatch", "USR1"),
         pytest.param("train.sbatch", "TERM", marks=pytest.mark.slow),
         pytest.param("train_torchrun.sbatch", "USR1", marks=pytest.mark.slow),
     ],
 )
-def test_a_job_told_to_stop_saves_goes_back_into_the_queue_and_ends_as_if_it_had_not(script, signal, slurm, whole, run):
+def test_a_job_told_to_stop_saves_goes_back_into_the_queue_and_ends_as_if_it_had_not(script, told, slurm, whole, run):
     job = run.submit(slurm, script)
     run.wait_for_steps()
-    slurm.cancel("--batch", f"--signal={signal}", job)
-    wait_until(run.interrupted.exists, SAVED_SECONDS, "saved")
+    slurm.cancel("--batch", f"--signal={told}", job)
+    wait_until(run.interrupted.exists, 60, "saved")
     assert slurm.wait_for(job) == ("COMPLETED", "0:0")
     assert (slurm.describe(job)["Restarts"], run.starts()) == ("1", 2)
     assert run.ended_like(whole)
+
+
+def test_deepspeed_over_ssh_that_is_told_to_stop_saves_and_the_same_command_continues(network, whole, run, tmp_path):
+    (tmp_path / "hostfile").write_text("".join(f"{name} slots=1\n" for name in network.nodes))
+    carried = ("PATH", "OMP_NUM_THREADS", "DS_ACCELERATOR", "HF_HUB_OFFLINE")
+    (tmp_path / "environment").write_text("".join(f"{name}={network.head.env[name]}\n" for name in carried))
+    command = ("deepspeed", "--hostfile", tmp_path / "hostfile", "launch/train.py", *OPTIONS, f"output_dir={run.path}",
+               "train.resume=auto")  # fmt: skip
+
+    def start(*more):
+        return network.head.start(*command, *more, log=run.log, DS_ENV_FILE=str(tmp_path / "environment"))
+
+    # Ranks that print at every step print after pdsh, their reader, has gone.
+    launched = start("train.telemetry_every=1")
+    run.wait_for_steps()
+    launched.process.send_signal(signal.SIGTERM)
+    wait_until(run.interrupted.exists, 30, "saved")
+    assert launched.wait(60) == 1
+    run.wait_until_gone()
+    assert start().wait(300) == 0, run.printed()
+    assert run.starts() == 2 and run.ended_like(whole)
 
 
 @pytest.mark.slow
