@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -82,11 +83,19 @@ def train(prepared: Prepared, world: World, device: torch.device, agenda: Agenda
             if world.rank == 0:
                 conclude(results, trained[0])
     except Interrupted as interruption:
+        # A launcher ends the other ranks when one has gone: none goes before the first has left word.
+        on_rank_zero(partial(_leave_word, lock, interruption))
         if lock.folder:
-            mark_interrupted(RunDirectory(lock.folder), interruption)
             raise Interrupted(f"{interruption}; go on with output_dir={lock.folder} train.resume=auto") from None
         raise
     finally:
+        lock.release()
+
+
+def _leave_word(lock: RunLock, interruption: Interrupted) -> None:
+    """Says in the run directory, if it came to one, that the run can go on, and leaves it."""
+    if lock.folder:
+        mark_interrupted(RunDirectory(lock.folder), interruption)
         lock.release()
 
 

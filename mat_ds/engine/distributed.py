@@ -60,8 +60,8 @@ def launcher_problems() -> Iterator[Problem]:
         count = os.environ.get(variable, "1")
         if "RANK" not in os.environ and count.isdecimal() and int(count) > 1:
             yield Problem(variable, count, "several processes were started, and RANK does not tell them apart",
-                          "start them with `deepspeed` or torchrun, or set RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_SIZE, "
-                          "MASTER_ADDR and MASTER_PORT for each")  # fmt: skip
+                          "start them with `deepspeed`, torchrun or, under SLURM, `srun slurm/rank.sh python ...`, or set "
+                          "RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_SIZE, MASTER_ADDR and MASTER_PORT for each")  # fmt: skip
 
 
 @contextmanager

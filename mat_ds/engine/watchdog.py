@@ -94,9 +94,11 @@ def launchers() -> tuple[Process, ...]:
             words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:5]
         except OSError:
             break
-        if LAUNCHERS & {name, *(word.rpartition("/")[2] for word in words)}:
+        # A script's process has the name of the script, and its shell as the first word.
+        names = {name, *(word.rpartition("/")[2] for word in words)}
+        if LAUNCHERS & names:
             found.append(process)
-        elif name not in SHELLS:
+        elif not SHELLS & {name, words[0].rpartition("/")[2]}:
             break
         pid = int((_stat(pid) or ["", "0"])[1])
     return tuple(found)

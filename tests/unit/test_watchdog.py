@@ -142,12 +142,15 @@ def test_launchers_are_known_by_name_through_shells_and_nothing_else_is_one(tmp_
     find = tmp_path / "find.py"
     find.write_text(ALONE + "print(*(launcher.pid for launcher in watchdog.launchers()), flush=True)\n")
     assert watchdog.launchers() == ()
-    shell = ["sh", "-c", f"{sys.executable} {find}; true"]
+    script = tmp_path / "rank.sh"
+    script.write_text(f"#!/bin/sh\n{sys.executable} {find}\ntrue\n")
+    script.chmod(0o755)
     for name, known in (("torchrun", True), ("deepspeed", True), ("sweep.py", False)):
         (tmp_path / name).write_text(LAUNCH)
-        launcher = started([sys.executable, str(tmp_path / name), *shell])
-        launcher.stdout.readline()
-        assert launcher.stdout.readline().split() == ([str(launcher.pid)] if known else []), name
+        for shell in (["sh", "-c", f"{sys.executable} {find}; true"], [str(script)]):
+            launcher = started([sys.executable, str(tmp_path / name), *shell])
+            launcher.stdout.readline()
+            assert launcher.stdout.readline().split() == ([str(launcher.pid)] if known else []), (name, shell)
 
 
 def test_a_watched_process_costs_one_small_process_that_leaves_with_it():

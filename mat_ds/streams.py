@@ -1,0 +1,39 @@
+"""What ranks print, where nobody reads it any more."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TextIO
+
+
+class Lasting:
+    """A text stream that falls silent when its reader goes, instead of failing.
+
+    `deepspeed --hostfile` that is told to stop ends pdsh, which reads what the ranks print, before it tells the ranks: the
+    next line of one that is to save would be its last.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._silence()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._silence()
+
+    def _silence(self) -> None:
+        # Below the stream: its buffer still holds the text, and Python flushes it at the end.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)

@@ -1,0 +1,80 @@
+"""The small run that is trained on the cluster, and what can be seen of it from outside."""
+
+import json
+
+import psutil
+
+from mat_ds.rundir import RunDirectory
+from tests.cluster.hosts import wait_until
+
+STEPS = 24
+OPTIONS = (
+    "--ds_config", "ds_configs/zero2.json", "data.train_limit=96", "data.eval_limit=24", "train.batch_size=16",
+    "train.micro_batch_size=4", f"train.max_steps={STEPS}", "train.save_every=6", "train.eval_per_epoch=1",
+    "train.telemetry_every=0", "model.dropout=0.1", "method.delta_steps=2", "method.theta_steps=2",
+)  # fmt: skip
+# For what SLURM takes half a minute to notice: two minutes or more of training, in steps that a time limit waits for.
+LONG = ("method.theta_steps=20", "train.max_steps=120", "train.save_every=1")
+# One rank per node, on a CPU.
+SMALL = ("--ntasks-per-node=1", "--gpus-per-node=0", "--cpus-per-task=1")
+
+
+class Run:
+    """A run directory, and the file beside it that its ranks print to."""
+
+    def __init__(self, path):
+        self.path, self.log = path, path.with_name(f"{path.name}.log")
+        files = RunDirectory(path)
+        self.interrupted, self.metrics = files.interrupted, files.metrics
+
+    def submit(self, slurm, script, *more, options=()):
+        """Submits a batch script as a user would; returns the job's number."""
+        command = (*SMALL, f"--output={self.log}", *more, f"slurm/{script}", "--", *OPTIONS)
+        return slurm.submit(*command, f"output_dir={self.path}", *options)
+
+    def printed(self):
+        return self.log.read_text()[-6000:] if self.log.exists() else "(nothing printed)"
+
+    def records(self):
+        whole_lines, _, _ = (self.metrics.read_text() if self.metrics.exists() else "").rpartition("\n")
+        return [json.loads(line) for line in whole_lines.splitlines()]
+
+    def log_of_training(self):
+        """What it logged, but for how fast it was and what looking on adds."""
+        measured = {"samples_per_second", "tokens_per_second", "seconds"}
+        looking_on = ("checkpoint", "telemetry")
+        return [{k: v for k, v in r.items() if k not in measured} for r in self.records() if r.get("event") not in looking_on]
+
+    def steps(self):
+        """The outer steps it logged, in order."""
+        return [record["step"] for record in self.records() if "event" not in record]
+
+    def results(self):
+        return json.loads((self.path / "results.json").read_text())
+
+    def starts(self):
+        """How often it was started."""
+        return len(json.loads((self.path / "environment.json").read_text())["starts"])
+
+    def wait_for_steps(self, count=3):
+        """Until it has made that many outer steps."""
+        wait_until(lambda: len(self.steps()) >= count, 400, f"{count} steps\n{self.printed()}")
+
+    def wait_for_a_second_life(self):
+        """Until it was started again and has gone further than before, with no step left out or made twice."""
+        before = len(self.steps())
+        wait_until(lambda: self.starts() == 2 and len(self.steps()) > before, 400, f"it continues\n{self.printed()}")
+        assert self.steps() == list(range(1, len(self.steps()) + 1))
+
+    def wait_until_gone(self):
+        """Until none of its processes is left on any host."""
+
+        def gone():
+            return not any(str(self.path) in " ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"]))
+
+        wait_until(gone, 120, "its processes end")
+
+    def ended_like(self, other):
+        """Whether two runs ended bit for bit alike, and logged alike."""
+        ours, theirs = ((run.path / "model" / "model.safetensors").read_bytes() for run in (self, other))
+        return ours == theirs and self.log_of_training() == other.log_of_training()

@@ -1,0 +1,145 @@
+"""The batch scripts of slurm/ and `deepspeed --hostfile` as their users call them, on two nodes with SLURM, sshd and one disk.
+
+One module: whatever shares out tests by modules starts one cluster.
+"""
+
+import json
+import signal
+
+import pytest
+
+from tests.cluster.hosts import wait_until
+from tests.cluster.runs import LONG, OPTIONS, SMALL, STEPS, Run
+
+pytestmark = [pytest.mark.cluster, pytest.mark.dist]
+
+
+def test_every_task_learns_its_rank_where_nodes_have_unequally_many(slurm):
+    said = (
+        'echo "$RANK/$WORLD_SIZE $LOCAL_RANK/$LOCAL_SIZE of $(hostname), meeting at $MASTER_ADDR, gpus $CUDA_VISIBLE_DEVICES"'
+    )
+    done = slurm.head.run("srun", "-n3", "-N2", "--gpus-per-node=2", "slurm/rank.sh", "sh", "-c", said)
+    places = ("0/3 0/2 of node1", "1/3 1/2 of node1", "2/3 0/1 of node2")
+    assert sorted(done.stdout.splitlines()) == [f"{place}, meeting at node1, gpus 0,1" for place in places]
+
+
+def test_the_demo_is_trained_by_one_rank_on_each_of_two_nodes(whole):
+    results, environment = whole.results(), json.loads((whole.path / "environment.json").read_text())
+    assert (results["world_size"], results["steps"]) == (2, STEPS)
+    assert "node1" in json.dumps(environment)
+    assert not whole.interrupted.exists() and whole.starts() == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("train.sbatch", "USR1"),
+        pytest.param("train.sbatch", "TERM", marks=pytest.mark.slow),
+        pytest.param("train_torchrun.sbatch", "USR1", marks=pytest.mark.slow),
+    ],
+)
+def test_a_job_told_to_stop_saves_goes_back_into_the_queue_and_ends_as_if_it_had_not(script, told, slurm, whole, run):
+    job = run.submit(slurm, script)
+    run.wait_for_steps()
+    slurm.cancel("--batch", f"--signal={told}", job)
+    wait_until(run.interrupted.exists, 60, "saved")
+    assert slurm.wait_for(job) == ("COMPLETED", "0:0")
+    assert (slurm.describe(job)["Restarts"], run.starts()) == ("1", 2)
+    assert run.ended_like(whole)
+
+
+def test_deepspeed_over_ssh_that_is_told_to_stop_saves_and_the_same_command_continues(network, whole, run, tmp_path):
+    (tmp_path / "hostfile").write_text("".join(f"{name} slots=1\n" for name in network.nodes))
+    carried = ("PATH", "OMP_NUM_THREADS", "DS_ACCELERATOR", "HF_HUB_OFFLINE")
+    (tmp_path / "environment").write_text("".join(f"{name}={network.head.env[name]}\n" for name in carried))
+    command = ("deepspeed", "--hostfile", tmp_path / "hostfile", "launch/train.py", *OPTIONS, f"output_dir={run.path}",
+               "train.resume=auto")  # fmt: skip
+
+    def start(*more):
+        return network.head.start(*command, *more, log=run.log, DS_ENV_FILE=str(tmp_path / "environment"))
+
+    # Ranks that print at every step print after pdsh, their reader, has gone.
+    launched = start("train.telemetry_every=1")
+    run.wait_for_steps()
+    launched.process.send_signal(signal.SIGTERM)
+    wait_until(run.interrupted.exists, 30, "saved")
+    assert launched.wait(60) == 1
+    run.wait_until_gone()
+    assert start().wait(300) == 0, run.printed()
+    assert run.starts() == 2 and run.ended_like(whole)
+
+
+@pytest.mark.slow
+def test_the_time_limit_itself_requeues_a_job_that_was_told_of_it_by_nothing_else(slurm, run):
+    # SIGCONT in the place of USR1: a signal that does nothing.
+    job = run.submit(slurm, "train.sbatch", "--signal=B:CONT@1", options=LONG)
+    run.wait_for_steps()
+    slurm.limit(job, 1)
+    wait_until(lambda: slurm.describe(job).get("Restarts") == "1", 240, "it is requeued")
+    slurm.limit(job, "UNLIMITED")
+    run.wait_for_a_second_life()
+    slurm.cancel(job)
+    run.wait_until_gone()
+
+
+@pytest.mark.slow
+def test_a_cancelled_job_saves_and_stays_cancelled_and_submitting_it_again_continues(slurm, whole, run):
+    job = run.submit(slurm, "train.sbatch")
+    run.wait_for_steps()
+    slurm.cancel(job)
+    wait_until(run.interrupted.exists, 30, "saved")
+    assert slurm.wait_for(job)[0] == "CANCELLED"
+    run.wait_until_gone()
+    assert slurm.wait_for(run.submit(slurm, "train.sbatch")) == ("COMPLETED", "0:0")
+    assert slurm.describe(job)["JobState"] == "CANCELLED"
+    assert run.starts() == 2 and run.ended_like(whole)
+
+
+@pytest.mark.slow
+def test_a_job_told_to_stop_while_it_starts_is_not_put_back_for_ever(slurm, run):
+    job = run.submit(slurm, "train.sbatch")
+    wait_until(lambda: slurm.describe(job)["JobState"] == "RUNNING", 60, "it starts")
+    wait_until(lambda: f"{job}.0" in slurm.steps_of(job), 60, "its ranks start")
+    slurm.cancel("--batch", "--signal=USR1", job)
+    assert slurm.wait_for(job)[0] == "FAILED"
+    assert "allow more --time" in run.printed() and slurm.describe(job)["Restarts"] == "0"
+
+
+@pytest.mark.slow
+def test_a_wrong_option_ends_the_job_with_the_programs_exit_code(slurm, run):
+    job = run.submit(slurm, "train.sbatch", "--ntasks-per-node=2", "--gpus-per-node=2", options=["train.batch_size=17"])
+    assert slurm.wait_for(job) == ("FAILED", "2:0")
+    assert "does not divide by the 4 ranks" in run.printed()
+
+
+@pytest.mark.slow
+def test_each_task_of_a_sweep_trains_with_its_line_in_a_folder_of_its_own(slurm, tmp_path):
+    named = tmp_path / "a name of its own"
+    lines = ["seed=1", f'method.theta_steps=3 seed=2 "output_dir={named}"']
+    (tmp_path / "sweep.txt").write_text("\n".join(lines))
+    job = slurm.submit(*SMALL, "--array=1-3", f"--output={tmp_path}/%a.log", "slurm/sweep.sbatch", tmp_path / "sweep.txt", "--",
+                       *OPTIONS, "train.max_steps=2", f"output_dir={tmp_path}/sweep")  # fmt: skip
+    states = [slurm.wait_for(f"{job}_{task}") for task in (1, 2, 3)]
+    assert states == [("COMPLETED", "0:0"), ("COMPLETED", "0:0"), ("FAILED", "2:0")], (tmp_path / "1.log").read_text()
+    assert "line 3 of" in (tmp_path / "3.log").read_text()
+    assert [run.results()["seed"] for run in (Run(tmp_path / "sweep" / "1"), Run(named))] == [1, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["slurmd", "node"])
+def test_a_job_whose_node_dies_goes_back_into_the_queue_by_itself_and_continues(fault, slurm, run):
+    job = run.submit(slurm, "train.sbatch", options=LONG)
+    run.wait_for_steps()
+    # The node of rank 0, which holds the run's lock, and of the batch script.
+    node = slurm.network.nodes["node1"]
+    slurm.kill_slurmd(node) if fault == "slurmd" else slurm.network.lose(node)
+    wait_until(lambda: slurm.describe(job).get("Restarts") == "1", 180, "it is requeued")
+    # Tasks outlive their slurmd; it returns when they have ended, as a requeued job waits two minutes everywhere but here.
+    run.wait_until_gone()
+    if fault == "node":
+        slurm.network.join(node)
+    slurm.start_slurmd(node)
+    run.wait_for_a_second_life()
+    slurm.cancel(job)
+    run.wait_until_gone()
+    slurm.wait_for_nodes()

@@ -1,0 +1,44 @@
+"""Printing to nobody: what pdsh leaves to ranks that are to save and stop."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mat_ds.streams import Lasting
+from tests.distributed.launch import ROOT
+
+
+def to_nobody():
+    """A text stream whose reader has gone."""
+    read, write = os.pipe()
+    os.close(read)
+    return os.fdopen(write, "w")
+
+
+def test_a_plain_stream_fails_and_a_lasting_one_falls_silent():
+    plain = to_nobody()
+    plain.write("lost\n")
+    with pytest.raises(BrokenPipeError):
+        plain.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), plain.fileno())
+
+    stream = to_nobody()
+    lasting = Lasting(stream)
+    for _ in range(2):
+        assert lasting.write("lost\n") == 5
+        print("lost too", file=lasting, flush=True)
+    stream.close()
+
+
+def test_a_process_that_prints_to_nobody_ends_with_its_own_code():
+    program = (
+        "import sys; from mat_ds.streams import Lasting; sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)\n"
+        "for _ in range(3): print('lost'); print('lost', file=sys.stderr)\n"
+        "sys.exit(75)"
+    )
+    for unbuffered in ([], ["-u"]):
+        with to_nobody() as nobody:
+            command = [sys.executable, *unbuffered, "-c", program]
+            assert subprocess.run(command, cwd=ROOT, stdout=nobody, stderr=nobody).returncode == 75
