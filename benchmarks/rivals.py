@@ -23,6 +23,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, stdev
 
+from mat_ds.tracking.events import read_events
+
 ROOT = Path(__file__).parents[1]
 COMMON = [
     "optimizer.lr=2e-4", "optimizer.weight_decay=0.01", "train.eval_per_epoch=2", "train.eval_micro_batch_size=32",
@@ -80,8 +82,8 @@ def run(task: str, method: str, seed: int, model: Path, data: Path) -> dict[str,
             raise RuntimeError(f"{task}, {method}, seed {seed} ended with {code}:\n{said.getvalue()[-2000:]}")
         seconds = time.process_time() - before
         results = json.loads((Path(folder) / "run" / "results.json").read_text())
-        records = [json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()]
-    telemetry = [record for record in records if record.get("event") == "telemetry"][-1]
+        records = read_events(Path(folder) / "run" / "events.jsonl")
+    telemetry = [record for record in records if record["event"] == "telemetry"][-1]
     scores = {name: results[name]["score"] for name in ("last", "best")}
     return {
         "task": task, "method": method, "seed": seed, **scores, "median": results["median_last_half"],

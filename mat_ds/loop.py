@@ -148,6 +148,7 @@ class Loop:
         progress.tokens += tokens
         progress.skipped_steps += self.engine.skipped_since_begin
         record = {
+            "event": "step",
             "step": progress.step,
             "epoch": round(progress.step / self.loader.steps_per_epoch, 4),
             "lr": lr,

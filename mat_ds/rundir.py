@@ -78,7 +78,7 @@ class RunDirectory:
         self.path = path
         self.config = path / "config.yaml"
         self.environment = path / "environment.json"
-        self.metrics = path / "metrics.jsonl"
+        self.events = path / "events.jsonl"
         self.results = path / "results.json"
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"

@@ -40,7 +40,8 @@ from mat_ds.resume import run_of
 from mat_ds.rundir import RunDirectory, mark_interrupted, new_folder, write_json, write_text
 from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.telemetry import invisible
-from mat_ds.tracking.tracker import JsonlTracker, NullTracker, Tracker
+from mat_ds.tracking.events import EventLog
+from mat_ds.tracking.tracker import NullTracker, Tracker
 
 # How long a file that rank 0 wrote may take to be seen on another node: network disks cache what is not there.
 SHARED_SECONDS = 60
@@ -133,7 +134,7 @@ def _optimise(
             progress = Progress(**state)
             plan.warn(passed_over)
         if world.rank == 0:
-            tracker = JsonlTracker(rundir.metrics, progress.step)
+            tracker = EventLog(rundir.events, progress.step)
         plan.announce(rundir, progress)
 
         def evaluate(weights: str) -> tuple[Scores, float]:

@@ -5,6 +5,7 @@ import json
 import psutil
 
 from mat_ds.rundir import RunDirectory
+from mat_ds.tracking.events import read_events
 from tests.cluster.hosts import wait_until
 
 STEPS = 24
@@ -25,7 +26,7 @@ class Run:
     def __init__(self, path):
         self.path, self.log = path, path.with_name(f"{path.name}.log")
         files = RunDirectory(path)
-        self.interrupted, self.metrics = files.interrupted, files.metrics
+        self.interrupted, self.events = files.interrupted, files.events
 
     def submit(self, slurm, script, *more, options=()):
         """Submits a batch script as a user would; returns the job's number."""
@@ -36,18 +37,17 @@ class Run:
         return self.log.read_text()[-6000:] if self.log.exists() else "(nothing printed)"
 
     def records(self):
-        whole_lines, _, _ = (self.metrics.read_text() if self.metrics.exists() else "").rpartition("\n")
-        return [json.loads(line) for line in whole_lines.splitlines()]
+        return read_events(self.events)
 
     def log_of_training(self):
         """What it logged, but for how fast it was and what looking on adds."""
-        measured = {"samples_per_second", "tokens_per_second", "seconds"}
-        looking_on = ("checkpoint", "telemetry")
+        measured = {"samples_per_second", "tokens_per_second", "seconds", "time"}
+        looking_on = ("start", "checkpoint", "telemetry")
         return [{k: v for k, v in r.items() if k not in measured} for r in self.records() if r.get("event") not in looking_on]
 
     def steps(self):
         """The outer steps it logged, in order."""
-        return [record["step"] for record in self.records() if "event" not in record]
+        return [record["step"] for record in self.records() if record["event"] == "step"]
 
     def results(self):
         return json.loads((self.path / "results.json").read_text())

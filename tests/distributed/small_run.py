@@ -1,9 +1,9 @@
 """A run of seconds with everything in it that a run has: what its lives are compared by."""
 
-import json
-
 import torch
 from safetensors.torch import load_file
+
+from mat_ds.tracking.events import read_events
 
 STEPS = 8
 OPTIONS = (
@@ -15,9 +15,9 @@ OPTIONS = (
 
 def steps(run):
     """What a run logged, but for how fast it was."""
-    measured = {"samples_per_second", "tokens_per_second", "seconds", "bytes"}
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in record.items() if k not in measured} for record in records if record.get("event") != "checkpoint"]
+    measured, looking_on = {"samples_per_second", "tokens_per_second", "seconds", "bytes", "time"}, {"start", "checkpoint"}
+    records = [record for record in read_events(run / "events.jsonl") if record["event"] not in looking_on]
+    return [{k: v for k, v in record.items() if k not in measured} for record in records]
 
 
 def same(run, whole):

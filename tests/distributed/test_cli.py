@@ -17,23 +17,14 @@ from mat_ds.config.schema import ModelConfig
 from mat_ds.errors import ExitCode
 from mat_ds.models.build import build_tokenizer
 from mat_ds.tasks.demo import rows
+from mat_ds.tracking.events import read_events
 from tests.distributed.launch import run_cli, start_cli
+from tests.distributed.small_run import steps
 
 pytestmark = pytest.mark.dist
 
 ZERO2 = ("--ds_config", "ds_configs/zero2.json")
 SMALL = ("data.train_limit=256", "data.eval_limit=50", "method.delta_steps=1", "method.theta_steps=2")
-
-
-def log(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def steps(run):
-    """What a run logged, but for how fast it was."""
-    measured = {"samples_per_second", "tokens_per_second"}
-    records = [record for record in log(run) if record.get("event") != "checkpoint"]
-    return [{name: value for name, value in record.items() if name not in measured} for record in records]
 
 
 def scores(run):
@@ -78,20 +69,20 @@ def test_results_have_fixed_keys_and_types(demo):
 def test_the_run_directory_holds_what_the_design_says(demo):
     run = demo[0]
     assert {path.name for path in run.iterdir()} == {
-        "config.yaml", "environment.json", "metrics.jsonl", "results.json", "checkpoints", "model", "predictions", "plots",
+        "config.yaml", "environment.json", "events.jsonl", "results.json", "checkpoints", "model", "predictions", "plots",
     }  # fmt: skip
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["method"]["delta_gradient"] == "linf" and config["output_dir"] == str(run)
     found = json.loads((run / "environment.json").read_text())
     assert found["world_size"] == 2 and found["packages"]["deepspeed"] and found["deepspeed_config"]["train_batch_size"] == 64
-    records = log(run)
-    steps = [record for record in records if "event" not in record]
+    records = read_events(run / "events.jsonl")
+    steps = [record for record in records if record["event"] == "step"]
     assert [record["step"] for record in steps] == list(range(1, 375))
     assert {"loss", "L", "R", "lr", "epoch", "gradient_norm", "samples_per_second", "tokens_per_second"} < set(steps[0])
     assert steps[0]["lr"] == 0.0 and max(record["lr"] for record in steps) == pytest.approx(1e-3)
     assert all(s["loss"] == pytest.approx(s["L"] + s["R"], rel=1e-4) for s in steps)
     assert len(list((run / "checkpoints").glob("step-*"))) == 2
-    assert [record["step"] for record in records if "event" in record][-1] == 374
+    assert records[0]["event"] == "start" and records[-1]["step"] == 374 and all(record["time"] > 1e9 for record in records)
 
 
 def test_the_progress_bar_shows_loss_both_parts_speed_and_time_left(demo):
@@ -208,7 +199,7 @@ def test_a_decoder_plays_under_zero_3_with_checkpointed_activations(tmp_path):
                    "model.gradient_checkpointing=true", f"output_dir={tmp_path}/run", ranks=2)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "drawn anew: nothing" in done.stdout and "cut at 64 tokens" in done.stdout
-    assert all(step["R"] > 0 for step in log(tmp_path / "run") if "R" in step)
+    assert all(step["R"] > 0 for step in steps(tmp_path / "run") if "R" in step)
     assert scores(tmp_path / "run")["export"]["reproduces_reported"]
 
 

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from mat_ds.errors import ExitCode
+from mat_ds.tracking.events import read_events
 from tests.distributed.launch import ROOT, cli, environment, free_port, run_cli, run_ranks, start_ranks
 
 pytestmark = pytest.mark.dist
@@ -63,8 +64,7 @@ def wait_for(condition, seconds):
 
 
 def trains(run):
-    log = run / "metrics.jsonl"
-    return log.exists() and log.stat().st_size > 0
+    return any(record["event"] == "step" for record in read_events(run / "events.jsonl"))
 
 
 def tracebacks(text):

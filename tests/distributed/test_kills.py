@@ -31,17 +31,10 @@ def reached(run, step, processes, seconds=300):
     """Waits until a run has logged a step; whether it has."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and all(process.poll() is None for process in processes):
-        if (run / "metrics.jsonl").exists() and any(record["step"] >= step for record in steps_so_far(run)):
+        if any(record["step"] >= step for record in steps(run)):
             return True
         time.sleep(0.005)
     return False
-
-
-def steps_so_far(run):
-    try:
-        return steps(run)
-    except ValueError:  # a line is just being written
-        return []
 
 
 def kill_and_go_on(run, whole, times, seed):

@@ -7,6 +7,7 @@ import torch
 import yaml
 from transformers import AutoModelForSequenceClassification
 
+from mat_ds.tracking.events import read_events
 from tests.distributed.launch import run_cli
 
 pytestmark = pytest.mark.dist
@@ -18,8 +19,7 @@ SMALL = [
 
 
 def lines(run, event):
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [record for record in records if record.get("event") == event]
+    return [record for record in read_events(run / "events.jsonl") if record["event"] == event]
 
 
 def test_an_average_is_scored_beside_the_raw_weights_exported_and_resumed(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from mat_ds.loop import Progress, evaluation_points
 from mat_ds.rundir import write_folder, write_json
-from mat_ds.tracking.tracker import JsonlTracker
+from mat_ds.tracking.events import EventLog, read_events
 
 
 def test_a_folder_that_could_not_be_filled_leaves_the_old_one(tmp_path):
@@ -31,19 +31,24 @@ def test_a_file_is_replaced_whole(tmp_path):
     assert len(list((tmp_path / "a").iterdir())) == 1
 
 
-def test_a_resumed_log_drops_what_will_be_logged_again(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    first = JsonlTracker(path, 0)
+def test_a_resumed_log_reads_as_that_of_one_life_and_nothing_of_it_is_lost(tmp_path):
+    path = tmp_path / "events.jsonl"
+    assert read_events(path) == []
+    first = EventLog(path, 0)
     for step in range(1, 6):
-        first.log({"step": step})
+        first.log({"event": "step", "step": step, "life": 1})
     first.log({"event": "evaluation", "step": 5})
     first.close()
     with path.open("a") as file:
         file.write('{"step": 6, "loss"')  # cut short by a crash
-    resumed = JsonlTracker(path, 3)
-    resumed.log({"step": 4})
+    before = path.read_bytes()
+    resumed = EventLog(path, 3)
+    resumed.log({"event": "step", "step": 4, "life": 2})
     resumed.close()
-    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3, 4]
+    assert path.read_bytes().startswith(before)
+    shown = [(record["event"], record["step"], record.get("life")) for record in read_events(path)]
+    assert shown == [("start", 0, None), *(("step", i, 1) for i in (1, 2, 3)), ("start", 3, None), ("step", 4, 2)]
+    assert all(record["time"] > 1e9 for record in read_events(path))
 
 
 def test_evaluations_are_spread_evenly_and_the_end_is_one_of_them():

@@ -1,0 +1,73 @@
+"""The events of a run, one JSON object per line: what everything else that looks at a run is made from."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+
+class EventLog:
+    """Appends to `events.jsonl`, flushed line by line; nothing in it is ever changed or removed.
+
+    Args:
+        path: the file.
+        step: outer steps already done; what an earlier life logged beyond them will be logged again.
+    """
+
+    def __init__(self, path: Path, step: int):
+        self._file = path.open("a+b")
+        _end_the_last_line(self._file)
+        self.log({"event": "start", "step": step})
+
+    def log(self, record: Record) -> None:
+        """One record; it gets the time under `time`, in seconds since 1970."""
+        self._file.write(json.dumps({**record, "time": round(time.time(), 3)}).encode() + b"\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _end_the_last_line(file: Any) -> None:
+    """A line that a crash cut short must not swallow the next one."""
+    if file.seek(0, os.SEEK_END):
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
+
+
+def read_events(path: Path) -> list[Record]:
+    """All that happened to a run, as if it had never been interrupted, in order.
+
+    Returns:
+        Records with `event`, `step` and `time`; of a step that was made twice, because a run was interrupted after its last
+        checkpoint, those of the later life. Lines that a crash cut short are left out. Empty where there is no file.
+    """
+    return as_one_life(parse(path.read_bytes()) if path.exists() else ())
+
+
+def parse(text: bytes) -> Iterable[Record]:
+    """The records of whole lines."""
+    for line in text.splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and "event" in record:
+            yield record
+
+
+def as_one_life(records: Iterable[Record]) -> list[Record]:
+    """Without what a later life of the run has made again."""
+    kept: list[Record] = []
+    for record in records:
+        if record["event"] == "start":
+            kept = [earlier for earlier in kept if earlier["event"] == "start" or earlier["step"] <= record["step"]]
+        kept.append(record)
+    return kept
