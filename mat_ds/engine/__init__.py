@@ -1,9 +1,17 @@
 """The only place that knows DeepSpeed."""
 
 import os
+import sys
 
 import torch
 
 # DeepSpeed would find out itself, and warn about it in every process.
 if not torch.accelerator.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+# Its autotuner, which nothing here uses, imports MLflow where that can be had: a second in every process.
+if "mlflow" not in sys.modules:
+    sys.modules["mlflow"] = None  # type: ignore[assignment]
+    import deepspeed  # noqa: F401
+
+    del sys.modules["mlflow"]

@@ -1,14 +1,20 @@
-"""The step size over outer steps: transformers' own schedules, as plain functions of the step."""
+"""The step size over outer steps: transformers' schedules, without the seconds that importing its trainer takes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
-import torch
-from transformers import get_scheduler
-
 from mat_ds.config.schema import OptimizerConfig
+
+# What is left of the peak step size at a share of the way from the end of the warm-up to the end of training.
+DECAYS: dict[str, Callable[[float], float]] = {
+    "linear": lambda done: 1 - done,
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+    "constant": lambda done: 1.0,
+}
+# Where transformers' polynomial ends, in units of the step size.
+POLYNOMIAL_END = 1e-7
 
 
 def learning_rate(optimizer: OptimizerConfig, total_steps: int) -> Callable[[int], float]:
@@ -18,9 +24,14 @@ def learning_rate(optimizer: OptimizerConfig, total_steps: int) -> Callable[[int
         optimizer: peak step size, schedule and warm-up ratio.
         total_steps: T, outer steps of the whole run.
     """
-    name = "constant_with_warmup" if optimizer.schedule == "constant" else optimizer.schedule
-    # transformers attaches a schedule to an optimizer; only its function of the step is wanted.
-    stand_in = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=optimizer.lr or 1.0)
-    warmup = math.ceil(optimizer.warmup_ratio * total_steps)
-    factor = get_scheduler(name, stand_in, num_warmup_steps=warmup, num_training_steps=total_steps).lr_lambdas[0]
-    return lambda step: optimizer.lr * float(factor(step))
+    warmup, peak = math.ceil(optimizer.warmup_ratio * total_steps), optimizer.lr
+
+    def at(step: int) -> float:
+        if step < warmup:
+            return peak * step / warmup
+        done = (step - warmup) / max(1, total_steps - warmup)
+        if optimizer.schedule == "polynomial":  # of degree one
+            return (peak - POLYNOMIAL_END) * (1 - done) + POLYNOMIAL_END if peak else 0.0
+        return peak * DECAYS[optimizer.schedule](done)
+
+    return at

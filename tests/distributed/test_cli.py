@@ -131,6 +131,7 @@ def test_a_run_that_diverges_stops_all_ranks_and_keeps_the_last_good_state(tmp_p
     assert not (tmp_path / "run" / "results.json").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_command_and_ends_bit_identical(tmp_path):
     options = (*ZERO2, *SMALL, "train.max_steps=24", "train.save_every=4", "train.resume=auto", "train.eval_per_epoch=2",
                "model.dropout=0.1")  # fmt: skip

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.dist
 TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 5e-2}
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids="{} ranks".format)
+@pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2], ids="{} ranks".format)
 def report(request, tmp_path_factory):
     return run_ranks("tests.distributed.lora", request.param, str(tmp_path_factory.mktemp("lora")))
 

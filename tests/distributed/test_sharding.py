@@ -8,7 +8,7 @@ from tests.distributed.launch import run_ranks
 pytestmark = pytest.mark.dist
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3], ids="{} ranks".format)
+@pytest.fixture(scope="module", params=[1, 2, pytest.param(3, marks=pytest.mark.slow)], ids="{} ranks".format)
 def shares(request):
     return request.param, run_ranks("tests.distributed.sharding", request.param)
 

@@ -7,7 +7,7 @@ from tests.distributed.launch import run_cli, run_ranks
 pytestmark = pytest.mark.dist
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids="{} ranks".format)
+@pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2], ids="{} ranks".format)
 def report(request):
     return run_ranks("tests.distributed.telemetry", request.param)
 
