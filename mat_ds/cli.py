@@ -10,6 +10,7 @@ from mat_ds.errors import ExitCode, Problem, UserError, nearest
 
 # Name -> (module whose `main` runs it, what it does). Modules are imported when they are asked for: torch takes seconds.
 COMMANDS = {
+    "train": ("mat_ds.train", "fine-tune in one process; on several ranks: deepspeed launch/train.py"),
     "doctor": ("mat_ds.doctor.visit", "what is wrong with this machine, its ranks or a run's input, and the fix"),
     "prepare": ("mat_ds.prepare", "model and data of a run in one folder, tokenised once, for training without a network"),
     "evaluate": ("mat_ds.robustness.evaluate", "scores and robustness of a run or a model folder"),

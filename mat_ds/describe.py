@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import yaml
 
+from mat_ds.display import Display
 from mat_ds.engine.distributed import World
 from mat_ds.loop import total_steps
 from mat_ds.preflight import Prepared
@@ -57,13 +58,14 @@ def environment(prepared: Prepared, world: World, before: RunDirectory | None) -
 
 @dataclass(frozen=True)
 class Announcement:
-    """What rank 0 prints of a run before its first step.
+    """What is said of a run before its first step.
 
     Attributes:
         prepared, loader: the run.
         parameters: elements of its model.
         cost: forward units of an outer step.
-        world: this rank; the others print nothing.
+        world: this rank.
+        display: says it.
     """
 
     prepared: Prepared
@@ -71,11 +73,12 @@ class Announcement:
     parameters: int
     cost: int
     world: World
+    display: Display
 
     def announce(self, rundir: RunDirectory, progress: Progress) -> None:
         """What the run is about to do."""
         going_on = f", continuing after step {progress.step}" if progress.step else ""
-        self._print(*self._lines(going_on), f"run        {rundir.path} (all options: {rundir.config.name})")
+        self.display.say(*self._lines(going_on), f"run        {rundir.path} (all options: {rundir.config.name})")
 
     def rehearse(self) -> None:
         """What it would do, with all options and DeepSpeed's configuration."""
@@ -83,18 +86,8 @@ class Announcement:
         going_on = f", would continue from {found[0].name}" if found else ""
         options = yaml.safe_dump(self.prepared.run.model_dump(mode="json"), sort_keys=False)
         configuration = json.dumps(self.prepared.ds_config, indent=2)
-        self._print(*self._lines(going_on), "run        dry: no step made, nothing written", "", "# all options", options,
-                    "# DeepSpeed's configuration", configuration)  # fmt: skip
-
-    def warn(self, damaged: list[str]) -> None:
-        """Which checkpoints were passed over."""
-        if self.world.rank == 0:
-            for what in damaged:
-                print(f"*** WARNING: {what}; passed over, not deleted", file=sys.stderr, flush=True)
-
-    def _print(self, *lines: str) -> None:
-        if self.world.rank == 0:
-            print("\n".join(lines), flush=True)
+        self.display.say(*self._lines(going_on), "run        dry: no step made, nothing written", "", "# all options", options,
+                         "# DeepSpeed's configuration", configuration)  # fmt: skip
 
     def _lines(self, going_on: str) -> tuple[str, ...]:
         run, data, loader = self.prepared.run, self.prepared.data, self.loader
@@ -119,16 +112,17 @@ def _few(names: list[str]) -> str:
     return ", ".join([*names[:4], *([f"and {len(names) - 4} more"] if len(names) > 4 else [])]) or "nothing"
 
 
-def conclude(results: dict[str, Any], rundir: RunDirectory) -> None:
-    """Prints how the run ended."""
+def conclusion(results: dict[str, Any], rundir: RunDirectory, as_json: bool) -> str:
+    """How the run ended."""
+    if as_json:
+        return json.dumps({"run": str(rundir.path), **results})
     export = results["export"]
     same = "reproduces its score" if export["reproduces_reported"] else "does NOT reproduce the score reported in training"
-    print(
+    return (
         f"best {results['best']['score']:.4f} (step {results['best']['step']}), last {results['last']['score']:.4f}, "
         f"median of the last half {results['median_last_half']:.4f}; {results['seconds']:.0f} s of training, "
         f"{results['samples_per_second']:.0f} examples/s\n"
         f"model/ {same} in plain transformers: {export['score']:.4f} in {export['dtype']}, "
         f"{export['score_fp32']:.4f} in float32\n"
-        f"results: {rundir.results}",
-        flush=True,
+        f"results: {rundir.results}"
     )

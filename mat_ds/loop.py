@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from mat_ds.config.schema import RunConfig
+from mat_ds.display import Display
 from mat_ds.engine.checkpoint import Saved
 from mat_ds.engine.distributed import all_reduce_sum
 from mat_ds.engine.engine import Engine
@@ -46,7 +45,7 @@ class Loop:
     Attributes:
         run, engine, method, loader: the options, and who plays on what.
         tracker: takes the records; it does nothing on other ranks than the first.
-        shows: whether this rank draws the progress bar.
+        display: shows the progress.
         progress: how far an earlier process came.
         agenda: what interrupts it.
         evaluate: scores the dev splits.
@@ -60,7 +59,7 @@ class Loop:
     objective: Objective
     loader: TrainLoader
     tracker: Tracker
-    shows: bool
+    display: Display
     progress: Progress
     agenda: Agenda
     evaluate: Callable[[str], tuple[Scores, float]]
@@ -82,17 +81,13 @@ class Loop:
         evaluate_after = evaluation_points(self.run.train.eval_per_epoch, epoch, total)
         save_every = self.run.train.save_every or epoch
         saved_at = progress.step
-        # A log file gets a line now and then, a terminal a moving bar.
-        often = 0.1 if sys.stderr.isatty() else 10.0
-        bar = tqdm(total=total, initial=progress.step, disable=not self.shows, unit="step", desc=self.run.method.name,
-                   mininterval=often)  # fmt: skip
-        with bar:
+        with self.display.bar(self.run.method.name, total, progress.step) as bar:
             try:
                 if progress.step in evaluate_after and not progress.evaluated:  # interrupted in between
-                    self._evaluate(bar, is_last=progress.step == total)
+                    self._evaluate(is_last=progress.step == total)
                     saved_at = -1
                 for step in range(progress.step, total):
-                    record = self._step(step, lr(step), step / total, bar)
+                    record = self._step(step, lr(step), step / total)
                     bar.set_postfix_str(_shown(record, progress), refresh=False)
                     bar.update()
                     stop, due = self.agenda.told_to_stop_or_save()
@@ -104,33 +99,32 @@ class Loop:
                     if evaluates or saves:
                         self.engine.check(self.loader.micro_batches(step)[0])
                     if evaluates:
-                        self._evaluate(bar, is_last=progress.step == total)
-                    if saves and self._save(bar):
+                        self._evaluate(is_last=progress.step == total)
+                    if saves and self._save():
                         saved_at = progress.step
                 if saved_at != total:
-                    self._save(bar)
+                    self._save()
             except Interrupted:
                 if saved_at != progress.step:
                     self.engine.check(None)
-                    self._save(bar)
+                    self._save()
                 raise
         return progress
 
-    def _save(self, bar: Any) -> bool:
+    def _save(self) -> bool:
         """Writes a checkpoint and logs what it took; whether it could be written."""
         try:
             saved = self.save(self.progress)
         except SaveError as error:
             if self.run.train.on_save_failure == "stop":
                 raise
-            if self.shows:
-                bar.write(f"*** WARNING: {error}; training goes on without it", file=sys.stderr)
+            self.display.warn(f"{error}; training goes on without it")
             return False
         self.agenda.saved()
         self.tracker.log({"event": "checkpoint", "step": self.progress.step, "seconds": saved.seconds, "bytes": saved.bytes})
         return True
 
-    def _step(self, step: int, lr: float, done: float, bar: Any) -> dict[str, Any]:
+    def _step(self, step: int, lr: float, done: float) -> dict[str, Any]:
         """One outer step and its record."""
         every = self.run.train.telemetry_every
         watched = bool(every) and step % every == 0
@@ -165,8 +159,8 @@ class Loop:
                 "event": "telemetry", "step": progress.step, **telemetry, "moved_by_chain": chain, "moved": outer,
                 "skipped_steps": progress.skipped_steps,
             })  # fmt: skip
-            if self.shows and "cosine" in telemetry:
-                bar.write(f"step {progress.step}: {_adversary(telemetry)}")
+            if "cosine" in telemetry:
+                self.display.say(f"step {progress.step}: {_adversary(telemetry)}")
         return record
 
     def _over_ranks(self, means: dict[str, Tensor], batches: list[MicroBatch]) -> dict[str, float]:
@@ -176,7 +170,7 @@ class Loop:
         *sums, total = all_reduce_sum(torch.stack([*means.values(), tokens]).double()).tolist()
         return {**{name: value / world_size for name, value in zip(means, sums, strict=True)}, "tokens": total}
 
-    def _evaluate(self, bar: Any, is_last: bool) -> None:
+    def _evaluate(self, is_last: bool) -> None:
         """Scores the dev splits and exports the model if it is the one wanted so far."""
         evaluation: dict[str, Any] = {"step": self.progress.step}
         chosen = self.run.train.export_weights
@@ -186,8 +180,7 @@ class Loop:
                 evaluation |= {"score": score, **splits}
             else:
                 evaluation[weights] = {"score": score, **splits}
-            if self.shows:
-                bar.write(f"step {self.progress.step}{', average' if weights == 'average' else ''}: {_scores(splits)}")
+            self.display.say(f"step {self.progress.step}{', average' if weights == 'average' else ''}: {_scores(splits)}")
         self.progress.evaluations.append(evaluation)
         self.tracker.log({"event": "evaluation", **evaluation})
         if is_last if self.run.train.export == "last" else self.progress.best is evaluation:

@@ -32,8 +32,8 @@ EXAMPLE = "deepspeed launch/train.py --ds_config ds_configs/zero2.json --recipe 
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line of launch/train.py; raises `UserError` where it is not one."""
-    parser = Parser(prog="launch/train.py", description="Fine-tune a language model on DeepSpeed.",
+    """The command line of `mat-ds train` and launch/train.py; raises `UserError` where it is not one."""
+    parser = Parser(prog="mat-ds train", description="Fine-tune a language model on DeepSpeed.",
                     epilog=f"example: {EXAMPLE}", allow_abbrev=False)  # fmt: skip
     parser.add_argument(
         "--ds_config", type=Path, required=True, metavar="FILE", help="DeepSpeed JSON: ZeRO, offload, precision"
@@ -41,6 +41,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="YAML of options that differ from the defaults")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
     parser.add_argument("--dry_run", action="store_true", help="do everything up to the first step, write nothing, and stop")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--quiet", action="store_true", help="show warnings and the result alone")
+    shown.add_argument("--json", action="store_true", help="print the result as one line of JSON, all else to stderr")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that win over the recipe")
     return parser.parse_intermixed_args(arguments)
 
@@ -58,6 +61,7 @@ class Prepared:
         data_digest: SHA-256 of all examples and the vocabulary.
         weights_digest: SHA-256 of the trained and of the frozen weights; no checkpoint holds the latter.
         dry_run: whether to stop before the first step.
+        quiet, json: what the run shows of itself.
     """
 
     run: RunConfig
@@ -71,6 +75,8 @@ class Prepared:
     data_digest: str
     weights_digest: dict[str, str]
     dry_run: bool
+    quiet: bool
+    json: bool
 
     def take_model(self) -> Built:
         """Hands the model over: kept here too, its weights would outlive the engine that shards them."""
@@ -132,8 +138,9 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     digest, weights = _data_digest(data, tokenizer), weights_digest(built)
     raise_if_any(changed_input(digest, weights["frozen"], run_of(resume_from)) if resume_from else ())
     return Prepared(
-        run, completed, data, tokenizer, built, built.fresh, max_length, resume_from, digest, weights, parsed.dry_run
-    )
+        run, completed, data, tokenizer, built, built.fresh, max_length, resume_from, digest, weights, parsed.dry_run,
+        parsed.quiet, parsed.json,
+    )  # fmt: skip
 
 
 def _data_digest(data: TaskData, tokenizer: Any) -> str:

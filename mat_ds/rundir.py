@@ -79,6 +79,7 @@ class RunDirectory:
         self.config = path / "config.yaml"
         self.environment = path / "environment.json"
         self.events = path / "events.jsonl"
+        self.log = path / "train.log"
         self.results = path / "results.json"
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,10 +14,12 @@ from pathlib import Path
 import torch
 import yaml
 
+from mat_ds.chatter import Chatter
 from mat_ds.command import attempt, compute_deterministically, report, settle
 from mat_ds.config.schema import RunConfig
 from mat_ds.config.section import AdversarialSettings
-from mat_ds.describe import Announcement, conclude, environment
+from mat_ds.describe import Announcement, conclusion, environment
+from mat_ds.display import Display
 from mat_ds.engine import checkpoint
 from mat_ds.engine.distributed import World, any_rank, on_rank_zero, process_group, same_on_all_ranks
 from mat_ds.engine.engine import Engine
@@ -48,41 +49,47 @@ SHARED_SECONDS = 60
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
-    """Runs `launch/train.py`'s command line on this rank and returns its exit code."""
+    """Runs the command line of `mat-ds train` and `launch/train.py` on this rank and returns its exit code."""
     world = World.from_environment()
     settle(world)
-    try:
-        prepared = prepare(arguments, world)
-    except UserError as error:
-        return report(error, world)
+    with Chatter(kept=world.rank == 0) as chatter:
+        try:
+            prepared = prepare(arguments, world)
+        except UserError as error:
+            return report(error, world)
+        return run_on(prepared, world, chatter)
+
+
+def run_on(prepared: Prepared, world: World, chatter: Chatter) -> ExitCode:
+    """Brings this rank together with the others and trains."""
     if prepared.run.train.deterministic:
         compute_deterministically()
     agenda = Agenda(prepared.run.train.save_minutes, world.rank == 0)
     with process_group(world, timedelta(minutes=prepared.run.train.timeout_minutes)) as device, agenda:
         return attempt(
-            lambda: train(prepared, world, device, agenda), world,
+            lambda: train(prepared, world, device, agenda, chatter), world,
             "The last checkpoint is from before; a smaller optimizer.lr or bf16 instead of fp16 may help.",
         )  # fmt: skip
 
 
-def train(prepared: Prepared, world: World, device: torch.device, agenda: Agenda) -> None:
+def train(prepared: Prepared, world: World, device: torch.device, agenda: Agenda, chatter: Chatter) -> None:
     """Trains, exports and scores on all ranks."""
     run, data = prepared.run, prepared.data
     same_on_all_ranks(prepared.fingerprint, "options, data, vocabulary or initial weights")
     collate = Collator(prepared.tokenizer, prepared.max_length, data.spec.regression)
     micro = run.train.eval_micro_batch_size or run.train.micro_batch_size
     evaluator = Evaluator(data.spec, collate, micro, world, device, agenda.leave_if_told)
+    display = Display(world.rank == 0, prepared.quiet, prepared.json)
     lock = RunLock()
     try:
-        trained = _optimise(prepared, collate, evaluator, world, device, agenda, lock)
+        trained = _optimise(prepared, collate, evaluator, world, device, agenda, chatter, display, lock)
         # The engine's memory is for the exported model now.
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
         if trained:
             results = finish(run, data, evaluator, *trained, world, device)
-            if world.rank == 0:
-                conclude(results, trained[0])
+            display.conclude(conclusion(results, trained[0], prepared.json))
     except Interrupted as interruption:
         # A launcher ends the other ranks when one has gone: none goes before the first has left word.
         on_rank_zero(partial(_leave_word, lock, interruption))
@@ -107,6 +114,8 @@ def _optimise(
     world: World,
     device: torch.device,
     agenda: Agenda,
+    chatter: Chatter,
+    display: Display,
     lock: RunLock,
 ) -> tuple[RunDirectory, Progress, torch.dtype] | None:
     """All outer steps; returns where and how they went, and the dtype they computed in; None where it was but a dry run."""
@@ -123,8 +132,8 @@ def _optimise(
     tracker: Tracker = NullTracker()
     try:
         if not prepared.resume_from:
-            _look_at_the_adversary(engine, method, run, loader, world)
-        plan = Announcement(prepared, loader, engine.parameters, method.cost, world)
+            _look_at_the_adversary(engine, method, run, loader, display)
+        plan = Announcement(prepared, loader, engine.parameters, method.cost, world, display)
         if prepared.dry_run:
             plan.rehearse()
             return None
@@ -132,8 +141,10 @@ def _optimise(
         if prepared.resume_from:
             state, passed_over = checkpoint.load(engine, prepared.resume_from, rundir.model)
             progress = Progress(**state)
-            plan.warn(passed_over)
+            for damage in passed_over:
+                display.warn(f"{damage}; passed over, not deleted")
         if world.rank == 0:
+            chatter.write_to(rundir.log)
             tracker = EventLog(rundir.events, progress.step)
         plan.announce(rundir, progress)
 
@@ -149,8 +160,7 @@ def _optimise(
             best = done.best["step"] if done.evaluations else None
             return checkpoint.save(engine, rundir.checkpoints, asdict(done), run.train.keep_last, rundir.model, best)
 
-        shows = world.rank == 0
-        loop = Loop(run, engine, method, objective, loader, tracker, shows, progress, agenda, evaluate, export, save)
+        loop = Loop(run, engine, method, objective, loader, tracker, display, progress, agenda, evaluate, export, save)
         return rundir, loop.train(), engine.dtype
     finally:
         engine.close()
@@ -162,7 +172,7 @@ def _weights(engine: Engine, weights: str) -> AbstractContextManager[None]:
     return nullcontext() if weights == "raw" else engine.averaged_weights("average")
 
 
-def _look_at_the_adversary(engine: Engine, method: Method, run: RunConfig, loader: TrainLoader, world: World) -> None:
+def _look_at_the_adversary(engine: Engine, method: Method, run: RunConfig, loader: TrainLoader, display: Display) -> None:
     """Before anything is written, whether the perturbation of a real batch survives the compute dtype.
 
     Raises:
@@ -172,8 +182,8 @@ def _look_at_the_adversary(engine: Engine, method: Method, run: RunConfig, loade
     problem = invisible(engine, method, loader.micro_batches(0)[0])
     if problem and isinstance(run.method, AdversarialSettings) and run.method.on_invisible == "error":
         raise UserError(problem)
-    if problem and world.rank == 0:
-        print(f"\n*** WARNING: the adversary cannot be seen ***\n- {problem}\n", file=sys.stderr, flush=True)
+    if problem:
+        display.warn(f"the adversary cannot be seen ***\n- {problem}\n")
 
 
 def _open_run_directory(prepared: Prepared, world: World, device: torch.device, lock: RunLock) -> RunDirectory:

@@ -1,5 +1,6 @@
 """The only place that knows DeepSpeed."""
 
+import logging
 import os
 import sys
 
@@ -15,3 +16,6 @@ if "mlflow" not in sys.modules:
     import deepspeed  # noqa: F401
 
     del sys.modules["mlflow"]
+
+# What it says of every start is for a log file (`mat_ds/chatter.py`).
+logging.getLogger("DeepSpeed").setLevel(logging.ERROR)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
 
 def lighten() -> None:
-    """Keeps DeepSpeed from compiling anything and from talking over the progress bar; safe to call twice.
+    """Keeps DeepSpeed from compiling anything; safe to call twice.
 
     - With no op marked as compatible it builds no C++ extension. The one it would build on a CPU serves inference only,
       takes a minute and a compiler, and a run killed meanwhile leaves a lock that hangs every later run.
@@ -17,7 +15,6 @@ def lighten() -> None:
 
     deepspeed.ops.__compatible_ops__ = {}
     compiler.compile = lambda: compiler.dummy_decorator
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 
 
 def release() -> None:

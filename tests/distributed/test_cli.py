@@ -69,7 +69,8 @@ def test_results_have_fixed_keys_and_types(demo):
 def test_the_run_directory_holds_what_the_design_says(demo):
     run = demo[0]
     assert {path.name for path in run.iterdir()} == {
-        "config.yaml", "environment.json", "events.jsonl", "results.json", "checkpoints", "model", "predictions", "plots",
+        "config.yaml", "environment.json", "events.jsonl", "train.log", "results.json", "checkpoints", "model",
+        "predictions", "plots",
     }  # fmt: skip
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["method"]["delta_gradient"] == "linf" and config["output_dir"] == str(run)

@@ -1,0 +1,54 @@
+"""What libraries log, kept out of the user's sight and in the run directory."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from logging.handlers import MemoryHandler
+from pathlib import Path
+
+# Those that print what they log themselves.
+LIBRARIES = ("DeepSpeed", "transformers", "datasets", "huggingface_hub", "peft", "accelerate")
+# Records kept until the run directory is there; a start makes a few hundred.
+KEPT = 100_000
+
+
+class Chatter:
+    """While it is entered, libraries and Python's warnings log to a file; errors are shown too.
+
+    Args:
+        kept: whether this process writes the file; what other ranks log is the same.
+    """
+
+    def __init__(self, kept: bool):
+        self._memory = MemoryHandler(KEPT, flushLevel=logging.CRITICAL + 1)
+        self._shown = logging.StreamHandler(sys.stderr)
+        self._shown.setLevel(logging.ERROR)
+        self._handlers: list[logging.Handler] = [self._memory, self._shown] if kept else [self._shown]
+
+    def __enter__(self) -> Chatter:
+        for name in LIBRARIES:
+            library = logging.getLogger(name)
+            library.handlers.clear()
+            library.setLevel(logging.INFO)
+            library.propagate = True
+        for handler in self._handlers:
+            logging.getLogger().addHandler(handler)
+        logging.captureWarnings(True)
+        return self
+
+    def write_to(self, path: Path) -> None:
+        """Adds to a file what there was so far, and from now on everything."""
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._handlers.append(file)
+        logging.getLogger().addHandler(file)
+        logging.getLogger().removeHandler(self._memory)
+        self._memory.setTarget(file)
+        self._memory.flush()
+
+    def __exit__(self, *_: object) -> None:
+        logging.captureWarnings(False)
+        for handler in self._handlers:
+            logging.getLogger().removeHandler(handler)
+            handler.close()

@@ -1,0 +1,74 @@
+"""What a run shows of itself: a moving bar on a terminal, a line now and then in a log file, or nothing."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+# Seconds between two states of the progress.
+ON_A_TERMINAL, IN_A_FILE = 0.1, 10.0
+LINE = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} steps [{elapsed}<{remaining}{postfix}]"
+
+
+class Lines:
+    """A stream that gets each state of a bar as a line of its own, where tqdm would move the cursor."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        if shown := text.strip("\r\n "):
+            self._stream.write(f"{shown}\n")
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+class Display:
+    """Speaks for rank 0; the displays of other ranks are silent.
+
+    Args:
+        speaks: whether this rank does.
+        quiet: only warnings and, in the end, the result.
+        json: the result is one line of JSON, alone on stdout; everything else goes to stderr.
+    """
+
+    def __init__(self, speaks: bool, quiet: bool = False, json: bool = False):
+        self._result, self.json = speaks, json
+        self._speaks = speaks and not quiet
+        self._warns = speaks
+        self._bar: Any = None
+
+    def bar(self, name: str, total: int, done: int) -> Any:
+        """The progress bar, to be entered, updated and left."""
+        moves = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=total, initial=done, desc=name, unit="step", disable=not self._speaks, dynamic_ncols=moves,
+            mininterval=ON_A_TERMINAL if moves else IN_A_FILE, file=None if moves else Lines(sys.stderr),
+            bar_format=None if moves else LINE,
+        )  # fmt: skip
+        return self._bar
+
+    def say(self, *lines: str) -> None:
+        """What is good to know."""
+        if self._speaks:
+            self._print("\n".join(lines), sys.stderr if self.json else sys.stdout)
+
+    def warn(self, line: str) -> None:
+        """What must be known."""
+        if self._warns:
+            self._print(f"*** WARNING: {line}", sys.stderr)
+
+    def conclude(self, text: str) -> None:
+        """The result, in words or in JSON."""
+        if self._result:
+            self._print(text, sys.stdout)
+
+    def _print(self, text: str, stream: TextIO) -> None:
+        if self._bar is None or self._bar.disable:
+            print(text, file=stream, flush=True)
+        else:  # above the bar
+            self._bar.write(text, file=stream)
+            stream.flush()
