@@ -132,7 +132,7 @@ def test_every_shipped_configuration_is_accepted_where_its_precision_is(path, mo
     if tree.get("fp16"):
         fake_gpu(monkeypatch, (7, 0))
     assert not problems(tree)
-    assert path.stem in (ROOT / "README.md").read_text()
+    assert path.stem in (ROOT / "docs" / "clusters.md").read_text()
 
 
 def test_a_json_that_is_none_is_a_user_error(tmp_path):

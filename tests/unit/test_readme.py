@@ -1,4 +1,4 @@
-"""The README says what the code does."""
+"""The README and docs/ say what the code does."""
 
 import re
 
@@ -8,6 +8,7 @@ from mat_ds.tasks.registry import TASKS
 from tests.distributed.launch import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = README + "".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))
 
 
 def test_the_table_of_options_is_the_schemas():
@@ -16,9 +17,9 @@ def test_the_table_of_options_is_the_schemas():
 
 def test_every_recipe_profile_and_exit_code_is_listed():
     for path in (*(ROOT / "launch" / "recipes").glob("*.yaml"), *(ROOT / "ds_configs").glob("*.json")):
-        assert f"`{path.name}`" in README
+        assert f"`{path.name}`" in PAGES
     for code in ExitCode:
-        assert re.search(rf"^\| {code.value} \|", README, re.M)
+        assert re.search(rf"^\| {code.value} \|", PAGES, re.M)
 
 
 def test_every_task_of_glue_has_a_recipe():
