@@ -6,7 +6,7 @@ import gc
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
@@ -40,8 +40,7 @@ from mat_ds.resume import run_of
 from mat_ds.rundir import RunDirectory, mark_interrupted, new_folder, write_json, write_text
 from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.telemetry import invisible
-from mat_ds.tracking.events import EventLog
-from mat_ds.tracking.tracker import NullTracker, Tracker
+from mat_ds.tracking.tracker import Tracker
 
 # How long a file that rank 0 wrote may take to be seen on another node: network disks cache what is not there.
 SHARED_SECONDS = 60
@@ -57,15 +56,20 @@ def main(arguments: Sequence[str]) -> ExitCode:
         return report(error, world)
     if prepared.run.train.deterministic:
         compute_deterministically()
-    agenda = Agenda(prepared.run.train.save_minutes, world.rank == 0)
-    with process_group(world, timedelta(minutes=prepared.run.train.timeout_minutes)) as device, agenda:
-        return attempt(
-            lambda: train(prepared, world, device, agenda), world,
-            "The last checkpoint is from before; a smaller optimizer.lr or bf16 instead of fp16 may help.",
-        )  # fmt: skip
+    agenda, tracker = Agenda(prepared.run.train.save_minutes, world.rank == 0), Tracker(world.rank == 0)
+    with ExitStack() as to_the_end:
+        with process_group(world, timedelta(minutes=prepared.run.train.timeout_minutes)) as device:
+            to_the_end.enter_context(agenda)
+            code = attempt(
+                lambda: train(prepared, world, device, agenda, tracker), world,
+                "The last checkpoint is from before; a smaller optimizer.lr or bf16 instead of fp16 may help.",
+            )  # fmt: skip
+        # No other rank waits any more. A launcher that ends the last one, because another has told to, can wait.
+        tracker.settle()
+    return code
 
 
-def train(prepared: Prepared, world: World, device: torch.device, agenda: Agenda) -> None:
+def train(prepared: Prepared, world: World, device: torch.device, agenda: Agenda, tracker: Tracker) -> None:
     """Trains, exports and scores on all ranks."""
     run, data = prepared.run, prepared.data
     same_on_all_ranks(prepared.fingerprint, "options, data, vocabulary or initial weights")
@@ -74,15 +78,16 @@ def train(prepared: Prepared, world: World, device: torch.device, agenda: Agenda
     evaluator = Evaluator(data.spec, collate, micro, world, device, agenda.leave_if_told)
     lock = RunLock()
     try:
-        trained = _optimise(prepared, collate, evaluator, world, device, agenda, lock)
-        # The engine's memory is for the exported model now.
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        if trained:
-            results = finish(run, data, evaluator, *trained, world, device)
-            if world.rank == 0:
-                conclude(results, trained[0])
+        with tracker:
+            trained = _optimise(prepared, collate, evaluator, world, device, agenda, lock, tracker)
+            # The engine's memory is for the exported model now.
+            gc.collect()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            if trained:
+                results = finish(run, data, evaluator, *trained, world, device)
+                if world.rank == 0:
+                    conclude(results, trained[0])
     except Interrupted as interruption:
         # A launcher ends the other ranks when one has gone: none goes before the first has left word.
         on_rank_zero(partial(_leave_word, lock, interruption))
@@ -108,6 +113,7 @@ def _optimise(
     device: torch.device,
     agenda: Agenda,
     lock: RunLock,
+    tracker: Tracker,
 ) -> tuple[RunDirectory, Progress, torch.dtype] | None:
     """All outer steps; returns where and how they went, and the dtype they computed in; None where it was but a dry run."""
     run, data = prepared.run, prepared.data
@@ -120,7 +126,6 @@ def _optimise(
     chain = method.chain.beside(run.model.average, run.model.average_decay)
     engine = Engine(built.module, run.optimizer, chain, prepared.ds_config, run.seed)
     engine.leave_if_told = agenda.leave_if_told
-    tracker: Tracker = NullTracker()
     try:
         if not prepared.resume_from:
             _look_at_the_adversary(engine, method, run, loader, world)
@@ -133,8 +138,7 @@ def _optimise(
             state, passed_over = checkpoint.load(engine, prepared.resume_from, rundir.model)
             progress = Progress(**state)
             plan.warn(passed_over)
-        if world.rank == 0:
-            tracker = EventLog(rundir.events, progress.step)
+        tracker.begin(rundir, progress.step, run.tracking.uri)
         plan.announce(rundir, progress)
 
         def evaluate(weights: str) -> tuple[Scores, float]:
@@ -154,7 +158,6 @@ def _optimise(
         return rundir, loop.train(), engine.dtype
     finally:
         engine.close()
-        tracker.close()
 
 
 def _weights(engine: Engine, weights: str) -> AbstractContextManager[None]:

@@ -87,7 +87,6 @@ def test_a_section_that_is_off_by_default_is_turned_on_by_any_of_its_options(tmp
 
 def test_an_unknown_method_lists_the_known():
     assert "mat" in problems("method.name=mad")["method.name"].fix
-    assert problems("tracking.enabled=true")["tracking.enabled"].value is True
 
 
 def test_a_recipes_method_options_belong_to_its_method(tmp_path):
