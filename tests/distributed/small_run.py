@@ -15,7 +15,10 @@ OPTIONS = (
 
 def steps(run):
     """What a run logged, but for how fast it was."""
-    measured, looking_on = {"samples_per_second", "tokens_per_second", "seconds", "bytes", "time"}, {"start", "checkpoint", "system", "end"}
+    measured, looking_on = (
+        {"samples_per_second", "tokens_per_second", "seconds", "bytes", "time"},
+        {"start", "checkpoint", "system", "end"},
+    )
     records = [record for record in read_events(run / "events.jsonl") if record["event"] not in looking_on]
     return [{k: v for k, v in record.items() if k not in measured} for record in records]
 
