@@ -89,6 +89,15 @@ def test_an_unknown_method_lists_the_known():
     assert "mat" in problems("method.name=mad")["method.name"].fix
 
 
+def test_tags_are_text_whatever_yaml_takes_them_for():
+    assert load("tracking.tags.year=2026", "tracking.tags.draft=true", "tracking.tags.team=nlp").tracking.tags == {
+        "year": "2026", "draft": "true", "team": "nlp",
+    }  # fmt: skip
+    found = problems("tracking.tags.a.b=1", "tracking.experimant=x", "tracking.enabled=true")
+    assert set(found) == {"tracking.tags", "tracking.experimant", "tracking.enabled"}
+    assert "tracking.tags.<name>" in found["tracking.tags"].fix and "experiment" in found["tracking.experimant"].fix
+
+
 def test_a_recipes_method_options_belong_to_its_method(tmp_path):
     recipe = write(tmp_path, "method: {name: mat, theta_steps: 4}\n")
     assert load(recipe=recipe).method.theta_steps == 4
