@@ -20,6 +20,8 @@ def own_id(run: RunDirectory) -> str:
 
 def note_delivery(run: RunDirectory, uri: str, run_id: str, experiment: str, place: int) -> None:
     """Notes that an MLflow has the run, up to a place in its events. For readers only: MLflow itself knows too."""
+    if not run.holds_a_run:  # it has been deleted meanwhile
+        return
     noted = read_tracking(run)
     noted["mlflow"] |= {uri: {"run_id": run_id, "experiment": experiment, "delivered": place}}
     write_json(run.tracking, noted)

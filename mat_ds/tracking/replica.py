@@ -11,6 +11,7 @@ import getpass
 import hashlib
 import json
 import logging
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -84,24 +85,20 @@ class Replica:
     def _create(self) -> Run:
         name = self._options.get("experiment", "mat_ds")
         experiment = self._client.get_experiment_by_name(name)
-        experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(name, self._artifacts(name))
+        known = experiment.experiment_id if experiment else self._client.create_experiment(name, self._artifacts(name))
         tags = {content.RUN_ID: own_id(self._run), content.DIRECTORY: str(self._run.path.resolve())}
         with suppress(OSError, KeyError):  # a user without a name
             tags["mlflow.user"] = getpass.getuser()
         first = next((record for _, record in Playback(self._run.events).read()), None)
-        return self._client.create_run(
-            experiment_id,
-            content.milliseconds(first) if first else None,
-            tags,
-            self._options.get("run_name") or self._run.path.name,
-        )
+        began = content.milliseconds(first) if first else None
+        return self._client.create_run(known, began, tags, self._options.get("run_name") or self._run.path.name)
 
     def _artifacts(self, experiment: str) -> str | None:
         """Where the artifacts of a new experiment go, of which only a server has an idea of its own."""
         if self._uri.startswith(("http", "databricks")):
             return None
         beside = database_file(self._uri) or self._run.path.resolve()
-        return (beside.parent / "mlartifacts" / experiment.replace("/", "_")).as_uri()
+        return (beside.parent / "mlartifacts" / re.sub(r"[^\w -]", "_", experiment)).as_uri()
 
     def _describe(self, found: Run) -> None:
         """Parameters it has not, which never change, and tags that are not what it has."""
@@ -109,9 +106,8 @@ class Replica:
         missing = iter([Param(key, value) for key, value in params.items() if key not in found.data.params])
         while some := list(islice(missing, PARAMS)):
             self._client.log_batch(self.run_id, params=some)
-        tags = content.tags_of(self._environment, self._options.get("tags", {})) | {
-            content.DIRECTORY: str(self._run.path.resolve())
-        }
+        tags = content.tags_of(self._environment, self._options.get("tags", {}))
+        tags[content.DIRECTORY] = str(self._run.path.resolve())
         changed = iter([RunTag(key, value) for key, value in tags.items() if found.data.tags.get(key) != value])
         while some_tags := list(islice(changed, PARAMS)):
             self._client.log_batch(self.run_id, tags=some_tags)
@@ -122,11 +118,12 @@ class Replica:
 
     def deliver(self) -> None:
         """Events that have been logged since, the status of the run, and its files when it begins and ends."""
+        held = is_held(self._run.path)  # asked first: a run says that it ends before it lets go
         for place, points in content.batches(self._news(), METRICS):
             self._log(points, RunTag(content.DELIVERED, str(place)))
             self._place = place
         end = self._playback.last if self._playback.last and self._playback.last["event"] == "end" else None
-        status = end["status"] if end else "RUNNING" if is_held(self._run.path) else "FAILED"
+        status = end["status"] if end else "RUNNING" if held else "FAILED"
         if status != self.status or self._turned:
             self._set(status, end)
         if self._files_due or self._turned:  # a life that goes on has changed files at its start, and each leaves some
@@ -152,7 +149,7 @@ class Replica:
         if status == "RUNNING":
             self._client.update_run(self.run_id, status=status)
         else:
-            if end and self._run.results.exists():
+            if end and status == "FINISHED" and self._run.results.exists():
                 results = json.loads(self._run.results.read_text(encoding="utf-8"))
                 numbers = content.results_of(results).items()
                 self._log([(name, value, content.milliseconds(end), results["steps"]) for name, value in numbers])
