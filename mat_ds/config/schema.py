@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Union
 
 from pydantic import BeforeValidator, Field
 
+from mat_ds.config.dotted import flatten
 from mat_ds.config.section import MethodSettings, Section
 from mat_ds.errors import Problem
 from mat_ds.methods import METHODS
@@ -21,8 +22,13 @@ from mat_ds.tracking.destination import uri_problems
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
-# A tag is text, whatever YAML takes `year=2026` for.
-TagText = Annotated[str, BeforeValidator(lambda value: json.dumps(value) if isinstance(value, (int, float)) else value)]
+
+
+def _tags(value: object) -> object:
+    """A tag is text, whatever YAML takes `year=2026` for, and its name may have dots."""
+    if not isinstance(value, dict):
+        return value
+    return {name: json.dumps(tag) if isinstance(tag, (int, float)) else tag for name, tag in flatten(value).items()}
 
 
 class DataConfig(Section):
@@ -122,7 +128,9 @@ class TrackingConfig(Section):
     )
     run_name: Annotated[str, Field(min_length=1, max_length=250)] | None = Field(
         None, description="name of the run in MLflow; null: that of its directory")  # fmt: skip
-    tags: dict[str, TagText] = Field({}, description="tags of the run in MLflow: `tracking.tags.<name>=<text>`")
+    tags: Annotated[dict[str, str], BeforeValidator(_tags)] = Field(
+        {}, description="tags of the run in MLflow: `tracking.tags.<name>=<text>`"
+    )
     register: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="name under which MLflow's registry gets the model of the finished run; null: none")  # fmt: skip
 

@@ -90,10 +90,10 @@ def test_an_unknown_method_lists_the_known():
 
 
 def test_tags_are_text_whatever_yaml_takes_them_for():
-    assert load("tracking.tags.year=2026", "tracking.tags.draft=true", "tracking.tags.team=nlp").tracking.tags == {
-        "year": "2026", "draft": "true", "team": "nlp",
-    }  # fmt: skip
-    found = problems("tracking.tags.a.b=1", "tracking.experimant=x", "tracking.enabled=true")
+    tags = load("tracking.tags.year=2026", "tracking.tags.draft=true", "tracking.tags.my.team=nlp").tracking.tags
+    assert tags == {"year": "2026", "draft": "true", "my.team": "nlp"}
+    assert RunConfig.model_validate({"tracking": {"tags": tags}}).tracking.tags == tags
+    found = problems("tracking.tags.a=[1]", "tracking.experimant=x", "tracking.enabled=true")
     assert set(found) == {"tracking.tags", "tracking.experimant", "tracking.enabled"}
     assert "tracking.tags.<name>" in found["tracking.tags"].fix and "experiment" in found["tracking.experimant"].fix
 
