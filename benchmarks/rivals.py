@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 COMMON = [
     "optimizer.lr=2e-4", "optimizer.weight_decay=0.01", "train.eval_per_epoch=2", "train.eval_micro_batch_size=32",
     "data.max_length=64", "data.group_by_length=true", "train.save_every=1000000", "train.telemetry_every=40",
+    "tracking.uri=none",
 ]  # fmt: skip
 TASKS = {
     "cola": ["data.train_limit=3200", "train.batch_size=32", "train.micro_batch_size=32"],

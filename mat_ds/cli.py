@@ -15,6 +15,7 @@ COMMANDS = {
     "prepare": ("mat_ds.prepare", "model and data of a run in one folder, tokenised once, for training without a network"),
     "evaluate": ("mat_ds.robustness.evaluate", "scores and robustness of a run or a model folder"),
     "plan": ("mat_ds.planning.command", "whether a run fits on its cards, what it sends, how long it takes"),
+    "sync": ("mat_ds.tracking.sync", "brings runs to an MLflow that was not there while they ran"),
     "verify": ("mat_ds.verify", "whether the checkpoints of a run are what was written"),
 }
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from mat_ds.resume import changes, read_environment
 from mat_ds.rundir import RunDirectory
 from mat_ds.tasks.loader import TrainLoader
 from mat_ds.tasks.rows import skipped_lines
+from mat_ds.tracking.destination import mirror_uri
 
 
 def environment(prepared: Prepared, world: World, before: RunDirectory | None) -> dict[str, Any]:
@@ -47,6 +50,7 @@ def environment(prepared: Prepared, world: World, before: RunDirectory | None) -
         "platform": platform.platform(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
+        "git_commit": git_commit(Path(__file__).parents[1]),
         "data_sha256": prepared.data_digest,
         "frozen_sha256": prepared.weights_digest["frozen"],
         "skipped": prepared.data.skipped,
@@ -54,6 +58,17 @@ def environment(prepared: Prepared, world: World, before: RunDirectory | None) -
         "deepspeed_config": prepared.ds_config,
         "starts": [*(read_environment(before).get("starts", []) if before else []), start],
     }
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit of the working tree whose top a folder is; None where it is none."""
+    if not (folder / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):  # no git, or it does not trust the owner of the folder
+        return None
 
 
 @dataclass(frozen=True)
@@ -78,7 +93,9 @@ class Announcement:
     def announce(self, rundir: RunDirectory, progress: Progress) -> None:
         """What the run is about to do."""
         going_on = f", continuing after step {progress.step}" if progress.step else ""
-        self.display.say(*self._lines(going_on), f"run        {rundir.path} (all options: {rundir.config.name})")
+        uri = mirror_uri(rundir.path, self.prepared.run.tracking.uri)
+        mirrored = f"mirrored   to MLflow at {uri}" if uri else "mirrored   nowhere"
+        self.display.say(*self._lines(going_on), f"run        {rundir.path} (all options: {rundir.config.name})", mirrored)
 
     def rehearse(self) -> None:
         """What it would do, with all options and DeepSpeed's configuration."""

@@ -40,11 +40,7 @@ class RunLock:
         """
         folder.mkdir(parents=True, exist_ok=True)
         lock, cleared = folder / LOCK, False
-        me = {
-            "host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time(),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"), "slurm_job": os.environ.get("SLURM_JOB_ID"),
-            "slurm_restart": int(os.environ.get("SLURM_RESTART_COUNT", 0)), "token": uuid.uuid4().hex,
-        }  # fmt: skip
+        me = _this_process()
         while not _create(lock, json.dumps(me)):
             if holder := _living(lock, me):
                 raise _taken(folder, holder)
@@ -70,6 +66,20 @@ class RunLock:
         self._beat.set()
         if self.folder:
             (self.folder / LOCK).unlink(missing_ok=True)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a job is in a run directory."""
+    return (folder / LOCK).exists() and _living(folder / LOCK, _this_process()) is not None
+
+
+def _this_process() -> dict[str, Any]:
+    """What its lock would say."""
+    return {
+        "host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"), "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "slurm_restart": int(os.environ.get("SLURM_RESTART_COUNT", 0)), "token": uuid.uuid4().hex,
+    }  # fmt: skip
 
 
 def _create(lock: Path, text: str) -> bool:
@@ -125,9 +135,10 @@ def _silence(lock: Path, token: str) -> float:
 
 
 def _runs(holder: dict[str, Any]) -> bool:
-    """Whether a process of this machine is still the one that took the lock."""
+    """Whether a process of this machine is still the one that took the lock, and more than a number waiting to be read."""
     try:
-        return abs(psutil.Process(holder["pid"]).create_time() - holder["started"]) < 1
+        process = psutil.Process(holder["pid"])
+        return abs(process.create_time() - holder["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 

@@ -20,6 +20,7 @@ from mat_ds.evaluation import Scores
 from mat_ds.interrupt import Agenda
 from mat_ds.methods.base import Method, MicroBatch, Objective
 from mat_ds.progress import Progress
+from mat_ds.resources import resources
 from mat_ds.sampling.schedule import learning_rate
 from mat_ds.tasks.loader import TrainLoader
 from mat_ds.telemetry import measure
@@ -159,6 +160,7 @@ class Loop:
                 "event": "telemetry", "step": progress.step, **telemetry, "moved_by_chain": chain, "moved": outer,
                 "skipped_steps": progress.skipped_steps,
             })  # fmt: skip
+            self._log_resources()
             if "cosine" in telemetry:
                 self.display.say(f"step {progress.step}: {_adversary(telemetry)}")
         return record
@@ -169,6 +171,10 @@ class Loop:
         tokens = torch.stack([batch.inputs["attention_mask"].sum() for batch in batches]).sum()
         *sums, total = all_reduce_sum(torch.stack([*means.values(), tokens]).double()).tolist()
         return {**{name: value / world_size for name, value in zip(means, sums, strict=True)}, "tokens": total}
+
+    def _log_resources(self) -> None:
+        """What the run takes of its machines now."""
+        self.tracker.log({"event": "system", "step": self.progress.step, **resources(self.engine.device)})
 
     def _evaluate(self, is_last: bool) -> None:
         """Scores the dev splits and exports the model if it is the one wanted so far."""
@@ -183,6 +189,7 @@ class Loop:
             self.display.say(f"step {self.progress.step}{', average' if weights == 'average' else ''}: {_scores(splits)}")
         self.progress.evaluations.append(evaluation)
         self.tracker.log({"event": "evaluation", **evaluation})
+        self._log_resources()
         if is_last if self.run.train.export == "last" else self.progress.best is evaluation:
             self.export()
 

@@ -11,18 +11,19 @@ from typing import Any
 import yaml
 
 from mat_ds.checkpoints import checkpoints_of
+from mat_ds.config.dotted import flatten
 from mat_ds.config.load import load_run_config
 from mat_ds.config.schema import RunConfig
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.rundir import RunDirectory
 
-# What may change when a run continues: where things lie, how long it goes on, how often it evaluates and saves, and how a
-# batch is cut. Anything else would make the result one that no single set of options describes.
+# What may change when a run continues: where things lie, how long it goes on, how often it evaluates and saves, how a batch
+# is cut, and all of `tracking`. Anything else would make the result one that no single set of options describes.
 FREE = {
     "output_dir", "data.path", "data.bad_rows", "model.name", "model.gradient_checkpointing", "train.epochs", "train.max_steps",
     "train.micro_batch_size", "train.eval_micro_batch_size", "train.eval_per_epoch", "train.telemetry_every",
     "train.save_every", "train.save_minutes", "train.on_save_failure", "train.keep_last", "train.resume",
-    "train.timeout_minutes", "train.deterministic", "tracking.enabled",
+    "train.timeout_minutes", "train.deterministic",
 }  # fmt: skip
 
 
@@ -114,7 +115,7 @@ def changes(run: RunConfig, before: RunDirectory) -> dict[str, list[Any]]:
     """Options that are not what the run to continue had, by key: what it had and what it gets."""
     if not before.holds_a_run:
         return {}
-    old, new = _flat(_options_of(before)), _flat(run.model_dump(mode="json"))
+    old, new = flatten(_options_of(before)), flatten(run.model_dump(mode="json"))
     return {key: [old.get(key), new.get(key)] for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)}
 
 
@@ -129,7 +130,7 @@ def _options_of(before: RunDirectory) -> dict[str, Any]:
 def _changed_options(run: RunConfig, before: RunDirectory) -> Iterator[Problem]:
     """Options that would make it another run than the one to continue."""
     for key, (old, new) in changes(run, before).items():
-        if key not in FREE:
+        if key not in FREE and not key.startswith("tracking."):
             yield Problem(key, new, f"the run to continue ({before.path}) has {old!r}",
                           "pass the same value, or start a run of its own in another output_dir")  # fmt: skip
 
@@ -138,17 +139,9 @@ def _changed_precision(ds_config: dict[str, Any], before: RunDirectory) -> Itera
     """Whether a run would go on in another precision; ranks, ZeRO stage and offload may change."""
     if not (environment := read_environment(before)) or not ds_config:
         return
-    old, new = _flat(environment["deepspeed_config"]), _flat(ds_config)
+    old, new = flatten(environment["deepspeed_config"]), flatten(ds_config)
     for key in ("fp16.enabled", "bf16.enabled"):
         if old.get(key, False) != new.get(key, False):
             yield Problem(f"ds_config {key}", new.get(key, False),
                           f"the run to continue ({before.path}) has {old.get(key, False)!r}",
                           "pass a DeepSpeed configuration of the precision it began with")  # fmt: skip
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping by dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

@@ -85,6 +85,8 @@ class RunDirectory:
         self.model = path / "model"
         self.predictions = path / "predictions"
         self.plots = path / "plots"
+        self.tracking = path / "tracking.json"
+        self.tracking_log = path / "tracking.log"
         self.interrupted = path / "interrupted.json"
 
     @property

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -41,11 +41,28 @@ from mat_ds.resume import run_of
 from mat_ds.rundir import RunDirectory, mark_interrupted, new_folder, write_json, write_text
 from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.telemetry import invisible
-from mat_ds.tracking.events import EventLog
-from mat_ds.tracking.tracker import NullTracker, Tracker
+from mat_ds.tracking.tracker import Tracker
 
 # How long a file that rank 0 wrote may take to be seen on another node: network disks cache what is not there.
 SHARED_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Housekeeping:
+    """What keeps a run in order on this rank, whatever it computes.
+
+    Attributes:
+        agenda: what interrupts it.
+        chatter, display: what libraries say of it, and what it says itself.
+        lock: keeps other jobs out of its directory.
+        tracker: keeps its log.
+    """
+
+    agenda: Agenda
+    chatter: Chatter
+    display: Display
+    lock: RunLock
+    tracker: Tracker
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
@@ -65,39 +82,45 @@ def run_on(prepared: Prepared, world: World, chatter: Chatter) -> ExitCode:
     if prepared.run.train.deterministic:
         compute_deterministically()
     agenda = Agenda(prepared.run.train.save_minutes, world.rank == 0)
-    with process_group(world, timedelta(minutes=prepared.run.train.timeout_minutes)) as device, agenda:
-        return attempt(
-            lambda: train(prepared, world, device, agenda, chatter), world,
-            "The last checkpoint is from before; a smaller optimizer.lr or bf16 instead of fp16 may help.",
-        )  # fmt: skip
+    display = Display(world.rank == 0, prepared.quiet, prepared.json)
+    house = Housekeeping(agenda, chatter, display, RunLock(), Tracker(world.rank == 0))
+    with ExitStack() as to_the_end:
+        with process_group(world, timedelta(minutes=prepared.run.train.timeout_minutes)) as device:
+            to_the_end.enter_context(agenda)
+            code = attempt(
+                lambda: train(prepared, world, device, house), world,
+                "The last checkpoint is from before; a smaller optimizer.lr or bf16 instead of fp16 may help.",
+            )  # fmt: skip
+        # No other rank waits any more. A launcher that ends the last one, because another has told to, can wait.
+        house.tracker.settle()
+    return code
 
 
-def train(prepared: Prepared, world: World, device: torch.device, agenda: Agenda, chatter: Chatter) -> None:
+def train(prepared: Prepared, world: World, device: torch.device, house: Housekeeping) -> None:
     """Trains, exports and scores on all ranks."""
     run, data = prepared.run, prepared.data
     same_on_all_ranks(prepared.fingerprint, "options, data, vocabulary or initial weights")
     collate = Collator(prepared.tokenizer, prepared.max_length, data.spec.regression)
     micro = run.train.eval_micro_batch_size or run.train.micro_batch_size
-    evaluator = Evaluator(data.spec, collate, micro, world, device, agenda.leave_if_told)
-    display = Display(world.rank == 0, prepared.quiet, prepared.json)
-    lock = RunLock()
+    evaluator = Evaluator(data.spec, collate, micro, world, device, house.agenda.leave_if_told)
     try:
-        trained = _optimise(prepared, collate, evaluator, world, device, agenda, chatter, display, lock)
-        # The engine's memory is for the exported model now.
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        if trained:
-            results = finish(run, data, evaluator, *trained, world, device)
-            display.conclude(conclusion(results, trained[0], prepared.json))
+        with house.tracker:
+            trained = _optimise(prepared, collate, evaluator, world, device, house)
+            # The engine's memory is for the exported model now.
+            gc.collect()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            if trained:
+                results = finish(run, data, evaluator, *trained, world, device)
+                house.display.conclude(conclusion(results, trained[0], prepared.json))
     except Interrupted as interruption:
         # A launcher ends the other ranks when one has gone: none goes before the first has left word.
-        on_rank_zero(partial(_leave_word, lock, interruption))
-        if lock.folder:
-            raise Interrupted(f"{interruption}; go on with output_dir={lock.folder} train.resume=auto") from None
+        on_rank_zero(partial(_leave_word, house.lock, interruption))
+        if house.lock.folder:
+            raise Interrupted(f"{interruption}; go on with output_dir={house.lock.folder} train.resume=auto") from None
         raise
     finally:
-        lock.release()
+        house.lock.release()
 
 
 def _leave_word(lock: RunLock, interruption: Interrupted) -> None:
@@ -108,15 +131,7 @@ def _leave_word(lock: RunLock, interruption: Interrupted) -> None:
 
 
 def _optimise(
-    prepared: Prepared,
-    collate: Collator,
-    evaluator: Evaluator,
-    world: World,
-    device: torch.device,
-    agenda: Agenda,
-    chatter: Chatter,
-    display: Display,
-    lock: RunLock,
+    prepared: Prepared, collate: Collator, evaluator: Evaluator, world: World, device: torch.device, house: Housekeeping
 ) -> tuple[RunDirectory, Progress, torch.dtype] | None:
     """All outer steps; returns where and how they went, and the dtype they computed in; None where it was but a dry run."""
     run, data = prepared.run, prepared.data
@@ -128,24 +143,23 @@ def _optimise(
     fold = SpectralHead(built.module).fold if run.method.spectral_head else None
     chain = method.chain.beside(run.model.average, run.model.average_decay)
     engine = Engine(built.module, run.optimizer, chain, prepared.ds_config, run.seed)
-    engine.leave_if_told = agenda.leave_if_told
-    tracker: Tracker = NullTracker()
+    engine.leave_if_told = house.agenda.leave_if_told
     try:
         if not prepared.resume_from:
-            _look_at_the_adversary(engine, method, run, loader, display)
-        plan = Announcement(prepared, loader, engine.parameters, method.cost, world, display)
+            _look_at_the_adversary(engine, method, run, loader, house.display)
+        plan = Announcement(prepared, loader, engine.parameters, method.cost, world, house.display)
         if prepared.dry_run:
             plan.rehearse()
             return None
-        rundir, progress = _open_run_directory(prepared, world, device, lock), Progress()
+        rundir, progress = _open_run_directory(prepared, world, device, house.lock), Progress()
         if prepared.resume_from:
             state, passed_over = checkpoint.load(engine, prepared.resume_from, rundir.model)
             progress = Progress(**state)
             for damage in passed_over:
-                display.warn(f"{damage}; passed over, not deleted")
+                house.display.warn(f"{damage}; passed over, not deleted")
         if world.rank == 0:
-            chatter.write_to(rundir.log)
-            tracker = EventLog(rundir.events, progress.step)
+            house.chatter.write_to(rundir.log)
+        house.tracker.begin(rundir, progress.step, run.tracking.uri)
         plan.announce(rundir, progress)
 
         def evaluate(weights: str) -> tuple[Scores, float]:
@@ -160,11 +174,11 @@ def _optimise(
             best = done.best["step"] if done.evaluations else None
             return checkpoint.save(engine, rundir.checkpoints, asdict(done), run.train.keep_last, rundir.model, best)
 
+        tracker, display, agenda = house.tracker, house.display, house.agenda
         loop = Loop(run, engine, method, objective, loader, tracker, display, progress, agenda, evaluate, export, save)
         return rundir, loop.train(), engine.dtype
     finally:
         engine.close()
-        tracker.close()
 
 
 def _weights(engine: Engine, weights: str) -> AbstractContextManager[None]:

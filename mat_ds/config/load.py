@@ -177,7 +177,7 @@ def _option(where: tuple[int | str, ...]) -> list[str]:
 def _problems(error: ValidationError, schema: type[BaseModel] = RunConfig) -> Iterator[Problem]:
     """What pydantic found, in the words of this project."""
     for found in error.errors():
-        location = _option(found["loc"])
+        location = _known(schema, _option(found["loc"]))
         key, value = ".".join(location), found["input"]
         if found["type"] == "extra_forbidden":
             section = _section(schema, location[:-1], found["loc"])
@@ -187,6 +187,17 @@ def _problems(error: ValidationError, schema: type[BaseModel] = RunConfig) -> It
                           nearest(str((value or {}).get("name")), METHODS))  # fmt: skip
         else:
             yield Problem(key, value, found["msg"].lower(), _describe(schema, location, found["loc"]))
+
+
+def _known(schema: type[BaseModel], location: list[str]) -> list[str]:
+    """A location without what lies inside one option, such as the tag of a run."""
+    for depth, part in enumerate(location[:-1], 1):
+        if location[0] == "method" or part not in schema.model_fields:
+            break
+        if not (inner := nested(schema.model_fields[part])):
+            return location[:depth]
+        schema = inner
+    return location
 
 
 def _section(schema: type[BaseModel], location: list[str], raw: tuple[int | str, ...]) -> type[BaseModel]:

@@ -5,19 +5,30 @@ The options of a method stand beside the method that reads them (`mat_ds/methods
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal, Union
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from mat_ds.config.dotted import flatten
 from mat_ds.config.section import MethodSettings, Section
 from mat_ds.errors import Problem
 from mat_ds.methods import METHODS
 from mat_ds.methods.mat import MatSettings
+from mat_ds.tracking.destination import uri_problems
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _tags(value: object) -> object:
+    """A tag is text, whatever YAML takes `year=2026` for, and its name may have dots."""
+    if not isinstance(value, dict):
+        return value
+    return {name: json.dumps(tag) if isinstance(tag, (int, float)) else tag for name, tag in flatten(value).items()}
 
 
 class DataConfig(Section):
@@ -104,8 +115,24 @@ class TrainConfig(Section):
         30.0, description="how long a rank waits for the others before the run ends; more where disks are slow")  # fmt: skip
 
 
+# Pydantic warns of it: classes that can be abstract have a `register`, which nothing here calls.
+warnings.filterwarnings("ignore", 'Field name "register"')
+
+
 class TrackingConfig(Section):
-    enabled: Literal[False] = Field(False, description="mirror the run to MLflow (not in this version)")
+    uri: str | None = Field(
+        None, description="MLflow server or database that mirrors the run; `none`: no mirror; null: the SQLite file "
+        "`mlflow.db` beside the run directory")  # fmt: skip
+    experiment: Annotated[str, Field(min_length=1, max_length=500)] = Field(
+        "mat_ds", description="MLflow experiment of the run"
+    )
+    run_name: Annotated[str, Field(min_length=1, max_length=250)] | None = Field(
+        None, description="name of the run in MLflow; null: that of its directory")  # fmt: skip
+    tags: Annotated[dict[str, str], BeforeValidator(_tags)] = Field(
+        {}, description="tags of the run in MLflow: `tracking.tags.<name>=<text>`"
+    )
+    register: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="name under which MLflow's registry gets the model of the finished run; null: none")  # fmt: skip
 
 
 if TYPE_CHECKING:
@@ -154,6 +181,7 @@ def combination_problems(run: RunConfig, world_size: int) -> Iterator[Problem]:
         yield Problem("train.export_weights", "average", "no average is kept (model.average=none)",
                       "pass model.average=ema or model.average=uniform")  # fmt: skip
     yield from run.method.problems()
+    yield from uri_problems("tracking.uri", run.tracking.uri)
     if run.model.lora and run.model.name == ModelConfig().name:
         yield Problem("model.lora", f"r={run.model.lora.r}", f"{run.model.name} is built from scratch: it has no weights that "
                       "adapters could adapt", "name a pre-trained model with model.name=<folder or hub id>")  # fmt: skip

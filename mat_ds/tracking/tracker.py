@@ -1,27 +1,86 @@
-"""The protocol of a tracker, which takes the records of a run."""
+"""What takes the records of a run."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import subprocess
+import sys
+from contextlib import suppress
+from types import TracebackType
 
-from mat_ds.tracking.events import Record
+from mat_ds.errors import Interrupted
+from mat_ds.rundir import RunDirectory
+from mat_ds.tracking.destination import mirror_uri
+from mat_ds.tracking.events import EventLog, Record
+from mat_ds.tracking.identity import delivered, own_id
+from mat_ds.tracking.mirror import PATIENCE, start_mirror
+from mat_ds.tracking.playback import count
 
 
-class Tracker(Protocol):
-    """Takes the records of a run; only rank 0 has one that does anything."""
+class Tracker:
+    """The event log of a run, and beside it the mirror; on all ranks but the first it does nothing.
+
+    To be entered around the run: however that ends, the last event says so.
+
+    Args:
+        keeps: whether this rank keeps the log.
+    """
+
+    def __init__(self, keeps: bool):
+        self._keeps, self._step = keeps, 0
+        self._log: EventLog | None = None
+        self._mirror: subprocess.Popen[bytes] | None = None
+
+    def begin(self, run: RunDirectory, step: int, uri: str | None) -> None:
+        """Opens the log of a run that begins, or goes on after `step`, and starts the mirror.
+
+        Args:
+            uri: `tracking.uri`.
+        """
+        if not self._keeps:
+            return
+        self._run, self._step, self._uri = run, step, mirror_uri(run.path, uri)
+        own_id(run)
+        self._log = EventLog(run.events, step)
+        if self._uri:
+            try:
+                self._mirror = start_mirror(run)
+            except OSError as error:  # no memory or no processes left: no reason not to train
+                self._tell(f"not mirrored to MLflow ({error})")
 
     def log(self, record: Record) -> None:
         """One record: what happened under `event`, and the outer step it belongs to under `step`."""
+        if self._log:
+            self._step = record["step"]
+            self._log.log(record)
 
-    def close(self) -> None:
-        """Nothing comes after this."""
+    def __enter__(self) -> Tracker:
+        return self
 
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not self._log:
+            return
+        told = kind is not None and issubclass(kind, (Interrupted, KeyboardInterrupt))
+        status = "FINISHED" if kind is None else "KILLED" if told else "FAILED"
+        with suppress(OSError):  # where the disk is full, what went wrong has been said
+            self._log.log({"event": "end", "step": self._step, "status": status})
+            self._log.close()
+        self._log = None
+        if self._mirror and self._mirror.stdin:
+            self._mirror.stdin.close()
 
-class NullTracker:
-    """The tracker of all ranks but the first."""
+    def settle(self) -> None:
+        """Gives the mirror a bounded time to deliver the rest, and says what it could not; to be called last of all."""
+        if not self._mirror:
+            return
+        try:
+            code = self._mirror.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._mirror.kill()
+            code = self._mirror.wait()
+        if code:
+            events = count(self._run.events, delivered(self._run, str(self._uri)))
+            self._tell(f"{f'{events} events' if events else 'some files'} of this run are not in MLflow yet")
 
-    def log(self, record: Record) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+    def _tell(self, what: str) -> None:
+        print(f"tracking: {what} ({self._run.tracking_log.name} says why): `mat-ds sync {self._run.path}` delivers them",
+              file=sys.stderr, flush=True)  # fmt: skip

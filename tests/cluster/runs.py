@@ -13,6 +13,7 @@ OPTIONS = (
     "--ds_config", "ds_configs/zero2.json", "data.train_limit=96", "data.eval_limit=24", "train.batch_size=16",
     "train.micro_batch_size=4", f"train.max_steps={STEPS}", "train.save_every=6", "train.eval_per_epoch=1",
     "train.telemetry_every=0", "model.dropout=0.1", "method.delta_steps=2", "method.theta_steps=2",
+    "tracking.uri=none",
 )  # fmt: skip
 # For what SLURM takes half a minute to notice: two minutes or more of training, in steps that a time limit waits for.
 LONG = ("method.theta_steps=20", "train.max_steps=120", "train.save_every=1")
@@ -42,7 +43,7 @@ class Run:
     def log_of_training(self):
         """What it logged, but for how fast it was and what looking on adds."""
         measured = {"samples_per_second", "tokens_per_second", "seconds", "time"}
-        looking_on = ("start", "checkpoint", "telemetry")
+        looking_on = ("start", "checkpoint", "telemetry", "system", "end")
         return [{k: v for k, v in r.items() if k not in measured} for r in self.records() if r.get("event") not in looking_on]
 
     def steps(self):

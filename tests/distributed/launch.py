@@ -59,8 +59,13 @@ def start_ranks(ranks, *arguments, log=None, module=None):
 
 
 def cli(*arguments, ranks=None, door="train", module=None):
-    """The command that runs a door of launch/, or a module, under the deepspeed launcher if `ranks` is given."""
+    """The command that runs a door of launch/, or a module, under the deepspeed launcher if `ranks` is given.
+
+    A run is mirrored to MLflow, which costs seconds, only where its options say so.
+    """
     arguments = list(map(str, arguments))
+    if (door, module) == ("train", None) and not any(argument.startswith("tracking.") for argument in arguments):
+        arguments.append("tracking.uri=none")
     if ranks is None:
         return [sys.executable, *(["-m", module] if module else [f"launch/{door}.py"]), *arguments]
     launcher = [str(Path(sys.executable).with_name("deepspeed")), "--quiet", "--num_gpus", str(ranks)]

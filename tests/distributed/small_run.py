@@ -9,13 +9,16 @@ STEPS = 8
 OPTIONS = (
     "data.train_limit=96", "data.eval_limit=24", "train.batch_size=16", "train.micro_batch_size=4", f"train.max_steps={STEPS}",
     "train.save_every=3", "train.eval_per_epoch=2", "train.resume=auto", "train.telemetry_every=3", "model.dropout=0.1",
-    "method.delta_steps=2", "method.theta_steps=2", "train.keep_last=3",
+    "method.delta_steps=2", "method.theta_steps=2", "train.keep_last=3", "tracking.uri=none",
 )  # fmt: skip
 
 
 def steps(run):
     """What a run logged, but for how fast it was."""
-    measured, looking_on = {"samples_per_second", "tokens_per_second", "seconds", "bytes", "time"}, {"start", "checkpoint"}
+    measured, looking_on = (
+        {"samples_per_second", "tokens_per_second", "seconds", "bytes", "time"},
+        {"start", "checkpoint", "system", "end"},
+    )
     records = [record for record in read_events(run / "events.jsonl") if record["event"] not in looking_on]
     return [{k: v for k, v in record.items() if k not in measured} for record in records]
 

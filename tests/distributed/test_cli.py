@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 import yaml
+from mlflow import MlflowClient
 from safetensors.torch import load_file
 from sklearn.metrics import matthews_corrcoef
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
@@ -38,7 +39,7 @@ def scores(run):
 def demo(tmp_path_factory):
     """The embedded default as `make train` runs it: (run directory, finished process, folder for compiled extensions)."""
     folder = tmp_path_factory.mktemp("demo")
-    done = run_cli(*ZERO2, f"output_dir={folder}/run", ranks=2, TORCH_EXTENSIONS_DIR=f"{folder}/compiled")
+    done = run_cli(*ZERO2, f"output_dir={folder}/run", "tracking.uri=null", ranks=2, TORCH_EXTENSIONS_DIR=f"{folder}/compiled")
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "run", done, folder / "compiled"
 
@@ -70,7 +71,7 @@ def test_the_run_directory_holds_what_the_design_says(demo):
     run = demo[0]
     assert {path.name for path in run.iterdir()} == {
         "config.yaml", "environment.json", "events.jsonl", "train.log", "results.json", "checkpoints", "model",
-        "predictions", "plots",
+        "predictions", "plots", "tracking.json", "tracking.log",
     }  # fmt: skip
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["method"]["delta_gradient"] == "linf" and config["output_dir"] == str(run)
@@ -84,6 +85,16 @@ def test_the_run_directory_holds_what_the_design_says(demo):
     assert all(s["loss"] == pytest.approx(s["L"] + s["R"], rel=1e-4) for s in steps)
     assert len(list((run / "checkpoints").glob("step-*"))) == 2
     assert records[0]["event"] == "start" and records[-1]["step"] == 374 and all(record["time"] > 1e9 for record in records)
+
+
+def test_the_run_is_in_the_mlflow_file_beside_it(demo):
+    client = MlflowClient(f"sqlite:///{demo[0].parent}/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("mat_ds").experiment_id])
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "run")
+    assert len(client.get_metric_history(run.info.run_id, "loss")) == 374
+    assert run.data.params["optimizer.lr"] == "0.001" and run.data.metrics["validation/matthews_correlation"] >= 0.6
+    assert run.data.metrics["system/rank_memory_mib/1"] > 100 and "mat_ds.git_commit" in run.data.tags
+    assert "tracking:" not in demo[1].stderr and not (demo[0] / "tracking.log").read_text()
 
 
 def test_the_progress_bar_shows_loss_both_parts_speed_and_time_left(demo):

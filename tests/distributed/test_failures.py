@@ -21,7 +21,7 @@ pytestmark = pytest.mark.dist
 # A run that would take hours, on ranks that wait 20 seconds for each other.
 ENDLESS = ("--ds_config", "ds_configs/zero2.json", "train.timeout_minutes=0.33333", "train.max_steps=1000000",
            "train.telemetry_every=0", "data.train_limit=256", "data.eval_limit=50", "method.delta_steps=1",
-           "method.theta_steps=1", "train.save_every=1000000", "train.eval_per_epoch=0")  # fmt: skip
+           "method.theta_steps=1", "train.save_every=1000000", "train.eval_per_epoch=0", "tracking.uri=none")  # fmt: skip
 
 
 @pytest.fixture

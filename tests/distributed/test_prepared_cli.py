@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.distributed.launch import ROOT, environment, run_cli
-from tests.distributed.test_cli import log, scores
+from tests.distributed.small_run import steps
+from tests.distributed.test_cli import scores
 from tests.unit.test_bad_rows import lines, write
 from tests.unit.test_families import save
 
@@ -32,12 +33,6 @@ watch(socket, "getaddrinfo")
 watch(socket.socket, "connect")
 note("watched")
 """
-
-
-def untimed(run):
-    """All that a run logged of its training, but for how fast it was, which a checkpoint has in its state too."""
-    measured, records = {"samples_per_second", "tokens_per_second"}, [r for r in log(run) if r.get("event") != "checkpoint"]
-    return [{name: value for name, value in record.items() if name not in measured} for record in records]
 
 
 def test_two_ranks_on_prepared_data_repeat_the_run_on_the_files_without_a_network(tmp_path):
@@ -68,7 +63,7 @@ def test_two_ranks_on_prepared_data_repeat_the_run_on_the_files_without_a_networ
         out[source] = done.stdout
     assert "skipped    cola/train: 1 of" in out["raw"] and "corrupt line" in out["raw"] and "blank text" in out["out"]
     one, other = (tmp_path / f"{source}-run" for source in ("raw", "out"))
-    assert untimed(one) == untimed(other) and scores(one) == scores(other) and len(untimed(one)) > 7
+    assert steps(one) == steps(other) and scores(one) == scores(other) and len(steps(one)) > 7
     assert (one / "predictions" / "CoLA.tsv").read_bytes() == (other / "predictions" / "CoLA.tsv").read_bytes()
     weights = [load_file(run / "model" / "model.safetensors") for run in (one, other)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0] | weights[1])

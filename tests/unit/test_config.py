@@ -87,7 +87,15 @@ def test_a_section_that_is_off_by_default_is_turned_on_by_any_of_its_options(tmp
 
 def test_an_unknown_method_lists_the_known():
     assert "mat" in problems("method.name=mad")["method.name"].fix
-    assert problems("tracking.enabled=true")["tracking.enabled"].value is True
+
+
+def test_tags_are_text_whatever_yaml_takes_them_for():
+    tags = load("tracking.tags.year=2026", "tracking.tags.draft=true", "tracking.tags.my.team=nlp").tracking.tags
+    assert tags == {"year": "2026", "draft": "true", "my.team": "nlp"}
+    assert RunConfig.model_validate({"tracking": {"tags": tags}}).tracking.tags == tags
+    found = problems("tracking.tags.a=[1]", "tracking.experimant=x", "tracking.enabled=true")
+    assert set(found) == {"tracking.tags", "tracking.experimant", "tracking.enabled"}
+    assert "tracking.tags.<name>" in found["tracking.tags"].fix and "experiment" in found["tracking.experimant"].fix
 
 
 def test_a_recipes_method_options_belong_to_its_method(tmp_path):

@@ -126,8 +126,12 @@ def run_folder(path, *overrides):
 def test_a_run_goes_on_with_the_options_it_began_with(tmp_path):
     step = run_folder(tmp_path / "run")
     again = (*QUICK, f"output_dir={tmp_path}/run", "train.resume=auto")
-    prepared = prepare(["--ds_config", str(ZERO2), *again, "train.max_steps=900", "train.keep_last=5"], World())
-    assert prepared.resume_from == [step]
+    free = ("train.max_steps=900", "train.keep_last=5", "tracking.uri=none", "tracking.tags.team=nlp", "tracking.run_name=x")
+    assert prepare(["--ds_config", str(ZERO2), *again, *free], World()).resume_from == [step]
+    # As do runs of a version that had another section.
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({**config, "tracking": {"enabled": False}}))
+    assert prepare(["--ds_config", str(ZERO2), *again, *free], World()).resume_from == [step]
     found = problems(*again, "seed=1", "method.lam=2", "optimizer.lr=1e-4")
     assert set(found) == {"seed", "method.lam", "optimizer.lr"}
     assert "has 0" in found["seed"].reason

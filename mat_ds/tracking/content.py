@@ -1,0 +1,137 @@
+"""What of a run MLflow gets: its options as parameters, its events as metrics, what else it says of itself as tags."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from mat_ds.config.dotted import flatten
+from mat_ds.tracking.events import Record
+
+# MLflow's own limits of a value (its 6000 and 8000 characters cut where no server would).
+PARAM_CHARACTERS, TAG_CHARACTERS = 6000, 5000
+RUN_ID, DIRECTORY, DELIVERED, FILES = "mat_ds.run_id", "mat_ds.run_directory", "mat_ds.delivered", "mat_ds.files"
+
+# The metrics of these events have the event's name before their own; those of a step or an evaluation stand alone.
+NAMED = ("telemetry", "checkpoint", "system")
+# In the order in which they follow each other.
+EVENTS = ("step", "telemetry", "evaluation", "system", "checkpoint")
+# What differs when a step that an interruption lost is made again.
+MEASURED = {"time", "samples_per_second", "tokens_per_second", "seconds", "bytes"}
+
+
+def params_of(config: dict[str, Any], starts: list[dict[str, Any]]) -> dict[str, str]:
+    """The options a run began with, by dotted key, and what its N-th resumption changed as `resume_N.<key>`.
+
+    Args:
+        config: the options it has now.
+        starts: what `environment.json` says of each of its starts.
+    """
+    options, changed = flatten(config), {}
+    for number in reversed(range(len(starts))):
+        for key, (old, new) in starts[number].get("changed", {}).items():
+            options[key] = old
+            changed[f"resume_{number}.{key}"] = new
+    return {_name(key): _text(value)[:PARAM_CHARACTERS] for key, value in {**options, **changed}.items()}
+
+
+def tags_of(environment: dict[str, Any], chosen: dict[str, str]) -> dict[str, str]:
+    """Machine, versions and data of a run, and the tags its user gave it."""
+    packages = {f"package.{name}": version for name, version in environment.get("packages", {}).items()}
+    known = ("world_size", "devices", "platform", "python", "data_sha256", "git_commit")
+    said = {name: environment[name] for name in known if environment.get(name) is not None}
+    tags = {f"mat_ds.{name}": _text(value) for name, value in {**said, **packages}.items()}
+    tags["mat_ds.starts"] = str(len(environment.get("starts", [])))
+    if commit := environment.get("git_commit"):
+        tags["mlflow.source.git.commit"] = commit
+    if command := environment.get("command"):
+        tags |= {"mlflow.source.name": command[0], "mlflow.source.type": "LOCAL"}
+    return {_name(key): value[:TAG_CHARACTERS] for key, value in {**tags, **chosen}.items()}
+
+
+def metrics_of(record: Record) -> dict[str, float]:
+    """The numbers of a record by name, such as `loss`, `validation/accuracy`, `telemetry/cosine`."""
+    prefix = f"{record['event']}/" if record["event"] in NAMED else ""
+    return _numbers({key: value for key, value in record.items() if key not in ("event", "step", "time")}, prefix)
+
+
+def results_of(results: dict[str, Any]) -> dict[str, float]:
+    """The numbers of `results.json` by name, such as `results/best/score`."""
+    return _numbers(results, "results/")
+
+
+def _numbers(tree: dict[str, Any], prefix: str) -> dict[str, float]:
+    lists = {key: dict(enumerate(value)) if isinstance(value, list) else value for key, value in tree.items()}
+    return {
+        _name(key): float(value)
+        for key, value in flatten(lists, "/", prefix).items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+
+
+def records_of(points: Iterable[tuple[str, int, int, float]]) -> list[Record]:
+    """The events whose metrics these are, in order of time; of a step that was made twice, those of the later time.
+
+    Args:
+        points: name, step, time in milliseconds and value of each point.
+    """
+    found: dict[tuple[str, int], Record] = {}
+    for name, step, time, value in sorted(points, key=lambda point: point[2]):
+        first, _, rest = name.partition("/")
+        if first == "results":
+            continue
+        event = first if first in NAMED else "evaluation" if rest or name == "score" else "step"
+        record = found.setdefault((event, step), {"event": event, "step": step})
+        *parents, leaf = (rest if event in NAMED else name).split("/")
+        record["time"] = time / 1000
+        node = record
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return sorted(found.values(), key=lambda record: (record["time"], record["step"], EVENTS.index(record["event"])))
+
+
+def essence(record: Record) -> Record:
+    """A record without what differs when the same step is made again."""
+    looking_on = record["event"] in ("checkpoint", "system")
+    return {} if looking_on else {key: value for key, value in record.items() if key not in MEASURED}
+
+
+def batches(records: Iterable[tuple[int, Record]], most: int) -> Iterator[tuple[int, list[tuple[str, float, int, int]]]]:
+    """Points (name, value, time in milliseconds, step) of consecutive records, at most `most` of them at a time.
+
+    Args:
+        records: each with the place in its file where the next one begins.
+
+    Returns:
+        For each batch the place behind its last record, and its points; a batch holds whole records.
+    """
+    points: list[tuple[str, float, int, int]] = []
+    behind = 0
+    for place, record in records:
+        time = milliseconds(record)
+        new = [(name, value, time, record["step"]) for name, value in metrics_of(record).items()]
+        if points and len(points) + len(new) > most:
+            yield behind, points
+            points = []
+        behind = place
+        points += new
+    if behind:
+        yield behind, points
+
+
+def milliseconds(record: Record) -> int:
+    """When it happened, as MLflow counts."""
+    return math.floor(1000 * record["time"] + 0.5)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _name(key: str) -> str:
+    """A key in the characters that MLflow allows."""
+    return re.sub(r"[^\w\-. :/]", "_", key)[:250]

@@ -1,0 +1,70 @@
+"""The events of a run in the order they were logged, read while they are being written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from mat_ds.tracking.content import essence
+from mat_ds.tracking.events import Record
+
+
+class Playback:
+    """Plays an `events.jsonl` from its first line, and goes on from where it was with every `read`.
+
+    A step that an interrupted run made again is played once, unless its numbers changed, as where more epochs stretch the
+    learning rate: MLflow takes nothing back, and would show it twice.
+
+    Attributes:
+        last: the last record that begins or ends a life of the run.
+        latest: the last record of all.
+        first: the first of all.
+    """
+
+    def __init__(self, path: Path):
+        self._path, self._place, self._furthest = path, 0, 0
+        self._again: dict[tuple[str, int], Record] = {}
+        self.first: Record | None = None
+        self.last: Record | None = None
+        self.latest: Record | None = None
+
+    def read(self) -> Iterator[tuple[int, Record]]:
+        """Records that have been logged since, each with the place in the file behind it. A line without an end may still
+        be being written."""
+        for before, behind, record in _records(self._path, self._place):
+            self._place = behind
+            if record["event"] == "start" and record["step"] < self._furthest:
+                made = _records(self._path, 0, before)
+                self._again = {_key(r): essence(r) for _, _, r in made if r["step"] > record["step"]}
+            if record["event"] in ("start", "end"):
+                self.last = record
+            self.first, self.latest = self.first or record, record
+            self._furthest = max(self._furthest, record["step"])
+            if self._again.get(_key(record)) != essence(record) or record["event"] in ("start", "end"):
+                yield behind, record
+
+
+def count(path: Path, place: int) -> int:
+    """How many records stand behind a place of the file."""
+    return sum(1 for _ in _records(path, place))
+
+
+def _key(record: Record) -> tuple[str, int]:
+    return record["event"], record["step"]
+
+
+def _records(path: Path, start: int, stop: int | None = None) -> Iterator[tuple[int, int, Record]]:
+    """Place before, place behind, record; lines that a crash cut short are left out."""
+    with path.open("rb") as file:
+        place = file.seek(start)
+        for line in file:
+            if not line.endswith(b"\n") or place == stop:
+                return
+            before, place = place, place + len(line)
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict) and {"event", "step", "time"} <= record.keys():
+                yield before, place, record

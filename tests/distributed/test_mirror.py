@@ -1,0 +1,193 @@
+"""The mirror beside a run: it delivers while the run goes on, never holds it up, and tells how it ended, however it ended."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from mat_ds.cli import main
+from mat_ds.errors import ExitCode
+from mat_ds.rundir import RunDirectory
+from mat_ds.tracking.events import read_events
+from mat_ds.train import main as train
+from tests.distributed.launch import ROOT, environment, free_port, run_cli
+from tests.unit.tracked import everything, found, history, live, make_run
+
+pytestmark = pytest.mark.dist
+
+CANARY = "canary-b7e1"
+SECRETS = {"MLFLOW_TRACKING_TOKEN": CANARY}
+TINY = ("--ds_config", "ds_configs/zero2.json", "data.train_limit=64", "data.eval_limit=20", "train.batch_size=16",
+        "train.max_steps=4", "method.delta_steps=1", "method.theta_steps=1", "train.telemetry_every=2")  # fmt: skip
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not (met := condition()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return met
+
+
+class Server:
+    """An MLflow server on a port of its own."""
+
+    def __init__(self, folder):
+        self._folder, self._port, self._process = folder, free_port(), None
+        self.uri = f"http://127.0.0.1:{self._port}"
+
+    def start(self):
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port), "--workers", "1",
+                   "--backend-store-uri", f"sqlite:///{self._folder}/server.db", "--artifacts-destination",
+                   str(self._folder / "files")]  # fmt: skip
+        with (self._folder / "server.log").open("a") as log:
+            self._process = subprocess.Popen(command, env=environment(), cwd=self._folder, stdout=log, stderr=log,
+                                             start_new_session=True)  # fmt: skip
+        assert wait_for(self._listens, 120), (self._folder / "server.log").read_text()
+
+    def _listens(self):
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self._port)) == 0
+
+    def hang(self):
+        """From now on it takes requests and answers none, until it wakes and answers them all."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def wake(self):
+        os.killpg(self._process.pid, signal.SIGCONT)
+
+    def stop(self):
+        if self._process:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def lead():
+    """Starts lives of runs; whatever they leave is killed."""
+    lives = []
+
+    def start(run, first=1):
+        command = [sys.executable, "-m", "tests.distributed.tracked_life", str(run.path), str(first)]
+        lives.append(subprocess.Popen(command, cwd=ROOT, env=environment(**SECRETS), stdin=subprocess.PIPE,
+                                      stderr=subprocess.PIPE, text=True, bufsize=1))  # fmt: skip
+        return lives[-1]
+
+    yield start
+    for life in lives:
+        life.kill()
+        life.communicate()
+
+
+def mirrors(run):
+    """The processes that mirror a run."""
+    processes = []
+    for process in psutil.process_iter():
+        try:
+            if "mat_ds.tracking.mirror" in process.cmdline() and str(run.path) in process.cmdline():
+                processes.append(process)
+        except psutil.Error:
+            continue
+    return processes
+
+
+def carries_secret(*folders):
+    """Files that hold what must be nowhere."""
+    return [file for folder in folders for file in folder.rglob("*") if file.is_file() and CANARY.encode() in file.read_bytes()]
+
+
+def test_a_run_whose_server_is_dead_ends_well_and_is_delivered_when_the_server_is_back(server, tmp_path):
+    run = tmp_path / "run"
+    done = run_cli(*TINY, f"output_dir={run}", f"tracking.uri={server.uri}", "tracking.tags.team=nlp", **SECRETS)
+    assert done.returncode == 0, done.stderr[-3000:]
+    records = read_events(run / "events.jsonl")
+    assert f"tracking: {len(records)} events of this run are not in MLflow yet" in done.stderr
+    assert done.stderr.count("tracking:") == 1 and f"mat-ds sync {run}" in done.stderr and "Traceback" not in done.stderr
+    assert records[-1]["event"] == "end" and json.loads((run / "results.json").read_text())["steps"] == 4
+    assert (run / "tracking.log").read_text().count("not delivered") == 1
+
+    server.start()
+    for news in (f"{len(records)} events", "nothing new"):
+        synced = run_cli("sync", run, module="mat_ds.cli", **SECRETS)
+        assert synced.returncode == 0 and news in synced.stdout, synced.stderr
+    info, params, tags, files, metrics = everything(MlflowClient(server.uri), RunDirectory(run))
+    assert (info["status"], tags["team"], params["method.theta_steps"]) == ("FINISHED", "nlp", "1")
+    logged = [(r["step"], round(1000 * r["time"]), r["loss"]) for r in records if r["event"] == "step"]
+    assert metrics["loss"] == logged and len(logged) == 4
+    assert info["start_time"] == round(1000 * records[0]["time"]) and info["end_time"] == round(1000 * records[-1]["time"])
+    assert {"telemetry/cosine", "validation/matthews_correlation", "system/rank_memory_mib/0", "results/last/score"} < set(
+        metrics
+    )
+    assert {"config.yaml", "deepspeed.json", "environment.json", "results.json"} <= set(files)
+    assert not carries_secret(tmp_path, server._folder)
+    assert CANARY not in done.stdout + done.stderr + synced.stdout + synced.stderr
+
+
+def test_a_run_is_followed_through_a_server_that_hangs_and_a_rank_that_is_killed(server, lead, tmp_path):
+    server.start() if not server._listens() else None
+    client, run = MlflowClient(server.uri), make_run(tmp_path / "run", uri=server.uri)
+    life = lead(run)
+
+    def losses():
+        return [step for step, _, _ in history(client, found(client, run), "loss")]
+
+    life.stdin.write("go\n" * 3)
+    assert wait_for(lambda: run.tracking.exists() and server.uri in run.tracking.read_text())
+    assert wait_for(lambda: losses() == [1, 2, 3]) and found(client, run).info.status == "RUNNING"
+    server.hang()
+    life.stdin.write("go\n" * 2)
+    assert wait_for(lambda: "not delivered" in run.tracking_log.read_text())
+    server.wake()
+    assert wait_for(lambda: losses() == [1, 2, 3, 4, 5], 90)
+
+    (mirror,) = mirrors(run)
+    assert "MASTER_PORT" not in mirror.environ() and os.getsid(mirror.pid) != os.getsid(life.pid)
+    mirror.send_signal(signal.SIGTERM)  # meant for ranks
+    life.kill()  # as the kernel does where memory is short; it stays a zombie until it is waited for
+    assert wait_for(lambda: found(client, run).info.status == "FAILED")
+    assert psutil.wait_procs([mirror], 30)[1] == []
+
+    for first, end, status in ((6, "stop", "KILLED"), (7, "end", "FINISHED")):
+        life = lead(run, first)
+        life.stdin.write(f"go\n{end}\n")
+        assert life.wait(60) == 0 and life.stderr.read() == ""
+        assert found(client, run).info.status == status and not mirrors(run)
+    assert losses() == [1, 2, 3, 4, 5, 6, 7]
+    assert not carries_secret(tmp_path)
+
+
+def test_processes_that_begin_at_once_make_one_database(tmp_path):
+    runs = [make_run(tmp_path / name) for name in "abc"]
+    for run in runs:
+        live(run, 1, 2)
+    command = [sys.executable, "-m", "mat_ds.cli", "sync"]
+    processes = [subprocess.Popen([*command, str(run.path)], cwd=ROOT, env=environment()) for run in runs]
+    assert [process.wait(120) for process in processes] == [0, 0, 0]
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    assert {found(client, run).info.status for run in runs} == {"FINISHED"}
+    assert main(["sync", *(str(run.path) for run in runs)]) == ExitCode.OK
+
+
+@pytest.mark.parametrize("uri, why", [
+    ("http://user:canary-b7e1@127.0.0.1:9", "holds credentials"), ("file:///tmp/mlruns", "folder of files"),
+    ("ftp://there", "no such scheme"),
+])  # fmt: skip
+def test_an_address_that_is_none_or_tells_a_secret_is_refused_before_training(uri, why, tmp_path, capfd):
+    assert train([*TINY, f"output_dir={tmp_path}/run", f"tracking.uri={uri}"]) == ExitCode.USER_ERROR
+    said = capfd.readouterr()
+    assert why in said.err and "tracking.uri" in said.err and CANARY not in said.err + said.out
+    assert not (tmp_path / "run").exists()
