@@ -112,6 +112,8 @@ def main(arguments: Sequence[str]) -> int:
         signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):
         os.nice(10)
+        # Linux shares processors out among sessions first, and this process has its own.
+        Path("/proc/self/autogroup").write_text("10")
     bound_requests(REQUEST, 0)
     run = RunDirectory(Path(arguments[0]))
     configured = yaml.safe_load(run.config.read_text(encoding="utf-8"))["tracking"].get("uri")
