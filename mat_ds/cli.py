@@ -12,7 +12,8 @@ from mat_ds.errors import ExitCode, Problem, UserError, nearest
 COMMANDS = {
     "doctor": ("mat_ds.doctor.visit", "what is wrong with this machine, its ranks or a run's input, and the fix"),
     "prepare": ("mat_ds.prepare", "model and data of a run in one folder, tokenised once, for training without a network"),
-    "evaluate": ("mat_ds.robustness.evaluate", "scores and robustness of a run or a model folder"),
+    "evaluate": ("mat_ds.robustness.evaluate", "scores and robustness of a model"),
+    "predict": ("mat_ds.predict", "labels and probabilities, or scores, of texts in a file"),
     "plan": ("mat_ds.planning.command", "whether a run fits on its cards, what it sends, how long it takes"),
     "verify": ("mat_ds.verify", "whether the checkpoints of a run are what was written"),
 }
