@@ -77,17 +77,14 @@ These are adapters: `<base>` is the model they were trained on. `mat-ds export <
 model of both."""
 
 
-def write_card(finished: Finished) -> None:
-    """Writes the card into the run's `model/`."""
-    write_text(finished.folder.model / CARD, str(make_card(finished)))
+def write_card(finished: Finished, folder: Path) -> None:
+    """Writes the card of a finished run's model into a folder that holds the model: all of it, or its adapters alone."""
+    adapters = (folder / "adapter_config.json").exists()
+    card = ModelCard(f"---\n{_metadata(finished, adapters).to_yaml()}\n---\n\n{_text(finished, adapters)}")
+    write_text(folder / CARD, str(card))
 
 
-def make_card(finished: Finished) -> ModelCard:
-    """The card of a finished run."""
-    return ModelCard(f"---\n{_metadata(finished).to_yaml()}\n---\n\n{_text(finished)}")
-
-
-def _metadata(finished: Finished) -> ModelCardData:
+def _metadata(finished: Finished, adapters: bool) -> ModelCardData:
     run, spec = finished.run, finished.spec
     results = [
         EvalResult(
@@ -102,7 +99,7 @@ def _metadata(finished: Finished) -> ModelCardData:
         base_model=None if _is_ours(run.model.name) else run.model.name,
         datasets=[spec.hub] if spec.hub and run.data.path is None else None,
         language="en" if spec.name in TASKS else None,
-        library_name="peft" if _adapters_alone(finished) else "transformers",
+        library_name="peft" if adapters else "transformers",
         pipeline_tag=KIND,
         metrics=[METRICS.get(metric, metric) for metric in spec.metrics],
         tags=["mat_ds", run.method.name],
@@ -110,7 +107,7 @@ def _metadata(finished: Finished) -> ModelCardData:
     )
 
 
-def _text(finished: Finished) -> str:
+def _text(finished: Finished, adapters: bool) -> str:
     run, spec, results, environment = finished.run, finished.spec, finished.results, finished.environment
     base = f"`{TINY}`, a small model made from scratch" if run.model.name == TINY else f"`{_name(run.model.name)}`"
     source = "made by mat_ds" if spec.generate else "files of the user's own" if run.data.path else f"`{spec.hub}` on the hub"
@@ -129,7 +126,7 @@ def _text(finished: Finished) -> str:
         score=f"{finished.score:.4f}", settings="\n".join(_settings(finished)), seed=run.seed, ranks=start["world_size"],
         devices=", ".join(sorted(set(environment["devices"]))), stage=start["zero_stage"], steps=results["steps"],
         batch=run.train.batch_size, seconds=results["seconds"], units=f"{finished.forward_units:,}",
-        loading=LOADING_ADAPTERS if _adapters_alone(finished) else LOADING,
+        loading=LOADING_ADAPTERS if adapters else LOADING,
     )  # fmt: skip
 
 
@@ -161,7 +158,3 @@ def _is_ours(name: str) -> bool:
 def _name(value: str) -> str:
     """A path without the folders above it, which are nobody else's business."""
     return Path(value).name if Path(value).is_absolute() else value
-
-
-def _adapters_alone(finished: Finished) -> bool:
-    return (finished.folder.model / "adapter_config.json").exists()

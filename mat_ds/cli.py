@@ -14,6 +14,9 @@ COMMANDS = {
     "prepare": ("mat_ds.prepare", "model and data of a run in one folder, tokenised once, for training without a network"),
     "evaluate": ("mat_ds.robustness.evaluate", "scores and robustness of a model"),
     "predict": ("mat_ds.predict", "labels and probabilities, or scores, of texts in a file"),
+    "register": ("mat_ds.tracking.register", "the model of a finished run into MLflow's registry"),
+    "promote": ("mat_ds.tracking.promote", "an alias such as champion for a version, if its score allows"),
+    "models": ("mat_ds.tracking.listing", "registered models, their scores and aliases"),
     "plan": ("mat_ds.planning.command", "whether a run fits on its cards, what it sends, how long it takes"),
     "verify": ("mat_ds.verify", "whether the checkpoints of a run are what was written"),
 }

@@ -66,7 +66,7 @@ def finish(
     def describe() -> None:
         write_json(rundir.results, results)
         write_description(rundir.model, Description(data.spec, run.data.max_length))
-        write_card(read_finished(rundir.path))
+        write_card(read_finished(rundir.path), rundir.model)
 
     on_rank_zero(describe)
     return results

@@ -1,13 +1,15 @@
 """Finished runs of every kind of head, made in a moment: a tiny model of random weights in the directory of a run."""
 
 import json
+import shutil
 from functools import cache
 
 import torch
 import yaml
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mat_ds.card import write_card
-from mat_ds.config.schema import ModelConfig, RunConfig
+from mat_ds.config.schema import LoraConfig, ModelConfig, RunConfig
 from mat_ds.finished import read_finished
 from mat_ds.models.build import build_model, build_tokenizer
 from mat_ds.models.described import Description, write_description
@@ -69,7 +71,27 @@ def finished_run(folder, task, seed=0, score=0.5, dev="dev", model=None):
         "starts": [{"world_size": 1, "zero_stage": 2}],
     })  # fmt: skip
     write_description(rundir.model, Description(spec, MAX_LENGTH))
-    write_card(read_finished(folder))
+    write_card(read_finished(folder), rundir.model)
+    return folder
+
+
+def adapter_run(folder, base):
+    """The same of adapters of a model without a head in the folder `base`, on CoLA."""
+    from mat_ds.models.lora import write_adapter
+
+    finished_run(folder, "cola", model={"name": str(base), "lora": {"r": 4}})
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "model")
+    model.roberta.save_pretrained(base)
+    AutoTokenizer.from_pretrained(folder / "model").save_pretrained(base)
+    shutil.rmtree(folder / "model")
+    options = ModelConfig(name=str(base), lora=LoraConfig(r=4, target_modules=["query", "value"]))
+    tokenizer = build_tokenizer(options, ())
+    module = build_model(options, TASKS["cola"], tokenizer, 0).module
+    weights = {name: torch.randn_like(value) / 4 for name, value in module.named_parameters() if value.requires_grad}
+    write_adapter(module, weights, folder / "model", merge=False)
+    tokenizer.save_pretrained(folder / "model")
+    write_description(folder / "model", Description(TASKS["cola"], MAX_LENGTH))
+    write_card(read_finished(folder), folder / "model")
     return folder
 
 
