@@ -17,6 +17,7 @@ COMMANDS = {
     "register": ("mat_ds.tracking.register", "the model of a finished run into MLflow's registry"),
     "promote": ("mat_ds.tracking.promote", "an alias such as champion for a version, if its score allows"),
     "models": ("mat_ds.tracking.listing", "registered models, their scores and aliases"),
+    "export": ("mat_ds.export", "a model as a folder of its own: adapters merged, averages, another precision"),
     "plan": ("mat_ds.planning.command", "whether a run fits on its cards, what it sends, how long it takes"),
     "verify": ("mat_ds.verify", "whether the checkpoints of a run are what was written"),
 }

@@ -33,11 +33,16 @@ for name, texts in json.load(sys.stdin).items():
 """
 
 
+def on_path(**env):
+    """The variables of a process that starts others by name, as in an activated environment."""
+    return environment(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **env)
+
+
 def start(*arguments, port, health, log, **env):
     """A server in a process group of its own, once it answers."""
     command = [MLFLOW, *map(str, arguments), "--host", "127.0.0.1", "--port", str(port)]
     with log.open("w") as out:  # a pipe that nobody empties would stop it
-        process = subprocess.Popen(command, env=environment(**env), start_new_session=True, stdout=out, stderr=out)
+        process = subprocess.Popen(command, env=on_path(**env), start_new_session=True, stdout=out, stderr=out)
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline and process.poll() is None:
         try:
