@@ -59,6 +59,8 @@ def register(run: Path, name: str, uri: str | None = None) -> int:
     from mat_ds.models.whole import effective_length, whole_model  # with PEFT, which takes seconds
     from mat_ds.tracking.flavor import save_flavor
 
+    if not name.strip() or set(name) & set("/:'\"%"):
+        raise UserError(Problem("NAME", name, "is no name for a registered model", "take letters, digits, blanks, - and _"))
     finished = read_finished(run)
     configured = getattr(finished.run.tracking, "uri", None)
     uri = _absolute(uri or (None if configured == "none" else configured) or f"{SQLITE}{run.resolve().parent / DATABASE}")

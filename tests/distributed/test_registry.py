@@ -160,9 +160,10 @@ def test_only_a_score_on_the_same_dev_set_that_is_not_lower_becomes_champion(cha
     client = MlflowClient(server)
     source = client.get_model_version_by_alias("cola", "champion")
     client.create_registered_model("rules")
+    model_id = source.source.split("/")[-2]
     for score, dev in ((0.5, "one"), (0.4, "one"), (0.5, "one"), (0.9, "two"), (None, None)):
         tags = {"mat_ds.score": str(score), "mat_ds.dev_sha256": dev} if dev else {}
-        client.create_model_version("rules", source.source, source.run_id, tags, model_id=source.model_id)
+        client.create_model_version("rules", source.source, source.run_id, tags, model_id=model_id)
 
     def champion():
         return next(entry.version for entry in versions("rules") if "champion" in entry.aliases)
@@ -188,7 +189,8 @@ def test_what_cannot_be_registered_or_found_is_told(champions, server, tmp_path,
     (run / "results.json").write_text("{}")
     for command, reason in ((["register", run, "cola"], "has not come to its end"), (["models", "nothing"], "nothing"),
                             (["predict", "models:/cola@nobody", run / "config.yaml", "--format", "text"], "nobody"),
-                            (["register", tmp_path, "cola"], "holds no run")):  # fmt: skip
+                            (["register", tmp_path, "cola"], "holds no run"),
+                            (["register", run, "a/b"], "no name for a registered model")):  # fmt: skip
         assert main([*map(str, command)]) == ExitCode.USER_ERROR
         assert reason in capsys.readouterr().err
     with pytest.raises(UserError, match="the registry"):
