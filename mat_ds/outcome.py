@@ -1,4 +1,4 @@
-"""What a finished run leaves behind: its exported model checked in plain transformers, test predictions, results."""
+"""What a finished run leaves behind: its exported model checked in plain transformers, test predictions, results, card."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mat_ds.card import write_card
 from mat_ds.config.schema import RunConfig
 from mat_ds.engine.distributed import World, any_rank, on_rank_zero
 from mat_ds.errors import NonFiniteError
 from mat_ds.evaluation import Evaluator, Forward, Scores
+from mat_ds.finished import read_finished
+from mat_ds.models.described import Description, write_description
 from mat_ds.models.exported import load_exported, weight_bytes
 from mat_ds.progress import Progress
 from mat_ds.rundir import RunDirectory, write_json, write_text
-from mat_ds.tasks.examples import TaskData
+from mat_ds.tasks.answers import SUBMISSION_HEADER, submitted
+from mat_ds.tasks.examples import TaskData, dev_fingerprint
 from mat_ds.tasks.spec import TaskSpec
 
 
@@ -24,7 +28,7 @@ def finish(
     run: RunConfig, data: TaskData, evaluator: Evaluator, rundir: RunDirectory, progress: Progress, dtype: torch.dtype,
     world: World, device: torch.device,
 ) -> dict[str, Any]:  # fmt: skip
-    """Scores `model/` as plain transformers loads it, predicts the test splits with it, and writes `results.json`.
+    """Scores `model/` as plain transformers loads it, predicts the test splits with it, writes `results.json` and the card.
 
     Every rank must call it, when the engine has let go of its memory.
     """
@@ -37,6 +41,7 @@ def finish(
         **progress.results(),
         "export": {"which": run.train.export, "step": reported["step"], "dtype": str(dtype).removeprefix("torch.")},
         "test": {},
+        "dev_sha256": dev_fingerprint(data.spec, data.dev),
     }
     # Before anything is loaded that might not fit.
     on_rank_zero(lambda: write_json(rundir.results, results))
@@ -57,7 +62,13 @@ def finish(
     if dtype != torch.float32:
         exact = evaluator.scores(_load(rundir.model, torch.float32, device), data.dev)[1]
     results["export"] |= {"score": score, "score_fp32": exact, "reproduces_reported": _same(splits, reported)}
-    on_rank_zero(lambda: write_json(rundir.results, results))
+
+    def describe() -> None:
+        write_json(rundir.results, results)
+        write_description(rundir.model, Description(data.spec, run.data.max_length))
+        write_card(read_finished(rundir.path), rundir.model)
+
+    on_rank_zero(describe)
     return results
 
 
@@ -89,13 +100,5 @@ def _load(folder: Path, dtype: torch.dtype, device: torch.device) -> Forward:
 
 def write_predictions(spec: TaskSpec, split: str, logits: Tensor, rundir: RunDirectory) -> None:
     """A GLUE submission file: tab-separated `index` and `prediction`, as the task's server expects them."""
-    from mat_ds.tasks.metrics import predictions_of
-
-    predictions = predictions_of(spec, logits.numpy())
-    if spec.regression:
-        low, high = spec.range or (float("-inf"), float("inf"))
-        shown = [f"{min(max(value, low), high):.3f}" for value in predictions]
-    else:
-        shown = [spec.labels[value] if spec.submit_names else str(value) for value in predictions]
-    lines = ["index\tprediction", *(f"{i}\t{value}" for i, value in enumerate(shown))]
+    lines = [SUBMISSION_HEADER, *(f"{i}\t{value}" for i, value in enumerate(submitted(spec, logits.numpy())))]
     write_text(rundir.predictions / spec.submission.get(split, f"{split}.tsv"), "\n".join(lines) + "\n")

@@ -44,7 +44,11 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     for leftover in (aside, old):
         shutil.rmtree(leftover, ignore_errors=True)
     aside.mkdir(parents=True)
-    fill(aside)
+    try:
+        fill(aside)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     if path.exists():
         path.rename(old)
     aside.rename(path)

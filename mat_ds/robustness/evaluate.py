@@ -1,4 +1,4 @@
-"""`mat-ds evaluate`: scores, robustness to embedding attacks and robustness to noise of a run or a model folder."""
+"""`mat-ds evaluate`: scores, robustness to embedding attacks and robustness to noise of a model."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mat_ds.config.load import read_options
 from mat_ds.engine.distributed import World, on_rank_zero, process_group, same_on_all_ranks
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.evaluation import Evaluator
+from mat_ds.models.locate import MEANING
 from mat_ds.robustness.measure import Measurement, measure
 from mat_ds.robustness.report import contents, write_report
 from mat_ds.robustness.settings import EvaluationOptions
@@ -30,8 +31,8 @@ def main(arguments: Sequence[str]) -> ExitCode:
     world = World.from_environment()
     settle(world)
     try:
-        folder, options = parse(arguments)
-        subject = load_subject(folder, options)
+        model, options = parse(arguments)
+        subject = load_subject(model, options)
     except UserError as error:
         return report(error, world)
     # Kernels whose sums change their order would let a prediction at the edge fall to either side.
@@ -40,14 +41,14 @@ def main(arguments: Sequence[str]) -> ExitCode:
         return attempt(lambda: evaluate(subject, options, world, device), world, "The model overflows: try dtype=float32.")
 
 
-def parse(arguments: Sequence[str]) -> tuple[Path, EvaluationOptions]:
-    """The folder and the options of a command line; raises `UserError` where it is not one."""
+def parse(arguments: Sequence[str]) -> tuple[str, EvaluationOptions]:
+    """The model and the options of a command line; raises `UserError` where it is not one."""
     parser = Parser(prog="mat-ds evaluate", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
-    parser.add_argument("folder", type=Path, help="a run folder, or a model folder (then task= must be given)")
+    parser.add_argument("model", metavar="MODEL", help=f"{MEANING}; one that mat_ds has not trained needs task=")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options (mat_ds/robustness/settings.py)")
     parsed = parser.parse_intermixed_args(arguments)
-    return parsed.folder, read_options(EvaluationOptions, parsed.overrides)
+    return parsed.model, read_options(EvaluationOptions, parsed.overrides)
 
 
 def evaluate(subject: Subject, options: EvaluationOptions, world: World, device: torch.device) -> Path:

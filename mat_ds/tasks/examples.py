@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,19 @@ class TaskData:
     def skipped(self) -> dict[str, dict[str, int]]:
         """Rows that were left out, by split and kind."""
         return {split: tally.skipped for split, tally in self.tallies.items() if tally.skipped}
+
+
+def digest_of(splits: Mapping[str, Sequence[Example]]) -> str:
+    """SHA-256 of examples and their labels, by split."""
+    digest = hashlib.sha256()
+    for split, examples in splits.items():
+        digest.update(repr((split, [(example.texts, example.label) for example in examples])).encode())
+    return digest.hexdigest()
+
+
+def dev_fingerprint(spec: TaskSpec, dev: Splits) -> str:
+    """SHA-256 of all that makes two scores comparable: dev examples, their labels, and the metrics."""
+    return hashlib.sha256(repr((spec.labels, spec.metrics, digest_of(dev))).encode()).hexdigest()
 
 
 def train_splits(spec: TaskSpec) -> Iterator[tuple[TaskSpec, str]]:
@@ -140,7 +154,7 @@ class _Reader:
                 missing = [column for column in columns if column not in row]
                 complete |= not missing
                 if missing and not lacking:
-                    lacking = _lacking(where, row, missing)
+                    lacking = lacking_columns(where, row, missing)
                 if labelled and is_unlabelled(spec, row):
                     tally.skip(UNLABELLED)
                     continue
@@ -181,6 +195,7 @@ class _Reader:
                           "mend the file")  # fmt: skip
 
 
-def _lacking(where: str, row: dict[str, object], columns: list[str]) -> Problem:
+def lacking_columns(where: str, row: Mapping[str, object], columns: list[str]) -> Problem:
+    """What to tell of a row without these columns."""
     hints = "; ".join(f"{column}: {nearest(column, map(str, row))}" for column in columns)
     return Problem(where, ", ".join(map(str, row)), f"lacks the column {', '.join(columns)}", hints)

@@ -17,6 +17,10 @@ from mat_ds.tasks.spec import TaskSpec
 # (what a message calls the row, the row)
 LocatedRow = tuple[str, dict[str, Any] | BadRow]
 
+STDIN = Path("-")
+# The column of a file that holds nothing but texts.
+TEXT = "text"
+
 
 def read_split(spec: TaskSpec, split: str, data_path: str | None) -> Iterator[LocatedRow] | None:
     """The rows of one split in file order, each with the place a message can point to.
@@ -56,6 +60,16 @@ def read_split(spec: TaskSpec, split: str, data_path: str | None) -> Iterator[Lo
     return None
 
 
+def read_lines(path: Path, suffix: str) -> Iterator[LocatedRow]:
+    """The rows of a file, or of standard input (`-`), one after the other.
+
+    Args:
+        path: the file.
+        suffix: `.jsonl`, `.csv`, `.tsv`, or `.txt`: a text in each line.
+    """
+    return _located(path, _read_text if suffix == ".txt" else READERS[suffix])
+
+
 def _located(path: Path, reader: Callable[[Path], Iterator[LocatedRow]]) -> Iterator[LocatedRow]:
     """The rows of a file; one that cannot be read as a whole is the user's to know, with its name."""
     try:
@@ -69,7 +83,15 @@ def _located(path: Path, reader: Callable[[Path], Iterator[LocatedRow]]) -> Iter
 def _open(path: Path, newline: str) -> Any:
     """A text file whose undecodable bytes arrive as lone surrogates: one of them must not hide the other lines. A byte order
     mark is no part of the text."""
-    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+    piped = path == STDIN
+    return open(0 if piped else path, encoding="utf-8-sig", errors="surrogateescape", newline=newline, closefd=not piped)
+
+
+def _read_text(path: Path) -> Iterator[LocatedRow]:
+    with _open(path, newline="\n") as lines:
+        for number, line in enumerate(lines, start=1):
+            text = line.removesuffix("\n").removesuffix("\r")
+            yield f"{path}:{number}", {TEXT: text} if is_utf8(line) else BadRow(ENCODING, excerpt(line), "is not UTF-8 text")
 
 
 def _read_jsonl(path: Path) -> Iterator[LocatedRow]:

@@ -1,1 +1,7 @@
-"""Where the numbers of a run go."""
+"""Where the numbers of a run go, and the registry of its model. The only place that knows MLflow."""
+
+import os
+
+# MLflow reads them when it is imported: it would report to its makers what is done with it, and tell users of its database.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")

@@ -1,0 +1,75 @@
+"""A run that has come to its end, as its directory tells it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mat_ds.config.load import load_run_config
+from mat_ds.config.schema import RunConfig
+from mat_ds.errors import Problem, UserError
+from mat_ds.methods import METHODS
+from mat_ds.methods.objective import TaskObjective
+from mat_ds.models.described import read_description
+from mat_ds.models.locate import folder_of
+from mat_ds.rundir import RunDirectory
+from mat_ds.tasks.spec import TaskSpec
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run.
+
+    Attributes:
+        folder: its directory.
+        run: its options.
+        spec: its task.
+        results, environment: what `results.json` and `environment.json` hold.
+    """
+
+    folder: RunDirectory
+    run: RunConfig
+    spec: TaskSpec
+    results: dict[str, Any]
+    environment: dict[str, Any]
+
+    @property
+    def exported(self) -> dict[str, Any]:
+        """The evaluation of the weights in `model/`: `step`, `score`, and the metrics of each dev split."""
+        evaluation: dict[str, Any] = self.results[self.results["export"]["which"]]
+        return evaluation
+
+    @property
+    def score(self) -> float:
+        """Of the weights in `model/` as they are stored, by which the registry compares models."""
+        return float(self.results["export"]["score_fp32"])
+
+    @cached_property
+    def forward_units(self) -> int:
+        """Of all outer steps: a forward pass of one batch is 1."""
+        method = METHODS[self.run.method.name](self.run.method, TaskObjective(self.spec.regression))
+        return int(self.results["steps"] * method.cost)
+
+
+def read_finished(path: Path) -> Finished:
+    """The finished run in a directory.
+
+    Raises:
+        UserError: if there is none, or it has not come to its end.
+    """
+    rundir = RunDirectory(path)
+    if not rundir.holds_a_run:
+        reason = "holds no run" if path.is_dir() else "there is no such folder"
+        raise UserError(Problem("run", str(path), reason, "pass a run folder, such as runs/<run>"))
+    model = folder_of(path)
+    results = json.loads(rundir.results.read_text(encoding="utf-8")) if rundir.results.exists() else {}
+    if "score" not in results.get("export", {}):
+        raise UserError(Problem("run", str(path), "the run has not come to its end, and its model has no score",
+                                "let it train to its end"))  # fmt: skip
+    known = read_description(model)
+    assert known is not None  # the run around the folder describes it
+    environment = json.loads(rundir.environment.read_text(encoding="utf-8"))
+    return Finished(rundir, load_run_config(rundir.config, ()), known.spec, results, environment)

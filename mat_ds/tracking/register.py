@@ -1,0 +1,29 @@
+"""`mat-ds register`: the model of a finished run as a version in MLflow's registry, which needs neither run nor hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mat_ds.command import Parser, attempt
+from mat_ds.engine.distributed import World
+from mat_ds.errors import ExitCode
+
+EXAMPLE = "mat-ds register runs/cola acceptability"
+
+
+def main(arguments: Sequence[str]) -> ExitCode:
+    """Runs the command line and returns its exit code."""
+    return attempt(lambda: _run(arguments), World(), "")
+
+
+def _run(arguments: Sequence[str]) -> None:
+    parser = Parser(prog="mat-ds register", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser.add_argument("run", metavar="RUN", type=Path, help="a finished run's directory")
+    parser.add_argument("name", metavar="NAME", help="of the registered model; it is made if there is none")
+    parser.add_argument("--uri", help="MLflow's address; default: the run's tracking.uri, else mlflow.db beside the run")
+    parsed = parser.parse_args(arguments)
+    from mat_ds.tracking.registry import register
+
+    version = register(parsed.run, parsed.name, parsed.uri)
+    print(f"models:/{parsed.name}/{version}\npromote it with\n    mat-ds promote {parsed.name} {version} --alias champion")

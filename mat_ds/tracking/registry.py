@@ -1,0 +1,222 @@
+"""MLflow's model registry: a version from a finished run, promotion by score, and what there is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from mat_ds.errors import Problem, UserError
+from mat_ds.finished import Finished, read_finished
+from mat_ds.models.described import Description
+
+DATABASE, EXPERIMENT, PREFIX = "mlflow.db", "mat_ds", "mat_ds."
+DEFAULT_FILE, SQLITE = Path("runs") / DATABASE, "sqlite:///"
+SCORE, DEV = f"{PREFIX}score", f"{PREFIX}dev_sha256"
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version of a model in the registry, with the names that point to it and what its run said of it."""
+
+    name: str
+    version: int
+    aliases: list[str]
+    tags: dict[str, str]
+
+    @property
+    def score(self) -> float | None:
+        """On its dev set; None of a version that mat_ds has not registered."""
+        return float(self.tags[SCORE]) if SCORE in self.tags else None
+
+
+def register(run: Path, name: str, uri: str | None = None) -> int:
+    """Makes the model of a finished run the newest version of `name`, whole and able to do without the run.
+
+    Args:
+        run: the run's directory.
+        name: of the registered model; made if there is none.
+        uri: the tracking server; None: the run's own, else the SQLite file beside the run.
+
+    Returns:
+        The version.
+
+    Raises:
+        UserError: if the run has not come to its end, or the registry cannot be had.
+    """
+    from mat_ds.models.whole import effective_length, whole_model  # with PEFT, which takes seconds
+    from mat_ds.tracking.flavor import save_flavor
+
+    if not name.strip() or set(name) & set("/:'\"%"):
+        raise UserError(Problem("NAME", name, "is no name for a registered model", "take letters, digits, blanks, - and _"))
+    finished = read_finished(run)
+    configured = getattr(finished.run.tracking, "uri", None)
+    uri = _absolute(uri or (None if configured == "none" else configured) or f"{SQLITE}{run.resolve().parent / DATABASE}")
+    with _told(uri), TemporaryDirectory() as scratch:
+        client = _client(uri)
+        run_id, tags = _run_id(client, finished, uri), _tags(finished)
+        source, adapter = whole_model(finished, Path(scratch) / "whole")
+        experiment = client.get_run(run_id).info.experiment_id
+        logged = client.create_logged_model(experiment, name, source_run_id=run_id, tags=tags)
+        model_id, place = logged.model_id, logged.artifact_location
+        described = Model(artifact_path=place, model_uuid=model_id, run_id=run_id, model_id=model_id)
+        known = Description(finished.spec, effective_length(source, finished.run.data.max_length))
+        save_flavor(source, adapter, known, Path(scratch) / "model", described)
+        client.log_model_artifacts(model_id, str(Path(scratch) / "model"))
+        client.finalize_logged_model(model_id, LoggedModelStatus.READY)
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=finished.results["export"]["step"])])
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name)
+        made = client.create_model_version(name, place, run_id, tags, model_id=model_id)
+    return int(made.version)
+
+
+def promote(name: str, version: int, alias: str, force: bool = False, uri: str | None = None) -> str:
+    """Lets an alias point to a version, unless the one it points to now scores higher.
+
+    Args:
+        force: whether to do it in any case.
+        uri: the tracking server; None: MLFLOW_TRACKING_URI, or `runs/mlflow.db`.
+
+    Returns:
+        What to tell the user.
+
+    Raises:
+        UserError: if the version scores below the present one, or was scored on another dev set.
+    """
+    found = {entry.version: entry for entry in versions(name, uri)}
+    if version not in found:
+        raise UserError(Problem("VERSION", version, f"{name} has no such version", f"there are: {', '.join(map(str, found))}"))
+    candidate = found[version]
+    champion = next((entry for entry in found.values() if alias in entry.aliases), None)
+    if champion == candidate:
+        return f"{name} version {version} is {alias} already"
+    if champion and not force and (reason := _against(candidate, champion, alias)):
+        raise UserError(Problem("VERSION", version, reason, "train a better one, or pass --force if you know better"))
+    with _told(where := registry_uri(uri)):
+        _client(where).set_registered_model_alias(name, alias, str(version))
+    return f"{name} version {version} is {alias}" + (f" in the place of version {champion.version}" if champion else "")
+
+
+def _against(candidate: Registered, champion: Registered, alias: str) -> str | None:
+    """What speaks against a candidate that is to take a champion's place."""
+    here = f"version {champion.version}, now {alias}"
+    if candidate.tags.get(DEV) is None or candidate.tags.get(DEV) != champion.tags.get(DEV):
+        return f"it was not scored on the same dev set as {here}: their scores are not comparable"
+    if candidate.score is None or champion.score is None or candidate.score < champion.score:
+        return f"it scores {candidate.score}, below {here}, with {champion.score}, on the same dev set"
+    return None
+
+
+def versions(name: str | None = None, uri: str | None = None) -> list[Registered]:
+    """Every version of a registered model, or of all of them, oldest first.
+
+    Raises:
+        UserError: if there is no such model, or the registry cannot be had.
+    """
+    with _told(where := registry_uri(uri)):
+        client = _client(where)
+        names = [name] if name else sorted(model.name for model in _all(client.search_registered_models))
+        found = []
+        for one in names:
+            aliases = client.get_registered_model(one).aliases
+            for entry in sorted(_all(client.search_model_versions, f"name = '{one}'"), key=lambda entry: int(entry.version)):
+                pointing = sorted(alias for alias, to in aliases.items() if int(to) == int(entry.version))
+                found.append(Registered(one, int(entry.version), pointing, dict(entry.tags)))
+    return found
+
+
+def download(model_uri: str) -> Path:
+    """The model folder of `models:/NAME@alias` or `models:/NAME/VERSION`, on this machine."""
+    with _told(where := registry_uri(None)):
+        folder = mlflow.artifacts.download_artifacts(model_uri, tracking_uri=where, registry_uri=where)
+    return Path(folder) / "model"
+
+
+def registry_uri(uri: str | None) -> str:
+    """The registry that is meant: `uri`, MLFLOW_TRACKING_URI, or the file that runs here are mirrored to."""
+    found = uri or os.environ.get("MLFLOW_TRACKING_URI") or (f"{SQLITE}{DEFAULT_FILE}" if DEFAULT_FILE.exists() else None)
+    if found is None:
+        raise UserError(Problem("--uri", None, f"there is no registry at {DEFAULT_FILE}",
+                                "pass --uri or set MLFLOW_TRACKING_URI"))  # fmt: skip
+    return _absolute(found)
+
+
+def _absolute(uri: str) -> str:
+    """An address that means the same wherever it is read."""
+    return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}" if uri.startswith(SQLITE) else uri
+
+
+def _client(uri: str) -> MlflowClient:
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own seven take minutes to say that nobody is there
+    return MlflowClient(uri, uri)
+
+
+@contextmanager
+def _told(uri: str) -> Iterator[None]:
+    """What MLflow refuses within it is told as every other wrong input; credentials in an address are not."""
+    try:
+        yield
+    except MlflowException as error:
+        told, where = (re.sub(r"//[^/@]+@", "//", text.strip()) for text in (error.message, uri))
+        raise UserError(Problem("the registry", where, (told.splitlines() or [""])[0],
+                                "see what there is with `mat-ds models`, and that the server answers")) from None  # fmt: skip
+
+
+def _all(search: Any, *arguments: Any) -> Iterator[Any]:
+    """Every page of what a search of MLflow finds."""
+    token = None
+    while True:
+        page = search(*arguments, page_token=token)
+        yield from page
+        if not (token := page.token):
+            return
+
+
+def _run_id(client: MlflowClient, finished: Finished, uri: str) -> str:
+    """The run's mirror on this server; where it has none, a run that says no more than where the model came from."""
+    link = _link(finished)
+    mirror = link.get("mlflow", {}).get(uri, {}).get("run_id")
+    if mirror:
+        return str(mirror)
+    name = getattr(finished.run.tracking, "experiment", None) or EXPERIMENT
+    known = client.get_experiment_by_name(name)
+    # Only a server has an idea of its own where artifacts go.
+    beside = Path(uri.removeprefix(SQLITE)).parent / "mlartifacts" / name if uri.startswith(SQLITE) else None
+    experiment = known.experiment_id if known else client.create_experiment(name, beside.as_uri() if beside else None)
+    made = client.create_run(experiment, tags=_tags(finished), run_name=finished.folder.path.absolute().name)
+    client.set_terminated(made.info.run_id)
+    return str(made.info.run_id)
+
+
+def _tags(finished: Finished) -> dict[str, str]:
+    """What a version is found and compared by."""
+    results, exported = finished.results, finished.exported
+    own = _link(finished).get("run_id")
+    metrics = {f"{split}.{name}": exported[split][name] for split in finished.spec.dev for name in finished.spec.metrics}
+    found = {
+        "run": finished.folder.path.absolute().name, **({"run_id": own} if own else {}),
+        "task": finished.spec.name, "method": finished.run.method.name, "seed": finished.run.seed,
+        "score": finished.score, "last": results["last"]["score"], "best": results["best"]["score"],
+        "median_last_half": results["median_last_half"], **metrics,
+        "dev_sha256": results["dev_sha256"], "data_sha256": finished.environment["data_sha256"],
+    }  # fmt: skip
+    return {PREFIX + key: str(value) for key, value in found.items()}
+
+
+def _link(finished: Finished) -> dict[str, Any]:
+    """What `tracking.json` says of the run's names elsewhere, where it has been tracked."""
+    path = finished.folder.path / "tracking.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}

@@ -1,0 +1,197 @@
+"""The registry against a real MLflow server: a version needs neither run nor hub, and answers as `mat-ds predict` does."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import pytest
+from mlflow import MlflowClient, artifacts
+
+from mat_ds.cli import main
+from mat_ds.errors import ExitCode, UserError
+from mat_ds.tasks.registry import TASKS
+from mat_ds.tracking.registry import promote, register, versions
+from tests.distributed.launch import environment, free_port
+from tests.heads import HEADS, adapter_run, finished_run, texts_of, write_rows
+
+pytestmark = pytest.mark.dist
+
+MLFLOW = str(Path(sys.executable).with_name("mlflow"))
+LOAD = """
+import json, sys
+import mlflow.pyfunc
+for name, texts in json.load(sys.stdin).items():
+    print(mlflow.pyfunc.load_model(f"models:/{name}@champion").predict(texts).to_json(orient="records", double_precision=15))
+"""
+
+
+def on_path(**env):
+    """The variables of a process that starts others by name, as in an activated environment."""
+    return environment(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **env)
+
+
+def start(*arguments, port, health, log, **env):
+    """A server in a process group of its own, once it answers."""
+    command = [MLFLOW, *map(str, arguments), "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("w") as out:  # a pipe that nobody empties would stop it
+        process = subprocess.Popen(command, env=on_path(**env), start_new_session=True, stdout=out, stderr=out)
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/{health}", timeout=5):
+                return process
+        except (URLError, OSError):
+            time.sleep(0.3)
+    stop(process)
+    raise AssertionError(log.read_text()[-3000:])
+
+
+def stop(process):
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The address of an MLflow server with an SQLite store and an artifact folder."""
+    folder, port = tmp_path_factory.mktemp("server"), free_port()
+    store = ("--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", folder / "artifacts")
+    process = start("server", *store, "--workers", "1", port=port, health="health", log=folder / "log")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        yield f"http://127.0.0.1:{port}"
+    stop(process)
+
+
+def inputs(task):
+    """The texts as MLflow takes them."""
+    texts = texts_of(task)
+    return [row[0] for row in texts] if len(texts[0]) == 1 else [{"text": a, "text_pair": b} for a, b in texts]
+
+
+def predict(model, task, folder):
+    """What `mat-ds predict` answers."""
+    file, out = write_rows(folder / f"{task}.jsonl", TASKS[task], texts_of(task)), folder / "out.jsonl"
+    assert main(["predict", str(model), str(file), "--out", str(out)]) == ExitCode.OK
+    answers = [json.loads(line) for line in out.read_text().splitlines()]
+    return [{key: value for key, value in answer.items() if key != "index"} for answer in answers]
+
+
+def alike(found, expected):
+    assert len(found) == len(expected) and len(found) > 1
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys() and one.get("label") == other.get("label")
+        assert one.get("probabilities") == pytest.approx(other.get("probabilities"), abs=1e-5)
+        assert one.get("score") == pytest.approx(other.get("score"), abs=1e-5)
+    assert len({json.dumps(answer) for answer in found}) > 1, "or the test sees nothing"
+
+
+@pytest.fixture(scope="module")
+def champions(server, tmp_path_factory):
+    """What `mat-ds predict` answered for a run of each head, and for one of adapters; all registered, promoted and deleted."""
+    folder = tmp_path_factory.mktemp("runs")
+    runs = {task: finished_run(folder / task, task) for task in HEADS} | {"lora": adapter_run(folder / "lora", folder / "base")}
+    expected = {name: predict(run, "cola" if name == "lora" else name, folder) for name, run in runs.items()}
+    for name, run in runs.items():
+        assert main(["register", str(run), name, "--uri", server]) == ExitCode.OK
+        assert main(["promote", name, "1", "--alias", "champion", "--uri", server]) == ExitCode.OK
+    shutil.rmtree(folder)
+    return expected
+
+
+def test_a_version_says_all_about_itself_and_nothing_of_this_machine(champions, server, tmp_path):
+    client = MlflowClient(server)
+    for name in champions:
+        found = client.get_model_version_by_alias(name, "champion")
+        assert client.get_run(found.run_id).info.status == "FINISHED"
+        task = "cola" if name == "lora" else name
+        assert {"mat_ds.score": "0.5", "mat_ds.median_last_half": "0.45", "mat_ds.task": task, "mat_ds.dev_sha256": "dev",
+                f"mat_ds.{TASKS[task].dev[0]}.{TASKS[task].metrics[0]}": "0.5"}.items() <= found.tags.items()  # fmt: skip
+        folder = Path(artifacts.download_artifacts(f"models:/{name}@champion", dst_path=str(tmp_path)))
+        assert {"MLmodel", "requirements.txt", "model_card.md", "input_example.json"} <= {
+            path.name for path in folder.iterdir()
+        }
+        pins = (folder / "requirements.txt").read_text().splitlines()
+        assert {pin.partition("==")[0] for pin in pins} >= {"mlflow", "torch", "transformers"}
+        assert all("==" in pin and "+" not in pin for pin in pins)
+        described = (folder / "MLmodel").read_text()
+        assert "pipeline_model_type: RobertaForSequenceClassification" in described and "signature:" in described
+        assert (folder / "adapter" / "adapter_config.json").exists() == (name == "lora")
+        texts = [path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".safetensors", ".pyc")]
+        telling = [path.name for path in texts if b"/tmp" in path.read_bytes() and path.parent.name != "adapter"]
+        assert not telling
+        shutil.rmtree(folder)
+
+
+def test_the_champion_answers_raw_texts_as_predict_does_without_run_and_hub(champions, server, tmp_path):
+    asked = {name: inputs("cola" if name == "lora" else name) for name in champions}
+    done = subprocess.run([sys.executable, "-c", LOAD], input=json.dumps(asked), text=True, capture_output=True, timeout=300,
+                          env=environment(PYTHONPATH="", MLFLOW_TRACKING_URI=server), cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    for line, (name, expected) in zip(done.stdout.splitlines(), champions.items(), strict=True):
+        alike(json.loads(line), expected)
+        alike(predict(f"models:/{name}@champion", "cola" if name == "lora" else name, tmp_path), expected)
+
+
+@pytest.mark.parametrize("task", HEADS)
+def test_a_served_champion_answers_over_http(task, champions, server, tmp_path):
+    port, texts = free_port(), inputs(task)
+    command = ("models", "serve", "-m", f"models:/{task}@champion", "--env-manager", "local")
+    serving = start(*command, port=port, health="ping", log=tmp_path / "log", MLFLOW_TRACKING_URI=server)
+    try:
+        body = {"inputs": texts} if isinstance(texts[0], str) else {"dataframe_records": texts}
+        where, kind = f"http://127.0.0.1:{port}/invocations", {"Content-Type": "application/json"}
+        with urlopen(Request(where, json.dumps(body).encode(), kind), timeout=60) as response:
+            alike(json.load(response)["predictions"], champions[task])
+    finally:
+        stop(serving)
+
+
+def test_only_a_score_on_the_same_dev_set_that_is_not_lower_becomes_champion(champions, server, capsys):
+    client = MlflowClient(server)
+    source = client.get_model_version_by_alias("cola", "champion")
+    client.create_registered_model("rules")
+    model_id = source.source.split("/")[-2]
+    for score, dev in ((0.5, "one"), (0.4, "one"), (0.5, "one"), (0.9, "two"), (None, None)):
+        tags = {"mat_ds.score": str(score), "mat_ds.dev_sha256": dev} if dev else {}
+        client.create_model_version("rules", source.source, source.run_id, tags, model_id=model_id)
+
+    def champion():
+        return next(entry.version for entry in versions("rules") if "champion" in entry.aliases)
+
+    promote("rules", 1, "champion")
+    for version, reason in ((2, "0.4, below"), (4, "not comparable"), (5, "not comparable"), (9, "there are: 1, 2, 3, 4, 5")):
+        with pytest.raises(UserError, match=reason):
+            promote("rules", version, "champion")
+        assert champion() == 1
+    assert "in the place of version 1" in promote("rules", 3, "champion") and champion() == 3
+    promote("rules", 4, "champion", force=True)
+    assert champion() == 4 and "is champion already" in promote("rules", 4, "champion")
+    promote("rules", 2, "shadow")
+    capsys.readouterr()
+    assert main(["models", "rules"]) == ExitCode.OK
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["model", "aliases"] and len(lines) == 6
+    assert "rules/4" in lines[4] and "champion" in lines[4] and "0.9000" in lines[4] and "shadow" in lines[2]
+
+
+def test_what_cannot_be_registered_or_found_is_told(champions, server, tmp_path, capsys):
+    run = finished_run(tmp_path / "run", "cola")
+    (run / "results.json").write_text("{}")
+    for command, reason in ((["register", run, "cola"], "has not come to its end"), (["models", "nothing"], "nothing"),
+                            (["predict", "models:/cola@nobody", run / "config.yaml", "--format", "text"], "nobody"),
+                            (["register", tmp_path, "cola"], "holds no run"),
+                            (["register", run, "a/b"], "no name for a registered model")):  # fmt: skip
+        assert main([*map(str, command)]) == ExitCode.USER_ERROR
+        assert reason in capsys.readouterr().err
+    with pytest.raises(UserError, match="the registry"):
+        register(finished_run(tmp_path / "whole", "cola"), "cola", f"http://127.0.0.1:{free_port()}")

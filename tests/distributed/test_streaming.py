@@ -1,0 +1,27 @@
+"""`mat-ds predict` at the end of a pipe that has no end."""
+
+import json
+import subprocess
+
+import pytest
+
+from tests.distributed.launch import ROOT, cli, environment
+from tests.heads import finished_run
+
+pytestmark = pytest.mark.dist
+
+
+def test_answers_come_while_texts_do_and_nobody_who_reads_them_is_no_failure(tmp_path):
+    run = finished_run(tmp_path / "run", "cola")
+    command = cli("predict", run, "-", "--format", "text", "--batch-size", "2", module="mat_ds.cli")
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as process:  # fmt: skip
+        for batch in range(3):
+            process.stdin.write("the key is golden.\nthe keys is golden.\n")
+            process.stdin.flush()
+            answers = [json.loads(process.stdout.readline()) for _ in range(2)]
+            assert [answer["index"] for answer in answers] == [2 * batch, 2 * batch + 1]
+        process.stdout.close()
+        process.stdin.write("one more.\nand another.\n")
+        process.stdin.flush()
+        assert process.wait(120) == 0 and process.stderr.read() == ""
