@@ -14,6 +14,8 @@ COMMANDS = {
     "prepare": ("mat_ds.prepare", "model and data of a run in one folder, tokenised once, for training without a network"),
     "evaluate": ("mat_ds.robustness.evaluate", "scores and robustness of a run or a model folder"),
     "plan": ("mat_ds.planning.command", "whether a run fits on its cards, what it sends, how long it takes"),
+    "sweep": ("mat_ds.sweeps.command", "search for the best options, each trial a training of its own"),
+    "seeds": ("mat_ds.sweeps.seeds", "the same training over several seeds, and how much its scores vary"),
     "verify": ("mat_ds.verify", "whether the checkpoints of a run are what was written"),
 }
 
