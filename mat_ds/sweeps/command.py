@@ -15,6 +15,7 @@ from mat_ds.command import Parser
 from mat_ds.errors import ExitCode, Problem, UserError
 from mat_ds.planning.units import whole
 from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
+from mat_ds.sweeps.mirror import tell
 from mat_ds.sweeps.space import Space, extremes, names, overrides, read_space
 from mat_ds.sweeps.standings import as_text, best_of, publish, table
 from mat_ds.sweeps.study import SharedStudy
@@ -36,9 +37,13 @@ def main(arguments: Sequence[str]) -> ExitCode:
         study = SharedStudy(folder, space, launching.definition, launching.run.seed)
         limit = parsed.trials or (None if space.sampler == "grid" else TRIALS)
         with Orders() as orders:
-            worker = Worker(study, launching, orders, lambda: publish(study, launching), _say)
-            publish(study, launching)
-            code = worker.work(limit)
+
+            def show() -> None:
+                publish(study, launching)
+                tell(study, launching.run)
+
+            show()
+            code = Worker(study, launching, orders, show, _say).work(limit)
     except UserError as error:
         print(f"\n{error}", file=sys.stderr)
         return ExitCode.USER_ERROR

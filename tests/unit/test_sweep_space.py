@@ -64,7 +64,7 @@ def test_trackers_are_told_whose_child_a_trial_is(tmp_path, monkeypatch):
     own = {"mat_ds.sweep": "lam", "mat_ds.trial": "3", "mat_ds.parent": "cafe"}
     assert options() == {"tags": own, "uri": f"sqlite:///{tmp_path}/mlflow.db", "experiment": "lam"}
     given = options(uri="http://localhost:5000", experiment="mine", tags={"team": "x"})
-    assert given == {"tags": {"team": "x", **own}, "uri": "http://localhost:5000"}
+    assert given == {"tags": {"team": "x", **own}, "uri": "http://localhost:5000", "experiment": "mine"}
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert options()["uri"] == "none"  # many jobs, one SQLite
     assert tracking_options(RunConfig(), tmp_path, 0, None) == [] or "experiment" in type(RunConfig().tracking).model_fields
