@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,13 +15,14 @@ from pydantic import Discriminator, Field, Tag, ValidationError
 from mat_ds.config.load import merge, parse_overrides, read_yaml
 from mat_ds.config.schema import Count
 from mat_ds.config.section import Section
-from mat_ds.errors import Problem, UserError
+from mat_ds.errors import Problem, UserError, raise_if_any
 
 Number = int | float
 Scalar = bool | int | float | str | None
 Values = dict[str, Any]
 
 EXAMPLE = "launch/sweeps/demo.yaml"
+MOST_OF_A_GRID = 1000
 
 
 class Choices(Section):
@@ -85,8 +87,10 @@ def read_space(path: Path) -> Space:
                     found["input"], found["msg"].lower(), f"see {EXAMPLE} for how it is written")
             for found in error.errors()
         )) from None  # fmt: skip
-    if problems := list(_range_problems(path, space)):
-        raise UserError(*problems)
+    raise_if_any(_range_problems(path, space))
+    if space.sampler == "grid" and (count := prod(len(_values(extent)) for extent in space.options.values())) > MOST_OF_A_GRID:
+        raise UserError(Problem(f"{path}: sampler", "grid", f"{count:,} combinations are more than {MOST_OF_A_GRID:,}",
+                                "take fewer values, or sampler: tpe"))  # fmt: skip
     return space
 
 

@@ -97,8 +97,9 @@ class SharedStudy:
                 ))  # fmt: skip
             return
         if self.space.sampler == "grid":
+            begun = bool(self.trials())  # by a worker that died before it was through
             for values in self.space.grid:
-                self.optuna.enqueue_trial(values, skip_if_exists=True)
+                self.optuna.enqueue_trial(values, skip_if_exists=begun)
         self.optuna.set_user_attr("run_id", uuid.uuid4().hex)
         self.optuna.set_user_attr("definition", definition)
 

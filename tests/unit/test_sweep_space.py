@@ -27,6 +27,7 @@ pytestmark = pytest.mark.usefixtures("at_once")
         ({"options": {"method.lam": {"low": 0, "high": 1, "log": True}}}, "zero has no logarithm"),
         ({"options": {"method.lam": {"low": 2, "high": 1}}}, "low is above high"),
         ({"options": {"method.lam": {"low": 0.1, "high": 1.0}}, "sampler": "grid"}, "a grid needs steps"),
+        ({"options": {"seed": {"low": 0, "high": 2000, "step": 1}}, "sampler": "grid"}, "2,001 combinations"),
         ({"options": {"method.lam": {"lo": 1, "high": 2}}}, "options.method.lam.lo"),
         ({"options": {}}, "options = {}"),
         ({"options": {"method.lam": {"choices": [1.0]}}, "sampler": "best"}, "sampler = 'best'"),
