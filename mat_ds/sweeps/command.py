@@ -14,6 +14,7 @@ from pathlib import Path
 from mat_ds.command import Parser
 from mat_ds.errors import ExitCode, Problem, UserError
 from mat_ds.planning.units import whole
+from mat_ds.streams import outlast_readers
 from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
 from mat_ds.sweeps.mirror import tell
 from mat_ds.sweeps.space import Space, extremes, names, overrides, read_space
@@ -28,6 +29,7 @@ TRIALS = 20
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command line and returns its exit code."""
+    outlast_readers()
     try:
         parsed = parse(arguments)
         space = read_space(parsed.space)

@@ -20,6 +20,7 @@ from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
 from mat_ds.planning.units import whole
 from mat_ds.resume import FREE, changes
 from mat_ds.rundir import RunDirectory, write_json
+from mat_ds.streams import outlast_readers
 from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
 from mat_ds.sweeps.mirror import tracking_options
 from mat_ds.sweeps.standings import SCORES, as_text
@@ -33,6 +34,7 @@ FIXED = {"train.epochs", "train.max_steps", "train.eval_per_epoch"}
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command line and returns its exit code: 0, or 75 if told to stop, 2 for wrong input, 1 if a seed failed."""
+    outlast_readers()
     try:
         parsed = parse(arguments)
         launching = read_launching(parsed, ["seed", "train.resume"])

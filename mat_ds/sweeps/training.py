@@ -167,12 +167,16 @@ def train(command: Sequence[str], folder: Path, wants_to_stop: Callable[[], bool
             )
         except OSError as error:
             return End(None, False, ExitCode.USER_ERROR, f"{command[0]} cannot be started: {error.strerror}")
-    while process.poll() is None:
-        if not told and wants_to_stop():
-            _tell(folder, process)
-            told = True
-        time.sleep(LOOK)
-    wants_to_stop()
+    try:
+        while process.poll() is None:
+            if not told and wants_to_stop():
+                _tell(folder, process)
+                told = True
+            time.sleep(LOOK)
+        wants_to_stop()
+    except BaseException:  # nobody will look after it
+        _tell(folder, process)
+        raise
     results = results_of(folder)
     interrupted = told or process.returncode == ExitCode.REQUEUE or RunDirectory(folder).interrupted.exists()
     reason = f"exit code {process.returncode}: {_last_lines(log, beginning)}"

@@ -1,9 +1,9 @@
 """Stands in for launch/train.py where a test needs many trainings in seconds: it leaves in a run directory what training does,
 and saves and stops when told to.
 
-`FAKE` in the environment, as JSON, says what happens to a run, by the name of its directory: it `dies_at` an outer step, in its
-first `times` lives (in all of them, if that is not there), with a `code` (of KILL, if that is not there), or `stops_at` one as
-if its ranks had been told. `FAKE_SECONDS` is how long a step takes.
+`FAKE` in the environment, as JSON, says what happens to a run, by the name of its directory and in its first `times` lives (in
+all of them, if that is not there): it `dies_at` an outer step, with a `code` (of KILL, if that is not there), or `stops_at` one
+as if its ranks had been told, or `waits_at` one until they are.
 """
 
 import json
@@ -44,15 +44,18 @@ def main(arguments):
     done = json.loads(saved.read_text()) if saved.exists() else 0
     with lives.open("a") as file:
         file.write(f"{done}\n")
-    life = len(lives.read_text().splitlines())
+    if len(lives.read_text().splitlines()) > plan.get("times", 1000):
+        plan = {}
     log = EventLog(run.events, done)
     evaluations = []
     for step in range(1, STEPS + 1):
         evaluations.append({"step": step, "score": score_at(lam, step), "validation": {"accuracy": score_at(lam, step)}})
         if step <= done:
             continue
-        time.sleep(float(os.environ.get("FAKE_SECONDS", "0.05")))
-        if step == plan.get("dies_at") and life <= plan.get("times", life):
+        while step == plan.get("waits_at") and not told:
+            time.sleep(0.05)
+        time.sleep(0.05)
+        if step == plan.get("dies_at"):
             print("this is why it died", flush=True)
             if "code" not in plan:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -61,7 +64,7 @@ def main(arguments):
         log.log({"event": "step", "step": step, "loss": 1.0})
         log.log({"event": "evaluation", **evaluations[-1]})
         write_json(saved, step)
-        if told or (step == plan.get("stops_at") and life == 1):
+        if told or step == plan.get("stops_at"):
             mark_interrupted(run, Interrupted("a signal"))
             lock.release()
             return 75

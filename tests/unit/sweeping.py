@@ -33,10 +33,10 @@ class Sweep:
     def run(self, *more):
         return main(self.arguments(*more))
 
-    def start(self, *more, **env):
+    def start(self, *more, out=subprocess.DEVNULL):
         """A worker in a process of its own."""
         command = [sys.executable, "-m", "mat_ds.cli", "sweep", *self.arguments(*more)]
-        return subprocess.Popen(command, env=environment(**env), cwd=ROOT, stdout=subprocess.DEVNULL)
+        return subprocess.Popen(command, env=environment(), cwd=ROOT, stdout=out)
 
     def trials(self):
         storage = JournalStorage(JournalFileBackend(str(self.folder / "journal.log")))
@@ -55,7 +55,7 @@ class Sweep:
         return [record["step"] for record in map(json.loads, records) if record["event"] == "step"]
 
 
-def until(true, seconds=60):
+def until(true, seconds=120):
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline

@@ -26,9 +26,9 @@ def lives(folder, seed):
     return [int(line) for line in (folder / f"seed-{seed}" / "lives").read_text().split()]
 
 
-def start(folder, *more, **env):
+def start(folder, *more):
     command = [sys.executable, "-m", "mat_ds.cli", "seeds", *arguments(folder, *more)]
-    return subprocess.Popen(command, env=environment(**env), cwd=ROOT, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(command, env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
 def test_the_table_has_last_best_and_median_of_every_seed_and_their_spread(tmp_path, capsys):
@@ -44,7 +44,7 @@ def test_the_table_has_last_best_and_median_of_every_seed_and_their_spread(tmp_p
 
 
 def test_finished_seeds_are_not_trained_again_and_one_that_was_stopped_goes_on(tmp_path, monkeypatch):
-    plan(monkeypatch, seed_1={"stops_at": 2})
+    plan(monkeypatch, seed_1={"stops_at": 2, "times": 1})
     assert main(arguments(tmp_path, "--seeds", "2")) == ExitCode.REQUEUE
     assert [run["seed"] for run in json.loads((tmp_path / "seeds.json").read_text())["runs"]] == [0]
     assert main(arguments(tmp_path, "--seeds", "3")) == ExitCode.OK
@@ -59,15 +59,18 @@ def test_a_seed_that_fails_leaves_the_others_their_results_and_the_command_no_su
     assert lives(tmp_path, 1) == [0, 3]
 
 
-def test_workers_at_once_share_the_seeds_and_one_that_is_told_to_stop_leaves_its_seed_to_others(tmp_path):
-    first, second = (start(tmp_path, "--seeds", "4", FAKE_SECONDS="0.8") for _ in range(2))
-    until(lambda: all(read_events(tmp_path / f"seed-{seed}" / "events.jsonl") for seed in (0, 1)))
+def test_workers_at_once_share_the_seeds_and_one_that_is_told_to_stop_leaves_its_seed_to_others(tmp_path, monkeypatch):
+    plan(monkeypatch, seed_0={"waits_at": 2, "times": 1})
+    first = start(tmp_path, "--seeds", "3")
+    until(lambda: read_events(tmp_path / "seed-0" / "events.jsonl"))
+    second = start(tmp_path, "--seeds", "3")
+    assert second.wait(300) == ExitCode.OK and [lives(tmp_path, seed) for seed in range(3)] == [[0]] * 3
+    assert [run["seed"] for run in json.loads((tmp_path / "seeds.json").read_text())["runs"]] == [1, 2]
     first.send_signal(signal.SIGTERM)
-    assert (first.wait(60), second.wait(60)) == (ExitCode.REQUEUE, ExitCode.OK)
-    assert main(arguments(tmp_path, "--seeds", "4")) == ExitCode.OK
-    begun = [lives(tmp_path, seed) for seed in range(4)]
-    assert [at[0] for at in begun] == [0] * 4 and sum(map(len, begun)) == 5
-    assert len(json.loads((tmp_path / "seeds.json").read_text())["runs"]) == 4
+    assert first.wait(60) == ExitCode.REQUEUE
+    assert main(arguments(tmp_path, "--seeds", "3")) == ExitCode.OK
+    assert [lives(tmp_path, seed) for seed in range(3)] == [[0, 2], [0], [0]]
+    assert len(json.loads((tmp_path / "seeds.json").read_text())["runs"]) == 3
 
 
 def test_runs_with_other_options_are_no_seeds_of_one_experiment(tmp_path, capsys):

@@ -52,12 +52,12 @@ def test_more_trials_of_the_same_sweep_go_on_where_it_stood(tmp_path):
 
 
 def test_a_trial_below_the_median_is_told_to_stop_and_keeps_what_it_has(tmp_path, monkeypatch):
-    monkeypatch.setenv("FAKE_SECONDS", "0.6")
+    plan(monkeypatch, trial_0001={"waits_at": 3})
     space = {**GRID, "options": {"method.lam": {"choices": [3.0, 0.0]}}, "pruner": "median", "startup_trials": 1}
     sweep = Sweep(tmp_path, space)
     assert sweep.run() == ExitCode.OK and sweep.states() == ["COMPLETE", "PRUNED"]
     reported = sweep.trials()[1].intermediate_values
-    assert 2 <= len(reported) < 6 and not (sweep.folder / "trial-0001" / "results.json").exists()
+    assert len(reported) == 3 and not (sweep.folder / "trial-0001" / "results.json").exists()
     assert (sweep.folder / "trial-0001" / "interrupted.json").exists()
     assert (sweep.folder / "trial-0001" / "checkpoints" / "step.json").exists()
     assert sweep.run() == ExitCode.OK and sweep.lives(1) == [0]
@@ -83,7 +83,7 @@ def test_what_no_trial_can_do_is_no_success(tmp_path, monkeypatch, code, expecte
 
 
 def test_a_worker_told_to_stop_saves_its_trial_and_the_next_goes_on_with_that_very_trial(tmp_path, monkeypatch):
-    monkeypatch.setenv("FAKE_SECONDS", "0.4")
+    plan(monkeypatch, trial_0000={"waits_at": 2, "times": 1})
     sweep = Sweep(tmp_path, GRID)
 
     def tell():
@@ -99,16 +99,17 @@ def test_a_worker_told_to_stop_saves_its_trial_and_the_next_goes_on_with_that_ve
 
 
 def test_a_worker_whose_ranks_were_told_to_stop_stops_too(tmp_path, monkeypatch):
-    plan(monkeypatch, trial_0001={"stops_at": 2})
+    plan(monkeypatch, trial_0001={"stops_at": 2, "times": 1})
     sweep = Sweep(tmp_path, GRID)
     assert sweep.run() == ExitCode.REQUEUE and sweep.states() == ["COMPLETE", "RUNNING", "WAITING"]
     assert sweep.run() == ExitCode.OK and sweep.steps(1) == [1, 2, 3, 4, 5, 6]
 
 
-def test_the_trial_of_a_worker_that_died_is_taken_over_and_its_training_too(tmp_path):
+def test_the_trial_of_a_worker_that_died_is_taken_over_and_its_training_too(tmp_path, monkeypatch):
+    plan(monkeypatch, trial_0000={"waits_at": 2, "times": 1})
     sweep = Sweep(tmp_path, GRID)
     events = sweep.folder / "trial-0000" / "events.jsonl"
-    worker = sweep.start(FAKE_SECONDS="1")
+    worker = sweep.start()
     until(lambda: len(read_events(events)) > 1)
     worker.kill()
     worker.wait()
@@ -117,10 +118,11 @@ def test_the_trial_of_a_worker_that_died_is_taken_over_and_its_training_too(tmp_
     assert len(sweep.lives(0)) == 2 and sweep.steps(0) == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_trial_that_takes_its_worker_along_does_not_take_all_others(tmp_path):
+def test_a_trial_that_takes_its_worker_along_does_not_take_all_others(tmp_path, monkeypatch):
+    plan(monkeypatch, trial_0000={"waits_at": 1})
     sweep = Sweep(tmp_path, GRID)
     for _ in range(2):
-        worker = sweep.start(FAKE_SECONDS="600")
+        worker = sweep.start()
         until((sweep.folder / "trial-0000" / "run.lock").exists)
         trainer = json.loads((sweep.folder / "trial-0000" / "run.lock").read_text())["pid"]
         worker.kill()
@@ -132,8 +134,8 @@ def test_a_trial_that_takes_its_worker_along_does_not_take_all_others(tmp_path):
 
 def test_workers_at_once_share_the_trials(tmp_path):
     sweep = Sweep(tmp_path, {"options": {"method.lam": {"low": 1.0, "high": 5.0}}, "pruner": "none"})
-    workers = [sweep.start("--trials", "7", FAKE_SECONDS="0.2") for _ in range(3)]
-    assert [worker.wait(120) for worker in workers] == [0, 0, 0]
+    workers = [sweep.start("--trials", "7") for _ in range(3)]
+    assert [worker.wait(300) for worker in workers] == [0, 0, 0]
     assert sweep.states() == ["COMPLETE"] * 7 and [sweep.lives(number) for number in range(7)] == [[0]] * 7
     assert len({trial.params["method.lam"] for trial in sweep.trials()}) == 7
     assert len(json.loads((sweep.folder / "sweep.json").read_text())["trials"]) == 7
@@ -157,3 +159,12 @@ def test_half_a_line_in_the_journal_loses_nothing_but_itself(tmp_path):
     with (sweep.folder / "journal.log").open("a") as journal:
         journal.write('{"op_code": 4, "wor')
     assert sweep.run("--trials", "2") == ExitCode.OK and sweep.states() == ["COMPLETE"] * 2
+
+
+def test_a_worker_whose_output_nobody_reads_any_more_works_on(tmp_path):
+    sweep = Sweep(tmp_path, GRID)
+    reading, writing = os.pipe()
+    worker = sweep.start(out=writing)
+    os.close(writing)
+    os.close(reading)
+    assert worker.wait(300) == ExitCode.OK and sweep.states() == ["COMPLETE"] * 3
