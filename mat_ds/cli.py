@@ -11,17 +11,19 @@ from mat_ds.errors import ExitCode, Problem, UserError, nearest
 # Name -> (module whose `main` runs it, what it does). Modules are imported when they are asked for: torch takes seconds.
 COMMANDS = {
     "train": ("mat_ds.train", "fine-tune in one process; on several ranks: deepspeed launch/train.py"),
-    "doctor": ("mat_ds.doctor.visit", "what is wrong with this machine, its ranks or a run's input, and the fix"),
-    "prepare": ("mat_ds.prepare", "model and data of a run in one folder, tokenised once, for training without a network"),
     "evaluate": ("mat_ds.robustness.evaluate", "scores and robustness of a model"),
     "predict": ("mat_ds.predict", "labels and probabilities, or scores, of texts in a file"),
+    "export": ("mat_ds.export", "a model as a folder of its own: adapters merged, averages, another precision"),
+    "prepare": ("mat_ds.prepare", "model and data of a run in one folder, tokenised once, for training without a network"),
+    "plan": ("mat_ds.planning.command", "whether a run fits on its cards, what it sends, how long it takes"),
+    "doctor": ("mat_ds.doctor.visit", "what is wrong with this machine, its ranks or a run's input, and the fix"),
+    "verify": ("mat_ds.verify", "whether the checkpoints of a run are what was written"),
+    "sweep": ("mat_ds.sweeps.command", "search for the best options, each trial a training of its own"),
+    "seeds": ("mat_ds.sweeps.seeds", "the same training over several seeds, and how much its scores vary"),
+    "sync": ("mat_ds.tracking.sync", "bring runs to an MLflow that was not there while they ran"),
     "register": ("mat_ds.tracking.register", "the model of a finished run into MLflow's registry"),
     "promote": ("mat_ds.tracking.promote", "an alias such as champion for a version, if its score allows"),
     "models": ("mat_ds.tracking.listing", "registered models, their scores and aliases"),
-    "export": ("mat_ds.export", "a model as a folder of its own: adapters merged, averages, another precision"),
-    "plan": ("mat_ds.planning.command", "whether a run fits on its cards, what it sends, how long it takes"),
-    "sync": ("mat_ds.tracking.sync", "brings runs to an MLflow that was not there while they ran"),
-    "verify": ("mat_ds.verify", "whether the checkpoints of a run are what was written"),
 }
 
 

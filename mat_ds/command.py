@@ -8,10 +8,10 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn, TextIO, cast
+from typing import TYPE_CHECKING, NoReturn
 
 from mat_ds.errors import ExitCode, Interrupted, NonFiniteError, Problem, SaveError, UserError
-from mat_ds.streams import Lasting
+from mat_ds.streams import outlast_readers
 
 if TYPE_CHECKING:  # a command that looks for what is broken must start where torch is
     from mat_ds.engine.distributed import World
@@ -31,7 +31,7 @@ def settle(world: World) -> None:
     """Process-wide settings; ranks that share a CPU must not fight for its cores."""
     import torch
 
-    sys.stdout, sys.stderr = cast(TextIO, Lasting(sys.stdout)), cast(TextIO, Lasting(sys.stderr))
+    outlast_readers()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     if not torch.accelerator.is_available() and "OMP_NUM_THREADS" not in os.environ:

@@ -26,10 +26,14 @@ class RunLock:
 
     A lock is stale if its holder has gone: the process, where it ran on this machine; where it ran on another, if it is an
     earlier start of this same SLURM job, or has been silent for five minutes by the disk's own clock.
+
+    Args:
+        name: of the file; a folder may have several kinds of holders.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = LOCK) -> None:
         self.folder: Path | None = None
+        self._name = name
         self._beat = threading.Event()
 
     def acquire(self, folder: Path) -> None:
@@ -39,18 +43,17 @@ class RunLock:
             UserError: if another job is in it.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        lock, cleared = folder / LOCK, False
-        me = _this_process()
+        lock, cleared, me = folder / self._name, False, _me()
         while not _create(lock, json.dumps(me)):
             if holder := _living(lock, me):
-                raise _taken(folder, holder)
+                raise _taken(lock, holder)
             _clear(lock, me["token"])
             cleared = True
         if cleared:
             # Whoever found the same stale lock at the same moment may have cleared ours.
             time.sleep(SETTLE_SECONDS)
             if (holder := _read(lock)).get("token") != me["token"]:
-                raise _taken(folder, holder)
+                raise _taken(lock, holder)
         self.folder = folder
         threading.Thread(target=self._keep_beating, args=(lock,), daemon=True).start()
 
@@ -65,16 +68,17 @@ class RunLock:
         """Gives the lock back, if it was taken."""
         self._beat.set()
         if self.folder:
-            (self.folder / LOCK).unlink(missing_ok=True)
+            (self.folder / self._name).unlink(missing_ok=True)
 
 
-def is_held(folder: Path) -> bool:
-    """Whether a job is in a run directory."""
-    return (folder / LOCK).exists() and _living(folder / LOCK, _this_process()) is not None
+def holder_of(folder: Path) -> dict[str, Any] | None:
+    """Whose training is in a run directory, by `host`, `pid` and `since`, if it is still there."""
+    lock = folder / LOCK
+    return _living(lock, _me()) if lock.exists() else None
 
 
-def _this_process() -> dict[str, Any]:
-    """What its lock would say."""
+def _me() -> dict[str, Any]:
+    """What this process writes into a lock."""
     return {
         "host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time(),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"), "slurm_job": os.environ.get("SLURM_JOB_ID"),
@@ -95,7 +99,7 @@ def _create(lock: Path, text: str) -> bool:
 
 def _clear(lock: Path, token: str) -> None:
     """Takes a stale lock away, by a name of one's own so that only one of several does."""
-    aside = lock.with_name(f".{LOCK}.{token}")
+    aside = lock.with_name(f".{lock.name}.{token}")
     try:
         lock.rename(aside)
         aside.unlink()
@@ -124,7 +128,7 @@ def _living(lock: Path, me: dict[str, Any]) -> dict[str, Any] | None:
 
 def _silence(lock: Path, token: str) -> float:
     """Seconds since a lock was touched, by the clock of the disk it lies on."""
-    probe = lock.with_name(f".{LOCK}.{token}")
+    probe = lock.with_name(f".{lock.name}.{token}")
     probe.touch()
     try:
         return probe.stat().st_mtime - lock.stat().st_mtime
@@ -143,8 +147,8 @@ def _runs(holder: dict[str, Any]) -> bool:
         return False
 
 
-def _taken(folder: Path, holder: dict[str, Any]) -> UserError:
+def _taken(lock: Path, holder: dict[str, Any]) -> UserError:
     return UserError(Problem(
-        "output_dir", str(folder), "another job is in it: process {pid} on {host} since {since}".format(**holder),
-        f"wait for it or stop it; if it is gone for sure, delete {folder / LOCK}",
+        "output_dir", str(lock.parent), "another job is in it: process {pid} on {host} since {since}".format(**holder),
+        f"wait for it or stop it; if it is gone for sure, delete {lock}",
     ))  # fmt: skip

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any, TextIO
+import sys
+from typing import Any, TextIO, cast
 
 
 class Lasting:
@@ -37,3 +38,8 @@ class Lasting:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
+
+
+def outlast_readers() -> None:
+    """What this process prints may lose its reader, without the process being lost to it."""
+    sys.stdout, sys.stderr = cast(TextIO, Lasting(sys.stdout)), cast(TextIO, Lasting(sys.stderr))

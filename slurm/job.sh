@@ -5,8 +5,13 @@
 #                          runs/<job name>-<job id>, which is the same after a requeue
 #   launch COMMAND...      runs a job step to its end, tells its ranks to save when the job is told to stop, and ends the
 #                          job with the step's exit code or puts it back into the queue
+#   work COMMAND...        the same of a command that starts job steps itself, and tells their ranks what it is told
 
 [ -f launch/train.py ] || { echo "submit this from the project's folder, where launch/ is" >&2; exit 2; }
+
+# One task of an array has the number of the whole array, and to that all of them would listen.
+this_job=${SLURM_ARRAY_TASK_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+this_job=${this_job:-$SLURM_JOB_ID}
 
 name_run() {
     RUN="runs/$SLURM_JOB_NAME-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
@@ -17,24 +22,36 @@ name_run() {
 
 launch() {
     rm -f "$RUN/interrupted.json"
+    tell() { scancel --signal=TERM "$this_job" 2>/dev/null; }
+    can_go_on() { [ -e "$RUN/interrupted.json" ]; }
+    see_through "$@"
+}
+
+work() {
+    tell() { kill -TERM $!; }
+    can_go_on() { [ $code = 75 ]; }
+    see_through "$@"
+}
+
+see_through() {
     told=no
     # USR1 comes before the time limit (--signal), TERM at it, and instead of it where a site sends nothing else.
-    trap 'told=yes; scancel --signal=TERM "$SLURM_JOB_ID" 2>/dev/null' USR1 TERM
+    trap 'told=yes; tell' USR1 TERM
     # In the foreground it would keep the shell from its traps; a trap ends `wait` early.
     "$@" &
     while kill -0 $! 2>/dev/null; do wait $!; done
     wait $!
     code=$?
 
-    if [ ! -e "$RUN/interrupted.json" ]; then
+    if ! can_go_on; then
         # To start it again would end the same way, and for ever.
         [ $told$code = yes0 ] || [ $told = no ] || echo "told to stop before there was anything to save: allow more --time" >&2
         exit $code
     fi
     # A job that was cancelled is to stay so.
-    case $(scontrol show job "$SLURM_JOB_ID") in
+    case $(scontrol show job "$this_job") in
         *JobState=RUNNING* | *Reason=TimeLimit*)
-            scontrol requeue "$SLURM_JOB_ID" || echo "not requeued: submit it again with output_dir=$RUN to continue" >&2 ;;
+            scontrol requeue "$this_job" || echo "not requeued: submit it again${RUN:+ with output_dir=$RUN} to continue" >&2 ;;
     esac
     exit 75
 }

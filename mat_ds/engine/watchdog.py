@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 LAUNCHERS = {
     "deepspeed", "deepspeed.launcher.runner", "deepspeed.launcher.launch", "torchrun", "torch.distributed.run", "slurmstepd",
+    "mat-ds", "mat_ds.cli",  # the worker of a sweep
 }  # fmt: skip
 SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "csh", "tcsh", "fish"}
 

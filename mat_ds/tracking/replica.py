@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 
-from mat_ds.lock import is_held
+from mat_ds.lock import holder_of
 from mat_ds.rundir import RunDirectory, sha256_of_file
 from mat_ds.tracking import content
 from mat_ds.tracking.destination import database_file
@@ -118,7 +118,7 @@ class Replica:
 
     def deliver(self) -> None:
         """Events that have been logged since, the status of the run, and its files when it begins and ends."""
-        held = is_held(self._run.path)  # asked first: a run says that it ends before it lets go
+        held = holder_of(self._run.path) is not None  # asked first: a run says that it ends before it lets go
         for place, points in content.batches(self._news(), METRICS):
             self._log(points, RunTag(content.DELIVERED, str(place)))
             self._place = place

@@ -126,6 +126,28 @@ def test_each_task_of_a_sweep_trains_with_its_line_in_a_folder_of_its_own(slurm,
 
 
 @pytest.mark.slow
+def test_tasks_of_an_array_share_a_search_and_one_that_is_put_back_goes_on_with_its_own_trial(slurm, tmp_path):
+    folder, trial = tmp_path / "a search", Run(tmp_path / "a search" / "trial-0000")
+    (tmp_path / "space.yaml").write_text("options: {method.lam: {choices: [0.5, 2.0, 4.0]}}\nsampler: grid\npruner: none\n")
+    job = slurm.submit(*SMALL, "--array=1-2", f"--output={tmp_path}/%a.log", "slurm/sweep.sbatch", "mat-ds", "sweep", "--space",
+                       tmp_path / "space.yaml", *OPTIONS, f"output_dir={folder}")  # fmt: skip
+    trial.wait_for_steps()
+    holder = json.loads((trial.path / "worker.lock").read_text())["slurm_job"]
+    told = next(f"{job}_{task}" for task in (1, 2) if slurm.describe(f"{job}_{task}")["JobId"] == holder)
+    slurm.cancel("--batch", "--signal=USR1", told)
+    wait_until(trial.interrupted.exists, 60, "saved")
+    states = [slurm.wait_for(f"{job}_{task}") for task in (1, 2)]
+    printed = "".join((tmp_path / f"{task}.log").read_text() for task in (1, 2))
+    assert states == [("COMPLETED", "0:0")] * 2, printed
+    restarts = {f"{job}_{task}": slurm.describe(f"{job}_{task}")["Restarts"] for task in (1, 2)}
+    assert restarts.pop(told) == "1" and list(restarts.values()) == ["0"]
+    found = json.loads((folder / "sweep.json").read_text())
+    assert [trial["state"] for trial in found["trials"]] == ["complete"] * 3, printed
+    assert (trial.starts(), trial.steps()) == (2, list(range(1, STEPS + 1))) and not trial.interrupted.exists()
+    assert [Run(folder / f"trial-000{number}").starts() for number in (1, 2)] == [1, 1]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["slurmd", "node"])
 def test_a_job_whose_node_dies_goes_back_into_the_queue_by_itself_and_continues(fault, slurm, run):
     job = run.submit(slurm, "train.sbatch", options=LONG)

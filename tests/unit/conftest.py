@@ -1,7 +1,10 @@
-"""What the tests of prepared data begin with: files, and a model as the hub has it."""
+"""What several tests begin with: files, a model as the hub has it, and trainings that are started at once."""
 
 import pytest
 
+from mat_ds import lock
+from mat_ds.sweeps import training
+from tests.distributed.launch import ROOT
 from tests.unit.test_bad_rows import lines, write
 from tests.unit.test_families import save
 
@@ -40,3 +43,12 @@ def hub(tmp_path_factory):
         folder, "bert", pad_token="<pad>", eos_token="</s>", model_input_names=["input_ids", "token_type_ids", "attention_mask"]
     )
     return folder
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """For sweeps: nobody waits long between two looks, nothing is a cluster, and processes find this package."""
+    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(training, "LOOK", 0.05)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)

@@ -88,6 +88,13 @@ def test_an_interrupted_job_is_put_back_unless_it_was_cancelled(shell, state, as
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+def test_a_task_of_an_array_means_itself_and_not_the_array_whose_number_it_may_have(shell, tmp_path):
+    array = {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}
+    done = job(shell, f"RUN={tmp_path}; launch sh -c 'touch {tmp_path}/interrupted.json'", tmp_path, **array)
+    assert "asked: requeue 12_3\n" in done.stdout
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 def test_any_other_end_is_the_programs(shell, tmp_path):
     (tmp_path / "interrupted.json").touch()  # of an earlier life
     for code in (0, 3):
@@ -95,3 +102,18 @@ def test_any_other_end_is_the_programs(shell, tmp_path):
         assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
     told = job(shell, f"RUN={tmp_path}; launch sh -c 'kill -USR1 $PPID; sleep 0.5; exit 1'", tmp_path)
     assert told.returncode == 1 and "allow more --time" in told.stderr
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("signal_name", ["USR1", "TERM"])
+def test_a_worker_is_told_what_its_job_is_told_and_goes_back_into_the_queue(shell, signal_name, tmp_path):
+    worker = f"trap 'exit 75' TERM; kill -{signal_name} $PPID; sleep 20 >/dev/null 2>&1 & wait"
+    done = job(shell, 'work sh -c "$WORKER"', tmp_path, WORKER=worker)
+    assert done.returncode == 75 and "asked: requeue 12" in done.stdout
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_worker_that_has_nothing_left_to_do_ends_its_job(shell, tmp_path):
+    for code in (0, 1, 2):
+        done = job(shell, f"work sh -c 'exit {code}'", tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (code, "", "")

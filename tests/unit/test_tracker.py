@@ -10,7 +10,7 @@ import pytest
 
 from mat_ds.describe import git_commit
 from mat_ds.errors import Interrupted, SaveError
-from mat_ds.lock import is_held
+from mat_ds.lock import holder_of
 from mat_ds.tracking.content import essence, metrics_of, params_of, records_of
 from mat_ds.tracking.destination import mirror_uri, uri_problems
 from mat_ds.tracking.events import read_events
@@ -110,17 +110,17 @@ def test_an_address_is_of_a_server_or_a_database(tmp_path):
 
 def test_a_lock_is_held_by_a_process_that_works_and_not_by_what_is_left_of_one(tmp_path):
     run = make_run(tmp_path / "run")
-    assert not is_held(run.path)
+    assert not holder_of(run.path)
     hold(run)
-    assert is_held(run.path)
+    assert holder_of(run.path)
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     hold(run, child.pid, time.time())
-    assert is_held(run.path)
+    assert holder_of(run.path)
     child.kill()
     deadline = time.monotonic() + 10
-    while is_held(run.path) and time.monotonic() < deadline:  # not waited for: a zombie
+    while holder_of(run.path) and time.monotonic() < deadline:  # not waited for: a zombie
         time.sleep(0.05)
-    assert not is_held(run.path)
+    assert not holder_of(run.path)
     child.wait()
 
 

@@ -1,0 +1,129 @@
+"""How the trainings of a sweep are started: the launcher, and the command line that all of them have in common."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mat_ds.config.load import DEMO_RECIPE, load_run_config, read_run_config
+from mat_ds.config.schema import RunConfig
+from mat_ds.errors import Problem, UserError
+
+ROOT = Path(__file__).parents[2]
+DOOR, DS_CONFIG = ROOT / "launch" / "train.py", ROOT / "ds_configs" / "zero2.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of every command that trains."""
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="YAML of options that differ from the defaults")
+    parser.add_argument("--ds_config", type=Path, default=DS_CONFIG, metavar="FILE",
+                        help="DeepSpeed JSON (default: ds_configs/zero2.json)")  # fmt: skip
+    parser.add_argument("--launcher", metavar="COMMAND", help='what starts launch/train.py, like "deepspeed --num_gpus 2"; '
+                        "default: deepspeed on all GPUs, or one process where there is none")  # fmt: skip
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that win over the recipe; output_dir is the "
+                        "folder of them all")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Launching:
+    """What the trainings have in common.
+
+    Attributes:
+        launcher: the words before launch/train.py.
+        ds_config, recipe, overrides: its command line.
+        run: the options these make.
+    """
+
+    launcher: Sequence[str]
+    ds_config: Path
+    recipe: Path | None
+    overrides: Sequence[str]
+    run: RunConfig
+
+    def command(self, folder: Path, options: Sequence[str]) -> list[str]:
+        """Starts or continues the training in a folder.
+
+        Args:
+            folder: its run directory.
+            options: `key=value` arguments that win over all others.
+        """
+        recipe = ["--recipe", str(self.recipe)] if self.recipe else []
+        given = [*self.overrides, *options, f"output_dir={folder}", "train.resume=auto"]
+        return [*_with_port(self.launcher), str(DOOR), "--ds_config", str(self.ds_config), *recipe, *given]
+
+    def options(self, options: Sequence[str]) -> RunConfig:
+        """All options of one of the trainings."""
+        return load_run_config(self.recipe, [*self.overrides, *options], DEMO_RECIPE)
+
+    def problems(self, options: Sequence[str]) -> list[Problem]:
+        """What is wrong with `key=value` arguments beside the others."""
+        return read_run_config(self.recipe, [*self.overrides, *options], DEMO_RECIPE)[1]
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What must stay the same for trainings to be comparable, as JSON has it."""
+        run = self.run.model_dump(mode="json", exclude={"output_dir", "tracking"})
+        run["train"].pop("resume")
+        return {"ds_config": json.loads(self.ds_config.read_text(encoding="utf-8")), "options": run}
+
+
+def read_launching(parsed: argparse.Namespace, own: Sequence[str]) -> Launching:
+    """The common part of a command line.
+
+    Args:
+        parsed: with the arguments of `add_arguments`.
+        own: options that the command sets itself.
+
+    Raises:
+        UserError: naming every problem found.
+    """
+    run, found = read_run_config(parsed.recipe, parsed.overrides, DEMO_RECIPE)
+    found += [*_file_problems(parsed.ds_config), *_launcher_problems(parsed.launcher)]
+    for argument in parsed.overrides:
+        if (key := argument.partition("=")[0]) in own:
+            found.append(Problem(key, argument.partition("=")[2], "is set for each training by this command", "leave it out"))
+    if found or run is None:
+        raise UserError(*found)
+    return Launching(_words(parsed.launcher), parsed.ds_config, parsed.recipe, tuple(parsed.overrides), run)
+
+
+def _file_problems(path: Path) -> Iterator[Problem]:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        yield Problem(
+            "--ds_config", str(path), f"is no JSON file to be read: {error}", "pass a file such as ds_configs/zero2.json"
+        )
+
+
+def _launcher_problems(launcher: str | None) -> Iterator[Problem]:
+    try:
+        if not shlex.split("python" if launcher is None else launcher):
+            yield Problem("--launcher", launcher, "names no program", 'pass one such as "deepspeed --num_gpus 2"')
+    except ValueError as error:
+        yield Problem("--launcher", launcher, f"cannot be read as a shell would: {error}", "close its quotes")
+
+
+def _words(launcher: str | None) -> list[str]:
+    if launcher is not None:
+        return shlex.split(launcher)
+    import torch
+
+    return ["deepspeed", "--quiet"] if torch.cuda.is_available() else [sys.executable]
+
+
+def _with_port(launcher: Sequence[str]) -> list[str]:
+    """A launcher of one node gets a port of its own, so that several can run beside each other."""
+    words = list(launcher)
+    if Path(words[0]).name != "deepspeed" or {"--master_port", "--hostfile", "-H"} & {word.partition("=")[0] for word in words}:
+        return words
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return [words[0], "--master_port", str(probe.getsockname()[1]), *words[1:]]

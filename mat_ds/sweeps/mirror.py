@@ -1,0 +1,70 @@
+"""How trackers know the runs of a sweep for runs of one sweep."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+
+from mat_ds.config.schema import RunConfig
+from mat_ds.sweeps.standings import best_of
+from mat_ds.sweeps.study import SharedStudy
+from mat_ds.tracking.parent import keep_parent
+
+
+def tracking_options(run: RunConfig, folder: Path, number: int, parent: str | None) -> list[str]:
+    """The `tracking.*` options of one run of many.
+
+    Args:
+        run: the options they have in common.
+        folder: of them all; its name is that of their experiment, unless the user gave one.
+        number: of the run.
+        parent: this program's own id of the run that is above them all, if there is one.
+    """
+    tracking: Any = run.tracking
+    if not is_mirrored(run):
+        return []
+    tags = {
+        **tracking.tags,
+        "mat_ds.sweep": folder.name,
+        "mat_ds.trial": str(number),
+        **({"mat_ds.parent": parent} if parent else {}),
+    }
+    return [
+        f"tracking.{key}={json.dumps(value)}"
+        for key, value in (("tags", tags), ("uri", mirror_of(run, folder)), ("experiment", experiment_of(run, folder)))
+    ]
+
+
+def is_mirrored(run: RunConfig) -> bool:
+    """Whether runs can be told apart by experiments at all."""
+    return "experiment" in type(run.tracking).model_fields
+
+
+def experiment_of(run: RunConfig, folder: Path) -> str:
+    """The experiment of the runs: what the user gave, else the name of their folder."""
+    given = str(getattr(run.tracking, "experiment", ""))
+    return folder.name if given == type(run.tracking).model_fields["experiment"].default else given
+
+
+def mirror_of(run: RunConfig, folder: Path) -> str:
+    """The MLflow of the runs: what the user gave, else the database of the folder beside other runs. Jobs of a cluster must not
+    write to one SQLite file at once: they have none, and `mat-ds sync` delivers later."""
+    if uri := getattr(run.tracking, "uri", None):
+        return str(uri)
+    return "none" if "SLURM_JOB_ID" in os.environ else f"sqlite:///{folder.resolve().parent / 'mlflow.db'}"
+
+
+def tell(study: SharedStudy, run: RunConfig) -> None:
+    """Tells the mirror how the sweep stands."""
+    uri = mirror_of(run, study.folder)
+    if not is_mirrored(run) or uri == "none":
+        return
+    best, running = best_of(study), study.trials(TrialState.RUNNING)
+    state = {"mat_ds.trials": str(len(study.trials()))}
+    if best:
+        state |= {"mat_ds.best": study.folder_of(best.number).name, f"mat_ds.{study.space.objective}": f"{best.value:.6f}"}
+    keep_parent(uri, experiment_of(run, study.folder), study.run_id, study.folder.name, state, not running)

@@ -1,0 +1,160 @@
+"""`mat-ds seeds`: one set of options trained with several seeds, and the mean and spread of its dev scores.
+
+Running the same command again trains what is not finished; several at once, on one machine or as an array of SLURM jobs, share
+the seeds. A score of one seed, or the best of many evaluations, says little: last, best and the median of the last half stand
+side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from mat_ds.command import Parser
+from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
+from mat_ds.planning.units import whole
+from mat_ds.resume import FREE, changes
+from mat_ds.rundir import RunDirectory, write_json
+from mat_ds.streams import outlast_readers
+from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
+from mat_ds.sweeps.mirror import tracking_options
+from mat_ds.sweeps.standings import SCORES, as_text
+from mat_ds.sweeps.training import End, Orders, Scores, claim, persevere, results_of
+from mat_ds.sweeps.turns import turn
+
+EXAMPLE = "mat-ds seeds --recipe launch/recipes/cola_bert.yaml --seeds 5 output_dir=runs/cola-seeds"
+# Of those that may differ between an earlier start of a seed and this one, these would make its score another's.
+FIXED = {"train.epochs", "train.max_steps", "train.eval_per_epoch"}
+
+
+def main(arguments: Sequence[str]) -> ExitCode:
+    """Runs the command line and returns its exit code: 0, or 75 if told to stop, 2 for wrong input, 1 if a seed failed."""
+    outlast_readers()
+    try:
+        parsed = parse(arguments)
+        launching = read_launching(parsed, ["seed", "train.resume"])
+        stem = parsed.recipe.stem if parsed.recipe else launching.run.task
+        seeds = Seeds(Path(launching.run.output_dir or f"runs/{stem}-seeds"), range(parsed.seeds), launching)
+        raise_if_any(seeds.problems())
+        with Orders() as orders:
+            code = seeds.train(orders)
+    except UserError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return ExitCode.USER_ERROR
+    if summary := seeds.publish():
+        print(f"\n{as_text(summary)}\n{seeds.folder / 'seeds.json'}", flush=True)
+    return code
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line; raises `UserError` where it is not one."""
+    parser = Parser(prog="mat-ds seeds", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser.add_argument("--seeds", type=whole, default=5, metavar="N", help="seeds 0 to N - 1 (default: 5)")
+    add_arguments(parser)
+    return parser.parse_intermixed_args(arguments)
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The runs of several seeds.
+
+    Attributes:
+        folder: of them all; seed 3 is in `seed-3`.
+        numbers: the seeds.
+        launching: what else they have in common.
+    """
+
+    folder: Path
+    numbers: Sequence[int]
+    launching: Launching
+
+    def folder_of(self, seed: int) -> Path:
+        """The run directory of a seed."""
+        return self.folder / f"seed-{seed}"
+
+    def problems(self) -> Iterator[Problem]:
+        """Whether what is in the folder was trained with these options."""
+        for seed in self.numbers:
+            before = RunDirectory(self.folder_of(seed))
+            for key, (old, new) in changes(self.launching.options([f"seed={seed}"]), before).items():
+                # An `auto` is settled when the engine is known, and the run compares it then.
+                if (key not in FREE or key in FIXED) and not key.startswith("tracking.") and new != "auto":
+                    yield Problem(key, new, f"the run in {before.path} has {old!r}", "pass the same, or another output_dir")
+
+    def train(self, orders: Orders) -> ExitCode:
+        """Trains every seed that is not finished and not in other hands."""
+        failed, code = [], ExitCode.FAILED
+        for seed in self.numbers:
+            folder = self.folder_of(seed)
+            if orders.received:
+                return ExitCode.REQUEUE
+            if results_of(folder) or not (claimed := claim(folder)):
+                continue
+            try:
+                end = self._train(seed, folder, orders)
+            finally:
+                claimed.release()
+            if end.interrupted:
+                print(f"{folder.name} is saved, and goes on when this command is run again", flush=True)
+                return ExitCode.REQUEUE
+            if end.results:
+                self.publish()
+                continue
+            print(f"{folder.name} failed: {end.reason}", flush=True)
+            failed.append(seed)
+            if end.code == ExitCode.USER_ERROR:  # which no other seed would change
+                code = ExitCode.USER_ERROR
+                break
+        return code if failed else ExitCode.OK
+
+    def _train(self, seed: int, folder: Path, orders: Orders) -> End:
+        print(f"{folder.name} {'goes on' if (folder / 'config.yaml').exists() else 'begins'}", flush=True)
+        options = [f"seed={seed}", *tracking_options(self.launching.run, self.folder, seed, None)]
+        scores, shown = Scores(folder), 0
+
+        def look() -> bool:
+            nonlocal shown
+            found = scores()
+            for step, score in found[shown:]:
+                print(f"{folder.name} step {step}: score {score:.4f}", flush=True)
+            shown = len(found)
+            return orders.received is not None
+
+        return persevere(lambda: self.launching.command(folder, options), folder, look, None)
+
+    def publish(self) -> list[list[Any]]:
+        """Writes `seeds.json` and returns the table of finished seeds; nothing where there is none."""
+        with turn(self.folder):
+            return self._publish()
+
+    def _publish(self) -> list[list[Any]]:
+        finished = {seed: results for seed in self.numbers if (results := results_of(self.folder_of(seed)))}
+        if not finished:
+            return []
+        scores = {seed: _scores(results) for seed, results in finished.items()}
+        columns = {name: [found[name] for found in scores.values()] for name in SCORES}
+        summary = {name: spread(values) for name, values in columns.items()}
+        first = next(iter(finished.values()))
+        write_json(self.folder / "seeds.json", {
+            "name": self.folder.name, "task": first["task"], "method": first["method"], "asked": len(self.numbers),
+            "runs": [{"seed": seed, "run": self.folder_of(seed).name, **found} for seed, found in scores.items()],
+            "summary": summary,
+        })  # fmt: skip
+        rows: list[list[Any]] = [["seed", *SCORES], *([seed, *found.values()] for seed, found in scores.items())]
+        rows += [[statistic, *(summary[name][statistic] for name in SCORES)] for statistic in summary["last"]]
+        return rows
+
+
+def _scores(results: dict[str, Any]) -> dict[str, float]:
+    return {"last": results["last"]["score"], "best": results["best"]["score"], "median_last_half": results["median_last_half"]}
+
+
+def spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean, standard deviation (of a sample: divided by n - 1), smallest and largest."""
+    deviation = stdev(values) if len(values) > 1 else None
+    return {"mean": mean(values), "std": deviation, "min": min(values), "max": max(values)}

@@ -1,0 +1,153 @@
+"""What a sweep searches: the space file, its checks, and values drawn from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import optuna
+from pydantic import Discriminator, Field, Tag, ValidationError
+
+from mat_ds.config.load import merge, parse_overrides, read_yaml
+from mat_ds.config.schema import Count
+from mat_ds.config.section import Section
+from mat_ds.errors import Problem, UserError, raise_if_any
+
+Number = int | float
+Scalar = bool | int | float | str | None
+Values = dict[str, Any]
+
+EXAMPLE = "launch/sweeps/demo.yaml"
+MOST_OF_A_GRID = 1000
+
+
+class Choices(Section):
+    choices: Annotated[list[Scalar], Field(min_length=1)] = Field(description="the values themselves")
+
+
+class Range(Section):
+    low: Number = Field(description="smallest value")
+    high: Number = Field(description="largest value")
+    log: bool = Field(False, description="even in the logarithm")
+    step: Number | None = Field(None, description="only low, low + step, low + 2 step, ...")
+
+    @property
+    def whole(self) -> bool:
+        """Whether it holds whole numbers only."""
+        return all(isinstance(number, int) for number in (self.low, self.high, self.step or 1))
+
+
+def _kind(value: Any) -> str:
+    """Which of the two an option's value is, as written or as read."""
+    return "choices" if isinstance(value, Choices) or (isinstance(value, dict) and "choices" in value) else "range"
+
+
+Extent = Annotated[Annotated[Choices, Tag("choices")] | Annotated[Range, Tag("range")], Discriminator(_kind)]
+
+
+class Space(Section):
+    """A space file. A key of `options` may name several options, joined by commas: they get the same value."""
+
+    options: Annotated[dict[str, Extent], Field(min_length=1)] = Field(
+        description="option -> {choices} or {low, high, log, step}"
+    )
+    sampler: Literal["tpe", "random", "grid"] = Field("tpe", description="how the next values are found")
+    pruner: Literal["median", "none"] = Field(
+        "median", description="median: stop a trial whose best dev score so far is below the median of the others at that "
+        "evaluation")  # fmt: skip
+    startup_trials: Count = Field(10, description="trials drawn at random and never stopped, before sampler and pruner judge")
+    warmup_evaluations: Annotated[int, Field(ge=0)] = Field(
+        1, description="evaluations of each trial at which it is not stopped"
+    )
+    objective: Literal["last", "best", "median_last_half"] = Field(
+        "median_last_half", description="which dev score of a trial counts; best flatters")  # fmt: skip
+
+    @property
+    def grid(self) -> list[Values]:
+        """Every combination of values, in the order of the file."""
+        return [dict(zip(self.options, values, strict=True)) for values in product(*map(_values, self.options.values()))]
+
+
+def read_space(path: Path) -> Space:
+    """The space in a file.
+
+    Raises:
+        UserError: naming everything in it that cannot be.
+    """
+    tree = read_yaml(path)
+    try:
+        space = Space.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(*(
+            Problem(f"{path}: {'.'.join(str(part) for part in found['loc'] if part not in ('choices', 'range'))}",
+                    found["input"], found["msg"].lower(), f"see {EXAMPLE} for how it is written")
+            for found in error.errors()
+        )) from None  # fmt: skip
+    raise_if_any(_range_problems(path, space))
+    if space.sampler == "grid" and (count := prod(len(_values(extent)) for extent in space.options.values())) > MOST_OF_A_GRID:
+        raise UserError(Problem(f"{path}: sampler", "grid", f"{count:,} combinations are more than {MOST_OF_A_GRID:,}",
+                                "take fewer values, or sampler: tpe"))  # fmt: skip
+    return space
+
+
+def _range_problems(path: Path, space: Space) -> Iterator[Problem]:
+    for key, extent in space.options.items():
+        if isinstance(extent, Choices):
+            continue
+        shown, where = f"{extent.low} to {extent.high}", f"{path}: {key}"
+        if extent.low > extent.high:
+            yield Problem(where, shown, "low is above high", "exchange them")
+        if extent.log and extent.low <= 0:
+            yield Problem(where, shown, "zero has no logarithm", "take a low above 0, or log: false")
+        if extent.step is not None and (extent.log or extent.step <= 0):
+            yield Problem(where, shown, "a step is above 0, and not in the logarithm", "leave out step or log")
+        if space.sampler == "grid" and extent.step is None:
+            yield Problem(where, shown, "a grid needs steps", "give it a step, or choices")
+
+
+def _values(extent: Choices | Range) -> list[Any]:
+    """All values of an option; of a range without steps its ends."""
+    if isinstance(extent, Choices):
+        return list(extent.choices)
+    if not extent.step:
+        return [extent.low, extent.high]
+    count = int((extent.high - extent.low) / extent.step + 1e-9)
+    return [extent.low + i * extent.step for i in range(count + 1)]
+
+
+def extremes(space: Space) -> Iterator[tuple[str, Any]]:
+    """What each option can be at the utmost: if a run can have these, one at a time, it can have all between."""
+    for key, extent in space.options.items():
+        yield from ((key, value) for value in (_values(extent) if isinstance(extent, Choices) else (extent.low, extent.high)))
+
+
+def draw(trial: optuna.Trial, space: Space) -> Values:
+    """A value for every option; those that the trial has already stay what they are."""
+    values: Values = {}
+    for key, extent in space.options.items():
+        if isinstance(extent, Choices):
+            values[key] = trial.suggest_categorical(key, extent.choices)
+        elif extent.whole:
+            values[key] = trial.suggest_int(key, int(extent.low), int(extent.high), step=int(extent.step or 1), log=extent.log)
+        else:
+            values[key] = trial.suggest_float(key, extent.low, extent.high, step=extent.step, log=extent.log)
+    return values
+
+
+def names(key: str) -> list[str]:
+    """The options that a key of the space stands for."""
+    return [name.strip() for name in key.split(",")]
+
+
+def overrides(values: Values) -> list[str]:
+    """Drawn values as `key=value` arguments."""
+    return [f"{name}={json.dumps(value)}" for key, value in values.items() for name in names(key)]
+
+
+def with_values(tree: Values, values: Values) -> Values:
+    """Nested options overridden by drawn values."""
+    return merge(tree, parse_overrides(overrides(values))[0])

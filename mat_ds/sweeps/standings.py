@@ -1,0 +1,83 @@
+"""What a sweep has found so far: the table, the best options as a recipe, and the files that reports are made from."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from mat_ds.config.schema import RunConfig
+from mat_ds.rundir import write_json, write_text
+from mat_ds.sweeps.launching import Launching
+from mat_ds.sweeps.space import overrides
+from mat_ds.sweeps.study import SharedStudy
+from mat_ds.sweeps.turns import turn
+
+SCORES = ("last", "best", "median_last_half")
+# What a trial has that its options are not: where it lies, how it is continued, who is told of it.
+OWN: Any = {"output_dir": True, "tracking": True, "train": {"resume"}}
+
+
+def publish(study: SharedStudy, launching: Launching) -> None:
+    """Writes `sweep.json`, `trials.csv` and, once a trial has a score, `best.yaml` into the sweep's folder."""
+    with turn(study.folder):
+        trials, rows = study.trials(), table(study)
+        best = best_of(study)
+        write_json(study.folder / "sweep.json", {
+            "name": study.folder.name, "run_id": study.run_id, "objective": study.space.objective,
+            **study.optuna.user_attrs["definition"], "best": best.number if best else None,
+            "trials": [_described(study, trial) for trial in trials],
+        })  # fmt: skip
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows(rows)
+        write_text(study.folder / "trials.csv", text.getvalue())
+        if best:
+            head = f"# Trial {best.number} of {len(trials)}, the best: {study.space.objective} {best.value:.4f}\n"
+            write_text(study.folder / "best.yaml", head + recipe_of(launching.options(overrides(best.params))))
+
+
+def best_of(study: SharedStudy) -> FrozenTrial | None:
+    """The first of the best trials that came to their end."""
+    return max(study.trials(TrialState.COMPLETE), key=lambda trial: float(trial.value or 0.0), default=None)
+
+
+def recipe_of(run: RunConfig) -> str:
+    """A run's options as a recipe of differences from the defaults."""
+    tree = run.model_dump(mode="json", exclude_defaults=True, exclude=OWN)
+    tree["method"] = {"name": run.method.name, **tree.get("method", {})}
+    return yaml.safe_dump({key: value for key, value in tree.items() if value != {}}, sort_keys=False)
+
+
+def _described(study: SharedStudy, trial: FrozenTrial) -> dict[str, Any]:
+    return {
+        "number": trial.number, "run": study.folder_of(trial.number).name, "state": trial.state.name.lower(),
+        "value": trial.value, **{name: trial.user_attrs.get(name) for name in SCORES}, "options": trial.params,
+        "evaluations": [score for _, score in sorted(trial.intermediate_values.items())],
+        "reason": trial.user_attrs.get("reason"),
+    }  # fmt: skip
+
+
+def table(study: SharedStudy) -> list[list[Any]]:
+    """A heading and a row for each trial: its run, state, scores and options."""
+    keys = list(study.space.options)
+    rows: list[list[Any]] = [["trial", "state", *SCORES, "evaluations", *keys]]
+    for trial in study.trials():
+        scores = [trial.user_attrs.get(name) for name in SCORES]
+        rows.append([study.folder_of(trial.number).name, trial.state.name.lower(), *scores, len(trial.intermediate_values),
+                     *(trial.params.get(key) for key in keys)])  # fmt: skip
+    return rows
+
+
+def as_text(rows: list[list[Any]]) -> str:
+    """A table in columns; numbers in four digits, nothing as a dash."""
+    shown = [[_cell(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown)
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,166 @@
+"""The study of a sweep: Optuna's, in a journal file that many workers on many nodes write to, and whose turn it is.
+
+SQLite on a network disk locks up or breaks; a journal is appended to under a lock that is made of a file's existence, which
+network disks get right. Journals have no heartbeat: a trial's worker lives if its lock in the trial's folder does.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, TrialState
+
+from mat_ds.errors import Problem, UserError
+from mat_ds.sampling.keys import seed_from
+from mat_ds.sweeps.space import Space, Values, draw
+from mat_ds.sweeps.training import Claim, claim
+from mat_ds.sweeps.turns import turn
+
+JOURNAL = "journal.log"
+
+
+class JournalLock(JournalFileOpenLock):
+    """The journal's lock. A worker that lost power may have left half a line, which nobody was told had been written and which
+    would make all that follow unreadable: whoever gets the lock takes it away."""
+
+    def __init__(self, journal: Path):
+        super().__init__(str(journal))
+        self._journal = journal
+
+    def acquire(self) -> bool:
+        super().acquire()
+        with self._journal.open("r+b") as file:
+            text = file.read()
+            if not text.endswith(b"\n"):
+                file.truncate(text.rfind(b"\n") + 1)
+        return True
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A trial that is this worker's.
+
+    Attributes:
+        trial: Optuna's, with a value for every option.
+        values: these.
+        claim: its run directory.
+    """
+
+    trial: optuna.Trial
+    values: Values
+    claim: Claim
+
+
+class SharedStudy:
+    """A sweep's trials, by all its workers.
+
+    Args:
+        folder: of the sweep.
+        space: what it searches.
+        definition: what else makes its trials comparable, as JSON has it.
+        seed: key of the draws.
+
+    Raises:
+        UserError: if the folder holds a sweep of something else.
+    """
+
+    def __init__(self, folder: Path, space: Space, definition: dict[str, Any], seed: int):
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.folder, self.space, self._seed = folder, space, seed
+        folder.mkdir(parents=True, exist_ok=True)
+        journal = folder / JOURNAL
+        with turn(self.folder):
+            storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalLock(journal)))
+            # The folder may be renamed, so the study has a name of its own.
+            self.optuna = optuna.create_study(storage=storage, study_name="sweep", direction="maximize", load_if_exists=True,
+                                              sampler=self._sampler(0), pruner=_pruner(space))  # fmt: skip
+            self._define({"space": space.model_dump(mode="json"), **definition})
+
+    def _define(self, definition: dict[str, Any]) -> None:
+        """Writes down what this sweep is, or compares."""
+        known = self.optuna.user_attrs
+        if "definition" in known:
+            if changed := list(differences(known["definition"], definition)):
+                raise UserError(*(
+                    Problem(key, new, f"the sweep in {self.folder} has {old!r}",
+                            "take it back, or start a sweep of its own with another output_dir")
+                    for key, old, new in changed
+                ))  # fmt: skip
+            return
+        if self.space.sampler == "grid":
+            begun = bool(self.trials())  # by a worker that died before it was through
+            for values in self.space.grid:
+                self.optuna.enqueue_trial(values, skip_if_exists=begun)
+        self.optuna.set_user_attr("run_id", uuid.uuid4().hex)
+        self.optuna.set_user_attr("definition", definition)
+
+    @property
+    def run_id(self) -> str:
+        """This program's own id of the sweep, for trackers."""
+        return str(self.optuna.user_attrs["run_id"])
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """All trials, or those in some states, in order."""
+        return self.optuna.get_trials(deepcopy=False, states=states or None)
+
+    def folder_of(self, number: int) -> Path:
+        """The run directory of a trial."""
+        return self.folder / f"trial-{number:04}"
+
+    def take(self, limit: int | None) -> Taken | None:
+        """A trial whose worker stopped or died, else a new one; None if all are done or in other hands.
+
+        Args:
+            limit: how many there are to be in all; None: as many as the grid has.
+        """
+        with turn(self.folder):
+            for running in self.trials(TrialState.RUNNING):
+                if claimed := claim(self.folder_of(running.number)):
+                    return self._take(optuna.Trial(self.optuna, running._trial_id), claimed)
+            begun = len(self.trials()) - len(self.trials(TrialState.WAITING))
+            if (limit is not None and begun >= limit) or (self.space.sampler == "grid" and begun == len(self.trials())):
+                return None
+            self.optuna.sampler = self._sampler(begun)
+            trial = self.optuna.ask()
+            claimed = claim(self.folder_of(trial.number))
+            if claimed is None:
+                folder = str(self.folder_of(trial.number))
+                raise UserError(Problem("output_dir", folder, "a job that is not of this sweep is in it",
+                                        "wait for it, or name another output_dir"))  # fmt: skip
+            return self._take(trial, claimed)
+
+    def _take(self, trial: optuna.Trial, claimed: Claim) -> Taken:
+        return Taken(trial, draw(trial, self.space), claimed)
+
+    def _sampler(self, number: int) -> BaseSampler:
+        """The sampler of one trial, keyed by its number: which worker asks changes nothing."""
+        seed = seed_from(self._seed, "trial", number) % 2**32
+        if self.space.sampler == "tpe":
+            return TPESampler(n_startup_trials=self.space.startup_trials, seed=seed)
+        return RandomSampler(seed=seed)
+
+
+def _pruner(space: Space) -> BasePruner:
+    """Steps are evaluations, counted from 1: trials may differ in how many outer steps lie between."""
+    if space.pruner == "none":
+        return NopPruner()
+    return MedianPruner(n_startup_trials=space.startup_trials, n_warmup_steps=space.warmup_evaluations + 1)
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two nested mappings differ: dotted key, old and new value."""
+    for key in [*before, *(key for key in now if key not in before)]:
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield f"{prefix}{key}", old, new

@@ -1,0 +1,134 @@
+"""A worker of a sweep: takes one trial after another, trains it, reports its dev scores, and marks how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import TrialState
+
+from mat_ds.errors import ExitCode
+from mat_ds.sweeps.launching import Launching
+from mat_ds.sweeps.mirror import tracking_options
+from mat_ds.sweeps.space import overrides
+from mat_ds.sweeps.study import SharedStudy, Taken
+from mat_ds.sweeps.training import End, Orders, Scores, last_step, persevere, results_of
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One of those that share a sweep.
+
+    Attributes:
+        study: the trials.
+        launching: how they are trained.
+        orders: whether it has been told to stop.
+        publish: writes what the sweep has found so far.
+        say: takes the lines that show how it goes.
+    """
+
+    study: SharedStudy
+    launching: Launching
+    orders: Orders
+    publish: Callable[[], None]
+    say: Say
+
+    def work(self, limit: int | None) -> ExitCode:
+        """Until no trial is left to take.
+
+        Args:
+            limit: trials of the sweep in all; None: those of the grid.
+
+        Returns:
+            0: all are done or in other hands; 75: told to stop, and another worker can go on; 2: what a trial said of its
+            input must hold for all; 1: no trial has a score.
+        """
+        while not self.orders.received and (taken := self.study.take(limit)):
+            try:
+                code = self._train(taken)
+            finally:
+                taken.claim.release()
+            self.publish()
+            if code is not None:
+                return code
+        if self.orders.received:
+            return ExitCode.REQUEUE
+        return ExitCode.OK if self.study.trials(TrialState.COMPLETE, TrialState.RUNNING) else ExitCode.FAILED
+
+    def _train(self, taken: Taken) -> ExitCode | None:
+        """One trial to its end; a code where the worker is to stop."""
+        trial, folder = taken.trial, taken.claim.folder
+        verb = "goes on" if (folder / "config.yaml").exists() else "begins"
+        self.say(f"{folder.name} {verb}: {' '.join(overrides(taken.values))}")
+        if taken.claim.abandoned and not results_of(folder):
+            step, before = last_step(folder), trial.user_attrs.get("died_at")
+            trial.set_user_attr("died_at", step)
+            if before is not None and step <= before:
+                return self._fail(taken, End(None, False, 1, "the worker died again, and the trial had got no further"))
+        watch = Watch(self, taken)
+        if results := results_of(folder):  # the worker before did not live to say so
+            watch.report()
+            end = End(results, False, 0, "")
+        else:
+            options = [
+                *overrides(taken.values),
+                *tracking_options(self.launching.run, self.study.folder, trial.number, self.study.run_id),
+            ]
+            end = persevere(lambda: self.launching.command(folder, options), folder, watch, trial.user_attrs.get("died_at"),
+                            lambda step: trial.set_user_attr("died_at", step))  # fmt: skip
+        if end.results:
+            self._complete(taken, end.results)
+            return None
+        if end.interrupted and watch.pruned:
+            self.study.optuna.tell(trial, state=TrialState.PRUNED)
+            self.say(f"{folder.name} is pruned: its score is below the median")
+            return None
+        if end.interrupted:
+            self.say(f"{folder.name} is saved, and goes on when this command is run again")
+            return ExitCode.REQUEUE
+        return self._fail(taken, end)
+
+    def _complete(self, taken: Taken, results: dict[str, Any]) -> None:
+        found = {"last": results["last"]["score"], "best": results["best"]["score"],
+                 "median_last_half": results["median_last_half"]}  # fmt: skip
+        for name, score in found.items():
+            taken.trial.set_user_attr(name, score)
+        self.study.optuna.tell(taken.trial, found[self.study.space.objective])
+        shown = ", ".join(f"{name} {score:.4f}" for name, score in found.items())
+        self.say(f"{taken.claim.folder.name} is done: {shown}")
+
+    def _fail(self, taken: Taken, end: End) -> ExitCode | None:
+        taken.trial.set_user_attr("reason", end.reason)
+        self.study.optuna.tell(taken.trial, state=TrialState.FAIL)
+        self.say(f"{taken.claim.folder.name} failed: {end.reason}")
+        got_going = any(trial.intermediate_values for trial in self.study.trials())
+        return ExitCode.USER_ERROR if end.code == ExitCode.USER_ERROR and not got_going else None
+
+
+class Watch:
+    """Reports the evaluations of a trial while it trains, and says when it is to stop."""
+
+    def __init__(self, worker: Worker, taken: Taken):
+        self._worker, self._taken, self._scores = worker, taken, Scores(taken.claim.folder)
+        number = taken.trial.number
+        known = next(trial for trial in worker.study.trials() if trial.number == number)
+        self._reported = len(known.intermediate_values)
+        self.pruned = False
+
+    def __call__(self) -> bool:
+        return (self.report() and self.pruned) or self._worker.orders.received is not None
+
+    def report(self) -> bool:
+        """Reports what is new; whether anything was."""
+        scores = self._scores()
+        for index, (step, score) in enumerate(scores[self._reported :], self._reported + 1):
+            self._taken.trial.report(score, index)
+            best = max(score for _, score in scores[:index])
+            self._worker.say(f"{self._taken.claim.folder.name} step {step}: score {score:.4f}, best {best:.4f}")
+        if news := len(scores) > self._reported:
+            self._reported = len(scores)
+            self.pruned = self._taken.trial.should_prune()
+        return news

@@ -1,0 +1,72 @@
+"""The run that MLflow shows the trials of a sweep under. It has no training of its own: who mirrors a trial makes it, if it is
+not there, and the sweep's workers keep it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+# The tag by which a run of this program is found in any MLflow.
+OWN_ID = "mat_ds.run_id"
+# Seconds that a worker waits for a server; its trials need none.
+PATIENCE = 20.0
+
+
+def parent_of(client: Any, experiment_id: str, run_id: str, name: str) -> str:
+    """MLflow's id of the run above those whose tag `mat_ds.parent` names it, made if it is not there.
+
+    Args:
+        client: an `MlflowClient`.
+        experiment_id: where it is.
+        run_id, name: this program's own id of it, and what it is called.
+    """
+
+    def found() -> list[Any]:
+        wanted = f"tags.\"{OWN_ID}\" = '{run_id}'"
+        return list(client.search_runs([experiment_id], wanted, order_by=["attributes.start_time ASC"]))
+
+    if not (runs := found()):
+        made = client.create_run(experiment_id, run_name=name, tags={OWN_ID: run_id, "mat_ds.sweep": name}).info.run_id
+        client.set_terminated(made)  # unless a worker says otherwise
+        runs = found()
+        if runs[0].info.run_id != made:  # another trial's made it at the same moment
+            client.delete_run(made)
+    return str(runs[0].info.run_id)
+
+
+def keep_parent(uri: str, experiment: str, run_id: str, name: str, state: dict[str, str], ended: bool) -> None:
+    """Writes to the run of a sweep how the sweep stands, once trials of it are there. A server that does not answer costs
+    seconds, and no trial.
+
+    Args:
+        uri, experiment: where the trials are.
+        run_id, name: this program's own id of the run, and what it is called.
+        state: its tags.
+        ended: whether nothing is being trained.
+    """
+    failures: list[str] = []
+
+    def keep() -> None:
+        try:
+            from mlflow import MlflowClient
+
+            client = MlflowClient(tracking_uri=uri)
+            if known := client.get_experiment_by_name(experiment):
+                run = parent_of(client, known.experiment_id, run_id, name)
+                for key, value in state.items():
+                    client.set_tag(run, key, value)
+                client.update_run(run, status="FINISHED" if ended else "RUNNING")
+        except Exception as error:  # whatever a server or a disk comes up with
+            failures.append((str(error) or type(error).__name__).splitlines()[0])
+
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        return
+    thread = threading.Thread(target=keep, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    if thread.is_alive():
+        failures.append(f"no answer within {PATIENCE:.0f} s")
+    for said in failures:
+        print(f"MLflow is not told how the sweep stands: {said}", file=sys.stderr, flush=True)

@@ -1,0 +1,80 @@
+"""Stands in for launch/train.py where a test needs many trainings in seconds: it leaves in a run directory what training does,
+and saves and stops when told to.
+
+`FAKE` in the environment, as JSON, says what happens to a run, by the name of its directory and in its first `times` lives (in
+all of them, if that is not there): it `dies_at` an outer step, with a `code` (of KILL, if that is not there), or `stops_at` one
+as if its ranks had been told, or `waits_at` one until they are.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from mat_ds.errors import Interrupted
+from mat_ds.lock import RunLock
+from mat_ds.rundir import RunDirectory, mark_interrupted, write_json, write_text
+from mat_ds.tracking.events import EventLog
+
+DEMO = Path(__file__).parents[2] / "launch" / "recipes" / "demo.yaml"
+STEPS = 6
+
+
+def score_at(lam, step):
+    """The better the nearer lam is to 3, and the longer it trains."""
+    return (1 - abs(lam - 3) / 10) * step / STEPS
+
+
+def main(arguments):
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    run, lam = RunDirectory(Path(given["output_dir"])), float(given.get("method.lam", given.get("seed", 0)))
+    plan = json.loads(os.environ.get("FAKE", "{}")).get(run.path.name, {})
+    told = []
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda number, frame: told.append(number))
+    lock = RunLock()
+    lock.acquire(run.path)
+    run.create()
+    write_text(run.config, yaml.safe_dump({**yaml.safe_load(DEMO.read_text()), "seed": int(given.get("seed", 0))}))
+    saved, lives = run.checkpoints / "step.json", run.path / "lives"
+    done = json.loads(saved.read_text()) if saved.exists() else 0
+    with lives.open("a") as file:
+        file.write(f"{done}\n")
+    if len(lives.read_text().splitlines()) > plan.get("times", 1000):
+        plan = {}
+    log = EventLog(run.events, done)
+    evaluations = []
+    for step in range(1, STEPS + 1):
+        evaluations.append({"step": step, "score": score_at(lam, step), "validation": {"accuracy": score_at(lam, step)}})
+        if step <= done:
+            continue
+        while step == plan.get("waits_at") and not told:
+            time.sleep(0.05)
+        time.sleep(0.05)
+        if step == plan.get("dies_at"):
+            print("this is why it died", flush=True)
+            if "code" not in plan:
+                os.kill(os.getpid(), signal.SIGKILL)
+            lock.release()
+            return plan["code"]
+        log.log({"event": "step", "step": step, "loss": 1.0})
+        log.log({"event": "evaluation", **evaluations[-1]})
+        write_json(saved, step)
+        if told or step == plan.get("stops_at"):
+            mark_interrupted(run, Interrupted("a signal"))
+            lock.release()
+            return 75
+    scores = [evaluation["score"] for evaluation in evaluations]
+    results = {"task": "demo", "method": "mat", "last": evaluations[-1], "best": evaluations[-1],
+               "median_last_half": sorted(scores)[-2], "export": {"score": scores[-1]}}  # fmt: skip
+    write_json(run.results, results)
+    lock.release()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

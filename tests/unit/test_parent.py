@@ -1,0 +1,56 @@
+"""The run above the trials of a sweep, in a real MLflow database, and an MLflow that is not there."""
+
+import time
+
+import pytest
+from mlflow import MlflowClient
+
+from mat_ds.tracking import parent
+from mat_ds.tracking.parent import keep_parent, parent_of
+
+
+def test_a_sweep_has_one_run_above_its_trials_that_says_how_it_stands(tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    keep_parent(uri, "lam", "cafe", "lam", {}, ended=False)
+    assert not (tmp_path / "mlflow.db").exists()  # tables are made by who mirrors a trial
+    client = MlflowClient(tracking_uri=uri)
+    keep_parent(uri, "lam", "cafe", "lam", {}, ended=False)
+    assert client.get_experiment_by_name("lam") is None
+    experiment = client.create_experiment("lam", artifact_location=tmp_path.as_uri())
+    first = parent_of(client, experiment, "cafe", "lam")
+    assert parent_of(client, experiment, "cafe", "lam") == first != parent_of(client, experiment, "beef", "other")
+    assert client.get_run(first).info.status == "FINISHED"
+    keep_parent(uri, "lam", "cafe", "lam", {"mat_ds.trials": "3"}, ended=False)
+    run = client.get_run(first)
+    assert (run.info.status, run.info.run_name, run.data.tags["mat_ds.trials"]) == ("RUNNING", "lam", "3")
+    keep_parent(uri, "lam", "cafe", "lam", {}, ended=True)
+    assert client.get_run(first).info.status == "FINISHED" and len(client.search_runs([experiment])) == 2
+
+
+def test_of_two_that_make_it_at_once_one_is_left(tmp_path):
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.create_experiment("lam", artifact_location=tmp_path.as_uri())
+
+    class Late:
+        """Sees nothing until it has made one of its own."""
+
+        searched = False
+
+        def __getattr__(self, name):
+            return getattr(client, name)
+
+        def search_runs(self, *given, **more):
+            self.searched, before = True, self.searched
+            return client.search_runs(*given, **more) if before else []
+
+    first = parent_of(client, experiment, "cafe", "lam")
+    assert parent_of(Late(), experiment, "cafe", "lam") == first
+    assert [run.info.run_id for run in client.search_runs([experiment])] == [first]
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "nonsense://"])
+def test_a_server_that_is_not_there_costs_seconds_and_a_line(uri, capsys, monkeypatch):
+    monkeypatch.setattr(parent, "PATIENCE", 2.0)
+    started = time.monotonic()
+    keep_parent(uri, "lam", "cafe", "lam", {}, ended=True)
+    assert time.monotonic() - started < 10 and "MLflow is not told" in capsys.readouterr().err

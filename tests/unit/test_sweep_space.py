@@ -1,0 +1,71 @@
+"""What a sweep may search, and what is refused before it begins."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from mat_ds.config.schema import RunConfig
+from mat_ds.config.section import Section
+from mat_ds.errors import ExitCode
+from mat_ds.sweeps.command import check, parse
+from mat_ds.sweeps.launching import read_launching
+from mat_ds.sweeps.mirror import tracking_options
+from mat_ds.sweeps.space import read_space
+from tests.distributed.launch import ROOT
+from tests.unit.sweeping import GRID, Sweep
+
+pytestmark = pytest.mark.usefixtures("at_once")
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ({"options": {"method.lamb": {"choices": [1.0]}}}, "did you mean 'lam'?"),
+        ({"options": {"method.lam": {"choices": [-1.0]}}}, "method.lam = -1.0"),
+        ({"options": {"method.theta_steps": {"low": 1.0, "high": 9.5}}}, "method.theta_steps = 9.5"),
+        ({"options": {"method.lam": {"low": 0, "high": 1, "log": True}}}, "zero has no logarithm"),
+        ({"options": {"method.lam": {"low": 2, "high": 1}}}, "low is above high"),
+        ({"options": {"method.lam": {"low": 0.1, "high": 1.0}}, "sampler": "grid"}, "a grid needs steps"),
+        ({"options": {"seed": {"low": 0, "high": 2000, "step": 1}}, "sampler": "grid"}, "2,001 combinations"),
+        ({"options": {"method.lam": {"lo": 1, "high": 2}}}, "options.method.lam.lo"),
+        ({"options": {}}, "options = {}"),
+        ({"options": {"method.lam": {"choices": [1.0]}}, "sampler": "best"}, "sampler = 'best'"),
+    ],
+)
+def test_a_space_that_cannot_be_is_refused_before_anything_is_written(space, said, tmp_path, capsys):
+    sweep = Sweep(tmp_path, space)
+    assert sweep.run() == ExitCode.USER_ERROR and said in capsys.readouterr().err and not sweep.folder.exists()
+
+
+def test_options_that_the_sweep_sets_cannot_be_given(tmp_path, capsys):
+    sweep = Sweep(tmp_path, GRID)
+    assert sweep.run("method.lam=2", "train.resume=never") == ExitCode.USER_ERROR
+    said = capsys.readouterr().err
+    assert "method.lam = '2'" in said and "train.resume" in said
+
+
+def test_the_spaces_that_are_shipped_fit_their_recipes():
+    for space, recipe in (("mat_table7", "cola_bert"), ("mat_table7", "cola"), ("demo", "demo")):
+        parsed = parse(["--space", f"{ROOT}/launch/sweeps/{space}.yaml", "--recipe", f"{ROOT}/launch/recipes/{recipe}.yaml"])
+        check(read_space(parsed.space), read_launching(parsed, ()))
+
+
+def test_trackers_are_told_whose_child_a_trial_is(tmp_path, monkeypatch):
+    class Tracking(Section):
+        uri: str | None = None
+        experiment: str = "mat_ds"
+        tags: dict[str, str] = {}  # noqa: RUF012
+
+    def options(**given):
+        run = SimpleNamespace(tracking=Tracking(**given))
+        pairs = (option.split("=", 1) for option in tracking_options(run, tmp_path / "lam", 3, "cafe"))
+        return {key.removeprefix("tracking."): json.loads(value) for key, value in pairs}
+
+    own = {"mat_ds.sweep": "lam", "mat_ds.trial": "3", "mat_ds.parent": "cafe"}
+    assert options() == {"tags": own, "uri": f"sqlite:///{tmp_path}/mlflow.db", "experiment": "lam"}
+    given = options(uri="http://localhost:5000", experiment="mine", tags={"team": "x"})
+    assert given == {"tags": {"team": "x", **own}, "uri": "http://localhost:5000", "experiment": "mine"}
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert options()["uri"] == "none"  # many jobs, one SQLite
+    assert tracking_options(RunConfig(), tmp_path, 0, None) == [] or "experiment" in type(RunConfig().tracking).model_fields
