@@ -41,6 +41,7 @@ from mat_ds.resume import run_of
 from mat_ds.rundir import RunDirectory, mark_interrupted, new_folder, write_json, write_text
 from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.telemetry import invisible
+from mat_ds.tracking.register import register_finished
 from mat_ds.tracking.tracker import Tracker
 
 # How long a file that rank 0 wrote may take to be seen on another node: network disks cache what is not there.
@@ -93,6 +94,8 @@ def run_on(prepared: Prepared, world: World, chatter: Chatter) -> ExitCode:
             )  # fmt: skip
         # No other rank waits any more. A launcher that ends the last one, because another has told to, can wait.
         house.tracker.settle()
+    if prepared.run.tracking.register and house.tracker.run and code == ExitCode.OK:
+        register_finished(house.tracker.run.path, prepared.run.tracking.register)
     return code
 
 

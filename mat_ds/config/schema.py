@@ -119,6 +119,10 @@ class TrainConfig(Section):
 warnings.filterwarnings("ignore", 'Field name "register"')
 
 
+# What MLflow refuses only when the model is there, and what would not survive a search for it.
+REGISTERED_NAME = r"""^[^/:'"%]*[^/:'"%\s][^/:'"%]*$"""
+
+
 class TrackingConfig(Section):
     uri: str | None = Field(
         None, description="MLflow server or database that mirrors the run; `none`: no mirror; null: the SQLite file "
@@ -131,7 +135,7 @@ class TrackingConfig(Section):
     tags: Annotated[dict[str, str], BeforeValidator(_tags)] = Field(
         {}, description="tags of the run in MLflow: `tracking.tags.<name>=<text>`"
     )
-    register: Annotated[str, Field(min_length=1)] | None = Field(
+    register: Annotated[str, Field(pattern=REGISTERED_NAME)] | None = Field(
         None, description="name under which MLflow's registry gets the model of the finished run; null: none")  # fmt: skip
 
 

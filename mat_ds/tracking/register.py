@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,16 @@ EXAMPLE = "mat-ds register runs/cola acceptability"
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command line and returns its exit code."""
     return attempt(lambda: _run(arguments), World(), "")
+
+
+def register_finished(run: Path, name: str) -> None:
+    """Registers the model of a run that has just ended well; what goes wrong is told, and is no reason to call it failed."""
+    from mat_ds.tracking.registry import register
+
+    try:
+        print(f"registered models:/{name}/{register(run, name)}", file=sys.stderr, flush=True)
+    except Exception as error:
+        print(f"*** WARNING: not registered: {error}\n`mat-ds register {run} {name}` does it", file=sys.stderr, flush=True)
 
 
 def _run(arguments: Sequence[str]) -> None:

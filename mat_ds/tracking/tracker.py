@@ -23,9 +23,13 @@ class Tracker:
 
     Args:
         keeps: whether this rank keeps the log.
+
+    Attributes:
+        run: the directory of the run, once it has begun, where this rank keeps its log.
     """
 
     def __init__(self, keeps: bool):
+        self.run: RunDirectory | None = None
         self._keeps, self._step = keeps, 0
         self._log: EventLog | None = None
         self._mirror: subprocess.Popen[bytes] | None = None
@@ -38,14 +42,14 @@ class Tracker:
         """
         if not self._keeps:
             return
-        self._run, self._step, self._uri = run, step, mirror_uri(run.path, uri)
+        self.run, self._step, self._uri = run, step, mirror_uri(run.path, uri)
         own_id(run)
         self._log = EventLog(run.events, step)
         if self._uri:
             try:
                 self._mirror = start_mirror(run)
             except OSError as error:  # no memory or no processes left: no reason not to train
-                self._tell(f"not mirrored to MLflow ({error})")
+                self._tell(f"not mirrored to MLflow ({error})", run)
 
     def log(self, record: Record) -> None:
         """One record: what happened under `event`, and the outer step it belongs to under `step`."""
@@ -70,7 +74,7 @@ class Tracker:
 
     def settle(self) -> None:
         """Gives the mirror a bounded time to deliver the rest, and says what it could not; to be called last of all."""
-        if not self._mirror:
+        if not self._mirror or not self.run:
             return
         try:
             code = self._mirror.wait(PATIENCE)
@@ -78,9 +82,9 @@ class Tracker:
             self._mirror.kill()
             code = self._mirror.wait()
         if code:
-            events = count(self._run.events, delivered(self._run, str(self._uri)))
-            self._tell(f"{f'{events} events' if events else 'some files'} of this run are not in MLflow yet")
+            events = count(self.run.events, delivered(self.run, str(self._uri)))
+            self._tell(f"{f'{events} events' if events else 'some files'} of this run are not in MLflow yet", self.run)
 
-    def _tell(self, what: str) -> None:
-        print(f"tracking: {what} ({self._run.tracking_log.name} says why): `mat-ds sync {self._run.path}` delivers them",
+    def _tell(self, what: str, run: RunDirectory) -> None:
+        print(f"tracking: {what} ({run.tracking_log.name} says why): `mat-ds sync {run.path}` delivers them",
               file=sys.stderr, flush=True)  # fmt: skip
