@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import mlflow
@@ -139,9 +141,11 @@ def versions(name: str | None = None, uri: str | None = None) -> list[Registered
 
 
 def download(model_uri: str) -> Path:
-    """The model folder of `models:/NAME@alias` or `models:/NAME/VERSION`, on this machine."""
+    """The model folder of `models:/NAME@alias` or `models:/NAME/VERSION`, on this machine until the process ends."""
+    scratch = mkdtemp(prefix="mat_ds-")
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
     with _told(where := registry_uri(None)):
-        folder = mlflow.artifacts.download_artifacts(model_uri, tracking_uri=where, registry_uri=where)
+        folder = mlflow.artifacts.download_artifacts(model_uri, dst_path=scratch, tracking_uri=where, registry_uri=where)
     return Path(folder) / "model"
 
 
