@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import TrialState
 
-from mat_ds.config.schema import RunConfig
+from mat_ds.config.schema import RunConfig, TrackingConfig
 from mat_ds.sweeps.standings import best_of
 from mat_ds.sweeps.study import SharedStudy
+from mat_ds.tracking.destination import NO_MIRROR, default_uri
 from mat_ds.tracking.parent import keep_parent
 
 
@@ -24,9 +24,7 @@ def tracking_options(run: RunConfig, folder: Path, number: int, parent: str | No
         number: of the run.
         parent: this program's own id of the run that is above them all, if there is one.
     """
-    tracking: Any = run.tracking
-    if not is_mirrored(run):
-        return []
+    tracking = run.tracking
     tags = {
         **tracking.tags,
         "mat_ds.sweep": folder.name,
@@ -39,29 +37,24 @@ def tracking_options(run: RunConfig, folder: Path, number: int, parent: str | No
     ]
 
 
-def is_mirrored(run: RunConfig) -> bool:
-    """Whether runs can be told apart by experiments at all."""
-    return "experiment" in type(run.tracking).model_fields
-
-
 def experiment_of(run: RunConfig, folder: Path) -> str:
     """The experiment of the runs: what the user gave, else the name of their folder."""
-    given = str(getattr(run.tracking, "experiment", ""))
-    return folder.name if given == type(run.tracking).model_fields["experiment"].default else given
+    given = run.tracking.experiment
+    return folder.name if given == TrackingConfig.model_fields["experiment"].default else given
 
 
 def mirror_of(run: RunConfig, folder: Path) -> str:
     """The MLflow of the runs: what the user gave, else the database of the folder beside other runs. Jobs of a cluster must not
     write to one SQLite file at once: they have none, and `mat-ds sync` delivers later."""
-    if uri := getattr(run.tracking, "uri", None):
-        return str(uri)
-    return "none" if "SLURM_JOB_ID" in os.environ else f"sqlite:///{folder.resolve().parent / 'mlflow.db'}"
+    if run.tracking.uri:
+        return run.tracking.uri
+    return NO_MIRROR if "SLURM_JOB_ID" in os.environ else default_uri(folder)
 
 
 def tell(study: SharedStudy, run: RunConfig) -> None:
     """Tells the mirror how the sweep stands."""
     uri = mirror_of(run, study.folder)
-    if not is_mirrored(run) or uri == "none":
+    if uri == NO_MIRROR:
         return
     best, running = best_of(study), study.trials(TrialState.RUNNING)
     state = {"mat_ds.trials": str(len(study.trials()))}

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from pathlib import Path
 from typing import Any
 
-# The tag by which a run of this program is found in any MLflow.
-OWN_ID = "mat_ds.run_id"
+from mat_ds.tracking.content import RUN_ID
+from mat_ds.tracking.destination import database_file
+
 # Seconds that a worker waits for a server; its trials need none.
 PATIENCE = 20.0
 
@@ -24,11 +24,11 @@ def parent_of(client: Any, experiment_id: str, run_id: str, name: str) -> str:
     """
 
     def found() -> list[Any]:
-        wanted = f"tags.\"{OWN_ID}\" = '{run_id}'"
+        wanted = f"tags.\"{RUN_ID}\" = '{run_id}'"
         return list(client.search_runs([experiment_id], wanted, order_by=["attributes.start_time ASC"]))
 
     if not (runs := found()):
-        made = client.create_run(experiment_id, run_name=name, tags={OWN_ID: run_id, "mat_ds.sweep": name}).info.run_id
+        made = client.create_run(experiment_id, run_name=name, tags={RUN_ID: run_id, "mat_ds.sweep": name}).info.run_id
         client.set_terminated(made)  # unless a worker says otherwise
         runs = found()
         if runs[0].info.run_id != made:  # another trial's made it at the same moment
@@ -61,7 +61,8 @@ def keep_parent(uri: str, experiment: str, run_id: str, name: str, state: dict[s
         except Exception as error:  # whatever a server or a disk comes up with
             failures.append((str(error) or type(error).__name__).splitlines()[0])
 
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+    file = database_file(uri)
+    if file and not file.exists():
         return
     thread = threading.Thread(target=keep, daemon=True)
     thread.start()

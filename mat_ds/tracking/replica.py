@@ -30,6 +30,7 @@ from mat_ds.tracking import content
 from mat_ds.tracking.destination import database_file
 from mat_ds.tracking.events import Record
 from mat_ds.tracking.identity import note_delivery, own_id
+from mat_ds.tracking.parent import parent_of
 from mat_ds.tracking.playback import Playback
 
 # MLflow takes 1000 entities of a batch, 100 of them parameters or tags.
@@ -71,6 +72,7 @@ class Replica:
             if self._place > run.events.stat().st_size:  # a machine that crashed has lost the end of it
                 self._place = 0
             note_delivery(run, uri, self.run_id, self.experiment, self._place)
+            self._above = self._parent(found.info.experiment_id)
         self._files = found.data.tags.get(content.FILES)
         self._files_due, self._turned = True, False
         self._describe(found)
@@ -100,6 +102,14 @@ class Replica:
         beside = database_file(self._uri) or self._run.path.resolve()
         return (beside.parent / "mlartifacts" / re.sub(r"[^\w -]", "_", experiment)).as_uri()
 
+    def _parent(self, experiment_id: str) -> dict[str, str]:
+        """The tag by which MLflow shows a run under that of its sweep, if it is of one."""
+        tags = self._options.get("tags", {})
+        if "mat_ds.parent" not in tags:
+            return {}
+        above = parent_of(self._client, experiment_id, tags["mat_ds.parent"], tags.get("mat_ds.sweep", "sweep"))
+        return {"mlflow.parentRunId": above}
+
     def _describe(self, found: Run) -> None:
         """Parameters it has not, which never change, and tags that are not what it has."""
         params = content.params_of(self._config, self._environment.get("starts", []))
@@ -107,7 +117,7 @@ class Replica:
         while some := list(islice(missing, PARAMS)):
             self._client.log_batch(self.run_id, params=some)
         tags = content.tags_of(self._environment, self._options.get("tags", {}))
-        tags[content.DIRECTORY] = str(self._run.path.resolve())
+        tags |= {content.DIRECTORY: str(self._run.path.resolve()), **self._above}
         changed = iter([RunTag(key, value) for key, value in tags.items() if found.data.tags.get(key) != value])
         while some_tags := list(islice(changed, PARAMS)):
             self._client.log_batch(self.run_id, tags=some_tags)

@@ -1,12 +1,11 @@
 """What a sweep may search, and what is refused before it begins."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
-from mat_ds.config.schema import RunConfig
-from mat_ds.config.section import Section
+from mat_ds.config.load import load_run_config
+from mat_ds.config.schema import RunConfig, TrackingConfig
 from mat_ds.errors import ExitCode
 from mat_ds.sweeps.command import check, parse
 from mat_ds.sweeps.launching import read_launching
@@ -52,13 +51,8 @@ def test_the_spaces_that_are_shipped_fit_their_recipes():
 
 
 def test_trackers_are_told_whose_child_a_trial_is(tmp_path, monkeypatch):
-    class Tracking(Section):
-        uri: str | None = None
-        experiment: str = "mat_ds"
-        tags: dict[str, str] = {}  # noqa: RUF012
-
     def options(**given):
-        run = SimpleNamespace(tracking=Tracking(**given))
+        run = RunConfig(tracking=TrackingConfig(**given))
         pairs = (option.split("=", 1) for option in tracking_options(run, tmp_path / "lam", 3, "cafe"))
         return {key.removeprefix("tracking."): json.loads(value) for key, value in pairs}
 
@@ -68,4 +62,5 @@ def test_trackers_are_told_whose_child_a_trial_is(tmp_path, monkeypatch):
     assert given == {"tags": {"team": "x", **own}, "uri": "http://localhost:5000", "experiment": "mine"}
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert options()["uri"] == "none"  # many jobs, one SQLite
-    assert tracking_options(RunConfig(), tmp_path, 0, None) == [] or "experiment" in type(RunConfig().tracking).model_fields
+    read = load_run_config(None, tracking_options(RunConfig(), tmp_path / "lam", 3, "cafe"))
+    assert read.tracking.tags == own and read.tracking.uri == "none"

@@ -1,0 +1,22 @@
+"""The trials of a sweep in MLflow: children of one run, which says how the sweep stands."""
+
+from mlflow import MlflowClient
+
+from mat_ds.tracking.parent import keep_parent
+from mat_ds.tracking.replica import Replica
+from tests.unit.tracked import live, make_run
+
+
+def test_trials_are_shown_under_the_run_of_their_sweep(tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    for number in range(2):
+        tags = {"mat_ds.sweep": "lam", "mat_ds.trial": str(number), "mat_ds.parent": "cafe"}
+        run = make_run(tmp_path / "lam" / f"trial-{number}", uri, experiment="lam", tags=tags)
+        live(run, 1, 4)
+        Replica(run, uri).deliver()
+    keep_parent(uri, "lam", "cafe", "lam", {"mat_ds.trials": "2"}, ended=True)
+    client = MlflowClient(tracking_uri=uri)
+    runs = {run.info.run_name: run for run in client.search_runs([client.get_experiment_by_name("lam").experiment_id])}
+    assert set(runs) == {"lam", "trial-0", "trial-1"} and runs["lam"].data.tags["mat_ds.trials"] == "2"
+    above = [runs[f"trial-{number}"].data.tags["mlflow.parentRunId"] for number in range(2)]
+    assert above == [runs["lam"].info.run_id] * 2
