@@ -20,6 +20,7 @@ COMMANDS = {
     "verify": ("mat_ds.verify", "whether the checkpoints of a run are what was written"),
     "sweep": ("mat_ds.sweeps.command", "search for the best options, each trial a training of its own"),
     "seeds": ("mat_ds.sweeps.seeds", "the same training over several seeds, and how much its scores vary"),
+    "report": ("mat_ds.reports.command", "curves, tables beside the published ones and box plots of runs, on one page"),
     "sync": ("mat_ds.tracking.sync", "bring runs to an MLflow that was not there while they ran"),
     "register": ("mat_ds.tracking.register", "the model of a finished run into MLflow's registry"),
     "promote": ("mat_ds.tracking.promote", "an alias such as champion for a version, if its score allows"),

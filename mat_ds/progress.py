@@ -54,6 +54,10 @@ class Progress:
         }
 
     def _summary(self, evaluations: list[dict[str, Any]]) -> dict[str, Any]:
-        last_half = [float(e["score"]) for e in evaluations if e["step"] >= self.step / 2]
         best = max(evaluations, key=lambda evaluation: float(evaluation["score"]))
-        return {"last": evaluations[-1], "best": best, "median_last_half": median(last_half)}
+        return {"last": evaluations[-1], "best": best, "median_last_half": median(last_half(evaluations, self.step))}
+
+
+def last_half(evaluations: list[dict[str, Any]], steps: int, name: str = "score") -> list[float]:
+    """One of the scores of the evaluations in the second half of `steps` outer steps."""
+    return [float(evaluation[name]) for evaluation in evaluations if evaluation["step"] >= steps / 2]

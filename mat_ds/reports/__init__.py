@@ -1,0 +1,1 @@
+"""From finished and unfinished runs to one page with their curves, tables and files."""

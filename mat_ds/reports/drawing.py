@@ -1,0 +1,93 @@
+"""How figures look: colours, markers and lines that can be told apart without colour, in print and on a phone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+# Okabe and Ito's colours, without the yellow, which is pale on white.
+BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
+PALETTE = (BLUE, "#D55E00", GREEN, "#CC79A7", ORANGE, "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+LINES = ("-", "--", "-.", ":")
+# last, best, median: colour, hatching, and how a marker is filled.
+KIND_COLOURS = {"last": BLUE, "best": ORANGE, "median": GREEN}
+KIND_HATCHES = {"last": "", "best": "////", "median": "...."}
+KIND_FILLS = {"last": "left", "best": "none", "median": "full"}
+WIDTH = 5.2  # inches: a phone shrinks it to three quarters, a desktop puts two side by side
+SETTINGS: dict[Any, Any] = {
+    "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
+    "legend.fontsize": 9, "legend.frameon": False, "lines.linewidth": 1.6, "lines.markersize": 5, "axes.titlesize": 10,
+    "axes.titlelocation": "left", "hatch.linewidth": 0.5,
+    # Names of runs are no formulae; files are the same whenever they are drawn.
+    "text.parse_math": False, "svg.hashsalt": "mat_ds", "axes.formatter.use_mathtext": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn figure.
+
+    Attributes:
+        name: of its files.
+        caption: what it shows and how to read it.
+        svg, png: the files' contents.
+    """
+
+    name: str
+    caption: str
+    svg: bytes
+    png: bytes
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Figures made within it look alike."""
+    with matplotlib.rc_context(SETTINGS):
+        yield
+
+
+def sheet(rows: int, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of panels, one below the other, each of a height in inches."""
+    figure = Figure(figsize=(WIDTH, rows * height), layout="constrained")
+    return figure, list(figure.subplots(rows, 1, squeeze=False, **options)[:, 0])
+
+
+def looks(number: int) -> list[dict[str, Any]]:
+    """Colour, marker and line of so many series, no two alike."""
+    series = zip(cycle(PALETTE), cycle(MARKERS), cycle(LINES), strict=False)
+    return [{"color": color, "marker": marker, "linestyle": line} for color, marker, line in islice(series, number)]
+
+
+def legend_below(figure: Figure, entries: dict[str, dict[str, Any]]) -> None:
+    """The legend of all panels, below the last, as wide as its words allow.
+
+    Args:
+        entries: words -> how the line or marker looks.
+    """
+    handles = [Line2D([], [], label=words, **look) for words, look in entries.items()]
+    columns = max(1, min(4, len(handles), 58 // (max(map(len, entries)) + 7)))
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.2)
+    # Room for it: constrained layout would take it from the panels.
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + 0.2 * -(-len(handles) // columns) + 0.1)
+    legend.set_in_layout(True)
+
+
+def picture(figure: Figure, name: str, caption: str) -> Picture:
+    """The figure as files; it must have been made in the house style, and this be called within it."""
+    files = {}
+    for kind, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 200})):
+        out = io.BytesIO()
+        figure.savefig(out, format=kind, **options)
+        files[kind] = out.getvalue()
+    return Picture(name, caption, files["svg"], files["png"])

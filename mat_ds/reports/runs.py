@@ -1,0 +1,204 @@
+"""A run as a report sees it, and where runs are found."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pydantic import ValidationError
+
+from mat_ds.config.load import read_yaml
+from mat_ds.errors import Problem, UserError, collect, raise_if_any
+from mat_ds.methods import METHODS
+from mat_ds.progress import Progress, last_half
+from mat_ds.rundir import RunDirectory
+from mat_ds.tracking.events import Record, read_events
+
+# The three numbers that always stand side by side, and what they are called.
+KINDS = {"last": "last", "best": "best", "median": "median of the last half"}
+
+
+@dataclass(frozen=True)
+class RunData:
+    """All that a report needs of a run; `read_run` makes it from a run directory.
+
+    Attributes:
+        name: what tables call it.
+        config: its options, nested, as `config.yaml` has them.
+        events: all that happened to it, as `read_events` gives it.
+        environment: machine, versions, fingerprints, DeepSpeed's configuration: `environment.json`.
+        results: `results.json`; empty, where a run has not come so far.
+        robustness: the reports of `mat-ds evaluate`, the oldest first.
+        architecture: `config.json` of the exported model.
+        ended: FINISHED, FAILED or KILLED where something else than the events says so.
+        folder: where it is, if it is there.
+    """
+
+    name: str
+    config: dict[str, Any]
+    events: list[Record]
+    environment: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    robustness: list[dict[str, Any]] = field(default_factory=list)
+    architecture: dict[str, Any] = field(default_factory=dict)
+    ended: str | None = None
+    folder: Path | None = None
+
+    @property
+    def task(self) -> str:
+        return str(self.results.get("task") or re.sub(r"\.ya?ml$", "", Path(self.config["task"]).name))
+
+    @property
+    def method(self) -> str:
+        return str(self.config["method"]["name"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.config["seed"])
+
+    def of(self, event: str) -> list[Record]:
+        """The events of one kind."""
+        return [record for record in self.events if record["event"] == event]
+
+    @cached_property
+    def step(self) -> int:
+        """Outer steps done."""
+        return max((int(record["step"]) for record in self.events), default=0)
+
+    @property
+    def status(self) -> str:
+        """finished, failed, killed, or unfinished: it runs still, or was cut off without a word."""
+        last = next((e for e in reversed(self.events) if e["event"] in ("start", "end")), {"event": None})
+        told = last["status"] if last["event"] == "end" else self.ended
+        done = self.results.get("steps") == self.step and self.step
+        return str(told).lower() if told else "finished" if done else "unfinished"
+
+    @property
+    def finished(self) -> bool:
+        return self.status == "finished"
+
+    @property
+    def reached(self) -> str:
+        """How far it came."""
+        planned, steps = self.config["train"].get("max_steps"), self.of("step")
+        if self.finished or not steps:
+            return f"{self.step} steps"
+        whole = (
+            f"of {planned} steps" if planned else f"steps, epoch {steps[-1]['epoch']:.2f} of {self.config['train']['epochs']:g}"
+        )
+        return f"{self.step} {whole}"
+
+    @cached_property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """`step`, `score` and `<split>/<metric>` of every evaluation, of the weights that are exported."""
+        return [
+            {"step": e["step"], "score": e["score"]}
+            | {f"{split}/{name}": value for split, found in e.items()
+               if isinstance(found, dict) and split not in ("raw", "average") for name, value in found.items()}
+            for e in self.of("evaluation")
+        ]  # fmt: skip
+
+    @cached_property
+    def scores(self) -> dict[str, dict[str, float]]:
+        """`last`, `best` and `median` of the score and of each metric, by the rules of `results.json`; those of the best are
+        of the evaluation with the best score. Empty, where nothing was evaluated yet."""
+        found = self.evaluations
+        if not found:
+            return {}
+        steps = found[-1]["step"]
+        return {
+            "last": found[-1],
+            "best": Progress(steps, found).best,
+            "median": {name: median(last_half(found, steps, name)) for name in found[-1] if name != "step"},
+        }
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in outer steps."""
+        batch = self.config["train"]["batch_size"]
+        return float(self.results.get("seconds") or sum(batch / r["samples_per_second"] for r in self.of("step")))
+
+    @property
+    def step_cost(self) -> int | None:
+        """Forward units of an outer step; None where the options are not those of this version."""
+        method = METHODS.get(self.method)
+        try:
+            settings = method.Settings.model_validate(self.config["method"]) if method else None
+            return method(settings, None).cost if method else None  # type: ignore[arg-type]
+        except ValidationError:
+            return None
+
+    @property
+    def passes(self) -> float | None:
+        """Forward passes of one example that its training is worth."""
+        return None if self.step_cost is None else float(self.step_cost * self.step * self.config["train"]["batch_size"])
+
+
+def read_run(folder: Path, name: str) -> RunData:
+    """The run in a run directory.
+
+    Raises:
+        UserError: if one of its files cannot be read.
+    """
+    run = RunDirectory(folder)
+    reports = sorted(folder.glob("evaluation*/robustness.json"), key=lambda path: _number(path.parent.name))
+    return RunData(
+        name, read_yaml(run.config), read_events(run.events), _read(run.environment), _read(run.results),
+        [_read(path) for path in reports], _read(run.model / "config.json"), folder=folder,
+    )  # fmt: skip
+
+
+def _number(folder: str) -> int:
+    return int((re.search(r"[0-9]+$", folder) or [0])[0])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The JSON object of a file; empty, where there is no file."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise UserError(Problem(str(path), None, f"cannot be read: {error}", "mend it, or leave this run out")) from None
+    if not isinstance(found, dict):
+        raise UserError(Problem(str(path), None, "holds no JSON object", "mend it, or leave this run out"))
+    return found
+
+
+def read_runs(paths: Sequence[Path]) -> list[RunData]:
+    """The runs in run directories, and in folders that hold them at any depth, each once.
+
+    Raises:
+        UserError: naming every path that holds none, and every file that cannot be read.
+    """
+    problems: list[Problem] = []
+    found: dict[Path, str] = {}
+    for path in paths:
+        folders = list(_run_folders(path.resolve()))
+        if not folders:
+            reason = (
+                "holds no run (a folder with config.yaml and environment.json)" if path.is_dir() else "there is no such folder"
+            )
+            problems.append(Problem("RUNS", str(path), reason, "pass runs/<run>, or a folder of such folders"))
+        for folder in folders:
+            found.setdefault(folder, folder.relative_to(path.resolve().parent).as_posix())
+    names = list(found.values())
+    runs = [
+        collect(problems, read_run, folder, name if names.count(name) == 1 else str(folder)) for folder, name in found.items()
+    ]
+    raise_if_any(problems)
+    return [run for run in runs if run]
+
+
+def _run_folders(path: Path) -> Iterator[Path]:
+    """The run directories at or below a folder; there are none within one."""
+    for folder, below, files in os.walk(path):
+        if {"config.yaml", "environment.json"} <= set(files):
+            yield Path(folder)
+            below.clear()
+        below[:] = sorted(name for name in below if not name.startswith("."))
