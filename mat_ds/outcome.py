@@ -23,6 +23,9 @@ from mat_ds.tasks.answers import SUBMISSION_HEADER, submitted
 from mat_ds.tasks.examples import TaskData, dev_fingerprint
 from mat_ds.tasks.spec import TaskSpec
 
+# Of fewer outer steps there is nothing to see.
+STEPS_OF_A_CURVE = 10
+
 
 def finish(
     run: RunConfig, data: TaskData, evaluator: Evaluator, rundir: RunDirectory, progress: Progress, dtype: torch.dtype,
@@ -67,6 +70,10 @@ def finish(
         write_json(rundir.results, results)
         write_description(rundir.model, Description(data.spec, run.data.max_length))
         write_card(read_finished(rundir.path), rundir.model)
+        if progress.step >= STEPS_OF_A_CURVE:
+            from mat_ds.reports.figures import plot_run  # a second, for matplotlib
+
+            plot_run(rundir)
 
     on_rank_zero(describe)
     return results

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.dist
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 # Pages whose commands other tests run too, in other words.
-SLOW = ("methods", "clusters")
+SLOW = ("clusters", "methods", "quickstart")
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.M | re.S)
 COMMAND = re.compile(r"^ {4}(?:\$ )?(?:mat-ds|deepspeed|python|torchrun|sbatch|mlflow|curl) ", re.M)
 
