@@ -57,7 +57,7 @@ def test_a_trial_below_the_median_is_told_to_stop_and_keeps_what_it_has(tmp_path
     sweep = Sweep(tmp_path, space)
     assert sweep.run() == ExitCode.OK and sweep.states() == ["COMPLETE", "PRUNED"]
     reported = sweep.trials()[1].intermediate_values
-    assert len(reported) == 3 and not (sweep.folder / "trial-0001" / "results.json").exists()
+    assert 1 < len(reported) <= 3 and not (sweep.folder / "trial-0001" / "results.json").exists()
     assert (sweep.folder / "trial-0001" / "interrupted.json").exists()
     assert (sweep.folder / "trial-0001" / "checkpoints" / "step.json").exists()
     assert sweep.run() == ExitCode.OK and sweep.lives(1) == [0]
