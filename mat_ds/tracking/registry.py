@@ -145,8 +145,22 @@ def download(model_uri: str) -> Path:
     scratch = mkdtemp(prefix="mat_ds-")
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
     with _told(where := registry_uri(None)):
-        folder = mlflow.artifacts.download_artifacts(model_uri, dst_path=scratch, tracking_uri=where, registry_uri=where)
+        client, (name, alias, version) = _client(where), _parts(model_uri)
+        # MLflow itself would look an alias up in the registry of the environment.
+        number = client.get_model_version_by_alias(name, alias).version if alias else version
+        source = client.get_model_version_download_uri(name, number)
+        folder = mlflow.artifacts.download_artifacts(source, dst_path=scratch, tracking_uri=where)
     return Path(folder) / "model"
+
+
+def _parts(model_uri: str) -> tuple[str, str, str]:
+    """Name, alias and version of `models:/NAME@alias` or `models:/NAME/VERSION`; one of the last two is empty."""
+    address = model_uri.removeprefix("models:/")
+    name, at, alias = address.partition("@")
+    name, _, version = (name, "", "") if at else address.partition("/")
+    if not name or not (alias or version.isdecimal()):
+        raise UserError(Problem("MODEL", model_uri, "names no version", "write models:/NAME@alias or models:/NAME/VERSION"))
+    return name, alias, version
 
 
 def registry_uri(uri: str | None) -> str:
@@ -164,6 +178,7 @@ def _absolute(uri: str) -> str:
 
 
 def _client(uri: str) -> MlflowClient:
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own seven take minutes to say that nobody is there
     return MlflowClient(uri, uri)
 
