@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import re
 import shutil
@@ -12,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
-from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
@@ -23,9 +21,11 @@ from mlflow.models import Model
 from mat_ds.errors import Problem, UserError
 from mat_ds.finished import Finished, read_finished
 from mat_ds.models.described import Description
+from mat_ds.tracking.destination import database_file, default_uri, mirror_uri
+from mat_ds.tracking.identity import read_tracking
+from mat_ds.tracking.replica import pages
 
-DATABASE, EXPERIMENT, PREFIX = "mlflow.db", "mat_ds", "mat_ds."
-DEFAULT_FILE, SQLITE = Path("runs") / DATABASE, "sqlite:///"
+PREFIX, SQLITE, DEFAULT_FILE = "mat_ds.", "sqlite:///", Path("runs") / "mlflow.db"
 SCORE, DEV = f"{PREFIX}score", f"{PREFIX}dev_sha256"
 
 
@@ -64,8 +64,7 @@ def register(run: Path, name: str, uri: str | None = None) -> int:
     if not name.strip() or set(name) & set("/:'\"%"):
         raise UserError(Problem("NAME", name, "is no name for a registered model", "take letters, digits, blanks, - and _"))
     finished = read_finished(run)
-    configured = getattr(finished.run.tracking, "uri", None)
-    uri = _absolute(uri or (None if configured == "none" else configured) or f"{SQLITE}{run.resolve().parent / DATABASE}")
+    uri = mirror_uri(run, uri or finished.run.tracking.uri) or default_uri(run)
     with _told(uri), TemporaryDirectory() as scratch:
         client = _client(uri)
         run_id, tags = _run_id(client, finished, uri), _tags(finished)
@@ -130,11 +129,13 @@ def versions(name: str | None = None, uri: str | None = None) -> list[Registered
     """
     with _told(where := registry_uri(uri)):
         client = _client(where)
-        names = [name] if name else sorted(model.name for model in _all(client.search_registered_models))
+        names = [name] if name else sorted(model.name for model in pages(client.search_registered_models))
         found = []
         for one in names:
             aliases = client.get_registered_model(one).aliases
-            for entry in sorted(_all(client.search_model_versions, f"name = '{one}'"), key=lambda entry: int(entry.version)):
+            for entry in sorted(
+                pages(client.search_model_versions, filter_string=f"name = '{one}'"), key=lambda entry: int(entry.version)
+            ):
                 pointing = sorted(alias for alias, to in aliases.items() if int(to) == int(entry.version))
                 found.append(Registered(one, int(entry.version), pointing, dict(entry.tags)))
     return found
@@ -169,12 +170,8 @@ def registry_uri(uri: str | None) -> str:
     if found is None:
         raise UserError(Problem("--uri", None, f"there is no registry at {DEFAULT_FILE}",
                                 "pass --uri or set MLFLOW_TRACKING_URI"))  # fmt: skip
-    return _absolute(found)
-
-
-def _absolute(uri: str) -> str:
-    """An address that means the same wherever it is read."""
-    return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}" if uri.startswith(SQLITE) else uri
+    file = database_file(found)
+    return f"{SQLITE}{file}" if file else found
 
 
 def _client(uri: str) -> MlflowClient:
@@ -194,23 +191,12 @@ def _told(uri: str) -> Iterator[None]:
                                 "see what there is with `mat-ds models`, and that the server answers")) from None  # fmt: skip
 
 
-def _all(search: Any, *arguments: Any) -> Iterator[Any]:
-    """Every page of what a search of MLflow finds."""
-    token = None
-    while True:
-        page = search(*arguments, page_token=token)
-        yield from page
-        if not (token := page.token):
-            return
-
-
 def _run_id(client: MlflowClient, finished: Finished, uri: str) -> str:
     """The run's mirror on this server; where it has none, a run that says no more than where the model came from."""
-    link = _link(finished)
-    mirror = link.get("mlflow", {}).get(uri, {}).get("run_id")
+    mirror = read_tracking(finished.folder).get("mlflow", {}).get(uri, {}).get("run_id")
     if mirror:
         return str(mirror)
-    name = getattr(finished.run.tracking, "experiment", None) or EXPERIMENT
+    name = finished.run.tracking.experiment
     known = client.get_experiment_by_name(name)
     # Only a server has an idea of its own where artifacts go.
     beside = Path(uri.removeprefix(SQLITE)).parent / "mlartifacts" / name if uri.startswith(SQLITE) else None
@@ -223,7 +209,7 @@ def _run_id(client: MlflowClient, finished: Finished, uri: str) -> str:
 def _tags(finished: Finished) -> dict[str, str]:
     """What a version is found and compared by."""
     results, exported = finished.results, finished.exported
-    own = _link(finished).get("run_id")
+    own = read_tracking(finished.folder).get("run_id")
     metrics = {f"{split}.{name}": exported[split][name] for split in finished.spec.dev for name in finished.spec.metrics}
     found = {
         "run": finished.folder.path.absolute().name, **({"run_id": own} if own else {}),
@@ -233,9 +219,3 @@ def _tags(finished: Finished) -> dict[str, str]:
         "dev_sha256": results["dev_sha256"], "data_sha256": finished.environment["data_sha256"],
     }  # fmt: skip
     return {PREFIX + key: str(value) for key, value in found.items()}
-
-
-def _link(finished: Finished) -> dict[str, Any]:
-    """What `tracking.json` says of the run's names elsewhere, where it has been tracked."""
-    path = finished.folder.path / "tracking.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
