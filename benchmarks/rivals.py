@@ -1,6 +1,6 @@
 """Every method and the controls that attribute MAT's gain, side by side on CoLA and MRPC with a small encoder.
 
-    python benchmarks/rivals.py RESULTS.jsonl --model <folder> --data <folder> [--seeds 3] [--jobs 2]
+    python benchmarks/rivals.py RESULTS.jsonl --model <folder> --data <folder> [--seeds 2] [--jobs 2]
     python benchmarks/rivals.py RESULTS.jsonl --table
 
 `--jobs` processes of one thread each make one run after another. RESULTS.jsonl gets a line per finished run; runs that have
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
