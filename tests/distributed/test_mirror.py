@@ -47,7 +47,9 @@ class Server:
                    "--backend-store-uri", f"sqlite:///{self._folder}/server.db", "--artifacts-destination",
                    str(self._folder / "files")]  # fmt: skip
         with (self._folder / "server.log").open("a") as log:
-            self._process = subprocess.Popen(command, env=environment(), cwd=self._folder, stdout=log, stderr=log,
+            # Without the six processes for jobs of its own, which nothing here asks for.
+            env = environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+            self._process = subprocess.Popen(command, env=env, cwd=self._folder, stdout=log, stderr=log,
                                              start_new_session=True)  # fmt: skip
         assert wait_for(self._listens, 120), (self._folder / "server.log").read_text()
 
