@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 
 from mat_ds.reports.drawing import Picture, house_style, legend_below, looks, number, picture, sample, sheet
 from mat_ds.reports.groups import Group, group_runs
@@ -92,6 +93,8 @@ def _logarithmic(axis: Axes) -> None:
         axis.set_yscale("symlog", linthresh=least, linscale=0.4)
     else:
         axis.set_yscale("log")
+        if positive.max() < 100 * least:  # too short for powers of ten alone
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter(lambda value, _: "" if 0 < value < 0.9 * least else number(value))
     axis.yaxis.set_minor_formatter(lambda value, _: "")
 
