@@ -71,7 +71,7 @@ def finish(
         write_description(rundir.model, Description(data.spec, run.data.max_length))
         write_card(read_finished(rundir.path), rundir.model)
         if progress.step >= STEPS_OF_A_CURVE:
-            from mat_ds.reports.figures import plot_run  # a second, for matplotlib
+            from mat_ds.reports.curves import plot_run  # a second, for matplotlib
 
             plot_run(rundir)
 

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 # Okabe and Ito's colours, without the yellow, which is pale on white.
 BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
 PALETTE = (BLUE, "#D55E00", GREEN, "#CC79A7", ORANGE, "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 LINES = ("-", "--", "-.", ":")
-# last, best, median: colour, hatching, and how a marker is filled.
+# last, best, median: colour, hatching, line, and how a marker is filled.
 KIND_COLOURS = {"last": BLUE, "best": ORANGE, "median": GREEN}
-KIND_HATCHES = {"last": "", "best": "////", "median": "...."}
-KIND_FILLS = {"last": "left", "best": "none", "median": "full"}
+KIND_HATCHES = {"last": "", "best": "////", "median": "xxx"}
+KIND_LINES = {"last": "--", "best": ":", "median": "-"}
+LINE = 64  # characters of a legend in a line
 WIDTH = 5.2  # inches: a phone shrinks it to three quarters, a desktop puts two side by side
 SETTINGS: dict[Any, Any] = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
@@ -39,11 +43,15 @@ class Picture:
 
     Attributes:
         name: of its files.
+        task: whose it is.
+        part: which question of a report it answers.
         caption: what it shows and how to read it.
         svg, png: the files' contents.
     """
 
     name: str
+    task: str
+    part: str
     caption: str
     svg: bytes
     png: bytes
@@ -68,26 +76,47 @@ def looks(number: int) -> list[dict[str, Any]]:
     return [{"color": color, "marker": marker, "linestyle": line} for color, marker, line in islice(series, number)]
 
 
-def legend_below(figure: Figure, entries: dict[str, dict[str, Any]]) -> None:
-    """The legend of all panels, below the last, as wide as its words allow.
-
-    Args:
-        entries: words -> how the line or marker looks.
-    """
-    handles = [Line2D([], [], label=words, **look) for words, look in entries.items()]
-    columns = max(1, min(4, len(handles), 58 // (max(map(len, entries)) + 7)))
-    legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.2)
+def legend_below(figure: Figure, handles: Sequence[Line2D | Patch]) -> None:
+    """The legend of all panels, below the last, in as many columns as its words leave room for."""
+    columns = next(columns for columns in (4, 3, 2, 1) if columns == 1 or _length(handles, columns) <= LINE)
     # Room for it: constrained layout would take it from the panels.
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, height + 0.2 * -(-len(handles) // columns) + 0.1)
-    legend.set_in_layout(True)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.2)
 
 
-def picture(figure: Figure, name: str, caption: str) -> Picture:
+def _length(handles: Sequence[Line2D | Patch], columns: int) -> int:
+    """Characters of a line of the legend, which is filled column by column; samples and gaps count as eight."""
+    parts = np.array_split([len(str(handle.get_label())) for handle in handles], columns)
+    return sum(8 + int(part.max()) for part in parts if len(part))
+
+
+def sample(words: str, **look: Any) -> Line2D:
+    """A line or a marker in a legend."""
+    return Line2D([], [], label=words, **look)
+
+
+def filled(kind: str, color: str) -> dict[str, Any]:
+    """How a marker of last, best or median is filled: half, not at all, wholly."""
+    return {"color": color, "fillstyle": "left" if kind == "last" else "full", "markerfacecoloralt": "white",
+            "markerfacecolor": "white" if kind == "best" else color}  # fmt: skip
+
+
+def number(value: float, _: object = None) -> str:
+    """A tick's number, as short as it can be told."""
+    return f"{value:g}"
+
+
+def picture(figure: Figure, task: str, part: str, caption: str) -> Picture:
     """The figure as files; it must have been made in the house style, and this be called within it."""
     files = {}
     for kind, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 200})):
         out = io.BytesIO()
         figure.savefig(out, format=kind, **options)
         files[kind] = out.getvalue()
-    return Picture(name, caption, files["svg"], files["png"])
+    return Picture(file_name(f"{task}-{part}"), task, part, f"{task}: {caption}", files["svg"], files["png"])
+
+
+def file_name(text: str) -> str:
+    """A name that is one on every disk: tasks are called what their files say."""
+    return re.sub(r"[^\w.-]+", "_", text.replace("λ", "lambda"), flags=re.ASCII).lstrip(".")[:100]

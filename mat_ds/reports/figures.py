@@ -1,87 +1,32 @@
-"""The figures of a report, one for each task and question."""
+"""Box plots over seeds, robustness, and score against cost."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from statistics import mean
 from typing import Any
 
-from matplotlib.axes import Axes
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullLocator
 
 from mat_ds.reports.drawing import (
     KIND_COLOURS,
-    KIND_FILLS,
     KIND_HATCHES,
     Picture,
-    house_style,
+    filled,
     legend_below,
     looks,
+    number,
     picture,
+    sample,
     sheet,
 )
-from mat_ds.reports.groups import SYMBOLS, Group, group_runs
-from mat_ds.reports.runs import KINDS, RunData, read_run
-from mat_ds.reports.tables import published
-from mat_ds.rundir import RunDirectory, write_bytes
+from mat_ds.reports.groups import Group
+from mat_ds.reports.runs import KINDS
+from mat_ds.tasks.registry import TASKS
 
-POINTS = 60  # of a curve; steps between them are averaged
-
-
-def draw(groups: Sequence[Group]) -> Iterator[Picture]:
-    """All figures that the runs have data for, a task after the other."""
-    with house_style():
-        for task in dict.fromkeys(group.task for group in groups):
-            own = [group for group in groups if group.task == task]
-            yield from learning_curves(task, own)
-            yield from box_plot(task, own)
-            for key in ("method.theta_steps", "method.lam"):
-                yield from ablation(task, own, key)
-            yield from robustness(task, own)
-            yield from cost(task, own)
-
-
-def learning_curves(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
-    """L, R with and without the perturbation, and the dev score over outer steps; a line for each run."""
-    if not any(run.of("step") for group in groups for run in group.runs):
-        return
-    measured = any("R" in record for group in groups for run in group.runs for record in run.of("telemetry"))
-    figure, axes = sheet(2 + measured, 2.1, sharex=True)
-    styles = looks(len(groups))
-    for group, style in zip(groups, styles, strict=True):
-        line = {"color": style["color"], "linestyle": style["linestyle"], "alpha": 0.9 if len(group.runs) == 1 else 0.6}
-        for run in group.runs:
-            axes[0].plot(*_thinned(run, "step", "L"), **line)
-            axes[-1].plot([e["step"] for e in run.evaluations], [100 * e["score"] for e in run.evaluations],
-                          marker=style["marker"], **line)  # fmt: skip
-            if measured:
-                axes[1].plot(*_thinned(run, "telemetry", "R"), marker=style["marker"], **line)
-                axes[1].plot(*_thinned(run, "telemetry", "R_without"), **{**line, "linestyle": (0, (1, 3))})
-    axes[0].set_ylabel("loss L")
-    if measured:
-        axes[1].set_ylabel("divergence R")
-        axes[1].set_yscale("log")
-        axes[1].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes[-1].set_ylabel("dev score, %")
-    axes[-1].set_xlabel("outer steps")
-    legend_below(figure, {group.label: style for group, style in zip(groups, styles, strict=True)})
-    dotted = " R with the perturbation has markers, R without it is dotted." if measured else ""
-    yield picture(figure, f"{task}-curves", f"{task}: learning curves, a line for each run.{dotted}")
-
-
-def plot_run(folder: RunDirectory) -> None:
-    """The learning curves of one run into its `plots/`."""
-    with house_style():
-        for drawn in learning_curves("run", group_runs([read_run(folder.path, folder.path.name)])):
-            write_bytes(folder.plots / "learning_curves.png", drawn.png)
-
-
-def _thinned(run: RunData, event: str, name: str) -> tuple[list[float], list[float]]:
-    """Steps and values of a quantity, where it is positive and finite, averaged to at most so many points."""
-    found = [(float(r["step"]), float(r[name])) for r in run.of(event) if isinstance(r.get(name), (int, float))]
-    width = max(1, -(-len(found) // POINTS))
-    bins = [found[i : i + width] for i in range(0, len(found), width)]
-    return [mean(step for step, _ in part) for part in bins], [mean(value for _, value in part) for part in bins]
+Points = list[tuple[float, float]]
+SHOWN = 21  # experiments with a box or a point; more cannot be told apart
 
 
 def box_plot(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
@@ -89,103 +34,119 @@ def box_plot(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     several = [group for group in groups if len(group.values("last")) > 1]
     if not several:
         return
-    figure, (axis,) = sheet(1, 1.2 + 0.5 * len(several))
+    looks_of: dict[str, dict[str, Any]] = {
+        kind: {"facecolor": KIND_COLOURS[kind], "hatch": KIND_HATCHES[kind], "alpha": 0.6} for kind in KINDS
+    }
+    figure, (axis,) = sheet(1, 1.0 + 0.62 * len(several))
     for place, group in enumerate(reversed(several)):
         for shift, kind in zip((0.27, 0.0, -0.27), KINDS, strict=True):
             values = [100 * value for value in group.values(kind)]
             box = axis.boxplot(values, positions=[place + shift], widths=0.2, orientation="horizontal", patch_artist=True,
                                manage_ticks=False, showfliers=False, medianprops={"color": "black"})  # fmt: skip
-            box["boxes"][0].set(facecolor=KIND_COLOURS[kind], alpha=0.55, hatch=KIND_HATCHES[kind])
-            axis.plot(values, [place + shift] * len(values), ".", color="black", markersize=4)
+            box["boxes"][0].set(**looks_of[kind])
+            axis.plot(values, [place + shift] * len(values), "o", color="black", markersize=3)
     axis.set_yticks(range(len(several)), [f"{group.label} ({len(group.values('last'))})" for group in reversed(several)])
+    axis.set_ylim(-0.5, len(several) - 0.5)
     axis.set_xlabel("dev score, %")
     axis.grid(axis="y", visible=False)
-    legend_below(figure, {title: _patch(kind) for kind, title in KINDS.items()})
-    yield picture(figure, f"{task}-seeds", f"{task}: scores over the seeds, their number in brackets; every seed is a dot.")
-
-
-def _patch(kind: str) -> dict[str, Any]:
-    return {"color": KIND_COLOURS[kind], "linewidth": 7, "alpha": 0.6}
-
-
-def ablation(task: str, groups: Sequence[Group], key: str) -> Iterator[Picture]:
-    """The score over K or lambda (Tables 4 and 5 of the paper), where runs differ in nothing else."""
-    both = {key, "method.delta_steps"} if key == "method.theta_steps" else {key}
-    families: dict[str, list[Group]] = {}
-    for group in groups:
-        if group.method == "mat" and group.values("last"):
-            rest = json.dumps({name: value for name, value in group.options.items() if name not in both}, sort_keys=True)
-            families.setdefault(rest, []).append(group)
-    for number, family in enumerate(family for family in families.values() if len({g.options[key] for g in family}) > 1):
-        family = sorted(family, key=lambda group: float(group.options[key]))
-        figure, (axis,) = sheet(1, 2.6)
-        for kind in KINDS:
-            means = [100 * (group.mean(kind) or 0.0) for group in family]
-            axis.plot([group.options[key] for group in family], means, color=KIND_COLOURS[kind], marker="o",
-                      fillstyle=KIND_FILLS[kind])  # fmt: skip
-        entries: dict[str, dict[str, Any]] = {
-            title: {"color": KIND_COLOURS[kind], "marker": "o", "fillstyle": KIND_FILLS[kind]} for kind, title in KINDS.items()
-        }
-        if quoted := published()["ablations"][key].get(task):
-            axis.plot(list(quoted), list(quoted.values()), color="gray", linestyle=":", marker="x")
-            entries["published, BERT-base, best"] = {"color": "gray", "linestyle": ":", "marker": "x"}
-        axis.set_xscale("symlog", linthresh=min(abs(float(g.options[key])) or 1.0 for g in family))
-        ticks = sorted({*(float(group.options[key]) for group in family), *(quoted or ())})
-        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axis.set_xticks([], minor=True)
-        name = SYMBOLS[key] if len(both) == 1 else "K of the parameters (of the perturbation as in the run)"
-        axis.set_xlabel(name)
-        axis.set_ylabel("dev score, %")
-        legend_below(figure, entries)
-        suffix = f"-{number + 1}" if number else ""
-        yield picture(figure, f"{task}-{key.rpartition('.')[2]}{suffix}", f"{task}: what {SYMBOLS[key]} does to MAT.")
-
-
-def robustness(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
-    """Accuracy under attack on the embeddings, by the newest report of `mat-ds evaluate` of each run."""
-    reports = [(group, run.robustness[-1]) for group in groups for run in group.runs if run.robustness]
-    curves = [(group, report) for group, report in reports if len(report["attack"]["radii"]) > 1]
-    for norm in dict.fromkeys(report["attack"]["norm"] for _, report in curves):
-        own = [(group, report) for group, report in curves if report["attack"]["norm"] == norm]
-        drawn = list(dict.fromkeys(group.label for group, _ in own))
-        styles = dict(zip(drawn, looks(len(drawn)), strict=True))
-        figure, (axis,) = sheet(1, 2.8)
-        for group, report in own:
-            split = next(iter(report["splits"].values()))
-            radii = report["attack"]["radii"]
-            quantity = "accuracy" if "accuracy" in split["attack"][0] else "mse"
-            scale = 100 if quantity == "accuracy" else 1
-            axis.plot(radii, [scale * point[quantity] for point in split["attack"]], **styles[group.label])
-            _radii(axis, radii)
-            axis.set_ylabel("accuracy, %" if quantity == "accuracy" else "squared error")
-        axis.set_xlabel(f"{norm} radius in the word embeddings, {own[0][1]['attack']['steps']} steps")
-        legend_below(figure, styles)
-        yield picture(figure, f"{task}-robustness-{norm}", f"{task}: under attack (`mat-ds evaluate`), a line for each run.")
-
-
-def _radii(axis: Axes, radii: Sequence[float]) -> None:
-    """Logarithmic, with room for the 0."""
-    axis.set_xscale("symlog", linthresh=radii[1], linscale=0.5)
-    axis.set_xticks(radii, [f"{radius:g}" for radius in radii])
-    axis.set_xticks([], minor=True)
+    legend_below(figure, [Patch(edgecolor="black", label=title, **looks_of[kind]) for kind, title in KINDS.items()])
+    yield picture(figure, task, "seeds", "scores over the seeds, their number in brackets; every seed is a dot.")
 
 
 def cost(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
-    """Score against what it cost, in forward passes; median of the last half, with a line from last to best."""
-    known = [group for group in groups if group.values("last") and all(run.passes for run in group.counted)]
-    if len(known) < 2:
+    """Score against what it cost: forward passes, or seconds where a method's cost is not known."""
+    scored = [group for group in groups if group.values("last")]
+    if len(scored) < 2:
         return
-    figure, (axis,) = sheet(1, 2.8)
-    styles = looks(len(known))
-    for group, style in zip(known, styles, strict=True):
-        passes = mean(run.passes or 0.0 for run in group.counted)
-        last, best, middle = (100 * (group.mean(kind) or 0.0) for kind in ("last", "best", "median"))
-        axis.plot([passes] * 2, [min(last, middle), best], color=style["color"], linewidth=1)
-        axis.plot(passes, middle, marker=style["marker"], color=style["color"], linestyle="none", markersize=7)
-        axis.plot(passes, last, marker="_", color=style["color"], markersize=9)
+    shown = sorted(scored, key=lambda group: group.mean("median") or 0.0, reverse=True)[:SHOWN]
+    scored = [group for group in scored if group in shown]
+    counted = all(run.passes for group in scored for run in group.counted)
+    figure, (axis,) = sheet(1, 2.9)
+    styles = looks(len(scored))
+    spent = [mean((run.passes or 0.0) / 1000 if counted else run.seconds for run in group.counted) for group in scored]
+    for place, group, style in zip(_beside_each_other(spent), scored, styles, strict=True):
+        scores = {kind: 100 * (group.mean(kind) or 0.0) for kind in KINDS}
+        axis.plot([place] * 3, list(scores.values()), color=style["color"], linewidth=1)
+        for kind, score in scores.items():
+            axis.plot(place, score, marker=style["marker"], markersize=7, **filled(kind, style["color"]))
     axis.set_xscale("log")
-    axis.set_xlabel("forward passes of one example, in all")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(number)
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xlabel("thousand forward passes of one example" if counted else "seconds of training")
     axis.set_ylabel("dev score, %")
-    legend_below(figure, {g.label: {**s, "linestyle": "none"} for g, s in zip(known, styles, strict=True)})
-    caption = f"{task}: score against cost. Marker: median of the last half; dash: last; the line ends at the best."
-    yield picture(figure, f"{task}-cost", caption)
+    legend = [sample(group.label, **{**style, "linestyle": "none"}) for group, style in zip(scored, styles, strict=True)]
+    legend += [sample(title, marker="o", linestyle="none", **filled(kind, "gray")) for kind, title in KINDS.items()]
+    legend_below(figure, legend)
+    yield picture(figure, task, "cost", "score against the cost of training; means over the seeds. Experiments of equal cost "
+                  "stand beside each other.")  # fmt: skip
+
+
+def _beside_each_other(values: Sequence[float]) -> list[float]:
+    """The values, those that are alike moved apart by a twentieth."""
+    taken: list[float] = []
+    for value in values:
+        while any(abs(value / other - 1) < 0.045 for other in taken):
+            value *= 1.05
+        taken.append(value)
+    return taken
+
+
+def robustness(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
+    """Under attack on the embeddings and under noise in the text, as `mat-ds evaluate` measured it last with the same settings;
+    means over the seeds and the dev splits, of noise over its kinds too."""
+    curves: dict[str, dict[str, list[Points]]] = {}
+    quantity = "accuracy, %"
+    for group in groups:
+        for run in group.runs:
+            newest: dict[str, Points] = {}
+            for report in run.robustness:
+                quantity, measured = _curves(report)
+                newest |= measured
+            for title, curve in newest.items():
+                curves.setdefault(title, {}).setdefault(group.label, []).append(curve)
+    if not curves:
+        return
+    labels = [group.label for group in groups if any(group.label in drawn for drawn in curves.values())]
+    styles = dict(zip(labels, looks(len(labels)), strict=True))
+    figure, axes = sheet(len(curves), 2.6, sharey=True)
+    for axis, (title, drawn) in zip(axes, curves.items(), strict=True):
+        for label, found in drawn.items():
+            at: dict[float, list[float]] = {}
+            for level, value in (point for curve in found for point in curve):
+                at.setdefault(level, []).append(value)
+            axis.plot(sorted(at), [mean(at[level]) for level in sorted(at)], **styles[label])
+        levels = sorted({level for found in drawn.values() for curve in found for level, _ in curve})
+        if "radius" in title and len(levels) > 1:  # logarithmic, with room for the 0
+            axis.set_xscale("symlog", linthresh=levels[1], linscale=0.5)
+            axis.set_xticks([], minor=True)
+        axis.set_xticks(levels, [number(level) for level in levels])
+        axis.set_xlabel(title)
+        axis.set_ylabel(quantity)
+    legend_below(figure, [sample(label, **style) for label, style in styles.items()])
+    yield picture(figure, task, "robustness", "under attack and under noise, measured by mat-ds evaluate; means over "
+                  "the seeds, the dev splits and the kinds of noise.")  # fmt: skip
+
+
+def _curves(report: dict[str, Any]) -> tuple[str, dict[str, Points]]:
+    """What is measured, and title of an axis -> (level, value) of each point."""
+    name, splits, attack = str(report.get("task")), report["splits"], report["attack"]
+    dev = [splits[split] for split in (TASKS[name].dev if name in TASKS else splits) if split in splits]
+    quantity = "accuracy" if "accuracy" in dev[0]["clean"] else "mse"
+    scale = 100 if quantity == "accuracy" else 1
+
+    def value(points: Sequence[dict[str, float]]) -> float:
+        return scale * mean(point[quantity] for point in points)
+
+    found = {}
+    if attack["radii"]:
+        ball = {"linf": "L∞", "l2": "L2"}.get(attack["norm"], attack["norm"])
+        title = f"{ball} radius in the word embeddings, {attack['steps']} steps of {number(attack['step_size'])} radii"
+        columns = zip(*(split["attack"] for split in dev), strict=True)
+        found[title] = [(radius, value(points)) for radius, points in zip(attack["radii"], columns, strict=True)]
+    kinds = [points for split in dev for points in split["noise"].values()]
+    if kinds:
+        title = f"share of letters or words changed, {len(dev[0]['noise'])} kinds of noise"
+        clean = (0.0, value([split["clean"] for split in dev]))
+        found[title] = [clean, *((points[0]["rate"], value(points)) for points in zip(*kinds, strict=True))]
+    return "accuracy, %" if quantity == "accuracy" else "squared error", found

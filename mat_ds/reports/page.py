@@ -3,40 +3,55 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
-from mat_ds.reports.drawing import Picture
-from mat_ds.reports.figures import draw
+from mat_ds.reports import figures
+from mat_ds.reports.ablations import VARIED, ablation_table, ablations
+from mat_ds.reports.attacks import robustness_table
+from mat_ds.reports.curves import curves_table, learning_curves
+from mat_ds.reports.drawing import Picture, file_name, house_style
 from mat_ds.reports.groups import Group, unsaid_options
+from mat_ds.reports.runs import RunData
 from mat_ds.reports.table import Table
-from mat_ds.reports.tables import anli_table, glue_table, runs_table, scores_table
+from mat_ds.reports.tables import anli_table, glue_tables, runs_table, scores_table
 from mat_ds.rundir import write_folder, write_text
 
 PAGE = "index.html"
 # By this a folder is known to be a report, which another may take the place of.
 MARK = ".mat_ds-report"
+# A part of the report by how the names of its figures or tables begin -> what it is, and what would give it data.
+PARTS = {
+    "scores": ("scores", "no run has been evaluated yet"),
+    "curves": ("learning curves", "no run has made a step yet"),
+    "seeds": ("box plot over seeds", "no experiment has two seeds: mat-ds seeds"),
+    "K": ("K ablation", "no two experiments differ in K alone"),
+    "λ": ("λ ablation", "no two experiments differ in λ alone"),
+    "glue": ("GLUE table", "no run is on one of its tasks"),
+    "anli": ("ANLI table", "no run is on ANLI"),
+    "robustness": ("robustness curves", "mat-ds evaluate has measured none of the runs"),
+    "cost": ("cost against score", "no two experiments on one task have a score"),
+}
 
 
 def write_report(folder: Path, groups: Sequence[Group]) -> list[str]:
     """Writes or replaces a report; returns what it has nothing to say about.
 
     Args:
-        folder: does not exist yet, or holds a report.
+        folder: does not exist yet, is empty, or holds a report.
     """
     pictures = list(draw(groups))
-    tables = [table for table in (scores_table(groups), glue_table(groups), anli_table(groups), runs_table(groups)) if table]
-    tables = [table for table in tables if table.rows]
+    tables = [table for table in tables_of(groups) if table.rows]
     left_out = missing(tables, pictures)
     text = render(groups, tables, pictures, left_out)
 
     def fill(aside: Path) -> None:
         write_text(aside / PAGE, text)
         for table in tables:
-            write_text(aside / f"{table.name}.csv", table.csv())
+            write_text(aside / f"{file_name(table.name)}.csv", table.csv())
         for drawn in pictures:
             (aside / f"{drawn.name}.svg").write_bytes(drawn.svg)
             (aside / f"{drawn.name}.png").write_bytes(drawn.png)
@@ -46,38 +61,70 @@ def write_report(folder: Path, groups: Sequence[Group]) -> list[str]:
     return left_out
 
 
+def draw(groups: Sequence[Group]) -> Iterator[Picture]:
+    """All figures that the runs have data for, a task after the other."""
+    with house_style():
+        for task in dict.fromkeys(group.task for group in groups):
+            own = [group for group in groups if group.task == task]
+            for part in (learning_curves, figures.box_plot, ablations, figures.robustness, figures.cost):
+                yield from part(task, own)
+
+
+def tables_of(groups: Sequence[Group]) -> Iterator[Table]:
+    """All tables, those among them that have no rows."""
+    yield scores_table(groups)
+    yield from glue_tables(groups)
+    yield from filter(None, [anli_table(groups)])
+    for varied in VARIED:
+        yield ablation_table(groups, varied)
+    yield runs_table(groups)
+    yield curves_table(groups)
+    yield robustness_table(groups)
+
+
 def missing(tables: Sequence[Table], pictures: Sequence[Picture]) -> list[str]:
     """The parts of a report that the runs have no data for, and what would give it some."""
-    have = {table.name for table in tables}
-    drawn = [picture.name for picture in pictures]
-    parts = {
-        "scores": ("scores" in have, "no run has been evaluated yet"),
-        "GLUE and ANLI tables": (bool(have & {"glue", "anli"}), "no run is on one of their tasks"),
-        "box plots": (any("-seeds" in name for name in drawn), "no experiment has two seeds: `mat-ds seeds`"),
-        "ablations": (
-            any("-theta_steps" in name or "-lam" in name for name in drawn),
-            "no two runs of MAT differ in K or λ alone",
-        ),
-        "robustness curves": (any("-robustness" in name for name in drawn), "`mat-ds evaluate` has measured none of the runs"),
-    }
-    return [f"left out: {part} ({why})" for part, (there, why) in parts.items() if not there]
+    have = {name.partition("-")[0] for name in (*(table.name for table in tables), *(drawn.part for drawn in pictures))}
+    return [f"left out: {title} ({reason})" for part, (title, reason) in PARTS.items() if part not in have]
 
 
 def render(groups: Sequence[Group], tables: Sequence[Table], pictures: Sequence[Picture], left_out: Sequence[str]) -> str:
     """The page."""
-    environment = Environment(loader=PackageLoader("mat_ds.reports", ""), autoescape=True, trim_blocks=False)
-    environment.filters["b64"] = lambda data: base64.b64encode(data).decode()
-    runs = [run for group in groups for run in group.runs]
-    versions = sorted({str(run.environment.get("packages", {}).get("mat_ds", "?")) for run in runs})
+    environment = Environment(loader=PackageLoader("mat_ds.reports", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"b64": lambda data: base64.b64encode(data).decode(), "file_name": file_name}
     tasks = list(dict.fromkeys(group.task for group in groups))
-    finished = sum(run.finished for run in runs)
-    summary = (
-        f"{len(runs)} runs ({finished} finished) of {len(groups)} experiments on {', '.join(tasks)}; seeds: "
-        f"{', '.join(sorted({str(run.seed) for run in runs}, key=int))}; mat_ds {', '.join(versions)}. Made on {date.today()}."
-    )
-    said = [f"{method} unless a label says otherwise: {options}." for method, options in unsaid_options(groups).items()]
-    figures = {task: [drawn for drawn in pictures if drawn.name.startswith(f"{task}-")] for task in tasks}
+    said = [f"{method}, unless a label says otherwise: {options}." for method, options in unsaid_options(groups).items()]
     return environment.get_template("page.html.jinja").render(
-        title=f"mat_ds: {', '.join(tasks)}", summary=summary, notes=[*said, *left_out], tables=tables,
-        figures={task: own for task, own in figures.items() if own},
+        title=f"mat_ds: {', '.join(tasks)}", facts=_facts(groups), notes=said, left_out=left_out,
+        first=[table for table in tables if table.shown and table.name != "runs"],
+        last=[table for table in tables if table.name == "runs"],
+        figures={task: [drawn for drawn in pictures if drawn.task == task] for task in tasks},
     )  # fmt: skip
+
+
+def _facts(groups: Sequence[Group]) -> dict[str, str]:
+    """What the report is about, in a few lines."""
+    runs = [run for group in groups for run in group.runs]
+    statuses = [run.status for run in runs]
+    told = ", ".join(f"{statuses.count(status)} {status}" for status in sorted(set(statuses)))
+    tasks = ", ".join(dict.fromkeys(group.task for group in groups))
+    return {
+        "runs": f"{len(runs)} ({told}) of {len(groups)} experiments on {tasks}",
+        "seeds": ", ".join(str(seed) for seed in sorted({run.seed for run in runs})),
+        "commit": _all(run.environment.get("git_commit") for run in runs),
+        "versions": "; ".join(f"{name} {_all(_version(run, name) for run in runs)}"
+                              for name in ("mat_ds", "torch", "deepspeed", "transformers")),
+        "machines": _all(", ".join(run.environment.get("devices") or []) for run in runs),
+        "made on": str(date.today()),
+    }  # fmt: skip
+
+
+def _version(run: RunData, package: str) -> str | None:
+    version: str | None = run.environment.get("packages", {}).get(package)
+    return version
+
+
+def _all(values: Iterator[str | None]) -> str:
+    """Every different value; of a commit its first twelve digits."""
+    found = dict.fromkeys(str(value or "not known")[:60] for value in values)
+    return ", ".join(value[:12] if len(value) == 40 else value for value in found)

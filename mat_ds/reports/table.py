@@ -18,13 +18,13 @@ class Column:
     Attributes:
         title: its heading.
         keys: what of a row it shows, numbers joined by a slash.
-        digits: decimals of its numbers.
+        digits: decimals of its numbers; None of a column of words.
         spread: the key of the deviation shown behind the number.
     """
 
     title: str
     keys: tuple[str, ...]
-    digits: int = 1
+    digits: int | None = 1
     spread: str | None = None
 
     def show(self, row: Row) -> str:
@@ -39,17 +39,17 @@ class Column:
     def _text(self, value: Any) -> str:
         if value is None:
             return NONE
-        return f"{value:,.{self.digits}f}" if isinstance(value, float) else str(value)
+        return f"{value:,.{self.digits}f}" if isinstance(value, float) and self.digits is not None else str(value)
 
     @property
     def numeric(self) -> bool:
-        """Whether it is set flush right; text columns have digits 0 and one key."""
-        return self.digits > 0
+        """Whether it is set flush right."""
+        return self.digits is not None
 
 
 def text(title: str, key: str) -> Column:
     """A column of words."""
-    return Column(title, (key,), digits=0)
+    return Column(title, (key,), digits=None)
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Table:
         title, note: what stands above and below it.
         columns: in their order.
         rows: values by key: text, numbers, None where there is none. `source` marks a row as published or measured.
+        shown: whether it is on the page; one that is not is a CSV file only.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: list[Row]
     note: str = ""
+    shown: bool = True
 
     def csv(self) -> str:
         """All values of the table, unrounded, a column for each key."""

@@ -5,29 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from pathlib import PurePath
+from statistics import mean
 from typing import Any
 
 import yaml
 
-from mat_ds.reports.groups import Group, deviation
+from mat_ds.reports.groups import METHOD_NAMES, Group, deviation, mean_of
 from mat_ds.reports.runs import KINDS, RunData
 from mat_ds.reports.table import Column, Row, Table, text
 from mat_ds.tasks.registry import TASKS
 
-GLUE = {
-    "cola": "CoLA",
-    "sst2": "SST-2",
-    "mrpc": "MRPC",
-    "qqp": "QQP",
-    "stsb": "STS-B",
-    "mnli": "MNLI",
-    "qnli": "QNLI",
-    "rte": "RTE",
+GLUE = {"cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "qqp": "QQP", "stsb": "STS-B", "mnli": "MNLI", "qnli": "QNLI",
+        "rte": "RTE"}  # fmt: skip
+ANLI = {
+    "dev_r1": "dev R1",
+    "dev_r2": "dev R2",
+    "dev_r3": "dev R3",
+    "test_r1": "test R1",
+    "test_r2": "test R2",
+    "test_r3": "test R3",
 }
-ANLI = {"dev_r1": "R1", "dev_r2": "R2", "dev_r3": "R3", "test_r1": "test R1", "test_r2": "test R2", "test_r3": "test R3"}
-# Of the exported model's config.json: (architecture, width) -> what papers call it.
-MODELS = {("bert", 768): "BERT-base", ("roberta", 768): "RoBERTa-base", ("roberta", 1024): "RoBERTa-large"}
-SIDE_BY_SIDE = "The best of many evaluations flatters: read it beside the last and the median of the last half."
+# Of the exported model's config.json: (architecture, width, layers) -> what papers call it.
+MODELS: dict[tuple[Any, ...], str] = {
+    ("bert", 768, 12): "BERT-base",
+    ("roberta", 768, 12): "RoBERTa-base",
+    ("roberta", 1024, 24): "RoBERTa-large",
+}
+# The same by the beginning of the name on the hub, for a run that has exported nothing yet.
+NAMES = {"bert-base": "BERT-base", "roberta-base": "RoBERTa-base", "roberta-large": "RoBERTa-large"}
+SIDE_BY_SIDE = "The best of many evaluations flatters: read it beside the last and the median, which is of the last half."
 
 
 @cache
@@ -37,99 +44,164 @@ def published() -> dict[str, Any]:
 
 
 def runs_table(groups: Sequence[Group]) -> Table:
-    """Every run: what it is, how far it came, where it ran."""
+    """Every run: what it is, how far it came, what it scored, where it ran."""
     rows = [_run_row(group, run) for group in groups for run in group.runs]
     columns = [("run", "name"), ("task", "task"), ("experiment", "label"), ("seed", "seed"), ("status", "status"),
-               ("steps", "reached"), ("commit", "commit"), ("ranks", "ranks"), ("devices", "devices")]  # fmt: skip
-    return Table("runs", "Runs", tuple(text(title, key) for title, key in columns), rows)
+               ("steps", "reached"), ("evaluations", "evaluations")]  # fmt: skip
+    told = [("commit", "commit"), ("ranks", "ranks"), ("devices", "devices")]
+    scores = [Column(kind, (kind,)) for kind in KINDS]
+    return Table("runs", "Runs", (*(text(*c) for c in columns), *scores, *(text(*c) for c in told)), rows)
 
 
 def _run_row(group: Group, run: RunData) -> Row:
     devices = run.environment.get("devices") or ["?"]
     return {
         "name": run.name, "task": group.task, "label": group.label, "seed": str(run.seed), "status": run.status,
-        "reached": run.reached, "commit": str(run.environment.get("git_commit") or "–")[:8],
-        "ranks": str(run.environment.get("world_size", "–")), "devices": ", ".join(dict.fromkeys(map(str, devices))),
+        "reached": run.reached, "evaluations": str(len(run.evaluations)),
+        **{kind: 100 * found["score"] for kind, found in run.scores.items()},
+        "commit": str(run.environment.get("git_commit") or "–")[:8], "ranks": str(run.environment.get("world_size", "–")),
+        "devices": ", ".join(dict.fromkeys(map(str, devices))),
     }  # fmt: skip
 
 
 def scores_table(groups: Sequence[Group]) -> Table:
     """Means over the seeds of the number that selects a model, in percent, with its standard deviation, and what it cost."""
     columns = (
-        text("task", "task"), text("experiment", "label"), text("seeds", "seeds"),
-        *(Column(title, (kind,), spread=f"{kind} sd") for kind, title in KINDS.items()),
-        Column("seconds", ("seconds",)), Column("passes per example", ("passes",), digits=1),
+        text("experiment", "label"), text("task", "task"), text("seeds", "seeds"), *mean_columns(),
+        text("evaluations", "evaluations"), Column("forward units a step", ("cost",), digits=0),
+        Column("thousand passes", ("passes",)), Column("seconds", ("seconds",)),
     )  # fmt: skip
-    return Table("scores", "Scores", columns, [_scores_row(group) for group in groups if group.values("last")], SIDE_BY_SIDE)
+    rows = [
+        {"task": group.task, "label": group.label, **means_of(group), **_cost_of(group)}
+        for group in groups
+        if group.values("last")
+    ]
+    return Table("scores", "Scores", columns, rows, f"Means ± standard deviations over the seeds, in percent. {SIDE_BY_SIDE}")
 
 
-def _scores_row(group: Group) -> Row:
-    counted = group.counted
-    unfinished = "" if group.finished else ", unfinished"
-    row: Row = {"task": group.task, "label": group.label, "seeds": f"{len(counted)}{unfinished}"}
+def mean_columns(published: bool = False) -> tuple[Column, ...]:
+    """Columns of what `means_of` gives, and of a published score."""
+    ours = (Column(kind, (kind,), spread=f"{kind} sd") for kind in KINDS)
+    return (*ours, *([Column("published", ("published",))] if published else []))
+
+
+def means_of(group: Group) -> Row:
+    """Last, best and median over the seeds in percent, their deviations, and how many seeds there are."""
+    row: Row = {"seeds": _seeds(len(group.counted), group)}
     for kind in KINDS:
         values = [100 * value for value in group.values(kind)]
-        row |= {kind: sum(values) / len(values), f"{kind} sd": deviation(values)}
-    passes = [run.passes for run in counted if run.passes is not None]
-    examples = [run.step * run.config["train"]["batch_size"] for run in counted]
-    row["seconds"] = sum(run.seconds for run in counted) / len(counted)
-    row["passes"] = sum(passes) / max(1, sum(examples)) if len(passes) == len(counted) else None
+        row |= {kind: mean_of(values), f"{kind} sd": deviation(values)}
     return row
 
 
-def glue_table(groups: Sequence[Group]) -> Table | None:
-    """Tables 1 and 2 of the paper: published rows, then ours, last, best and median apart; None without a run on GLUE."""
+def _seeds(count: int, group: Group) -> str:
+    left = len(group.runs) - count
+    return f"{count}, unfinished" if not group.finished else f"{count} (+{left} unfinished)" if left else str(count)
+
+
+def _cost_of(group: Group) -> Row:
+    counts = sorted({len(run.evaluations) for run in group.counted})
+    return {
+        "evaluations": "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))),
+        "passes": _thousands(mean_of(run.passes for run in group.counted)),
+        "cost": None if group.counted[0].step_cost is None else float(group.counted[0].step_cost),
+        "seconds": mean(run.seconds for run in group.counted),
+    }
+
+
+def _thousands(value: float | None) -> float | None:
+    return None if value is None else value / 1000
+
+
+def glue_tables(groups: Sequence[Group]) -> list[Table]:
+    """Tables 1 and 2 of the paper, published rows and then ours of the same model, and ours of other models; none without a
+    run on GLUE."""
     own = [group for group in groups if group.task in GLUE and group.values("last")]
-    measured: dict[tuple[str, str, str], Row] = {}
-    for group in own:
-        for kind, title in KINDS.items():
-            key = (model_of(group.runs[0]), group.label, title)
-            row = measured.setdefault(key, _measured(*key, group))
-            row[group.task] = _cell(group, kind)
-    return _beside("glue", "GLUE, dev sets", GLUE, "glue", list(measured.values())) if own else None
+    models = [model for model in (*published()["glue"], *sorted({model_of(group.runs[0]) for group in own})) if own]
+    return [_glue_table(model, [g for g in own if model_of(g.runs[0]) == model]) for model in dict.fromkeys(models)]
+
+
+def _glue_table(model: str, groups: Sequence[Group]) -> Table:
+    rows: dict[tuple[str, str], Row] = {}
+    for group in groups:
+        alone = sum(other.task == group.task and other.method == group.method for other in groups) == 1
+        label = METHOD_NAMES.get(group.method, group.method) if alone else group.label
+        for kind in KINDS:
+            row = rows.setdefault((label, kind), {"label": label, "kind": kind, "source": "measured", "counts": []})
+            row["counts"].append(len(group.counted))
+            row["source"] = row["source"] if group.finished else "measured, unfinished"
+            row |= {f"{group.task} {name}": _percent(group.mean(kind, name)) for name in _metrics(group.task)}
+    for row in rows.values():
+        least, most = min(row["counts"]), max(row["counts"])
+        row["seeds"] = str(least) if least == most else f"{least}–{most}"
+        row["score"] = _glue_score(row)
+    columns = tuple(Column(title, tuple(f"{task} {name}" for name in _metrics(task))) for task, title in GLUE.items())
+    quoted = published()["glue"].get(model, {"title": f"{model}, not published", "rows": []})
+    shown = [_quoted(row, {task: [f"{task} {name}" for name in _metrics(task)] for task in GLUE}) for row in quoted["rows"]]
+    note = (
+        "Dev sets, in percent: Matthews correlation, accuracy, accuracy/F1, Pearson/Spearman, matched/mismatched. The score is "
+        f"the mean of the tasks' means; published ones without F1 and Spearman are of fewer metrics. {SIDE_BY_SIDE}"
+    )
+    return Table(f"glue-{model}", f"GLUE: {quoted['title']}", (*_SAID, *columns, Column("score", ("score",), digits=2)),
+                 [*shown, *rows.values()], note)  # fmt: skip
+
+
+_SAID = (text("method", "label"), text("which", "kind"), text("source", "source"), text("seeds", "seeds"))
+
+
+def _metrics(task: str) -> list[str]:
+    spec = TASKS[task]
+    return [f"{split}/{metric}" for split in spec.dev for metric in spec.metrics]
+
+
+def _glue_score(row: Row) -> float | None:
+    """As `tasks.metrics.glue_score`, of a row that has all tasks."""
+    keys = [[f"{task} {name}" for name in _metrics(task)] for task in GLUE]
+    there = all(row.get(key) is not None for own in keys for key in own)
+    return mean(mean(float(row[key]) for key in own) for own in keys) if there else None
+
+
+def _quoted(row: Row, keys: dict[str, list[str]]) -> Row:
+    """A published row by the keys of the table's columns."""
+    said: Row = {"kind": "as published", **row, "source": f"published: {row['source']}"}
+    for name, own in keys.items():
+        value = row.get(name)
+        said |= zip(own, value if isinstance(value, list) else [value], strict=False)
+    return said
 
 
 def anli_table(groups: Sequence[Group]) -> Table | None:
-    """Table 3 of the paper; None without a run on ANLI. Test scores are of the exported model."""
+    """Table 3 of the paper; None without a run on ANLI. Test scores are of the exported model, so they stand in its row."""
     own = [group for group in groups if group.task.startswith("anli") and group.values("last")]
-    rows = []
+    rows: list[Row] = []
     for group in own:
-        for kind, title in KINDS.items():
-            row = _measured(model_of(group.runs[0]), f"{group.label} ({group.task})", title, group)
-            row |= {split: _percent([group.mean(kind, f"{split}/accuracy")]) for split in ANLI if split.startswith("dev")}
-            tested = [run.results.get("test", {}) for run in group.counted]
-            for split in [split for split in ANLI if split.startswith("test")]:
-                found = [test[split]["accuracy"] for test in tested if split in test]
-                row[split] = _percent([sum(found) / len(found)]) if found and kind == "best" else "–"
+        for kind in KINDS:
+            label = f"{group.label} ({group.task}, {model_of(group.runs[0])})"
+            row: Row = {"label": label, "kind": kind, "source": "measured", "seeds": _seeds(len(group.counted), group)}
+            exported = [run.results.get("test", {}) for run in group.counted if _exported(run) == kind]
+            for split in ANLI:
+                on_test = mean_of(test[split]["accuracy"] for test in exported if split in test)
+                row[split] = _percent(on_test if split.startswith("test") else group.mean(kind, f"{split}/accuracy"))
             rows.append(row)
-    return _beside("anli", "ANLI, accuracy by round", ANLI, "anli", rows) if own else None
-
-
-def _measured(model: str, label: str, kind: str, group: Group) -> Row:
-    return {"label": label, "kind": kind, "model": model, "source": f"measured, {len(group.counted)} seeds"}
-
-
-def _beside(name: str, title: str, tasks: dict[str, str], key: str, measured: list[Row]) -> Table:
-    columns = [("method", "label"), ("score", "kind"), ("model", "model"), ("source", "source")]
-    quoted = [{"kind": "best", **{task: "–" for task in tasks}, **row, "source": f"published: {row['source']}"}
-              for row in published()[key]]  # fmt: skip
-    rows = [*quoted, *({**dict.fromkeys(tasks, "–"), **row} for row in measured)]
-    note = f"In percent. Other models than those published are not comparable with them. {SIDE_BY_SIDE}"
-    return Table(
-        name, title, tuple(text(*column) for column in columns) + tuple(text(t, k) for k, t in tasks.items()), rows, note
+    quoted = [_quoted(row, {split: [split] for split in ANLI}) for row in published()["anli"]]
+    note = (
+        "Accuracy by round, in percent; published rows are RoBERTa-large trained on MNLI, SNLI, FEVER and ANLI. Test scores "
+        f"are of the exported model. {SIDE_BY_SIDE}"
     )
+    columns = (*_SAID, *(Column(title, (split,)) for split, title in ANLI.items()))
+    return Table("anli", "ANLI: Table 3 of the paper", columns, [*quoted, *rows], note) if own else None
 
 
-def _cell(group: Group, kind: str) -> str:
-    spec = TASKS[group.task]
-    return _percent([group.mean(kind, f"{split}/{metric}") for split in spec.dev for metric in spec.metrics])
+def _exported(run: RunData) -> str:
+    return str(run.results.get("export", {}).get("which", "best"))
 
 
-def _percent(values: Sequence[float | None]) -> str:
-    return "/".join("–" if value is None else f"{100 * value:.1f}" for value in values)
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
 
 
 def model_of(run: RunData) -> str:
     """What papers call the model of a run, or the end of its name."""
-    key = (run.architecture.get("model_type"), run.architecture.get("hidden_size"))
-    return MODELS.get(key, str(run.config["model"]["name"]).rstrip("/").rpartition("/")[2])  # type: ignore[arg-type]
+    shape = tuple(run.architecture.get(key) for key in ("model_type", "hidden_size", "num_hidden_layers"))
+    name = PurePath(str(run.config["model"]["name"])).name
+    return MODELS.get(shape) or next((known for start, known in NAMES.items() if name.startswith(start)), name)

@@ -1,0 +1,138 @@
+"""Learning curves: what the runs of a task did over their outer steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from statistics import mean
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
+
+from mat_ds.reports.drawing import Picture, house_style, legend_below, looks, number, picture, sample, sheet
+from mat_ds.reports.groups import Group, group_runs
+from mat_ds.reports.runs import RunData, read_run
+from mat_ds.reports.table import Column, Row, Table, text
+from mat_ds.rundir import RunDirectory, write_bytes
+
+PART = "curves"
+POINTS = 60  # of a curve; steps between them are averaged
+SHOWN = 8  # experiments in a figure; more cannot be told apart
+# Title -> event and quantity in it. R of a method without a perturbation is that of two clean passes.
+QUANTITIES = {
+    "loss L": ("step", "L"),
+    "R, perturbed": ("telemetry", "R"),
+    "R, not perturbed": ("telemetry", "R_without"),
+    "dev score, %": ("evaluation", "score"),
+}
+
+
+class Curve(NamedTuple):
+    """Steps, and there the mean over the seeds, the lowest and the highest of them."""
+
+    steps: list[float]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+
+def learning_curves(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
+    """L, R with and without the perturbation, and the dev score over outer steps."""
+    found = {group.label: curves_of(group) for group in groups if any(run.of("step") for run in group.runs)}
+    if not found:
+        return
+    ranked = sorted((g for g in groups if g.label in found), key=lambda group: group.mean("median") or -math.inf, reverse=True)
+    kept = {group.label for group in ranked[:SHOWN]}
+    styles = dict(zip([label for label in found if label in kept], looks(len(kept)), strict=True))
+    measured = any(found[label]["R, not perturbed"].steps for label in styles)
+    figure, axes = sheet(2 + measured, 2.1, sharex=True)
+    for label, style in styles.items():
+        curves = found[label]
+        _draw(axes[0], curves["loss L"], {**style, "marker": ""})
+        _draw(axes[-1], curves["dev score, %"], style)
+        if measured:
+            _draw(axes[1], curves["R, perturbed"], {**style, "linestyle": "-"})
+            _draw(axes[1], curves["R, not perturbed"], {**style, "linestyle": ":", "fillstyle": "none"})
+    axes[0].set_ylabel("loss L")
+    legend = [sample(label, **style) for label, style in styles.items()]
+    if measured:
+        axes[1].set_ylabel("divergence R")
+        _logarithmic(axes[1])
+        legend += [sample("R, perturbed", color="gray", marker="o"),
+                   sample("R, not perturbed", color="gray", marker="o", fillstyle="none", linestyle=":")]  # fmt: skip
+    axes[-1].set_ylabel("dev score, %")
+    axes[-1].set_xlabel("outer steps")
+    legend_below(figure, legend)
+    yield picture(figure, task, PART, _caption(list(found), kept, groups))
+
+
+def _caption(drawn: list[str], kept: set[str], groups: Sequence[Group]) -> str:
+    several = any(len(group.runs) > 1 for group in groups if group.label in kept)
+    seeds = "; means over the seeds, shaded from the lowest to the highest" if several else ""
+    fewer = f" Of {len(drawn)} experiments the {len(kept)} with the highest median scores." if len(drawn) > len(kept) else ""
+    return f"learning curves{seeds}.{fewer}"
+
+
+def _draw(axis: Axes, curve: Curve, style: dict[str, Any]) -> None:
+    every = max(1, len(curve.steps) // 12)
+    axis.plot(curve.steps, curve.mean, markevery=every, **style)
+    if curve.low != curve.high:
+        axis.fill_between(curve.steps, curve.low, curve.high, color=style["color"], alpha=0.13, linewidth=0)
+
+
+def _logarithmic(axis: Axes) -> None:
+    """A logarithmic axis, with room for the zeros where there are any: R of passes without dropout and perturbation."""
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axis.get_lines()])
+    positive = values[values > 0]
+    if not len(positive):
+        return
+    least = float(positive.min())
+    if len(positive) < len(values):
+        axis.set_yscale("symlog", linthresh=least, linscale=0.4)
+    else:
+        axis.set_yscale("log")
+        if positive.max() < 100 * least:  # too short for powers of ten alone
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(lambda value, _: "" if 0 < value < 0.9 * least else number(value))
+    axis.yaxis.set_minor_formatter(lambda value, _: "")
+
+
+def curves_of(group: Group) -> dict[str, Curve]:
+    """The curves of a group by title; a quantity that no run has is a curve without points."""
+    return {title: _curve(group.runs, *of) for title, of in QUANTITIES.items()}
+
+
+def _curve(runs: Sequence[RunData], event: str, name: str) -> Curve:
+    scale = 100 if name == "score" else 1
+    at: dict[int, list[float]] = {}
+    for run in runs:
+        for record in run.of(event):
+            value = record.get(name)
+            perturbed = name != "R" or "delta_linf" in record
+            if perturbed and isinstance(value, (int, float)) and math.isfinite(value):
+                at.setdefault(record["step"], []).append(scale * value)
+    steps = sorted(at)
+    width = max(1, -(-len(steps) // POINTS))
+    parts = [steps[i : i + width] for i in range(0, len(steps), width)]
+    ways = (mean, min, max)
+    return Curve([mean(part) for part in parts], *([mean(way(at[s]) for s in part) for part in parts] for way in ways))
+
+
+def curves_table(groups: Sequence[Group]) -> Table:
+    """The points of all curves, those that are not drawn among them; for the CSV file alone."""
+    rows: list[Row] = [
+        {"task": group.task, "label": group.label, "quantity": title, "step": step, "mean": middle, "low": low, "high": high}
+        for group in groups for title, curve in curves_of(group).items() for step, middle, low, high in zip(*curve, strict=True)
+    ]  # fmt: skip
+    columns = [text(name, key) for name, key in (("task", "task"), ("experiment", "label"), ("quantity", "quantity"))]
+    columns += [Column(name, (name,)) for name in ("step", "mean", "low", "high")]
+    return Table("curves", "Learning curves", tuple(columns), rows, shown=False)
+
+
+def plot_run(folder: RunDirectory) -> None:
+    """The learning curves of one run into its `plots/`."""
+    with house_style():
+        for drawn in learning_curves("run", group_runs([read_run(folder.path, folder.path.name)])):
+            write_bytes(folder.plots / "learning_curves.png", drawn.png)

@@ -1,0 +1,63 @@
+"""The runs of an MLflow experiment as a report sees them."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from mat_ds.config.load import parse_overrides
+from mat_ds.reports.runs import RunData, read_run
+from mat_ds.rundir import RunDirectory
+
+
+def tracked_runs(experiment: str, uri: str | None) -> list[RunData]:
+    """From their directories where these are still there, else what MLflow holds of them.
+
+    Raises:
+        UserError: if there is no such experiment, or a run directory cannot be read.
+    """
+    from mat_ds.tracking.history import runs_of
+    from mat_ds.tracking.registry import registry_uri
+
+    found = []
+    for run in runs_of(registry_uri(uri), experiment):
+        if run.directory and RunDirectory(run.directory).events.exists():
+            found.append(read_run(run.directory, run.name))
+        elif run.params:
+            found.append(RunData(run.name, options_of(run.params), run.records, environment_of(run.tags), ended=run.status))
+    return found
+
+
+def options_of(params: dict[str, str]) -> dict[str, Any]:
+    """The options a run ended with, nested as in `config.yaml`, from text by dotted key; `resume_N.<key>` is what its N-th
+    resumption changed."""
+    resumed = {key: re.match(r"resume_([0-9]+)\.(.*)", key) for key in params}
+    changes = sorted((int(match[1]), match[2], params[key]) for key, match in resumed.items() if match)
+    flat = {key: text for key, text in params.items() if not resumed[key]} | {key: text for _, key, text in changes}
+    tree: dict[str, Any] = {}
+    for key, text in flat.items():
+        # As on the command line, where `1e-05` is a number and `off` a word; a text that is no YAML is itself.
+        read, problems = parse_overrides([f"{key}={text}"])
+        *sections, name = key.split(".")
+        place, value = tree, read
+        for section in sections:
+            place = _section(place, section)
+            value = value.get(section, {})
+        place[name] = text if problems else value[name]
+    return tree
+
+
+def _section(place: dict[str, Any], name: str) -> dict[str, Any]:
+    if not isinstance(place.get(name), dict):
+        place[name] = {}
+    section: dict[str, Any] = place[name]
+    return section
+
+
+def environment_of(tags: dict[str, str]) -> dict[str, Any]:
+    """What tags repeat of `environment.json`."""
+    own = {key.removeprefix("mat_ds."): text for key, text in tags.items() if key.startswith("mat_ds.")}
+    packages = {key.removeprefix("package."): text for key, text in own.items() if key.startswith("package.")}
+    known: dict[str, Any] = {key: own[key] for key in ("world_size", "data_sha256", "git_commit") if key in own}
+    return {**known, "devices": json.loads(own.get("devices", "[]")), "packages": packages}
