@@ -54,7 +54,7 @@ def test_results_have_fixed_keys_and_types(demo):
     types = {
         "task": str, "method": str, "seed": int, "world_size": int, "steps": int, "last": dict, "best": dict,
         "median_last_half": float, "seconds": float, "samples_per_second": float, "tokens_per_second": float,
-        "export": dict, "test": dict,
+        "dev_sha256": str, "export": dict, "test": dict,
     }  # fmt: skip
     assert {key: type(value) for key, value in results.items()} == types
     evaluation = {"step": int, "score": float, "validation": dict}
