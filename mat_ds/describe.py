@@ -119,10 +119,14 @@ class Announcement:
             f"method     {run.method.name} {run.method.variant}".rstrip()
             + f", {self.cost} forward units per step (vanilla: 3)",
             f"steps      {steps} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch_size} on "
-            f"{self.world.size} ranks, ZeRO-{stage}{going_on}",
+            f"{_ranks(self.world.size)}, ZeRO-{stage}{going_on}",
             f"left out   {loader.dropped_per_epoch} examples per epoch (last partial batch)",
             *(f"skipped    {line}" for line in skipped_lines(data.tallies)),
         )
+
+
+def _ranks(count: int) -> str:
+    return "1 rank" if count == 1 else f"{count} ranks"
 
 
 def _few(names: list[str]) -> str:

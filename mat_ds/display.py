@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from typing import Any, TextIO
 
@@ -10,6 +11,13 @@ from tqdm import tqdm
 # Seconds between two states of the progress.
 ON_A_TERMINAL, IN_A_FILE = 0.1, 10.0
 LINE = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} steps [{elapsed}<{remaining}{postfix}]"
+
+
+def add_display_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every command that takes long or finds something out can be told to show: `quiet` and `json` of a `Display`."""
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--quiet", action="store_true", help="show warnings and the result alone")
+    shown.add_argument("--json", action="store_true", help="print the result as one line of JSON, all else to stderr")
 
 
 class Lines:
@@ -53,7 +61,7 @@ class Display:
 
     def say(self, *lines: str) -> None:
         """What is good to know."""
-        if self._speaks:
+        if self._speaks and lines:
             self._print("\n".join(lines), sys.stderr if self.json else sys.stdout)
 
     def warn(self, line: str) -> None:

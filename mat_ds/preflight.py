@@ -13,6 +13,7 @@ from typing import Any
 from mat_ds.command import Parser
 from mat_ds.config.load import DEMO_RECIPE, read_run_config
 from mat_ds.config.schema import RunConfig, combination_problems
+from mat_ds.display import add_display_arguments
 from mat_ds.engine.distributed import World, launcher_problems
 from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config, serves
 from mat_ds.errors import Problem, UserError, collect, raise_if_any
@@ -41,9 +42,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="YAML of options that differ from the defaults")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
     parser.add_argument("--dry_run", action="store_true", help="do everything up to the first step, write nothing, and stop")
-    shown = parser.add_mutually_exclusive_group()
-    shown.add_argument("--quiet", action="store_true", help="show warnings and the result alone")
-    shown.add_argument("--json", action="store_true", help="print the result as one line of JSON, all else to stderr")
+    add_display_arguments(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that win over the recipe")
     return parser.parse_intermixed_args(arguments)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from mat_ds.checkpoints import checkpoints_of, damaged_of, read_manifest, verify
 from mat_ds.command import Parser
+from mat_ds.display import Display, add_display_arguments
 from mat_ds.errors import ExitCode, Problem, UserError
 
 
@@ -16,20 +18,25 @@ def main(arguments: Sequence[str]) -> ExitCode:
     parser = Parser(prog="mat-ds verify", description=__doc__, epilog="example: mat-ds verify runs/cola", allow_abbrev=False)
     parser.add_argument("path", type=Path, help="a run folder, its checkpoints/, or one checkpoint")
     try:
-        path = parser.parse_args(arguments).path
+        add_display_arguments(parser)
+        parsed = parser.parse_args(arguments)
+        path, display = parsed.path, Display(True, parsed.quiet, parsed.json)
         found = checkpoints_of(path, beyond_latest=True)
         if not found:
             raise UserError(Problem("path", str(path), "holds no checkpoint", "pass runs/<run>, or one of its checkpoints"))
     except UserError as error:
         print(error, file=sys.stderr)
         return ExitCode.USER_ERROR
-    wrong = 0
+    damages = {}
     for checkpoint in found:
-        damage = verify(checkpoint)
-        wrong += damage is not None
+        damages[checkpoint.name] = damage = verify(checkpoint)
         size = sum(entry["bytes"] for entry in (read_manifest(checkpoint) or {}).values()) / 2**20
-        print(f"{checkpoint.name}  {size:9.1f} MiB  {'DAMAGED: ' + damage if damage else 'whole'}", flush=True)
-    for checkpoint in damaged_of(path):
-        print(f"{checkpoint.name}  set aside by an earlier run")
-    print(f"{len(found) - wrong} of {len(found)} can be trusted")
-    return ExitCode.FAILED if wrong else ExitCode.OK
+        display.say(f"{checkpoint.name}  {size:9.1f} MiB  {f'DAMAGED: {damage}' if damage else 'whole'}")
+    set_aside = [checkpoint.name for checkpoint in damaged_of(path)]
+    display.say(*(f"{name}  set aside by an earlier run" for name in set_aside))
+    whole = [name for name, damage in damages.items() if damage is None]
+    if display.json:
+        display.conclude(json.dumps({"checkpoints": damages, "set_aside": set_aside}))
+    else:
+        display.conclude(f"{len(whole)} of {len(found)} can be trusted")
+    return ExitCode.OK if len(whole) == len(found) else ExitCode.FAILED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 from mat_ds.command import Parser, attempt, compute_deterministically, report, settle
 from mat_ds.config.load import read_options
+from mat_ds.display import Display, add_display_arguments
 from mat_ds.engine.distributed import World, on_rank_zero, process_group, same_on_all_ranks
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.evaluation import Evaluator
@@ -31,27 +33,30 @@ def main(arguments: Sequence[str]) -> ExitCode:
     world = World.from_environment()
     settle(world)
     try:
-        model, options = parse(arguments)
-        subject = load_subject(model, options)
+        parsed, options = parse(arguments)
+        subject = load_subject(parsed.model, options)
     except UserError as error:
         return report(error, world)
     # Kernels whose sums change their order would let a prediction at the edge fall to either side.
     compute_deterministically(warn_only=True)
+    shown = Display(world.rank == 0, parsed.quiet, parsed.json)
     with process_group(world) as device:
-        return attempt(lambda: evaluate(subject, options, world, device), world, "The model overflows: try dtype=float32.")
+        advice = "The model overflows: try dtype=float32."
+        return attempt(lambda: evaluate(subject, options, world, device, shown), world, advice)
 
 
-def parse(arguments: Sequence[str]) -> tuple[str, EvaluationOptions]:
-    """The model and the options of a command line; raises `UserError` where it is not one."""
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, EvaluationOptions]:
+    """A command line, and the options in it; raises `UserError` where it is not one."""
     parser = Parser(prog="mat-ds evaluate", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
     parser.add_argument("model", metavar="MODEL", help=f"{MEANING}; one that mat_ds has not trained needs task=")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options (mat_ds/robustness/settings.py)")
+    add_display_arguments(parser)
     parsed = parser.parse_intermixed_args(arguments)
-    return parsed.model, read_options(EvaluationOptions, parsed.overrides)
+    return parsed, read_options(EvaluationOptions, parsed.overrides)
 
 
-def evaluate(subject: Subject, options: EvaluationOptions, world: World, device: torch.device) -> Path:
+def evaluate(subject: Subject, options: EvaluationOptions, world: World, device: torch.device, shown: Display) -> Path:
     """Measures and writes the report on all ranks; returns the folder it is in."""
     inputs = (subject.model_sha256, subject.data_sha256, options.model_dump_json())
     same_on_all_ranks(hashlib.sha256(repr(inputs).encode()).hexdigest(), "model, data or options")
@@ -60,20 +65,17 @@ def evaluate(subject: Subject, options: EvaluationOptions, world: World, device:
     evaluator = Evaluator(subject.spec, collate, options.micro_batch_size, world, device)
     measurement = Measurement(subject, options, evaluator)
 
-    def say(line: str) -> None:
-        if world.rank == 0:
-            print(line, flush=True)
-
     for line in skipped_lines(subject.tallies):
-        say(f"skipped {line}")
-    splits = {split: measure(measurement, options, split, say) for split in subject.splits}
+        shown.say(f"skipped {line}")
+    splits = {split: measure(measurement, options, split, shown.say) for split in subject.splits}
+
+    found = contents(subject, options, splits)
 
     def write() -> Path:
         folder = new_folder(subject.folder / "evaluation") if options.output_dir is None else Path(options.output_dir)
-        found = contents(subject, options, splits)
         write_folder(folder, lambda aside: write_report(aside, found, subject))
         return folder
 
     folder = on_rank_zero(write)
-    say(f"report: {folder}")
+    shown.conclude(json.dumps(found | {"folder": str(folder)}) if shown.json else f"report: {folder}")
     return folder

@@ -6,12 +6,15 @@ Running the same command again goes on; several at once, on one machine or as an
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from mat_ds.command import Parser
+from mat_ds.display import Display
 from mat_ds.errors import ExitCode, Problem, UserError
 from mat_ds.planning.units import whole
 from mat_ds.streams import outlast_readers
@@ -32,6 +35,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
     outlast_readers()
     try:
         parsed = parse(arguments)
+        display = Display(True, parsed.quiet, parsed.json)
         space = read_space(parsed.space)
         launching = read_launching(parsed, [*(name for key in space.options for name in names(key)), "train.resume"])
         check(space, launching)
@@ -45,11 +49,11 @@ def main(arguments: Sequence[str]) -> ExitCode:
                 tell(study, launching.run)
 
             show()
-            code = Worker(study, launching, orders, show, _say).work(limit)
+            code = Worker(study, launching, orders, show, partial(_say, display)).work(limit)
     except UserError as error:
         print(f"\n{error}", file=sys.stderr)
         return ExitCode.USER_ERROR
-    _conclude(study)
+    _conclude(study, display)
     return code
 
 
@@ -77,15 +81,17 @@ def check(space: Space, launching: Launching) -> None:
         raise UserError(*found.values())
 
 
-def _say(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+def _say(display: Display, line: str) -> None:
+    display.say(f"{time.strftime('%H:%M:%S')} {line}")
 
 
-def _conclude(study: SharedStudy) -> None:
+def _conclude(study: SharedStudy, display: Display) -> None:
     """The table, and what to do with it."""
-    rows = table(study)
-    print(f"\n{as_text(rows)}")
+    if display.json:
+        display.conclude(json.dumps(json.loads((study.folder / "sweep.json").read_text(encoding="utf-8"))))
+        return
+    lines = [f"\n{as_text(table(study))}"]
     if best := best_of(study):
-        print(f"\nbest: {study.folder_of(best.number)}, {study.space.objective} {best.value:.4f}; train with its options by\n"
-              f"    --recipe {study.folder / 'best.yaml'}")  # fmt: skip
-    print(f"{study.folder}: sweep.json, trials.csv", flush=True)
+        lines += [f"\nbest: {study.folder_of(best.number)}, {study.space.objective} {best.value:.4f}; train with its options:",
+                  f"    --recipe {study.folder / 'best.yaml'}"]  # fmt: skip
+    display.conclude("\n".join([*lines, f"{study.folder}: sweep.json, trials.csv"]))

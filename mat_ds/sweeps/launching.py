@@ -14,6 +14,7 @@ from typing import Any
 
 from mat_ds.config.load import DEMO_RECIPE, load_run_config, read_run_config
 from mat_ds.config.schema import RunConfig
+from mat_ds.display import add_display_arguments
 from mat_ds.errors import Problem, UserError
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="DeepSpeed JSON (default: ds_configs/zero2.json)")  # fmt: skip
     parser.add_argument("--launcher", metavar="COMMAND", help='what starts launch/train.py, like "deepspeed --num_gpus 2"; '
                         "default: deepspeed on all GPUs, or one process where there is none")  # fmt: skip
+    add_display_arguments(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that win over the recipe; output_dir is the "
                         "folder of them all")  # fmt: skip
 

@@ -8,6 +8,7 @@ side by side.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from mat_ds.command import Parser
+from mat_ds.display import Display
 from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
 from mat_ds.planning.units import whole
 from mat_ds.resume import FREE, changes
@@ -37,9 +39,10 @@ def main(arguments: Sequence[str]) -> ExitCode:
     outlast_readers()
     try:
         parsed = parse(arguments)
+        display = Display(True, parsed.quiet, parsed.json)
         launching = read_launching(parsed, ["seed", "train.resume"])
         stem = parsed.recipe.stem if parsed.recipe else launching.run.task
-        seeds = Seeds(Path(launching.run.output_dir or f"runs/{stem}-seeds"), range(parsed.seeds), launching)
+        seeds = Seeds(Path(launching.run.output_dir or f"runs/{stem}-seeds"), range(parsed.seeds), launching, display)
         raise_if_any(seeds.problems())
         with Orders() as orders:
             code = seeds.train(orders)
@@ -47,7 +50,9 @@ def main(arguments: Sequence[str]) -> ExitCode:
         print(f"\n{error}", file=sys.stderr)
         return ExitCode.USER_ERROR
     if summary := seeds.publish():
-        print(f"\n{as_text(summary)}\n{seeds.folder / 'seeds.json'}", flush=True)
+        found = seeds.folder / "seeds.json"
+        as_json = json.dumps(json.loads(found.read_text(encoding="utf-8"))) if display.json else None
+        display.conclude(as_json or f"\n{as_text(summary)}\n{found}")
     return code
 
 
@@ -67,11 +72,13 @@ class Seeds:
         folder: of them all; seed 3 is in `seed-3`.
         numbers: the seeds.
         launching: what else they have in common.
+        display: where it is shown how they go.
     """
 
     folder: Path
     numbers: Sequence[int]
     launching: Launching
+    display: Display
 
     def folder_of(self, seed: int) -> Path:
         """The run directory of a seed."""
@@ -100,12 +107,12 @@ class Seeds:
             finally:
                 claimed.release()
             if end.interrupted:
-                print(f"{folder.name} is saved, and goes on when this command is run again", flush=True)
+                self.display.say(f"{folder.name} is saved, and goes on when this command is run again")
                 return ExitCode.REQUEUE
             if end.results:
                 self.publish()
                 continue
-            print(f"{folder.name} failed: {end.reason}", flush=True)
+            self.display.warn(f"{folder.name} failed: {end.reason}")
             failed.append(seed)
             if end.code == ExitCode.USER_ERROR:  # which no other seed would change
                 code = ExitCode.USER_ERROR
@@ -113,7 +120,7 @@ class Seeds:
         return code if failed else ExitCode.OK
 
     def _train(self, seed: int, folder: Path, orders: Orders) -> End:
-        print(f"{folder.name} {'goes on' if (folder / 'config.yaml').exists() else 'begins'}", flush=True)
+        self.display.say(f"{folder.name} {'goes on' if (folder / 'config.yaml').exists() else 'begins'}")
         options = [f"seed={seed}", *tracking_options(self.launching.run, self.folder, seed, None)]
         scores, shown = Scores(folder), 0
 
@@ -121,7 +128,7 @@ class Seeds:
             nonlocal shown
             found = scores()
             for step, score in found[shown:]:
-                print(f"{folder.name} step {step}: score {score:.4f}", flush=True)
+                self.display.say(f"{folder.name} step {step}: score {score:.4f}")
             shown = len(found)
             return orders.received is not None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from mat_ds.command import Parser, attempt
@@ -27,10 +29,15 @@ def _run(arguments: Sequence[str]) -> None:
     parser = Parser(prog="mat-ds models", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
     parser.add_argument("name", metavar="NAME", nargs="?", help="of one registered model; default: all")
     parser.add_argument("--uri", help="MLflow's address; default: MLFLOW_TRACKING_URI, else runs/mlflow.db")
+    parser.add_argument("--json", action="store_true", help="for machines: one line of JSON")
     parsed = parser.parse_args(arguments)
     from mat_ds.tracking.registry import versions
 
-    print("\n".join(table(versions(parsed.name, parsed.uri))) or "no model is registered")
+    found = list(versions(parsed.name, parsed.uri))
+    if parsed.json:
+        print(json.dumps([asdict(entry) for entry in found]))
+    else:
+        print("\n".join(table(found)) or "no model is registered")
 
 
 def table(entries: Iterable[Registered]) -> Iterator[str]:

@@ -30,7 +30,9 @@ def run(tmp_path_factory):
     options = ("method.name=vanilla", "train.max_steps=12", "data.train_limit=768", "data.eval_limit=101")
     done = run_cli("--ds_config", "ds_configs/zero2.json", *options, f"output_dir={folder}")
     assert done.returncode == 0, done.stderr[-3000:]
-    evaluate(folder, *OPTIONS)
+    printed = json.loads(evaluate(folder, *OPTIONS, "--json").stdout)
+    assert printed.pop("folder") == str(folder / "evaluation")
+    assert printed == json.loads((folder / "evaluation" / "robustness.json").read_text())
     return folder
 
 

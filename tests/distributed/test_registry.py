@@ -184,6 +184,9 @@ def test_only_a_score_on_the_same_dev_set_that_is_not_lower_becomes_champion(cha
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:2] == ["model", "aliases"] and len(lines) == 6
     assert "rules/4" in lines[4] and "champion" in lines[4] and "0.9000" in lines[4] and "shadow" in lines[2]
+    assert main(["models", "rules", "--json"]) == ExitCode.OK
+    found = {entry["version"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert "champion" in found[4]["aliases"] and found[4]["tags"]["mat_ds.score"] == "0.9"
 
 
 def test_what_cannot_be_registered_or_found_is_told(champions, server, tmp_path, capsys):

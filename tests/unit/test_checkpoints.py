@@ -1,5 +1,7 @@
 """Which checkpoints there are, which can be trusted, and which are kept."""
 
+import json
+
 import pytest
 
 from mat_ds import cli
@@ -66,6 +68,10 @@ def test_mat_ds_verify_tells_whole_from_damaged(tmp_path, capsys):
     assert cli.main(["verify", str(tmp_path / "run")]) is ExitCode.FAILED
     out = capsys.readouterr().out
     assert "step-00000004        0.0 MiB  DAMAGED: state.json has 2 bytes" in out and "2 of 3" in out
+    assert cli.main(["verify", "--json", str(tmp_path / "run")]) is ExitCode.FAILED
+    found = json.loads(capsys.readouterr().out)
+    assert {name: bool(damage) for name, damage in found["checkpoints"].items()} == {name_of(6): False, name_of(4): True,
+                                                                                    name_of(2): False}  # fmt: skip
     assert cli.main(["verify", str(tmp_path / "run" / "checkpoints" / name_of(2))]) is ExitCode.OK
     for wrong in ([], [str(tmp_path / "nowhere")], [str(tmp_path), "more"]):
         assert cli.main(["verify", *wrong]) is ExitCode.USER_ERROR

@@ -41,6 +41,8 @@ def test_the_table_has_last_best_and_median_of_every_seed_and_their_spread(tmp_p
     assert found["summary"]["median_last_half"]["max"] == pytest.approx(score_at(2, STEPS - 1))
     table = capsys.readouterr().out
     assert all(word in table for word in ("median_last_half", "mean", "std", "0.8"))
+    assert main(arguments(tmp_path, "--seeds", "3", "--json")) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out) == found
 
 
 def test_finished_seeds_are_not_trained_again_and_one_that_was_stopped_goes_on(tmp_path, monkeypatch):

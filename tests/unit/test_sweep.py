@@ -30,7 +30,8 @@ def test_a_grid_is_tried_once_and_its_best_is_a_recipe(tmp_path, capsys):
     assert recipe == load_run_config(ROOT / "launch" / "recipes" / "demo.yaml", ["method.lam=3.0"])
     printed = capsys.readouterr().out
     assert "best.yaml" in printed and printed.count("is done") == 3
-    assert sweep.run() == ExitCode.OK and [sweep.lives(number) for number in range(3)] == [[0]] * 3
+    assert sweep.run("--json") == ExitCode.OK and json.loads(capsys.readouterr().out) == found
+    assert sweep.run("--quiet") == ExitCode.OK and [sweep.lives(number) for number in range(3)] == [[0]] * 3
 
 
 def test_more_trials_of_the_same_sweep_go_on_where_it_stood(tmp_path):
