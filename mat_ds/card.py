@@ -84,11 +84,33 @@ def write_card(finished: Finished, folder: Path) -> None:
     write_text(folder / CARD, str(card))
 
 
+def write_copy(source: Path, out: Path, differences: list[str], merged: bool, scored: bool) -> None:
+    """Writes the card of a changed copy of a model.
+
+    Args:
+        source, out: folders of the model and of its copy.
+        differences: what the copy has another way, in sentences.
+        merged: whether its adapters have become part of it.
+        scored: whether the scores in the card are of its weights.
+    """
+    card = ModelCard.load(source / CARD)
+    if merged:
+        card.data.library_name = "transformers"
+        card.text = card.text.replace(LOADING_ADAPTERS, LOADING)
+    if not scored:
+        card.data.eval_results = None
+    if differences:
+        card.text += "\n".join(["\n## This copy\n", *differences, ""])
+    write_text(out / CARD, str(card))
+
+
 def _metadata(finished: Finished, adapters: bool) -> ModelCardData:
     run, spec = finished.run, finished.spec
-    results = [
+    # Files of the user's own are not what the hub has under that name, whatever they hold.
+    hub = spec.hub if run.data.path is None else None
+    results = [] if run.data.eval_limit else [
         EvalResult(
-            task_type=KIND, dataset_type=spec.hub or spec.name, dataset_name=spec.name, dataset_config=spec.hub_config,
+            task_type=KIND, dataset_type=hub or spec.name, dataset_name=spec.name, dataset_config=spec.hub_config,
             dataset_split=split, metric_type=METRICS.get(metric, metric), metric_name=metric, metric_value=value,
         )
         for split, metrics in {**{dev: finished.exported[dev] for dev in spec.dev}, **finished.results["test"]}.items()
@@ -97,13 +119,13 @@ def _metadata(finished: Finished, adapters: bool) -> ModelCardData:
     return ModelCardData(
         model_name=f"{spec.name}-{run.method.name}",
         base_model=None if _is_ours(run.model.name) else run.model.name,
-        datasets=[spec.hub] if spec.hub and run.data.path is None else None,
+        datasets=[hub] if hub else None,
         language="en" if spec.name in TASKS else None,
         library_name="peft" if adapters else "transformers",
         pipeline_tag=KIND,
         metrics=[METRICS.get(metric, metric) for metric in spec.metrics],
         tags=["mat_ds", run.method.name],
-        eval_results=results,
+        eval_results=results or None,  # of a part of a dev set they would say less than they seem to
     )
 
 

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,17 +28,24 @@ from mat_ds.tasks.rows import skipped_lines
 from mat_ds.tracking.destination import mirror_uri
 
 
-def environment(prepared: Prepared, world: World, before: RunDirectory | None) -> dict[str, Any]:
-    """Command, machine, versions, digests and DeepSpeed's configuration, for `environment.json`.
+def place(device: torch.device) -> tuple[str, str]:
+    """The host and the device that this rank computes on."""
+    return platform.node(), torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def environment(
+    prepared: Prepared, world: World, places: Sequence[tuple[str, str]], before: RunDirectory | None
+) -> dict[str, Any]:
+    """Command, machines, versions, digests and DeepSpeed's configuration, for `environment.json`.
 
     Args:
+        places: host and device of each rank.
         before: the run that goes on, if one does; its starts are kept, this one is added with what it changed.
     """
-    packages = ("mat_ds", "torch", "deepspeed", "transformers", "peft", "datasets", "evaluate", "tokenizers", "numpy")
-    cuda = torch.cuda.is_available()
+    packages = ("mat_ds", "torch", "deepspeed", "transformers", "peft", "datasets", "evaluate", "tokenizers", "numpy", "mlflow")
     start = {
         "time": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "host": platform.node(),
+        "hosts": list(dict.fromkeys(host for host, _ in places)),
         "world_size": world.size,
         "zero_stage": prepared.ds_config["zero_optimization"].get("stage", 0),
         "from": prepared.resume_from[0].name if prepared.resume_from else None,
@@ -46,7 +54,7 @@ def environment(prepared: Prepared, world: World, before: RunDirectory | None) -
     return {
         "command": sys.argv,
         "world_size": world.size,
-        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else ["cpu"],
+        "devices": [device for _, device in places],
         "platform": platform.platform(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from mat_ds.card import CARD
+from mat_ds.card import CARD, write_copy
 from mat_ds.checkpoints import checkpoints_of, verify
 from mat_ds.command import Parser, attempt
 from mat_ds.config.schema import RunConfig
@@ -122,8 +122,8 @@ def _fill(out: Path, source: Path, choice: Choice | None, merge: bool, dtype: st
     if known := read_description(source):
         write_description(out, known)
     if (source / CARD).exists():
-        text = (source / CARD).read_text(encoding="utf-8")
-        (out / CARD).write_text(text + "\n".join(_differences(choice, adapters and merge, dtype)), encoding="utf-8")
+        merged = adapters and merge
+        write_copy(source, out, list(_differences(choice, merged, dtype)), merged, choice is None)
 
 
 def _replace(model: Any, choice: Choice) -> dict[str, Tensor]:
@@ -143,12 +143,9 @@ def _replace(model: Any, choice: Choice) -> dict[str, Tensor]:
 
 def _differences(choice: Choice | None, merged: bool, dtype: str) -> Iterator[str]:
     """What a card has to say of a copy that is not what was scored."""
-    if choice or merged or dtype != "float32":
-        yield "\n## This copy\n"
     if choice:
         yield f"The {choice.weights} weights of the run's {choice.checkpoint.name}: the scores above are of others."
     if merged:
         yield "Its adapters have been merged: load it like any model of transformers."
     if dtype != "float32":
         yield f"Rounded to {dtype} after it was scored."
-    yield ""

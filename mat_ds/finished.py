@@ -11,12 +11,14 @@ from typing import Any
 from mat_ds.config.load import load_run_config
 from mat_ds.config.schema import RunConfig
 from mat_ds.errors import Problem, UserError
+from mat_ds.lock import holder_of
 from mat_ds.methods import METHODS
 from mat_ds.methods.objective import TaskObjective
 from mat_ds.models.described import read_description
 from mat_ds.models.locate import folder_of
 from mat_ds.rundir import RunDirectory
 from mat_ds.tasks.spec import TaskSpec
+from mat_ds.tracking.events import read_events
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,21 @@ class Finished:
     def score(self) -> float:
         """Of the weights in `model/` as they are stored, by which the registry compares models."""
         return float(self.results["export"]["score_fp32"])
+
+    def check_ended(self) -> None:
+        """Whether its results are those of `model/`: while it goes on, the one is newer than the other.
+
+        Raises:
+            UserError: if it runs, or was started again and has not come to its end again.
+        """
+        ends = [event for event in read_events(self.folder.events) if event["event"] in ("start", "end")]
+        if holder_of(self.folder.path) is not None:
+            reason = "the run is going on"
+        elif not ends or ends[-1].get("status") != "FINISHED":
+            reason = "the run was started again, and has not come to its end"
+        else:
+            return
+        raise UserError(Problem("run", str(self.folder.path), reason, "let it train to its end (train.resume=auto)"))
 
     @cached_property
     def forward_units(self) -> int:

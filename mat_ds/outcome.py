@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +22,9 @@ from mat_ds.models.described import Description, write_description
 from mat_ds.models.exported import load_exported, weight_bytes
 from mat_ds.progress import Progress
 from mat_ds.rundir import RunDirectory, write_json, write_text
-from mat_ds.tasks.answers import SUBMISSION_HEADER, submitted
+from mat_ds.tasks.answers import SUBMISSION_HEADER, answers, submitted
 from mat_ds.tasks.examples import TaskData, dev_fingerprint
+from mat_ds.tasks.rows import Example
 from mat_ds.tasks.spec import TaskSpec
 
 # Of fewer outer steps there is nothing to see.
@@ -51,7 +55,9 @@ def finish(
     # A model that only ZeRO-3 fitted onto the cards is scored on the CPU.
     device = torch.device("cpu") if any_rank(not _fits(rundir.model, device), device) else device
     model = _load(rundir.model, dtype, device)
-    splits, score = evaluator.scores(model, data.dev)
+    predicted = {split: evaluator.predict(model, examples) for split, examples in data.dev.items()}
+    splits, score = evaluator.scores_of(predicted, data.dev)
+    on_rank_zero(lambda: write_dev_predictions(data.spec, predicted, data.dev, rundir))
     for split, examples in data.test.items():
         try:
             logits = evaluator.predict(model, examples)
@@ -71,12 +77,20 @@ def finish(
         write_description(rundir.model, Description(data.spec, run.data.max_length))
         write_card(read_finished(rundir.path), rundir.model)
         if progress.step >= STEPS_OF_A_CURVE:
-            from mat_ds.reports.curves import plot_run  # a second, for matplotlib
-
-            plot_run(rundir)
+            _draw(rundir)
 
     on_rank_zero(describe)
     return results
+
+
+def _draw(rundir: RunDirectory) -> None:
+    """The curves of the run. It has ended well, whatever becomes of its picture."""
+    from mat_ds.reports.curves import plot_run  # a second, for matplotlib
+
+    try:
+        plot_run(rundir)
+    except Exception as error:
+        print(f"*** WARNING: its curves are not drawn: {error}; `mat-ds report` draws them", file=sys.stderr, flush=True)
 
 
 def _fits(folder: Path, device: torch.device) -> bool:
@@ -103,6 +117,21 @@ def _load(folder: Path, dtype: torch.dtype, device: torch.device) -> Forward:
         return logits.to(inputs["input_ids"].device)
 
     return forward
+
+
+def write_dev_predictions(
+    spec: TaskSpec, predicted: dict[str, Tensor], dev: Mapping[str, Sequence[Example]], rundir: RunDirectory
+) -> None:
+    """Of each dev split, a line of JSON for each example, as `mat-ds predict` writes them, and the `gold` label beside it."""
+    for split, logits in predicted.items():
+        pairs = zip(answers(spec, logits.numpy()), dev[split], strict=True)
+        lines = [{"index": i, **answer, "gold": _gold(spec, example)} for i, (answer, example) in enumerate(pairs)]
+        text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
+        write_text(rundir.predictions / f"{split}.jsonl", text)
+
+
+def _gold(spec: TaskSpec, example: Example) -> str | float | None:
+    return example.label if spec.regression or example.label is None else spec.labels[int(example.label)]
 
 
 def write_predictions(spec: TaskSpec, split: str, logits: Tensor, rundir: RunDirectory) -> None:

@@ -24,7 +24,7 @@ from mat_ds.config.schema import DataConfig
 from mat_ds.engine.distributed import World
 from mat_ds.errors import ExitCode, NonFiniteError, Problem, UserError, raise_if_any
 from mat_ds.models.build import longest_input
-from mat_ds.models.described import Description, read_description
+from mat_ds.models.described import Description, head_problems, read_description
 from mat_ds.models.exported import load_classifier
 from mat_ds.models.locate import MEANING, locate
 from mat_ds.tasks.answers import SUBMISSION_HEADER, answers, submitted
@@ -121,9 +121,7 @@ def load_predictor(model_name: str, task: str | None = None, columns: Sequence[s
     if task:
         known = Description(find_task(task), known.max_length if known else DataConfig().max_length)
     spec = known.spec if known else _guess(model.config, columns)
-    if spec.outputs != model.config.num_labels:
-        raise UserError(Problem("--task", task, f"has {spec.outputs} outputs, the model {model.config.num_labels}",
-                                "name the task the model was trained for"))  # fmt: skip
+    raise_if_any(head_problems("--task", model.config, spec))
     if columns and len(columns) != len(spec.text):
         raise UserError(Problem("--columns", " ".join(columns), f"{spec.name} reads {len(spec.text)} text(s) at a time",
                                 f"name as many as these: {' '.join(spec.text)}"))  # fmt: skip

@@ -18,10 +18,10 @@ from mat_ds.chatter import Chatter
 from mat_ds.command import attempt, compute_deterministically, report, settle
 from mat_ds.config.schema import RunConfig
 from mat_ds.config.section import AdversarialSettings
-from mat_ds.describe import Announcement, conclusion, environment
+from mat_ds.describe import Announcement, conclusion, environment, place
 from mat_ds.display import Display
 from mat_ds.engine import checkpoint
-from mat_ds.engine.distributed import World, any_rank, on_rank_zero, process_group, same_on_all_ranks
+from mat_ds.engine.distributed import World, any_rank, from_all_ranks, on_rank_zero, process_group, same_on_all_ranks
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.export import export_model
 from mat_ds.engine.loading import shard_unread
@@ -210,6 +210,7 @@ def _open_run_directory(prepared: Prepared, world: World, device: torch.device, 
         UserError: on every rank, if another job is in it, or a node does not see what rank 0 wrote.
     """
     run, before = prepared.run, run_of(prepared.resume_from) if prepared.resume_from else None
+    places = from_all_ranks(place(device))
 
     def make() -> Path:
         stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -217,7 +218,7 @@ def _open_run_directory(prepared: Prepared, world: World, device: torch.device, 
         rundir = RunDirectory(chosen or new_folder(Path(f"runs/{prepared.data.spec.name}-{run.method.name}-{stamp}")))
         lock.acquire(rundir.path)
         rundir.create()
-        described = environment(prepared, world, rundir if rundir.holds_a_run else before)
+        described = environment(prepared, world, places, rundir if rundir.holds_a_run else before)
         resolved = {**run.model_dump(mode="json"), "output_dir": str(rundir.path)}
         write_text(rundir.config, yaml.safe_dump(resolved, sort_keys=False))
         write_json(rundir.environment, described)

@@ -10,14 +10,14 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal, Union
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from mat_ds.config.dotted import flatten
 from mat_ds.config.section import MethodSettings, Section
 from mat_ds.errors import Problem
 from mat_ds.methods import METHODS
 from mat_ds.methods.mat import MatSettings
-from mat_ds.tracking.destination import uri_problems
+from mat_ds.tracking.destination import absolute_uri, uri_problems
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -124,7 +124,7 @@ REGISTERED_NAME = r"""^[^/:'"%]*[^/:'"%\s][^/:'"%]*$"""
 
 
 class TrackingConfig(Section):
-    uri: str | None = Field(
+    uri: Annotated[str | None, AfterValidator(absolute_uri)] = Field(
         None, description="MLflow server or database that mirrors the run; `none`: no mirror; null: the SQLite file "
         "`mlflow.db` beside the run directory")  # fmt: skip
     experiment: Annotated[str, Field(min_length=1, max_length=500)] = Field(

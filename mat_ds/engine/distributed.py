@@ -160,6 +160,13 @@ def from_rank_zero(value: Value) -> Value:
     return box[0]
 
 
+def from_all_ranks(value: Value) -> list[Value]:
+    """Every rank's `value`, by rank, on every rank."""
+    found = [value] * dist.get_world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
 def on_rank_zero(function: Callable[[], Value]) -> Value:
     """What `function` returns on rank 0, on every rank; what it raises there, every rank raises. Every rank must call it.
 
@@ -190,8 +197,7 @@ def same_on_all_ranks(fingerprint: str, what: str) -> None:
     Raises:
         RuntimeError: on every rank, if it is not the same everywhere.
     """
-    gathered: list[str] = [""] * dist.get_world_size()
-    dist.all_gather_object(gathered, fingerprint)
+    gathered = from_all_ranks(fingerprint)
     if others := [rank for rank, found in enumerate(gathered) if found != gathered[0]]:
         raise RuntimeError(f"{what} differ between rank 0 and rank(s) {others}: are the files the same on all nodes?")
 

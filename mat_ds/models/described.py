@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mat_ds.config.load import load_run_config
 from mat_ds.config.schema import RunConfig
+from mat_ds.errors import Problem
 from mat_ds.rundir import RunDirectory, write_json
 from mat_ds.tasks.registry import TASKS, find_task
 from mat_ds.tasks.spec import TaskSpec
@@ -38,6 +41,22 @@ def read_description(folder: Path) -> Description | None:
         return Description(known if known and same else spec, written["max_length"])
     run = run_around(folder)
     return Description(find_task(run.task), run.data.max_length) if run else None
+
+
+def head_problems(key: str, config: Any, spec: TaskSpec) -> Iterator[Problem]:
+    """Whether a model was trained to answer what a task asks.
+
+    Args:
+        key: what named the task.
+        config: transformers' configuration of the model.
+    """
+    names = [str(config.id2label[i]).lower() for i in range(config.num_labels)]
+    if config.num_labels != spec.outputs:
+        yield Problem(key, spec.name, f"has {spec.outputs} outputs, the model {config.num_labels}",
+                      "name the task the model was trained for")  # fmt: skip
+    elif sorted(names) == sorted(label.lower() for label in spec.labels) and names != [label.lower() for label in spec.labels]:
+        yield Problem(key, spec.name, f"numbers its labels {', '.join(spec.labels)}, the model {', '.join(names)}",
+                      f"write a task YAML with labels: [{', '.join(names)}]")  # fmt: skip
 
 
 def run_around(folder: Path) -> RunConfig | None:

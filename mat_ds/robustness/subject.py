@@ -15,7 +15,7 @@ from mat_ds.config.schema import DataConfig
 from mat_ds.engine.distributed import launcher_problems
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.models.build import longest_input
-from mat_ds.models.described import FILE, read_description, run_around
+from mat_ds.models.described import FILE, head_problems, read_description, run_around
 from mat_ds.models.exported import load_classifier
 from mat_ds.models.locate import is_local, locate
 from mat_ds.robustness.settings import EvaluationOptions
@@ -76,7 +76,7 @@ def load_subject(model_name: str, options: EvaluationOptions) -> Subject:
     except UserError as error:
         found += error.problems
     if spec and model:
-        found += _head_problems(model.config, spec)
+        found += head_problems("task", model.config, spec)
     raise_if_any(found)
     assert spec and data and model and tokenizer
     splits = data.dev | data.test
@@ -98,17 +98,6 @@ def _labelled_splits(spec: TaskSpec, data: DataConfig) -> TaskData:
     the model's own where it is another, or cuts its inputs elsewhere."""
     scored = spec.model_copy(update={"train": (), "also_train_on": (), "test": spec.test if spec.test_labelled else ()})
     return load_task_data(scored, data, with_tokens=False)
-
-
-def _head_problems(config: Any, spec: TaskSpec) -> Iterator[Problem]:
-    """Whether the model was trained to answer what the task asks."""
-    names = [str(config.id2label[i]).lower() for i in range(config.num_labels)]
-    if config.num_labels != spec.outputs:
-        yield Problem("task", spec.name, f"has {spec.outputs} outputs, the model {config.num_labels}",
-                      "name the task the model was trained for")  # fmt: skip
-    elif sorted(names) == sorted(spec.labels) and names != list(spec.labels):
-        yield Problem("task", spec.name, f"numbers its labels {', '.join(spec.labels)}, the model {', '.join(names)}",
-                      f"write a task YAML with labels: [{', '.join(names)}]")  # fmt: skip
 
 
 def _output_problems(model_name: str, options: EvaluationOptions) -> Iterator[Problem]:

@@ -25,8 +25,7 @@ def mirror_uri(run: Path, configured: str | None) -> str | None:
         return None
     if configured is None:
         return default_uri(run)
-    file = database_file(configured)
-    return f"sqlite:///{file}" if file else configured
+    return absolute_uri(configured)
 
 
 def database_file(uri: str) -> Path | None:
@@ -36,12 +35,22 @@ def database_file(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
 
 
+def absolute_uri(uri: str | None) -> str | None:
+    """The same address to a process in another folder."""
+    file = database_file(uri) if uri else None
+    return f"sqlite:///{file}" if file else uri
+
+
 def uri_problems(key: str, uri: str | None) -> Iterator[Problem]:
     """Whether an address is of an MLflow, and free of what must not be written to a log, a configuration or a database."""
     if uri in (None, NO_MIRROR):
         return
     assert uri is not None
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        yield Problem(key, uri, f"is no address: {error}", "write it as http://<host>:<port>")
+        return
     scheme, shown = parts.scheme.partition("+")[0], _without_secrets(uri)
     if shown != uri:
         yield Problem(key, shown, "holds credentials, and an address is written into the run's files and shown",
@@ -61,6 +70,9 @@ def uri_problems(key: str, uri: str | None) -> Iterator[Problem]:
 
 def _without_secrets(uri: str) -> str:
     """An address that can be shown."""
-    netloc = urlsplit(uri).netloc
-    shown = uri.replace(netloc, "***@" + netloc.rpartition("@")[2], 1) if "@" in netloc else uri
+    scheme, slashes, rest = uri.partition("//")
+    # A password may hold a slash, and a server's address needs nothing behind a question mark.
+    shown = f"{scheme}{slashes}***@{rest.rpartition('@')[2]}" if "@" in rest and scheme != "sqlite:" else uri
+    if scheme in ("http:", "https:"):
+        shown = re.sub(r"\?.+", "?***", shown)
     return SECRET.sub(r"\1=***", shown)

@@ -11,9 +11,14 @@ from typing import Any
 
 Record = dict[str, Any]
 
+# Bytes that wait where the disk is full: the records of some thousand steps.
+BUFFER = 1 << 20
+
 
 class EventLog:
     """Appends to `events.jsonl`, flushed line by line; nothing in it is ever changed or removed.
+
+    What a full disk refuses waits in memory for the next attempt.
 
     Args:
         path: the file.
@@ -21,12 +26,12 @@ class EventLog:
     """
 
     def __init__(self, path: Path, step: int):
-        self._file = path.open("a+b")
+        self._file = path.open("a+b", buffering=BUFFER)
         _end_the_last_line(self._file)
         self.log({"event": "start", "step": step})
 
     def log(self, record: Record) -> None:
-        """One record; it gets the time under `time`, in seconds since 1970."""
+        """One record; it gets the time under `time`, in seconds since 1970. Raises `OSError` if it cannot be written yet."""
         self._file.write(json.dumps({**record, "time": round(time.time(), 3)}).encode() + b"\n")
         self._file.flush()
 

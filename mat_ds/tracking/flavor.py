@@ -1,6 +1,7 @@
 """A model folder in MLflow's transformers flavor, with a python_function that answers raw texts as `mat-ds predict` does.
 
-Nothing in it points outside: no base model on the hub, no path of this machine.
+Nothing that it loads points outside: no base model on the hub, no path of this machine. Adapters that are kept beside it name
+their base.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def save_flavor(source: Path, adapter: Path | None, known: Description, path: Pa
         mlflow_model: what MLflow knows of it so far.
     """
     single = len(known.spec.text) == 1
-    model, tokenizer = load_classifier(source, torch.float32, torch.device("cpu"))
+    # MLflow would ask the hub for the licence of a model whose relative path reads like an id of one there.
+    model, tokenizer = load_classifier(source.resolve(), torch.float32, torch.device("cpu"))
     # Not the folder itself: what MLflow 3.17 makes of one does not know the pipelines of transformers 5.23.
     build: Any = transformers.pipeline
     pipeline = build(KIND, model=model, tokenizer=tokenizer, device="cpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from contextlib import suppress
 from typing import Any
 
 from mat_ds.rundir import RunDirectory, write_json
@@ -24,7 +25,8 @@ def note_delivery(run: RunDirectory, uri: str, run_id: str, experiment: str, pla
         return
     noted = read_tracking(run)
     noted["mlflow"] |= {uri: {"run_id": run_id, "experiment": experiment, "delivered": place}}
-    write_json(run.tracking, noted)
+    with suppress(OSError):  # the directory of another user, or a full disk
+        write_json(run.tracking, noted)
 
 
 def delivered(run: RunDirectory, uri: str) -> int:

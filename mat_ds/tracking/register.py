@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,9 +24,10 @@ def register_finished(run: Path, name: str) -> None:
     from mat_ds.tracking.registry import register
 
     try:
-        print(f"registered models:/{name}/{register(run, name)}", file=sys.stderr, flush=True)
+        print(f"registered models:/{name}/{register(run, name)[0]}", file=sys.stderr, flush=True)
     except Exception as error:
-        print(f"*** WARNING: not registered: {error}\n`mat-ds register {run} {name}` does it", file=sys.stderr, flush=True)
+        again = shlex.join(["mat-ds", "register", str(run), name])
+        print(f"*** WARNING: not registered: {error}\n`{again}` does it", file=sys.stderr, flush=True)
 
 
 def _run(arguments: Sequence[str]) -> None:
@@ -34,7 +36,9 @@ def _run(arguments: Sequence[str]) -> None:
     parser.add_argument("name", metavar="NAME", help="of the registered model; it is made if there is none")
     parser.add_argument("--uri", help="MLflow's address; default: the run's tracking.uri, else mlflow.db beside the run")
     parsed = parser.parse_args(arguments)
-    from mat_ds.tracking.registry import register
+    from mat_ds.tracking.registry import is_default, register
 
-    version = register(parsed.run, parsed.name, parsed.uri)
-    print(f"models:/{parsed.name}/{version}\npromote it with\n    mat-ds promote {parsed.name} {version} --alias champion")
+    version, uri = register(parsed.run, parsed.name, parsed.uri)
+    there = [] if is_default(uri) else ["--uri", uri]
+    promote = shlex.join(["mat-ds", "promote", parsed.name, str(version), "--alias", "champion", *there])
+    print(f"models:/{parsed.name}/{version}\npromote it with\n    {promote}")

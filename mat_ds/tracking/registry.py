@@ -17,13 +17,14 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from sqlalchemy.exc import SQLAlchemyError
 
 from mat_ds.errors import Problem, UserError
 from mat_ds.finished import Finished, read_finished
 from mat_ds.models.described import Description
-from mat_ds.tracking.destination import database_file, default_uri, mirror_uri
+from mat_ds.tracking.destination import absolute_uri, database_file, default_uri, mirror_uri
 from mat_ds.tracking.identity import read_tracking
-from mat_ds.tracking.replica import pages
+from mat_ds.tracking.replica import Replica, pages
 
 PREFIX, SQLITE, DEFAULT_FILE = "mat_ds.", "sqlite:///", Path("runs") / "mlflow.db"
 SCORE, DEV = f"{PREFIX}score", f"{PREFIX}dev_sha256"
@@ -44,7 +45,7 @@ class Registered:
         return float(self.tags[SCORE]) if SCORE in self.tags else None
 
 
-def register(run: Path, name: str, uri: str | None = None) -> int:
+def register(run: Path, name: str, uri: str | None = None) -> tuple[int, str]:
     """Makes the model of a finished run the newest version of `name`, whole and able to do without the run.
 
     Args:
@@ -53,7 +54,7 @@ def register(run: Path, name: str, uri: str | None = None) -> int:
         uri: the tracking server; None: the run's own, else the SQLite file beside the run.
 
     Returns:
-        The version.
+        The version, and the address of the MLflow that has it.
 
     Raises:
         UserError: if the run has not come to its end, or the registry cannot be had.
@@ -64,13 +65,18 @@ def register(run: Path, name: str, uri: str | None = None) -> int:
     if not name.strip() or set(name) & set("/:'\"%"):
         raise UserError(Problem("NAME", name, "is no name for a registered model", "take letters, digits, blanks, - and _"))
     finished = read_finished(run)
+    finished.check_ended()
     uri = mirror_uri(run, uri or finished.run.tracking.uri) or default_uri(run)
     with _told(uri), TemporaryDirectory() as scratch:
         client = _client(uri)
-        run_id, tags = _run_id(client, finished, uri), _tags(finished)
+        mirror = Replica(finished.folder, uri)
+        mirror.deliver()
+        mirror.note()
+        run_id, tags = mirror.run_id, _tags(finished)
         source, adapter = whole_model(finished, Path(scratch) / "whole")
         experiment = client.get_run(run_id).info.experiment_id
-        logged = client.create_logged_model(experiment, name, source_run_id=run_id, tags=tags)
+        # MLflow allows a dot in the name of a registered model, and none in that of a logged one.
+        logged = client.create_logged_model(experiment, name.replace(".", "_"), source_run_id=run_id, tags=tags)
         model_id, place = logged.model_id, logged.artifact_location
         described = Model(artifact_path=place, model_uuid=model_id, run_id=run_id, model_id=model_id)
         known = Description(finished.spec, effective_length(source, finished.run.data.max_length))
@@ -81,7 +87,7 @@ def register(run: Path, name: str, uri: str | None = None) -> int:
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
         made = client.create_model_version(name, place, run_id, tags, model_id=model_id)
-    return int(made.version)
+    return int(made.version), uri
 
 
 def promote(name: str, version: int, alias: str, force: bool = False, uri: str | None = None) -> str:
@@ -116,7 +122,7 @@ def _against(candidate: Registered, champion: Registered, alias: str) -> str | N
     here = f"version {champion.version}, now {alias}"
     if candidate.tags.get(DEV) is None or candidate.tags.get(DEV) != champion.tags.get(DEV):
         return f"it was not scored on the same dev set as {here}: their scores are not comparable"
-    if candidate.score is None or champion.score is None or candidate.score < champion.score:
+    if candidate.score is None or champion.score is None or not candidate.score >= champion.score:
         return f"it scores {candidate.score}, below {here}, with {champion.score}, on the same dev set"
     return None
 
@@ -166,12 +172,23 @@ def _parts(model_uri: str) -> tuple[str, str, str]:
 
 def registry_uri(uri: str | None) -> str:
     """The registry that is meant: `uri`, MLFLOW_TRACKING_URI, or the file that runs here are mirrored to."""
-    found = uri or os.environ.get("MLFLOW_TRACKING_URI") or (f"{SQLITE}{DEFAULT_FILE}" if DEFAULT_FILE.exists() else None)
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    key, fix = ("--uri", "or leave it out") if uri else ("MLFLOW_TRACKING_URI", "or run this where runs/mlflow.db is")
+    found = uri or named or (f"{SQLITE}{DEFAULT_FILE}" if DEFAULT_FILE.exists() else None)
     if found is None:
-        raise UserError(Problem("--uri", None, f"there is no registry at {DEFAULT_FILE}",
-                                "pass --uri or set MLFLOW_TRACKING_URI"))  # fmt: skip
-    file = database_file(found)
-    return f"{SQLITE}{file}" if file else found
+        raise UserError(Problem(key, None, f"is not set, and there is no registry at {DEFAULT_FILE}",
+                                "set it to MLflow's address, or run this where runs/mlflow.db is"))  # fmt: skip
+    if (file := database_file(found)) and not file.exists():  # MLflow would make it, and find it empty
+        raise UserError(Problem(key, found, "there is no such file", f"pass the address of one that is, {fix}"))
+    return str(absolute_uri(found))
+
+
+def is_default(uri: str) -> bool:
+    """Whether it is the registry that is meant where none is named."""
+    try:
+        return registry_uri(None) == uri
+    except UserError:
+        return False
 
 
 def _client(uri: str) -> MlflowClient:
@@ -181,28 +198,13 @@ def _client(uri: str) -> MlflowClient:
 
 @contextmanager
 def _told(uri: str) -> Iterator[None]:
-    """What MLflow refuses within it is told as every other wrong input; credentials in an address are not."""
+    """What MLflow or a database refuses within it is told as every other wrong input; credentials in an address are not."""
     try:
         yield
-    except MlflowException as error:
-        told, where = (re.sub(r"//[^/@]+@", "//", text.strip()) for text in (error.message, uri))
+    except (MlflowException, SQLAlchemyError) as error:
+        told, where = (re.sub(r"//[^/@]+@", "//", text.strip()) for text in (getattr(error, "message", str(error)), uri))
         raise UserError(Problem("the registry", where, (told.splitlines() or [""])[0],
                                 "see what there is with `mat-ds models`, and that the server answers")) from None  # fmt: skip
-
-
-def _run_id(client: MlflowClient, finished: Finished, uri: str) -> str:
-    """The run's mirror on this server; where it has none, a run that says no more than where the model came from."""
-    mirror = read_tracking(finished.folder).get("mlflow", {}).get(uri, {}).get("run_id")
-    if mirror:
-        return str(mirror)
-    name = finished.run.tracking.experiment
-    known = client.get_experiment_by_name(name)
-    # Only a server has an idea of its own where artifacts go.
-    beside = Path(uri.removeprefix(SQLITE)).parent / "mlartifacts" / name if uri.startswith(SQLITE) else None
-    experiment = known.experiment_id if known else client.create_experiment(name, beside.as_uri() if beside else None)
-    made = client.create_run(experiment, tags=_tags(finished), run_name=finished.folder.path.absolute().name)
-    client.set_terminated(made.info.run_id)
-    return str(made.info.run_id)
 
 
 def _tags(finished: Finished) -> dict[str, str]:

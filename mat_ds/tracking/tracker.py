@@ -30,7 +30,7 @@ class Tracker:
 
     def __init__(self, keeps: bool):
         self.run: RunDirectory | None = None
-        self._keeps, self._step = keeps, 0
+        self._keeps, self._step, self._refused = keeps, 0, False
         self._log: EventLog | None = None
         self._mirror: subprocess.Popen[bytes] | None = None
 
@@ -53,9 +53,16 @@ class Tracker:
 
     def log(self, record: Record) -> None:
         """One record: what happened under `event`, and the outer step it belongs to under `step`."""
-        if self._log:
-            self._step = record["step"]
+        if not self._log:
+            return
+        self._step = record["step"]
+        try:
             self._log.log(record)
+            self._refused = False
+        except OSError as error:  # whether training goes on where the disk is full is for a checkpoint to say
+            if not self._refused:
+                print(f"*** WARNING: events.jsonl cannot be written, tried again later: {error}", file=sys.stderr, flush=True)
+            self._refused = True
 
     def __enter__(self) -> Tracker:
         return self

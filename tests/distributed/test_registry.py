@@ -114,7 +114,9 @@ def test_a_version_says_all_about_itself_and_nothing_of_this_machine(champions, 
     client = MlflowClient(server)
     for name in champions:
         found = client.get_model_version_by_alias(name, "champion")
-        assert client.get_run(found.run_id).info.status == "FINISHED"
+        mirror = client.get_run(found.run_id)
+        assert (mirror.info.status, mirror.info.start_time, mirror.info.end_time) == ("FINISHED", 10**12, 10**12 + 60_000)
+        assert mirror.data.params["task"] == found.tags["mat_ds.task"]
         task = "cola" if name == "lora" else name
         assert {"mat_ds.score": "0.5", "mat_ds.median_last_half": "0.45", "mat_ds.task": task, "mat_ds.dev_sha256": "dev",
                 f"mat_ds.{TASKS[task].dev[0]}.{TASKS[task].metrics[0]}": "0.5"}.items() <= found.tags.items()  # fmt: skip
@@ -135,6 +137,8 @@ def test_a_version_says_all_about_itself_and_nothing_of_this_machine(champions, 
 
 
 def test_the_champion_answers_raw_texts_as_predict_does_without_run_and_hub(champions, server, tmp_path):
+    assert main(["export", "models:/cola@champion", str(tmp_path / "copy")]) == ExitCode.OK
+    alike(predict(tmp_path / "copy", "cola", tmp_path), champions["cola"])
     asked = {name: inputs("cola" if name == "lora" else name) for name in champions}
     done = subprocess.run([sys.executable, "-c", LOAD], input=json.dumps(asked), text=True, capture_output=True, timeout=300,
                           env=environment(PYTHONPATH="", MLFLOW_TRACKING_URI=server), cwd=tmp_path)  # fmt: skip
@@ -189,12 +193,27 @@ def test_only_a_score_on_the_same_dev_set_that_is_not_lower_becomes_champion(cha
     assert "champion" in found[4]["aliases"] and found[4]["tags"]["mat_ds.score"] == "0.9"
 
 
+def test_versions_of_runs_are_compared_by_their_scores_and_a_run_that_goes_on_is_none(champions, server, tmp_path, capsys):
+    runs = [finished_run(tmp_path / str(score), "cola", score=score) for score in (0.6, 0.5)]
+    for run in (*runs, runs[0]):
+        assert main(["register", str(run), "as.good"]) == ExitCode.OK
+    promoting = [["promote", "as.good", str(version), "--alias", "champion"] for version in (1, 2, 3)]
+    assert [main(command) for command in promoting] == [ExitCode.OK, ExitCode.USER_ERROR, ExitCode.OK]
+    of_one_run = {entry.tags["mat_ds.run_id"] for entry in versions("as.good") if entry.version != 2}
+    assert len(of_one_run) == 1 and "it scores 0.5, below version 1" in capsys.readouterr().err
+    with (runs[0] / "events.jsonl").open("a") as events:
+        events.write('{"event": "start", "step": 6, "time": 1000000100.0}\n')
+    assert main(["register", str(runs[0]), "as.good"]) == ExitCode.USER_ERROR
+    assert "was started again" in capsys.readouterr().err
+
+
 def test_what_cannot_be_registered_or_found_is_told(champions, server, tmp_path, capsys):
     run = finished_run(tmp_path / "run", "cola")
     (run / "results.json").write_text("{}")
     for command, reason in ((["register", run, "cola"], "has not come to its end"), (["models", "nothing"], "nothing"),
                             (["predict", "models:/cola@nobody", run / "config.yaml", "--format", "text"], "nobody"),
                             (["register", tmp_path, "cola"], "holds no run"),
+                            (["models", "--uri", f"sqlite:///{tmp_path}/nowhere.db"], "there is no such file"),
                             (["register", run, "a/b"], "no name for a registered model")):  # fmt: skip
         assert main([*map(str, command)]) == ExitCode.USER_ERROR
         assert reason in capsys.readouterr().err

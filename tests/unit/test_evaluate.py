@@ -27,7 +27,8 @@ def model_folder(tmp_path_factory):
 
 
 def subject(folder, *overrides):
-    return load_subject(*parse([str(folder), *overrides]))
+    parsed, options = parse([str(folder), *overrides])
+    return load_subject(parsed.model, options)
 
 
 def refused(folder, *overrides):

@@ -45,7 +45,9 @@ def test_merged_adapters_need_no_base_and_unmerged_ones_are_kept(runs, tmp_path)
     finally:
         (tmp_path / "gone").rename(base)
     assert not list(tmp_path.glob(".*")) and not (tmp_path / "more").exists()
-    assert "have been merged" in (tmp_path / "merged" / "README.md").read_text()
+    card = tmp_path / "merged" / "README.md"
+    assert "have been merged" in card.read_text() and "PeftModel" not in card.read_text()
+    assert metadata_load(card)["library_name"] == "transformers" and metadata_load(card)["model-index"]
 
 
 def test_another_precision_is_the_rounded_weights_and_the_card_says_so(runs, tmp_path):

@@ -7,10 +7,12 @@ import torch
 
 from mat_ds.errors import ExitCode
 from mat_ds.glue import main
-from mat_ds.outcome import write_predictions
+from mat_ds.outcome import write_dev_predictions, write_predictions
 from mat_ds.rundir import RunDirectory
+from mat_ds.tasks.examples import dev_fingerprint
 from mat_ds.tasks.metrics import GLUE_SCORE_TASKS
 from mat_ds.tasks.registry import TASKS
+from mat_ds.tasks.rows import Example
 
 # The names GLUE's server asks for, and which tasks it wants label names of.
 FILES = {
@@ -31,6 +33,27 @@ def test_predictions_are_written_as_glue_takes_them(task, tmp_path):
         assert lines[0] == "index\tprediction"
         expected = ("5.000", "0.000") if task == "stsb" else (WORDS.get(task, "1"), "entailment" if task in WORDS else "0")
         assert lines[1:] == [f"0\t{expected[0]}", f"1\t{expected[1]}"]
+
+
+def test_dev_predictions_stand_beside_what_would_have_been_right(tmp_path):
+    dev = {"validation": [Example(("a",), 1), Example(("b",), 0)]}
+    write_dev_predictions(TASKS["cola"], {"validation": torch.tensor([[0.0, 3.0], [-1.0, 1.0]])}, dev, RunDirectory(tmp_path))
+    found = [json.loads(line) for line in (tmp_path / "predictions" / "validation.jsonl").read_text().splitlines()]
+    assert [(line["index"], line["label"], line["gold"]) for line in found] == [
+        (0, "acceptable", "acceptable"), (1, "acceptable", "unacceptable"),
+    ]  # fmt: skip
+    assert found[0]["probabilities"]["acceptable"] == pytest.approx(0.9526, abs=1e-4)
+
+
+def test_dev_sets_are_told_apart_by_examples_labels_and_metrics():
+    spec, dev = TASKS["cola"], {"validation": [Example(("a",), 1), Example(("b",), 0)]}
+    others = [
+        dev_fingerprint(spec, {"validation": dev["validation"][:1]}),
+        dev_fingerprint(spec, {"validation": [Example(("a",), 0), Example(("b",), 0)]}),
+        dev_fingerprint(spec.model_copy(update={"metrics": ("accuracy",)}), dev),
+        dev_fingerprint(spec.model_copy(update={"labels": spec.labels[::-1]}), dev),
+    ]
+    assert len({dev_fingerprint(spec, dev), *others}) == 5 and dev_fingerprint(spec, {**dev}) == dev_fingerprint(spec, dev)
 
 
 def finished(folder, task, score):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -131,6 +132,17 @@ def test_what_is_wrong_with_the_command_is_told_before_a_model_is_loaded(runs, t
                                ([runs["cola"] / "predictions", file], "there is no such folder")):  # fmt: skip
         assert main(["predict", *map(str, arguments)]) == ExitCode.USER_ERROR
         assert message in capsys.readouterr().err
+
+
+def test_labels_in_another_order_than_the_tasks_are_not_taken_for_them(runs, tmp_path, capsys):
+    stranger = shutil.copytree(runs["mnli"] / "model", tmp_path / "stranger")
+    (stranger / "mat_ds.json").unlink()
+    config = json.loads((stranger / "config.json").read_text())
+    config |= {"id2label": {"0": "CONTRADICTION", "1": "NEUTRAL", "2": "ENTAILMENT"}}
+    (stranger / "config.json").write_text(json.dumps(config))
+    file = write_rows(tmp_path / "in.jsonl", TASKS["mnli"], texts_of("mnli"))
+    assert main(["predict", str(stranger), str(file), "--task", "mnli"]) == ExitCode.USER_ERROR
+    assert "labels: [contradiction, neutral, entailment]" in capsys.readouterr().err
 
 
 def test_a_model_is_a_run_a_folder_or_an_id_on_the_hub(runs, tmp_path, offline, capsys):

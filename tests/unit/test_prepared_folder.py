@@ -143,7 +143,8 @@ def test_an_evaluation_reads_the_texts_and_tokenises_them_itself(out, raw, hub, 
     (tmp_path / "run" / "config.yaml").write_text(json.dumps(config))
     expected = load(TASKS["cola"], raw, eval_limit=20).dev["validation"]
     for arguments in ((tmp_path / "run",), (tmp_path / "run" / "model", "task=cola", f"data.path={out}", "limit=20")):
-        found = load_subject(*parse([*map(str, arguments), "data.max_length=6"]))
+        parsed, options = parse([*map(str, arguments), "data.max_length=6"])
+        found = load_subject(parsed.model, options)
         assert list(found.splits) == ["validation"] and found.max_length == 6
         assert list(found.splits["validation"]) == expected
         assert all(example.tokens is None for example in found.splits["validation"])

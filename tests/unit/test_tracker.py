@@ -1,10 +1,13 @@
 """What a run says of itself on its way to MLflow, and of how it ended; no MLflow in sight."""
 
+import errno
+import io
 import os
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +37,32 @@ def test_however_a_run_ends_the_last_event_says_so(error, status, tmp_path):
     tracker.settle()
     start, step, end = read_events(run.events)
     assert (start["step"], step["step"]) == (2, 3) and (end["event"], end["step"], end["status"]) == ("end", 3, status)
+
+
+def test_what_a_full_disk_refuses_is_written_when_there_is_room_and_training_goes_on(tmp_path, monkeypatch, capsys):
+    run, tracker, room = make_run(tmp_path / "run"), Tracker(keeps=True), True
+
+    class Disk(io.FileIO):
+        def write(self, data):
+            if not room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data[:10])  # as much as goes
+
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, mode="r", *rest, **more: (
+        io.BufferedRandom(Disk(self, mode.replace("b", "")), more["buffering"]) if mode == "a+b"
+        else opened(self, mode, *rest, **more)))  # fmt: skip
+    with tracker:
+        tracker.begin(run, 0, "none")
+        tracker.log({"event": "step", "step": 1})
+        room = False
+        for step in (2, 3):
+            tracker.log({"event": "step", "step": step})
+        assert [record["step"] for record in read_events(run.events)] == [0, 1]
+        room = True
+        tracker.log({"event": "step", "step": 4})
+    assert [record["step"] for record in read_events(run.events)] == [0, 1, 2, 3, 4, 4]
+    assert capsys.readouterr().err.count("events.jsonl cannot be written") == 1
 
 
 def test_a_run_that_never_began_and_the_other_ranks_leave_nothing(tmp_path):
@@ -90,6 +119,7 @@ def test_events_are_played_as_they_come_and_steps_made_again_are_not(tmp_path):
 @pytest.mark.parametrize("uri", [
     "http://user:canary@host", "https://canary@host:5000/x", "http://host?token=canary", "postgresql://u:canary@h/db",
     "postgresql+psycopg2://h/db?password=canary&x=1", "mysql://canary:@h", "http://u:p@canary@host",
+    "http://u:canary/x@host", "http://host/?auth=canary",
 ])  # fmt: skip
 def test_no_address_with_a_secret_in_it_is_taken_or_shown(uri):
     (problem,) = uri_problems("tracking.uri", uri)
@@ -98,9 +128,10 @@ def test_no_address_with_a_secret_in_it_is_taken_or_shown(uri):
 
 def test_an_address_is_of_a_server_or_a_database(tmp_path):
     for uri in (None, "none", "http://127.0.0.1:5000", "https://mlflow.site/a/b", "sqlite:///x.db", "sqlite:////a/b.db",
-                "postgresql://host/db", "mysql+pymysql://host/db", "databricks", "databricks://profile"):  # fmt: skip
+                "postgresql://host/db", "mysql+pymysql://host/db", "databricks",
+                "databricks://profile", "sqlite:////home/a@b/x.db"):  # fmt: skip
         assert list(uri_problems("tracking.uri", uri)) == [], uri
-    for uri in ("mlruns", "/a/mlruns", "file:///a", "ftp://h", "http:///x", "sqlite://x.db", "", "http//h:5000"):
+    for uri in ("mlruns", "/a/mlruns", "file:///a", "ftp://h", "http:///x", "sqlite://x.db", "", "http//h:5000", "http://[x"):
         assert len(list(uri_problems("tracking.uri", uri))) == 1, uri
     run = tmp_path / "runs" / "one"
     assert mirror_uri(run, None) == f"sqlite:///{tmp_path}/runs/mlflow.db" and mirror_uri(run, "none") is None
