@@ -36,7 +36,7 @@ train: setup
 	$(BIN)/deepspeed --quiet $(LAUNCH) launch/train.py --ds_config ds_configs/zero2.json $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope -m "not slow and not gpu" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder -m "not slow and not gpu" $(ARGS)
 
 test-all: setup
 	$(BIN)/python -m pytest $(ARGS)

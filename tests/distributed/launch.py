@@ -24,16 +24,21 @@ def environment(device="cpu", **more):
     return {**inherited, **ours, **({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}), **more}
 
 
+def environment_of_rank(rank, count, port, device="cpu"):
+    """The same of one of `count` ranks on this machine."""
+    return environment(device, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), LOCAL_SIZE=str(count),
+                       MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))  # fmt: skip
+
+
 def run_ranks(module, ranks, *arguments, timeout=600, device="cpu"):
     """Runs `python -m module REPORT arguments` on `ranks` processes and returns what rank 0 reported."""
-    port = str(free_port())
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         logs = [Path(folder) / f"rank-{rank}.log" for rank in range(ranks)]
         processes = []
         for rank, log in enumerate(logs):
-            env = environment(device, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_SIZE=str(ranks),
-                              MASTER_ADDR="127.0.0.1", MASTER_PORT=port)  # fmt: skip
+            env = environment_of_rank(rank, ranks, port, device)
             command = [sys.executable, "-m", module, str(report), *arguments]
             with log.open("w") as out:
                 processes.append(subprocess.Popen(command, env=env, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT))
@@ -48,38 +53,39 @@ def run_ranks(module, ranks, *arguments, timeout=600, device="cpu"):
 
 def start_ranks(ranks, *arguments, log=None, module=None):
     """Starts launch/train.py, or a module, on `ranks` processes as a launcher would, without one; returns them."""
-    port, out = str(free_port()), log.open("a") if log else subprocess.DEVNULL
+    port, out = free_port(), log.open("a") if log else subprocess.DEVNULL
     processes = []
     for rank in range(ranks):
-        env = environment(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_SIZE=str(ranks),
-                          MASTER_ADDR="127.0.0.1", MASTER_PORT=port)  # fmt: skip
+        env = environment_of_rank(rank, ranks, port)
         processes.append(subprocess.Popen(cli(*arguments, module=module), cwd=ROOT, env=env, stdout=out,
                                           stderr=subprocess.STDOUT))  # fmt: skip
     return processes
 
 
-def cli(*arguments, ranks=None, door="train", module=None):
-    """The command that runs a door of launch/, or a module, under the deepspeed launcher if `ranks` is given.
+def cli(*arguments, ranks=None, door="train", module=None, launcher=False):
+    """The command that runs a door of launch/, or a module, on `ranks` processes; under deepspeed's launcher if that matters.
 
     A run is mirrored to MLflow, which costs seconds, only where its options say so.
     """
     arguments = list(map(str, arguments))
     if (door, module) == ("train", None) and not any(argument.startswith("tracking.") for argument in arguments):
         arguments.append("tracking.uri=none")
-    if ranks is None:
-        return [sys.executable, *(["-m", module] if module else [f"launch/{door}.py"]), *arguments]
-    launcher = [str(Path(sys.executable).with_name("deepspeed")), "--quiet", "--num_gpus", str(ranks)]
+    if not launcher:
+        start = ["-m", "tests.distributed.ranks", str(ranks)] if ranks else []
+        return [sys.executable, *start, *(["-m", module] if module else [f"launch/{door}.py"]), *arguments]
+    deepspeed = [str(Path(sys.executable).with_name("deepspeed")), "--quiet", "--num_gpus", str(ranks)]
     script = ["--module", module] if module else [f"launch/{door}.py"]
-    return [*launcher, "--master_port", str(free_port()), *script, *arguments]
+    return [*deepspeed, "--master_port", str(free_port()), *script, *arguments]
 
 
-def run_cli(*arguments, ranks=None, timeout=600, device="cpu", door="train", module=None, **env):
-    """Runs a door of launch/, or a module, and returns the finished process."""
-    return subprocess.run(cli(*arguments, ranks=ranks, door=door, module=module), cwd=ROOT, env=environment(device, **env),
-                          capture_output=True, text=True, timeout=timeout)  # fmt: skip
+def run_cli(*arguments, timeout=600, device="cpu", ranks=None, door="train", module=None, launcher=False, **env):
+    """Runs what `cli` says, and returns the finished process."""
+    command = cli(*arguments, ranks=ranks, door=door, module=module, launcher=launcher)
+    return subprocess.run(command, cwd=ROOT, env=environment(device, **env), capture_output=True, text=True, timeout=timeout)
 
 
 def start_cli(*arguments, ranks=None):
-    """Starts launch/train.py in a process group of its own, silent, and returns the process."""
-    return subprocess.Popen(cli(*arguments, ranks=ranks), cwd=ROOT, env=environment(), start_new_session=True,
-                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    """Starts launch/train.py, on ranks under the launcher, silent and in a process group of its own; returns the process."""
+    command = cli(*arguments, ranks=ranks, launcher=ranks is not None)
+    return subprocess.Popen(command, cwd=ROOT, env=environment(), start_new_session=True, stdout=subprocess.DEVNULL,
+                            stderr=subprocess.DEVNULL)  # fmt: skip

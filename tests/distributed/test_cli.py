@@ -39,7 +39,14 @@ def scores(run):
 def demo(tmp_path_factory):
     """The embedded default as `make train` runs it: (run directory, finished process, folder for compiled extensions)."""
     folder = tmp_path_factory.mktemp("demo")
-    done = run_cli(*ZERO2, f"output_dir={folder}/run", "tracking.uri=null", ranks=2, TORCH_EXTENSIONS_DIR=f"{folder}/compiled")
+    done = run_cli(
+        *ZERO2,
+        f"output_dir={folder}/run",
+        "tracking.uri=null",
+        ranks=2,
+        launcher=True,
+        TORCH_EXTENSIONS_DIR=f"{folder}/compiled",
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "run", done, folder / "compiled"
 
@@ -123,7 +130,7 @@ def test_the_exported_model_needs_only_transformers(demo):
 
 def test_a_finished_run_is_not_overwritten_and_errors_are_told_once_by_two_ranks(demo):
     before = (demo[0] / "results.json").read_bytes()
-    done = run_cli(*ZERO2, f"output_dir={demo[0]}", "train.batch_size=31", ranks=2)
+    done = run_cli(*ZERO2, f"output_dir={demo[0]}", "train.batch_size=31", ranks=2, launcher=True)
     assert done.returncode == ExitCode.USER_ERROR
     everything = done.stdout + done.stderr
     assert everything.count("holds a run already") == 1 and everything.count("does not divide by the 2 ranks") == 1

@@ -21,7 +21,7 @@ def test_every_stage_update_rule_and_accumulation_gives_the_oracles_parameters(p
     assert not {name: far for name, far in report.items() if not far <= tolerance}
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_every_option_layout_and_precision_gives_the_oracles_parameters(ranks):
     report = run_ranks("tests.distributed.variants", ranks)
     distances = {name: far for name, far in report.items() if not name.startswith("skipped")}

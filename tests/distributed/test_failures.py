@@ -144,7 +144,7 @@ def test_a_stopped_rank_ends_its_peer_at_the_time_out_and_then_its_own_launcher(
 
 def test_ranks_do_not_outlive_a_launcher_that_was_killed(tmp_path, launched):
     run, log = tmp_path / "run", tmp_path / "launcher.log"
-    launcher = launched(cli(*ENDLESS, f"output_dir={run}", ranks=2), log)
+    launcher = launched(cli(*ENDLESS, f"output_dir={run}", ranks=2, launcher=True), log)
     assert wait_for(lambda: trains(run), 300), log.read_text()
     everyone = psutil.Process(launcher.pid).children(recursive=True)
     assert len(ranks_of(run)) == 2 and len(everyone) >= 5
@@ -155,7 +155,7 @@ def test_ranks_do_not_outlive_a_launcher_that_was_killed(tmp_path, launched):
 
 @pytest.mark.parametrize(("rank", "error"), [(0, "MemoryError"), (1, "KeyError")])
 def test_under_the_launcher_a_rank_that_fails_in_the_loader_is_the_only_one_to_speak(rank, error, tmp_path):
-    done = run_cli(*ENDLESS, f"output_dir={tmp_path}/run", ranks=2, module="tests.distributed.faulty",
+    done = run_cli(*ENDLESS, f"output_dir={tmp_path}/run", ranks=2, module="tests.distributed.faulty", launcher=True,
                    FAULT=f"{rank} {error}")  # fmt: skip
     assert done.returncode == ExitCode.FAILED
     assert tracebacks(done.stderr) == 1 and done.stderr.count(f"rank {rank} on ") >= 1

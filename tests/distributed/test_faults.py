@@ -7,7 +7,7 @@ from tests.distributed.launch import run_ranks
 pytestmark = pytest.mark.dist
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_sample_that_overflowed_is_drawn_again_and_a_loss_that_is_not_finite_stops_all_ranks(ranks):
     report = run_ranks("tests.distributed.overflow", ranks)
     for stage in range(4):

@@ -11,7 +11,7 @@ def failures(report):
     return [name for name, right in report.items() if not right]
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_signals_in_every_phase_save_at_once_or_after_the_loop_and_the_run_goes_on(ranks, tmp_path):
     report = run_ranks("tests.distributed.lives", ranks, str(tmp_path), "interrupted")
     assert len(report) == 4 * 2 + 2

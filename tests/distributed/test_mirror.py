@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -28,7 +30,7 @@ TINY = ("--ds_config", "ds_configs/zero2.json", "data.train_limit=64", "data.eva
         "train.max_steps=4", "method.delta_steps=1", "method.theta_steps=1", "train.telemetry_every=2")  # fmt: skip
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not (met := condition()) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -107,6 +109,15 @@ def mirrors(run):
     return processes
 
 
+def hurry(run):
+    """Lets the mirror, which stands back for everything else, work like everything else: a busy machine is not the point."""
+    assert wait_for(lambda: [mirror for mirror in mirrors(run) if mirror.nice() > 0])
+    with suppress(psutil.Error, OSError):  # not everyone may
+        for mirror in mirrors(run):
+            mirror.nice(0)
+            Path(f"/proc/{mirror.pid}/autogroup").write_text("0")
+
+
 def carries_secret(*folders):
     """Files that hold what must be nowhere."""
     return [file for folder in folders for file in folder.rglob("*") if file.is_file() and CANARY.encode() in file.read_bytes()]
@@ -143,6 +154,7 @@ def test_a_run_is_followed_through_a_server_that_hangs_and_a_rank_that_is_killed
     server.start() if not server._listens() else None
     client, run = MlflowClient(server.uri), make_run(tmp_path / "run", uri=server.uri)
     life = lead(run)
+    hurry(run)
 
     def losses():
         return [step for step, _, _ in history(client, found(client, run), "loss")]
@@ -165,6 +177,7 @@ def test_a_run_is_followed_through_a_server_that_hangs_and_a_rank_that_is_killed
 
     for first, end, status in ((6, "stop", "KILLED"), (7, "end", "FINISHED")):
         life = lead(run, first)
+        hurry(run)
         life.stdin.write(f"go\n{end}\n")
         assert life.wait(60) == 0 and life.stderr.read() == ""
         assert found(client, run).info.status == status and not mirrors(run)

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.dist
 STATES = ("weights", "gradients", "masters", "kept", "update")
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids="{} ranks".format)
+@pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2], ids="{} ranks".format)
 def report(request):
     return run_ranks("tests.distributed.planning", request.param, timeout=1200)
 

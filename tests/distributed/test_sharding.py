@@ -8,7 +8,7 @@ from tests.distributed.launch import run_ranks
 pytestmark = pytest.mark.dist
 
 
-@pytest.fixture(scope="module", params=[1, 2, pytest.param(3, marks=pytest.mark.slow)], ids="{} ranks".format)
+@pytest.fixture(scope="module", params=[*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3)), 2], ids="{} ranks".format)
 def shares(request):
     return request.param, run_ranks("tests.distributed.sharding", request.param)
 
@@ -37,7 +37,7 @@ def test_each_example_is_predicted_once_and_in_order(shares):
     assert len(found) == 6 and all(found.values()), found
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids="{} ranks".format)
+@pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2], ids="{} ranks".format)
 def resumed(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("resumed")
     return request.param, folder, run_ranks("tests.distributed.resuming", request.param, str(folder))

@@ -1,0 +1,26 @@
+"""`python -m tests.distributed.ranks N PROGRAM ...`: N ranks as a launcher starts them, without its seconds of start-up.
+
+Its exit code is that of the first rank that failed, which ends the others.
+"""
+
+import subprocess
+import sys
+import time
+
+from tests.distributed.launch import environment_of_rank, free_port
+
+
+def main(count, *program):
+    port = free_port()
+    ranks = [subprocess.Popen([sys.executable, *program], env=environment_of_rank(rank, count, port)) for rank in range(count)]
+    while (codes := [rank.poll() for rank in ranks]).count(0) < count:
+        if failed := [code for code in codes if code]:
+            for rank in ranks:
+                rank.terminate()
+            return failed[0]
+        time.sleep(0.05)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), *sys.argv[2:]))
