@@ -102,6 +102,11 @@ def filled(kind: str, color: str) -> dict[str, Any]:
             "markerfacecolor": "white" if kind == "best" else color}  # fmt: skip
 
 
+def fewer(shown: int, whole: int) -> str:
+    """What a caption says of a figure that shows the best of the experiments; nothing, where it shows all."""
+    return f" Of {whole} experiments the {shown} with the highest median scores." if shown < whole else ""
+
+
 def number(value: float, _: object = None) -> str:
     """A tick's number, as short as it can be told."""
     return f"{value:g}"
