@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from statistics import mean
+from textwrap import fill
 from typing import Any
 
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator
 
 from mat_ds.reports.drawing import (
+    BESIDE,
     KIND_COLOURS,
     KIND_HATCHES,
     Picture,
@@ -38,7 +40,9 @@ def box_plot(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     looks_of: dict[str, dict[str, Any]] = {
         kind: {"facecolor": KIND_COLOURS[kind], "hatch": KIND_HATCHES[kind], "alpha": 0.6} for kind in KINDS
     }
-    figure, (axis,) = sheet(1, 1.0 + 0.62 * len(several))
+    labels = [fill(f"{group.label} ({len(group.values('last'))})", BESIDE) for group in reversed(several)]
+    lines = max(label.count("\n") for label in labels)
+    figure, (axis,) = sheet(1, 1.0 + max(0.62, 0.25 + 0.17 * lines) * len(several))
     for place, group in enumerate(reversed(several)):
         for shift, kind in zip((0.27, 0.0, -0.27), KINDS, strict=True):
             values = [100 * value for value in group.values(kind)]
@@ -46,7 +50,7 @@ def box_plot(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
                                manage_ticks=False, showfliers=False, medianprops={"color": "black"})  # fmt: skip
             box["boxes"][0].set(**looks_of[kind])
             axis.plot(values, [place + shift] * len(values), "o", color="black", markersize=3)
-    axis.set_yticks(range(len(several)), [f"{group.label} ({len(group.values('last'))})" for group in reversed(several)])
+    axis.set_yticks(range(len(several)), labels)
     axis.set_ylim(-0.5, len(several) - 0.5)
     axis.set_xlabel("dev score, %")
     axis.grid(axis="y", visible=False)

@@ -107,8 +107,8 @@ def group_runs(runs: Sequence[RunData]) -> list[Group]:
         rank = order.index(group.method) if group.method in order else len(order)
         return (group.task, rank, [(key, _sortable(value)) for key, value in differences(group, groups).items()])
 
-    groups.sort(key=place)
-    return [replace(group, label=label) for group, label in zip(groups, labels_of(groups), strict=True)]
+    ordered = sorted(groups, key=place)
+    return [replace(group, label=label) for group, label in zip(ordered, labels_of(ordered), strict=True)]
 
 
 def options_of(run: RunData) -> Options:

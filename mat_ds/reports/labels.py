@@ -24,7 +24,8 @@ METHOD_NAMES = {
 SYMBOLS = {
     "method.theta_steps": "Kθ", "method.delta_steps": "Kδ", "method.lam": "λ", "method.beta_s": "βs", "method.beta_p": "βp",
     "method.delta_lr": "γδ", "method.delta_noise": "εδ", "method.theta_noise": "εθ", "method.alpha": "α", "optimizer.lr": "lr",
-    "model.name": "model",
+    "model.name": "model", "optimizer.name": "optimizer", "model.dropout": "model.dropout", "model.lora.r": "lora.r",
+    "model.lora.alpha": "lora.alpha", "model.lora.dropout": "lora.dropout",
 }  # fmt: skip
 
 

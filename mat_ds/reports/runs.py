@@ -159,7 +159,7 @@ def read_run(folder: Path, name: str) -> RunData:
     reports = sorted(folder.glob("evaluation*/robustness.json"), key=lambda path: _number(path.parent.name))
     return RunData(
         name, read_yaml(run.config), read_events(run.events), _read(run.environment), _read(run.results),
-        [_read(path) for path in reports], _read(run.model / "config.json"), folder=folder,
+        [_read(path) for path in reports], _read(run.model / "config.json"), folder=folder.resolve(),
         run_id=read_tracking(run).get("run_id"),
     )  # fmt: skip
 
@@ -208,7 +208,7 @@ def each_once(runs: Sequence[RunData]) -> tuple[list[RunData], list[str]]:
     """Of runs with the same id or folder the one that has come furthest, the first of several; and a line for each other
     folder."""
     kept: dict[str, RunData] = {}
-    keys = [run.run_id or str(run.folder.resolve() if run.folder else number) for number, run in enumerate(runs)]
+    keys = [run.run_id or str(run.folder or number) for number, run in enumerate(runs)]
     for key, run in zip(keys, runs, strict=True):
         kept[key] = max(kept.get(key, run), run, key=lambda one: one.step)
     twins = [(run, kept[key]) for key, run in zip(keys, runs, strict=True)]

@@ -71,9 +71,7 @@ def test_a_run_in_half_precision_is_pooled_with_no_other_also_from_mlflow(tmp_pa
     make_run(tmp_path / "fp32", SCORES)
     make_run(tmp_path / "fp16", SCORES, half="fp16", seed=1)
     here = read_runs([tmp_path])
-    tracked = [
-        RunData(run.name, run.config, run.events, environment_of(tags_of(run.environment, {})), run_id=run.name) for run in here
-    ]
+    tracked = [RunData(run.name, run.config, run.events, environment_of(tags_of(run.environment, {}))) for run in here]
     assert [len(group.runs) for group in group_runs([*here, *tracked])] == [2, 2]
     silent = [{key: text for key, text in tags_of(run.environment, {}).items() if key != "mat_ds.precision"} for run in here]
     old = [RunData("old", run.config, run.events, environment_of(tags)) for run, tags in zip(here, silent, strict=True)]
@@ -176,11 +174,11 @@ def test_no_two_experiments_on_a_task_have_the_same_label_or_take_each_others_pl
         run = make_run(tmp_path / name, (score,) * 3, model=f"prepared/{name}/model", shape={})
         attack(run, "linf", (score,) * 3)
     # Two options whose names end alike.
-    make_run(tmp_path / "one", (0.3,) * 3, model="prepared/small/model", options={"model": {"dropout": 0.3}})
-    make_run(tmp_path / "two", (0.4,) * 3, model="prepared/small/model", dropout=0.3)
+    make_run(tmp_path / "one", (0.3,) * 3, model="prepared/small/model", options={"optimizer": {"eps": 0.3}})
+    make_run(tmp_path / "two", (0.4,) * 3, model="prepared/small/model", eps=0.3)
     groups = groups_of(tmp_path)
     labels = [group.label for group in groups]
-    assert len(set(labels)) == 4 and "MAT model=large/model" in labels
+    assert {"MAT eps=0.3", "MAT eps=0.3 (2)", "MAT model=large/model"} < set(labels) and len(set(labels)) == 4
     table = next(table for table in glue_tables(groups) if table.name == "glue-model")
     rows = {row["label"]: row["cola validation/matthews_correlation"] for row in measured(table) if row["kind"] == "last"}
     assert sorted(rows.values()) == pytest.approx([20, 30, 40, 80]) and set(rows) == set(labels)
