@@ -67,11 +67,6 @@ class Group:
         """The mean over the seeds; None where no run has the score."""
         return mean_of(self.values(kind, name))
 
-    @property
-    def metrics(self) -> list[str]:
-        """`<split>/<metric>` of all that was evaluated."""
-        return list(dict.fromkeys(name for run in self.counted for name in run.scores.get("median", {}) if name != "score"))
-
 
 def one_a_seed(runs: Iterable[RunData]) -> list[RunData]:
     """Of runs with the same seed the finished one, of several the newest."""
