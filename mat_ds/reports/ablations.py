@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from mat_ds.reports.drawing import KIND_COLOURS, KIND_LINES, Picture, filled, legend_below, picture, sample, sheet
-from mat_ds.reports.groups import METHOD_NAMES, Group, shown
+from mat_ds.reports.groups import Group
+from mat_ds.reports.labels import method_name, shown
+from mat_ds.reports.published import limits_of, metric_title, metrics_of, published, source_of
 from mat_ds.reports.runs import KINDS
 from mat_ds.reports.table import Row, Table, text
-from mat_ds.reports.tables import SIDE_BY_SIDE, mean_columns, means_of, published
+from mat_ds.reports.tables import SIDE_BY_SIDE, mean_columns, means_of
 
 # What is varied -> the options that say it. K is one number where both players have the same.
 VARIED = {"K": ("method.theta_steps", "method.delta_steps"), "λ": ("method.lam",)}
@@ -31,12 +33,12 @@ class Family(NamedTuple):
 
 
 def families(groups: Sequence[Group]) -> list[Family]:
-    """All there are, each of at least two groups with a score."""
+    """All there are, each of at least two groups with a score of finished runs: those that are cut short score less."""
     found: dict[tuple[str, str], dict[Value, Group]] = {}
     for varied, keys in VARIED.items():
         for group in groups:
             value = tuple(float(group.options[key]) for key in keys if key in group.options)
-            if value and group.values("last"):
+            if value and group.finished and group.values("last"):
                 rest = {key: other for key, other in group.options.items() if key not in keys}
                 found.setdefault((varied, json.dumps(rest, sort_keys=True)), {})[value] = group
     return [Family(varied, dict(sorted(members.items()))) for (varied, _), members in found.items() if len(members) > 1]
@@ -47,13 +49,13 @@ def ablations(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     count: dict[str, int] = {}
     for family in families(groups):
         count[family.varied] = count.get(family.varied, 0) + 1
-        quoted = quoted_of(family, task)
+        quoted, metric = quoted_of(family, task), metric_of(family, task)
         places = {value: place for place, value in enumerate(sorted({*family.members, *quoted}))}
         figure, (axis,) = sheet(1, 2.6)
         legend = []
         for kind, title in KINDS.items():
             look = {"linestyle": KIND_LINES[kind], "marker": "o", **filled(kind, KIND_COLOURS[kind])}
-            means = [100 * (group.mean(kind) or 0.0) for group in family.members.values()]
+            means = [100 * (group.mean(kind, metric) or 0.0) for group in family.members.values()]
             axis.plot([places[value] for value in family.members], means, **look)
             legend.append(sample(title, **look))
         if quoted:
@@ -62,11 +64,14 @@ def ablations(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
             legend.append(sample("published (BERT-base)", **look))
         axis.set_xticks(list(places.values()), [_said(value) for value in places])
         axis.set_xlabel(AXES[family.varied])
-        axis.set_ylabel("dev score, %")
+        axis.set_ylabel("dev score, %" if metric == "score" else f"dev {metric_title(metric)}, %")
         legend_below(figure, legend)
         again = f"-{count[family.varied]}" if count[family.varied] > 1 else ""
-        method = METHOD_NAMES.get(family.first.method, family.first.method)
-        yield picture(figure, task, f"{family.varied}{again}", f"what {family.varied} does to {method}; means over the seeds.")
+        limits = limits_of(family.first)
+        said = (
+            f"what {family.varied} does to {method_name(family.first.method)}; means over the seeds{limits and f', {limits}'}."
+        )
+        yield picture(figure, task, f"{family.varied}{again}", said)
 
 
 def quoted_of(family: Family, task: str) -> dict[Value, float]:
@@ -77,6 +82,11 @@ def quoted_of(family: Family, task: str) -> dict[Value, float]:
     return {(float(at),) * players: score for at, score in published()["ablations"][family.varied].get(task, {}).items()}
 
 
+def metric_of(family: Family, task: str) -> str:
+    """What of its scores is shown: where there are published ones, the metric they are of."""
+    return metrics_of(task)[0] if quoted_of(family, task) else "score"
+
+
 def _said(value: Value) -> str:
     return "/".join(shown(number) for number in (value[:1] if len(set(value)) == 1 else value))
 
@@ -85,17 +95,20 @@ def ablation_table(groups: Sequence[Group], varied: str) -> Table:
     """Table 4 (K) or 5 (λ) of the paper: measured rows, then the published ones of the same task."""
     rows: list[Row] = []
     for number, family in enumerate(family for family in families(groups) if family.varied == varied):
-        task = family.first.task
-        method = METHOD_NAMES.get(family.first.method, family.first.method)
-        series: Row = {"task": task, "method": method, "series": str(number + 1)}
-        rows += [{**series, "value": _said(value), "source": "measured", **means_of(group)}
+        task, method = family.first.task, method_name(family.first.method)
+        metric = metric_of(family, task)
+        series: Row = {"task": task, "method": method, "series": str(number + 1), "metric": metric_title(metric)}
+        rows += [{**series, "value": _said(value), "source": source_of([group]), **means_of(group, metric)}
                  for value, group in family.members.items()]  # fmt: skip
         source = f"published: {published()['ablations'][varied]['source']}"
         rows += [{**series, "value": _said(value), "source": source, "published": score}
                  for value, score in quoted_of(family, task).items()]  # fmt: skip
-    columns = [(varied, "value"), ("method", "method"), ("task", "task"), ("series", "series"), ("source", "source")]
-    columns.append(("seeds", "seeds"))
+    columns = [(varied, "value"), ("method", "method"), ("task", "task"), ("series", "series"), ("metric", "metric"),
+               ("source", "source"), ("seeds", "seeds")]  # fmt: skip
     name, numbered = NUMBERED[varied]
-    note = f"The rows of a series differ in nothing but {AXES[varied]}. Published scores are of BERT-base. {SIDE_BY_SIDE}"
+    note = (
+        f"The rows of a series differ in nothing but {AXES[varied]}. Published scores are of BERT-base; ours beside them are "
+        f"of the same metric, the best where the score is. {SIDE_BY_SIDE}"
+    )
     return Table(name, f"What {varied} does ({numbered} of the paper)",
                  (*(text(*column) for column in columns), *mean_columns(published=True)), rows, note)  # fmt: skip

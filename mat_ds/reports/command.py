@@ -42,15 +42,12 @@ def report(paths: Sequence[Path], experiment: str | None, uri: str | None, out: 
     from mat_ds.reports.experiments import tracked_runs
     from mat_ds.reports.groups import group_runs
     from mat_ds.reports.page import MARK, PAGE, write_report
-    from mat_ds.reports.runs import read_runs
+    from mat_ds.reports.runs import each_once, read_runs
 
     out = out.absolute()
     if out.exists() and not (out / MARK).exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(Problem("--out", str(out), "exists and holds no report", "name a folder that is new"))
-    runs = read_runs(paths)
-    if experiment:
-        known = {run.folder.resolve() for run in runs if run.folder}
-        runs += [run for run in tracked_runs(experiment, uri) if not (run.folder and run.folder.resolve() in known)]
+    runs, copies = each_once([*read_runs(paths), *(tracked_runs(experiment, uri) if experiment else [])])
     if not runs:
         raise UserError(Problem("--experiment", experiment, "holds no run of mat_ds that has begun", "name another experiment"))
     groups = group_runs(runs)
@@ -59,4 +56,4 @@ def report(paths: Sequence[Path], experiment: str | None, uri: str | None, out: 
     except OSError as error:
         raise UserError(Problem("--out", str(out), f"cannot be written: {error.strerror}", "name another folder")) from None
     finished = sum(run.finished for run in runs)
-    return [*left_out, f"{len(runs)} runs ({finished} finished) of {len(groups)} experiments: {out / PAGE}"]
+    return [*copies, *left_out, f"{len(runs)} runs ({finished} finished) of {len(groups)} experiments: {out / PAGE}"]

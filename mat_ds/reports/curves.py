@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
-from mat_ds.reports.drawing import Picture, house_style, legend_below, looks, number, picture, sample, sheet
+from mat_ds.reports.drawing import Picture, fewer, house_style, legend_below, looks, number, picture, sample, sheet
 from mat_ds.reports.groups import Group, group_runs
 from mat_ds.reports.runs import RunData, read_run
 from mat_ds.reports.table import Column, Row, Table, text
@@ -40,23 +40,22 @@ class Curve(NamedTuple):
 
 def learning_curves(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     """L, R with and without the perturbation, and the dev score over outer steps."""
-    found = {group.label: curves_of(group) for group in groups if any(run.of("step") for run in group.runs)}
+    found = {group: curves_of(group) for group in groups if any(run.of("step") for run in group.runs)}
     if not found:
         return
-    ranked = sorted((g for g in groups if g.label in found), key=lambda group: group.mean("median") or -math.inf, reverse=True)
-    kept = {group.label for group in ranked[:SHOWN]}
-    styles = dict(zip([label for label in found if label in kept], looks(len(kept)), strict=True))
-    measured = any(found[label]["R, not perturbed"].steps for label in styles)
+    kept = sorted(found, key=_rank, reverse=True)[:SHOWN]
+    styles = dict(zip([group for group in found if group in kept], looks(len(kept)), strict=True))
+    measured = any(found[group]["R, not perturbed"].steps for group in styles)
     figure, axes = sheet(2 + measured, 2.1, sharex=True)
-    for label, style in styles.items():
-        curves = found[label]
+    for group, style in styles.items():
+        curves = found[group]
         _draw(axes[0], curves["loss L"], {**style, "marker": ""})
         _draw(axes[-1], curves["dev score, %"], style)
         if measured:
             _draw(axes[1], curves["R, perturbed"], {**style, "linestyle": "-"})
             _draw(axes[1], curves["R, not perturbed"], {**style, "linestyle": ":", "fillstyle": "none"})
     axes[0].set_ylabel("loss L")
-    legend = [sample(label, **style) for label, style in styles.items()]
+    legend = [sample(f"{g.label}{'' if g.finished else ', unfinished'}", **style) for g, style in styles.items()]
     if measured:
         axes[1].set_ylabel("divergence R")
         _logarithmic(axes[1])
@@ -65,14 +64,18 @@ def learning_curves(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     axes[-1].set_ylabel("dev score, %")
     axes[-1].set_xlabel("outer steps")
     legend_below(figure, legend)
-    yield picture(figure, task, PART, _caption(list(found), kept, groups))
+    yield picture(figure, task, PART, _caption(len(found), kept))
 
 
-def _caption(drawn: list[str], kept: set[str], groups: Sequence[Group]) -> str:
-    several = any(len(group.runs) > 1 for group in groups if group.label in kept)
+def _rank(group: Group) -> float:
+    score = group.mean("median")
+    return -math.inf if score is None else score
+
+
+def _caption(drawn: int, kept: Sequence[Group]) -> str:
+    several = any(len(group.seeds) > 1 for group in kept)
     seeds = "; means over the seeds, shaded from the lowest to the highest" if several else ""
-    fewer = f" Of {len(drawn)} experiments the {len(kept)} with the highest median scores." if len(drawn) > len(kept) else ""
-    return f"learning curves{seeds}.{fewer}"
+    return f"learning curves{seeds}.{fewer(len(kept), drawn)}"
 
 
 def _draw(axis: Axes, curve: Curve, style: dict[str, Any]) -> None:
@@ -101,7 +104,7 @@ def _logarithmic(axis: Axes) -> None:
 
 def curves_of(group: Group) -> dict[str, Curve]:
     """The curves of a group by title; a quantity that no run has is a curve without points."""
-    return {title: _curve(group.runs, *of) for title, of in QUANTITIES.items()}
+    return {title: _curve(group.seeds, *of) for title, of in QUANTITIES.items()}
 
 
 def _curve(runs: Sequence[RunData], event: str, name: str) -> Curve:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ KIND_COLOURS = {"last": BLUE, "best": ORANGE, "median": GREEN}
 KIND_HATCHES = {"last": "", "best": "////", "median": "xxx"}
 KIND_LINES = {"last": "--", "best": ":", "median": "-"}
 LINE = 64  # characters of a legend in a line
+BESIDE = 26  # characters of a line beside an axis
 WIDTH = 5.2  # inches: a phone shrinks it to three quarters, a desktop puts two side by side
 SETTINGS: dict[Any, Any] = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
@@ -81,7 +83,8 @@ def legend_below(figure: Figure, handles: Sequence[Line2D | Patch]) -> None:
     columns = next(columns for columns in (4, 3, 2, 1) if columns == 1 or _length(handles, columns) <= LINE)
     # Room for it: constrained layout would take it from the panels.
     width, height = figure.get_size_inches()
-    figure.set_size_inches(width, height + 0.2 * -(-len(handles) // columns) + 0.1)
+    lines = sum(1 + str(handle.get_label()).count("\n") for handle in handles)
+    figure.set_size_inches(width, height + 0.2 * -(-lines // columns) + 0.1)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.2)
 
 
@@ -93,13 +96,18 @@ def _length(handles: Sequence[Line2D | Patch], columns: int) -> int:
 
 def sample(words: str, **look: Any) -> Line2D:
     """A line or a marker in a legend."""
-    return Line2D([], [], label=words, **look)
+    return Line2D([], [], label=textwrap.fill(words, LINE), **look)
 
 
 def filled(kind: str, color: str) -> dict[str, Any]:
     """How a marker of last, best or median is filled: half, not at all, wholly."""
     return {"color": color, "fillstyle": "left" if kind == "last" else "full", "markerfacecoloralt": "white",
             "markerfacecolor": "white" if kind == "best" else color}  # fmt: skip
+
+
+def fewer(shown: int, whole: int) -> str:
+    """What a caption says of a figure that shows the best of the experiments; nothing, where it shows all."""
+    return f" Of {whole} experiments the {shown} with the highest median scores." if shown < whole else ""
 
 
 def number(value: float, _: object = None) -> str:

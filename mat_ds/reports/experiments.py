@@ -9,6 +9,7 @@ from typing import Any
 from mat_ds.config.load import parse_overrides
 from mat_ds.reports.runs import RunData, read_run
 from mat_ds.rundir import RunDirectory
+from mat_ds.tracking.content import RUN_ID
 
 
 def tracked_runs(experiment: str, uri: str | None) -> list[RunData]:
@@ -25,7 +26,8 @@ def tracked_runs(experiment: str, uri: str | None) -> list[RunData]:
         if run.directory and RunDirectory(run.directory).events.exists():
             found.append(read_run(run.directory, run.name))
         elif run.params:
-            found.append(RunData(run.name, options_of(run.params), run.records, environment_of(run.tags), ended=run.status))
+            options, environment = options_of(run.params), environment_of(run.tags)
+            found.append(RunData(run.name, options, run.records, environment, ended=run.status, run_id=run.tags.get(RUN_ID)))
     return found
 
 
@@ -59,5 +61,5 @@ def environment_of(tags: dict[str, str]) -> dict[str, Any]:
     """What tags repeat of `environment.json`."""
     own = {key.removeprefix("mat_ds."): text for key, text in tags.items() if key.startswith("mat_ds.")}
     packages = {key.removeprefix("package."): text for key, text in own.items() if key.startswith("package.")}
-    known: dict[str, Any] = {key: own[key] for key in ("world_size", "data_sha256", "git_commit") if key in own}
+    known: dict[str, Any] = {key: own[key] for key in ("world_size", "data_sha256", "git_commit", "precision") if key in own}
     return {**known, "devices": json.loads(own.get("devices", "[]")), "packages": packages}

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from statistics import mean
+from textwrap import fill
 from typing import Any
 
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator
 
 from mat_ds.reports.drawing import (
+    BESIDE,
     KIND_COLOURS,
     KIND_HATCHES,
     Picture,
+    fewer,
     filled,
     legend_below,
     looks,
@@ -21,23 +24,25 @@ from mat_ds.reports.drawing import (
     sample,
     sheet,
 )
-from mat_ds.reports.groups import Group
+from mat_ds.reports.groups import Group, one_a_seed
 from mat_ds.reports.runs import KINDS
 from mat_ds.tasks.registry import TASKS
 
 Points = list[tuple[float, float]]
-SHOWN = 21  # experiments with a box or a point; more cannot be told apart
+SHOWN = 21  # experiments in the figure of costs; more cannot be told apart
 
 
 def box_plot(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
-    """Last, best and median of the last half over the seeds (Figure 3 of the paper), where there is more than one."""
-    several = [group for group in groups if len(group.values("last")) > 1]
+    """Last, best and median of the last half over the seeds (Figure 3 of the paper), where more than one has finished."""
+    several = [group for group in groups if group.finished and len(group.values("last")) > 1]
     if not several:
         return
     looks_of: dict[str, dict[str, Any]] = {
         kind: {"facecolor": KIND_COLOURS[kind], "hatch": KIND_HATCHES[kind], "alpha": 0.6} for kind in KINDS
     }
-    figure, (axis,) = sheet(1, 1.0 + 0.62 * len(several))
+    labels = [fill(f"{group.label} ({len(group.values('last'))})", BESIDE) for group in reversed(several)]
+    lines = max(label.count("\n") for label in labels)
+    figure, (axis,) = sheet(1, 1.0 + max(0.62, 0.25 + 0.17 * lines) * len(several))
     for place, group in enumerate(reversed(several)):
         for shift, kind in zip((0.27, 0.0, -0.27), KINDS, strict=True):
             values = [100 * value for value in group.values(kind)]
@@ -45,7 +50,7 @@ def box_plot(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
                                manage_ticks=False, showfliers=False, medianprops={"color": "black"})  # fmt: skip
             box["boxes"][0].set(**looks_of[kind])
             axis.plot(values, [place + shift] * len(values), "o", color="black", markersize=3)
-    axis.set_yticks(range(len(several)), [f"{group.label} ({len(group.values('last'))})" for group in reversed(several)])
+    axis.set_yticks(range(len(several)), labels)
     axis.set_ylim(-0.5, len(several) - 0.5)
     axis.set_xlabel("dev score, %")
     axis.grid(axis="y", visible=False)
@@ -54,12 +59,12 @@ def box_plot(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
 
 
 def cost(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
-    """Score against what it cost: forward passes, or seconds where a method's cost is not known."""
-    scored = [group for group in groups if group.values("last")]
-    if len(scored) < 2:
+    """Score of finished runs against what it cost: forward passes, or seconds where a method's cost is not known."""
+    found = [group for group in groups if group.finished and group.values("last")]
+    if len(found) < 2:
         return
-    shown = sorted(scored, key=lambda group: group.mean("median") or 0.0, reverse=True)[:SHOWN]
-    scored = [group for group in scored if group in shown]
+    shown = sorted(found, key=lambda group: group.mean("median") or 0.0, reverse=True)[:SHOWN]
+    scored = [group for group in found if group in shown]
     counted = all(run.passes for group in scored for run in group.counted)
     figure, (axis,) = sheet(1, 2.9)
     styles = looks(len(scored))
@@ -78,8 +83,8 @@ def cost(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     legend = [sample(group.label, **{**style, "linestyle": "none"}) for group, style in zip(scored, styles, strict=True)]
     legend += [sample(title, marker="o", linestyle="none", **filled(kind, "gray")) for kind, title in KINDS.items()]
     legend_below(figure, legend)
-    yield picture(figure, task, "cost", "score against the cost of training; means over the seeds. Experiments of equal cost "
-                  "stand beside each other.")  # fmt: skip
+    yield picture(figure, task, "cost", "score of finished runs against the cost of training; means over the seeds. "
+                  f"Experiments of equal cost stand beside each other.{fewer(len(scored), len(found))}")  # fmt: skip
 
 
 def _beside_each_other(values: Sequence[float]) -> list[float]:
@@ -95,27 +100,27 @@ def _beside_each_other(values: Sequence[float]) -> list[float]:
 def robustness(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     """Under attack on the embeddings and under noise in the text, as `mat-ds evaluate` measured it last with the same settings;
     means over the seeds and the dev splits, of noise over its kinds too."""
-    curves: dict[str, dict[str, list[Points]]] = {}
+    curves: dict[str, dict[Group, list[Points]]] = {}
     quantity = "accuracy, %"
     for group in groups:
-        for run in group.runs:
+        for run in one_a_seed(run for run in group.runs if run.robustness):
             newest: dict[str, Points] = {}
             for report in run.robustness:
                 quantity, measured = _curves(report)
                 newest |= measured
             for title, curve in newest.items():
-                curves.setdefault(title, {}).setdefault(group.label, []).append(curve)
+                curves.setdefault(title, {}).setdefault(group, []).append(curve)
     if not curves:
         return
-    labels = [group.label for group in groups if any(group.label in drawn for drawn in curves.values())]
-    styles = dict(zip(labels, looks(len(labels)), strict=True))
+    attacked = [group for group in groups if any(group in drawn for drawn in curves.values())]
+    styles = dict(zip(attacked, looks(len(attacked)), strict=True))
     figure, axes = sheet(len(curves), 2.6, sharey=True)
     for axis, (title, drawn) in zip(axes, curves.items(), strict=True):
-        for label, found in drawn.items():
+        for group, found in drawn.items():
             at: dict[float, list[float]] = {}
             for level, value in (point for curve in found for point in curve):
                 at.setdefault(level, []).append(value)
-            axis.plot(sorted(at), [mean(at[level]) for level in sorted(at)], **styles[label])
+            axis.plot(sorted(at), [mean(at[level]) for level in sorted(at)], **styles[group])
         levels = sorted({level for found in drawn.values() for curve in found for level, _ in curve})
         if "radius" in title and len(levels) > 1:  # logarithmic, with room for the 0
             axis.set_xscale("symlog", linthresh=levels[1], linscale=0.5)
@@ -123,7 +128,7 @@ def robustness(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
         axis.set_xticks(levels, [number(level) for level in levels])
         axis.set_xlabel(title)
         axis.set_ylabel(quantity)
-    legend_below(figure, [sample(label, **style) for label, style in styles.items()])
+    legend_below(figure, [sample(group.label, **style) for group, style in styles.items()])
     yield picture(figure, task, "robustness", "under attack and under noise, measured by mat-ds evaluate; means over "
                   "the seeds, the dev splits and the kinds of noise.")  # fmt: skip
 

@@ -14,7 +14,8 @@ from mat_ds.reports.ablations import VARIED, ablation_table, ablations
 from mat_ds.reports.attacks import robustness_table
 from mat_ds.reports.curves import curves_table, learning_curves
 from mat_ds.reports.drawing import Picture, file_name, house_style
-from mat_ds.reports.groups import Group, unsaid_options
+from mat_ds.reports.groups import Group
+from mat_ds.reports.labels import unsaid_options
 from mat_ds.reports.runs import RunData
 from mat_ds.reports.table import Table
 from mat_ds.reports.tables import anli_table, glue_tables, runs_table, scores_table
@@ -27,13 +28,13 @@ MARK = ".mat_ds-report"
 PARTS = {
     "scores": ("scores", "no run has been evaluated yet"),
     "curves": ("learning curves", "no run has made a step yet"),
-    "seeds": ("box plot over seeds", "no experiment has two seeds: mat-ds seeds"),
-    "K": ("K ablation", "no two experiments differ in K alone"),
-    "λ": ("λ ablation", "no two experiments differ in λ alone"),
+    "seeds": ("box plot over seeds", "no experiment has two finished seeds: mat-ds seeds"),
+    "K": ("K ablation", "no two finished experiments differ in K alone"),
+    "λ": ("λ ablation", "no two finished experiments differ in λ alone"),
     "glue": ("GLUE table", "no run is on one of its tasks"),
     "anli": ("ANLI table", "no run is on ANLI"),
     "robustness": ("robustness curves", "mat-ds evaluate has measured none of the runs"),
-    "cost": ("cost against score", "no two experiments on one task have a score"),
+    "cost": ("cost against score", "no two finished experiments on one task have a score"),
 }
 
 
@@ -93,9 +94,8 @@ def render(groups: Sequence[Group], tables: Sequence[Table], pictures: Sequence[
     environment = Environment(loader=PackageLoader("mat_ds.reports", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"b64": lambda data: base64.b64encode(data).decode(), "file_name": file_name}
     tasks = list(dict.fromkeys(group.task for group in groups))
-    said = [f"{method}, unless a label says otherwise: {options}." for method, options in unsaid_options(groups).items()]
     return environment.get_template("page.html.jinja").render(
-        title=f"mat_ds: {', '.join(tasks)}", facts=_facts(groups), notes=said, left_out=left_out,
+        title=f"mat_ds: {', '.join(tasks)}", facts=_facts(groups), notes=list(unsaid_options(groups)), left_out=left_out,
         first=[table for table in tables if table.shown and table.name != "runs"],
         last=[table for table in tables if table.name == "runs"],
         figures={task: [drawn for drawn in pictures if drawn.task == task] for task in tasks},
@@ -114,7 +114,7 @@ def _facts(groups: Sequence[Group]) -> dict[str, str]:
         "commit": _all(run.environment.get("git_commit") for run in runs),
         "versions": "; ".join(f"{name} {_all(_version(run, name) for run in runs)}"
                               for name in ("mat_ds", "torch", "deepspeed", "transformers")),
-        "machines": _all(", ".join(run.environment.get("devices") or []) for run in runs),
+        "machines": _all(", ".join(dict.fromkeys(run.environment.get("devices") or [])) for run in runs),
         "made on": str(date.today()),
     }  # fmt: skip
 

@@ -20,6 +20,7 @@ from mat_ds.methods import METHODS
 from mat_ds.progress import Progress, last_half
 from mat_ds.rundir import RunDirectory
 from mat_ds.tracking.events import Record, read_events
+from mat_ds.tracking.identity import read_tracking
 
 # The three numbers that always stand side by side, and what they are called.
 KINDS = {"last": "last", "best": "best", "median": "median of the last half"}
@@ -39,6 +40,7 @@ class RunData:
         architecture: `config.json` of the exported model.
         ended: FINISHED, FAILED or KILLED where something else than the events says so.
         folder: where it is, if it is there.
+        run_id: the id that mat_ds gave it, the same wherever it lies; None of a run that was never told one.
     """
 
     name: str
@@ -50,6 +52,7 @@ class RunData:
     architecture: dict[str, Any] = field(default_factory=dict)
     ended: str | None = None
     folder: Path | None = None
+    run_id: str | None = None
 
     @property
     def task(self) -> str:
@@ -71,6 +74,11 @@ class RunData:
     def step(self) -> int:
         """Outer steps done."""
         return max((int(record["step"]) for record in self.events), default=0)
+
+    @property
+    def time(self) -> float:
+        """When something last happened to it, in seconds since 1970."""
+        return max((float(record["time"]) for record in self.events), default=0.0)
 
     @property
     def status(self) -> str:
@@ -151,7 +159,8 @@ def read_run(folder: Path, name: str) -> RunData:
     reports = sorted(folder.glob("evaluation*/robustness.json"), key=lambda path: _number(path.parent.name))
     return RunData(
         name, read_yaml(run.config), read_events(run.events), _read(run.environment), _read(run.results),
-        [_read(path) for path in reports], _read(run.model / "config.json"), folder=folder,
+        [_read(path) for path in reports], _read(run.model / "config.json"), folder=folder.resolve(),
+        run_id=read_tracking(run).get("run_id"),
     )  # fmt: skip
 
 
@@ -193,6 +202,18 @@ def read_runs(paths: Sequence[Path]) -> list[RunData]:
     ]
     raise_if_any(problems)
     return [run for run in runs if run]
+
+
+def each_once(runs: Sequence[RunData]) -> tuple[list[RunData], list[str]]:
+    """Of runs with the same id or folder the one that has come furthest, the first of several; and a line for each other
+    folder."""
+    kept: dict[str, RunData] = {}
+    keys = [run.run_id or str(run.folder or number) for number, run in enumerate(runs)]
+    for key, run in zip(keys, runs, strict=True):
+        kept[key] = max(kept.get(key, run), run, key=lambda one: one.step)
+    twins = [(run, kept[key]) for key, run in zip(keys, runs, strict=True)]
+    others = [(run, twin) for run, twin in twins if run.folder and run.folder != twin.folder]
+    return list(kept.values()), [f"left out: {run.name} (the same run as {twin.name})" for run, twin in others]
 
 
 def _run_folders(path: Path) -> Iterator[Path]:

@@ -71,6 +71,11 @@ class Table:
     note: str = ""
     shown: bool = True
 
+    @property
+    def compared(self) -> bool:
+        """Whether published rows are among them."""
+        return any(str(row.get("source")).startswith("published") for row in self.rows)
+
     def csv(self) -> str:
         """All values of the table, unrounded, a column for each key."""
         keys = [key for column in self.columns for key in (*column.keys, *([column.spread] if column.spread else []))]

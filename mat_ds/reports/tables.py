@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
 from pathlib import PurePath
 from statistics import mean
 from typing import Any
 
-import yaml
-
-from mat_ds.reports.groups import METHOD_NAMES, Group, deviation, mean_of
+from mat_ds.reports.groups import Group, deviation, mean_of
+from mat_ds.reports.labels import method_name
+from mat_ds.reports.published import metrics_of, published, source_of
 from mat_ds.reports.runs import KINDS, RunData
 from mat_ds.reports.table import Column, Row, Table, text
-from mat_ds.tasks.registry import TASKS
 
 GLUE = {"cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "qqp": "QQP", "stsb": "STS-B", "mnli": "MNLI", "qnli": "QNLI",
         "rte": "RTE"}  # fmt: skip
@@ -35,12 +32,6 @@ MODELS: dict[tuple[Any, ...], str] = {
 # The same by the beginning of the name on the hub, for a run that has exported nothing yet.
 NAMES = {"bert-base": "BERT-base", "roberta-base": "RoBERTa-base", "roberta-large": "RoBERTa-large"}
 SIDE_BY_SIDE = "The best of many evaluations flatters: read it beside the last and the median, which is of the last half."
-
-
-@cache
-def published() -> dict[str, Any]:
-    """What was published, with its sources."""
-    return dict(yaml.safe_load(files("mat_ds.reports").joinpath("published.yaml").read_text(encoding="utf-8")))
 
 
 def runs_table(groups: Sequence[Group]) -> Table:
@@ -76,7 +67,8 @@ def scores_table(groups: Sequence[Group]) -> Table:
         for group in groups
         if group.values("last")
     ]
-    return Table("scores", "Scores", columns, rows, f"Means ± standard deviations over the seeds, in percent. {SIDE_BY_SIDE}")
+    note = f"Means ± standard deviations over the seeds, in percent; of a seed that ran again, the newest. {SIDE_BY_SIDE}"
+    return Table("scores", "Scores", columns, rows, note)
 
 
 def mean_columns(published: bool = False) -> tuple[Column, ...]:
@@ -85,18 +77,23 @@ def mean_columns(published: bool = False) -> tuple[Column, ...]:
     return (*ours, *([Column("published", ("published",))] if published else []))
 
 
-def means_of(group: Group) -> Row:
-    """Last, best and median over the seeds in percent, their deviations, and how many seeds there are."""
-    row: Row = {"seeds": _seeds(len(group.counted), group)}
+def means_of(group: Group, name: str = "score") -> Row:
+    """Last, best and median of a score over the seeds in percent, their deviations, and how many seeds there are."""
+    row: Row = {"seeds": _seeds(group)}
     for kind in KINDS:
-        values = [100 * value for value in group.values(kind)]
+        values = [100 * value for value in group.values(kind, name)]
         row |= {kind: mean_of(values), f"{kind} sd": deviation(values)}
     return row
 
 
-def _seeds(count: int, group: Group) -> str:
-    left = len(group.runs) - count
-    return f"{count}, unfinished" if not group.finished else f"{count} (+{left} unfinished)" if left else str(count)
+def _seeds(group: Group) -> str:
+    """How many seeds count, and how many runs do not."""
+    count, finished = len(group.counted), sum(run.finished for run in group.runs)
+    if not group.finished:
+        return f"{count}, unfinished"
+    rest = ((finished - count, "repeated"), (len(group.runs) - finished, "unfinished"))
+    told = ", ".join(f"+{number} {what}" for number, what in rest if number)
+    return f"{count} ({told})" if told else str(count)
 
 
 def _cost_of(group: Group) -> Row:
@@ -122,43 +119,50 @@ def glue_tables(groups: Sequence[Group]) -> list[Table]:
 
 
 def _glue_table(model: str, groups: Sequence[Group]) -> Table:
-    rows: dict[tuple[str, str], Row] = {}
+    members: dict[str, list[Group]] = {}
     for group in groups:
         alone = sum(other.task == group.task and other.method == group.method for other in groups) == 1
-        label = METHOD_NAMES.get(group.method, group.method) if alone else group.label
-        for kind in KINDS:
-            row = rows.setdefault((label, kind), {"label": label, "kind": kind, "source": "measured", "counts": []})
-            row["counts"].append(len(group.counted))
-            row["source"] = row["source"] if group.finished else "measured, unfinished"
-            row |= {f"{group.task} {name}": _percent(group.mean(kind, name)) for name in _metrics(group.task)}
-    for row in rows.values():
-        least, most = min(row["counts"]), max(row["counts"])
-        row["seeds"] = str(least) if least == most else f"{least}–{most}"
-        row["score"] = _glue_score(row)
-    columns = tuple(Column(title, tuple(f"{task} {name}" for name in _metrics(task))) for task, title in GLUE.items())
+        members.setdefault(method_name(group.method) if alone else group.label, []).append(group)
+    rows = [_glue_row(label, kind, own) for label, own in members.items() for kind in KINDS]
+    columns = [Column(title, tuple(_keys(task))) for task, title in GLUE.items()]
+    columns += [Column("score", ("score",), digits=2), Column("of first metrics", ("first score",), digits=2)]
     quoted = published()["glue"].get(model, {"title": f"{model}, not published", "rows": []})
-    shown = [_quoted(row, {task: [f"{task} {name}" for name in _metrics(task)] for task in GLUE}) for row in quoted["rows"]]
+    shown = [_with_scores(_quoted(row, {task: _keys(task) for task in GLUE})) for row in quoted["rows"]]
     note = (
-        "Dev sets, in percent: Matthews correlation, accuracy, accuracy/F1, Pearson/Spearman, matched/mismatched. The score is "
-        f"the mean of the tasks' means; published ones without F1 and Spearman are of fewer metrics. {SIDE_BY_SIDE}"
+        "Dev sets, in percent: Matthews correlation, accuracy, accuracy/F1, Pearson/Spearman, matched/mismatched; a published "
+        "number that stands alone is the first of the two. The score is the mean of the tasks' means, the last column the mean "
+        f"of their first metrics, which is all that some have published: compare within a column. {SIDE_BY_SIDE}"
     )
-    return Table(f"glue-{model}", f"GLUE: {quoted['title']}", (*_SAID, *columns, Column("score", ("score",), digits=2)),
-                 [*shown, *rows.values()], note)  # fmt: skip
+    return Table(f"glue-{model}", f"GLUE: {quoted['title']}", (*_SAID, *columns), [*shown, *rows], note)
 
 
 _SAID = (text("method", "label"), text("which", "kind"), text("source", "source"), text("seeds", "seeds"))
 
 
-def _metrics(task: str) -> list[str]:
-    spec = TASKS[task]
-    return [f"{split}/{metric}" for split in spec.dev for metric in spec.metrics]
+def _glue_row(label: str, kind: str, groups: Sequence[Group]) -> Row:
+    counts = sorted(len(group.counted) for group in groups)
+    row: Row = {"label": label, "kind": kind, "source": source_of(groups)}
+    row["seeds"] = "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+    for group in groups:
+        row |= {f"{group.task} {name}": _percent(group.mean(kind, name)) for name in metrics_of(group.task)}
+    return _with_scores(row)
 
 
-def _glue_score(row: Row) -> float | None:
-    """As `tasks.metrics.glue_score`, of a row that has all tasks."""
-    keys = [[f"{task} {name}" for name in _metrics(task)] for task in GLUE]
-    there = all(row.get(key) is not None for own in keys for key in own)
-    return mean(mean(float(row[key]) for key in own) for own in keys) if there else None
+def _keys(task: str) -> list[str]:
+    """The columns of a task."""
+    return [f"{task} {name}" for name in metrics_of(task)]
+
+
+def _with_scores(row: Row) -> Row:
+    """A row with its scores over all tasks, where it has them all: of all metrics, as `tasks.metrics.glue_score`, and of the
+    first of each task. A published score is of the metrics that are published with it."""
+    values = [[row.get(key) for key in _keys(task)] for task in GLUE]
+    whole, first = all(None not in own for own in values), all(own[0] is not None for own in values)
+    scores = {
+        "score": mean(mean(float(value or 0.0) for value in own) for own in values) if whole else None,
+        "first score": mean(float(own[0] or 0.0) for own in values) if first else None,
+    }
+    return row | scores | ({"score" if whole else "first score": row["score"]} if "score" in row else {})
 
 
 def _quoted(row: Row, keys: dict[str, list[str]]) -> Row:
@@ -177,7 +181,7 @@ def anli_table(groups: Sequence[Group]) -> Table | None:
     for group in own:
         for kind in KINDS:
             label = f"{group.label} ({group.task}, {model_of(group.runs[0])})"
-            row: Row = {"label": label, "kind": kind, "source": "measured", "seeds": _seeds(len(group.counted), group)}
+            row: Row = {"label": label, "kind": kind, "source": source_of([group]), "seeds": _seeds(group)}
             exported = [run.results.get("test", {}) for run in group.counted if _exported(run) == kind]
             for split in ANLI:
                 on_test = mean_of(test[split]["accuracy"] for test in exported if split in test)

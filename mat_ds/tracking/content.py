@@ -39,17 +39,27 @@ def params_of(config: dict[str, Any], starts: list[dict[str, Any]]) -> dict[str,
 
 
 def tags_of(environment: dict[str, Any], chosen: dict[str, str]) -> dict[str, str]:
-    """Machine, versions and data of a run, and the tags its user gave it."""
+    """Machine, versions, precision and data of a run, and the tags its user gave it."""
     packages = {f"package.{name}": version for name, version in environment.get("packages", {}).items()}
     known = ("world_size", "devices", "platform", "python", "data_sha256", "git_commit")
     said = {name: environment[name] for name in known if environment.get(name) is not None}
     tags = {f"mat_ds.{name}": _text(value) for name, value in {**said, **packages}.items()}
+    if precision := precision_of(environment):
+        tags["mat_ds.precision"] = precision
     tags["mat_ds.starts"] = str(len(environment.get("starts", [])))
     if commit := environment.get("git_commit"):
         tags["mlflow.source.git.commit"] = commit
     if command := environment.get("command"):
         tags |= {"mlflow.source.name": command[0], "mlflow.source.type": "LOCAL"}
     return {_name(key): value[:TAG_CHARACTERS] for key, value in {**tags, **chosen}.items()}
+
+
+def precision_of(environment: dict[str, Any]) -> str | None:
+    """fp16, bf16 or fp32, by the DeepSpeed configuration of a run; None where there is none."""
+    ds_config = environment.get("deepspeed_config")
+    if ds_config is None:
+        return None
+    return next((half for half in ("fp16", "bf16") if ds_config.get(half, {}).get("enabled")), "fp32")
 
 
 def metrics_of(record: Record) -> dict[str, float]:

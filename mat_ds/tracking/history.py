@@ -9,8 +9,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from mat_ds.errors import Problem, UserError
+from mat_ds.rundir import RunDirectory
 from mat_ds.tracking.content import DIRECTORY, RUN_ID, records_of
 from mat_ds.tracking.events import Record
+from mat_ds.tracking.identity import read_tracking
 from mat_ds.tracking.replica import pages
 
 
@@ -20,7 +22,7 @@ class TrackedRun:
 
     Attributes:
         name, status, run_id: of the run in MLflow.
-        directory: its run directory when it was last delivered; None of a run that mat_ds has not made.
+        directory: its run directory when it was last delivered; None where that holds another run now.
         params: the options it began with, as text, by dotted key.
         tags: what else it says of itself.
         records: its events, as `read_events` gives them; empty where the directory is still there to be read.
@@ -52,6 +54,9 @@ def runs_of(uri: str, experiment: str) -> list[TrackedRun]:
 
 def _tracked(client: MlflowClient, run: Run) -> TrackedRun:
     directory = Path(run.data.tags[DIRECTORY]) if DIRECTORY in run.data.tags else None
+    own = run.data.tags[RUN_ID]
+    if directory and read_tracking(RunDirectory(directory)).get("run_id", own) != own:
+        directory = None  # another run has taken its place
     records: list[Record] = []
     if not (directory and (directory / "events.jsonl").exists()):
         histories = (client.get_metric_history(run.info.run_id, name) for name in run.data.metrics)

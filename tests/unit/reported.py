@@ -19,25 +19,32 @@ BERT = {"model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12}
 
 def make_run(
     folder: Path, scores: tuple[float, ...], seed: int = 0, task: str = "cola", end: str | None = "FINISHED", model: str = "",
-    shape: dict[str, Any] | None = None, test: dict[str, Any] | None = None, **method: Any,
+    shape: dict[str, Any] | None = None, test: dict[str, Any] | None = None, half: str = "", run_id: str = "",
+    options: dict[str, dict[str, Any]] | None = None, **method: Any,
 ) -> RunDirectory:  # fmt: skip
-    """A run of twelve steps, evaluated after every fourth; every metric of a split is the score.
+    """A run of twelve steps, evaluated after every fourth; no two metrics are alike, and the score is their mean.
 
     Args:
         scores: of the evaluations, in [0, 1].
         end: what its events say of its end; None: it goes on.
         model, shape: the name of its model, and the config of the exported one.
         test: scores of labelled test splits.
+        half: fp16 or bf16, where it is not fp32.
+        run_id: the id that mat_ds gave it.
+        options: others, by section.
         method: options of the method; MAT unless they name another.
     """
     run = RunDirectory(folder)
     folder.mkdir(parents=True)
     config = RunConfig().model_dump(mode="json")
-    own = method if method.get("name", "mat") != "mat" else {**config["method"], **method}
-    config |= {"task": task, "seed": seed, "method": own}
+    whole = method if method.get("name", "mat") != "mat" else {**config["method"], **method}
+    config |= {"task": task, "seed": seed, "method": whole}
     config["model"] |= {"name": model or config["model"]["name"]}
+    for section, own in (options or {}).items():
+        config[section] |= own
     run.config.write_text(yaml.safe_dump(config))
-    environment = {"data_sha256": "d" * 8, "world_size": 2, "devices": ["cpu"], "git_commit": "c0ffee" * 6 + "abcd"}
+    environment = {"data_sha256": "d" * 8, "world_size": 2, "devices": ["cpu"], "git_commit": "c0ffee" * 6 + "abcd",
+                   "deepspeed_config": {half: {"enabled": True}} if half else {}}  # fmt: skip
     run.environment.write_text(json.dumps({**environment, "packages": {"mat_ds": "0.1.0", "torch": "2.13.0"}}))
     log = EventLog(run.events, 0)
     for step in range(1, STEPS + 1):
@@ -45,8 +52,9 @@ def make_run(
         log.log({"event": "telemetry", "step": step, "R": 0.2, "R_without": 0.1, "delta_linf": 1e-3})
         if step % EVERY == 0:
             score = scores[step // EVERY - 1]
-            splits = {split: dict.fromkeys(TASKS[task].metrics, score) for split in TASKS[task].dev} if task in TASKS else {}
-            log.log({"event": "evaluation", "step": step, "score": score, **splits})
+            log.log({"event": "evaluation", "step": step, "score": score, **(metrics_at(score, task) if task in TASKS else {})})
+    if run_id:
+        run.tracking.write_text(json.dumps({"run_id": run_id, "mlflow": {}}))
     if end:
         log.log({"event": "end", "step": STEPS, "status": end})
         results = {"task": task, "steps": STEPS, "seconds": 6.0, "export": {"which": "last"}, "test": test or {}}
@@ -55,6 +63,20 @@ def make_run(
         (run.model / "config.json").write_text(json.dumps(shape or {}))
     log.close()
     return run
+
+
+def metrics_at(score: float, task: str) -> dict[str, dict[str, float]]:
+    """Metrics by split whose mean is a score: two metrics are 0.04 apart and two splits 0.02, the first the highest."""
+    spec = TASKS[task]
+
+    def around(number: int, step: float) -> list[float]:
+        return [step * ((number - 1) / 2 - place) for place in range(number)]
+
+    shifts = around(len(spec.metrics), 0.04)
+    return {
+        split: {metric: score + more + shift for metric, shift in zip(spec.metrics, shifts, strict=True)}
+        for split, more in zip(spec.dev, around(len(spec.dev), 0.02), strict=True)
+    }
 
 
 def attack(run: RunDirectory, norm: str, accuracies: tuple[float, ...], folder: str = "evaluation", **splits: Any) -> None:

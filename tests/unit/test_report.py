@@ -67,8 +67,8 @@ def test_scores_are_means_over_the_finished_seeds_with_last_best_and_median(repo
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_experiment_and_labels_say_what_differs(runs):
-    groups = {group.label: [run.seed for run in group.runs] for group in group_runs(read_runs([runs]))}
-    assert groups == {"vanilla": [0], "MAT": [0, 1, 2], "MAT λ=3": [0], "MAT Kδ=1 Kθ=1": [0]}
+    groups = [(group.label, [run.seed for run in group.runs]) for group in group_runs(read_runs([runs]))]
+    assert groups == [("vanilla", [0]), ("MAT Kδ=1 Kθ=1", [0]), ("MAT", [0, 1, 2]), ("MAT λ=3", [0])]
 
 
 def test_a_run_that_goes_on_is_shown_as_such_and_every_run_has_its_own_scores(report):

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode
 from mat_ds.lock import RunLock
-from mat_ds.tracking.content import DELIVERED
+from mat_ds.tracking.content import DELIVERED, RUN_ID
 from mat_ds.tracking.events import read_events
 from mat_ds.tracking.history import runs_of
 from mat_ds.tracking.identity import delivered, own_id, read_tracking
@@ -146,9 +146,23 @@ def test_an_experiment_is_read_back_from_directories_or_from_its_numbers(runs, c
     first, second = read_back.pop(here.path), read_back.pop(gone.path)
     assert first.records == [] and read_back == {}
     assert second.status == "FINISHED" and second.params["train.epochs"] == "3.0" and second.tags["mat_ds.world_size"] == "2"
+    assert second.tags["mat_ds.precision"] == "fp16"
     read = [record for record in second.records if record["event"] in ("step", "telemetry", "evaluation")]
     wanted = [{key: value for key, value in record.items() if value is not None} for record in expected]
     assert sorted(read, key=place) == sorted(wanted, key=place)
+
+
+def test_a_directory_that_another_run_has_taken_is_not_read_as_the_first(runs, client):
+    run = make_run(runs / "taken", experiment="taken")
+    live(run, 1, 2)
+    assert sync(run) == ExitCode.OK
+    own = own_id(run)
+    shutil.rmtree(run.path)
+    live(make_run(runs / "taken", experiment="taken"), 1, 4)
+    assert sync(run) == ExitCode.OK
+    first, second = sorted(runs_of(f"sqlite:///{runs}/mlflow.db", "taken"), key=lambda found: found.tags[RUN_ID] != own)
+    assert first.directory is None and max(record["step"] for record in first.records) == 2
+    assert second.directory == run.path and second.tags[RUN_ID] == own_id(run) != own
 
 
 def test_what_is_no_run_or_has_nowhere_to_go_is_refused_with_the_way_out(runs, capsys):

@@ -1,0 +1,68 @@
+"""What was published, and how what is measured differs from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from mat_ds.reports.groups import Group
+from mat_ds.tasks.registry import TASKS, TRAINING_EXAMPLES
+
+METRICS = {"matthews_correlation": "Matthews correlation", "accuracy": "accuracy", "f1": "F1", "pearson": "Pearson correlation",
+           "spearman": "Spearman correlation"}  # fmt: skip
+
+
+@cache
+def published() -> dict[str, Any]:
+    """What was published, with its sources."""
+    return dict(yaml.safe_load(files("mat_ds.reports").joinpath("published.yaml").read_text(encoding="utf-8")))
+
+
+def metrics_of(task: str) -> list[str]:
+    """`<split>/<metric>` of all that is published of a task, in the order of its numbers; where one stands alone, it is the
+    first."""
+    spec = TASKS[task]
+    return [f"{split}/{metric}" for split in spec.dev for metric in spec.metrics]
+
+
+def metric_title(name: str) -> str:
+    """What to call `<split>/<metric>`, or the score."""
+    metric = name.rpartition("/")[2]
+    return METRICS.get(metric, metric)
+
+
+def source_of(groups: Sequence[Group]) -> str:
+    """How scores of ours came about, as far as that is not how published ones did: in unfinished runs, on a part of the data.
+
+    Args:
+        groups: of one row, each on another task.
+    """
+    parts = ["measured", *(["unfinished"] if not all(group.finished for group in groups) else [])]
+    limits = list({limits_of(group, totals=len(groups) == 1) for group in groups})
+    if len(limits) > 1:
+        limits = [f"{group.task} {words}" for group in groups if (words := limits_of(group))]
+    return ", ".join(filter(None, [*parts, *limits]))
+
+
+def limits_of(group: Group, totals: bool = True) -> str:
+    """`on 100 of 1,043 dev examples, trained on ...`, of runs that have not used all the data; else nothing.
+
+    Args:
+        totals: also says how many there are, where that is known.
+    """
+    spec, name = TASKS.get(group.task), group.task
+    # What other tasks add to the training examples is not counted.
+    known = {"eval": published()["dev_examples"].get(name),
+             "train": None if spec is None or spec.also_train_on else TRAINING_EXAMPLES.get(name)}  # fmt: skip
+    parts = []
+    for option, before, after in (("eval", "on", "dev examples"), ("train", "trained on", "examples")):
+        limit, whole = group.options.get(f"data.{option}_limit"), known[option]
+        if limit and (whole is None or limit < whole):
+            of = f" of {whole:,}" if whole and totals else ""
+            each = " of each split" if option == "eval" and spec and len(spec.dev) > 1 else ""
+            parts.append(f"{before} {limit:,}{of} {after}{each}")
+    return ", ".join(parts)
