@@ -71,9 +71,10 @@ class RunLock:
             (self.folder / self._name).unlink(missing_ok=True)
 
 
-def holder_of(folder: Path) -> dict[str, Any] | None:
-    """Whose training is in a run directory, by `host`, `pid` and `since`, if it is still there."""
-    lock = folder / LOCK
+def holder_of(folder: Path, name: str = LOCK) -> dict[str, Any] | None:
+    """Whose training, or other job by the name of its lock, is in a run directory, by `host`, `pid` and `since`, if it is still
+    there."""
+    lock = folder / name
     return _living(lock, _me()) if lock.exists() else None
 
 

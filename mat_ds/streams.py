@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Any, TextIO, cast
@@ -11,7 +12,7 @@ class Lasting:
     """A text stream that falls silent when its reader goes, instead of failing.
 
     `deepspeed --hostfile` that is told to stop ends pdsh, which reads what the ranks print, before it tells the ranks: the
-    next line of one that is to save would be its last.
+    next line of one that is to save would be its last. A terminal that closes is gone before whoever is told of it has saved.
     """
 
     def __init__(self, stream: TextIO):
@@ -23,17 +24,19 @@ class Lasting:
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
-        except BrokenPipeError:
-            self._silence()
+        except OSError as error:
+            self._outlast(error)
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except BrokenPipeError:
-            self._silence()
+        except OSError as error:
+            self._outlast(error)
 
-    def _silence(self) -> None:
+    def _outlast(self, error: OSError) -> None:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise error
         # Below the stream: its buffer still holds the text, and Python flushes it at the end.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())

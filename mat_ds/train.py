@@ -34,6 +34,7 @@ from mat_ds.methods import METHODS
 from mat_ds.methods.base import Method
 from mat_ds.methods.objective import TaskObjective
 from mat_ds.models.spectral import SpectralHead
+from mat_ds.orders import Orders
 from mat_ds.outcome import finish
 from mat_ds.preflight import Prepared, prepare
 from mat_ds.progress import Progress
@@ -82,12 +83,13 @@ def run_on(prepared: Prepared, world: World, chatter: Chatter) -> ExitCode:
     """Brings this rank together with the others and trains."""
     if prepared.run.train.deterministic:
         compute_deterministically()
-    agenda = Agenda(prepared.run.train.save_minutes, world.rank == 0)
+    orders = Orders()
+    agenda = Agenda(orders, prepared.run.train.save_minutes, world.rank == 0)
     display = Display(world.rank == 0, prepared.quiet, prepared.json)
     house = Housekeeping(agenda, chatter, display, RunLock(), Tracker(world.rank == 0))
     with ExitStack() as to_the_end:
         with process_group(world, timedelta(minutes=prepared.run.train.timeout_minutes)) as device:
-            to_the_end.enter_context(agenda)
+            to_the_end.enter_context(orders)
             code = attempt(
                 lambda: train(prepared, world, device, house), world,
                 "The last checkpoint is from before; a smaller optimizer.lr or bf16 instead of fp16 may help.",

@@ -16,6 +16,7 @@ from pathlib import Path
 from mat_ds.command import Parser
 from mat_ds.display import Display
 from mat_ds.errors import ExitCode, Problem, UserError
+from mat_ds.orders import Orders
 from mat_ds.planning.units import whole
 from mat_ds.streams import outlast_readers
 from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
@@ -23,7 +24,6 @@ from mat_ds.sweeps.mirror import tell
 from mat_ds.sweeps.space import Space, extremes, names, overrides, read_space
 from mat_ds.sweeps.standings import as_text, best_of, publish, table
 from mat_ds.sweeps.study import SharedStudy
-from mat_ds.sweeps.training import Orders
 from mat_ds.sweeps.worker import Worker
 
 EXAMPLE = "mat-ds sweep --space launch/sweeps/mat_table7.yaml --recipe launch/recipes/cola_bert.yaml --trials 60"
@@ -42,14 +42,10 @@ def main(arguments: Sequence[str]) -> ExitCode:
         folder = Path(launching.run.output_dir or f"runs/{parsed.space.stem}")
         study = SharedStudy(folder, space, launching.definition, launching.run.seed)
         limit = parsed.trials or (None if space.sampler == "grid" else TRIALS)
+        publish(study, launching)
         with Orders() as orders:
-
-            def show() -> None:
-                publish(study, launching)
-                tell(study, launching.run)
-
-            show()
-            code = Worker(study, launching, orders, show, partial(_say, display)).work(limit)
+            telling = partial(tell, study, launching.run)
+            code = Worker(study, launching, orders, telling, partial(_say, display)).work(limit)
     except UserError as error:
         print(f"\n{error}", file=sys.stderr)
         return ExitCode.USER_ERROR

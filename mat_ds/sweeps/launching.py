@@ -16,6 +16,8 @@ from mat_ds.config.load import DEMO_RECIPE, load_run_config, read_run_config
 from mat_ds.config.schema import RunConfig
 from mat_ds.display import add_display_arguments
 from mat_ds.errors import Problem, UserError
+from mat_ds.resume import changes
+from mat_ds.rundir import RunDirectory
 
 ROOT = Path(__file__).parents[2]
 DOOR, DS_CONFIG = ROOT / "launch" / "train.py", ROOT / "ds_configs" / "zero2.json"
@@ -67,6 +69,17 @@ class Launching:
     def problems(self, options: Sequence[str]) -> list[Problem]:
         """What is wrong with `key=value` arguments beside the others."""
         return read_run_config(self.recipe, [*self.overrides, *options], DEMO_RECIPE)[1]
+
+    def foreign(self, options: Sequence[str], folder: Path) -> Iterator[Problem]:
+        """Whether the run in a folder, if there is one, is another than the one that would be trained there.
+
+        Args:
+            options: `key=value` arguments beside the others.
+        """
+        for key, (old, new) in changes(self.options(options), RunDirectory(folder)).items():
+            # An `auto` is settled when the engine is known, and the run compares it then.
+            if key not in ("output_dir", "train.resume") and not key.startswith("tracking.") and new != "auto":
+                yield Problem(key, new, f"the run in {folder} has {old!r}", "pass the same, or another output_dir")
 
     @property
     def definition(self) -> dict[str, Any]:

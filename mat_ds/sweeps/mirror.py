@@ -6,8 +6,6 @@ import json
 import os
 from pathlib import Path
 
-from optuna.trial import TrialState
-
 from mat_ds.config.schema import RunConfig, TrackingConfig
 from mat_ds.sweeps.standings import best_of
 from mat_ds.sweeps.study import SharedStudy
@@ -51,13 +49,19 @@ def mirror_of(run: RunConfig, folder: Path) -> str:
     return NO_MIRROR if "SLURM_JOB_ID" in os.environ else default_uri(folder)
 
 
-def tell(study: SharedStudy, run: RunConfig) -> None:
-    """Tells the mirror how the sweep stands."""
+def tell(study: SharedStudy, run: RunConfig, end: str) -> None:
+    """Tells the mirror how the sweep stands.
+
+    Args:
+        study: the sweep.
+        run: the options its trials have in common.
+        end: its status where no worker is at it.
+    """
     uri = mirror_of(run, study.folder)
     if uri == NO_MIRROR:
         return
-    best, running = best_of(study), study.trials(TrialState.RUNNING)
+    best, status = best_of(study), "RUNNING" if study.in_work else end
     state = {"mat_ds.trials": str(len(study.trials()))}
     if best:
         state |= {"mat_ds.best": study.folder_of(best.number).name, f"mat_ds.{study.space.objective}": f"{best.value:.6f}"}
-    keep_parent(uri, experiment_of(run, study.folder), study.run_id, study.folder.name, state, not running)
+    keep_parent(uri, experiment_of(run, study.folder), study.run_id, study.folder.name, state, status)

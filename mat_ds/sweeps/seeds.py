@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -18,20 +18,21 @@ from typing import Any
 
 from mat_ds.command import Parser
 from mat_ds.display import Display
-from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
+from mat_ds.errors import ExitCode, UserError, raise_if_any
+from mat_ds.orders import Orders
 from mat_ds.planning.units import whole
-from mat_ds.resume import FREE, changes
-from mat_ds.rundir import RunDirectory, write_json
+from mat_ds.rundir import write_json
 from mat_ds.streams import outlast_readers
 from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
 from mat_ds.sweeps.mirror import tracking_options
 from mat_ds.sweeps.standings import SCORES, as_text
-from mat_ds.sweeps.training import End, Orders, Scores, claim, persevere, results_of
+from mat_ds.sweeps.study import redefined
+from mat_ds.sweeps.training import End, Scores, claim, is_claimed, persevere, results_of
 from mat_ds.sweeps.turns import turn
 
 EXAMPLE = "mat-ds seeds --recipe launch/recipes/cola_bert.yaml --seeds 5 output_dir=runs/cola-seeds"
-# Of those that may differ between an earlier start of a seed and this one, these would make its score another's.
-FIXED = {"train.epochs", "train.max_steps", "train.eval_per_epoch"}
+# What all seeds of a folder have in common.
+DEFINITION = "definition.json"
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
         launching = read_launching(parsed, ["seed", "train.resume"])
         stem = parsed.recipe.stem if parsed.recipe else launching.run.task
         seeds = Seeds(Path(launching.run.output_dir or f"runs/{stem}-seeds"), range(parsed.seeds), launching, display)
-        raise_if_any(seeds.problems())
+        seeds.define()
         with Orders() as orders:
             code = seeds.train(orders)
     except UserError as error:
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
     if summary := seeds.publish():
         found = seeds.folder / "seeds.json"
         as_json = json.dumps(json.loads(found.read_text(encoding="utf-8"))) if display.json else None
-        display.conclude(as_json or f"\n{as_text(summary)}\n{found}")
+        display.conclude(as_json or f"\n{as_text(summary)}\n{found}: {seeds.progress()}")
     return code
 
 
@@ -84,14 +85,22 @@ class Seeds:
         """The run directory of a seed."""
         return self.folder / f"seed-{seed}"
 
-    def problems(self) -> Iterator[Problem]:
-        """Whether what is in the folder was trained with these options."""
-        for seed in self.numbers:
-            before = RunDirectory(self.folder_of(seed))
-            for key, (old, new) in changes(self.launching.options([f"seed={seed}"]), before).items():
-                # An `auto` is settled when the engine is known, and the run compares it then.
-                if (key not in FREE or key in FIXED) and not key.startswith("tracking.") and new != "auto":
-                    yield Problem(key, new, f"the run in {before.path} has {old!r}", "pass the same, or another output_dir")
+    def define(self) -> None:
+        """Writes down what these seeds are of, or compares.
+
+        Raises:
+            UserError: if the folder holds seeds, or a run, of something else.
+        """
+        definition, file = self.launching.definition, self.folder / DEFINITION
+        definition["options"].pop("seed")
+        with turn(self.folder):
+            if file.exists():
+                before = json.loads(file.read_text(encoding="utf-8"))
+                raise_if_any(redefined(before, definition, f"what was trained in {self.folder}"))
+            raise_if_any(
+                problem for seed in self.numbers for problem in self.launching.foreign([f"seed={seed}"], self.folder_of(seed))
+            )
+            write_json(file, definition)
 
     def train(self, orders: Orders) -> ExitCode:
         """Trains every seed that is not finished and not in other hands."""
@@ -100,7 +109,10 @@ class Seeds:
             folder = self.folder_of(seed)
             if orders.received:
                 return ExitCode.REQUEUE
-            if results_of(folder) or not (claimed := claim(folder)):
+            if results_of(folder):
+                continue
+            if not (claimed := claim(folder)):
+                self.display.say(f"{folder.name} is in other hands")
                 continue
             try:
                 end = self._train(seed, folder, orders)
@@ -132,7 +144,14 @@ class Seeds:
             shown = len(found)
             return orders.received is not None
 
-        return persevere(lambda: self.launching.command(folder, options), folder, look, None)
+        return persevere(lambda: self.launching.command(folder, options), folder, look, self.display.say)
+
+    def progress(self) -> str:
+        """How many seeds are finished, and whose training is in other hands."""
+        unfinished = [folder for folder in map(self.folder_of, self.numbers) if not results_of(folder)]
+        elsewhere = [folder.name for folder in unfinished if is_claimed(folder)]
+        done = f"{len(self.numbers) - len(unfinished)} of {len(self.numbers)} seeds finished"
+        return f"{done}; in other hands: {', '.join(elsewhere)}" if elsewhere else done
 
     def publish(self) -> list[list[Any]]:
         """Writes `seeds.json` and returns the table of finished seeds; nothing where there is none."""

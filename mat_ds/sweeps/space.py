@@ -110,13 +110,14 @@ def _range_problems(path: Path, space: Space) -> Iterator[Problem]:
 
 
 def _values(extent: Choices | Range) -> list[Any]:
-    """All values of an option; of a range without steps its ends."""
+    """All values of an option; of a range without steps its ends. Sums of steps are as one writes them, 0.3 after 0.2."""
     if isinstance(extent, Choices):
         return list(extent.choices)
     if not extent.step:
         return [extent.low, extent.high]
     count = int((extent.high - extent.low) / extent.step + 1e-9)
-    return [extent.low + i * extent.step for i in range(count + 1)]
+    values = [extent.low + i * extent.step for i in range(count + 1)]
+    return values if extent.whole else [min(float(f"{value:.12g}"), extent.high) for value in values]
 
 
 def extremes(space: Space) -> Iterator[tuple[str, Any]]:

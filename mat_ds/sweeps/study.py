@@ -19,10 +19,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from mat_ds.errors import Problem, UserError
+from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.sampling.keys import seed_from
 from mat_ds.sweeps.space import Space, Values, draw
-from mat_ds.sweeps.training import Claim, claim
+from mat_ds.sweeps.training import Claim, claim, is_claimed
 from mat_ds.sweeps.turns import turn
 
 JOURNAL = "journal.log"
@@ -89,12 +89,7 @@ class SharedStudy:
         """Writes down what this sweep is, or compares."""
         known = self.optuna.user_attrs
         if "definition" in known:
-            if changed := list(differences(known["definition"], definition)):
-                raise UserError(*(
-                    Problem(key, new, f"the sweep in {self.folder} has {old!r}",
-                            "take it back, or start a sweep of its own with another output_dir")
-                    for key, old, new in changed
-                ))  # fmt: skip
+            raise_if_any(redefined(known["definition"], definition, f"the sweep in {self.folder}"))
             return
         if self.space.sampler == "grid":
             begun = bool(self.trials())  # by a worker that died before it was through
@@ -112,6 +107,11 @@ class SharedStudy:
         """All trials, or those in some states, in order."""
         return self.optuna.get_trials(deepcopy=False, states=states or None)
 
+    @property
+    def in_work(self) -> bool:
+        """Whether a worker, this one or another, is at a trial."""
+        return any(is_claimed(self.folder_of(trial.number)) for trial in self.trials())
+
     def folder_of(self, number: int) -> Path:
         """The run directory of a trial."""
         return self.folder / f"trial-{number:04}"
@@ -125,7 +125,10 @@ class SharedStudy:
         with turn(self.folder):
             for running in self.trials(TrialState.RUNNING):
                 if claimed := claim(self.folder_of(running.number)):
-                    return self._take(optuna.Trial(self.optuna, running._trial_id), claimed)
+                    # Its worker may have ended it, and left, since.
+                    if running.number in {trial.number for trial in self.trials(TrialState.RUNNING)}:
+                        return self._take(optuna.Trial(self.optuna, running._trial_id), claimed)
+                    claimed.release()
             begun = len(self.trials()) - len(self.trials(TrialState.WAITING))
             if (limit is not None and begun >= limit) or (self.space.sampler == "grid" and begun == len(self.trials())):
                 return None
@@ -154,6 +157,16 @@ def _pruner(space: Space) -> BasePruner:
     if space.pruner == "none":
         return NopPruner()
     return MedianPruner(n_startup_trials=space.startup_trials, n_warmup_steps=space.warmup_evaluations + 1)
+
+
+def redefined(before: dict[str, Any], now: dict[str, Any], what: str) -> list[Problem]:
+    """Where the definition of what is in a folder is not what it was begun with.
+
+    Args:
+        what: is in the folder.
+    """
+    fix = "take it back, or start anew with another output_dir"
+    return [Problem(key, new, f"{what} has {old!r}", fix) for key, old, new in differences(before, now)]
 
 
 def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
 from mat_ds.errors import ExitCode, UserError
@@ -31,27 +30,6 @@ WORKER_LOCK = "worker.lock"
 # What would end the same way again.
 FINAL = (ExitCode.USER_ERROR, ExitCode.NON_FINITE)
 REASON_LINES, REASON_LENGTH = 6, 600
-
-
-class Orders:
-    """Whether this worker has been told to stop; within it, signals are remembered instead of ending the process."""
-
-    def __init__(self) -> None:
-        self.received: str | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Orders:
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
-            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-                self._before[number] = signal.signal(number, self._remember)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number).name
 
 
 @dataclass(frozen=True)
@@ -116,15 +94,21 @@ def claim(folder: Path) -> Claim | None:
     return Claim(folder, abandoned, lock)
 
 
+def is_claimed(folder: Path) -> bool:
+    """Whether a worker is in a run directory."""
+    return holder_of(folder, WORKER_LOCK) is not None
+
+
 def persevere(
-    command: Callable[[], Sequence[str]], folder: Path, wants_to_stop: Callable[[], bool], died_at: int | None,
-    dies: Callable[[int], None] = lambda step: None,
+    command: Callable[[], Sequence[str]], folder: Path, wants_to_stop: Callable[[], bool], say: Callable[[str], None],
+    died_at: int | None = None, dies: Callable[[int], None] = lambda step: None,
 ) -> End:  # fmt: skip
     """Trains to the end, and goes on where processes died, as long as each life gets further than the one before.
 
     Args:
         command: makes what starts or continues the training.
         folder, wants_to_stop: as of `train`.
+        say: is told in words that it goes on.
         died_at: the outer step at which it died when it was last tried; None: it has not.
         dies: is told of the outer step of each death.
     """
@@ -136,7 +120,7 @@ def persevere(
         dies(died_at)
         if before is not None and died_at <= before:
             return end
-        print(f"{folder.name}: died at step {died_at}, and is continued; {end.reason}", flush=True)
+        say(f"{folder.name}: died at step {died_at}, and is continued; {end.reason}")
 
 
 def last_step(folder: Path) -> int:

@@ -8,14 +8,18 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from mat_ds.errors import ExitCode
+from mat_ds.errors import ExitCode, raise_if_any
+from mat_ds.orders import Orders
 from mat_ds.sweeps.launching import Launching
 from mat_ds.sweeps.mirror import tracking_options
 from mat_ds.sweeps.space import overrides
+from mat_ds.sweeps.standings import publish
 from mat_ds.sweeps.study import SharedStudy, Taken
-from mat_ds.sweeps.training import End, Orders, Scores, last_step, persevere, results_of
+from mat_ds.sweeps.training import End, Scores, last_step, persevere, results_of
 
 Say = Callable[[str], None]
+# What trackers call the end of a sweep by the code of its last worker; that of any other is FAILED.
+ENDS = {ExitCode.OK: "FINISHED", ExitCode.REQUEUE: "KILLED"}
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,14 @@ class Worker:
         study: the trials.
         launching: how they are trained.
         orders: whether it has been told to stop.
-        publish: writes what the sweep has found so far.
+        tell: tells trackers how the sweep stands, and how it ended if no worker is left.
         say: takes the lines that show how it goes.
     """
 
     study: SharedStudy
     launching: Launching
     orders: Orders
-    publish: Callable[[], None]
+    tell: Callable[[str], None]
     say: Say
 
     def work(self, limit: int | None) -> ExitCode:
@@ -46,12 +50,21 @@ class Worker:
             0: all are done or in other hands; 75: told to stop, and another worker can go on; 2: what a trial said of its
             input must hold for all; 1: no trial has a score.
         """
+        code = ExitCode.FAILED
+        try:
+            code = self._work(limit)
+        finally:
+            self.tell(ENDS.get(code, "FAILED"))
+        return code
+
+    def _work(self, limit: int | None) -> ExitCode:
         while not self.orders.received and (taken := self.study.take(limit)):
             try:
+                self.tell("RUNNING")
                 code = self._train(taken)
+                publish(self.study, self.launching)
             finally:
                 taken.claim.release()
-            self.publish()
             if code is not None:
                 return code
         if self.orders.received:
@@ -59,8 +72,13 @@ class Worker:
         return ExitCode.OK if self.study.trials(TrialState.COMPLETE, TrialState.RUNNING) else ExitCode.FAILED
 
     def _train(self, taken: Taken) -> ExitCode | None:
-        """One trial to its end; a code where the worker is to stop."""
+        """One trial to its end; a code where the worker is to stop.
+
+        Raises:
+            UserError: if its folder holds a run of something else.
+        """
         trial, folder = taken.trial, taken.claim.folder
+        raise_if_any(self.launching.foreign(overrides(taken.values), folder))
         verb = "goes on" if (folder / "config.yaml").exists() else "begins"
         self.say(f"{folder.name} {verb}: {' '.join(overrides(taken.values))}")
         if taken.claim.abandoned and not results_of(folder):
@@ -77,8 +95,8 @@ class Worker:
                 *overrides(taken.values),
                 *tracking_options(self.launching.run, self.study.folder, trial.number, self.study.run_id),
             ]
-            end = persevere(lambda: self.launching.command(folder, options), folder, watch, trial.user_attrs.get("died_at"),
-                            lambda step: trial.set_user_attr("died_at", step))  # fmt: skip
+            end = persevere(lambda: self.launching.command(folder, options), folder, watch, self.say,
+                            trial.user_attrs.get("died_at"), lambda step: trial.set_user_attr("died_at", step))  # fmt: skip
         if end.results:
             self._complete(taken, end.results)
             return None
@@ -119,16 +137,15 @@ class Watch:
         self.pruned = False
 
     def __call__(self) -> bool:
-        return (self.report() and self.pruned) or self._worker.orders.received is not None
+        self.report()
+        return self.pruned or self._worker.orders.received is not None
 
-    def report(self) -> bool:
-        """Reports what is new; whether anything was."""
+    def report(self) -> None:
+        """Reports what is new. A trial that was below the median at one evaluation has been told to stop, and stays so."""
         scores = self._scores()
         for index, (step, score) in enumerate(scores[self._reported :], self._reported + 1):
             self._taken.trial.report(score, index)
             best = max(score for _, score in scores[:index])
             self._worker.say(f"{self._taken.claim.folder.name} step {step}: score {score:.4f}, best {best:.4f}")
-        if news := len(scores) > self._reported:
-            self._reported = len(scores)
-            self.pruned = self._taken.trial.should_prune()
-        return news
+            self.pruned = self.pruned or self._taken.trial.should_prune()
+        self._reported = len(scores)

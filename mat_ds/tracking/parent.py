@@ -14,13 +14,14 @@ from mat_ds.tracking.destination import database_file
 PATIENCE = 20.0
 
 
-def parent_of(client: Any, experiment_id: str, run_id: str, name: str) -> str:
+def parent_of(client: Any, experiment_id: str, run_id: str, name: str, running: bool = False) -> str:
     """MLflow's id of the run above those whose tag `mat_ds.parent` names it, made if it is not there.
 
     Args:
         client: an `MlflowClient`.
         experiment_id: where it is.
         run_id, name: this program's own id of it, and what it is called.
+        running: whether a worker of it is there, who will say how it ends.
     """
 
     def found() -> list[Any]:
@@ -29,22 +30,22 @@ def parent_of(client: Any, experiment_id: str, run_id: str, name: str) -> str:
 
     if not (runs := found()):
         made = client.create_run(experiment_id, run_name=name, tags={RUN_ID: run_id, "mat_ds.sweep": name}).info.run_id
-        client.set_terminated(made)  # unless a worker says otherwise
+        if not running:
+            client.set_terminated(made)
         runs = found()
         if runs[0].info.run_id != made:  # another trial's made it at the same moment
             client.delete_run(made)
     return str(runs[0].info.run_id)
 
 
-def keep_parent(uri: str, experiment: str, run_id: str, name: str, state: dict[str, str], ended: bool) -> None:
+def keep_parent(uri: str, experiment: str, run_id: str, name: str, state: dict[str, str], status: str) -> None:
     """Writes to the run of a sweep how the sweep stands, once trials of it are there. A server that does not answer costs
     seconds, and no trial.
 
     Args:
         uri, experiment: where the trials are.
         run_id, name: this program's own id of the run, and what it is called.
-        state: its tags.
-        ended: whether nothing is being trained.
+        state, status: its tags, and RUNNING, FINISHED, KILLED or FAILED.
     """
     failures: list[str] = []
 
@@ -57,7 +58,7 @@ def keep_parent(uri: str, experiment: str, run_id: str, name: str, state: dict[s
                 run = parent_of(client, known.experiment_id, run_id, name)
                 for key, value in state.items():
                     client.set_tag(run, key, value)
-                client.update_run(run, status="FINISHED" if ended else "RUNNING")
+                client.update_run(run, status) if status == "RUNNING" else client.set_terminated(run, status)
         except Exception as error:  # whatever a server or a disk comes up with
             failures.append((str(error) or type(error).__name__).splitlines()[0])
 

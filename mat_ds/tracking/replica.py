@@ -27,7 +27,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mat_ds.lock import holder_of
 from mat_ds.rundir import RunDirectory, sha256_of_file
 from mat_ds.tracking import content
-from mat_ds.tracking.destination import database_file
+from mat_ds.tracking.destination import database_file, mirror_uri
 from mat_ds.tracking.events import Record
 from mat_ds.tracking.identity import note_delivery, own_id
 from mat_ds.tracking.parent import parent_of
@@ -107,7 +107,10 @@ class Replica:
         tags = self._options.get("tags", {})
         if "mat_ds.parent" not in tags:
             return {}
-        above = parent_of(self._client, experiment_id, tags["mat_ds.parent"], tags.get("mat_ds.sweep", "sweep"))
+        # A worker of the sweep speaks to the MLflow that it has named to its trials.
+        named = mirror_uri(self._run.path, self._options.get("uri"))
+        spoken_to = named == self._uri and holder_of(self._run.path) is not None
+        above = parent_of(self._client, experiment_id, tags["mat_ds.parent"], tags.get("mat_ds.sweep", "sweep"), spoken_to)
         return {"mlflow.parentRunId": above}
 
     def _describe(self, found: Run) -> None:

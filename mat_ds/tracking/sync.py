@@ -26,12 +26,17 @@ def main(arguments: Sequence[str]) -> ExitCode:
     parser.add_argument("--uri", help="an MLflow server or database; default: the run's own tracking.uri")
     try:
         parsed = parser.parse_args(arguments)
-        raise_if_any([*uri_problems("--uri", parsed.uri), *_run_problems(parsed.runs, parsed.uri)])
+        # A shell's pattern brings the files beside runs along: logs, a database.
+        runs = [path for path in parsed.runs if not path.is_file()]
+        raise_if_any([*uri_problems("--uri", parsed.uri), *_run_problems(runs or parsed.runs, parsed.uri)])
     except UserError as error:
         print(error, file=sys.stderr)
         return ExitCode.USER_ERROR
     bound_requests(REQUEST, RETRIES)
-    delivered = [_sync(RunDirectory(path), _uri_of(RunDirectory(path), parsed.uri)) for path in parsed.runs]
+    for path in parsed.runs:
+        if path.is_file():
+            print(f"{path}: passed over, a file and no run", flush=True)
+    delivered = [_sync(RunDirectory(path), _uri_of(RunDirectory(path), parsed.uri)) for path in runs]
     return ExitCode.OK if all(delivered) else ExitCode.FAILED
 
 

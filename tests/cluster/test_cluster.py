@@ -148,6 +148,18 @@ def test_tasks_of_an_array_share_a_search_and_one_that_is_put_back_goes_on_with_
 
 
 @pytest.mark.slow
+def test_tasks_of_an_array_share_the_seeds(slurm, tmp_path):
+    folder = tmp_path / "some seeds"
+    job = slurm.submit(*SMALL, "--array=1-2", f"--output={tmp_path}/%a.log", "slurm/sweep.sbatch", "mat-ds", "seeds", "--seeds",
+                       "2", *OPTIONS, "train.max_steps=2", f"output_dir={folder}")  # fmt: skip
+    states = [slurm.wait_for(f"{job}_{task}") for task in (1, 2)]
+    printed = "".join((tmp_path / f"{task}.log").read_text() for task in (1, 2))
+    assert states == [("COMPLETED", "0:0")] * 2, printed
+    assert [run["seed"] for run in json.loads((folder / "seeds.json").read_text())["runs"]] == [0, 1], printed
+    assert [Run(folder / f"seed-{seed}").starts() for seed in (0, 1)] == [1, 1]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["slurmd", "node"])
 def test_a_job_whose_node_dies_goes_back_into_the_queue_by_itself_and_continues(fault, slurm, run):
     job = run.submit(slurm, "train.sbatch", options=LONG)

@@ -1,13 +1,15 @@
 """Processes killed at any moment, and disks that are full: what was saved is whole, and the run goes on from it."""
 
+import json
 import os
 import random
+import signal
 import subprocess
 import time
 
 import pytest
 
-from mat_ds.checkpoints import checkpoints_of, verify
+from mat_ds.checkpoints import checkpoints_of, name_of, verify
 from mat_ds.errors import ExitCode
 from tests.distributed.launch import run_cli, start_cli, start_ranks
 from tests.distributed.small_run import OPTIONS, STEPS, same, steps
@@ -71,13 +73,36 @@ def test_twenty_kills_later_the_run_ends_bit_identical(whole, tmp_path, seed):
     kill_and_go_on(tmp_path / "run", whole, times=4, seed=seed)
 
 
-def test_the_launcher_passes_a_signal_on_and_the_run_goes_on(whole, tmp_path):
+@pytest.fixture
+def keyboard():
+    """Ctrl-C reaches what a test starts, also where the tests were started to ignore it, as in a script's background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_saves_and_the_run_can_go_on(keyboard, tmp_path):
+    run = tmp_path / "run"
+    rank = start_cli(*ZERO2, f"output_dir={run}")
+    try:
+        assert reached(run, 2, [rank])
+        rank.send_signal(signal.SIGINT)
+        assert rank.wait(SECONDS) == ExitCode.REQUEUE
+    finally:
+        rank.kill()
+    saved = checkpoints_of(run)[0]
+    assert verify(saved) is None and saved.name == name_of(steps(run)[-1]["step"])
+    assert json.loads((run / "interrupted.json").read_text())["reason"].startswith("SIGINT")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_the_launcher_passes_a_signal_on_and_the_run_goes_on(number, keyboard, whole, tmp_path):
     run = tmp_path / "run"
     launcher = start_cli(*ZERO2, f"output_dir={run}", ranks=2)
     try:
         assert reached(run, 2, [launcher])
-        # The front process of one node knows no TERM: its group does.
-        os.killpg(launcher.pid, 15)
+        # The front process of one node knows no TERM: its group does. Ctrl-C goes to the group anyhow.
+        os.killpg(launcher.pid, number)
         asked = time.monotonic()
         assert launcher.wait(SECONDS) != 0 and time.monotonic() - asked < 30
     finally:

@@ -39,7 +39,14 @@ def main(arguments):
     lock = RunLock()
     lock.acquire(run.path)
     run.create()
-    write_text(run.config, yaml.safe_dump({**yaml.safe_load(DEMO.read_text()), "seed": int(given.get("seed", 0))}))
+    options = yaml.safe_load(DEMO.read_text())
+    for name, value in given.items():
+        *sections, key = name.split(".")
+        section = options
+        for each in sections:
+            section = section.setdefault(each, {})
+        section[key] = yaml.safe_load(value)
+    write_text(run.config, yaml.safe_dump(options))
     saved, lives = run.checkpoints / "step.json", run.path / "lives"
     done = json.loads(saved.read_text()) if saved.exists() else 0
     with lives.open("a") as file:

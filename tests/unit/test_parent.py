@@ -11,20 +11,20 @@ from mat_ds.tracking.parent import keep_parent, parent_of
 
 def test_a_sweep_has_one_run_above_its_trials_that_says_how_it_stands(tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    keep_parent(uri, "lam", "cafe", "lam", {}, ended=False)
+    keep_parent(uri, "lam", "cafe", "lam", {}, status="RUNNING")
     assert not (tmp_path / "mlflow.db").exists()  # tables are made by who mirrors a trial
     client = MlflowClient(tracking_uri=uri)
-    keep_parent(uri, "lam", "cafe", "lam", {}, ended=False)
+    keep_parent(uri, "lam", "cafe", "lam", {}, status="RUNNING")
     assert client.get_experiment_by_name("lam") is None
     experiment = client.create_experiment("lam", artifact_location=tmp_path.as_uri())
     first = parent_of(client, experiment, "cafe", "lam")
     assert parent_of(client, experiment, "cafe", "lam") == first != parent_of(client, experiment, "beef", "other")
     assert client.get_run(first).info.status == "FINISHED"
-    keep_parent(uri, "lam", "cafe", "lam", {"mat_ds.trials": "3"}, ended=False)
+    keep_parent(uri, "lam", "cafe", "lam", {"mat_ds.trials": "3"}, status="RUNNING")
     run = client.get_run(first)
     assert (run.info.status, run.info.run_name, run.data.tags["mat_ds.trials"]) == ("RUNNING", "lam", "3")
-    keep_parent(uri, "lam", "cafe", "lam", {}, ended=True)
-    assert client.get_run(first).info.status == "FINISHED" and len(client.search_runs([experiment])) == 2
+    keep_parent(uri, "lam", "cafe", "lam", {}, status="KILLED")
+    assert client.get_run(first).info.status == "KILLED" and len(client.search_runs([experiment])) == 2
 
 
 def test_of_two_that_make_it_at_once_one_is_left(tmp_path):
@@ -52,5 +52,5 @@ def test_of_two_that_make_it_at_once_one_is_left(tmp_path):
 def test_a_server_that_is_not_there_costs_seconds_and_a_line(uri, capsys, monkeypatch):
     monkeypatch.setattr(parent, "PATIENCE", 2.0)
     started = time.monotonic()
-    keep_parent(uri, "lam", "cafe", "lam", {}, ended=True)
+    keep_parent(uri, "lam", "cafe", "lam", {}, status="FINISHED")
     assert time.monotonic() - started < 10 and "MLflow is not told" in capsys.readouterr().err

@@ -9,7 +9,9 @@ import sys
 import pytest
 
 from mat_ds.errors import ExitCode
+from mat_ds.lock import RunLock
 from mat_ds.sweeps.seeds import main
+from mat_ds.sweeps.training import WORKER_LOCK
 from mat_ds.tracking.events import read_events
 from tests.distributed.launch import ROOT, environment
 from tests.unit.fake_trainer import STEPS, score_at
@@ -73,6 +75,38 @@ def test_workers_at_once_share_the_seeds_and_one_that_is_told_to_stop_leaves_its
     assert main(arguments(tmp_path, "--seeds", "3")) == ExitCode.OK
     assert [lives(tmp_path, seed) for seed in range(3)] == [[0, 2], [0], [0]]
     assert len(json.loads((tmp_path / "seeds.json").read_text())["runs"]) == 3
+
+
+def test_what_is_on_the_way_or_in_other_hands_is_told_apart_from_what_is_finished(tmp_path, monkeypatch, capsys):
+    assert main(arguments(tmp_path, "--seeds", "1")) == ExitCode.OK
+    other = RunLock(WORKER_LOCK)
+    other.acquire(tmp_path / "seed-1")
+    assert main(arguments(tmp_path, "--seeds", "2")) == ExitCode.OK
+    said = capsys.readouterr().out
+    assert "seed-1 is in other hands" in said and "1 of 2 seeds finished; in other hands: seed-1" in said
+    other.release()
+    plan(monkeypatch, seed_1={"dies_at": 3, "times": 1})
+    assert main(arguments(tmp_path, "--seeds", "2", "--json")) == ExitCode.OK
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)["runs"]) == 2 and "seed-1: died at step 2, and is continued" in said.err
+    assert main(arguments(tmp_path, "--seeds", "2", "--quiet")) == ExitCode.OK
+    assert "2 of 2 seeds finished" in capsys.readouterr().out
+
+
+def test_another_model_precision_or_data_make_another_experiment(tmp_path, capsys):
+    assert main(arguments(tmp_path, "--seeds", "1")) == ExitCode.OK
+    (tmp_path / "bf16.json").write_text('{"zero_optimization": {"stage": 2}, "bf16": {"enabled": true}}')
+    others = {"options.model.name = 'tiny-bert'": ["model.name=tiny-bert"], "options.data.path = 'data'": ["data.path=data"],
+              "ds_config.bf16": ["--ds_config", str(tmp_path / "bf16.json")]}  # fmt: skip
+    for said, given in others.items():
+        assert main(arguments(tmp_path, "--seeds", "2", *given)) == ExitCode.USER_ERROR
+        found = capsys.readouterr().err
+        assert said in found and f"what was trained in {tmp_path} has" in found and "another output_dir" in found
+    # A run that came here without this command is held against it one by one.
+    (tmp_path / "definition.json").unlink()
+    assert main(arguments(tmp_path, "--seeds", "2", "model.name=tiny-bert")) == ExitCode.USER_ERROR
+    assert "model.name = 'tiny-bert'" in capsys.readouterr().err and not (tmp_path / "seed-1").exists()
+    assert main(arguments(tmp_path, "--seeds", "1")) == ExitCode.OK and lives(tmp_path, 0) == [0]
 
 
 def test_runs_with_other_options_are_no_seeds_of_one_experiment(tmp_path, capsys):

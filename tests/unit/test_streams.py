@@ -32,6 +32,20 @@ def test_a_plain_stream_fails_and_a_lasting_one_falls_silent():
     stream.close()
 
 
+def test_a_terminal_that_has_closed_is_outlasted_and_a_full_disk_told_of():
+    ours, theirs = os.openpty()
+    os.close(ours)
+    with os.fdopen(theirs, "w") as stream:
+        lasting = Lasting(stream)
+        for _ in range(2):
+            print("lost", file=lasting, flush=True)
+    with open("/dev/full", "w") as full, pytest.raises(OSError, match="No space"):
+        try:
+            print("lost", file=Lasting(full), flush=True)
+        finally:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
+
+
 def test_a_process_that_prints_to_nobody_ends_with_its_own_code():
     program = (
         "import sys; from mat_ds.streams import Lasting; sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)\n"

@@ -60,17 +60,22 @@ def test_a_trial_below_the_median_is_told_to_stop_and_keeps_what_it_has(tmp_path
     reported = sweep.trials()[1].intermediate_values
     assert 1 < len(reported) <= 3 and not (sweep.folder / "trial-0001" / "results.json").exists()
     assert (sweep.folder / "trial-0001" / "interrupted.json").exists()
+    values = [trial["value"] for trial in json.loads((sweep.folder / "sweep.json").read_text())["trials"]]
+    assert values == [pytest.approx(5 / 6), None]  # a score that is not of the objective is none
     assert (sweep.folder / "trial-0001" / "checkpoints" / "step.json").exists()
     assert sweep.run() == ExitCode.OK and sweep.lives(1) == [0]
 
 
-def test_a_trial_that_dies_goes_on_as_long_as_it_gets_further_and_is_marked_with_the_reason_otherwise(tmp_path, monkeypatch):
+def test_a_trial_that_dies_goes_on_as_long_as_it_gets_further_and_is_marked_with_the_reason_otherwise(
+    tmp_path, monkeypatch, capsys
+):
     plan(monkeypatch, trial_0000={"dies_at": 3, "times": 1}, trial_0001={"dies_at": 3}, trial_0002={"dies_at": 2, "code": 3})
     sweep = Sweep(tmp_path, GRID)
-    assert sweep.run() == ExitCode.OK and sweep.states() == ["COMPLETE", "FAIL", "FAIL"]
+    assert sweep.run("--json") == ExitCode.OK and sweep.states() == ["COMPLETE", "FAIL", "FAIL"]
     assert [sweep.lives(number) for number in range(3)] == [[0, 2], [0, 2], [0]]  # what diverged would diverge again
     assert sweep.steps(0) == [1, 2, 3, 4, 5, 6]
     reasons = [trial["reason"] for trial in json.loads((sweep.folder / "sweep.json").read_text())["trials"]]
+    assert "trial-0000: died at step 2, and is continued" in capsys.readouterr().err  # as --json has all but the result
     assert reasons[1] == "exit code -9: this is why it died" and reasons[2].startswith("exit code 3")
 
 
@@ -152,6 +157,21 @@ def test_another_space_or_other_options_in_the_folder_of_a_sweep_are_refused_by_
     assert sweep.run() == ExitCode.USER_ERROR
     said = capsys.readouterr().err
     assert "space.options.method.lam.choices = [3.0, 2.0]" in said and "[3.0, 1.0, 5.0]" in said and "1 problem" in said
+
+
+def test_a_run_of_something_else_in_a_trials_folder_is_not_taken_for_the_trial(tmp_path, capsys):
+    sweep = Sweep(tmp_path, GRID)
+    assert sweep.run() == ExitCode.OK
+    (sweep.folder / "journal.log").unlink()
+    sweep.write({**GRID, "options": {"method.lam": {"choices": [2.0, 1.0]}}})
+    assert sweep.run() == ExitCode.USER_ERROR and sweep.states() == ["RUNNING", "WAITING"]
+    said = capsys.readouterr().err
+    assert "method.lam = 2.0" in said and f"{sweep.folder / 'trial-0000'} has 3.0" in said and "1 problem" in said
+    assert not list(sweep.folder.glob("**/*.lock"))
+    # What a worker left that did not live to say so is.
+    sweep.write({**GRID, "options": {"method.lam": {"choices": [3.0, 1.0]}}})
+    (sweep.folder / "journal.log").unlink()
+    assert sweep.run() == ExitCode.OK and sweep.states() == ["COMPLETE"] * 2 and sweep.lives(0) == sweep.lives(1) == [0]
 
 
 def test_half_a_line_in_the_journal_loses_nothing_but_itself(tmp_path):

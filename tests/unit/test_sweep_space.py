@@ -37,6 +37,17 @@ def test_a_space_that_cannot_be_is_refused_before_anything_is_written(space, sai
     assert sweep.run() == ExitCode.USER_ERROR and said in capsys.readouterr().err and not sweep.folder.exists()
 
 
+def test_the_values_of_a_grid_are_as_one_writes_them_and_none_is_above_the_highest(tmp_path):
+    options = {"method.lam": {"low": 0.1, "high": 0.7, "step": 0.1}, "optimizer.lr": {"low": 1e-6, "high": 3e-6, "step": 1e-6},
+               "method.theta_steps": {"low": 1, "high": 5, "step": 2}}  # fmt: skip
+    Sweep(tmp_path, {"options": options, "sampler": "grid"})
+    grid = read_space(tmp_path / "space.yaml").grid
+    assert sorted({values["method.lam"] for values in grid}) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    assert sorted({values["optimizer.lr"] for values in grid}) == [1e-6, 2e-6, 3e-6]
+    steps = sorted({values["method.theta_steps"] for values in grid})
+    assert steps == [1, 3, 5] and all(isinstance(step, int) for step in steps)
+
+
 def test_options_that_the_sweep_sets_cannot_be_given(tmp_path, capsys):
     sweep = Sweep(tmp_path, GRID)
     assert sweep.run("method.lam=2", "train.resume=never") == ExitCode.USER_ERROR

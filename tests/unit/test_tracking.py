@@ -174,6 +174,16 @@ def test_what_is_no_run_or_has_nowhere_to_go_is_refused_with_the_way_out(runs, c
     assert main(["sync"]) == ExitCode.USER_ERROR and "mat-ds sync runs/*" in capsys.readouterr().err
 
 
+def test_files_that_a_shells_pattern_brings_along_are_passed_over_unless_nothing_else_is_there(runs, client, capsys):
+    run = make_run(runs / "trial-0000")
+    live(run, 1, 1)
+    log = runs / "trial-0000.log"
+    log.touch()
+    assert main(["sync", *(str(path) for path in sorted(runs.glob("trial-*")))]) == ExitCode.OK
+    assert f"{log}: passed over" in capsys.readouterr().out and found(client, run).info.status == "FINISHED"
+    assert main(["sync", str(log)]) == ExitCode.USER_ERROR and "is no run directory" in capsys.readouterr().err
+
+
 def test_a_server_that_is_not_there_costs_one_line_and_the_other_runs_nothing(runs, client, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     dead, run = make_run(runs / "dead", uri="http://127.0.0.1:9"), make_run(runs / "reached")

@@ -1,0 +1,39 @@
+"""Being told to stop by a signal: what this process has heard, whatever it makes of it."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+# What SLURM, torchrun, deepspeed, a closing terminal and Ctrl-C send before anything kills; some sites never send USR1.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+
+
+class Orders:
+    """Within it, signals to stop are remembered instead of ending the process.
+
+    Ctrl-C asks once: the second ends the process at once. What the process was started to ignore, as `nohup` does, it ignores.
+
+    Attributes:
+        received: the name of the last of them.
+    """
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Orders:
+        for number in SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+        if number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
