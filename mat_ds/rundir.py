@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,15 @@ class RunDirectory:
         self.interrupted.unlink(missing_ok=True)
         for folder in (self.checkpoints, self.predictions, self.plots):
             folder.mkdir(parents=True, exist_ok=True)
+
+
+def run_folders(path: Path) -> Iterator[Path]:
+    """The run directories at or below a folder; there are none within one."""
+    for folder, below, files in os.walk(path):
+        if {"config.yaml", "environment.json"} <= set(files):
+            yield Path(folder)
+            below.clear()
+        below[:] = sorted(name for name in below if not name.startswith("."))
 
 
 def mark_interrupted(rundir: RunDirectory, interruption: Interrupted) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,7 @@ from mat_ds.config.load import read_yaml
 from mat_ds.errors import Problem, UserError, collect, raise_if_any
 from mat_ds.methods import METHODS
 from mat_ds.progress import Progress, last_half
-from mat_ds.rundir import RunDirectory
+from mat_ds.rundir import RunDirectory, run_folders
 from mat_ds.tracking.events import Record, read_events
 from mat_ds.tracking.identity import read_tracking
 
@@ -188,7 +187,7 @@ def read_runs(paths: Sequence[Path]) -> list[RunData]:
     problems: list[Problem] = []
     found: dict[Path, str] = {}
     for path in paths:
-        folders = list(_run_folders(path.resolve()))
+        folders = list(run_folders(path.resolve()))
         if not folders:
             reason = (
                 "holds no run (a folder with config.yaml and environment.json)" if path.is_dir() else "there is no such folder"
@@ -214,12 +213,3 @@ def each_once(runs: Sequence[RunData]) -> tuple[list[RunData], list[str]]:
     twins = [(run, kept[key]) for key, run in zip(keys, runs, strict=True)]
     others = [(run, twin) for run, twin in twins if run.folder and run.folder != twin.folder]
     return list(kept.values()), [f"left out: {run.name} (the same run as {twin.name})" for run, twin in others]
-
-
-def _run_folders(path: Path) -> Iterator[Path]:
-    """The run directories at or below a folder; there are none within one."""
-    for folder, below, files in os.walk(path):
-        if {"config.yaml", "environment.json"} <= set(files):
-            yield Path(folder)
-            below.clear()
-        below[:] = sorted(name for name in below if not name.startswith("."))

@@ -10,7 +10,7 @@ import yaml
 
 from mat_ds.command import Parser
 from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
-from mat_ds.rundir import RunDirectory
+from mat_ds.rundir import RunDirectory, run_folders
 from mat_ds.tracking.destination import mirror_uri, uri_problems
 from mat_ds.tracking.mirror import bound_requests, reason
 
@@ -20,34 +20,38 @@ REQUEST, RETRIES = 30, 2
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Prints a line for each run; returns 0 if all are delivered, 1 if an MLflow could not be reached or refused one."""
-    parser = Parser(prog="mat-ds sync", description=__doc__, epilog="example: mat-ds sync runs/* --uri http://127.0.0.1:5000",
+    parser = Parser(prog="mat-ds sync", description=__doc__, epilog="example: mat-ds sync runs --uri http://127.0.0.1:5000",
                     allow_abbrev=False)  # fmt: skip
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run directory; again is no harm")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run directory, or a folder that holds some; again "
+                        "is no harm")  # fmt: skip
     parser.add_argument("--uri", help="an MLflow server or database; default: the run's own tracking.uri")
     try:
         parsed = parser.parse_args(arguments)
-        # A shell's pattern brings the files beside runs along: logs, a database.
-        runs = [path for path in parsed.runs if not path.is_file()]
-        raise_if_any([*uri_problems("--uri", parsed.uri), *_run_problems(runs or parsed.runs, parsed.uri)])
+        # A shell's pattern brings what lies beside runs along: logs, a database, artifacts.
+        runs = {path: [folder for folder in run_folders(path) if RunDirectory(folder).events.exists()] for path in parsed.runs}
+        found = dict.fromkeys(folder for folders in runs.values() for folder in folders)
+        raise_if_any([*uri_problems("--uri", parsed.uri), *_run_problems(runs, parsed.uri)])
     except UserError as error:
         print(error, file=sys.stderr)
         return ExitCode.USER_ERROR
     bound_requests(REQUEST, RETRIES)
-    for path in parsed.runs:
-        if path.is_file():
-            print(f"{path}: passed over, a file and no run", flush=True)
-    delivered = [_sync(RunDirectory(path), _uri_of(RunDirectory(path), parsed.uri)) for path in runs]
+    for path, folders in runs.items():
+        if not folders:
+            print(f"{path}: passed over, no run", flush=True)
+    delivered = [_sync(RunDirectory(path), _uri_of(RunDirectory(path), parsed.uri)) for path in found]
     return ExitCode.OK if all(delivered) else ExitCode.FAILED
 
 
-def _run_problems(runs: Sequence[Path], uri: str | None) -> Iterator[Problem]:
-    for path in runs:
-        run = RunDirectory(path)
-        if not run.holds_a_run or not run.events.exists() or not run.environment.exists():
-            yield Problem("RUN", str(path), "is no run directory with an events.jsonl", "pass runs/<run>")
-        elif _uri_of(run, uri) is None:
-            yield Problem("RUN", str(path), "has tracking.uri=none, so nothing says where it should go",
-                          "pass --uri, such as --uri sqlite:///runs/mlflow.db")  # fmt: skip
+def _run_problems(runs: dict[Path, list[Path]], uri: str | None) -> Iterator[Problem]:
+    nothing = not any(runs.values())
+    for path, folders in runs.items():
+        if not path.exists() or nothing:
+            reason = "holds no run directory with an events.jsonl" if path.exists() else "does not exist"
+            yield Problem("RUN", str(path), reason, "pass runs/<run>, or a folder of such folders")
+        for folder in folders:
+            if _uri_of(RunDirectory(folder), uri) is None:
+                yield Problem("RUN", str(folder), "has tracking.uri=none, so nothing says where it should go",
+                              "pass --uri, such as --uri sqlite:///runs/mlflow.db")  # fmt: skip
 
 
 def _uri_of(run: RunDirectory, uri: str | None) -> str | None:

@@ -62,7 +62,7 @@ def test_a_run_delivered_twice_is_there_once_as_it_was_logged(runs, client, caps
 
     assert sync(run, run) == ExitCode.OK
     assert everything(client, run) == (info, params, tags, files, metrics)
-    assert capsys.readouterr().out.count("nothing new") == 2
+    assert capsys.readouterr().out.count("nothing new") == 1
 
     # A batch whose tag was lost is sent again, and everything where the run directory knows nothing either.
     client.set_tag(info["run_id"], DELIVERED, "0")
@@ -168,20 +168,24 @@ def test_a_directory_that_another_run_has_taken_is_not_read_as_the_first(runs, c
 def test_what_is_no_run_or_has_nowhere_to_go_is_refused_with_the_way_out(runs, capsys):
     nowhere = make_run(runs / "nowhere", uri="none")
     live(nowhere, 1, 1)
-    assert main(["sync", str(runs), str(nowhere.path)]) == ExitCode.USER_ERROR
+    assert main(["sync", str(nowhere.path), str(runs / "typo")]) == ExitCode.USER_ERROR
     said = capsys.readouterr().err
-    assert "is no run directory" in said and "pass --uri" in said and "2 problems" in said
-    assert main(["sync"]) == ExitCode.USER_ERROR and "mat-ds sync runs/*" in capsys.readouterr().err
+    assert "does not exist" in said and "pass --uri" in said and "2 problems" in said
+    assert main(["sync"]) == ExitCode.USER_ERROR and "mat-ds sync runs --uri" in capsys.readouterr().err
 
 
 def test_files_that_a_shells_pattern_brings_along_are_passed_over_unless_nothing_else_is_there(runs, client, capsys):
-    run = make_run(runs / "trial-0000")
+    sweep = runs / "sweep"
+    run = make_run(sweep / "trial-0000", uri=f"sqlite:///{runs}/mlflow.db")
     live(run, 1, 1)
-    log = runs / "trial-0000.log"
+    log = sweep / "trial-0000.log"
     log.touch()
-    assert main(["sync", *(str(path) for path in sorted(runs.glob("trial-*")))]) == ExitCode.OK
+    assert main(["sync", *(str(path) for path in sorted(sweep.glob("trial-*")))]) == ExitCode.OK
     assert f"{log}: passed over" in capsys.readouterr().out and found(client, run).info.status == "FINISHED"
-    assert main(["sync", str(log)]) == ExitCode.USER_ERROR and "is no run directory" in capsys.readouterr().err
+    assert main(["sync", str(log)]) == ExitCode.USER_ERROR and "holds no run" in capsys.readouterr().err
+    assert main(["sync", str(sweep), str(run.path)]) == ExitCode.OK
+    assert capsys.readouterr().out.count("nothing new") == 1
+    assert main(["sync", str(sweep), str(runs / "typo")]) == ExitCode.USER_ERROR and "does not exist" in capsys.readouterr().err
 
 
 def test_a_server_that_is_not_there_costs_one_line_and_the_other_runs_nothing(runs, client, capsys, monkeypatch):
