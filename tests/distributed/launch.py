@@ -24,10 +24,10 @@ def environment(device="cpu", **more):
     return {**inherited, **ours, **({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}), **more}
 
 
-def environment_of_rank(rank, count, port, device="cpu"):
-    """The same of one of `count` ranks on this machine."""
-    return environment(device, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), LOCAL_SIZE=str(count),
-                       MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))  # fmt: skip
+def rank_variables(rank, count, port):
+    """What a launcher tells one of `count` ranks on this machine."""
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_SIZE": str(count),
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
 
 
 def run_ranks(module, ranks, *arguments, timeout=600, device="cpu"):
@@ -38,7 +38,7 @@ def run_ranks(module, ranks, *arguments, timeout=600, device="cpu"):
         logs = [Path(folder) / f"rank-{rank}.log" for rank in range(ranks)]
         processes = []
         for rank, log in enumerate(logs):
-            env = environment_of_rank(rank, ranks, port, device)
+            env = environment(device, **rank_variables(rank, ranks, port))
             command = [sys.executable, "-m", module, str(report), *arguments]
             with log.open("w") as out:
                 processes.append(subprocess.Popen(command, env=env, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT))
@@ -56,7 +56,7 @@ def start_ranks(ranks, *arguments, log=None, module=None):
     port, out = free_port(), log.open("a") if log else subprocess.DEVNULL
     processes = []
     for rank in range(ranks):
-        env = environment_of_rank(rank, ranks, port)
+        env = environment(**rank_variables(rank, ranks, port))
         processes.append(subprocess.Popen(cli(*arguments, module=module), cwd=ROOT, env=env, stdout=out,
                                           stderr=subprocess.STDOUT))  # fmt: skip
     return processes

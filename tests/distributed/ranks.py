@@ -3,16 +3,18 @@
 Its exit code is that of the first rank that failed, which ends the others.
 """
 
+import os
 import subprocess
 import sys
 import time
 
-from tests.distributed.launch import environment_of_rank, free_port
+from tests.distributed.launch import free_port, rank_variables
 
 
 def main(count, *program):
     port = free_port()
-    ranks = [subprocess.Popen([sys.executable, *program], env=environment_of_rank(rank, count, port)) for rank in range(count)]
+    ranks = [subprocess.Popen([sys.executable, *program], env={**os.environ, **rank_variables(rank, count, port)})
+             for rank in range(count)]  # fmt: skip
     while (codes := [rank.poll() for rank in ranks]).count(0) < count:
         if failed := [code for code in codes if code]:
             for rank in ranks:

@@ -37,11 +37,13 @@ def scores(run):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """The embedded default as `make train` runs it: (run directory, finished process, folder for compiled extensions)."""
+    """The embedded default as `make train` runs it, half as long: (run directory, finished process, folder for compiled
+    extensions)."""
     folder = tmp_path_factory.mktemp("demo")
     done = run_cli(
         *ZERO2,
         f"output_dir={folder}/run",
+        "train.epochs=1",
         "tracking.uri=null",
         ranks=2,
         launcher=True,

@@ -12,8 +12,6 @@ from tests.distributed.launch import ROOT, environment, free_port
 pytestmark = pytest.mark.dist
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-# Pages whose commands other tests run too, in other words.
-SLOW = ("clusters", "methods", "quickstart")
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.M | re.S)
 COMMAND = re.compile(r"^ {4}(?:\$ )?(?:mat-ds|deepspeed|python|torchrun|sbatch|mlflow|curl) ", re.M)
 
@@ -33,9 +31,8 @@ def project(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, id=page.stem, marks=[pytest.mark.slow] * (page.stem in SLOW)) for page in PAGES]
-)
+@pytest.mark.slow  # minutes each, and other tests run every command in other words
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_of_the_page_runs(page, project):
     env = environment()
     env["PATH"] = f"{project}/bin:{Path(sys.executable).parent}:{env['PATH']}"

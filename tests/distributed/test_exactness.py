@@ -14,10 +14,11 @@ ROUND_OFF, BF16_ROUND_OFF = 1e-3, 5e-2
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("accumulation", ["2", *(pytest.param(count, marks=pytest.mark.slow) for count in "14")])
 @pytest.mark.parametrize("precision, tolerance", [("fp32", ROUND_OFF), ("bf16", BF16_ROUND_OFF)])
-def test_every_stage_update_rule_and_accumulation_gives_the_oracles_parameters(precision, tolerance, ranks):
-    report = run_ranks("tests.distributed.exactness", ranks, precision)
-    assert len(report) == 36
+def test_every_stage_update_rule_and_accumulation_gives_the_oracles_parameters(precision, tolerance, accumulation, ranks):
+    report = run_ranks("tests.distributed.exactness", ranks, precision, accumulation)
+    assert len(report) == 12
     assert not {name: far for name, far in report.items() if not far <= tolerance}
 
 

@@ -4,10 +4,10 @@ import pytest
 
 from tests.distributed.launch import run_ranks
 
-pytestmark = pytest.mark.dist
+pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_a_model_read_into_shards_is_the_model_read_whole_and_takes_a_ranks_share_of_memory(ranks, tmp_path):
     report = run_ranks("tests.distributed.loading", ranks, str(tmp_path))
     (size, *shares), (_, *wholes) = report.pop("memory")

@@ -196,14 +196,14 @@ def test_only_a_score_on_the_same_dev_set_that_is_not_lower_becomes_champion(cha
 def test_versions_of_runs_are_compared_by_their_scores_and_a_run_that_goes_on_is_none(champions, server, tmp_path, capsys):
     runs = [finished_run(tmp_path / str(score), "cola", score=score) for score in (0.6, 0.5)]
     for run in (*runs, runs[0]):
-        assert main(["register", str(run), "as.good"]) == ExitCode.OK
+        assert main(["register", str(run), "as.good", "--uri", server]) == ExitCode.OK
     promoting = [["promote", "as.good", str(version), "--alias", "champion"] for version in (1, 2, 3)]
     assert [main(command) for command in promoting] == [ExitCode.OK, ExitCode.USER_ERROR, ExitCode.OK]
     of_one_run = {entry.tags["mat_ds.run_id"] for entry in versions("as.good") if entry.version != 2}
     assert len(of_one_run) == 1 and "it scores 0.5, below version 1" in capsys.readouterr().err
     with (runs[0] / "events.jsonl").open("a") as events:
         events.write('{"event": "start", "step": 6, "time": 1000000100.0}\n')
-    assert main(["register", str(runs[0]), "as.good"]) == ExitCode.USER_ERROR
+    assert main(["register", str(runs[0]), "as.good", "--uri", server]) == ExitCode.USER_ERROR
     assert "was started again" in capsys.readouterr().err
 
 

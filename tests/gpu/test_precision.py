@@ -13,13 +13,13 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 def test_every_stage_update_rule_and_accumulation_gives_the_oracles_parameters(precision, tolerance):
     if precision == "bf16" and torch.cuda.get_device_capability() < (8, 0):
         pytest.skip("this card has no bf16")
-    report = run_ranks("tests.distributed.exactness", 1, precision, device="cuda")
+    report = run_ranks("tests.distributed.exactness", 1, precision, "2", device="cuda")
     assert len(report) == 36
     assert not {name: far for name, far in report.items() if not far <= tolerance}
 
 
 def test_every_rival_gives_the_oracles_parameters():
-    report = run_ranks("tests.distributed.rivals", 1, device="cuda")
+    report = run_ranks("tests.distributed.rivals", 1, "2", device="cuda")
     assert len(report) == 168 and not {name: far for name, far in report.items() if not far <= 1e-3}
 
 
