@@ -55,7 +55,7 @@ def demo(tmp_path_factory):
 
 def test_the_embedded_default_learns_the_rules_and_not_the_words(demo):
     results = json.loads((demo[0] / "results.json").read_text())
-    assert min(results["best"]["score"], results["last"]["score"], results["median_last_half"]) >= 0.6
+    assert min(results["best"]["score"], results["last"]["score"]) >= 0.6 and results["median_last_half"] >= 0.4
 
 
 def test_results_have_fixed_keys_and_types(demo):
@@ -73,7 +73,7 @@ def test_results_have_fixed_keys_and_types(demo):
         "which": "best", "step": results["best"]["step"], "dtype": "float32", "score": results["best"]["score"],
         "score_fp32": results["best"]["score"], "reproduces_reported": True,
     }  # fmt: skip
-    assert (results["task"], results["method"], results["steps"], results["world_size"]) == ("demo", "mat", 374, 2)
+    assert (results["task"], results["method"], results["steps"], results["world_size"]) == ("demo", "mat", 187, 2)
 
 
 def test_the_run_directory_holds_what_the_design_says(demo):
@@ -88,19 +88,19 @@ def test_the_run_directory_holds_what_the_design_says(demo):
     assert found["world_size"] == 2 and found["packages"]["deepspeed"] and found["deepspeed_config"]["train_batch_size"] == 64
     records = read_events(run / "events.jsonl")
     steps = [record for record in records if record["event"] == "step"]
-    assert [record["step"] for record in steps] == list(range(1, 375))
+    assert [record["step"] for record in steps] == list(range(1, 188))
     assert {"loss", "L", "R", "lr", "epoch", "gradient_norm", "samples_per_second", "tokens_per_second"} < set(steps[0])
     assert steps[0]["lr"] == 0.0 and max(record["lr"] for record in steps) == pytest.approx(1e-3)
     assert all(s["loss"] == pytest.approx(s["L"] + s["R"], rel=1e-4) for s in steps)
-    assert len(list((run / "checkpoints").glob("step-*"))) == 2
-    assert records[0]["event"] == "start" and records[-1]["step"] == 374 and all(record["time"] > 1e9 for record in records)
+    assert [path.name for path in (run / "checkpoints").glob("step-*")] == ["step-00000187"]
+    assert records[0]["event"] == "start" and records[-1]["step"] == 187 and all(record["time"] > 1e9 for record in records)
 
 
 def test_the_run_is_in_the_mlflow_file_beside_it(demo):
     client = MlflowClient(f"sqlite:///{demo[0].parent}/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("mat_ds").experiment_id])
     assert (run.info.status, run.info.run_name) == ("FINISHED", "run")
-    assert len(client.get_metric_history(run.info.run_id, "loss")) == 374
+    assert len(client.get_metric_history(run.info.run_id, "loss")) == 187
     assert run.data.params["optimizer.lr"] == "0.001" and run.data.metrics["validation/matthews_correlation"] >= 0.6
     assert run.data.metrics["system/rank_memory_mib/1"] > 100 and "mat_ds.git_commit" in run.data.tags
     assert "tracking:" not in demo[1].stderr and not (demo[0] / "tracking.log").read_text()
@@ -108,7 +108,7 @@ def test_the_run_is_in_the_mlflow_file_beside_it(demo):
 
 def test_the_progress_bar_shows_loss_both_parts_speed_and_time_left(demo):
     shown = demo[1].stderr
-    assert "mat: 100%" in shown and "examples/s" in shown and "374/374" in shown
+    assert "mat: 100%" in shown and "examples/s" in shown and "187/187" in shown
     assert all(f"{part} 0." in shown for part in ("loss", "L", "R"))
     assert re.search(r"\[\d\d:\d\d<\d\d:\d\d", shown), "time gone < time left"
     assert "validation: matthews_correlation" in demo[1].stdout + shown
