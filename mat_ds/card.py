@@ -95,7 +95,7 @@ def write_copy(source: Path, out: Path, differences: list[str], merged: bool, sc
     """
     card = ModelCard.load(source / CARD)
     if merged:
-        card.data.library_name = "transformers"
+        card.data["library_name"] = "transformers"
         card.text = card.text.replace(LOADING_ADAPTERS, LOADING)
     if not scored:
         card.data.eval_results = None

@@ -78,6 +78,7 @@ def test_the_time_limit_itself_requeues_a_job_that_was_told_of_it_by_nothing_els
     wait_until(lambda: slurm.describe(job).get("Restarts") == "1", 240, "it is requeued")
     slurm.limit(job, "UNLIMITED")
     run.wait_for_a_second_life()
+    assert run.is_seamless()
     slurm.cancel(job)
     run.wait_until_gone()
 
@@ -174,6 +175,7 @@ def test_a_job_whose_node_dies_goes_back_into_the_queue_by_itself_and_continues(
         slurm.network.join(node)
     slurm.start_slurmd(node)
     run.wait_for_a_second_life()
+    assert run.is_seamless()
     slurm.cancel(job)
     run.wait_until_gone()
     slurm.wait_for_nodes()

@@ -157,9 +157,11 @@ def test_a_served_champion_answers_over_http(task, champions, server, tmp_path):
         body = {"inputs": texts} if isinstance(texts[0], str) else {"dataframe_records": texts}
         where, kind = f"http://127.0.0.1:{port}/invocations", {"Content-Type": "application/json"}
         with urlopen(Request(where, json.dumps(body).encode(), kind), timeout=60) as response:
-            alike(json.load(response)["predictions"], champions[task])
+            found = json.load(response)["predictions"]
     finally:
         stop(serving)
+    assert len(found) == len(texts)
+    alike(found, champions[task])
 
 
 def test_only_a_score_on_the_same_dev_set_that_is_not_lower_becomes_champion(champions, server, capsys):
