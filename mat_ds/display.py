@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from pathlib import Path
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -18,6 +20,11 @@ def add_display_arguments(parser: argparse.ArgumentParser) -> None:
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--quiet", action="store_true", help="show warnings and the result alone")
     shown.add_argument("--json", action="store_true", help="print the result as one line of JSON, all else to stderr")
+
+
+def one_line(file: Path) -> str:
+    """A JSON file as the one line that `--json` prints."""
+    return json.dumps(json.loads(file.read_text(encoding="utf-8")))
 
 
 class Lines:

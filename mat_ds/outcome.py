@@ -125,13 +125,14 @@ def write_dev_predictions(
     """Of each dev split, a line of JSON for each example, as `mat-ds predict` writes them, and the `gold` label beside it."""
     for split, logits in predicted.items():
         pairs = zip(answers(spec, logits.numpy()), dev[split], strict=True)
-        lines = [{"index": i, **answer, "gold": _gold(spec, example)} for i, (answer, example) in enumerate(pairs)]
+        lines = [{"index": i, **answer, "gold": _gold(spec, example.label)} for i, (answer, example) in enumerate(pairs)]
         text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
         write_text(rundir.predictions / f"{split}.jsonl", text)
 
 
-def _gold(spec: TaskSpec, example: Example) -> str | float | None:
-    return example.label if spec.regression or example.label is None else spec.labels[int(example.label)]
+def _gold(spec: TaskSpec, label: float | None) -> str | float | None:
+    """A label as answers name it; None of an example without one."""
+    return label if spec.regression or label is None else spec.labels[int(label)]
 
 
 def write_predictions(spec: TaskSpec, split: str, logits: Tensor, rundir: RunDirectory) -> None:

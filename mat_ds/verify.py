@@ -17,8 +17,8 @@ def main(arguments: Sequence[str]) -> ExitCode:
     """Reads every byte of the checkpoints; prints a line for each, and returns 0 if all are whole, 1 if one is not."""
     parser = Parser(prog="mat-ds verify", description=__doc__, epilog="example: mat-ds verify runs/cola", allow_abbrev=False)
     parser.add_argument("path", type=Path, help="a run folder, its checkpoints/, or one checkpoint")
+    add_display_arguments(parser)
     try:
-        add_display_arguments(parser)
         parsed = parser.parse_args(arguments)
         path, display = parsed.path, Display(True, parsed.quiet, parsed.json)
         found = checkpoints_of(path, beyond_latest=True)

@@ -6,7 +6,6 @@ Running the same command again goes on; several at once, on one machine or as an
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from mat_ds.command import Parser
-from mat_ds.display import Display
+from mat_ds.display import Display, one_line
 from mat_ds.errors import ExitCode, Problem, UserError
 from mat_ds.orders import Orders
 from mat_ds.planning.units import whole
@@ -84,7 +83,7 @@ def _say(display: Display, line: str) -> None:
 def _conclude(study: SharedStudy, display: Display) -> None:
     """The table, and what to do with it."""
     if display.json:
-        display.conclude(json.dumps(json.loads((study.folder / "sweep.json").read_text(encoding="utf-8"))))
+        display.conclude(one_line(study.folder / "sweep.json"))
         return
     lines = [f"\n{as_text(table(study))}"]
     if best := best_of(study):

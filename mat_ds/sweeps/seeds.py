@@ -17,7 +17,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from mat_ds.command import Parser
-from mat_ds.display import Display
+from mat_ds.display import Display, one_line
 from mat_ds.errors import ExitCode, UserError, raise_if_any
 from mat_ds.orders import Orders
 from mat_ds.planning.units import whole
@@ -52,8 +52,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
         return ExitCode.USER_ERROR
     if summary := seeds.publish():
         found = seeds.folder / "seeds.json"
-        as_json = json.dumps(json.loads(found.read_text(encoding="utf-8"))) if display.json else None
-        display.conclude(as_json or f"\n{as_text(summary)}\n{found}: {seeds.progress()}")
+        display.conclude(one_line(found) if display.json else f"\n{as_text(summary)}\n{found}: {seeds.progress()}")
     return code
 
 
