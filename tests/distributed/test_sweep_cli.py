@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from mlflow import MlflowClient
 
 from mat_ds.config.load import load_run_config
 from mat_ds.errors import ExitCode
@@ -62,6 +63,15 @@ def test_a_search_told_to_stop_goes_on_with_its_trial_and_ends_with_a_recipe(tmp
     assert len(starts) == 2
     best = load_run_config(tmp_path / "s" / "best.yaml", [])
     assert best.method.lam == found["trials"][found["best"]]["options"]["method.lam"] and best.train.max_steps == 6
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    tracked = client.search_runs([client.get_experiment_by_name("s").experiment_id])
+    (above,) = (run for run in tracked if "mlflow.parentRunId" not in run.data.tags)
+    trials = {run.info.run_name: run for run in tracked if run is not above}
+    assert above.data.tags["mat_ds.best"] == found["trials"][found["best"]]["run"]
+    assert sorted(trials) == ["trial-0000", "trial-0001"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials.values()} == {above.info.run_id}
+    assert {run.info.status for run in tracked} == {"FINISHED"}
 
 
 def test_seeds_are_trained_one_after_another_and_differ(tmp_path):

@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode
+from mat_ds.finished import read_finished
+from mat_ds.models.whole import merge_into, whole_model
 from mat_ds.predict import load_predictor
 from mat_ds.tasks.rows import Example
 from tests.heads import HEADS, adapter_run, finished_run, texts_of
@@ -48,6 +50,18 @@ def test_merged_adapters_need_no_base_and_unmerged_ones_are_kept(runs, tmp_path)
     card = tmp_path / "merged" / "README.md"
     assert "have been merged" in card.read_text() and "PeftModel" not in card.read_text()
     assert metadata_load(card)["library_name"] == "transformers" and metadata_load(card)["model-index"]
+
+
+def test_a_model_merged_in_training_is_registered_whole_with_the_adapters_beside_it(runs, tmp_path):
+    """As `model.lora.merge` leaves it: the whole model in `model/`, what was trained in `model/adapter/`."""
+    run = shutil.copytree(runs["lora"], tmp_path / "run")
+    adapters = (run / "model").rename(tmp_path / "adapters")
+    merge_into(adapters, run / "model", torch.float32)
+    shutil.copytree(adapters, run / "model" / "adapter")
+    source, kept = whole_model(read_finished(run), tmp_path / "whole")
+    assert kept == run / "model" / "adapter" and (kept / "adapter_config.json").exists()
+    assert source == tmp_path / "whole" and not (source / "adapter").exists() and (source / "README.md").exists()
+    assert logits(source, "cola") == pytest.approx(logits(runs["lora"], "cola"), abs=1e-4)
 
 
 def test_another_precision_is_the_rounded_weights_and_the_card_says_so(runs, tmp_path):
