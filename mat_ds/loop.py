@@ -101,6 +101,7 @@ class Loop:
                         self.engine.check(self.loader.micro_batches(step)[0])
                     if evaluates:
                         self._evaluate(is_last=progress.step == total)
+                        bar.set_postfix_str(_shown(record, progress), refresh=False)
                     if saves and self._save():
                         saved_at = progress.step
                 if saved_at != total:

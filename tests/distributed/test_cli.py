@@ -109,6 +109,8 @@ def test_the_run_is_in_the_mlflow_file_beside_it(demo):
 def test_the_progress_bar_shows_loss_both_parts_speed_and_time_left(demo):
     shown = demo[1].stderr
     assert "mat: 100%" in shown and "examples/s" in shown and "187/187" in shown
+    best = json.loads((demo[0] / "results.json").read_text())["best"]["score"]
+    assert f"best {best:.4f}]" in shown[shown.rindex("mat: 100%") :], "the evaluation after the last step included"
     assert all(f"{part} 0." in shown for part in ("loss", "L", "R"))
     assert re.search(r"\[\d\d:\d\d<\d\d:\d\d", shown), "time gone < time left"
     assert "validation: matthews_correlation" in demo[1].stdout + shown
