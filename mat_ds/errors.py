@@ -18,7 +18,14 @@ class ExitCode(IntEnum):
     FAILED = 1
     USER_ERROR = 2
     NON_FINITE = 3
+    DISPLACED = 4
     REQUEUE = 75
+
+
+def printable(text: str) -> str:
+    """Text as a terminal or a log may show it: what would move the cursor, recolour, reorder or break a line is spelt out,
+    as `\\x1b` or `\\u202e`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,8 @@ class Problem:
 
     def __str__(self) -> str:
         shown = "" if self.value is None else f" = {self.value!r}"
-        return f"{self.key}{shown}\n    why: {self.reason}\n    fix: {self.fix}"
+        key, reason, fix = map(printable, (self.key, self.reason, self.fix))
+        return f"{key}{shown}\n    why: {reason}\n    fix: {fix}"
 
 
 class UserError(ValueError):
@@ -50,6 +58,10 @@ class SaveError(OSError):
 
 class Interrupted(Exception):
     """The ranks were told to stop and have agreed to; raised by every rank of a run alike."""
+
+
+class Displaced(RuntimeError):
+    """Another job has taken the run directory from this one, which must write nothing there any more."""
 
 
 class NonFiniteError(ArithmeticError):
