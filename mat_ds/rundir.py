@@ -15,19 +15,29 @@ from typing import Any
 from mat_ds.errors import Interrupted
 
 
-def write_text(path: Path, text: str) -> None:
+def nobody_else() -> None:
+    """Asks nobody whether the place is still one's own."""
+
+
+def write_text(path: Path, text: str, still_ours: Callable[[], None] = nobody_else) -> None:
     """Writes a file in UTF-8, whole or not at all."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8"), still_ours)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file aside, flushes it to disk and renames it into place."""
+def write_bytes(path: Path, data: bytes, still_ours: Callable[[], None] = nobody_else) -> None:
+    """Writes a file aside, flushes it to disk and renames it into place.
+
+    Args:
+        path, data: the file and what it is to hold.
+        still_ours: raises, right before the file takes its place, if that is no longer this process's to write.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
     with aside.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+    still_ours()
     os.replace(aside, path)
 
 
@@ -36,8 +46,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Replaces a folder by what `fill` writes into an empty one; the old one is there until the new one is complete."""
+def write_folder(path: Path, fill: Callable[[Path], None], still_ours: Callable[[], None] = nobody_else) -> None:
+    """Replaces a folder by what `fill` writes into an empty one; the old one is there until the new one is complete.
+
+    Args:
+        path, fill: the folder, and what writes its files.
+        still_ours: raises, before anything is written and right before each rename, if the place is no longer this
+            process's to write.
+    """
+    still_ours()
     aside, old = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.old")
     if old.exists() and not path.exists():  # an earlier process died between the two renames below
         old.rename(path)
@@ -49,8 +66,10 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+    still_ours()
     if path.exists():
         path.rename(old)
+        still_ours()
     aside.rename(path)
     shutil.rmtree(old, ignore_errors=True)
 

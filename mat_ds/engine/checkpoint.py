@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from mat_ds.engine.distributed import any_rank, on_rank_zero
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.state import describe_state, load_state, write_state
 from mat_ds.errors import PeerError, Problem, SaveError, UserError
-from mat_ds.rundir import new_folder, write_folder, write_json, write_text
+from mat_ds.rundir import new_folder, nobody_else, write_folder, write_json, write_text
 
 WRITING = ".writing"
 # 1: DeepSpeed's own shards (mat_ds 0.1.0).
@@ -37,8 +37,9 @@ class Saved:
 
 
 def save(
-    engine: Engine, folder: Path, state: dict[str, Any], keep_last: int, model: Path | None = None, best: int | None = None
-) -> Saved:
+    engine: Engine, folder: Path, state: dict[str, Any], keep_last: int, model: Path | None = None, best: int | None = None,
+    still_ours: Callable[[], None] = nobody_else,
+) -> Saved:  # fmt: skip
     """Saves the run as it stands between two outer steps. Every rank must call it.
 
     Args:
@@ -48,14 +49,18 @@ def save(
         keep_last: of this and the earlier checkpoints all but so many are deleted, once the new one is in place.
         model: the run's `model/` so far, kept by hard links: the best model is part of the state.
         best: the step of the best evaluation, whose checkpoint is kept too if there is one.
+        still_ours: what rank 0 asks before it writes and before each rename; it raises `Displaced` if another job has taken
+            the run directory.
 
     Raises:
+        Displaced: on every rank, if that has happened.
         SaveError: on every rank, if some rank could not write; earlier checkpoints are what they were.
     """
     started, name = time.perf_counter(), checkpoints.name_of(state["step"])
     aside, final, old = folder / WRITING / name, folder / name, folder / f".{name}.old"
 
     def begin() -> None:
+        still_ours()
         shutil.rmtree(folder / WRITING, ignore_errors=True)
         aside.mkdir(parents=True)
 
@@ -72,10 +77,13 @@ def save(
         write_json(aside / checkpoints.MANIFEST, manifest)
         checkpoints.sync_folder(aside)
         shutil.rmtree(old, ignore_errors=True)
-        if final.exists() and checkpoints.verify(final):
+        damaged = final.exists() and checkpoints.verify(final)
+        still_ours()
+        if damaged:
             final.rename(new_folder(final.with_name(f"{name}.damaged")))
         elif final.exists():
             final.rename(old)
+        still_ours()
         try:
             aside.rename(final)
         except OSError:
@@ -83,7 +91,7 @@ def save(
                 old.rename(final)
             raise
         checkpoints.sync_folder(folder)
-        write_text(folder / checkpoints.LATEST, name + "\n")
+        write_text(folder / checkpoints.LATEST, name + "\n", still_ours)
         for leftover in (folder / WRITING, old):
             shutil.rmtree(leftover, ignore_errors=True)
         checkpoints.prune(folder, state["step"], keep_last, best)

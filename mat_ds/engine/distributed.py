@@ -17,7 +17,7 @@ from torch import Tensor
 from mat_ds.engine.lookout import on_lookout
 from mat_ds.engine.startup import lighten, release
 from mat_ds.engine.watchdog import Process, launchers, watched
-from mat_ds.errors import PeerError, Problem, UserError
+from mat_ds.errors import Displaced, PeerError, Problem, UserError
 
 Value = TypeVar("Value")
 
@@ -178,14 +178,18 @@ def on_rank_zero(function: Callable[[], Value]) -> Value:
             result = function()
         except Exception as error:
             failure = error
-    told: str | tuple[Problem, ...] | None = None
+    told: str | tuple[Problem, ...] | Displaced | None = None
     if failure:
-        told = failure.problems if isinstance(failure, UserError) else f"{type(failure).__name__}: {failure}"
+        told = f"{type(failure).__name__}: {failure}"
+        if isinstance(failure, (UserError, Displaced)):
+            told = failure.problems if isinstance(failure, UserError) else failure
     result, told = from_rank_zero((result, told))
     if failure:
         raise failure
     if isinstance(told, tuple):
         raise UserError(*told)
+    if isinstance(told, Displaced):
+        raise told
     if told:
         raise PeerError(f"rank 0 failed: {told}")
     return cast(Value, result)

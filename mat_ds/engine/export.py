@@ -15,7 +15,7 @@ from mat_ds.config.schema import LoraConfig
 from mat_ds.engine.distributed import on_rank_zero
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.shards import gather_master
-from mat_ds.rundir import write_folder, write_json
+from mat_ds.rundir import nobody_else, write_folder, write_json
 
 
 @torch.no_grad()
@@ -50,7 +50,7 @@ def gather_fp32(engine: Engine, frozen: bool = True) -> dict[str, Tensor]:
 
 def export_model(
     engine: Engine, tokenizer: Any, folder: Path, lora: LoraConfig | None = None,
-    fold: Callable[[dict[str, Tensor]], None] | None = None,
+    fold: Callable[[dict[str, Tensor]], None] | None = None, still_ours: Callable[[], None] = nobody_else,
 ) -> None:  # fmt: skip
     """Writes the fp32 masters (safetensors), the config and the tokenizer to `folder`, whole or not at all.
 
@@ -62,6 +62,8 @@ def export_model(
         folder: where to.
         lora: of a model with adapters, its options: without `merge` they and the head are all that is written.
         fold: changes the weights into those of a model without mat_ds's hooks.
+        still_ours: what rank 0 asks before it writes and before each rename; it raises `Displaced`, which every rank then
+            does, if another job has taken the run directory.
     """
     weights = gather_fp32(engine, frozen=lora is None)
     if fold:
@@ -79,4 +81,4 @@ def export_model(
             write_json(aside / "config.json", {**config, "dtype": "float32"})
         tokenizer.save_pretrained(str(aside))
 
-    on_rank_zero(lambda: write_folder(folder, fill))
+    on_rank_zero(lambda: write_folder(folder, fill, still_ours))
