@@ -3,7 +3,6 @@
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from mat_ds.sampling.keys import generator
 from mat_ds.sampling.sampler import Sampler, Slice
 from tests.plain_engine import PlainEngine
 from tests.tiny import VOCABULARY
@@ -70,10 +69,6 @@ class SamplingEngine(PlainEngine):
         self.outer_step = outer_step
         self.model.train()
         self.sampler.begin(outer_step, lr)
-
-    def normal(self, batch, *name):
-        key = generator(torch.device("cpu"), self.seed, self.outer_step, *name, batch.index)
-        return torch.randn(self._shape(batch), generator=key)
 
     def backward(self, loss, delta=None):
         return super().backward(loss / self.backwards_per_update, delta)

@@ -5,11 +5,14 @@ from contextlib import contextmanager
 import torch
 
 from mat_ds.models.perturb import EmbeddingPerturbation
-from mat_ds.sampling.keys import generator
+from mat_ds.sampling import philox
+from mat_ds.sampling.keys import seed_from
 
 
 class PlainEngine:
     """Counts forward units as methods.cost does: a forward 1, a backward to the parameters 2, one to delta alone 1."""
+
+    seed = outer_step = 0
 
     def __init__(self, model, skips=()):
         self.model = model
@@ -50,13 +53,13 @@ class PlainEngine:
         return torch.autograd.grad(loss, delta, create_graph=differentiable)[0]
 
     def normal(self, batch, *name):
-        return torch.randn(self._shape(batch), generator=generator(torch.device("cpu"), *name, batch.index))
+        return philox.normal(self.key(*name), batch.examples, batch.tokens, self.perturbation.width)
 
     def uniform(self, batch, *name):
-        return torch.rand(self._shape(batch), generator=generator(torch.device("cpu"), *name, batch.index)) * 2 - 1
+        return philox.uniform(self.key(*name), batch.examples, batch.tokens, self.perturbation.width)
 
-    def _shape(self, batch):
-        return (*batch.inputs["input_ids"].shape, self.perturbation.width)
+    def key(self, *name):
+        return seed_from(self.seed, self.outer_step, *name)
 
     def backward(self, loss, delta=None):
         self.backwards, self.graphs = self.backwards + self.graphs, 0

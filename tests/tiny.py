@@ -4,7 +4,8 @@ import torch
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from mat_ds.methods.base import MicroBatch
-from mat_ds.sampling.keys import generator, normal_slice
+from mat_ds.sampling import philox
+from mat_ds.sampling.keys import normal_slice, seed_from
 from tests.equivalence.oracle import NoNoise
 
 VOCABULARY = 64
@@ -69,46 +70,30 @@ def micro_batches(batch, micro, rank=0, ranks=1):
 
 
 class KeyedNoise(NoNoise):
-    """The random numbers an engine draws for global batches cut into micro-batches of `micro` examples.
+    """The random numbers an engine draws for global batches, however it cuts them.
 
     Args:
         batches: the global batches of the run.
-        micro: examples of a micro-batch.
         delta, theta: the whole factors sqrt(2 gamma) epsilon of the two noises.
-        device: where the engine draws: each kind of device has numbers of its own.
+        device: where the engine draws the noise of the parameters: each kind of device has numbers of its own.
     """
 
-    def __init__(self, batches, micro, seed=0, delta=0.0, theta=0.0, device="cpu"):
-        self.cut = [micro_batches(batch, micro) for batch in batches]
+    def __init__(self, batches, seed=0, delta=0.0, theta=0.0, device="cpu"):
+        self.whole = [micro_batches(batch, len(batch["labels"]))[0] for batch in batches]
         self.seed, self.delta, self.theta, self.device = seed, delta, theta, torch.device(device)
 
-    def _drawn(self, t, shape, *name, draw=torch.randn):
-        whole = torch.zeros(shape, dtype=torch.float64)
-        for batch in self.cut[t]:
-            rows, length = batch.inputs["input_ids"].shape
-            key = generator(self.device, self.seed, t, *name, batch.index)
-            drawn = draw(rows, length, shape[-1], generator=key, device=self.device)
-            whole[batch.index * rows : (batch.index + 1) * rows, :length] = drawn
-        return whole
-
-    def _shape(self, t, width):
-        return (
-            sum(len(batch.labels) for batch in self.cut[t]),
-            max(b.inputs["input_ids"].shape[1] for b in self.cut[t]),
-            width,
-        )
-
-    def normal(self, t, *name, width=24):
-        return self._drawn(t, self._shape(t, width), *name)
+    def normal(self, t, *name, width=24, draw=philox.normal):
+        batch = self.whole[t]
+        return draw(seed_from(self.seed, t, *name), batch.examples, batch.tokens, width).double()
 
     def uniform(self, t, *name, width=24):
-        return self._drawn(t, self._shape(t, width), *name, draw=torch.rand) * 2 - 1
+        return self.normal(t, *name, width=width, draw=philox.uniform)
 
     def first_delta(self, t, shape):
-        return self._drawn(t, shape, "delta init")
+        return self.normal(t, "delta init", width=shape[-1])
 
     def delta_noise(self, t, k, shape):
-        return self.delta * self._drawn(t, shape, "delta", k)
+        return self.delta * self.normal(t, "delta", k, width=shape[-1])
 
     def theta_noise(self, t, k, parameters):
         noise = []

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mat_ds.methods.base import Masks, MicroBatch
 from mat_ds.models.perturb import EmbeddingPerturbation
-from mat_ds.sampling.keys import Part, generator, seed_from
+from mat_ds.sampling import philox
+from mat_ds.sampling.keys import Part, seed_from
 
 
 class Passes:
@@ -94,10 +95,10 @@ class Passes:
         return gradient
 
     def normal(self, batch: MicroBatch, *name: Part) -> Tensor:
-        return torch.randn(self._delta_shape(batch), generator=self._generator(batch, *name), device=self.device)
+        return philox.normal(self._key(*name), batch.examples, batch.tokens, self._perturbation.width)
 
     def uniform(self, batch: MicroBatch, *name: Part) -> Tensor:
-        return torch.rand(self._delta_shape(batch), generator=self._generator(batch, *name), device=self.device) * 2 - 1
+        return philox.uniform(self._key(*name), batch.examples, batch.tokens, self._perturbation.width)
 
     @contextmanager
     def _dropout(self, batch: MicroBatch, masks: Masks) -> Iterator[None]:
@@ -113,9 +114,6 @@ class Passes:
             torch.manual_seed(seed_from(self.seed, self._outer_step, "dropout", batch.index, *masks))
             yield
 
-    def _generator(self, batch: MicroBatch, *name: Part) -> torch.Generator:
-        return generator(self.device, self.seed, self._outer_step, *name, batch.index)
-
-    def _delta_shape(self, batch: MicroBatch) -> tuple[int, int, int]:
-        examples, length = batch.inputs["input_ids"].shape
-        return examples, length, self._perturbation.width
+    def _key(self, *name: Part) -> int:
+        """Of all numbers of one name in this outer step."""
+        return seed_from(self.seed, self._outer_step, *name)

@@ -31,7 +31,7 @@ class MicroBatch:
     Attributes:
         inputs: what the model takes: `input_ids`, `attention_mask`, ... each (B, L).
         labels: (B,) class indices, or real scores.
-        index: its position among the micro-batches of the global batch, part of every key of its randomness.
+        index: its position among the equally large micro-batches of the global batch, part of every key of its dropout.
     """
 
     inputs: dict[str, Tensor]
@@ -42,6 +42,16 @@ class MicroBatch:
     def mask(self) -> Tensor:
         """(B, L, 1) fp32: 1 on real tokens, 0 on pads."""
         return self.inputs["attention_mask"].unsqueeze(-1).float()
+
+    @property
+    def examples(self) -> Tensor:
+        """(B,): the position of each example in the global batch."""
+        return torch.arange(len(self.labels), device=self.labels.device) + self.index * len(self.labels)
+
+    @property
+    def tokens(self) -> Tensor:
+        """(B, L): the number of each real token of its example, whatever padding stands around it."""
+        return (self.inputs["attention_mask"].long().cumsum(1) - 1).clamp(min=0)
 
 
 class Engine(Protocol):
@@ -73,7 +83,7 @@ class Engine(Protocol):
         """
 
     def normal(self, batch: MicroBatch, *name: Part) -> Tensor:
-        """Standard normal (B, L, H) fp32 that belongs to this outer step, micro-batch and name."""
+        """Standard normal (B, L, H) fp32; on a real token a function of outer step, name, example, token and unit alone."""
 
     def uniform(self, batch: MicroBatch, *name: Part) -> Tensor:
         """Uniform on [-1, 1), else as `normal`."""

@@ -149,7 +149,7 @@ class Rehearsal(Passes):
     # The words of the vocabulary that draw numbers, or that passes leave to the engine.
 
     def normal(self, batch: MicroBatch, *name: Part) -> Tensor:
-        return torch.empty(self._delta_shape(batch), device=META)
+        return torch.empty(*batch.inputs["input_ids"].shape, self._perturbation.width, device=META)
 
     uniform = normal
 

@@ -30,7 +30,7 @@ def logits_with(weights, batch):
 def body(world, report):
     get_accelerator().is_fp16_supported = lambda: True
     micro, batches, origin = 2, global_batches(4), dict(tiny_roberta().named_parameters())
-    settings, noise = rivals.Settings(decay=0.7, alpha=1.0), KeyedNoise(batches, micro)
+    settings, noise = rivals.Settings(decay=0.7, alpha=1.0), KeyedNoise(batches)
     expected = rivals.run(tiny_roberta(), batches, settings, "rdrop", noise)
     layouts = {f"fp32 zero-{stage}": ds_json(stage, FP32) for stage in STAGES}
     layouts |= {

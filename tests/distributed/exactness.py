@@ -19,9 +19,7 @@ def body(world, report):
         micro = 8 // accumulation // world.size
         settings = oracle.Settings(update=update, lr=lr, **{k: MAT[k] for k in ORACLE_OPTIONS})
         expected = (
-            oracle.run(tiny_roberta(), batches, settings, noise=KeyedNoise(batches, micro, device=device))
-            if world.rank == 0
-            else None
+            oracle.run(tiny_roberta(), batches, settings, noise=KeyedNoise(batches, device=device)) if world.rank == 0 else None
         )
         for stage in STAGES:
             engine, player = make(world, ds_json(stage, precision), micro=micro, optimizer={"name": update, "lr": lr})

@@ -60,7 +60,7 @@ def measured(world, stage, precision, dtype, method=None, optimizer=None, model=
     if world.rank:
         return {}
     before = dict(tiny_lora().named_parameters())
-    expected = whole_run(micro, lr, optimizer.get("name", "adam"), optimizer.get("max_grad_norm", 0.0), bool(method))
+    expected = whole_run(lr, optimizer.get("name", "adam"), optimizer.get("max_grad_norm", 0.0), bool(method))
     frozen = [n for n, p in before.items() if not p.requires_grad]
     return {
         "distance": oracle.distance(result, expected, before),
@@ -71,11 +71,11 @@ def measured(world, stage, precision, dtype, method=None, optimizer=None, model=
 
 
 @functools.cache
-def whole_run(micro, lr, update, max_grad_norm, noise):
+def whole_run(lr, update, max_grad_norm, noise):
     """The oracle's run."""
     settings = oracle.Settings(update=update, lr=lr, max_grad_norm=max_grad_norm, **{k: MAT[k] for k in ORACLE_OPTIONS})
     scales = {"delta": math.sqrt(2 * MAT["delta_lr"]) * NOISE["delta_noise"], "theta": math.sqrt(2 * lr) * NOISE["theta_noise"]}
-    return oracle.run(tiny_lora(), BATCHES, settings, noise=KeyedNoise(BATCHES, micro, **(scales if noise else {})))
+    return oracle.run(tiny_lora(), BATCHES, settings, noise=KeyedNoise(BATCHES, **(scales if noise else {})))
 
 
 def resumed(world, tree, folder):

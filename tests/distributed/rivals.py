@@ -59,7 +59,7 @@ def body(world, report):
         own = {ORACLES.get(key, key): value for key, value in options.items() if key not in ("name", "derivative")}
         settings = rivals.Settings(regression=labels == 1, **own)
         if world.rank == 0:
-            noise = KeyedNoise(batches, micro, device=get_accelerator().current_device_name())
+            noise = KeyedNoise(batches, device=get_accelerator().current_device_name())
             expected = rivals.run(model(), batches, settings, options["name"], noise)[0]
         for stage in STAGES[: 3 if "exact" in name else 4]:
             student = model()

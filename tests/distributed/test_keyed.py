@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from tests import families
 from tests.distributed.launch import run_ranks
 from tests.equivalence import oracle
 from tests.tiny import tiny_roberta
@@ -15,11 +16,18 @@ DROPOUTS = ("independent", "frozen")
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """(dropout, stage, ranks) -> parameters; micro-batches of 2, so 1, 2 and 4 ranks accumulate 4, 2 and 1 of them."""
+def folder(tmp_path_factory):
+    """Where 1, 2 and 4 ranks leave their runs."""
     folder = tmp_path_factory.mktemp("keyed")
+    (folder / "cut").mkdir()
     for ranks, stages in ((1, "0,1,2,3"), (2, "0,1,2,3"), (4, "2,3")):
         run_ranks("tests.distributed.keyed", ranks, str(folder), stages)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(folder):
+    """(dropout, stage, ranks) -> parameters; micro-batches of 2, so 1, 2 and 4 ranks accumulate 4, 2 and 1 of them."""
     found = {}
     for path in folder.glob("*.pt"):
         dropout, _, stage, _, ranks = path.stem.split("-")
@@ -46,3 +54,14 @@ def test_two_runs_with_one_seed_are_bit_identical(runs, tmp_path):
     for dropout, stage in itertools.product(DROPOUTS, (2, 3)):
         again = torch.load(tmp_path / f"{dropout}-zero-{stage}-ranks-2.pt")
         assert all(torch.equal(again[name], p) for name, p in runs[dropout, stage, 2].items())
+
+
+@pytest.mark.parametrize("method", ["mat", "freelb", "r3f"])
+def test_without_dropout_any_micro_batch_and_number_of_ranks_is_the_same_run(method, folder):
+    found = {path.stem: torch.load(path) for path in (folder / "cut").glob(f"{method}-*.pt")}
+    assert len(found) == 6
+    loss, reference = found[f"{method}-micro-8-ranks-1"]
+    expected, origin = {name: p.double() for name, p in reference.items()}, dict(families.build("gpt2").named_parameters())
+    assert {name: first for name, (first, _) in found.items()} == {name: pytest.approx(loss, rel=1e-5) for name in found}
+    distances = {name: oracle.distance(result, expected, origin) for name, (_, result) in found.items()}
+    assert not {name: far for name, far in distances.items() if not far <= 1e-3}

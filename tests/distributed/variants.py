@@ -52,7 +52,7 @@ def body(world, report):
                 "delta": math.sqrt(2 * chosen.get("delta_lr", 0)) * delta_noise,
                 "theta": math.sqrt(2 * lr) * theta_noise,
             }
-            expected = oracle.run(model(), own, oracle.Settings(**shared), kind, KeyedNoise(own, micro, **scales))
+            expected = oracle.run(model(), own, oracle.Settings(**shared), kind, KeyedNoise(own, **scales))
             start = dict(model().named_parameters()) if labels != 3 else origin
             report[name] = oracle.distance(result, expected, start)
             report[f"skipped: {name}"] = engine.skipped_since_begin

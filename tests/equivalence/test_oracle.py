@@ -13,7 +13,7 @@ ORIGIN = dict(tiny_roberta().named_parameters())
 
 def run(method="mat", delta=0.0, theta=0.0, **settings):
     chosen = oracle.Settings(**{**{k: MAT[k] for k in ORACLE_OPTIONS}, **settings})
-    return oracle.run(tiny_roberta(), BATCHES, chosen, method, KeyedNoise(BATCHES, 2, delta=delta, theta=theta))
+    return oracle.run(tiny_roberta(), BATCHES, chosen, method, KeyedNoise(BATCHES, delta=delta, theta=theta))
 
 
 @pytest.fixture(scope="module")
