@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mat_ds.tasks.labels import class_of, known_labels, label_text, score_of
 from mat_ds.tasks.spec import TaskSpec
 
 # What can be wrong with a row, as counts call it.
@@ -95,12 +96,16 @@ def excerpt(value: object) -> object:
     """`value`, or as much of it as a message has room for."""
     if isinstance(value, str):
         return value[:80]
-    return value if len(repr(value)) <= 80 else repr(value)[:80]
+    try:
+        return value if len(repr(value)) <= 80 else repr(value)[:80]
+    except (RecursionError, ValueError):  # nested too deep, or an integer of more digits than Python prints
+        return f"a {type(value).__name__} that cannot be shown"
 
 
 def is_unlabelled(spec: TaskSpec, row: Mapping[str, Any]) -> bool:
     """Whether the annotators of a row agreed on no label."""
-    return spec.skip_unlabelled and row.get(spec.label) in (-1, "-1", "-")
+    value = row.get(spec.label)
+    return spec.skip_unlabelled and label_text(value) in ("-1", "-") and class_of(spec, value) is None
 
 
 def make_example(spec: TaskSpec, row: Mapping[str, Any], labelled: bool) -> Example | BadRow:
@@ -128,10 +133,7 @@ def _label(spec: TaskSpec, value: Any) -> int | float | BadRow:
 
 
 def _score(spec: TaskSpec, value: Any) -> float | BadRow:
-    try:
-        score = None if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        score = None
+    score = score_of(value)
     if score is None:
         return BadRow(LABEL, excerpt(value), "the label is no number")
     low, high = spec.range or (-math.inf, math.inf)
@@ -142,15 +144,7 @@ def _score(spec: TaskSpec, value: Any) -> float | BadRow:
 
 
 def _class(spec: TaskSpec, value: Any) -> int | BadRow:
-    name = spec.label_map.get(value, value) if isinstance(value, str) else value
-    if isinstance(name, float) and name.is_integer():  # what a table with a missing value makes of integers
-        name = int(name)
-    if isinstance(name, str | int) and not isinstance(name, bool):
-        if str(name) in spec.labels:
-            return spec.labels.index(str(name))
-        text = str(name)
-        # No task has a million classes, and `int` refuses thousands of digits.
-        if text.isdecimal() and len(text) <= 6 and int(text) < len(spec.labels):
-            return int(text)
-    known = ", ".join(f"{i} ({label})" for i, label in enumerate(spec.labels))
-    return BadRow(LABEL, excerpt(value), f"the label is none of {known}")
+    found = class_of(spec, value)
+    if found is not None:
+        return found
+    return BadRow(LABEL, excerpt(value), f"the label is none of {known_labels(spec)}")
