@@ -8,8 +8,10 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from mat_ds.config.paths import path_argument
 from mat_ds.errors import ExitCode, Interrupted, NonFiniteError, Problem, SaveError, UserError
 from mat_ds.streams import outlast_readers
 
@@ -21,7 +23,12 @@ REPORT_SECONDS = 20
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a wrong command line like every other wrong input, with the parser's `epilog` as the way out."""
+    """Reports a wrong command line like every other wrong input, with the parser's `epilog` as the way out, and takes `~` and
+    `$VARIABLE` in a path as a recipe does."""
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        self.register("type", Path, path_argument)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(Problem("command line", None, message, f"write it as in the {self.epilog}"))

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
+from mat_ds.config.yaml_files import as_yaml
 from mat_ds.display import Display
 from mat_ds.engine.distributed import World
 from mat_ds.loop import total_steps
@@ -109,7 +109,7 @@ class Announcement:
         """What it would do, with all options and DeepSpeed's configuration."""
         found = self.prepared.resume_from
         going_on = f", would continue from {found[0].name}" if found else ""
-        options = yaml.safe_dump(self.prepared.run.model_dump(mode="json"), sort_keys=False)
+        options = as_yaml(self.prepared.run.model_dump(mode="json"))
         configuration = json.dumps(self.prepared.ds_config, indent=2)
         self.display.say(*self._lines(going_on), "run        dry: no step made, nothing written", "", "# all options", options,
                          "# DeepSpeed's configuration", configuration)  # fmt: skip

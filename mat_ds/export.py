@@ -19,6 +19,7 @@ from transformers import AutoTokenizer
 from mat_ds.card import CARD, write_copy
 from mat_ds.checkpoints import checkpoints_of, verify
 from mat_ds.command import Parser, attempt
+from mat_ds.config.paths import argument
 from mat_ds.config.schema import RunConfig
 from mat_ds.engine.distributed import World
 from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
@@ -56,7 +57,12 @@ def main(arguments: Sequence[str]) -> ExitCode:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line; raises `UserError` where it is not one."""
     parser = Parser(prog="mat-ds export", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
-    parser.add_argument("model", metavar="MODEL", help=f"{MEANING}; with --weights a run directory or one of its checkpoints")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        type=argument,
+        help=f"{MEANING}; with --weights a run directory or one of its checkpoints",  # fmt: skip
+    )
     parser.add_argument("out", metavar="OUT", type=Path, help="a folder that is empty or does not exist")
     parser.add_argument("--weights", choices=KINDS, help="of the run's newest whole checkpoint: the parameters, or their "
                         "running average (model.average); default: what model/ holds")  # fmt: skip

@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from mat_ds.command import Parser, attempt
+from mat_ds.config.paths import argument
 from mat_ds.config.schema import DataConfig
 from mat_ds.engine.distributed import World
 from mat_ds.errors import ExitCode, NonFiniteError, Problem, UserError, raise_if_any
@@ -72,14 +73,16 @@ def main(arguments: Sequence[str]) -> ExitCode:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line; raises `UserError` where it is not one."""
     parser = Parser(prog="mat-ds predict", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
-    parser.add_argument("model", metavar="MODEL", help=MEANING)
+    parser.add_argument("model", metavar="MODEL", type=argument, help=MEANING)
     parser.add_argument("file", metavar="FILE", type=Path, help="the texts: .csv, .tsv, .jsonl or .txt (one in a line); - is "
                         "standard input")  # fmt: skip
     parser.add_argument("--out", type=Path, help="where to: .jsonl, or .tsv for a GLUE submission; else JSON lines are printed")
     parser.add_argument("--format", choices=SUFFIXES, help="of the input, where its name does not say it")
     parser.add_argument("--columns", nargs="+", metavar="NAME", help="the text column of the file, or the two of a pair, where "
                         "they are not called as the task calls them")  # fmt: skip
-    parser.add_argument("--task", help="a task, or a task YAML, of a model that does not say what it was trained for")
+    parser.add_argument(
+        "--task", type=argument, help="a task, or a task YAML, of a model that does not say what it was trained for"
+    )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="texts of one pass (%(default)s)")
     return parser.parse_args(arguments)
 

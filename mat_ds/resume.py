@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mat_ds.checkpoints import checkpoints_of
 from mat_ds.config.dotted import flatten
 from mat_ds.config.load import load_run_config
 from mat_ds.config.schema import RunConfig
+from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.rundir import RunDirectory
 
@@ -84,7 +83,7 @@ def run_of(candidates: list[Path]) -> RunDirectory:
 
 def _began_from(rundir: RunDirectory) -> str:
     """`train.resume` of the run in a directory."""
-    return str(yaml.safe_load(rundir.config.read_text(encoding="utf-8"))["train"]["resume"])
+    return str(read_yaml(rundir.config)["train"]["resume"])
 
 
 def changed_input(data: str, frozen: str, before: RunDirectory) -> Iterator[Problem]:
@@ -124,7 +123,7 @@ def _options_of(before: RunDirectory) -> dict[str, Any]:
     try:
         return load_run_config(before.config, ()).model_dump(mode="json")
     except UserError:  # it knew others
-        return dict(yaml.safe_load(before.config.read_text(encoding="utf-8")))
+        return read_yaml(before.config)
 
 
 def _changed_options(run: RunConfig, before: RunDirectory) -> Iterator[Problem]:

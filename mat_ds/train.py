@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import yaml
 
 from mat_ds.chatter import Chatter
 from mat_ds.command import attempt, compute_deterministically, report, settle
 from mat_ds.config.schema import RunConfig
 from mat_ds.config.section import AdversarialSettings
+from mat_ds.config.yaml_files import as_yaml
 from mat_ds.describe import Announcement, conclusion, environment, place
 from mat_ds.display import Display
 from mat_ds.engine import checkpoint
@@ -222,7 +222,7 @@ def _open_run_directory(prepared: Prepared, world: World, device: torch.device, 
         rundir.create()
         described = environment(prepared, world, places, rundir if rundir.holds_a_run else before)
         resolved = {**run.model_dump(mode="json"), "output_dir": str(rundir.path)}
-        write_text(rundir.config, yaml.safe_dump(resolved, sort_keys=False))
+        write_text(rundir.config, as_yaml(resolved))
         write_json(rundir.environment, described)
         return rundir.path
 

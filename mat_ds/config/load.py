@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from mat_ds.config.overrides import parse_overrides
 from mat_ds.config.schema import RunConfig
 from mat_ds.config.section import nested
+from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, UserError, nearest, raise_if_any
 from mat_ds.methods import METHODS
 
@@ -21,72 +21,15 @@ Tree = dict[str, Any]
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
-class CoreLoader(yaml.SafeLoader):
-    """YAML 1.2 scalars: `1e-5` is a number and `off` a word, which YAML 1.1 takes for a word and a boolean."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
-
-
-for tag, pattern, first in (
-    ("bool", r"true|false", "tf"),
-    ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", "-+.0123456789"),
-    ("null", r"~|null|", ["~", "n", ""]),
-):
-    CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), list(first))
-
-
-# YAML 1.1 reads `010` as eight and cannot read `08`; job arrays pad their indices with zeros.
-CoreLoader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
-
-
-def read_yaml(path: Path) -> Tree:
-    """The mapping written in `path`; raises `UserError` where there is none to read."""
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), CoreLoader)
-    except OSError as error:
-        raise UserError(Problem(str(path), None, f"cannot be read: {error.strerror}",
-                                "pass the path of a YAML file, such as launch/recipes/cola.yaml")) from None  # fmt: skip
-    except UnicodeDecodeError as error:
-        raise UserError(Problem(str(path), None, f"is not UTF-8 text: {error}", "save it as UTF-8")) from None
-    except yaml.YAMLError as error:
-        raise UserError(Problem(str(path), None, f"is not YAML: {error}", "mend the file")) from None
-    if not isinstance(tree or {}, dict) or not all(isinstance(key, str) for key in tree or ()):
-        raise UserError(Problem(str(path), None, "holds no mapping of options", "write `key: value` lines"))
-    return tree or {}
-
-
-def parse_overrides(arguments: Iterable[str]) -> tuple[Tree, list[Problem]]:
-    """`["train.epochs=3", "method.name=mat"]` as a nested mapping of YAML values, and what is no such argument."""
-    tree: Tree = {}
-    problems: list[Problem] = []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or not key:
-            problems.append(Problem(argument, None, "is neither a flag nor key=value",
-                                    "write overrides as section.key=value, without blanks around the ="))  # fmt: skip
-            continue
-        node = tree
-        *parents, leaf = key.split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                problems.append(Problem(key, value, f"{parent!r} was already given a value", "give one of the two"))
-                break
-        else:
-            try:
-                node[leaf] = yaml.load(value, CoreLoader)
-            except yaml.YAMLError:
-                problems.append(Problem(key, value, "is not a YAML value", "put quotes around it"))
-    return tree, problems
-
-
 def merge(low: Tree, high: Tree) -> Tree:
     """`low` overridden by `high`, section by section."""
     merged = dict(low)
     for key, value in high.items():
-        both_sections = isinstance(value, dict) and isinstance(low.get(key), dict)
-        merged[key] = merge(low[key], value) if both_sections else value
+        below = low.get(key)
+        if isinstance(value, dict) and isinstance(below, dict):
+            merged[key] = merge(below, value)
+        elif not isinstance(value, dict) or below is None:  # else what is wrong with the lower one is to be found
+            merged[key] = value
     return merged
 
 
@@ -150,7 +93,7 @@ def read_options(schema: type[Schema], overrides: Iterable[str]) -> Schema:
     Raises:
         UserError: naming every unknown key, wrong type and value out of range.
     """
-    tree, found = parse_overrides(overrides)
+    tree, found = parse_overrides(overrides, schema)
     try:
         options = schema.model_validate(tree)
     except ValidationError as error:

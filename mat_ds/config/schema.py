@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Union
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from mat_ds.config.dotted import flatten
+from mat_ds.config.names import Name
+from mat_ds.config.paths import PathText, expanded_address
 from mat_ds.config.section import MethodSettings, Section
 from mat_ds.errors import Problem
 from mat_ds.methods import METHODS
@@ -32,7 +34,7 @@ def _tags(value: object) -> object:
 
 
 class DataConfig(Section):
-    path: str | None = Field(
+    path: PathText | None = Field(
         None, description="folder of `<task>/<split>.jsonl, .csv, .tsv or .parquet`, a `save_to_disk` folder, or what "
         "`mat-ds prepare` wrote; null: the hub")  # fmt: skip
     max_length: Annotated[int, Field(ge=4)] = Field(512, description="tokens an input is cut at")
@@ -59,7 +61,7 @@ class LoraConfig(Section):
 
 
 class ModelConfig(Section):
-    name: str = Field("tiny-roberta", description="hub id or folder; `tiny-roberta`: built here, from scratch")
+    name: PathText = Field("tiny-roberta", description="hub id or folder; `tiny-roberta`: built here, from scratch")
     dropout: Fraction | None = Field(None, description="sets every dropout probability; null: the model's own")
     attention: Literal["sdpa", "eager"] | None = Field(
         None, description="kernels of attention; eager has second derivatives; null: the model's own choice")  # fmt: skip
@@ -107,7 +109,7 @@ class TrainConfig(Section):
     keep_last: Count = Field(2, description="checkpoints kept, beside that of the best evaluation")
     on_save_failure: Literal["stop", "continue"] = Field(
         "stop", description="stop, continue: training where a checkpoint cannot be written, as on a full disk")  # fmt: skip
-    resume: str = Field(
+    resume: PathText = Field(
         "never", description="never; auto: continue the run of output_dir from its newest checkpoint that is whole, if it has "
         "one; or a run or checkpoint folder to continue from")  # fmt: skip
     deterministic: bool = Field(False, description="bit-identical runs on a GPU too (slower kernels)")
@@ -119,12 +121,8 @@ class TrainConfig(Section):
 warnings.filterwarnings("ignore", 'Field name "register"')
 
 
-# What MLflow refuses only when the model is there, and what would not survive a search for it.
-REGISTERED_NAME = r"""^[^/:'"%]*[^/:'"%\s][^/:'"%]*$"""
-
-
 class TrackingConfig(Section):
-    uri: Annotated[str | None, AfterValidator(absolute_uri)] = Field(
+    uri: Annotated[str, AfterValidator(expanded_address), AfterValidator(absolute_uri)] | None = Field(
         None, description="MLflow server or database that mirrors the run; `none`: no mirror; null: the SQLite file "
         "`mlflow.db` beside the run directory")  # fmt: skip
     experiment: Annotated[str, Field(min_length=1, max_length=500)] = Field(
@@ -135,7 +133,7 @@ class TrackingConfig(Section):
     tags: Annotated[dict[str, str], BeforeValidator(_tags)] = Field(
         {}, description="tags of the run in MLflow: `tracking.tags.<name>=<text>`"
     )
-    register: Annotated[str, Field(pattern=REGISTERED_NAME)] | None = Field(
+    register: Name | None = Field(
         None, description="name under which MLflow's registry gets the model of the finished run; null: none")  # fmt: skip
 
 
@@ -147,8 +145,8 @@ else:  # a union made at run time, which no type checker can follow
 
 
 class RunConfig(Section):
-    task: str = Field("demo", description="a task of the registry, or a task YAML of your own")
-    output_dir: str | None = Field(None, description="run directory; null: `runs/<task>-<method>-<time>`")
+    task: PathText = Field("demo", description="a task of the registry, or a task YAML of your own")
+    output_dir: PathText | None = Field(None, description="run directory; null: `runs/<task>-<method>-<time>`")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="key of every random draw of the run")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from mat_ds.config.load import parse_overrides
+from mat_ds.config.overrides import parse_overrides
 from mat_ds.reports.runs import RunData, read_run
 from mat_ds.rundir import RunDirectory
 from mat_ds.tracking.content import RUN_ID

@@ -7,8 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import yaml
-
+from mat_ds.config.yaml_files import parse_yaml
 from mat_ds.reports.groups import Group
 from mat_ds.tasks.registry import TASKS, TRAINING_EXAMPLES
 
@@ -19,7 +18,7 @@ METRICS = {"matthews_correlation": "Matthews correlation", "accuracy": "accuracy
 @cache
 def published() -> dict[str, Any]:
     """What was published, with its sources."""
-    return dict(yaml.safe_load(files("mat_ds.reports").joinpath("published.yaml").read_text(encoding="utf-8")))
+    return dict(parse_yaml(files("mat_ds.reports").joinpath("published.yaml").read_text(encoding="utf-8")))
 
 
 def metrics_of(task: str) -> list[str]:

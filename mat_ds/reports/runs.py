@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mat_ds.config.load import read_yaml
+from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, UserError, collect, raise_if_any
 from mat_ds.methods import METHODS
 from mat_ds.progress import Progress, last_half

@@ -12,6 +12,7 @@ import torch
 
 from mat_ds.command import Parser, attempt, compute_deterministically, report, settle
 from mat_ds.config.load import read_options
+from mat_ds.config.paths import argument
 from mat_ds.display import Display, add_display_arguments
 from mat_ds.engine.distributed import World, on_rank_zero, process_group, same_on_all_ranks
 from mat_ds.errors import ExitCode, UserError
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, EvaluationOptions]:
     """A command line, and the options in it; raises `UserError` where it is not one."""
     parser = Parser(prog="mat-ds evaluate", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
-    parser.add_argument("model", metavar="MODEL", help=f"{MEANING}; one that mat_ds has not trained needs task=")
+    parser.add_argument("model", metavar="MODEL", type=argument, help=f"{MEANING}; one that mat_ds has not trained needs task=")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options (mat_ds/robustness/settings.py)")
     add_display_arguments(parser)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from mat_ds.config.paths import PathText
 from mat_ds.config.section import Section
 from mat_ds.robustness.noise import NOISES
 
@@ -18,7 +19,7 @@ RADII = {"linf": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), "l2": (1e-2, 3e-2, 0.1, 0.3, 1.
 
 
 class DataOptions(Section):
-    path: str | None = Field(None, description="folder of `<task>/<split>.jsonl`, ...; null: the run's own, else the hub")
+    path: PathText | None = Field(None, description="folder of `<task>/<split>.jsonl`, ...; null: the run's own, else the hub")
     max_length: Annotated[int, Field(ge=4)] | None = Field(
         None, description="tokens an input is cut at; null: the run's own, else what the model takes")  # fmt: skip
     bad_rows: Literal["refuse", "skip"] | None = Field(
@@ -50,8 +51,8 @@ class NoiseOptions(Section):
 
 
 class EvaluationOptions(Section):
-    task: str | None = Field(None, description="a task, or a task YAML of your own; null: the run's own")
-    output_dir: str | None = Field(
+    task: PathText | None = Field(None, description="a task, or a task YAML of your own; null: the run's own")
+    output_dir: PathText | None = Field(
         None, description="a folder that is empty or does not exist; null: `<folder>/evaluation`, or where there is one, "
         "`evaluation-2`, `-3`, ...")  # fmt: skip
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="key of the random starts and of the noise")

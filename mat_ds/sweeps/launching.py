@@ -59,7 +59,9 @@ class Launching:
             options: `key=value` arguments that win over all others.
         """
         recipe = ["--recipe", str(self.recipe)] if self.recipe else []
-        given = [*self.overrides, *options, f"output_dir={folder}", "train.resume=auto"]
+        own = [*options, f"output_dir={folder}", "train.resume=auto"]
+        prefixes = tuple(f"{option.partition('=')[0]}{end}" for option in own for end in "=.")
+        given = [*(option for option in self.overrides if not option.startswith(prefixes)), *own]
         return [*_with_port(self.launcher), str(DOOR), "--ds_config", str(self.ds_config), *recipe, *given]
 
     def options(self, options: Sequence[str]) -> RunConfig:

@@ -29,10 +29,8 @@ def tracking_options(run: RunConfig, folder: Path, number: int, parent: str | No
         "mat_ds.trial": str(number),
         **({"mat_ds.parent": parent} if parent else {}),
     }
-    return [
-        f"tracking.{key}={json.dumps(value)}"
-        for key, value in (("tags", tags), ("uri", mirror_of(run, folder)), ("experiment", experiment_of(run, folder)))
-    ]
+    return [f"tracking.tags={json.dumps(tags)}", f"tracking.uri={mirror_of(run, folder)}",
+            f"tracking.experiment={experiment_of(run, folder)}"]  # fmt: skip
 
 
 def experiment_of(run: RunConfig, folder: Path) -> str:

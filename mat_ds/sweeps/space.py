@@ -12,9 +12,11 @@ from typing import Annotated, Any, Literal
 import optuna
 from pydantic import Discriminator, Field, Tag, ValidationError
 
-from mat_ds.config.load import merge, parse_overrides, read_yaml
+from mat_ds.config.load import merge
+from mat_ds.config.overrides import parse_overrides
 from mat_ds.config.schema import Count
 from mat_ds.config.section import Section
+from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, UserError, raise_if_any
 
 Number = int | float
@@ -146,7 +148,8 @@ def names(key: str) -> list[str]:
 
 def overrides(values: Values) -> list[str]:
     """Drawn values as `key=value` arguments."""
-    return [f"{name}={json.dumps(value)}" for key, value in values.items() for name in names(key)]
+    written = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+    return [f"{name}={text}" for key, text in written.items() for name in names(key)]
 
 
 def with_values(tree: Values, values: Values) -> Values:

@@ -6,10 +6,10 @@ import csv
 import io
 from typing import Any
 
-import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from mat_ds.config.schema import RunConfig
+from mat_ds.config.yaml_files import as_yaml
 from mat_ds.rundir import write_json, write_text
 from mat_ds.sweeps.launching import Launching
 from mat_ds.sweeps.space import overrides
@@ -49,7 +49,7 @@ def recipe_of(run: RunConfig) -> str:
     """A run's options as a recipe of differences from the defaults."""
     tree = run.model_dump(mode="json", exclude_defaults=True, exclude=OWN)
     tree["method"] = {"name": run.method.name, **tree.get("method", {})}
-    return yaml.safe_dump({key: value for key, value in tree.items() if value != {}}, sort_keys=False)
+    return as_yaml({key: value for key, value in tree.items() if value != {}})
 
 
 def _described(study: SharedStudy, trial: FrozenTrial) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mat_ds.config.load import read_yaml
+from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, UserError, nearest, raise_if_any
 from mat_ds.tasks import demo
 from mat_ds.tasks.spec import TaskSpec

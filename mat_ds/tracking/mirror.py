@@ -19,8 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
+from mat_ds.config.yaml_files import read_yaml
 from mat_ds.rundir import RunDirectory
 from mat_ds.tracking.destination import mirror_uri
 
@@ -116,7 +115,7 @@ def main(arguments: Sequence[str]) -> int:
         Path("/proc/self/autogroup").write_text("10")
     bound_requests(REQUEST, 0)
     run = RunDirectory(Path(arguments[0]))
-    configured = yaml.safe_load(run.config.read_text(encoding="utf-8"))["tracking"].get("uri")
+    configured = read_yaml(run.config)["tracking"].get("uri")
     uri = mirror_uri(run.path, configured)
     return 0 if uri is None or mirror(run, uri, parent) else 1
 

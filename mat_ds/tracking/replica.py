@@ -19,11 +19,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 
+from mat_ds.config.yaml_files import read_yaml
 from mat_ds.lock import holder_of
 from mat_ds.rundir import RunDirectory, sha256_of_file
 from mat_ds.tracking import content
@@ -58,7 +58,7 @@ class Replica:
         for chatty in ("alembic", "mlflow"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
         self._run, self._uri = run, uri
-        self._config = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+        self._config = read_yaml(run.config)
         self._environment = json.loads(run.environment.read_text(encoding="utf-8"))
         self._options: dict[str, Any] = self._config.get("tracking", {})
         self._playback = Playback(run.events)

@@ -6,9 +6,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import yaml
-
 from mat_ds.command import Parser
+from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
 from mat_ds.rundir import RunDirectory, run_folders
 from mat_ds.tracking.destination import mirror_uri, uri_problems
@@ -55,7 +54,7 @@ def _run_problems(runs: dict[Path, list[Path]], uri: str | None) -> Iterator[Pro
 
 
 def _uri_of(run: RunDirectory, uri: str | None) -> str | None:
-    config = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    config = read_yaml(run.config)
     return mirror_uri(run.path, uri or config.get("tracking", {}).get("uri"))
 
 

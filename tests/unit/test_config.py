@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
-from mat_ds.config.load import load_run_config, read_run_config, read_yaml
+from mat_ds.config.load import load_run_config, read_run_config
 from mat_ds.config.schema import RunConfig, batch_problems, combination_problems
+from mat_ds.config.yaml_files import as_yaml, read_yaml
 from mat_ds.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ def test_scalars_are_read_as_people_write_them(tmp_path):
     recipe = write(
         tmp_path, "optimizer: {lr: 1e-4}\nmethod: {name: mat, dropout: off, delta_lr: 5E-3}\noutput_dir: 2026-01-01\n"
     )
-    run = load("optimizer.eps=1e-6", "data.shuffle=false", "data.path=~", recipe=recipe)
+    run = load("optimizer.eps=1e-6", "data.shuffle=false", "data.path=null", recipe=recipe)
     assert run.optimizer.lr == 1e-4 and run.optimizer.eps == 1e-6 and run.method.dropout == "off"
     assert run.data.shuffle is False and run.data.path is None and run.output_dir == "2026-01-01"
     assert load("optimizer.betas=[0.8, 0.9]").optimizer.betas == (0.8, 0.9)
@@ -93,7 +93,8 @@ def test_tags_are_text_whatever_yaml_takes_them_for():
     tags = load("tracking.tags.year=2026", "tracking.tags.draft=true", "tracking.tags.my.team=nlp").tracking.tags
     assert tags == {"year": "2026", "draft": "true", "my.team": "nlp"}
     assert RunConfig.model_validate({"tracking": {"tags": tags}}).tracking.tags == tags
-    found = problems("tracking.tags.a=[1]", "tracking.experimant=x", "tracking.enabled=true")
+    assert load("tracking.tags.a=[1]", "tracking.tags.b=1e5").tracking.tags == {"a": "[1]", "b": "1e5"}
+    found = problems("tracking.tags=[1]", "tracking.experimant=x", "tracking.enabled=true")
     assert set(found) == {"tracking.tags", "tracking.experimant", "tracking.enabled"}
     assert "tracking.tags.<name>" in found["tracking.tags"].fix and "experiment" in found["tracking.experimant"].fix
 
@@ -140,7 +141,7 @@ def test_impossible_combinations_are_found_together():
 
 def test_the_resolved_config_is_a_recipe_of_itself(tmp_path):
     run = load("optimizer.betas=[0.8, 0.99]", "method.dropout=off", "task=cola", "optimizer.lr=3e-7")
-    path = write(tmp_path, yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
+    path = write(tmp_path, as_yaml(run.model_dump(mode="json")))
     assert load(recipe=path) == run
 
 

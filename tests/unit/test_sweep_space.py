@@ -1,7 +1,5 @@
 """What a sweep may search, and what is refused before it begins."""
 
-import json
-
 import pytest
 
 from mat_ds.config.load import load_run_config
@@ -64,8 +62,8 @@ def test_the_spaces_that_are_shipped_fit_their_recipes():
 def test_trackers_are_told_whose_child_a_trial_is(tmp_path, monkeypatch):
     def options(**given):
         run = RunConfig(tracking=TrackingConfig(**given))
-        pairs = (option.split("=", 1) for option in tracking_options(run, tmp_path / "lam", 3, "cafe"))
-        return {key.removeprefix("tracking."): json.loads(value) for key, value in pairs}
+        read = load_run_config(None, tracking_options(run, tmp_path / "lam", 3, "cafe")).tracking
+        return {"tags": read.tags, "uri": read.uri, "experiment": read.experiment}
 
     own = {"mat_ds.sweep": "lam", "mat_ds.trial": "3", "mat_ds.parent": "cafe"}
     assert options() == {"tags": own, "uri": f"sqlite:///{tmp_path}/mlflow.db", "experiment": "lam"}
