@@ -61,7 +61,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "model",
         metavar="MODEL",
         type=argument,
-        help=f"{MEANING}; with --weights a run directory or one of its checkpoints",  # fmt: skip
+        help=f"{MEANING}; with --weights a run directory or one of its checkpoints",
     )
     parser.add_argument("out", metavar="OUT", type=Path, help="a folder that is empty or does not exist")
     parser.add_argument("--weights", choices=KINDS, help="of the run's newest whole checkpoint: the parameters, or their "

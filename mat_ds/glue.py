@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mat_ds.config.paths import expanded
 from mat_ds.errors import ExitCode, Problem, UserError
 from mat_ds.rundir import RunDirectory
 
@@ -37,7 +38,7 @@ def _scores(runs: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
     """Task -> dev split -> metric -> value, each run at its best step."""
     scores: dict[str, dict[str, dict[str, float]]] = {}
     for run in runs:
-        path = RunDirectory(Path(run)).results
+        path = RunDirectory(Path(expanded(run))).results
         if not path.exists():
             raise UserError(Problem("run", run, "holds no results.json", "pass the folder of a run that has ended"))
         results = json.loads(path.read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ from typing import Any
 
 from mat_ds.command import Parser
 from mat_ds.config.load import DEMO_RECIPE, read_run_config
+from mat_ds.config.overrides import repeated
 from mat_ds.config.schema import RunConfig, combination_problems
 from mat_ds.display import add_display_arguments
 from mat_ds.engine.distributed import World, launcher_problems
@@ -61,6 +62,7 @@ class Prepared:
         weights_digest: SHA-256 of the trained and of the frozen weights; no checkpoint holds the latter.
         dry_run: whether to stop before the first step.
         quiet, json: what the run shows of itself.
+        remarks: what is not wrong with the input but must be known.
     """
 
     run: RunConfig
@@ -76,6 +78,7 @@ class Prepared:
     dry_run: bool
     quiet: bool
     json: bool
+    remarks: tuple[str, ...] = ()
 
     def take_model(self) -> Built:
         """Hands the model over: kept here too, its weights would outlive the engine that shards them."""
@@ -138,7 +141,7 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     raise_if_any(changed_input(digest, weights["frozen"], run_of(resume_from)) if resume_from else ())
     return Prepared(
         run, completed, data, tokenizer, built, built.fresh, max_length, resume_from, digest, weights, parsed.dry_run,
-        parsed.quiet, parsed.json,
+        parsed.quiet, parsed.json, tuple(repeated(parsed.overrides)),
     )  # fmt: skip
 
 

@@ -86,6 +86,8 @@ def run_on(prepared: Prepared, world: World, chatter: Chatter) -> ExitCode:
     orders = Orders()
     agenda = Agenda(orders, prepared.run.train.save_minutes, world.rank == 0)
     display = Display(world.rank == 0, prepared.quiet, prepared.json)
+    for remark in prepared.remarks:
+        display.warn(remark)
     house = Housekeeping(agenda, chatter, display, RunLock(), Tracker(world.rank == 0))
     with ExitStack() as to_the_end:
         with process_group(world, timedelta(minutes=prepared.run.train.timeout_minutes)) as device:
