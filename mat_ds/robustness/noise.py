@@ -1,14 +1,16 @@
 """Misspelt and mangled texts: six kinds of noise, each a pure function of a text, a rate and a key.
 
-Each letter or word draws its own chance, which does not depend on the rate: what a rate changes, a higher one changes too
-(but for swaps that overlap), and nothing depends on ranks or batches. Digits and punctuation stay as they are. Labels are
-not checked: a word dropped can make an acceptable sentence unacceptable.
+The rate is the share of a text's letters or words that come out changed, where the text allows it: a swap changes two, and
+nothing is swapped with its like. Of the places that can be changed, those come first that a draw puts first, which does not
+depend on the rate: what a rate changes, a higher one changes too, and nothing depends on ranks or batches. Digits and
+punctuation stay as they are. Labels are not checked: a word dropped can make an acceptable sentence unacceptable.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from random import Random
 
 from mat_ds.sampling.keys import Part, seed_from
@@ -22,68 +24,57 @@ NEIGHBOURS = {
     "k": "jiolm", "l": "kop", "z": "asx", "x": "zsdc", "c": "xdfv", "v": "cfgb", "b": "vghn", "n": "bhjm", "m": "njk",
 }  # fmt: skip
 
-# (chance that decides whether, chance that decides which)
-Draws = list[tuple[float, float]]
 
-
-def character_swap(text: str, rate: float, draws: Draws) -> str:
+def character_swap(text: str, rate: float, random: Random) -> str:
     """Letters change places with the letter behind them: "wrod"."""
     letters = list(text)
-    i = 0
-    while i < len(letters) - 1:
-        if draws[i][0] < rate and letters[i].isalpha() and letters[i + 1].isalpha():
-            letters[i : i + 2] = letters[i + 1], letters[i]
-            i += 1  # a letter moves once
-        i += 1
+    pairs = [i for i, (a, b) in enumerate(pairwise(letters)) if a.isalpha() and b.isalpha() and a != b]
+    for i in _pairs(pairs, rate * len(_letters(text)) / 2, random):
+        letters[i : i + 2] = letters[i + 1], letters[i]
     return "".join(letters)
 
 
-def character_drop(text: str, rate: float, draws: Draws) -> str:
+def character_drop(text: str, rate: float, random: Random) -> str:
     """Letters are left out: "wrd"."""
-    return "".join(c for c, (whether, _) in zip(text, draws, strict=True) if not (whether < rate and c.isalpha()))
+    letters = _letters(text)
+    dropped = set(_first(letters, rate * len(letters), random))
+    return "".join(c for i, c in enumerate(text) if i not in dropped)
 
 
-def character_insert(text: str, rate: float, draws: Draws) -> str:
+def character_insert(text: str, rate: float, random: Random) -> str:
     """Letters are followed by a random one: "worqd"."""
-    return "".join(
-        c + (_pick(ALPHABET, which) if whether < rate and c.isalpha() else "")
-        for c, (whether, which) in zip(text, draws, strict=True)
-    )
+    letters, typed = _letters(text), [random.choice(ALPHABET) for _ in text]
+    chosen = set(_first(letters, rate * len(letters), random))
+    return "".join(c + typed[i] if i in chosen else c for i, c in enumerate(text))
 
 
-def keyboard(text: str, rate: float, draws: Draws) -> str:
+def keyboard(text: str, rate: float, random: Random) -> str:
     """Letters are mistyped as their neighbours on the keyboard, capitals as capitals: "eord"."""
-
-    def typed(c: str, whether: float, which: float) -> str:
-        near = NEIGHBOURS.get(c.lower())
-        if whether >= rate or near is None:
-            return c
-        return _pick(near.upper() if c.isupper() else near, which)
-
-    return "".join(typed(c, *draw) for c, draw in zip(text, draws, strict=True))
+    letters, typed = _letters(text), [_neighbour(c, random) for c in text]
+    reachable = [i for i in letters if typed[i] != text[i]]
+    chosen = set(_first(reachable, rate * len(letters), random))
+    return "".join(typed[i] if i in chosen else c for i, c in enumerate(text))
 
 
-def word_drop(text: str, rate: float, draws: Draws) -> str:
+def word_drop(text: str, rate: float, random: Random) -> str:
     """Words are left out, but never all of a text."""
     words = text.split()
-    kept = [word for word, (whether, _) in zip(words, draws, strict=False) if whether >= rate]
-    return text if len(kept) == len(words) else " ".join(kept or words[:1])
+    dropped = set(_first(range(len(words)), rate * len(words), random))
+    kept = [word for i, word in enumerate(words) if i not in dropped]
+    return " ".join(kept or words[:1]) if dropped else text
 
 
-def word_swap(text: str, rate: float, draws: Draws) -> str:
+def word_swap(text: str, rate: float, random: Random) -> str:
     """Words change places with the word behind them."""
     parts = re.split(r"(\s+)", text)
     at = [i for i, part in enumerate(parts) if part and not part.isspace()]
-    n = 0
-    while n < len(at) - 1:
-        if draws[n][0] < rate:
-            parts[at[n]], parts[at[n + 1]] = parts[at[n + 1]], parts[at[n]]
-            n += 1
-        n += 1
+    pairs = [n for n, (i, j) in enumerate(pairwise(at)) if parts[i] != parts[j]]
+    for n in _pairs(pairs, rate * len(at) / 2, random):
+        parts[at[n]], parts[at[n + 1]] = parts[at[n + 1]], parts[at[n]]
     return "".join(parts)
 
 
-NOISES: dict[str, Callable[[str, float, Draws], str]] = {
+NOISES: dict[str, Callable[[str, float, Random], str]] = {
     "character_swap": character_swap,
     "character_drop": character_drop,
     "character_insert": character_insert,
@@ -101,12 +92,35 @@ def noised(example: Example, kind: str, rate: float, key: tuple[Part, ...]) -> E
         rate: share of the letters or words that are changed.
         key: of the example.
     """
-    texts = []
-    for number, text in enumerate(example.texts):
-        random = Random(seed_from(*key, kind, number))
-        texts.append(NOISES[kind](text, rate, [(random.random(), random.random()) for _ in text]))
+    texts = [NOISES[kind](text, rate, Random(seed_from(*key, kind, number))) for number, text in enumerate(example.texts)]
     return Example(tuple(texts), example.label)
 
 
-def _pick(choices: str, chance: float) -> str:
-    return choices[int(chance * len(choices))]
+def _letters(text: str) -> list[int]:
+    """Where the letters of a text are."""
+    return [i for i, c in enumerate(text) if c.isalpha()]
+
+
+def _neighbour(letter: str, random: Random) -> str:
+    """A letter beside this one, in its case; itself if the keyboard has none."""
+    which, near = random.random(), NEIGHBOURS.get(letter.lower(), letter)
+    chosen = near[int(which * len(near))]
+    return chosen.upper() if letter.isupper() else chosen
+
+
+def _first(places: Sequence[int], amount: float, random: Random) -> list[int]:
+    """So many of the places, in an order that is drawn; a fraction of one is its chance, so that the mean is `amount`."""
+    count = int(amount + random.random())
+    return random.sample(places, len(places))[:count]
+
+
+def _pairs(places: Sequence[int], amount: float, random: Random) -> list[int]:
+    """So many of the places that are each the first of two neighbours, none of whom is in two pairs."""
+    count = int(amount + random.random())
+    taken: set[int] = set()
+    chosen: list[int] = []
+    for place in random.sample(places, len(places)):
+        if len(chosen) < count and not taken & {place, place + 1}:
+            taken |= {place, place + 1}
+            chosen.append(place)
+    return chosen

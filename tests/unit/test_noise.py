@@ -30,15 +30,37 @@ def test_texts_without_letters_or_words_survive(kind):
         assert text == "x" or found == text
 
 
-def test_the_rate_is_the_share_that_is_changed():
-    letters, words = sum(c.isalpha() for c in TEXT), len(TEXT.split())
-    assert len(TEXT) - len(noisy("character_drop")[0]) == pytest.approx(0.1 * letters, rel=0.2)
-    assert len(noisy("character_insert")[0]) - len(TEXT) == pytest.approx(0.1 * letters, rel=0.2)
-    typed = noisy("keyboard")[0]
-    assert sum(a != b for a, b in zip(TEXT, typed, strict=True)) == pytest.approx(0.1 * letters, rel=0.2)
-    assert words - len(noisy("word_drop")[0].split()) == pytest.approx(0.1 * words, rel=0.3)
-    moved = sum(a != b for a, b in zip(TEXT.split(), noisy("word_swap")[0].split(), strict=True))
-    assert moved == pytest.approx(0.2 * words, rel=0.3)
+def changed(kind, before, after):
+    """How many letters or words of a text are not what or where they were, and of how many."""
+    if kind.startswith("word"):
+        before, after = before.split(), after.split()
+    total = len(before) if kind.startswith("word") else sum(c.isalpha() for c in before)
+    if len(before) != len(after):
+        return abs(len(before) - len(after)), total
+    return sum(a != b for a, b in zip(before, after, strict=True)), total
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.1, 0.2, 0.35])
+@pytest.mark.parametrize("kind", NOISES)
+def test_the_rate_is_the_share_that_is_changed(kind, rate):
+    number, total = changed(kind, TEXT, noisy(kind, rate)[0])
+    assert number == pytest.approx(rate * total, abs=2)  # a swap changes two
+
+
+@pytest.mark.parametrize("kind", NOISES)
+def test_the_rate_is_the_share_over_many_short_texts_too(kind):
+    sentences = ["The keys near the old cabinet are golden .", "Bookkeepers off all ill eggs", "I saw a cat on a mat", "oh no"]
+    counts = [
+        changed(kind, text, noisy(kind, 0.1, key=(number,), example=Example((text,), 0))[0])
+        for number in range(1500)
+        for text in sentences
+    ]
+    assert sum(n for n, _ in counts) / sum(total for _, total in counts) == pytest.approx(0.1, rel=0.06)
+
+
+def test_a_swap_of_two_alike_would_change_nothing_and_is_not_made():
+    assert noisy("character_swap", 0.5, example=Example(("aaaaab",), 0)) == ("aaaaba",)
+    assert noisy("word_swap", 0.5, example=Example(("so so so so so what",), 0)) == ("so so so so what so",)
 
 
 def test_swaps_keep_what_they_move_and_letters_stay_in_their_word():
@@ -63,7 +85,17 @@ def test_digits_punctuation_and_the_last_word_are_kept():
     assert noisy("word_drop", 1.0) == ("The", "Another")
 
 
-def test_a_higher_rate_changes_what_a_lower_one_does():
-    low, high = noisy("keyboard", 0.1)[0], noisy("keyboard", 0.4)[0]
-    assert all(b == c for a, b, c in zip(TEXT, low, high, strict=True) if a != b)
-    assert set(noisy("word_drop", 0.4)[0].split()) <= set(noisy("word_drop", 0.1)[0].split())
+@pytest.mark.parametrize("kind", NOISES)
+def test_a_higher_rate_changes_what_a_lower_one_does(kind):
+    words = "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima mike november oscar papa".split()
+    text = " ".join(words * 8) if kind.startswith("character") or kind == "keyboard" else " ".join(words)
+    low, high = (noisy(kind, rate, example=Example((text,), 0))[0] for rate in (0.1, 0.4))
+    if kind == "word_drop":
+        assert set(high.split()) < set(low.split())
+    elif kind in ("character_drop", "character_insert"):
+        shorter, longer = sorted((low, high), key=len)
+        remaining = iter(longer)
+        assert all(c in remaining for c in shorter), "one is the other with more left out"
+    else:
+        before, low, high = (t.split() if kind == "word_swap" else t for t in (text, low, high))
+        assert all(b == c for a, b, c in zip(before, low, high, strict=True) if a != b)
