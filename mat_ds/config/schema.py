@@ -63,6 +63,9 @@ class LoraConfig(Section):
 class ModelConfig(Section):
     name: PathText = Field("tiny-roberta", description="hub id or folder; `tiny-roberta`: built here, from scratch")
     dropout: Fraction | None = Field(None, description="sets every dropout probability; null: the model's own")
+    head_dropout: Fraction | None = Field(
+        None, description="sets the dropout probability of the classification head alone; null: that of model.dropout, or "
+        "the model's own")  # fmt: skip
     attention: Literal["sdpa", "eager"] | None = Field(
         None, description="kernels of attention; eager has second derivatives; null: the model's own choice")  # fmt: skip
     gradient_checkpointing: bool = Field(False, description="recompute activations in backward (non-re-entrant)")

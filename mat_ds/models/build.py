@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from mat_ds.config.schema import ModelConfig
 from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.models.head_dropout import set_head_dropout
 from mat_ds.models.recompute import recompute_activations
 from mat_ds.models.tiny import TINY, tiny_config, tiny_tokenizer
 from mat_ds.models.unread import Unread, load_unread, weight_files
@@ -126,6 +127,8 @@ def _configure(model: ModelConfig, task: TaskSpec, tokenizer: Any) -> Any:
             # Those that are null take the value of another.
             if "drop" in option and "layerdrop" not in option and isinstance(value, float | int):
                 setattr(config, option, model.dropout)
+    if model.head_dropout is not None:
+        set_head_dropout(config, model.name, model.head_dropout)
     # Keys and values of past tokens serve generation alone.
     config.use_cache = False
     if model.attention:
