@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -23,8 +23,8 @@ TEXT = """# {title}
 
 ## Task and data
 
-{reads} {answers} Inputs are cut at {max_length} tokens. Trained on the split{train} of `{task}` ({source}), scored on {dev}.
-SHA-256 of all examples and the vocabulary: `{data_sha256}`; of the dev splits: `{dev_sha256}`.
+{reads} {answers} Inputs are cut at {max_length} tokens. Trained on the split{train} of `{task}` ({source}){others}, scored on
+{dev}. SHA-256 of all examples and the vocabulary: `{data_sha256}`; of the dev splits: `{dev_sha256}`.
 
 ## Scores on {dev}
 
@@ -141,7 +141,8 @@ def _text(finished: Finished, adapters: bool) -> str:
         reads="Reads a text." if len(spec.text) == 1 else f"Reads a pair of texts ({' and '.join(spec.text)}).",
         answers="Answers with a score" + (f" from {spec.range[0]:g} to {spec.range[1]:g}." if spec.range else ".")
         if spec.regression else f"Answers with one of {', '.join(spec.labels)}.",
-        max_length=run.data.max_length, train=f"{'s' * (len(spec.train) > 1)} {', '.join(spec.train)}", source=source,
+        max_length=run.data.max_length, train=f"{'s' * (len(spec.train) > 1)} {_mixture(spec.train)}", source=source,
+        others=f", and on {_mixture(spec.also_train_on)}" if spec.also_train_on else "",
         dev=", ".join(spec.dev), data_sha256=environment["data_sha256"], dev_sha256=results["dev_sha256"],
         metrics=" | ".join(columns), rule="|".join("---" for _ in columns), scores="\n".join(_scores(finished)),
         median=f"{results['median_last_half']:.4f}", which=results["export"]["which"], step=results["export"]["step"],
@@ -150,6 +151,11 @@ def _text(finished: Finished, adapters: bool) -> str:
         batch=run.train.batch_size, seconds=results["seconds"], units=f"{finished.forward_units:,}",
         loading=LOADING_ADAPTERS if adapters else LOADING,
     )  # fmt: skip
+
+
+def _mixture(sources: Mapping[str, int]) -> str:
+    """Names of what was trained on, and how often an epoch shows it where it does so more than once."""
+    return ", ".join(name + (f" ({repeats} times)" if repeats > 1 else "") for name, repeats in sources.items())
 
 
 def _scores(finished: Finished) -> Iterator[str]:

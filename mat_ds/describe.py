@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,7 @@ from mat_ds.preflight import Prepared
 from mat_ds.progress import Progress
 from mat_ds.resume import changes, read_environment
 from mat_ds.rundir import RunDirectory
+from mat_ds.tasks.examples import TaskData, train_splits
 from mat_ds.tasks.loader import TrainLoader
 from mat_ds.tasks.rows import skipped_lines
 from mat_ds.tracking.destination import mirror_uri
@@ -121,6 +122,7 @@ class Announcement:
         return (
             f"task       {data.spec.name}: {len(data.train)} training examples, "
             + ", ".join(f"{len(examples)} {split}" for split, examples in data.dev.items()),
+            *_repeated(data),
             f"model      {run.model.name}, {self.parameters:,} parameters, drawn anew: {_few(self.prepared.fresh)}; "
             + (f"adapters of rank {run.model.lora.r}; " if run.model.lora else "")
             + f"inputs are cut at {self.prepared.max_length} tokens",
@@ -131,6 +133,14 @@ class Announcement:
             f"left out   {loader.dropped_per_epoch} examples per epoch (last partial batch)",
             *(f"skipped    {line}" for line in skipped_lines(data.tallies)),
         )
+
+
+def _repeated(data: TaskData) -> Iterator[str]:
+    """How often an epoch shows the examples of each training split, where it shows some more than once."""
+    sources = [(f"{source.name}/{split}", repeats) for source, split, repeats in train_splits(data.spec)]
+    if any(repeats > 1 for _, repeats in sources):
+        parts = (f"{repeats} x {name}" for name, repeats in sources if name in data.tallies)  # a limit may come before some
+        yield f"mixture    {', '.join(parts)}"
 
 
 def _ranks(count: int) -> str:

@@ -77,10 +77,11 @@ class Source:
     def splits(self) -> Iterator[tuple[str, Sequence[Example]]]:
         """Every split that is there: `train/<task>/<split>`, `dev/...` or `test/...`, and its examples."""
         first = 0
-        for name in (f"{task.name}/{split}" for task, split in train_splits(self.data.spec)):
+        for task, split, repeats in train_splits(self.data.spec):
+            name = f"{task.name}/{split}"
             kept = self.data.tallies[name].kept
             yield f"train/{name}", self.data.train[first : first + kept]
-            first += kept
+            first += kept * repeats
         for part, splits in (("dev", self.data.dev), ("test", self.data.test)):
             yield from ((f"{part}/{self.data.spec.name}/{split}", examples) for split, examples in splits.items())
 
@@ -142,7 +143,7 @@ def write(source: Source, folder: Path) -> Manifest:
     options = {"task": run.task, "data.path": run.data.path, "data.max_length": run.data.max_length,
                "data.bad_rows": run.data.bad_rows, "model.name": run.model.name}  # fmt: skip
     options |= {"seed": run.seed} if run.model.name == TINY else {}  # of its weights
-    tasks = (spec, *(task for task, _ in train_splits(spec)))
+    tasks = (spec, *(task for task, *_ in train_splits(spec)))
 
     def fill(aside: Path) -> None:
         tokenizer, built = source.tokenizer, source.built

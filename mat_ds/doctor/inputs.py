@@ -114,7 +114,9 @@ def check_data(run: RunConfig, hub: Hub) -> Iterator[Row]:
     data = run.data.model_copy(update={"train_limit": FIRST_ROWS, "eval_limit": FIRST_ROWS})
     found: list[Problem] = []
     prepared = collect(found, read_manifest, data.path)
-    each = [source.model_copy(update={"train": (split,), "also_train_on": ()}) for source in sources for split in source.train]
+    each = [
+        source.model_copy(update={"train": {split: 1}, "also_train_on": {}}) for source in sources for split in source.train
+    ]
     for part in [spec] if prepared or found else each:
         try:
             load_task_data(part, data)

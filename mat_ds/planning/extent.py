@@ -42,7 +42,8 @@ def measure(run: RunConfig, data: TaskData, tokenizer: Any, max_length: int, ran
     """From the data, as the first rank's loader gives them out."""
     collate, device = Collator(tokenizer, max_length, data.spec.regression), torch.device("cpu")
     loader = TrainLoader(data.train, collate, run.train, run.data, run.seed, 0, ranks, device)
-    long = sorted(data.train, key=lambda example: -example.length)[:CANDIDATES]
+    distinct = {example.texts: example for example in data.train}.values()  # an epoch may show one more than once
+    long = sorted(distinct, key=lambda example: -example.length)[:CANDIDATES]
     longest = collate(long, device)[0]["input_ids"].shape[1]
     sampled = range(min(SAMPLED_STEPS, loader.steps_per_epoch))
     lengths = [batch.inputs["input_ids"].shape[1] for step in sampled for batch in loader.micro_batches(step)]
@@ -70,10 +71,10 @@ def assume(run: RunConfig, spec: TaskSpec, data: TaskData | None, max_length: in
 
 
 def _published(spec: TaskSpec) -> int | None:
-    names = (spec.name, *spec.also_train_on)
-    if TASKS.get(spec.name) != spec or any(name not in TRAINING_EXAMPLES for name in names):
+    times = {spec.name: 1, **spec.also_train_on}
+    if TASKS.get(spec.name) != spec or any(name not in TRAINING_EXAMPLES for name in times):
         return None
-    return sum(TRAINING_EXAMPLES[name] for name in names)
+    return sum(TRAINING_EXAMPLES[name] * repeats for name, repeats in times.items())
 
 
 def example_problems(run: RunConfig, examples: int | None) -> Iterator[Problem]:

@@ -96,7 +96,7 @@ def _data(options: EvaluationOptions, source: Path) -> DataConfig:
 def _labelled_splits(spec: TaskSpec, data: DataConfig) -> TaskData:
     """Dev splits, and test splits where they are labelled; training examples are not read. Tokens of prepared data are not
     the model's own where it is another, or cuts its inputs elsewhere."""
-    scored = spec.model_copy(update={"train": (), "also_train_on": (), "test": spec.test if spec.test_labelled else ()})
+    scored = spec.model_copy(update={"train": {}, "also_train_on": {}, "test": spec.test if spec.test_labelled else ()})
     return load_task_data(scored, data, with_tokens=False)
 
 

@@ -27,7 +27,8 @@ class TaskData:
     """All examples of a task that a run will read.
 
     Attributes:
-        train: training examples in file order, of all training splits one after the other.
+        train: training examples in file order, of all training splits one after the other; each split as often in a row as
+            an epoch shows it.
         dev: examples of each dev split.
         test: examples of each test split that exists.
         tallies: how many rows of each split, `<task>/<split>`, were read, kept and left out.
@@ -58,10 +59,11 @@ def dev_fingerprint(spec: TaskSpec, dev: Splits) -> str:
     return hashlib.sha256(repr((spec.labels, spec.metrics, digest_of(dev))).encode()).hexdigest()
 
 
-def train_splits(spec: TaskSpec) -> Iterator[tuple[TaskSpec, str]]:
-    """Every split that the task trains on, with the task it is of."""
-    for source in (spec, *(TASKS[name] for name in spec.also_train_on)):
-        yield from ((source, split) for split in source.train)
+def train_splits(spec: TaskSpec) -> Iterator[tuple[TaskSpec, str, int]]:
+    """Every split that the task trains on, with the task it is of before it and the times an epoch shows it behind it."""
+    others = ((TASKS[name], times) for name, times in spec.also_train_on.items())
+    for source, times in ((spec, 1), *others):
+        yield from ((source, split, times * repeats) for split, repeats in source.train.items())
 
 
 def load_task_data(spec: TaskSpec, data: DataConfig, with_tokens: bool = True) -> TaskData:
@@ -79,8 +81,9 @@ def load_task_data(spec: TaskSpec, data: DataConfig, with_tokens: bool = True) -
         return _stored(manifest, spec, data, with_tokens)
     reader = _Reader(data)
     train: list[Example] = []
-    for source, split in train_splits(spec):
-        train += reader.read(source, split, labelled=True, limit=_left(data.train_limit, train))
+    for source, split, repeats in train_splits(spec):
+        left = _left(data.train_limit, train)
+        train += (reader.read(source, split, labelled=True, limit=left) * repeats)[:left]
     dev: Splits = {split: reader.read(spec, split, labelled=True, limit=data.eval_limit) for split in spec.dev}
     test: Splits = {
         split: examples
@@ -95,12 +98,12 @@ def _stored(manifest: Manifest, spec: TaskSpec, data: DataConfig, with_tokens: b
     """The same from a folder that `mat-ds prepare` wrote; limits take the first of what was prepared."""
     assert data.path
     folder, sources = Path(data.path), list(train_splits(spec))
-    raise_if_any(differences(manifest, folder, spec, [source for source, _ in sources], data))
+    raise_if_any(differences(manifest, folder, spec, [source for source, *_ in sources], data))
 
     def read(part: str, limit: int | None, *names: str) -> Sequence[Example]:
         return stored_examples((folder / DATA / part / name for name in names), limit, with_tokens)
 
-    trained = [f"{source.name}/{split}" for source, split in sources]
+    trained = [f"{source.name}/{split}" for source, split, repeats in sources for _ in range(repeats)]
     train = read("train", data.train_limit, *trained) if trained else []
     dev = {split: read("dev", data.eval_limit, f"{spec.name}/{split}") for split in spec.dev}
     there = [split for split in spec.test if (folder / DATA / "test" / spec.name / split).is_dir()]

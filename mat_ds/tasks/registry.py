@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def _glue(name: str, **settings: Any) -> TaskSpec:
     return TaskSpec(name=name, hub="nyu-mll/glue", hub_config=name, **settings)
 
 
-def _anli(name: str, train: tuple[str, ...], **settings: Any) -> TaskSpec:
+def _anli(name: str, train: dict[str, int], **settings: Any) -> TaskSpec:
     return TaskSpec(
         name=name, text=("premise", "hypothesis"), labels=NLI_LABELS, hub="facebook/anli", train=train,
         dev=tuple(f"dev_{r}" for r in ANLI_ROUNDS), test=tuple(f"test_{r}" for r in ANLI_ROUNDS), test_labelled=True,
@@ -56,16 +57,19 @@ TASKS = _by_name(
              label_map={"SUPPORTS": "entailment", "NOT ENOUGH INFO": "neutral", "REFUTES": "contradiction"},
              # The copy on the hub calls the claim its premise and the evidence its hypothesis.
              hub="pietrolesci/nli_fever", hub_columns={"context": "hypothesis", "query": "premise"}, test=()),
-    _anli("anli", tuple(f"train_{r}" for r in ANLI_ROUNDS)),
-    *(_anli(f"anli_{r}", (f"train_{r}",)) for r in ANLI_ROUNDS),
-    _anli("anli_mixture", tuple(f"train_{r}" for r in ANLI_ROUNDS), also_train_on=("mnli", "snli", "fever_nli")),
+    _anli("anli", {f"train_{r}": 1 for r in ANLI_ROUNDS}),
+    *(_anli(f"anli_{r}", {f"train_{r}": 1}) for r in ANLI_ROUNDS),
+    # Up-sampled as ANLI's authors did (Nie et al. 2020).
+    _anli("anli_mixture", {"train_r1": 10, "train_r2": 20, "train_r3": 10},
+          also_train_on={"mnli": 1, "snli": 1, "fever_nli": 1}),
 )  # fmt: skip
 
-# Published numbers of labelled training examples, for whoever plans a run without its data; `also_train_on` not included.
+# Published numbers of labelled training examples, for whoever plans a run without its data: as many as an epoch shows,
+# `also_train_on` not included.
 TRAINING_EXAMPLES = {
     "cola": 8_551, "sst2": 67_349, "mrpc": 3_668, "qqp": 363_846, "stsb": 5_749, "mnli": 392_702, "qnli": 104_743,
     "rte": 2_490, "wnli": 635, "snli": 549_367, "fever_nli": 208_346, "anli": 162_865, "anli_r1": 16_946, "anli_r2": 45_460,
-    "anli_r3": 100_459, "anli_mixture": 162_865,
+    "anli_r3": 100_459, "anli_mixture": 10 * 16_946 + 20 * 45_460 + 10 * 100_459,
 }  # fmt: skip
 
 # Tasks whose files lie in another task's folder.
@@ -95,9 +99,20 @@ def find_task(name: str) -> TaskSpec:
                     nearest(str((found["loc"] or ("",))[0]), TaskSpec.model_fields))
             for found in error.errors()
         )) from None  # fmt: skip
-    raise_if_any(
-        Problem(f"{path}: also_train_on", other, "is no task with the same labels and as many texts",
-                nearest(other, (known.name for known in TASKS.values() if _alike(known, spec))))
-        for other in spec.also_train_on if other not in TASKS or not _alike(TASKS[other], spec)
-    )  # fmt: skip
+    raise_if_any(_mixture_problems(path, spec))
     return spec
+
+
+def _mixture_problems(path: Path, spec: TaskSpec) -> Iterator[Problem]:
+    """Why other tasks' training splits cannot be added to a task's own."""
+    for other in spec.also_train_on:
+        if other == spec.name:
+            yield Problem(f"{path}: also_train_on", other, "is the task itself, which already trains on its own splits",
+                          "say how often an epoch shows them: " + f"train: {{{next(iter(spec.train))}: 2}}")  # fmt: skip
+        elif other not in TASKS or not _alike(TASKS[other], spec):
+            able = (known.name for known in TASKS.values() if _alike(known, spec) and not known.also_train_on)
+            yield Problem(f"{path}: also_train_on", other, "is no task with the same labels and as many texts",
+                          nearest(other, able))  # fmt: skip
+        elif TASKS[other].also_train_on:
+            yield Problem(f"{path}: also_train_on", other, "is a mixture itself",
+                          f"name its parts: {', '.join(TASKS[other].also_train_on)}, and those of {other} itself")  # fmt: skip

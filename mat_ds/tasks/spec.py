@@ -5,12 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
+from mat_ds.config.names import Name
 from mat_ds.config.section import Section
 
 Rows = Iterable[dict[str, Any]]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
+# More would be a slip, and might not fit into memory.
+MOST_REPEATS = 1000
+
+
+def _counted(value: object) -> object:
+    """A list of sources is each of them once."""
+    if isinstance(value, str):
+        raise ValueError(f"take a list, such as [{value}], or how often an epoch shows each one's examples, such as "
+                         f"{{{value}: 2}}")  # fmt: skip
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        return value
+    for name in value:
+        if value.count(name) > 1:
+            raise ValueError(f"{name} is listed twice; to show its examples twice in an epoch, give all with their number: "
+                             f"{{{name}: 2, ...}}")  # fmt: skip
+    return dict.fromkeys(value, 1)
+
+
+def _shown(mixture: dict[str, int]) -> list[str] | dict[str, int]:
+    """As it was written: most tasks repeat nothing, and their descriptions in finished runs hold a list."""
+    return list(mixture) if all(repeats == 1 for repeats in mixture.values()) else mixture
+
+
+# Where examples come from, and how often each of them is shown in an epoch.
+Mixture = Annotated[
+    dict[Name, Annotated[int, Field(ge=1, le=MOST_REPEATS)]], BeforeValidator(_counted), PlainSerializer(_shown)
+]
 MetricName = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]
 
 
@@ -24,14 +52,16 @@ class TaskSpec(Section):
     label_map: dict[str, str] = Field({}, description="other spellings of the label names in the files")
     range: Annotated[tuple[float, float], Field(strict=False)] | None = Field(
         None, description="lowest and highest score of a regression task")  # fmt: skip
-    train: Annotated[Names, Field(min_length=1)] = Field(("train",), description="splits to train on")
+    train: Annotated[Mixture, Field(min_length=1)] = Field(
+        {"train": 1}, description="splits to train on: a list, or split -> times an epoch shows its examples")  # fmt: skip
     dev: Annotated[Names, Field(min_length=1)] = Field(("validation",), description="splits to evaluate and select on")
     test: Names = Field(("test",), description="splits to predict when training has ended, where they exist")
     test_labelled: bool = Field(False, description="whether predictions on the test splits can be scored")
     metrics: Annotated[tuple[MetricName, ...], Field(strict=False, min_length=1)] = Field(
         ("accuracy",), description="the task's metrics; their mean over the dev splits selects the best model")  # fmt: skip
     skip_unlabelled: bool = Field(False, description="drop training rows labelled -1 (no agreement among annotators)")
-    also_train_on: Names = Field((), description="tasks of the same labels whose training splits are added")
+    also_train_on: Mixture = Field(
+        {}, description="tasks of the same labels whose training splits are added: a list, or task -> times")  # fmt: skip
     hub: str | None = Field(None, description="dataset on the hub")
     hub_config: str | None = Field(None, description="its configuration")
     hub_columns: dict[str, str] = Field({}, description="columns named otherwise on the hub: ours -> theirs")

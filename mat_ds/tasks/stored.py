@@ -61,13 +61,14 @@ class StoredExamples(Sequence[Example]):
 
 
 def stored_examples(paths: Iterable[Path], limit: int | None, with_tokens: bool) -> StoredExamples:
-    """The first `limit` of the examples that were stored in `paths`, one folder after the other."""
+    """The first `limit` of the examples that were stored in `paths`, one folder after the other, which may name one again."""
     import datasets
     import pyarrow
 
+    paths = list(paths)
     try:
-        tables = [datasets.load_from_disk(str(path)).data.table for path in paths]
+        tables = {path: datasets.load_from_disk(str(path)).data.table for path in dict.fromkeys(paths)}
     except Exception as error:  # a damaged folder can fail anywhere in datasets and pyarrow
         raise UserError(Problem("data.path", None, f"what was prepared cannot be loaded: {error}",
                                 "see what is damaged with `mat-ds prepare <folder> --verify`")) from None  # fmt: skip
-    return StoredExamples(pyarrow.concat_tables(tables).slice(0, limit), with_tokens)
+    return StoredExamples(pyarrow.concat_tables([tables[path] for path in paths]).slice(0, limit), with_tokens)
