@@ -8,7 +8,7 @@ from mat_ds.config.load import load_run_config, read_yaml
 from mat_ds.config.schema import RunConfig, combination_problems
 from mat_ds.methods import METHODS
 from mat_ds.methods.mat import MatSettings
-from mat_ds.tasks.registry import TASKS
+from mat_ds.tasks.registry import TASKS, TRAINING_EXAMPLES
 from tests.distributed.launch import ROOT
 
 PATHS = {path.stem: path for path in sorted((ROOT / "launch" / "recipes").glob("*.yaml"))}
@@ -16,7 +16,7 @@ RECIPES = {name: load_run_config(path, []) for name, path in PATHS.items()}
 MODELS = {"": "roberta-large", "_bert": "bert-base-uncased"}
 
 # The authors' logs: epochs, batch, K of theta and of delta, noise ratio, lambda, both betas, evaluations in all. Each had
-# gamma 1e-5 and 1e-3, radius 1e-5, AdamW, and a warm-up of a tenth before a linear decay.
+# gamma 1e-5 and 1e-3, radius 1e-5, AdamW, and a warm-up of a tenth before a linear decay; and each is of the released code.
 PUBLISHED = {
     "cola_bert": (20, 64, 10, 5, 0.2, 3, 0.3, 103),
     "sst2_bert": (5, 32, 10, 5, 0.1, 3, 0.3, 50),
@@ -38,6 +38,25 @@ RIVALS = {
     "r4f": {"lam": 0.7, "noise": "uniform", "noise_scale": 1e-5},
     "salt": {},
 }  # fmt: skip
+# And of what trained them: epochs, batch, Adam's betas and epsilon, weight decay, dropout of the head where it has its own.
+RIVAL_TRAINING = {
+    "freelb": (10, 16, (0.9, 0.999), 1e-6, 0.1, 0.0),
+    "pgd": (10, 16, (0.9, 0.999), 1e-6, 0.1, 0.0),
+    "freeat": (10, 16, (0.9, 0.999), 1e-6, 0.1, 0.0),
+    "r3f": (10, 8, (0.9, 0.98), 1e-6, 0.1, 0.0),
+    "r4f": (10, 8, (0.9, 0.98), 1e-6, 0.1, 0.0),
+    "rdrop": (10, 16, (0.9, 0.98), 1e-6, 0.01, 0.0),
+    "smart": (6, 32, (0.9, 0.999), 1e-8, 0.01, 0.05),
+    "alum": (6, 32, (0.9, 0.999), 1e-8, 0.01, None),
+    "salt": (6, 32, (0.9, 0.999), 1e-8, 0.01, None),
+}
+# Vanilla fine-tuning of RoBERTa-large by its authors: step size, batch, updates in all, updates of the warm-up.
+VANILLA = {
+    "mnli": (1e-5, 32, 123873, 7432), "qnli": (1e-5, 32, 33112, 1986), "qqp": (1e-5, 32, 113272, 28318),
+    "rte": (2e-5, 16, 2036, 122), "sst2": (1e-5, 32, 20935, 1256), "mrpc": (1e-5, 16, 2296, 137),
+    "cola": (1e-5, 16, 5336, 320), "stsb": (2e-5, 16, 3598, 214),
+}  # fmt: skip
+BASELINES = [name for name in RECIPES if name.startswith("vanilla_")]
 OURS = [name for name, run in RECIPES.items() if run.method.name == "mat" and not name.startswith("demo")]
 CONTROLS = ["control_lam0", "control_delta0", "control_vanilla_steps", "control_rdrop_steps", "mat_visible"]
 # What the paper says it searched; it has one K, gamma and beta for both players.
@@ -76,7 +95,7 @@ def test_a_recipe_holds_differences_from_the_defaults_only_and_says_where_they_a
     ]
     if name in PUBLISHED:
         assert said == ["Published log"]
-    elif name not in RADII and name not in RIVALS and name not in CONTROLS and not name.startswith("demo"):
+    elif name not in (*RADII, *RIVALS, *CONTROLS, *BASELINES) and not name.startswith("demo"):
         assert len(said) == 1 and said != ["Published log"]
 
 
@@ -101,6 +120,7 @@ def test_published_settings_are_the_published_ones(name):
     # Their noise is a share of the step size.
     assert mat.theta_noise == pytest.approx(ratio * gamma) and mat.delta_noise == pytest.approx(ratio * 1e-3)
     assert run.train.eval_per_epoch == evaluations // epochs
+    assert mat.semantics == "released" and (mat.dropout, mat.theta_dropout) == ("independent", "independent")
     assert run.optimizer == RunConfig().optimizer and run.optimizer.name == "adam" and run.optimizer.schedule == "linear"
     assert (run.optimizer.warmup_ratio, run.optimizer.weight_decay, run.optimizer.max_grad_norm) == (0.1, 0.01, 0.0)
 
@@ -141,10 +161,69 @@ def test_every_rival_has_a_recipe_with_its_published_settings(name):
     assert {key: getattr(method, key) for key in RIVALS[name]} == RIVALS[name]
 
 
+@pytest.mark.parametrize("name", RIVALS)
+def test_every_rival_is_trained_as_its_authors_did(name):
+    run, opt = RECIPES[name], RECIPES[name].optimizer
+    published = (run.train.epochs, run.train.batch_size, opt.betas, opt.eps, opt.weight_decay, run.model.head_dropout)
+    assert set(RIVAL_TRAINING) == set(RIVALS) and published == RIVAL_TRAINING[name]
+    assert opt.lr == 1e-5 and opt.schedule == "linear"
+    assert opt.max_grad_norm == (1.0 if name in ("smart", "alum") else 0.0)
+
+
+def test_the_chain_as_printed_is_the_one_recipe_of_a_published_task_that_is_not_the_released_code():
+    published = {RECIPES[name].task for name in PUBLISHED}
+    printed = [name for name in OURS if RECIPES[name].task in published and RECIPES[name].method.semantics == "paper"]
+    assert printed == ["sst2_sgd"]
+
+
+def test_the_mixture_is_that_of_anlis_authors():
+    for run in (RECIPES["anli_mixture"], RECIPES["vanilla_anli_mixture"]):
+        assert (run.task, run.data.max_length) == ("anli_mixture", 156)
+    mixture = TASKS["anli_mixture"]
+    assert dict(mixture.train) == {"train_r1": 10, "train_r2": 20, "train_r3": 10}
+    assert dict(mixture.also_train_on) == {"mnli": 1, "snli": 1, "fever_nli": 1}
+
+
+def test_every_task_and_model_with_a_recipe_has_a_baseline_whose_step_size_was_searched():
+    for name in OURS:
+        run = RECIPES[name]
+        suffix = "_bert" if run.model.name == MODELS["_bert"] else ""
+        baseline = RECIPES[f"vanilla_{run.task}{suffix}"]
+        assert (baseline.task, baseline.method.name) == (run.task, "vanilla") and baseline.model.name == run.model.name
+        assert baseline.data == run.data
+    for task in {RECIPES[name].task for name in OURS}:
+        assert any(2e-5 <= RECIPES[name].optimizer.lr <= 5e-5 for name in BASELINES if RECIPES[name].task == task)
+
+
+@pytest.mark.parametrize("name", [name for name in BASELINES if name.endswith("_bert")])
+def test_a_baseline_of_bert_lies_in_the_range_its_authors_searched_and_can_be_searched(name):
+    run = RECIPES[name]
+    tried = {option: found["choices"] for option, found in read_yaml(ROOT / "launch/sweeps/vanilla.yaml")["options"].items()}
+    assert tried == {"optimizer.lr": [2e-5, 3e-5, 4e-5, 5e-5], "train.batch_size": [16, 32], "train.epochs": [3, 4]}
+    assert run.optimizer.lr in tried["optimizer.lr"] and run.train.batch_size in tried["train.batch_size"]
+    assert run.train.epochs in tried["train.epochs"]
+    assert run.optimizer == RunConfig().optimizer.model_copy(update={"lr": run.optimizer.lr, "max_grad_norm": 1.0})
+
+
+@pytest.mark.parametrize("task", VANILLA)
+def test_a_baseline_of_roberta_is_what_its_authors_published(task):
+    run, (lr, batch, updates, warmup) = RECIPES[f"vanilla_{task}"], VANILLA[task]
+    assert (run.optimizer.lr, run.train.batch_size, run.model.head_dropout) == (lr, batch, 0.0)
+    assert (run.optimizer.betas, run.optimizer.eps, run.optimizer.weight_decay) == ((0.9, 0.98), 1e-6, 0.1)
+    assert run.optimizer.warmup_ratio == pytest.approx(warmup / updates, abs=1e-3) and run.optimizer.max_grad_norm == 0.0
+    # Their number of updates for RTE is of more than the ten epochs that they, too, say it is of.
+    if task != "rte":
+        assert run.train.epochs * TRAINING_EXAMPLES[task] / batch == pytest.approx(updates, rel=0.02)
+
+
 def test_controls_differ_from_what_they_control_in_what_they_say_alone():
     mat, lam0, delta0 = (RECIPES[name] for name in ("cola_bert", "control_lam0", "control_delta0"))
     assert lam0 == mat.model_copy(update={"method": mat.method.model_copy(update={"lam": 0.0})})
     assert delta0 == mat.model_copy(update={"method": mat.method.model_copy(update={"delta_steps": 0, "delta_init": "zero"})})
+    visible = {"delta_noise", "delta_init_scale", "delta_max_norm", "delta_projection", "dropout", "theta_dropout"}
+    seen = RECIPES["mat_visible"]
+    assert seen.method.model_dump(exclude=visible) == mat.method.model_dump(exclude=visible)
+    assert seen.model_copy(update={"method": mat.method}) == mat
     for name in ("control_vanilla_steps", "control_rdrop_steps"):
         run = RECIPES[name]
         assert run.train.epochs == mat.train.epochs * mat.method.theta_steps

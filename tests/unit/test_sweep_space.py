@@ -54,7 +54,8 @@ def test_options_that_the_sweep_sets_cannot_be_given(tmp_path, capsys):
 
 
 def test_the_spaces_that_are_shipped_fit_their_recipes():
-    for space, recipe in (("mat_table7", "cola_bert"), ("mat_table7", "cola"), ("demo", "demo")):
+    baselines = [("vanilla", path.stem) for path in (ROOT / "launch" / "recipes").glob("vanilla_*_bert.yaml")]
+    for space, recipe in (("mat_table7", "cola_bert"), ("mat_table7", "cola"), ("demo", "demo"), *baselines):
         parsed = parse(["--space", f"{ROOT}/launch/sweeps/{space}.yaml", "--recipe", f"{ROOT}/launch/recipes/{recipe}.yaml"])
         check(read_space(parsed.space), read_launching(parsed, ()))
 
