@@ -124,6 +124,7 @@ class Announcement:
             + ", ".join(f"{len(examples)} {split}" for split, examples in data.dev.items()),
             *_repeated(data),
             f"model      {run.model.name}, {self.parameters:,} parameters, drawn anew: {_few(self.prepared.fresh)}; "
+            + (f"{self.prepared.head}; " if self.prepared.head else "")
             + (f"adapters of rank {run.model.lora.r}; " if run.model.lora else "")
             + f"inputs are cut at {self.prepared.max_length} tokens",
             f"method     {run.method.name} {run.method.variant}".rstrip()

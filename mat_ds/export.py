@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from mat_ds.card import CARD, write_copy
 from mat_ds.checkpoints import checkpoints_of, verify
@@ -28,6 +27,7 @@ from mat_ds.models.described import read_description, run_around, write_descript
 from mat_ds.models.exported import load_classifier
 from mat_ds.models.locate import MEANING, is_local, locate
 from mat_ds.models.lora import ADAPTER, is_adapter, write_adapter
+from mat_ds.models.pretrained import load_tokenizer
 from mat_ds.models.spectral import SpectralHead
 from mat_ds.rundir import RunDirectory, write_folder
 
@@ -124,7 +124,7 @@ def _fill(out: Path, source: Path, choice: Choice | None, merge: bool, dtype: st
         if not all(bool(value.isfinite().all()) for value in whole.state_dict().values()):
             raise UserError(Problem("--dtype", dtype, "some weights are beyond its range", "take bfloat16 or float32"))
         whole.save_pretrained(str(out))
-    AutoTokenizer.from_pretrained(source).save_pretrained(str(out))
+    load_tokenizer(str(source), "MODEL", adapters=True).save_pretrained(str(out))
     if known := read_description(source):
         write_description(out, known)
     if (source / CARD).exists():

@@ -21,6 +21,7 @@ from mat_ds.errors import Problem, UserError, collect, raise_if_any
 from mat_ds.methods import METHODS
 from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input
 from mat_ds.models.unread import value_of
+from mat_ds.models.vocabulary import vocabulary_problems
 from mat_ds.resume import changed_input, find_resume, output_problems, run_of
 from mat_ds.tasks.examples import TaskData, load_task_data
 from mat_ds.tasks.manifest import Manifest, changed_tokens, read_manifest
@@ -55,7 +56,7 @@ class Prepared:
     Attributes:
         run, ds_config: the options, and what DeepSpeed gets.
         data, tokenizer, built: what is trained on what; the model until it is taken.
-        fresh: names of the model's weights that were drawn anew.
+        fresh, head: names of the model's weights that were drawn anew, and what became of its head.
         max_length: tokens an input is cut at.
         resume_from: the checkpoints to continue from, in the order to try them; empty: start afresh.
         data_digest: SHA-256 of all examples and the vocabulary.
@@ -71,6 +72,7 @@ class Prepared:
     tokenizer: Any
     built: Built | None
     fresh: list[str]
+    head: str
     max_length: int
     resume_from: list[Path]
     data_digest: str
@@ -135,13 +137,16 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     max_length = min(run.data.max_length, longest_input(built.module, tokenizer)) if built else 0
     if manifest and built and not dropped & {"data.max_length", "model.name"}:
         found += changed_tokens(manifest, str(run.data.path), tokenizer, run.model.name, max_length)
+    if data and built:
+        splits = (data.train, *data.dev.values(), *data.test.values())
+        found += vocabulary_problems("model.name", run.model.name, built.module, tokenizer, splits, max_length)
     raise_if_any(found)
     assert built and data
     digest, weights = _data_digest(data, tokenizer), weights_digest(built)
     raise_if_any(changed_input(digest, weights["frozen"], run_of(resume_from)) if resume_from else ())
     return Prepared(
-        run, completed, data, tokenizer, built, built.fresh, max_length, resume_from, digest, weights, parsed.dry_run,
-        parsed.quiet, parsed.json, tuple(repeated(parsed.overrides)),
+        run, completed, data, tokenizer, built, built.fresh, built.head, max_length, resume_from, digest, weights,
+        parsed.dry_run, parsed.quiet, parsed.json, tuple(repeated(parsed.overrides)),
     )  # fmt: skip
 
 

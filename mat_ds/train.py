@@ -33,6 +33,7 @@ from mat_ds.loop import Loop
 from mat_ds.methods import METHODS
 from mat_ds.methods.base import Method
 from mat_ds.methods.objective import TaskObjective
+from mat_ds.models.exported import move_base
 from mat_ds.models.spectral import SpectralHead
 from mat_ds.orders import Orders
 from mat_ds.outcome import finish
@@ -162,6 +163,7 @@ def _optimise(
         if prepared.resume_from:
             state, passed_over = checkpoint.load(engine, prepared.resume_from, rundir.model)
             progress = Progress(**state)
+            on_rank_zero(lambda: move_base(rundir.model, run.model.name))  # adapters of the best model so far
             for damage in passed_over:
                 house.display.warn(f"{damage}; passed over, not deleted")
         if world.rank == 0:

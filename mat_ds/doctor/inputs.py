@@ -146,7 +146,7 @@ def _from_hub(spec: TaskSpec, hub: Hub) -> Row:
 
 def check_model(run: RunConfig, tree: dict[str, Any] | None, hub: Hub) -> Iterator[Row]:
     """Whether the model's files are all here, and its weights suit the precision."""
-    from mat_ds.models.build import check_folder, check_tokenizer
+    from mat_ds.models.locate import check_folder, check_tokenizer
     from mat_ds.models.tiny import TINY
 
     name = run.model.name
@@ -205,10 +205,11 @@ def count_model(run: RunConfig | None) -> int | None:
 def count_parameters(folder: Path) -> tuple[int, str]:
     """How many parameters the classifier of a model's folder has, and the dtype it was kept in; takes no memory."""
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    from mat_ds.models.pretrained import load_config, new_classifier
+
+    config = load_config(str(folder))
     with torch.device("meta"):
-        model: Any = AutoModelForSequenceClassification.from_config(config)
+        model: Any = new_classifier(config)
     dtype = getattr(config, "dtype", None)
     return sum(parameter.numel() for parameter in model.parameters()), str(dtype or "").removeprefix("torch.")

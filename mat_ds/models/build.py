@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from mat_ds.config.schema import ModelConfig
 from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.models.fit import check_size, draw, fit_problems, label_dimensions
 from mat_ds.models.head_dropout import set_head_dropout
+from mat_ds.models.labels import Match, match_labels
+from mat_ds.models.locate import check_folder, check_tokenizer
+from mat_ds.models.pretrained import load_config, load_tokenizer, load_weights, new_classifier, reading
 from mat_ds.models.recompute import recompute_activations
 from mat_ds.models.tiny import TINY, tiny_config, tiny_tokenizer
-from mat_ds.models.unread import Unread, load_unread, weight_files
+from mat_ds.models.unread import Unread, load_unread, value_of, weight_files
+from mat_ds.models.vocabulary import suit
 from mat_ds.sampling.keys import seed_from
 from mat_ds.tasks.spec import TaskSpec
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model")
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -37,10 +39,7 @@ def build_tokenizer(model: ModelConfig, texts: Iterable[str]) -> Any:
         return tiny_tokenizer(texts)
     check_folder(model.name)
     check_tokenizer(model.name)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model.name)
-    except Exception as error:
-        raise UserError(_unavailable(model.name, "tokenizer", error)) from None
+    tokenizer = load_tokenizer(model.name)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
@@ -59,11 +58,13 @@ class Built:
         module: the model; with `model.lora` it has adapters, and they and the head alone are trainable.
         fresh: names of the weights drawn anew: the head's, unless the folder has one for as many labels.
         unread: parameters that are stand-ins without memory, and where their values are.
+        head: what became of the folder's head where its labels are not the task's, in its order.
     """
 
     module: torch.nn.Module
     fresh: list[str]
     unread: Unread
+    head: str = ""
 
 
 def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int, leave_unread: bool = False) -> Built:
@@ -79,12 +80,11 @@ def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int, l
     Raises:
         UserError: if there is none to be had, or it cannot classify, or has no module that adapters were asked for.
     """
-    try:
-        built = _load(model.name, _configure(model, task, tokenizer), seed, leave_unread)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(_unavailable(model.name, "model", error)) from None
+    with reading("model.name", model.name, "model"):
+        config, match = _configure(model, task, tokenizer)
+        built = _load(model.name, config, seed, leave_unread)
+        if not match.same:
+            built.head = _settle_head(built, match, seed)
     return _adapt(built, model, seed)
 
 
@@ -104,24 +104,27 @@ def build_skeleton(model: ModelConfig, task: TaskSpec, tokenizer: Any = None) ->
     if model.name != TINY:
         check_folder(model.name)
     with torch.device("meta"):
-        try:
-            config = _configure(model, task, tokenizer)
-            module = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(_unavailable(model.name, "configuration", error)) from None
+        with reading("model.name", model.name, "configuration"):
+            module = new_classifier(_configure(model, task, tokenizer)[0], dtype=torch.float32)
         return _adapt(Built(module, [], {}), model, seed=0).module
 
 
-def _configure(model: ModelConfig, task: TaskSpec, tokenizer: Any) -> Any:
-    """The configuration of the classifier; without a tokenizer its padding token is as good as any."""
+def _configure(model: ModelConfig, task: TaskSpec, tokenizer: Any) -> tuple[Any, Match]:
+    """The configuration of the classifier, without a tokenizer its padding token is as good as any; and how the labels of the
+    head that its folder may have compare with the task's."""
     labels = dict(enumerate(task.labels)) or {0: "score"}
     head = {
         "num_labels": task.outputs, "id2label": labels, "label2id": {name: i for i, name in labels.items()},
         "problem_type": "regression" if task.regression else "single_label_classification",
     }  # fmt: skip
-    config = tiny_config(tokenizer, head) if model.name == TINY else AutoConfig.from_pretrained(model.name, **head)
+    match = Match((), None)
+    if model.name == TINY:
+        config = tiny_config(tokenizer, head)
+    else:
+        config = load_config(model.name)
+        match = match_labels(config, task) if config.num_labels == task.outputs else match
+        for option, value in head.items():
+            setattr(config, option, value)
     if model.dropout is not None:
         for option, value in config.to_dict().items():
             # Those that are null take the value of another.
@@ -135,14 +138,12 @@ def _configure(model: ModelConfig, task: TaskSpec, tokenizer: Any) -> Any:
         config._attn_implementation = model.attention
     if tokenizer is None:
         config.pad_token_id = config.pad_token_id or 0
-        return config
+        return config, match
     raise_if_any(_padding_problems(model.name, config, tokenizer))
     # Decoders find the last real token of an example by it.
     config.pad_token_id = tokenizer.pad_token_id
-    if (getattr(config, "type_vocab_size", 0) or 0) < 2:
-        # RoBERTa has one type only, GPT-2 would add the word embeddings of a 0 and a 1.
-        tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
-    return config
+    suit(tokenizer, config)
+    return config, match
 
 
 def _adapt(built: Built, model: ModelConfig, seed: int) -> Built:
@@ -161,16 +162,37 @@ def _load(name: str, config: Any, seed: int, leave_unread: bool) -> Built:
     """The model without adapters."""
     torch.manual_seed(seed_from(seed, "model"))
     if name == TINY:
-        return Built(AutoModelForSequenceClassification.from_config(config, dtype=torch.float32), ["everything"], {})
+        return Built(new_classifier(config, dtype=torch.float32), ["everything"], {})
+    if Path(name).is_dir():
+        check_size("model.name", name, config)
     files = weight_files(name) if leave_unread else []
     found = load_unread(files, config) if files else None
     if found is None:
         torch.manual_seed(seed_from(seed, "model"))
-        found = *AutoModelForSequenceClassification.from_pretrained(
-            name, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
-        ), {}  # fmt: skip
+        found = *load_weights(name, config, torch.float32), {}
     module, loading, unread = found
+    raise_if_any(fit_problems("model.name", name, module, loading))
     return Built(module, sorted([*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]), unread)
+
+
+@torch.no_grad()
+def _settle_head(built: Built, match: Match, seed: int) -> str:
+    """Puts the outputs of a head that was trained for the task's labels in another order into the task's, and draws those
+    that were trained for other labels anew; says which."""
+    dimensions = {name: i for name, i in label_dimensions(built.module).items() if name not in built.fresh}
+    if not dimensions:
+        return ""
+    torch.manual_seed(seed_from(seed, "head"))
+    if match.order is None:
+        draw(built.module, dimensions)
+        built.fresh = sorted([*built.fresh, *dimensions])
+    for name, dimension in dimensions.items():
+        parameter = built.module.get_parameter(name)
+        if match.order is not None:
+            parameter.data = value_of(parameter, built.unread).index_select(dimension, torch.tensor(match.order))
+        built.unread.pop(parameter, None)
+    done = "put into the order of the task's" if match.order else "not the task's, so its last layer is drawn anew"
+    return f"the labels of its head ({', '.join(match.names)}) are {done}"
 
 
 def _padding_problems(name: str, config: Any, tokenizer: Any) -> Iterator[Problem]:
@@ -192,36 +214,3 @@ def longest_input(model: torch.nn.Module, tokenizer: Any = None) -> int:
             unused = 0 if module.padding_idx is None else module.padding_idx + 1
             return min(limit, module.num_embeddings - unused)
     return min(limit, getattr(model.config, "max_position_embeddings", limit))
-
-
-def check_folder(name: str) -> None:
-    """Raises `UserError` if a folder is named that lacks a model's configuration or a tokenizer."""
-    path = Path(name)
-    if path.is_dir():
-        if not (path / "config.json").exists():
-            raise UserError(Problem("model.name", name, "the folder holds no config.json",
-                                    "pass a folder written by save_pretrained"))  # fmt: skip
-    elif path.is_absolute() or name.startswith("."):
-        raise UserError(Problem("model.name", name, "there is no such folder", "pass an existing folder, or a hub id"))
-
-
-def check_tokenizer(name: str) -> None:
-    if Path(name).is_dir() and not has_tokenizer(name):
-        raise UserError(Problem("model.name", name, "the folder holds no tokenizer",
-                                "add one with AutoTokenizer.from_pretrained(...).save_pretrained(<folder>)"))  # fmt: skip
-
-
-def has_tokenizer(name: str) -> bool:
-    """Whether a folder holds a tokenizer."""
-    return any((Path(name) / file).exists() for file in TOKENIZER_FILES)
-
-
-def _unavailable(name: str, what: str, error: Exception) -> Problem:
-    reason = f"its {what} cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
-    if Path(name).is_dir():
-        return Problem("model.name", name, reason, "check the files of the folder")
-    save = f"AutoConfig.from_pretrained({name!r}).save_pretrained('<folder>/model')"
-    if what != "configuration":
-        save = "`mat-ds prepare <folder>` with the options of this run"
-    return Problem("model.name", name, reason, f"where the hub can be reached, run {save}, bring the folder here and pass "
-                   "model.name=<folder>/model")  # fmt: skip

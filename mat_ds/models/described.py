@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from mat_ds.config.load import load_run_config
 from mat_ds.config.schema import RunConfig
-from mat_ds.errors import Problem
+from mat_ds.errors import Problem, UserError
+from mat_ds.models.folder import read_object
+from mat_ds.models.labels import match_labels
 from mat_ds.rundir import RunDirectory, write_json
 from mat_ds.tasks.registry import TASKS, find_task
 from mat_ds.tasks.spec import TaskSpec
@@ -34,13 +37,27 @@ def write_description(folder: Path, found: Description) -> None:
 def read_description(folder: Path) -> Description | None:
     """What is known of the model in `folder`: what was put there, or what the run says whose `model/` it is."""
     if (folder / FILE).exists():
-        written = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        spec = TaskSpec.model_validate(written["task"])
+        spec, max_length = _written(folder / FILE)
         known = TASKS.get(spec.name)  # the built-in task makes its own data
         same = known is not None and known.model_dump() == spec.model_dump()
-        return Description(known if known and same else spec, written["max_length"])
+        return Description(known if known and same else spec, max_length)
     run = run_around(folder)
     return Description(find_task(run.task), run.data.max_length) if run else None
+
+
+def _written(file: Path) -> tuple[TaskSpec, int]:
+    """Task and length as a description says them; raises `UserError` where it says something else."""
+    written = read_object("model", file)
+    try:
+        spec, max_length = TaskSpec.model_validate(written.get("task")), written.get("max_length")
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = f"describes no task: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+    else:
+        if isinstance(max_length, int) and max_length > 0:
+            return spec, max_length
+        reason = f"cuts inputs at {max_length!r} tokens"
+    raise UserError(Problem("model", str(file), reason, "restore the file, or delete it and pass the task"))
 
 
 def head_problems(key: str, config: Any, spec: TaskSpec) -> Iterator[Problem]:
@@ -50,13 +67,15 @@ def head_problems(key: str, config: Any, spec: TaskSpec) -> Iterator[Problem]:
         key: what named the task.
         config: transformers' configuration of the model.
     """
-    names = [str(config.id2label[i]).lower() for i in range(config.num_labels)]
     if config.num_labels != spec.outputs:
         yield Problem(key, spec.name, f"has {spec.outputs} outputs, the model {config.num_labels}",
                       "name the task the model was trained for")  # fmt: skip
-    elif sorted(names) == sorted(label.lower() for label in spec.labels) and names != [label.lower() for label in spec.labels]:
-        yield Problem(key, spec.name, f"numbers its labels {', '.join(spec.labels)}, the model {', '.join(names)}",
-                      f"write a task YAML with labels: [{', '.join(names)}]")  # fmt: skip
+    elif not (match := match_labels(config, spec)).same:
+        done = "numbers its labels" if match.order else "calls its labels"
+        names = [spec.labels[match.order.index(i)] for i in range(len(match.names))] if match.order else match.names
+        fix = f"write a task YAML with labels: [{', '.join(names)}]"
+        yield Problem(key, spec.name, f"{done} {', '.join(spec.labels)}, the model {', '.join(match.names)}",
+                      fix if match.order else f"{fix}, or a label_map that says which is which")  # fmt: skip
 
 
 def run_around(folder: Path) -> RunConfig | None:

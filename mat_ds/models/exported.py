@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from mat_ds.errors import Problem, UserError
-from mat_ds.models.locate import FOLDER_FIX
+from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.models.fit import check_size, fit_problems
+from mat_ds.models.folder import ADAPTER_CONFIG, read_object
+from mat_ds.models.pretrained import load_config, load_tokenizer, load_weights, reading
+from mat_ds.models.vocabulary import suit
+from mat_ds.rundir import write_json
+
+KEY = "model"
 
 
 def load_exported(folder: Path, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
@@ -21,13 +26,20 @@ def load_exported(folder: Path, dtype: torch.dtype, device: torch.device) -> tor
             adapters it may hold no more than the name of their base.
         dtype: to compute in.
         device: where to put it.
+
+    Raises:
+        UserError: if some of its weights would have to be drawn, or it needs code of its own.
     """
-    if (folder / "adapter_config.json").exists():
+    if (folder / ADAPTER_CONFIG).exists():
         from mat_ds.models.lora import load_adapter
 
         return load_adapter(folder, dtype).to(device).eval()
-    model: torch.nn.Module = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype).to(device)
-    return model.eval()
+    name = str(folder)
+    config = load_config(name, KEY)
+    check_size(KEY, name, config)
+    module, loading = load_weights(name, config, dtype)
+    raise_if_any(fit_problems(KEY, name, module, loading, whole=True))
+    return module.to(device).eval()
 
 
 def load_classifier(folder: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
@@ -36,35 +48,32 @@ def load_classifier(folder: Path, dtype: torch.dtype, device: torch.device) -> t
     Raises:
         UserError: if there is none, or it was saved without a head, or cannot pad.
     """
-    try:
+    with reading(KEY, str(folder), "model"):
         model: Any = load_exported(folder, dtype, device)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except UserError:
-        raise
-    except Exception as error:
-        reason = f"its model cannot be loaded ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
-        raise UserError(Problem("model", str(folder), reason, FOLDER_FIX)) from None
-    if not has_head(folder):
-        raise UserError(Problem("model", str(folder), "its model was saved without a classification head", FOLDER_FIX))
+    tokenizer = load_tokenizer(str(folder), KEY, adapters=True)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
-        raise UserError(Problem("model", str(folder), "its tokenizer has neither a padding nor an end token",
+        raise UserError(Problem(KEY, str(folder), "its tokenizer has neither a padding nor an end token",
                                 "set tokenizer.pad_token and save it again"))  # fmt: skip
     tokenizer.padding_side = "right"  # as in training, whatever the hub's tokenizer says
     if model.config.pad_token_id is None:  # by which decoders find the last real token
         model.config.pad_token_id = tokenizer.pad_token_id
+    suit(tokenizer, model.config)
     model.requires_grad_(False)
     return model, tokenizer
 
 
-def has_head(folder: Path) -> bool:
-    """Whether the model in `folder` says that it was saved as a classifier, or says nothing; adapters bring their head."""
-    saved = folder / "config.json"
-    written = json.loads(saved.read_text(encoding="utf-8")).get("architectures") if saved.exists() else None
-    return (
-        not written or (folder / "adapter_config.json").exists() or any("ForSequenceClassification" in name for name in written)
-    )
+def move_base(folder: Path, base: str) -> None:
+    """Lets adapters in `folder`, or in the `adapter/` of a model that they were merged into, name the base that they lie on
+    now; nothing where there are none."""
+    for place in (folder, folder / "adapter"):
+        if (place / ADAPTER_CONFIG).exists():
+            written = read_object(KEY, place / ADAPTER_CONFIG)
+            named = str(Path(base).resolve()) if Path(base).is_dir() else base
+            if written.get("base_model_name_or_path") != named:
+                # Never in place: a checkpoint has the same file by another name.
+                write_json(place / ADAPTER_CONFIG, {**written, "base_model_name_or_path": named})
 
 
 def weight_bytes(folder: Path) -> int:

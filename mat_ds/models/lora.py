@@ -14,13 +14,16 @@ from typing import Any
 import peft
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
 from mat_ds.config.schema import LoraConfig
-from mat_ds.errors import Problem, raise_if_any
+from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.models.fit import fit_problems
+from mat_ds.models.folder import check_model, file_of
+from mat_ds.models.pretrained import load_config, load_weights
 from mat_ds.sampling.keys import seed_from
 
+KEY = "model"
 ADAPTER = "adapter"
 # What PEFT takes for the head, whatever the architecture.
 HEADS = ("classifier", "score")
@@ -124,13 +127,39 @@ def write_adapter(model: Any, weights: Mapping[str, Tensor], folder: Path, merge
 
 
 def load_adapter(folder: Path, dtype: torch.dtype) -> nn.Module:
-    """The base that a folder of `write_adapter` names, as the classifier its config describes, with its adapters."""
-    saved = peft.PeftConfig.from_pretrained(str(folder))
-    base = AutoModelForSequenceClassification.from_pretrained(
-        saved.base_model_name_or_path, config=AutoConfig.from_pretrained(folder), dtype=dtype, ignore_mismatched_sizes=True
-    )
-    model: nn.Module = peft.PeftModel.from_pretrained(base, str(folder), autocast_adapter_dtype=False)
+    """The base that a folder of `write_adapter` names, as the classifier its config describes, with its adapters.
+
+    Raises:
+        UserError: if the base is not where the folder says, or weights of either would have to be drawn.
+    """
+    name = str(folder)
+    config = load_config(name, KEY, adapters=True)
+    saved = peft.PeftConfig.from_pretrained(name)
+    base = str(saved.base_model_name_or_path)
+    _check_base(folder, base)
+    module, loading = load_weights(base, config, dtype)
+    raise_if_any(fit_problems(KEY, base, module, loading))
+    model: nn.Module = peft.PeftModel.from_pretrained(module, name, autocast_adapter_dtype=False)
+    drawn = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
+    wanted = {*peft.get_peft_model_state_dict(model), *(f"base_model.model.{key}" for key in drawn)}
+    if lacking := sorted(wanted - set(peft.utils.load_peft_weights(name, device="cpu"))):
+        raise UserError(Problem(KEY, name, f"its adapters lack {', '.join(lacking[:3])}, which would be drawn at random",
+                                "bring the whole folder, as training wrote it"))  # fmt: skip
     return model.to(dtype)
+
+
+def _check_base(folder: Path, base: str) -> None:
+    """Raises `UserError` if the base of adapters is not to be had where they say, or is no model of its own."""
+    file = folder / "adapter_config.json"
+    local = Path(base).is_absolute() or base.startswith((".", "~")) or len(Path(base).parts) > 2
+    fix = f"bring the base there, or let base_model_name_or_path in {file} name the folder where it lies now"
+    if local and not Path(base).is_dir():
+        raise UserError(Problem(KEY, str(folder), f"holds adapters of {base}, as adapter_config.json says, and there is no "
+                                "such folder", fix))  # fmt: skip
+    if not local and not Path(base).is_dir() and file_of(base, "config.json") is None:
+        raise UserError(Problem(KEY, str(folder), f"holds adapters of {base}, as adapter_config.json says: there is no such "
+                                "folder, and the hub does not give it", fix))  # fmt: skip
+    check_model(KEY, base)
 
 
 def _check_saved(weights: Mapping[str, Tensor], folder: Path) -> None:

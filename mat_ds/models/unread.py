@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
+
+from mat_ds.models.pretrained import load_state
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,7 @@ def load_unread(files: Iterable[Path], config: Any) -> tuple[nn.Module, dict[str
                 sources.append(Source(path, key))
                 shapes.append(file.get_slice(key).get_shape())
     stand_ins = {source.key: torch.tensor(float(i)).expand(shapes[i]) for i, source in enumerate(sources)}
-    with torch.device("meta"):
-        kind: Any = type(AutoModelForSequenceClassification.from_config(config))
-    model, loading = kind.from_pretrained(
-        None, config=config, state_dict=stand_ins, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
-    )
+    model, loading = load_state(config, stand_ins)
     model.config.name_or_path = model.name_or_path = config.name_or_path
     fresh = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
     if any(getattr(conversion, "operations", None) for conversion in getattr(model, "_weight_conversions", None) or ()):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from mat_ds.card import CARD, write_card
 from mat_ds.finished import Finished
@@ -15,6 +14,7 @@ from mat_ds.models.build import longest_input
 from mat_ds.models.described import FILE, Description, write_description
 from mat_ds.models.exported import load_classifier
 from mat_ds.models.lora import ADAPTER, is_adapter
+from mat_ds.models.pretrained import load_config, load_tokenizer, new_classifier
 
 
 def whole_model(finished: Finished, target: Path) -> tuple[Path, Path | None]:
@@ -53,5 +53,5 @@ def merge_into(folder: Path, target: Path, dtype: torch.dtype) -> None:
 def effective_length(folder: Path, max_length: int) -> int:
     """Tokens that inputs are cut at: as many as the run did, and no more than model and tokenizer take."""
     with torch.device("meta"):
-        model = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(folder))
-    return min(max_length, longest_input(model, AutoTokenizer.from_pretrained(folder)))
+        model = new_classifier(load_config(str(folder), "model", adapters=True))
+    return min(max_length, longest_input(model, load_tokenizer(str(folder), "model", adapters=True)))

@@ -22,7 +22,8 @@ from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config
 from mat_ds.engine.zero import read_zero
 from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
 from mat_ds.methods.objective import TaskObjective
-from mat_ds.models.build import build_skeleton, build_tokenizer, has_tokenizer, longest_input
+from mat_ds.models.build import build_skeleton, build_tokenizer, longest_input
+from mat_ds.models.locate import has_tokenizer
 from mat_ds.models.tiny import TINY
 from mat_ds.planning.alternatives import alternatives
 from mat_ds.planning.costs import Costs

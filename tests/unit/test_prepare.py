@@ -39,11 +39,11 @@ def from_hub(monkeypatch, hub, raw):
     """Both libraries' loaders, with a hub that has somebody/bert and nyu-mll/glue; what was asked for is recorded."""
     import datasets
 
-    from mat_ds.models import build
+    from mat_ds.models import pretrained
 
     asked = []
 
-    for loader in (build.AutoConfig, build.AutoTokenizer, build.AutoModelForSequenceClassification):
+    for loader in (pretrained.AutoConfig, pretrained.AutoTokenizer, pretrained.AutoModelForSequenceClassification):
 
         def from_pretrained(name, *args, original=loader.from_pretrained, **options):
             asked.append(name)

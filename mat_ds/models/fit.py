@@ -1,0 +1,132 @@
+"""Whether the weights in a model's files are the model's: one that was drawn anew trains without a word, only worse."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mat_ds.errors import Problem, UserError
+from mat_ds.models.locate import FOLDER_FIX
+from mat_ds.models.pretrained import Loading, new_classifier
+
+# Numbers that may be drawn anew beside those in the files: a head and a pooler.
+MOST_DRAWN = 100_000_000
+SHOWN = 3
+POOLER = "pooler"
+RENAME = (
+    "rename them: names that begin with {prefix!r} come from a wrapper's state_dict(); save its .module (or ._orig_mod) with "
+    "save_pretrained, or write {{name.removeprefix({prefix!r}): ...}} with safetensors"
+)
+RESTORE = "bring the whole folder, as save_pretrained wrote it"
+
+
+def check_size(key: str, name: str, config: Any) -> None:
+    """Raises `UserError` if the files of a folder are too small for the model that its configuration describes: what is
+    missing would be drawn anew, in memory that may not be there."""
+    sizes = [path.stat().st_size for path in Path(name).iterdir() if path.suffix in (".safetensors", ".bin")]
+    with torch.device("meta"):
+        count = sum(parameter.numel() for parameter in new_classifier(config).parameters())
+    if count > sum(sizes) + MOST_DRAWN:
+        raise UserError(Problem(key, name, f"its files hold {sum(sizes):,} bytes, too few for the {count:,} weights that its "
+                                "config.json describes", RESTORE))  # fmt: skip
+
+
+def is_backbone(module: Any, name: str) -> bool:
+    """Whether a parameter or buffer of a classifier is one that pre-training has left, and no head's nor pooler's."""
+    prefix = module.base_model_prefix
+    return name.startswith(f"{prefix}.") and POOLER not in name.split(".")
+
+
+def fit_problems(key: str, name: str, module: Any, loading: Loading, whole: bool = False) -> Iterator[Problem]:
+    """Weights of a model that are not, or not as they should be, in its files.
+
+    Args:
+        key, name: what named the model, and its name.
+        module: the classifier that was loaded, and
+        loading: what transformers says of it.
+        whole: whether its head and pooler have to be there too.
+    """
+    wanted = [one for one in module.state_dict() if whole or is_backbone(module, one)]
+    missing = sorted(set(loading["missing_keys"]) & set(wanted))
+    shapes = {one: (tuple(found), tuple(own)) for one, found, own in loading["mismatched_keys"] if one in set(wanted)}
+    backbone = [one for one in module.state_dict() if is_backbone(module, one)]
+    part = "weight" if whole else "backbone weight"
+    if missing:
+        unknown = sorted(loading["unexpected_keys"])
+        prefix = _common_prefix(unknown, missing, f"{module.base_model_prefix}.")
+        if whole and not set(missing) & set(backbone):
+            reason = f"its model was saved without a classification head: its files hold no {_few(missing)}"
+            fix = FOLDER_FIX
+        else:
+            some = "none" if len(missing) == len(wanted) else f"only {len(wanted) - len(missing)}"
+            reason = f"{some} of its {len(wanted)} {part}s can be found in its files: they lack {_few(missing)}"
+            reason += f", and hold {_few(unknown)}" if unknown else ""
+            fix = RENAME.format(prefix=prefix) if prefix else f"{RESTORE}, with the config.json that belongs to the weights"
+        yield Problem(key, name, reason, fix)
+    if shapes:
+        first, (found, own) = next(iter(shapes.items()))
+        more = f", and {len(shapes) - 1} more" if len(shapes) > 1 else ""
+        yield Problem(key, name, f"{first} has the shape {found} in its files and {own} by its config.json{more}",
+                      "bring the config.json that belongs to the weights")  # fmt: skip
+    if extra := sorted(set(_layers_beyond(backbone, loading["unexpected_keys"]))):
+        yield Problem(key, name, f"its files hold layers that its config.json does not have: {_few(extra)}",
+                      "bring the config.json that belongs to the weights, or save the shorter model with "
+                      "save_pretrained")  # fmt: skip
+
+
+def label_dimensions(module: Any) -> dict[str, int]:
+    """Parameters of a classifier with a row, or a column, for each label, and which of their dimensions that is."""
+    config = copy.deepcopy(module.config)
+    config.num_labels = module.config.num_labels + 1
+    with torch.device("meta"):
+        other = dict(new_classifier(config).named_parameters())
+    changed = {}
+    for name, parameter in module.named_parameters():
+        shapes = enumerate(zip(parameter.shape, other[name].shape, strict=True))
+        for dimension in (i for i, (own, one_more) in shapes if own != one_more):
+            changed[name] = dimension
+    return changed
+
+
+@torch.no_grad()
+def draw(module: Any, names: Iterable[str]) -> None:
+    """Draws parameters of a model anew, as its architecture draws them."""
+    for name in names:
+        parameter: Tensor = module.get_parameter(name)
+        owner: nn.Module = module.get_submodule(name.rpartition(".")[0])
+        parameter.data = torch.zeros(parameter.shape, dtype=parameter.dtype)
+        if parameter.dim() > 1:
+            parameter.normal_(0.0, getattr(module.config, "initializer_range", None) or 0.02)
+        for part in (parameter, owner):
+            part.__dict__.pop("_is_hf_initialized", None)
+        module._init_weights(owner)
+
+
+def _common_prefix(found: list[str], wanted: list[str], base: str) -> str:
+    """What stands before every name that was found, where that is all that keeps it from being one that is wanted."""
+    ends = {end for one in wanted for end in (one, one.removeprefix(base))}
+    for one in found:
+        for end in sorted(ends, key=len, reverse=True):
+            if one.endswith(f".{end}") and all(other.startswith(one.removesuffix(end)) for other in found):
+                return one.removesuffix(end)
+    return ""
+
+
+def _layers_beyond(own: list[str], unexpected: Iterable[str]) -> Iterator[str]:
+    """Numbered layers among names that nothing fits, of a kind that the model has with lower numbers."""
+    number = re.compile(r"\.\d+\.")
+    known = {number.sub(".N.", name, count=1).split(".", 1)[-1] for name in own if number.search(name)}
+    for name in unexpected:
+        shape = number.sub(".N.", name, count=1)
+        if (found := number.search(name)) and (shape in known or shape.split(".", 1)[-1] in known):
+            yield name[: found.end() - 1]
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

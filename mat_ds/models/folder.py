@@ -1,0 +1,220 @@
+"""A stranger's model, looked at before a library reads it: nothing in it may run, hang, or reach for anything outside.
+
+What is trusted of a model are numbers and words. Weights are read by safetensors, or by torch without pickled objects.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils.hub import cached_file
+
+from mat_ds.errors import Problem, UserError, raise_if_any
+
+CONFIG, TOKENIZER_CONFIG, ADAPTER_CONFIG = "config.json", "tokenizer_config.json", "adapter_config.json"
+INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+# What transformers and PEFT read of a folder; each has to be a file, since to open a pipe is to wait for ever.
+READ = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
+# Far more than any configuration takes; vocabularies are read by others.
+MOST_BYTES = 1 << 26
+
+# Beyond these no model goes, and a library would count up to them for hours.
+MOST = {"num_labels": 100_000} | dict.fromkeys((
+    "num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers", "num_encoder_layers",
+    "num_decoder_layers", "num_experts", "num_local_experts", "n_routed_experts",
+), 10_000)  # fmt: skip
+
+# Classes that transformers would fetch by the name `auto_map` gives them.
+LOADED = ("AutoConfig", "AutoTokenizer", "AutoModel")
+OWN_KERNELS = (None, "eager", "sdpa", "flex_attention")
+KERNELS = ("attn_implementation", "experts_implementation")
+CONVERT = (
+    "convert it to an architecture that transformers has and save that, or install its code as a package that registers it "
+    "with transformers"
+)
+
+
+def check_model(key: str, name: str, adapters: bool = False) -> None:
+    """Looks at every file of a model that says what to load, and how.
+
+    Args:
+        key: what named the model.
+        name: a folder or a hub id.
+        adapters: whether it may be adapters of another model.
+
+    Raises:
+        UserError: naming all that is wrong with them; nothing if there are no such files.
+    """
+    problems: list[Problem] = []
+    if Path(name).is_dir():
+        problems += _irregular(key, Path(name))
+    if not problems:
+        for file in (CONFIG, TOKENIZER_CONFIG, ADAPTER_CONFIG, *INDICES):
+            path = file_of(name, file)
+            if path is None:
+                continue
+            try:
+                problems += _wrong(key, name, file, read_object(key, path), adapters)
+            except UserError as error:
+                problems += error.problems
+    raise_if_any(problems)
+
+
+def file_of(name: str, file: str) -> Path | None:
+    """A file of a model, if it has one; out of the hub's cache, or fetched, if the model is not a folder."""
+    if Path(name).is_dir():
+        path = Path(name) / file
+        return path if path.exists() else None
+    with suppress(Exception):  # whoever needs the file says why it is not to be had
+        found = cached_file(name, file, _raise_exceptions_for_missing_entries=False,
+                            _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False)  # fmt: skip
+        return Path(found) if found else None
+    return None
+
+
+def read_object(key: str, path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        UserError: if there is none.
+    """
+    try:
+        if not path.is_file():
+            raise ValueError("it is no file")
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise ValueError(f"it has {size:,} bytes")
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}, no object")
+    except (OSError, ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(Problem(key, str(path), f"cannot be read as JSON: {reason}",
+                                "restore the file as save_pretrained wrote it")) from None  # fmt: skip
+    return found
+
+
+def _irregular(key: str, folder: Path) -> Iterator[Problem]:
+    """Entries that have the name of a file to be read, and are none."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix in READ and not path.is_file():
+            kind = "a folder" if path.is_dir() else "a link that leads nowhere" if path.is_symlink() else "no regular file"
+            yield Problem(key, str(path), f"is {kind}", "put the file there, or take it away")
+
+
+def _wrong(key: str, name: str, file: str, tree: dict[str, Any], adapters: bool) -> Iterator[Problem]:
+    """What is wrong with one of the files."""
+    if file in INDICES:
+        yield from _index_problems(key, name, file, tree)
+        return
+    if classes := sorted(set(_foreign_classes(tree, every=file == CONFIG and not _known(tree.get("model_type"))))):
+        yield Problem(key, name, f"needs code of its own: auto_map in {file} names {', '.join(classes)}, and code that comes "
+                      "with a model is never run", CONVERT)  # fmt: skip
+    for option, value in sorted(set(_foreign_kernels(tree))):
+        yield Problem(key, name, f"{option} in {file} asks for {value}, and code is never fetched because a model asks for it",
+                      f"delete {option} from {file}; model.attention chooses between sdpa and eager")  # fmt: skip
+    for option in ("configuration_files", "transformers_weights"):
+        if tree.get(option) and file == CONFIG:
+            yield Problem(key, name, f"{option} in {file} names other files to read",
+                          f"delete {option}, and give the files the names that save_pretrained gives them")  # fmt: skip
+    if tree.get("quantization_config") and file == CONFIG:
+        yield Problem(key, name, "its weights are quantised: training and scores are those of other numbers",
+                      "take the model they were made from")  # fmt: skip
+    for option, value in _oversized(tree) if file == CONFIG else ():
+        yield Problem(key, name, f"{option} in {file} is {value}, more than {MOST[option]:,}",
+                      "restore the file as save_pretrained wrote it")  # fmt: skip
+    if file == ADAPTER_CONFIG:
+        yield from _adapter_problems(key, name, tree, adapters)
+
+
+def _adapter_problems(key: str, name: str, tree: dict[str, Any], wanted: bool) -> Iterator[Problem]:
+    """What is wrong with a folder of adapters, or with there being one."""
+    base = tree.get("base_model_name_or_path")
+    if not wanted:
+        yield Problem(key, name, f"holds adapters of {base!r} ({ADAPTER_CONFIG}), no model of its own",
+                      "merge them with `mat-ds export <folder> <new folder> --merge`, or pass their base")  # fmt: skip
+        return
+    if not isinstance(base, str) or not base or "://" in base:
+        yield Problem(key, name, f"{ADAPTER_CONFIG} names {base!r} as their base", "let base_model_name_or_path be the folder "
+                      "or the hub id of the model they were trained on")  # fmt: skip
+    if tree.get("peft_type") != "LORA":
+        yield Problem(key, name, f"its adapters are of the kind {tree.get('peft_type')!r}, and LORA alone is known",
+                      "merge them into their base with PEFT, and pass the whole model")  # fmt: skip
+    library = mapping.get("parent_library") if isinstance(mapping := tree.get("auto_mapping"), dict) else mapping
+    if tree.get("megatron_config") or (library and str(library).partition(".")[0] != "transformers"):
+        yield Problem(key, name, f"needs code that {ADAPTER_CONFIG} names (auto_mapping, megatron_config), and that is never "
+                      "run", CONVERT)  # fmt: skip
+
+
+def _index_problems(key: str, name: str, file: str, tree: dict[str, Any]) -> Iterator[Problem]:
+    """Whether an index names files beside it, and nothing else."""
+    files = tree.get("weight_map")
+    if not isinstance(files, dict) or not files:
+        yield Problem(key, name, f"{file} has no weight_map", "restore the file as save_pretrained wrote it")
+        return
+    outside = {repr(part) for part in files.values() if not isinstance(part, str) or Path(part).name != part or part == ".."}
+    if outside:
+        yield Problem(key, name, f"{file} names {', '.join(sorted(outside)[:3])}, which is no file beside it",
+                      "restore the file as save_pretrained wrote it")  # fmt: skip
+
+
+def _sections(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The tree and every object within it, however deep."""
+    left: list[Any] = [tree]
+    while left:
+        found = left.pop()
+        if isinstance(found, dict):
+            yield found
+        left += found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
+
+
+def _oversized(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Numbers in the tree that no model has."""
+    for section in _sections(tree):
+        for option, value in section.items():
+            if option in MOST and isinstance(value, int | float) and not value <= MOST[option]:
+                yield option, value
+
+
+def _foreign_classes(tree: dict[str, Any], every: bool) -> Iterator[str]:
+    """Classes that the tree asks for and transformers does not have; a model that was published before transformers had its
+    architecture goes on naming them.
+
+    Args:
+        every: whether transformers does not have the architecture, so that it cannot have its classes.
+    """
+    import transformers
+
+    for section in _sections(tree):
+        named = section.get("auto_map") or {}
+        for auto, classes in named.items() if isinstance(named, dict) else [("AutoTokenizer", named)]:
+            if str(auto).startswith(LOADED):
+                for found in classes if isinstance(classes, list) else [classes]:
+                    known = isinstance(found, str) and not every and _has(transformers, found.rpartition(".")[2])
+                    if found is not None and not known:
+                        yield str(found)
+
+
+def _known(architecture: Any) -> bool:
+    """Whether transformers has an architecture, by itself or because an installed package has registered it."""
+    return isinstance(architecture, str) and architecture in CONFIG_MAPPING
+
+
+def _has(library: Any, name: str) -> bool:
+    """Whether a library has a class of a name, or one that was registered with it."""
+    registered: dict[Any, Any] = CONFIG_MAPPING._extra_content
+    return name.isidentifier() and (hasattr(library, name) or name in {kind.__name__ for kind in registered.values()})
+
+
+def _foreign_kernels(tree: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Kernels that the tree asks for and that lie elsewhere."""
+    for section in _sections(tree):
+        for option, value in section.items():
+            if option.strip("_").removesuffix("_internal") in KERNELS:
+                for found in value.values() if isinstance(value, dict) else [value]:
+                    if found not in OWN_KERNELS and found not in ("batched_mm", "grouped_mm"):
+                        yield option, repr(found)
