@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from mat_ds.errors import Problem, UserError
-from mat_ds.models.folder import check_model
+from mat_ds.models.folder import CONFIG, check_model, file_of, read_object
 
 Loading = dict[str, Any]
 NEVER = {"trust_remote_code": False}
@@ -37,7 +37,10 @@ def load_config(name: str, key: str = "model.name", adapters: bool = False, **ov
         UserError: if the model needs code of its own, or asks for something outside of it.
     """
     check_model(key, name, adapters)
-    config = AutoConfig.from_pretrained(name, **NEVER, **overrides)
+    with reading(key, name, "configuration"):
+        config = AutoConfig.from_pretrained(name, **NEVER, **overrides)
+        if "id2label" not in overrides and (names := _turned_labels(key, name)):
+            config.id2label = names
     # What is exported is what was loaded.
     config.__dict__.pop("auto_map", None)
     return config
@@ -53,6 +56,10 @@ def load_tokenizer(name: str, key: str = "model.name", adapters: bool = False) -
     with reading(key, name, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(name, **NEVER)
     tokenizer.init_kwargs.pop("auto_map", None)
+    longest = tokenizer.model_max_length
+    if not (isinstance(longest, int | float) and longest > 0):
+        raise UserError(Problem(key, name, f"its tokenizer takes {longest!r} tokens (model_max_length)",
+                                "set tokenizer.model_max_length to a number and save it again"))  # fmt: skip
     if Path(name).is_dir() and (missing := _missing_vocabulary(Path(name), tokenizer)):
         raise UserError(Problem(key, name, f"its {type(tokenizer).__name__} reads {missing}, and they are not in the folder",
                                 "bring the whole folder, or add a tokenizer with "
@@ -82,6 +89,18 @@ def load_state(config: Any, state: dict[str, Tensor]) -> tuple[Any, Loading]:
         None, config=config, state_dict=state, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
     )
     return model, loading
+
+
+def _turned_labels(key: str, name: str) -> dict[int, str]:
+    """The labels of a configuration that gives the number of each and not the label of each number, which is all that
+    transformers reads."""
+    path = file_of(name, CONFIG)
+    written = read_object(key, path) if path else {}
+    numbers = written.get("label2id")
+    if written.get("id2label") or not isinstance(numbers, dict):
+        return {}
+    names = {number: label for label, number in numbers.items()}
+    return names if sorted(names) == list(range(len(numbers))) else {}
 
 
 @contextmanager
