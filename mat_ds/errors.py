@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
+# Characters of a value in a message.
+MOST_SHOWN = 500
+
 
 class ExitCode(IntEnum):
     """The exit codes of every command of the package; SLURM scripts and tests rely on them."""
@@ -28,6 +31,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def _shortened(value: object) -> str:
+    """A value as a message has room for it."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, or of levels
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing wrong with what the user gave: which key, its value, why it cannot be, and what to do."""
@@ -38,7 +50,7 @@ class Problem:
     fix: str
 
     def __str__(self) -> str:
-        shown = "" if self.value is None else f" = {self.value!r}"
+        shown = "" if self.value is None else f" = {_shortened(self.value)}"
         key, reason, fix = map(printable, (self.key, self.reason, self.fix))
         return f"{key}{shown}\n    why: {reason}\n    fix: {fix}"
 

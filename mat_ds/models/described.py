@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from mat_ds.config.load import load_run_config
 from mat_ds.config.schema import RunConfig
-from mat_ds.errors import Problem, UserError
+from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.models.folder import read_object
 from mat_ds.models.labels import match_labels
 from mat_ds.rundir import RunDirectory, write_json
+from mat_ds.tasks.contradictions import column_problems, label_problems
 from mat_ds.tasks.registry import TASKS, find_task
 from mat_ds.tasks.spec import TaskSpec
+from mat_ds.tasks.written import read_spec
 
 FILE = "mat_ds.json"
 
@@ -48,16 +48,18 @@ def read_description(folder: Path) -> Description | None:
 def _written(file: Path) -> tuple[TaskSpec, int]:
     """Task and length as a description says them; raises `UserError` where it says something else."""
     written = read_object("model", file)
-    try:
-        spec, max_length = TaskSpec.model_validate(written.get("task")), written.get("max_length")
-    except ValidationError as error:
-        first = error.errors()[0]
-        reason = f"describes no task: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-    else:
-        if isinstance(max_length, int) and max_length > 0:
-            return spec, max_length
-        reason = f"cuts inputs at {max_length!r} tokens"
-    raise UserError(Problem("model", str(file), reason, "restore the file, or delete it and pass the task"))
+    task, max_length = written.get("task"), written.get("max_length")
+    fix = "restore the file, or delete it and pass the task"
+    if not isinstance(task, dict):
+        raise UserError(Problem("model", str(file), "describes no task", fix))
+    if type(max_length) is not int or max_length < 1:
+        raise UserError(Problem("model", str(file), f"cuts inputs at {max_length!r} tokens", fix))
+    spec = read_spec(task, f"model {file}")
+    raise_if_any(
+        Problem(f"model {file}: {problem.key}", problem.value, problem.reason, fix)
+        for problem in (*label_problems(spec), *column_problems(spec))
+    )
+    return spec, max_length
 
 
 def head_problems(key: str, config: Any, spec: TaskSpec) -> Iterator[Problem]:

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
+from mat_ds.config.names import RULE, is_name
 from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, UserError, nearest, raise_if_any
 from mat_ds.tasks import demo
+from mat_ds.tasks.contradictions import contradictions
 from mat_ds.tasks.spec import TaskSpec
+from mat_ds.tasks.written import read_spec
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 ENTAILMENT = ("entailment", "not_entailment")
@@ -91,15 +92,12 @@ def find_task(name: str) -> TaskSpec:
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         raise UserError(Problem("task", name, "there is no such task", nearest(name, TASKS) + " Or pass a task YAML."))
-    try:
-        spec = TaskSpec.model_validate({"name": path.stem, **read_yaml(path)})
-    except ValidationError as error:
-        raise UserError(*(
-            Problem(f"{path}: {'.'.join(str(part) for part in found['loc']) or 'the task'}", None, found["msg"],
-                    nearest(str((found["loc"] or ("",))[0]), TaskSpec.model_fields))
-            for found in error.errors()
-        )) from None  # fmt: skip
-    raise_if_any(_mixture_problems(path, spec))
+    tree = read_yaml(path)
+    if "name" not in tree and not is_name(path.stem):
+        raise UserError(Problem(f"{path}: name", path.stem, "is no name of a task, as the file's name would be: a name becomes "
+                                f"part of a path, so take {RULE}", "write `name: <name>` into it"))  # fmt: skip
+    spec = read_spec({"name": path.stem, **tree}, str(path))
+    raise_if_any((*contradictions(spec, str(path)), *_mixture_problems(path, spec)))
     return spec
 
 

@@ -39,13 +39,14 @@ def _shown(mixture: dict[str, int]) -> list[str] | dict[str, int]:
 Mixture = Annotated[
     dict[Name, Annotated[int, Field(ge=1, le=MOST_REPEATS)]], BeforeValidator(_counted), PlainSerializer(_shown)
 ]
+Splits = Annotated[tuple[Name, ...], Field(strict=False)]
 MetricName = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]
 
 
 class TaskSpec(Section):
     """One text classification or regression task over single sentences or pairs."""
 
-    name: str = Field(description="also the folder of its files under `data.path`")
+    name: Name = Field(description="also the folder of its files under `data.path`")
     text: Annotated[Names, Field(min_length=1, max_length=2)] = Field(description="the text column, or the two of a pair")
     label: str = Field("label", description="the label column")
     labels: Names = Field((), description="names of the classes in the order of their numbers; none: regression")
@@ -54,8 +55,8 @@ class TaskSpec(Section):
         None, description="lowest and highest score of a regression task")  # fmt: skip
     train: Annotated[Mixture, Field(min_length=1)] = Field(
         {"train": 1}, description="splits to train on: a list, or split -> times an epoch shows its examples")  # fmt: skip
-    dev: Annotated[Names, Field(min_length=1)] = Field(("validation",), description="splits to evaluate and select on")
-    test: Names = Field(("test",), description="splits to predict when training has ended, where they exist")
+    dev: Annotated[Splits, Field(min_length=1)] = Field(("validation",), description="splits to evaluate and select on")
+    test: Splits = Field(("test",), description="splits to predict when training has ended, where they exist")
     test_labelled: bool = Field(False, description="whether predictions on the test splits can be scored")
     metrics: Annotated[tuple[MetricName, ...], Field(strict=False, min_length=1)] = Field(
         ("accuracy",), description="the task's metrics; their mean over the dev splits selects the best model")  # fmt: skip
@@ -65,7 +66,7 @@ class TaskSpec(Section):
     hub: str | None = Field(None, description="dataset on the hub")
     hub_config: str | None = Field(None, description="its configuration")
     hub_columns: dict[str, str] = Field({}, description="columns named otherwise on the hub: ours -> theirs")
-    submission: dict[str, str] = Field({}, description="test split -> name of the GLUE submission file")
+    submission: dict[Name, Name] = Field({}, description="test split -> name of the GLUE submission file")
     submit_names: bool = Field(False, description="whether that file holds label names instead of numbers")
     generate: Callable[[str], Rows] | None = Field(None, exclude=True, description="rows of a split of a built-in task")
 

@@ -1,0 +1,114 @@
+"""What a description of a task cannot mean, although each part of it is well formed."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from mat_ds.errors import Problem, nearest
+from mat_ds.tasks.labels import label_text
+from mat_ds.tasks.spec import TaskSpec
+
+# What a name that people read, and a line of a file, cannot hold: controls, line ends, halves of characters, reversals.
+UNSEEN = ("Cc", "Cs", "Zl", "Zp")
+REVERSALS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def contradictions(spec: TaskSpec, where: str) -> Iterator[Problem]:
+    """All that contradicts itself in a task.
+
+    Args:
+        where: it is written, as messages call it.
+    """
+    for problem in (*label_problems(spec), *column_problems(spec), *split_problems(spec)):
+        yield Problem(f"{where}: {problem.key}", problem.value, problem.reason, problem.fix)
+
+
+def _read(label: str) -> str:
+    """A label as it reads in a file, where 1.0 is 1."""
+    return label_text(label) or label
+
+
+def _twice(names: Iterable[str]) -> Iterator[str]:
+    yield from (name for name, count in Counter(names).items() if count > 1)
+
+
+def label_problems(spec: TaskSpec) -> Iterator[Problem]:
+    """Labels that nobody could tell apart, other spellings of what is no label, and a range that holds no score."""
+    for label in spec.labels:
+        if not label.strip() or label != label.strip():
+            yield Problem("labels", label, "is blank, or begins or ends with a blank, which files lose", "take a word")
+        if any(unicodedata.category(c) in UNSEEN or c in REVERSALS for c in label):
+            yield Problem("labels", label, "holds a character that cannot be seen", "take it out")
+    for read, what in ((str.casefold, "differ in case alone, and models are matched with tasks without it"),
+                       (_read, "read alike in a file")):  # fmt: skip
+        for alike in _twice(read(label) for label in spec.labels):
+            yield Problem("labels", [label for label in spec.labels if read(label) == alike], what, "rename one")
+    meant = {_read(label): label for label in spec.labels}
+    for spelling, label in spec.label_map.items():
+        if spec.regression:
+            yield Problem(
+                "label_map", {spelling: label}, "names a label, and a regression has none", "list labels, or delete it"
+            )
+        elif label not in spec.labels:
+            yield Problem("label_map", {spelling: label}, f"{label!r} is none of the labels", nearest(label, spec.labels))
+        elif (other := meant.setdefault(_read(spelling), label)) != label:
+            yield Problem("label_map", {spelling: label}, f"{spelling!r} reads as {other!r} already", "say it once")
+    if spec.skip_unlabelled and (unlabelled := {"-1", "-"} & {*spec.labels, *spec.label_map}):
+        yield Problem("skip_unlabelled", True, f"drops the rows labelled {' and '.join(sorted(unlabelled))}, which is a label",
+                      "rename the label, or leave out skip_unlabelled")  # fmt: skip
+    if spec.submit_names and spec.regression:
+        yield Problem("submit_names", True, "a regression has no label names", "delete it")
+    if spec.range and not spec.regression:
+        yield Problem("range", spec.range, "is of a score, and the task has labels", "delete the range, or the labels")
+    if spec.range and not spec.range[0] < spec.range[1]:
+        yield Problem("range", spec.range, "its lowest score is not below its highest", "write range: [lowest, highest]")
+
+
+def column_problems(spec: TaskSpec) -> Iterator[Problem]:
+    """Columns that stand for two things, or for nothing."""
+    columns = (*spec.text, spec.label)
+    if len(set(spec.text)) < len(spec.text):
+        yield Problem("text", spec.text, "is the same column twice", "name the column of each text")
+    if spec.label in spec.text:
+        yield Problem("label", spec.label, "is a text column too, and the model would read the answer", "name another column")
+    for column in (*columns, *spec.hub_columns.values()):
+        if not column.strip():
+            yield Problem("hub_columns" if column not in columns else "text, label", column, "is no name of a column",
+                          "write the name of a column")  # fmt: skip
+    for column in spec.hub_columns.keys() - set(columns):
+        yield Problem("hub_columns", column, "is no column of this task", f"the columns are: {', '.join(columns)}")
+    for theirs in _twice(spec.hub_columns.values()):
+        yield Problem("hub_columns", theirs, "stands for two columns", "name a column for each")
+    for ours, theirs in spec.hub_columns.items():
+        if theirs != ours and theirs in columns and theirs not in spec.hub_columns:
+            yield Problem("hub_columns", {ours: theirs}, f"{theirs!r} would be two columns of this task",
+                          f"say what {theirs} is called on the hub too")  # fmt: skip
+    if spec.hub_config is not None and spec.hub is None:
+        yield Problem(
+            "hub_config", spec.hub_config, "is of a dataset on the hub, and none is named", "write hub: <dataset> too"
+        )
+
+
+def split_problems(spec: TaskSpec) -> Iterator[Problem]:
+    """Splits that are trained on and scored, and two splits whose predictions would be one file."""
+    roles = {role: tuple(getattr(spec, role)) for role in ("train", "dev", "test")}
+    for role, splits in roles.items():
+        for split in _twice(splits):
+            yield Problem(role, split, "is named twice", "name it once")
+    for role in ("dev", "test"):  # which may share one, that is scored and predicted
+        for split in dict.fromkeys(roles[role]):
+            if split in roles["train"]:
+                yield Problem(
+                    role, split, "is trained on, and a score of it says nothing", f"name it under train or under {role}"
+                )
+    for split in spec.submission.keys() - set(spec.test):
+        yield Problem("submission", split, "is none of the test splits", nearest(split, spec.test) if spec.test else
+                      f"write test: [{split}] too")  # fmt: skip
+    written = [f"{split}.jsonl" for split in dict.fromkeys(spec.dev)]
+    written += [spec.submission.get(split, f"{split}.tsv") for split in dict.fromkeys(spec.test)]
+    for name in _twice(name.casefold() for name in written):
+        yield Problem("submission", name, "would hold the predictions of two splits", "give each a file of its own")
+    for metric in _twice(spec.metrics):
+        yield Problem("metrics", metric, "is named twice", "name it once")

@@ -1,0 +1,76 @@
+"""A task as somebody wrote it down, in a YAML file or beside a model: read with an answer to everything that is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from mat_ds.errors import Problem, UserError, nearest
+from mat_ds.tasks.spec import TaskSpec
+
+EXAMPLES = {
+    "name": "name: my_task", "text": "text: [sentence]", "label": "label: label", "labels": 'labels: ["no", "yes"]',
+    "label_map": 'label_map: {"0": "no", "1": "yes"}', "range": "range: [0, 5]", "train": "train: [train]",
+    "dev": "dev: [validation]", "test": "test: [test]", "test_labelled": "test_labelled: true",
+    "metrics": "metrics: [accuracy]",
+    "skip_unlabelled": "skip_unlabelled: true", "also_train_on": "also_train_on: [mnli, snli]", "hub": "hub: nyu-mll/glue",
+    "hub_config": "hub_config: cola", "hub_columns": "hub_columns: {sentence: text}",
+    "submission": "submission: {test: MyTask.tsv}", "submit_names": "submit_names: true",
+}  # fmt: skip
+KNOWN = EXAMPLES.keys()  # not `generate`: no file can hold it
+
+
+def read_spec(tree: dict[str, Any], where: str) -> TaskSpec:
+    """The task that a mapping describes.
+
+    Args:
+        tree: as it was written.
+        where: it was, as messages call it.
+
+    Raises:
+        UserError: naming every key that is unknown or of another type.
+    """
+    unknown = [
+        Problem(f"{where}: {key}", tree[key], "there is no such key", nearest(key, KNOWN)) for key in tree.keys() - KNOWN
+    ]
+    try:
+        spec = TaskSpec.model_validate({key: value for key, value in tree.items() if key in KNOWN})
+    except ValidationError as error:
+        raise UserError(*unknown, *_problems(error, tree, where)) from None
+    if unknown:
+        raise UserError(*unknown)
+    return spec
+
+
+def _problems(error: ValidationError, tree: dict[str, Any], where: str) -> Iterator[Problem]:
+    """One problem for each key that pydantic found something wrong with."""
+    seen = set()
+    for found in error.errors():
+        key = str(found["loc"][0]) if found["loc"] else "the task"
+        if key in seen:
+            continue
+        seen.add(key)
+        reason = found["msg"][:1].lower() + found["msg"][1:]
+        if found["type"] == "missing":
+            yield Problem(f"{where}: {key}", None, "is missing", f"write it, as in `{EXAMPLES[key]}`")
+        elif key in KNOWN:
+            yield Problem(f"{where}: {key}", tree.get(key), reason, f"write it as in `{_example(key, tree.get(key))}`")
+        else:
+            yield Problem(where, None, reason.removeprefix("value error, "), "docs/quickstart.md says how a task is described")
+
+
+def _example(key: str, value: Any) -> str:
+    """How a key is written: with what was meant, where that can be guessed."""
+    in_brackets = EXAMPLES[key].partition(": ")[2].startswith("[")
+    items = [value] if isinstance(value, (str, int, float)) else value
+    if in_brackets and key != "range" and isinstance(items, list) and items and all(_is_scalar(item) for item in items):
+        words = [item if isinstance(item, str) else json.dumps(item) for item in items]
+        return f"{key}: {json.dumps(words, ensure_ascii=False)}"
+    return EXAMPLES[key]
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, (str, int, float)) and len(str(value)) <= 80

@@ -1,0 +1,159 @@
+"""A task that somebody wrote down: names that are no paths, types with an example, nothing that cannot be meant."""
+
+import json
+
+import pytest
+
+from mat_ds.config.yaml_files import as_yaml
+from mat_ds.errors import UserError
+from mat_ds.models.described import FILE, Description, read_description, write_description
+from mat_ds.tasks.contradictions import contradictions
+from mat_ds.tasks.registry import TASKS, find_task
+
+GOOD = {"text": ["sentence"], "labels": ["no", "yes"]}
+SCORES = {"text": ["sentence"], "metrics": ["pearson"]}
+
+
+def write(folder, tree, name="own.yaml"):
+    path = folder / name
+    path.write_text(tree if isinstance(tree, str) else as_yaml(tree))
+    return str(path)
+
+
+def problems(folder, tree, name="own.yaml"):
+    path = write(folder, tree, name)
+    with pytest.raises(UserError) as caught:
+        find_task(path)
+    return {problem.key.removeprefix(f"{path}: "): problem for problem in caught.value.problems}
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_no_task_that_has_a_name_contradicts_itself(name):
+    assert not list(contradictions(TASKS[name], name)) and find_task(name) is TASKS[name]
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/b", "/etc/x", ".hidden", "..", ".", "", "a b", "a\nb", "x" * 101, "é", "a\0", "-/-", "con:1", "a\\b"]
+)
+@pytest.mark.parametrize("where", ["name", "train", "dev", "test", "submission file", "submission split", "also_train_on"])
+def test_a_name_that_would_leave_its_folder_is_refused(name, where, tmp_path):
+    tree = {
+        "name": {"name": name},
+        "submission file": {"submission": {"test": name}},
+        "submission split": {"test": [name], "submission": {name: "x.tsv"}},
+    }.get(where, {where: [name]})
+    found = problems(tmp_path, {**GOOD, **tree})
+    assert where.split()[0] in found and "letters, digits" in "".join(str(problem) for problem in found.values())
+
+
+def test_a_file_whose_name_is_no_name_says_its_own(tmp_path):
+    found = problems(tmp_path, GOOD, "my task.yaml")
+    assert found["name"].value == "my task" and "name: <name>" in found["name"].fix
+    assert find_task(write(tmp_path, {"name": "mine", **GOOD}, "my task.yaml")).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("tree", "key", "example"),
+    [
+        ({"labels": [1, 2]}, "labels", 'labels: ["1", "2"]'),
+        ({"labels": [True, False]}, "labels", 'labels: ["true", "false"]'),
+        ({"labels": "yes"}, "labels", 'labels: ["yes"]'),
+        ({"labels": {"no": 0}}, "labels", 'labels: ["no", "yes"]'),
+        ({"text": "sentence"}, "text", 'text: ["sentence"]'),
+        ({"text": []}, "text", "text: [sentence]"),
+        ({"text": ["a", "b", "c"]}, "text", "text"),
+        ({"text": None}, "text", "text: [sentence]"),
+        ({"label": 3}, "label", "label: label"),
+        ({"label_map": ["a"]}, "label_map", "label_map: {"),
+        ({"label_map": {"x": 1}}, "label_map", "label_map: {"),
+        ({"train": "train"}, "train", 'train: ["train"]'),
+        ({"metrics": "accuracy"}, "metrics", 'metrics: ["accuracy"]'),
+        ({"metrics": ["f2"]}, "metrics", "metrics"),
+        ({"test_labelled": 1}, "test_labelled", "test_labelled: true"),
+        ({"hub": ["a"]}, "hub", "hub: nyu-mll/glue"),
+        ({"submission": "x.tsv"}, "submission", "submission: {test: MyTask.tsv}"),
+        ({"range": [0]}, "range", "range: [0, 5]"),
+        ({"range": "0-5"}, "range", "range: [0, 5]"),
+        ({"range": [0, float("nan")]}, "range", "range: [0, 5]"),
+        ({"range": [0, float("inf")]}, "range", "range: [0, 5]"),
+        ({"metricz": ["a"]}, "metricz", "did you mean 'metrics'?"),
+        ({"generate": "os.system"}, "generate", "known"),
+    ],
+)
+def test_a_value_of_another_type_is_answered_with_an_example(tree, key, example, tmp_path):
+    found = problems(tmp_path, {**GOOD, **tree})
+    assert set(found) == {key} and example in found[key].fix
+
+
+def test_what_is_missing_and_what_is_wrong_are_said_together(tmp_path):
+    found = problems(tmp_path, {"labels": [0, 1], "labell": "x", "label": 2})
+    assert set(found) == {"text", "labels", "labell", "label"} and "text: [sentence]" in found["text"].fix
+
+
+@pytest.mark.parametrize(
+    ("tree", "key"),
+    [
+        ({"dev": ["train"]}, "dev"), ({"train": ["validation"]}, "dev"), 
+        ({"test": ["train"]}, "test"), ({"dev": ["a", "a"]}, "dev"), ({"test": ["a", "a"]}, "test"),
+        ({"label": "sentence"}, "label"), ({"text": ["a", "a"]}, "text"), ({"text": ["a", "label"]}, "label"),
+        ({"text": [""]}, "text, label"), ({"label": " "}, "text, label"),
+        ({"range": [0, 5]}, "range"), ({"label_map": {"x": "maybe"}}, "label_map"), ({"label_map": {"no": "yes"}}, "label_map"),
+        ({"submission": {"tset": "x.tsv"}}, "submission"), ({"test": [], "submission": {"test": "x.tsv"}}, "submission"),
+        ({"test": ["a", "b"], "submission": {"a": "x.tsv", "b": "X.tsv"}}, "submission"),
+        ({"test": ["a", "b"], "submission": {"a": "b.tsv"}}, "submission"),
+        ({"submission": {"test": "validation.jsonl"}}, "submission"),
+        ({"hub_columns": {"sentense": "x"}}, "hub_columns"), ({"hub_columns": {"sentence": "x", "label": "x"}}, "hub_columns"),
+        ({"hub_columns": {"sentence": "label"}}, "hub_columns"), ({"hub_columns": {"sentence": ""}}, "hub_columns"),
+        ({"labels": ["a", ""]}, "labels"), ({"labels": ["a", " a"]}, "labels"), ({"labels": ["a", "A"]}, "labels"),
+        ({"labels": ["a", "b\x1b[0m"]}, "labels"), ({"labels": ["a", "b\u202ec"]}, "labels"),
+        ({"labels": ["a", "b\nc"]}, "labels"),
+        ({"labels": ["-1", "1"], "skip_unlabelled": True}, "skip_unlabelled"), ({"hub_config": "x"}, "hub_config"),
+        ({"metrics": ["accuracy", "accuracy"]}, "metrics"), ({"labels": ["1", "1.0"]}, "labels"),
+        ({"label_map": {"0": "no", "0.0": "yes"}}, "label_map"), 
+        ({"labels": ["1", "2"], "label_map": {"1.0": "2"}}, "label_map"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused(tree, key, tmp_path):
+    found = problems(tmp_path, {**GOOD, **tree})
+    assert key in found and found[key].reason and found[key].fix
+
+
+@pytest.mark.parametrize(
+    ("tree", "key"),
+    [({"range": [5, 0]}, "range"), ({"range": [3, 3]}, "range"), ({"label_map": {"x": "y"}}, "label_map"),
+     ({"submit_names": True}, "submit_names")],
+)  # fmt: skip
+def test_a_regression_that_cannot_be_meant_is_refused(tree, key, tmp_path):
+    assert set(problems(tmp_path, {**SCORES, **tree})) == {key}
+
+
+def test_a_description_as_people_write_it_is_read(tmp_path):
+    spec = find_task(write(tmp_path, "text: [a, b]\nlabels: [no, yes]\nlabel_map: {0: no, 1: yes, true: yes, yes: yes}\n"
+                           "hub: x/y\nhub_columns: {a: b, b: a}\ndev: [test]\n"))  # fmt: skip
+    assert spec.label_map == {"0": "no", "1": "yes", "true": "yes", "yes": "yes"} and spec.name == "own"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[", "[]", "3", "null", '"x"', "{}", '{"task": {}}', '{"task": 3, "max_length": 8}', "[" * 50_000, "\0", '{"task": ',
+     '{"task": {"name": "../x", "text": ["a"], "labels": ["a", "b"]}, "max_length": 8}',
+     '{"task": {"name": "x", "text": ["a"], "labels": ["a", "b"], "test": ["../x"]}, "max_length": 8}',
+     '{"task": {"name": "x", "text": ["a"], "labels": ["a", "b\\u001b"]}, "max_length": 8}',
+     '{"task": {"name": "x", "text": ["a"], "labels": ["a", "b"]}, "max_length": "8"}',
+     '{"task": {"name": "x", "text": ["a"], "labels": ["a", "b"]}, "max_length": true}',
+     '{"task": {"name": "x", "text": ["a"], "labels": ["a", "b"]}, "max_length": -1}',
+     '{"task": {"name": "x", "text": ["a"], "labels": ["a", "b"]}, "max_length": 1' + "0" * 5000 + "}",
+     '{"task": {"name": "x", "text": ["a"], "labels": [1, 2], "generate": "f"}, "max_length": 8}'],
+)  # fmt: skip
+def test_a_model_that_describes_itself_wrongly_is_refused(text, tmp_path):
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(UserError) as caught:
+        read_description(tmp_path)
+    assert str(tmp_path / FILE) in str(caught.value) and "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["demo", "cola", "stsb", "mnli", "anli_mixture"])
+def test_what_is_put_beside_a_model_is_read_back(name, tmp_path):
+    write_description(tmp_path, Description(TASKS[name], 77))
+    assert read_description(tmp_path) == Description(TASKS[name], 77)
+    assert json.loads((tmp_path / FILE).read_text())["max_length"] == 77
