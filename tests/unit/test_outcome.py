@@ -1,16 +1,13 @@
-"""What is handed to others at the end: GLUE submission files and the GLUE score of finished runs."""
+"""What is handed to others at the end: GLUE submission files and dev predictions."""
 
 import json
 
 import pytest
 import torch
 
-from mat_ds.errors import ExitCode
-from mat_ds.glue import main
 from mat_ds.outcome import write_dev_predictions, write_predictions
 from mat_ds.rundir import RunDirectory
 from mat_ds.tasks.examples import dev_fingerprint
-from mat_ds.tasks.metrics import GLUE_SCORE_TASKS
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.rows import Example
 
@@ -54,19 +51,3 @@ def test_dev_sets_are_told_apart_by_examples_labels_and_metrics():
         dev_fingerprint(spec.model_copy(update={"labels": spec.labels[::-1]}), dev),
     ]
     assert len({dev_fingerprint(spec, dev), *others}) == 5 and dev_fingerprint(spec, {**dev}) == dev_fingerprint(spec, dev)
-
-
-def finished(folder, task, score):
-    best = {"step": 3, "score": score, "validation": {"accuracy": score}}
-    folder.mkdir(parents=True)
-    (folder / "results.json").write_text(json.dumps({"task": task, "best": best}))
-    return str(folder)
-
-
-def test_the_glue_score_of_finished_runs(tmp_path, capsys):
-    runs = [finished(tmp_path / task, task, 0.5 + i / 100) for i, task in enumerate(GLUE_SCORE_TASKS)]
-    assert main(runs) == ExitCode.OK
-    assert capsys.readouterr().out.splitlines()[-1].split() == ["GLUE", "53.50"]
-    assert main(runs[:-1]) == ExitCode.USER_ERROR and "missing: rte" in capsys.readouterr().err
-    assert main([*runs, runs[0]]) == ExitCode.USER_ERROR and "second run of cola" in capsys.readouterr().err
-    assert main([str(tmp_path)]) == ExitCode.USER_ERROR and "no results.json" in capsys.readouterr().err
