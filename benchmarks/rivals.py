@@ -21,7 +21,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 from mat_ds.tracking.events import read_events
 
@@ -118,7 +118,8 @@ def run_all(arguments: argparse.Namespace) -> None:
 
 
 def table(results: Path) -> None:
-    """Mean over the seeds, with the standard deviation of the median behind it; scores in percent."""
+    """Means over the seeds, and behind the median the least and the most of them; scores in percent. Two seeds make no
+    standard deviation worth the name."""
     lines = finished(results)
     print("| method | " + " | ".join(f"{task} last | best | median | s" for task in TASKS) + " |")
     print("|---" * (1 + 4 * len(TASKS)) + "|")
@@ -127,7 +128,7 @@ def table(results: Path) -> None:
         for task in TASKS:
             own = [line for line in lines if line["task"] == task and line["method"] == method]
             shown = {name: [100 * float(str(line[name])) for line in own] for name in ("last", "best", "median")}
-            spread = f" ± {stdev(shown['median']):.1f}" if len(own) > 1 else ""
+            spread = f" ({min(shown['median']):.1f} to {max(shown['median']):.1f})" if len(own) > 1 else ""
             cells += [f"{mean(values):.1f}" if values else "-" for values in shown.values()]
             cells[-1] += spread
             cells.append(f"{mean(float(str(line['seconds'])) for line in own):.0f}" if own else "-")

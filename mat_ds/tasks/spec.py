@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
@@ -23,11 +24,11 @@ def _counted(value: object) -> object:
                          f"{{{value}: 2}}")  # fmt: skip
     if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
         return value
-    for name in value:
-        if value.count(name) > 1:
-            raise ValueError(f"{name} is listed twice; to show its examples twice in an epoch, give all with their number: "
-                             f"{{{name}: 2, ...}}")  # fmt: skip
-    return dict.fromkeys(value, 1)
+    times = Counter(value)
+    if twice := next((name for name, count in times.items() if count > 1), None):
+        raise ValueError(f"{twice} is listed twice; to show its examples twice in an epoch, give all with their number: "
+                         f"{{{twice}: 2, ...}}")  # fmt: skip
+    return dict(times)
 
 
 def _shown(mixture: dict[str, int]) -> list[str] | dict[str, int]:

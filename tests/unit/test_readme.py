@@ -1,7 +1,9 @@
 """The README and docs/ say what the code does."""
 
 import re
+from statistics import mean
 
+from benchmarks import rivals
 from mat_ds.config.table import options_table
 from mat_ds.errors import ExitCode
 from mat_ds.tasks.registry import TASKS
@@ -25,3 +27,15 @@ def test_every_recipe_profile_and_exit_code_is_listed():
 def test_every_task_of_glue_has_a_recipe():
     recipes = {path.stem for path in (ROOT / "launch" / "recipes").glob("*.yaml")}
     assert {name for name, spec in TASKS.items() if spec.hub == "nyu-mll/glue"} | {"anli", "anli_mixture"} <= recipes
+
+
+def test_the_table_of_results_is_the_benchmarks_and_claims_no_deviation_of_two_seeds(capsys):
+    results = ROOT / "benchmarks" / "rivals.jsonl"
+    rivals.table(results)
+    lines = capsys.readouterr().out.splitlines()
+    assert "\n".join(lines[1:]) in README, "write what `python benchmarks/rivals.py benchmarks/rivals.jsonl --table` prints"
+    assert "±" not in PAGES
+    own = [line for line in rivals.finished(results) if (line["task"], line["method"]) == ("cola", "MAT")]
+    low, high = sorted(100 * line["median"] for line in own)
+    (row,) = (line for line in lines if line.startswith("| MAT |"))
+    assert f"| {mean((low, high)):.1f} ({low:.1f} to {high:.1f}) |" in row
