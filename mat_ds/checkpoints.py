@@ -12,19 +12,27 @@ loaded and never deleted.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
-import shutil
-from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-LATEST, STATE, MANIFEST, MODEL = "latest", "state.json", "manifest.json", "model"
-NAME = re.compile(r"step-(\d{8,})")
+from mat_ds.disk import beside, remove
+from mat_ds.errors import Problem, UserError
+from mat_ds.folders import restore
+from mat_ds.integrity import MANIFEST, STATE, Entry, entry_of, files_below, read_manifest, read_state, verify
+from mat_ds.reading import read_bytes
 
-Entry = dict[str, Any]
+__all__ = [
+    "LATEST", "MANIFEST", "MODEL", "STATE", "Entry", "checkpoints_of", "damaged_of", "entry_of", "files_below", "latest_of",
+    "lost_latest", "name_of", "prune", "read_manifest", "read_state", "step_of", "tidy", "verify",
+]  # fmt: skip
+
+LATEST, MODEL = "latest", "model"
+NAME = re.compile(r"step-(\d{8,18})", re.ASCII)
+# What was set aside while its step was saved again; half written, or about to be deleted.
+SET_ASIDE = re.compile(r"\.(step-\d{8,18})\.([0-9a-f]{8}\.)?old", re.ASCII)
+LEFTOVER = re.compile(r"\.(step-\d{8,18}\.[0-9a-f]{8}\.(part|gone)|writing)", re.ASCII)
 
 
 def name_of(step: int) -> str:
@@ -35,54 +43,7 @@ def name_of(step: int) -> str:
 def step_of(name: str) -> int | None:
     """The step in a checkpoint's folder name; None of another name."""
     found = NAME.fullmatch(name)
-    return int(found[1]) if found else None
-
-
-def entry_of(file: Path) -> Entry:
-    """Size and SHA-256 of a file, brought to the disk first; or the error of one that cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
-            while block := stream.read(1 << 20):
-                digest.update(block)
-        return {"bytes": file.stat().st_size, "sha256": digest.hexdigest()}
-    except OSError as error:
-        return {"error": str(error)}
-
-
-def files_below(folder: Path) -> list[str]:
-    """All files below `folder` but its manifest, in order."""
-    found = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in found if name != MANIFEST)
-
-
-def read_manifest(checkpoint: Path) -> dict[str, Entry] | None:
-    """File name -> size and SHA-256; None if there is no manifest that can be read."""
-    try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return manifest if isinstance(manifest, dict) and STATE in manifest else None
-
-
-def damage(expected: dict[str, Entry] | None, found: dict[str, Entry]) -> str | None:
-    """What is wrong with a checkpoint in which `found` are the files that `expected` lists; None if nothing is."""
-    if expected is None:
-        return "it has no manifest that can be read"
-    wrong = [
-        f"{name} is missing or cannot be read" if "error" in found.get(name, {"error": ""})
-        else f"{name} has {found[name]['bytes']} bytes, not {entry['bytes']}" if found[name]["bytes"] != entry["bytes"]
-        else f"{name} does not hold what was written"
-        for name, entry in expected.items() if found.get(name) != entry
-    ]  # fmt: skip
-    return "; ".join(wrong) or None
-
-
-def verify(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, every byte of it read; None if nothing is."""
-    expected = read_manifest(checkpoint)
-    return damage(expected, {name: entry_of(checkpoint / name) for name in expected or {}})
+    return int(found[1]) if found and name_of(int(found[1])) == name else None
 
 
 def checkpoints_of(path: Path, beyond_latest: bool = False) -> list[Path]:
@@ -96,15 +57,34 @@ def checkpoints_of(path: Path, beyond_latest: bool = False) -> list[Path]:
         beyond_latest: whether to list those later ones too.
     """
     path = path.resolve()
-    if step_of(path.name) is not None and path.is_dir():
-        return [path]
+    if step_of(path.name) is not None:
+        _restore(path)
+        if path.is_dir():
+            return [path]
     folder = _folder_of(path)
+    set_aside = {step: entry for entry in _listed(folder) if (step := _step_set_aside(entry.name)) is not None}
+    for step in set_aside:
+        _restore(folder / name_of(step))
     found = {step: entry for entry in _listed(folder) if (step := step_of(entry.name)) is not None}
-    try:
-        last = None if beyond_latest else step_of((folder / LATEST).read_text(encoding="utf-8").strip())
-    except (OSError, ValueError):
-        last = None
+    # What may not be renamed, as in another's run, is read where it lies.
+    found = {step: entry for step, entry in set_aside.items() if entry.is_dir()} | found
+    last = None if beyond_latest else latest_of(folder)
     return [found[step] for step in sorted(found, reverse=True) if last is None or step <= last]
+
+
+def latest_of(folder: Path) -> int | None:
+    """The step that `latest` names; None where it says nothing that can be read."""
+    try:
+        return step_of(read_bytes(folder / LATEST, 1000).decode("utf-8").strip())
+    except (OSError, ValueError):
+        return None
+
+
+def lost_latest(folder: Path) -> list[str]:
+    """That `latest` names a checkpoint which is not there, if it does."""
+    step = latest_of(folder)
+    gone = step is not None and not (folder / name_of(step)).is_dir()
+    return [f"{folder / LATEST} names {name_of(step or 0)}, which is not there"] if gone else []
 
 
 def damaged_of(path: Path) -> list[Path]:
@@ -112,30 +92,60 @@ def damaged_of(path: Path) -> list[Path]:
     return sorted(entry for entry in _listed(_folder_of(path.resolve())) if ".damaged" in entry.name)
 
 
+def _step_set_aside(name: str) -> int | None:
+    found = SET_ASIDE.fullmatch(name)
+    return step_of(found[1]) if found else None
+
+
+def _restore(checkpoint: Path) -> None:
+    with suppress(OSError):
+        restore(checkpoint)
+
+
 def _folder_of(path: Path) -> Path:
-    return path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    return path / "checkpoints" if os.path.lexists(path / "checkpoints") else path
 
 
-def _listed(folder: Path) -> Iterable[Path]:
-    return (entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else ()
+def _listed(folder: Path) -> list[Path]:
+    """The folders in a folder.
+
+    Raises:
+        UserError: if it is there and cannot be read: a disk that is not mounted must not look like a run without checkpoints.
+    """
+    if not os.path.lexists(folder) or (folder.exists() and not folder.is_dir() and folder.name != "checkpoints"):
+        return []
+    try:
+        return [entry for entry in folder.iterdir() if entry.is_dir()]
+    except OSError as error:
+        raise UserError(Problem("checkpoints", str(folder), f"cannot be read: {error.strerror}",
+                                "mount the disk or mend the permissions; nothing there was changed")) from None  # fmt: skip
 
 
-def read_state(checkpoint: Path) -> dict[str, Any]:
-    """The run's own state in a checkpoint."""
-    state: dict[str, Any] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-    return state
+def tidy(folder: Path) -> None:
+    """Puts back what a process that died had set aside, and removes what it left half written; for the run's holder alone."""
+    for entry in _listed(folder):
+        if (step := _step_set_aside(entry.name)) is not None:
+            restore(folder / name_of(step))
+    for entry in _listed(folder):
+        step = _step_set_aside(entry.name)
+        if LEFTOVER.fullmatch(entry.name) or (step is not None and (folder / name_of(step)).exists()):
+            remove(entry)
 
 
 def prune(folder: Path, newest: int, keep_last: int, best: int | None) -> None:
     """Deletes the checkpoints before the last `keep_last` up to step `newest`, but for that of step `best`.
 
-    Later ones, of a run continued from one before them, stay until they are written again; damaged ones stay too.
+    Later ones, of a run continued from one before them, stay until they are written again; damaged ones stay too. One that a
+    disk does not let go is no reason to stop.
     """
     steps = sorted(step for entry in _listed(folder) if (step := step_of(entry.name)) is not None and step <= newest)
     for step in steps[:-keep_last]:
         checkpoint = folder / name_of(step)
         if step != best and _looks_whole(checkpoint):
-            shutil.rmtree(checkpoint)
+            gone = beside(checkpoint, "gone")
+            with suppress(OSError):  # a process that dies on the way shall not leave half a checkpoint
+                checkpoint.rename(gone)
+                remove(gone)
 
 
 def _looks_whole(checkpoint: Path) -> bool:
@@ -145,12 +155,3 @@ def _looks_whole(checkpoint: Path) -> bool:
     return expected is not None and all(
         file.is_file() and file.stat().st_size == expected[name]["bytes"] for name, file in sizes.items()
     )
-
-
-def sync_folder(folder: Path) -> None:
-    """Brings the names in a folder to the disk, as `fsync` does a file's contents."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from mat_ds.errors import ExitCode, Problem, UserError, nearest
+from mat_ds.errors import ExitCode, Problem, SaveError, UserError, nearest
 
 # Name -> (module whose `main` runs it, what it does). Modules are imported when they are asked for: torch takes seconds.
 COMMANDS = {
@@ -38,7 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     if name not in COMMANDS:
         print(UserError(Problem("command", name, "there is no such command", nearest(name, COMMANDS))), file=sys.stderr)
         return ExitCode.USER_ERROR
-    code: ExitCode = import_module(COMMANDS[name][0]).main(rest)
+    try:
+        code: ExitCode = import_module(COMMANDS[name][0]).main(rest)
+    except SaveError as error:
+        from mat_ds.command import refused
+
+        print(refused(error), file=sys.stderr)
+        return ExitCode.FAILED
     return code
 
 

@@ -76,8 +76,7 @@ def attempt(work: Callable[[], object], world: World, advice: str) -> ExitCode:
         return ExitCode.REQUEUE
     except SaveError as error:
         if world.rank == 0:
-            print(f"\nstopped: {error}. Earlier checkpoints are whole: make room and go on with train.resume=auto.",
-                  file=sys.stderr, flush=True)  # fmt: skip
+            print(refused(error), file=sys.stderr, flush=True)
         return ExitCode.FAILED
     except NonFiniteError as error:
         if world.rank == 0:
@@ -88,6 +87,11 @@ def attempt(work: Callable[[], object], world: World, advice: str) -> ExitCode:
 
         tell(error, world.rank)
         return ExitCode.FAILED
+
+
+def refused(error: SaveError) -> str:
+    """What to say where a disk ended a command."""
+    return f"\nstopped: {error}. What was there before is whole: make room and start it again, a run with train.resume=auto."
 
 
 def report(error: UserError, world: World) -> ExitCode:

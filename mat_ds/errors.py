@@ -65,7 +65,8 @@ class UserError(ValueError):
 
 
 class SaveError(OSError):
-    """A checkpoint could not be written; raised by every rank of a run alike, and earlier checkpoints are what they were."""
+    """A checkpoint, a model or a file could not be written, because a disk is full or fails; what was there before is what it
+    was. Where ranks write together every one raises it."""
 
 
 class Interrupted(Exception):

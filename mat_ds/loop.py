@@ -74,7 +74,7 @@ class Loop:
             NonFiniteError: on every rank, if the run diverged; what was saved before stays what it was.
             Interrupted: on every rank, if one was told to stop: at once while theta is still theta_t, otherwise after the
                 outer step that has begun; a checkpoint of that moment is saved.
-            SaveError: on every rank, if a checkpoint could not be written and training is not to go on without.
+            SaveError: on every rank, if a checkpoint or the model could not be written and training is not to go on without.
         """
         epoch, progress = self.loader.steps_per_epoch, self.progress
         total = total_steps(self.run, epoch)
@@ -87,6 +87,8 @@ class Loop:
                 if progress.step in evaluate_after and not progress.evaluated:  # interrupted in between
                     self._evaluate(is_last=progress.step == total)
                     saved_at = -1
+                elif progress.evaluated and progress.step == total:  # where the disk was full
+                    self._export_if_wanted(is_last=True)
                 for step in range(progress.step, total):
                     record = self._step(step, lr(step), step / total)
                     bar.set_postfix_str(_shown(record, progress), refresh=False)
@@ -108,7 +110,6 @@ class Loop:
                     self._save()
             except Interrupted:
                 if saved_at != progress.step:
-                    self.engine.check(None)
                     self._save()
                 raise
         return progress
@@ -118,9 +119,7 @@ class Loop:
         try:
             saved = self.save(self.progress)
         except SaveError as error:
-            if self.run.train.on_save_failure == "stop":
-                raise
-            self.display.warn(f"{error}; training goes on without it")
+            self._go_on_without(error)
             return False
         self.agenda.saved()
         self.tracker.log({"event": "checkpoint", "step": self.progress.step, "seconds": saved.seconds, "bytes": saved.bytes})
@@ -191,8 +190,25 @@ class Loop:
         self.progress.evaluations.append(evaluation)
         self.tracker.log({"event": "evaluation", **evaluation})
         self._log_resources()
-        if is_last if self.run.train.export == "last" else self.progress.best is evaluation:
+        self._export_if_wanted(is_last)
+
+    def _export_if_wanted(self, is_last: bool) -> None:
+        """Exports the weights as they stand, if they are those wanted so far and not in `model/` yet."""
+        progress = self.progress
+        if progress.exported == progress.step or not (is_last if self.run.train.export == "last" else progress.improved):
+            return
+        try:
             self.export()
+        except SaveError as error:
+            self._go_on_without(error)
+        else:
+            progress.exported = progress.step
+
+    def _go_on_without(self, error: SaveError) -> None:
+        """Says that something could not be written, where training is to go on all the same."""
+        if self.run.train.on_save_failure == "stop":
+            raise error
+        self.display.warn(f"{error}; training goes on without it")
 
 
 def _shown(record: dict[str, Any], progress: Progress) -> str:

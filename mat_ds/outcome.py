@@ -15,7 +15,7 @@ from torch import Tensor
 from mat_ds.card import write_card
 from mat_ds.config.schema import RunConfig
 from mat_ds.engine.distributed import World, any_rank, on_rank_zero
-from mat_ds.errors import NonFiniteError
+from mat_ds.errors import NonFiniteError, SaveError
 from mat_ds.evaluation import Evaluator, Forward, Scores
 from mat_ds.finished import read_finished
 from mat_ds.models.described import Description, write_description
@@ -38,15 +38,25 @@ def finish(
     """Scores `model/` as plain transformers loads it, predicts the test splits with it, writes `results.json` and the card.
 
     Every rank must call it, when the engine has let go of its memory.
+
+    Raises:
+        SaveError: on every rank, if no model could be exported, or the disk refuses what is written here.
     """
-    reported = progress.best if run.train.export == "best" else progress.evaluations[-1]
+    reported, wanted = progress.in_model, progress.best if run.train.export == "best" else progress.evaluations[-1]
+    if reported is None:
+        raise SaveError(f"training has ended, but {rundir.model} could not be written, for want of room or of a working disk")
     results = {
         "task": data.spec.name,
         "method": run.method.name,
         "seed": run.seed,
         "world_size": world.size,
         **progress.results(),
-        "export": {"which": run.train.export, "step": reported["step"], "dtype": str(dtype).removeprefix("torch.")},
+        **({} if reported is wanted else {"exported": reported}),  # the disk had no room for what was wanted
+        "export": {
+            "which": run.train.export if reported is wanted else "exported",
+            "step": reported["step"],
+            "dtype": str(dtype).removeprefix("torch."),
+        },
         "test": {},
         "dev_sha256": dev_fingerprint(data.spec, data.dev),
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from math import isfinite
 from statistics import median
 from typing import Any
 
@@ -19,6 +20,7 @@ class Progress:
         samples: training examples seen.
         tokens: their real tokens.
         skipped_steps: inner steps that the engine repeated because fp16 overflowed.
+        exported: the step of the evaluation whose weights `model/` holds; None where it holds none.
     """
 
     step: int = 0
@@ -27,11 +29,32 @@ class Progress:
     samples: int = 0
     tokens: int = 0
     skipped_steps: int = 0
+    exported: int | None = None
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> Progress:
+        """What a checkpoint says, of this version or of one that noted less or more."""
+        known = {each.name for each in fields(cls)}
+        progress = cls(**{name: value for name, value in state.items() if name in known})
+        if "exported" not in state and progress.evaluations:
+            progress.exported = int(progress.best["step"])
+        return progress
 
     @property
     def evaluated(self) -> bool:
         """Whether the parameters as they stand have been."""
         return bool(self.evaluations) and self.evaluations[-1]["step"] == self.step
+
+    @property
+    def in_model(self) -> dict[str, Any] | None:
+        """The evaluation of the weights that `model/` holds; None where it holds none."""
+        return next((evaluation for evaluation in self.evaluations if evaluation["step"] == self.exported), None)
+
+    @property
+    def improved(self) -> bool:
+        """Whether the last evaluation is better than that of the weights in `model/`, or nothing is there."""
+        held = self.in_model
+        return held is None or float(self.evaluations[-1]["score"]) > float(held["score"])
 
     @property
     def best(self) -> dict[str, Any]:
@@ -61,3 +84,22 @@ class Progress:
 def last_half(evaluations: list[dict[str, Any]], steps: int, name: str = "score") -> list[float]:
     """One of the scores of the evaluations in the second half of `steps` outer steps."""
     return [float(evaluation[name]) for evaluation in evaluations if evaluation["step"] >= steps / 2]
+
+
+def progress_fault(state: dict[str, Any]) -> str | None:
+    """Why what a checkpoint says is no `Progress`; None if it is one."""
+    counts = {name: state.get(name, 0) for name in ("samples", "tokens", "skipped_steps")}
+    counts |= {"step": state.get("step"), "exported": 0 if state.get("exported") is None else state["exported"]}
+    for name, value in counts.items():
+        if type(value) is not int or value < 0:
+            return f"{name} is no number of things"
+    if type(state.get("seconds", 0)) not in (int, float) or not isfinite(state.get("seconds", 0)):
+        return "seconds is no time"
+    evaluations = state.get("evaluations", [])
+    if not isinstance(evaluations, list) or not all(map(_is_evaluation, evaluations)):
+        return "evaluations are none"
+    return None
+
+
+def _is_evaluation(value: object) -> bool:
+    return isinstance(value, dict) and type(value.get("step")) is int and type(value.get("score")) in (int, float)

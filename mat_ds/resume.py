@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mat_ds.checkpoints import checkpoints_of
+from mat_ds.checkpoints import LATEST, checkpoints_of, latest_of, name_of
 from mat_ds.config.dotted import flatten
 from mat_ds.config.load import load_run_config
 from mat_ds.config.schema import RunConfig
 from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.reading import read_json
 from mat_ds.rundir import RunDirectory
+
+LOST = "bring it back from a copy, or start a run of its own in another output_dir"
 
 # What may change when a run continues: where things lie, how long it goes on, how often it evaluates and saves, how a batch
 # is cut, and all of `tracking`. Anything else would make the result one that no single set of options describes.
@@ -44,16 +46,22 @@ def find_resume(run: RunConfig, ds_config: dict[str, Any]) -> list[Path]:
         UserError: if the run directory is taken, or there is nothing to continue from.
     """
     rundir = RunDirectory(Path(run.output_dir)) if run.output_dir else None
-    taken, resume = bool(rundir and rundir.holds_a_run), run.train.resume
+    every = checkpoints_of(rundir.checkpoints, beyond_latest=True) if rundir else []
+    taken, resume = bool(rundir and (rundir.holds_a_run or every)), run.train.resume
     if resume == "never":
         if taken:
             raise UserError(Problem("output_dir", run.output_dir, "holds a run already, and nothing is overwritten",
                                     "pass train.resume=auto to continue it, or another output_dir"))  # fmt: skip
         return []
+    if rundir and every and not rundir.holds_a_run:
+        raise UserError(Problem("output_dir", run.output_dir, f"holds {_names(every)} and no config.yaml that says of what run",
+                                "bring config.yaml back from a copy, or name another output_dir"))  # fmt: skip
     # A run that went on from another one is started again by the command that began it.
-    own = checkpoints_of(rundir.path) if rundir and taken else []
+    own = checkpoints_of(rundir.checkpoints) if rundir and taken else []
     origin = _began_from(rundir) if rundir and taken else "never"
     found = own if resume in ("auto", origin) else []
+    if rundir and not found and resume in ("auto", origin) and every:
+        raise UserError(_beyond(rundir.checkpoints, every))
     if not found and resume == "auto":
         if origin not in ("never", "auto"):
             raise UserError(Problem("train.resume", "auto", f"the run in {run.output_dir} has no checkpoint of its own yet",
@@ -62,6 +70,8 @@ def find_resume(run: RunConfig, ds_config: dict[str, Any]) -> list[Path]:
             raise_if_any([*_changed_options(run, rundir), *_changed_precision(ds_config, rundir)])
         return []
     found = found or checkpoints_of(Path(resume))
+    if not found and (others := checkpoints_of(Path(resume), beyond_latest=True)):
+        raise UserError(_beyond(others[0].parent, others))
     if not found:
         raise UserError(Problem("train.resume", resume, "is neither a checkpoint nor a run directory with one",
                                 "pass runs/<run> or runs/<run>/checkpoints/step-<n>"))  # fmt: skip
@@ -76,6 +86,18 @@ def find_resume(run: RunConfig, ds_config: dict[str, Any]) -> list[Path]:
     return found
 
 
+def _names(checkpoints: list[Path]) -> str:
+    return ", ".join(checkpoint.name for checkpoint in reversed(checkpoints))
+
+
+def _beyond(folder: Path, every: list[Path]) -> Problem:
+    """Checkpoints that a run would pass over, and be begun anew."""
+    return Problem(
+        "train.resume", None, f"{folder / LATEST} names {name_of(latest_of(folder) or 0)}, which is earlier than all that "
+        f"there are: {_names(every)}", f"pass train.resume={every[0]}, or another output_dir to start afresh",
+    )  # fmt: skip
+
+
 def run_of(candidates: list[Path]) -> RunDirectory:
     """The run that checkpoints belong to."""
     return RunDirectory(candidates[0].parent.parent)
@@ -83,7 +105,7 @@ def run_of(candidates: list[Path]) -> RunDirectory:
 
 def _began_from(rundir: RunDirectory) -> str:
     """`train.resume` of the run in a directory."""
-    return str(read_yaml(rundir.config)["train"]["resume"])
+    return str(_options_of(rundir).get("train", {}).get("resume", "never"))
 
 
 def changed_input(data: str, frozen: str, before: RunDirectory) -> Iterator[Problem]:
@@ -104,10 +126,13 @@ def changed_input(data: str, frozen: str, before: RunDirectory) -> Iterator[Prob
 
 def read_environment(rundir: RunDirectory) -> dict[str, Any]:
     """What a run said of itself when it began; empty if it has not."""
-    if not rundir.environment.exists():
+    if not os.path.lexists(rundir.environment):
         return {}
-    environment: dict[str, Any] = json.loads(rundir.environment.read_text(encoding="utf-8"))
-    return environment
+    found = read_json(rundir.environment, LOST)
+    starts = found.get("starts", [])
+    if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
+        raise UserError(Problem(str(rundir.environment), None, "does not say how the run was started", LOST))
+    return found
 
 
 def changes(run: RunConfig, before: RunDirectory) -> dict[str, list[Any]]:
@@ -119,11 +144,18 @@ def changes(run: RunConfig, before: RunDirectory) -> dict[str, list[Any]]:
 
 
 def _options_of(before: RunDirectory) -> dict[str, Any]:
-    """A run's options; those it did not know yet have their defaults."""
+    """A run's options; those it did not know yet have their defaults.
+
+    Raises:
+        UserError: if there are none that can be read.
+    """
+    found = read_yaml(before.config)
+    if not all(isinstance(found.get(name), dict) for name in ("train", "model", "method")):  # every run has written them
+        raise UserError(Problem(str(before.config), None, "does not hold the options of a run", LOST))
     try:
         return load_run_config(before.config, ()).model_dump(mode="json")
     except UserError:  # it knew others
-        return read_yaml(before.config)
+        return found
 
 
 def _changed_options(run: RunConfig, before: RunDirectory) -> Iterator[Problem]:
@@ -138,7 +170,10 @@ def _changed_precision(ds_config: dict[str, Any], before: RunDirectory) -> Itera
     """Whether a run would go on in another precision; ranks, ZeRO stage and offload may change."""
     if not (environment := read_environment(before)) or not ds_config:
         return
-    old, new = flatten(environment["deepspeed_config"]), flatten(ds_config)
+    before_it = environment.get("deepspeed_config")
+    if not isinstance(before_it, dict):
+        raise UserError(Problem(str(before.environment), None, "does not say with what DeepSpeed configuration it ran", LOST))
+    old, new = flatten(before_it), flatten(ds_config)
     for key in ("fp16.enabled", "bf16.enabled"):
         if old.get(key, False) != new.get(key, False):
             yield Problem(f"ds_config {key}", new.get(key, False),

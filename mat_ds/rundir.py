@@ -2,85 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import shutil
+import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
 
-from mat_ds.errors import Interrupted
+from mat_ds.disk import write_bytes, write_json, write_text
+from mat_ds.errors import Interrupted, Problem, raise_if_any
+from mat_ds.folders import restore, write_folder
+from mat_ds.reading import sha256_of_file
 
-
-def nobody_else() -> None:
-    """Asks nobody whether the place is still one's own."""
-
-
-def write_text(path: Path, text: str, still_ours: Callable[[], None] = nobody_else) -> None:
-    """Writes a file in UTF-8, whole or not at all."""
-    write_bytes(path, text.encode("utf-8"), still_ours)
-
-
-def write_bytes(path: Path, data: bytes, still_ours: Callable[[], None] = nobody_else) -> None:
-    """Writes a file aside, flushes it to disk and renames it into place.
-
-    Args:
-        path, data: the file and what it is to hold.
-        still_ours: raises, right before the file takes its place, if that is no longer this process's to write.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    still_ours()
-    os.replace(aside, path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def write_folder(path: Path, fill: Callable[[Path], None], still_ours: Callable[[], None] = nobody_else) -> None:
-    """Replaces a folder by what `fill` writes into an empty one; the old one is there until the new one is complete.
-
-    Args:
-        path, fill: the folder, and what writes its files.
-        still_ours: raises, before anything is written and right before each rename, if the place is no longer this
-            process's to write.
-    """
-    still_ours()
-    aside, old = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.old")
-    if old.exists() and not path.exists():  # an earlier process died between the two renames below
-        old.rename(path)
-    for leftover in (aside, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        fill(aside)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    still_ours()
-    if path.exists():
-        path.rename(old)
-        still_ours()
-    aside.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file, a block of it in memory at a time."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+__all__ = [
+    "RunDirectory", "mark_interrupted", "new_folder", "run_folders", "sha256_of_file", "write_bytes", "write_folder",
+    "write_json", "write_text",
+]  # fmt: skip
 
 
 def new_folder(path: Path) -> Path:
@@ -118,8 +55,17 @@ class RunDirectory:
         return self.config.exists()
 
     def create(self) -> None:
-        """Makes the folders, of a run that begins or goes on."""
+        """Makes the folders, of a run that begins or goes on, and puts a model back that an earlier life had set aside.
+
+        Raises:
+            UserError: if something else than a file has the name of one: a pipe would be waited for, a link be written through.
+        """
+        files = (self.config, self.environment, self.events, self.log, self.results, self.tracking, self.tracking_log)
+        odd = [file for file in (*files, self.interrupted) if os.path.lexists(file) and not stat.S_ISREG(file.lstat().st_mode)]
+        why, fix = "is no regular file, and a run writes there", "move it away, or pass another output_dir"
+        raise_if_any(Problem("output_dir", str(file), why, fix) for file in odd)
         self.interrupted.unlink(missing_ok=True)
+        restore(self.model)
         for folder in (self.checkpoints, self.predictions, self.plots):
             folder.mkdir(parents=True, exist_ok=True)
 

@@ -43,6 +43,7 @@ from mat_ds.resume import run_of
 from mat_ds.rundir import RunDirectory, mark_interrupted, new_folder, write_json, write_text
 from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.telemetry import invisible
+from mat_ds.tracking.identity import own_id
 from mat_ds.tracking.register import register_finished
 from mat_ds.tracking.tracker import Tracker
 
@@ -162,13 +163,16 @@ def _optimise(
         rundir, progress = _open_run_directory(prepared, world, device, house.lock), Progress()
         if prepared.resume_from:
             state, passed_over = checkpoint.load(engine, prepared.resume_from, rundir.model)
-            progress = Progress(**state)
+            progress = Progress.restored(state)
             on_rank_zero(lambda: move_base(rundir.model, run.model.name))  # adapters of the best model so far
             for damage in passed_over:
                 house.display.warn(f"{damage}; passed over, not deleted")
-        if world.rank == 0:
+
+        def begin() -> None:
             house.chatter.write_to(rundir.log)
-        house.tracker.begin(rundir, progress.step, run.tracking.uri)
+            house.tracker.begin(rundir, progress.step, run.tracking.uri)
+
+        on_rank_zero(begin)
         plan.announce(rundir, progress)
 
         def evaluate(weights: str) -> tuple[Scores, float]:
@@ -224,6 +228,7 @@ def _open_run_directory(prepared: Prepared, world: World, device: torch.device, 
         rundir = RunDirectory(chosen or new_folder(Path(f"runs/{prepared.data.spec.name}-{run.method.name}-{stamp}")))
         lock.acquire(rundir.path)
         rundir.create()
+        own_id(rundir)
         described = environment(prepared, world, places, rundir if rundir.holds_a_run else before)
         resolved = {**run.model_dump(mode="json"), "output_dir": str(rundir.path)}
         write_text(rundir.config, as_yaml(resolved))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mat_ds.checkpoints import checkpoints_of, damaged_of, read_manifest, verify
+from mat_ds.checkpoints import checkpoints_of, damaged_of, lost_latest, read_manifest, verify
 from mat_ds.command import Parser
 from mat_ds.display import Display, add_display_arguments
 from mat_ds.errors import ExitCode, Problem, UserError
@@ -32,6 +32,8 @@ def main(arguments: Sequence[str]) -> ExitCode:
         damages[checkpoint.name] = damage = verify(checkpoint)
         size = sum(entry["bytes"] for entry in (read_manifest(checkpoint) or {}).values()) / 2**20
         display.say(f"{checkpoint.name}  {size:9.1f} MiB  {f'DAMAGED: {damage}' if damage else 'whole'}")
+    for lost in lost_latest(found[0].parent):
+        display.warn(lost)
     set_aside = [checkpoint.name for checkpoint in damaged_of(path)]
     display.say(*(f"{name}  set aside by an earlier run" for name in set_aside))
     whole = [name for name, damage in damages.items() if damage is None]

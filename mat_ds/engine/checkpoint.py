@@ -1,31 +1,33 @@
 """Saving and restoring a run at an outer boundary: all ranks together, whole or not at all.
 
-A checkpoint is written aside, read back into a manifest, renamed into place, and only then named in `latest`.
+A checkpoint is written aside, each rank reading back what it wrote for the manifest, renamed into place, and only then named
+in `latest`.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 
-from mat_ds import checkpoints
+from mat_ds import checkpoints, folders
 from mat_ds.checkpoints import Entry
-from mat_ds.engine.distributed import any_rank, on_rank_zero
+from mat_ds.disk import beside, nobody_else, remove, room_at, write_json, write_text
+from mat_ds.engine.distributed import from_all_ranks, from_rank_zero, on_rank_zero
 from mat_ds.engine.engine import Engine
-from mat_ds.engine.state import describe_state, load_state, write_state
+from mat_ds.engine.state import LoadError, describe_state, load_state, write_state
 from mat_ds.errors import PeerError, Problem, SaveError, UserError
-from mat_ds.rundir import new_folder, nobody_else, write_folder, write_json, write_text
-
-WRITING = ".writing"
-# 1: DeepSpeed's own shards (mat_ds 0.1.0).
-FORMAT = 2
+from mat_ds.folders import settle, write_folder
+from mat_ds.integrity import FORMAT, SHARD, damage, entries_below, is_foreign
+from mat_ds.rundir import new_folder
 
 
 @dataclass(frozen=True)
@@ -57,76 +59,77 @@ def save(
         SaveError: on every rank, if some rank could not write; earlier checkpoints are what they were.
     """
     started, name = time.perf_counter(), checkpoints.name_of(state["step"])
-    aside, final, old = folder / WRITING / name, folder / name, folder / f".{name}.old"
+    engine.check(None)
+    final = folder / name
+    aside = from_rank_zero(beside(final, "part"))
 
     def begin() -> None:
         still_ours()
-        shutil.rmtree(folder / WRITING, ignore_errors=True)
-        aside.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoints.tidy(folder)
+        aside.mkdir()
 
-    def describe() -> list[str]:
+    def describe() -> dict[str, Entry]:
         if model and model.exists():
-            shutil.copytree(model, aside / checkpoints.MODEL, copy_function=_link)
-        own = {"format": FORMAT, "world_size": torch.distributed.get_world_size(), **describe_state(engine)}
-        write_json(aside / checkpoints.STATE, {"engine": own, "run": state})
-        return checkpoints.files_below(aside)
+            _link_files(model, aside / checkpoints.MODEL)
+        shards = {"world_size": torch.distributed.get_world_size(), "files": sorted(written)}
+        write_json(aside / checkpoints.STATE, {"engine": {"format": FORMAT, **shards, **describe_state(engine)}, "run": state})
+        seen = checkpoints.files_below(aside)
+        if other := sorted(set(written) ^ set(filter(SHARD.fullmatch, seen))):
+            raise OSError(errno.EIO, f"the first rank does not see what the ranks wrote: {', '.join(other)}", str(aside))
+        return {file: checkpoints.entry_of(aside / file) for file in seen if file not in written}
 
     def put_in_place() -> None:
         if unread := [f"{file}: {entry['error']}" for file, entry in manifest.items() if "error" in entry]:
-            raise OSError(f"what was just written cannot be read: {'; '.join(unread)}")
+            raise OSError(errno.EIO, f"what was just written cannot be read: {'; '.join(unread)}", str(aside))
+        if torn := [file for file, entry in manifest.items() if (aside / file).stat().st_size != entry["bytes"]]:
+            raise OSError(errno.EIO, f"the first rank does not see all of {', '.join(torn)}", str(aside))
         write_json(aside / checkpoints.MANIFEST, manifest)
-        checkpoints.sync_folder(aside)
-        shutil.rmtree(old, ignore_errors=True)
-        damaged = final.exists() and checkpoints.verify(final)
-        still_ours()
-        if damaged:
+        settle(aside)
+        if final.exists() and checkpoints.verify(final):
+            still_ours()
             final.rename(new_folder(final.with_name(f"{name}.damaged")))
-        elif final.exists():
-            final.rename(old)
-        still_ours()
-        try:
-            aside.rename(final)
-        except OSError:
-            if old.exists():
-                old.rename(final)
-            raise
-        checkpoints.sync_folder(folder)
+        folders.put_in_place(aside, final, still_ours)
         write_text(folder / checkpoints.LATEST, name + "\n", still_ours)
-        for leftover in (folder / WRITING, old):
-            shutil.rmtree(leftover, ignore_errors=True)
         checkpoints.prune(folder, state["step"], keep_last, best)
 
     try:
         on_rank_zero(begin)
-        _together(lambda: write_state(engine, aside), engine.device)
-        manifest = _entries(aside, on_rank_zero(describe))
+        written = _together(lambda: {file: checkpoints.entry_of(aside / file) for file in write_state(engine, aside)})
+        manifest = {**written, **on_rank_zero(describe)}
         on_rank_zero(put_in_place)
     except (OSError, PeerError) as error:  # not a rank that is gone: it cannot be told anything any more
-        on_rank_zero(lambda: shutil.rmtree(folder / WRITING, ignore_errors=True))
-        free = shutil.disk_usage(folder).free / 2**20
-        raise SaveError(f"checkpoint {final} could not be written ({error}); {free:.0f} MiB are free there") from error
+        on_rank_zero(lambda: remove(aside))
+        cause = error.__cause__ if isinstance(error, SaveError) and error.__cause__ else error
+        raise SaveError(f"checkpoint {final} could not be written ({cause}){room_at(folder)}") from error
     linked = sum(entry["bytes"] for file, entry in manifest.items() if file.startswith(f"{checkpoints.MODEL}/"))
     return Saved(time.perf_counter() - started, sum(entry["bytes"] for entry in manifest.values()) - linked)
 
 
-def _together(write: Any, device: torch.device) -> None:
-    """Runs `write` on every rank; what one raises, all raise."""
+def _together(write: Callable[[], dict[str, Entry]]) -> dict[str, Entry]:
+    """What `write` returns on all ranks, put together; what one raises, all raise."""
+    found: dict[str, Entry] = {}
     failure = None
     try:
-        write()
+        found = write()
     except Exception as error:  # safetensors has classes of its own for a full disk
         failure = error
-    if any_rank(failure is not None, device):
-        raise OSError(str(failure) if failure else "another rank could not write its part")
+    shares = from_all_ranks((found, None if failure is None else str(failure)))
+    if failed := [(rank, said) for rank, (_, said) in enumerate(shares) if said is not None]:
+        raise OSError(str(failure) if failure else f"rank {failed[0][0]} could not write its part: {failed[0][1]}")
+    return {name: entry for share, _ in shares for name, entry in share.items()}
 
 
-def load(engine: Engine, candidates: Sequence[Path], model: Path | None = None) -> tuple[dict[str, Any], list[str]]:
+def load(
+    engine: Engine, candidates: Sequence[Path], model: Path | None = None, still_ours: Callable[[], None] = nobody_else
+) -> tuple[dict[str, Any], list[str]]:
     """Restores the engine from the first checkpoint that is what its manifest says. Every rank must call it.
 
     Args:
         engine: what to restore; it may have another number of ranks or another ZeRO stage than the one that was saved.
         candidates: the checkpoints to try, in this order.
         model: the run's `model/`, which becomes what it was.
+        still_ours: what rank 0 asks before it writes.
 
     Returns:
         The run's own state, and what is wrong with each checkpoint that was passed over.
@@ -137,47 +140,69 @@ def load(engine: Engine, candidates: Sequence[Path], model: Path | None = None) 
     passed_over = []
     for checkpoint in candidates:
         expected = on_rank_zero(lambda checkpoint=checkpoint: checkpoints.read_manifest(checkpoint))  # type: ignore[misc]
-        if found := checkpoints.damage(expected, _entries(checkpoint, sorted(expected or ()))):
-            passed_over.append(f"{checkpoint} is damaged: {found}")
-            continue
-        state = checkpoints.read_state(checkpoint)
-        if state.get("engine", {}).get("format") != FORMAT:
-            passed_over.append(f"{checkpoint} was written by another version of mat_ds")
+        found = _entries(checkpoint, sorted(expected or ()))
+        judged = on_rank_zero(lambda c=checkpoint, e=expected, f=found: _judge(c, e, f))  # type: ignore[misc]
+        if isinstance(judged, str):
+            passed_over.append(judged)
             continue
         assert expected is not None
-        load_state(engine, [checkpoint / file for file in expected if file.startswith("rank-")], state["engine"])
-        on_rank_zero(lambda checkpoint=checkpoint: _restore_model(checkpoint, model))  # type: ignore[misc]
-        return state["run"], passed_over
-    raise UserError(*(
-        Problem("train.resume", str(path), what.removeprefix(f"{path} "), "bring it back from a copy, or start a run of its "
-                "own in another output_dir; nothing here was deleted")
-        for path, what in zip(candidates, passed_over, strict=True)
-    ))  # fmt: skip
+        try:
+            load_state(engine, [checkpoint / file for file in expected if SHARD.fullmatch(file)], judged["engine"])
+        except LoadError as error:
+            passed_over.append(f"{checkpoint} is damaged: {error}")
+            continue
+        files = [file for file in expected if file.startswith(f"{checkpoints.MODEL}/")]
+        on_rank_zero(lambda c=checkpoint, f=files: _restore_model(c, f, model, still_ours))  # type: ignore[misc]
+        return judged["run"], [*checkpoints.lost_latest(checkpoint.parent), *passed_over]
+    there = on_rank_zero(lambda: checkpoints.checkpoints_of(candidates[0].parent, beyond_latest=True))
+    others = [path for path in there if path not in candidates]
+    fix = "bring it back from a copy, or start a run of its own in another output_dir; nothing here was deleted"
+    raise UserError(
+        *(Problem("train.resume", str(path), what.removeprefix(f"{path} "), fix)
+          for path, what in zip(candidates, passed_over, strict=True)),
+        *(Problem("train.resume", str(path), "lies beside them, and was not to be continued", f"pass train.resume={path}, "
+                  "if that is what you want") for path in others),
+    )  # fmt: skip
 
 
-def _restore_model(checkpoint: Path, model: Path | None) -> None:
-    if model and (checkpoint / checkpoints.MODEL).exists():
-        write_folder(model, lambda aside: _copy(checkpoint / checkpoints.MODEL, aside))
+def _judge(checkpoint: Path, expected: dict[str, Entry] | None, found: dict[str, Entry]) -> dict[str, Any] | str:
+    """A checkpoint's state, or why it is passed over."""
+    if wrong := damage(checkpoint, expected, found):
+        return f"{checkpoint} is damaged: {wrong}"
+    state = checkpoints.read_state(checkpoint)
+    return f"{checkpoint} was written by another version of mat_ds" if is_foreign(state) else state
+
+
+def _restore_model(checkpoint: Path, files: list[str], model: Path | None, still_ours: Callable[[], None]) -> None:
+    """Makes `model/` what it was; what lies in the checkpoint and is not in its manifest stays there."""
+
+    def fill(aside: Path) -> None:
+        for file in files:
+            target = aside / PurePosixPath(file).relative_to(checkpoints.MODEL)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(checkpoint / file, target)
+
+    if model and files:
+        write_folder(model, fill, still_ours)
 
 
 def _entries(folder: Path, names: list[str]) -> dict[str, Entry]:
     """Size and SHA-256 of files below `folder`, each rank reading its share, or the error of one that cannot be read."""
     rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    shares: list[dict[str, Entry]] = [{} for _ in range(ranks)]
-    torch.distributed.all_gather_object(shares, {name: checkpoints.entry_of(folder / name) for name in names[rank::ranks]})
+    shares = from_all_ranks(entries_below(folder, names[rank::ranks]))
     return {name: entry for share in shares for name, entry in share.items()}
 
 
-def _copy(source: Path, target: Path) -> None:
-    shutil.copytree(source, target, dirs_exist_ok=True)
+def _link_files(source: Path, target: Path) -> None:
+    """The regular files of a folder: hard links of the weights, where the disk has them; copies of what a user may edit."""
+    for name in checkpoints.files_below(source):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        _link(source / name, target / name)
 
 
-def _link(source: str, target: str) -> None:
-    """A hard link for weights, where the disk has them; a copy for what a user may edit."""
-    try:
-        if source.endswith(".safetensors"):
+def _link(source: Path, target: Path) -> None:
+    if source.suffix == ".safetensors":
+        with suppress(OSError):
             os.link(source, target)
             return
-    except OSError:
-        pass
-    shutil.copy2(source, target)
+    shutil.copyfile(source, target)

@@ -14,10 +14,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mat_ds.disk import REFUSALS
 from mat_ds.engine.lookout import on_lookout
 from mat_ds.engine.startup import lighten, release
 from mat_ds.engine.watchdog import Process, launchers, watched
-from mat_ds.errors import Displaced, PeerError, Problem, UserError
+from mat_ds.errors import Displaced, PeerError, Problem, SaveError, UserError
 
 Value = TypeVar("Value")
 
@@ -178,17 +179,21 @@ def on_rank_zero(function: Callable[[], Value]) -> Value:
             result = function()
         except Exception as error:
             failure = error
-    told: str | tuple[Problem, ...] | Displaced | None = None
-    if failure:
-        told = f"{type(failure).__name__}: {failure}"
-        if isinstance(failure, (UserError, Displaced)):
-            told = failure.problems if isinstance(failure, UserError) else failure
+    if isinstance(failure, OSError) and failure.errno in REFUSALS:
+        refused = SaveError(str(failure))
+        refused.__cause__ = failure
+        failure = refused
+    told: str | tuple[Problem, ...] | Displaced | SaveError | None = None
+    if isinstance(failure, (Displaced, SaveError)):
+        told = failure
+    elif failure:
+        told = failure.problems if isinstance(failure, UserError) else f"{type(failure).__name__}: {failure}"
     result, told = from_rank_zero((result, told))
     if failure:
         raise failure
     if isinstance(told, tuple):
         raise UserError(*told)
-    if isinstance(told, Displaced):
+    if isinstance(told, Exception):
         raise told
     if told:
         raise PeerError(f"rank 0 failed: {told}")

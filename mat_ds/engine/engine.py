@@ -16,7 +16,7 @@ from mat_ds.engine.loss_scale import read_loss_scale, restore_loss_scale
 from mat_ds.engine.passes import Passes
 from mat_ds.engine.shards import exact_values, fill_masters, numel, read_shards, refresh, shape
 from mat_ds.engine.startup import release
-from mat_ds.errors import Interrupted, NonFiniteError
+from mat_ds.errors import Interrupted, NonFiniteError, SaveError
 from mat_ds.methods.base import MicroBatch
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.sampling.chain import Chain
@@ -81,23 +81,22 @@ class Engine(Passes):
         return sum(numel(parameter) for parameter in self.ds.module.parameters())
 
     def check(self, batch: MicroBatch | None) -> None:
-        """Makes sure, before anything of this state is kept, that it is one. Every rank must call it.
+        """Makes sure, before anything of this state is kept, that it is one: no loss after the last update has shown it.
 
-        The last update of an outer step is followed by no loss that would show what it did, and ZeRO-0 in fp32 looks at no
-        gradient either.
+        Every rank must call it.
 
         Args:
             batch: what to predict; None where a pass has just been left half done.
 
         Raises:
-            NonFiniteError: on every rank, if a parameter is not finite, or a prediction of `batch` is not.
+            NonFiniteError: on every rank, if a parameter, moment or average is not finite, or a prediction of `batch` is not.
         """
-        finite = batch is None or bool(self.predict(batch.inputs).isfinite().all())
-        for master, pieces in self.shards.items():
-            for piece in pieces:
-                finite &= bool(master.detach().view(-1)[piece.start : piece.start + piece.numel].sum().isfinite())
-        if any_rank(not finite, self.device):
-            raise NonFiniteError(f"the parameters or their predictions are not finite after outer step {self._outer_step}")
+        finite = torch.ones((), dtype=torch.bool, device=self.device)
+        if batch is not None:
+            finite &= self.predict(batch.inputs).isfinite().all()
+        finite &= self.sampler.finite()
+        if any_rank(not bool(finite), self.device):
+            raise NonFiniteError(f"parameters, moments, averages or predictions not finite after outer step {self._outer_step}")
 
     @property
     def moved(self) -> tuple[float, float]:
@@ -181,7 +180,7 @@ class Engine(Passes):
         self._swap(name)
         try:
             yield
-        except Interrupted:  # every rank; where a pass fails on this one alone, no other comes to gather the weights
+        except (Interrupted, SaveError):  # every rank; a pass that fails on one alone has no other come to gather the weights
             self._swap(name)
             raise
         self._swap(name)

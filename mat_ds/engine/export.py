@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from mat_ds.config.schema import LoraConfig
+from mat_ds.disk import nobody_else, write_json
 from mat_ds.engine.distributed import on_rank_zero
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.shards import gather_master
-from mat_ds.rundir import nobody_else, write_folder, write_json
+from mat_ds.folders import write_folder
 
 
 @torch.no_grad()
@@ -64,6 +65,9 @@ def export_model(
         fold: changes the weights into those of a model without mat_ds's hooks.
         still_ours: what rank 0 asks before it writes and before each rename; it raises `Displaced`, which every rank then
             does, if another job has taken the run directory.
+
+    Raises:
+        SaveError: on every rank, if the disk refuses; `folder` is what it was.
     """
     weights = gather_fp32(engine, frozen=lora is None)
     if fold:

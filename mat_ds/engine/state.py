@@ -8,19 +8,22 @@ generators need no saving, since every draw comes from a key.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mat_ds.engine.distributed import from_all_ranks
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.loss_scale import read_loss_scale, restore_loss_scale
-from mat_ds.engine.shards import refresh, trainable
+from mat_ds.engine.shards import numel, refresh, trainable
+from mat_ds.stretches import stretches
 
 # A file is copied in memory before it is written.
 PART_BYTES = 1 << 29
@@ -32,7 +35,8 @@ Pieces = Iterator[tuple[str, str, int, Tensor]]
 
 def describe_state(engine: Engine) -> dict[str, Any]:
     """The numbers among an engine's state, JSON types only."""
-    return {"updates": engine.sampler.updates, "loss_scale": read_loss_scale(engine.ds)}
+    elements = {name: numel(parameter) for name, parameter in trainable(engine.ds.module)}
+    return {"updates": engine.sampler.updates, "loss_scale": read_loss_scale(engine.ds), "elements": elements}
 
 
 def write_state(engine: Engine, folder: Path) -> list[str]:
@@ -41,10 +45,12 @@ def write_state(engine: Engine, folder: Path) -> list[str]:
     part: dict[str, Tensor] = {}
     rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
     replicated = engine.ds.zero_optimization_stage() == 0
+    mode = stat.S_IMODE(folder.stat().st_mode) & 0o666  # safetensors has one of its own
 
     def flush() -> None:
         names.append(f"rank-{rank:05d}-{len(names)}.safetensors")
         save_file(part, folder / names[-1])
+        (folder / names[-1]).chmod(mode)
         part.clear()
 
     for number, (kind, parameter, first, values) in enumerate(_pieces(engine)):
@@ -58,21 +64,36 @@ def write_state(engine: Engine, folder: Path) -> list[str]:
     return names
 
 
+class LoadError(RuntimeError):
+    """The files of a checkpoint do not hold what an engine needs; raised by every rank alike."""
+
+
 @torch.no_grad()
 def load_state(engine: Engine, files: list[Path], numbers: dict[str, Any]) -> None:
     """Restores what `write_state` wrote on any number of ranks and `describe_state` said. Every rank must call it.
 
     Raises:
-        RuntimeError: if the files do not hold every element that this rank needs.
+        LoadError: on every rank, if the files do not hold every element that some rank needs; the engine is to be restored
+            from others, or not used.
     """
+    try:
+        fault = _read(engine, files)
+    except (OSError, ValueError, SafetensorError) as error:
+        fault = str(error)
+    faults = from_all_ranks(fault)
+    if found := [other for other in faults if other]:
+        raise LoadError(fault or found[0])
+    engine.sampler.updates = numbers["updates"]
+    restore_loss_scale(engine.ds, numbers["loss_scale"])
+    refresh(engine.ds)
+
+
+def _read(engine: Engine, files: list[Path]) -> str | None:
+    """Fills this rank's tensors; what the files lack of them."""
     with ExitStack() as stack:
         written: dict[tuple[str, str], list[tuple[int, int, Any]]] = {}
-        for path in files:
-            file = stack.enter_context(safe_open(path, framework="pt"))
-            for key in file.keys():  # noqa: SIM118
-                kind, parameter, first = key.split(":")
-                piece = file.get_slice(key)
-                written.setdefault((kind, parameter), []).append((int(first), piece.get_shape()[0], piece))
+        for kind, parameter, first, piece in stretches(files, stack, "pt"):
+            written.setdefault((kind, parameter), []).append((first, piece.get_shape()[0], piece))
         for kind, parameter, first, values in _pieces(engine):
             missing = values.numel()
             for other, length, piece in written.get((kind, parameter), ()):
@@ -81,10 +102,8 @@ def load_state(engine: Engine, files: list[Path], numbers: dict[str, Any]) -> No
                     values[begin - first : end - first].copy_(piece[begin - other : end - other])
                     missing -= end - begin
             if missing:
-                raise RuntimeError(f"the checkpoint lacks {missing} of the {kind} values of {parameter}")
-    engine.sampler.updates = numbers["updates"]
-    restore_loss_scale(engine.ds, numbers["loss_scale"])
-    refresh(engine.ds)
+                return f"it lacks {missing} of the {kind} values of {parameter}"
+    return None
 
 
 def _pieces(engine: Engine) -> Pieces:

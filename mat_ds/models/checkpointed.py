@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
+
+from mat_ds.integrity import SHARD, read_manifest
+from mat_ds.stretches import stretches
 
 # `--weights` -> kind of tensor in a checkpoint.
 KINDS = {"raw": "theta", "average": "average"}
@@ -17,7 +20,7 @@ def weights_of(checkpoint: Path, kind: str, shapes: Mapping[str, torch.Size]) ->
     """fp32 values of the parameters that were trained, by name; none if the checkpoint keeps none of this kind.
 
     Args:
-        checkpoint: a folder of `rank-*.safetensors`, each holding stretches of parameters.
+        checkpoint: a whole one; its `rank-*.safetensors` hold stretches of parameters.
         kind: of tensors.
         shapes: of the model's parameters.
 
@@ -26,18 +29,17 @@ def weights_of(checkpoint: Path, kind: str, shapes: Mapping[str, torch.Size]) ->
     """
     whole: dict[str, Tensor] = {}
     missing: dict[str, int] = {}
-    for path in sorted(checkpoint.glob("rank-*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118
-                found, name, first = key.split(":")
-                if found != kind:
-                    continue
-                if name not in whole:
-                    whole[name] = torch.empty(shapes[name], dtype=torch.float32)
-                    missing[name] = whole[name].numel()
-                values = file.get_tensor(key)
-                whole[name].view(-1)[int(first) : int(first) + len(values)] = values
-                missing[name] -= len(values)
+    files = [checkpoint / name for name in sorted(read_manifest(checkpoint) or ()) if SHARD.fullmatch(name)]
+    with ExitStack() as stack:
+        for found, name, first, piece in stretches(files, stack, "pt"):
+            if found != kind:
+                continue
+            if name not in whole:
+                whole[name] = torch.empty(shapes[name], dtype=torch.float32)
+                missing[name] = whole[name].numel()
+            values = piece[:]
+            whole[name].view(-1)[first : first + len(values)] = values
+            missing[name] -= len(values)
     if lacking := {name: count for name, count in missing.items() if count}:
         raise RuntimeError(f"{checkpoint} does not hold whole parameters: {lacking}")
     return whole

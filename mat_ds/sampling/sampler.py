@@ -132,6 +132,15 @@ class Sampler(torch.optim.Optimizer):
         """What outlives an outer step of one master tensor's state: its moments and running averages."""
         return {name: self.state[master][name] for name in (*self._moments, *self.chain.averages)}
 
+    def finite(self) -> Tensor:
+        """Whether all parameters, moments and running averages of this rank are, on the device where noise is drawn."""
+        found = torch.ones((), dtype=torch.bool, device=self._device)
+        for master, slices in self._slices.items():
+            for tensor in (master.detach(), *self.kept(master).values()):
+                for here in _runs(slices):
+                    found &= tensor.view(-1)[here].isfinite().all().to(self._device)
+        return found
+
     @property
     def state_bytes(self) -> int:
         """Bytes of optimizer state (moments, mixture and averages) that this rank holds."""

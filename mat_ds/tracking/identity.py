@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import os
 import uuid
 from contextlib import suppress
 from typing import Any
 
-from mat_ds.rundir import RunDirectory, write_json
+from mat_ds.disk import write_json, write_new_json
+from mat_ds.errors import Problem, UserError
+from mat_ds.reading import read_json
+from mat_ds.rundir import RunDirectory
+
+LOST = "bring it back from a copy; or delete it, and the run is a new one to MLflow"
 
 
 def own_id(run: RunDirectory) -> str:
-    """The run's own id, made when it is first asked for and kept from then on."""
-    noted = read_tracking(run)
-    if "run_id" not in noted:
-        noted = {"run_id": uuid.uuid4().hex, "mlflow": {}}
-        write_json(run.tracking, noted)
-    return str(noted["run_id"])
+    """The run's own id, made when it is first asked for and kept from then on.
+
+    Raises:
+        UserError: if there is one that cannot be read: a new one would make it another run to everybody who knows it.
+    """
+    if not os.path.lexists(run.tracking):
+        write_new_json(run.tracking, {"run_id": uuid.uuid4().hex, "mlflow": {}})  # unless another process has just done so
+    return str(read_tracking(run)["run_id"])
 
 
 def note_delivery(run: RunDirectory, uri: str, run_id: str, experiment: str, place: int) -> None:
@@ -35,8 +42,20 @@ def delivered(run: RunDirectory, uri: str) -> int:
 
 
 def read_tracking(run: RunDirectory) -> dict[str, Any]:
-    """What `tracking.json` holds; nothing, where there is none that can be read."""
-    try:
-        return dict(json.loads(run.tracking.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    """What `tracking.json` holds; nothing, where there is none.
+
+    Raises:
+        UserError: if it is torn, or not what `own_id` wrote.
+    """
+    if not os.path.lexists(run.tracking):
         return {}
+    noted = read_json(run.tracking, LOST)
+    known = noted.get("mlflow")
+    whole = isinstance(known, dict) and all(isinstance(at, dict) and _is_place(at.get("delivered", 0)) for at in known.values())
+    if not isinstance(noted.get("run_id"), str) or not noted["run_id"] or not whole:
+        raise UserError(Problem(str(run.tracking), None, "does not say which run this is", LOST))
+    return noted
+
+
+def _is_place(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

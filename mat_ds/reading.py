@@ -1,0 +1,91 @@
+"""Reading a small file that anybody may have left there: a stranger, a crash, a disk that fails."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mat_ds.errors import Problem, UserError
+
+# A small file that is larger was not written by this program.
+MOST_BYTES = 1 << 26
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a regular file for reading; a pipe is not waited for, a device not read, a link not followed.
+
+    Raises:
+        OSError: if it is none, or cannot be opened.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return os.fdopen(handle, "rb")
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The contents of a regular file of bounded size.
+
+    Raises:
+        OSError: if it is none, cannot be read, or is larger than `most` bytes.
+    """
+    with open_regular(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return data
+
+
+def load_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is not JSON, in UTF-8, or names a key twice.
+    """
+    try:
+        return json.loads(read_bytes(path).decode("utf-8"), object_pairs_hook=_distinct)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"it names {twice!r} twice")
+    return found
+
+
+def read_json(path: Path, fix: str) -> dict[str, Any]:
+    """The JSON object in a file that must hold one.
+
+    Args:
+        path: the file.
+        fix: what to do where it does not.
+
+    Raises:
+        UserError: if it is torn, or anything else than an object.
+    """
+    try:
+        found = load_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(Problem(str(path), None, f"cannot be read: {error}", fix)) from None
+    if not isinstance(found, dict):
+        raise UserError(Problem(str(path), None, f"holds no JSON object but a {type(found).__name__}", fix))
+    return found
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file, a block of it in memory at a time."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,76 @@
+"""The stretches of parameters in a checkpoint's files, by their headers: `kind:parameter:first element` -> fp32 values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+# (kind, parameter, first element, the slice of a file that holds it from there on)
+Stretch = tuple[str, str, int, Any]
+
+
+def stretches(files: Iterable[Path], stack: ExitStack, framework: str = "np") -> Iterator[Stretch]:
+    """All that the files hold; nothing is read but their headers.
+
+    Args:
+        files: what the ranks wrote.
+        stack: keeps them open.
+        framework: whose tensors the slices are, as safetensors names it.
+
+    Raises:
+        ValueError: if one holds anything else.
+        SafetensorError: if one has no header that fits it.
+    """
+    for path in files:
+        file = stack.enter_context(safe_open(path, framework=framework))
+        for key in file.keys():  # noqa: SIM118
+            kind, _, rest = key.partition(":")
+            parameter, _, first = rest.rpartition(":")
+            piece = file.get_slice(key)
+            plain = first.isascii() and first.isdecimal() and len(first) < 19
+            if not (kind and parameter and plain) or piece.get_dtype() != "F32" or len(piece.get_shape()) != 1:
+                raise ValueError(f"{path.name} holds {key!r}, which is no stretch of a parameter in fp32")
+            yield kind, parameter, int(first), piece
+
+
+def stretch_fault(files: list[Path], elements: object) -> str | None:
+    """What is wrong with the files of all ranks; None if nothing is.
+
+    Args:
+        files: theirs.
+        elements: how many elements each trained parameter has, as the state says; None where it is not known.
+    """
+    if elements is not None and not _are_counts(elements):
+        return "its state does not say how many elements a parameter has"
+    found: dict[str, dict[str, list[tuple[int, int]]]] = {}
+    try:
+        with ExitStack() as stack:
+            for kind, parameter, first, piece in stretches(files, stack):
+                found.setdefault(kind, {}).setdefault(parameter, []).append((first, piece.get_shape()[0]))
+    except (OSError, ValueError, SafetensorError) as error:
+        return str(error)
+    if not isinstance(elements, dict):
+        return None
+    for kind, parameters in found.items():
+        names = sorted(elements.keys() | parameters.keys())
+        if wrong := [name for name in names if not _tile(parameters.get(name, ()), elements.get(name))]:
+            return f"its ranks did not write all {kind} values of {', '.join(wrong[:3])}"
+    return None if found else "its ranks wrote nothing"
+
+
+def _are_counts(elements: object) -> bool:
+    return isinstance(elements, dict) and all(type(count) is int and count >= 0 for count in elements.values())
+
+
+def _tile(pieces: Iterable[tuple[int, int]], total: int | None) -> bool:
+    """Whether pieces lie one behind the other from the first element to the last."""
+    end = 0
+    for first, length in sorted(pieces):
+        if first != end:
+            return False
+        end += length
+    return end == total
