@@ -32,7 +32,7 @@ LATEST, MODEL = "latest", "model"
 NAME = re.compile(r"step-(\d{8,18})", re.ASCII)
 # What was set aside while its step was saved again; half written, or about to be deleted.
 SET_ASIDE = re.compile(r"\.(step-\d{8,18})\.([0-9a-f]{8}\.)?old", re.ASCII)
-LEFTOVER = re.compile(r"\.(step-\d{8,18}\.[0-9a-f]{8}\.(part|gone)|writing)", re.ASCII)
+LEFTOVER = re.compile(r"\.((step-\d{8,18}|latest)\.[0-9a-f]{8}\.(part|gone)|writing)", re.ASCII)
 
 
 def name_of(step: int) -> str:
@@ -115,18 +115,22 @@ def _listed(folder: Path) -> list[Path]:
     if not os.path.lexists(folder) or (folder.exists() and not folder.is_dir() and folder.name != "checkpoints"):
         return []
     try:
-        return [entry for entry in folder.iterdir() if entry.is_dir()]
+        return _folders_in(folder)
     except OSError as error:
         raise UserError(Problem("checkpoints", str(folder), f"cannot be read: {error.strerror}",
                                 "mount the disk or mend the permissions; nothing there was changed")) from None  # fmt: skip
 
 
+def _folders_in(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if entry.is_dir()]
+
+
 def tidy(folder: Path) -> None:
     """Puts back what a process that died had set aside, and removes what it left half written; for the run's holder alone."""
-    for entry in _listed(folder):
+    for entry in _folders_in(folder):
         if (step := _step_set_aside(entry.name)) is not None:
             restore(folder / name_of(step))
-    for entry in _listed(folder):
+    for entry in folder.iterdir():
         step = _step_set_aside(entry.name)
         if LEFTOVER.fullmatch(entry.name) or (step is not None and (folder / name_of(step)).exists()):
             remove(entry)
@@ -138,13 +142,13 @@ def prune(folder: Path, newest: int, keep_last: int, best: int | None) -> None:
     Later ones, of a run continued from one before them, stay until they are written again; damaged ones stay too. One that a
     disk does not let go is no reason to stop.
     """
-    steps = sorted(step for entry in _listed(folder) if (step := step_of(entry.name)) is not None and step <= newest)
-    for step in steps[:-keep_last]:
-        checkpoint = folder / name_of(step)
-        if step != best and _looks_whole(checkpoint):
-            gone = beside(checkpoint, "gone")
-            with suppress(OSError):  # a process that dies on the way shall not leave half a checkpoint
-                checkpoint.rename(gone)
+    with suppress(OSError):
+        steps = sorted(step for entry in _folders_in(folder) if (step := step_of(entry.name)) is not None and step <= newest)
+        for step in steps[:-keep_last]:
+            checkpoint = folder / name_of(step)
+            if step != best and _looks_whole(checkpoint):
+                gone = beside(checkpoint, "gone")
+                checkpoint.rename(gone)  # a process that dies on the way shall not leave half a checkpoint
                 remove(gone)
 
 

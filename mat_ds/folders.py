@@ -97,27 +97,32 @@ def restore(path: Path) -> None:
         return
 
 
-def clear(path: Path) -> None:
-    """Removes what processes that died left beside a folder."""
+def clear(path: Path, alone: bool = False) -> None:
+    """Removes what processes that died left beside a folder or a file.
+
+    Args:
+        path: the folder or file.
+        alone: whether no other process can be writing it; else what has changed in the last hour stays.
+    """
     if os.path.lexists(path):
         for old in _hidden(path, "old"):
             remove(old)
     now = _changed(path)
     for part in _hidden(path, "part"):
-        if now - max(map(_changed, (part, *part.rglob("*")))) > LEFT_BEHIND:
+        if alone or now - max(map(_changed, (part, *part.rglob("*")))) > LEFT_BEHIND:
             remove(part)
 
 
 def _hidden(path: Path, kind: str) -> list[Path]:
-    """Folders that `beside` named, and, of what was set aside, the name that earlier versions gave."""
+    """What `beside` named, and, of what was set aside, the name that earlier versions gave."""
     named = re.compile(rf"\.{re.escape(path.name)}\.([0-9a-f]{{8}}\.)?{kind}")
     return [Path(entry.path) for entry in _entries(path.parent) if named.fullmatch(entry.name)]
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """The real folders in a folder."""
+    """What is in a folder, but for links."""
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as found:
-        yield from [entry for entry in found if entry.is_dir(follow_symlinks=False)]
+        yield from [entry for entry in found if not entry.is_symlink()]
 
 
 def _changed(path: Path) -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mat_ds.disk import write_bytes, write_json, write_text
 from mat_ds.errors import Interrupted, Problem, raise_if_any
-from mat_ds.folders import restore, write_folder
+from mat_ds.folders import clear, restore, write_folder
 from mat_ds.reading import sha256_of_file
 
 __all__ = [
@@ -66,6 +66,8 @@ class RunDirectory:
         raise_if_any(Problem("output_dir", str(file), why, fix) for file in odd)
         self.interrupted.unlink(missing_ok=True)
         restore(self.model)
+        for written in (self.model, self.config, self.environment, self.results, self.interrupted):
+            clear(written, alone=True)
         for folder in (self.checkpoints, self.predictions, self.plots):
             folder.mkdir(parents=True, exist_ok=True)
 
