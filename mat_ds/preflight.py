@@ -17,6 +17,7 @@ from mat_ds.config.schema import RunConfig, combination_problems
 from mat_ds.display import add_display_arguments
 from mat_ds.engine.distributed import World, launcher_problems
 from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config, serves
+from mat_ds.engine.ds_types import idle
 from mat_ds.errors import Problem, UserError, collect, raise_if_any
 from mat_ds.methods import METHODS
 from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input
@@ -146,7 +147,7 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     raise_if_any(changed_input(digest, weights["frozen"], run_of(resume_from)) if resume_from else ())
     return Prepared(
         run, completed, data, tokenizer, built, built.fresh, built.head, max_length, resume_from, digest, weights,
-        parsed.dry_run, parsed.quiet, parsed.json, tuple(repeated(parsed.overrides)),
+        parsed.dry_run, parsed.quiet, parsed.json, (*repeated(parsed.overrides), *idle(tree or {})),
     )  # fmt: skip
 
 

@@ -7,17 +7,19 @@ it is an error that names both.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
+from mat_ds.config.json_files import read_json
 from mat_ds.config.schema import ModelConfig, RunConfig, batch_problems
 from mat_ds.config.section import Serves
 from mat_ds.engine.distributed import World
-from mat_ds.errors import Problem, UserError, nearest
+from mat_ds.engine.ds_types import OFFLOADS, type_problems
+from mat_ds.errors import Problem, nearest
 
 Tree = dict[str, Any]
 
@@ -26,8 +28,6 @@ JSON_KEYS = {
     "gradient_predivide_factor", "activation_checkpointing", "comms_logger", "flops_profiler", "wall_clock_breakdown",
     "memory_breakdown", "dump_state", "steps_per_print", "timers", "log_level", "disable_python_gc",
 }  # fmt: skip
-SECTIONS = ("zero_optimization", "fp16", "bf16", "optimizer", "scheduler")
-OFFLOADS = ("offload_optimizer", "offload_param")
 RECIPE_SECTIONS = {"optimizer": "optimizer.*", "scheduler": "optimizer.schedule and optimizer.warmup_ratio"}
 REFUSED = {
     "torch_autocast": "mat_ds measures perturbations against one compute dtype; use the fp16 or the bf16 section",
@@ -56,15 +56,7 @@ def owned_values(run: RunConfig, world: World) -> Tree:
 
 def read_ds_config(path: Path) -> Tree:
     """The JSON object in `path`; raises `UserError` where there is none."""
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(Problem("--ds_config", str(path), f"cannot be read: {error.strerror}",
-                                "pass one of ds_configs/*.json or a JSON file of your own")) from None  # fmt: skip
-    except ValueError as error:  # JSON's errors and UTF-8's
-        raise UserError(Problem("--ds_config", str(path), f"is not JSON: {error}", "mend the file")) from None
-    if not isinstance(tree, dict):
-        raise UserError(Problem("--ds_config", str(path), "holds no JSON object", 'write {"zero_optimization": ...}'))
+    tree = read_json(path, "--ds_config", "pass one of ds_configs/*.json or a JSON file of your own")
     return _without_nulls(tree)
 
 
@@ -102,7 +94,7 @@ def serves(completed: Tree, model: ModelConfig) -> Serves:
 
 def ds_config_problems(tree: Tree, run: RunConfig, world: World, here: bool = True) -> Iterator[Problem]:
     """Everything in the JSON that is unknown, contradicts the recipe, or cannot work; `here`: on this machine's devices."""
-    found = list(_shape_problems(tree))
+    found = list(type_problems(tree))
     if not found:
         removed = list(_removed_problems(tree))
         gone = {problem.key.removeprefix("ds_config ") for problem in removed}
@@ -111,23 +103,6 @@ def ds_config_problems(tree: Tree, run: RunConfig, world: World, here: bool = Tr
     if not found and not list(batch_problems(run.train, world.size)):
         found += _deepspeed_problems(complete(tree, run, world), world)
     yield from found
-
-
-def _shape_problems(tree: Tree) -> Iterator[Problem]:
-    """Values of a type that no later check could read."""
-    zero = tree.get("zero_optimization", {})
-    nested = {f"zero_optimization.{key}": zero[key] for key in OFFLOADS if key in zero} if isinstance(zero, dict) else {}
-    for path, value in {**{key: tree[key] for key in SECTIONS if key in tree}, **nested}.items():
-        if not isinstance(value, dict):
-            yield Problem(f"ds_config {path}", value, "is no JSON object", 'write {"key": value}, or delete it')
-        elif not isinstance(value.get("enabled", True), bool):
-            yield Problem(f"ds_config {path}.enabled", value["enabled"], "is neither true nor false",
-                          "write true or false")  # fmt: skip
-        elif not isinstance(value.get("params", {}), dict):
-            yield Problem(f"ds_config {path}.params", value["params"], "is no JSON object", "delete it")
-    stage = zero.get("stage", 0) if isinstance(zero, dict) else 0
-    if isinstance(stage, bool) or stage not in (0, 1, 2, 3):
-        yield Problem("ds_config zero_optimization.stage", stage, "is no ZeRO stage", "write 0, 1, 2 or 3")
 
 
 def _key_problems(tree: Tree, owned: Tree, removed: set[str]) -> Iterator[Problem]:
@@ -232,5 +207,10 @@ def _deepspeed_problems(completed: Tree, world: World) -> Iterator[Problem]:
     alone = {**completed, "train_batch_size": completed["train_batch_size"] // world.size}
     try:
         DeepSpeedConfig(alone)
+    except ValidationError as error:
+        for found in error.errors():
+            place = ".".join(map(str, found["loc"]))
+            yield Problem("--ds_config", found["input"], f"DeepSpeed refuses {place or error.title}: {found['msg']}",
+                          "mend it or delete it")  # fmt: skip
     except Exception as error:
         yield Problem("--ds_config", None, f"DeepSpeed refuses it: {error}", "mend or delete what it names")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mat_ds.config.schema import RunConfig
 from mat_ds.engine.distributed import World
-from mat_ds.engine.ds_config import OFFLOADS, Tree, complete, serves
+from mat_ds.engine.ds_config import Tree, complete, serves
+from mat_ds.engine.ds_types import OFFLOADS
 from mat_ds.planning.costs import Costs
 from mat_ds.planning.plan import Cards, Plan, make_plan
 

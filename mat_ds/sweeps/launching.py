@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import socket
 import sys
@@ -15,7 +14,8 @@ from typing import Any
 from mat_ds.config.load import DEMO_RECIPE, load_run_config, read_run_config
 from mat_ds.config.schema import RunConfig
 from mat_ds.display import add_display_arguments
-from mat_ds.errors import Problem, UserError
+from mat_ds.engine.ds_config import read_ds_config
+from mat_ds.errors import Problem, UserError, collect
 from mat_ds.resume import changes
 from mat_ds.rundir import RunDirectory
 
@@ -88,7 +88,7 @@ class Launching:
         """What must stay the same for trainings to be comparable, as JSON has it."""
         run = self.run.model_dump(mode="json", exclude={"output_dir", "tracking"})
         run["train"].pop("resume")
-        return {"ds_config": json.loads(self.ds_config.read_text(encoding="utf-8")), "options": run}
+        return {"ds_config": read_ds_config(self.ds_config), "options": run}
 
 
 def read_launching(parsed: argparse.Namespace, own: Sequence[str]) -> Launching:
@@ -102,22 +102,14 @@ def read_launching(parsed: argparse.Namespace, own: Sequence[str]) -> Launching:
         UserError: naming every problem found.
     """
     run, found = read_run_config(parsed.recipe, parsed.overrides, DEMO_RECIPE)
-    found += [*_file_problems(parsed.ds_config), *_launcher_problems(parsed.launcher)]
+    collect(found, read_ds_config, parsed.ds_config)
+    found += _launcher_problems(parsed.launcher)
     for argument in parsed.overrides:
         if (key := argument.partition("=")[0]) in own:
             found.append(Problem(key, argument.partition("=")[2], "is set for each training by this command", "leave it out"))
     if found or run is None:
         raise UserError(*found)
     return Launching(_words(parsed.launcher), parsed.ds_config, parsed.recipe, tuple(parsed.overrides), run)
-
-
-def _file_problems(path: Path) -> Iterator[Problem]:
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        yield Problem(
-            "--ds_config", str(path), f"is no JSON file to be read: {error}", "pass a file such as ds_configs/zero2.json"
-        )
 
 
 def _launcher_problems(launcher: str | None) -> Iterator[Problem]:

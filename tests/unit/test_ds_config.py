@@ -136,7 +136,7 @@ def test_every_shipped_configuration_is_accepted_where_its_precision_is(path, mo
 
 
 def test_a_json_that_is_none_is_a_user_error(tmp_path):
-    for content in ("{", "[]"):
+    for content in ("{", "[]", "", " ", "null", "3", "words"):
         path = tmp_path / "ds.json"
         path.write_text(content)
         with pytest.raises(UserError):

@@ -227,3 +227,9 @@ def test_the_real_files_of_a_task_are_ready_to_train_on(task):
 def test_a_folder_without_the_tasks_files_is_named(tmp_path):
     shutil.copy(ZERO2, tmp_path / "zero2.json")
     assert "holds no folder 'rte'" in problems("task=rte", f"data.path={tmp_path}")["data.path"].reason
+
+
+def test_what_changes_nothing_and_what_is_given_twice_is_remarked_on(tmp_path):
+    (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 0}, "activation_checkpointing": {}}')
+    remarks = prepare(["--ds_config", str(tmp_path / "ds.json"), "seed=1", "seed=2"], World()).remarks
+    assert "seed is given twice" in remarks[0] and "activation_checkpointing does nothing" in remarks[1] and len(remarks) == 2

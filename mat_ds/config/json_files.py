@@ -1,0 +1,81 @@
+"""JSON as DeepSpeed reads it, with comments and trailing commas, and every key once."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hjson
+
+from mat_ds.config.text_files import read_text
+from mat_ds.config.yaml_files import INT64, MOST_BYTES, MOST_LEVELS, Tree
+from mat_ds.errors import Problem, UserError
+
+
+class _TwiceError(Exception):
+    """A key that an object holds twice, and both of its values."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Tree:
+    found: Tree = {}
+    for key, value in pairs:
+        if key in found:
+            raise _TwiceError(key, found[key], value)
+        found[key] = value
+    return found
+
+
+def read_json(path: Path, key: str, fix: str) -> Tree:
+    """The JSON object in `path`.
+
+    Args:
+        key: what named the file.
+        fix: what to do if it cannot be read.
+
+    Raises:
+        UserError: if there is none; if a key stands twice in an object; if a number is none that a computer calculates with.
+    """
+    text = read_text(path, key, MOST_BYTES, fix)
+    try:
+        tree = _parse(text) if text.strip() else None
+    except _TwiceError as error:
+        name, first, second = error.args
+        raise UserError(Problem(key, str(path), f"has the key {name!r} twice, as {_short(first)} and as {_short(second)}",
+                                "keep one of the two")) from None  # fmt: skip
+    except RecursionError:
+        raise UserError(Problem(key, str(path), "is nested too deep", "write it flat")) from None
+    except (ValueError, OverflowError) as error:
+        raise UserError(Problem(key, str(path), f"is not JSON: {error}", "mend the file")) from None
+    if not isinstance(tree, dict):
+        raise UserError(Problem(key, str(path), "holds no JSON object", 'write {"zero_optimization": ...}'))
+    if reason := next(_impossible(tree), None):
+        raise UserError(Problem(key, str(path), reason, "mend the file"))
+    return tree
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except json.JSONDecodeError:  # what DeepSpeed's reader takes besides
+        return hjson.loads(text, object_pairs_hook=_once)
+
+
+def _impossible(value: Any, level: int = 1) -> Iterator[str]:
+    """What in a tree no configuration can hold."""
+    if level > MOST_LEVELS:
+        yield f"is nested more than {MOST_LEVELS} levels deep"
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _impossible(inner, level + 1)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"holds {value}, which is no number"
+    elif isinstance(value, int) and not -INT64 <= value < INT64:
+        yield "holds a whole number of more than 64 bits"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -1,0 +1,150 @@
+"""The types of what DeepSpeed's JSON may hold: DeepSpeed itself looks at few of them before it trains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from mat_ds.errors import Problem
+
+Tree = dict[str, Any]
+
+SECTIONS = ("zero_optimization", "fp16", "bf16", "optimizer", "scheduler", "data_types", "activation_checkpointing",
+            "comms_logger", "flops_profiler", "timers")  # fmt: skip
+OFFLOADS = ("offload_optimizer", "offload_param")
+
+Check = Callable[[Any], bool]
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int
+
+
+def _is_positive(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value > 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _one_of(*words: str) -> Check:
+    return lambda value: isinstance(value, str) and value in words
+
+
+BOOL, COUNT = (_is_bool, "write true or false"), (_is_count, "write a whole number from 1")
+WHOLE = (_is_whole, "write a whole number")
+LEVELS, DTYPES = ("debug", "info", "warning", "error", "critical"), ("fp32", "fp16", "bf16")
+# What DeepSpeed takes as it stands, and trips over in the middle of training.
+TYPES: dict[str, tuple[Check, str]] = {
+    "prescale_gradients": BOOL, "wall_clock_breakdown": BOOL, "memory_breakdown": BOOL, "dump_state": BOOL,
+    "disable_python_gc": BOOL,
+    "steps_per_print": COUNT,
+    "gradient_predivide_factor": (_is_positive, "write a number above 0"),
+    "communication_data_type": (_one_of(*DTYPES), f"write one of {', '.join(DTYPES)}"),
+    "log_level": (_one_of(*LEVELS), f"write one of {', '.join(LEVELS)}"),
+    "data_types.grad_accum_dtype": (_one_of(*DTYPES), f"write one of {', '.join(DTYPES)}"),
+    "data_types.param_dtype": (_one_of(*DTYPES), f"write one of {', '.join(DTYPES)}"),
+    "data_types.buffer_dtype": (_one_of(*DTYPES), f"write one of {', '.join(DTYPES)}"),
+    "flops_profiler.enabled": BOOL, "flops_profiler.detailed": BOOL, "flops_profiler.profile_step": COUNT,
+    "flops_profiler.module_depth": WHOLE, "flops_profiler.top_modules": COUNT,
+    "flops_profiler.recompute_fwd_factor": (lambda value: type(value) in (int, float) and value >= 0, "write a number from 0"),
+    "flops_profiler.output_file": (_is_text, "write the path of a file"),
+}  # fmt: skip
+
+
+def type_problems(tree: Tree) -> Iterator[Problem]:
+    """Values of a type that no later check, or no later step of training, could read."""
+    zero = tree.get("zero_optimization", {})
+    sections = {key: tree[key] for key in SECTIONS if key in tree}
+    if isinstance(zero, dict):
+        sections |= {f"zero_optimization.{key}": zero[key] for key in OFFLOADS if key in zero}
+    for path, value in sections.items():
+        if not isinstance(value, dict):
+            yield Problem(f"ds_config {path}", value, "is no JSON object", 'write {"key": value}, or delete it')
+        elif not isinstance(value.get("enabled", True), bool):
+            yield _undecided(path, value["enabled"])
+        elif not isinstance(value.get("params", {}), dict):
+            yield Problem(f"ds_config {path}.params", value["params"], "is no JSON object", "delete it")
+    stage = zero.get("stage", 0) if isinstance(zero, dict) else 0
+    if isinstance(stage, bool) or stage not in (0, 1, 2, 3):
+        yield Problem("ds_config zero_optimization.stage", stage, "is no ZeRO stage", "write 0, 1, 2 or 3")
+    for path, (check, fix) in TYPES.items():
+        section, _, key = path.rpartition(".")
+        place = tree.get(section, {}) if section else tree
+        # An "auto" within a section that DeepSpeed reads itself is no word to it.
+        welcome = (None,) if section else (None, "auto")
+        if isinstance(place, dict) and key in place and place[key] not in welcome and path != f"{section}.enabled":
+            value = place[key]
+            if not check(value):
+                yield Problem(f"ds_config {path}", value, "is nothing that DeepSpeed could use there", fix)
+    yield from _switches(sections)
+
+
+def _switches(sections: Tree) -> Iterator[Problem]:
+    """Words in the place of true and false, which DeepSpeed would take for one of them."""
+    from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+    from deepspeed.runtime.zero.offload_config import DeepSpeedZeroOffloadOptimizerConfig, DeepSpeedZeroOffloadParamConfig
+
+    schemas: dict[str, type[BaseModel]] = {
+        "zero_optimization": DeepSpeedZeroConfig, "fp16": DeepSpeedFP16Config, "bf16": DeepSpeedBF16Config,
+        "zero_optimization.offload_optimizer": DeepSpeedZeroOffloadOptimizerConfig,
+        "zero_optimization.offload_param": DeepSpeedZeroOffloadParamConfig,
+    }  # fmt: skip
+    for path, schema in schemas.items():
+        section = sections.get(path)
+        for key, value in section.items() if isinstance(section, dict) else ():
+            kind = schema.model_fields[key].annotation if key in schema.model_fields else None
+            switch = kind is bool or bool in get_args(kind)
+            if switch and key != "enabled" and value != "auto" and not isinstance(value, bool):
+                yield Problem(f"ds_config {path}.{key}", value, "is neither true nor false", "write true or false")
+
+
+def _undecided(path: str, value: Any) -> Problem:
+    """What to write where a precision is left to be decided."""
+    if value != "auto" or path not in ("fp16", "bf16"):
+        return Problem(f"ds_config {path}.enabled", value, "is neither true nor false", "write true or false")
+    import torch
+
+    cards = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    if cards:
+        best = "bf16" if min(torch.cuda.get_device_capability(i)[0] for i in cards) >= 8 else "fp16"
+        here = f"for the cards of this machine {best} enabled, or neither for fp32"
+    else:
+        here = "on this machine, which has no GPU, false for both"
+    return Problem(f"ds_config {path}.enabled", value, "is decided by nothing: precision is part of the algorithm, and the "
+                   "recipe says nothing of it", f"write true or false: {here}")  # fmt: skip
+
+
+def idle(tree: Tree) -> Iterator[str]:
+    """What a run says of the parts of a JSON that change nothing in it.
+
+    Args:
+        tree: the user's JSON, of the right types.
+    """
+    zero = tree.get("zero_optimization", {})
+    stage = zero.get("stage", 0)
+    if "activation_checkpointing" in tree:
+        yield ("ds_config activation_checkpointing does nothing here: DeepSpeed applies it to models written for it; "
+               "model.gradient_checkpointing=true recomputes activations")  # fmt: skip
+    if stage != 3:
+        of_three = [key for key in zero if key.startswith("stage3_") or key in ("offload_param", "sub_group_size")]
+        if of_three:
+            yield f"ds_config zero_optimization: {', '.join(of_three)} do nothing at ZeRO stage {stage}, only at 3"
+    if stage == 0 and "offload_optimizer" in zero:
+        yield "ds_config zero_optimization: offload_optimizer does nothing at ZeRO stage 0, only from 1"
+    for section in ("fp16", "bf16"):
+        if section in tree and tree[section].get("enabled", False) is False and tree[section].keys() - {"enabled"}:
+            yield f'ds_config {section} does nothing without "enabled": true'

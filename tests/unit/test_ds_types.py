@@ -1,0 +1,150 @@
+"""DeepSpeed's JSON as somebody wrote it: what its own reader takes is taken, types are checked before anything starts."""
+
+import os
+import time
+
+import pytest
+
+from mat_ds.config.schema import RunConfig
+from mat_ds.engine.distributed import World
+from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config
+from mat_ds.engine.ds_types import idle
+from mat_ds.errors import UserError
+
+
+def problems(tree):
+    found = ds_config_problems(tree, RunConfig(), World())
+    return {problem.key.removeprefix("ds_config "): problem for problem in found}
+
+
+def write(folder, content):
+    path = folder / "ds.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def refusal(folder, content):
+    with pytest.raises(UserError) as caught:
+        read_ds_config(write(folder, content))
+    (found,) = caught.value.problems
+    assert found.key == "--ds_config" and str(folder) in str(found.value)
+    return found.reason
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"zero_optimization": {"stage": 2}, "bf16": {"enabled": false}}',
+        '// mine\n{"zero_optimization": {"stage": 2,}, /* none */ "bf16": {"enabled": false},}  # end\n',
+        '\ufeff{"zero_optimization": {"stage": 2}, "bf16": {"enabled": false, "auto_cast": null}}',
+        '{"zero_optimization": {"stage": 2} // no comma\n "bf16": {"enabled": false}}',
+    ],
+)
+def test_what_deepspeeds_own_reader_takes_is_taken(content, tmp_path):
+    assert read_ds_config(write(tmp_path, content)) == {"zero_optimization": {"stage": 2}, "bf16": {"enabled": False}}
+
+
+@pytest.mark.parametrize("comment", ["", "// a comment\n"])
+def test_a_key_that_stands_twice_is_named_with_both_values(comment, tmp_path):
+    reason = refusal(tmp_path, comment + '{"zero_optimization": {"stage": 1}, "fp16": {}, "zero_optimization": {"stage": 3}}')
+    assert all(part in reason for part in ("zero_optimization", '{"stage": 1}', '{"stage": 3}'))
+    reason = refusal(tmp_path, comment + '{"zero_optimization": {"stage": 1, "stage": 2}}')
+    assert "'stage' twice, as 1 and as 2" in reason
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"steps_per_print": NaN}', "no number"), ('{"steps_per_print": -Infinity}', "no number"),
+        ('{"a": 1e999}', "no number"), ('{"zero_optimization": {"reduce_bucket_size": 1' + "0" * 30 + "}}", "64 bits"),
+        ('{"a": 1' + "0" * 5000 + "}", "is not"), ("[" * 100_000, "deep"), ('{"a": ' * 60 + "1" + "}" * 60, "deep"),
+        ('{"a": ' * 100_000, "deep"), ("// c\n" + "[" * 50_000, "deep"), ("", "no JSON object"), ("a: b", ""),
+        ('{"a": 1', "is not JSON"), (b'{"a": "\xff"}', "UTF-8"), ("#" * 2_000_000, "bytes"),
+        ('{"a": 1}'.encode("utf-16"), "UTF-8"),
+    ],
+)  # fmt: skip
+def test_what_no_configuration_can_hold_is_refused_within_seconds(content, said, tmp_path):
+    begin = time.monotonic()
+    if said:
+        assert said in refusal(tmp_path, content)
+    else:  # without quotes and braces it is what DeepSpeed reads too
+        assert read_ds_config(write(tmp_path, content)) == {"a": "b"}
+    assert time.monotonic() - begin < 15
+
+
+def test_a_pipe_in_the_place_of_the_file_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "ds.json")
+    with pytest.raises(UserError, match="no regular file"):
+        read_ds_config(tmp_path / "ds.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "right"),
+    [
+        ("steps_per_print", ["inf", "10", 0, -1, 1.5, True, [1]], [1, 10**9, "auto"]),
+        ("gradient_predivide_factor", ["2", 0, -1.0, True], [2, 0.5]),
+        ("wall_clock_breakdown", ["true", 1, "yes"], [True, False]),
+        ("prescale_gradients", ["false", 0], [False]),
+        ("memory_breakdown", ["on"], [True]), ("dump_state", [1], [True]), ("disable_python_gc", ["x"], [False]),
+        ("communication_data_type", ["float99", 16, True], ["fp16", "bf16", "fp32"]),
+        ("log_level", ["loud", 3], ["debug", "error"]),
+        ("zero_optimization", [2, "2", [], {"stage": "2"}, {"stage": 4}, {"stage": True}, {"stage": 2.5}], [{"stage": 2}]),
+        ("flops_profiler", [True, {"enabled": "yes"}, {"profile_step": 0}, {"top_modules": "3"}, {"output_file": 3}],
+         [{"enabled": False, "profile_step": 2, "output_file": None}]),
+        ("comms_logger", [True, {"enabled": 1}, {"prof_ops": "all"}], [{"enabled": False}]),
+        ("data_types", ["fp32", {"grad_accum_dtype": "double"}, {"grad_accum_dtype": 32}], [{"grad_accum_dtype": "fp32"}]),
+        ("activation_checkpointing", [True, []], [{"partition_activations": False}]),
+        ("timers", [1], [{}]),
+        ("fp16", [{"loss_scale": "much"}, {"loss_scale_window": True}, {"hysteresis": "x"}, {"fp32": 1}], [{}]),
+    ],
+)  # fmt: skip
+def test_types_are_checked_before_anything_starts(key, wrong, right):
+    for value in wrong:
+        found = problems({key: value})
+        assert found and all(problem.reason and problem.fix for problem in found.values()), value
+        assert any(name.startswith(key) or name == "--ds_config" for name in found)
+    for value in right:
+        assert not problems({key: value}), value
+
+
+def test_a_word_in_the_place_of_true_or_false_is_no_guess():
+    zero = {"stage": 1, "overlap_comm": "true", "contiguous_gradients": 1, "round_robin_gradients": "auto"}
+    assert set(problems({"zero_optimization": zero})) == {
+        "zero_optimization.overlap_comm", "zero_optimization.contiguous_gradients",
+    }  # fmt: skip
+    offload = {"device": "cpu", "pin_memory": "no"}
+    assert set(problems({"zero_optimization": {"stage": 2, "offload_optimizer": offload}})) == {
+        "zero_optimization.offload_optimizer.pin_memory",
+    }  # fmt: skip
+
+
+def test_floats_that_are_whole_are_the_numbers_that_people_write():
+    assert not problems({"zero_optimization": {"stage": 2, "reduce_bucket_size": 5e8, "allgather_bucket_size": 2e8}})
+
+
+@pytest.mark.parametrize(("capability", "said"), [(None, "false for both"), ((7, 0), "fp16 enabled"), ((8, 6), "bf16 enabled")])
+def test_a_precision_left_open_is_answered_with_what_this_machine_can_do(capability, said, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: capability is not None)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda i=0: capability)
+    found = problems({"fp16": {"enabled": "auto"}, "bf16": {"enabled": "auto"}})
+    assert set(found) == {"fp16.enabled", "bf16.enabled"} and all(said in problem.fix for problem in found.values())
+
+
+def test_parts_that_change_nothing_are_said():
+    tree = {
+        "activation_checkpointing": {}, "fp16": {"loss_scale": 0}, "bf16": {"enabled": False},
+        "zero_optimization": {"stage": 2, "stage3_prefetch_bucket_size": 1, "sub_group_size": 3, "overlap_comm": True},
+    }  # fmt: skip
+    said = list(idle(tree))
+    assert len(said) == 3 and "model.gradient_checkpointing" in said[0]
+    assert (
+        "stage3_prefetch_bucket_size, sub_group_size do nothing at ZeRO stage 2" in said[1] and "fp16 does nothing" in said[2]
+    )
+    assert "offload_optimizer" in next(idle({"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}))
+    assert not list(idle({"zero_optimization": {"stage": 3, "stage3_prefetch_bucket_size": 1}, "bf16": {"enabled": True}}))
+
+
+def test_the_configuration_that_deepspeed_gets_is_the_users_without_auto():
+    done = complete({"steps_per_print": "auto", "communication_data_type": "auto"}, RunConfig(), World())
+    assert done["steps_per_print"] == 10**9 and "communication_data_type" not in done
