@@ -28,6 +28,7 @@ from mat_ds.models.build import longest_input
 from mat_ds.models.described import Description, head_problems, read_description
 from mat_ds.models.exported import load_classifier
 from mat_ds.models.locate import MEANING, locate
+from mat_ds.models.vocabulary import input_problems
 from mat_ds.tasks.answers import SUBMISSION_HEADER, answers, submitted
 from mat_ds.tasks.examples import lacking_columns
 from mat_ds.tasks.files import STDIN, TEXT, read_lines
@@ -47,11 +48,14 @@ class Predictor:
 
     Attributes:
         spec: the task; `text` are the columns of the file that is read.
-        model, collate, device: the classifier, how texts become its inputs, and where.
+        name: what the model was called.
+        model, tokenizer, collate, device: the classifier, how texts become its inputs, and where.
     """
 
     spec: TaskSpec
+    name: str
     model: Any
+    tokenizer: Any
     collate: Collator
     device: torch.device
 
@@ -59,6 +63,7 @@ class Predictor:
     def logits(self, examples: Sequence[Example]) -> torch.Tensor:
         """(N, C) fp32 on the CPU."""
         inputs, _ = self.collate(examples, self.device)
+        raise_if_any(input_problems("MODEL", self.name, self.model, self.tokenizer, inputs))
         found: torch.Tensor = self.model(**inputs).logits.float().cpu()
         if not bool(found.isfinite().all()):
             raise NonFiniteError("a prediction is not finite")
@@ -130,7 +135,7 @@ def load_predictor(model_name: str, task: str | None = None, columns: Sequence[s
                                 f"name as many as these: {' '.join(spec.text)}"))  # fmt: skip
     spec = spec.model_copy(update={"text": tuple(columns)}) if columns else spec
     max_length = min(known.max_length if known else DataConfig().max_length, longest_input(model, tokenizer))
-    return Predictor(spec, model, Collator(tokenizer, max_length, spec.regression), device)
+    return Predictor(spec, model_name, model, tokenizer, Collator(tokenizer, max_length, spec.regression), device)
 
 
 def _guess(config: Any, columns: Sequence[str] | None) -> TaskSpec:

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mat_ds.command import Parser
 from mat_ds.config.load import DEMO_RECIPE, read_run_config
 from mat_ds.config.overrides import repeated
 from mat_ds.config.schema import RunConfig, combination_problems
+from mat_ds.config.section import AdversarialSettings
 from mat_ds.display import add_display_arguments
 from mat_ds.engine.distributed import World, launcher_problems
 from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config, serves
@@ -21,10 +24,12 @@ from mat_ds.engine.ds_types import idle
 from mat_ds.errors import Problem, UserError, collect, raise_if_any
 from mat_ds.methods import METHODS
 from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input
+from mat_ds.models.perturb import MOST_TRIED, check_perturbable
 from mat_ds.models.unread import value_of
 from mat_ds.models.vocabulary import vocabulary_problems
 from mat_ds.resume import changed_input, find_resume, output_problems, run_of
 from mat_ds.tasks.examples import TaskData, load_task_data
+from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.manifest import Manifest, changed_tokens, read_manifest
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.spec import TaskSpec
@@ -143,6 +148,9 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
         found += vocabulary_problems("model.name", run.model.name, built.module, tokenizer, splits, max_length)
     raise_if_any(found)
     assert built and data
+    if isinstance(run.method, AdversarialSettings):
+        inputs, _ = Collator(tokenizer, min(max_length, MOST_TRIED), data.spec.regression)(data.train[:1], torch.device("cpu"))
+        check_perturbable("model.name", run.model.name, built.module, inputs)
     digest, weights = _data_digest(data, tokenizer), weights_digest(built)
     raise_if_any(changed_input(digest, weights["frozen"], run_of(resume_from)) if resume_from else ())
     return Prepared(

@@ -18,6 +18,7 @@ from mat_ds.engine.distributed import World
 from mat_ds.errors import ExitCode, Problem, UserError, collect, raise_if_any
 from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input
 from mat_ds.models.tiny import TINY
+from mat_ds.models.vocabulary import vocabulary_problems
 from mat_ds.rundir import write_folder
 from mat_ds.tasks.examples import TaskData, load_task_data, train_splits
 from mat_ds.tasks.manifest import DATA, MANIFEST, MODEL, Manifest, damage, read_manifest, write_manifest
@@ -107,6 +108,10 @@ def gather(parsed: argparse.Namespace) -> Source:
     # What is not copied need not be read.
     unread = _is_folder(model.name)
     built = collect(found, build_model, model, spec, tokenizer, run.seed, unread) if spec and tokenizer else None
+    if data and built:
+        longest = min(run.data.max_length, longest_input(built.module, tokenizer))
+        splits = (data.train, *data.dev.values(), *data.test.values())
+        found += vocabulary_problems("model.name", run.model.name, built.module, tokenizer, splits, longest)
     raise_if_any(found)
     assert data and built
     return Source(run, data, tokenizer, built)

@@ -213,4 +213,5 @@ def longest_input(model: torch.nn.Module, tokenizer: Any = None) -> int:
             # RoBERTa counts positions from its padding index.
             unused = 0 if module.padding_idx is None else module.padding_idx + 1
             return min(limit, module.num_embeddings - unused)
-    return min(limit, getattr(model.config, "max_position_embeddings", limit))
+    positions = getattr(model.config, "max_position_embeddings", None) or 0
+    return min(limit, positions) if positions > 0 else limit  # XLNet's -1 is no limit

@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from mat_ds.command import Parser, settle
 from mat_ds.config.load import DEMO_RECIPE, read_run_config
 from mat_ds.config.schema import RunConfig, combination_problems
+from mat_ds.config.section import AdversarialSettings
 from mat_ds.engine.distributed import World
 from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config, serves
 from mat_ds.engine.zero import read_zero
@@ -24,9 +26,10 @@ from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
 from mat_ds.methods.objective import TaskObjective
 from mat_ds.models.build import build_skeleton, build_tokenizer, longest_input
 from mat_ds.models.locate import has_tokenizer
+from mat_ds.models.perturb import MOST_TRIED, EmbeddingPerturbation
 from mat_ds.models.tiny import TINY
 from mat_ds.planning.alternatives import alternatives
-from mat_ds.planning.costs import Costs
+from mat_ds.planning.costs import NO_PASS, Costs
 from mat_ds.planning.extent import Extent, assume, example_problems, measure
 from mat_ds.planning.plan import Cards, make_plan
 from mat_ds.planning.report import Answer, as_json, as_text
@@ -97,6 +100,16 @@ def find(parsed: argparse.Namespace) -> Answer:
     return Answer(plan, others, cards, extent, costs, parsed.tflops is None)
 
 
+def _refuse_unperturbable(model: Any, length: int) -> None:
+    """Raises `UserError` if the word embeddings of a model without values cannot be perturbed, as far as a pass gets."""
+    hook, batch = EmbeddingPerturbation(model), torch.empty(1, min(length, MOST_TRIED), dtype=torch.long, device="meta")
+    try:
+        with suppress(*NO_PASS), hook.applied(torch.empty(*batch.shape, hook.width, device="meta")):
+            model(input_ids=batch, attention_mask=batch)
+    finally:
+        hook.remove()
+
+
 def _costs(run: RunConfig, spec: TaskSpec, dtype: torch.dtype, ranks: int, examples: int | None) -> tuple[Costs, Extent]:
     """What the passes of a run cost, over inputs as long as they are."""
     data = load_task_data(spec, run.data) if spec.generate or run.data.path else None
@@ -112,7 +125,10 @@ def _costs(run: RunConfig, spec: TaskSpec, dtype: torch.dtype, ranks: int, examp
     def build(checkpointing: bool) -> Any:
         return build_skeleton(run.model.model_copy(update={"gradient_checkpointing": checkpointing}), spec, tokenizer)
 
-    max_length = min(run.data.max_length, longest_input(build(False), tokenizer))
+    model = build(False)
+    max_length = min(run.data.max_length, longest_input(model, tokenizer))
+    if isinstance(run.method, AdversarialSettings):
+        _refuse_unperturbable(model, max_length)
     measured = measure(run, data, tokenizer, max_length, ranks) if data and tokenizer else None
     extent = measured or assume(run, spec, data, max_length, examples)
     return Costs(build, dtype, TaskObjective(spec.regression), extent.longest, extent.typical), extent

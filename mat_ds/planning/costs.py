@@ -12,9 +12,13 @@ from mat_ds.config.section import MethodSettings
 from mat_ds.methods import METHODS
 from mat_ds.methods.base import Method, MicroBatch
 from mat_ds.methods.objective import TaskObjective
+from mat_ds.models.perturb import word_embedding
 from mat_ds.models.spectral import SpectralHead
 from mat_ds.planning.rehearsal import Rehearsal, Stub, Tally, blank_batches
 from mat_ds.planning.states import weights_of
+
+# What a model raises on the meta device that asks for a value, and what torch's counter does where it loses its way.
+NO_PASS = (NotImplementedError, RuntimeError, AssertionError)
 
 
 class Costs:
@@ -39,7 +43,7 @@ class Costs:
         self.longest, self.typical = longest, typical
         model = build(False)
         self.weights, self._config = weights_of(model), model.config
-        width = model.get_input_embeddings().embedding_dim
+        width = word_embedding(model).embedding_dim
         self._stub = Rehearsal(Stub(width, model.config.num_labels), torch.float32)
         self.estimated = ""
         self.tally, self.pass_bytes, self.flops = cache(self._tally), cache(self._pass_bytes), cache(self._flops)
@@ -65,8 +69,8 @@ class Costs:
             rehearsal = self._rehearsal(checkpointing, settings.spectral_head)
             tally = rehearsal.play(self._method(settings.shortened), self._batches(1, examples, self.longest))
             return tally.peak - tally.held
-        except (NotImplementedError, RuntimeError) as error:
-            self.estimated = str(error).splitlines()[0]
+        except NO_PASS as error:
+            self.estimated = (str(error).splitlines() or [type(error).__name__])[0]
             tracked = self.tally(settings.shortened, examples, 1).tracked
             return estimated_bytes(self._config, tracked * self.longest, self.longest, self._dtype.itemsize, checkpointing)
 
@@ -75,8 +79,8 @@ class Costs:
         try:
             rehearsal = self._rehearsal(checkpointing, settings.spectral_head)
             tally = rehearsal.count(self._method(settings.shortened), self._batches(1, 1, self.typical))
-        except (NotImplementedError, RuntimeError) as error:
-            self.estimated = str(error).splitlines()[0]
+        except NO_PASS as error:
+            self.estimated = (str(error).splitlines() or [type(error).__name__])[0]
             return estimated_flops(self.parameters[0], self.typical, checkpointing)
         forward, backward, back = (w.flops / max(1, w.examples) for w in (tally.forward, tally.backward, tally.input_gradient))
         return forward, backward, back

@@ -18,8 +18,11 @@ from mat_ds.models.build import longest_input
 from mat_ds.models.described import FILE, head_problems, read_description, run_around
 from mat_ds.models.exported import load_classifier
 from mat_ds.models.locate import is_local, locate
+from mat_ds.models.perturb import MOST_TRIED, check_perturbable
+from mat_ds.models.vocabulary import vocabulary_problems
 from mat_ds.robustness.settings import EvaluationOptions
 from mat_ds.tasks.examples import TaskData, digest_of, load_task_data
+from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.rows import Example, Tally
 from mat_ds.tasks.spec import TaskSpec
@@ -81,6 +84,10 @@ def load_subject(model_name: str, options: EvaluationOptions) -> Subject:
     assert spec and data and model and tokenizer
     splits = data.dev | data.test
     max_length = min(data_options.max_length, longest_input(model, tokenizer))
+    raise_if_any(vocabulary_problems("model", model_name, model, tokenizer, splits.values(), max_length))
+    if options.attack.curve and (first := next(iter(splits.values()))):
+        inputs, _ = Collator(tokenizer, min(max_length, MOST_TRIED), spec.regression)(first[:1], torch.device("cpu"))
+        check_perturbable("model", model_name, model, inputs)
     return Subject(Path(model_name), model, tokenizer, max_length, spec, splits, data.tallies, _files_digest(source),
                    digest_of(splits))  # fmt: skip
 
