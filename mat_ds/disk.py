@@ -11,11 +11,11 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Any, TextIO
 
 from mat_ds.errors import SaveError
 
@@ -83,12 +83,39 @@ def _name(aside: Path, path: Path) -> None:
         os.replace(aside, path)
 
 
+@contextmanager
+def open_aside(path: Path) -> Iterator[TextIO]:
+    """A text file to write to, which gets its name where all that was to be written has been.
+
+    Raises:
+        SaveError: if the disk refuses; what stood there before is what it was.
+    """
+    aside = beside(path, "part")
+    try:
+        with os.fdopen(_open_new(aside), "w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        if error.errno in REFUSALS:
+            raise SaveError(f"{path} could not be written ({error}){room_at(path.absolute().parent)}") from error
+        raise
+    finally:
+        remove(aside)
+
+
+def _open_new(path: Path) -> int:
+    """Opens a file that must not be there, nor a link to one."""
+    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+
+
 def _write(path: Path, data: bytes, place: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = beside(path, "part")
     try:
-        handle = os.open(aside, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC, 0o666)
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(_open_new(aside), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

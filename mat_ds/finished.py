@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +16,12 @@ from mat_ds.methods import METHODS
 from mat_ds.methods.objective import TaskObjective
 from mat_ds.models.described import read_description
 from mat_ds.models.locate import folder_of
+from mat_ds.reading import read_json
 from mat_ds.rundir import RunDirectory
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tracking.events import read_events
+
+AGAIN = "bring it back from a copy, or let the run go on from its last checkpoint (train.resume=auto)"
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,12 @@ def read_finished(path: Path) -> Finished:
         reason = "holds no run" if path.is_dir() else "there is no such folder"
         raise UserError(Problem("run", str(path), reason, "pass a run folder, such as runs/<run>"))
     model = folder_of(path)
-    results = json.loads(rundir.results.read_text(encoding="utf-8")) if rundir.results.exists() else {}
-    if "score" not in results.get("export", {}):
+    results = read_json(rundir.results, AGAIN) if os.path.lexists(rundir.results) else {}
+    exported = results.get("export", {})
+    if not isinstance(exported, dict) or "score" not in exported:
         raise UserError(Problem("run", str(path), "the run has not come to its end, and its model has no score",
                                 "let it train to its end"))  # fmt: skip
     known = read_description(model)
     assert known is not None  # the run around the folder describes it
-    environment = json.loads(rundir.environment.read_text(encoding="utf-8"))
+    environment = read_json(rundir.environment, AGAIN)
     return Finished(rundir, load_run_config(rundir.config, ()), known.spec, results, environment)

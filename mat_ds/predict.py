@@ -22,6 +22,7 @@ from tqdm import tqdm
 from mat_ds.command import Parser, attempt
 from mat_ds.config.paths import argument
 from mat_ds.config.schema import DataConfig
+from mat_ds.disk import open_aside
 from mat_ds.engine.distributed import World
 from mat_ds.errors import ExitCode, NonFiniteError, Problem, UserError, raise_if_any
 from mat_ds.models.build import longest_input
@@ -191,13 +192,8 @@ def _written(path: Path | None) -> Iterator[TextIO]:
         except BrokenPipeError:  # whoever read them has seen enough; Python will flush what is left at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            yield file
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with open_aside(path) as file:
+        yield file
 
 
 def _silent(out: Path | None) -> bool | None:

@@ -46,7 +46,7 @@ def find_resume(run: RunConfig, ds_config: dict[str, Any]) -> list[Path]:
         UserError: if the run directory is taken, or there is nothing to continue from.
     """
     rundir = RunDirectory(Path(run.output_dir)) if run.output_dir else None
-    every = checkpoints_of(rundir.checkpoints, beyond_latest=True) if rundir else []
+    every = checkpoints_of(rundir.path, beyond_latest=True) if rundir else []
     taken, resume = bool(rundir and (rundir.holds_a_run or every)), run.train.resume
     if resume == "never":
         if taken:
@@ -57,7 +57,7 @@ def find_resume(run: RunConfig, ds_config: dict[str, Any]) -> list[Path]:
         raise UserError(Problem("output_dir", run.output_dir, f"holds {_names(every)} and no config.yaml that says of what run",
                                 "bring config.yaml back from a copy, or name another output_dir"))  # fmt: skip
     # A run that went on from another one is started again by the command that began it.
-    own = checkpoints_of(rundir.checkpoints) if rundir and taken else []
+    own = checkpoints_of(rundir.path) if rundir and taken else []
     origin = _began_from(rundir) if rundir and taken else "never"
     found = own if resume in ("auto", origin) else []
     if rundir and not found and resume in ("auto", origin) and every:
@@ -130,7 +130,7 @@ def read_environment(rundir: RunDirectory) -> dict[str, Any]:
         return {}
     found = read_json(rundir.environment, LOST)
     starts = found.get("starts", [])
-    if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
+    if not found or not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
         raise UserError(Problem(str(rundir.environment), None, "does not say how the run was started", LOST))
     return found
 

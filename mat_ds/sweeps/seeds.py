@@ -8,7 +8,7 @@ side by side.
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from mat_ds.display import Display, one_line
 from mat_ds.errors import ExitCode, UserError, raise_if_any
 from mat_ds.orders import Orders
 from mat_ds.planning.units import whole
+from mat_ds.reading import read_json
 from mat_ds.rundir import write_json
 from mat_ds.streams import outlast_readers
 from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
@@ -93,8 +94,8 @@ class Seeds:
         definition, file = self.launching.definition, self.folder / DEFINITION
         definition["options"].pop("seed")
         with turn(self.folder):
-            if file.exists():
-                before = json.loads(file.read_text(encoding="utf-8"))
+            if os.path.lexists(file):
+                before = read_json(file, "bring it back from a copy, or start anew with another output_dir")
                 raise_if_any(redefined(before, definition, f"what was trained in {self.folder}"))
             raise_if_any(
                 problem for seed in self.numbers for problem in self.launching.foreign([f"seed={seed}"], self.folder_of(seed))

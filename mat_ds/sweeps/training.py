@@ -5,7 +5,6 @@ Ranks and DeepSpeed cannot be started twice in one process, and one that dies mu
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -20,6 +19,7 @@ from typing import Any
 
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.lock import RunLock, holder_of
+from mat_ds.reading import load_json
 from mat_ds.rundir import RunDirectory
 from mat_ds.tracking.events import Record, parse, read_events
 
@@ -57,10 +57,11 @@ class End:
 def results_of(folder: Path) -> dict[str, Any] | None:
     """The results of a run that came to its end: its exported model was scored, which comes last."""
     try:
-        results: dict[str, Any] = json.loads(RunDirectory(folder).results.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        results = load_json(RunDirectory(folder).results)
+    except (OSError, ValueError):  # it comes again where the training goes on from its last checkpoint
         return None
-    return results if "score" in results.get("export", {}) else None
+    exported = results.get("export") if isinstance(results, dict) else None
+    return results if isinstance(exported, dict) and "score" in exported else None
 
 
 @dataclass(frozen=True)

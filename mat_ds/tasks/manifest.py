@@ -5,23 +5,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from mat_ds.config.schema import DataConfig
 from mat_ds.config.section import Section
 from mat_ds.errors import Problem, UserError
+from mat_ds.reading import load_json
 from mat_ds.rundir import sha256_of_file, write_json
 from mat_ds.tasks.rows import Tally
 from mat_ds.tasks.spec import TaskSpec
 
 MANIFEST, DATA, MODEL = "manifest.json", "data", "model"
 FORMAT = "mat_ds_prepared"
+# So many of its other keys make a manifest whose mark is damaged one all the same.
+TELLING = 4
 PACKAGES = ("mat_ds", "transformers", "tokenizers", "datasets", "pyarrow")
 
 # What of a task decides which example a row becomes.
@@ -55,17 +59,19 @@ def read_manifest(path: str | None) -> Manifest | None:
         UserError: if it is damaged, or of another version.
     """
     file = Path(path) / MANIFEST if path else None
-    if file is None or not file.is_file():
+    if file is None or not os.path.lexists(file) or file.is_dir():
         return None
     again = f"copy the folder again, or run `mat-ds prepare {path}` again"
     try:
-        tree = json.loads(file.read_bytes())
-        if not isinstance(tree, dict) or FORMAT not in tree:
+        tree = load_json(file)
+        if not isinstance(tree, dict) or (FORMAT not in tree and len(tree.keys() & Manifest.model_fields.keys()) < TELLING):
             return None
-        if tree[FORMAT] != Manifest.model_fields[FORMAT].default:
-            raise UserError(Problem(str(file), tree[FORMAT], "was prepared by another version of mat_ds", again))
+        if tree.get(FORMAT) != Manifest.model_fields[FORMAT].default:
+            raise UserError(Problem(str(file), tree.get(FORMAT), "was prepared by another version of mat_ds", again))
         return Manifest.model_validate_json(file.read_bytes())
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
         raise UserError(Problem(str(file), None, f"cannot be read: {error}", again)) from None
 
 

@@ -1,0 +1,123 @@
+"""What a save takes for granted of nobody: not of the ranks' files, not of the numbers, not of the disk."""
+
+import json
+
+import pytest
+import torch
+
+from mat_ds.checkpoints import STATE, checkpoints_of, name_of, verify
+from mat_ds.engine import checkpoint
+from mat_ds.errors import NonFiniteError, SaveError
+from tests.unit.small_engine import SmallEngine, one_rank
+
+
+@pytest.fixture(autouse=True)
+def ranks():
+    with one_rank():
+        yield
+
+
+def save(engine, folder, step):
+    return checkpoint.save(engine, folder, {"step": step}, keep_last=2)
+
+
+def harmed(monkeypatch, harm):
+    """Something happens to the files of a rank right after it has written them."""
+    write = checkpoint.write_state
+
+    def then(engine, folder):
+        names = write(engine, folder)
+        return harm(folder, names) or names
+
+    monkeypatch.setattr(checkpoint, "write_state", then)
+
+
+def gone(folder, names):
+    (folder / names[0]).unlink()
+
+
+def elsewhere(folder, names):
+    """As a rank that writes to a disk of its own."""
+    return [*names, "rank-00001-0.safetensors"]
+
+
+def a_stranger(folder, names):
+    (folder / "rank-00007-0.safetensors").write_bytes(b"of another life")
+
+
+@pytest.mark.parametrize("harm", [gone, elsewhere, a_stranger])
+def test_files_that_are_not_those_the_ranks_wrote_make_no_checkpoint(tmp_path, monkeypatch, harm):
+    save(SmallEngine(1.0), tmp_path, 1)
+    harmed(monkeypatch, harm)
+    with pytest.raises(SaveError, match=r"step-00000002 could not be written .*rank-0000"):
+        save(SmallEngine(2.0), tmp_path, 2)
+    assert [path.name for path in checkpoints_of(tmp_path)] == [name_of(1)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", name_of(1)]
+
+
+def test_a_file_that_is_cut_after_its_rank_read_it_back_makes_no_checkpoint(tmp_path, monkeypatch):
+    describe = checkpoint.describe_state
+
+    def then(engine):
+        (part,) = tmp_path.glob(".*/rank-00000-0.safetensors")
+        part.write_bytes(part.read_bytes()[:50])
+        return describe(engine)
+
+    monkeypatch.setattr(checkpoint, "describe_state", then)
+    with pytest.raises(SaveError, match="does not see all of rank-00000-0"):
+        save(SmallEngine(2.0), tmp_path, 2)
+    assert checkpoints_of(tmp_path) == []
+
+
+def test_a_checkpoint_says_which_ranks_wrote_what(tmp_path):
+    save(SmallEngine(1.0), tmp_path, 1)
+    engine = json.loads((tmp_path / name_of(1) / STATE).read_text())["engine"]
+    assert engine["world_size"] == 1 and engine["files"] == ["rank-00000-0.safetensors"]
+    assert engine["elements"] == {"table": 15, "bias": 4} and verify(tmp_path / name_of(1)) is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("kind", ["theta", "first_moment", "average"])
+def test_a_state_that_is_not_finite_is_never_saved(tmp_path, kind, value):
+    save(SmallEngine(1.0), tmp_path, 1)
+    engine = SmallEngine(2.0)
+    master = list(engine.shards)[1]
+    kept = engine.sampler.kept(master)
+    assert len(kept) == 3 and "average" in kept
+    tensor = {"theta": master.detach(), "average": kept["average"]}.get(kind, next(iter(kept.values())))
+    tensor.view(-1)[3] = value
+    for refuse in (lambda: engine.check(None), lambda: save(engine, tmp_path, 2)):
+        with pytest.raises(NonFiniteError, match="not finite"):
+            refuse()
+    assert [path.name for path in checkpoints_of(tmp_path)] == [name_of(1)]
+
+
+def test_large_numbers_are_finite_and_padding_is_not_looked_at(tmp_path):
+    engine = SmallEngine(3e38)
+    engine.check(None)
+    flat = torch.full((20,), float("nan"))
+    flat[2:6] = 1.0
+    (first, *_), (_, *pieces) = engine.shards.values(), engine.shards.values()
+    engine.sampler.arm({flat: [type(first[0])(0, 4, 0, 2, 4)]}, engine.device)
+    engine.check(None)
+    assert pieces is not None
+
+
+def test_a_step_saved_again_in_the_face_of_a_reader_is_there_once_and_whole(tmp_path, monkeypatch):
+    """Whoever looks between the two renames puts the old one back."""
+    save(SmallEngine(1.0), tmp_path, 1)
+    rename, looked = checkpoint.folders.os.rename, []
+
+    def then(source, target):
+        rename(source, target)
+        if str(target).endswith(".old"):
+            looked.append(len(checkpoints_of(tmp_path)))
+            if len(looked) == 3:
+                monkeypatch.setattr(checkpoint.folders.os, "rename", rename)
+
+    monkeypatch.setattr(checkpoint.folders.os, "rename", then)
+    save(SmallEngine(2.0), tmp_path, 1)
+    engine = SmallEngine()
+    checkpoint.load(engine, checkpoints_of(tmp_path))
+    assert looked and set(looked) == {1} and engine.value == 2.0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", name_of(1)]
