@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from mat_ds.display import show
 from mat_ds.errors import ExitCode, Problem, SaveError, UserError, nearest
 
 # Name -> (module whose `main` runs it, what it does). Modules are imported when they are asked for: torch takes seconds.
@@ -32,18 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     """Runs `mat-ds <command> ...` and returns its exit code."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
-        print("usage: mat-ds <command> [-h] ...\n")
-        print("\n".join(f"  {command:10} {meaning}" for command, (_, meaning) in COMMANDS.items()))
+        show("usage: mat-ds <command> [-h] ...\n")
+        show("\n".join(f"  {command:10} {meaning}" for command, (_, meaning) in COMMANDS.items()))
         return ExitCode.OK
     if name not in COMMANDS:
-        print(UserError(Problem("command", name, "there is no such command", nearest(name, COMMANDS))), file=sys.stderr)
+        show(UserError(Problem("command", name, "there is no such command", nearest(name, COMMANDS))), sys.stderr)
         return ExitCode.USER_ERROR
     try:
         code: ExitCode = import_module(COMMANDS[name][0]).main(rest)
     except SaveError as error:
         from mat_ds.command import refused
 
-        print(refused(error), file=sys.stderr)
+        show(refused(error), sys.stderr)
         return ExitCode.FAILED
     return code
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mat_ds.config.paths import path_argument
+from mat_ds.display import show
 from mat_ds.errors import ExitCode, Interrupted, NonFiniteError, Problem, SaveError, UserError
 from mat_ds.streams import outlast_readers
 
@@ -72,15 +73,15 @@ def attempt(work: Callable[[], object], world: World, advice: str) -> ExitCode:
         return report(error, world)
     except Interrupted as interruption:
         if world.rank == 0:
-            print(f"\ninterrupted by {interruption}", file=sys.stderr, flush=True)
+            show(f"\ninterrupted by {interruption}", sys.stderr)
         return ExitCode.REQUEUE
     except SaveError as error:
         if world.rank == 0:
-            print(refused(error), file=sys.stderr, flush=True)
+            show(refused(error), sys.stderr)
         return ExitCode.FAILED
     except NonFiniteError as error:
         if world.rank == 0:
-            print(f"\nstopped: {error}. {advice}", file=sys.stderr, flush=True)
+            show(f"\nstopped: {error}. {advice}", sys.stderr)
         return ExitCode.NON_FINITE
     except Exception as error:
         from mat_ds.engine.lookout import tell
@@ -97,7 +98,7 @@ def refused(error: SaveError) -> str:
 def report(error: UserError, world: World) -> ExitCode:
     """Local rank 0 prints the problems; the others give it the time to."""
     if world.local_rank == 0:
-        print(f"\n{error}", file=sys.stderr, flush=True)
+        show(f"\n{error}", sys.stderr)
     else:
         time.sleep(REPORT_SECONDS)
     return ExitCode.USER_ERROR

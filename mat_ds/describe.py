@@ -18,6 +18,7 @@ import torch
 from mat_ds.config.yaml_files import as_yaml
 from mat_ds.display import Display
 from mat_ds.engine.distributed import World
+from mat_ds.errors import printable
 from mat_ds.loop import total_steps
 from mat_ds.preflight import Prepared
 from mat_ds.progress import Progress
@@ -104,7 +105,8 @@ class Announcement:
         going_on = f", continuing after step {progress.step}" if progress.step else ""
         uri = mirror_uri(rundir.path, self.prepared.run.tracking.uri)
         mirrored = f"mirrored   to MLflow at {uri}" if uri else "mirrored   nowhere"
-        self.display.say(*self._lines(going_on), f"run        {rundir.path} (all options: {rundir.config.name})", mirrored)
+        self.display.say(*self._lines(going_on), printable(f"run        {rundir.path} (all options: {rundir.config.name})"),
+                         printable(mirrored))  # fmt: skip
 
     def rehearse(self) -> None:
         """What it would do, with all options and DeepSpeed's configuration."""
@@ -119,7 +121,7 @@ class Announcement:
         run, data, loader = self.prepared.run, self.prepared.data, self.loader
         steps = total_steps(run, loader.steps_per_epoch)
         stage = self.prepared.ds_config["zero_optimization"].get("stage", 0)
-        return (
+        lines = (
             f"task       {data.spec.name}: {len(data.train)} training examples, "
             + ", ".join(f"{len(examples)} {split}" for split, examples in data.dev.items()),
             *_repeated(data),
@@ -134,6 +136,7 @@ class Announcement:
             f"left out   {loader.dropped_per_epoch} examples per epoch (last partial batch)",
             *(f"skipped    {line}" for line in skipped_lines(data.tallies)),
         )
+        return tuple(map(printable, lines))
 
 
 def _repeated(data: TaskData) -> Iterator[str]:

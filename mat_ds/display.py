@@ -10,6 +10,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from mat_ds.errors import printable_lines
+
 # Seconds between two states of the progress.
 ON_A_TERMINAL, IN_A_FILE = 0.1, 10.0
 LINE = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} steps [{elapsed}<{remaining}{postfix}]"
@@ -20,6 +22,11 @@ def add_display_arguments(parser: argparse.ArgumentParser) -> None:
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--quiet", action="store_true", help="show warnings and the result alone")
     shown.add_argument("--json", action="store_true", help="print the result as one line of JSON, all else to stderr")
+
+
+def show(text: object, stream: TextIO | None = None) -> None:
+    """Prints lines at once, what would act on a terminal spelt out; to stdout, unless another stream is given."""
+    print(printable_lines(str(text)), file=stream or sys.stdout, flush=True)
 
 
 def one_line(file: Path) -> str:
@@ -83,7 +90,7 @@ class Display:
 
     def _print(self, text: str, stream: TextIO) -> None:
         if self._bar is None or self._bar.disable:
-            print(text, file=stream, flush=True)
+            show(text, stream)
         else:  # above the bar
-            self._bar.write(text, file=stream)
+            self._bar.write(printable_lines(text), file=stream)
             stream.flush()

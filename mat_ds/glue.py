@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from mat_ds.display import show
 from mat_ds.errors import ExitCode, Problem, UserError, printable
 from mat_ds.rundir import RunDirectory
 
@@ -46,12 +47,12 @@ def main(arguments: Sequence[str]) -> ExitCode:
         scored = _read(arguments)
         lines = _lines(scored)
     except UserError as error:
-        print(error, file=sys.stderr)
+        show(error, sys.stderr)
         return ExitCode.USER_ERROR
     except ValueError as error:
-        print(f"{error}\nusage: {USAGE}", file=sys.stderr)
+        show(f"{error}\nusage: {USAGE}", sys.stderr)
         return ExitCode.USER_ERROR
-    print("\n".join(lines))
+    show("\n".join(lines))
     return ExitCode.OK
 
 

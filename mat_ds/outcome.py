@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mat_ds.card import write_card
 from mat_ds.config.schema import RunConfig
+from mat_ds.display import show
 from mat_ds.engine.distributed import World, any_rank, on_rank_zero
 from mat_ds.errors import NonFiniteError, SaveError
 from mat_ds.evaluation import Evaluator, Forward, Scores
@@ -100,7 +101,7 @@ def _draw(rundir: RunDirectory) -> None:
     try:
         plot_run(rundir)
     except Exception as error:
-        print(f"*** WARNING: its curves are not drawn: {error}; `mat-ds report` draws them", file=sys.stderr, flush=True)
+        show(f"*** WARNING: its curves are not drawn: {error}; `mat-ds report` draws them", sys.stderr)
 
 
 def _fits(folder: Path, device: torch.device) -> bool:

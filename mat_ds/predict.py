@@ -24,7 +24,7 @@ from mat_ds.config.paths import argument
 from mat_ds.config.schema import DataConfig
 from mat_ds.disk import open_aside
 from mat_ds.engine.distributed import World
-from mat_ds.errors import ExitCode, NonFiniteError, Problem, UserError, raise_if_any
+from mat_ds.errors import ExitCode, NonFiniteError, Problem, UserError, printable_json, raise_if_any
 from mat_ds.models.build import longest_input
 from mat_ds.models.described import Description, head_problems, read_description
 from mat_ds.models.exported import load_classifier
@@ -108,7 +108,8 @@ def predict(parsed: argparse.Namespace) -> int:
                 lines = [f"{count + i}\t{value}" for i, value in enumerate(submitted(predictor.spec, logits))]
             else:
                 found = answers(predictor.spec, logits)
-                lines = [json.dumps({"index": count + i, **answer}, ensure_ascii=False) for i, answer in enumerate(found)]
+                rows = (json.dumps({"index": count + i, **answer}, ensure_ascii=False) for i, answer in enumerate(found))
+                lines = list(map(printable_json, rows))
             print("\n".join(lines), file=out, flush=True)
             count += len(batch)
             bar.update(len(batch))

@@ -14,6 +14,7 @@ from typing import Any
 from mat_ds.command import Parser, attempt
 from mat_ds.config.load import DEMO_RECIPE, read_run_config
 from mat_ds.config.schema import ModelConfig, RunConfig
+from mat_ds.display import show
 from mat_ds.engine.distributed import World
 from mat_ds.errors import ExitCode, Problem, UserError, collect, raise_if_any
 from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input
@@ -46,18 +47,18 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _run(parsed: argparse.Namespace) -> None:
     if parsed.verify:
-        print(verify(parsed.folder))
+        show(verify(parsed.folder))
         return
     source = gather(parsed)
     manifest = write(source, parsed.folder)
     for name, tally in manifest.splits.items():
-        print(f"{name}: {tally.kept:,} examples")
+        show(f"{name}: {tally.kept:,} examples")
     for line in skipped_lines(manifest.splits):
-        print(f"skipped {line}")
-    print(f"inputs are cut at {manifest.max_length} tokens")
+        show(f"skipped {line}")
+    show(f"inputs are cut at {manifest.max_length} tokens")
     if _is_folder(source.run.model.name):
-        print(f"{source.run.model.name} is a folder already and was not copied: bring it along")
-    print(f"{parsed.folder}: {_size(manifest)}\n\ntrain with\n    {_training(source, parsed)}")
+        show(f"{source.run.model.name} is a folder already and was not copied: bring it along")
+    show(f"{parsed.folder}: {_size(manifest)}\n\ntrain with\n    {_training(source, parsed)}")
 
 
 @dataclass(frozen=True)

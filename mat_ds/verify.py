@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mat_ds.checkpoints import checkpoints_of, damaged_of, lost_latest, read_manifest, verify
 from mat_ds.command import Parser
-from mat_ds.display import Display, add_display_arguments
+from mat_ds.display import Display, add_display_arguments, show
 from mat_ds.errors import ExitCode, Problem, UserError
 
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
         if not found:
             raise UserError(Problem("path", str(path), "holds no checkpoint", "pass runs/<run>, or one of its checkpoints"))
     except UserError as error:
-        print(error, file=sys.stderr)
+        show(error, sys.stderr)
         return ExitCode.USER_ERROR
     damages = {}
     for checkpoint in found:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from mat_ds.doctor.differences import spell
 from mat_ds.doctor.rows import Row, Status
+from mat_ds.errors import printable, printable_lines
 
 WORDS = {Status.PASS: "pass", Status.WARN: "WARN", Status.FAIL: "FAIL"}
 COLOURS = {Status.PASS: "\033[32m", Status.WARN: "\033[33m", Status.FAIL: "\033[1;31m"}
@@ -75,7 +76,11 @@ def as_text(title: str, rows: Sequence[Row], hosts: Mapping[int, str]) -> str:
     def paint(text: str, code: str) -> str:
         return f"{code}{text}{PLAIN}" if colour else text
 
-    lines, group = [paint(title, BOLD)], ""
+    hosts = {rank: printable(host) for rank, host in hosts.items()}
+    rows = [
+        replace(row, name=printable(row.name), found=printable_lines(row.found), fix=printable_lines(row.fix)) for row in rows
+    ]
+    lines, group = [paint(printable(title), BOLD)], ""
     for row in shorten(rows):
         if row.group != group:
             group = row.group

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 from mat_ds.command import Parser, report, settle
+from mat_ds.display import show as say
 from mat_ds.doctor.consultation import follow, lead, part
 from mat_ds.doctor.differences import Answer, mixed_cards
 from mat_ds.doctor.examination import examine, introduce
@@ -113,8 +114,7 @@ def _attend(meeting: Meeting | None, world: World, me: Answer, seconds: float) -
             return follow(meeting, world, me, seconds)
         except Exception as error:
             rows.append(failed("meeting", f"rank 0 is gone ({brief(error)})", "see its output"))
-    print("\n".join(f"rank {me.rank} on {me.host}: {row.name}: {row.found}\n    fix: {row.fix}" for row in rows),
-          file=sys.stderr, flush=True)  # fmt: skip
+    say("\n".join(f"rank {me.rank} on {me.host}: {row.name}: {row.found}\n    fix: {row.fix}" for row in rows), sys.stderr)
     return ExitCode.FAILED, True
 
 

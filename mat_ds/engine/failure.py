@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 
+from mat_ds.display import show
 from mat_ds.errors import PeerError
 
 SPARE_MEMORY = (
@@ -46,7 +47,7 @@ class Failure:
 
 def say(text: str) -> None:
     """Prints to stderr, below a progress bar that may stand there."""
-    print(f"\n{text}", file=sys.stderr, flush=True)
+    show(f"\n{text}", sys.stderr)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

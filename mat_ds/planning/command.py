@@ -19,6 +19,7 @@ from mat_ds.command import Parser, settle
 from mat_ds.config.load import DEMO_RECIPE, read_run_config
 from mat_ds.config.schema import RunConfig, combination_problems
 from mat_ds.config.section import AdversarialSettings
+from mat_ds.display import show
 from mat_ds.engine.distributed import World
 from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config, serves
 from mat_ds.engine.zero import read_zero
@@ -55,9 +56,9 @@ def main(arguments: Sequence[str]) -> ExitCode:
         parsed = parse(arguments)
         answer = find(parsed)
     except UserError as error:
-        print(f"\n{error}", file=sys.stderr)
+        show(f"\n{error}", sys.stderr)
         return ExitCode.USER_ERROR
-    print(json.dumps(as_json(answer), indent=2) if parsed.json else as_text(answer))
+    show(json.dumps(as_json(answer), indent=2) if parsed.json else as_text(answer))
     return ExitCode.OK if answer.plan.fits else ExitCode.FAILED
 
 

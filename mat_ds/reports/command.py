@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mat_ds.command import Parser
+from mat_ds.display import show
 from mat_ds.errors import ExitCode, Problem, UserError
 
 EXAMPLE = "mat-ds report runs/cola-seeds runs/vanilla --out report"
@@ -26,9 +27,9 @@ def main(arguments: Sequence[str]) -> ExitCode:
         if not parsed.runs and not parsed.experiment:
             parser.error("RUNS or --experiment: there is nothing to report")
         for line in report(parsed.runs, parsed.experiment, parsed.uri, parsed.out):
-            print(line, flush=True)
+            show(line)
     except UserError as error:
-        print(error, file=sys.stderr)
+        show(error, sys.stderr)
         return ExitCode.USER_ERROR
     return ExitCode.OK
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from mat_ds.command import Parser
-from mat_ds.display import Display, one_line
+from mat_ds.display import Display, one_line, show
 from mat_ds.errors import ExitCode, Problem, UserError
 from mat_ds.orders import Orders
 from mat_ds.planning.units import whole
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
             telling = partial(tell, study, launching.run)
             code = Worker(study, launching, orders, telling, partial(_say, display)).work(limit)
     except UserError as error:
-        print(f"\n{error}", file=sys.stderr)
+        show(f"\n{error}", sys.stderr)
         return ExitCode.USER_ERROR
     _conclude(study, display)
     return code

@@ -17,7 +17,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from mat_ds.command import Parser
-from mat_ds.display import Display, one_line
+from mat_ds.display import Display, one_line, show
 from mat_ds.errors import ExitCode, UserError, raise_if_any
 from mat_ds.orders import Orders
 from mat_ds.planning.units import whole
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
         with Orders() as orders:
             code = seeds.train(orders)
     except UserError as error:
-        print(f"\n{error}", file=sys.stderr)
+        show(f"\n{error}", sys.stderr)
         return ExitCode.USER_ERROR
     if summary := seeds.publish():
         found = seeds.folder / "seeds.json"

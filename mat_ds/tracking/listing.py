@@ -8,8 +8,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from mat_ds.command import Parser, attempt
+from mat_ds.display import show
 from mat_ds.engine.distributed import World
-from mat_ds.errors import ExitCode
+from mat_ds.errors import ExitCode, printable
 
 if TYPE_CHECKING:
     from mat_ds.tracking.registry import Registered
@@ -37,7 +38,7 @@ def _run(arguments: Sequence[str]) -> None:
     if parsed.json:
         print(json.dumps([asdict(entry) for entry in found]))
     else:
-        print("\n".join(table(found)) or "no model is registered")
+        show("\n".join(table(found)) or "no model is registered")
 
 
 def table(entries: Iterable[Registered]) -> Iterator[str]:
@@ -47,7 +48,7 @@ def table(entries: Iterable[Registered]) -> Iterator[str]:
     rows = [["model", "aliases", *COLUMNS]]
     for entry in entries:
         values = [_short(heading, entry.tags.get(PREFIX + tag, "-")) for heading, tag in COLUMNS.items()]
-        rows.append([f"{entry.name}/{entry.version}", ", ".join(entry.aliases) or "-", *values])
+        rows.append([*map(printable, (f"{entry.name}/{entry.version}", ", ".join(entry.aliases) or "-", *values))])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if len(rows) > 1:
         yield from ("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip() for row in rows)

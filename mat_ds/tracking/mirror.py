@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mat_ds.config.yaml_files import read_yaml
+from mat_ds.display import show
 from mat_ds.rundir import RunDirectory
 from mat_ds.tracking.destination import mirror_uri
 
@@ -82,7 +83,7 @@ def mirror(run: RunDirectory, uri: str, parent: int) -> bool:
                     replica.note()
             replica, wait = None, min(max(2 * wait, LOOK), LONGEST_LOOK)
             if said != (said := reason(error)):
-                print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} not delivered, tried again later: {said}", flush=True)
+                show(f"{time.strftime('%Y-%m-%d %H:%M:%S')} not delivered, tried again later: {said}")
         if deadline < float("inf"):
             if delivered or failures == FAILURES or time.monotonic() > deadline:
                 if replica:

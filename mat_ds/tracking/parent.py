@@ -7,6 +7,7 @@ import sys
 import threading
 from typing import Any
 
+from mat_ds.display import show
 from mat_ds.tracking.content import RUN_ID
 from mat_ds.tracking.destination import database_file
 
@@ -71,4 +72,4 @@ def keep_parent(uri: str, experiment: str, run_id: str, name: str, state: dict[s
     if thread.is_alive():
         failures.append(f"no answer within {PATIENCE:.0f} s")
     for said in failures:
-        print(f"MLflow is not told how the sweep stands: {said}", file=sys.stderr, flush=True)
+        show(f"MLflow is not told how the sweep stands: {said}", sys.stderr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mat_ds.command import Parser, attempt
+from mat_ds.display import show
 from mat_ds.engine.distributed import World
 from mat_ds.errors import ExitCode
 
@@ -29,4 +30,4 @@ def _run(arguments: Sequence[str]) -> None:
     parsed = parser.parse_args(arguments)
     from mat_ds.tracking.registry import promote
 
-    print(promote(parsed.name, parsed.version, parsed.alias, parsed.force, parsed.uri))
+    show(promote(parsed.name, parsed.version, parsed.alias, parsed.force, parsed.uri))

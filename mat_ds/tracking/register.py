@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mat_ds.command import Parser, attempt
+from mat_ds.display import show
 from mat_ds.engine.distributed import World
 from mat_ds.errors import ExitCode
 
@@ -24,10 +25,10 @@ def register_finished(run: Path, name: str) -> None:
     from mat_ds.tracking.registry import register
 
     try:
-        print(f"registered models:/{name}/{register(run, name)[0]}", file=sys.stderr, flush=True)
+        show(f"registered models:/{name}/{register(run, name)[0]}", sys.stderr)
     except Exception as error:
         again = shlex.join(["mat-ds", "register", str(run), name])
-        print(f"*** WARNING: not registered: {error}\n`{again}` does it", file=sys.stderr, flush=True)
+        show(f"*** WARNING: not registered: {error}\n`{again}` does it", sys.stderr)
 
 
 def _run(arguments: Sequence[str]) -> None:
@@ -41,4 +42,4 @@ def _run(arguments: Sequence[str]) -> None:
     version, uri = register(parsed.run, parsed.name, parsed.uri)
     there = [] if is_default(uri) else ["--uri", uri]
     promote = shlex.join(["mat-ds", "promote", parsed.name, str(version), "--alias", "champion", *there])
-    print(f"models:/{parsed.name}/{version}\npromote it with\n    {promote}")
+    show(f"models:/{parsed.name}/{version}\npromote it with\n    {promote}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mat_ds.command import Parser
 from mat_ds.config.yaml_files import read_yaml
+from mat_ds.display import show
 from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
 from mat_ds.rundir import RunDirectory, run_folders
 from mat_ds.tracking.destination import mirror_uri, uri_problems
@@ -31,12 +32,12 @@ def main(arguments: Sequence[str]) -> ExitCode:
         found = dict.fromkeys(folder for folders in runs.values() for folder in folders)
         raise_if_any([*uri_problems("--uri", parsed.uri), *_run_problems(runs, parsed.uri)])
     except UserError as error:
-        print(error, file=sys.stderr)
+        show(error, sys.stderr)
         return ExitCode.USER_ERROR
     bound_requests(REQUEST, RETRIES)
     for path, folders in runs.items():
         if not folders:
-            print(f"{path}: passed over, no run", flush=True)
+            show(f"{path}: passed over, no run")
     delivered = [_sync(RunDirectory(path), _uri_of(RunDirectory(path), parsed.uri)) for path in found]
     return ExitCode.OK if all(delivered) else ExitCode.FAILED
 
@@ -67,10 +68,8 @@ def _sync(run: RunDirectory, uri: str | None) -> bool:
         replica.deliver()
         replica.note()
     except Exception as error:
-        print(f"{run.path}: NOT delivered to {uri}: {reason(error)}", file=sys.stderr, flush=True)
+        show(f"{run.path}: NOT delivered to {uri}: {reason(error)}", sys.stderr)
         return False
     news = f"{replica.told} events, {replica.uploaded} files" if replica.told or replica.uploaded else "nothing new"
-    print(
-        f"{run.path}: {news} -> run {replica.run_id} of experiment {replica.experiment} at {uri}, {replica.status}", flush=True
-    )
+    show(f"{run.path}: {news} -> run {replica.run_id} of experiment {replica.experiment} at {uri}, {replica.status}")
     return True

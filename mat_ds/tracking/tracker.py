@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 from types import TracebackType
 
+from mat_ds.display import show
 from mat_ds.errors import Interrupted
 from mat_ds.rundir import RunDirectory
 from mat_ds.tracking.destination import mirror_uri
@@ -61,7 +62,7 @@ class Tracker:
             self._refused = False
         except OSError as error:  # whether training goes on where the disk is full is for a checkpoint to say
             if not self._refused:
-                print(f"*** WARNING: events.jsonl cannot be written, tried again later: {error}", file=sys.stderr, flush=True)
+                show(f"*** WARNING: events.jsonl cannot be written, tried again later: {error}", sys.stderr)
             self._refused = True
 
     def __enter__(self) -> Tracker:
@@ -93,5 +94,5 @@ class Tracker:
             self._tell(f"{f'{events} events' if events else 'some files'} of this run are not in MLflow yet", self.run)
 
     def _tell(self, what: str, run: RunDirectory) -> None:
-        print(f"tracking: {what} ({run.tracking_log.name} says why): `mat-ds sync {run.path}` delivers them",
-              file=sys.stderr, flush=True)  # fmt: skip
+        show(f"tracking: {what} ({run.tracking_log.name} says why): `mat-ds sync {run.path}` delivers them",
+              sys.stderr)  # fmt: skip

@@ -1,0 +1,108 @@
+"""Text that strangers chose reaches a terminal or a log as letters: nothing moves the cursor, recolours or adds lines."""
+
+import io
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mat_ds.config.schema import RunConfig
+from mat_ds.describe import Announcement
+from mat_ds.display import Display, show
+from mat_ds.doctor.rows import Row, Status
+from mat_ds.doctor.table import as_text
+from mat_ds.engine.distributed import World
+from mat_ds.engine.failure import Failure, say
+from mat_ds.errors import Problem, UserError, printable, printable_json
+from mat_ds.rundir import RunDirectory
+from mat_ds.tasks.registry import TASKS
+from mat_ds.tracking.listing import table
+
+PACKAGE = Path(__file__).parents[2] / "mat_ds"
+# Escape sequences of 7 and 8 bits, a carriage return over what stands there, a bell, a backspace, text turned around, the end
+# of a paragraph, half a character.
+EVIL = "x\x1b[2J\x1b]0;title\x07\x9b31m\rfix: rm\b\u202eevil\u2066\u2028\u0085\x00\x7f\udc80y"
+
+
+def seen(text):
+    """What of a text is no letter to a terminal."""
+    return [c for c in text if not c.isprintable() and c != "\n"]
+
+
+def test_every_control_is_spelt_out_and_nothing_else_changes():
+    assert not seen(printable(EVIL)) and printable("naïve 東京 😀 a'b\"c\\d") == "naïve 東京 😀 a'b\"c\\d"
+    assert printable("\x1b\u202e\n") == "\\x1b\\u202e\\n"
+
+
+def test_what_is_wrong_is_one_line_each_for_value_reason_and_fix(capsys):
+    text = str(UserError(Problem(EVIL, EVIL, EVIL, EVIL), Problem("a\nb", ["c\x1b"], "d\ne", "f\ng")))
+    assert not seen(text) and len(text.splitlines()) == 1 + 2 * 3
+    show(text)
+    assert capsys.readouterr().out == text + "\n"
+
+
+def test_a_value_takes_no_more_room_than_a_message_has():
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    for value in ("x" * 10**6, ["x"] * 10**6, 10**5000, deep):
+        assert len(str(Problem("key", value, "reason", "fix"))) < 1000
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_a_display_shows_letters_alone(moving, capsys):
+    shown = Display(True)
+    if moving:
+        with shown.bar("train", 2, 0):
+            shown.say(EVIL)
+            shown.warn(EVIL)
+    else:
+        shown.say(EVIL)
+        shown.warn(EVIL)
+        shown.conclude(EVIL)
+    out = capsys.readouterr()
+    assert not seen(out.out) and not [c for c in seen(out.err) if c != "\r"] and "\\x1b[2J" in out.out + out.err
+
+
+def test_an_announcement_adds_no_line_of_its_own(tmp_path):
+    lines = []
+    run = RunConfig.model_validate({"model": {"name": "a\nmirrored   nowhere\x1b"}, "tracking": {"uri": "none"}})
+    data = SimpleNamespace(spec=TASKS["cola"], train=[], dev={"d\x1b": []}, tallies={})
+    prepared = SimpleNamespace(run=run, data=data, ds_config={"zero_optimization": {}}, fresh=["h\x1b"], head="", max_length=8)
+    loader = SimpleNamespace(steps_per_epoch=1, dropped_per_epoch=0)
+    quiet = SimpleNamespace(say=lambda *said: lines.extend(said))
+    Announcement(prepared, loader, 1, 3, World(), quiet).announce(RunDirectory(tmp_path / "r\x1b\nx"), SimpleNamespace(step=0))
+    assert len(lines) == 7 and not any(c for line in lines for c in line if not c.isprintable())
+
+
+def test_the_tables_of_doctor_and_registry_show_letters_alone():
+    row = Row(group="input", name=EVIL, status=Status.FAIL, found=EVIL, fix=EVIL, ranks=(0,))
+    assert not seen(as_text(EVIL, [row], {0: "host\x1b"}))
+    entry = SimpleNamespace(name=EVIL, version="1", aliases=[EVIL + "\n"], tags={})
+    assert not seen("".join(table([entry]))) and len(list(table([entry]))) == 2
+
+
+def test_what_a_rank_dies_of_is_told_in_letters(capsys):
+    say(Failure.of(RuntimeError(EVIL), 0).text)
+    assert not seen(capsys.readouterr().err)
+
+
+def test_predictions_stay_json_whatever_a_label_holds():
+    answer = {"label": "a\u202eb\x9bc\u3000d😀é\U000e0001", "n": [1.5]}
+    text = printable_json(json.dumps(answer, ensure_ascii=False))
+    assert not seen(text) and json.loads(text) == answer and "😀é" in text
+
+
+def test_there_is_one_way_to_print():
+    """A `print` elsewhere would not spell out what it prints; these print what nobody chose, or print for programs."""
+    allowed = {"display.py", "predict.py", "config/table.py", "games/__main__.py", "export.py", "tracking/listing.py",
+               "doctor/visit.py"}  # fmt: skip
+    printing = {
+        str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if re.search(r"(?<![\w.])print\(", path.read_text())
+    }
+    assert printing <= allowed
+    stream = io.StringIO()
+    show(EVIL, stream)
+    assert not seen(stream.getvalue())
