@@ -145,7 +145,7 @@ def _guess(config: Any, columns: Sequence[str] | None) -> TaskSpec:
     regression = config.num_labels == 1
     labels = () if regression else tuple(str(config.id2label[i]) for i in range(config.num_labels))
     metrics = ("pearson",) if regression else ("accuracy",)
-    return TaskSpec(name="the model", text=tuple(columns or (TEXT,)), labels=labels, metrics=metrics)  # type: ignore[arg-type]
+    return TaskSpec(name="model", text=tuple(columns or (TEXT,)), labels=labels, metrics=metrics)  # type: ignore[arg-type]
 
 
 def read_examples(path: Path, suffix: str, spec: TaskSpec) -> Iterator[Example]:
