@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from mat_ds.config.paths import path_argument
 from mat_ds.display import show
-from mat_ds.errors import ExitCode, Interrupted, NonFiniteError, Problem, SaveError, UserError
+from mat_ds.errors import Displaced, ExitCode, Interrupted, NonFiniteError, Problem, SaveError, UserError
 from mat_ds.streams import outlast_readers
 
 if TYPE_CHECKING:  # a command that looks for what is broken must start where torch is
@@ -75,6 +75,12 @@ def attempt(work: Callable[[], object], world: World, advice: str) -> ExitCode:
         if world.rank == 0:
             show(f"\ninterrupted by {interruption}", sys.stderr)
         return ExitCode.REQUEUE
+    except Displaced as error:
+        if world.rank == 0:
+            show(
+                f"\nstopped: {error}. This job has written nothing there since; what it had saved before is there.", sys.stderr
+            )
+        return ExitCode.DISPLACED
     except SaveError as error:
         if world.rank == 0:
             show(refused(error), sys.stderr)

@@ -11,7 +11,7 @@ from typing import Any
 from mat_ds.config.load import load_run_config
 from mat_ds.config.schema import RunConfig
 from mat_ds.errors import Problem, UserError
-from mat_ds.lock import holder_of
+from mat_ds.lock import known_holder_of
 from mat_ds.methods import METHODS
 from mat_ds.methods.objective import TaskObjective
 from mat_ds.models.described import read_description
@@ -59,8 +59,8 @@ class Finished:
             UserError: if it runs, or was started again and has not come to its end again.
         """
         ends = [event for event in read_events(self.folder.events) if event["event"] in ("start", "end")]
-        if holder_of(self.folder.path) is not None:
-            reason = "the run is going on"
+        if holder := known_holder_of(self.folder.path):
+            reason = f"the run is going on: {holder}"
         elif not ends or ends[-1].get("status") != "FINISHED":
             reason = "the run was started again, and has not come to its end"
         else:

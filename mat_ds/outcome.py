@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,27 @@ STEPS_OF_A_CURVE = 10
 
 def finish(
     run: RunConfig, data: TaskData, evaluator: Evaluator, rundir: RunDirectory, progress: Progress, dtype: torch.dtype,
-    world: World, device: torch.device,
+    world: World, device: torch.device, still_ours: Callable[[], None],
 ) -> dict[str, Any]:  # fmt: skip
     """Scores `model/` as plain transformers loads it, predicts the test splits with it, writes `results.json` and the card.
 
     Every rank must call it, when the engine has let go of its memory.
 
+    Args:
+        still_ours: what rank 0 asks before it writes; it raises `Displaced`, which every rank then does, if another job has
+            taken the run directory.
+
     Raises:
         SaveError: on every rank, if no model could be exported, or the disk refuses what is written here.
     """
+
+    def write(function: Callable[[], None]) -> None:
+        def written() -> None:
+            still_ours()
+            function()
+
+        on_rank_zero(written)
+
     reported, wanted = progress.in_model, progress.best if run.train.export == "best" else progress.evaluations[-1]
     if reported is None:
         raise SaveError(f"training has ended, but {rundir.model} could not be written, for want of room or of a working disk")
@@ -62,13 +74,13 @@ def finish(
         "dev_sha256": dev_fingerprint(data.spec, data.dev),
     }
     # Before anything is loaded that might not fit.
-    on_rank_zero(lambda: write_json(rundir.results, results))
+    write(lambda: write_json(rundir.results, results))
     # A model that only ZeRO-3 fitted onto the cards is scored on the CPU.
     device = torch.device("cpu") if any_rank(not _fits(rundir.model, device), device) else device
     model = _load(rundir.model, dtype, device)
     predicted = {split: evaluator.predict(model, examples) for split, examples in data.dev.items()}
     splits, score = evaluator.scores_of(predicted, data.dev)
-    on_rank_zero(lambda: write_dev_predictions(data.spec, predicted, data.dev, rundir))
+    write(lambda: write_dev_predictions(data.spec, predicted, data.dev, rundir))
     for split, examples in data.test.items():
         try:
             logits = evaluator.predict(model, examples)
@@ -76,7 +88,7 @@ def finish(
             logits = evaluator.predict(_load(rundir.model, torch.float32, device), examples)
         if data.spec.test_labelled:
             results["test"] |= evaluator.scores_of({split: logits}, {split: examples})[0]
-        on_rank_zero(lambda split=split, logits=logits: write_predictions(data.spec, split, logits, rundir))  # type: ignore[misc]
+        write(lambda split=split, logits=logits: write_predictions(data.spec, split, logits, rundir))  # type: ignore[misc]
     del model
     exact = score
     if dtype != torch.float32:
@@ -90,7 +102,7 @@ def finish(
         if progress.step >= STEPS_OF_A_CURVE:
             _draw(rundir)
 
-    on_rank_zero(describe)
+    write(describe)
     return results
 
 

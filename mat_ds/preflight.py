@@ -96,9 +96,9 @@ class Prepared:
 
     @property
     def fingerprint(self) -> str:
-        """Equal on two ranks if they were given the same options, data, vocabulary, weights and checkpoint."""
+        """Equal on two ranks if they were given the same options, data, vocabulary and weights."""
         digest = hashlib.sha256(self.run.model_dump_json().encode())
-        rest = [self.ds_config, [str(path) for path in self.resume_from], self.data_digest, self.weights_digest]
+        rest = [self.ds_config, self.data_digest, self.weights_digest]
         digest.update(json.dumps(rest, sort_keys=True).encode())
         return digest.hexdigest()
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -17,15 +15,14 @@ from mat_ds.chatter import Chatter
 from mat_ds.command import attempt, compute_deterministically, report, settle
 from mat_ds.config.schema import RunConfig
 from mat_ds.config.section import AdversarialSettings
-from mat_ds.config.yaml_files import as_yaml
-from mat_ds.describe import Announcement, conclusion, environment, place
+from mat_ds.describe import Announcement, conclusion
 from mat_ds.display import Display
 from mat_ds.engine import checkpoint
-from mat_ds.engine.distributed import World, any_rank, from_all_ranks, on_rank_zero, process_group, same_on_all_ranks
+from mat_ds.engine.distributed import World, from_rank_zero, on_rank_zero, process_group, same_on_all_ranks
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.export import export_model
 from mat_ds.engine.loading import shard_unread
-from mat_ds.errors import ExitCode, Interrupted, Problem, UserError
+from mat_ds.errors import ExitCode, Interrupted, UserError
 from mat_ds.evaluation import Evaluator, Scores
 from mat_ds.interrupt import Agenda
 from mat_ds.lock import RunLock
@@ -35,20 +32,16 @@ from mat_ds.methods.base import Method
 from mat_ds.methods.objective import TaskObjective
 from mat_ds.models.exported import move_base
 from mat_ds.models.spectral import SpectralHead
+from mat_ds.opening import open_run_directory
 from mat_ds.orders import Orders
 from mat_ds.outcome import finish
 from mat_ds.preflight import Prepared, prepare
 from mat_ds.progress import Progress
-from mat_ds.resume import run_of
-from mat_ds.rundir import RunDirectory, mark_interrupted, new_folder, write_json, write_text
+from mat_ds.rundir import RunDirectory, mark_interrupted
 from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.telemetry import invisible
-from mat_ds.tracking.identity import own_id
 from mat_ds.tracking.register import register_finished
 from mat_ds.tracking.tracker import Tracker
-
-# How long a file that rank 0 wrote may take to be seen on another node: network disks cache what is not there.
-SHARED_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -85,12 +78,12 @@ def run_on(prepared: Prepared, world: World, chatter: Chatter) -> ExitCode:
     """Brings this rank together with the others and trains."""
     if prepared.run.train.deterministic:
         compute_deterministically()
-    orders = Orders()
-    agenda = Agenda(orders, prepared.run.train.save_minutes, world.rank == 0)
+    orders, lock = Orders(), RunLock()
+    agenda = Agenda(orders, prepared.run.train.save_minutes, world.rank == 0, lock.check_from_memory)
     display = Display(world.rank == 0, prepared.quiet, prepared.json)
     for remark in prepared.remarks:
         display.warn(remark)
-    house = Housekeeping(agenda, chatter, display, RunLock(), Tracker(world.rank == 0))
+    house = Housekeeping(agenda, chatter, display, lock, Tracker(world.rank == 0, lock.check_from_memory))
     with ExitStack() as to_the_end:
         with process_group(world, timedelta(minutes=prepared.run.train.timeout_minutes)) as device:
             to_the_end.enter_context(orders)
@@ -109,6 +102,8 @@ def train(prepared: Prepared, world: World, device: torch.device, house: Houseke
     """Trains, exports and scores on all ranks."""
     run, data = prepared.run, prepared.data
     same_on_all_ranks(prepared.fingerprint, "options, data, vocabulary or initial weights")
+    # Another job that is still there may have saved since one rank looked and before the next did.
+    prepared.resume_from = from_rank_zero(prepared.resume_from)
     collate = Collator(prepared.tokenizer, prepared.max_length, data.spec.regression)
     micro = run.train.eval_micro_batch_size or run.train.micro_batch_size
     evaluator = Evaluator(data.spec, collate, micro, world, device, house.agenda.leave_if_told)
@@ -120,7 +115,7 @@ def train(prepared: Prepared, world: World, device: torch.device, house: Houseke
             if device.type == "cuda":
                 torch.cuda.empty_cache()
             if trained:
-                results = finish(run, data, evaluator, *trained, world, device)
+                results = finish(run, data, evaluator, *trained, world, device, house.lock.check)
                 house.display.conclude(conclusion(results, trained[0], prepared.json))
     except Interrupted as interruption:
         # A launcher ends the other ranks when one has gone: none goes before the first has left word.
@@ -135,6 +130,7 @@ def train(prepared: Prepared, world: World, device: torch.device, house: Houseke
 def _leave_word(lock: RunLock, interruption: Interrupted) -> None:
     """Says in the run directory, if it came to one, that the run can go on, and leaves it."""
     if lock.folder:
+        lock.check()
         mark_interrupted(RunDirectory(lock.folder), interruption)
         lock.release()
 
@@ -160,9 +156,10 @@ def _optimise(
         if prepared.dry_run:
             plan.rehearse()
             return None
-        rundir, progress = _open_run_directory(prepared, world, device, house.lock), Progress()
+        rundir = open_run_directory(prepared, world, device, house.lock, house.agenda, house.display)
+        progress, still_ours = Progress(), house.lock.check
         if prepared.resume_from:
-            state, passed_over = checkpoint.load(engine, prepared.resume_from, rundir.model)
+            state, passed_over = checkpoint.load(engine, prepared.resume_from, rundir.model, still_ours)
             progress = Progress.restored(state)
             on_rank_zero(lambda: move_base(rundir.model, run.model.name))  # adapters of the best model so far
             for damage in passed_over:
@@ -181,11 +178,12 @@ def _optimise(
 
         def export() -> None:
             with _weights(engine, run.train.export_weights):
-                export_model(engine, prepared.tokenizer, rundir.model, run.model.lora, fold)
+                export_model(engine, prepared.tokenizer, rundir.model, run.model.lora, fold, still_ours)
 
         def save(done: Progress) -> checkpoint.Saved:
             best = done.best["step"] if done.evaluations else None
-            return checkpoint.save(engine, rundir.checkpoints, asdict(done), run.train.keep_last, rundir.model, best)
+            state, keep = asdict(done), run.train.keep_last
+            return checkpoint.save(engine, rundir.checkpoints, state, keep, rundir.model, best, still_ours, house.lock.token)
 
         tracker, display, agenda = house.tracker, house.display, house.agenda
         loop = Loop(run, engine, method, objective, loader, tracker, display, progress, agenda, evaluate, export, save)
@@ -211,35 +209,3 @@ def _look_at_the_adversary(engine: Engine, method: Method, run: RunConfig, loade
         raise UserError(problem)
     if problem:
         display.warn(f"the adversary cannot be seen ***\n- {problem}\n")
-
-
-def _open_run_directory(prepared: Prepared, world: World, device: torch.device, lock: RunLock) -> RunDirectory:
-    """The run's directory, made, locked and described by rank 0.
-
-    Raises:
-        UserError: on every rank, if another job is in it, or a node does not see what rank 0 wrote.
-    """
-    run, before = prepared.run, run_of(prepared.resume_from) if prepared.resume_from else None
-    places = from_all_ranks(place(device))
-
-    def make() -> Path:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        chosen = Path(run.output_dir) if run.output_dir else before.path if before else None
-        rundir = RunDirectory(chosen or new_folder(Path(f"runs/{prepared.data.spec.name}-{run.method.name}-{stamp}")))
-        lock.acquire(rundir.path)
-        rundir.create()
-        own_id(rundir)
-        described = environment(prepared, world, places, rundir if rundir.holds_a_run else before)
-        resolved = {**run.model_dump(mode="json"), "output_dir": str(rundir.path)}
-        write_text(rundir.config, as_yaml(resolved))
-        write_json(rundir.environment, described)
-        return rundir.path
-
-    rundir = RunDirectory(on_rank_zero(make))
-    deadline = time.monotonic() + SHARED_SECONDS
-    while not rundir.holds_a_run and time.monotonic() < deadline:
-        time.sleep(0.1)
-    if any_rank(not rundir.holds_a_run, device):
-        raise UserError(Problem("output_dir", str(rundir.path), "some node does not see what the first one wrote there",
-                                "name a folder on a disk that all nodes share"))  # fmt: skip
-    return rundir

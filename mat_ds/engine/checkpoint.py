@@ -40,7 +40,7 @@ class Saved:
 
 def save(
     engine: Engine, folder: Path, state: dict[str, Any], keep_last: int, model: Path | None = None, best: int | None = None,
-    still_ours: Callable[[], None] = nobody_else,
+    still_ours: Callable[[], None] = nobody_else, writer: str = "",
 ) -> Saved:  # fmt: skip
     """Saves the run as it stands between two outer steps. Every rank must call it.
 
@@ -53,6 +53,7 @@ def save(
         best: the step of the best evaluation, whose checkpoint is kept too if there is one.
         still_ours: what rank 0 asks before it writes and before each rename; it raises `Displaced` if another job has taken
             the run directory.
+        writer: who saves it, for who wants to know later: the token by which this start of the run holds its lock.
 
     Raises:
         Displaced: on every rank, if that has happened.
@@ -73,7 +74,8 @@ def save(
         if model and model.exists():
             _link_files(model, aside / checkpoints.MODEL)
         shards = {"world_size": torch.distributed.get_world_size(), "files": sorted(written)}
-        write_json(aside / checkpoints.STATE, {"engine": {"format": FORMAT, **shards, **describe_state(engine)}, "run": state})
+        own = {"format": FORMAT, **shards, **describe_state(engine)}
+        write_json(aside / checkpoints.STATE, {"engine": own, "run": state, "writer": writer})
         seen = checkpoints.files_below(aside)
         if other := sorted(set(written) ^ set(filter(SHARD.fullmatch, seen))):
             raise OSError(errno.EIO, f"the first rank does not see what the ranks wrote: {', '.join(other)}", str(aside))
@@ -99,6 +101,7 @@ def save(
         manifest = {**written, **on_rank_zero(describe)}
         on_rank_zero(put_in_place)
     except (OSError, PeerError) as error:  # not a rank that is gone: it cannot be told anything any more
+        on_rank_zero(still_ours)  # it may be the other job that has taken this one's files away
         on_rank_zero(lambda: remove(aside))
         cause = error.__cause__ if isinstance(error, SaveError) and error.__cause__ else error
         raise SaveError(f"checkpoint {final} could not be written ({cause}){room_at(folder)}") from error

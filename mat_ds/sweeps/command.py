@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mat_ds.command import Parser
 from mat_ds.display import Display, one_line, show
-from mat_ds.errors import ExitCode, Problem, UserError
+from mat_ds.errors import Displaced, ExitCode, Problem, UserError
 from mat_ds.orders import Orders
 from mat_ds.planning.units import whole
 from mat_ds.streams import outlast_readers
@@ -48,6 +48,9 @@ def main(arguments: Sequence[str]) -> ExitCode:
     except UserError as error:
         show(f"\n{error}", sys.stderr)
         return ExitCode.USER_ERROR
+    except Displaced as error:
+        show(f"\nstopped: {error}", sys.stderr)
+        return ExitCode.DISPLACED
     _conclude(study, display)
     return code
 

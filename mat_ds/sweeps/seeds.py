@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from typing import Any
 
 from mat_ds.command import Parser
 from mat_ds.display import Display, one_line, show
-from mat_ds.errors import ExitCode, UserError, raise_if_any
+from mat_ds.errors import Displaced, ExitCode, UserError, raise_if_any
+from mat_ds.leases import LOOK
 from mat_ds.orders import Orders
 from mat_ds.planning.units import whole
 from mat_ds.reading import read_json
@@ -28,7 +30,7 @@ from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
 from mat_ds.sweeps.mirror import tracking_options
 from mat_ds.sweeps.standings import SCORES, as_text
 from mat_ds.sweeps.study import redefined
-from mat_ds.sweeps.training import End, Scores, claim, is_claimed, persevere, results_of
+from mat_ds.sweeps.training import End, Scores, claim, is_claimed, is_unclear, persevere, results_of
 from mat_ds.sweeps.turns import turn
 
 EXAMPLE = "mat-ds seeds --recipe launch/recipes/cola_bert.yaml --seeds 5 output_dir=runs/cola-seeds"
@@ -51,6 +53,9 @@ def main(arguments: Sequence[str]) -> ExitCode:
     except UserError as error:
         show(f"\n{error}", sys.stderr)
         return ExitCode.USER_ERROR
+    except Displaced as error:
+        show(f"\nstopped: {error}", sys.stderr)
+        return ExitCode.DISPLACED
     if summary := seeds.publish():
         found = seeds.folder / "seeds.json"
         display.conclude(one_line(found) if display.json else f"\n{as_text(summary)}\n{found}: {seeds.progress()}")
@@ -111,11 +116,14 @@ class Seeds:
                 return ExitCode.REQUEUE
             if results_of(folder):
                 continue
-            if not (claimed := claim(folder)):
+            while not (claimed := claim(folder)) and is_unclear(folder) and not orders.received:
+                time.sleep(LOOK)
+            if not claimed:
                 self.display.say(f"{folder.name} is in other hands")
                 continue
             try:
                 end = self._train(seed, folder, orders)
+                claimed.check()
             finally:
                 claimed.release()
             if end.interrupted:

@@ -20,29 +20,36 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.lock import RunLock
 from mat_ds.sampling.keys import seed_from
 from mat_ds.sweeps.space import Space, Values, draw
-from mat_ds.sweeps.training import Claim, claim, is_claimed
+from mat_ds.sweeps.training import Claim, claim, is_claimed, is_unclear
 from mat_ds.sweeps.turns import turn
 
 JOURNAL = "journal.log"
 
 
 class JournalLock(JournalFileOpenLock):
-    """The journal's lock. A worker that lost power may have left half a line, which nobody was told had been written and which
-    would make all that follow unreadable: whoever gets the lock takes it away."""
+    """The journal's lock: Optuna's own takes away what it finds there after half a minute, be it another's by then.
+
+    A worker that lost power may have left half a line, which nobody was told had been written and which would make all that
+    follow unreadable: whoever gets the lock takes it away.
+    """
 
     def __init__(self, journal: Path):
         super().__init__(str(journal))
-        self._journal = journal
+        self._journal, self._lock = journal, RunLock(f"{journal.name}.lock")
 
     def acquire(self) -> bool:
-        super().acquire()
+        self._lock.wait(self._journal.parent)
         with self._journal.open("r+b") as file:
             text = file.read()
             if not text.endswith(b"\n"):
                 file.truncate(text.rfind(b"\n") + 1)
         return True
+
+    def release(self) -> None:
+        self._lock.release()
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,11 @@ class SharedStudy:
     def in_work(self) -> bool:
         """Whether a worker, this one or another, is at a trial."""
         return any(is_claimed(self.folder_of(trial.number)) for trial in self.trials())
+
+    @property
+    def unclear(self) -> bool:
+        """Whether there is a trial of which it is not known yet whether its worker, or its training, is gone."""
+        return any(is_unclear(self.folder_of(trial.number)) for trial in self.trials(TrialState.RUNNING))
 
     def folder_of(self, number: int) -> Path:
         """The run directory of a trial."""

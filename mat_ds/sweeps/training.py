@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from mat_ds.errors import ExitCode, UserError
-from mat_ds.lock import RunLock, holder_of
+from mat_ds.lock import LOCK, RunLock, holder_of
+from mat_ds.owner import Fate
 from mat_ds.reading import load_json
 from mat_ds.rundir import RunDirectory
 from mat_ds.tracking.events import Record, parse, read_events
@@ -28,7 +28,7 @@ LOOK = 0.5
 # Of the worker, beside the lock of the training itself.
 WORKER_LOCK = "worker.lock"
 # What would end the same way again.
-FINAL = (ExitCode.USER_ERROR, ExitCode.NON_FINITE)
+FINAL = (ExitCode.USER_ERROR, ExitCode.NON_FINITE, ExitCode.DISPLACED)
 REASON_LINES, REASON_LENGTH = 6, 600
 
 
@@ -77,6 +77,10 @@ class Claim:
     abandoned: bool
     _lock: RunLock
 
+    def check(self) -> None:
+        """Raises `Displaced` if it is another worker's by now."""
+        self._lock.check()
+
     def release(self) -> None:
         self._lock.release()
 
@@ -89,10 +93,16 @@ def claim(folder: Path) -> Claim | None:
     except UserError:
         return None
     trains = holder_of(folder)
-    if trains and trains["host"] != socket.gethostname():
+    if trains and trains.fate != Fate.ALIVE:
         lock.release()
         return None
     return Claim(folder, abandoned, lock)
+
+
+def is_unclear(folder: Path) -> bool:
+    """Whether it is not known yet if somebody is still in a run directory; looking again tells in a minute or two."""
+    holders = [holder_of(folder, name) for name in (WORKER_LOCK, LOCK)]
+    return any(holder and not holder.alive for holder in holders)
 
 
 def is_claimed(folder: Path) -> bool:
@@ -173,8 +183,8 @@ def _tell(folder: Path, process: subprocess.Popen[bytes] | None) -> None:
     Before there is one that could save anything, whatever runs is ended."""
     holder = holder_of(folder)
     with suppress(ProcessLookupError):
-        if holder and holder["host"] == socket.gethostname():
-            os.kill(holder["pid"], signal.SIGTERM)
+        if holder and holder.owner and holder.fate == Fate.ALIVE:
+            os.kill(holder.owner.pid, signal.SIGTERM)
         elif process:
             os.killpg(process.pid, signal.SIGTERM)
 

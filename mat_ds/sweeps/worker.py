@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from mat_ds.errors import ExitCode, raise_if_any
+from mat_ds.leases import LOOK
 from mat_ds.orders import Orders
 from mat_ds.sweeps.launching import Launching
 from mat_ds.sweeps.mirror import tracking_options
@@ -58,7 +60,12 @@ class Worker:
         return code
 
     def _work(self, limit: int | None) -> ExitCode:
-        while not self.orders.received and (taken := self.study.take(limit)):
+        while not self.orders.received:
+            if not (taken := self.study.take(limit)):
+                if not self.study.unclear:
+                    break
+                time.sleep(LOOK)
+                continue
             try:
                 self.tell("RUNNING")
                 code = self._train(taken)
@@ -97,6 +104,10 @@ class Worker:
             ]
             end = persevere(lambda: self.launching.command(folder, options), folder, watch, self.say,
                             trial.user_attrs.get("died_at"), lambda step: trial.set_user_attr("died_at", step))  # fmt: skip
+        taken.claim.check()
+        if end.code == ExitCode.DISPLACED:
+            self.say(f"{folder.name} is in other hands: another job has taken it over")
+            return None
         if end.results:
             self._complete(taken, end.results)
             return None

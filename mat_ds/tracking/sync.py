@@ -10,6 +10,7 @@ from mat_ds.command import Parser
 from mat_ds.config.yaml_files import read_yaml
 from mat_ds.display import show
 from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
+from mat_ds.lock import known_holder_of
 from mat_ds.rundir import RunDirectory, run_folders
 from mat_ds.tracking.destination import mirror_uri, uri_problems
 from mat_ds.tracking.mirror import bound_requests, reason
@@ -63,6 +64,7 @@ def _sync(run: RunDirectory, uri: str | None) -> bool:
     """Delivers one run and says how it went."""
     from mat_ds.tracking.replica import Replica
 
+    known_holder_of(run.path)  # whether it still runs shows only in a while where its job was on another machine
     try:
         replica = Replica(run, str(uri))
         replica.deliver()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 
 from mat_ds.display import show
-from mat_ds.errors import Interrupted
+from mat_ds.errors import Displaced, Interrupted
 from mat_ds.rundir import RunDirectory
 from mat_ds.tracking.destination import mirror_uri
 from mat_ds.tracking.events import EventLog, Record
@@ -24,13 +25,15 @@ class Tracker:
 
     Args:
         keeps: whether this rank keeps the log.
+        still_ours: raises `Displaced` if the run directory is another job's by now; then nothing is written there any more.
 
     Attributes:
         run: the directory of the run, once it has begun, where this rank keeps its log.
     """
 
-    def __init__(self, keeps: bool):
+    def __init__(self, keeps: bool, still_ours: Callable[[], None] = lambda: None):
         self.run: RunDirectory | None = None
+        self._still_ours = still_ours
         self._keeps, self._step, self._refused = keeps, 0, False
         self._log: EventLog | None = None
         self._mirror: subprocess.Popen[bytes] | None = None
@@ -58,12 +61,25 @@ class Tracker:
             return
         self._step = record["step"]
         try:
+            self._still_ours()
             self._log.log(record)
             self._refused = False
         except OSError as error:  # whether training goes on where the disk is full is for a checkpoint to say
             if not self._refused:
                 show(f"*** WARNING: events.jsonl cannot be written, tried again later: {error}", sys.stderr)
             self._refused = True
+        except Displaced:  # on this rank alone, while others wait for it; they agree on it where all are asked
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Leaves the log and the mirror to the job that has taken the run over."""
+        if self._log:
+            self._log.abandon()
+            self._log = None
+        if self._mirror:
+            self._mirror.kill()
+            self._mirror.wait()
+            self._mirror = None
 
     def __enter__(self) -> Tracker:
         return self
@@ -71,6 +87,10 @@ class Tracker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if not self._log:
             return
+        try:
+            self._still_ours()
+        except Displaced:
+            return self._abandon()
         told = kind is not None and issubclass(kind, (Interrupted, KeyboardInterrupt))
         status = "FINISHED" if kind is None else "KILLED" if told else "FAILED"
         with suppress(OSError):  # where the disk is full, what went wrong has been said

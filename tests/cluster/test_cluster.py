@@ -8,6 +8,8 @@ import signal
 
 import pytest
 
+from mat_ds.lock import holder_of
+from mat_ds.sweeps.training import WORKER_LOCK
 from tests.cluster.hosts import wait_until
 from tests.cluster.runs import LONG, OPTIONS, SMALL, STEPS, Run
 
@@ -133,7 +135,7 @@ def test_tasks_of_an_array_share_a_search_and_one_that_is_put_back_goes_on_with_
     job = slurm.submit(*SMALL, "--array=1-2", f"--output={tmp_path}/%a.log", "slurm/sweep.sbatch", "mat-ds", "sweep", "--space",
                        tmp_path / "space.yaml", *OPTIONS, f"output_dir={folder}")  # fmt: skip
     trial.wait_for_steps()
-    holder = json.loads((trial.path / "worker.lock").read_text())["slurm_job"]
+    holder = holder_of(trial.path, WORKER_LOCK).owner.slurm_job
     told = next(f"{job}_{task}" for task in (1, 2) if slurm.describe(f"{job}_{task}")["JobId"] == holder)
     slurm.cancel("--batch", "--signal=USR1", told)
     wait_until(trial.interrupted.exists, 60, "saved")

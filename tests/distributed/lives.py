@@ -9,18 +9,20 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import torch
 
 from mat_ds import command
 from mat_ds.checkpoints import checkpoints_of, name_of
 from mat_ds.engine import checkpoint
 from mat_ds.engine.engine import Engine
+from mat_ds.engine.watchdog import Process
 from mat_ds.errors import ExitCode
+from mat_ds.lock import LOCK
+from mat_ds.owner import Owner
 from mat_ds.train import main as train
 from tests.distributed.small_run import OPTIONS, STEPS, same
 
@@ -145,11 +147,13 @@ def changed(folder, whole, report):
     noted &= starts[-1]["changed"].keys() == {"output_dir"}
     report["changed"] = refused and code == 0 and noted
 
-    process = psutil.Process(os.getppid())
-    for name, pid, expected in (("living", process.pid, ExitCode.USER_ERROR), ("dead", 2**22 + 1, ExitCode.OK)):
+    # Whoever started the ranks is there as long as they are.
+    process = replace(Owner.me(), pid=os.getppid(), started=Process.find(os.getppid()).started)
+    for name, owner, expected in (("living", process, ExitCode.USER_ERROR), ("dead", replace(process, started=1), ExitCode.OK)):
         if RANK == 0:
-            holder = {"host": socket.gethostname(), "pid": pid, "started": process.create_time(), "since": "now"}
-            (run / "run.lock").write_text(json.dumps(holder))
+            shutil.rmtree(run / LOCK, ignore_errors=True)
+            (run / LOCK).mkdir()
+            (run / LOCK / "other").write_bytes(owner.as_text())
         code, words = heard(run, "train.telemetry_every=1", stage=1)
         report[f"lock of the {name}"] = code == expected and ("another job is in it" in words) == (name == "living")
 

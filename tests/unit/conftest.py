@@ -2,7 +2,6 @@
 
 import pytest
 
-from mat_ds import lock
 from mat_ds.sweeps import training
 from tests.distributed.launch import ROOT
 from tests.unit.test_bad_rows import lines, write
@@ -48,7 +47,6 @@ def hub(tmp_path_factory):
 @pytest.fixture
 def at_once(monkeypatch):
     """For sweeps: nobody waits long between two looks, nothing is a cluster, and processes find this package."""
-    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.01)
     monkeypatch.setattr(training, "LOOK", 0.05)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)

@@ -57,9 +57,10 @@ class Sweep:
 
 def until(true, seconds=120):
     deadline = time.monotonic() + seconds
-    while not true():
+    while not (found := true()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    return found
 
 
 def plan(monkeypatch, **plans):

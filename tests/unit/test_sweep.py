@@ -10,6 +10,7 @@ import pytest
 
 from mat_ds.config.load import load_run_config
 from mat_ds.errors import ExitCode
+from mat_ds.lock import holder_of
 from mat_ds.tracking.events import read_events
 from tests.distributed.launch import ROOT
 from tests.unit.sweeping import GRID, Sweep, plan, until
@@ -129,12 +130,10 @@ def test_a_trial_that_takes_its_worker_along_does_not_take_all_others(tmp_path, 
     sweep = Sweep(tmp_path, GRID)
     for _ in range(2):
         worker = sweep.start()
-        until((sweep.folder / "trial-0000" / "run.lock").exists)
-        trainer = json.loads((sweep.folder / "trial-0000" / "run.lock").read_text())["pid"]
+        trainer = until(lambda: holder_of(sweep.folder / "trial-0000")).owner.pid
         worker.kill()
         os.kill(trainer, signal.SIGKILL)
         worker.wait()
-        (sweep.folder / "trial-0000" / "run.lock").unlink()
     assert sweep.run() == ExitCode.OK and sweep.states() == ["FAIL", "COMPLETE", "COMPLETE"]
 
 

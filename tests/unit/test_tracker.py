@@ -145,7 +145,7 @@ def test_a_lock_is_held_by_a_process_that_works_and_not_by_what_is_left_of_one(t
     hold(run)
     assert holder_of(run.path)
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    hold(run, child.pid, time.time())
+    hold(run, child.pid)
     assert holder_of(run.path)
     child.kill()
     deadline = time.monotonic() + 10

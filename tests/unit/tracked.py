@@ -1,14 +1,15 @@
 """Run directories without a run, and what an MLflow holds of one."""
 
 import json
-import os
-import socket
+import shutil
 import time
+from dataclasses import replace
 
-import psutil
 import yaml
 
+from mat_ds.engine.watchdog import Process
 from mat_ds.lock import LOCK
+from mat_ds.owner import Owner
 from mat_ds.rundir import RunDirectory
 from mat_ds.tracking.content import RUN_ID
 from mat_ds.tracking.events import EventLog
@@ -63,11 +64,14 @@ def live(run, first, last, status="FINISHED", loss=lambda step: 1 / step):
     log.close()
 
 
-def hold(run, pid=None, started=None):
+def hold(run, pid=None):
     """The lock of a process, which is this one unless another is given."""
-    lock = {"host": socket.gethostname(), "pid": pid or os.getpid(), "started": started or psutil.Process().create_time(),
-            "since": "now", "slurm_job": None, "slurm_restart": 0, "token": "x"}  # fmt: skip
-    (run.path / LOCK).write_text(json.dumps(lock))
+    owner = Owner.me()
+    if pid:
+        owner = replace(owner, pid=pid, started=Process.find(pid).started)
+    shutil.rmtree(run.path / LOCK, ignore_errors=True)
+    (run.path / LOCK).mkdir()
+    (run.path / LOCK / "x").write_bytes(owner.as_text())
 
 
 def found(client, run):

@@ -1,0 +1,128 @@
+"""Whatever lies where a lock should be: held by somebody unknown until nothing has moved there for a lease, never a traceback,
+and nothing but the lock is touched."""
+
+import json
+import os
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mat_ds import leases, lock
+from mat_ds.errors import UserError
+from mat_ds.lock import LOCK, RunLock, holder_of
+from mat_ds.owner import SEAL, Owner, sealed
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = list(json.loads(Owner.me().as_text()))
+RECORDS = st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=8), VALUES, max_size=9)
+
+
+def odd(data, inside):
+    """Tries to take a folder with something odd in the place of its lock, or of a lease in it; then again, a lease later."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        where = folder / LOCK / "lease" if inside else folder / LOCK
+        where.parent.mkdir(exist_ok=True)
+        where.write_bytes(data)
+        with pytest.raises(UserError) as told:
+            RunLock().acquire(folder)
+        assert (str(folder / LOCK) in str(told.value) and str(told.value).isprintable()) or "\n" in str(told.value)
+        assert holder_of(folder) and where.read_bytes() == data
+        gone_by(folder)
+
+
+def gone_by(folder):
+    """A lease later it can be taken."""
+    before, leases.LEASE_SECONDS = leases.LEASE_SECONDS, 0.0
+    try:
+        mine = RunLock()
+        mine.acquire(folder)
+        mine.check()
+        mine.release()
+        assert not (folder / LOCK).exists()
+    finally:
+        leases.LEASE_SECONDS = before
+
+
+@settings(max_examples=60, deadline=2000)
+@given(st.binary(max_size=300), st.booleans())
+def test_any_bytes(data, inside):
+    odd(data, inside)
+
+
+@settings(max_examples=100, deadline=2000)
+@given(RECORDS, st.booleans())
+def test_any_record(record, inside):
+    me = json.loads(Owner.me().as_text())
+    me.pop(SEAL)
+    # Of a process that cannot be looked for from here, as one that can may well be gone.
+    odd(sealed({**me, **record, "place": "elsewhere"}), inside)
+    odd(sealed(record), inside)
+    odd(json.dumps(record).encode(), inside)
+
+
+@settings(max_examples=150, deadline=2000)
+@given(st.integers(min_value=0), st.integers(0, 7))
+def test_any_flipped_bit_of_a_jobs_lease(place, bit):
+    """It might make a process of it that is gone for sure."""
+    text = bytearray(Owner.me().as_text())
+    text[place % len(text)] ^= 1 << bit
+    assert Owner.read(bytes(text)) is None
+    odd(bytes(text), True)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("kind", ["FIFO", "dangling link", "link to a folder", "link to a file", "socket", "deep JSON", "huge"])
+def test_any_kind_of_file(kind, inside, tmp_path):
+    folder, other = tmp_path / "run", tmp_path / "other"
+    where = folder / LOCK / "lease" if inside else folder / LOCK
+    where.parent.mkdir(parents=True)
+    other.mkdir()
+    (other / "precious").write_text("precious")
+    if kind == "FIFO":
+        os.mkfifo(where)
+    elif kind.endswith(("link", "folder", "file")):
+        where.symlink_to(
+            {"d": "nowhere", "f": other / "precious"}.get(kind[0], other / "precious" if "file" in kind else other)
+        )
+    elif kind == "socket":
+        before = os.getcwd()
+        os.chdir(where.parent)  # their names must be short
+        socket.socket(socket.AF_UNIX).bind(where.name)
+        os.chdir(before)
+    else:
+        where.write_text("[" * 100_000 if kind == "deep JSON" else "x" * 10**7)
+    with pytest.raises(UserError, match="another job is in it"):
+        RunLock().acquire(folder)
+    gone_by(folder)
+    assert (other / "precious").read_text() == "precious" and [path.name for path in other.iterdir()] == ["precious"]
+
+
+def test_a_folder_in_the_lock_is_moved_aside_and_not_deleted(tmp_path):
+    (tmp_path / LOCK / "folder" / "below").mkdir(parents=True)
+    with pytest.raises(UserError, match="another job is in it"):
+        RunLock().acquire(tmp_path)
+    gone_by(tmp_path)
+    assert list(tmp_path.glob(f".{LOCK}.*.aside/below"))
+
+
+def test_a_file_in_the_place_of_a_lease_is_over_when_nothing_moved_for_a_lease(tmp_path, monkeypatch):
+    for module in (leases, lock):
+        monkeypatch.setattr(module, "LEASE_SECONDS", 0.4)
+        monkeypatch.setattr(module, "LOOK", 0.05)
+    (tmp_path / LOCK).write_text("{")
+    mine, waits = RunLock(), 0
+    while not mine.take(tmp_path):
+        waits += 1
+        time.sleep(0.05)
+    assert waits >= 4
+    mine.release()

@@ -1,0 +1,113 @@
+"""A job that was silent for too long: whoever has its place, it hears of it, stops and leaves the other alone."""
+
+import errno
+import os
+import shutil
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from mat_ds import leases, lock
+from mat_ds.errors import Displaced
+from mat_ds.lock import LOCK, RunLock
+from tests.unit.locking import asked, said, start_holder, takes, tokens
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Leases of half a second; no test is a job of SLURM."""
+    for module in (leases, lock):
+        monkeypatch.setattr(module, "LEASE_SECONDS", 0.5)
+        monkeypatch.setattr(module, "LOOK", 0.05)
+        monkeypatch.setattr(module, "BEAT_SECONDS", 0.05)
+    for variable in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def taken_after_a_while(mine, folder):
+    """How long it takes until the lock is taken."""
+    began = time.monotonic()
+    while not mine.take(folder):
+        assert time.monotonic() < began + 30
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def displaced(folder):
+    """A job that has been, and the one that has taken over."""
+    first, second = RunLock(), RunLock()
+    first.acquire(folder)
+    (folder / LOCK / first.token).unlink()  # what a finder does that saw it stand still
+    second.acquire(folder)
+    return first, second
+
+
+def test_a_displaced_job_hears_of_it_whenever_it_asks_and_takes_nothing_of_its_successors(tmp_path):
+    first, second = displaced(tmp_path)
+    for _ in range(2):
+        with pytest.raises(Displaced, match=f"process {os.getpid()} on {socket.gethostname()}"):
+            first.check()
+        with pytest.raises(Displaced):
+            first.check_from_memory()
+        second.check()
+    first.release()
+    second.check()
+    assert tokens(tmp_path) == [second.token] and not takes(tmp_path)
+    second.release()
+    assert takes(tmp_path)
+
+
+def test_a_job_whose_lock_somebody_deleted_is_displaced(tmp_path):
+    mine = RunLock()
+    mine.acquire(tmp_path)
+    shutil.rmtree(tmp_path / LOCK)
+    with pytest.raises(Displaced, match="deleted its lock"):
+        mine.check()
+
+
+def test_a_suspended_job_that_wakes_up_after_its_lease_is_displaced(tmp_path):
+    holder = start_holder(tmp_path, "unshare", "--pid", "--fork", "--kill-child") if not os.geteuid() else None
+    if holder is None or said(holder) != "in":
+        pytest.skip("no PID namespaces of our own")
+    inner = int(Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text().split()[0])
+    os.kill(inner, signal.SIGSTOP)
+    mine = RunLock()
+    taken_after_a_while(mine, tmp_path)
+    os.kill(inner, signal.SIGCONT)
+    assert asked(holder) == "displaced"
+    mine.check()
+    holder.stdin.close()
+    holder.wait()
+    mine.check()
+    assert tokens(tmp_path) == [mine.token]
+
+
+def test_a_job_that_cannot_reach_its_lock_for_the_length_of_a_lease_does_not_go_on(tmp_path, monkeypatch):
+    for module in (leases, lock):
+        monkeypatch.setattr(module, "LEASE_SECONDS", 90.0)
+        monkeypatch.setattr(module, "BEAT_SECONDS", 10.0)
+    mine, at = RunLock(), [1000.0]
+    monkeypatch.setattr(lock, "_now", lambda: at[0])
+    mine.acquire(tmp_path)
+    touch = os.utime
+
+    def fails(*arguments):
+        raise OSError(errno.EIO, "the disk is gone")
+
+    monkeypatch.setattr(os, "utime", fails)
+    for seconds, ours in ((60, True), (79, True), (81, False), (500, False)):
+        at[0] = 1000.0 + seconds
+        for ask in (mine.check, mine.check_from_memory):
+            if ours:
+                ask()
+            else:
+                with pytest.raises(Displaced, match="could not be touched"):
+                    ask()
+    monkeypatch.setattr(os, "utime", touch)
+    mine.check()  # it has proved that nobody was there meanwhile
+    at[0] += 60
+    monkeypatch.setattr(os, "utime", fails)
+    mine.check_from_memory()  # the disk is not asked
