@@ -18,9 +18,10 @@ from mat_ds.config.overrides import repeated
 from mat_ds.config.schema import RunConfig, combination_problems
 from mat_ds.config.section import AdversarialSettings
 from mat_ds.display import add_display_arguments
-from mat_ds.engine.distributed import World, launcher_problems
+from mat_ds.engine.distributed import World
 from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config, serves
 from mat_ds.engine.ds_types import idle
+from mat_ds.engine.launch import launcher_problems
 from mat_ds.errors import Problem, UserError, collect, raise_if_any
 from mat_ds.methods import METHODS
 from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input

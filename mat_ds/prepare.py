@@ -130,7 +130,7 @@ def _folder_problems(folder: Path, run: RunConfig | None) -> Iterator[Problem]:
         yield Problem("model.name", run.model.name, f"lies in {shown}, which is to be replaced", "name the model's own folder")
     if run and _is_prepared(run.data.path):
         yield Problem("data.path", run.data.path, "is prepared already", "name the files it was prepared from")
-    if (ranks := World.from_environment().size) > 1:
+    if (ranks := os.environ.get("WORLD_SIZE", "1")) != "1":
         yield Problem("ranks", ranks, "preparing is the work of one process", "start it once, without a launcher")
 
 

@@ -64,7 +64,10 @@ class Housekeeping:
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command line of `mat-ds train` and `launch/train.py` on this rank and returns its exit code."""
-    world = World.from_environment()
+    try:
+        world = World.from_environment()
+    except UserError as error:
+        return report(error, World())
     settle(world)
     with Chatter(kept=world.rank == 0) as chatter:
         try:

@@ -22,7 +22,7 @@ INFINIBAND = Path("/sys/class/infiniband")
 
 def check_launch(world: World) -> Iterator[Row]:
     """Who started this process, and whether it told it all it must know."""
-    from mat_ds.engine.distributed import launcher_problems
+    from mat_ds.engine.launch import launcher_problems
 
     if problems := list(launcher_problems()):
         yield from map(from_problem, problems)

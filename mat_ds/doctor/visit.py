@@ -20,7 +20,7 @@ from mat_ds.doctor.differences import Answer, mixed_cards
 from mat_ds.doctor.examination import examine, introduce
 from mat_ds.doctor.inputs import half
 from mat_ds.doctor.meeting import Meeting
-from mat_ds.doctor.rows import Row, Status, brief, collect, failed
+from mat_ds.doctor.rows import Row, Status, brief, collect, failed, from_problem
 from mat_ds.doctor.table import as_json, as_text, merge, worst
 from mat_ds.errors import ExitCode, UserError
 
@@ -83,10 +83,15 @@ def find_world() -> tuple[World, list[Row]]:
         with suppress(Exception):
             settle(world)
         return world, []
-    except Exception as error:  # torch cannot be imported, or a variable is no number
+    except Exception as error:  # torch cannot be imported, or a variable cannot be right
         rank = int(number) if (number := os.environ.get("RANK", "0")).isdecimal() else 0
-        row = failed("ranks", f"cannot be found out ({brief(error)})", "mend torch, and start ranks with deepspeed or torchrun")
-        return cast("World", SimpleNamespace(rank=rank, size=1, local_rank=0, local_size=1)), [replace(row, group="launch")]
+        rows = [
+            failed("ranks", f"cannot be found out ({brief(error)})", "mend torch, and start ranks with deepspeed or torchrun")
+        ]
+        if isinstance(error, UserError):
+            rows = [from_problem(problem) for problem in error.problems]
+        alone = cast("World", SimpleNamespace(rank=rank, size=1, local_rank=0, local_size=1))
+        return alone, [replace(row, group="launch") for row in rows]
 
 
 def open_meeting(world: World, seconds: float, lost: list[Row]) -> Meeting | None:

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mat_ds.disk import REFUSALS
+from mat_ds.engine.launch import told
 from mat_ds.engine.lookout import on_lookout
 from mat_ds.engine.startup import lighten, release
 from mat_ds.engine.watchdog import Process, launchers, watched
@@ -24,9 +25,6 @@ Value = TypeVar("Value")
 
 # A rank may have to wait while others read or write tens of gigabytes on a slow shared disk.
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
-# Where launchers that set no RANK say how many processes they started.
-OTHER_LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
-
 
 # The group over which ranks agree on what to do; None: the default one, where that is of the CPU.
 _control: dist.ProcessGroup | None = None
@@ -48,21 +46,9 @@ class World:
 
     @classmethod
     def from_environment(cls) -> World:
-        """What the launcher put into RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_SIZE; one process without a launcher."""
-        size = int(os.environ.get("WORLD_SIZE", 1))
-        local_size = os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or size
-        rank = int(os.environ.get("RANK", 0))
-        return cls(rank, size, int(os.environ.get("LOCAL_RANK", 0)), int(local_size), launchers() if size > 1 else ())
-
-
-def launcher_problems() -> Iterator[Problem]:
-    """Whether these processes, each taking itself for the only one, were started together."""
-    for variable in OTHER_LAUNCHERS:
-        count = os.environ.get(variable, "1")
-        if "RANK" not in os.environ and count.isdecimal() and int(count) > 1:
-            yield Problem(variable, count, "several processes were started, and RANK does not tell them apart",
-                          "start them with `deepspeed`, torchrun or, under SLURM, `srun slurm/rank.sh python ...`, or set "
-                          "RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_SIZE, MASTER_ADDR and MASTER_PORT for each")  # fmt: skip
+        """What the launcher says; one process without a launcher. Raises `UserError` if that cannot be."""
+        said = told()
+        return cls(said.rank, said.size, said.local_rank, said.local_size, launchers() if said.size > 1 else ())
 
 
 @contextmanager

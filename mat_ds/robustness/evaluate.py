@@ -31,7 +31,10 @@ EXAMPLE = "mat-ds evaluate runs/cola attack.radii=[1e-4,1e-3,1e-2] noise.rates=[
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command line on this rank and returns its exit code."""
-    world = World.from_environment()
+    try:
+        world = World.from_environment()
+    except UserError as error:
+        return report(error, World())
     settle(world)
     try:
         parsed, options = parse(arguments)

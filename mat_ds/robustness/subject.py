@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mat_ds.config.schema import DataConfig
-from mat_ds.engine.distributed import launcher_problems
+from mat_ds.engine.launch import launcher_problems
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.models.build import longest_input
 from mat_ds.models.described import FILE, head_problems, read_description, run_around
