@@ -83,4 +83,6 @@ def run_folders(path: Path) -> Iterator[Path]:
 
 def mark_interrupted(rundir: RunDirectory, interruption: Interrupted) -> None:
     """Leaves word for whoever may start the run again, such as a SLURM script, that it was told to stop and can go on."""
-    write_json(rundir.interrupted, {"reason": str(interruption), "time": time.strftime("%Y-%m-%d %H:%M:%S")})
+    job = {name.lower(): os.environ.get(name) for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT")}
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    write_json(rundir.interrupted, {"reason": str(interruption), "time": now, **job})

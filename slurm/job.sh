@@ -21,10 +21,21 @@ name_run() {
 }
 
 launch() {
-    rm -f "$RUN/interrupted.json"
+    before=$(left_word)
     tell() { scancel --signal=TERM "$this_job" 2>/dev/null; }
-    can_go_on() { [ -e "$RUN/interrupted.json" ]; }
+    can_go_on() {
+        # Refused (2), diverged (3), or displaced (4): what lies there is another job's word, or of an earlier life.
+        case $code in 2 | 3 | 4) return 1 ;; esac
+        [ "$(left_word)" != "$before" ] || return 1
+        writer=$(sed -n 's/.*"slurm_job_id": "\([^"]*\)".*/\1/p' "$RUN/interrupted.json")
+        [ "${writer:-$SLURM_JOB_ID}" = "$SLURM_JOB_ID" ]
+    }
     see_through "$@"
+}
+
+# What a run that was told to stop has left in its directory. It is not deleted here: it may be another job's.
+left_word() {
+    [ ! -e "$RUN/interrupted.json" ] || { echo there && cat "$RUN/interrupted.json"; }
 }
 
 work() {

@@ -117,3 +117,25 @@ def test_a_worker_that_has_nothing_left_to_do_ends_its_job(shell, tmp_path):
     for code in (0, 1, 2):
         done = job(shell, f"work sh -c 'exit {code}'", tmp_path)
         assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_another_jobs_word_puts_no_job_back_and_is_left_where_it_is(shell, tmp_path):
+    file = tmp_path / "interrupted.json"
+    for code in (2, 3, 4):  # whatever appears there: it was refused, diverged or was displaced
+        done = job(shell, f"RUN='{tmp_path}'; launch sh -c 'echo {{}} >> {file}; exit {code}'", tmp_path)
+        assert done.returncode == code and "asked" not in done.stdout
+    for writer, asked in (("13", False), ("12", True)):
+        word = f'{{\\"reason\\": \\"x\\", \\"slurm_job_id\\": \\"{writer}\\"}}'
+        done = job(shell, f"RUN='{tmp_path}'; launch sh -c 'echo \"{word}\" > {file}; exit 143'", tmp_path)
+        assert ("asked: requeue 12" in done.stdout) == asked and done.returncode == (75 if asked else 143), done.stderr
+    before = file.read_text()
+    for code in (0, 1, 75, 143):  # of an earlier life, and this one came to nothing
+        done = job(shell, f"RUN='{tmp_path}'; launch sh -c 'exit {code}'", tmp_path)
+        assert (done.returncode, "asked" in done.stdout, file.read_text()) == (code, False, before)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_displaced_worker_ends_its_job(shell, tmp_path):
+    done = job(shell, "work sh -c 'exit 4'", tmp_path)
+    assert done.returncode == 4 and "asked" not in done.stdout
