@@ -56,6 +56,8 @@ class StoredExamples(Sequence[Example]):
         return len(self._labels)
 
     def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, slice):
+            return [self[i] for i in range(*row.indices(len(self)))]
         tokens = {name: column[row].as_py() for name, column in self._inputs.items()}
         return Example(tuple(self._texts[row].as_py()), self._labels[row].as_py(), tokens or None)
 

@@ -203,6 +203,7 @@ def test_examples_stay_in_their_files(tmp_path, hub):
     data = load(TASKS["cola"], tmp_path / "out")
     assert data.train[4999].texts == (rows[4999]["sentence"],) and len(data.train) == 5000
     assert pyarrow.total_allocated_bytes() - before < 100_000
+    assert data.train[1:6:2] == [data.train[i] for i in (1, 3, 5)] and data.train[-2:] == [data.train[4998], data.train[4999]]
     with pytest.raises(IndexError):
         data.train[5000]
 
