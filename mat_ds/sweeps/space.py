@@ -89,11 +89,24 @@ def read_space(path: Path) -> Space:
                     found["input"], found["msg"].lower(), f"see {EXAMPLE} for how it is written")
             for found in error.errors()
         )) from None  # fmt: skip
-    raise_if_any(_range_problems(path, space))
-    if space.sampler == "grid" and (count := prod(len(_values(extent)) for extent in space.options.values())) > MOST_OF_A_GRID:
+    raise_if_any((*_key_problems(path, space), *_range_problems(path, space)))
+    if space.sampler == "grid" and (count := prod(_count(extent) for extent in space.options.values())) > MOST_OF_A_GRID:
         raise UserError(Problem(f"{path}: sampler", "grid", f"{count:,} combinations are more than {MOST_OF_A_GRID:,}",
                                 "take fewer values, or sampler: tpe"))  # fmt: skip
     return space
+
+
+def _key_problems(path: Path, space: Space) -> Iterator[Problem]:
+    """Options that are searched twice, and values that are listed twice."""
+    searched = [(name, key) for key in space.options for name in names(key)]
+    for i, (name, key) in enumerate(searched):
+        if other := next((before for one, before in searched[:i] if one == name), None):
+            yield Problem(f"{path}: {key}", name, f"is searched twice, under {other!r} too", "name it once")
+    for key, extent in space.options.items():
+        if isinstance(extent, Choices):
+            written = [json.dumps(value) for value in extent.choices]
+            if twice := next((value for value in written if written.count(value) > 1), None):
+                yield Problem(f"{path}: {key}", twice, "is among the choices twice", "list it once")
 
 
 def _range_problems(path: Path, space: Space) -> Iterator[Problem]:
@@ -111,14 +124,20 @@ def _range_problems(path: Path, space: Space) -> Iterator[Problem]:
             yield Problem(where, shown, "a grid needs steps", "give it a step, or choices")
 
 
+def _count(extent: Choices | Range) -> int:
+    """How many values `_values` has."""
+    if isinstance(extent, Choices):
+        return len(extent.choices)
+    return int(min((extent.high - extent.low) / extent.step + 1e-9, 1e15)) + 1 if extent.step else 2
+
+
 def _values(extent: Choices | Range) -> list[Any]:
     """All values of an option; of a range without steps its ends. Sums of steps are as one writes them, 0.3 after 0.2."""
     if isinstance(extent, Choices):
         return list(extent.choices)
     if not extent.step:
         return [extent.low, extent.high]
-    count = int((extent.high - extent.low) / extent.step + 1e-9)
-    values = [extent.low + i * extent.step for i in range(count + 1)]
+    values = [extent.low + i * extent.step for i in range(_count(extent))]
     return values if extent.whole else [min(float(f"{value:.12g}"), extent.high) for value in values]
 
 

@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from sqlalchemy.exc import SQLAlchemyError
 
+from mat_ds.config.names import RULE, is_name
 from mat_ds.errors import Problem, UserError
 from mat_ds.finished import Finished, read_finished
 from mat_ds.models.described import Description
@@ -62,8 +63,8 @@ def register(run: Path, name: str, uri: str | None = None) -> tuple[int, str]:
     from mat_ds.models.whole import effective_length, whole_model  # with PEFT, which takes seconds
     from mat_ds.tracking.flavor import save_flavor
 
-    if not name.strip() or set(name) & set("/:'\"%"):
-        raise UserError(Problem("NAME", name, "is no name for a registered model", "take letters, digits, blanks, - and _"))
+    if not is_name(name):
+        raise UserError(Problem("NAME", name, "is no name for a registered model", f"take {RULE}"))
     finished = read_finished(run)
     finished.check_ended()
     uri = mirror_uri(run, uri or finished.run.tracking.uri) or default_uri(run)
