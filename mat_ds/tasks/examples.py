@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mat_ds.config.schema import DataConfig
-from mat_ds.errors import Problem, UserError, nearest, raise_if_any
-from mat_ds.tasks.files import LocatedRow, read_split
+from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.tasks.files import held, read_split
 from mat_ds.tasks.manifest import DATA, Manifest, differences, read_manifest
 from mat_ds.tasks.registry import TASKS
-from mat_ds.tasks.rows import UNLABELLED, BadRow, Example, Tally, is_unlabelled, make_example
+from mat_ds.tasks.rows import (
+    UNLABELLED, BadRow, Example, LocatedRow, Tally, is_unlabelled, lacking_columns, make_example,
+)  # fmt: skip
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tasks.stored import stored_examples
 
@@ -129,7 +131,7 @@ class _Reader:
             return []
         name = f"{spec.name}/{split}"
         try:
-            rows = read_split(spec, split, self._data.path)
+            rows = read_split(spec, split, self._data.path, labelled)
             if rows is not None:
                 return self._examples(spec, split, labelled, rows, limit)
         except UserError as error:
@@ -137,8 +139,8 @@ class _Reader:
             return []
         if required:
             self.problems.append(Problem(
-                name, None, f"there is no such split under data.path={self._data.path}",
-                f"add {name}.jsonl (or .csv, .tsv, .parquet), or name the splits that exist in a task YAML",
+                name, None, f"there is no such split under data.path={self._data.path}{held(spec, self._data.path)}",
+                f"add {name}.jsonl (or .json, .csv, .tsv, .parquet), or name the splits that exist in a task YAML",
             ))  # fmt: skip
         return []
 
@@ -196,9 +198,3 @@ class _Reader:
             reason = "the predictions on a test split are numbered by its rows" if numbered else "they are more than half"
             yield Problem(name, f"{tally.bad} of {tally.rows} rows", f"bad rows cannot be left out here: {reason}",
                           "mend the file")  # fmt: skip
-
-
-def lacking_columns(where: str, row: Mapping[str, object], columns: list[str]) -> Problem:
-    """What to tell of a row without these columns."""
-    hints = "; ".join(f"{column}: {nearest(column, map(str, row))}" for column in columns)
-    return Problem(where, ", ".join(map(str, row)), f"lacks the column {', '.join(columns)}", hints)

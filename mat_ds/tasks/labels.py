@@ -12,6 +12,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
+from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.spec import TaskSpec
 
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -83,6 +84,32 @@ def is_named(spec: TaskSpec, value: str) -> bool:
     """Whether a label is a name of a class or a key of `label_map`, not only its number."""
     known, _ = _meanings(spec.labels, tuple(spec.label_map.items()))
     return value in known or label_text(value) in known
+
+
+def class_names(spec: TaskSpec, names: list[str], where: str) -> list[str] | None:
+    """The labels that stand for the classes of a column which numbers them in an order of its own.
+
+    Args:
+        names: of the column's classes, in its order.
+        where: what a message calls the file.
+
+    Returns:
+        None where the names say no more than the numbers, or the label is a score.
+
+    Raises:
+        UserError: if they are no labels of the task.
+    """
+    plain = all(name.lower() in (str(i), f"label_{i}", f"class_{i}") for i, name in enumerate(names))
+    if spec.regression:
+        return None if plain or not all(map(is_number, names)) else names
+    named = [name for name in names if is_named(spec, name)]
+    if plain and not named:
+        return None
+    if not named or any(is_number(name) for name in names if name not in named):
+        shown = ", ".join(map(repr, names[:SHOWN]))
+        raise UserError(Problem(where, shown, f"the classes of its label column are none of {known_labels(spec)}",
+                                "say in the task's label_map which label each of them is"))  # fmt: skip
+    return names
 
 
 def known_labels(spec: TaskSpec) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
+from mat_ds.errors import Problem, nearest
 from mat_ds.tasks.labels import class_of, known_labels, label_text, score_of
 from mat_ds.tasks.spec import TaskSpec
 
@@ -19,6 +21,10 @@ UNLABELLED = "no agreed label"
 # Characters: about 25,000 tokens, fifty times what an encoder reads. In practice it is a quote that nobody closed, or a file
 # that lost its line ends, of which the model would be shown the first percent and told nothing.
 LONGEST_TEXT = 100_000
+# And a line or a record with all its columns: two such texts, every character of them spelt out as JSON may do.
+LONGEST_LINE = 4_000_000
+# Columns that a message has room for.
+SHOWN_COLUMNS = 50
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,10 @@ class BadRow:
     kind: str
     value: object
     reason: str
+
+
+# What a message calls the row, and the row.
+LocatedRow = tuple[str, dict[str, Any] | BadRow]
 
 
 @dataclass
@@ -100,6 +110,27 @@ def excerpt(value: object) -> object:
         return value if len(repr(value)) <= 80 else repr(value)[:80]
     except (RecursionError, ValueError):  # nested too deep, or an integer of more digits than Python prints
         return f"a {type(value).__name__} that cannot be shown"
+
+
+def repeated(names: Sequence[str]) -> tuple[str, str, str] | None:
+    """What is wrong with columns of which two have one name, but for spaces around it, as (value, why, fix); else None."""
+    places: dict[str, int] = {}
+    for i, name in enumerate(names):
+        bare = name.strip().strip("\ufeff")
+        if bare in places:
+            first = places[bare]
+            value = f"{excerpt(names[first])!r}, {excerpt(name)!r}"
+            return value, f"columns {first + 1} and {i + 1} have one name", "rename or remove the one that is not meant"
+        if bare:  # spreadsheets leave columns without a name behind
+            places[bare] = i
+    return None
+
+
+def lacking_columns(where: str, names: Iterable[object], columns: list[str]) -> Problem:
+    """What to tell of a row, or a file, without these columns."""
+    shown = [str(excerpt(str(name))) for name in islice(names, SHOWN_COLUMNS)]
+    hints = "; ".join(f"{column}: {nearest(column, shown)}" for column in columns)
+    return Problem(where, ", ".join(shown), f"lacks the column {', '.join(columns)}", hints)
 
 
 def is_unlabelled(spec: TaskSpec, row: Mapping[str, Any]) -> bool:

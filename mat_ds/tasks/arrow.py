@@ -1,0 +1,67 @@
+"""Arrow files that somebody else wrote, read where they lie on the disk."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mat_ds.errors import Problem, UserError
+from mat_ds.tasks.sources import open_regular
+
+if TYPE_CHECKING:
+    import pyarrow
+
+# Places in Arrow's description of a message: what it describes, the compression of a batch, the batch of a dictionary.
+HEADER, COMPRESSION, DICTIONARY_BATCH = 2, 3, 1
+
+
+def open_stream(path: Path) -> tuple[pyarrow.Schema, Callable[[list[str]], Iterator[pyarrow.RecordBatch]]]:
+    """An Arrow file that stays on the disk: its schema, and its batches with some of their columns, each of them found to be
+    what it says it is.
+
+    Raises:
+        UserError: if it is compressed, so that nobody can say how much it unfolds to.
+    """
+    import pyarrow
+
+    open_regular(path).close()
+    source = pyarrow.memory_map(str(path))
+    if any(map(_is_compressed, pyarrow.ipc.MessageReader.open_stream(source))):
+        raise UserError(Problem(str(path), None, "is a compressed Arrow file", "save the data again with save_to_disk"))
+    source.seek(0)
+    schema = pyarrow.ipc.open_stream(source).schema
+
+    def batches(names: list[str]) -> Iterator[pyarrow.RecordBatch]:
+        source.seek(0)
+        chosen = sorted(schema.get_field_index(name) for name in names)
+        for batch in pyarrow.ipc.open_stream(source, options=pyarrow.ipc.IpcReadOptions(included_fields=chosen)):
+            batch.validate(full=True)
+            yield batch
+
+    return schema, batches
+
+
+def _is_compressed(message: Any) -> bool:
+    """Whether an Arrow message, of a batch or of a dictionary, has compressed buffers: read off its flatbuffer, since pyarrow
+    does not tell before it has unfolded them."""
+    data = message.metadata.to_pybytes()
+
+    def field(table: int, slot: int) -> int:
+        vtable = table - struct.unpack_from("<i", data, table)[0]
+        place = 4 + 2 * slot
+        known = place < struct.unpack_from("<H", data, vtable)[0]
+        offset = struct.unpack_from("<H", data, vtable + place)[0] if known else 0
+        return table + offset if offset else 0
+
+    def follow(table: int, slot: int) -> int:
+        place = field(table, slot)
+        return place + struct.unpack_from("<I", data, place)[0] if place else 0
+
+    if message.type not in ("record batch", "dictionary"):
+        return False
+    batch = follow(struct.unpack_from("<I", data, 0)[0], HEADER)
+    if batch and message.type == "dictionary":
+        batch = follow(batch, DICTIONARY_BATCH)
+    return bool(batch and field(batch, COMPRESSION))

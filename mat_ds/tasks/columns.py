@@ -1,0 +1,232 @@
+"""Rows of Parquet files and of `save_to_disk` folders: only the columns a task reads are decoded, and a small file unfolds to no more
+memory than its size allows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mat_ds.errors import Problem, UserError
+from mat_ds.tasks.arrow import open_stream
+from mat_ds.tasks.labels import class_names
+from mat_ds.tasks.rows import LocatedRow, lacking_columns, repeated
+from mat_ds.tasks.sources import INFO, open_regular, read_description, saved_files
+from mat_ds.tasks.spec import TaskSpec
+
+if TYPE_CHECKING:
+    import pyarrow
+
+BATCH = 10_000
+# What the rows of a file may take in memory: a row of its own, and each character. Text packs three or four to one; ten times
+# as much is a text repeated without end.
+ROW_BYTES, ALLOWED_BYTES, ALLOWED_PER_BYTE = 200, 64 * 2**20, 50
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a file that a task reads.
+
+    Attributes:
+        spec: the task.
+        labelled: whether the label is one of them.
+        theirs: ours -> theirs, where a column has another name.
+    """
+
+    spec: TaskSpec
+    labelled: bool
+    theirs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ours(self) -> list[str]:
+        """The task's names of them."""
+        return [*self.spec.text, *((self.spec.label,) if self.labelled else ())]
+
+    def names(self, schema: pyarrow.Schema, where: str) -> dict[str, str]:
+        """What the file calls each of them, in the order of the task.
+
+        Raises:
+            UserError: if one is missing, stands there twice, or holds what is neither a text nor a label.
+        """
+        if twice := repeated(schema.names):
+            raise UserError(Problem(where, *twice))
+        names = {ours: self.theirs.get(ours, ours) for ours in self.ours}
+        names = {ours: theirs if theirs in schema.names else ours for ours, theirs in names.items()}
+        if missing := [name for name in names.values() if name not in schema.names]:
+            raise UserError(lacking_columns(where, schema.names, missing))
+        for ours, theirs in names.items():
+            kind, text = schema.field(theirs).type, ours in self.spec.text
+            if not (_is_text(kind) or (not text and _is_label(kind))):
+                raise UserError(Problem(where, theirs, f"the column holds {str(kind)[:80]}, which is no {'text' if text else 'label'}",
+                                        "name the columns of the task as its texts and its label are called"))  # fmt: skip
+        return names
+
+    def label_names(self, names: Mapping[str, str], features: Any, where: str) -> list[str] | None:
+        """The names of the classes that the label column has numbered in its own way; None: its values say all.
+
+        Args:
+            features: how the library `datasets` describes the columns.
+        """
+        described = features.get(names.get(self.spec.label, "")) if isinstance(features, dict) and self.labelled else None
+        if not isinstance(described, dict) or described.get("_type") != "ClassLabel":
+            return None
+        found = described.get("names")
+        if isinstance(found, dict):
+            found = [found[key] for key in sorted(found, key=lambda key: (len(key), key))]
+        if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+            raise UserError(Problem(where, None, "has a label column whose classes have no names", "save the data again"))
+        return class_names(self.spec, found, where)
+
+
+def _is_text(kind: pyarrow.DataType) -> bool:
+    from pyarrow import types
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind))
+
+
+def _is_label(kind: pyarrow.DataType) -> bool:
+    from pyarrow import types
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind))
+
+
+class _Allowance:
+    """What is left of the memory that the rows of a file may take."""
+
+    def __init__(self, where: str, size: int):
+        self._where, self._size = where, size
+        self._allowed = self._left = ALLOWED_BYTES + ALLOWED_PER_BYTE * size
+
+    def check(self, rows: int, characters: int = 0) -> None:
+        """Raises `UserError` if so much is more than is left."""
+        if rows * ROW_BYTES + characters > self._left:
+            raise UserError(Problem(
+                self._where, f"{self._size:,} bytes", f"unfolds to more than {self._allowed:,} bytes of texts and rows",
+                "write its rows as JSON lines, if they are what you mean to train on",
+            ))  # fmt: skip
+
+    def take(self, rows: int, characters: int) -> None:
+        self.check(rows, characters)
+        self._left -= rows * ROW_BYTES + characters
+
+
+def read_parquet(paths: Sequence[Path], columns: Columns) -> Iterator[LocatedRow]:
+    """The rows of Parquet files."""
+    for path in paths:
+        yield from _guarded(path, lambda path=path: _parquet_rows(path, columns))
+
+
+def _parquet_rows(path: Path, columns: Columns) -> Iterator[LocatedRow]:
+    import pyarrow.parquet
+
+    with open_regular(path) as file:
+        allowance = _Allowance(str(path), path.stat().st_size)
+        schema = pyarrow.parquet.read_schema(file)
+        file.seek(0)
+        names = columns.names(schema, str(path))
+        texts = [name for name in names.values() if pyarrow.types.is_string(schema.field(name).type)]
+        found = pyarrow.parquet.ParquetFile(file, read_dictionary=texts, pre_buffer=False)
+        features = _features(schema.metadata or found.metadata.metadata, str(path))
+        labels = columns.label_names(names, features, str(path))
+        groups = [found.metadata.row_group(i) for i in range(found.metadata.num_row_groups)]
+        chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
+        unfolded = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in names.values())
+        allowance.check(found.metadata.num_rows, unfolded)
+        number = 0
+        for batch in found.iter_batches(batch_size=BATCH, columns=list(names.values())):
+            for row in batch_rows(batch, names, columns.spec.label, labels, allowance.take):
+                yield f"{path} row {number}", row
+                number += 1
+
+
+def read_saved(paths: Sequence[Path], columns: Columns) -> Iterator[LocatedRow]:
+    """The rows of a split that `save_to_disk` wrote."""
+    (folder,) = paths
+    yield from _guarded(folder, lambda: _saved_rows(folder, columns))
+
+
+def _saved_rows(folder: Path, columns: Columns) -> Iterator[LocatedRow]:
+    features = read_description(folder / INFO, "features", dict)
+    number = 0
+    for path in saved_files(folder):
+        allowance = _Allowance(str(path), path.stat().st_size)
+        schema, batches = open_stream(path)
+        names = columns.names(schema, str(path))
+        labels = columns.label_names(names, features, str(path))
+        for batch in batches(list(names.values())):
+            allowance.check(batch.num_rows)
+            for start in range(0, batch.num_rows, BATCH):
+                for row in batch_rows(batch.slice(start, BATCH), names, columns.spec.label, labels, allowance.take):
+                    yield f"{folder} row {number}", row
+                    number += 1
+
+
+def batch_rows(
+    batch: Any, names: Mapping[str, str], label: str, labels: list[str] | None,
+    take: Callable[[int, int], None] = lambda rows, characters: None,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """The rows of a batch, named as the task names them, a class by its name where it has one.
+
+    Args:
+        label: the task's name of the label column.
+        take: is told of each row and its characters before it is unfolded any further.
+    """
+    values = [_values(batch.column(theirs)) for theirs in names.values()]
+    for i in range(batch.num_rows):
+        row = dict(zip(names, (value(i) for value in values), strict=True))
+        take(1, sum(len(value) for value in row.values() if isinstance(value, str)))
+        if labels is not None and isinstance(number := row.get(label), int) and number != -1:
+            row[label] = labels[number] if 0 <= number < len(labels) else f"class {number} of {len(labels)}"
+        yield row
+
+
+def _values(column: Any) -> Callable[[int], Any]:
+    """The value of each row; a text that many rows share is in memory once."""
+    import pyarrow
+
+    if not pyarrow.types.is_dictionary(column.type):
+        return lambda i: _value(column[i])
+    shared: dict[int, Any] = {}
+    indices, dictionary = column.indices, column.dictionary
+
+    def value(i: int) -> Any:
+        index = indices[i].as_py()
+        if index is not None and index not in shared:
+            shared[index] = _value(dictionary[index])
+        return None if index is None else shared[index]
+
+    return value
+
+
+def _value(scalar: Any) -> Any:
+    """Undecodable bytes become lone surrogates, which make a bad row of one that has them, and not of the file."""
+    import pyarrow
+
+    text = isinstance(scalar, pyarrow.StringScalar) and scalar.is_valid
+    return scalar.as_buffer().to_pybytes().decode("utf-8", "surrogateescape") if text else scalar.as_py()
+
+
+def _features(metadata: Mapping[bytes, bytes] | None, where: str) -> Any:
+    """How `datasets` described the columns of a table that it wrote; None for any other."""
+    if not metadata or b"huggingface" not in metadata:
+        return None
+    try:
+        return json.loads(metadata[b"huggingface"])["info"]["features"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise UserError(Problem(where, None, "has a damaged description of its columns (metadata 'huggingface')",
+                                "write the file again")) from None  # fmt: skip
+
+
+def _guarded(path: Path, read: Callable[[], Iterator[LocatedRow]]) -> Iterator[LocatedRow]:
+    """The rows, where a damaged file, which can fail anywhere in pyarrow, is the user's to know."""
+    try:
+        yield from read()
+    except UserError:
+        raise
+    except Exception as error:
+        reason = f"cannot be read: {error or type(error).__name__}"
+        raise UserError(Problem(str(path), None, reason, "write the file again")) from None

@@ -1,0 +1,122 @@
+"""Rows of files that hold one in a line, or all of them in one JSON array."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from mat_ds.errors import Problem, UserError
+from mat_ds.tasks.rows import CORRUPT, ENCODING, LONG, LONGEST_LINE, BadRow, LocatedRow, excerpt, is_utf8
+from mat_ds.tasks.sources import open_regular
+
+STDIN = Path("-")
+# The column of a file that holds nothing but texts.
+TEXT = "text"
+# An array is read as a whole.
+LARGEST_ARRAY = 256 * 2**20
+
+
+def open_text(path: Path, newline: str) -> TextIO:
+    """A text file whose undecodable bytes arrive as lone surrogates: one of them must not hide the other lines. A byte order
+    mark is no part of the text."""
+    piped = path == STDIN
+    binary = open(0, "rb", closefd=False) if piped else open_regular(path)
+    return io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+
+
+def bounded_lines(file: TextIO) -> Iterator[str]:
+    """The lines of a file; one of `LONGEST_LINE` characters or more is cut there, so that a file without line ends does not
+    have to fit into memory."""
+    while line := file.readline(LONGEST_LINE):
+        yield line
+        while len(line) == LONGEST_LINE and line[-1] not in "\r\n":
+            line = file.readline(LONGEST_LINE)
+
+
+def too_long(line: str) -> BadRow:
+    return BadRow(LONG, excerpt(line), f"is a line of {LONGEST_LINE:,} characters or more")
+
+
+def read_text(path: Path) -> Iterator[LocatedRow]:
+    """The lines of a file, each of them a text."""
+    with open_text(path, newline="\n") as file:
+        for number, line in enumerate(bounded_lines(file), start=1):
+            text = line.removesuffix("\n").removesuffix("\r")
+            good = is_utf8(line)
+            row = too_long(line) if len(line) >= LONGEST_LINE else {TEXT: text}
+            yield f"{path}:{number}", row if good else BadRow(ENCODING, excerpt(line), "is not UTF-8 text")
+
+
+def read_jsonl(path: Path) -> Iterator[LocatedRow]:
+    """The objects of a JSON lines file. Only \\n ends a line: texts may hold U+2028 and other characters that str.splitlines
+    takes for an end."""
+    with open_text(path, newline="\n") as file:
+        for number, line in enumerate(bounded_lines(file), start=1):
+            if len(line) >= LONGEST_LINE:
+                yield f"{path}:{number}", too_long(line)
+            elif line.strip():
+                yield f"{path}:{number}", _from_line(line)
+
+
+def read_json(path: Path) -> Iterator[LocatedRow]:
+    """The objects of a JSON file, which holds one in a line or is one array of them."""
+    with open_text(path, newline="") as file:
+        start = file.read(4096).lstrip()
+    if not start.startswith("["):
+        yield from read_jsonl(path)
+        return
+    with open_text(path, newline="") as file:
+        text = file.read(LARGEST_ARRAY + 1)
+    if len(text) > LARGEST_ARRAY:
+        raise UserError(Problem(str(path), None, f"is an array of more than {LARGEST_ARRAY:,} characters",
+                                "write one object in a line (.jsonl), which is read row by row"))  # fmt: skip
+    found = _parse(text)
+    if isinstance(found, BadRow):
+        raise UserError(Problem(str(path), found.value, found.reason, "mend the file"))
+    del text
+    yield from ((f"{path} row {i}", _row(value, value)) for i, value in enumerate(found))
+
+
+class _Repeated(dict[str, Any]):
+    """A JSON object in which a key stands twice."""
+
+    twice: tuple[str, object, object]
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) == len(pairs):
+        return row
+    repeated, seen = _Repeated(row), dict[str, Any]()
+    for key, value in pairs:
+        if key in seen:
+            repeated.twice = key, seen[key], value
+            break
+        seen[key] = value
+    return repeated
+
+
+def _parse(text: str) -> Any:
+    """What JSON says, or what is wrong with it."""
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        place = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) and error.lineno > 1 else ""
+        return BadRow(CORRUPT, excerpt(text), f"is not JSON: {getattr(error, 'msg', error)}{place}")
+
+
+def _from_line(line: str) -> dict[str, Any] | BadRow:
+    if not is_utf8(line):
+        return BadRow(ENCODING, excerpt(line), "is not UTF-8 text")
+    return _row(_parse(line), line)
+
+
+def _row(found: Any, shown: object) -> dict[str, Any] | BadRow:
+    if isinstance(found, _Repeated):
+        key, one, other = found.twice
+        reason = f"has the key {excerpt(key)!r} twice: {excerpt(one)!r} and {excerpt(other)!r}"
+        return BadRow(CORRUPT, excerpt(shown), reason)
+    return found if isinstance(found, dict | BadRow) else BadRow(CORRUPT, excerpt(shown), "is no JSON object")

@@ -1,0 +1,146 @@
+"""Where the rows of a split lie: one file, the shards of one, or a folder that `save_to_disk` wrote; never two of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mat_ds.config.names import is_name
+from mat_ds.config.text_files import read_text
+from mat_ds.errors import Problem, UserError
+
+SAVED = ""  # in the place of a suffix
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+# As the hub calls them: train-00000-of-00002.parquet, once with a digest behind.
+SHARD = re.compile(r"-(\d{5,9})-of-(\d{5,9})(-[0-9a-f]+)?")
+STATE, INFO, DICT = "state.json", "dataset_info.json", "dataset_dict.json"
+# A description is read as a whole.
+LARGEST_DESCRIPTION = 16 * 2**20
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Source:
+    """All rows of a split.
+
+    Attributes:
+        name: what a message calls it.
+        suffix: of its files; `SAVED`: they are those of a `save_to_disk` folder.
+        paths: in the order of their rows; of a saved folder the folder itself.
+    """
+
+    name: str
+    suffix: str
+    paths: tuple[Path, ...]
+
+
+def find_source(folder: Path, root: Path, split: str) -> Source | None:
+    """The source of a split, or None where there is none.
+
+    Args:
+        folder: of the task.
+        root: `data.path`; may be what `DatasetDict.save_to_disk` wrote.
+
+    Raises:
+        UserError: where there are two, or a part of it is missing.
+    """
+    found = [*_saved(folder, split), *(_saved(root, split) if (root / DICT).exists() and root != folder else ())]
+    if folder.is_dir():
+        found += _files(folder, split)
+    if len(found) > 1:
+        raise UserError(Problem(f"{folder.name}/{split}", ", ".join(source.name for source in found), "are each the whole split",
+                                "keep the one that is meant, and remove the others"))  # fmt: skip
+    return found[0] if found else None
+
+
+def _saved(folder: Path, split: str) -> Iterator[Source]:
+    path = folder / split
+    if (path / STATE).exists():
+        yield Source(str(path), SAVED, (path,))
+    elif (folder / DICT).exists() and split in read_description(folder / DICT, "splits", list):
+        raise UserError(Problem(str(path), None, f"is named in {folder / DICT} and is no saved split", "save it again"))
+
+
+def _files(folder: Path, split: str) -> Iterator[Source]:
+    shards: dict[tuple[str, int], dict[int, Path]] = {}
+    for path in sorted(folder.iterdir()):
+        stem, suffix = os.path.splitext(path.name)
+        if suffix not in SUFFIXES or not stem.startswith(split):
+            continue
+        if stem == split:
+            yield Source(str(path), suffix, (path,))
+        elif part := SHARD.fullmatch(stem[len(split) :]):
+            known = shards.setdefault((suffix, int(part[2])), {})
+            if other := known.get(int(part[1])):
+                raise UserError(Problem(str(path), None, f"is the same part of the split as {other.name}", "keep one of them"))
+            known[int(part[1])] = path
+    for (suffix, total), known in shards.items():
+        missing = [f"{i:05d}" for i in islice((i for i in range(total) if i not in known), SHOWN)]
+        if missing or len(known) != total:
+            parts = f"part {', '.join(missing)}" if missing else f"part {max(known):05d} is one too many; a part"
+            raise UserError(Problem(str(folder / f"{split}-*-of-{total:05d}{suffix}"), f"{len(known)} of {total} parts",
+                                    f"{parts} is missing", "copy the folder again"))  # fmt: skip
+        paths = tuple(known[i] for i in range(total))
+        yield Source(str(folder / f"{split}-*-of-{total:05d}{suffix}"), suffix, paths)
+
+
+def contents(folder: Path) -> str:
+    """What a message says that a folder holds."""
+    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{folder} holds {', '.join(names[:SHOWN]) or 'nothing'}{more}"
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file for reading; a pipe, a socket or a device would keep the reader waiting, or do what nobody asked for.
+
+    Raises:
+        UserError: if it is none; a link to one is.
+        OSError: if it cannot be opened.
+    """
+    if stat.S_ISREG(path.stat().st_mode):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return os.fdopen(descriptor, "rb")
+        os.close(descriptor)
+    raise UserError(Problem(str(path), None, "is no regular file", "put the file itself there, or a link to it"))
+
+
+def read_description(path: Path, key: str, kind: type) -> Any:
+    """What stands at `key` of a small JSON file.
+
+    Raises:
+        UserError: if there is no such thing, or none of that kind.
+    """
+    again = "save the data again"
+    try:
+        tree = json.loads(read_text(path, str(path), LARGEST_DESCRIPTION, again))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(Problem(str(path), None, f"is not JSON: {error}", again)) from None
+    value = tree.get(key) if isinstance(tree, dict) else None
+    if not isinstance(value, kind):
+        raise UserError(Problem(str(path), None, f"has no {kind.__name__} {key!r}", again))
+    return value
+
+
+def saved_files(folder: Path) -> list[Path]:
+    """The Arrow files of a saved split, in the order of their rows; none of them lies elsewhere.
+
+    Raises:
+        UserError: if its description is damaged, or names a file that is none of its own.
+    """
+    names = [entry.get("filename") if isinstance(entry, dict) else None
+             for entry in read_description(folder / STATE, "_data_files", list)]  # fmt: skip
+    wrong = [name for name in names if not (isinstance(name, str) and is_name(name) and (folder / name).is_file())]
+    if wrong:
+        raise UserError(Problem(str(folder / STATE), wrong[0], "names a file that is not in its folder", "save the data again"))
+    return [folder / name for name in names if name]
