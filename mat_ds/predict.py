@@ -31,11 +31,10 @@ from mat_ds.models.exported import load_classifier
 from mat_ds.models.locate import MEANING, locate
 from mat_ds.models.vocabulary import input_problems
 from mat_ds.tasks.answers import SUBMISSION_HEADER, answers, submitted
-from mat_ds.tasks.examples import lacking_columns
 from mat_ds.tasks.files import STDIN, TEXT, read_lines
 from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.registry import find_task
-from mat_ds.tasks.rows import BadRow, Example, make_example
+from mat_ds.tasks.rows import BadRow, Example, lacking_columns, make_example
 from mat_ds.tasks.spec import TaskSpec
 
 EXAMPLE = "mat-ds predict runs/cola sentences.txt --out answers.jsonl"

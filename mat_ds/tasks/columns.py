@@ -1,5 +1,5 @@
-"""Rows of Parquet files and of `save_to_disk` folders: only the columns a task reads are decoded, and a small file unfolds to no more
-memory than its size allows."""
+"""Rows of Parquet files and of `save_to_disk` folders: only the columns a task reads are decoded, and a small file unfolds to
+no more memory than its size allows."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class Columns:
         for ours, theirs in names.items():
             kind, text = schema.field(theirs).type, ours in self.spec.text
             if not (_is_text(kind) or (not text and _is_label(kind))):
-                raise UserError(Problem(where, theirs, f"the column holds {str(kind)[:80]}, which is no {'text' if text else 'label'}",
-                                        "name the columns of the task as its texts and its label are called"))  # fmt: skip
+                reason = f"the column holds {str(kind)[:80]}, which is no {'text' if text else 'label'}"
+                raise UserError(Problem(where, theirs, reason, "name the columns that hold the task's texts and its label"))
         return names
 
     def label_names(self, names: Mapping[str, str], features: Any, where: str) -> list[str] | None:
@@ -117,7 +117,7 @@ class _Allowance:
 def read_parquet(paths: Sequence[Path], columns: Columns) -> Iterator[LocatedRow]:
     """The rows of Parquet files."""
     for path in paths:
-        yield from _guarded(path, lambda path=path: _parquet_rows(path, columns))
+        yield from _guarded(path, _parquet_rows, columns)
 
 
 def _parquet_rows(path: Path, columns: Columns) -> Iterator[LocatedRow]:
@@ -146,7 +146,7 @@ def _parquet_rows(path: Path, columns: Columns) -> Iterator[LocatedRow]:
 def read_saved(paths: Sequence[Path], columns: Columns) -> Iterator[LocatedRow]:
     """The rows of a split that `save_to_disk` wrote."""
     (folder,) = paths
-    yield from _guarded(folder, lambda: _saved_rows(folder, columns))
+    yield from _guarded(folder, _saved_rows, columns)
 
 
 def _saved_rows(folder: Path, columns: Columns) -> Iterator[LocatedRow]:
@@ -221,10 +221,10 @@ def _features(metadata: Mapping[bytes, bytes] | None, where: str) -> Any:
                                 "write the file again")) from None  # fmt: skip
 
 
-def _guarded(path: Path, read: Callable[[], Iterator[LocatedRow]]) -> Iterator[LocatedRow]:
+def _guarded(path: Path, read: Callable[[Path, Columns], Iterator[LocatedRow]], columns: Columns) -> Iterator[LocatedRow]:
     """The rows, where a damaged file, which can fail anywhere in pyarrow, is the user's to know."""
     try:
-        yield from read()
+        yield from read(path, columns)
     except UserError:
         raise
     except Exception as error:

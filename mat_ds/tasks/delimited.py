@@ -10,7 +10,18 @@ from typing import Literal
 
 from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.lines import bounded_lines, open_text
-from mat_ds.tasks.rows import CORRUPT, ENCODING, LONG, LONGEST_LINE, LONGEST_TEXT, BadRow, LocatedRow, excerpt, is_utf8, repeated
+from mat_ds.tasks.rows import (
+    CORRUPT,
+    ENCODING,
+    LONG,
+    LONGEST_LINE,
+    LONGEST_TEXT,
+    BadRow,
+    LocatedRow,
+    excerpt,
+    is_utf8,
+    repeated,
+)
 
 
 def read_delimited(delimiter: str, quoting: Literal[0, 3]) -> Callable[[Path], Iterator[LocatedRow]]:

@@ -13,7 +13,14 @@ from mat_ds.tasks.files import held, read_split
 from mat_ds.tasks.manifest import DATA, Manifest, differences, read_manifest
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.rows import (
-    UNLABELLED, BadRow, Example, LocatedRow, Tally, is_unlabelled, lacking_columns, make_example,
+    UNLABELLED,
+    BadRow,
+    Example,
+    LocatedRow,
+    Tally,
+    is_unlabelled,
+    lacking_columns,
+    make_example,
 )  # fmt: skip
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tasks.stored import stored_examples

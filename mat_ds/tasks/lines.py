@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,7 +24,7 @@ def open_text(path: Path, newline: str) -> TextIO:
     """A text file whose undecodable bytes arrive as lone surrogates: one of them must not hide the other lines. A byte order
     mark is no part of the text."""
     piped = path == STDIN
-    binary = open(0, "rb", closefd=False) if piped else open_regular(path)
+    binary = os.fdopen(os.dup(0), "rb") if piped else open_regular(path)
     return io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
 
 

@@ -55,15 +55,15 @@ def find_source(folder: Path, root: Path, split: str) -> Source | None:
     if folder.is_dir():
         found += _files(folder, split)
     if len(found) > 1:
-        raise UserError(Problem(f"{folder.name}/{split}", ", ".join(source.name for source in found), "are each the whole split",
-                                "keep the one that is meant, and remove the others"))  # fmt: skip
+        names = ", ".join(source.name for source in found)
+        raise UserError(Problem(f"{folder.name}/{split}", names, "are each the whole split", "keep the one that is meant"))
     return found[0] if found else None
 
 
 def _saved(folder: Path, split: str) -> Iterator[Source]:
     path = folder / split
     if (path / STATE).exists():
-        yield Source(str(path), SAVED, (path,))
+        yield Source(f"{path}/", SAVED, (path,))
     elif (folder / DICT).exists() and split in read_description(folder / DICT, "splits", list):
         raise UserError(Problem(str(path), None, f"is named in {folder / DICT} and is no saved split", "save it again"))
 

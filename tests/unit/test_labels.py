@@ -64,7 +64,7 @@ MEANINGS = [
     ({**SENTIMENT, "label_map": {"True": "positive", "False": "negative"}}, True, 1),
     ({"labels": ("true", "false")}, False, 1), ({"labels": ("False", "True")}, True, 1),
 ]  # fmt: skip
-KINDS = ("jsonl", "csv", "tsv", "parquet", "dictionary")
+KINDS = ("jsonl", "json", "csv", "tsv", "parquet", "dictionary", "save_to_disk")
 
 
 @pytest.mark.parametrize("kind", KINDS)
