@@ -16,7 +16,7 @@ from mat_ds.config.load import DEMO_RECIPE, read_run_config
 from mat_ds.config.schema import ModelConfig, RunConfig
 from mat_ds.display import show
 from mat_ds.engine.distributed import World
-from mat_ds.errors import ExitCode, Problem, UserError, collect, raise_if_any
+from mat_ds.errors import ExitCode, Problem, UserError, collect, printable, raise_if_any
 from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input
 from mat_ds.models.tiny import TINY
 from mat_ds.models.vocabulary import vocabulary_problems
@@ -188,7 +188,7 @@ def verify(folder: Path) -> str:
     if manifest is None:
         raise UserError(Problem("folder", str(folder), f"holds no {MANIFEST} of mat-ds prepare", "name a prepared folder"))
     raise_if_any(damage(manifest, folder, contents=True))
-    return f"{folder}: {_size(manifest)}, as they were prepared on {manifest.date}"
+    return f"{folder}: {_size(manifest)}, as they were prepared on {printable(manifest.date)}"
 
 
 def _size(manifest: Manifest) -> str:

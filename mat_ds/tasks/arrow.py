@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mat_ds.errors import Problem, UserError
-from mat_ds.tasks.sources import open_regular
+from mat_ds.tasks.sources import open_data
 
 if TYPE_CHECKING:
     import pyarrow
@@ -26,7 +26,7 @@ def open_stream(path: Path) -> tuple[pyarrow.Schema, Callable[[list[str]], Itera
     """
     import pyarrow
 
-    open_regular(path).close()
+    open_data(path).close()
     source = pyarrow.memory_map(str(path))
     if any(map(_is_compressed, pyarrow.ipc.MessageReader.open_stream(source))):
         raise UserError(Problem(str(path), None, "is a compressed Arrow file", "save the data again with save_to_disk"))

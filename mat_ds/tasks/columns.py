@@ -13,7 +13,7 @@ from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.arrow import open_stream
 from mat_ds.tasks.labels import class_names
 from mat_ds.tasks.rows import LocatedRow, lacking_columns, repeated
-from mat_ds.tasks.sources import INFO, open_regular, read_description, saved_files
+from mat_ds.tasks.sources import INFO, open_data, read_description, saved_files
 from mat_ds.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def read_parquet(paths: Sequence[Path], columns: Columns) -> Iterator[LocatedRow
 def _parquet_rows(path: Path, columns: Columns) -> Iterator[LocatedRow]:
     import pyarrow.parquet
 
-    with open_regular(path) as file:
+    with open_data(path) as file:
         allowance = _Allowance(str(path), path.stat().st_size)
         schema = pyarrow.parquet.read_schema(file)
         file.seek(0)

@@ -110,7 +110,10 @@ def _stored(manifest: Manifest, spec: TaskSpec, data: DataConfig, with_tokens: b
     raise_if_any(differences(manifest, folder, spec, [source for source, *_ in sources], data))
 
     def read(part: str, limit: int | None, *names: str) -> Sequence[Example]:
-        return stored_examples((folder / DATA / part / name for name in names), limit, with_tokens)
+        paths = [folder / DATA / part / name for name in names]
+        return stored_examples(
+            paths, limit, with_tokens, spec, part != "test" or spec.test_labelled, manifest.tokenizer["inputs"]
+        )
 
     trained = [f"{source.name}/{split}" for source, split, repeats in sources for _ in range(repeats)]
     train = read("train", data.train_limit, *trained) if trained else []
@@ -118,7 +121,7 @@ def _stored(manifest: Manifest, spec: TaskSpec, data: DataConfig, with_tokens: b
     there = [split for split in spec.test if (folder / DATA / "test" / spec.name / split).is_dir()]
     test = {split: read("test", data.eval_limit, f"{spec.name}/{split}") for split in there}
     used = [*trained, *(f"{spec.name}/{split}" for split in (*dev, *test))]
-    return TaskData(spec, train, dev, test, {name: manifest.splits[name] for name in used})
+    return TaskData(spec, train, dev, test, {name: manifest.splits.get(name, Tally()) for name in used})
 
 
 def _left(limit: int | None, found: list[Example]) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.rows import CORRUPT, ENCODING, LONG, LONGEST_LINE, BadRow, LocatedRow, excerpt, is_utf8
-from mat_ds.tasks.sources import open_regular
+from mat_ds.tasks.sources import open_data
 
 STDIN = Path("-")
 # The column of a file that holds nothing but texts.
@@ -24,7 +24,7 @@ def open_text(path: Path, newline: str) -> TextIO:
     """A text file whose undecodable bytes arrive as lone surrogates: one of them must not hide the other lines. A byte order
     mark is no part of the text."""
     piped = path == STDIN
-    binary = os.fdopen(os.dup(0), "rb") if piped else open_regular(path)
+    binary = os.fdopen(os.dup(0), "rb") if piped else open_data(path)
     return io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
 
 
@@ -69,15 +69,13 @@ def read_json(path: Path) -> Iterator[LocatedRow]:
     if not start.startswith("["):
         yield from read_jsonl(path)
         return
-    with open_text(path, newline="") as file:
-        text = file.read(LARGEST_ARRAY + 1)
-    if len(text) > LARGEST_ARRAY:
-        raise UserError(Problem(str(path), None, f"is an array of more than {LARGEST_ARRAY:,} characters",
+    if path.stat().st_size > LARGEST_ARRAY:
+        raise UserError(Problem(str(path), None, f"is an array of more than {LARGEST_ARRAY:,} bytes",
                                 "write one object in a line (.jsonl), which is read row by row"))  # fmt: skip
-    found = _parse(text)
+    with open_text(path, newline="") as file:
+        found = _parse(file.read(LARGEST_ARRAY))
     if isinstance(found, BadRow):
         raise UserError(Problem(str(path), found.value, found.reason, "mend the file"))
-    del text
     yield from ((f"{path} row {i}", _row(value, value)) for i, value in enumerate(found))
 
 

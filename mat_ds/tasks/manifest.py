@@ -12,14 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from mat_ds.config.schema import DataConfig
 from mat_ds.config.section import Section
 from mat_ds.errors import Problem, UserError
 from mat_ds.reading import load_json
 from mat_ds.rundir import sha256_of_file, write_json
-from mat_ds.tasks.rows import Tally
+from mat_ds.tasks.rows import Tally, excerpt
 from mat_ds.tasks.spec import TaskSpec
 
 MANIFEST, DATA, MODEL = "manifest.json", "data", "model"
@@ -51,6 +51,28 @@ class Manifest(Section):
     splits: dict[str, Tally] = Field(description="rows of each `<task>/<split>`")
     files: dict[str, StoredFile]
 
+    @field_validator("tasks")
+    @classmethod
+    def _tasks(cls, tasks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Whatever a stranger's manifest says of a task must be a task."""
+        return {name: TaskSpec.model_validate_json(json.dumps(task)).model_dump(mode="json") for name, task in tasks.items()}
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _tokenizer(cls, described: dict[str, Any]) -> dict[str, Any]:
+        names = described.get("inputs")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("tokenizer: names no inputs")
+        return described
+
+    @model_validator(mode="after")
+    def _names(self) -> Manifest:
+        """What becomes a path stays within the folder."""
+        for name in (*self.splits, *self.files):
+            if name.startswith("/") or not all(part and part.strip(".") for part in name.split("/")) or "\0" in name:
+                raise ValueError(f"{name[:120]!r} is no path within the folder")
+        return self
+
 
 def read_manifest(path: str | None) -> Manifest | None:
     """The manifest of a prepared folder; None for any other folder.
@@ -67,12 +89,12 @@ def read_manifest(path: str | None) -> Manifest | None:
         if not isinstance(tree, dict) or (FORMAT not in tree and len(tree.keys() & Manifest.model_fields.keys()) < TELLING):
             return None
         if tree.get(FORMAT) != Manifest.model_fields[FORMAT].default:
-            raise UserError(Problem(str(file), tree.get(FORMAT), "was prepared by another version of mat_ds", again))
-        return Manifest.model_validate_json(file.read_bytes())
+            raise UserError(Problem(str(file), excerpt(tree.get(FORMAT)), "was prepared by another version of mat_ds", again))
+        return Manifest.model_validate_json(json.dumps(tree))
     except UserError:
         raise
-    except (OSError, ValueError) as error:
-        raise UserError(Problem(str(file), None, f"cannot be read: {error}", again)) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(Problem(str(file), None, f"cannot be read: {str(error)[:1000]}", again)) from None
 
 
 def write_manifest(
@@ -134,10 +156,13 @@ def damage(manifest: Manifest, folder: Path, contents: bool = False) -> Iterator
         contents: whether to compare all that is in them; else their sizes, which costs nothing and finds a copy that broke
             off.
     """
+    whole = folder.resolve()
     for name, stored in manifest.files.items():
         file, reason = folder / name, None
         if not file.is_file():
             reason = "is missing"
+        elif not file.resolve().is_relative_to(whole):
+            reason = "is a link that leads out of the folder"
         elif (size := file.stat().st_size) != stored.bytes:
             reason = f"has {size:,} bytes, and had {stored.bytes:,} when it was prepared"
         elif contents and sha256_of_file(file) != stored.sha256:

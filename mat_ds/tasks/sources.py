@@ -24,6 +24,7 @@ STATE, INFO, DICT = "state.json", "dataset_info.json", "dataset_dict.json"
 # A description is read as a whole.
 LARGEST_DESCRIPTION = 16 * 2**20
 SHOWN = 10
+AGAIN = "save the data again"
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def contents(folder: Path) -> str:
     return f"{folder} holds {', '.join(names[:SHOWN]) or 'nothing'}{more}"
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_data(path: Path) -> BinaryIO:
     """Opens a file for reading; a pipe, a socket or a device would keep the reader waiting, or do what nobody asked for.
 
     Raises:
@@ -119,17 +120,22 @@ def read_description(path: Path, key: str, kind: type) -> Any:
     Raises:
         UserError: if there is no such thing, or none of that kind.
     """
-    again = "save the data again"
+    value = _description(path).get(key)
+    if not isinstance(value, kind):
+        raise UserError(Problem(str(path), None, f"has no {kind.__name__} {key!r}", AGAIN))
+    return value
+
+
+def _description(path: Path) -> dict[str, Any]:
     try:
-        tree = json.loads(read_text(path, str(path), LARGEST_DESCRIPTION, again))
+        tree = json.loads(read_text(path, str(path), LARGEST_DESCRIPTION, AGAIN))
     except (ValueError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(Problem(str(path), None, f"is not JSON: {error}", again)) from None
-    value = tree.get(key) if isinstance(tree, dict) else None
-    if not isinstance(value, kind):
-        raise UserError(Problem(str(path), None, f"has no {kind.__name__} {key!r}", again))
-    return value
+        raise UserError(Problem(str(path), None, f"is not JSON: {error}", AGAIN)) from None
+    if not isinstance(tree, dict):
+        raise UserError(Problem(str(path), None, "is no JSON object", AGAIN))
+    return tree
 
 
 def saved_files(folder: Path) -> list[Path]:
@@ -138,9 +144,13 @@ def saved_files(folder: Path) -> list[Path]:
     Raises:
         UserError: if its description is damaged, or names a file that is none of its own.
     """
-    names = [entry.get("filename") if isinstance(entry, dict) else None
-             for entry in read_description(folder / STATE, "_data_files", list)]  # fmt: skip
+    tree = _description(folder / STATE)
+    if tree.get("_indices_data_files"):
+        raise UserError(Problem(str(folder / STATE), None, "keeps the order of its rows in a file of its own",
+                                "save the data again, after flatten_indices()"))  # fmt: skip
+    entries = read_description(folder / STATE, "_data_files", list)
+    names = [entry.get("filename") if isinstance(entry, dict) else None for entry in entries]
     wrong = [name for name in names if not (isinstance(name, str) and is_name(name) and (folder / name).is_file())]
     if wrong:
-        raise UserError(Problem(str(folder / STATE), wrong[0], "names a file that is not in its folder", "save the data again"))
+        raise UserError(Problem(str(folder / STATE), wrong[0], "names a file that is not in its folder", AGAIN))
     return [folder / name for name in names if name]

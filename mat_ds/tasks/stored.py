@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from mat_ds.errors import Problem, UserError
+from mat_ds.tasks.arrow import open_stream
 from mat_ds.tasks.loader import tokenise
 from mat_ds.tasks.rows import Example
+from mat_ds.tasks.sources import saved_files
+from mat_ds.tasks.spec import TaskSpec
 
 # Examples tokenised at a time.
 BATCH = 1000
@@ -62,15 +66,73 @@ class StoredExamples(Sequence[Example]):
         return Example(tuple(self._texts[row].as_py()), self._labels[row].as_py(), tokens or None)
 
 
-def stored_examples(paths: Iterable[Path], limit: int | None, with_tokens: bool) -> StoredExamples:
-    """The first `limit` of the examples that were stored in `paths`, one folder after the other, which may name one again."""
-    import datasets
+def stored_examples(
+    paths: Iterable[Path], limit: int | None, with_tokens: bool, spec: TaskSpec, labelled: bool = True,
+    inputs: Collection[str] = ("input_ids", "token_type_ids"),
+) -> StoredExamples:  # fmt: skip
+    """The first `limit` of the examples that were stored in `paths`, one folder after the other.
+
+    Args:
+        spec: the task whose examples they are to be.
+        labelled: whether each of them has a label.
+        inputs: the model inputs that there may be.
+
+    Raises:
+        UserError: if they cannot be read, or are no examples of the task.
+    """
     import pyarrow
 
-    paths = list(paths)
-    try:
-        tables = {path: datasets.load_from_disk(str(path)).data.table for path in dict.fromkeys(paths)}
-    except Exception as error:  # a damaged folder can fail anywhere in datasets and pyarrow
-        raise UserError(Problem("data.path", None, f"what was prepared cannot be loaded: {error}",
-                                "see what is damaged with `mat-ds prepare <folder> --verify`")) from None  # fmt: skip
-    return StoredExamples(pyarrow.concat_tables([tables[path] for path in paths]).slice(0, limit), with_tokens)
+    tables = []
+    for path in paths:
+        try:
+            table = _table(path)
+            wrong = _fault(table, spec, labelled, inputs)
+        except UserError:
+            raise
+        except Exception as error:  # a damaged file can fail anywhere in pyarrow
+            wrong = f"cannot be loaded: {error}"
+        if wrong:
+            fix = "see what is damaged with `mat-ds prepare <folder> --verify`, or prepare it again"
+            raise UserError(Problem(str(path), None, f"what was prepared {wrong}", fix))
+        tables.append(table)
+    return StoredExamples(pyarrow.concat_tables(tables).slice(0, limit), with_tokens)
+
+
+def _table(path: Path) -> Any:
+    import pyarrow
+
+    tables = []
+    for file in saved_files(path):
+        schema, batches = open_stream(file)
+        tables.append(pyarrow.Table.from_batches(batches(schema.names), schema=schema.remove_metadata()))
+    return pyarrow.concat_tables(tables)
+
+
+def _fault(table: Any, spec: TaskSpec, labelled: bool, known: Collection[str]) -> str | None:
+    """Why a table does not hold examples of a task; None if it does."""
+    import pyarrow.compute as pc
+    from pyarrow import types
+
+    kinds = {field.name: field.type for field in table.schema}
+    inputs = [name for name in table.column_names if name not in ("texts", "label")]
+    lists = all(types.is_list(kinds[name]) and types.is_int32(kinds[name].value_type) for name in inputs)
+    texts = "texts" in kinds and types.is_list(kinds["texts"]) and types.is_string(kinds["texts"].value_type)
+    lists &= "input_ids" in inputs and set(inputs) <= set(known)
+    number = types.is_float64 if spec.regression else types.is_int64
+    if len(kinds) != table.num_columns or not (lists and texts and "label" in kinds and number(kinds["label"])):
+        return f"has the columns {', '.join(f'{name} ({kind})' for name, kind in kinds.items())[:200]}"
+    for name in ("texts", *inputs):
+        if table[name].null_count or pc.list_flatten(table[name]).null_count:
+            return f"has rows without {name}"
+    if pc.any(pc.not_equal(pc.list_value_length(table["texts"]), len(spec.text))).as_py():
+        return f"has rows of other than {len(spec.text)} texts"
+    lengths = [pc.list_value_length(table[name]) for name in inputs]
+    if any(pc.any(pc.not_equal(length, lengths[0])).as_py() for length in lengths[1:]):
+        return f"has rows with more of one model input than of another: {', '.join(inputs)}"
+    if any(pc.any(pc.less(pc.list_flatten(table[name]), 0)).as_py() for name in inputs):
+        return "has negative tokens"
+    low, high = spec.range or (-sys.float_info.max, sys.float_info.max) if spec.regression else (0, spec.outputs - 1)
+    inside = pc.all(pc.and_(pc.greater_equal(table["label"], low), pc.less_equal(table["label"], high)))
+    if labelled and table.num_rows and (table["label"].null_count or not inside.as_py()):
+        return f"has labels outside [{low:g}, {high:g}]"
+    return None

@@ -158,7 +158,7 @@ def test_stored_tokens_are_padded_as_every_family_pads_texts(family, tmp_path):
     tokenizer = build_tokenizer(options, ())
     longest = longest_input(build_model(options, spec, tokenizer, 0).module, tokenizer)
     store_examples(tmp_path / "stored", examples, tokenizer, longest, regression=False)
-    stored = stored_examples([tmp_path / "stored"], None, with_tokens=True)
+    stored = stored_examples([tmp_path / "stored"], None, with_tokens=True, spec=spec)
     assert list(stored) == list(examples) and all(example.tokens for example in stored)
     collate = Collator(tokenizer, longest, regression=False)
     for rows in (range(20), range(3, 7), [0]):

@@ -1,0 +1,43 @@
+"""Reads the data of folders as a run would, with little memory, and says of each how it went, in a line of JSON."""
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+GIB = 2**30
+
+
+def peak():
+    """Bytes that this process ever had in memory, since it was last asked."""
+    text = Path("/proc/self/status").read_text()
+    Path("/proc/self/clear_refs").write_text("5")
+    return int(text.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def main():
+    import pyarrow.parquet
+
+    from mat_ds.config.schema import DataConfig
+    from mat_ds.errors import UserError
+    from mat_ds.tasks.examples import load_task_data
+    from mat_ds.tasks.registry import TASKS
+
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # gives back what it no longer uses
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + 2 * GIB, in_use + 2 * GIB))
+    for folder in sys.argv[1:]:
+        before, began = peak(), time.monotonic()
+        before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+        try:
+            data = load_task_data(TASKS["sst2"], DataConfig(path=folder))
+            said = [example.label for example in data.train[:9]]
+        except UserError as error:
+            said = str(error)
+        print(
+            json.dumps(
+                {"folder": Path(folder).name, "said": said, "seconds": time.monotonic() - began, "bytes": peak() - before}
+            )
+        )
+    return 0
