@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mat_ds.adversary import LEAST_MOVE
 from mat_ds.config.schema import RunConfig
 from mat_ds.display import Display
 from mat_ds.engine.checkpoint import Saved
@@ -23,7 +24,7 @@ from mat_ds.progress import Progress
 from mat_ds.resources import resources
 from mat_ds.sampling.schedule import learning_rate
 from mat_ds.tasks.loader import TrainLoader
-from mat_ds.telemetry import measure
+from mat_ds.telemetry import measure, noise_ratio
 from mat_ds.tracking.tracker import Tracker
 
 
@@ -155,7 +156,8 @@ class Loop:
         }
         self.tracker.log(record)
         if watched:
-            chain, outer = self.engine.moved
+            (chain, outer), (drift, noise) = self.engine.moved, self.engine.parts
+            telemetry |= {"theta_drift": drift, "theta_noise": noise, "theta_noise_ratio": noise_ratio(drift, noise)}
             self.tracker.log({
                 "event": "telemetry", "step": progress.step, **telemetry, "moved_by_chain": chain, "moved": outer,
                 "skipped_steps": progress.skipped_steps,
@@ -222,9 +224,14 @@ def _shown(record: dict[str, Any], progress: Progress) -> str:
 
 def _adversary(telemetry: dict[str, float]) -> str:
     """How large the perturbation is, how much of it the compute dtype keeps, and what it adds to R."""
-    return (
+    said = (
         "|delta| {delta_linf:.1e}, {cosine:.0%} of it kept; R {R:.2e}, {R_without:.2e} without it, {R_eval:.1e} without dropout"
-    ).format(**telemetry)
+    )
+    if telemetry.get("delta_moved", 1.0) < LEAST_MOVE:
+        said += "; a step moves it by {delta_moved:.1e} of its size"
+    if telemetry.get("delta_noise"):
+        said += "; noise / drift {delta_noise_ratio:.1e} of delta, {theta_noise_ratio:.1e} of theta"
+    return said.format(**telemetry)
 
 
 def _scores(splits: Scores) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from mat_ds.engine.engine import Engine
 from mat_ds.errors import Problem
 from mat_ds.methods import ops
 from mat_ds.methods.base import Masks, Method, MicroBatch, Objective
+from mat_ds.methods.moves import Moves
 
 # A perturbation whose realised direction is further than this from the intended one is mostly rounding.
 VISIBLE_COSINE = 0.9
@@ -26,10 +29,11 @@ def measure(engine: Engine, method: Method, objective: Objective, batch: MicroBa
         `R_without`: the same two passes, unperturbed; `R_ratio`: their quotient; `R_shared_masks`: with one set of masks for
         both; `R_eval`: without dropout; `L`. Where there is a perturbation: `delta_linf` and `delta_l2`, norms per sample;
         `entries_changed`, the share of entries of x + delta on real tokens that differ from x in the compute dtype; `cosine`
-        of intended and realised delta. `gradient_L` and `gradient_R`: norms of the gradients of L and R, unweighted, with
-        dropout.
+        of intended and realised delta. Where steps move it, what `Moves` says, and `delta_noise_ratio`, noise over drift.
+        `gradient_L` and `gradient_R`: norms of the gradients of L and R, unweighted, with dropout.
     """
-    delta = method.adversary(engine, batch)
+    moves = Moves()
+    delta = method.adversary(engine, batch, moves)
     delta = None if delta is None else delta.detach()
     values = _divergences(engine, objective, batch, delta)
     if delta is not None:
@@ -39,12 +43,20 @@ def measure(engine: Engine, method: Method, objective: Objective, batch: MicroBa
             "delta_l2": ops.l2(delta).mean(),
             "entries_changed": ((moved != 0) * batch.mask).sum() / (batch.mask.sum() * x.shape[-1]),
             "cosine": cosine(delta, moved, batch.mask),
+            **moves(),
         }
     world = torch.distributed.get_world_size()
     sums = all_reduce_sum(torch.stack([value.double() for value in values.values()]))
     means = dict(zip(values, (sums / world).tolist(), strict=True))
     means["R_ratio"] = means["R"] / means["R_without"] if means["R_without"] else float("inf") if means["R"] else 1.0
+    if "delta_drift" in means:
+        means["delta_noise_ratio"] = noise_ratio(means["delta_drift"], means["delta_noise"])
     return {**means, **_gradient_norms(engine, objective, batch, delta)}
+
+
+def noise_ratio(drift: float, noise: float) -> float:
+    """How random a player's sample is: the norm of its noise over that of its drift; 0 of a player who stands still."""
+    return noise / drift if drift else float("inf") if noise else 0.0
 
 
 @torch.no_grad()
@@ -88,23 +100,25 @@ def invisible(engine: Engine, method: Method, batch: MicroBatch) -> Problem | No
         What is wrong with it, with the smallest radius and the precisions that work; the same on every rank.
     """
     delta = method.adversary(engine, batch)
-    if delta is None:
-        return None
-    delta = delta.detach()
+    return None if delta is None else next(below_resolution(engine, method, delta.detach(), batch), None)
+
+
+def below_resolution(engine: Engine, method: Method, delta: Tensor, batch: MicroBatch) -> Iterator[Problem]:
+    """The same of a perturbation (B, L, H) that is known."""
     x, moved = engine.realised(batch, delta)
-    seen = _mean(cosine(delta, moved, batch.mask))
+    seen = mean_over_ranks(cosine(delta, moved, batch.mask))
     if seen >= VISIBLE_COSINE:
-        return None
+        return
 
     def survives(factor: float, dtype: torch.dtype) -> bool:
         there = (x.to(dtype).float() + factor * delta).to(dtype).float() - x.to(dtype).float()
-        return _mean(cosine(delta, there, batch.mask)) >= VISIBLE_COSINE
+        return mean_over_ranks(cosine(delta, there, batch.mask)) >= VISIBLE_COSINE
 
-    radius = _mean(ops.linf(delta).mean())
+    radius = mean_over_ranks(ops.linf(delta).mean())
     factor = next((factor for factor in FACTORS if survives(factor, engine.dtype)), 0.0)
     able = [name for name, dtype in PRECISIONS.items() if survives(1.0, dtype)]
     larger = f"a radius {factor:.1f} times as large (a largest entry of about {radius * factor:.1e}, here {radius:.1e})"
-    return Problem(
+    yield Problem(
         "method.name", type(method).__name__,
         f"its perturbation is below the resolution of {_name(engine.dtype)}: intended and realised direction have a cosine of "
         f"{seen:.2f}, the rest is rounding",
@@ -113,7 +127,7 @@ def invisible(engine: Engine, method: Method, batch: MicroBatch) -> Problem | No
     )  # fmt: skip
 
 
-def _mean(value: Tensor) -> float:
+def mean_over_ranks(value: Tensor) -> float:
     """Mean of a scalar over the ranks."""
     return float(all_reduce_sum(value.double().clone())) / torch.distributed.get_world_size()
 

@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 
+from mat_ds.adversary import objections
 from mat_ds.chatter import Chatter
 from mat_ds.command import attempt, compute_deterministically, report, settle
 from mat_ds.config.schema import RunConfig
@@ -28,7 +29,7 @@ from mat_ds.interrupt import Agenda
 from mat_ds.lock import RunLock
 from mat_ds.loop import Loop
 from mat_ds.methods import METHODS
-from mat_ds.methods.base import Method
+from mat_ds.methods.base import Method, Objective
 from mat_ds.methods.objective import TaskObjective
 from mat_ds.models.exported import move_base
 from mat_ds.models.spectral import SpectralHead
@@ -39,7 +40,6 @@ from mat_ds.preflight import Prepared, prepare
 from mat_ds.progress import Progress
 from mat_ds.rundir import RunDirectory, mark_interrupted
 from mat_ds.tasks.loader import Collator, TrainLoader
-from mat_ds.telemetry import invisible
 from mat_ds.tracking.register import register_finished
 from mat_ds.tracking.tracker import Tracker
 
@@ -154,7 +154,7 @@ def _optimise(
     engine.leave_if_told = house.agenda.leave_if_told
     try:
         if not prepared.resume_from:
-            _look_at_the_adversary(engine, method, run, loader, house.display)
+            _look_at_the_adversary(engine, method, objective, run, loader, house.display)
         plan = Announcement(prepared, loader, engine.parameters, method.cost, world, house.display)
         if prepared.dry_run:
             plan.rehearse()
@@ -200,15 +200,17 @@ def _weights(engine: Engine, weights: str) -> AbstractContextManager[None]:
     return nullcontext() if weights == "raw" else engine.averaged_weights("average")
 
 
-def _look_at_the_adversary(engine: Engine, method: Method, run: RunConfig, loader: TrainLoader, display: Display) -> None:
-    """Before anything is written, whether the perturbation of a real batch survives the compute dtype.
+def _look_at_the_adversary(
+    engine: Engine, method: Method, objective: Objective, run: RunConfig, loader: TrainLoader, display: Display
+) -> None:
+    """Before anything is written, whether the method does anything to a real batch.
 
     Raises:
         UserError: on every rank, if it does not and `method.on_invisible=error`.
     """
     engine.begin(0, 0.0)
-    problem = invisible(engine, method, loader.micro_batches(0)[0])
-    if problem and isinstance(run.method, AdversarialSettings) and run.method.on_invisible == "error":
-        raise UserError(problem)
-    if problem:
-        display.warn(f"the adversary cannot be seen ***\n- {problem}\n")
+    problems = objections(engine, method, run.method, objective, loader.micro_batches(0)[0])
+    if problems and isinstance(run.method, AdversarialSettings) and run.method.on_invisible == "error":
+        raise UserError(*problems)
+    for problem in problems:
+        display.warn(f"the adversary does little ***\n- {problem}\n")

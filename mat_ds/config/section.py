@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
@@ -37,6 +37,20 @@ def nested(field: FieldInfo) -> type[BaseModel] | None:
     return next((kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
+class Divergence(NamedTuple):
+    """How a method uses the divergence R of two passes.
+
+    Attributes:
+        option: what its weight is called.
+        weight: its weight in the objective.
+        shares_masks: whether both passes drop the same units.
+    """
+
+    option: str
+    weight: float
+    shares_masks: bool = False
+
+
 class MethodSettings(Section):
     """Options of one method; each method subclasses it, with its `name` as a literal.
 
@@ -61,6 +75,11 @@ class MethodSettings(Section):
         """What a user should see of these options beside the method's name."""
         return ""
 
+    @property
+    def divergence(self) -> Divergence | None:
+        """What becomes of R; None where it is not computed."""
+        return None
+
     def problems(self) -> Iterator[Problem]:
         """Combinations of these options that cannot work."""
         yield from ()
@@ -78,4 +97,5 @@ class AdversarialSettings(MethodSettings):
     """Options of a method that perturbs word embeddings."""
 
     on_invisible: Literal["warn", "error"] = Field(
-        "warn", description="about a perturbation below the resolution of the compute dtype: train or not")  # fmt: skip
+        "warn", description="about a perturbation that rounding hides, that its steps do not move, or that changes nothing: "
+        "train or not")  # fmt: skip

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from mat_ds.config.schema import OptimizerConfig
-from mat_ds.engine.distributed import all_reduce_sum, any_rank
+from mat_ds.engine.distributed import any_rank
 from mat_ds.engine.loss_scale import read_loss_scale, restore_loss_scale
-from mat_ds.engine.passes import Passes
+from mat_ds.engine.norms import Norms
 from mat_ds.engine.shards import exact_values, fill_masters, numel, read_shards, refresh, shape
 from mat_ds.engine.startup import release
 from mat_ds.errors import Interrupted, NonFiniteError, SaveError
@@ -26,7 +26,7 @@ from mat_ds.sampling.sampler import Sampler
 MOST_SKIPS = 64
 
 
-class Engine(Passes):
+class Engine(Norms):
     """Runs a method's outer steps on a sharded model; see `mat_ds.methods.base.Engine` for the words methods use.
 
     Args:
@@ -98,11 +98,6 @@ class Engine(Passes):
         if any_rank(not bool(finite), self.device):
             raise NonFiniteError(f"parameters, moments, averages or predictions not finite after outer step {self._outer_step}")
 
-    @property
-    def moved(self) -> tuple[float, float]:
-        """How far the last sample, and the mixture it ended in, lie from theta_t. Every rank must call it."""
-        return self._global_norm(self.sampler.moved[0]), self._global_norm(self.sampler.moved[1])
-
     def gradient_norm_only(self) -> float:
         """Global norm of the gradient of the one `backward` since the last update, which is dropped; nan if fp16 overflowed.
 
@@ -120,25 +115,6 @@ class Engine(Passes):
         own = self._global_norm(sum(squares))
         known = self.gradient_norm  # before clipping, where DeepSpeed computes it
         return (own if known is None else known) * self._backwards_per_update if self.ds.was_step_applied() else float("nan")
-
-    def _global_norm(self, square: float) -> float:
-        """Root of the sum over ranks of the squares of what each holds alone."""
-        total = torch.tensor(square, dtype=torch.float64, device=self.device)
-        replicated = self.ds.zero_optimization_stage() == 0
-        return float(total if replicated else all_reduce_sum(total)) ** 0.5
-
-    @property
-    def gradient_norm(self) -> float | None:
-        """Global norm of the last update's gradient before clipping; None where DeepSpeed computes none (ZeRO-0 in fp32)."""
-        norm = self.ds.get_global_grad_norm()
-        # Only ZeRO-0 in fp16 leaves the loss scale in.
-        return None if norm is None else float(norm) / (self._last_loss_scale if self._scales_itself else 1.0)
-
-    @property
-    def _scales_itself(self) -> bool:
-        """Whether fp16 losses must be multiplied by the loss scale here: DeepSpeed 0.19 forgets to at ZeRO-0, and
-        divides the gradients by it all the same."""
-        return bool(self.ds.fp16_enabled() and not self.ds.zero_optimization())
 
     def close(self) -> None:
         """Lets go of DeepSpeed's hooks and buffers."""

@@ -14,21 +14,22 @@ from torch import Tensor
 
 from mat_ds.config.section import MethodSettings
 from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
-from mat_ds.methods.smoothness import Count, SmoothnessSettings, ascend, clean_prediction
+from mat_ds.methods.moves import Moves
+from mat_ds.methods.smoothness import AscentSettings, ascend, clean_prediction
 from mat_ds.sampling.chain import Chain
 
 
-class ALUMSettings(SmoothnessSettings):
+class ALUMSettings(AscentSettings):
     name: Literal["alum"] = Field("alum", description="virtual adversarial fine-tuning")
-    delta_steps: Count = Field(1, description="K of the perturbation: ascents per batch")
 
 
 class ALUM:
-    """K ascents along the raw gradient, clamped to the ball, then one update on L + lam R, R through both predictions.
+    """K ascents, clamped to the ball, then one update on L + lam R, R through both predictions.
 
-    The paper's algorithm as printed. Its code perturbs the output of the whole embedding block and scales delta to a unit
-    Linf norm per token, which on word embeddings would destroy the input. The gradient is that of each sample's own R, so
-    that a step does not depend on the size of the batch.
+    Algorithm 1 prints the raw gradient, which at the published step, 1e-3, and start, 1e-5, leaves delta where it is: R grows
+    with the square of delta. It is divided here by the Linf norm of its own sample, as in SMART, with whose code the authors
+    fine-tuned; a step does not depend on the size of the batch either. That code goes on to scale delta itself to a unit Linf
+    norm per token, at the output of the whole embedding block; on word embeddings this would destroy the input.
     """
 
     Settings: ClassVar[type[MethodSettings]] = ALUMSettings
@@ -41,18 +42,15 @@ class ALUM:
     def cost(self) -> int:
         return 6 + 2 * self.settings.delta_steps
 
-    def adversary(self, engine: Engine, batch: MicroBatch) -> Tensor:
-        return self._ascend(engine, batch, clean_prediction(engine, batch))
-
-    def _ascend(self, engine: Engine, batch: MicroBatch, clean: Tensor) -> Tensor:
-        return ascend(engine, batch, clean, self.settings, self.objective, "raw", self.settings.delta_steps)
+    def adversary(self, engine: Engine, batch: MicroBatch, moves: Moves | None = None) -> Tensor:
+        return ascend(engine, batch, clean_prediction(engine, batch), self.settings, self.objective, moves)
 
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         means = Means()
         for _ in engine.inner_steps(1):
             for batch in batches:
                 clean = engine.forward(batch, ("theta",))
-                delta = self._ascend(engine, batch, clean)
+                delta = ascend(engine, batch, clean, self.settings, self.objective)
                 perturbed = engine.forward(batch, ("theta", "perturbed"), delta)
                 task, r = self.objective.loss(clean, batch.labels), self.objective.divergence(clean, perturbed).mean()
                 loss = task + self.settings.lam * r

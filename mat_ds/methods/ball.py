@@ -10,6 +10,7 @@ from torch import Tensor
 from mat_ds.config.section import AdversarialSettings
 from mat_ds.methods import ops
 from mat_ds.methods.base import Engine, Masks, MicroBatch, Objective
+from mat_ds.methods.moves import Moves
 
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0.0)]
@@ -33,19 +34,25 @@ def first_delta(engine: Engine, batch: MicroBatch, s: BallSettings) -> Tensor:
     return s.delta_init_norm * start / entries.sqrt()
 
 
-def ascend(delta: Tensor, gradient: Tensor, batch: MicroBatch, s: BallSettings) -> Tensor:
+def ascend(delta: Tensor, gradient: Tensor, batch: MicroBatch, s: BallSettings, moves: Moves | None = None) -> Tensor:
     """Pi[delta + alpha g / ||g||], per sample; detached."""
-    moved = delta.detach() + s.delta_lr * ops.normalise(gradient * batch.mask, s.delta_norm)
+    step = s.delta_lr * ops.normalise(gradient * batch.mask, s.delta_norm)
+    if moves:
+        moves.add(delta, step)
+    moved = delta.detach() + step
     if not s.delta_max_norm:
         return moved
     return ops.project(moved, s.delta_max_norm, "l2" if s.delta_norm == "l2" else "clamp")
 
 
-def attack(engine: Engine, batch: MicroBatch, s: BallSettings, objective: Objective, masks: Masks, steps: int) -> Tensor:
+def attack(
+    engine: Engine, batch: MicroBatch, s: BallSettings, objective: Objective, masks: Masks, steps: int,
+    moves: Moves | None = None,
+) -> Tensor:  # fmt: skip
     """delta_K after `steps` ascents at the present parameters, all under the same dropout masks; 2F each."""
     delta = first_delta(engine, batch, s)
     for _ in range(steps):
         delta = delta.detach().requires_grad_()
         loss = objective.loss(engine.probe(batch, masks, delta), batch.labels) * len(batch.labels)
-        delta = ascend(delta, engine.input_grad(loss, delta), batch, s)
+        delta = ascend(delta, engine.input_grad(loss, delta), batch, s, moves)
     return delta

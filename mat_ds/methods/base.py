@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mat_ds.config.section import MethodSettings
+from mat_ds.methods.moves import Moves
 from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.keys import Part
 
@@ -136,8 +137,13 @@ class Method(Protocol):
     def cost(self) -> int:
         """Forward units of one outer step: a forward is 1, a backward to the parameters 2, to delta alone 1."""
 
-    def adversary(self, engine: Engine, batch: MicroBatch) -> Tensor | None:
-        """The perturbation (B, L, H) that would train the present parameters on `batch`; None for a method without one."""
+    def adversary(self, engine: Engine, batch: MicroBatch, moves: Moves | None = None) -> Tensor | None:
+        """The perturbation (B, L, H) that would train the present parameters on `batch`; None for a method without one.
+
+        Args:
+            engine, batch: whose.
+            moves: is told of every step of it.
+        """
 
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         """One outer step on this rank's micro-batches; returns means of what it measured, `loss` among them."""

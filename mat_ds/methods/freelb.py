@@ -15,6 +15,7 @@ from torch import Tensor
 from mat_ds.config.section import MethodSettings
 from mat_ds.methods.ball import BallSettings, ascend, attack, first_delta
 from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
+from mat_ds.methods.moves import Moves
 from mat_ds.sampling.chain import Chain
 
 
@@ -40,9 +41,9 @@ class FreeLB:
     def cost(self) -> int:
         return 3 * self.settings.delta_steps
 
-    def adversary(self, engine: Engine, batch: MicroBatch) -> Tensor:
+    def adversary(self, engine: Engine, batch: MicroBatch, moves: Moves | None = None) -> Tensor:
         s = self.settings
-        return attack(engine, batch, s, self.objective, self.masks, s.delta_steps - 1)
+        return attack(engine, batch, s, self.objective, self.masks, s.delta_steps - 1, moves)
 
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         s, means = self.settings, Means()

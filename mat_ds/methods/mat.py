@@ -14,10 +14,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.config.section import AdversarialSettings, MethodSettings
+from mat_ds.config.section import AdversarialSettings, Divergence, MethodSettings
 from mat_ds.errors import Problem
 from mat_ds.methods import ops
 from mat_ds.methods.base import Engine, Masks, Means, MicroBatch, Objective
+from mat_ds.methods.moves import Moves
 from mat_ds.sampling.chain import Chain
 
 Count = Annotated[int, Field(ge=1)]
@@ -53,6 +54,10 @@ class MatSettings(AdversarialSettings):
         "independent", description="masks of R's two passes in the parameters' loop: their own, or shared")  # fmt: skip
     semantics: Literal["paper", "released"] = Field(
         "paper", description="Algorithm 2 as printed, or the authors' code as it runs")  # fmt: skip
+
+    @property
+    def divergence(self) -> Divergence | None:
+        return Divergence("lam", self.lam, self.theta_dropout == "frozen") if self.lam else None
 
     def problems(self) -> Iterator[Problem]:
         starts_at_zero = self.delta_init == "zero" or self.delta_init_scale == 0
@@ -118,10 +123,10 @@ class Mat:
         means.add(loss=loss, L=task)
         return loss
 
-    def adversary(self, engine: Engine, batch: MicroBatch) -> Tensor | None:
-        return self.mean_delta(engine, batch) if self.settings.lam else None
+    def adversary(self, engine: Engine, batch: MicroBatch, moves: Moves | None = None) -> Tensor | None:
+        return self.mean_delta(engine, batch, moves) if self.settings.lam else None
 
-    def mean_delta(self, engine: Engine, batch: MicroBatch) -> Tensor:
+    def mean_delta(self, engine: Engine, batch: MicroBatch, moves: Moves | None = None) -> Tensor:
         """The moving average of K samples of delta at theta_t (lines 2 to 7); (B, L, H), zero on pads."""
         s = self.settings
         delta = self._first_sample(engine, batch)
@@ -136,8 +141,8 @@ class Mat:
             if s.delta_gradient == "raw":
                 gradient = s.lam * gradient
             direction, moments = ops.precondition(gradient, moments, s.delta_preconditioner)
-            delta = delta.detach() + s.delta_lr * ops.normalise(direction, s.delta_gradient)
-            delta = self._project_and_perturb(delta, engine, batch, k)
+            step = s.delta_lr * ops.normalise(direction, s.delta_gradient)
+            delta = self._next_sample(delta.detach(), step, engine, batch, k, moves)
             mean = s.beta_s * mean + (1 - s.beta_s) * delta
         return mean
 
@@ -148,14 +153,22 @@ class Mat:
         delta = s.delta_init_scale * start * batch.mask
         return delta if s.semantics == "released" else ops.project(delta, s.delta_max_norm, s.delta_projection)
 
-    def _project_and_perturb(self, delta: Tensor, engine: Engine, batch: MicroBatch, k: int) -> Tensor:
+    def _next_sample(
+        self, delta: Tensor, step: Tensor, engine: Engine, batch: MicroBatch, k: int, moves: Moves | None
+    ) -> Tensor:
         """Noise, then projection, so that every sample in the mean obeys the bound; the released code does it last."""
         s = self.settings
         scale = (2 * s.delta_lr) ** 0.5 * s.delta_noise
         noise = scale * engine.normal(batch, "delta", k) * batch.mask if scale else 0.0
+        ascended = delta + step
         if s.semantics == "released":
-            return ops.project(delta, s.delta_max_norm, s.delta_projection) + noise
-        return ops.project(delta + noise, s.delta_max_norm, s.delta_projection)
+            bounded = ops.project(ascended, s.delta_max_norm, s.delta_projection)
+            if moves:
+                moves.add(delta, step, noise, kept=ops.divide(ops.l2(bounded), ops.l2(ascended)))
+            return bounded + noise
+        if moves:
+            moves.add(delta, step, noise)
+        return ops.project(ascended + noise, s.delta_max_norm, s.delta_projection)
 
     def _masks(self, kind: str, k: int) -> Masks:
         """Dropout masks of one pass of the perturbation's loop."""

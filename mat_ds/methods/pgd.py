@@ -15,6 +15,7 @@ from torch import Tensor
 from mat_ds.config.section import MethodSettings
 from mat_ds.methods.ball import BallSettings, attack
 from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
+from mat_ds.methods.moves import Moves
 from mat_ds.sampling.chain import Chain
 
 
@@ -36,8 +37,9 @@ class PGD:
     def cost(self) -> int:
         return 2 * self.settings.delta_steps + 3
 
-    def adversary(self, engine: Engine, batch: MicroBatch) -> Tensor:
-        return attack(engine, batch, self.settings, self.objective, self.masks, self.settings.delta_steps)
+    def adversary(self, engine: Engine, batch: MicroBatch, moves: Moves | None = None) -> Tensor:
+        s = self.settings
+        return attack(engine, batch, s, self.objective, self.masks, s.delta_steps, moves)
 
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         means = Means()

@@ -11,8 +11,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.config.section import AdversarialSettings, MethodSettings
+from mat_ds.config.section import AdversarialSettings, Divergence, MethodSettings
 from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
+from mat_ds.methods.moves import Moves
 from mat_ds.sampling.chain import Chain
 
 Weight = Annotated[float, Field(ge=0.0)]
@@ -25,6 +26,10 @@ class R3FSettings(AdversarialSettings):
     lam: Weight = Field(1.0, description="weight lambda of the divergence")
     noise: Literal["uniform", "normal"] = Field("uniform", description="distribution of the noise")
     noise_scale: Weight = Field(1e-5, description="sigma: half width of the uniform, standard deviation of the normal noise")
+
+    @property
+    def divergence(self) -> Divergence:
+        return Divergence("lam", self.lam)
 
 
 class R3F:
@@ -41,7 +46,7 @@ class R3F:
     def __init__(self, settings: R3FSettings, objective: Objective):
         self.settings, self.objective = settings, objective
 
-    def adversary(self, engine: Engine, batch: MicroBatch) -> Tensor:
+    def adversary(self, engine: Engine, batch: MicroBatch, moves: Moves | None = None) -> Tensor:
         draw = engine.uniform if self.settings.noise == "uniform" else engine.normal
         return self.settings.noise_scale * draw(batch, "noise") * batch.mask
 

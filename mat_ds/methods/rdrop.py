@@ -11,14 +11,19 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.config.section import MethodSettings
+from mat_ds.config.section import Divergence, MethodSettings
 from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
+from mat_ds.methods.moves import Moves
 from mat_ds.sampling.chain import Chain
 
 
 class RDropSettings(MethodSettings):
     name: Literal["rdrop"] = Field("rdrop", description="regularised dropout: two passes that must agree")
     alpha: Annotated[float, Field(ge=0.0)] = Field(0.5, description="weight of the divergence of the two passes")
+
+    @property
+    def divergence(self) -> Divergence:
+        return Divergence("alpha", self.alpha)
 
 
 class RDrop:
@@ -35,7 +40,7 @@ class RDrop:
     def __init__(self, settings: RDropSettings, objective: Objective):
         self.settings, self.objective = settings, objective
 
-    def adversary(self, engine: Engine, batch: MicroBatch) -> None:
+    def adversary(self, engine: Engine, batch: MicroBatch, moves: Moves | None = None) -> None:
         return None
 
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:

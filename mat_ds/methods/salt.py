@@ -4,6 +4,7 @@ min over theta of F(theta) = E[ L(theta) + lam l_v(x, delta_1(theta), theta) ]: 
 answers it with one step
     delta_1(theta) = Pi[ delta_0 + eta N(g_0(theta)) ],   g_0 = d l_v / d delta at delta_0,
 and differentiates through that step (eq. 6): dF = dL + lam [ d_theta l_v + (d delta_1 / d theta)^T d_delta l_v ].
+theta is in both predictions that l_v compares, the clean and the perturbed, whichever player looks at it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from mat_ds.config.section import MethodSettings, Serves
 from mat_ds.errors import Problem
 from mat_ds.methods import ops
 from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
+from mat_ds.methods.moves import Moves
 from mat_ds.methods.smoothness import SmoothnessSettings, first_delta
 from mat_ds.sampling.chain import Chain
 
@@ -32,6 +34,9 @@ class SALTSettings(SmoothnessSettings):
         "linf", description="N: norm that each sample's gradient is divided by; raw: none")  # fmt: skip
     delta_projection: Literal["rescale", "clamp", "l2"] = Field(
         "clamp", description="Pi: cut each entry, or shrink the whole sample to the Linf or the l2 radius")  # fmt: skip
+    follower: Literal["joint", "released"] = Field(
+        "joint", description="what the leader foresees of the follower's payoff: joint: all of it, which makes the step one on "
+        "F; released: its clean prediction as a constant, as in the authors' code")  # fmt: skip
     derivative: Literal["auto", "exact", "finite_difference"] = Field(
         "auto", description="of the follower's step; auto: exact (second-order graphs) where the engine can, else finite "
         "differences")  # fmt: skip
@@ -55,8 +60,10 @@ class SALTSettings(SmoothnessSettings):
 
 
 class SALT:
-    """One update on F. The clean prediction is a fixed target for the follower; l_v carries gradient through both
-    predictions for the leader. l_v is the divergence R of the other methods, twice the released code's.
+    """One update on F. l_v is the divergence R of the other methods, twice the released code's.
+
+    `follower: released` leaves the clean prediction out of d g_0 / d theta. With more than two classes, or a gradient that is
+    not normalised, no function has that derivative; the authors' leader, who takes it for a constant too, has another.
 
     `finite_difference`: with v = J^T d_delta l_v(delta_1), J the Jacobian of eta N and Pi at g_0, the follower's part is
     [ d_theta l_v(delta_0 + xi v) - d_theta l_v(delta_0 - xi v) ] / (2 xi) for each sample, under the dropout masks of g_0. No
@@ -66,19 +73,27 @@ class SALT:
 
     Settings: ClassVar[type[MethodSettings]] = SALTSettings
     chain = Chain()
-    follower_masks = ("delta",)
+    clean_masks, follower_masks = ("theta",), ("delta",)
 
     def __init__(self, settings: SALTSettings, objective: Objective):
         self.settings, self.objective = settings, objective
 
     @property
     def cost(self) -> int:
-        return 12 if self.settings.derivative == "exact" else 14
+        if self.settings.derivative == "exact":
+            return 12
+        return 17 if self._joint else 14
 
-    def adversary(self, engine: Engine, batch: MicroBatch) -> Tensor:
+    @property
+    def _joint(self) -> bool:
+        return self.settings.follower == "joint"
+
+    def adversary(self, engine: Engine, batch: MicroBatch, moves: Moves | None = None) -> Tensor:
         with torch.no_grad():
-            clean = engine.probe(batch, ("theta",))
+            clean = engine.probe(batch, self.clean_masks)
         start, gradient = self._gradient(engine, batch, clean, differentiable=False)
+        if moves:
+            moves.add(start, self._step(gradient))
         return self._answer(start, gradient)
 
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
@@ -91,14 +106,14 @@ class SALT:
         return means()
 
     def _exact(self, engine: Engine, batch: MicroBatch, means: Means) -> None:
-        clean = engine.forward(batch, ("theta",))
+        clean = engine.forward(batch, self.clean_masks)
         start, gradient = self._gradient(engine, batch, clean, differentiable=True)
         loss = self._payoff(engine, batch, clean, self._answer(start, gradient), means)
         engine.backward(loss)
 
     def _finite_difference(self, engine: Engine, batch: MicroBatch, means: Means) -> None:
-        clean = engine.forward(batch, ("theta",))
-        start, gradient = self._gradient(engine, batch, clean, differentiable=False)
+        clean = engine.forward(batch, self.clean_masks)
+        start, gradient = self._gradient(engine, batch, clean.detach(), differentiable=False)
         gradient.requires_grad_()
         answer = self._answer(start, gradient)
         delta = answer.detach().requires_grad_()
@@ -106,25 +121,32 @@ class SALT:
         (v,) = torch.autograd.grad(answer, gradient, slope)
         length, distance = ops.l2(v), (ROUNDING * ops.l2(start)) ** (1 / 3)
         shift = distance * ops.divide(v, length)
-        for sign in (1, -1):
-            r = self._divergence_from(clean, engine.forward(batch, self.follower_masks, start + sign * shift))
-            engine.backward(sign * (r * ops.divide(length, 2 * distance).view(-1)).sum())
+        # The same prediction again: its first graph is spent.
+        clean = engine.forward(batch, self.clean_masks) if self._joint else clean
+        above, below = (
+            self._follower_payoff(clean, engine.forward(batch, self.follower_masks, start + sign * shift)) for sign in (1, -1)
+        )
+        engine.backward(((above - below) * ops.divide(length, 2 * distance).view(-1)).sum())
 
     def _gradient(self, engine: Engine, batch: MicroBatch, clean: Tensor, differentiable: bool) -> tuple[Tensor, Tensor]:
         """delta_0 and g_0, each (B, L, H)."""
         start = first_delta(engine, batch, self.settings).requires_grad_()
-        r = self._divergence_from(clean, engine.probe(batch, self.follower_masks, start)).sum()
+        r = self._follower_payoff(clean, engine.probe(batch, self.follower_masks, start)).sum()
         gradient = engine.input_grad(r, start, differentiable) * batch.mask
         return start.detach(), gradient
 
     def _answer(self, start: Tensor, gradient: Tensor) -> Tensor:
         """delta_1 = Pi[delta_0 + eta N(g_0)], (B, L, H)."""
         s = self.settings
-        return ops.project(start + s.delta_lr * ops.normalise(gradient, s.delta_gradient), s.delta_max_norm, s.delta_projection)
+        return ops.project(start + self._step(gradient), s.delta_max_norm, s.delta_projection)
 
-    def _divergence_from(self, clean: Tensor, perturbed: Tensor) -> Tensor:
-        """l_v as the follower sees it, (B,)."""
-        return self.objective.divergence(clean.detach(), perturbed)
+    def _step(self, gradient: Tensor) -> Tensor:
+        """eta N(g_0), (B, L, H)."""
+        return self.settings.delta_lr * ops.normalise(gradient, self.settings.delta_gradient)
+
+    def _follower_payoff(self, clean: Tensor, perturbed: Tensor) -> Tensor:
+        """l_v as the leader foresees the follower to look at it, (B,)."""
+        return self.objective.divergence(clean if self._joint else clean.detach(), perturbed)
 
     def _payoff(self, engine: Engine, batch: MicroBatch, clean: Tensor, delta: Tensor, means: Means) -> Tensor:
         perturbed = engine.forward(batch, ("theta", "perturbed"), delta)

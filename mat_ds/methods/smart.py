@@ -15,16 +15,16 @@ from torch import Tensor
 
 from mat_ds.config.section import MethodSettings
 from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
-from mat_ds.methods.smoothness import Count, SmoothnessSettings, Weight, ascend, clean_prediction
+from mat_ds.methods.moves import Moves
+from mat_ds.methods.smoothness import AscentSettings, Weight, ascend, clean_prediction
 from mat_ds.sampling.average import Average
 from mat_ds.sampling.chain import Chain
 
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
-class SMARTSettings(SmoothnessSettings):
+class SMARTSettings(AscentSettings):
     name: Literal["smart"] = Field("smart", description="smoothness-inducing regulariser and Bregman proximal term")
-    delta_steps: Count = Field(1, description="T of the perturbation: ascents per batch")
     mu: Weight = Field(1.0, description="weight of the Bregman term; 0: no teacher is kept")
     teacher_decay: Decay = Field(0.999, description="beta of the teacher theta~ = beta theta~ + (1 - beta) theta")
     teacher_early_decay: Decay = Field(0.99, description="the same in the first tenth of the updates")
@@ -51,11 +51,8 @@ class SMART:
     def cost(self) -> int:
         return 6 + 2 * self.settings.delta_steps + bool(self.settings.mu)
 
-    def adversary(self, engine: Engine, batch: MicroBatch) -> Tensor:
-        return self._ascend(engine, batch, clean_prediction(engine, batch))
-
-    def _ascend(self, engine: Engine, batch: MicroBatch, clean: Tensor) -> Tensor:
-        return ascend(engine, batch, clean, self.settings, self.objective, "linf", self.settings.delta_steps)
+    def adversary(self, engine: Engine, batch: MicroBatch, moves: Moves | None = None) -> Tensor:
+        return ascend(engine, batch, clean_prediction(engine, batch), self.settings, self.objective, moves)
 
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         s, means = self.settings, Means()
@@ -63,7 +60,7 @@ class SMART:
         for _ in engine.inner_steps(1):
             for batch, target in zip(batches, taught, strict=True):
                 clean = engine.forward(batch, ("theta",))
-                delta = self._ascend(engine, batch, clean)
+                delta = ascend(engine, batch, clean, s, self.objective)
                 perturbed = engine.forward(batch, ("theta", "perturbed"), delta)
                 task, r = self.objective.loss(clean, batch.labels), self.objective.divergence(clean, perturbed).mean()
                 loss = task + s.lam * r

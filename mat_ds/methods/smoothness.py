@@ -8,9 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.config.section import AdversarialSettings
+from mat_ds.config.section import AdversarialSettings, Divergence
 from mat_ds.methods import ops
 from mat_ds.methods.base import Engine, MicroBatch, Objective
+from mat_ds.methods.moves import Moves
 
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0.0)]
@@ -23,6 +24,14 @@ class SmoothnessSettings(AdversarialSettings):
     delta_init_scale: Size = Field(1e-5, description="sigma of the normal start; R has no gradient at zero")
     delta_max_norm: Size = Field(1e-5, description="radius epsilon of the Linf ball, per entry")
 
+    @property
+    def divergence(self) -> Divergence:
+        return Divergence("lam", self.lam)
+
+
+class AscentSettings(SmoothnessSettings):
+    delta_steps: Count = Field(1, description="K of the perturbation: ascents per batch")
+
 
 def first_delta(engine: Engine, batch: MicroBatch, s: SmoothnessSettings) -> Tensor:
     """delta_0 ~ N(0, sigma^2), (B, L, H), zero on pads."""
@@ -30,19 +39,21 @@ def first_delta(engine: Engine, batch: MicroBatch, s: SmoothnessSettings) -> Ten
 
 
 def ascend(
-    engine: Engine, batch: MicroBatch, clean: Tensor, s: SmoothnessSettings, objective: Objective, gradient: str, steps: int
+    engine: Engine, batch: MicroBatch, clean: Tensor, s: AscentSettings, objective: Objective, moves: Moves | None = None
 ) -> Tensor:
-    """delta after `steps` times Pi[delta + eta g], g the gradient of each sample's R, dropout masks fresh in each pass.
+    """delta_K: K times Pi[delta + eta g / ||g||_inf], g the gradient of each sample's R, dropout masks fresh in each pass.
 
     Args:
         clean: (B, C) the clean prediction, a constant here.
-        gradient: `linf` divides each sample's g by its Linf norm, `raw` does not.
+        moves: is told of every step.
     """
     delta, target = first_delta(engine, batch, s), clean.detach()
-    for k in range(steps):
+    for k in range(s.delta_steps):
         delta = delta.detach().requires_grad_()
         r = objective.divergence(target, engine.probe(batch, ("delta", k), delta)).sum()
-        step = s.delta_lr * ops.normalise(engine.input_grad(r, delta) * batch.mask, gradient)
+        step = s.delta_lr * ops.normalise(engine.input_grad(r, delta) * batch.mask, "linf")
+        if moves:
+            moves.add(delta, step)
         delta = ops.project(delta.detach() + step, s.delta_max_norm, "clamp")
     return delta.detach()
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mat_ds.config.section import MethodSettings
 from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
+from mat_ds.methods.moves import Moves
 from mat_ds.sampling.chain import Chain
 
 
@@ -27,7 +28,7 @@ class Vanilla:
     def __init__(self, settings: VanillaSettings, objective: Objective):
         self.objective = objective
 
-    def adversary(self, engine: Engine, batch: MicroBatch) -> None:
+    def adversary(self, engine: Engine, batch: MicroBatch, moves: Moves | None = None) -> None:
         return None
 
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:

@@ -60,6 +60,8 @@ class Sampler(torch.optim.Optimizer):
         self._slices: dict[Tensor, Sequence[Slice]] = {}
         self._starts: dict[Tensor, Tensor] | None = None
         self._last_samples: dict[Tensor, float] = {}
+        self._drifts: list[float] = []
+        self._noises: list[float] = []
         self._measured: list[float] | None = None
 
     def arm(self, slices: Mapping[Tensor, Sequence[Slice]], device: torch.device) -> None:
@@ -83,11 +85,12 @@ class Sampler(torch.optim.Optimizer):
             outer_step: t, counted from 0 over the whole run.
             lr: step size gamma of this outer step.
             done: share of the run's outer steps before this one.
-            watch: whether to keep a copy of theta_t until the next `begin`, for `moved`.
+            watch: whether to keep a copy of theta_t until the next `begin`, for `moved` and `parts`.
         """
         self._outer_step, self._done = outer_step, done
         self._starts = {master: master.detach().clone() for master in self._slices} if watch else None
         self._last_samples = {}
+        self._drifts, self._noises = [0.0] * self.chain.samples, [0.0] * self.chain.samples
         for group in self.param_groups:
             group["lr"] = lr
 
@@ -97,6 +100,11 @@ class Sampler(torch.optim.Optimizer):
         assert self._starts is not None
         committed = sum(self._squared(master.detach() - start, master) for master, start in self._starts.items())
         return sum(self._last_samples.values()), committed
+
+    @property
+    def parts(self) -> tuple[list[float], list[float]]:
+        """Squared norms of the drift and of the noise of each sample, over what this rank holds; needs `watch`."""
+        return self._drifts, self._noises
 
     @contextmanager
     def measuring(self) -> Iterator[list[float]]:
@@ -168,6 +176,7 @@ class Sampler(torch.optim.Optimizer):
         gradient = master.grad.reshape(-1) if master.grad is not None else torch.zeros_like(theta)
         moments = {name: state[name].view(-1) for name in self._moments}
         mixture = state["mixture"].view(-1) if mixed else theta
+        before = master.detach().clone() if self._starts is not None else None
 
         for here in _runs(slices):
             if mixed and first and from_start:
@@ -177,8 +186,13 @@ class Sampler(torch.optim.Optimizer):
             if mixed and first and not from_start:
                 torch.mul(theta[here], weights[0], out=mixture[here])
 
+        if before is not None:
+            self._drifts[sample - 1] += self._squared(master - before, master)
+            before.copy_(master)
         if self.chain.noise and group["lr"]:
             self._add_noise(theta, slices, sample, (2 * group["lr"]) ** 0.5 * self.chain.noise)
+        if before is not None:
+            self._noises[sample - 1] += self._squared(master - before, master)
 
         if last and self._starts is not None:
             self._last_samples[master] = self._squared(master - self._starts[master], master)

@@ -23,8 +23,8 @@ CASES = {
     "freeat": {"name": "freeat", **BALL},
     "smart": {"name": "smart", "delta_steps": 2, **VIRTUAL, "teacher_decay": 0.5, "teacher_early_decay": 0.3, "mu": 2.0},
     "smart regression": {"name": "smart", "delta_steps": 1, **VIRTUAL, "teacher_decay": 0.5, "teacher_early_decay": 0.3},
-    "alum": {"name": "alum", "delta_steps": 2, **VIRTUAL, "delta_lr": 1.0},
-    "alum regression": {"name": "alum", "delta_steps": 1, **VIRTUAL, "delta_lr": 0.1},
+    "alum": {"name": "alum", "delta_steps": 2, **VIRTUAL},
+    "alum regression": {"name": "alum", "delta_steps": 1, **VIRTUAL},
     "rdrop": {"name": "rdrop", "alpha": 5.0},
     "rdrop regression": {"name": "rdrop", "alpha": 5.0},
     "r3f": {"name": "r3f", "lam": 3.0, "noise_scale": 0.1},
@@ -39,6 +39,12 @@ CASES = {
     },
     **{
         f"salt {derivative} regression": {"name": "salt", **VIRTUAL, "delta_gradient": "linf", "derivative": derivative}
+        for derivative in ("exact", "finite_difference")
+    },
+    **{
+        f"salt released {derivative}": {
+            "name": "salt", **VIRTUAL, "delta_gradient": "raw", "delta_lr": 1.0, "derivative": derivative,
+            "follower": "released"}
         for derivative in ("exact", "finite_difference")
     },
 }  # fmt: skip

@@ -13,7 +13,7 @@ ROUND_OFF, HALF_ROUND_OFF = 1e-3, 1e-1
 @pytest.mark.parametrize("accumulation", [pytest.param("1", marks=pytest.mark.slow), "2"])
 def test_every_rival_gives_the_oracles_parameters_at_every_stage_and_accumulation(ranks, accumulation):
     report = run_ranks("tests.distributed.rivals", ranks, accumulation)
-    assert len(report) == 4 * 18 + 3 * 4
+    assert len(report) == 4 * 19 + 3 * 5
     assert not {name: far for name, far in report.items() if not far <= ROUND_OFF}
 
 

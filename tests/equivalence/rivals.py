@@ -26,6 +26,7 @@ class Settings:
     delta_max_norm: float = 0.3
     delta_norm: str = "l2"
     projection: str = "clamp"
+    follower: str = "joint"
     alpha: float = 0.5
     lam: float = 1.0
     mu: float = 1.0
@@ -99,14 +100,14 @@ def freeat(model, batch, s, noise, t, update, **_):
             update()
 
 
-def virtual(model, batch, s, noise, t, norm):
+def virtual(model, batch, s, noise, t):
     """Ascent on the divergence from the clean prediction, from a normal start, clamped to the Linf ball."""
     delta = s.delta_init * per_sample(lambda d: d, batch, noise.normal(t, "delta init"))
     clean = logits_of(model, batch).detach()
     for _ in range(s.delta_steps):
         delta = delta.detach().requires_grad_()
         (g,) = torch.autograd.grad(symmetric_divergence(clean, logits_of(model, batch, delta), s.regression).sum(), delta)
-        step = lambda d, g: into_ball(d + s.delta_lr * unit(g, norm), s.delta_max_norm, "clamp")  # noqa: E731
+        step = lambda d, g: into_ball(d + s.delta_lr * unit(g, "linf"), s.delta_max_norm, "clamp")  # noqa: E731
         delta = per_sample(step, batch, delta.detach(), g)
     return delta
 
@@ -118,11 +119,11 @@ def regularised(model, batch, s, delta):
 
 
 def alum(model, batch, s, noise, t, **_):
-    regularised(model, batch, s, virtual(model, batch, s, noise, t, "raw"))[1].backward()
+    regularised(model, batch, s, virtual(model, batch, s, noise, t))[1].backward()
 
 
 def smart(model, batch, s, noise, t, teacher, **_):
-    clean, loss = regularised(model, batch, s, virtual(model, batch, s, noise, t, "linf"))
+    clean, loss = regularised(model, batch, s, virtual(model, batch, s, noise, t))
     taught = logits_of(teacher, batch).detach()
     (loss + s.mu * symmetric_divergence(clean, taught, s.regression).mean()).backward()
 
@@ -143,14 +144,22 @@ def r3f(model, batch, s, noise, t, **_):
     (task_loss(clean, batch["labels"], False) + s.lam * symmetric_divergence(clean, noised, False).mean()).backward()
 
 
-def salt(model, batch, s, noise, t, **_):
-    """Through the follower's step by a graph of second order; the follower takes the clean prediction as it is."""
-    delta = (s.delta_init * per_sample(lambda d: d, batch, noise.normal(t, "delta init"))).requires_grad_()
-    target = logits_of(model, batch).detach()
-    r = symmetric_divergence(target, logits_of(model, batch, delta), s.regression).sum()
-    (g,) = torch.autograd.grad(r, delta, create_graph=True)
+def salt_objective(model, batch, s, start):
+    """F(theta), a scalar with its whole graph: theta is in both predictions of every payoff, and in the step between them."""
+    start = start.detach().requires_grad_()
+
+    def payoff(delta, constant=False):
+        clean = logits_of(model, batch)
+        return symmetric_divergence(clean.detach() if constant else clean, logits_of(model, batch, delta), s.regression)
+
+    (g,) = torch.autograd.grad(payoff(start, s.follower == "released").sum(), start, create_graph=True)
     step = lambda d, g: into_ball(d + s.delta_lr * unit(g, s.delta_norm), s.delta_max_norm, s.projection)  # noqa: E731
-    regularised(model, batch, s, per_sample(step, batch, delta.detach(), g))[1].backward()
+    answer = per_sample(step, batch, start.detach(), g)
+    return task_loss(logits_of(model, batch), batch["labels"], s.regression) + s.lam * payoff(answer).mean()
+
+
+def salt(model, batch, s, noise, t, **_):
+    salt_objective(model, batch, s, s.delta_init * per_sample(lambda d: d, batch, noise.normal(t, "delta init"))).backward()
 
 
 METHODS = {f.__name__: f for f in (freelb, pgd, freeat, alum, smart, rdrop, r3f, salt)}

@@ -15,7 +15,9 @@ SETTINGS = [
     {"name": "vanilla"}, {"name": "freelb"}, {"name": "freelb", "delta_steps": 5}, {"name": "pgd", "delta_steps": 2},
     {"name": "freeat", "delta_steps": 2}, {"name": "smart"}, {"name": "smart", "mu": 0.0, "delta_steps": 3}, {"name": "alum"},
     {"name": "rdrop"}, {"name": "r3f"}, {"name": "r4f"}, {"name": "salt", "derivative": "exact"},
-    {"name": "salt", "derivative": "finite_difference"}, {"name": "mat", "delta_steps": 3, "theta_steps": 2},
+    {"name": "salt", "derivative": "finite_difference"},
+    {"name": "salt", "derivative": "finite_difference", "follower": "released"},
+    {"name": "mat", "delta_steps": 3, "theta_steps": 2},
     {"name": "mat", "lam": 0.0}, {"name": "mat", "delta_steps": 5, "theta_steps": 10, "dropout": "frozen"},
 ]  # fmt: skip
 
@@ -112,11 +114,14 @@ def test_r3fs_noised_pass_does_not_train_the_words():
     assert grads[True].abs().sum() == 0 and grads[False].abs().sum() > 0
 
 
-def test_salts_forms_agree_and_auto_takes_what_the_engine_has():
+@pytest.mark.parametrize("follower", ["joint", "released"])
+def test_salts_forms_agree_and_auto_takes_what_the_engine_has(follower):
     gradients = []
     for form in ("exact", "finite_difference"):
         model = tiny_roberta(attn_implementation="eager")
-        method = build(name="salt", derivative=form, delta_lr=5e-2, delta_init_scale=2e-2, delta_max_norm=4e-2, lam=3.0)
+        method = build(
+            name="salt", derivative=form, follower=follower, delta_lr=5e-2, delta_init_scale=2e-2, delta_max_norm=4e-2, lam=3.0
+        )
         method.step(PlainEngine(model), batches())
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
     assert (gradients[0] - gradients[1]).norm() < 2e-3 * gradients[0].norm()

@@ -1,0 +1,38 @@
+"""What moves a perturbation, for whoever looks at it: how far a step reaches, and how much of it is noise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mat_ds.methods import ops
+
+
+class Moves:
+    """Euclidean norms of the parts of every step of a perturbation, per sample of it."""
+
+    def __init__(self) -> None:
+        self._drifts: list[Tensor] = []
+        self._noises: list[Tensor] = []
+        self._shares: list[Tensor] = []
+
+    @torch.no_grad()
+    def add(self, delta: Tensor, step: Tensor, noise: Tensor | float = 0.0, kept: Tensor | float = 1.0) -> None:
+        """Notes one step.
+
+        Args:
+            delta: (B, L, H) where it starts.
+            step: the ascent that is added to it.
+            noise: of a Langevin step.
+            kept: what a projection that comes before the noise leaves of a step, as a share; per sample.
+        """
+        size, length = ops.l2(delta), ops.l2(step)
+        self._shares.append(ops.divide(length, torch.maximum(size, length)))
+        self._drifts.append(kept * length)
+        self._noises.append(ops.l2(noise) if isinstance(noise, Tensor) else torch.zeros_like(length))
+
+    def __call__(self) -> dict[str, Tensor]:
+        """Means over steps and samples: `delta_moved`, the share of its own size that an ascent moves delta by, at most 1;
+        `delta_drift` and `delta_noise`, the norms of the two parts. Empty where nothing moved."""
+        found = {"delta_moved": self._shares, "delta_drift": self._drifts, "delta_noise": self._noises}
+        return {name: torch.stack(values).mean() for name, values in found.items() if values}
