@@ -217,7 +217,7 @@ class Engine(Norms):
 def _parameter_groups(model: nn.Module, optimizer: OptimizerConfig) -> list[dict[str, Any]]:
     """Weight decay on matrices only: vectors are biases and norms."""
     trainable = [p for p in model.parameters() if p.requires_grad]
-    common = {"lr": optimizer.lr, "betas": optimizer.betas, "eps": optimizer.eps}
+    common = {"lr": optimizer.lr, "betas": optimizer.betas, "alpha": optimizer.rmsprop_alpha, "eps": optimizer.eps}
     groups = (
         {"params": [p for p in trainable if len(shape(p)) > 1], "weight_decay": optimizer.weight_decay, **common},
         {"params": [p for p in trainable if len(shape(p)) <= 1], "weight_decay": 0.0, **common},

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EPS = 1e-8
+# Of the second moment: torch's defaults.
+DECAYS = {"rmsprop": 0.99, "adam": 0.999}
 
 
 def task_loss(logits: Tensor, labels: Tensor, regression: bool) -> Tensor:
@@ -92,7 +94,7 @@ class Moments(NamedTuple):
 
 
 def precondition(g: Tensor, moments: Moments | None, kind: str) -> tuple[Tensor, Moments | None]:
-    """P(g) of SGLD: identity, RMSprop or Adam, betas (0.9, 0.999), eps relative to the sample's largest root.
+    """P(g) of SGLD: identity, RMSprop (alpha 0.99) or Adam (betas 0.9, 0.999), eps relative to the sample's largest root.
 
     A gradient of R at a radius of 1e-5 is far below any absolute eps, which would silently turn Adam into SGD.
 
@@ -105,7 +107,8 @@ def precondition(g: Tensor, moments: Moments | None, kind: str) -> tuple[Tensor,
         return g, None
     count, m, v = moments or Moments(0, torch.zeros_like(g), torch.zeros_like(g))
     # Squares of the smallest gradients leave fp32; they are scaled out with each sample's largest entry in fp64.
-    count, m, v = count + 1, m.lerp(g, 0.1), v.double().lerp(g.double().square(), 0.001)
-    root = (v / (1 - 0.999**count) if kind == "adam" else v).sqrt()
+    decay = DECAYS[kind]
+    count, m, v = count + 1, m.lerp(g, 0.1), v.double().lerp(g.double().square(), 1 - decay)
+    root = (v / (1 - decay**count) if kind == "adam" else v).sqrt()
     direction = (m / (1 - 0.9**count) if kind == "adam" else g) / (root + EPS * linf(root)).clamp(min=1e-300)
     return direction.float(), Moments(count, m, v)

@@ -43,14 +43,14 @@ class Sampler(torch.optim.Optimizer):
     are alignment padding, possibly uninitialised memory; they are neither read nor written.
 
     Args:
-        groups: parameter groups with `params`, `lr`, `betas`, `eps` and `weight_decay`.
+        groups: parameter groups with `params`, `lr`, `betas` (adam), `alpha` (rmsprop), `eps` and `weight_decay`.
         update: `sgd`, `rmsprop` or `adam`.
         chain: samples, mixture and noise of one outer step.
         seed: the run's seed, first part of every noise key.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], update: str, chain: Chain, seed: int):
-        super().__init__(groups, {"lr": 0.0, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0})
+        super().__init__(groups, {"lr": 0.0, "betas": (0.9, 0.999), "alpha": 0.99, "eps": 1e-8, "weight_decay": 0.0})
         self.chain = chain
         self._update = UPDATES[update]
         self._moments = MOMENTS[update]

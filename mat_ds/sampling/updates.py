@@ -19,10 +19,10 @@ def sgd_(theta: Tensor, gradient: Tensor, group: dict[str, Any], count: int) -> 
 
 
 def rmsprop_(theta: Tensor, gradient: Tensor, group: dict[str, Any], count: int, exp_avg_sq: Tensor) -> None:
-    """`torch.optim.RMSprop` with alpha = beta_2: no bias correction, no momentum, weight decay in the gradient."""
+    """`torch.optim.RMSprop`: no bias correction, no momentum, weight decay in the gradient."""
     if group["weight_decay"]:
         gradient = gradient.add(theta, alpha=group["weight_decay"])
-    alpha = group["betas"][1]
+    alpha = group["alpha"]
     exp_avg_sq.mul_(alpha).addcmul_(gradient, gradient, value=1 - alpha)
     theta.addcdiv_(gradient, exp_avg_sq.sqrt().add_(group["eps"]), value=-group["lr"])
 

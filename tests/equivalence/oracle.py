@@ -84,7 +84,7 @@ def bounded(sample, s):
 def direction(sample, state, s):
     """Preconditioned and normalised gradient of one sample."""
     if s.delta_preconditioner == "rmsprop":
-        state["v"] = 0.999 * state.get("v", 0) + 0.001 * sample**2
+        state["v"] = 0.99 * state.get("v", 0) + 0.01 * sample**2
         root = state["v"].sqrt()
         sample = sample / (root + 1e-8 * root.max())
     elif s.delta_preconditioner == "adam":
@@ -136,7 +136,7 @@ def make_optimizer(model, s):
     if s.update == "sgd":
         return torch.optim.SGD(groups, lr=s.lr)
     if s.update == "rmsprop":
-        return torch.optim.RMSprop(groups, lr=s.lr, alpha=0.999, eps=1e-8)
+        return torch.optim.RMSprop(groups, lr=s.lr, alpha=0.99, eps=1e-8)
     return torch.optim.AdamW(groups, lr=s.lr, betas=(0.9, 0.999), eps=1e-8)
 
 

@@ -82,3 +82,18 @@ def test_a_preconditioned_direction_does_not_depend_on_the_gradients_scale(preco
         return ops.normalise(d, "linf")
 
     torch.testing.assert_close(direction(scale), direction(1.0), rtol=1e-4, atol=1e-5)
+
+
+def test_the_preconditioners_are_torchs_optimizers():
+    """What one moves a parameter by at a step size of one; its eps is absolute and small here."""
+    ours, theirs = {}, {}
+    for kind, optimizer in (("rmsprop", torch.optim.RMSprop), ("adam", torch.optim.Adam)):
+        parameter, moments = torch.zeros(2, 3, 4, requires_grad=True), None
+        torchs = optimizer([parameter], lr=1.0, eps=1e-12)
+        for seed in range(5):
+            parameter.grad = normal(2, 3, 4, seed=seed)
+            before = parameter.detach().clone()
+            torchs.step()
+            ours[kind], moments = ops.precondition(parameter.grad, moments, kind)
+            theirs[kind] = before - parameter.detach()
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)

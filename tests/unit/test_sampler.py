@@ -6,13 +6,15 @@ import math
 import pytest
 import torch
 
+from mat_ds.config.schema import OptimizerConfig
+from mat_ds.engine.engine import _parameter_groups
 from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.sampler import Sampler, Slice
 
 CPU = torch.device("cpu")
 TORCH = {
     "sgd": lambda groups: torch.optim.SGD(groups, lr=0.0),
-    "rmsprop": lambda groups: torch.optim.RMSprop(groups, lr=0.0, alpha=0.99, eps=1e-6),
+    "rmsprop": lambda groups: torch.optim.RMSprop(groups, lr=0.0, alpha=0.9, eps=1e-6),
     "adam": lambda groups: torch.optim.AdamW(groups, lr=0.0, betas=(0.8, 0.99), eps=1e-6),
 }
 
@@ -23,7 +25,7 @@ def make(update="sgd", chain=None, numel=10, weight_decay=0.0, seed=0, start=0):
     master = torch.full((numel + 2 * start,), math.nan, requires_grad=True)
     with torch.no_grad():
         master[start : start + numel] = torch.randn(numel)
-    groups = [{"params": [master], "betas": (0.8, 0.99), "eps": 1e-6, "weight_decay": weight_decay}]
+    groups = [{"params": [master], "betas": (0.8, 0.99), "alpha": 0.9, "eps": 1e-6, "weight_decay": weight_decay}]
     sampler = Sampler(groups, update, chain or Chain(), seed)
     sampler.arm({master: [Slice(0, numel, 0, start, numel)]}, CPU)
     return sampler, master
@@ -48,6 +50,23 @@ def test_without_a_mixture_it_is_torchs_own_optimizer(update, weight_decay):
         sampler.step()
         optimizer.step()
     torch.testing.assert_close(master, mirror, rtol=1e-5, atol=1e-6)
+
+
+def test_rmsprop_is_torchs_as_it_comes_and_no_option_of_adam():
+    options = OptimizerConfig(name="rmsprop", betas=(0.5, 0.6))
+    assert options.rmsprop_alpha == torch.optim.RMSprop([torch.zeros(1)]).defaults["alpha"]
+    (group,) = _parameter_groups(torch.nn.Linear(3, 2, bias=False), options)
+    ours, theirs = (torch.ones(4, requires_grad=True) for _ in range(2))
+    sampler = Sampler([{**group, "params": [ours], "weight_decay": 0.0}], "rmsprop", Chain(), 0)
+    sampler.arm({ours: [Slice(0, 4, 0, 0, 4)]}, CPU)
+    optimizer = torch.optim.RMSprop([theirs], lr=1e-3)
+    for step in range(20):
+        sampler.begin(step, 1e-3)
+        give_gradient(ours, step)
+        theirs.grad = ours.grad.clone()
+        sampler.step()
+        optimizer.step()
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("anchor", ["start", "first_update"])
