@@ -53,7 +53,8 @@ class MatSettings(AdversarialSettings):
     theta_dropout: Literal["independent", "frozen"] = Field(
         "independent", description="masks of R's two passes in the parameters' loop: their own, or shared")  # fmt: skip
     semantics: Literal["paper", "released"] = Field(
-        "paper", description="Algorithm 2 as printed, or the authors' code as it runs")  # fmt: skip
+        "paper", description="paper: Algorithm 2, but for what the adversary's loop takes from the released code (normalised "
+        "gradient, its own step size, theta_t); released: the authors' code as it runs")  # fmt: skip
 
     @property
     def divergence(self) -> Divergence | None:
@@ -71,6 +72,12 @@ class MatSettings(AdversarialSettings):
 
 class Mat:
     """Algorithm 2; line 12, the average of theta_t and the samples' average, is the sampler's last step.
+
+    `semantics: paper` is not the printed algorithm in all. As in the authors' code the adversary's gradient is divided by its
+    sample's Linf norm, which drops lambda from its loop (`delta_gradient: raw` has both); it has K, gamma and beta of its own,
+    where the paper has one for both players; and line 4 looks at theta_t, where the paper writes the average theta-bar_t.
+    At the published sizes neither player is random: the noise is about a tenth of the perturbation's step and two thousandths
+    of the parameters' (`delta_noise_ratio` and `theta_noise_ratio` in telemetry).
 
     `semantics: released` is the authors' code as it runs: the mixture's theta_t is theta after the first update (their
     saved state aliases the live one), the first delta is not projected, later ones are projected before their noise,

@@ -65,3 +65,14 @@ def test_what_cannot_be_is_refused_by_name_in_one_message(tmp_path):
         assert words in done.stderr
     done = run_cli("--ds_config", "ds_configs/zero2.json", f"output_dir={tmp_path}/run", "task=stsb", "method.name=r3f")
     assert done.returncode == 2 and "method.name = 'r3f'" in done.stderr and "regression" in done.stderr
+
+
+def test_passes_for_nothing_and_steps_that_go_nowhere_are_said_before_training(tmp_path):
+    small = ["--ds_config", "ds_configs/zero2.json", f"output_dir={tmp_path}/run", *SMALL]
+    done = run_cli(*small, "method.name=rdrop", "--dry_run")
+    assert done.returncode == 0, done.stderr[-2000:]
+    for words in ("WARNING", "method.name = 'rdrop'", "exactly 0", "model.dropout=0.1"):
+        assert words in done.stderr
+    done = run_cli(*small, "method.name=salt", "method.delta_gradient=raw", "method.on_invisible=error")
+    assert done.returncode == 2 and "method.delta_lr = 0.001" in done.stderr and "delta_gradient=linf" in done.stderr
+    assert not (tmp_path / "run").exists()
