@@ -20,6 +20,7 @@ from mat_ds.display import Display
 from mat_ds.engine.distributed import World
 from mat_ds.errors import printable
 from mat_ds.loop import total_steps
+from mat_ds.masking import masked
 from mat_ds.preflight import Prepared
 from mat_ds.progress import Progress
 from mat_ds.resume import changes, read_environment
@@ -54,7 +55,7 @@ def environment(
         "changed": changes(prepared.run, before) if before else {},
     }
     return {
-        "command": sys.argv,
+        "command": [masked(argument) for argument in sys.argv],
         "world_size": world.size,
         "devices": [device for _, device in places],
         "platform": platform.platform(),

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeVar
 
+from mat_ds.masking import masked
+
 Result = TypeVar("Result")
 
 # Characters of a value in a message.
@@ -63,7 +65,7 @@ class Problem:
     def __str__(self) -> str:
         shown = "" if self.value is None else f" = {_shortened(self.value)}"
         key, reason, fix = map(printable, (self.key, self.reason, self.fix))
-        return f"{key}{shown}\n    why: {reason}\n    fix: {fix}"
+        return masked(f"{key}{shown}\n    why: {reason}\n    fix: {fix}")
 
 
 class UserError(ValueError):

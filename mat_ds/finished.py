@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from mat_ds.config.load import load_run_config
 from mat_ds.config.schema import RunConfig
@@ -20,6 +23,45 @@ from mat_ds.reading import read_json
 from mat_ds.rundir import RunDirectory
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tracking.events import read_events
+from mat_ds.tracking.told import Shape, checked
+
+Number = Annotated[float, Field(strict=False)]
+
+
+class _Evaluation(Shape):
+    step: int
+    score: Number
+
+
+class _Export(Shape):
+    which: Literal["last", "best"]
+    step: int
+    score: Number
+    score_fp32: Number
+
+
+class _Results(Shape):
+    steps: int
+    seconds: Number
+    last: _Evaluation
+    best: _Evaluation
+    median_last_half: Number
+    export: _Export
+    test: dict[str, dict[str, Number]]
+    dev_sha256: str
+
+
+class _Start(Shape):
+    world_size: int
+    zero_stage: int
+
+
+class _Environment(Shape):
+    data_sha256: str
+    devices: list[str]
+    packages: dict[str, str]
+    starts: Annotated[list[_Start], Field(min_length=1)]
+
 
 AGAIN = "bring it back from a copy, or let the run go on from its last checkpoint (train.resume=auto)"
 
@@ -92,5 +134,12 @@ def read_finished(path: Path) -> Finished:
                                 "let it train to its end"))  # fmt: skip
     known = read_description(model)
     assert known is not None  # the run around the folder describes it
-    environment = read_json(rundir.environment, AGAIN)
+    checked(rundir.results, _Results, results)
+    for name, split in product(("last", "best"), known.spec.dev):
+        measured = results[name].get(split)
+        numbers = [measured.get(metric) for metric in known.spec.metrics] if isinstance(measured, dict) else [None]
+        if not all(isinstance(number, (int, float)) for number in numbers):
+            raise UserError(Problem(str(rundir.results), None, f"its {name} evaluation has no {', '.join(known.spec.metrics)} "
+                                    f"on {split}", AGAIN))  # fmt: skip
+    environment = checked(rundir.environment, _Environment, read_json(rundir.environment, AGAIN))
     return Finished(rundir, load_run_config(rundir.config, ()), known.spec, results, environment)

@@ -34,6 +34,7 @@ from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.manifest import Manifest, changed_tokens, read_manifest
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.spec import TaskSpec
+from mat_ds.tracking.trust import recipe_uri_problems
 
 # The ranks of one node. More of them would each read and tokenise all of the data, many times at once from one disk.
 MOST_THAT_TOKENISE = 8
@@ -120,6 +121,7 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     dropped = {problem.key for problem in wrong}
     if not dropped & {"train.batch_size", "train.micro_batch_size"}:
         found += combination_problems(run, world.size)
+    found += recipe_uri_problems(run.tracking.uri, parsed.recipe, parsed.overrides)
     refused = list(ds_config_problems(tree, run, world)) if tree is not None else []
     completed = complete(tree, run, world) if tree is not None and not refused else {}
     if completed:

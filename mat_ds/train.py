@@ -97,7 +97,7 @@ def run_on(prepared: Prepared, world: World, chatter: Chatter) -> ExitCode:
         # No other rank waits any more. A launcher that ends the last one, because another has told to, can wait.
         house.tracker.settle()
     if prepared.run.tracking.register and house.tracker.run and code == ExitCode.OK:
-        register_finished(house.tracker.run.path, prepared.run.tracking.register)
+        register_finished(house.tracker.run.path, prepared.run.tracking.register, prepared.run.tracking.uri)
     return code
 
 

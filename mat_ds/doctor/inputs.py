@@ -58,6 +58,7 @@ def read_inputs(recipe: Path | None, overrides: list[str], ds_config: Path | Non
     from mat_ds.config.schema import RunConfig, combination_problems
     from mat_ds.engine.ds_config import RECIPE_SECTIONS, ds_config_problems, owned_values, read_ds_config
     from mat_ds.resume import output_problems
+    from mat_ds.tracking.trust import recipe_uri_problems
 
     found: list[Problem] = []
     run, tree = None, None
@@ -66,6 +67,7 @@ def read_inputs(recipe: Path | None, overrides: list[str], ds_config: Path | Non
             run, found = read_run_config(recipe, overrides, DEMO_RECIPE)
         if run and not found:
             found += [*combination_problems(run, world.size), *output_problems(run)]
+            found += recipe_uri_problems(run.tracking.uri, recipe, overrides)
     except UserError as error:
         found += error.problems
     try:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from mat_ds.display import show
 from mat_ds.errors import PeerError
+from mat_ds.masking import masked
 
 SPARE_MEMORY = (
     "To use less: a smaller train.micro_batch_size (the batch stays what it is), model.gradient_checkpointing=true, a higher "
@@ -40,8 +41,8 @@ class Failure:
     @classmethod
     def of(cls, error: Exception, rank: int) -> Failure:
         host = socket.gethostname()
-        summary = traceback.format_exception_only(error)[-1].strip().splitlines()[0][:200]
-        text = f"rank {rank} on {host} failed:\n{''.join(traceback.format_exception(error))}"
+        summary = masked(traceback.format_exception_only(error)[-1].strip().splitlines()[0])[:200]
+        text = f"rank {rank} on {host} failed:\n{masked(''.join(traceback.format_exception(error)))}"
         return cls(_kind(error), host, summary, text + _advice(error, rank))
 
 

@@ -19,10 +19,12 @@ def tracked_runs(experiment: str, uri: str | None) -> list[RunData]:
         UserError: if there is no such experiment, or a run directory cannot be read.
     """
     from mat_ds.tracking.history import runs_of
-    from mat_ds.tracking.registry import registry_uri
+    from mat_ds.tracking.registry import errors_told, registry_uri
 
     found = []
-    for run in runs_of(registry_uri(uri), experiment):
+    with errors_told(where := registry_uri(uri)):
+        tracked = runs_of(where, experiment)
+    for run in tracked:
         if run.directory and RunDirectory(run.directory).events.exists():
             found.append(read_run(run.directory, run.name))
         elif run.params:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,12 +13,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from mat_ds.config.yaml_files import read_yaml
-from mat_ds.errors import Problem, UserError, collect, raise_if_any
+from mat_ds.errors import Problem, collect, raise_if_any
 from mat_ds.methods import METHODS
+from mat_ds.own_files import file_problems, why_foreign
 from mat_ds.progress import Progress, last_half
+from mat_ds.reading import read_json
+from mat_ds.reports.shapes import Architecture, Config, Environment, Results, Robustness, events_of
 from mat_ds.rundir import RunDirectory, run_folders
-from mat_ds.tracking.events import Record, read_events
+from mat_ds.tracking.events import Record
 from mat_ds.tracking.identity import read_tracking
+from mat_ds.tracking.told import TOLD, Shape, checked
 
 # The three numbers that always stand side by side, and what they are called.
 KINDS = {"last": "last", "best": "best", "median": "median of the last half"}
@@ -83,7 +86,7 @@ class RunData:
     def status(self) -> str:
         """finished, failed, killed, or unfinished: it runs still, or was cut off without a word."""
         last = next((e for e in reversed(self.events) if e["event"] in ("start", "end")), {"event": None})
-        told = last["status"] if last["event"] == "end" else self.ended
+        told = last.get("status") if last["event"] == "end" else self.ended
         done = self.results.get("steps") == self.step and self.step
         return str(told).lower() if told else "finished" if done else "unfinished"
 
@@ -97,9 +100,9 @@ class RunData:
         planned, steps = self.config["train"].get("max_steps"), self.of("step")
         if self.finished or not steps:
             return f"{self.step} steps"
-        whole = (
-            f"of {planned} steps" if planned else f"steps, epoch {steps[-1]['epoch']:.2f} of {self.config['train']['epochs']:g}"
-        )
+        epoch = steps[-1].get("epoch")
+        epochs = f", epoch {epoch:.2f} of {self.config['train']['epochs']:g}" if isinstance(epoch, (int, float)) else ""
+        whole = f"of {planned} steps" if planned else f"steps{epochs}"
         return f"{self.step} {whole}"
 
     @cached_property
@@ -123,14 +126,18 @@ class RunData:
         return {
             "last": found[-1],
             "best": Progress(steps, found).best,
-            "median": {name: median(last_half(found, steps, name)) for name in found[-1] if name != "step"},
-        }
+            "median": {name: median(last_half(found, steps, name)) for name in found[-1]
+                       if name != "step" and all(name in evaluation for evaluation in found)},
+        }  # fmt: skip
 
     @property
     def seconds(self) -> float:
         """Time spent in outer steps."""
         batch = self.config["train"]["batch_size"]
-        return float(self.results.get("seconds") or sum(batch / r["samples_per_second"] for r in self.of("step")))
+        return float(
+            self.results.get("seconds")
+            or sum(batch / speed for r in self.of("step") if (speed := r.get("samples_per_second", 0)) > 0)
+        )
 
     @property
     def step_cost(self) -> int | None:
@@ -156,9 +163,12 @@ def read_run(folder: Path, name: str) -> RunData:
     """
     run = RunDirectory(folder)
     reports = sorted(folder.glob("evaluation*/robustness.json"), key=lambda path: _number(path.parent.name))
+    raise_if_any(file_problems(folder, [*TOLD, *(str(path.relative_to(folder)) for path in reports)]))
+    shape = run.model / "config.json"
+    architecture = _read(shape, Architecture) if why_foreign(folder, shape) is None else {}  # users keep models on other disks
     return RunData(
-        name, read_yaml(run.config), read_events(run.events), _read(run.environment), _read(run.results),
-        [_read(path) for path in reports], _read(run.model / "config.json"), folder=folder.resolve(),
+        name, checked(run.config, Config, read_yaml(run.config)), events_of(run.events), _read(run.environment, Environment),
+        _read(run.results, Results), [_read(path, Robustness) for path in reports], architecture, folder=folder.resolve(),
         run_id=read_tracking(run).get("run_id"),
     )  # fmt: skip
 
@@ -167,15 +177,9 @@ def _number(folder: str) -> int:
     return int((re.search(r"[0-9]+$", folder) or [0])[0])
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, shape: type[Shape]) -> dict[str, Any]:
     """The JSON object of a file; empty, where there is no file."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise UserError(Problem(str(path), None, f"cannot be read: {error}", "mend it, or leave this run out")) from None
-    if not isinstance(found, dict):
-        raise UserError(Problem(str(path), None, "holds no JSON object", "mend it, or leave this run out"))
-    return found
+    return checked(path, shape, read_json(path, "mend it, or leave this run out")) if path.exists() else {}
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunData]:

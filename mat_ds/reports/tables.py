@@ -184,7 +184,7 @@ def anli_table(groups: Sequence[Group]) -> Table | None:
             row: Row = {"label": label, "kind": kind, "source": source_of([group]), "seeds": _seeds(group)}
             exported = [run.results.get("test", {}) for run in group.counted if _exported(run) == kind]
             for split in ANLI:
-                on_test = mean_of(test[split]["accuracy"] for test in exported if split in test)
+                on_test = mean_of(test[split].get("accuracy") for test in exported if split in test)
                 row[split] = _percent(on_test if split.startswith("test") else group.mean(kind, f"{split}/accuracy"))
             rows.append(row)
     quoted = [_quoted(row, {split: [split] for split in ANLI}) for row in published()["anli"]]

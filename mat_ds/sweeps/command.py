@@ -72,6 +72,9 @@ def check(space: Space, launching: Launching) -> None:
         UserError: naming every one that is not.
     """
     found: dict[str, Problem] = {}
+    for name in (name for key in space.options for name in names(key) if name.startswith("tracking")):
+        found[name] = Problem(name, None, "where the trials are tracked is none of what is searched",
+                              "take it out of the space, and pass it on the command line")  # fmt: skip
     for key, value in extremes(space):
         for problem in launching.problems(overrides({key: value})):
             found.setdefault(str(problem), problem)

@@ -18,6 +18,8 @@ from mat_ds.engine.ds_config import read_ds_config
 from mat_ds.errors import Problem, UserError, collect
 from mat_ds.resume import changes
 from mat_ds.rundir import RunDirectory
+from mat_ds.tracking.destination import uri_problems
+from mat_ds.tracking.trust import recipe_uri_problems
 
 ROOT = Path(__file__).parents[2]
 DOOR, DS_CONFIG = ROOT / "launch" / "train.py", ROOT / "ds_configs" / "zero2.json"
@@ -107,6 +109,10 @@ def read_launching(parsed: argparse.Namespace, own: Sequence[str]) -> Launching:
     for argument in parsed.overrides:
         if (key := argument.partition("=")[0]) in own:
             found.append(Problem(key, argument.partition("=")[2], "is set for each training by this command", "leave it out"))
+    if run:
+        found += uri_problems("tracking.uri", run.tracking.uri)
+        # Each training is told the address on its command line, where it is taken for its user's word.
+        found += recipe_uri_problems(run.tracking.uri, parsed.recipe, parsed.overrides)
     if found or run is None:
         raise UserError(*found)
     return Launching(_words(parsed.launcher), parsed.ds_config, parsed.recipe, tuple(parsed.overrides), run)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mat_ds.config.dotted import flatten
+from mat_ds.masking import masked
 from mat_ds.tracking.events import Record
 
 # MLflow's own limits of a value (its 6000 and 8000 characters cut where no server would).
@@ -19,6 +21,8 @@ RUN_ID, DIRECTORY, DELIVERED, FILES = "mat_ds.run_id", "mat_ds.run_directory", "
 NAMED = ("telemetry", "checkpoint", "system")
 # In the order in which they follow each other.
 EVENTS = ("step", "telemetry", "evaluation", "system", "checkpoint")
+# A whole number in a stranger's file may be larger than any number with a point.
+LARGEST = sys.float_info.max
 # What differs when a step that an interruption lost is made again.
 MEASURED = {"time", "samples_per_second", "tokens_per_second", "seconds", "bytes"}
 
@@ -32,10 +36,9 @@ def params_of(config: dict[str, Any], starts: list[dict[str, Any]]) -> dict[str,
     """
     options, changed = flatten(config), {}
     for number in reversed(range(len(starts))):
-        for key, (old, new) in starts[number].get("changed", {}).items():
-            options[key] = old
-            changed[f"resume_{number}.{key}"] = new
-    return {_name(key): _text(value)[:PARAM_CHARACTERS] for key, value in {**options, **changed}.items()}
+        for key, pair in starts[number].get("changed", {}).items():
+            options[key], changed[f"resume_{number}.{key}"] = pair
+    return {_name(key): masked(_text(value))[:PARAM_CHARACTERS] for key, value in {**options, **changed}.items()}
 
 
 def tags_of(environment: dict[str, Any], chosen: dict[str, str]) -> dict[str, str]:
@@ -59,7 +62,14 @@ def precision_of(environment: dict[str, Any]) -> str | None:
     ds_config = environment.get("deepspeed_config")
     if ds_config is None:
         return None
-    return next((half for half in ("fp16", "bf16") if ds_config.get(half, {}).get("enabled")), "fp32")
+    sections = {half: ds_config.get(half) for half in ("fp16", "bf16")}
+    return next((half for half, section in sections.items() if isinstance(section, dict) and section.get("enabled")), "fp32")
+
+
+def status_of(end: Record) -> str:
+    """How a run says that it ended."""
+    status = end.get("status")
+    return status if status in ("FINISHED", "KILLED") else "FAILED"
 
 
 def metrics_of(record: Record) -> dict[str, float]:
@@ -78,7 +88,7 @@ def _numbers(tree: dict[str, Any], prefix: str) -> dict[str, float]:
     return {
         _name(key): float(value)
         for key, value in flatten(lists, "/", prefix).items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and not abs(value) > LARGEST
     }
 
 
@@ -139,7 +149,7 @@ def milliseconds(record: Record) -> int:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _name(key: str) -> str:

@@ -5,18 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, quote, unquote
 
-from mat_ds.errors import Problem
+from mat_ds.errors import Problem, printable, raise_if_any
 
 NO_MIRROR = "none"
-SERVERS, DATABASES = ("http", "https", "databricks"), ("sqlite", "postgresql", "mysql", "mssql")
-SECRET = re.compile(r"(?i)(password|passwd|pwd|token|secret|api_?key)=[^&]*")
+SQLITE = "sqlite:///"
+# An address is taken only where nothing in it could be a secret: a list of secrets would miss the next one.
+HOST = r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?"
+SERVER = re.compile(rf"https?://{HOST}(?:/[\w.~+ /-]*)?", re.I)
+DATABASE = re.compile(rf"(?:postgresql|mysql|mssql)(?:\+\w+)?://(?:{HOST})?(?:/[\w.~ -]*)?")
+DATABRICKS = re.compile(r"databricks(?:://[\w.-]+)?")
+# What a database's address may say behind a question mark.
+OPTIONS = {"sslmode", "sslrootcert", "connect_timeout", "application_name", "charset", "driver", "encrypt",
+           "trustservercertificate", "ssl_ca", "ssl_mode"}  # fmt: skip
+VALUE = re.compile(r"[\w ./+-]*")
+# What can be shown of what is no address.
+HARMLESS = re.compile(rf"(?:[a-z][\w+.-]*://)?(?:{HOST})?[\w./~ -]*", re.I)
 
 
 def default_uri(run: Path) -> str:
     """The SQLite file beside a run directory."""
-    return f"sqlite:///{run.resolve().parent / 'mlflow.db'}"
+    return _address(run.resolve().parent / "mlflow.db")
 
 
 def mirror_uri(run: Path, configured: str | None) -> str | None:
@@ -29,16 +39,46 @@ def mirror_uri(run: Path, configured: str | None) -> str | None:
 
 
 def database_file(uri: str) -> Path | None:
-    """The absolute path of an SQLite file; None of anything else."""
-    if not uri.startswith("sqlite:///"):
+    """The absolute path of an SQLite file; None of anything else.
+
+    In an address `%25` stands for a percent sign. Where the folder meant that way is not there and the one spelt so is, as
+    where a path was pasted behind `sqlite:///`, that one is meant.
+    """
+    if not uri.startswith(SQLITE):
         return None
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
+    spelt = uri.removeprefix(SQLITE)
+    read, literal = (Path(path).absolute() for path in (unquote(spelt, errors="surrogateescape"), spelt))
+    return literal if literal.parent.is_dir() and not read.parent.is_dir() else read
 
 
 def absolute_uri(uri: str | None) -> str | None:
     """The same address to a process in another folder."""
-    file = database_file(uri) if uri else None
-    return f"sqlite:///{file}" if file else uri
+    if not uri or next(uri_problems("", uri), None):
+        return uri
+    file = database_file(uri)
+    return _address(file) if file else uri
+
+
+def client_uri(uri: str) -> str:
+    """An address as MLflow's client is to be given it: from one of an SQLite file with escapes in it, it would also make the
+    folder that is spelt like them."""
+    return uri.replace("sqlite:", "sqlite+pysqlite:", 1) if uri.startswith(SQLITE) and "%" in uri else uri
+
+
+def is_remote(uri: str | None) -> bool:
+    """Whether it is of a server or of a database that is no file."""
+    return uri not in (None, NO_MIRROR) and not str(uri).startswith(SQLITE)
+
+
+def _address(file: Path) -> str:
+    """Of an SQLite file: what would end the path, or read as an escape, is escaped."""
+    escaped = (c if c.isprintable() and c not in "%?#" else quote(c, errors="surrogateescape") for c in str(file))
+    return SQLITE + "".join(escaped)
+
+
+def check_uri(key: str, uri: str | None) -> None:
+    """Raises `UserError` where an address is not one that can be taken."""
+    raise_if_any(uri_problems(key, uri))
 
 
 def uri_problems(key: str, uri: str | None) -> Iterator[Problem]:
@@ -46,33 +86,59 @@ def uri_problems(key: str, uri: str | None) -> Iterator[Problem]:
     if uri in (None, NO_MIRROR):
         return
     assert uri is not None
-    try:
-        parts = urlsplit(uri)
-    except ValueError as error:
-        yield Problem(key, uri, f"is no address: {error}", "write it as http://<host>:<port>")
-        return
-    scheme, shown = parts.scheme.partition("+")[0], _without_secrets(uri)
-    if shown != uri:
-        yield Problem(key, shown, "holds credentials, and an address is written into the run's files and shown",
-                      "leave them out, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
-                      "MLFLOW_TRACKING_TOKEN, in the environment (a database has its own)")  # fmt: skip
-    elif scheme not in (*SERVERS, *DATABASES) and uri != "databricks":
+    scheme, _, rest = uri.partition("://")
+    kind = scheme.partition("+")[0].lower()
+    if uri.startswith(SQLITE):
+        yield from _file_problems(key, uri)
+    elif kind in ("http", "https") and (not rest or rest.startswith(("/", ":"))):
+        yield Problem(key, shown_uri(uri), "names no host", "write it as http://<host>:<port>")
+    elif kind in ("http", "https", "postgresql", "mysql", "mssql", "databricks"):
+        if not (found := _parsed(uri)):
+            yield Problem(key, shown_uri(uri), "holds credentials, or what may be some beside host, port and path, and an "
+                          "address is written into the run's files and shown",
+                          "leave them out, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+                          "MLFLOW_TRACKING_TOKEN, in the environment (a database has its own)")  # fmt: skip
+        elif int(found.groupdict().get("port") or 0) > 65535:
+            yield Problem(key, shown_uri(uri), "its port is above 65535", "write it as http://<host>:<port>")
+    elif kind == "sqlite":
+        yield Problem(key, shown_uri(uri), "names no file",
+                      "write it as sqlite:///<file>.db, with a fourth slash if the path is absolute")  # fmt: skip
+    else:
         folder = (
-            "MLflow 3 refuses to write into a folder of files" if scheme in ("", "file") else f"{scheme!r} is no such scheme"
+            "MLflow 3 refuses to write into a folder of files"
+            if "://" not in uri or kind == "file"
+            else f"{printable(kind)!r} is no such scheme"
         )
-        yield Problem(key, uri, f"is no MLflow server or database: {folder}",
+        yield Problem(key, shown_uri(uri), f"is no MLflow server or database: {folder}",
                       "pass sqlite:///<file>.db, http://<host>:<port> or https://<host>, none, or nothing at all")  # fmt: skip
-    elif scheme in ("http", "https") and not parts.hostname:
-        yield Problem(key, uri, "names no host", "write it as http://<host>:<port>")
-    elif scheme == "sqlite" and not database_file(uri):
-        yield Problem(key, uri, "names no file", "write it as sqlite:///<file>.db, with a fourth slash if the path is absolute")
 
 
-def _without_secrets(uri: str) -> str:
-    """An address that can be shown."""
-    scheme, slashes, rest = uri.partition("//")
-    # A password may hold a slash, and a server's address needs nothing behind a question mark.
-    shown = f"{scheme}{slashes}***@{rest.rpartition('@')[2]}" if "@" in rest and scheme != "sqlite:" else uri
-    if scheme in ("http:", "https:"):
-        shown = re.sub(r"\?.+", "?***", shown)
-    return SECRET.sub(r"\1=***", shown)
+def _parsed(uri: str) -> re.Match[str] | None:
+    """An address without anything that could be a secret; None of any other."""
+    address, _, options = uri.partition("?")
+    plain = unquote(address)  # or a password could hide behind %40
+    for key, value in parse_qsl(options, keep_blank_values=True):
+        if key.lower() not in OPTIONS or not VALUE.fullmatch(value):
+            return None
+    if found := DATABASE.fullmatch(plain):
+        return found
+    return None if "?" in uri else SERVER.fullmatch(plain) or DATABRICKS.fullmatch(plain)
+
+
+def _file_problems(key: str, uri: str) -> Iterator[Problem]:
+    path = uri.removeprefix(SQLITE)
+    if "?" in path:
+        yield Problem(key, shown_uri(uri), "what stands behind a question mark are options, and an SQLite file takes none",
+                      "leave it out; a question mark in a path is written %3F, a percent sign %25")  # fmt: skip
+    elif not path or path.endswith("/") or "\0" in unquote(path):
+        yield Problem(key, shown_uri(uri), "names no file",
+                      "write it as sqlite:///<file>.db, with a fourth slash if the path is absolute")  # fmt: skip
+
+
+def shown_uri(uri: str) -> str:
+    """An address as it can be shown, whatever it is."""
+    if uri.startswith(SQLITE):
+        path, mark, _ = uri.partition("?")
+        return printable(path) + ("?***" if mark else "")
+    scheme = re.match(r"[A-Za-z][\w+.-]*://", uri)
+    return uri if HARMLESS.fullmatch(uri) or _parsed(uri) else f"{scheme[0] if scheme else ''}***"

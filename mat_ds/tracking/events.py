@@ -67,10 +67,18 @@ def parse(text: bytes) -> Iterable[Record]:
     for line in text.splitlines():
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict) and "event" in record:
+        if is_event(record):
             yield record
+
+
+def is_event(record: Any) -> bool:
+    """Whether it says what happened, and at which outer step."""
+    if not isinstance(record, dict) or not isinstance(record.get("event"), str):
+        return False
+    step = record.get("step")
+    return isinstance(step, int) and not isinstance(step, bool) and 0 <= step < 2**63
 
 
 def as_one_life(records: Iterable[Record]) -> list[Record]:

@@ -11,6 +11,7 @@ from mlflow.entities import Run
 from mat_ds.errors import Problem, UserError
 from mat_ds.rundir import RunDirectory
 from mat_ds.tracking.content import DIRECTORY, RUN_ID, records_of
+from mat_ds.tracking.destination import client_uri, shown_uri
 from mat_ds.tracking.events import Record
 from mat_ds.tracking.identity import read_tracking
 from mat_ds.tracking.replica import pages
@@ -43,11 +44,11 @@ def runs_of(uri: str, experiment: str) -> list[TrackedRun]:
     Raises:
         UserError: if there is no such experiment.
     """
-    client = MlflowClient(uri)
+    client = MlflowClient(client_uri(uri))
     found = client.get_experiment_by_name(experiment)
     if found is None:
         known = ", ".join(sorted(entry.name for entry in pages(client.search_experiments)))
-        raise UserError(Problem("experiment", experiment, f"is none of {uri}", f"known: {known}"))
+        raise UserError(Problem("experiment", experiment, f"is none of {shown_uri(uri)}", f"known: {known}"))
     runs = pages(client.search_runs, experiment_ids=[found.experiment_id], order_by=["attributes.start_time ASC"])
     return [_tracked(client, run) for run in runs if RUN_ID in run.data.tags]
 

@@ -19,10 +19,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mat_ds.config.yaml_files import read_yaml
 from mat_ds.display import show
+from mat_ds.errors import printable
+from mat_ds.masking import masked
 from mat_ds.rundir import RunDirectory
-from mat_ds.tracking.destination import mirror_uri
+from mat_ds.tracking.told import open_log
 
 if TYPE_CHECKING:
     from mat_ds.tracking.replica import Replica
@@ -39,14 +40,14 @@ RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE", "LOCAL_WORLD
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def start_mirror(run: RunDirectory) -> subprocess.Popen[bytes]:
+def start_mirror(run: RunDirectory, uri: str) -> subprocess.Popen[bytes]:
     """Starts it; it ends when the standard input it is given is closed."""
     inherited = {key: value for key, value in os.environ.items() if key not in RANK_VARIABLES}
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), inherited.get("PYTHONPATH")]))
     own = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    with run.tracking_log.open("ab") as log:
+    with os.fdopen(open_log(run), "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "mat_ds.tracking.mirror", str(run.path.resolve())],
+            [sys.executable, "-m", "mat_ds.tracking.mirror", str(run.path.resolve()), uri],
             stdin=subprocess.PIPE, stdout=log, stderr=log, env={**inherited, **own}, cwd="/", start_new_session=True, bufsize=0,
         )  # fmt: skip
 
@@ -58,8 +59,9 @@ def bound_requests(seconds: int, retries: int) -> None:
 
 
 def reason(error: Exception) -> str:
-    """An error in one line that holds no more than it must."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    """An error in one line that holds no more than it must, and no secret."""
+    said = printable(masked(" ".join(str(error).split())))
+    return f"{type(error).__name__}: {said[:300]}"
 
 
 def mirror(run: RunDirectory, uri: str, parent: int) -> bool:
@@ -106,7 +108,7 @@ def _ended(seconds: float, parent: int) -> bool:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Mirrors the run in the folder that is the one argument, by its own `tracking.uri`."""
+    """Mirrors the run in the folder that is the first argument to the MLflow that is the second."""
     parent = os.getppid()
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -115,10 +117,7 @@ def main(arguments: Sequence[str]) -> int:
         # Linux shares processors out among sessions first, and this process has its own.
         Path("/proc/self/autogroup").write_text("10")
     bound_requests(REQUEST, 0)
-    run = RunDirectory(Path(arguments[0]))
-    configured = read_yaml(run.config)["tracking"].get("uri")
-    uri = mirror_uri(run.path, configured)
-    return 0 if uri is None or mirror(run, uri, parent) else 1
+    return 0 if mirror(RunDirectory(Path(arguments[0])), arguments[1], parent) else 1
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ import threading
 from typing import Any
 
 from mat_ds.display import show
+from mat_ds.errors import printable
+from mat_ds.masking import masked
 from mat_ds.tracking.content import RUN_ID
-from mat_ds.tracking.destination import database_file
+from mat_ds.tracking.destination import client_uri, database_file
 
 # Seconds that a worker waits for a server; its trials need none.
 PATIENCE = 20.0
@@ -54,14 +56,14 @@ def keep_parent(uri: str, experiment: str, run_id: str, name: str, state: dict[s
         try:
             from mlflow import MlflowClient
 
-            client = MlflowClient(tracking_uri=uri)
+            client = MlflowClient(tracking_uri=client_uri(uri))
             if known := client.get_experiment_by_name(experiment):
                 run = parent_of(client, known.experiment_id, run_id, name)
                 for key, value in state.items():
                     client.set_tag(run, key, value)
                 client.update_run(run, status) if status == "RUNNING" else client.set_terminated(run, status)
         except Exception as error:  # whatever a server or a disk comes up with
-            failures.append((str(error) or type(error).__name__).splitlines()[0])
+            failures.append(printable(masked((str(error) or type(error).__name__).splitlines()[0])))
 
     file = database_file(uri)
     if file and not file.exists():

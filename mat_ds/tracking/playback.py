@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mat_ds.tracking.content import essence
-from mat_ds.tracking.events import Record
+from mat_ds.tracking.events import Record, is_event
+
+# Seconds since 1970: the year 5138. MLflow counts milliseconds in 64 bits.
+LATEST = 1e11
 
 
 class Playback:
@@ -64,7 +68,12 @@ def _records(path: Path, start: int, stop: int | None = None) -> Iterator[tuple[
             before, place = place, place + len(line)
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(record, dict) and {"event", "step", "time"} <= record.keys():
+            if is_whole(record):
                 yield before, place, record
+
+
+def is_whole(record: Any) -> bool:
+    """Whether it says what happened, at which step and when, as MLflow can hold it."""
+    return is_event(record) and isinstance(time := record.get("time"), (int, float)) and 0 <= time < LATEST

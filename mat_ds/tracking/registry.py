@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,17 +16,30 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from requests.exceptions import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from mat_ds.config.names import RULE, is_name
-from mat_ds.errors import Problem, UserError
+from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.finished import Finished, read_finished
 from mat_ds.models.described import Description
-from mat_ds.tracking.destination import absolute_uri, database_file, default_uri, mirror_uri
+from mat_ds.own_files import file_problems, foreign_problems
+from mat_ds.tracking.destination import (
+    NO_MIRROR,
+    SQLITE,
+    absolute_uri,
+    check_uri,
+    client_uri,
+    database_file,
+    default_uri,
+    shown_uri,
+)
 from mat_ds.tracking.identity import read_tracking
 from mat_ds.tracking.replica import Replica, pages
+from mat_ds.tracking.told import TOLD, read_told
+from mat_ds.tracking.trust import VARIABLE, destination, named_uri
 
-PREFIX, SQLITE, DEFAULT_FILE = "mat_ds.", "sqlite:///", Path("runs") / "mlflow.db"
+PREFIX, DEFAULT_FILE = "mat_ds.", Path("runs") / "mlflow.db"
 SCORE, DEV = f"{PREFIX}score", f"{PREFIX}dev_sha256"
 
 
@@ -65,10 +77,13 @@ def register(run: Path, name: str, uri: str | None = None) -> tuple[int, str]:
 
     if not is_name(name):
         raise UserError(Problem("NAME", name, "is no name for a registered model", f"take {RULE}"))
+    check_uri("--uri", uri)
+    raise_if_any([*file_problems(run, TOLD), *foreign_problems(run, ["model"])])
     finished = read_finished(run)
+    config, _ = read_told(finished.folder)
     finished.check_ended()
-    uri = mirror_uri(run, uri or finished.run.tracking.uri) or default_uri(run)
-    with _told(uri), TemporaryDirectory() as scratch:
+    uri = destination(run, config.get("tracking", {}).get("uri"), uri) or default_uri(run)
+    with errors_told(uri), TemporaryDirectory() as scratch:
         client = _client(uri)
         mirror = Replica(finished.folder, uri)
         mirror.deliver()
@@ -113,7 +128,7 @@ def promote(name: str, version: int, alias: str, force: bool = False, uri: str |
         return f"{name} version {version} is {alias} already"
     if champion and not force and (reason := _against(candidate, champion, alias)):
         raise UserError(Problem("VERSION", version, reason, "train a better one, or pass --force if you know better"))
-    with _told(where := registry_uri(uri)):
+    with errors_told(where := registry_uri(uri)):
         _client(where).set_registered_model_alias(name, alias, str(version))
     return f"{name} version {version} is {alias}" + (f" in the place of version {champion.version}" if champion else "")
 
@@ -134,7 +149,7 @@ def versions(name: str | None = None, uri: str | None = None) -> list[Registered
     Raises:
         UserError: if there is no such model, or the registry cannot be had.
     """
-    with _told(where := registry_uri(uri)):
+    with errors_told(where := registry_uri(uri)):
         client = _client(where)
         names = [name] if name else sorted(model.name for model in pages(client.search_registered_models))
         found = []
@@ -152,12 +167,12 @@ def download(model_uri: str) -> Path:
     """The model folder of `models:/NAME@alias` or `models:/NAME/VERSION`, on this machine until the process ends."""
     scratch = mkdtemp(prefix="mat_ds-")
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
-    with _told(where := registry_uri(None)):
+    with errors_told(where := registry_uri(None)):
         client, (name, alias, version) = _client(where), _parts(model_uri)
         # MLflow itself would look an alias up in the registry of the environment.
         number = client.get_model_version_by_alias(name, alias).version if alias else version
         source = client.get_model_version_download_uri(name, number)
-        folder = mlflow.artifacts.download_artifacts(source, dst_path=scratch, tracking_uri=where)
+        folder = mlflow.artifacts.download_artifacts(source, dst_path=scratch, tracking_uri=client_uri(where))
     return Path(folder) / "model"
 
 
@@ -173,14 +188,16 @@ def _parts(model_uri: str) -> tuple[str, str, str]:
 
 def registry_uri(uri: str | None) -> str:
     """The registry that is meant: `uri`, MLFLOW_TRACKING_URI, or the file that runs here are mirrored to."""
-    named = os.environ.get("MLFLOW_TRACKING_URI")
-    key, fix = ("--uri", "or leave it out") if uri else ("MLFLOW_TRACKING_URI", "or run this where runs/mlflow.db is")
-    found = uri or named or (f"{SQLITE}{DEFAULT_FILE}" if DEFAULT_FILE.exists() else None)
+    key, fix = (VARIABLE, "or run this where runs/mlflow.db is") if uri is None else ("--uri", "or leave it out")
+    found = (named_uri() or (f"{SQLITE}{DEFAULT_FILE}" if DEFAULT_FILE.exists() else None)) if uri is None else uri
     if found is None:
         raise UserError(Problem(key, None, f"is not set, and there is no registry at {DEFAULT_FILE}",
                                 "set it to MLflow's address, or run this where runs/mlflow.db is"))  # fmt: skip
+    check_uri(key, found)
+    if found == NO_MIRROR:
+        raise UserError(Problem(key, found, "names no registry", f"pass the address of one, {fix}"))
     if (file := database_file(found)) and not file.exists():  # MLflow would make it, and find it empty
-        raise UserError(Problem(key, found, "there is no such file", f"pass the address of one that is, {fix}"))
+        raise UserError(Problem(key, shown_uri(found), "there is no such file", f"pass the address of one that is, {fix}"))
     return str(absolute_uri(found))
 
 
@@ -194,18 +211,21 @@ def is_default(uri: str) -> bool:
 
 def _client(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own seven take minutes to say that nobody is there
-    return MlflowClient(uri, uri)
+    return MlflowClient(client_uri(uri), client_uri(uri))
 
 
 @contextmanager
-def _told(uri: str) -> Iterator[None]:
-    """What MLflow or a database refuses within it is told as every other wrong input; credentials in an address are not."""
+def errors_told(uri: str) -> Iterator[None]:
+    """What MLflow, a database or a request refuses within it is told as every other wrong input."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError) as error:
-        told, where = (re.sub(r"//[^/@]+@", "//", text.strip()) for text in (getattr(error, "message", str(error)), uri))
-        raise UserError(Problem("the registry", where, (told.splitlines() or [""])[0],
+    except (MlflowException, SQLAlchemyError, RequestException) as error:
+        told = str(getattr(error, "message", None) or error).strip()
+        raise UserError(Problem("the registry", shown_uri(uri), (told.splitlines() or [""])[0],
                                 "see what there is with `mat-ds models`, and that the server answers")) from None  # fmt: skip
+    except ModuleNotFoundError as error:
+        raise UserError(Problem("the registry", shown_uri(uri), f"its database's driver is not installed ({error})",
+                                f"pip install {error.name}, or name another registry")) from None  # fmt: skip
 
 
 def _tags(finished: Finished) -> dict[str, str]:

@@ -23,15 +23,16 @@ from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 
-from mat_ds.config.yaml_files import read_yaml
 from mat_ds.lock import holder_of
+from mat_ds.own_files import own_files
 from mat_ds.rundir import RunDirectory, sha256_of_file
 from mat_ds.tracking import content
-from mat_ds.tracking.destination import database_file, mirror_uri
+from mat_ds.tracking.destination import client_uri, database_file, mirror_uri
 from mat_ds.tracking.events import Record
 from mat_ds.tracking.identity import note_delivery, own_id
 from mat_ds.tracking.parent import parent_of
 from mat_ds.tracking.playback import Playback
+from mat_ds.tracking.told import read_results, read_told, tell_log
 
 # MLflow takes 1000 entities of a batch, 100 of them parameters or tags.
 METRICS, PARAMS = 900, 100
@@ -52,19 +53,20 @@ class Replica:
         experiment, run_id, status: of the run in MLflow.
         told: events delivered since.
         uploaded: files delivered since.
+        foreign: what was not uploaded since, and why.
     """
 
     def __init__(self, run: RunDirectory, uri: str):
         for chatty in ("alembic", "mlflow"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
         self._run, self._uri = run, uri
-        self._config = read_yaml(run.config)
-        self._environment = json.loads(run.environment.read_text(encoding="utf-8"))
+        self._config, self._environment = read_told(run)
         self._options: dict[str, Any] = self._config.get("tracking", {})
         self._playback = Playback(run.events)
         self.told = self.uploaded = 0
+        self.foreign: list[str] = []
         with _alone(uri, own_id(run)):
-            self._client = MlflowClient(uri)
+            self._client = MlflowClient(client_uri(uri))
             found = self._find() or self._create()
             self.run_id, self.status = found.info.run_id, found.info.status
             self.experiment = self._client.get_experiment(found.info.experiment_id).name
@@ -136,7 +138,7 @@ class Replica:
             self._log(points, RunTag(content.DELIVERED, str(place)))
             self._place = place
         end = self._playback.last if self._playback.last and self._playback.last["event"] == "end" else None
-        status = end["status"] if end else "RUNNING" if held else "FAILED"
+        status = content.status_of(end) if end else "RUNNING" if held else "FAILED"
         if status != self.status or self._turned:
             self._set(status, end)
         if self._files_due or self._turned:  # a life that goes on has changed files at its start, and each leaves some
@@ -162,21 +164,27 @@ class Replica:
         if status == "RUNNING":
             self._client.update_run(self.run_id, status=status)
         else:
-            if end and status == "FINISHED" and self._run.results.exists():
-                results = json.loads(self._run.results.read_text(encoding="utf-8"))
+            if end and status == "FINISHED" and (results := read_results(self._run)):
                 numbers = content.results_of(results).items()
                 self._log([(name, value, content.milliseconds(end), results["steps"]) for name, value in numbers])
             self._client.set_terminated(self.run_id, status, content.milliseconds(latest) if latest else None)
         self.status = status
 
     def _upload(self) -> None:
-        """The files, unless MLflow has them as they are."""
-        roots = [self._run.path / name for name in ARTIFACTS]
-        files = [file for root in roots for file in ([root] if root.is_file() else sorted(root.rglob("*"))) if file.is_file()]
-        digests = {str(file.relative_to(self._run.path)): sha256_of_file(file) for file in files}
-        digest = hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+        """The files, unless MLflow has them as they are. What is not a file of the folder's own stays here."""
+        digests, foreign = {}, []
+        for file, reason in own_files(self._run.path, ARTIFACTS):
+            name = str(file.relative_to(self._run.path))
+            if reason:
+                foreign.append(f"not uploaded: {name} {reason}")
+            else:
+                digests[name] = sha256_of_file(file)
+        digest = hashlib.sha256(json.dumps([digests, foreign] if foreign else digests).encode()).hexdigest()
         if digest == self._files:
             return
+        for line in foreign:
+            tell_log(self._run, line)
+        self.foreign += foreign
         for name in digests:
             folder = str(Path(name).parent)
             self._client.log_artifact(self.run_id, str(self._run.path / name), None if folder == "." else folder)

@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mat_ds.command import Parser
-from mat_ds.config.yaml_files import read_yaml
 from mat_ds.display import show
-from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
+from mat_ds.errors import ExitCode, Problem, UserError, collect, raise_if_any
 from mat_ds.lock import known_holder_of
 from mat_ds.rundir import RunDirectory, run_folders
-from mat_ds.tracking.destination import mirror_uri, uri_problems
+from mat_ds.tracking.destination import uri_problems
+from mat_ds.tracking.identity import read_tracking
 from mat_ds.tracking.mirror import bound_requests, reason
+from mat_ds.tracking.told import read_told
+from mat_ds.tracking.trust import destination
 
 # Seconds a request may take, and how often it is tried again.
 REQUEST, RETRIES = 30, 2
@@ -25,13 +27,14 @@ def main(arguments: Sequence[str]) -> ExitCode:
                     allow_abbrev=False)  # fmt: skip
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run directory, or a folder that holds some; again "
                         "is no harm")  # fmt: skip
-    parser.add_argument("--uri", help="an MLflow server or database; default: the run's own tracking.uri")
+    parser.add_argument("--uri", help="an MLflow server or database; default: the run's own tracking.uri, but a "
+                        "server's where credentials are set only if MLFLOW_TRACKING_URI names it")  # fmt: skip
     try:
         parsed = parser.parse_args(arguments)
+        raise_if_any(uri_problems("--uri", parsed.uri))
         # A shell's pattern brings what lies beside runs along: logs, a database, artifacts.
         runs = {path: [folder for folder in run_folders(path) if RunDirectory(folder).events.exists()] for path in parsed.runs}
-        found = dict.fromkeys(folder for folders in runs.values() for folder in folders)
-        raise_if_any([*uri_problems("--uri", parsed.uri), *_run_problems(runs, parsed.uri)])
+        found = _destinations(runs, parsed.uri)
     except UserError as error:
         show(error, sys.stderr)
         return ExitCode.USER_ERROR
@@ -39,39 +42,61 @@ def main(arguments: Sequence[str]) -> ExitCode:
     for path, folders in runs.items():
         if not folders:
             show(f"{path}: passed over, no run")
-    delivered = [_sync(RunDirectory(path), _uri_of(RunDirectory(path), parsed.uri)) for path in found]
+    delivered = [_sync(RunDirectory(path), uri) for path, uri in found.items()]
     return ExitCode.OK if all(delivered) else ExitCode.FAILED
 
 
-def _run_problems(runs: dict[Path, list[Path]], uri: str | None) -> Iterator[Problem]:
+def _destinations(runs: dict[Path, list[Path]], given: str | None) -> dict[Path, str]:
+    """Every run once, and the MLflow it goes to.
+
+    Args:
+        runs: the run directories at or below each path.
+        given: `--uri`.
+
+    Raises:
+        UserError: naming every path and every run that cannot be delivered.
+    """
+    problems = list(_path_problems(runs))
+    found = {}
+    for folder in dict.fromkeys(folder for folders in runs.values() for folder in folders):
+        if uri := collect(problems, _destination, RunDirectory(folder), given):
+            found[folder] = uri
+    raise_if_any(problems)
+    return found
+
+
+def _destination(run: RunDirectory, given: str | None) -> str:
+    config, _ = read_told(run)
+    read_tracking(run)
+    uri = destination(run.path, config.get("tracking", {}).get("uri"), given)
+    if uri is None:
+        raise UserError(Problem("RUN", str(run.path), "has tracking.uri=none, so nothing says where it should go",
+                                "pass --uri, such as --uri sqlite:///runs/mlflow.db"))  # fmt: skip
+    return uri
+
+
+def _path_problems(runs: dict[Path, list[Path]]) -> Iterator[Problem]:
     nothing = not any(runs.values())
-    for path, folders in runs.items():
+    for path in runs:
         if not path.exists() or nothing:
             reason = "holds no run directory with an events.jsonl" if path.exists() else "does not exist"
             yield Problem("RUN", str(path), reason, "pass runs/<run>, or a folder of such folders")
-        for folder in folders:
-            if _uri_of(RunDirectory(folder), uri) is None:
-                yield Problem("RUN", str(folder), "has tracking.uri=none, so nothing says where it should go",
-                              "pass --uri, such as --uri sqlite:///runs/mlflow.db")  # fmt: skip
 
 
-def _uri_of(run: RunDirectory, uri: str | None) -> str | None:
-    config = read_yaml(run.config)
-    return mirror_uri(run.path, uri or config.get("tracking", {}).get("uri"))
-
-
-def _sync(run: RunDirectory, uri: str | None) -> bool:
+def _sync(run: RunDirectory, uri: str) -> bool:
     """Delivers one run and says how it went."""
     from mat_ds.tracking.replica import Replica
 
     known_holder_of(run.path)  # whether it still runs shows only in a while where its job was on another machine
     try:
-        replica = Replica(run, str(uri))
+        replica = Replica(run, uri)
         replica.deliver()
         replica.note()
     except Exception as error:
         show(f"{run.path}: NOT delivered to {uri}: {reason(error)}", sys.stderr)
         return False
+    for line in replica.foreign:
+        show(f"{run.path}: {line}", sys.stderr)
     news = f"{replica.told} events, {replica.uploaded} files" if replica.told or replica.uploaded else "nothing new"
     show(f"{run.path}: {news} -> run {replica.run_id} of experiment {replica.experiment} at {uri}, {replica.status}")
     return True

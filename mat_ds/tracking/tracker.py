@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from types import TracebackType
 from mat_ds.display import show
 from mat_ds.errors import Displaced, Interrupted
 from mat_ds.rundir import RunDirectory
-from mat_ds.tracking.destination import mirror_uri
+from mat_ds.tracking.destination import is_remote, mirror_uri
 from mat_ds.tracking.events import EventLog, Record
 from mat_ds.tracking.identity import delivered, own_id
 from mat_ds.tracking.mirror import PATIENCE, start_mirror
@@ -37,6 +38,7 @@ class Tracker:
         self._keeps, self._step, self._refused = keeps, 0, False
         self._log: EventLog | None = None
         self._mirror: subprocess.Popen[bytes] | None = None
+        self._uri: str | None = None
 
     def begin(self, run: RunDirectory, step: int, uri: str | None) -> None:
         """Opens the log of a run that begins, or goes on after `step`, and starts the mirror.
@@ -51,7 +53,7 @@ class Tracker:
         self._log = EventLog(run.events, step)
         if self._uri:
             try:
-                self._mirror = start_mirror(run)
+                self._mirror = start_mirror(run, self._uri)
             except OSError as error:  # no memory or no processes left: no reason not to train
                 self._tell(f"not mirrored to MLflow ({error})", run)
 
@@ -114,5 +116,7 @@ class Tracker:
             self._tell(f"{f'{events} events' if events else 'some files'} of this run are not in MLflow yet", self.run)
 
     def _tell(self, what: str, run: RunDirectory) -> None:
-        show(f"tracking: {what} ({run.tracking_log.name} says why): `mat-ds sync {run.path}` delivers them",
-              sys.stderr)  # fmt: skip
+        # A folder's word for a server is not taken where credentials are set.
+        there = f" --uri {shlex.quote(self._uri)}" if self._uri and is_remote(self._uri) else ""
+        again = f"mat-ds sync {shlex.quote(str(run.path))}{there}"
+        show(f"tracking: {what} ({run.tracking_log.name} says why): `{again}` delivers them", sys.stderr)

@@ -129,13 +129,14 @@ def test_a_run_whose_server_is_dead_ends_well_and_is_delivered_when_the_server_i
     assert done.returncode == 0, done.stderr[-3000:]
     records = read_events(run / "events.jsonl")
     assert f"tracking: {len(records)} events of this run are not in MLflow yet" in done.stderr
-    assert done.stderr.count("tracking:") == 1 and f"mat-ds sync {run}" in done.stderr and "Traceback" not in done.stderr
+    assert f"mat-ds sync {run} --uri {server.uri}`" in done.stderr
+    assert done.stderr.count("tracking:") == 1 and "Traceback" not in done.stderr
     assert records[-1]["event"] == "end" and json.loads((run / "results.json").read_text())["steps"] == 4
     assert (run / "tracking.log").read_text().count("not delivered") == 1
 
     server.start()
     for news in (f"{len(records)} events", "nothing new"):
-        synced = run_cli("sync", run, module="mat_ds.cli", **SECRETS)
+        synced = run_cli("sync", run, "--uri", server.uri, module="mat_ds.cli", **SECRETS)
         assert synced.returncode == 0 and news in synced.stdout, synced.stderr
     info, params, tags, files, metrics = everything(MlflowClient(server.uri), RunDirectory(run))
     assert (info["status"], tags["team"], params["method.theta_steps"]) == ("FINISHED", "nlp", "1")

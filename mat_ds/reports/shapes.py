@@ -1,0 +1,139 @@
+"""What a report reads of a run folder, which anyone may have written: the shapes that training and evaluation give it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from mat_ds.tasks.registry import TASKS
+from mat_ds.tracking.events import Record, as_one_life, parse
+from mat_ds.tracking.playback import is_whole
+from mat_ds.tracking.told import Shape
+
+Number = Annotated[float, Field(strict=False, ge=-sys.float_info.max, le=sys.float_info.max)]
+Level = Annotated[float, Field(strict=False, ge=0, le=1e30)]
+Steps = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class _Named(Shape):
+    name: str
+
+
+class _Train(Shape):
+    batch_size: Annotated[int, Field(ge=1, lt=2**63)]
+    epochs: Level = 1.0
+    max_steps: Steps | None = None
+
+
+class Config(Shape):
+    """`config.yaml`."""
+
+    task: str
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    method: _Named
+    model: _Named
+    train: _Train
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_are_words(cls, found: Any) -> Any:
+        places = [found]
+        while places:
+            place = places.pop()
+            if isinstance(place, dict):
+                if odd := next((key for key in place if not isinstance(key, str)), None):
+                    raise ValueError(f"{odd!r} is no name of an option")
+                places += place.values()
+        return found
+
+
+class _Export(Shape):
+    which: str = "best"
+
+
+class Results(Shape):
+    """`results.json`."""
+
+    task: str | None = None
+    steps: Steps | None = None
+    seconds: Level | None = None
+    export: _Export = _Export()
+    test: dict[str, dict[str, Number]] = Field({})
+
+
+class Environment(Shape):
+    """`environment.json`."""
+
+    devices: list[str] = Field([])
+    packages: dict[str, str] = Field({})
+    git_commit: str | None = None
+    world_size: int | str | None = None
+
+
+class Architecture(Shape):
+    """`model/config.json`."""
+
+    model_type: str | None = None
+    hidden_size: int | None = None
+    num_hidden_layers: int | None = None
+
+
+class _Attack(Shape):
+    norm: str
+    radii: list[Level]
+    steps: int
+    step_size: Level
+
+
+class _Split(Shape):
+    clean: dict[str, Number]
+    attack: list[dict[str, Number]]
+    noise: dict[str, Annotated[list[dict[str, Number]], Field(min_length=1)]]
+
+
+class Robustness(Shape):
+    """`evaluation*/robustness.json`."""
+
+    task: str
+    attack: _Attack
+    splits: Annotated[dict[str, _Split], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Robustness:
+        """Every split has a point for each radius, and every kind of noise as many."""
+        quantity = "accuracy" if all("accuracy" in split.clean for split in self.splits.values()) else "mse"
+        lengths = {len(points) for split in self.splits.values() for points in split.noise.values()}
+        radii = len(self.attack.radii)
+        attacked = [point for split in self.splits.values() for point in split.attack]
+        noisy = [point for split in self.splits.values() for points in split.noise.values() for point in points]
+        whole = all(quantity in split.clean and len(split.attack) == radii for split in self.splits.values())
+        whole &= all({"radius", quantity} <= point.keys() for point in attacked) and len(lengths) <= 1
+        whole &= all({"rate", quantity} <= point.keys() for point in noisy)
+        if not whole or (self.task in TASKS and not set(TASKS[self.task].dev) & self.splits.keys()):
+            raise ValueError("its splits, radii and rates do not fit together")
+        return self
+
+
+def events_of(path: Path) -> list[Record]:
+    """What `read_events` gives of a file, without what is no event or no number; empty where there is no file."""
+    return as_one_life(_sounds(parse(path.read_bytes()))) if path.exists() else []
+
+
+def _sounds(records: Iterable[Record]) -> list[Record]:
+    """The events that say when they happened, and of them the numbers that are numbers; an evaluation has a score."""
+    kept = [_sound(record) for record in records if is_whole(record)]
+    return [record for record in kept if record["event"] != "evaluation" or _is_number(record.get("score"))]
+
+
+def _sound(record: Record) -> Record:
+    flat = {key: value for key, value in record.items() if _is_number(value) or isinstance(value, str)}
+    tables = {key: value for key, value in record.items() if isinstance(value, dict)}
+    return flat | {key: {name: number for name, number in table.items() if _is_number(number)} for key, table in tables.items()}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not abs(value) > sys.float_info.max

@@ -1,0 +1,109 @@
+"""What a run folder tells MLflow of itself, which anyone may have written: read only if it is the folder's own, and has the
+shape that training gives it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mat_ds.config.yaml_files import read_yaml
+from mat_ds.errors import Problem, UserError, printable, raise_if_any
+from mat_ds.masking import masked
+from mat_ds.own_files import file_problems
+from mat_ds.reading import read_json
+from mat_ds.rundir import RunDirectory
+
+# What is read of a run, beside what becomes an artifact.
+TOLD = ("config.yaml", "environment.json", "events.jsonl", "results.json", "tracking.json")
+FIX = "put the file of the run there, or leave this run out"
+
+
+class Shape(BaseModel):
+    """What is looked at of a mapping; there may be more."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _Tracking(Shape):
+    uri: Any = None
+    experiment: str = "mat_ds"
+    run_name: str | None = None
+    tags: dict[str, str] = {}
+
+
+class _Config(Shape):
+    tracking: _Tracking = _Tracking()
+
+
+class _Start(Shape):
+    changed: dict[str, Annotated[list[Any], Field(min_length=2, max_length=2)]] = {}
+
+
+class _Environment(Shape):
+    starts: list[_Start] = []
+    packages: dict[str, str] = {}
+    deepspeed_config: dict[str, Any] = {}
+    command: list[str] = []
+
+
+def read_told(run: RunDirectory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of a run, and what it says of its machines.
+
+    Raises:
+        UserError: if they, or its events, are not files of its own, or not what training writes.
+    """
+    raise_if_any(file_problems(run.path, TOLD))
+    config = checked(run.config, _Config, read_yaml(run.config))
+    return config, checked(run.environment, _Environment, read_json(run.environment, FIX))
+
+
+def read_results(run: RunDirectory) -> dict[str, Any]:
+    """What `results.json` holds; nothing where there is none that can be read."""
+    with suppress(UserError):
+        results = read_json(run.results, FIX)
+        if isinstance(results.get("steps"), int):
+            return results
+    return {}
+
+
+def checked(path: Path, shape: type[Shape], found: dict[str, Any]) -> dict[str, Any]:
+    """What was found in a file; raises `UserError` where it has another shape than training gives it."""
+    try:
+        shape.model_validate(found)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        where = ".".join(map(str, wrong["loc"])) or "the whole"
+        raise UserError(
+            Problem(str(path), None, f"is not what training writes: {where}: {wrong['msg'].lower()}", FIX)
+        ) from None
+    return found
+
+
+def open_log(run: RunDirectory) -> int:
+    """A descriptor that appends to `tracking.log`.
+
+    Raises:
+        OSError: also if there is a link or a pipe in its place.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(run.tracking_log, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{run.tracking_log} is no file")
+    return descriptor
+
+
+def tell_log(run: RunDirectory, line: str) -> None:
+    """Appends a line to `tracking.log`, with the time; a disk that is full or not ours keeps it from nothing."""
+    with suppress(OSError):
+        descriptor = open_log(run)
+        try:
+            os.write(descriptor, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {printable(masked(line))}\n".encode())
+        finally:
+            os.close(descriptor)
