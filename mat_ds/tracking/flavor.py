@@ -56,7 +56,9 @@ def save_flavor(source: Path, adapter: Path | None, known: Description, path: Pa
         input_example=[EXAMPLE["text"]] if single else pandas.DataFrame([EXAMPLE]),
     )  # fmt: skip
     function: dict[str, Any] = mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME]
-    function |= {mlflow.pyfunc.MAIN: LOADER.stem, mlflow.pyfunc.MODEL_CONFIG: {"max_length": known.max_length}}
+    function |= {mlflow.pyfunc.MAIN: LOADER.stem, mlflow.pyfunc.MODEL_CONFIG: {
+        "max_length": known.max_length, "text": list(known.spec.text),
+    }}  # fmt: skip
     mlflow_model.flavors[mlflow.transformers.FLAVOR_NAME]["source_model_name"] = known.spec.name
     mlflow_model.save(str(path / MLMODEL_FILE_NAME))
     (path / "LICENSE.txt").unlink(missing_ok=True)  # that none was found on the hub for a model of this folder's name
@@ -68,13 +70,13 @@ def save_flavor(source: Path, adapter: Path | None, known: Description, path: Pa
 
 
 def signature_of(spec: TaskSpec) -> ModelSignature:
-    """Texts, or the columns `text` and `text_pair` as transformers calls them, to `label` and `probabilities`, or `score`."""
-    names = ["text", "text_pair"] if len(spec.text) == 2 else [None]
+    """To `label` and `probabilities`, or `score`. What comes in is not said: MLflow would take the first column of a table for
+    a text that has no name, and refuse a list of texts to one that has."""
     answer: list[Any] = [ColSpec("double", "score")]
     if not spec.regression:
         probabilities = Object([Property(label, "double") for label in spec.labels])
         answer = [ColSpec("string", "label"), ColSpec(probabilities, "probabilities")]
-    return ModelSignature(inputs=Schema([*(ColSpec("string", name) for name in names)]), outputs=Schema(answer))
+    return ModelSignature(outputs=Schema(answer))
 
 
 def pinned() -> list[str]:

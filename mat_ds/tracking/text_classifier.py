@@ -7,6 +7,7 @@ that looks like a literal of Python ("42", or a sentence in quotes) as that lite
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlflow.transformers
@@ -17,35 +18,60 @@ from mlflow.exceptions import MlflowException
 BATCH = 32
 
 
+# What transformers calls the text, or the two of a pair, whatever the task calls them.
+NAMES = ("text", "text_pair")
+
+
 class TextClassifier:
     """What MLflow calls.
 
     Args:
         pipeline: transformers' text-classification pipeline.
         max_length: tokens an input is cut at.
+        columns: what the task calls its text, or the two of a pair.
     """
 
-    def __init__(self, pipeline: Any, max_length: int):
-        self._pipeline = pipeline
+    def __init__(self, pipeline: Any, max_length: int, columns: Sequence[str] = NAMES[:1]):
+        self._pipeline, self._columns = pipeline, tuple(columns)
         self._pipeline.tokenizer.padding_side = "right"
         self._regression = pipeline.model.config.num_labels == 1
         self._cut = {"truncation": True, "max_length": max_length, "batch_size": BATCH}
 
-    def predict(self, model_input: pandas.DataFrame, params: dict[str, Any] | None = None) -> pandas.DataFrame:
-        """The answers to a column of texts, or to the columns `text` and `text_pair`.
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pandas.DataFrame:
+        """The answers to texts, or to the columns of a table that hold them, by their names.
+
+        Args:
+            model_input: a text or a list of them; or a table, records or columns, that names the text or the two of a pair
+                as transformers does (`text`, `text_pair`) or as the task does. Other columns are left alone.
+            params: none.
 
         Returns:
             `label` and `probabilities`, by label in the order of their numbers; or `score`.
         """
-        texts = model_input.to_dict(orient="records")
-        for row, found in enumerate(texts):
+        table = self._texts(_table(model_input))
+        for row, found in enumerate(table.to_dict(orient="records")):
             if wrong := [name for name, text in found.items() if not isinstance(text, str)]:
                 raise MlflowException.invalid_parameter_value(f"row {row}: {wrong[0]} is no text: {found[wrong[0]]!r}")
-        pairs = len(model_input.columns) == 2
-        inputs = texts if pairs else [text for found in texts for text in found.values()]
+        inputs = table.to_dict(orient="records") if len(self._columns) == 2 else table.iloc[:, 0].tolist()
+        if not inputs:
+            return pandas.DataFrame()
         function = "none" if self._regression else "softmax"
         found = self._pipeline(inputs, top_k=None, function_to_apply=function, **self._cut)
         return pandas.DataFrame([self._answer(scores) for scores in found])
+
+    def _texts(self, table: pandas.DataFrame) -> pandas.DataFrame:
+        """The columns of texts alone, by the names of transformers."""
+        names, known = NAMES[: len(self._columns)], list(table.columns)
+        if len(names) == 1 and known == [0]:  # a list, which names nothing
+            return table.set_axis(list(names), axis=1)
+        there = [chosen for chosen in dict.fromkeys((names, self._columns)) if set(chosen) <= set(known)]
+        if len(there) != 1 or any(known.count(name) > 1 for name in there[0]):
+            wanted = " or ".join(dict.fromkeys((", ".join(names), ", ".join(self._columns))))
+            which = "more than one of" if there else "none of"
+            raise MlflowException.invalid_parameter_value(
+                f"the columns {', '.join(map(repr, known))} have {which} what this model reads: {wanted}"
+            )
+        return table[list(there[0])].set_axis(list(names), axis=1)
 
     def _answer(self, scores: list[dict[str, Any]]) -> dict[str, Any]:
         """One text's answer, from its labels with their scores, the highest first."""
@@ -56,6 +82,26 @@ class TextClassifier:
         return {"label": scores[0]["label"], "probabilities": {names[i]: by_label[names[i]] for i in range(len(names))}}
 
 
+def _table(model_input: Any) -> pandas.DataFrame:
+    """What a caller or a server passes as a table; texts without a name are a column 0."""
+    if isinstance(model_input, pandas.DataFrame):
+        return model_input
+    if isinstance(model_input, pandas.Series):
+        return pandas.DataFrame({0: model_input.tolist()})
+    if isinstance(model_input, str):
+        return pandas.DataFrame({0: [model_input]})
+    if isinstance(model_input, Mapping):
+        columns = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in model_input.items()}
+        columns = {name: value if isinstance(value, list | tuple) else [value] for name, value in columns.items()}
+        if len({len(value) for value in columns.values()}) > 1:
+            raise MlflowException.invalid_parameter_value("columns have different numbers of rows")
+        return pandas.DataFrame(columns)
+    rows = model_input.tolist() if hasattr(model_input, "tolist") else list(model_input)
+    if rows and all(isinstance(row, Mapping) for row in rows):
+        return pandas.DataFrame(rows)
+    return pandas.DataFrame({0: pandas.Series(rows, dtype=object)})
+
+
 def _load_pyfunc(path: str, model_config: dict[str, Any]) -> TextClassifier:
     """What MLflow calls to load the model that lies in `path`."""
-    return TextClassifier(mlflow.transformers.load_model(path), model_config["max_length"])
+    return TextClassifier(mlflow.transformers.load_model(path), model_config["max_length"], model_config["text"])

@@ -1,6 +1,7 @@
 """Adapters from the command line to the files they leave, which plain peft and transformers load."""
 
 import json
+import shutil
 
 import peft
 import pytest
@@ -8,7 +9,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, RobertaConfig, RobertaModel
 
+from mat_ds.checkpoints import checkpoints_of, verify
+from mat_ds.cli import main
 from mat_ds.config.schema import ModelConfig
+from mat_ds.errors import ExitCode
 from mat_ds.models.build import build_tokenizer
 from mat_ds.tasks.demo import rows
 from tests.distributed.launch import run_cli
@@ -96,15 +100,31 @@ def test_averaged_and_merged_under_zero_3_the_model_needs_only_transformers_and_
     assert score(with_peft(model / "adapter", base / "encoder"), model) == pytest.approx(reported, abs=1e-12)
 
 
-def test_a_run_goes_on_with_the_frozen_weights_it_began_with(base, tmp_path):
+def test_a_run_goes_on_with_the_frozen_weights_it_began_with_wherever_they_lie(base, tmp_path, capsys):
+    first, second, other = (tmp_path / name for name in ("first", "second", "other"))
+    shutil.copytree(base / "encoder", first)
     options = ("--ds_config", "ds_configs/zero1.json", "--recipe", base / "recipe.yaml", f"output_dir={tmp_path}/run",
-               "train.resume=auto")  # fmt: skip
-    done = run_cli(*options, "train.max_steps=4")
+               "train.resume=auto", "train.export=best")  # fmt: skip
+    done = run_cli(*options, f"model.name={first}", "train.max_steps=4")
     assert done.returncode == 0, done.stderr[-3000:]
-    other = tmp_path / "other"
-    model = RobertaModel.from_pretrained(base / "encoder")
+    model = RobertaModel.from_pretrained(first)
     model.encoder.layer[0].output.dense.bias.data[0] += 1
     model.save_pretrained(other)
     AutoTokenizer.from_pretrained(base / "encoder").save_pretrained(other)
     done = run_cli(*options, f"model.name={other}")
     assert done.returncode == 2 and "frozen weights are not those" in done.stderr, done.stderr[-3000:]
+    first.rename(second)
+    done = run_cli(*options, f"model.name={second}")
+    assert done.returncode == 0 and "reproduces its score" in done.stdout, done.stderr[-3000:]
+    run = tmp_path / "run"
+    assert json.loads((run / "model" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(second)
+    assert all(verify(checkpoint) is None for checkpoint in checkpoints_of(run))
+
+    (tmp_path / "in.txt").write_text("the key is golden\n")
+    assert main(["predict", str(run), str(tmp_path / "in.txt")]) == ExitCode.OK
+    second.rename(tmp_path / "third")
+    for command in (["predict", str(run), str(tmp_path / "in.txt")], ["export", str(run), str(tmp_path / "out"), "--merge"],
+                    ["evaluate", str(run)]):  # fmt: skip
+        assert main(command) == ExitCode.USER_ERROR
+        told = capsys.readouterr().err
+        assert str(second) in told and str(run / "model" / "adapter_config.json") in told and "base_model_name_or_path" in told
