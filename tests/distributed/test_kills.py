@@ -118,22 +118,45 @@ def test_the_launcher_passes_a_signal_on_and_the_run_goes_on(number, keyboard, w
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A disk with room for one checkpoint of the small run and not for two."""
+def small_disk(tmp_path, request):
+    """A disk of so many KiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4700k", "tmpfs", str(folder)], capture_output=True, text=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={request.param}k", "tmpfs", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, text=True)
     if mounted.returncode:
         pytest.skip(f"no disk can be mounted: {mounted.stderr.strip()}")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
 
+def on(small_disk, choice):
+    done = run_cli(*ZERO2, f"output_dir={small_disk}/run", f"train.on_save_failure={choice}", "train.keep_last=1")
+    assert "could not be written" in done.stderr and "MiB are free there" in done.stderr and "Traceback" not in done.stderr
+    return done
+
+
+# Room for one checkpoint and not for two.
+@pytest.mark.parametrize("small_disk", [4700], indirect=True)
 @pytest.mark.parametrize("choice, code", [("stop", ExitCode.FAILED), ("continue", ExitCode.OK)])
 def test_a_full_disk_is_told_of_once_and_leaves_the_last_checkpoint_whole(small_disk, choice, code):
-    done = run_cli(*ZERO2, f"output_dir={small_disk}/run", f"train.on_save_failure={choice}", "train.keep_last=1")
+    done = on(small_disk, choice)
     assert done.returncode == code, done.stderr[-3000:]
-    assert "could not be written" in done.stderr and "MiB are free there" in done.stderr and "Traceback" not in done.stderr
     (kept,) = checkpoints_of(small_disk / "run")
     assert kept.name == "step-00000003" and verify(kept) is None
     assert (small_disk / "run" / "results.json").exists() == (choice == "continue")
+
+
+@pytest.mark.parametrize("small_disk", [1300], indirect=True)
+def test_a_disk_with_room_for_one_model_and_no_checkpoint_ends_with_the_results_of_that_model(small_disk):
+    done = on(small_disk, "continue")
+    assert done.returncode == ExitCode.OK, done.stderr[-3000:]
+    results = json.loads((small_disk / "run" / "results.json").read_text())
+    assert results["export"]["step"] == 3 and results["export"]["reproduces_reported"]
+    assert checkpoints_of(small_disk / "run") == [] and "training goes on without it" in done.stderr
+
+
+@pytest.mark.parametrize("small_disk", [600, 4], indirect=True)
+def test_a_disk_without_room_for_a_model_or_for_any_file_ends_a_run_with_one_message(small_disk):
+    done = on(small_disk, "continue")
+    assert done.returncode == ExitCode.FAILED and done.stderr.count("\nstopped: ") == 1, done.stderr[-3000:]
