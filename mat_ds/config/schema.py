@@ -112,7 +112,7 @@ class TrainConfig(Section):
     save_minutes: Positive | None = Field(30.0, description="minutes after which one is saved in any case; null: never")
     keep_last: Count = Field(2, description="checkpoints kept, beside that of the best evaluation")
     on_save_failure: Literal["stop", "continue"] = Field(
-        "stop", description="stop, continue: training where a checkpoint or the model cannot be written, as on a full disk")  # fmt: skip
+        "stop", description="training where a checkpoint or the model cannot be written, as on a full disk")  # fmt: skip
     resume: PathText = Field(
         "never", description="never; auto: continue the run of output_dir from its newest checkpoint that is whole, if it has "
         "one; or a run or checkpoint folder to continue from")  # fmt: skip
