@@ -6,8 +6,8 @@ Its adapters merged, in another precision, or with the weights or the running av
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from mat_ds.config.paths import argument
 from mat_ds.config.schema import RunConfig
 from mat_ds.engine.distributed import World
 from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
+from mat_ds.folders import copy_files, restore, write_folder
 from mat_ds.models.checkpointed import KINDS, weights_of
 from mat_ds.models.described import read_description, run_around, write_description
 from mat_ds.models.exported import load_classifier
@@ -29,7 +30,7 @@ from mat_ds.models.locate import MEANING, is_local, locate
 from mat_ds.models.lora import ADAPTER, is_adapter, write_adapter
 from mat_ds.models.pretrained import load_tokenizer
 from mat_ds.models.spectral import SpectralHead
-from mat_ds.rundir import RunDirectory, write_folder
+from mat_ds.rundir import RunDirectory
 
 EXAMPLE = "mat-ds export runs/cola models/cola --merge --dtype float16"
 
@@ -96,6 +97,8 @@ def _run_of(path: Path) -> Path:
 def _choose(path: Path, weights: str) -> Choice:
     """The newest checkpoint of a run that can be trusted, or the one that was named."""
     rundir = RunDirectory(_run_of(path))
+    with suppress(OSError):  # the run of another user
+        restore(rundir.model)
     run = run_around(rundir.model)
     found = next((checkpoint for checkpoint in checkpoints_of(path) if verify(checkpoint) is None), None)
     if run is None or found is None:
@@ -118,7 +121,7 @@ def _fill(out: Path, source: Path, choice: Choice | None, merge: bool, dtype: st
     if adapters and not merge and weights:
         write_adapter(model, weights, out, merge=False)
     elif adapters and not merge:
-        shutil.copytree(source, out, dirs_exist_ok=True)
+        copy_files(source, out)
     else:
         whole: Any = (model.merge_and_unload() if adapters else model).to(getattr(torch, dtype))
         if not all(bool(value.isfinite().all()) for value in whole.state_dict().values()):

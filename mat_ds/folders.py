@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -56,6 +57,19 @@ def settle(folder: Path) -> None:
                 os.fsync(stream.fileno())
         for name in (".", *folders):
             sync_folder(Path(where, name))
+
+
+def copy_files(source: Path, target: Path, copy: Callable[[Path, Path], object] = shutil.copyfile) -> None:
+    """Copies the regular files below a folder, and nothing that leads out of it or waits for somebody."""
+    for where, folders, files in os.walk(source):
+        inner = target / Path(where).relative_to(source)
+        for folder in folders:
+            if not Path(where, folder).is_symlink():
+                (inner / folder).mkdir(parents=True, exist_ok=True)
+        inner.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            if stat.S_ISREG(Path(where, file).lstat().st_mode):
+                copy(Path(where, file), inner / file)
 
 
 def put_in_place(aside: Path, path: Path, still_ours: Callable[[], None] = nobody_else) -> None:

@@ -72,7 +72,7 @@ def save(
 
     def describe() -> dict[str, Entry]:
         if model and model.exists():
-            _link_files(model, aside / checkpoints.MODEL)
+            folders.copy_files(model, aside / checkpoints.MODEL, _link)
         shards = {"world_size": torch.distributed.get_world_size(), "files": sorted(written)}
         own = {"format": FORMAT, **shards, **describe_state(engine)}
         write_json(aside / checkpoints.STATE, {"engine": own, "run": state, "writer": writer})
@@ -196,14 +196,8 @@ def _entries(folder: Path, names: list[str]) -> dict[str, Entry]:
     return {name: entry for share in shares for name, entry in share.items()}
 
 
-def _link_files(source: Path, target: Path) -> None:
-    """The regular files of a folder: hard links of the weights, where the disk has them; copies of what a user may edit."""
-    for name in checkpoints.files_below(source):
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        _link(source / name, target / name)
-
-
 def _link(source: Path, target: Path) -> None:
+    """A hard link for weights, where the disk has them; a copy for what a user may edit."""
     if source.suffix == ".safetensors":
         with suppress(OSError):
             os.link(source, target)

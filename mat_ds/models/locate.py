@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from mat_ds.errors import Problem, UserError
+from mat_ds.folders import restore
 from mat_ds.models.folder import check_model
 from mat_ds.rundir import RunDirectory
 
@@ -47,6 +49,9 @@ def folder_of(path: Path) -> Path:
         UserError: if it is neither, or the run has not come as far as a model.
     """
     rundir = RunDirectory(path)
+    if rundir.holds_a_run:
+        with suppress(OSError):  # the folder of another user
+            restore(rundir.model)
     if rundir.holds_a_run and rundir.model.is_dir():
         return rundir.model
     if rundir.holds_a_run:

@@ -6,6 +6,8 @@ network disks get right. Journals have no heartbeat: a trial's worker lives if i
 
 from __future__ import annotations
 
+import json
+import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,12 +23,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.lock import RunLock
+from mat_ds.reading import read_bytes
 from mat_ds.sampling.keys import seed_from
 from mat_ds.sweeps.space import Space, Values, draw
 from mat_ds.sweeps.training import Claim, claim, is_claimed, is_unclear
 from mat_ds.sweeps.turns import turn
 
 JOURNAL = "journal.log"
+MOST_BYTES = 1 << 30
 
 
 class JournalLock(JournalFileOpenLock):
@@ -86,6 +90,7 @@ class SharedStudy:
         folder.mkdir(parents=True, exist_ok=True)
         journal = folder / JOURNAL
         with turn(self.folder):
+            raise_if_any(journal_problems(journal))
             storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalLock(journal)))
             # The folder may be renamed, so the study has a name of its own.
             self.optuna = optuna.create_study(storage=storage, study_name="sweep", direction="maximize", load_if_exists=True,
@@ -162,6 +167,24 @@ class SharedStudy:
         if self.space.sampler == "tpe":
             return TPESampler(n_startup_trials=self.space.startup_trials, seed=seed)
         return RandomSampler(seed=seed)
+
+
+def journal_problems(journal: Path) -> Iterator[Problem]:
+    """Whether the journal of a sweep is one: what cannot be read would be begun anew, under another id."""
+    fix = "bring it back from a copy, or name another output_dir"
+    trials = sorted(path.parent.name for path in journal.parent.glob("trial-*/config.yaml"))
+    text = b""
+    try:
+        text = read_bytes(journal, MOST_BYTES) if os.path.lexists(journal) else b""
+        for line in text.splitlines(keepends=True):
+            # The last one may have been cut short, and is taken away by whoever writes next.
+            if line.endswith(b"\n") and not isinstance(json.loads(line), dict):
+                raise ValueError("a line holds no JSON object")
+    except (OSError, ValueError, RecursionError) as error:
+        yield Problem("output_dir", str(journal), f"cannot be read: {error}", fix)
+        return
+    if text and trials and b"\n" not in text:
+        yield Problem("output_dir", str(journal), f"holds nothing that {', '.join(trials)} could have come of", fix)
 
 
 def _pruner(space: Space) -> BasePruner:

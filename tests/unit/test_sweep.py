@@ -181,6 +181,16 @@ def test_half_a_line_in_the_journal_loses_nothing_but_itself(tmp_path):
     assert sweep.run("--trials", "2") == ExitCode.OK and sweep.states() == ["COMPLETE"] * 2
 
 
+@pytest.mark.parametrize("torn", [b"\xff\xfe\n", b"{}\n[]\n", b'{"op_code": 0, "study_name\n{}\n', b"binary \0"])
+def test_a_journal_that_is_torn_is_an_error_and_never_a_new_sweep(tmp_path, torn, capsys):
+    sweep = Sweep(tmp_path, GRID)
+    (sweep.folder / "trial-0000").mkdir(parents=True)
+    (sweep.folder / "trial-0000" / "config.yaml").touch()
+    (sweep.folder / "journal.log").write_bytes(torn)
+    assert sweep.run() == ExitCode.USER_ERROR and "journal.log" in capsys.readouterr().err
+    assert (sweep.folder / "journal.log").read_bytes() == torn
+
+
 def test_a_worker_whose_output_nobody_reads_any_more_works_on(tmp_path):
     sweep = Sweep(tmp_path, GRID)
     reading, writing = os.pipe()
