@@ -22,6 +22,7 @@ from mat_ds.errors import Problem, UserError
 from mat_ds.folders import restore
 from mat_ds.integrity import MANIFEST, STATE, Entry, entry_of, files_below, read_manifest, read_state, verify
 from mat_ds.reading import read_bytes
+from mat_ds.rundir import new_folder
 
 __all__ = [
     "LATEST", "MANIFEST", "MODEL", "STATE", "Entry", "checkpoints_of", "damaged_of", "entry_of", "files_below", "latest_of",
@@ -130,6 +131,8 @@ def tidy(folder: Path) -> None:
     for entry in _folders_in(folder):
         if (step := _step_set_aside(entry.name)) is not None:
             restore(folder / name_of(step))
+    if (folder / LATEST).is_dir() and not (folder / LATEST).is_symlink():
+        (folder / LATEST).rename(new_folder(folder / f"{LATEST}.damaged"))
     for entry in folder.iterdir():
         step = _step_set_aside(entry.name)
         if LEFTOVER.fullmatch(entry.name) or (step is not None and (folder / name_of(step)).exists()):

@@ -58,12 +58,18 @@ class RunDirectory:
         """Makes the folders, of a run that begins or goes on, and puts a model back that an earlier life had set aside.
 
         Raises:
-            UserError: if something else than a file has the name of one: a pipe would be waited for, a link be written through.
+            UserError: if something else has the name of one of its files or folders: a pipe would be waited for, a link that
+                came with the folder be written through.
         """
         files = (self.config, self.environment, self.events, self.log, self.results, self.tracking, self.tracking_log)
-        odd = [file for file in (*files, self.interrupted) if os.path.lexists(file) and not stat.S_ISREG(file.lstat().st_mode)]
-        why, fix = "is no regular file, and a run writes there", "move it away, or pass another output_dir"
-        raise_if_any(Problem("output_dir", str(file), why, fix) for file in odd)
+        folders = (self.checkpoints, self.model, self.predictions, self.plots)
+        expected = {**dict.fromkeys((*files, self.interrupted), stat.S_IFREG), **dict.fromkeys(folders, stat.S_IFDIR)}
+        called = {stat.S_IFREG: "regular file", stat.S_IFDIR: "folder of its own"}
+        raise_if_any(
+            Problem("output_dir", str(path), f"is no {called[kind]}, and a run writes there",
+                    "move it away, or pass another output_dir, which may itself be a link")
+            for path, kind in expected.items() if os.path.lexists(path) and stat.S_IFMT(path.lstat().st_mode) != kind
+        )  # fmt: skip
         self.interrupted.unlink(missing_ok=True)
         restore(self.model)
         for written in (self.model, self.config, self.environment, self.results, self.interrupted):

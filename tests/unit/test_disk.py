@@ -160,6 +160,21 @@ def test_processes_that_ask_at_once_get_one_identity(tmp_path):
         assert [path.name for path in run.path.iterdir()] == ["tracking.json"]
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "model", "predictions", "plots"])
+def test_a_run_writes_into_folders_of_its_own(tmp_path, name):
+    (tmp_path / "outside").mkdir()
+    for number, plant in enumerate((lambda path: path.symlink_to(tmp_path / "outside"), lambda path: path.touch(), os.mkfifo)):
+        run = RunDirectory(tmp_path / str(number))
+        run.path.mkdir()
+        plant(run.path / name)
+        with pytest.raises(UserError, match=f"{name}.*\n.*no folder of its own"):
+            run.create()
+    assert not list((tmp_path / "outside").iterdir())
+    (tmp_path / "linked").symlink_to(tmp_path / "outside")
+    RunDirectory(tmp_path / "linked").create()
+    assert (tmp_path / "outside" / "checkpoints").is_dir()
+
+
 def test_a_run_writes_into_no_pipe_and_through_no_link(tmp_path):
     for number, name in enumerate(("config.yaml", "events.jsonl", "train.log", "results.json", "tracking.log")):
         run = RunDirectory(tmp_path / str(number))

@@ -1,14 +1,17 @@
 """What a save takes for granted of nobody: not of the ranks' files, not of the numbers, not of the disk."""
 
 import json
+import os
+import stat
 
 import pytest
 import torch
 
 from mat_ds.checkpoints import STATE, checkpoints_of, name_of, verify
 from mat_ds.engine import checkpoint
+from mat_ds.engine.export import export_model
 from mat_ds.errors import NonFiniteError, SaveError
-from tests.unit.small_engine import SmallEngine, one_rank
+from tests.unit.small_engine import SmallEngine, Tokenizer, one_rank
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +77,28 @@ def test_a_checkpoint_says_which_ranks_wrote_what(tmp_path):
     engine = json.loads((tmp_path / name_of(1) / STATE).read_text())["engine"]
     assert engine["world_size"] == 1 and engine["files"] == ["rank-00000-0.safetensors"]
     assert engine["elements"] == {"table": 15, "bias": 4} and verify(tmp_path / name_of(1)) is None
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o027])
+def test_a_group_can_read_what_the_umask_lets_it(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        engine = SmallEngine(1.0)
+        export_model(engine, Tokenizer(), tmp_path / "model")
+        checkpoint.save(engine, tmp_path / "checkpoints", {"step": 1}, 2, tmp_path / "model")
+        checkpoint.load(engine, checkpoints_of(tmp_path), tmp_path / "model")
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 8 and {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o666 & ~umask}
+
+
+def test_a_folder_in_the_place_of_latest_is_set_aside(tmp_path):
+    save(SmallEngine(1.0), tmp_path, 1)
+    (tmp_path / "latest").unlink()
+    (tmp_path / "latest" / "of a stranger").mkdir(parents=True)
+    save(SmallEngine(2.0), tmp_path, 2)
+    assert (tmp_path / "latest").read_text() == "step-00000002\n" and (tmp_path / "latest.damaged" / "of a stranger").is_dir()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

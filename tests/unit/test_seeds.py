@@ -109,6 +109,14 @@ def test_another_model_precision_or_data_make_another_experiment(tmp_path, capsy
     assert main(arguments(tmp_path, "--seeds", "1")) == ExitCode.OK and lives(tmp_path, 0) == [0]
 
 
+@pytest.mark.parametrize("torn", [b"", b"[]", b"{", b"\xff", b'{"options": {}, "options": {}}'])
+def test_a_definition_that_is_torn_is_an_error_and_stays(tmp_path, torn, capsys):
+    (tmp_path / "definition.json").write_bytes(torn)
+    assert main(arguments(tmp_path, "--seeds", "1")) == ExitCode.USER_ERROR
+    assert "definition.json" in capsys.readouterr().err and (tmp_path / "definition.json").read_bytes() == torn
+    assert not (tmp_path / "seed-0").exists()
+
+
 def test_runs_with_other_options_are_no_seeds_of_one_experiment(tmp_path, capsys):
     assert main(arguments(tmp_path, "--seeds", "1")) == ExitCode.OK
     assert main(arguments(tmp_path, "--seeds", "2", "train.epochs=9")) == ExitCode.USER_ERROR
