@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
@@ -23,7 +23,7 @@ from mat_ds.engine.distributed import World, from_rank_zero, on_rank_zero, proce
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.export import export_model
 from mat_ds.engine.loading import shard_unread
-from mat_ds.errors import ExitCode, Interrupted, UserError
+from mat_ds.errors import ExitCode, Interrupted, SaveError, UserError
 from mat_ds.evaluation import Evaluator, Scores
 from mat_ds.interrupt import Agenda
 from mat_ds.lock import RunLock
@@ -134,7 +134,8 @@ def _leave_word(lock: RunLock, interruption: Interrupted) -> None:
     """Says in the run directory, if it came to one, that the run can go on, and leaves it."""
     if lock.folder:
         lock.check()
-        mark_interrupted(RunDirectory(lock.folder), interruption)
+        with suppress(SaveError):  # a disk that is full has said so, and the exit code says the rest
+            mark_interrupted(RunDirectory(lock.folder), interruption)
         lock.release()
 
 
