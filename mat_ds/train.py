@@ -170,6 +170,7 @@ def _optimise(
                 house.display.warn(f"{damage}; passed over, not deleted")
 
         def begin() -> None:
+            still_ours()
             house.chatter.write_to(rundir.log)
             house.tracker.begin(rundir, progress.step, run.tracking.uri)
 

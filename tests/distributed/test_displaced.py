@@ -1,0 +1,47 @@
+"""A run whose directory another job has taken: all ranks stop with a code of their own and write nothing there any more."""
+
+import time
+
+from mat_ds.errors import ExitCode
+from mat_ds.lock import LOCK, RunLock
+from mat_ds.rundir import RunDirectory
+from mat_ds.tracking.events import read_events
+from tests.distributed.launch import start_ranks
+from tests.distributed.small_run import OPTIONS
+
+STEPS = 2000
+
+
+def wait_until(true, seconds=200):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_all_ranks_of_a_displaced_run_stop_with_its_code_and_leave_the_directory_alone(tmp_path):
+    # One that saves hears of it from the disk, one that does not when its lease is to be renewed.
+    for name, every in (("saves", "train.save_every=1"), ("does not save", f"train.save_every={STEPS}")):
+        run, log, other = RunDirectory(tmp_path / name), tmp_path / f"{name}.log", RunLock()
+        ranks = start_ranks(2, "--ds_config", "ds_configs/zero2.json", *OPTIONS, f"train.max_steps={STEPS}", every,
+                            "train.eval_per_epoch=1", "train.save_minutes=null", f"output_dir={run.path}", log=log)  # fmt: skip
+        try:
+            wait_until(lambda run=run: len(read_events(run.events)) > 4)
+            (lease,) = (run.path / LOCK).iterdir()
+            lease.unlink()  # as one does that has seen it stand still
+            other.acquire(run.path)
+            taken = time.time()
+            codes = [rank.wait(60) for rank in ranks]
+        finally:
+            for rank in ranks:
+                rank.kill()
+        said = log.read_text()
+        assert codes == [ExitCode.DISPLACED] * 2, said
+        assert said.count("stopped:") == 1 and "is not this job's any more" in said and "Traceback" not in said
+        other.check()
+        assert not run.interrupted.exists() and not [e for e in read_events(run.events) if e["event"] == "end"]
+        late = {path.name: path.stat().st_ctime - taken for path in run.path.rglob("*") if path.is_file()}
+        # What had begun, and the renewal of a lease, is all.
+        allowed = 12 if name == "does not save" else 3
+        assert all(seconds < allowed for file, seconds in late.items() if file not in (other.token, "train.log")), late
+        other.release()
