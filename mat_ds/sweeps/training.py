@@ -96,6 +96,9 @@ def claim(folder: Path) -> Claim | None:
     if trains and trains.fate != Fate.ALIVE:
         lock.release()
         return None
+    with suppress(UserError):  # clears an expired lease away, for which the training would wait once more
+        (left := RunLock()).acquire(folder)
+        left.release()
     return Claim(folder, abandoned, lock)
 
 

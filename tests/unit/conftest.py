@@ -2,7 +2,8 @@
 
 import pytest
 
-from mat_ds.sweeps import training
+from mat_ds import leases, lock
+from mat_ds.sweeps import seeds, training, worker
 from tests.distributed.launch import ROOT
 from tests.unit.test_bad_rows import lines, write
 from tests.unit.test_families import save
@@ -50,3 +51,11 @@ def at_once(monkeypatch):
     monkeypatch.setattr(training, "LOOK", 0.05)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+
+
+@pytest.fixture
+def short_leases(monkeypatch):
+    """Leases of half a second, in this process."""
+    for module in (leases, lock, seeds, worker):
+        for name, seconds in (("LEASE_SECONDS", 0.5), ("BEAT_SECONDS", 0.05), ("LOOK", 0.05)):
+            monkeypatch.setattr(module, name, seconds, raising=False)

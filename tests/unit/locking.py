@@ -59,14 +59,14 @@ def asked(holder):
     return said(holder)
 
 
-def leave_behind(folder, **changes):
+def leave_behind(folder, lock=LOCK, **changes):
     """A lock as another job left it: on this machine, of a number that nobody has, unless changed."""
-    shutil.rmtree(folder / LOCK, ignore_errors=True)
+    shutil.rmtree(folder / lock, ignore_errors=True)
     token = uuid.uuid4().hex
-    (folder / LOCK).mkdir(parents=True)
+    (folder / lock).mkdir(parents=True)
     owner = replace(Owner.me(), **{"pid": 2**22 + 1, "since": "then", **changes})
-    (folder / LOCK / token).write_bytes(owner.as_text())
-    return folder / LOCK / token
+    (folder / lock / token).write_bytes(owner.as_text())
+    return folder / lock / token
 
 
 def elsewhere(folder, **changes):

@@ -17,12 +17,8 @@ from tests.unit.locking import asked, said, start_holder, takes, tokens
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Leases of half a second; no test is a job of SLURM."""
-    for module in (leases, lock):
-        monkeypatch.setattr(module, "LEASE_SECONDS", 0.5)
-        monkeypatch.setattr(module, "LOOK", 0.05)
-        monkeypatch.setattr(module, "BEAT_SECONDS", 0.05)
+def quick(short_leases, monkeypatch):
+    """Nor is any test a job of SLURM."""
     for variable in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"):
         monkeypatch.delenv(variable, raising=False)
 

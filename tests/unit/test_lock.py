@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mat_ds import leases, lock
+from mat_ds import lock
 from mat_ds.engine.watchdog import Process
 from mat_ds.errors import UserError
 from mat_ds.lock import LOCK, RunLock, holder_of, known_holder_of
@@ -21,12 +21,8 @@ from tests.unit.locking import asked, elsewhere, leave_behind, said, start_holde
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Leases of half a second; no test is a job of SLURM."""
-    for module in (leases, lock):
-        monkeypatch.setattr(module, "LEASE_SECONDS", 0.5)
-        monkeypatch.setattr(module, "LOOK", 0.05)
-        monkeypatch.setattr(module, "BEAT_SECONDS", 0.05)
+def quick(short_leases, monkeypatch):
+    """Nor is any test a job of SLURM."""
     for variable in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"):
         monkeypatch.delenv(variable, raising=False)
 

@@ -15,6 +15,7 @@ from mat_ds.sweeps.training import WORKER_LOCK
 from mat_ds.tracking.events import read_events
 from tests.distributed.launch import ROOT, environment
 from tests.unit.fake_trainer import STEPS, score_at
+from tests.unit.locking import elsewhere
 from tests.unit.sweeping import FAKE, plan, until
 
 pytestmark = pytest.mark.usefixtures("at_once")
@@ -91,6 +92,12 @@ def test_what_is_on_the_way_or_in_other_hands_is_told_apart_from_what_is_finishe
     assert len(json.loads(said.out)["runs"]) == 2 and "seed-1: died at step 2, and is continued" in said.err
     assert main(arguments(tmp_path, "--seeds", "2", "--quiet")) == ExitCode.OK
     assert "2 of 2 seeds finished" in capsys.readouterr().out
+
+
+def test_the_seed_of_a_job_on_a_machine_that_is_gone_is_taken_over_when_its_lease_is_over(tmp_path, short_leases):
+    elsewhere(tmp_path / "seed-1", lock=WORKER_LOCK)
+    assert main(arguments(tmp_path, "--seeds", "2")) == ExitCode.OK
+    assert [lives(tmp_path, seed) for seed in range(2)] == [[0], [0]]
 
 
 def test_another_model_precision_or_data_make_another_experiment(tmp_path, capsys):

@@ -13,6 +13,7 @@ from mat_ds.errors import ExitCode
 from mat_ds.lock import holder_of
 from mat_ds.tracking.events import read_events
 from tests.distributed.launch import ROOT
+from tests.unit.locking import elsewhere
 from tests.unit.sweeping import GRID, Sweep, plan, until
 
 pytestmark = pytest.mark.usefixtures("at_once")
@@ -121,6 +122,18 @@ def test_the_trial_of_a_worker_that_died_is_taken_over_and_its_training_too(tmp_
     worker.kill()
     worker.wait()
     # Its training lives on, and holds the run directory.
+    assert sweep.run() == ExitCode.OK and sweep.states() == ["COMPLETE"] * 3
+    assert len(sweep.lives(0)) == 2 and sweep.steps(0) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("name", ["worker.lock", "run.lock"])
+def test_the_trial_of_a_worker_on_a_machine_that_is_gone_is_taken_over_when_its_lease_is_over(
+    name, tmp_path, monkeypatch, short_leases
+):
+    plan(monkeypatch, trial_0000={"stops_at": 2, "times": 1})
+    sweep = Sweep(tmp_path, GRID)
+    assert sweep.run() == ExitCode.REQUEUE and sweep.states() == ["RUNNING", "WAITING", "WAITING"]
+    elsewhere(sweep.folder / "trial-0000", lock=name)
     assert sweep.run() == ExitCode.OK and sweep.states() == ["COMPLETE"] * 3
     assert len(sweep.lives(0)) == 2 and sweep.steps(0) == [1, 2, 3, 4, 5, 6]
 
