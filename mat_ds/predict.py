@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -36,6 +36,7 @@ from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.rows import BadRow, Example, lacking_columns, make_example
 from mat_ds.tasks.spec import TaskSpec
+from mat_ds.tasks.tokens import token_problems
 
 EXAMPLE = "mat-ds predict runs/cola sentences.txt --out answers.jsonl"
 SUFFIXES = {"csv": ".csv", "tsv": ".tsv", "jsonl": ".jsonl", "text": ".txt"}
@@ -62,6 +63,7 @@ class Predictor:
     @torch.inference_mode()
     def logits(self, examples: Sequence[Example]) -> torch.Tensor:
         """(N, C) fp32 on the CPU."""
+        raise_if_any(token_problems(self.tokenizer, examples, self.collate.max_length))
         inputs, _ = self.collate(examples, self.device)
         raise_if_any(input_problems("MODEL", self.name, self.model, self.tokenizer, inputs))
         found: torch.Tensor = self.model(**inputs).logits.float().cpu()
@@ -164,7 +166,7 @@ def read_examples(path: Path, suffix: str, spec: TaskSpec) -> Iterator[Example]:
         found = row if isinstance(row, BadRow) else make_example(spec, row, labelled=False)
         if isinstance(found, BadRow):
             raise UserError(Problem(where, found.value, found.reason, "mend or delete the row"))
-        yield found
+        yield replace(found, where=where)
 
 
 def _problems(parsed: argparse.Namespace) -> Iterable[Problem]:

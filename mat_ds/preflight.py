@@ -34,6 +34,7 @@ from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.manifest import Manifest, changed_tokens, read_manifest
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.spec import TaskSpec
+from mat_ds.tasks.tokens import with_tokens
 from mat_ds.tracking.trust import recipe_uri_problems
 
 # The ranks of one node. More of them would each read and tokenise all of the data, many times at once from one disk.
@@ -147,6 +148,7 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     if manifest and built and not dropped & {"data.max_length", "model.name"}:
         found += changed_tokens(manifest, str(run.data.path), tokenizer, run.model.name, max_length)
     if data and built:
+        data = collect(found, with_tokens, data, tokenizer, max_length, run.data) or data
         splits = (data.train, *data.dev.values(), *data.test.values())
         found += vocabulary_problems("model.name", run.model.name, built.module, tokenizer, splits, max_length)
     raise_if_any(found)

@@ -26,6 +26,7 @@ from mat_ds.tasks.manifest import DATA, MANIFEST, MODEL, Manifest, damage, read_
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.rows import Example, skipped_lines
 from mat_ds.tasks.stored import store_examples
+from mat_ds.tasks.tokens import with_tokens
 
 EXAMPLE = "mat-ds prepare prepared/cola --recipe launch/recipes/cola.yaml data.max_length=128"
 
@@ -111,6 +112,7 @@ def gather(parsed: argparse.Namespace) -> Source:
     built = collect(found, build_model, model, spec, tokenizer, run.seed, unread) if spec and tokenizer else None
     if data and built:
         longest = min(run.data.max_length, longest_input(built.module, tokenizer))
+        data = collect(found, with_tokens, data, tokenizer, longest, run.data) or data
         splits = (data.train, *data.dev.values(), *data.test.values())
         found += vocabulary_problems("model.name", run.model.name, built.module, tokenizer, splits, longest)
     raise_if_any(found)

@@ -26,6 +26,7 @@ from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.rows import Example, Tally
 from mat_ds.tasks.spec import TaskSpec
+from mat_ds.tasks.tokens import with_tokens
 
 # What decides a prediction: weights, configuration, vocabulary.
 MODEL_FILES = (".json", ".safetensors", ".bin", ".model", ".txt")
@@ -82,8 +83,9 @@ def load_subject(model_name: str, options: EvaluationOptions) -> Subject:
         found += head_problems("task", model.config, spec)
     raise_if_any(found)
     assert spec and data and model and tokenizer
-    splits = data.dev | data.test
     max_length = min(data_options.max_length, longest_input(model, tokenizer))
+    data = with_tokens(data, tokenizer, max_length, data_options)
+    splits = data.dev | data.test
     raise_if_any(vocabulary_problems("model", model_name, model, tokenizer, splits.values(), max_length))
     if options.attack.curve and (first := next(iter(splits.values()))):
         inputs, _ = Collator(tokenizer, min(max_length, MOST_TRIED), spec.regression)(first[:1], torch.device("cpu"))

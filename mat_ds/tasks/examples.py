@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mat_ds.config.schema import DataConfig
@@ -175,7 +175,7 @@ class _Reader:
                     continue
             found = row if isinstance(row, BadRow) else make_example(spec, row, labelled)
             if isinstance(found, Example):
-                examples.append(found)
+                examples.append(replace(found, where=where, split=name))
                 tally.half_blank += found.half_blank
             elif tally.skip(found.kind) <= SHOWN:
                 bad.append((where, found))

@@ -34,7 +34,7 @@ class Collator:
 
     def __init__(self, tokenizer: Any, max_length: int, regression: bool):
         self._tokenizer = tokenizer
-        self._max_length = max_length
+        self.max_length = max_length
         self._label_dtype = torch.float32 if regression else torch.long
 
     def __call__(self, examples: Sequence[Example], device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
@@ -43,7 +43,7 @@ class Collator:
             stored: list[Any] = [example.tokens for example in examples]
             inputs = self._tokenizer.pad(stored, return_tensors="pt")
         else:
-            inputs = tokenise(self._tokenizer, examples, self._max_length, padding=True, return_tensors="pt")
+            inputs = tokenise(self._tokenizer, examples, self.max_length, padding=True, return_tensors="pt")
         labels = torch.tensor([example.label or 0 for example in examples], dtype=self._label_dtype)
         return {name: value.to(device) for name, value in inputs.items()}, labels.to(device)
 

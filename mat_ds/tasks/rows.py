@@ -15,6 +15,7 @@ from mat_ds.tasks.spec import TaskSpec
 # What can be wrong with a row, as counts call it.
 CORRUPT, ENCODING = "corrupt line", "not UTF-8"
 MISSING, BLANK, LONG, LABEL = "missing text", "blank text", "long text", "wrong label"
+TOKENLESS = "no tokens"
 # And what leaves a row out although nothing is wrong with it.
 UNLABELLED = "no agreed label"
 
@@ -33,11 +34,14 @@ class Example:
 
     Attributes:
         tokens: the model inputs of prepared data, L numbers each, not padded; None where the texts are yet to be tokenised.
+        where, split: what a message calls its row, and `<task>/<split>`; empty where nobody knows.
     """
 
     texts: tuple[str, ...]
     label: int | float | None
     tokens: Mapping[str, list[int]] | None = field(default=None, compare=False, repr=False)
+    where: str = field(default="", compare=False, repr=False)
+    split: str = field(default="", compare=False, repr=False)
 
     @property
     def length(self) -> int:
