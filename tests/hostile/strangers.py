@@ -43,3 +43,10 @@ def with_code(folder, file="config.json", model_type="sparkle", **auto_map):
     )
     edit(folder / file, auto_map=auto_map, **({"model_type": model_type} if file == "config.json" else {}))
     return folder
+
+
+def adapters(folder):
+    """Adapters of single sentences, beside the base that they name."""
+    from tests.heads import adapter_run
+
+    return adapter_run(folder / "run", folder / "base") / "model"
