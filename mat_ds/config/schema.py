@@ -95,13 +95,13 @@ class OptimizerConfig(Section):
 
 
 class TrainConfig(Section):
-    epochs: Positive = Field(3.0, description="passes over the training examples")
-    max_steps: Count | None = Field(None, description="outer steps (batches); wins over epochs")
+    epochs: Annotated[float, Field(gt=0.0, le=1e6)] = Field(3.0, description="passes over the training examples")
+    max_steps: Annotated[int, Field(ge=1, le=10**9)] | None = Field(None, description="outer steps (batches); wins over epochs")
     batch_size: Count = Field(32, description="examples of one outer step, over all ranks")
     micro_batch_size: Count = Field(
         8, description="examples of one forward pass on one rank; accumulation = batch_size / (this x ranks)")  # fmt: skip
     eval_micro_batch_size: Count | None = Field(None, description="the same in evaluation; null: micro_batch_size")
-    eval_per_epoch: Annotated[int, Field(ge=0)] = Field(
+    eval_per_epoch: Annotated[int, Field(ge=0, le=10_000)] = Field(
         1, description="evaluations per epoch, evenly spread; the end of training is always evaluated")  # fmt: skip
     telemetry_every: Annotated[int, Field(ge=0)] = Field(
         100, description="outer steps between measurements of what the adversary does; 0: never")  # fmt: skip

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from mat_ds.config.paths import path_argument
 from mat_ds.errors import ExitCode, Problem, UserError
 from mat_ds.games import circle
 from mat_ds.games.finite import PENALTY_KICK, ROCK_PAPER_SCISSORS, Array, Pair
@@ -60,7 +61,9 @@ EXAMPLES = {
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m mat_ds.games", description="Algorithm 1 of MAT on three small games.")
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/games"), help="for the figures (%(default)s)")
+    parser.add_argument(
+        "folder", nargs="?", type=path_argument, default=Path("runs/games"), help="for the figures (%(default)s)"
+    )
     folder = parser.parse_args(arguments).folder
     print("Duality gap after T iterations, each T with the step size that theory wants for it")
     for name, example in EXAMPLES.items():

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from mat_ds.command import Parser
+from mat_ds.config.names import name_of_file
 from mat_ds.display import Display, one_line, show
 from mat_ds.errors import Displaced, ExitCode, Problem, UserError
 from mat_ds.orders import Orders
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
         space = read_space(parsed.space)
         launching = read_launching(parsed, [*(name for key in space.options for name in names(key)), "train.resume"])
         check(space, launching)
-        folder = Path(launching.run.output_dir or f"runs/{parsed.space.stem}")
+        folder = Path(launching.run.output_dir or f"runs/{name_of_file(parsed.space)}")
         study = SharedStudy(folder, space, launching.definition, launching.run.seed)
         limit = parsed.trials or (None if space.sampler == "grid" else TRIALS)
         publish(study, launching)

@@ -18,6 +18,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from mat_ds.command import Parser
+from mat_ds.config.names import name_of_file
 from mat_ds.display import Display, one_line, show
 from mat_ds.errors import Displaced, ExitCode, UserError, raise_if_any
 from mat_ds.leases import LOOK
@@ -45,8 +46,8 @@ def main(arguments: Sequence[str]) -> ExitCode:
         parsed = parse(arguments)
         display = Display(True, parsed.quiet, parsed.json)
         launching = read_launching(parsed, ["seed", "train.resume"])
-        stem = parsed.recipe.stem if parsed.recipe else launching.run.task
-        seeds = Seeds(Path(launching.run.output_dir or f"runs/{stem}-seeds"), range(parsed.seeds), launching, display)
+        named = launching.run.output_dir or f"runs/{name_of_file(parsed.recipe or Path(launching.run.task))}-seeds"
+        seeds = Seeds(Path(named), range(parsed.seeds), launching, display)
         seeds.define()
         with Orders() as orders:
             code = seeds.train(orders)

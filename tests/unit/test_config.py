@@ -72,6 +72,11 @@ def test_wrong_types_and_values_say_what_the_option_means():
     assert found["optimizer.lr"].value == "fast"
 
 
+def test_more_than_any_run_could_do_is_a_slip():
+    found = problems("train.epochs=1e308", "train.max_steps=9223372036854775807", "train.eval_per_epoch=1000000000")
+    assert set(found) == {"train.epochs", "train.max_steps", "train.eval_per_epoch"}
+
+
 def test_a_section_that_is_off_by_default_is_turned_on_by_any_of_its_options(tmp_path):
     assert load().model.lora is None and load("model.lora.r=4").model.lora.r == 4 and load("model.lora={}").model.lora.r == 8
     recipe = write(tmp_path, "model: {name: there, lora: {r: 16, target_modules: [query]}}\n")
