@@ -5,15 +5,24 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from mat_ds import leases, lock
-from mat_ds.errors import Displaced
+from mat_ds import interrupt, leases, lock
+from mat_ds.command import attempt
+from mat_ds.engine.distributed import World
+from mat_ds.errors import Displaced, ExitCode, Interrupted
+from mat_ds.interrupt import Agenda
 from mat_ds.lock import LOCK, RunLock
+from mat_ds.orders import Orders
+from mat_ds.tracking.events import read_events
+from mat_ds.tracking.tracker import Tracker
 from tests.unit.locking import asked, said, start_holder, takes, tokens
+from tests.unit.tracked import make_run
 
 
 @pytest.fixture(autouse=True)
@@ -107,3 +116,69 @@ def test_a_job_that_cannot_reach_its_lock_for_the_length_of_a_lease_does_not_go_
     at[0] += 60
     monkeypatch.setattr(os, "utime", fails)
     mine.check_from_memory()  # the disk is not asked
+
+
+def test_the_log_of_a_displaced_run_ends_where_it_was_and_its_mirror_is_gone(tmp_path):
+    run = make_run(tmp_path / "run")
+    first, second = RunLock(), RunLock()
+    first.acquire(run.path)
+    mirror = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdin=subprocess.PIPE)
+    tracker = Tracker(keeps=True, still_ours=first.check)
+    try:
+        with pytest.raises(Displaced), tracker:
+            tracker.begin(run, 0, "none")
+            tracker._mirror = mirror
+            tracker.log({"event": "step", "step": 1})
+            before = run.events.read_bytes()
+            (run.path / LOCK / first.token).unlink()
+            second.acquire(run.path)
+            tracker.log({"event": "step", "step": 2})  # other ranks wait for this one: they are told together, elsewhere
+            tracker.log({"event": "step", "step": 3})
+            first.check()
+        tracker.settle()
+        assert run.events.read_bytes() == before and mirror.poll() is not None
+    finally:
+        mirror.kill()
+    late = Tracker(keeps=True, still_ours=second.check)
+    with late:
+        late.begin(run, 1, "none")
+    assert [event["event"] for event in read_events(run.events)] == ["start", "step", "start", "end"]
+    second.release()
+
+
+def test_ranks_agree_that_they_are_displaced_before_they_agree_on_anything_else(monkeypatch):
+    heard = []
+
+    def agreed(*flags):
+        heard.append(flags)
+        return tuple(flag or other for flag, other in zip(flags, others, strict=True))
+
+    def displaced():
+        raise Displaced("it is not ours")
+
+    monkeypatch.setattr(interrupt, "agreed", agreed)
+    with Orders() as orders:
+        others = (False, False, False)
+        assert Agenda(orders, None, True).told_to_stop_or_save() == (False, False)
+        with pytest.raises(Displaced, match="it is not ours"):
+            Agenda(orders, None, True, displaced).told_to_stop_or_save()
+        others = (True, True, False)  # of rank 0, on another rank
+        with pytest.raises(Displaced):
+            Agenda(orders, None, False).told_to_stop_or_save()
+        others = (True, False)
+        with pytest.raises(Displaced):
+            Agenda(orders, None, False).leave_if_told()
+        others = (False, True)
+        with pytest.raises(Interrupted):
+            Agenda(orders, None, False).leave_if_told()
+    assert all(len(flags) in (2, 3) for flags in heard)
+
+
+def test_a_displaced_job_says_so_once_and_ends_with_a_code_of_its_own(capsys):
+    def work():
+        raise Displaced("runs/x is not this job's any more")
+
+    for rank in (1, 0):
+        assert attempt(work, World(rank=rank, size=2), "") == ExitCode.DISPLACED
+    said = capsys.readouterr().err
+    assert said.count("runs/x is not this job's any more") == 1 and "Traceback" not in said
