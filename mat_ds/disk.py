@@ -37,9 +37,9 @@ def write_text(path: Path, text: str, still_ours: Callable[[], None] = nobody_el
     write_bytes(path, text.encode("utf-8"), still_ours)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, still_ours: Callable[[], None] = nobody_else) -> None:
     """Writes `value` as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    write_text(path, json.dumps(value, indent=2) + "\n", still_ours)
 
 
 def write_bytes(path: Path, data: bytes, still_ours: Callable[[], None] = nobody_else) -> None:

@@ -42,13 +42,13 @@ def open_run_directory(
     before = run_of(prepared.resume_from) if prepared.resume_from else None
 
     def make() -> None:
+        lock.check()
         rundir.create()
         own_id(rundir)
         described = environment(prepared, world, places, rundir if rundir.holds_a_run else before)
         resolved = {**run.model_dump(mode="json"), "output_dir": str(rundir.path)}
-        lock.check()
-        write_text(rundir.config, as_yaml(resolved))
-        write_json(rundir.environment, described)
+        write_text(rundir.config, as_yaml(resolved), lock.check)
+        write_json(rundir.environment, described, lock.check)
 
     on_rank_zero(make)
     deadline = time.monotonic() + SHARED_SECONDS

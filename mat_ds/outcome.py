@@ -74,7 +74,7 @@ def finish(
         "dev_sha256": dev_fingerprint(data.spec, data.dev),
     }
     # Before anything is loaded that might not fit.
-    write(lambda: write_json(rundir.results, results))
+    write(lambda: write_json(rundir.results, results, still_ours))
     # A model that only ZeRO-3 fitted onto the cards is scored on the CPU.
     device = torch.device("cpu") if any_rank(not _fits(rundir.model, device), device) else device
     model = _load(rundir.model, dtype, device)
@@ -96,7 +96,7 @@ def finish(
     results["export"] |= {"score": score, "score_fp32": exact, "reproduces_reported": _same(splits, reported)}
 
     def describe() -> None:
-        write_json(rundir.results, results)
+        write_json(rundir.results, results, still_ours)
         write_description(rundir.model, Description(data.spec, run.data.max_length))
         write_card(read_finished(rundir.path), rundir.model)
         if progress.step >= STEPS_OF_A_CURVE:
