@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mat_ds.errors import Problem, UserError
+from mat_ds.reading import open_regular
+
 Record = dict[str, Any]
 
 # Bytes that wait where the disk is full: the records of some thousand steps.
@@ -58,8 +61,18 @@ def read_events(path: Path) -> list[Record]:
     Returns:
         Records with `event`, `step` and `time`; of a step that was made twice, because a run was interrupted after its last
         checkpoint, those of the later life. Lines that a crash cut short are left out. Empty where there is no file.
+
+    Raises:
+        UserError: if there is one that cannot be read, or something else in its place.
     """
-    return as_one_life(parse(path.read_bytes()) if path.exists() else ())
+    if not os.path.lexists(path):
+        return []
+    try:
+        with open_regular(path) as file:
+            return as_one_life(parse(file.read()))
+    except OSError as error:
+        fix = "mend the disk or the permissions, or leave this run out"
+        raise UserError(Problem(str(path), None, f"cannot be read: {error}", fix)) from None
 
 
 def parse(text: bytes) -> Iterable[Record]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mat_ds.reading import open_regular
 from mat_ds.tracking.content import essence
 from mat_ds.tracking.events import Record, is_event
 
@@ -60,7 +61,7 @@ def _key(record: Record) -> tuple[str, int]:
 
 def _records(path: Path, start: int, stop: int | None = None) -> Iterator[tuple[int, int, Record]]:
     """Place before, place behind, record; lines that a crash cut short are left out."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         place = file.seek(start)
         for line in file:
             if not line.endswith(b"\n") or place == stop:

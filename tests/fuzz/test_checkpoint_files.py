@@ -33,7 +33,7 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 SOME = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-MANY = settings(SOME, max_examples=3000)
+MANY = settings(SOME, max_examples=1000)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,12 +1,15 @@
 """Files of a run: whole or not at all, and a log that a resumed run continues where its checkpoint stands."""
 
 import json
+import os
 
 import pytest
 
+from mat_ds.errors import UserError
 from mat_ds.loop import Progress, evaluation_points
 from mat_ds.rundir import write_folder, write_json
 from mat_ds.tracking.events import EventLog, read_events
+from mat_ds.tracking.playback import Playback
 
 
 def test_a_folder_that_could_not_be_filled_leaves_the_old_one(tmp_path):
@@ -49,6 +52,14 @@ def test_a_resumed_log_reads_as_that_of_one_life_and_nothing_of_it_is_lost(tmp_p
     shown = [(record["event"], record["step"], record.get("life")) for record in read_events(path)]
     assert shown == [("start", 0, None), *(("step", i, 1) for i in (1, 2, 3)), ("start", 3, None), ("step", 4, 2)]
     assert all(record["time"] > 1e9 for record in read_events(path))
+
+
+def test_a_log_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "events.jsonl")
+    with pytest.raises(UserError, match="no regular file"):
+        read_events(tmp_path / "events.jsonl")
+    with pytest.raises(OSError, match="no regular file"):
+        list(Playback(tmp_path / "events.jsonl").read())
 
 
 def test_evaluations_are_spread_evenly_and_the_end_is_one_of_them():

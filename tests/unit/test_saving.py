@@ -9,6 +9,7 @@ import torch
 
 from mat_ds.checkpoints import STATE, checkpoints_of, name_of, verify
 from mat_ds.engine import checkpoint
+from mat_ds.engine.engine import Engine
 from mat_ds.engine.export import export_model
 from mat_ds.errors import NonFiniteError, SaveError
 from tests.unit.small_engine import SmallEngine, Tokenizer, one_rank
@@ -115,6 +116,18 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path, kind, value):
         with pytest.raises(NonFiniteError, match="not finite"):
             refuse()
     assert [path.name for path in checkpoints_of(tmp_path)] == [name_of(1)]
+
+
+def test_an_export_that_fails_leaves_training_its_own_weights():
+    """With `train.on_save_failure=continue` it goes on with them."""
+    engine = SmallEngine(1.0)
+    for master in engine.shards:
+        engine.sampler.kept(master)["average"].fill_(5.0)
+    engine._tracked, engine._swap = False, engine.sampler.swap
+    with pytest.raises(SaveError), Engine.averaged_weights(engine, "average"):
+        assert {float(x) for master in engine.shards for x in master.detach().view(-1)} == {5.0}
+        raise SaveError("no room")
+    assert {float(x) for master in engine.shards for x in master.detach().view(-1)} == {1.0}
 
 
 def test_large_numbers_are_finite_and_padding_is_not_looked_at(tmp_path):
