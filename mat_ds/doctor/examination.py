@@ -13,7 +13,7 @@ from mat_ds.doctor.disks import check_disks
 from mat_ds.doctor.extensions import check_deepspeed
 from mat_ds.doctor.hub import ask_hub, check_hub
 from mat_ds.doctor.inputs import Inputs, check_data, check_inputs, check_model, count_model, read_inputs
-from mat_ds.doctor.launcher import check_launch, check_limits
+from mat_ds.doctor.launcher import check_launch, check_limits, check_secrets
 from mat_ds.doctor.network import check_network
 from mat_ds.doctor.packages import check_packages, versions
 from mat_ds.doctor.rows import Row, brief, collect, warned
@@ -36,6 +36,7 @@ def examine(parsed: argparse.Namespace, world: World) -> tuple[list[Row], Inputs
         rows += collect("disks", check_disks, inputs.folder, count_model(inputs.run), inputs.checkpoints, world)
         rows += collect("clock", check_clock, inputs.folder)
     rows += collect("launch", check_launch, world) + collect("launch", check_limits, world)
+    rows += collect("launch", check_secrets)
     if world.local_rank == 0:
         hub = ask_hub()
         rows += collect("network", check_network, world) + collect("network", check_hub, hub)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mat_ds.doctor.rows import Row, brief, failed, from_problem, passed, warned
+from mat_ds.masking import HOLDS_SECRET
+from mat_ds.tracking.trust import CREDENTIALS
 
 if TYPE_CHECKING:
     from mat_ds.engine.distributed import World
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 OPEN_FILES = 1024
 OPEN_FILES_PER_RANK = 16
 SLURM = ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE", "SLURM_GPUS_ON_NODE")
+# Variables that DeepSpeed's ssh launcher exports to all nodes, by how they begin.
+EXPORTED = ("MLFLOW", "PYTHON", "MV2", "UCX", "NCCL")
 INFINIBAND = Path("/sys/class/infiniband")
 
 
@@ -33,6 +37,36 @@ def check_launch(world: World) -> Iterator[Row]:
         yield from _master()
     if given := [f"{name.removeprefix('SLURM_')}={os.environ[name]}" for name in SLURM if name in os.environ]:
         yield passed("slurm", ", ".join(given), "srun --kill-on-bad-exit=1 ends a job whose first rank has died")
+
+
+def check_secrets() -> Iterator[Row]:
+    """Whether DeepSpeed's ssh launcher would write a secret into the command line that it runs, and logs, for every node."""
+    exported = [name for name in os.environ if name.startswith(EXPORTED) and _holds_secret(name)]
+    listed = {name: file for file in _environment_files() for name in _names_in(file) if _holds_secret(name)}
+    if not exported and not listed:
+        return
+    found = ", ".join([*sorted(exported), *(f"{name} in {file}" for name, file in sorted(listed.items()))])
+    yield warned("secrets", f"{found}: `deepspeed --hostfile` writes the values into the command line of every node, where all "
+                 "its users see them, and into its log",
+                 "before such a launch unset them, take them out of the file, and keep them on each node in "
+                 "~/.mlflow/credentials (mode 600); or train with tracking.uri=none and `mat-ds sync` afterwards")  # fmt: skip
+
+
+def _holds_secret(name: str) -> bool:
+    return bool(HOLDS_SECRET.search(name)) or name in CREDENTIALS
+
+
+def _environment_files() -> Iterator[Path]:
+    """Where DeepSpeed's launcher looks for variables to export."""
+    name = os.environ.get("DS_ENV_FILE", ".deepspeed_env")
+    for folder in dict.fromkeys((Path.home(), Path.cwd())):
+        if (folder / name).is_file():
+            yield folder / name
+
+
+def _names_in(file: Path) -> Iterator[str]:
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        yield line.partition("=")[0].strip()
 
 
 def _launcher() -> str:

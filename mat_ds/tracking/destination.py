@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote
 
@@ -60,9 +61,16 @@ def absolute_uri(uri: str | None) -> str | None:
 
 
 def client_uri(uri: str) -> str:
-    """An address as MLflow's client is to be given it: from one of an SQLite file with escapes in it, it would also make the
-    folder that is spelt like them."""
-    return uri.replace("sqlite:", "sqlite+pysqlite:", 1) if uri.startswith(SQLITE) and "%" in uri else uri
+    """An address as MLflow's client is to be given it.
+
+    From one of an SQLite file with escapes in it, under the name `sqlite`, it would also make the folder that is spelt like
+    them; and SQLAlchemy reads escapes only from 2.1 on, SQLite itself always.
+    """
+    if not uri.startswith(SQLITE) or "%" not in uri:
+        return uri
+    if tuple(map(int, version("sqlalchemy").split(".")[:2])) >= (2, 1):
+        return uri.replace("sqlite:", "sqlite+pysqlite:", 1)
+    return f"sqlite+pysqlite:///file:{quote(str(database_file(uri)))}?uri=true"
 
 
 def is_remote(uri: str | None) -> bool:

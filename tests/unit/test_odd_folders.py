@@ -53,3 +53,12 @@ def test_a_run_in_a_folder_with_any_name_is_delivered_with_its_files(name, tmp_p
     assert sorted(path.name for path in (tmp_path / name).iterdir()) == [
         "mlartifacts", "mlflow.db", "mlflow.db.lock", f"run {name}"
     ]  # fmt: skip
+
+
+def test_an_older_sqlalchemy_which_reads_no_escapes_leaves_them_to_sqlite(tmp_path, monkeypatch):
+    (tmp_path / "pct%20x").mkdir()
+    monkeypatch.setattr("mat_ds.tracking.destination.version", lambda package: "2.0.58")
+    address = client_uri(default_uri(tmp_path / "pct%20x" / "run"))
+    database = address.removeprefix("sqlite+pysqlite:///").removesuffix("?uri=true")  # as that one hands it to SQLite
+    sqlite3.connect(database, uri=True).execute("CREATE TABLE t (x INTEGER)")
+    assert [path.name for path in (tmp_path / "pct%20x").iterdir()] == ["mlflow.db"]
