@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from mat_ds.errors import printable
 from mat_ds.finished import Finished
 from mat_ds.models.tiny import TINY
 from mat_ds.rundir import write_text
@@ -131,23 +134,24 @@ def _metadata(finished: Finished, adapters: bool) -> ModelCardData:
 
 def _text(finished: Finished, adapters: bool) -> str:
     run, spec, results, environment = finished.run, finished.spec, finished.results, finished.environment
-    base = f"`{TINY}`, a small model made from scratch" if run.model.name == TINY else f"`{_name(run.model.name)}`"
-    source = "made by mat_ds" if spec.generate else "files of the user's own" if run.data.path else f"`{spec.hub}` on the hub"
+    base = f"`{TINY}`, a small model made from scratch" if run.model.name == TINY else _code(_name(run.model.name))
+    hub = f"{_code(spec.hub or '')} on the hub"
+    source = "made by mat_ds" if spec.generate else "files of the user's own" if run.data.path else hub
     columns = [f"{split} {metric}" for split in spec.dev for metric in spec.metrics]
     start = environment["starts"][-1]
     return TEXT.format(
         title=f"{spec.name}: {run.method.name}", model=base[0].upper() + base[1:], task=spec.name, method=run.method.name,
-        version=environment["packages"]["mat_ds"],
-        reads="Reads a text." if len(spec.text) == 1 else f"Reads a pair of texts ({' and '.join(spec.text)}).",
+        version=_plain(environment["packages"].get("mat_ds", "of an unknown version")),
+        reads="Reads a text." if len(spec.text) == 1 else f"Reads a pair of texts ({' and '.join(map(_plain, spec.text))}).",
         answers="Answers with a score" + (f" from {spec.range[0]:g} to {spec.range[1]:g}." if spec.range else ".")
-        if spec.regression else f"Answers with one of {', '.join(spec.labels)}.",
+        if spec.regression else f"Answers with one of {', '.join(map(_plain, spec.labels))}.",
         max_length=run.data.max_length, train=f"{'s' * (len(spec.train) > 1)} {_mixture(spec.train)}", source=source,
         others=f", and on {_mixture(spec.also_train_on)}" if spec.also_train_on else "",
-        dev=", ".join(spec.dev), data_sha256=environment["data_sha256"], dev_sha256=results["dev_sha256"],
+        dev=", ".join(spec.dev), data_sha256=_inert(environment["data_sha256"]), dev_sha256=_inert(results["dev_sha256"]),
         metrics=" | ".join(columns), rule="|".join("---" for _ in columns), scores="\n".join(_scores(finished)),
         median=f"{results['median_last_half']:.4f}", which=results["export"]["which"], step=results["export"]["step"],
         score=f"{finished.score:.4f}", settings="\n".join(_settings(finished)), seed=run.seed, ranks=start["world_size"],
-        devices=", ".join(sorted(set(environment["devices"]))), stage=start["zero_stage"], steps=results["steps"],
+        devices=_plain(", ".join(sorted(set(environment["devices"])))), stage=start["zero_stage"], steps=results["steps"],
         batch=run.train.batch_size, seconds=results["seconds"], units=f"{finished.forward_units:,}",
         loading=LOADING_ADAPTERS if adapters else LOADING,
     )  # fmt: skip
@@ -172,7 +176,7 @@ def _settings(finished: Finished) -> Iterator[str]:
     """Rows of all options that decide what was learned."""
     run = finished.run.model_dump(mode="json")
     for section in ("method", "optimizer", "model"):
-        yield from (f"| `{section}.{key}` | `{_name(str(value))}` |" for key, value in run[section].items())
+        yield from (f"| `{section}.{key}` | {_code(_name(str(value)))} |" for key, value in run[section].items())
     chosen = ("epochs", "max_steps", "batch_size", "export", "export_weights")
     yield from (f"| `train.{key}` | `{run['train'][key]}` |" for key in chosen)
     yield from (f"| `data.{key}` | `{run['data'][key]}` |" for key in ("max_length", "train_limit", "eval_limit", "bad_rows"))
@@ -186,3 +190,17 @@ def _is_ours(name: str) -> bool:
 def _name(value: str) -> str:
     """A path without the folders above it, which are nobody else's business."""
     return Path(value).name if Path(value).is_absolute() else value
+
+
+def _plain(text: str) -> str:
+    """Text that others chose, as Markdown shows it: no markup, no HTML, in one line."""
+    return re.sub(r"([\\`*_\[\]|#~!])", r"\\\1", html.escape(printable(text), quote=False))
+
+
+def _inert(text: str) -> str:
+    """The same between backquotes, which nothing in it may end."""
+    return printable(text).replace("`", "'").replace("|", "\\|")
+
+
+def _code(text: str) -> str:
+    return f"`{_inert(text)}`"

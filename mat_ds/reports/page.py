@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
+from mat_ds.errors import printable
 from mat_ds.reports import figures
 from mat_ds.reports.ablations import VARIED, ablation_table, ablations
 from mat_ds.reports.attacks import robustness_table
@@ -91,7 +92,8 @@ def missing(tables: Sequence[Table], pictures: Sequence[Picture]) -> list[str]:
 
 def render(groups: Sequence[Group], tables: Sequence[Table], pictures: Sequence[Picture], left_out: Sequence[str]) -> str:
     """The page."""
-    environment = Environment(loader=PackageLoader("mat_ds.reports", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(loader=PackageLoader("mat_ds.reports", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+                              finalize=lambda value: printable(value) if type(value) is str else value)  # fmt: skip
     environment.filters |= {"b64": lambda data: base64.b64encode(data).decode(), "file_name": file_name}
     tasks = list(dict.fromkeys(group.task for group in groups))
     return environment.get_template("page.html.jinja").render(

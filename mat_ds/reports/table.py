@@ -7,6 +7,8 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
+from mat_ds.errors import printable
+
 Row = dict[str, Any]
 NONE = "–"
 
@@ -88,4 +90,6 @@ class Table:
 
 def _inert(value: Any) -> Any:
     """Text that a spreadsheet would take for a formula gets a quote before it: names of runs come from anywhere."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    if not isinstance(value, str):
+        return value
+    return f"'{printable(value)}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else printable(value)

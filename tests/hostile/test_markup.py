@@ -1,0 +1,63 @@
+"""What strangers chose the text of is no markup: not in a model card, not in a report, not in a spreadsheet."""
+
+import json
+import re
+
+import pytest
+from huggingface_hub import ModelCard
+
+from mat_ds.card import CARD, write_card
+from mat_ds.cli import main
+from mat_ds.errors import ExitCode
+from mat_ds.finished import read_finished
+from mat_ds.rundir import RunDirectory
+from tests.heads import finished_run
+from tests.unit.reported import make_run
+
+HOSTILE = ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[x](javascript:alert(1))",
+           "![x](http://h/x.png)", "x\n\n---\nlicense: mit\n---\n# big",
+           "a`b`<b>c</b>", "| a | b |", "{{7*7}}", "{% raw %}", "&lt;b&gt;", "\x1b[31mred"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_nothing_in_a_run_is_markup_in_its_model_card(text, tmp_path):
+    folder = finished_run(tmp_path / "run", "cola")
+    for name, put in (("environment.json", lambda found: found | {"devices": [text], "data_sha256": text}),
+                      ("results.json", lambda found: found | {"dev_sha256": text})):  # fmt: skip
+        found = json.loads((folder / name).read_text())
+        found["packages"] = {"mat_ds": text}
+        (folder / name).write_text(json.dumps(put(found)))
+    write_card(read_finished(folder), folder / "model")
+    card = ModelCard.load(folder / "model" / CARD)
+    outside = "".join(card.text.split("`")[::2])  # what stands between backquotes is shown as it is
+    assert "<" not in outside.replace("<this folder>", "").replace("<file>", "") and "\x1b" not in card.text
+    assert not re.search(r"(?<!\\)\]\(", outside) and "\n# big" not in card.text and "license" not in card.data.to_dict()
+    assert card.text.count("`") % 2 == 0
+
+
+def test_nothing_in_a_run_is_markup_in_a_report(tmp_path):
+    for number, text in enumerate(HOSTILE):
+        run = make_run(tmp_path / "runs" / f"{number}", (0.1, 0.2, 0.3), seed=number, model=text, half="bf16")
+        environment = json.loads(run.environment.read_text())
+        environment |= {"devices": [text], "git_commit": text}
+        run.environment.write_text(json.dumps(environment))
+    assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == ExitCode.OK
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert not any(tag in page for tag in ("<script", "<img src=x", "<b>", 'javascript:alert(1)"', "\x1b"))
+    assert "49" not in page.partition("<h1>")[2].partition("</h1>")[0] and "{{7*7}}" in page
+    for picture in (tmp_path / "out").glob("*.svg"):
+        assert "<script" not in picture.read_text() and "onerror=alert(1)>" not in picture.read_text()
+
+
+def test_a_report_of_links_shows_nothing_of_what_they_lead_to(tmp_path, capsys):
+    run = make_run(tmp_path / "run", (0.1, 0.2, 0.3))
+    (tmp_path / "secret.json").write_text('{"task": "canary-5c1f"}')
+    (run.path / "evaluation").mkdir()
+    (run.path / "evaluation" / "robustness.json").symlink_to(tmp_path / "secret.json")
+    assert main(["report", str(run.path), "--out", str(tmp_path / "out")]) == ExitCode.USER_ERROR
+    assert "canary" not in "".join(capsys.readouterr())
+    (run.path / "evaluation" / "robustness.json").unlink()
+    (run.model / "config.json").unlink()
+    (run.model / "config.json").symlink_to(tmp_path / "secret.json")
+    assert main(["report", str(run.path), "--out", str(tmp_path / "out")]) == ExitCode.OK
+    assert RunDirectory(run.path).model.is_dir()
