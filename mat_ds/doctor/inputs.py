@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mat_ds.doctor.belonging import check_belonging
 from mat_ds.doctor.disks import nearest_folder
 from mat_ds.doctor.hub import Hub
 from mat_ds.doctor.rows import Row, failed, from_problem, passed, warned
@@ -172,6 +173,7 @@ def check_model(run: RunConfig, tree: dict[str, Any] | None, hub: Hub) -> Iterat
     if trained_in == "bfloat16" and half(tree) == "fp16":
         yield warned("model in fp16", "its weights were trained in bfloat16, whose numbers may be too large for fp16",
                      "fp32 (ds_configs/zero2.json), or bf16 on cards that have it")  # fmt: skip
+    yield from check_belonging(run, folder, parameters, FIRST_ROWS)
 
 
 def model_folder(name: str) -> Path | None:

@@ -1,0 +1,59 @@
+"""Whether the parts of a model belong together and to the task: read as training reads them, weights left in their files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mat_ds.doctor.rows import Row, from_problem, warned
+from mat_ds.errors import Problem, UserError, collect
+
+if TYPE_CHECKING:
+    from mat_ds.config.schema import RunConfig
+
+# Of a larger model what the files lack, and training would draw, might not fit beside what else a login node does.
+MOST_PARAMETERS = 1_000_000_000
+
+
+def check_belonging(run: RunConfig, folder: Path, parameters: int, first_rows: int) -> Iterator[Row]:
+    """What training would refuse, or change, of a model that is all there.
+
+    Args:
+        run: the options.
+        folder, parameters: the model, and how many it has.
+        first_rows: of each split, to be looked at for tokens without an embedding.
+    """
+    from mat_ds.models.build import build_model, build_tokenizer, longest_input
+    from mat_ds.models.unread import weight_files
+    from mat_ds.models.vocabulary import highest, rows_of, vocabulary_problems
+    from mat_ds.tasks.examples import load_task_data
+    from mat_ds.tasks.registry import find_task
+
+    found: list[Problem] = []
+    model = run.model.model_copy(update={"name": str(folder), "lora": None})
+    tokenizer = collect(found, build_tokenizer, model, ())
+    spec = collect([], find_task, run.task)  # what is wrong with it, the check of the data says
+    built = None
+    if tokenizer and spec and parameters < MOST_PARAMETERS and weight_files(str(folder)):
+        built = collect(found, build_model, model, spec, tokenizer, 0, True)
+    yield from map(from_problem, found)
+    if not (built and spec):
+        return
+    if built.head:
+        yield warned("labels", built.head, "see that the task's labels mean what the model's did")
+    if highest(tokenizer) >= (rows := rows_of(built.module)):
+        data = run.data.model_copy(update={"train_limit": first_rows, "eval_limit": first_rows})
+        problems: list[Problem] = []
+        try:
+            read = load_task_data(spec, data) if spec.generate or data.path else None
+        except UserError:
+            read = None
+        if read:
+            length = min(data.max_length, longest_input(built.module, tokenizer))
+            splits = (read.train, *read.dev.values(), *read.test.values())
+            problems = list(vocabulary_problems("model.name", run.model.name, built.module, tokenizer, splits, length))
+        yield from map(from_problem, problems)
+        if not problems:
+            yield warned("tokenizer", f"it numbers tokens up to {highest(tokenizer)}, and the model has embeddings for {rows}: "
+                         "a text with one of the others is refused", "model.resize_token_embeddings(len(tokenizer))")  # fmt: skip
