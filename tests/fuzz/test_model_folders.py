@@ -19,8 +19,10 @@ from tests.hostile.strangers import stranger
 
 CPU = torch.device("cpu")
 NUMBERS = st.integers(-5, 5000) | st.integers() | st.floats()
-VALUES = st.recursive(st.none() | st.booleans() | NUMBERS | st.text(max_size=8),
-                      lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3))  # fmt: skip
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+)
 FILES = ("config.json", "tokenizer_config.json", "tokenizer.json")
 
 
@@ -54,7 +56,7 @@ def keys_of(text):
     return sorted(json.loads(text))
 
 
-@settings(max_examples=60, deadline=10_000, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=10_000, suppress_health_check=list(HealthCheck))
 @given(file=st.sampled_from(FILES), which=st.integers(0, 100), value=VALUES)
 def test_any_value_of_any_key(whole, file, which, value):
     def spoil(text):
@@ -64,7 +66,7 @@ def test_any_value_of_any_key(whole, file, which, value):
     spoilt(whole, file, spoil)
 
 
-@settings(max_examples=40, deadline=10_000, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=10_000, suppress_health_check=list(HealthCheck))
 @given(file=st.sampled_from((*FILES, "model.safetensors")), where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_any_bit_flipped(whole, file, where, bit):
     def spoil(content):
