@@ -7,6 +7,8 @@ from tests.distributed.launch import run_ranks
 pytestmark = pytest.mark.dist
 
 ROUND_OFF, HALF_ROUND_OFF = 1e-3, 1e-1
+# Their own error, of which Adam makes whole steps where a gradient is near zero; a leader blind to the follower is 4e-2 off.
+DIFFERENCES = 3e-3
 
 
 @pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
@@ -14,7 +16,8 @@ ROUND_OFF, HALF_ROUND_OFF = 1e-3, 1e-1
 def test_every_rival_gives_the_oracles_parameters_at_every_stage_and_accumulation(ranks, accumulation):
     report = run_ranks("tests.distributed.rivals", ranks, accumulation)
     assert len(report) == 4 * 19 + 3 * 5
-    assert not {name: far for name, far in report.items() if not far <= ROUND_OFF}
+    tolerance = {name: DIFFERENCES if "finite_difference" in name else ROUND_OFF for name in report}
+    assert not {name: far for name, far in report.items() if not far <= tolerance[name]}
 
 
 @pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2], ids="{} ranks".format)
