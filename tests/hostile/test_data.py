@@ -62,7 +62,7 @@ BOMBS = {
         lambda f: parquet(f / "train.parquet", ["x" * 99 * MIB], compression="zstd", use_dictionary=False), UNFOLDS),
     "another_column": (lambda f: pyarrow.parquet.write_table(
         pyarrow.table({"sentence": ["a"], "label": [1], "more": ["x" * 99 * MIB]}), f / "train.parquet", compression="zstd",
-        use_dictionary=False), [1]),
+        use_dictionary=False), UNFOLDS),
     "null_column": (lambda f: saved(f / "train", pyarrow.table({"sentence": COLUMN, "label": COLUMN})), UNFOLDS),
     "compressed_arrow": (lambda f: saved(f / "train", pyarrow.table({"sentence": ["x" * MIB], "label": [1]}), None, "zstd"),
                          "is a compressed Arrow file"),
