@@ -39,6 +39,9 @@ def write_folder(path: Path, fill: Callable[[Path], None], still_ours: Callable[
             fill(aside)
             settle(aside)
             put_in_place(aside, path, still_ours)
+        except Exception:
+            still_ours()  # who has taken the place may have removed what was being written
+            raise
         finally:
             remove(aside)
         clear(path)

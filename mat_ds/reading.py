@@ -42,6 +42,15 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     return data
 
 
+def size_of(path: Path) -> int | None:
+    """Bytes of a regular file, as the disk has it now; None where there is none."""
+    try:
+        with open_regular(path) as file:
+            return os.fstat(file.fileno()).st_size
+    except OSError:
+        return None
+
+
 def load_json(path: Path) -> Any:
     """What a JSON file holds.
 

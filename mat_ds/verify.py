@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mat_ds.checkpoints import checkpoints_of, damaged_of, lost_latest, read_manifest, verify
+from mat_ds.checkpoints import checkpoints_of, damaged_of, lost_latest, read_manifest, read_state, verify
 from mat_ds.command import Parser
 from mat_ds.display import Display, add_display_arguments, show
 from mat_ds.errors import ExitCode, Problem, UserError
+from mat_ds.integrity import is_foreign
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
@@ -31,7 +32,10 @@ def main(arguments: Sequence[str]) -> ExitCode:
     for checkpoint in found:
         damages[checkpoint.name] = damage = verify(checkpoint)
         size = sum(entry["bytes"] for entry in (read_manifest(checkpoint) or {}).values()) / 2**20
-        display.say(f"{checkpoint.name}  {size:9.1f} MiB  {f'DAMAGED: {damage}' if damage else 'whole'}")
+        known = f"DAMAGED: {damage}" if damage else "whole"
+        if not damage and is_foreign(read_state(checkpoint)):
+            known = "whole, and of another version of mat_ds: this one does not go on from it"
+        display.say(f"{checkpoint.name}  {size:9.1f} MiB  {known}")
     for lost in lost_latest(found[0].parent):
         display.warn(lost)
     set_aside = [checkpoint.name for checkpoint in damaged_of(path)]

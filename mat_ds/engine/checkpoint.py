@@ -27,6 +27,7 @@ from mat_ds.engine.state import LoadError, describe_state, load_state, write_sta
 from mat_ds.errors import PeerError, Problem, SaveError, UserError
 from mat_ds.folders import settle, write_folder
 from mat_ds.integrity import FORMAT, SHARD, damage, entries_below, is_foreign
+from mat_ds.reading import size_of
 from mat_ds.rundir import new_folder
 
 
@@ -76,16 +77,17 @@ def save(
         shards = {"world_size": torch.distributed.get_world_size(), "files": sorted(written)}
         own = {"format": FORMAT, **shards, **describe_state(engine)}
         write_json(aside / checkpoints.STATE, {"engine": own, "run": state, "writer": writer})
-        seen = checkpoints.files_below(aside)
-        if other := sorted(set(written) ^ set(filter(SHARD.fullmatch, seen))):
-            raise OSError(errno.EIO, f"the first rank does not see what the ranks wrote: {', '.join(other)}", str(aside))
-        return {file: checkpoints.entry_of(aside / file) for file in seen if file not in written}
+        others = [file for file in checkpoints.files_below(aside) if file not in written]
+        if strangers := list(filter(SHARD.fullmatch, others)):
+            raise OSError(errno.EIO, f"no rank wrote {', '.join(strangers)}", str(aside))
+        return {file: checkpoints.entry_of(aside / file) for file in others}
 
     def put_in_place() -> None:
         if unread := [f"{file}: {entry['error']}" for file, entry in manifest.items() if "error" in entry]:
             raise OSError(errno.EIO, f"what was just written cannot be read: {'; '.join(unread)}", str(aside))
-        if torn := [file for file, entry in manifest.items() if (aside / file).stat().st_size != entry["bytes"]]:
-            raise OSError(errno.EIO, f"the first rank does not see all of {', '.join(torn)}", str(aside))
+        # One by one: what a network disk lists may be half a minute old.
+        if unseen := [file for file, entry in manifest.items() if size_of(aside / file) != entry["bytes"]]:
+            raise OSError(errno.EIO, f"the first rank does not see all that was written to {', '.join(unseen)}", str(aside))
         write_json(aside / checkpoints.MANIFEST, manifest)
         settle(aside)
         if final.exists() and checkpoints.verify(final):

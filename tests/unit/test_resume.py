@@ -10,7 +10,7 @@ from mat_ds.config.yaml_files import as_yaml
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.resume import find_resume
 from tests.unit.small_engine import one_rank
-from tests.unit.small_run import DS_CONFIG, goes_on, options, small_run
+from tests.unit.small_run import DS_CONFIG, goes_on, options, sign, small_run
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,16 @@ def test_a_checkpoint_that_was_set_aside_is_put_back_by_whoever_looks(run, name,
         assert look(copy) and sorted(path.name for path in (copy / "checkpoints").iterdir()) == [LATEST, name_of(3), name_of(7)]
         shutil.rmtree(copy)
     assert "2 of 2 can be trusted" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_another_version_is_told_from_one_that_can_be_gone_on_from(run, capsys):
+    state = run / "checkpoints" / name_of(7) / "state.json"
+    state.write_text(state.read_text().replace('"format": 2', '"format": 9'))
+    sign(state.parent)
+    value, told = goes_on(run)
+    assert value == 3 and "another version" in told
+    assert cli.main(["verify", str(run)]) == ExitCode.OK
+    assert [("another version" in line) for line in capsys.readouterr().out.splitlines()[:2]] == [True, False]
 
 
 def test_what_was_set_aside_never_takes_the_place_of_what_is_there(run):

@@ -68,7 +68,7 @@ def test_a_file_that_is_cut_after_its_rank_read_it_back_makes_no_checkpoint(tmp_
         return describe(engine)
 
     monkeypatch.setattr(checkpoint, "describe_state", then)
-    with pytest.raises(SaveError, match="does not see all of rank-00000-0"):
+    with pytest.raises(SaveError, match="does not see all that was written to rank-00000-0"):
         save(SmallEngine(2.0), tmp_path, 2)
     assert checkpoints_of(tmp_path) == []
 
