@@ -129,7 +129,9 @@ def _problems(error: ValidationError, schema: type[BaseModel] = RunConfig) -> It
             yield Problem("method.name", (value or {}).get("name"), "there is no such method",
                           nearest(str((value or {}).get("name")), METHODS))  # fmt: skip
         else:
-            yield Problem(key, value, found["msg"].lower(), _describe(schema, location, found["loc"]))
+            number = found["type"] == "string_type" and isinstance(value, (bool, int, float))
+            fix = "put quotes around it in a recipe; " if number else ""
+            yield Problem(key, value, found["msg"].lower(), fix + _describe(schema, location, found["loc"]))
 
 
 def _known(schema: type[BaseModel], location: list[str]) -> list[str]:

@@ -10,6 +10,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+# Bytes of a path and of a name in it, on Linux.
+MOST, MOST_OF_A_NAME = 4000, 255
 VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
@@ -39,6 +41,8 @@ def expanded(path: str) -> str:
         head, rest = "", VARIABLE.sub(value, path)
     if VARIABLE.search(head + rest):  # the run would read something else from the options it writes down
         raise ValueError(f"stands for {head + rest}, which names a variable again: write the path out, without a $")
+    if len(os.fsencode(head + rest)) > MOST or any(len(os.fsencode(part)) > MOST_OF_A_NAME for part in rest.split("/")):
+        raise ValueError("is longer than a disk takes: take a shorter path")
     return head + rest
 
 

@@ -103,7 +103,7 @@ def test_a_path_that_cannot_be_expanded_is_refused_with_what_is_missing(monkeypa
     monkeypatch.setenv("BLANK", "")
     monkeypatch.setenv("AGAIN", "$NOWHERE")
     for written, said in (("$NOWHERE/x", "NOWHERE"), ("a/${BLANK}", "BLANK"), ("~nobody-of-that-name/x", "user"), ("", "empty"),
-                          ("$AGAIN", "again"), ("a\0b", "nul")):  # fmt: skip
+                          ("$AGAIN", "again"), ("a\0b", "nul"), ("x" * 256, "longer"), ("x/" * 3000, "longer")):  # fmt: skip
         found = refused(f"output_dir={written}", f"model.name={written}")
         assert all(said.lower() in found[key].reason for key in ("output_dir", "model.name"))
 
@@ -157,3 +157,10 @@ def test_a_recipe_that_gives_a_section_a_value_is_not_mended_by_an_override(tmp_
 def test_an_argument_that_is_no_text_or_too_deep_is_refused():
     found = refused("tracking.run_name=\udcff", "tracking.tags." + "a." * 5000 + "b=1", "seed=" + "9" * 5000, "=3", "x")
     assert len(found) == 5 and RunConfig().tracking.tags == {}
+
+
+def test_a_number_in_the_place_of_a_text_asks_for_quotes(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("tracking: {run_name: 08}\noutput_dir: 2024\n")
+    found = refused(recipe=recipe)
+    assert set(found) == {"tracking.run_name", "output_dir"} and all("quotes" in problem.fix for problem in found.values())
