@@ -47,6 +47,8 @@ def read_json(path: Path, key: str, fix: str) -> Tree:
                                 "keep one of the two")) from None  # fmt: skip
     except RecursionError:
         raise UserError(Problem(key, str(path), "is nested too deep", "write it flat")) from None
+    except IndexError:  # how that reader ends in a comment that nobody closed
+        raise UserError(Problem(key, str(path), "is not JSON: it ends in a comment", "close it with */")) from None
     except (ValueError, OverflowError) as error:
         raise UserError(Problem(key, str(path), f"is not JSON: {error}", "mend the file")) from None
     if not isinstance(tree, dict):
