@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from mat_ds.config.schema import ModelConfig
 from mat_ds.errors import Problem, UserError, raise_if_any
-from mat_ds.models.fit import check_size, draw, fit_problems, label_dimensions
+from mat_ds.models.fit import check_once, check_size, draw, fit_problems, label_dimensions
 from mat_ds.models.head_dropout import set_head_dropout
 from mat_ds.models.labels import Match, match_labels
 from mat_ds.models.locate import check_folder, check_tokenizer
@@ -165,6 +165,7 @@ def _load(name: str, config: Any, seed: int, leave_unread: bool) -> Built:
         return Built(new_classifier(config, dtype=torch.float32), ["everything"], {})
     if Path(name).is_dir():
         check_size("model.name", name, config)
+        check_once("model.name", name)
     files = weight_files(name) if leave_unread else []
     found = load_unread(files, config) if files else None
     if found is None:

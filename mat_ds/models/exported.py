@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from mat_ds.errors import Problem, UserError, raise_if_any
-from mat_ds.models.fit import check_size, fit_problems
+from mat_ds.models.fit import check_once, check_size, fit_problems
 from mat_ds.models.folder import ADAPTER_CONFIG, read_object
 from mat_ds.models.pretrained import load_config, load_tokenizer, load_weights, reading
 from mat_ds.models.vocabulary import suit
@@ -37,6 +37,7 @@ def load_exported(folder: Path, dtype: torch.dtype, device: torch.device) -> tor
     name = str(folder)
     config = load_config(name, KEY)
     check_size(KEY, name, config)
+    check_once(KEY, name)
     module, loading = load_weights(name, config, dtype)
     raise_if_any(fit_problems(KEY, name, module, loading, whole=True))
     return module.to(device).eval()

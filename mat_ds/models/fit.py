@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from mat_ds.errors import Problem, UserError
+from mat_ds.models.folder import INDICES, read_object
 from mat_ds.models.locate import FOLDER_FIX
 from mat_ds.models.pretrained import Loading, new_classifier
 
@@ -35,6 +37,20 @@ def check_size(key: str, name: str, config: Any) -> None:
     if count > sum(sizes) + MOST_DRAWN:
         raise UserError(Problem(key, name, f"its files hold {sum(sizes):,} bytes, too few for the {count:,} weights that its "
                                 "config.json describes", RESTORE))  # fmt: skip
+
+
+def check_once(key: str, name: str) -> None:
+    """Raises `UserError` if two files of a folder hold a tensor of one name: which of them is meant, nobody can say."""
+    index = Path(name) / INDICES[0]
+    if (Path(name) / "model.safetensors").exists() or not index.exists():
+        return
+    seen: dict[str, str] = {}
+    for part in sorted(set(read_object(key, index)["weight_map"].values())):
+        with safe_open(Path(name) / part, framework="pt") as file:
+            for tensor in file.keys():  # noqa: SIM118
+                if tensor in seen:
+                    raise UserError(Problem(key, name, f"{tensor} is in {seen[tensor]} and in {part}", RESTORE))
+                seen[tensor] = part
 
 
 def is_backbone(module: Any, name: str) -> bool:

@@ -88,13 +88,23 @@ def read_object(key: str, path: Path) -> dict[str, Any]:
             raise ValueError("it is no file")
         if (size := path.stat().st_size) > MOST_BYTES:
             raise ValueError(f"it has {size:,} bytes")
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
         if not isinstance(found, dict):
             raise ValueError(f"it holds a {type(found).__name__}, no object")
     except (OSError, ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise UserError(Problem(key, str(path), f"cannot be read as JSON: {reason}",
                                 "restore the file as save_pretrained wrote it")) from None  # fmt: skip
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys stand there once, or say the same each time."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found and found[key] != value:
+            raise ValueError(f"{key!r} is {found[key]!r:.80} and {value!r:.80}")
+        found[key] = value
     return found
 
 

@@ -49,7 +49,7 @@ def save_flavor(source: Path, adapter: Path | None, known: Description, path: Pa
     model, tokenizer = load_classifier(source.resolve(), torch.float32, torch.device("cpu"))
     # Not the folder itself: what MLflow 3.17 makes of one does not know the pipelines of transformers 5.23.
     build: Any = transformers.pipeline
-    pipeline = build(KIND, model=model, tokenizer=tokenizer, device="cpu")
+    pipeline = build(KIND, model=model, tokenizer=tokenizer, device="cpu", trust_remote_code=False)
     mlflow.transformers.save_model(
         pipeline, str(path), task=KIND, mlflow_model=mlflow_model, code_paths=[str(LOADER)], signature=signature_of(known.spec),
         pip_requirements=pinned(), model_card=ModelCard.load(source / CARD),

@@ -185,3 +185,24 @@ def test_a_classifier_without_its_head_or_its_pooler_answers_nothing(tmp_path):
     rewrite(tmp_path / "bert", lambda weights: {name: value for name, value in weights.items() if "pooler" not in name})
     with pytest.raises(UserError, match="pooler"):
         load_classifier(tmp_path / "bert", torch.float32, CPU)
+
+
+def test_what_stands_twice_and_differs_is_refused(tmp_path):
+    folder = stranger(tmp_path / "key")
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text('{"model_type": "roberta", ' + text[1:])
+    assert not built(folder).fresh, "the same twice is no matter"
+    (folder / "config.json").write_text(text.replace('"0": "negative"', '"0": "positive", "0": "negative"'))
+    assert "'0' is 'positive' and 'negative'" in refused(folder)
+
+    folder = stranger(tmp_path / "tensor")
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="300KB")
+    first, second, *_ = sorted(folder.glob("model-*.safetensors"))
+    assert not built(folder).fresh
+    weights = {name: value.clone() for name, value in load_file(second).items()}
+    name, value = next(iter(load_file(first).items()))
+    save_file(weights | {name: value + 1}, second, {"format": "pt"})
+    told = refused(folder)
+    assert name in told and first.name in told and second.name in told
