@@ -10,7 +10,7 @@ from contextlib import suppress
 from types import TracebackType
 
 from mat_ds.display import show
-from mat_ds.errors import Displaced, Interrupted
+from mat_ds.errors import Displaced, Interrupted, UserError
 from mat_ds.rundir import RunDirectory
 from mat_ds.tracking.destination import is_remote, mirror_uri
 from mat_ds.tracking.events import EventLog, Record
@@ -106,13 +106,15 @@ class Tracker:
         """Gives the mirror a bounded time to deliver the rest, and says what it could not; to be called last of all."""
         if not self._mirror or not self.run:
             return
+        events = 0
         try:
             code = self._mirror.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self._mirror.kill()
             code = self._mirror.wait()
         if code:
-            events = count(self.run.events, delivered(self.run, str(self._uri)))
+            with suppress(OSError, UserError):  # of a run whose folder is gone, say
+                events = count(self.run.events, delivered(self.run, str(self._uri)))
             self._tell(f"{f'{events} events' if events else 'some files'} of this run are not in MLflow yet", self.run)
 
     def _tell(self, what: str, run: RunDirectory) -> None:

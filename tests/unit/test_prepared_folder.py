@@ -13,7 +13,7 @@ from mat_ds.config.schema import DataConfig, ModelConfig
 from mat_ds.doctor.hub import Hub
 from mat_ds.doctor.inputs import check_data
 from mat_ds.doctor.rows import Status
-from mat_ds.errors import ExitCode
+from mat_ds.errors import ExitCode, UserError
 from mat_ds.models.build import build_model, build_tokenizer
 from mat_ds.robustness.evaluate import parse
 from mat_ds.robustness.subject import load_subject
@@ -131,6 +131,28 @@ def test_a_manifest_of_another_program_is_none_and_a_damaged_one_is_refused(out,
         (out / "manifest.json").write_text(damaged)
         found = problems("task=cola", f"data.path={out}", f"model.name={hub}")
         assert set(found) == {f"{out}/manifest.json"} and reason in found[f"{out}/manifest.json"].reason
+
+
+@pytest.mark.parametrize("pattern", [0x01, 0x20, 0x80])
+def test_no_flipped_byte_makes_a_prepared_folder_one_of_plain_files(out, tmp_path, pattern):
+    whole = (out / "manifest.json").read_bytes()
+    before, after = read_manifest(str(out)), 0
+    for place in range(0, len(whole), 7):
+        torn = bytearray(whole)
+        torn[place] ^= pattern
+        (tmp_path / "manifest.json").write_bytes(torn)
+        try:
+            found = read_manifest(str(tmp_path))
+        except UserError as error:
+            assert "manifest.json" in str(error) and "prepare" in str(error)
+            after += 1
+        else:  # a value of the same type, which is compared with the files and the run
+            assert found is not None and found != before, place
+    assert after > 20
+    mark = whole.index(b"mat_ds_prepared")
+    (tmp_path / "manifest.json").write_bytes(whole[:mark] + b"not_" + whole[mark + 4 :])
+    with pytest.raises(UserError, match="another version"):
+        read_manifest(str(tmp_path))
 
 
 def test_an_evaluation_reads_the_texts_and_tokenises_them_itself(out, raw, hub, tmp_path):
