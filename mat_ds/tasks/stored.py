@@ -70,7 +70,7 @@ def stored_examples(
     paths: Iterable[Path], limit: int | None, with_tokens: bool, spec: TaskSpec, labelled: bool = True,
     inputs: Collection[str] = ("input_ids", "token_type_ids"),
 ) -> StoredExamples:  # fmt: skip
-    """The first `limit` of the examples that were stored in `paths`, one folder after the other.
+    """The first `limit` of the examples that were stored in `paths`, one folder after the other; one named again is read once.
 
     Args:
         spec: the task whose examples they are to be.
@@ -82,8 +82,8 @@ def stored_examples(
     """
     import pyarrow
 
-    tables = []
-    for path in paths:
+    order, tables = list(paths), {}
+    for path in dict.fromkeys(order):
         try:
             table = _table(path)
             wrong = _fault(table, spec, labelled, inputs)
@@ -94,8 +94,8 @@ def stored_examples(
         if wrong:
             fix = "see what is damaged with `mat-ds prepare <folder> --verify`, or prepare it again"
             raise UserError(Problem(str(path), None, f"what was prepared {wrong}", fix))
-        tables.append(table)
-    return StoredExamples(pyarrow.concat_tables(tables).slice(0, limit), with_tokens)
+        tables[path] = table
+    return StoredExamples(pyarrow.concat_tables([tables[path] for path in order]).slice(0, limit), with_tokens)
 
 
 def _table(path: Path) -> Any:

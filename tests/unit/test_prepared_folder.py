@@ -17,6 +17,7 @@ from mat_ds.errors import ExitCode, UserError
 from mat_ds.models.build import build_model, build_tokenizer
 from mat_ds.robustness.evaluate import parse
 from mat_ds.robustness.subject import load_subject
+from mat_ds.tasks import stored
 from mat_ds.tasks.examples import load_task_data
 from mat_ds.tasks.manifest import read_manifest
 from mat_ds.tasks.registry import TASKS, find_task
@@ -183,7 +184,7 @@ def test_the_real_files_of_a_task_train_alike_when_prepared(task, tmp_path):
     assert one.data.tallies == other.data.tallies and list(one.data.test) == list(other.data.test) == ["test"]
 
 
-def test_a_mixture_is_prepared_whole_and_its_parts_stay_in_order(hub, tmp_path):
+def test_a_mixture_is_prepared_whole_and_its_parts_stay_in_order(hub, tmp_path, monkeypatch):
     for r in ("r1", "r2", "r3"):
         for part in ("train", "dev", "test"):
             write(tmp_path, f"raw/anli/{part}_{r}.jsonl", lines({"premise": r, "hypothesis": part, "label": 1}))
@@ -193,12 +194,15 @@ def test_a_mixture_is_prepared_whole_and_its_parts_stay_in_order(hub, tmp_path):
         write(tmp_path, f"raw/{task}/train.jsonl", lines(*rows if task == "snli" else rows[::2]))
     options = ("task=anli_mixture", f"model.name={hub}")
     prepare(tmp_path / "out", *options, f"data.path={tmp_path}/raw")
-    spec = TASKS["anli_mixture"]
+    spec, read = TASKS["anli_mixture"], []
+    monkeypatch.setattr(stored, "_table", lambda path, original=stored._table: read.append(path) or original(path))
     for limit in (None, 2, 35, 44):
         one, other = (load(spec, tmp_path / name, train_limit=limit) for name in ("raw", "out"))
         assert list(one.train) == list(other.train) and len(one.train) == (limit or 46)
         splits = one.dev | one.test
         assert splits == {name: list(found) for name, found in (other.dev | other.test).items()} and len(splits) == 6
+        assert len(read) == len(set(read)) == 12, "what is shown twenty times is read once"
+        read.clear()
     assert other.skipped == one.skipped == {"snli/train": {"no agreed label": 1}}
     (row,) = check_data(load_run_config(None, [*options, f"data.path={tmp_path}/out"]), Hub("the hub", offline=True))
     assert row.status is Status.PASS, "what the doctor says of it"
