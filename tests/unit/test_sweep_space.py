@@ -3,12 +3,13 @@
 import pytest
 
 from mat_ds.config.load import load_run_config
+from mat_ds.config.overrides import repeated
 from mat_ds.config.schema import RunConfig, TrackingConfig
 from mat_ds.errors import ExitCode
 from mat_ds.sweeps.command import check, parse
 from mat_ds.sweeps.launching import read_launching
 from mat_ds.sweeps.mirror import tracking_options
-from mat_ds.sweeps.space import read_space
+from mat_ds.sweeps.space import overrides, read_space
 from tests.distributed.launch import ROOT
 from tests.unit.sweeping import GRID, Sweep
 
@@ -81,3 +82,16 @@ def test_trackers_are_told_whose_child_a_trial_is(tmp_path, monkeypatch):
     assert options()["uri"] == "none"  # many jobs, one SQLite
     read = load_run_config(None, tracking_options(RunConfig(), tmp_path / "lam", 3, "cafe"))
     assert read.tracking.tags == own and read.tracking.uri == "none"
+
+
+def test_what_a_sweep_sets_is_given_once_and_the_users_tags_stay(tmp_path):
+    parsed = parse(
+        ["--space", "x.yaml", "tracking.tags.team=a #1", "tracking.uri=none", f"output_dir={tmp_path}/lam", "seed=3"]
+    )
+    launching = read_launching(parsed, ())
+    options = [*overrides({"method.lam, method.beta_s": 0.5}), *tracking_options(launching.run, tmp_path / "lam", 3, "cafe")]
+    given = [word for word in launching.command(tmp_path / "lam" / "trial-0003", options) if "=" in word]
+    run = load_run_config(None, given)
+    assert not list(repeated(given)) and run.output_dir == f"{tmp_path}/lam/trial-0003" and run.train.resume == "auto"
+    own = {"mat_ds.sweep": "lam", "mat_ds.trial": "3", "mat_ds.parent": "cafe"}
+    assert run.tracking.tags == {"team": "a #1", **own} and (run.seed, run.method.lam, run.method.beta_s) == (3, 0.5, 0.5)
