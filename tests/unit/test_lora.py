@@ -1,11 +1,14 @@
 """Adapters without ranks: what is trained, what is drawn alike, and that a file which lost something is not taken for saved."""
 
+import os
+
 import peft.peft_model
 import pytest
 import torch
 
 from mat_ds.config.schema import LoraConfig
-from mat_ds.models.exported import load_exported, weight_bytes
+from mat_ds.errors import UserError
+from mat_ds.models.exported import load_exported, move_base, weight_bytes
 from mat_ds.models.lora import add_lora, copies, write_adapter
 from tests.tiny import tiny_roberta
 
@@ -73,3 +76,23 @@ def test_a_file_that_lost_a_tensor_or_its_elements_is_not_taken_for_saved(loses,
     model = adapted(base)
     with pytest.raises(RuntimeError, match="does not hold the trained values of"):
         write_adapter(model, shaken(model), tmp_path / "out", merge=False)
+
+
+@pytest.mark.parametrize("merge", [False, True], ids=["adapters", "merged"])
+def test_adapters_whose_base_has_moved_say_which_and_load_when_they_are_told_where(merge, base, tmp_path):
+    model = adapted(base, target_modules=["query"])
+    write_adapter(model, shaken(model), tmp_path / "out", merge)
+    folder = tmp_path / "out" / "adapter" if merge else tmp_path / "out"
+    kept = tmp_path / "kept.json"
+    os.link(folder / "adapter_config.json", kept)
+    before, (cpu, fp32) = kept.read_bytes(), (torch.device("cpu"), torch.float32)
+    expected = dict(load_exported(folder, fp32, cpu).named_parameters())
+    base.rename(tmp_path / "moved")
+    with pytest.raises(UserError) as error:
+        load_exported(folder, fp32, cpu)
+    assert str(base) in str(error.value) and str(folder / "adapter_config.json") in str(error.value)
+    move_base(tmp_path / "out", str(tmp_path / "moved"))
+    found = dict(load_exported(folder, fp32, cpu).named_parameters())
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+    assert kept.read_bytes() == before, "a checkpoint has the file by another name"
+    move_base(tmp_path, "nothing there")

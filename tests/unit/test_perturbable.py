@@ -12,8 +12,12 @@ from mat_ds.cli import main
 from mat_ds.engine.distributed import World
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.methods import METHODS
+from mat_ds.methods.objective import TaskObjective
 from mat_ds.models.perturb import EmbeddingPerturbation, check_perturbable
-from tests.tiny import VOCABULARY
+from mat_ds.models.recompute import recompute_activations
+from tests.families import SamplingEngine
+from tests.tiny import VOCABULARY, micro_batches
+from tests.unit.test_families import MAT
 from tests.unit.test_vocabulary import BATCH, ZERO2, data
 
 BART = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
@@ -131,3 +135,17 @@ def test_a_plan_is_made_or_the_model_refused(kind, method, tmp_path, capsys):
         assert code == ExitCode.USER_ERROR and "word embeddings" in told.err
     else:
         assert code == ExitCode.OK and json.loads(told.out)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_step_of_mat_moves_every_weight_of_a_two_sided_model(checkpointing, two_sided):
+    before = {name: value.clone() for name, value in two_sided.named_parameters()}
+    if checkpointing:
+        recompute_activations(two_sided)
+    player = METHODS["mat"](METHODS["mat"].Settings(**MAT), TaskObjective(False))
+    engine = SamplingEngine(two_sided, player.chain, "sgd", backwards=2)
+    engine.begin(0, 1e-2)
+    batch = {"input_ids": IDS, "attention_mask": (IDS != 1).long(), "labels": torch.tensor([0, 1])}
+    loss = player.step(engine, micro_batches(batch, 1))["loss"]
+    still = [name for name, value in two_sided.named_parameters() if torch.equal(value, before[name])]
+    assert loss.isfinite() and not still
