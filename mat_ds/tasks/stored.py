@@ -129,6 +129,8 @@ def _fault(table: Any, spec: TaskSpec, labelled: bool, known: Collection[str]) -
     lengths = [pc.list_value_length(table[name]) for name in inputs]
     if any(pc.any(pc.not_equal(length, lengths[0])).as_py() for length in lengths[1:]):
         return f"has rows with more of one model input than of another: {', '.join(inputs)}"
+    if any(pc.any(pc.equal(length, 0)).as_py() for length in lengths):
+        return "has rows without tokens"
     if any(pc.any(pc.less(pc.list_flatten(table[name]), 0)).as_py() for name in inputs):
         return "has negative tokens"
     low, high = spec.range or (-sys.float_info.max, sys.float_info.max) if spec.regression else (0, spec.outputs - 1)
