@@ -59,6 +59,14 @@ class StoredExamples(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._labels)
 
+    @property
+    def highest(self) -> int:
+        """The highest number of a token; -1 where there are none."""
+        import pyarrow.compute as pc
+
+        found = pc.max(pc.list_flatten(self._inputs["input_ids"])).as_py() if self._inputs else None
+        return -1 if found is None else int(found)
+
     def __getitem__(self, row: Any) -> Any:
         if isinstance(row, slice):
             return [self[i] for i in range(*row.indices(len(self)))]

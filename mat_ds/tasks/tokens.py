@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from mat_ds.config.schema import DataConfig
-from mat_ds.errors import Problem, raise_if_any
+from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.tasks.examples import SHOWN, Splits, TaskData
 from mat_ds.tasks.loader import tokenise
 from mat_ds.tasks.rows import TOKENLESS, UNLABELLED, Example, Tally, excerpt
+from mat_ds.tasks.stored import StoredExamples
 
 # Examples tokenised at a time.
 BATCH = 1000
@@ -63,9 +64,14 @@ def with_tokens(data: TaskData, tokenizer: Any, max_length: int, options: DataCo
         options: whether bad rows are left out.
 
     Raises:
-        UserError: naming them, if they are not to be left out or are too many.
+        UserError: naming them, if they are not to be left out or are too many; or a stored token that the tokenizer never made.
     """
     problems: list[Problem] = []
+    known = max(tokenizer.get_vocab().values(), default=-1)
+    for examples in (data.train, *data.dev.values(), *data.test.values()):
+        if isinstance(examples, StoredExamples) and examples.highest > known:
+            reason = f"holds the token {examples.highest}, and the tokenizer knows none above {known}"
+            raise UserError(Problem("data.path", options.path, reason, f"run `mat-ds prepare {options.path}` again"))
 
     def kept(split: str | None, examples: Sequence[Example]) -> Sequence[Example]:
         found = set(tokenless(tokenizer, examples, max_length))

@@ -14,7 +14,7 @@ from mat_ds.tasks.examples import load_task_data
 from mat_ds.tasks.manifest import read_manifest
 from mat_ds.tasks.registry import TASKS
 from tests.unit.conftest import hub, raw  # noqa: F401
-from tests.unit.test_prepare import prepare
+from tests.unit.test_prepare import prepare, problems
 
 COLA = TASKS["cola"]
 ODD = (None, True, -1, 2**70, 1.5, "x", "../x", "\x1b[2J", [], [1], {}, {"a": 1}, [[]], {"": None})
@@ -153,3 +153,9 @@ def test_stored_rows_that_are_no_examples_of_the_task_are_refused(columns, reaso
 def test_a_hidden_label_of_a_test_split_is_nobodys(out):
     stored(out, "test/cola/test", label=7)
     assert len(load(out).test["test"]) == 9
+
+
+def test_a_stored_token_that_no_tokenizer_made_is_refused_before_training(out, hub):  # noqa: F811
+    stored(out, "train/cola/train", input_ids=[10**6], token_type_ids=[0])
+    found = problems("task=cola", f"data.path={out}", f"model.name={hub}")
+    assert "holds the token 1000000" in found["data.path"].reason
