@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from mat_ds.config.names import RULE, is_name
 from mat_ds.errors import Problem, nearest
 from mat_ds.tasks.labels import label_text
 from mat_ds.tasks.spec import TaskSpec
@@ -85,6 +86,11 @@ def column_problems(spec: TaskSpec) -> Iterator[Problem]:
         if theirs != ours and theirs in columns and theirs not in spec.hub_columns:
             yield Problem("hub_columns", {ours: theirs}, f"{theirs!r} would be two columns of this task",
                           f"say what {theirs} is called on the hub too")  # fmt: skip
+    # A path or an address in their place would be read from wherever it leads.
+    if spec.hub is not None and (spec.hub.count("/") > 1 or not all(map(is_name, spec.hub.split("/")))):
+        yield Problem("hub", spec.hub, "is no dataset on the hub", "write <owner>/<name>; files of your own need no hub")
+    if spec.hub_config is not None and not is_name(spec.hub_config):
+        yield Problem("hub_config", spec.hub_config, "is no name of a configuration", f"take {RULE}")
     if spec.hub_config is not None and spec.hub is None:
         yield Problem(
             "hub_config", spec.hub_config, "is of a dataset on the hub, and none is named", "write hub: <dataset> too"

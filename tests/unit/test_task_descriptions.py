@@ -108,6 +108,8 @@ def test_what_is_missing_and_what_is_wrong_are_said_together(tmp_path):
         ({"labels": ["a", "b\x1b[0m"]}, "labels"), ({"labels": ["a", "b\u202ec"]}, "labels"),
         ({"labels": ["a", "b\nc"]}, "labels"),
         ({"labels": ["-1", "1"], "skip_unlabelled": True}, "skip_unlabelled"), ({"hub_config": "x"}, "hub_config"),
+        ({"hub": "../x"}, "hub"), ({"hub": "/etc"}, "hub"), ({"hub": "https://h/x"}, "hub"), ({"hub": "hf://d/x"}, "hub"),
+        ({"hub": "a/b/c"}, "hub"), ({"hub": ""}, "hub"), ({"hub": "a/b", "hub_config": "../x"}, "hub_config"),
         ({"metrics": ["accuracy", "accuracy"]}, "metrics"), ({"labels": ["1", "1.0"]}, "labels"),
         ({"label_map": {"0": "no", "0.0": "yes"}}, "label_map"), 
         ({"labels": ["1", "2"], "label_map": {"1.0": "2"}}, "label_map"),
