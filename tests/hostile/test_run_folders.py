@@ -188,7 +188,7 @@ def test_no_shape_of_a_finished_run_is_a_traceback_when_it_is_registered(name, t
         whole.replace(b"score", b"scare"),
         whole.replace(b"step", b"stop"),
     ]
-    for shape in (*SHAPES, *torn):
+    for shape in (*SHAPES, *(part for part in torn if part != whole)):
         (run / name).write_bytes(shape)
         code = main(["register", str(run), "name", "--uri", f"sqlite:///{tmp_path}/none/mlflow.db"])
         said = capfd.readouterr()
