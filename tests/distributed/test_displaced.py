@@ -24,7 +24,7 @@ def test_all_ranks_of_a_displaced_run_stop_with_its_code_and_leave_the_directory
     for name, every in (("saves", "train.save_every=1"), ("does not save", f"train.save_every={STEPS}")):
         run, log, other = RunDirectory(tmp_path / name), tmp_path / f"{name}.log", RunLock()
         ranks = start_ranks(2, "--ds_config", "ds_configs/zero2.json", *OPTIONS, f"train.max_steps={STEPS}", every,
-                            "train.eval_per_epoch=1", "train.save_minutes=null", f"output_dir={run.path}", log=log)  # fmt: skip
+                            "train.eval_per_epoch=1", f"output_dir={run.path}", log=log)  # fmt: skip
         try:
             wait_until(lambda run=run: len(read_events(run.events)) > 4)
             (lease,) = (run.path / LOCK).iterdir()
@@ -41,7 +41,6 @@ def test_all_ranks_of_a_displaced_run_stop_with_its_code_and_leave_the_directory
         other.check()
         assert not run.interrupted.exists() and not [e for e in read_events(run.events) if e["event"] == "end"]
         late = {path.name: path.stat().st_ctime - taken for path in run.path.rglob("*") if path.is_file()}
-        # What had begun, and the renewal of a lease, is all.
-        allowed = 12 if name == "does not save" else 3
-        assert all(seconds < allowed for file, seconds in late.items() if file not in (other.token, "train.log")), late
+        # What had begun is all, and what comes before a lease is to be renewed.
+        assert all(seconds < 15 for file, seconds in late.items() if file not in (other.token, "train.log")), late
         other.release()
