@@ -210,3 +210,23 @@ def test_a_row_of_text_that_is_not_utf8_is_the_rows_fault(folder):
     pyarrow.parquet.write_table(pyarrow.table({"sentence": text, "label": [0, 1, 0]}), folder / "sst2" / "train.parquet")
     assert "train.parquet row 0" in refused(folder) and "half of a surrogate pair" in refused(folder)
     assert len(load(folder, bad_rows="skip").train) == 2
+
+
+def test_the_hubs_classes_are_matched_by_name_and_its_other_columns_are_not_decoded(monkeypatch):
+    import datasets
+
+    kind = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+    pictures = pyarrow.array([{"path": "/nowhere/x.png"}] * 3, kind)
+    table = pyarrow.table({"words": ["a", "b", "c"], "label": [0, 1, 0], "image": pictures})
+    features = {"words": datasets.Value("string"), "label": datasets.ClassLabel(names=NAMES), "image": datasets.Image()}
+    found = datasets.Dataset(
+        datasets.table.InMemoryTable(table), info=datasets.DatasetInfo(features=datasets.Features(features))
+    )
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *_: ["train", "validation"])
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: found)
+    spec = SST2.model_copy(update={"hub_columns": {"sentence": "words"}})
+    data = load_task_data(spec, DataConfig())
+    assert [(example.texts[0], example.label) for example in data.train] == [("a", 1), ("b", 0), ("c", 1)]
+    found = found.rename_column("words", "sentense")
+    with pytest.raises(UserError, match="lacks the column sentence"):
+        load_task_data(spec, DataConfig())
