@@ -4,7 +4,9 @@ import json
 import signal
 import sys
 import time
+from contextlib import suppress
 
+import psutil
 import pytest
 
 from mat_ds.errors import ExitCode
@@ -19,10 +21,24 @@ pytestmark = [pytest.mark.cluster, pytest.mark.dist]
 MORE = ("method.theta_steps=10", "train.max_steps=2000", "train.save_every=3", "train.keep_last=1000", "train.resume=auto")
 
 
-def start(host, run, log, **env):
-    """A job on a host, as SLURM's job 7 would be."""
-    command = (sys.executable, "-m", "tests.cluster.hasty", *OPTIONS, *MORE, f"output_dir={run.path}")
-    return host.start(*command, log=log, **{"SLURM_JOB_ID": "7", **env})
+@pytest.fixture
+def start(network, run):
+    """Starts a job on a host, as SLURM's job 7 would be; none outlives the test, whatever becomes of it."""
+    started = []
+
+    def start(host, log, **env):
+        command = (sys.executable, "-m", "tests.cluster.hasty", *OPTIONS, *MORE, f"output_dir={run.path}")
+        started.append(host.start(*command, log=log, **{"SLURM_JOB_ID": "7", **env}))
+        return started[-1]
+
+    yield start
+    for job in started:
+        for process in (*psutil.Process(job.carrier.pid).children(recursive=True), job.carrier):
+            with suppress(psutil.Error):
+                process.kill()
+        job.carrier.wait(200)
+    for node in network.nodes.values():
+        network.head.ip("link", "set", node.port, "up")
 
 
 def authors(run):
@@ -31,41 +47,41 @@ def authors(run):
     return {int(path.parent.name.removeprefix("step-")): json.loads(path.read_text())["writer"] for path in states}
 
 
-def test_a_job_that_is_cut_off_stopped_and_comes_back_never_writes_beside_its_successor(network, run, tmp_path):
+def test_a_job_that_is_cut_off_stopped_and_comes_back_never_writes_beside_its_successor(network, run, start, tmp_path):
     one, two = network.nodes.values()
-    first = start(one, run, run.log)
+    first = start(one, run.log)
     run.wait_for_steps()
     token = holder_of(run.path).path.name
 
     # Cut off, it trains on, as its disk is there. Another job sees that it is alive and is
     # refused; the same job, which SLURM has started again elsewhere, waits.
     network.head.ip("link", "set", one.port, "down")
-    other = start(two, run, tmp_path / "other.log", SLURM_JOB_ID="8")
-    again = start(two, run, run.log, SLURM_RESTART_COUNT="1")
+    other = start(two, tmp_path / "other.log", SLURM_JOB_ID="8")
+    again = start(two, run.log, SLURM_RESTART_COUNT="1")
     assert other.wait(200) == ExitCode.USER_ERROR
     said = (tmp_path / "other.log").read_text()
     assert "another job is in it" in said and "on node1" in said and "Traceback" not in said
     wait_until(lambda: "waiting to see whether process" in run.printed(), 200, f"it waits\n{run.printed()}")
     before = len(run.steps())
-    wait_until(lambda: len(run.steps()) > before + 2, 60, "the first trains on")
+    wait_until(lambda: len(run.steps()) > before + 2, 200, "the first trains on")
     assert again.carrier.poll() is None and run.starts() == 1 and set(authors(run).values()) == {token}
 
     # Stopped, it loses its place when its lease is over; when it comes back, the second has gone further.
     stopped, began = first.process, time.monotonic()
     stopped.send_signal(signal.SIGSTOP)
-    wait_until(lambda: run.starts() == 2, 120, f"it goes on\n{run.printed()}")
+    wait_until(lambda: run.starts() == 2, 200, f"it goes on\n{run.printed()}")
     assert time.monotonic() - began > LEASE_SECONDS / 2
     successor = holder_of(run.path)
     assert successor.path.name != token and successor.owner.host == "node2"
-    wait_until(lambda: list(authors(run).values()).count(successor.path.name) > 1, 120, f"it saves\n{run.printed()}")
+    wait_until(lambda: list(authors(run).values()).count(successor.path.name) > 1, 200, f"it saves\n{run.printed()}")
     for process in (stopped, first.carrier):  # nsenter stops with what it waits for
         process.send_signal(signal.SIGCONT)
-    assert first.wait(60) == ExitCode.DISPLACED, run.printed()
+    assert first.wait(200) == ExitCode.DISPLACED, run.printed()
     assert "is not this job's any more" in run.printed() and "Traceback" not in run.printed()
     saved = len(authors(run))
-    wait_until(lambda: len(authors(run)) > saved, 120, f"the second trains on\n{run.printed()}")
+    wait_until(lambda: len(authors(run)) > saved, 200, f"the second trains on\n{run.printed()}")
     again.process.send_signal(signal.SIGTERM)
-    assert again.wait(60) == ExitCode.REQUEUE, run.printed()
+    assert again.wait(200) == ExitCode.REQUEUE, run.printed()
     network.head.ip("link", "set", one.port, "up")
 
     by = authors(run)
