@@ -25,8 +25,8 @@ from mat_ds.reading import read_bytes
 from mat_ds.rundir import new_folder
 
 __all__ = [
-    "LATEST", "MANIFEST", "MODEL", "STATE", "Entry", "checkpoints_of", "damaged_of", "entry_of", "files_below", "latest_of",
-    "lost_latest", "name_of", "prune", "read_manifest", "read_state", "step_of", "tidy", "verify",
+    "LATEST", "MANIFEST", "MODEL", "STATE", "Entry", "checkpoints_of", "damaged_of", "entry_of", "files_below", "keep_damaged",
+    "latest_of", "lost_latest", "name_of", "prune", "read_manifest", "read_state", "step_of", "tidy", "verify",
 ]  # fmt: skip
 
 LATEST, MODEL = "latest", "model"
@@ -93,6 +93,13 @@ def damaged_of(path: Path) -> list[Path]:
     return sorted(entry for entry in _listed(_folder_of(path.resolve())) if ".damaged" in entry.name)
 
 
+def keep_damaged(path: Path) -> None:
+    """Gives a damaged checkpoint, or whatever has the name of one, another name: nothing that was there is deleted."""
+    place = new_folder(path.with_name(f"{path.name}.damaged"))
+    is_folder = path.is_dir() and not path.is_symlink()  # nothing else can take a folder's place
+    path.rename(place if is_folder else place / path.name)
+
+
 def _step_set_aside(name: str) -> int | None:
     found = SET_ASIDE.fullmatch(name)
     return step_of(found[1]) if found else None
@@ -132,7 +139,7 @@ def tidy(folder: Path) -> None:
         if (step := _step_set_aside(entry.name)) is not None:
             restore(folder / name_of(step))
     if (folder / LATEST).is_dir() and not (folder / LATEST).is_symlink():
-        (folder / LATEST).rename(new_folder(folder / f"{LATEST}.damaged"))
+        keep_damaged(folder / LATEST)
     for entry in folder.iterdir():
         step = _step_set_aside(entry.name)
         if LEFTOVER.fullmatch(entry.name) or (step is not None and (folder / name_of(step)).exists()):

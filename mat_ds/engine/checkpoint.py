@@ -28,7 +28,6 @@ from mat_ds.errors import PeerError, Problem, SaveError, UserError
 from mat_ds.folders import settle, write_folder
 from mat_ds.integrity import FORMAT, SHARD, damage, entries_below, is_foreign
 from mat_ds.reading import size_of
-from mat_ds.rundir import new_folder
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,9 @@ def save(
             raise OSError(errno.EIO, f"the first rank does not see all that was written to {', '.join(unseen)}", str(aside))
         write_json(aside / checkpoints.MANIFEST, manifest)
         settle(aside)
-        if final.exists() and checkpoints.verify(final):
+        if os.path.lexists(final) and checkpoints.verify(final):
             still_ours()
-            final.rename(new_folder(final.with_name(f"{name}.damaged")))
+            checkpoints.keep_damaged(final)
         folders.put_in_place(aside, final, still_ours)
         write_text(folder / checkpoints.LATEST, name + "\n", still_ours)
         checkpoints.prune(folder, state["step"], keep_last, best)

@@ -102,6 +102,30 @@ def test_a_folder_in_the_place_of_latest_is_set_aside(tmp_path):
     assert (tmp_path / "latest").read_text() == "step-00000002\n" and (tmp_path / "latest.damaged" / "of a stranger").is_dir()
 
 
+IN_THE_PLACE = {
+    "a file": lambda path, other: path.write_text("keep"),
+    "a pipe": lambda path, other: os.mkfifo(path),
+    "a link to a folder": lambda path, other: path.symlink_to(other),
+    "a link to nothing": lambda path, other: path.symlink_to("nothing"),
+    "a link to itself": lambda path, other: path.symlink_to(path.name),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", IN_THE_PLACE)
+def test_what_has_the_name_of_a_checkpoint_to_be_saved_is_set_aside(tmp_path, what):
+    folder, other = tmp_path / "checkpoints", tmp_path / "other"
+    other.mkdir()
+    (other / "keep").write_text("keep")
+    save(SmallEngine(1.0), folder, 1)
+    IN_THE_PLACE[what](folder / name_of(2), other)
+    before = (folder / name_of(2)).lstat()
+    save(SmallEngine(2.0), folder, 2)
+    kept = folder / f"{name_of(2)}.damaged" / name_of(2)
+    assert verify(folder / name_of(2)) is None and not (folder / name_of(2)).is_symlink()
+    assert (kept.lstat().st_ino, stat.S_IFMT(kept.lstat().st_mode)) == (before.st_ino, stat.S_IFMT(before.st_mode))
+    assert [path.name for path in other.iterdir()] == ["keep"] and len(checkpoints_of(folder)) == 2
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("kind", ["theta", "first_moment", "average"])
 def test_a_state_that_is_not_finite_is_never_saved(tmp_path, kind, value):
