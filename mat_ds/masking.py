@@ -16,7 +16,7 @@ SHORTEST = 4
 ADDRESS = r"(?<!sqlite)(?<!file)(://)"
 USER_INFO = re.compile(rf"{ADDRESS}(?:(?:[^\s'\"@]*@)+|[^/\s:@]*:[^/\n@]*@)")
 # Behind a colon there is a port, or something else.
-NO_PORT = re.compile(rf"{ADDRESS}[^\[/\s:@'\"*][^/\s:@'\"]*:(?!\d{{1,5}}(?![\w%]))[^\s/'\"]+")
+NO_PORT = re.compile(rf"{ADDRESS}(?:\[[\da-fA-F:.]+\]|[^\[/\s:@'\"*][^/\s:@'\"]*):(?!\d{{1,5}}(?![\w%]|:[^\s'\"]))[^\s/'\"]+")
 # user:password@host, however the address in front of it is spelt, and a fragment, which no server gets.
 BARE = re.compile(r"(?<![\w.%-])[^\s/:@'\"]+(?::|%3[aA])[^\s/:@'\"]+(?:@|%40)")
 FRAGMENT = re.compile(rf"{ADDRESS}([^\s#'\"]*#)[^\s'\"]+")

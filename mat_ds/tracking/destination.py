@@ -22,7 +22,7 @@ OPTIONS = {"sslmode", "sslrootcert", "connect_timeout", "application_name", "cha
            "trustservercertificate", "ssl_ca", "ssl_mode"}  # fmt: skip
 VALUE = re.compile(r"[\w ./+-]*")
 # What can be shown of what is no address.
-HARMLESS = re.compile(rf"(?:[a-z][\w+.-]*://)?(?:{HOST})?[\w./~ -]*", re.I)
+HARMLESS = re.compile(rf"(?:[a-z][\w+.-]*://)?(?:{HOST}(?=/|$))?[\w./~ -]*", re.I)
 
 
 def default_uri(run: Path) -> str:
