@@ -12,14 +12,18 @@ HOLDS_SECRET = re.compile(r"(?:TOKEN|PASSWORD|PASSWD|PASSPHRASE|SECRET|API_?KEY|
 # A shorter one could stand in any text by chance.
 SHORTEST = 4
 
+# All of these take time that grows no faster than the text: errors quote what strangers wrote. So an address is taken as a
+# whole, and a start is tried once a word.
 # What stands in front of a host's name; the path of an SQLite file may hold an @ of its own.
 ADDRESS = r"(?<!sqlite)(?<!file)(://)"
-USER_INFO = re.compile(rf"{ADDRESS}(?:(?:[^\s'\"@]*@)+|[^/\s:@]*:[^/\n@]*@)")
+REST = re.compile(rf"{ADDRESS}([^\s'\"]*)")
+# A password may hold blanks and quotes.
+USER_INFO = re.compile(rf"{ADDRESS}[^/\s:@]*:[^/\n@]*@")
 # Behind a colon there is a port, or something else.
 NO_PORT = re.compile(rf"{ADDRESS}(?:\[[\da-fA-F:.]+\]|[^\[/\s:@'\"*][^/\s:@'\"]*):(?!\d{{1,5}}(?![\w%]|:[^\s'\"]))[^\s/'\"]+")
-# user:password@host, however the address in front of it is spelt, and a fragment, which no server gets.
-BARE = re.compile(r"(?<![\w.%-])[^\s/:@'\"]+(?::|%3[aA])[^\s/:@'\"]+(?:@|%40)")
-FRAGMENT = re.compile(rf"{ADDRESS}([^\s#'\"]*#)[^\s'\"]+")
+# user:password@host, however the address in front of it is spelt.
+PART = r"[^\s/:@'\"]"
+BARE = re.compile(rf"(?<!{PART})(?:{PART}+:|{PART}(?:(?!%3[aA]){PART})*%3[aA]){PART}+(?:@|%40)")
 # password=..., "password": "...", and in the options of an address what else a driver calls it.
 NAME = (
     r"[\w.-]*(?:password|passwd|passphrase|secret|api_?key|access_?key|account_?key|secret_?key)|(?:[\w.-]*[.-])?(?:pwd|token)"
@@ -34,7 +38,15 @@ def masked(text: str) -> str:
     for name, value in os.environ.items():
         if HOLDS_SECRET.search(name) and len(value := value.strip()) >= SHORTEST:
             text = text.replace(value, MASK)
-    text = FRAGMENT.sub(rf"\1\2{MASK}", BARE.sub(f"{MASK}@", text))
+    text = REST.sub(_without_secrets, BARE.sub(f"{MASK}@", text))
     text = NO_PORT.sub(rf"\1{MASK}", USER_INFO.sub(rf"\1{MASK}@", text))
     text = OPTION.sub(rf"\1{MASK}", text)
     return HEADER.sub(rf"\1 {MASK}", NAMED.sub(rf"\1{MASK}", text))
+
+
+def _without_secrets(match: re.Match[str]) -> str:
+    """What stands behind `://` without its user, and without a fragment, which no server gets."""
+    rest, mark, fragment = match[2].partition("#")
+    shown = rest + mark + (MASK if fragment else "")
+    _, user, host = shown.rpartition("@")
+    return f"{match[1]}{MASK}@{host}" if user else f"{match[1]}{shown}"
