@@ -1,4 +1,4 @@
-"""How a file gets onto a disk whole or not at all, and how one is read that anybody may have left there.
+"""How a file gets onto a disk whole or not at all.
 
 What is being written has a name that nobody can guess or plant a link under, and takes its own by one rename. A process that
 is killed leaves at most such a hidden name behind: `.<name>.<8 hex digits>.part` is half done, `.old` is what stood there

@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from tqdm import tqdm
-
 from mat_ds.errors import printable_lines
 
 # Seconds between two states of the progress.
@@ -65,6 +63,8 @@ class Display:
 
     def bar(self, name: str, total: int, done: int) -> Any:
         """The progress bar, to be entered, updated and left."""
+        from tqdm import tqdm  # most commands end before they need one
+
         moves = sys.stderr.isatty()
         self._bar = tqdm(
             total=total, initial=done, desc=name, unit="step", disable=not self._speaks, dynamic_ncols=moves,

@@ -160,7 +160,7 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     raise_if_any(changed_input(digest, weights["frozen"], run_of(resume_from)) if resume_from else ())
     return Prepared(
         run, completed, data, tokenizer, built, built.fresh, built.head, max_length, resume_from, digest, weights,
-        parsed.dry_run, parsed.quiet, parsed.json, 
+        parsed.dry_run, parsed.quiet, parsed.json,
         (*repeated(parsed.overrides), *idle(tree or {}), *([f"{run.model.name}: {built.head}"] if built.head else [])),
     )  # fmt: skip
 
