@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from mat_ds.display import show
 from mat_ds.errors import ExitCode, Problem, UserError, printable
+from mat_ds.reading import load_json
 from mat_ds.rundir import RunDirectory
 
 USAGE = "python launch/glue_score.py runs/<cola run> runs/<sst2 run> ... (one run of each of the eight tasks)"
@@ -90,8 +90,8 @@ def _read(runs: Sequence[str]) -> dict[str, Scored]:
         if not path.is_file():
             raise UserError(Problem("run", run, "holds no results.json", "pass the folder of a run that has ended"))
         try:
-            scored = _scored(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            scored = _scored(load_json(path))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(Problem("run", run, f"its results.json holds no scores of a run ({type(error).__name__}: {error})",
                                     "pass the folder of a run that has ended")) from None  # fmt: skip
         if scored.task in found:

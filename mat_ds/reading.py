@@ -16,17 +16,29 @@ from mat_ds.errors import Problem, UserError
 MOST_BYTES = 1 << 26
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Opens a regular file for reading; a pipe is not waited for, a device not read, a link not followed.
+class IrregularError(OSError):
+    """What was to be read is no regular file."""
+
+
+def open_regular(path: Path, links: bool = False) -> BinaryIO:
+    """Opens a regular file for reading; a pipe is not waited for, a device not even opened.
+
+    Args:
+        path: the file.
+        links: whether a link to one will do.
 
     Raises:
-        OSError: if it is none, or cannot be opened.
+        IrregularError: if it is none.
+        OSError: if it cannot be opened.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW)
+    kind = stat.S_IFMT(os.stat(path, follow_symlinks=links).st_mode)
+    if kind in (stat.S_IFREG, stat.S_IFLNK):  # a link that will not do is refused as it is opened
+        handle = os.open(path, flags)
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            return os.fdopen(handle, "rb")
         os.close(handle)
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
-    return os.fdopen(handle, "rb")
+    raise IrregularError(errno.EINVAL, "it is no regular file", str(path))
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 
 from mat_ds.errors import Problem, UserError
+from mat_ds.reading import open_regular
 
 
 def is_unicode(text: str) -> bool:
@@ -27,18 +26,11 @@ def read_text(path: Path, key: str, most: int, fix: str) -> str:
     """
     value = None if key == str(path) else str(path)
     try:
-        # A pipe that nobody writes to would never open otherwise.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            status = os.fstat(file.fileno())
-            if stat.S_ISDIR(status.st_mode):
-                raise IsADirectoryError(0, "Is a directory")
-            if not stat.S_ISREG(status.st_mode):
-                raise UserError(Problem(key, value, "cannot be read: it is no regular file", fix))
+        with open_regular(path, links=True) as file:
             data = file.read(most + 1)
     except (OSError, ValueError) as error:  # a path with a NUL
-        if isinstance(error, UserError):
-            raise
-        raise UserError(Problem(key, value, f"cannot be read: {getattr(error, 'strerror', None) or error}", fix)) from None
+        reason = "Is a directory" if path.is_dir() else getattr(error, "strerror", None) or error
+        raise UserError(Problem(key, value, f"cannot be read: {reason}", fix)) from None
     if len(data) > most:
         raise UserError(Problem(key, value, f"has more than {most:,} bytes", fix))
     try:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from mat_ds.tasks.registry import TASKS
-from mat_ds.tracking.events import Record, as_one_life, parse
+from mat_ds.tracking.events import Record, as_one_life, records_in
 from mat_ds.tracking.playback import is_whole
 from mat_ds.tracking.told import Shape
 
@@ -120,7 +120,7 @@ class Robustness(Shape):
 
 def events_of(path: Path) -> list[Record]:
     """What `read_events` gives of a file, without what is no event or no number; empty where there is no file."""
-    return as_one_life(_sounds(parse(path.read_bytes()))) if path.exists() else []
+    return as_one_life(_sounds(records_in(path)))
 
 
 def _sounds(records: Iterable[Record]) -> list[Record]:

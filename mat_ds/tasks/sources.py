@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO
 from mat_ds.config.names import is_name
 from mat_ds.config.text_files import read_text
 from mat_ds.errors import Problem, UserError
+from mat_ds.reading import IrregularError, open_regular
 
 SAVED = ""  # in the place of a suffix
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -106,12 +106,11 @@ def open_data(path: Path) -> BinaryIO:
         UserError: if it is none; a link to one is.
         OSError: if it cannot be opened.
     """
-    if stat.S_ISREG(path.stat().st_mode):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return os.fdopen(descriptor, "rb")
-        os.close(descriptor)
-    raise UserError(Problem(str(path), None, "is no regular file", "put the file itself there, or a link to it"))
+    try:
+        return open_regular(path, links=True)
+    except IrregularError:
+        fix = "put the file itself there, or a link to it"
+        raise UserError(Problem(str(path), None, "is no regular file", fix)) from None
 
 
 def read_description(path: Path, key: str, kind: type) -> Any:

@@ -65,11 +65,16 @@ def read_events(path: Path) -> list[Record]:
     Raises:
         UserError: if there is one that cannot be read, or something else in its place.
     """
+    return as_one_life(records_in(path))
+
+
+def records_in(path: Path) -> Iterable[Record]:
+    """The records of a log as they were written, of steps that were made twice both; raises as `read_events`."""
     if not os.path.lexists(path):
-        return []
+        return ()
     try:
         with open_regular(path) as file:
-            return as_one_life(parse(file.read()))
+            return parse(file.read())
     except OSError as error:
         fix = "mend the disk or the permissions, or leave this run out"
         raise UserError(Problem(str(path), None, f"cannot be read: {error}", fix)) from None
