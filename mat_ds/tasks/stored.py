@@ -60,6 +60,11 @@ class StoredExamples(Sequence[Example]):
         return len(self._labels)
 
     @property
+    def tokenised(self) -> bool:
+        """Whether the examples bring their tokens along."""
+        return bool(self._inputs)
+
+    @property
     def highest(self) -> int:
         """The highest number of a token; -1 where there are none."""
         import pyarrow.compute as pc

@@ -23,9 +23,9 @@ def tokenless(tokenizer: Any, examples: Sequence[Example], max_length: int) -> I
     """Positions of the examples of which no token is left but those that mark the ends of every text.
 
     A text with a letter, a digit or a sign in it is tokenised only for a model that marks no ends, to which an input without
-    tokens is no input. Tokens that were stored are some, or they would not have been.
+    tokens is no input. Stored tokens are some: a row without is refused where they are read.
     """
-    if not len(examples):
+    if not len(examples) or (isinstance(examples, StoredExamples) and examples.tokenised):
         return
     marks = tokenizer.num_special_tokens_to_add(pair=len(examples[0].texts) == 2)
     doubtful: list[tuple[int, Example]] = []
