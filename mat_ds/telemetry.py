@@ -93,18 +93,12 @@ def cosine(intended: Tensor, realised: Tensor, mask: Tensor) -> Tensor:
     return (a @ b) / (a.norm() * b.norm()).clamp(min=1e-300)
 
 
-def invisible(engine: Engine, method: Method, batch: MicroBatch) -> Problem | None:
-    """Whether the first perturbation of a run is below the resolution of the compute dtype. Every rank must call it.
+def below_resolution(engine: Engine, method: Method, delta: Tensor, batch: MicroBatch) -> Iterator[Problem]:
+    """Whether a perturbation (B, L, H) is below the resolution of the compute dtype. Every rank must call it.
 
-    Returns:
+    Yields:
         What is wrong with it, with the smallest radius and the precisions that work; the same on every rank.
     """
-    delta = method.adversary(engine, batch)
-    return None if delta is None else next(below_resolution(engine, method, delta.detach(), batch), None)
-
-
-def below_resolution(engine: Engine, method: Method, delta: Tensor, batch: MicroBatch) -> Iterator[Problem]:
-    """The same of a perturbation (B, L, H) that is known."""
     x, moved = engine.realised(batch, delta)
     seen = mean_over_ranks(cosine(delta, moved, batch.mask))
     if seen >= VISIBLE_COSINE:

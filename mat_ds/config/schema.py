@@ -35,8 +35,8 @@ def _tags(value: object) -> object:
 
 class DataConfig(Section):
     path: PathText | None = Field(
-        None, description="folder of `<task>/<split>.jsonl, .csv, .tsv or .parquet`, a `save_to_disk` folder, or what "
-        "`mat-ds prepare` wrote; null: the hub")  # fmt: skip
+        None, description="folder of `<task>/<split>.jsonl, .json, .csv, .tsv or .parquet`, a `save_to_disk` folder, or "
+        "what `mat-ds prepare` wrote; null: the hub")  # fmt: skip
     max_length: Annotated[int, Field(ge=4)] = Field(512, description="tokens an input is cut at")
     shuffle: bool = Field(True, description="a new order of the training examples each epoch, fixed by the seed")
     group_by_length: bool = Field(False, description="put examples of like length into one batch (less padding)")

@@ -6,7 +6,7 @@ import torch
 from deepspeed.accelerator import get_accelerator
 
 from mat_ds.methods.objective import TaskObjective
-from mat_ds.telemetry import FACTORS, invisible, measure
+from mat_ds.telemetry import FACTORS, below_resolution, measure
 from tests.distributed.worker import BF16, FP16, FP32, MAT, STAGES, ds_json, main, make, steps
 from tests.equivalence.oracle import symmetric_divergence
 from tests.tiny import global_batches, micro_batches, tiny_roberta
@@ -85,7 +85,7 @@ def body(world, report):
             method = {**MAT, "delta_max_norm": radius, "delta_init_scale": radius, "delta_lr": radius}
             engine, player = make(world, ds_json(2, half), method, 4, batch=4 * world.size)
             engine.begin(0, 0.0)
-            problem = invisible(engine, player, batch)
+            problem = next(below_resolution(engine, player, player.adversary(engine, batch).detach(), batch), None)
             report[f"pre-flight, {precision}, {radius:.0e}"] = problem and f"{problem.reason}; {problem.fix}"
             engine.close()
     assert len(FACTORS) == 41
