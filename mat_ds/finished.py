@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -25,35 +26,35 @@ from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tracking.events import read_events
 from mat_ds.tracking.told import Shape, checked
 
-Number = Annotated[float, Field(strict=False)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Evaluation(Shape):
-    step: int
-    score: Number
+    step: Count
+    score: float
 
 
 class _Export(Shape):
     which: Literal["last", "best"]
-    step: int
-    score: Number
-    score_fp32: Number
+    step: Count
+    score: float
+    score_fp32: float
 
 
 class _Results(Shape):
-    steps: int
-    seconds: Number
+    steps: Count
+    seconds: float
     last: _Evaluation
     best: _Evaluation
-    median_last_half: Number
+    median_last_half: float
     export: _Export
-    test: dict[str, dict[str, Number]]
+    test: dict[str, dict[str, float]]
     dev_sha256: str
 
 
 class _Start(Shape):
-    world_size: int
-    zero_stage: int
+    world_size: Count
+    zero_stage: Count
 
 
 class _Environment(Shape):
@@ -116,6 +117,11 @@ class Finished:
         return int(self.results["steps"] * method.cost)
 
 
+def _is_number(value: object) -> bool:
+    """Whether it is one that a float can hold."""
+    return type(value) is float or (type(value) is int and abs(value) <= sys.float_info.max)
+
+
 def read_finished(path: Path) -> Finished:
     """The finished run in a directory.
 
@@ -138,7 +144,7 @@ def read_finished(path: Path) -> Finished:
     for name, split in product(("last", "best"), known.spec.dev):
         measured = results[name].get(split)
         numbers = [measured.get(metric) for metric in known.spec.metrics] if isinstance(measured, dict) else [None]
-        if not all(isinstance(number, (int, float)) for number in numbers):
+        if not all(map(_is_number, numbers)):
             raise UserError(Problem(str(rundir.results), None, f"its {name} evaluation has no {', '.join(known.spec.metrics)} "
                                     f"on {split}", AGAIN))  # fmt: skip
     environment = checked(rundir.environment, _Environment, read_json(rundir.environment, AGAIN))

@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 
 from mat_ds.card import CARD, write_card
 from mat_ds.cli import main
-from mat_ds.errors import ExitCode
+from mat_ds.errors import ExitCode, UserError
 from mat_ds.finished import read_finished
 from mat_ds.rundir import RunDirectory
 from tests.heads import finished_run
@@ -61,3 +61,18 @@ def test_a_report_of_links_shows_nothing_of_what_they_lead_to(tmp_path, capsys):
     (run.model / "config.json").symlink_to(tmp_path / "secret.json")
     assert main(["report", str(run.path), "--out", str(tmp_path / "out")]) == ExitCode.OK
     assert RunDirectory(run.path).model.is_dir()
+
+
+def test_what_is_no_number_in_the_results_of_a_run_is_refused_or_not_read(tmp_path):
+    run = finished_run(tmp_path / "run", "cola")
+    whole = (run / "results.json").read_text()
+    refused = set()
+    for number in re.finditer(r'"(\w+)":\s+([\d.e+-]+)(?=[,\s}])', whole):
+        for other in ('"1e5"', "true", "null", "9" * 400):
+            (run / "results.json").write_text(whole[: number.start(2)] + other + whole[number.end(2) :])
+            try:
+                write_card(read_finished(run), tmp_path)
+            except UserError as error:
+                assert "results.json" in str(error)
+                refused.add((number[1], other))
+    assert {("seconds", '"1e5"'), ("steps", "9" * 400), ("score", "true")} <= refused
