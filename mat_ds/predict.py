@@ -179,6 +179,10 @@ def _problems(parsed: argparse.Namespace) -> Iterable[Problem]:
                       "end it in .jsonl, or in .tsv for a GLUE submission")  # fmt: skip
     if parsed.out and not parsed.out.absolute().parent.is_dir():
         yield Problem("--out", str(parsed.out), "there is no such folder", "make it first")
+    if parsed.out and parsed.file.is_file() and parsed.out.exists() and parsed.out.samefile(parsed.file):
+        yield Problem(
+            "--out", str(parsed.out), "is the file of the texts, which the answers would replace", "take another name"
+        )
     if parsed.batch_size < 1:
         yield Problem("--batch-size", parsed.batch_size, "is no number of texts", "take at least 1")
     if parsed.columns and len(parsed.columns) > 2:

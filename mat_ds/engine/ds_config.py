@@ -35,9 +35,17 @@ REFUSED = {
     "zero_optimization.zero_quantized_weights": "quantised weights would hide the perturbation and the samples' noise",
     "zero_optimization.zero_quantized_gradients": "quantised gradients are not the gradients of the method",
     "zero_optimization.zero_quantized_nontrainable_weights": "quantised weights would hide the perturbation",
+    "zero_optimization.legacy_stage1": "DeepSpeed has no other ZeRO-1 any more",
     "fp16.fp16_master_weights_and_grads": "the samples' noise and mixture need fp32 masters",
     "bf16.bf16_master_weights_and_grads": "the samples' noise and mixture need fp32 masters",
 }
+
+
+# What DeepSpeed calls its sections when it finds one wrong.
+SECTION_OF = {
+    "DeepSpeedZeroConfig": "zero_optimization", "DeepSpeedFP16Config": "fp16", "DeepSpeedBF16Config": "bf16",
+    "CommsLoggerConfig": "comms_logger", "DeepSpeedThroughputTimerConfig": "timers.throughput",
+}  # fmt: skip
 
 
 def owned_values(run: RunConfig, world: World) -> Tree:
@@ -159,7 +167,16 @@ def _refusals(tree: Tree) -> Iterator[Problem]:
         enabled = value.get("enabled", True) if isinstance(value, dict) else value
         if enabled:
             yield Problem(f"ds_config {path}", value, reason, "delete it")
-    zero = tree.get("zero_optimization", {})
+    zero, types = tree.get("zero_optimization", {}), tree.get("data_types", {})
+    precision = next((key for key in ("fp16", "bf16") if tree.get(key, {}).get("enabled")), "fp32")
+    # ZeRO-0 has no master weights to add gradients of another type to.
+    for key in ("param_dtype", *(() if zero.get("stage", 0) else ("grad_accum_dtype",))):
+        if types.get(key) not in (None, precision):
+            yield Problem(f"ds_config data_types.{key}", types[key], f"this run computes in {precision}",
+                          f'delete it, or write "{precision}"')  # fmt: skip
+    if zero.get("compute_grad_norm", True) is False:
+        yield Problem("ds_config zero_optimization.compute_grad_norm", False, "a run tells by it whether gradients are finite",
+                      "delete it")  # fmt: skip
     for key in OFFLOADS:
         offload = zero.get(key, {})
         if offload.get("device") == "nvme":
@@ -208,9 +225,10 @@ def _deepspeed_problems(completed: Tree, world: World) -> Iterator[Problem]:
     try:
         DeepSpeedConfig(alone)
     except ValidationError as error:
+        section = SECTION_OF.get(error.title, error.title)
         for found in error.errors():
-            place = ".".join(map(str, found["loc"]))
-            yield Problem("--ds_config", found["input"], f"DeepSpeed refuses {place or error.title}: {found['msg']}",
+            place = ".".join((section, *map(str, found["loc"])))
+            yield Problem(f"ds_config {place}", found["input"], f"DeepSpeed refuses it: {found['msg']}",
                           "mend it or delete it")  # fmt: skip
     except Exception as error:
         yield Problem("--ds_config", None, f"DeepSpeed refuses it: {error}", "mend or delete what it names")

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from mat_ds.errors import Problem
+from mat_ds.errors import Problem, nearest
 
 Tree = dict[str, Any]
 
 SECTIONS = ("zero_optimization", "fp16", "bf16", "optimizer", "scheduler", "data_types", "activation_checkpointing",
             "comms_logger", "flops_profiler", "timers")  # fmt: skip
+# What else DeepSpeed would not miss: it looks for these keys in a section, and at no other.
+KEYS = {
+    "data_types": {"grad_accum_dtype", "param_dtype", "buffer_dtype", "keep_in_fp32_modules"},
+    "flops_profiler": {"enabled", "recompute_fwd_factor", "profile_step", "module_depth", "top_modules", "detailed",
+                       "output_file"},
+    "timers": {"throughput"},
+    "activation_checkpointing": {"partition_activations", "contiguous_memory_optimization", "cpu_checkpointing",
+                                 "number_checkpoints", "synchronize_checkpoint_boundary", "profile"},
+    "optimizer": {"type", "params", "legacy_fusion"},
+    "scheduler": {"type", "params"},
+}  # fmt: skip
 OFFLOADS = ("offload_optimizer", "offload_param")
 
 Check = Callable[[Any], bool]
@@ -39,6 +51,10 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
+def _is_file(value: Any) -> bool:
+    return _is_text(value) and "\0" not in value and not Path(value).is_dir()
+
+
 def _one_of(*words: str) -> Check:
     return lambda value: isinstance(value, str) and value in words
 
@@ -60,7 +76,9 @@ TYPES: dict[str, tuple[Check, str]] = {
     "flops_profiler.enabled": BOOL, "flops_profiler.detailed": BOOL, "flops_profiler.profile_step": COUNT,
     "flops_profiler.module_depth": WHOLE, "flops_profiler.top_modules": COUNT,
     "flops_profiler.recompute_fwd_factor": (lambda value: type(value) in (int, float) and value >= 0, "write a number from 0"),
-    "flops_profiler.output_file": (_is_text, "write the path of a file"),
+    "flops_profiler.output_file": (_is_file, "write the path of a file"),
+    "fp16.hysteresis": COUNT,  # a scale that overflows would never shrink
+    "fp16.initial_scale_power": (lambda value: _is_whole(value) and 0 <= value <= 64, "write a whole number from 0 to 64"),
 }  # fmt: skip
 
 
@@ -70,6 +88,8 @@ def type_problems(tree: Tree) -> Iterator[Problem]:
     sections = {key: tree[key] for key in SECTIONS if key in tree}
     if isinstance(zero, dict):
         sections |= {f"zero_optimization.{key}": zero[key] for key in OFFLOADS if key in zero}
+    if isinstance(timers := tree.get("timers"), dict) and "throughput" in timers:
+        sections["timers.throughput"] = timers["throughput"]
     for path, value in sections.items():
         if not isinstance(value, dict):
             yield Problem(f"ds_config {path}", value, "is no JSON object", 'write {"key": value}, or delete it')
@@ -77,14 +97,17 @@ def type_problems(tree: Tree) -> Iterator[Problem]:
             yield _undecided(path, value["enabled"])
         elif not isinstance(value.get("params", {}), dict):
             yield Problem(f"ds_config {path}.params", value["params"], "is no JSON object", "delete it")
+        for key in value.keys() - KEYS[path] if isinstance(value, dict) and path in KEYS else ():
+            yield Problem(f"ds_config {path}.{key}", value[key], "is no key that DeepSpeed looks for there",
+                          nearest(key, KEYS[path]))  # fmt: skip
     stage = zero.get("stage", 0) if isinstance(zero, dict) else 0
     if isinstance(stage, bool) or stage not in (0, 1, 2, 3):
         yield Problem("ds_config zero_optimization.stage", stage, "is no ZeRO stage", "write 0, 1, 2 or 3")
     for path, (check, fix) in TYPES.items():
         section, _, key = path.rpartition(".")
         place = tree.get(section, {}) if section else tree
-        # An "auto" within a section that DeepSpeed reads itself is no word to it.
-        welcome = (None,) if section else (None, "auto")
+        # An "auto" within a section that DeepSpeed reads itself is no word to it, but for those of a precision.
+        welcome = (None, "auto") if section in ("", "fp16") else (None,)
         if isinstance(place, dict) and key in place and place[key] not in welcome and path != f"{section}.enabled":
             value = place[key]
             if not check(value):
@@ -94,19 +117,23 @@ def type_problems(tree: Tree) -> Iterator[Problem]:
 
 def _switches(sections: Tree) -> Iterator[Problem]:
     """Words in the place of true and false, which DeepSpeed would take for one of them."""
+    from deepspeed.comm.config import CommsLoggerConfig
     from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
     from deepspeed.runtime.zero.offload_config import DeepSpeedZeroOffloadOptimizerConfig, DeepSpeedZeroOffloadParamConfig
+    from deepspeed.utils.config import DeepSpeedThroughputTimerConfig
 
     schemas: dict[str, type[BaseModel]] = {
         "zero_optimization": DeepSpeedZeroConfig, "fp16": DeepSpeedFP16Config, "bf16": DeepSpeedBF16Config,
         "zero_optimization.offload_optimizer": DeepSpeedZeroOffloadOptimizerConfig,
         "zero_optimization.offload_param": DeepSpeedZeroOffloadParamConfig,
+        "comms_logger": CommsLoggerConfig, "timers.throughput": DeepSpeedThroughputTimerConfig,
     }  # fmt: skip
     for path, schema in schemas.items():
         section = sections.get(path)
+        kinds = {field.alias or name: field.annotation for name, field in schema.model_fields.items()}
         for key, value in section.items() if isinstance(section, dict) else ():
-            kind = schema.model_fields[key].annotation if key in schema.model_fields else None
+            kind = kinds.get(key)
             switch = kind is bool or bool in get_args(kind)
             if switch and key != "enabled" and value != "auto" and not isinstance(value, bool):
                 yield Problem(f"ds_config {path}.{key}", value, "is neither true nor false", "write true or false")

@@ -31,6 +31,12 @@ def _read(label: str) -> str:
     return label_text(label) or label
 
 
+def _looks(label: str) -> str:
+    """A label as a reader sees it: accents in one piece, every blank the same, without what takes no room."""
+    seen = "".join(c for c in unicodedata.normalize("NFC", label) if unicodedata.category(c) != "Cf")
+    return " ".join(seen.split())
+
+
 def _twice(names: Iterable[str]) -> Iterator[str]:
     yield from (name for name, count in Counter(names).items() if count > 1)
 
@@ -43,10 +49,10 @@ def label_problems(spec: TaskSpec) -> Iterator[Problem]:
         if any(unicodedata.category(c) in UNSEEN or c in REVERSALS for c in label):
             yield Problem("labels", label, "holds a character that cannot be seen", "take it out")
     for read, what in ((str.casefold, "differ in case alone, and models are matched with tasks without it"),
-                       (_read, "read alike in a file")):  # fmt: skip
+                       (_read, "read alike in a file"), (_looks, "look alike")):  # fmt: skip
         for alike in _twice(read(label) for label in spec.labels):
             yield Problem("labels", [label for label in spec.labels if read(label) == alike], what, "rename one")
-    meant = {_read(label): label for label in spec.labels}
+    meant = {_read(label).casefold(): label for label in spec.labels}
     for spelling, label in spec.label_map.items():
         if spec.regression:
             yield Problem(
@@ -54,7 +60,7 @@ def label_problems(spec: TaskSpec) -> Iterator[Problem]:
             )
         elif label not in spec.labels:
             yield Problem("label_map", {spelling: label}, f"{label!r} is none of the labels", nearest(label, spec.labels))
-        elif (other := meant.setdefault(_read(spelling), label)) != label:
+        elif (other := meant.setdefault(_read(spelling).casefold(), label)) != label:
             yield Problem("label_map", {spelling: label}, f"{spelling!r} reads as {other!r} already", "say it once")
     if spec.skip_unlabelled and (unlabelled := {"-1", "-"} & {*spec.labels, *spec.label_map}):
         yield Problem("skip_unlabelled", True, f"drops the rows labelled {' and '.join(sorted(unlabelled))}, which is a label",

@@ -6,6 +6,7 @@ the same class. A number is a number as JSON writes one: 1, 1.0 and 1e0 are one 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
@@ -18,6 +19,8 @@ from mat_ds.tasks.spec import TaskSpec
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 # What `float` takes, but for 1_0 and the digits of other scripts.
 SCORE = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan|inf|infinity)")
+# A number in a name, in the digits of any script.
+DIGITS = re.compile(r"\d+")
 # No label has more digits; `int` and `float` would be slow with thousands of them, or refuse.
 LONGEST_NUMBER = 40
 # As many as a message has room for.
@@ -65,8 +68,8 @@ def score_of(value: Any) -> float | None:
 def class_of(spec: TaskSpec, value: Any) -> int | None:
     """The class that a label names: by `label_map`, by its name, or by its number; None where it names none.
 
-    The number of a class is a label only where no name and no key of `label_map` is a number itself: in a task of the labels
-    1 to 5, 0 must not be taken for the first.
+    The number of a class is a label only where no name and no key of `label_map` is a number itself or counts otherwise: in a
+    task of the labels 1 to 5, 0 must not be taken for the first, nor 1 for `2 stars`.
     """
     text = label_text(value)
     if text is None:
@@ -101,7 +104,10 @@ def class_names(spec: TaskSpec, names: list[str], where: str) -> list[str] | Non
     """
     plain = all(name.lower() in (str(i), f"label_{i}", f"class_{i}") for i, name in enumerate(names))
     if spec.regression:
-        return None if plain or not all(map(is_number, names)) else names
+        if not plain and not all(map(_is_score, names)):
+            raise UserError(Problem(where, ", ".join(map(repr, names[:SHOWN])), "the classes of its label column are no scores",
+                                    "write the scores themselves into the column"))  # fmt: skip
+        return None if plain else names
     named = [name for name in names if is_named(spec, name)]
     if plain and not named:
         return None
@@ -124,7 +130,21 @@ def _meanings(labels: tuple[str, ...], label_map: tuple[tuple[str, str], ...]) -
     """The class of each label as it is written and as it reads, and whether the number of a class is a label too."""
     names = _spelled({name: i for i, name in enumerate(labels)})
     mapped = {key: names.get(name, names.get(label_text(name) or "")) for key, name in label_map}
-    return {**names, **_spelled(mapped)}, not any(map(is_number, (*labels, *mapped)))
+    meanings = (*names.items(), *mapped.items())
+    otherwise = any(_is_score(name) or _counts_otherwise(name, i, len(labels)) for name, i in meanings)
+    return {**names, **_spelled(mapped)}, not otherwise
+
+
+def _is_score(name: str) -> bool:
+    """Whether a name is a number, however it is written."""
+    score = score_of(name)
+    return score is not None and math.isfinite(score)
+
+
+def _counts_otherwise(name: str, number: int | None, classes: int) -> bool:
+    """Whether a name says that its class is that of another number, as those of `1 star` and `2 stars` would, or `grade_1`."""
+    found = DIGITS.search(name)
+    return found is not None and len(found[0]) < 7 and number != int(found[0]) < classes
 
 
 def _spelled(meanings: Mapping[str, int | None]) -> dict[str, int | None]:

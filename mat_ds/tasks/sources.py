@@ -73,6 +73,7 @@ def _files(folder: Path, split: str) -> Iterator[Source]:
     shards: dict[tuple[str, int], dict[int, Path]] = {}
     for path in sorted(folder.iterdir()):
         stem, suffix = os.path.splitext(path.name)
+        suffix = suffix.lower()
         if suffix not in SUFFIXES or not stem.startswith(split):
             continue
         if stem == split:

@@ -66,7 +66,8 @@ def _example(key: str, value: Any) -> str:
     """How a key is written: with what was meant, where that can be guessed."""
     in_brackets = EXAMPLES[key].partition(": ")[2].startswith("[")
     items = [value] if isinstance(value, (str, int, float)) else value
-    if in_brackets and key != "range" and isinstance(items, list) and items and all(_is_scalar(item) for item in items):
+    texts = isinstance(value, list) and all(isinstance(item, str) for item in value)  # what is wrong is what they say
+    if in_brackets and key != "range" and isinstance(items, list) and not texts and all(_is_scalar(item) for item in items):
         words = [item if isinstance(item, str) else json.dumps(item) for item in items]
         return f"{key}: {json.dumps(words, ensure_ascii=False)}"
     return EXAMPLES[key]

@@ -73,12 +73,13 @@ def test_unknown_and_removed_sections_are_named():
 
 
 def test_a_wrong_key_inside_a_section_is_deepspeeds_to_refuse():
-    (problem,) = problems({"zero_optimization": {"stage": 2, "reduce_bucket_sizes": 1}}).values()
-    assert "reduce_bucket_sizes" in problem.reason
+    ((key, problem),) = problems({"zero_optimization": {"stage": 2, "reduce_bucket_sizes": 1}}).items()
+    assert key == "zero_optimization.reduce_bucket_sizes" and "DeepSpeed refuses it" in problem.reason
 
 
 @pytest.mark.parametrize("path, value", [
     ("torch_autocast", {"enabled": True, "dtype": "float16"}), ("zero_optimization.zero_quantized_weights", True),
+    ("zero_optimization.legacy_stage1", True),
     ("fp16.fp16_master_weights_and_grads", True), ("zero_optimization.zenflow", {"topk_ratio": 0.1}),
 ])  # fmt: skip
 def test_what_would_break_the_method_is_refused(path, value):

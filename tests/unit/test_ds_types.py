@@ -90,13 +90,17 @@ def test_a_pipe_in_the_place_of_the_file_does_not_hang(tmp_path):
         ("communication_data_type", ["float99", 16, True], ["fp16", "bf16", "fp32"]),
         ("log_level", ["loud", 3], ["debug", "error"]),
         ("zero_optimization", [2, "2", [], {"stage": "2"}, {"stage": 4}, {"stage": True}, {"stage": 2.5}], [{"stage": 2}]),
-        ("flops_profiler", [True, {"enabled": "yes"}, {"profile_step": 0}, {"top_modules": "3"}, {"output_file": 3}],
+        ("flops_profiler", [True, {"enabled": "yes"}, {"profile_step": 0}, {"top_modules": "3"}, {"output_file": 3},
+                            {"output_file": "/"}, {"output_file": "a\0"}],
          [{"enabled": False, "profile_step": 2, "output_file": None}]),
-        ("comms_logger", [True, {"enabled": 1}, {"prof_ops": "all"}], [{"enabled": False}]),
+        ("comms_logger", [True, {"enabled": 1}, {"prof_all": "yes"}, {"prof_ops": "all"}], [{"enabled": False}]),
         ("data_types", ["fp32", {"grad_accum_dtype": "double"}, {"grad_accum_dtype": 32}], [{"grad_accum_dtype": "fp32"}]),
         ("activation_checkpointing", [True, []], [{"partition_activations": False}]),
-        ("timers", [1], [{}]),
-        ("fp16", [{"loss_scale": "much"}, {"loss_scale_window": True}, {"hysteresis": "x"}, {"fp32": 1}], [{}]),
+        ("timers", [1, {"throughput": True}, {"throughput": {"enabled": "yes"}}, {"throughput": {"synchronized": 0}}],
+         [{}, {"throughput": {"enabled": False}}]),
+        ("fp16", [{"loss_scale": "much"}, {"loss_scale_window": True}, {"hysteresis": "x"}, {"fp32": 1}, {"hysteresis": 0},
+                  {"initial_scale_power": 500}, {"initial_scale_power": -1}],
+         [{}, {"hysteresis": "auto", "loss_scale": "auto"}]),
     ],
 )  # fmt: skip
 def test_types_are_checked_before_anything_starts(key, wrong, right):
@@ -108,7 +112,43 @@ def test_types_are_checked_before_anything_starts(key, wrong, right):
         assert not problems({key: value}), value
 
 
+@pytest.mark.parametrize(
+    ("section", "slip", "meant"),
+    [
+        ("data_types", {"grad_accum_dtyp": "fp32"}, "grad_accum_dtype"), ("flops_profiler", {"module_dept": 2}, "module_depth"),
+        ("timers", {"througput": {}}, "throughput"), ("activation_checkpointing", {"profil": True}, "profile"),
+        ("optimizer", {"typ": "SGD"}, "type"), ("scheduler", {"parms": {"warmup_num_steps": 5}}, "params"),
+    ],
+)  # fmt: skip
+def test_a_slip_in_a_key_that_deepspeed_would_not_miss_is_named(section, slip, meant):
+    ((key, problem),) = problems({section: slip}).items()
+    assert key == f"{section}.{next(iter(slip))}" and f"did you mean {meant!r}?" == problem.fix
+
+
+@pytest.mark.parametrize(
+    ("section", "slip"), [("bf16", {"enable": True}), ("fp16", {"enabled": False, "loss_scal": 1}),
+                          ("zero_optimization", {"stag": 3}), ("comms_logger", {"verbos": True})],
+)  # fmt: skip
+def test_a_slip_that_deepspeed_finds_is_named_with_its_section(section, slip):
+    (key,) = problems({section: slip})
+    assert key == f"{section}.{list(slip)[-1]}"
+
+
+def test_types_of_gradients_that_the_engine_cannot_mix_are_refused():
+    half = {"data_types": {"grad_accum_dtype": "bf16"}}
+    assert "computes in fp32" in problems(half)["data_types.grad_accum_dtype"].reason
+    assert not problems({**half, "bf16": {"enabled": True}}) and not problems({**half, "zero_optimization": {"stage": 1}})
+    whole = {"data_types": {"grad_accum_dtype": "fp32"}, "bf16": {"enabled": True}}
+    assert set(problems(whole)) == {"data_types.grad_accum_dtype"}
+    assert not problems({**whole, "zero_optimization": {"stage": 1}})
+    tree = {"data_types": {"param_dtype": "bf16"}, "zero_optimization": {"stage": 2, "compute_grad_norm": False}}
+    assert set(problems(tree)) == {"data_types.param_dtype", "zero_optimization.compute_grad_norm"}
+
+
 def test_a_word_in_the_place_of_true_or_false_is_no_guess():
+    assert set(problems({"zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": "no"}})) == {
+        "zero_optimization.stage3_gather_16bit_weights_on_model_save",
+    }  # fmt: skip
     zero = {"stage": 1, "overlap_comm": "true", "contiguous_gradients": 1, "round_robin_gradients": "auto"}
     assert set(problems({"zero_optimization": zero})) == {
         "zero_optimization.overlap_comm", "zero_optimization.contiguous_gradients",

@@ -62,6 +62,11 @@ MEANINGS = [
     ({**SENTIMENT, "label_map": {"1": "negative", "2": "positive"}}, 1, 0),
     ({**SENTIMENT, "label_map": {"good": "positive"}}, 0, 0), ({**SENTIMENT, "label_map": {"good": "positive"}}, "good", 1),
     ({**SENTIMENT, "label_map": {"True": "positive", "False": "negative"}}, True, 1),
+    ({"labels": ("01", "02")}, 1, None), ({"labels": ("01", "02")}, "01", 0), ({"labels": (".25", "+1")}, 1, None),
+    ({"labels": ("1 star", "2 stars")}, 1, None), ({"labels": ("1 star", "2 stars")}, "2 stars", 1),
+    ({"labels": ("grade_1", "grade_2")}, 0, None), ({"labels": ("１", "２")}, 1, None),
+    ({"labels": ("LABEL_0", "LABEL_1")}, 1, 1), ({"labels": ("covid19", "flu")}, 1, 1),
+    ({**SENTIMENT, "label_map": {"1st": "negative"}}, 1, None), ({**SENTIMENT, "label_map": {"+1": "positive"}}, 0, None),
     ({"labels": ("true", "false")}, False, 1), ({"labels": ("False", "True")}, True, 1),
 ]  # fmt: skip
 KINDS = ("jsonl", "json", "csv", "tsv", "parquet", "dictionary", "save_to_disk")

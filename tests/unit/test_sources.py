@@ -88,7 +88,9 @@ def test_a_json_file_of_something_else_is_refused_with_the_place(content, reason
     assert reason in refused(folder)
 
 
-@pytest.mark.parametrize("more", ["train.csv", "train.json", "train-00000-of-00001.parquet", "train/", "dict"])
+@pytest.mark.parametrize(
+    "more", ["train.csv", "train.CSV", "train.JSONL", "train.json", "train-00000-of-00001.parquet", "train/", "dict"]
+)
 def test_two_sources_of_one_split_are_both_named(more, folder):
     import datasets
 
@@ -102,6 +104,7 @@ def test_two_sources_of_one_split_are_both_named(more, folder):
         parquet(folder / "sst2" / more, rows(0))
     else:
         write(folder, f"sst2/{more}", b"sentence,label\na,1\n")
+        assert (folder / "sst2" / more).exists() and (folder / "sst2" / "train.jsonl").exists()
     message = refused(folder)
     assert "are each the whole split" in message and "train.jsonl" in message
     assert {"dict": f"{folder}/train/"}.get(more, more.replace("00000", "*")) in message
@@ -140,45 +143,10 @@ def test_columns_without_a_name_and_keys_of_nested_objects_are_nobodys(folder):
     assert load(folder).train[0].label == load(folder).dev["validation"][0].label == 1
 
 
-def saved_by_datasets(folder, kind, features, content):
-    import datasets
-
-    data = datasets.Dataset.from_list(content, features=datasets.Features(features))
-    if kind == "saved":
-        data.save_to_disk(str(folder / "sst2" / "train"))
-    else:
-        data.to_parquet(str(folder / "sst2" / "train.parquet"))
-
-
-@pytest.mark.parametrize("kind", ["saved", "parquet"])
-@pytest.mark.parametrize("names, expected", [
-    (["negative", "positive"], [0, 1]), (["positive", "negative"], [1, 0]), (["LABEL_0", "LABEL_1"], [0, 1]),
-    (["0", "1"], [0, 1]),
-    (["positive", "neutral", "negative"], None), (["good", "bad"], None), (["1", "0"], None), (["1", "2"], None),
-    (["NEG", "POS"], [0, 1]), (["unused", "positive", "negative"], None),
-])  # fmt: skip
-def test_numbered_classes_are_matched_by_their_names_or_refused(kind, names, expected, folder):
-    import datasets
-
-    spec = SST2.model_copy(update={"label_map": {"NEG": "negative", "POS": "positive"}})
-    features = {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=names)}
-    saved_by_datasets(folder, kind, features, rows(0))
-    if expected:
-        assert [example.label for example in load(folder, spec).train] == expected
-    else:
-        assert "none of" in refused(folder, spec)
-
-
-@pytest.mark.parametrize("kind", ["saved", "parquet"])
-def test_classes_of_numbered_names_and_rows_without_a_label(kind, folder):
-    import datasets
-
-    stars = SST2.model_copy(update={"labels": ("1", "2", "3"), "skip_unlabelled": True, "dev": ("train",)})
-    features = {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["3", "2", "1"])}
-    content = [{"sentence": "a", "label": label} for label in (0, 2, -1, 1)]
-    saved_by_datasets(folder, kind, features, content)
-    data = load(folder, stars)
-    assert [example.label for example in data.train] == [2, 0, 1] and data.skipped == {"sst2/train": {"no agreed label": 1}}
+def test_the_case_of_an_ending_makes_no_other_kind_of_file(folder):
+    write(folder, "sst2/train.CSV", b"sentence,label\na,1\n")
+    write(folder, "sst2/test-00000-of-00001.Jsonl", lines(*rows(0)))
+    assert [example.label for example in load(folder).train] == [1] and len(load(folder).test["test"]) == 2
 
 
 def test_text_that_arrow_has_encoded_by_a_dictionary_is_text(folder):

@@ -85,6 +85,12 @@ def test_a_value_of_another_type_is_answered_with_an_example(tree, key, example,
     assert set(found) == {key} and example in found[key].fix
 
 
+def test_an_example_of_what_is_right_is_never_what_was_wrong(tmp_path):
+    for tree in ({"metrics": ["acc"]}, {"test": [".."]}, {"train": ["train", "train"]}, {"text": ["a", "b", "c"]}):
+        ((key, problem),) = problems(tmp_path, {**GOOD, **tree}).items()
+        assert json.dumps(tree[key]) not in problem.fix and f"{key}: [" in problem.fix
+
+
 def test_what_is_missing_and_what_is_wrong_are_said_together(tmp_path):
     found = problems(tmp_path, {"labels": [0, 1], "labell": "x", "label": 2})
     assert set(found) == {"text", "labels", "labell", "label"} and "text: [sentence]" in found["text"].fix
@@ -106,7 +112,10 @@ def test_what_is_missing_and_what_is_wrong_are_said_together(tmp_path):
         ({"hub_columns": {"sentence": "label"}}, "hub_columns"), ({"hub_columns": {"sentence": ""}}, "hub_columns"),
         ({"labels": ["a", ""]}, "labels"), ({"labels": ["a", " a"]}, "labels"), ({"labels": ["a", "A"]}, "labels"),
         ({"labels": ["a", "b\x1b[0m"]}, "labels"), ({"labels": ["a", "b\u202ec"]}, "labels"),
-        ({"labels": ["a", "b\nc"]}, "labels"),
+        ({"labels": ["a", "b\nc"]}, "labels"), ({"labels": ["é", "e\u0301"]}, "labels"),
+        ({"labels": ["no", "no\u200b"]}, "labels"), ({"labels": ["a b", "a\xa0b"]}, "labels"),
+        ({"label_map": {"No": "yes"}}, "label_map"),
+        ({"label_map": {"x": "no", "X": "yes"}}, "label_map"), ({"also_train_on": ["mnli"]}, "also_train_on"),
         ({"labels": ["-1", "1"], "skip_unlabelled": True}, "skip_unlabelled"), ({"hub_config": "x"}, "hub_config"),
         ({"hub": "../x"}, "hub"), ({"hub": "/etc"}, "hub"), ({"hub": "https://h/x"}, "hub"), ({"hub": "hf://d/x"}, "hub"),
         ({"hub": "a/b/c"}, "hub"), ({"hub": ""}, "hub"), ({"hub": "a/b", "hub_config": "../x"}, "hub_config"),

@@ -1,0 +1,15 @@
+"""What `mat-ds predict` is given stays what it was."""
+
+import os
+
+from mat_ds.errors import ExitCode
+from mat_ds.predict import main
+
+
+def test_answers_never_take_the_place_of_the_texts(tmp_path, capsys):
+    texts, same = tmp_path / "texts.jsonl", tmp_path / "same.jsonl"
+    texts.write_text('{"sentence": "lovely"}\n')
+    os.link(texts, same)
+    for out in (texts, same):
+        assert main(["nowhere", str(texts), "--out", str(out)]) == ExitCode.USER_ERROR
+        assert "the answers would replace" in capsys.readouterr().err and texts.read_text() == '{"sentence": "lovely"}\n'
