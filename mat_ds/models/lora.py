@@ -7,7 +7,7 @@ frozen weight that was drawn anew could not be drawn again by whoever loads the 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from mat_ds.config.schema import LoraConfig
 from mat_ds.errors import Problem, UserError, raise_if_any
-from mat_ds.models.fit import fit_problems
+from mat_ds.models.fit import fit_problems, label_dimensions
 from mat_ds.models.folder import check_model, file_of
 from mat_ds.models.pretrained import load_config, load_weights
 from mat_ds.sampling.keys import seed_from
@@ -44,11 +44,12 @@ def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: in
     """
     raise_if_any(_problems(model, lora))
     known = peft.utils.constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-    drawn = sorted({name.rpartition(".")[0] for name in fresh if not set(HEADS) & set(name.split("."))})
+    heads = heads_of(model)
+    drawn = sorted({name.rpartition(".")[0] for name in fresh if not _within(name, heads)})
     config = peft.LoraConfig(
         task_type=peft.TaskType.SEQ_CLS, r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
         target_modules=lora.target_modules or list(known[model.config.model_type]),
-        modules_to_save=[*lora.modules_to_save, *drawn],
+        modules_to_save=[*lora.modules_to_save, *drawn, *(head for head in heads if head not in HEADS)],
     )  # fmt: skip
     torch.manual_seed(seed_from(seed, "lora"))
     with warnings.catch_warnings():
@@ -57,6 +58,19 @@ def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: in
     path = Path(base)
     config.base_model_name_or_path = str(path.resolve()) if path.is_dir() else base
     return wrapped
+
+
+def heads_of(model: Any) -> list[str]:
+    """Modules between a model and its labels, by what they are called: what PEFT takes for the head, and what has a row for
+    each label, which BART calls `classification_head` and XLM `sequence_summary`."""
+    own = [name for name in label_dimensions(model) if not _within(name, HEADS)]
+    base = f"{model.base_model_prefix}."
+    return [*HEADS, *sorted({name.rpartition(".")[0] if name.startswith(base) else name.partition(".")[0] for name in own})]
+
+
+def _within(name: str, modules: Iterable[str]) -> bool:
+    """Whether a name is that of a module, or of something in it."""
+    return any(f".{module}." in f".{name}." for module in modules)
 
 
 def copies(model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
@@ -74,7 +88,8 @@ def copies(model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
 def _problems(model: Any, lora: LoraConfig) -> Iterator[Problem]:
     """Modules asked for that the model does not have, with those it has."""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
-    linear = [name for name in linear if not set(HEADS) & set(name.split("."))]
+    heads = heads_of(model)
+    linear = [name for name in linear if not _within(name, heads)]
     if lora.target_modules is None:
         if model.config.model_type not in peft.utils.constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING:
             yield Problem("model.lora.target_modules", None, f"PEFT has no choice of its own for {model.config.model_type}",

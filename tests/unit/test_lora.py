@@ -96,3 +96,19 @@ def test_adapters_whose_base_has_moved_say_which_and_load_when_they_are_told_whe
     assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
     assert kept.read_bytes() == before, "a checkpoint has the file by another name"
     move_base(tmp_path, "nothing there")
+
+
+@pytest.mark.parametrize("kind", ["bart", "t5"])
+def test_a_head_is_trained_whatever_its_architecture_calls_it(kind, tmp_path):
+    from tests.unit.test_perturbable import TWO_SIDED, made
+
+    model = made(kind, **TWO_SIDED[kind])
+    model.save_pretrained(tmp_path / "base")
+    expected = {f"{name}.{part}" for name in ("dense", "out_proj") for part in ("weight", "bias")}
+    model = add_lora(model, str(tmp_path / "base"), LoraConfig(r=2), [], 0)
+    whole = {name.partition("modules_to_save.default.")[2] for name in trained(model) if "lora_" not in name}
+    assert whole == expected
+    write_adapter(model, shaken(model), tmp_path / "out", merge=False)
+    inputs = {"input_ids": torch.tensor([[0, 5, 6, 2], [0, 9, 7, 2]]), "attention_mask": torch.ones(2, 4, dtype=torch.long)}
+    found = load_exported(tmp_path / "out", torch.float32, torch.device("cpu"))
+    torch.testing.assert_close(found(**inputs).logits, model.eval()(**inputs).logits)
