@@ -69,9 +69,14 @@ def head_problems(key: str, config: Any, spec: TaskSpec) -> Iterator[Problem]:
         key: what named the task.
         config: transformers' configuration of the model.
     """
+    kind = "regression" if spec.regression else "single_label_classification"
     if config.num_labels != spec.outputs:
         yield Problem(key, spec.name, f"has {spec.outputs} outputs, the model {config.num_labels}",
                       "name the task the model was trained for")  # fmt: skip
+    elif config.problem_type not in (None, kind):
+        yield Problem(key, spec.name, f"is {kind.replace('_', ' ')}, the model {str(config.problem_type).replace('_', ' ')} "
+                      "(problem_type in its config.json)",
+                      "name the task the model was trained for, or take another model")  # fmt: skip
     elif not (match := match_labels(config, spec)).same:
         done = "numbers its labels" if match.order else "calls its labels"
         names = [spec.labels[match.order.index(i)] for i in range(len(match.names))] if match.order else match.names

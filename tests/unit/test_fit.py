@@ -175,6 +175,17 @@ def test_doors_that_cannot_draw_a_head_refuse_other_labels_and_another_order(tmp
         assert json.loads(capsys.readouterr().out)["label"] in names.values()
 
 
+@pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
+def test_a_model_of_another_kind_of_answer_with_as_many_outputs_is_refused(kind, tmp_path, capsys):
+    folder = stranger(tmp_path / "model")
+    edit(folder / "config.json", problem_type=kind)
+    (tmp_path / "in.txt").write_text("a\n")
+    for more in ([], ["--task", "sst2"]):
+        assert main(["predict", str(folder), str(tmp_path / "in.txt"), *more]) == ExitCode.USER_ERROR
+        told = capsys.readouterr()
+        assert not told.out and "problem_type" in told.err and kind.replace("_", " ") in told.err
+
+
 def test_a_classifier_without_its_head_or_its_pooler_answers_nothing(tmp_path):
     for part in ("classifier.out_proj.weight", "classifier.dense.bias"):
         folder = stranger(tmp_path / part)
