@@ -209,10 +209,12 @@ def _padding_problems(name: str, config: Any, tokenizer: Any) -> Iterator[Proble
 def longest_input(model: torch.nn.Module, tokenizer: Any = None) -> int:
     """Tokens that both model and tokenizer can take; without a tokenizer, that the model can."""
     limit = int(tokenizer.model_max_length) if tokenizer else sys.maxsize
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
-            # RoBERTa counts positions from its padding index.
-            unused = 0 if module.padding_idx is None else module.padding_idx + 1
-            return min(limit, module.num_embeddings - unused)
     positions = getattr(model.config, "max_position_embeddings", None) or 0
-    return min(limit, positions) if positions > 0 else limit  # XLNet's -1 is no limit
+    limit = min(limit, positions) if positions > 0 else limit  # XLNet's -1 is no limit
+    for name, module in model.named_modules():
+        table = getattr(module, "weight", None)  # of an Embedding, or of a quantised one
+        if name.endswith("position_embeddings") and isinstance(table, torch.Tensor) and table.dim() == 2:
+            # RoBERTa counts positions from its padding index.
+            padding = getattr(module, "padding_idx", None)
+            return min(limit, len(table) - (0 if padding is None else padding + 1))
+    return limit

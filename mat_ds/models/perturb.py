@@ -17,10 +17,14 @@ OTHER_MODEL = "take a model that reads its word embeddings once, examples first,
 
 
 def word_embedding(model: Any) -> Any:
-    """The module that turns tokens into what is perturbed. Of an encoder-decoder that is the encoder's, which reads the
-    text; its decoder reads the same tokens, shifted and unperturbed, as in the code of R3F."""
+    """The module that turns tokens into what is perturbed; None if the model has no such table. Of an encoder-decoder that is
+    the encoder's, which reads the text; its decoder reads the same tokens, shifted and unperturbed, as in the code of R3F."""
     encoder_decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
-    return (model.get_encoder() if encoder_decoder else model).get_input_embeddings()
+    try:
+        found = (model.get_encoder() if encoder_decoder else model).get_input_embeddings()
+    except NotImplementedError:  # one that hashes its characters
+        return None
+    return found if isinstance(found, nn.Module) and isinstance(getattr(found, "embedding_dim", None), int) else None
 
 
 class EmbeddingPerturbation:
@@ -30,22 +34,26 @@ class EmbeddingPerturbation:
     under ZeRO-3, where feeding `inputs_embeds` would have to rebuild position ids and gather parameters by hand.
 
     Args:
-        model: a transformers model.
+        model: a transformers model; one without a table of words makes passes too, but none is perturbed.
+
+    Attributes:
+        width: of the word embeddings, H; 0 where there are none.
     """
 
     def __init__(self, model: nn.Module):
         embedding = word_embedding(model)
-        self.width: int = embedding.embedding_dim
+        self.width: int = embedding.embedding_dim if embedding is not None else 0
         self._name = str(getattr(model, "name_or_path", ""))
         self._ran = 0
         self._delta: Tensor | None = None
         self._frozen_from: int | None = None
         self._seen: list[Tensor] | None = None
-        self._hook = embedding.register_forward_hook(self._add)
+        self._hook = None if embedding is None else embedding.register_forward_hook(self._add)
 
     def remove(self) -> None:
         """Leaves the model as it was."""
-        self._hook.remove()
+        if self._hook:
+            self._hook.remove()
 
     def _add(self, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
         if self._delta is None:
@@ -72,6 +80,9 @@ class EmbeddingPerturbation:
         Raises:
             UserError: if a pass did not read the word embeddings once, or not as (B, L, H).
         """
+        if delta is not None and self._hook is None:
+            raise UserError(Problem("model.name", self._name, "it has no table of word embeddings that could be perturbed",
+                                    OTHER_MODEL))  # fmt: skip
         self._delta, self._frozen_from, self._ran = delta, frozen_from, 0
         try:
             yield
@@ -104,6 +115,8 @@ def check_perturbable(key: str, name: str, model: Any, inputs: Mapping[str, Tens
         UserError: if the pass fails, or cannot be perturbed.
     """
     hook, training = EmbeddingPerturbation(model), model.training
+    if inputs["input_ids"].shape == (1, 1):  # which looks the same with time first
+        inputs = {name: value.repeat(2, 1) for name, value in inputs.items()}
     model.eval()
     try:
         with hook.applied(torch.zeros(*inputs["input_ids"].shape, hook.width)):

@@ -43,8 +43,8 @@ class Costs:
         self.longest, self.typical = longest, typical
         model = build(False)
         self.weights, self._config = weights_of(model), model.config
-        width = word_embedding(model).embedding_dim
-        self._stub = Rehearsal(Stub(width, model.config.num_labels), torch.float32)
+        words = word_embedding(model)
+        self._stub = Rehearsal(Stub(words.embedding_dim if words is not None else 1, model.config.num_labels), torch.float32)
         self.estimated = ""
         self.tally, self.pass_bytes, self.flops = cache(self._tally), cache(self._pass_bytes), cache(self._flops)
         self._rehearsal = cache(self._rehearse)

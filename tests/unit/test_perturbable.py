@@ -149,3 +149,42 @@ def test_a_step_of_mat_moves_every_weight_of_a_two_sided_model(checkpointing, tw
     loss = player.step(engine, micro_batches(batch, 1))["loss"]
     still = [name for name, value in two_sided.named_parameters() if torch.equal(value, before[name])]
     assert loss.isfinite() and not still
+
+
+BODY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+# Characters that are hashed, a table of integers, and one that is a bare parameter.
+WITHOUT_TABLE = {
+    "canine": {**BODY, "num_hash_buckets": 8, "local_transformer_stride": 8},
+    "ibert": {**BODY, "max_position_embeddings": 34, "type_vocab_size": 1},
+    "perceiver": {"num_latents": 2, "d_latents": 16, "d_model": 16, "num_blocks": 1, "num_self_attends_per_block": 1,
+                  "num_self_attention_heads": 2, "num_cross_attention_heads": 2, "max_position_embeddings": 32},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WITHOUT_TABLE)
+def test_a_model_without_a_table_of_words_is_refused_by_methods_that_perturb_and_by_no_other(kind, tmp_path, capsys):
+    name = folder_of(tmp_path / "model", kind, **WITHOUT_TABLE[kind])
+    options = [*ZERO2, f"model.name={name}", f"data.path={data(tmp_path / 'data')}", "task=sst2", *BATCH]
+    plan = ["plan", *options, "--gpus", "1", "--gpu_memory", "16GB", "--link", "10Gb/s"]
+    for door in (["train", "--dry_run", *options], plan):
+        assert main([*door, "method.name=r3f"]) == ExitCode.USER_ERROR
+        told = capsys.readouterr().err
+        assert "model.name" in told and str(name) in told and "word embeddings" in told and "without a perturbation" in told
+    assert preflight.prepare([*options, "method.name=vanilla"], World()).built
+    assert main([*plan, "method.name=vanilla"]) == ExitCode.OK
+    (tmp_path / "in.txt").write_text("fine\n")
+    assert main(["predict", str(name), str(tmp_path / "in.txt")]) == ExitCode.OK
+    # It can be trained where nothing is perturbed.
+    hook, inputs = EmbeddingPerturbation(made(kind, **WITHOUT_TABLE[kind])), IDS
+    with hook.applied(None):
+        pass
+    with pytest.raises(UserError, match="no table of word embeddings"), hook.applied(torch.zeros(*inputs.shape, 16)):
+        pass
+    hook.remove()
+
+
+def test_one_token_does_not_hide_that_time_comes_first():
+    model = made("xlnet", **XLNET)
+    with pytest.raises(UserError, match="have the shape"):
+        check_perturbable("model.name", "a", model, {"input_ids": IDS[:1, :1], "attention_mask": torch.ones(1, 1)})
+    check_perturbable("model.name", "a", made("bert", **BODY), {"input_ids": IDS[:1, :1], "attention_mask": torch.ones(1, 1)})
