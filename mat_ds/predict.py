@@ -65,7 +65,7 @@ class Predictor:
         """(N, C) fp32 on the CPU."""
         raise_if_any(token_problems(self.tokenizer, examples, self.collate.max_length))
         inputs, _ = self.collate(examples, self.device)
-        raise_if_any(input_problems("MODEL", self.name, self.model, self.tokenizer, inputs))
+        raise_if_any(input_problems("MODEL", self.name, self.model, self.tokenizer, inputs, len(self.spec.text)))
         found: torch.Tensor = self.model(**inputs).logits.float().cpu()
         if not bool(found.isfinite().all()):
             raise NonFiniteError("a prediction is not finite")

@@ -1,4 +1,4 @@
-"""Whether a model has an embedding for everything that its tokenizer makes of a text."""
+"""Whether a model can read everything that its tokenizer makes of a text: an embedding for each token, and one end."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from mat_ds.tasks.rows import Example
 
 # Examples tokenised at a time.
 BATCH = 512
+# Encoder-decoders whose classifier reads the decoder's last end token, and takes only batches of examples with as many.
+READ_AT_END = ("bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "umt5")
 
 
 def suit(tokenizer: Any, config: Any) -> None:
@@ -25,7 +27,17 @@ def suit(tokenizer: Any, config: Any) -> None:
 
 def rows_of(model: Any) -> int:
     """How many tokens have an embedding; no end to them where there is no table of them."""
-    return int(getattr(model.get_input_embeddings(), "num_embeddings", sys.maxsize))
+    try:
+        return int(getattr(model.get_input_embeddings(), "num_embeddings", sys.maxsize))
+    except NotImplementedError:  # of a model that hashes its characters
+        return sys.maxsize
+
+
+def end_of(model: Any) -> int | None:
+    """The end token by which an encoder-decoder finds where to read its answer; None of models that read it elsewhere."""
+    config = model.config
+    end: int | None = config.eos_token_id if config.model_type in READ_AT_END else None
+    return end
 
 
 def highest(tokenizer: Any) -> int:
@@ -36,7 +48,8 @@ def highest(tokenizer: Any) -> int:
 def vocabulary_problems(
     key: str, name: str, model: Any, tokenizer: Any, splits: Iterable[Sequence[Example]], max_length: int
 ) -> Iterator[Problem]:
-    """Whether some text has a token without an embedding. Texts are looked at only where the tokenizer knows such tokens.
+    """Whether some text has a token without an embedding, or an encoder-decoder not the ends it reads. Texts are looked at only
+    where that can be.
 
     Args:
         key, name: what named the model, and its name.
@@ -44,24 +57,37 @@ def vocabulary_problems(
         splits: the examples.
         max_length: tokens an input is cut at.
     """
-    rows = rows_of(model)
-    if highest(tokenizer) < rows:
+    rows, end = rows_of(model), end_of(model)
+    if highest(tokenizer) < rows and end is None:
         return
     for examples in splits:
         for first in range(0, len(examples), BATCH):
             batch = [examples[i] for i in range(first, min(first + BATCH, len(examples)))]
+            usual = _usual_ends(tokenizer, end, len(batch[0].texts))
             for example, ids in zip(batch, _ids(tokenizer, batch, max_length), strict=True):
+                text = " / ".join(example.texts)
                 if max(ids, default=0) >= rows:
-                    yield _problem(key, name, tokenizer, max(ids), rows, " / ".join(example.texts))
+                    yield _problem(key, name, tokenizer, max(ids), rows, text)
+                    return
+                if problem := _end_problem(key, name, tokenizer, end, ids, usual, text):
+                    yield problem
                     return
 
 
-def input_problems(key: str, name: str, model: Any, tokenizer: Any, inputs: Mapping[str, Tensor]) -> Iterator[Problem]:
-    """Whether a batch has a token without an embedding."""
-    rows, found = rows_of(model), inputs["input_ids"]
+def input_problems(
+    key: str, name: str, model: Any, tokenizer: Any, inputs: Mapping[str, Tensor], texts: int
+) -> Iterator[Problem]:
+    """The same of a batch of examples of `texts` texts each."""
+    rows, end, found = rows_of(model), end_of(model), inputs["input_ids"]
     if found.numel() and int(found.max()) >= rows:
         row = found[found.amax(1).argmax()]
         yield _problem(key, name, tokenizer, int(found.max()), rows, tokenizer.decode(row, skip_special_tokens=False))
+    usual = _usual_ends(tokenizer, end, texts)
+    for row, mask in zip(found, inputs["attention_mask"], strict=True) if end is not None else ():
+        ids = row[mask.bool()].tolist()
+        if problem := _end_problem(key, name, tokenizer, end, ids, usual, tokenizer.decode(ids, skip_special_tokens=False)):
+            yield problem
+            return
 
 
 def _ids(tokenizer: Any, batch: Sequence[Example], max_length: int) -> list[list[int]]:
@@ -69,6 +95,25 @@ def _ids(tokenizer: Any, batch: Sequence[Example], max_length: int) -> list[list
         return [list(example.tokens["input_ids"]) for example in batch if example.tokens]
     found: list[list[int]] = tokenise(tokenizer, batch, max_length)["input_ids"]
     return found
+
+
+def _usual_ends(tokenizer: Any, end: int | None, texts: int) -> int:
+    """End tokens that a tokenizer adds to an example of so many texts."""
+    return 0 if end is None else list(tokenizer(*["a"] * texts)["input_ids"]).count(end)
+
+
+def _end_problem(key: str, name: str, tokenizer: Any, end: int | None, ids: list[int], usual: int, text: str) -> Problem | None:
+    """Whether an encoder-decoder would find another number of ends than in the other examples, or none."""
+    found = 0 if end is None else ids.count(end)
+    if end is None or found == usual > 0:
+        return None
+    token = tokenizer.convert_ids_to_tokens(end)
+    if not usual:
+        return Problem(key, name, f"it reads its answer at the end token {token!r}, which its tokenizer does not add",
+                       "let the tokenizer's post-processor add it, and save it again")  # fmt: skip
+    return Problem(key, name, f"it reads its answer at the end token {token!r}, and a text holds one itself, so that there are "
+                   f"{found} of it where others have {usual}: {text[:80]!r}",
+                   f"take {token!r} out of the text, or another model")  # fmt: skip
 
 
 def _problem(key: str, name: str, tokenizer: Any, number: int, rows: int, text: str) -> Problem:
