@@ -29,7 +29,8 @@ XLNET = {"d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 16, "summary_type"
 
 def made(kind, **settings):
     ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
-    config = AutoConfig.for_model(kind, vocab_size=VOCABULARY, num_labels=2, **ids, **settings)
+    labels = {0: "negative", 1: "positive"}  # a number of labels alone, if it is two, is not written into BART's config.json
+    config = AutoConfig.for_model(kind, vocab_size=VOCABULARY, id2label=labels, **ids, **settings)
     torch.manual_seed(0)
     return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
 
