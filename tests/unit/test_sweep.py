@@ -147,6 +147,7 @@ def test_a_trial_that_takes_its_worker_along_does_not_take_all_others(tmp_path, 
         worker.kill()
         os.kill(trainer, signal.SIGKILL)
         worker.wait()
+        until(lambda: holder_of(sweep.folder / "trial-0000") is None)  # a kill takes a moment
     assert sweep.run() == ExitCode.OK and sweep.states() == ["FAIL", "COMPLETE", "COMPLETE"]
 
 
