@@ -126,8 +126,9 @@ def clear(path: Path, alone: bool = False) -> None:
             remove(old)
     now = _changed(path)
     for part in _hidden(path, "part"):
-        if alone or now - max(map(_changed, (part, *part.rglob("*")))) > LEFT_BEHIND:
-            remove(part)
+        with suppress(FileNotFoundError):  # its writer has finished it meanwhile
+            if alone or now - max(map(_changed, (part, *part.rglob("*")))) > LEFT_BEHIND:
+                remove(part)
 
 
 def _hidden(path: Path, kind: str) -> list[Path]:

@@ -86,7 +86,7 @@ def fit_problems(key: str, name: str, module: Any, loading: Loading, whole: bool
             fix = RENAME.format(prefix=prefix) if prefix else f"{RESTORE}, with the config.json that belongs to the weights"
         yield Problem(key, name, reason, fix)
     if shapes:
-        first, (found, own) = next(iter(shapes.items()))
+        first, (found, own) = min(shapes.items())
         more = f", and {len(shapes) - 1} more" if len(shapes) > 1 else ""
         yield Problem(key, name, f"{first} has the shape {found} in its files and {own} by its config.json{more}",
                       "bring the config.json that belongs to the weights")  # fmt: skip

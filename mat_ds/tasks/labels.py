@@ -39,6 +39,8 @@ def label_text(value: Any) -> str | None:
         return None
     if isinstance(value, int) and abs(value) >= 10**LONGEST_NUMBER:
         return None
+    if not isinstance(value, str) and not math.isfinite(value):  # NaN is what tables make of a label that is not there
+        return None
     text = str(value).strip()
     if text.lower() in ("true", "false"):
         return text.lower()

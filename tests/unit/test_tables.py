@@ -108,7 +108,7 @@ def test_crlf_ends_lines_in_every_format(tmp_path):
 
 def test_a_missing_label_is_not_the_class_called_none(tmp_path):
     spec = TaskSpec(name="own", text=("text",), labels=("None", "nan", "True"), dev=("train",), test=())
-    write(tmp_path, "own/train.jsonl", lines(*({"text": "x", "label": label} for label in ("None", "True", "nan", 2))))
-    assert [example.label for example in load(spec, tmp_path).train] == [0, 2, 1, 2]
-    write(tmp_path, "own/train.jsonl", lines(*({"text": "x", "label": label} for label in (None, True, float("nan"), "nan"))))
-    assert [place for place, _ in refused(spec, tmp_path)][:3] == [f"train.jsonl:{line}" for line in (1, 2, 3)]
+    write(tmp_path, "own/train.jsonl", lines(*({"text": "x", "label": label} for label in ("None", "True", "nan", 2, True))))
+    assert [example.label for example in load(spec, tmp_path).train] == [0, 2, 1, 2, 2]
+    write(tmp_path, "own/train.jsonl", lines(*({"text": "x", "label": label} for label in (None, float("nan"), "nan"))))
+    assert [place for place, _ in refused(spec, tmp_path)][:2] == [f"train.jsonl:{line}" for line in (1, 2)]
