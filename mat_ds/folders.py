@@ -16,6 +16,8 @@ from mat_ds.reading import open_regular
 
 # Seconds without a change after which what is half written is taken for left behind.
 LEFT_BEHIND = 3600.0
+# What a disk says where a folder of that name is there.
+TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 def write_folder(path: Path, fill: Callable[[Path], None], still_ours: Callable[[], None] = nobody_else) -> None:
@@ -92,7 +94,7 @@ def put_in_place(aside: Path, path: Path, still_ours: Callable[[], None] = nobod
             os.rename(aside, path)
             break
         except BaseException as error:
-            taken = isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+            taken = isinstance(error, OSError) and error.errno in TAKEN
             if not taken or not os.path.lexists(path):
                 with suppress(OSError):
                     if not os.path.lexists(path):
@@ -109,8 +111,11 @@ def restore(path: Path) -> None:
     if os.path.lexists(path):
         return
     for old in sorted(_hidden(path, "old"), key=_changed, reverse=True):
-        with suppress(FileNotFoundError):  # another process was faster
+        try:
             os.rename(old, path)
+        except OSError as error:  # another process was faster: it took this one, or put its own in place
+            if error.errno not in (errno.ENOENT, *TAKEN):
+                raise
         return
 
 
