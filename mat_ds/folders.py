@@ -16,6 +16,8 @@ from mat_ds.reading import open_regular
 
 # Seconds without a change after which what is half written is taken for left behind.
 LEFT_BEHIND = 3600.0
+# How often others may be faster.
+ATTEMPTS = 100
 # What a disk says where a folder of that name is there.
 TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
@@ -84,7 +86,7 @@ def put_in_place(aside: Path, path: Path, still_ours: Callable[[], None] = nobod
         aside, path: the folder, and its name to be, in the same parent or at least on the same disk.
         still_ours: raises, right before each rename, if the place is no longer this process's to write.
     """
-    while True:
+    for attempt in range(ATTEMPTS):
         old = beside(path, "old")
         still_ours()
         with suppress(FileNotFoundError):
@@ -95,7 +97,7 @@ def put_in_place(aside: Path, path: Path, still_ours: Callable[[], None] = nobod
             break
         except BaseException as error:
             taken = isinstance(error, OSError) and error.errno in TAKEN
-            if not taken or not os.path.lexists(path):
+            if not taken or attempt == ATTEMPTS - 1:
                 with suppress(OSError):
                     if not os.path.lexists(path):
                         os.rename(old, path)
