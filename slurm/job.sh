@@ -26,7 +26,9 @@ launch() {
     can_go_on() {
         # Refused (2), diverged (3), or displaced (4): what lies there is another job's word, or of an earlier life.
         case $code in 2 | 3 | 4) return 1 ;; esac
-        [ "$(left_word)" != "$before" ] || return 1
+        left=$(left_word)
+        # A run that came to its end has taken the word of its earlier life away.
+        [ -n "$left" ] && [ "$left" != "$before" ] || return 1
         writer=$(sed -n 's/.*"slurm_job_id": "\([^"]*\)".*/\1/p' "$RUN/interrupted.json")
         [ "${writer:-$SLURM_JOB_ID}" = "$SLURM_JOB_ID" ]
     }

@@ -136,6 +136,14 @@ def test_another_jobs_word_puts_no_job_back_and_is_left_where_it_is(shell, tmp_p
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_run_that_went_on_and_ended_is_not_put_back(shell, code, tmp_path):
+    (tmp_path / "interrupted.json").write_text('{"reason": "x", "slurm_job_id": "12"}')  # a run that goes on deletes it
+    done = job(shell, f"RUN='{tmp_path}'; launch sh -c 'rm {tmp_path}/interrupted.json; exit {code}'", tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 def test_a_displaced_worker_ends_its_job(shell, tmp_path):
     done = job(shell, "work sh -c 'exit 4'", tmp_path)
     assert done.returncode == 4 and "asked" not in done.stdout
