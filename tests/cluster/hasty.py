@@ -1,13 +1,25 @@
-"""launch/train.py with leases of seconds, not of a minute and a half: `python -m tests.cluster.hasty ...`"""
+"""launch/train.py with leases of seconds, not of a minute and a half: `python -m tests.cluster.hasty ...`
 
+With CLOCK_STEP its wall clock is set so many seconds forward, or back, STEP_AFTER seconds after it has started.
+"""
+
+import os
 import sys
+import time
 
 from mat_ds import leases, lock
 from mat_ds.train import main
 
-LEASE_SECONDS, BEAT_SECONDS = 8.0, 1.0
+LEASE_SECONDS, BEAT_SECONDS, STEP_AFTER = 8.0, 1.0, 15.0
+
+
+def step_the_clock(seconds):
+    clock, since = time.time, time.monotonic()
+    time.time = lambda: clock() + (seconds if time.monotonic() - since > STEP_AFTER else 0.0)
+
 
 if __name__ == "__main__":
     for module in (leases, lock):
         module.LEASE_SECONDS, module.BEAT_SECONDS = LEASE_SECONDS, BEAT_SECONDS
+    step_the_clock(float(os.environ.get("CLOCK_STEP", 0)))
     sys.exit(main(sys.argv[1:]))

@@ -49,15 +49,15 @@ def authors(run):
 
 def test_a_job_that_is_cut_off_stopped_and_comes_back_never_writes_beside_its_successor(network, run, start, tmp_path):
     one, two = network.nodes.values()
-    first = start(one, run.log)
+    first = start(one, run.log, CLOCK_STEP="-86400")
     run.wait_for_steps()
     token = holder_of(run.path).path.name
 
-    # Cut off, it trains on, as its disk is there. Another job sees that it is alive and is
-    # refused; the same job, which SLURM has started again elsewhere, waits.
+    # Its clock is set a day back, that of its successor an hour on. Cut off, it trains on, as its disk is there. Another job
+    # sees that it is alive and is refused; the same job, which SLURM has started again elsewhere, waits.
     network.head.ip("link", "set", one.port, "down")
     other = start(two, tmp_path / "other.log", SLURM_JOB_ID="8")
-    again = start(two, run.log, SLURM_RESTART_COUNT="1")
+    again = start(two, run.log, SLURM_RESTART_COUNT="1", CLOCK_STEP="3600")
     assert other.wait(200) == ExitCode.USER_ERROR
     said = (tmp_path / "other.log").read_text()
     assert "another job is in it" in said and "on node1" in said and "Traceback" not in said
