@@ -91,7 +91,7 @@ def test_a_pipe_in_the_place_of_the_file_does_not_hang(tmp_path):
         ("log_level", ["loud", 3], ["debug", "error"]),
         ("zero_optimization", [2, "2", [], {"stage": "2"}, {"stage": 4}, {"stage": True}, {"stage": 2.5}], [{"stage": 2}]),
         ("flops_profiler", [True, {"enabled": "yes"}, {"profile_step": 0}, {"top_modules": "3"}, {"output_file": 3},
-                            {"output_file": "/"}, {"output_file": "a\0"}],
+                            {"output_file": "/"}, {"output_file": "a\0"}, {"output_file": "profile.txt"}],
          [{"enabled": False, "profile_step": 2, "output_file": None}]),
         ("comms_logger", [True, {"enabled": 1}, {"prof_all": "yes"}, {"prof_ops": "all"}], [{"enabled": False}]),
         ("data_types", ["fp32", {"grad_accum_dtype": "double"}, {"grad_accum_dtype": 32}], [{"grad_accum_dtype": "fp32"}]),
