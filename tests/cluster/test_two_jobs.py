@@ -33,10 +33,11 @@ def start(network, run):
 
     yield start
     for job in started:
-        for process in (*psutil.Process(job.carrier.pid).children(recursive=True), job.carrier):
-            with suppress(psutil.Error):
+        with suppress(psutil.Error):
+            for process in psutil.Process(job.carrier.pid).children(recursive=True):
                 process.kill()
-        job.carrier.wait(200)
+        job.carrier.kill()
+        job.carrier.wait(60)
     for node in network.nodes.values():
         network.head.ip("link", "set", node.port, "up")
 
