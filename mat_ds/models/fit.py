@@ -104,7 +104,7 @@ def label_dimensions(module: Any) -> dict[str, int]:
         other = dict(new_classifier(config).named_parameters())
     changed = {}
     for name, parameter in module.named_parameters():
-        shapes = enumerate(zip(parameter.shape, other[name].shape, strict=True))
+        shapes = enumerate(zip(parameter.shape, other.get(name, parameter).shape, strict=True))
         for dimension in (i for i, (own, one_more) in shapes if own != one_more):
             changed[name] = dimension
     return changed
