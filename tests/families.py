@@ -1,6 +1,8 @@
 """The model families that mat_ds fine-tunes, each a few thousand weights from its own config, and MAT on one process."""
 
 import torch
+from torch import nn
+from torch.func import functional_call
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from mat_ds.sampling.sampler import Sampler, Slice
@@ -46,6 +48,21 @@ def build(family, dropout=0.0):
             setattr(config, option, dropout)
     torch.manual_seed(0)
     return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+
+
+class Rounded(nn.Module):
+    """A model whose passes see its fp32 weights rounded to a half precision, as every mixed-precision run has them."""
+
+    def __init__(self, model, dtype):
+        super().__init__()
+        self.model, self.dtype, self.config = model, dtype, model.config
+
+    def get_input_embeddings(self):
+        return self.model.get_input_embeddings()
+
+    def forward(self, **inputs):
+        rounded = {name: weight.to(self.dtype) for name, weight in self.model.named_parameters()}
+        return functional_call(self.model, rounded, (), inputs)
 
 
 class SamplingEngine(PlainEngine):

@@ -1,5 +1,6 @@
 """Worker: one step of MAT for every family of models at ZeRO-2 and 3, in fp32, bf16 and fp16, half of it checkpointed."""
 
+import torch
 from deepspeed.accelerator import get_accelerator
 
 from mat_ds.models.recompute import recompute_activations
@@ -18,10 +19,11 @@ RUNS = {
 }  # fmt: skip
 
 
-def alone(family, batches, player, micro):
-    """Where one process in plain torch ends."""
+def alone(family, batches, player, micro, dtype):
+    """Where one process in plain torch ends, in the same precision."""
     model = families.build(family)
-    engine = families.SamplingEngine(model, player.chain, "sgd", backwards=len(batches[0]["labels"]) // micro)
+    passes = model if dtype == torch.float32 else families.Rounded(model, dtype)
+    engine = families.SamplingEngine(passes, player.chain, "sgd", backwards=len(batches[0]["labels"]) // micro)
     for t, batch in enumerate(batches):
         engine.begin(t, LR)
         player.step(engine, micro_batches(batch, micro))
@@ -32,7 +34,7 @@ def body(world, report):
     get_accelerator().is_fp16_supported = lambda: True  # for this test alone: the CPU's fp16 is slow, not wrong
     micro, batches = 2, global_batches(1, examples=8)
     for family in families.FAMILIES:
-        origin, expected = dict(families.build(family).named_parameters()), None
+        origin, expected = dict(families.build(family).named_parameters()), {}
         for name, (stage, precision, checkpointed) in RUNS.items():
             model = families.build(family)
             if checkpointed:
@@ -40,8 +42,10 @@ def body(world, report):
             engine, player = make(world, ds_json(stage, precision), METHOD, micro, SGD, model)
             result = steps(world, engine, player, micro, batches, lr=LR)
             if world.rank == 0:
-                expected = expected or alone(family, batches, player, micro)
-                report[f"{family} {name}"] = oracle.distance(result, expected, origin)
+                dtype = engine.dtype
+                if dtype not in expected:
+                    expected[dtype] = alone(family, batches, player, micro, dtype)
+                report[f"{family} {name}"] = oracle.distance(result, expected[dtype], origin)
             engine.close()
 
 
