@@ -27,7 +27,7 @@ from mat_ds.methods import METHODS
 from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input
 from mat_ds.models.perturb import MOST_TRIED, check_perturbable
 from mat_ds.models.unread import value_of
-from mat_ds.models.vocabulary import vocabulary_problems
+from mat_ds.models.vocabulary import token_type_problems, vocabulary_problems
 from mat_ds.resume import changed_input, find_resume, output_problems, run_of
 from mat_ds.tasks.examples import TaskData, load_task_data
 from mat_ds.tasks.loader import Collator
@@ -150,6 +150,7 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     if data and built:
         data = collect(found, with_tokens, data, tokenizer, max_length, run.data) or data
         splits = (data.train, *data.dev.values(), *data.test.values())
+        found += token_type_problems(run.data.path, run.model.name, built.module.config, splits)
         found += vocabulary_problems("model.name", run.model.name, built.module, tokenizer, splits, max_length)
     raise_if_any(found)
     assert built and data

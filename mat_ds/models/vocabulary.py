@@ -11,6 +11,7 @@ from torch import Tensor
 from mat_ds.errors import Problem
 from mat_ds.tasks.loader import tokenise
 from mat_ds.tasks.rows import Example
+from mat_ds.tasks.stored import StoredExamples
 
 # Examples tokenised at a time.
 BATCH = 512
@@ -43,6 +44,20 @@ def end_of(model: Any) -> int | None:
 def highest(tokenizer: Any) -> int:
     """The highest number that a tokenizer gives a token."""
     return max(tokenizer.get_vocab().values(), default=-1)
+
+
+def token_type_problems(path: str | None, name: str, config: Any, splits: Iterable[Sequence[Example]]) -> Iterator[Problem]:
+    """Whether stored examples hold types of token that the model `name` has no embeddings for.
+
+    Args:
+        path: of the folder they are stored in.
+    """
+    types = getattr(config, "type_vocab_size", 0) or 0
+    for examples in splits:
+        if isinstance(examples, StoredExamples) and (found := examples.highest("token_type_ids")) >= types:
+            reason = f"holds the token type {found}, and {name} has {types}"
+            yield Problem("data.path", path, reason, f"run `mat-ds prepare {path}` again, with this model")
+            return
 
 
 def vocabulary_problems(

@@ -64,12 +64,11 @@ class StoredExamples(Sequence[Example]):
         """Whether the examples bring their tokens along."""
         return bool(self._inputs)
 
-    @property
-    def highest(self) -> int:
-        """The highest number of a token; -1 where there are none."""
+    def highest(self, name: str) -> int:
+        """The highest number in a model input; -1 where there is none."""
         import pyarrow.compute as pc
 
-        found = pc.max(pc.list_flatten(self._inputs["input_ids"])).as_py() if self._inputs else None
+        found = pc.max(pc.list_flatten(self._inputs[name])).as_py() if name in self._inputs else None
         return -1 if found is None else int(found)
 
     def __getitem__(self, row: Any) -> Any:

@@ -69,8 +69,8 @@ def with_tokens(data: TaskData, tokenizer: Any, max_length: int, options: DataCo
     problems: list[Problem] = []
     known = max(tokenizer.get_vocab().values(), default=-1)
     for examples in (data.train, *data.dev.values(), *data.test.values()):
-        if isinstance(examples, StoredExamples) and examples.highest > known:
-            reason = f"holds the token {examples.highest}, and the tokenizer knows none above {known}"
+        if isinstance(examples, StoredExamples) and (highest := examples.highest("input_ids")) > known:
+            reason = f"holds the token {highest}, and the tokenizer knows none above {known}"
             raise UserError(Problem("data.path", options.path, reason, f"run `mat-ds prepare {options.path}` again"))
 
     def kept(split: str | None, examples: Sequence[Example]) -> Sequence[Example]:

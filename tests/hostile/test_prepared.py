@@ -159,3 +159,9 @@ def test_a_stored_token_that_no_tokenizer_made_is_refused_before_training(out, h
     stored(out, "train/cola/train", input_ids=[10**6], token_type_ids=[0])
     found = problems("task=cola", f"data.path={out}", f"model.name={hub}")
     assert "holds the token 1000000" in found["data.path"].reason
+
+
+def test_a_stored_type_of_token_that_the_model_has_no_embedding_for_is_refused_before_training(out, hub):  # noqa: F811
+    stored(out, "train/cola/train", input_ids=[5], token_type_ids=[7])
+    found = problems("task=cola", f"data.path={out}", f"model.name={hub}")
+    assert "holds the token type 7" in found["data.path"].reason and "has 2" in found["data.path"].reason
