@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from argparse import ArgumentTypeError
@@ -19,7 +20,7 @@ def expanded(path: str) -> str:
     """A path without `~`, `$VARIABLE` and `${VARIABLE}`.
 
     Raises:
-        ValueError: if it is empty, or names a variable or a user that there is not.
+        ValueError: if it is empty, names a variable or a user that there is not, or ends in a circle of links.
     """
     if not path.strip():
         raise ValueError("is empty: write null where none is meant")
@@ -43,7 +44,17 @@ def expanded(path: str) -> str:
         raise ValueError(f"stands for {head + rest}, which names a variable again: write the path out, without a $")
     if len(os.fsencode(head + rest)) > MOST or any(len(os.fsencode(part)) > MOST_OF_A_NAME for part in rest.split("/")):
         raise ValueError("is longer than a disk takes: take a shorter path")
+    if _goes_round(head + rest):
+        raise ValueError("leads into links that lead to each other: delete one of them, or name another path")
     return head + rest
+
+
+def _goes_round(path: str) -> bool:
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def expanded_address(uri: str) -> str:
