@@ -6,7 +6,7 @@ from mat_ds.config.yaml_files import as_yaml
 from mat_ds.disk import write_json, write_text
 from mat_ds.engine import checkpoint
 from mat_ds.engine.export import export_model
-from mat_ds.errors import UserError
+from mat_ds.errors import UserError, raise_if_any
 from mat_ds.integrity import MANIFEST, entry_of, files_below
 from mat_ds.resume import changed_input, find_resume
 from mat_ds.rundir import RunDirectory
@@ -40,7 +40,7 @@ def goes_on(path):
     try:
         found = find_resume(options(path), DS_CONFIG)
         assert found, "the run would start afresh"
-        assert not list(changed_input("d", "f", RunDirectory(path)))
+        raise_if_any(changed_input("d", "f", RunDirectory(path)))
         state, passed_over = checkpoint.load(engine, found, RunDirectory(path).model)
     except UserError as error:
         return None, str(error)
