@@ -30,12 +30,14 @@ def load(report: Path, folder: str, stage: str) -> None:
     import deepspeed  # noqa: F401  (imported before anything is measured)
     import torch
 
-    from mat_ds.config.schema import OptimizerConfig
-    from mat_ds.engine.distributed import World, gather_rows, process_group
     from mat_ds.engine.engine import Engine
+    from mat_ds.engine.group import process_group
     from mat_ds.engine.loading import shard_unread
-    from mat_ds.preflight import prepare
+    from mat_ds.ranks.collectives import gather_rows
+    from mat_ds.ranks.world import World
     from mat_ds.sampling.chain import Chain
+    from mat_ds.sampling.options import OptimizerConfig
+    from mat_ds.training.preflight import prepare
 
     world, options = World.from_environment(), ("--ds_config", f"ds_configs/zero{stage}.json", "data.train_limit=64")
     prepare(options, world)  # imports and data, which are no part of the model
@@ -58,8 +60,8 @@ def compare(hidden: int, layers: int) -> None:
     """The table of all cases."""
     from transformers import RobertaConfig, RobertaModel
 
-    from mat_ds.config.schema import ModelConfig
     from mat_ds.models.build import build_tokenizer
+    from mat_ds.models.options import ModelConfig
     from mat_ds.tasks.demo import rows
 
     with tempfile.TemporaryDirectory() as folder:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from mat_ds.tracking.events import read_events
+from mat_ds.storage.events import read_events
 from tests.distributed.launch import ROOT, cli, environment, free_port
 
 OPTIONS = (

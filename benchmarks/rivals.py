@@ -23,7 +23,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
 
-from mat_ds.tracking.events import read_events
+from mat_ds.storage.events import read_events
 
 ROOT = Path(__file__).parents[1]
 COMMON = [
@@ -96,7 +96,7 @@ def main_of_training() -> Callable[[list[str]], int]:
     """launch/train.py's, imported once in each process that runs."""
     import torch
 
-    from mat_ds.train import main as train
+    from mat_ds.commands.train import main as train
 
     torch.set_num_threads(1)
     return train

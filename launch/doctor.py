@@ -6,6 +6,6 @@ from pathlib import Path
 if __name__ == "__main__":
     # Of the two things called evaluate, this folder's door and Hugging Face's package, imports mean the package.
     sys.path = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
-    from mat_ds.doctor.visit import main
+    from mat_ds.commands.doctor import main
 
     sys.exit(main(sys.argv[1:]))

@@ -6,26 +6,27 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from mat_ds.display import show
 from mat_ds.errors import ExitCode, Problem, SaveError, UserError, nearest
+from mat_ds.terminal.display import show
 
-# Name -> (module whose `main` runs it, what it does). Modules are imported when they are asked for: torch takes seconds.
+# What each does; the `main` of the module of that name in `mat_ds.commands` runs it. Modules are imported when they are asked
+# for: torch takes seconds.
 COMMANDS = {
-    "train": ("mat_ds.train", "fine-tune in one process; on several ranks: deepspeed launch/train.py"),
-    "evaluate": ("mat_ds.robustness.evaluate", "scores and robustness of a model"),
-    "predict": ("mat_ds.predict", "labels and probabilities, or scores, of texts in a file"),
-    "export": ("mat_ds.export", "a model as a folder of its own: adapters merged, averages, another precision"),
-    "prepare": ("mat_ds.prepare", "model and data of a run in one folder, tokenised once, for training without a network"),
-    "plan": ("mat_ds.planning.command", "whether a run fits on its cards, what it sends, how long it takes"),
-    "doctor": ("mat_ds.doctor.visit", "what is wrong with this machine, its ranks or a run's input, and the fix"),
-    "verify": ("mat_ds.verify", "whether the checkpoints of a run are what was written"),
-    "sweep": ("mat_ds.sweeps.command", "search for the best options, each trial a training of its own"),
-    "seeds": ("mat_ds.sweeps.seeds", "the same training over several seeds, and how much its scores vary"),
-    "report": ("mat_ds.reports.command", "curves, tables beside the published ones and box plots of runs, on one page"),
-    "sync": ("mat_ds.tracking.sync", "bring runs to an MLflow that was not there while they ran"),
-    "register": ("mat_ds.tracking.register", "the model of a finished run into MLflow's registry"),
-    "promote": ("mat_ds.tracking.promote", "an alias such as champion for a version, if its score allows"),
-    "models": ("mat_ds.tracking.listing", "registered models, their scores and aliases"),
+    "train": "fine-tune in one process; on several ranks: deepspeed launch/train.py",
+    "evaluate": "scores and robustness of a model",
+    "predict": "labels and probabilities, or scores, of texts in a file",
+    "export": "a model as a folder of its own: adapters merged, averages, another precision",
+    "prepare": "model and data of a run in one folder, tokenised once, to train without a network",
+    "plan": "whether a run fits on its cards, what it sends, how long it takes",
+    "doctor": "what is wrong with this machine, its ranks or a run's input, and the fix",
+    "verify": "whether the checkpoints of a run are what was written",
+    "sweep": "search for the best options, each trial a training of its own",
+    "seeds": "the same training over several seeds, and how much its scores vary",
+    "report": "curves, tables beside the published ones and box plots of runs, on one page",
+    "sync": "bring runs to an MLflow that was not there while they ran",
+    "register": "the model of a finished run into MLflow's registry",
+    "promote": "an alias such as champion for a version, if its score allows",
+    "models": "registered models, their scores and aliases",
 }
 
 
@@ -34,15 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
         show("usage: mat-ds <command> [-h] ...\n")
-        show("\n".join(f"  {command:10} {meaning}" for command, (_, meaning) in COMMANDS.items()))
+        show("\n".join(f"  {command:10} {meaning}" for command, meaning in COMMANDS.items()))
         return ExitCode.OK
     if name not in COMMANDS:
         show(UserError(Problem("command", name, "there is no such command", nearest(name, COMMANDS))), sys.stderr)
         return ExitCode.USER_ERROR
     try:
-        code: ExitCode = import_module(COMMANDS[name][0]).main(rest)
+        code: ExitCode = import_module(f"mat_ds.commands.{name}").main(rest)
     except SaveError as error:
-        from mat_ds.command import refused
+        from mat_ds.ranks.exits import refused
 
         show(refused(error), sys.stderr)
         return ExitCode.FAILED

@@ -8,13 +8,15 @@ import torch
 import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from mat_ds.card import write_card
-from mat_ds.config.schema import LoraConfig, ModelConfig, RunConfig
-from mat_ds.finished import read_finished
+from mat_ds.artifacts.card import write_card
+from mat_ds.artifacts.described import Description, write_description
+from mat_ds.artifacts.finished import read_finished
 from mat_ds.models.build import build_model, build_tokenizer
-from mat_ds.models.described import Description, write_description
-from mat_ds.progress import Progress
-from mat_ds.rundir import RunDirectory, write_json, write_text
+from mat_ds.models.options import LoraConfig, ModelConfig
+from mat_ds.runs.options import RunConfig
+from mat_ds.storage.disk import write_json, write_text
+from mat_ds.storage.progress import Progress
+from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.demo import rows
 from mat_ds.tasks.registry import TASKS
 

@@ -27,8 +27,8 @@ def tiny_roberta(labels=3, dropout=0.0, seed=0, **overrides):
 
 def tiny_lora(checkpointing=False, **overrides):
     """The same with adapters of rank 4 on query and value, and their dropout off."""
-    from mat_ds.config.schema import LoraConfig
     from mat_ds.models.lora import add_lora  # peft takes seconds to import
+    from mat_ds.models.options import LoraConfig
 
     model = tiny_roberta(**overrides)
     if checkpointing:

@@ -9,15 +9,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel
 
-from mat_ds.config.schema import RunConfig
-from mat_ds.config.section import nested
+from mat_ds.config.section import choices, nested
 from mat_ds.config.text_files import is_unicode
 from mat_ds.config.yaml_files import MOST_LEVELS, Tree, parse_yaml, scalar
 from mat_ds.errors import Problem
-from mat_ds.methods import METHODS
 
 
-def parse_overrides(arguments: Iterable[str], schema: type[BaseModel] = RunConfig) -> tuple[Tree, list[Problem]]:
+def parse_overrides(arguments: Iterable[str], schema: type[BaseModel]) -> tuple[Tree, list[Problem]]:
     """`["train.epochs=3", "method.name=mat"]` as a nested mapping, and what is no such argument.
 
     The value of an option that is a text is what the shell passed, `null` where there may be none; of any other option it is
@@ -75,12 +73,10 @@ def _type(schema: type[BaseModel], keys: list[str]) -> Any:
     """The type of an option, or of the texts that it holds by name; any where there is no such option."""
     name, *rest = keys
     field = schema.model_fields.get(name)
-    if schema is RunConfig and name == "method" and rest:
-        settings = (method.Settings.model_fields for method in METHODS.values())
-        field = next((fields[rest[0]] for fields in settings if rest[0] in fields), None)
-        rest = rest[1:]
     if field is None:
         return Any
+    if rest and (kinds := choices(field)):
+        return next((_type(kind, rest) for kind in kinds.values() if rest[0] in kind.model_fields), Any)
     if section := nested(field):
         return _type(section, rest) if rest else Any
     if rest:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, get_args
+from types import UnionType
+from typing import Annotated, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
-from mat_ds.errors import Problem
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
@@ -18,84 +19,15 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-@dataclass(frozen=True)
-class Serves:
-    """What an engine can do for a method beyond the vocabulary.
-
-    Attributes:
-        no_second_order: why a gradient with respect to delta cannot be differentiated again; None: it can.
-        half_precision: whether it computes in fp16 or bf16.
-    """
-
-    no_second_order: str | None = None
-    half_precision: bool = False
-
-
 def nested(field: FieldInfo) -> type[BaseModel] | None:
     """The section that stands at a field, whether or not it is there by default; None where a single option does."""
     candidates = (type(field.default), field.annotation, *get_args(field.annotation))
     return next((kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
-class Divergence(NamedTuple):
-    """How a method uses the divergence R of two passes.
-
-    Attributes:
-        option: what its weight is called.
-        weight: its weight in the objective.
-        shares_masks: whether both passes drop the same units.
-    """
-
-    option: str
-    weight: float
-    shares_masks: bool = False
-
-
-class MethodSettings(Section):
-    """Options of one method; each method subclasses it, with its `name` as a literal.
-
-    Attributes:
-        defines_regression: whether the method says what it does where labels are real scores.
-        spectral_head: whether the classification head's last matrix is divided by its spectral norm.
-    """
-
-    defines_regression: ClassVar[bool] = True
-    spectral_head: ClassVar[bool] = False
-
-    name: str
-
-    @property
-    def shortened(self) -> MethodSettings:
-        """These options with every loop cut to two rounds; later rounds hold no more than the second. For rehearsals."""
-        loops = [name for name in type(self).model_fields if name.endswith("_steps")]
-        return self.model_copy(update={name: min(2, getattr(self, name)) for name in loops})
-
-    @property
-    def variant(self) -> str:
-        """What a user should see of these options beside the method's name."""
-        return ""
-
-    @property
-    def divergence(self) -> Divergence | None:
-        """What becomes of R; None where it is not computed."""
-        return None
-
-    def problems(self) -> Iterator[Problem]:
-        """Combinations of these options that cannot work."""
-        yield from ()
-
-    def settled(self, serves: Serves) -> MethodSettings:
-        """These options with every `auto` replaced by what the engine can serve."""
-        return self
-
-    def engine_problems(self, serves: Serves) -> Iterator[Problem]:
-        """What these options ask for that the engine cannot serve."""
-        yield from ()
-
-
-class AdversarialSettings(MethodSettings):
-    """Options of a method that perturbs word embeddings."""
-
-    on_invisible: Literal["warn", "error"] = Field(
-        "warn", description="about a perturbation that rounding hides, that its steps do not move, or that changes nothing: "
-        "train or not")  # fmt: skip
+def choices(field: FieldInfo) -> dict[str, type[BaseModel]]:
+    """The sections of which one stands at a field, by the `name` that chooses it; empty where there is no choice."""
+    if field.discriminator is None:
+        return {}
+    kinds = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else (field.annotation,)
+    return {get_args(kind.model_fields["name"].annotation)[0]: kind for kind in kinds if kind is not None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mat_ds.errors import Problem, UserError
-from mat_ds.reading import open_regular
+from mat_ds.storage.reading import open_regular
 
 
 def is_unicode(text: str) -> bool:

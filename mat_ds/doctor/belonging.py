@@ -10,7 +10,7 @@ from mat_ds.doctor.rows import Row, from_problem, warned
 from mat_ds.errors import Problem, UserError, collect
 
 if TYPE_CHECKING:
-    from mat_ds.config.schema import RunConfig
+    from mat_ds.runs.options import RunConfig
 
 # Of a larger model what the files lack, and training would draw, might not fit beside what else a login node does.
 MOST_PARAMETERS = 1_000_000_000

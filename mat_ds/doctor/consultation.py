@@ -14,14 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mat_ds.doctor.differences import (
-    Answer,
-    clock_skew,
-    different_versions,
-    missing_ranks,
-    mixed_cards,
-    unshared_folder,
-)
+from mat_ds.doctor.differences import Answer, clock_skew, different_versions, missing_ranks, mixed_cards, unshared_folder
 from mat_ds.doctor.links import Links, longest, try_links
 from mat_ds.doctor.meeting import Meeting
 from mat_ds.doctor.network import interfaces, suggestion
@@ -30,7 +23,7 @@ from mat_ds.doctor.speeds import check_links
 from mat_ds.errors import ExitCode
 
 if TYPE_CHECKING:
-    from mat_ds.engine.distributed import World
+    from mat_ds.ranks.world import World
 
 # How long a file may take to be seen on another node: network disks cache what is not there.
 SHARED_SECONDS = 30.0

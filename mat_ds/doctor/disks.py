@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mat_ds.doctor.rows import Row, brief, failed, passed, warned
 
 if TYPE_CHECKING:
-    from mat_ds.engine.distributed import World
+    from mat_ds.ranks.world import World
 
 GIB = 2**30
 # Parameters, two moments and a running average, in fp32.

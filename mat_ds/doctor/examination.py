@@ -19,7 +19,7 @@ from mat_ds.doctor.packages import check_packages, versions
 from mat_ds.doctor.rows import Row, brief, collect, warned
 
 if TYPE_CHECKING:
-    from mat_ds.engine.distributed import World
+    from mat_ds.ranks.world import World
 
 
 def examine(parsed: argparse.Namespace, world: World) -> tuple[list[Row], Inputs]:

@@ -18,8 +18,8 @@ from mat_ds.doctor.rows import Row, failed, from_problem, passed, warned
 from mat_ds.errors import Problem, UserError, collect
 
 if TYPE_CHECKING:
-    from mat_ds.config.schema import RunConfig
-    from mat_ds.engine.distributed import World
+    from mat_ds.ranks.world import World
+    from mat_ds.runs.options import RunConfig
     from mat_ds.tasks.spec import TaskSpec
 
 # Rows without a label may stand in front.
@@ -55,10 +55,10 @@ class Inputs:
 
 def read_inputs(recipe: Path | None, overrides: list[str], ds_config: Path | None, world: World) -> Inputs:
     """Options and JSON with everything that launch/train.py would refuse in them."""
-    from mat_ds.config.load import DEMO_RECIPE, read_run_config
-    from mat_ds.config.schema import RunConfig, combination_problems
     from mat_ds.engine.ds_config import RECIPE_SECTIONS, ds_config_problems, owned_values, read_ds_config
-    from mat_ds.resume import output_problems
+    from mat_ds.runs.load import DEMO_RECIPE, read_run_config
+    from mat_ds.runs.options import RunConfig, combination_problems
+    from mat_ds.runs.resume import output_problems
     from mat_ds.tracking.trust import recipe_uri_problems
 
     found: list[Problem] = []
@@ -149,7 +149,7 @@ def _from_hub(spec: TaskSpec, hub: Hub) -> Row:
 
 def check_model(run: RunConfig, tree: dict[str, Any] | None, hub: Hub) -> Iterator[Row]:
     """Whether the model's files are all here, and its weights suit the precision."""
-    from mat_ds.models.locate import check_folder, check_tokenizer
+    from mat_ds.models.source import check_folder, check_tokenizer
     from mat_ds.models.tiny import TINY
 
     name = run.model.name

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mat_ds.doctor.rows import Row, brief, failed, from_problem, passed, warned
-from mat_ds.masking import HOLDS_SECRET
+from mat_ds.errors import HOLDS_SECRET
 from mat_ds.tracking.trust import CREDENTIALS
 
 if TYPE_CHECKING:
-    from mat_ds.engine.distributed import World
+    from mat_ds.ranks.world import World
 
 OPEN_FILES = 1024
 OPEN_FILES_PER_RANK = 16
@@ -26,7 +26,7 @@ INFINIBAND = Path("/sys/class/infiniband")
 
 def check_launch(world: World) -> Iterator[Row]:
     """Who started this process, and whether it told it all it must know."""
-    from mat_ds.engine.launch import launcher_problems
+    from mat_ds.ranks.launch import launcher_problems
 
     if problems := list(launcher_problems()):
         yield from map(from_problem, problems)

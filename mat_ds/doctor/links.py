@@ -16,7 +16,7 @@ from mat_ds.doctor.rows import brief
 if TYPE_CHECKING:
     import torch
 
-    from mat_ds.engine.distributed import World
+    from mat_ds.ranks.world import World
 
 MIB = 2**20
 BYTES = {"cuda": 64 * MIB, "cpu": 16 * MIB}
@@ -83,7 +83,7 @@ def try_links(links: Links, world: World, precisions: list[str], seconds: float)
 
 def _run(links: Links, world: World, precisions: list[str], timeout: timedelta) -> None:
     try:
-        from mat_ds.engine.distributed import process_group
+        from mat_ds.engine.group import process_group
 
         with process_group(world, timeout) as device:
             for precision in precisions:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mat_ds.engine.distributed import World
+    from mat_ds.ranks.world import World
 
 POLL_SECONDS = 0.02
 KNOCK_SECONDS = 0.5

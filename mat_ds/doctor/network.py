@@ -12,7 +12,7 @@ from mat_ds.doctor.launcher import INFINIBAND
 from mat_ds.doctor.rows import Row, brief, failed, passed, warned
 
 if TYPE_CHECKING:
-    from mat_ds.engine.distributed import World
+    from mat_ds.ranks.world import World
 
 # Made by containers and virtual machines: no other node answers there.
 INNER = ("lo", "docker", "br-", "virbr", "veth", "cni", "flannel", "podman", "tap", "tun")

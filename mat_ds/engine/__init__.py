@@ -17,5 +17,5 @@ if "mlflow" not in sys.modules:
 
     del sys.modules["mlflow"]
 
-# What it says of every start is for a log file (`mat_ds/chatter.py`).
+# What it says of every start is for a log file (`mat_ds/terminal/library_logs.py`).
 logging.getLogger("DeepSpeed").setLevel(logging.ERROR)

@@ -18,16 +18,15 @@ from typing import Any
 
 import torch
 
-from mat_ds import checkpoints, folders
-from mat_ds.checkpoints import Entry
-from mat_ds.disk import beside, nobody_else, remove, room_at, write_json, write_text
-from mat_ds.engine.distributed import from_all_ranks, from_rank_zero, on_rank_zero
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.state import LoadError, describe_state, load_state, write_state
 from mat_ds.errors import PeerError, Problem, SaveError, UserError
-from mat_ds.folders import settle, write_folder
-from mat_ds.integrity import FORMAT, SHARD, damage, entries_below, is_foreign
-from mat_ds.reading import size_of
+from mat_ds.ranks.collectives import from_all_ranks, from_rank_zero, on_rank_zero
+from mat_ds.storage import checkpoints, folders
+from mat_ds.storage.disk import beside, nobody_else, remove, room_at, write_json, write_text
+from mat_ds.storage.folders import settle, write_folder
+from mat_ds.storage.integrity import FORMAT, SHARD, Entry, damage, entries_below, is_foreign
+from mat_ds.storage.reading import size_of
 
 
 @dataclass(frozen=True)

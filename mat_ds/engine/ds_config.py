@@ -15,11 +15,12 @@ import torch
 from pydantic import ValidationError
 
 from mat_ds.config.json_files import read_json
-from mat_ds.config.schema import ModelConfig, RunConfig, batch_problems
-from mat_ds.config.section import Serves
-from mat_ds.engine.distributed import World
 from mat_ds.engine.ds_types import OFFLOADS, type_problems
 from mat_ds.errors import Problem, nearest
+from mat_ds.methods.settings import Serves
+from mat_ds.models.options import ModelConfig
+from mat_ds.ranks.world import World
+from mat_ds.runs.options import RunConfig, batch_problems
 
 Tree = dict[str, Any]
 

@@ -10,8 +10,6 @@ import deepspeed
 import torch
 from torch import Tensor, nn
 
-from mat_ds.config.schema import OptimizerConfig
-from mat_ds.engine.distributed import any_rank
 from mat_ds.engine.loss_scale import read_loss_scale, restore_loss_scale
 from mat_ds.engine.norms import Norms
 from mat_ds.engine.shards import exact_values, fill_masters, numel, read_shards, refresh, shape
@@ -19,7 +17,9 @@ from mat_ds.engine.startup import release
 from mat_ds.errors import Interrupted, NonFiniteError, SaveError
 from mat_ds.methods.base import MicroBatch
 from mat_ds.models.perturb import EmbeddingPerturbation
+from mat_ds.ranks.collectives import any_rank
 from mat_ds.sampling.chain import Chain
+from mat_ds.sampling.options import OptimizerConfig
 from mat_ds.sampling.sampler import Sampler
 
 # A loss scale that can fall at all has fallen from 2^32 to 1 by then; a static one, or ZeRO-0's at its minimum, never will.

@@ -11,12 +11,12 @@ import deepspeed
 import torch
 from torch import Tensor
 
-from mat_ds.config.schema import LoraConfig
-from mat_ds.disk import nobody_else, write_json
-from mat_ds.engine.distributed import on_rank_zero
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.shards import gather_master
-from mat_ds.folders import write_folder
+from mat_ds.models.options import LoraConfig
+from mat_ds.ranks.collectives import on_rank_zero
+from mat_ds.storage.disk import nobody_else, write_json
+from mat_ds.storage.folders import write_folder
 
 
 @torch.no_grad()

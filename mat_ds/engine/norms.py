@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from mat_ds.engine.distributed import all_reduce_sum
 from mat_ds.engine.passes import Passes
+from mat_ds.ranks.collectives import all_reduce_sum
 from mat_ds.sampling.sampler import Sampler
 
 

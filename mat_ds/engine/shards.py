@@ -14,7 +14,7 @@ import torch
 from deepspeed.runtime.engine import DeepSpeedEngine
 from torch import Tensor
 
-from mat_ds.engine.distributed import all_reduce_sum
+from mat_ds.ranks.collectives import all_reduce_sum
 from mat_ds.sampling.sampler import Slice
 
 Shards = dict[Tensor, list[Slice]]

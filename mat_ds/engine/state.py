@@ -19,11 +19,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mat_ds.engine.distributed import from_all_ranks
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.loss_scale import read_loss_scale, restore_loss_scale
 from mat_ds.engine.shards import numel, refresh, trainable
-from mat_ds.stretches import stretches
+from mat_ds.ranks.collectives import from_all_ranks
+from mat_ds.storage.stretches import stretches
 
 # A file is copied in memory before it is written.
 PART_BYTES = 1 << 29

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.config.section import AdversarialSettings
 from mat_ds.methods import ops
 from mat_ds.methods.base import Engine, Masks, MicroBatch, Objective
 from mat_ds.methods.moves import Moves
+from mat_ds.methods.settings import AdversarialSettings
 
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0.0)]

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Protocol, overload
 import torch
 from torch import Tensor
 
-from mat_ds.config.section import MethodSettings
 from mat_ds.methods.moves import Moves
+from mat_ds.methods.settings import MethodSettings
 from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.keys import Part
 

@@ -14,11 +14,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.config.section import AdversarialSettings, Divergence, MethodSettings
 from mat_ds.errors import Problem
 from mat_ds.methods import ops
 from mat_ds.methods.base import Engine, Masks, Means, MicroBatch, Objective
 from mat_ds.methods.moves import Moves
+from mat_ds.methods.settings import AdversarialSettings, Divergence, MethodSettings
 from mat_ds.sampling.chain import Chain
 
 Count = Annotated[int, Field(ge=1)]

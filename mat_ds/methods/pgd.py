@@ -12,10 +12,10 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.config.section import MethodSettings
 from mat_ds.methods.ball import BallSettings, attack
 from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
 from mat_ds.methods.moves import Moves
+from mat_ds.methods.settings import MethodSettings
 from mat_ds.sampling.chain import Chain
 
 

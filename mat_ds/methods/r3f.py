@@ -11,9 +11,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.config.section import AdversarialSettings, Divergence, MethodSettings
 from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
 from mat_ds.methods.moves import Moves
+from mat_ds.methods.settings import AdversarialSettings, Divergence, MethodSettings
 from mat_ds.sampling.chain import Chain
 
 Weight = Annotated[float, Field(ge=0.0)]

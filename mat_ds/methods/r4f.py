@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from mat_ds.config.section import MethodSettings
 from mat_ds.methods.r3f import R3F, R3FSettings
+from mat_ds.methods.settings import MethodSettings
 
 
 class R4FSettings(R3FSettings):

@@ -16,11 +16,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.config.section import MethodSettings, Serves
 from mat_ds.errors import Problem
 from mat_ds.methods import ops
 from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
 from mat_ds.methods.moves import Moves
+from mat_ds.methods.settings import MethodSettings, Serves
 from mat_ds.methods.smoothness import SmoothnessSettings, first_delta
 from mat_ds.sampling.chain import Chain
 

@@ -13,9 +13,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.config.section import MethodSettings
 from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
 from mat_ds.methods.moves import Moves
+from mat_ds.methods.settings import MethodSettings
 from mat_ds.methods.smoothness import AscentSettings, Weight, ascend, clean_prediction
 from mat_ds.sampling.average import Average
 from mat_ds.sampling.chain import Chain

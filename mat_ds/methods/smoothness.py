@@ -8,10 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.config.section import AdversarialSettings, Divergence
 from mat_ds.methods import ops
 from mat_ds.methods.base import Engine, MicroBatch, Objective
 from mat_ds.methods.moves import Moves
+from mat_ds.methods.settings import AdversarialSettings, Divergence
 
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0.0)]

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from mat_ds.config.schema import ModelConfig
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.models.fit import check_once, check_size, draw, fit_problems, label_dimensions
 from mat_ds.models.head_dropout import set_head_dropout
 from mat_ds.models.labels import Match, match_labels
-from mat_ds.models.locate import check_folder, check_tokenizer
+from mat_ds.models.options import ModelConfig
 from mat_ds.models.pretrained import load_config, load_tokenizer, load_weights, new_classifier, reading
 from mat_ds.models.recompute import recompute_activations
+from mat_ds.models.source import check_folder, check_tokenizer
 from mat_ds.models.tiny import TINY, tiny_config, tiny_tokenizer
 from mat_ds.models.unread import Unread, load_unread, value_of, weight_files
 from mat_ds.models.vocabulary import suit

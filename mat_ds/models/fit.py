@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from mat_ds.errors import Problem, UserError
 from mat_ds.models.folder import INDICES, read_object
-from mat_ds.models.locate import FOLDER_FIX
 from mat_ds.models.pretrained import Loading, new_classifier
+from mat_ds.models.source import FOLDER_FIX
 
 # Numbers that may be drawn anew beside those in the files: a head and a pooler.
 MOST_DRAWN = 100_000_000

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from mat_ds.config.schema import LoraConfig
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.models.fit import fit_problems, label_dimensions
 from mat_ds.models.folder import check_model, file_of
+from mat_ds.models.options import LoraConfig
 from mat_ds.models.pretrained import load_config, load_weights
 from mat_ds.sampling.keys import seed_from
 

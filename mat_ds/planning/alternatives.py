@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mat_ds.config.schema import RunConfig
-from mat_ds.engine.distributed import World
 from mat_ds.engine.ds_config import Tree, complete, serves
 from mat_ds.engine.ds_types import OFFLOADS
 from mat_ds.planning.costs import Costs
 from mat_ds.planning.plan import Cards, Plan, make_plan
+from mat_ds.ranks.world import World
+from mat_ds.runs.options import RunConfig
 
 HOST = {"device": "cpu", "pin_memory": True}
 OPTIMIZER, PARAMETERS = OFFLOADS

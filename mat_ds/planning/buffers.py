@@ -28,11 +28,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from mat_ds.config.schema import RunConfig
 from mat_ds.engine.zero import Zero
 from mat_ds.planning.rehearsal import Tally
 from mat_ds.planning.states import MASTER, Row, Weight, parts, persistent, placed, reaching
 from mat_ds.planning.traffic import reused
+from mat_ds.runs.options import RunConfig
 from mat_ds.sampling.chain import Chain
 
 # deepspeed.runtime.engine.MEMORY_OPT_ALLREDUCE_SIZE

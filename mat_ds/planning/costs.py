@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from mat_ds.config.section import MethodSettings
 from mat_ds.methods import METHODS
 from mat_ds.methods.base import Method, MicroBatch
 from mat_ds.methods.objective import TaskObjective
+from mat_ds.methods.settings import MethodSettings
 from mat_ds.models.perturb import word_embedding
 from mat_ds.models.spectral import SpectralHead
 from mat_ds.planning.rehearsal import Rehearsal, Stub, Tally, blank_batches

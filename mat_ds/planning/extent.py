@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from mat_ds.config.schema import RunConfig
 from mat_ds.errors import Problem
-from mat_ds.loop import total_steps
+from mat_ds.runs.options import RunConfig
+from mat_ds.runs.steps import total_steps
 from mat_ds.tasks.examples import TaskData
 from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.tasks.registry import TASKS, TRAINING_EXAMPLES
@@ -41,7 +41,9 @@ class Extent:
 def measure(run: RunConfig, data: TaskData, tokenizer: Any, max_length: int, ranks: int) -> Extent:
     """From the data, as the first rank's loader gives them out."""
     collate, device = Collator(tokenizer, max_length, data.spec.regression), torch.device("cpu")
-    loader = TrainLoader(data.train, collate, run.train, run.data, run.seed, 0, ranks, device)
+    loader = TrainLoader(
+        data.train, collate, run.train.batch_size, run.train.micro_batch_size, run.data, run.seed, 0, ranks, device
+    )
     distinct = {example.texts: example for example in data.train}.values()  # an epoch may show one more than once
     long = sorted(distinct, key=lambda example: -example.length)[:CANDIDATES]
     longest = collate(long, device)[0]["input_ids"].shape[1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mat_ds.config.schema import RunConfig
 from mat_ds.engine.zero import Zero, read_zero
 from mat_ds.methods import METHODS
 from mat_ds.methods.objective import TaskObjective
@@ -13,7 +12,8 @@ from mat_ds.planning.buffers import transient
 from mat_ds.planning.costs import Costs
 from mat_ds.planning.states import Row, model_states
 from mat_ds.planning.traffic import Traffic, traffic
-from mat_ds.planning.units import GIB
+from mat_ds.runs.options import RunConfig
+from mat_ds.terminal.units import GIB
 
 # Of a card's memory: CUDA's context, kernels and NCCL's buffers, and what falls between the allocator's blocks.
 CONTEXT, FRAGMENTED = GIB, 0.05

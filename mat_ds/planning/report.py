@@ -12,7 +12,7 @@ from mat_ds.planning.costs import Costs
 from mat_ds.planning.extent import Extent
 from mat_ds.planning.plan import Cards, Plan
 from mat_ds.planning.states import PRECISIONS, Row
-from mat_ds.planning.units import duration, gib, scaled
+from mat_ds.terminal.units import duration, gib, scaled
 
 PROFILES = Path(__file__).parents[2] / "ds_configs"
 

@@ -15,7 +15,8 @@ from mat_ds.reports.drawing import Picture, fewer, house_style, legend_below, lo
 from mat_ds.reports.groups import Group, group_runs
 from mat_ds.reports.runs import RunData, read_run
 from mat_ds.reports.table import Column, Row, Table, text
-from mat_ds.rundir import RunDirectory, write_bytes
+from mat_ds.storage.disk import write_bytes
+from mat_ds.storage.rundir import RunDirectory
 
 PART = "curves"
 POINTS = 60  # of a curve; steps between them are averaged

@@ -8,7 +8,8 @@ from typing import Any
 
 from mat_ds.config.overrides import parse_overrides
 from mat_ds.reports.runs import RunData, read_run
-from mat_ds.rundir import RunDirectory
+from mat_ds.runs.options import RunConfig
+from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tracking.content import RUN_ID
 
 
@@ -18,8 +19,8 @@ def tracked_runs(experiment: str, uri: str | None) -> list[RunData]:
     Raises:
         UserError: if there is no such experiment, or a run directory cannot be read.
     """
+    from mat_ds.registry.versions import errors_told, registry_uri
     from mat_ds.tracking.history import runs_of
-    from mat_ds.tracking.registry import errors_told, registry_uri
 
     found = []
     with errors_told(where := registry_uri(uri)):
@@ -42,7 +43,7 @@ def options_of(params: dict[str, str]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for key, text in flat.items():
         # As on the command line, where `1e-05` is a number and `off` a word; a text that is no YAML is itself.
-        read, problems = parse_overrides([f"{key}={text}"])
+        read, problems = parse_overrides([f"{key}={text}"], RunConfig)
         *sections, name = key.split(".")
         place, value = tree, read
         for section in sections:

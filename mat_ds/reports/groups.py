@@ -10,16 +10,15 @@ from statistics import mean, stdev
 from typing import Any
 
 from mat_ds.config.dotted import flatten
-from mat_ds.config.load import merge
-from mat_ds.config.schema import RunConfig
-from mat_ds.reports.labels import METHOD_NAMES, differences, labels_of
+from mat_ds.reports.labels import METHOD_NAMES, Options, differences, labels_of
 from mat_ds.reports.runs import RunData
-from mat_ds.resume import FREE
+from mat_ds.runs.load import merge
+from mat_ds.runs.options import RunConfig
+from mat_ds.runs.resume import FREE
 from mat_ds.tracking.content import precision_of
 
 # What makes no other experiment: where things lie, how a batch is cut, how often it is saved and watched.
 IRRELEVANT = FREE - {"model.name", "train.epochs", "train.max_steps", "train.eval_per_epoch"} | {"seed", "method.on_invisible"}
-Options = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,14 +7,25 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from mat_ds.config.dotted import flatten
-from mat_ds.config.schema import RunConfig
 from mat_ds.methods import METHODS
+from mat_ds.runs.options import RunConfig
 
-if TYPE_CHECKING:
-    from mat_ds.reports.groups import Group, Options
+Options = dict[str, Any]
+
+
+class Experiment(Protocol):
+    """What a label is made of: `options` by dotted key."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def options(self) -> Options: ...
+
 
 # In the order of tables.
 METHOD_NAMES = {
@@ -34,7 +45,7 @@ def method_name(method: str) -> str:
     return METHOD_NAMES.get(method, method)
 
 
-def labels_of(groups: Sequence[Group]) -> list[str]:
+def labels_of(groups: Sequence[Experiment]) -> list[str]:
     """A label for each group that no other on its task has."""
     labels: list[str] = []
     taken: Counter[tuple[str, str]] = Counter()
@@ -47,7 +58,7 @@ def labels_of(groups: Sequence[Group]) -> list[str]:
     return labels
 
 
-def differences(group: Group, groups: Sequence[Group]) -> Options:
+def differences(group: Experiment, groups: Sequence[Experiment]) -> Options:
     """The options of a group in which others on its task differ; those of a method are compared within it."""
     return {
         key: value
@@ -56,19 +67,19 @@ def differences(group: Group, groups: Sequence[Group]) -> Options:
     }
 
 
-def unsaid(key: str, group: Group, groups: Sequence[Group]) -> Any:
+def unsaid(key: str, group: Experiment, groups: Sequence[Experiment]) -> Any:
     """The value that more than half of the groups have, which labels need not say; None where there is none."""
     counts = Counter(json.dumps(other.options.get(key)) for other in _comparable(key, group, groups))
     value, count = counts.most_common(1)[0]
     return json.loads(value) if 2 * count > counts.total() else None
 
 
-def _comparable(key: str, group: Group, groups: Sequence[Group]) -> list[Group]:
+def _comparable(key: str, group: Experiment, groups: Sequence[Experiment]) -> list[Experiment]:
     own = [other for other in groups if other.task == group.task]
     return [other for other in own if other.method == group.method] if key.startswith("method.") else own
 
 
-def unsaid_options(groups: Sequence[Group]) -> Iterator[str]:
+def unsaid_options(groups: Sequence[Experiment]) -> Iterator[str]:
     """What labels leave out, for notes beside them: of all experiments and of each method the options that are not the
     defaults, or that some label says otherwise."""
     found: dict[tuple[str, str], dict[str, None]] = {}
@@ -99,7 +110,7 @@ def _defaults(method: str) -> dict[str, Any]:
     return flat
 
 
-def _say(key: str, value: Any, group: Group, groups: Sequence[Group]) -> str:
+def _say(key: str, value: Any, group: Experiment, groups: Sequence[Experiment]) -> str:
     """An option in a label."""
     if key == "model.name":
         value = _shortened(str(value), {str(other.options.get(key)) for other in groups if other.task == group.task})

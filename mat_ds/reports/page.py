@@ -20,7 +20,8 @@ from mat_ds.reports.labels import unsaid_options
 from mat_ds.reports.runs import RunData
 from mat_ds.reports.table import Table
 from mat_ds.reports.tables import anli_table, glue_tables, runs_table, scores_table
-from mat_ds.rundir import write_folder, write_text
+from mat_ds.storage.disk import write_text
+from mat_ds.storage.folders import write_folder
 
 PAGE = "index.html"
 # By this a folder is known to be a report, which another may take the place of.

@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, collect, raise_if_any
 from mat_ds.methods import METHODS
-from mat_ds.own_files import file_problems, why_foreign
-from mat_ds.progress import Progress, last_half
-from mat_ds.reading import read_json
 from mat_ds.reports.shapes import Architecture, Config, Environment, Results, Robustness, events_of
-from mat_ds.rundir import RunDirectory, run_folders
-from mat_ds.tracking.events import Record
+from mat_ds.storage.events import Record
+from mat_ds.storage.own_files import file_problems, why_foreign
+from mat_ds.storage.progress import Progress, last_half
+from mat_ds.storage.reading import read_json
+from mat_ds.storage.rundir import RunDirectory, run_folders
 from mat_ds.tracking.identity import read_tracking
 from mat_ds.tracking.told import TOLD, Shape, checked
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from mat_ds.storage.events import Record, as_one_life, records_in
 from mat_ds.tasks.registry import TASKS
-from mat_ds.tracking.events import Record, as_one_life, records_in
 from mat_ds.tracking.playback import is_whole
 from mat_ds.tracking.told import Shape
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from mat_ds.config.schema import OptimizerConfig
+from mat_ds.sampling.options import OptimizerConfig
 
 # What is left of the peak step size at a share of the way from the end of the warm-up to the end of training.
 DECAYS: dict[str, Callable[[float], float]] = {

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mat_ds.config.load import DEMO_RECIPE, load_run_config, read_run_config
-from mat_ds.config.schema import RunConfig
-from mat_ds.display import add_display_arguments
 from mat_ds.engine.ds_config import read_ds_config
 from mat_ds.errors import Problem, UserError, collect
-from mat_ds.resume import changes
-from mat_ds.rundir import RunDirectory
+from mat_ds.runs.load import DEMO_RECIPE, load_run_config, read_run_config
+from mat_ds.runs.options import RunConfig
+from mat_ds.runs.resume import changes
+from mat_ds.storage.rundir import RunDirectory
+from mat_ds.terminal.display import add_display_arguments
 from mat_ds.tracking.destination import uri_problems
 from mat_ds.tracking.trust import recipe_uri_problems
 

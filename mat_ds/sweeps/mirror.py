@@ -6,10 +6,11 @@ import json
 import os
 from pathlib import Path
 
-from mat_ds.config.schema import RunConfig, TrackingConfig
+from mat_ds.runs.options import RunConfig
 from mat_ds.sweeps.standings import best_of
 from mat_ds.sweeps.study import SharedStudy
 from mat_ds.tracking.destination import NO_MIRROR, default_uri
+from mat_ds.tracking.options import TrackingConfig
 from mat_ds.tracking.parent import keep_parent
 
 

@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal
 import optuna
 from pydantic import Discriminator, Field, Tag, ValidationError
 
-from mat_ds.config.load import merge
 from mat_ds.config.overrides import parse_overrides
-from mat_ds.config.schema import Count
-from mat_ds.config.section import Section
+from mat_ds.config.section import Count, Section
 from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.runs.load import merge
+from mat_ds.runs.options import RunConfig
 
 Number = int | float
 Scalar = bool | int | float | str | None
@@ -173,4 +173,4 @@ def overrides(values: Values) -> list[str]:
 
 def with_values(tree: Values, values: Values) -> Values:
     """Nested options overridden by drawn values."""
-    return merge(tree, parse_overrides(overrides(values))[0])
+    return merge(tree, parse_overrides(overrides(values), RunConfig)[0])

@@ -8,9 +8,9 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from mat_ds.config.schema import RunConfig
 from mat_ds.config.yaml_files import as_yaml
-from mat_ds.rundir import write_json, write_text
+from mat_ds.runs.options import RunConfig
+from mat_ds.storage.disk import write_json, write_text
 from mat_ds.sweeps.launching import Launching
 from mat_ds.sweeps.space import overrides
 from mat_ds.sweeps.study import SharedStudy

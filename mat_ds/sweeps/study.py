@@ -22,9 +22,9 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from mat_ds.errors import Problem, UserError, raise_if_any
-from mat_ds.lock import RunLock
-from mat_ds.reading import read_bytes
 from mat_ds.sampling.keys import seed_from
+from mat_ds.storage.lock import RunLock
+from mat_ds.storage.reading import read_bytes
 from mat_ds.sweeps.space import Space, Values, draw
 from mat_ds.sweeps.training import Claim, claim, is_claimed, is_unclear
 from mat_ds.sweeps.turns import turn

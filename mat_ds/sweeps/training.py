@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from mat_ds.errors import ExitCode, UserError
-from mat_ds.lock import LOCK, RunLock, holder_of
-from mat_ds.owner import Fate
-from mat_ds.reading import load_json
-from mat_ds.rundir import RunDirectory
-from mat_ds.tracking.events import Record, parse, read_events
+from mat_ds.storage.events import Record, parse, read_events
+from mat_ds.storage.lock import LOCK, RunLock, holder_of
+from mat_ds.storage.owner import Fate
+from mat_ds.storage.reading import load_json
+from mat_ds.storage.rundir import RunDirectory
 
 # Seconds between two looks at a training.
 LOOK = 0.5

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mat_ds.lock import RunLock
+from mat_ds.storage.lock import RunLock
 
 TURN = "turn.lock"
 

@@ -10,14 +10,14 @@ from typing import Any
 from optuna.trial import TrialState
 
 from mat_ds.errors import ExitCode, raise_if_any
-from mat_ds.leases import LOOK
-from mat_ds.orders import Orders
+from mat_ds.storage.leases import LOOK
 from mat_ds.sweeps.launching import Launching
 from mat_ds.sweeps.mirror import tracking_options
 from mat_ds.sweeps.space import overrides
 from mat_ds.sweeps.standings import publish
 from mat_ds.sweeps.study import SharedStudy, Taken
 from mat_ds.sweeps.training import End, Scores, last_step, persevere, results_of
+from mat_ds.terminal.stop_signals import Orders
 
 Say = Callable[[str], None]
 # What trackers call the end of a sweep by the code of its last worker; that of any other is FAILED.

@@ -7,21 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mat_ds.config.schema import DataConfig
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.tasks.files import held, read_split
 from mat_ds.tasks.manifest import DATA, Manifest, differences, read_manifest
+from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS
-from mat_ds.tasks.rows import (
-    UNLABELLED,
-    BadRow,
-    Example,
-    LocatedRow,
-    Tally,
-    is_unlabelled,
-    lacking_columns,
-    make_example,
-)  # fmt: skip
+from mat_ds.tasks.rows import UNLABELLED, BadRow, Example, LocatedRow, Tally, is_unlabelled, lacking_columns, make_example
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tasks.stored import stored_examples
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mat_ds.config.schema import DataConfig, TrainConfig
 from mat_ds.methods.base import MicroBatch
 from mat_ds.sampling.keys import generator
+from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.rows import Example
 
 # With group_by_length, this many batches are sorted by length at a time, as in transformers' Trainer.
@@ -57,20 +57,22 @@ class TrainLoader:
     Args:
         examples: the training examples in file order.
         collate: how they become inputs.
-        train, data, seed: the run's options.
+        batch_size: examples of one outer step, over all ranks.
+        micro_batch_size: examples of one pass on one rank.
+        data, seed: the run's options.
         rank, world_size: this rank and how many there are.
     """
 
     def __init__(
-        self, examples: Sequence[Example], collate: Collator, train: TrainConfig, data: DataConfig, seed: int,
-        rank: int, world_size: int, device: torch.device,
+        self, examples: Sequence[Example], collate: Collator, batch_size: int, micro_batch_size: int, data: DataConfig,
+        seed: int, rank: int, world_size: int, device: torch.device,
     ):  # fmt: skip
-        self.steps_per_epoch = len(examples) // train.batch_size
-        self.dropped_per_epoch = len(examples) % train.batch_size
+        self.steps_per_epoch = len(examples) // batch_size
+        self.dropped_per_epoch = len(examples) % batch_size
         self._examples, self._collate, self._device = examples, collate, device
-        self._batch, self._micro = train.batch_size, train.micro_batch_size
+        self._batch, self._micro = batch_size, micro_batch_size
         self._shuffle, self._group_by_length, self._seed = data.shuffle, data.group_by_length, seed
-        accumulation = train.batch_size // train.micro_batch_size // world_size
+        accumulation = batch_size // micro_batch_size // world_size
         self._owned = range(rank * accumulation, (rank + 1) * accumulation)
         self._epoch, self._order = -1, [0]
 

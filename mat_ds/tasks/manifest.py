@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mat_ds.config.schema import DataConfig
 from mat_ds.config.section import Section
 from mat_ds.errors import Problem, UserError
-from mat_ds.reading import load_json
-from mat_ds.rundir import sha256_of_file, write_json
+from mat_ds.storage.disk import write_json
+from mat_ds.storage.reading import load_json, sha256_of_file
+from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.rows import Tally, excerpt
 from mat_ds.tasks.spec import TaskSpec
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from mat_ds.config.names import is_name
 from mat_ds.config.text_files import read_text
 from mat_ds.errors import Problem, UserError
-from mat_ds.reading import IrregularError, open_regular
+from mat_ds.storage.reading import IrregularError, open_regular
 
 SAVED = ""  # in the place of a suffix
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")

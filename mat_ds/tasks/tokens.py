@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mat_ds.config.schema import DataConfig
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.tasks.examples import SHOWN, Splits, TaskData
 from mat_ds.tasks.loader import tokenise
+from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.rows import TOKENLESS, UNLABELLED, Example, Tally, excerpt
 from mat_ds.tasks.stored import StoredExamples
 

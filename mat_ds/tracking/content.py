@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mat_ds.config.dotted import flatten
-from mat_ds.masking import masked
-from mat_ds.tracking.events import Record
+from mat_ds.errors import masked
+from mat_ds.storage.events import Record
 
 # MLflow's own limits of a value (its 6000 and 8000 characters cut where no server would).
 PARAM_CHARACTERS, TAG_CHARACTERS = 6000, 5000

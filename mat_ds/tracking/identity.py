@@ -7,10 +7,10 @@ import uuid
 from contextlib import suppress
 from typing import Any
 
-from mat_ds.disk import write_json, write_new_json
 from mat_ds.errors import Problem, UserError
-from mat_ds.reading import read_json
-from mat_ds.rundir import RunDirectory
+from mat_ds.storage.disk import write_json, write_new_json
+from mat_ds.storage.reading import read_json
+from mat_ds.storage.rundir import RunDirectory
 
 LOST = "bring it back from a copy; or delete it, and the run is a new one to MLflow"
 

@@ -19,10 +19,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mat_ds.display import show
-from mat_ds.errors import printable
-from mat_ds.masking import masked
-from mat_ds.rundir import RunDirectory
+from mat_ds.errors import masked, printable
+from mat_ds.storage.rundir import RunDirectory
+from mat_ds.terminal.display import show
 from mat_ds.tracking.told import open_log
 
 if TYPE_CHECKING:

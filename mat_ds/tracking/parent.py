@@ -7,9 +7,8 @@ import sys
 import threading
 from typing import Any
 
-from mat_ds.display import show
-from mat_ds.errors import printable
-from mat_ds.masking import masked
+from mat_ds.errors import masked, printable
+from mat_ds.terminal.display import show
 from mat_ds.tracking.content import RUN_ID
 from mat_ds.tracking.destination import client_uri, database_file
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mat_ds.reading import open_regular
+from mat_ds.storage.events import Record, is_event
+from mat_ds.storage.reading import open_regular
 from mat_ds.tracking.content import essence
-from mat_ds.tracking.events import Record, is_event
 
 # Seconds since 1970: the year 5138. MLflow counts milliseconds in 64 bits.
 LATEST = 1e11

@@ -23,12 +23,13 @@ from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 
-from mat_ds.lock import holder_of
-from mat_ds.own_files import own_files
-from mat_ds.rundir import RunDirectory, sha256_of_file
+from mat_ds.storage.events import Record
+from mat_ds.storage.lock import holder_of
+from mat_ds.storage.own_files import own_files
+from mat_ds.storage.reading import sha256_of_file
+from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tracking import content
 from mat_ds.tracking.destination import client_uri, database_file, mirror_uri
-from mat_ds.tracking.events import Record
 from mat_ds.tracking.identity import note_delivery, own_id
 from mat_ds.tracking.parent import parent_of
 from mat_ds.tracking.playback import Playback

@@ -13,11 +13,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mat_ds.config.yaml_files import read_yaml
-from mat_ds.errors import Problem, UserError, printable, raise_if_any
-from mat_ds.masking import masked
-from mat_ds.own_files import file_problems
-from mat_ds.reading import read_json
-from mat_ds.rundir import RunDirectory
+from mat_ds.errors import Problem, UserError, masked, printable, raise_if_any
+from mat_ds.storage.own_files import file_problems
+from mat_ds.storage.reading import read_json
+from mat_ds.storage.rundir import RunDirectory
 
 # What is read of a run, beside what becomes an artifact.
 TOLD = ("config.yaml", "environment.json", "events.jsonl", "results.json", "tracking.json")

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 
-from mat_ds.display import show
 from mat_ds.errors import Displaced, Interrupted, UserError
-from mat_ds.rundir import RunDirectory
+from mat_ds.storage.events import EventLog, Record
+from mat_ds.storage.rundir import RunDirectory
+from mat_ds.terminal.display import show
 from mat_ds.tracking.destination import is_remote, mirror_uri
-from mat_ds.tracking.events import EventLog, Record
 from mat_ds.tracking.identity import delivered, own_id
 from mat_ds.tracking.mirror import PATIENCE, start_mirror
 from mat_ds.tracking.playback import count

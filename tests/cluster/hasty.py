@@ -7,8 +7,8 @@ import os
 import sys
 import time
 
-from mat_ds import leases, lock
-from mat_ds.train import main
+from mat_ds.commands.train import main
+from mat_ds.storage import leases, lock
 
 LEASE_SECONDS, BEAT_SECONDS, STEP_AFTER = 8.0, 1.0, 15.0
 

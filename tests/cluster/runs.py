@@ -4,8 +4,8 @@ import json
 
 import psutil
 
-from mat_ds.rundir import RunDirectory
-from mat_ds.tracking.events import read_events
+from mat_ds.storage.events import read_events
+from mat_ds.storage.rundir import RunDirectory
 from tests.cluster.hosts import wait_until
 
 STEPS = 24

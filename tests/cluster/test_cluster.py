@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from mat_ds.lock import holder_of
+from mat_ds.storage.lock import holder_of
 from mat_ds.sweeps.training import WORKER_LOCK
 from tests.cluster.hosts import wait_until
 from tests.cluster.runs import LONG, OPTIONS, SMALL, STEPS, Run

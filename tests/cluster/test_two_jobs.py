@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from mat_ds.errors import ExitCode
-from mat_ds.lock import holder_of
+from mat_ds.storage.lock import holder_of
 from tests.cluster.hasty import LEASE_SECONDS
 from tests.cluster.hosts import wait_until
 from tests.cluster.runs import OPTIONS

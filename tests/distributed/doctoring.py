@@ -13,8 +13,8 @@ from unittest.mock import patch
 
 from torch import distributed
 
-from mat_ds.doctor import visit
-from mat_ds.engine.distributed import World
+from mat_ds.commands import doctor
+from mat_ds.ranks.world import World
 
 
 def other_version(name):
@@ -66,13 +66,13 @@ def main():
         if name == "absent" and world.rank == 1:
             break
         printed = io.StringIO()
-        leave = patch.object(visit, "leave", lambda code, ended: report.update(ended=ended) or code)
+        leave = patch.object(doctor, "leave", lambda code, ended: report.update(ended=ended) or code)
         with leave, redirect_stdout(printed):
             if wrong and world.rank == 1:
                 with wrong():
-                    code = visit.main(["--json", "--timeout", seconds])
+                    code = doctor.main(["--json", "--timeout", seconds])
             else:
-                code = visit.main(["--json", "--timeout", seconds])
+                code = doctor.main(["--json", "--timeout", seconds])
         report[name] = {"code": int(code), "ended": report.pop("ended"), "printed": printed.getvalue()}
     if world.rank == 0:
         Path(sys.argv[1]).write_text(json.dumps(report))

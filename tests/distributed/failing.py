@@ -13,8 +13,10 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from mat_ds.command import attempt
-from mat_ds.engine.distributed import World, all_reduce_sum, barrier, on_rank_zero, process_group
+from mat_ds.engine.group import process_group
+from mat_ds.ranks.collectives import all_reduce_sum, barrier, on_rank_zero
+from mat_ds.ranks.exits import attempt
+from mat_ds.ranks.world import World
 from mat_ds.sampling.average import Average
 from tests.distributed.worker import MAT, STAGES, ds_json, make, write_report
 

@@ -4,8 +4,8 @@ import builtins
 import os
 import sys
 
+from mat_ds.commands.train import main
 from mat_ds.tasks.loader import TrainLoader
-from mat_ds.train import main
 
 micro_batches = TrainLoader.micro_batches
 

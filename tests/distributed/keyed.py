@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from mat_ds.engine.distributed import all_reduce_sum
 from mat_ds.engine.export import gather_fp32
+from mat_ds.ranks.collectives import all_reduce_sum
 from tests import families
 from tests.distributed.worker import MAT, ds_json, main, make, steps
 from tests.tiny import global_batches, micro_batches, tiny_roberta

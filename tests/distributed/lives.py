@@ -15,19 +15,19 @@ from pathlib import Path
 
 import torch
 
-from mat_ds import command
-from mat_ds.checkpoints import checkpoints_of, name_of
+from mat_ds.commands.train import main as train
 from mat_ds.engine import checkpoint
 from mat_ds.engine.engine import Engine
-from mat_ds.engine.watchdog import Process
 from mat_ds.errors import ExitCode
-from mat_ds.lock import LOCK
-from mat_ds.owner import Owner
-from mat_ds.train import main as train
+from mat_ds.ranks import exits
+from mat_ds.ranks.watchdog import Process
+from mat_ds.storage.checkpoints import checkpoints_of, name_of
+from mat_ds.storage.lock import LOCK
+from mat_ds.storage.owner import Owner
 from tests.distributed.small_run import OPTIONS, STEPS, same
 
 torch.set_num_threads(1)
-command.REPORT_SECONDS = 0  # no launcher will kill the other ranks
+exits.REPORT_SECONDS = 0  # no launcher will kill the other ranks
 
 RANK, RANKS = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 

@@ -9,13 +9,13 @@ import torch
 from deepspeed.accelerator import get_accelerator
 from transformers import RobertaConfig, RobertaModel
 
-from mat_ds.config.schema import ModelConfig
-from mat_ds.engine.distributed import barrier, gather_rows
 from mat_ds.engine.export import gather_fp32
 from mat_ds.engine.loading import shard_unread
 from mat_ds.models.build import build_model
-from mat_ds.preflight import weights_digest
+from mat_ds.models.options import ModelConfig
+from mat_ds.ranks.collectives import barrier, gather_rows
 from mat_ds.tasks.registry import TASKS
+from mat_ds.training.preflight import weights_digest
 from tests.distributed.keyed import NOISY
 from tests.distributed.worker import BF16, FP16, FP32, ds_json, main, make, steps
 from tests.tiny import global_batches

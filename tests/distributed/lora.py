@@ -10,9 +10,9 @@ import torch
 from deepspeed.accelerator import get_accelerator
 from safetensors.torch import load_file
 
-from mat_ds.checkpoints import checkpoints_of
 from mat_ds.engine import checkpoint
 from mat_ds.sampling.sampler import Sampler
+from mat_ds.storage.checkpoints import checkpoints_of
 from tests.distributed.keyed import NOISY
 from tests.distributed.worker import BF16, FP16, FP32, LR, MAT, ORACLE_OPTIONS, STAGES, ds_json, main, make, steps
 from tests.equivalence import oracle

@@ -8,7 +8,6 @@ import torch
 import torch.distributed
 from deepspeed.accelerator import get_accelerator
 
-from mat_ds.config.schema import RunConfig
 from mat_ds.engine.ds_config import complete
 from mat_ds.engine.zero import read_zero
 from mat_ds.methods.base import MicroBatch
@@ -16,6 +15,7 @@ from mat_ds.methods.objective import TaskObjective
 from mat_ds.planning.costs import Costs
 from mat_ds.planning.live import Live
 from mat_ds.planning.plan import Cards, make_plan
+from mat_ds.runs.options import RunConfig
 from mat_ds.sampling.average import Average
 from tests.distributed.worker import BF16, FP32, MAT, STAGES, ds_json, main, make
 from tests.tiny import tiny_lora, tiny_roberta

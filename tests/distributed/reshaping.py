@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from deepspeed.accelerator import get_accelerator
 
-from mat_ds.checkpoints import checkpoints_of
 from mat_ds.engine import checkpoint
 from mat_ds.engine.export import gather_fp32
+from mat_ds.storage.checkpoints import checkpoints_of
 from tests.distributed.averaging import AVERAGES
 from tests.distributed.keyed import NOISY
 from tests.distributed.worker import BF16, FP16, FP32, STAGES, ds_json, main, make, steps

@@ -3,11 +3,11 @@
 import torch
 from deepspeed.accelerator import get_accelerator
 
-from mat_ds.engine.distributed import all_reduce_sum
-from mat_ds.evaluation import Evaluator
+from mat_ds.evaluation.scores import Evaluator
+from mat_ds.ranks.collectives import all_reduce_sum
 from mat_ds.sampling.sampler import Sampler
-from mat_ds.tasks.examples import Example
 from mat_ds.tasks.registry import TASKS
+from mat_ds.tasks.rows import Example
 from tests.distributed.worker import BF16, FP16, FP32, MAT, STAGES, ds_json, main, make, steps
 from tests.tiny import VOCABULARY, global_batches, micro_batches, tiny_roberta
 

@@ -3,7 +3,7 @@
 import torch
 from safetensors.torch import load_file
 
-from mat_ds.tracking.events import read_events
+from mat_ds.storage.events import read_events
 
 STEPS = 8
 OPTIONS = (

@@ -3,9 +3,10 @@
 import sys
 import time
 
-from mat_ds.command import attempt
-from mat_ds.engine import lookout
-from mat_ds.engine.distributed import World, process_group
+from mat_ds.engine.group import process_group
+from mat_ds.ranks import lookout
+from mat_ds.ranks.exits import attempt
+from mat_ds.ranks.world import World
 
 lookout.LEAVE = 2.0
 

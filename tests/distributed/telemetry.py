@@ -6,7 +6,7 @@ import torch
 from deepspeed.accelerator import get_accelerator
 
 from mat_ds.methods.objective import TaskObjective
-from mat_ds.telemetry import FACTORS, below_resolution, measure
+from mat_ds.training.telemetry import FACTORS, below_resolution, measure
 from tests.distributed.worker import BF16, FP16, FP32, MAT, STAGES, ds_json, main, make, steps
 from tests.equivalence.oracle import symmetric_divergence
 from tests.tiny import global_batches, micro_batches, tiny_roberta

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from sklearn.metrics import matthews_corrcoef
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
 
-from mat_ds.config.schema import ModelConfig
 from mat_ds.errors import ExitCode
 from mat_ds.models.build import build_tokenizer
+from mat_ds.models.options import ModelConfig
+from mat_ds.storage.events import read_events
 from mat_ds.tasks.demo import rows
-from mat_ds.tracking.events import read_events
 from tests.distributed.launch import run_cli, start_cli
 from tests.distributed.small_run import steps
 

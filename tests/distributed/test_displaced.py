@@ -3,9 +3,9 @@
 import time
 
 from mat_ds.errors import ExitCode
-from mat_ds.lock import LOCK, RunLock
-from mat_ds.rundir import RunDirectory
-from mat_ds.tracking.events import read_events
+from mat_ds.storage.events import read_events
+from mat_ds.storage.lock import LOCK, RunLock
+from mat_ds.storage.rundir import RunDirectory
 from tests.distributed.launch import start_ranks
 from tests.distributed.small_run import OPTIONS
 

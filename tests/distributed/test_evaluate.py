@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 
-from mat_ds.config.schema import ModelConfig
 from mat_ds.errors import ExitCode
+from mat_ds.evaluation.noise import NOISES
 from mat_ds.models.build import build_model, build_tokenizer
-from mat_ds.robustness.noise import NOISES
+from mat_ds.models.options import ModelConfig
 from mat_ds.tasks.registry import TASKS
 from tests.distributed.launch import run_cli
 

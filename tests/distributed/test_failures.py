@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from mat_ds.errors import ExitCode
-from mat_ds.tracking.events import read_events
+from mat_ds.storage.events import read_events
 from tests.distributed.launch import ROOT, cli, environment, free_port, run_cli, run_ranks, start_ranks
 
 pytestmark = pytest.mark.dist

@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, RobertaConfig, RobertaModel
 
-from mat_ds.checkpoints import checkpoints_of, verify
 from mat_ds.cli import main
-from mat_ds.config.schema import ModelConfig
 from mat_ds.errors import ExitCode
 from mat_ds.models.build import build_tokenizer
+from mat_ds.models.options import ModelConfig
+from mat_ds.storage.checkpoints import checkpoints_of
+from mat_ds.storage.integrity import verify
 from mat_ds.tasks.demo import rows
 from tests.distributed.launch import run_cli
 

@@ -7,7 +7,7 @@ import torch
 import yaml
 from transformers import AutoModelForSequenceClassification
 
-from mat_ds.tracking.events import read_events
+from mat_ds.storage.events import read_events
 from tests.distributed.launch import run_cli
 
 pytestmark = pytest.mark.dist

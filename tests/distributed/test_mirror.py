@@ -15,10 +15,10 @@ import pytest
 from mlflow import MlflowClient
 
 from mat_ds.cli import main
+from mat_ds.commands.train import main as train
 from mat_ds.errors import ExitCode
-from mat_ds.rundir import RunDirectory
-from mat_ds.tracking.events import read_events
-from mat_ds.train import main as train
+from mat_ds.storage.events import read_events
+from mat_ds.storage.rundir import RunDirectory
 from tests.distributed.launch import ROOT, environment, free_port, run_cli
 from tests.unit.tracked import everything, found, history, live, make_run
 

@@ -47,7 +47,15 @@ def test_two_ranks_on_prepared_data_repeat_the_run_on_the_files_without_a_networ
         "train.micro_batch_size=4", "train.telemetry_every=3", "train.eval_per_epoch=2", "method.delta_steps=1",
         "method.theta_steps=2",
     )  # fmt: skip
-    command = [sys.executable, "-m", "mat_ds.cli", "prepare", str(tmp_path / "out"), *options, f"data.path={tmp_path}/raw"]
+    command = [
+        sys.executable,
+        "-m",
+        "mat_ds.cli",
+        "prepare",
+        str(tmp_path / "out"),
+        *options,
+        f"data.path={tmp_path}/raw",
+    ]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"data.path={tmp_path}/out model.name={tmp_path}/model" in done.stdout.splitlines()[-1]

@@ -17,8 +17,8 @@ from mlflow import MlflowClient, artifacts
 
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode, UserError
+from mat_ds.registry.versions import promote, register, versions
 from mat_ds.tasks.registry import TASKS
-from mat_ds.tracking.registry import promote, register, versions
 from tests.distributed.launch import environment, free_port
 from tests.heads import HEADS, adapter_run, finished_run, texts_of, write_rows
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 
 from mat_ds.errors import Interrupted
-from mat_ds.lock import RunLock
-from mat_ds.rundir import RunDirectory
+from mat_ds.storage.lock import RunLock
+from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tracking.tracker import Tracker
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import torch
 
-from mat_ds.config.schema import RunConfig
-from mat_ds.engine.distributed import World, process_group
 from mat_ds.engine.ds_config import complete
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.export import gather_fp32
+from mat_ds.engine.group import process_group
 from mat_ds.methods import METHODS
 from mat_ds.methods.objective import TaskObjective
+from mat_ds.ranks.world import World
+from mat_ds.runs.options import RunConfig
 from tests.tiny import micro_batches, tiny_roberta
 
 torch.set_num_threads(1)

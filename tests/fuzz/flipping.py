@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
-from mat_ds.config.schema import DataConfig
 from mat_ds.errors import UserError
 from mat_ds.tasks.examples import load_task_data
+from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS
 
 

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from mat_ds.checkpoints import LATEST, MANIFEST, STATE, entry_of, name_of, verify
-from mat_ds.integrity import is_foreign, read_state
+from mat_ds.storage.checkpoints import LATEST, name_of
+from mat_ds.storage.integrity import MANIFEST, STATE, entry_of, is_foreign, read_state, verify
 from tests.unit.small_engine import one_rank
 from tests.unit.small_run import goes_on, sign, small_run
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mat_ds.config.schema import DataConfig
 from mat_ds.errors import UserError
 from mat_ds.tasks.delimited import _records
 from mat_ds.tasks.examples import load_task_data
 from mat_ds.tasks.labels import class_of, label_text
+from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.rows import BadRow, Example, make_example
 from mat_ds.tasks.spec import TaskSpec

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mat_ds import leases, lock
 from mat_ds.errors import UserError
-from mat_ds.lock import LOCK, RunLock, holder_of
-from mat_ds.owner import SEAL, Owner, sealed
+from mat_ds.storage import leases, lock
+from mat_ds.storage.lock import LOCK, RunLock, holder_of
+from mat_ds.storage.owner import SEAL, Owner, sealed
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),

@@ -10,10 +10,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mat_ds.config.schema import ModelConfig
+from mat_ds.artifacts.exported import load_classifier
 from mat_ds.errors import UserError
 from mat_ds.models.build import build_model, build_tokenizer
-from mat_ds.models.exported import load_classifier
+from mat_ds.models.options import ModelConfig
 from mat_ds.tasks.registry import TASKS
 from tests.hostile.strangers import stranger
 

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mat_ds.robustness.noise import NOISES, noised
+from mat_ds.evaluation.noise import NOISES, noised
 from mat_ds.tasks.rows import Example
 
 TEXTS = st.one_of(st.text(max_size=60), st.text("abAB é1.,\n\tßİжЖ", max_size=60))

@@ -11,17 +11,18 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mat_ds.config.load import read_options, read_run_config
 from mat_ds.config.overrides import repeated
-from mat_ds.config.schema import RunConfig, combination_problems
 from mat_ds.config.section import nested
+from mat_ds.config.validation import read_options
 from mat_ds.config.yaml_files import as_yaml, read_yaml
-from mat_ds.engine.distributed import World
 from mat_ds.engine.ds_config import ds_config_problems, read_ds_config
 from mat_ds.engine.ds_types import idle
 from mat_ds.errors import UserError
+from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.methods import METHODS
-from mat_ds.robustness.settings import EvaluationOptions
+from mat_ds.ranks.world import World
+from mat_ds.runs.load import read_run_config
+from mat_ds.runs.options import RunConfig, combination_problems
 from mat_ds.sweeps.space import extremes, overrides, read_space
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.written import KNOWN

@@ -19,9 +19,9 @@ def peak():
 def main():
     import pyarrow.parquet
 
-    from mat_ds.config.schema import DataConfig
     from mat_ds.errors import UserError
     from mat_ds.tasks.examples import load_task_data
+    from mat_ds.tasks.options import DataConfig
     from mat_ds.tasks.registry import TASKS
 
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # gives back what it no longer uses

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mat_ds.config.schema import ModelConfig
+from mat_ds.artifacts.exported import load_classifier
 from mat_ds.errors import UserError
 from mat_ds.models.build import build_tokenizer
-from mat_ds.models.exported import load_classifier
+from mat_ds.models.options import ModelConfig
 from tests.hostile.strangers import MARKER, adapters, edit, with_code
 
 CPU = torch.device("cpu")

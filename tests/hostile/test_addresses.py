@@ -8,15 +8,15 @@ import pytest
 import yaml
 
 from mat_ds.cli import main
-from mat_ds.config.load import parse_overrides, read_run_config
-from mat_ds.config.schema import combination_problems
-from mat_ds.errors import ExitCode, Problem, UserError
-from mat_ds.masking import masked
-from mat_ds.preflight import prepare
+from mat_ds.config.overrides import parse_overrides
+from mat_ds.errors import ExitCode, Problem, UserError, masked
+from mat_ds.runs.load import read_run_config
+from mat_ds.runs.options import RunConfig, combination_problems
 from mat_ds.tracking.content import params_of
 from mat_ds.tracking.destination import shown_uri, uri_problems
 from mat_ds.tracking.tracker import Tracker
 from mat_ds.tracking.trust import credentials
+from mat_ds.training.preflight import prepare
 from tests.hostile.listening import CANARY, SECRETS, Listener, carrying
 from tests.unit.tracked import live, make_run
 
@@ -190,7 +190,7 @@ def test_a_recipes_word_for_a_server_is_not_taken_where_credentials_are_set(list
     assert main(["sweep", "--space", str(space), "--ds_config", given[1], f"output_dir={tmp_path}/s"]) == ExitCode.USER_ERROR
     assert "where the trials are tracked" in capfd.readouterr().err
     assert not listener.heard and not (tmp_path / "run").exists()
-    assert parse_overrides([f"tracking.uri={listener.uri}"])[0] == {"tracking": {"uri": listener.uri}}
+    assert parse_overrides([f"tracking.uri={listener.uri}"], RunConfig)[0] == {"tracking": {"uri": listener.uri}}
 
 
 def test_a_password_that_an_older_run_was_given_is_not_handed_on(run):
@@ -211,7 +211,7 @@ def test_what_a_run_says_of_a_server_it_did_not_reach_delivers_it(tmp_path, capf
 
 
 def test_a_dry_run_neither_shows_nor_keeps_a_secret(secrets, tmp_path, capfd):
-    from mat_ds.engine.distributed import World
+    from mat_ds.ranks.world import World
 
     prepare(["--ds_config", "ds_configs/zero2.json", "tracking.uri=none", f"output_dir={tmp_path}/run"], World())
     assert CANARY not in "".join(capfd.readouterr()) and not carrying(tmp_path)

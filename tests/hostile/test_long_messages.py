@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from mat_ds.masking import masked
+from mat_ds.errors import masked
 
 WORDS = (
     "a", "a:", "a@", "://a", "x://y:", "://:", "x://#", "$%3a", "%3a", "$a:", "password=", "password='", '"token": ',

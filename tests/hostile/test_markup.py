@@ -6,11 +6,11 @@ import re
 import pytest
 from huggingface_hub import ModelCard
 
-from mat_ds.card import CARD, write_card
+from mat_ds.artifacts.card import CARD, write_card
+from mat_ds.artifacts.finished import read_finished
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode, UserError
-from mat_ds.finished import read_finished
-from mat_ds.rundir import RunDirectory
+from mat_ds.storage.rundir import RunDirectory
 from tests.heads import finished_run
 from tests.unit.reported import make_run
 

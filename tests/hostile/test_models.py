@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mat_ds.artifacts.exported import load_classifier
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode, UserError
-from mat_ds.models.exported import load_classifier
 from mat_ds.models.pretrained import NEVER
 from tests.distributed.launch import ROOT
 from tests.hostile.strangers import MARKER, edit, stranger, with_code

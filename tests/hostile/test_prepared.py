@@ -7,11 +7,11 @@ import shutil
 import pyarrow
 import pytest
 
-from mat_ds.config.schema import DataConfig
+from mat_ds.commands.prepare import verify
 from mat_ds.errors import UserError
-from mat_ds.prepare import verify
 from mat_ds.tasks.examples import load_task_data
 from mat_ds.tasks.manifest import read_manifest
+from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS
 from tests.unit.conftest import hub, raw  # noqa: F401
 from tests.unit.test_prepare import prepare, problems

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode
-from mat_ds.own_files import own_files
+from mat_ds.storage.own_files import own_files
 from mat_ds.tracking.history import runs_of
 from tests.heads import finished_run
 from tests.hostile.listening import CANARY, SECRETS, carrying

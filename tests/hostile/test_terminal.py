@@ -8,17 +8,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from mat_ds.config.schema import RunConfig
-from mat_ds.describe import Announcement
-from mat_ds.display import Display, show
+from mat_ds.commands.models import table
 from mat_ds.doctor.rows import Row, Status
 from mat_ds.doctor.table import as_text
-from mat_ds.engine.distributed import World
-from mat_ds.engine.failure import Failure, say
 from mat_ds.errors import Problem, UserError, printable, printable_json
-from mat_ds.rundir import RunDirectory
+from mat_ds.ranks.failure import Failure, say
+from mat_ds.ranks.world import World
+from mat_ds.runs.options import RunConfig
+from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.registry import TASKS
-from mat_ds.tracking.listing import table
+from mat_ds.terminal.display import Display, show
+from mat_ds.training.announce import Announcement
 
 PACKAGE = Path(__file__).parents[2] / "mat_ds"
 # Escape sequences of 7 and 8 bits, a carriage return over what stands there, a bell, a backspace, text turned around, the end

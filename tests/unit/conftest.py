@@ -2,8 +2,9 @@
 
 import pytest
 
-from mat_ds import leases, lock
-from mat_ds.sweeps import seeds, training, worker
+from mat_ds.commands import seeds
+from mat_ds.storage import leases, lock
+from mat_ds.sweeps import training, worker
 from tests.distributed.launch import ROOT
 from tests.unit.test_bad_rows import lines, write
 from tests.unit.test_families import save

@@ -16,9 +16,10 @@ from pathlib import Path
 import yaml
 
 from mat_ds.errors import Interrupted
-from mat_ds.lock import RunLock
-from mat_ds.rundir import RunDirectory, mark_interrupted, write_json, write_text
-from mat_ds.tracking.events import EventLog
+from mat_ds.storage.disk import write_json, write_text
+from mat_ds.storage.events import EventLog
+from mat_ds.storage.lock import RunLock
+from mat_ds.storage.rundir import RunDirectory, mark_interrupted
 
 DEMO = Path(__file__).parents[2] / "launch" / "recipes" / "demo.yaml"
 STEPS = 6

@@ -12,8 +12,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 from mat_ds.errors import UserError
-from mat_ds.lock import LOCK, RunLock
-from mat_ds.owner import Owner
+from mat_ds.storage.lock import LOCK, RunLock
+from mat_ds.storage.owner import Owner
 from tests.distributed.launch import ROOT
 
 # Takes the lock, says so, and gives it back when a line comes.
@@ -21,7 +21,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from mat_ds.errors import Displaced, UserError
-from mat_ds.lock import RunLock
+from mat_ds.storage.lock import RunLock
 lock = RunLock()
 try:
     lock.acquire(Path(sys.argv[1]))

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from mat_ds.config.schema import RunConfig
-from mat_ds.rundir import RunDirectory
+from mat_ds.runs.options import RunConfig
+from mat_ds.storage.events import EventLog
+from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.registry import TASKS
-from mat_ds.tracking.events import EventLog
 
 STEPS, EVERY = 12, 4
 BERT = {"model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12}

@@ -1,15 +1,15 @@
 """A run directory of a few kilobytes with two checkpoints, written by what writes those of any run."""
 
-from mat_ds.checkpoints import checkpoints_of
-from mat_ds.config.schema import RunConfig
 from mat_ds.config.yaml_files import as_yaml
-from mat_ds.disk import write_json, write_text
 from mat_ds.engine import checkpoint
 from mat_ds.engine.export import export_model
 from mat_ds.errors import UserError, raise_if_any
-from mat_ds.integrity import MANIFEST, entry_of, files_below
-from mat_ds.resume import changed_input, find_resume
-from mat_ds.rundir import RunDirectory
+from mat_ds.runs.options import RunConfig
+from mat_ds.runs.resume import changed_input, find_resume
+from mat_ds.storage.checkpoints import checkpoints_of
+from mat_ds.storage.disk import write_json, write_text
+from mat_ds.storage.integrity import MANIFEST, entry_of, files_below
+from mat_ds.storage.rundir import RunDirectory
 from tests.unit.small_engine import SmallEngine, Tokenizer
 
 DS_CONFIG = {"bf16": {"enabled": False}, "zero_optimization": {"stage": 2}}

@@ -10,7 +10,7 @@ import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from mat_ds.sweeps.command import main
+from mat_ds.commands.sweep import main
 from tests.distributed.launch import ROOT, environment
 
 FAKE = f"{sys.executable} {ROOT}/tests/unit/fake_trainer.py"

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from mat_ds.adversary import hidden_by_tf32, objections, tf32, uses_tf32
 from mat_ds.methods import METHODS, ops
 from mat_ds.methods.moves import Moves
 from mat_ds.methods.objective import TaskObjective
 from mat_ds.sampling.keys import seed_from
+from mat_ds.training.adversary import hidden_by_tf32, objections, tf32, uses_tf32
 from tests.plain_engine import PlainEngine
 from tests.tiny import global_batches, micro_batches, tiny_roberta
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from mat_ds.evaluation.attack import Worst, ascend, robustness_curve, start, worse
 from mat_ds.models.perturb import EmbeddingPerturbation
-from mat_ds.robustness.attack import Worst, ascend, robustness_curve, start, worse
 from tests.equivalence.oracle import logits_of
 from tests.tiny import global_batches, tiny_roberta
 

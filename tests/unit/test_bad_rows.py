@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from mat_ds.config.schema import DataConfig
 from mat_ds.errors import UserError
 from mat_ds.tasks.examples import load_task_data
+from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.rows import LONGEST_TEXT
 

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from mat_ds import cli
-from mat_ds.checkpoints import MANIFEST, checkpoints_of, entry_of, files_below, name_of, prune, verify
 from mat_ds.errors import ExitCode
-from mat_ds.rundir import write_json
+from mat_ds.storage.checkpoints import checkpoints_of, name_of, prune
+from mat_ds.storage.disk import write_json
+from mat_ds.storage.integrity import MANIFEST, entry_of, files_below, verify
 
 
 def written(folder, step, latest=False):

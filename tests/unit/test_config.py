@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from mat_ds.config.load import load_run_config, read_run_config
-from mat_ds.config.schema import RunConfig, batch_problems, combination_problems
 from mat_ds.config.yaml_files import as_yaml, read_yaml
 from mat_ds.errors import UserError
+from mat_ds.runs.load import load_run_config, read_run_config
+from mat_ds.runs.options import RunConfig, batch_problems, combination_problems
 
 ROOT = Path(__file__).parents[2]
 

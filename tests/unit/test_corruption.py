@@ -6,8 +6,9 @@ import shutil
 import pytest
 
 from mat_ds import cli
-from mat_ds.checkpoints import LATEST, MANIFEST, STATE, name_of, verify
 from mat_ds.errors import ExitCode
+from mat_ds.storage.checkpoints import LATEST, name_of
+from mat_ds.storage.integrity import MANIFEST, STATE, verify
 from tests.unit.small_engine import one_rank
 from tests.unit.small_run import goes_on, newest, small_run
 

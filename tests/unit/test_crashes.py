@@ -9,12 +9,13 @@ from contextlib import suppress
 
 import pytest
 
-from mat_ds.checkpoints import checkpoints_of, name_of, verify
 from mat_ds.engine import checkpoint
-from mat_ds.engine.distributed import on_rank_zero
 from mat_ds.engine.export import export_model
 from mat_ds.errors import Displaced, SaveError, UserError
-from mat_ds.rundir import RunDirectory
+from mat_ds.ranks.collectives import on_rank_zero
+from mat_ds.storage.checkpoints import checkpoints_of, name_of
+from mat_ds.storage.integrity import verify
+from mat_ds.storage.rundir import RunDirectory
 from tests.unit.failing_disk import Disk, KilledError
 from tests.unit.small_engine import SmallEngine, Tokenizer, one_rank
 

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mat_ds.disk import open_aside, write_json, write_text
 from mat_ds.errors import SaveError, UserError
-from mat_ds.folders import restore, write_folder
-from mat_ds.reading import load_json, read_bytes
-from mat_ds.rundir import RunDirectory
+from mat_ds.storage.disk import open_aside, write_json, write_text
+from mat_ds.storage.folders import restore, write_folder
+from mat_ds.storage.reading import load_json, read_bytes
+from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tracking.identity import note_delivery, own_id
 
 

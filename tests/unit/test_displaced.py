@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from mat_ds import interrupt, leases, lock
-from mat_ds.command import attempt
-from mat_ds.engine.distributed import World
 from mat_ds.errors import Displaced, ExitCode, Interrupted
-from mat_ds.interrupt import Agenda
-from mat_ds.lock import LOCK, RunLock
-from mat_ds.orders import Orders
-from mat_ds.tracking.events import read_events
+from mat_ds.ranks.exits import attempt
+from mat_ds.ranks.world import World
+from mat_ds.storage import leases, lock
+from mat_ds.storage.events import read_events
+from mat_ds.storage.lock import LOCK, RunLock
+from mat_ds.terminal.stop_signals import Orders
 from mat_ds.tracking.tracker import Tracker
+from mat_ds.training import stopping
+from mat_ds.training.stopping import Agenda
 from tests.unit.locking import asked, said, start_holder, takes, tokens
 from tests.unit.tracked import make_run
 
@@ -156,7 +157,7 @@ def test_ranks_agree_that_they_are_displaced_before_they_agree_on_anything_else(
     def displaced():
         raise Displaced("it is not ours")
 
-    monkeypatch.setattr(interrupt, "agreed", agreed)
+    monkeypatch.setattr(stopping, "agreed", agreed)
     with Orders() as orders:
         others = (False, False, False)
         assert Agenda(orders, None, True).told_to_stop_or_save() == (False, False)

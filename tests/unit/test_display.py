@@ -12,12 +12,12 @@ import warnings
 
 import pytest
 
-from mat_ds.chatter import Chatter
-from mat_ds.display import Display
+from mat_ds.terminal.display import Display
+from mat_ds.terminal.library_logs import Chatter
 from tests.distributed.launch import ROOT
 
 PROGRAM = """
-from mat_ds.display import Display
+from mat_ds.terminal.display import Display
 display = Display(True)
 with display.bar("mat", 40, 30) as bar:
     bar.mininterval = 0

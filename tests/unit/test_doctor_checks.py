@@ -14,7 +14,7 @@ import pytest
 from mat_ds.doctor import cards, clock, disks, extensions, launcher, network, packages
 from mat_ds.doctor.hub import ask_hub, check_hub
 from mat_ds.doctor.rows import Status, collect
-from mat_ds.engine.distributed import World
+from mat_ds.ranks.world import World
 from tests.distributed.launch import ROOT
 
 ALONE, GIB = World(), 2**30

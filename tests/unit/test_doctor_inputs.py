@@ -7,13 +7,13 @@ import pytest
 import torch
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
-from mat_ds.config.load import load_run_config
+from mat_ds.commands.doctor import parse
 from mat_ds.doctor.hub import Hub
 from mat_ds.doctor.inputs import check_data, check_inputs, check_model, count_model, read_inputs
 from mat_ds.doctor.rows import Status, collect
-from mat_ds.doctor.visit import parse
-from mat_ds.engine.distributed import World
 from mat_ds.errors import UserError
+from mat_ds.ranks.world import World
+from mat_ds.runs.load import load_run_config
 from tests.distributed.launch import ROOT
 
 ALONE = World()

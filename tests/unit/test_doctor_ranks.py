@@ -6,15 +6,7 @@ import sys
 import pytest
 
 from mat_ds.doctor.consultation import file_to_be_seen, precisions_to_test
-from mat_ds.doctor.differences import (
-    Answer,
-    clock_skew,
-    different_versions,
-    missing_ranks,
-    mixed_cards,
-    spell,
-    unshared_folder,
-)
+from mat_ds.doctor.differences import Answer, clock_skew, different_versions, missing_ranks, mixed_cards, spell, unshared_folder
 from mat_ds.doctor.links import Links, neighbours
 from mat_ds.doctor.rows import Row, Status, failed, passed, warned
 from mat_ds.doctor.speeds import check_links

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mat_ds.config.schema import RunConfig
-from mat_ds.engine.distributed import World
 from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config
 from mat_ds.errors import UserError
+from mat_ds.ranks.world import World
+from mat_ds.runs.options import RunConfig
 
 ROOT = Path(__file__).parents[2]
 RUN = RunConfig.model_validate({"train": {"batch_size": 32, "micro_batch_size": 4}, "optimizer": {"max_grad_norm": 1.0}})

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from mat_ds.config.schema import RunConfig
-from mat_ds.engine.distributed import World
 from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config
 from mat_ds.engine.ds_types import idle
 from mat_ds.errors import UserError
+from mat_ds.ranks.world import World
+from mat_ds.runs.options import RunConfig
 
 
 def problems(tree):

@@ -5,10 +5,10 @@ import json
 import pytest
 from tokenizers import Tokenizer, processors
 
-from mat_ds import preflight
 from mat_ds.cli import main
-from mat_ds.engine.distributed import World
 from mat_ds.errors import ExitCode
+from mat_ds.ranks.world import World
+from mat_ds.training import preflight
 from tests.unit.test_perturbable import TWO_SIDED, folder_of
 from tests.unit.test_vocabulary import BATCH, ZERO2, data
 

@@ -7,13 +7,13 @@ import torch
 import yaml
 
 from mat_ds.cli import COMMANDS, main
-from mat_ds.config.schema import ModelConfig
+from mat_ds.commands.evaluate import parse
 from mat_ds.errors import ExitCode, UserError
+from mat_ds.evaluation.options import AttackOptions, EvaluationOptions
+from mat_ds.evaluation.report import plot
+from mat_ds.evaluation.subject import load_subject
 from mat_ds.models.build import build_model, build_tokenizer
-from mat_ds.robustness.evaluate import parse
-from mat_ds.robustness.report import plot
-from mat_ds.robustness.settings import AttackOptions, EvaluationOptions
-from mat_ds.robustness.subject import load_subject
+from mat_ds.models.options import ModelConfig
 from mat_ds.tasks.registry import TASKS
 
 

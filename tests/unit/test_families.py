@@ -7,16 +7,16 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from mat_ds.config.schema import ModelConfig
 from mat_ds.errors import UserError
 from mat_ds.methods import METHODS
 from mat_ds.methods.objective import TaskObjective
 from mat_ds.models.build import build_model, build_tokenizer, longest_input
+from mat_ds.models.options import ModelConfig
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.models.recompute import recompute_activations
-from mat_ds.tasks.examples import Example
 from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.registry import TASKS
+from mat_ds.tasks.rows import Example
 from tests.families import BEGIN, DECODERS, FAMILIES, PAD, SamplingEngine, build
 from tests.tiny import VOCABULARY, global_batches, micro_batches
 

@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from mat_ds.artifacts.exported import load_classifier
 from mat_ds.cli import main
-from mat_ds.config.schema import ModelConfig
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.models.build import build_model, build_tokenizer
-from mat_ds.models.exported import load_classifier
+from mat_ds.models.options import ModelConfig
 from mat_ds.models.unread import value_of
 from mat_ds.tasks.registry import TASKS
 from tests.families import FAMILIES

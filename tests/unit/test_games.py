@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
+from examples.games import __main__ as command
+from examples.games import circle
+from examples.games.finite import PENALTY_KICK, ROCK_PAPER_SCISSORS, Game
 from mat_ds.errors import ExitCode
-from mat_ds.games import __main__ as command
-from mat_ds.games import circle
-from mat_ds.games.finite import PENALTY_KICK, ROCK_PAPER_SCISSORS, Game
 
 SHAPES = [(1, 1), (1, 4), (5, 1), (2, 2), (2, 7), (3, 3), (6, 2), (4, 5), (9, 9), (20, 8)]
 
@@ -151,5 +151,5 @@ def test_wrong_arguments_are_named(tmp_path, capsys, monkeypatch):
 
 
 def test_the_games_need_neither_torch_nor_deepspeed():
-    code = "import sys, mat_ds.games.__main__; sys.exit(bool({'torch', 'deepspeed', 'scipy'} & set(sys.modules)))"
+    code = "import sys, examples.games.__main__; sys.exit(bool({'torch', 'deepspeed', 'scipy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

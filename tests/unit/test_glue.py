@@ -5,9 +5,9 @@ from statistics import mean
 
 import pytest
 
+from mat_ds.commands.glue_score import main
 from mat_ds.errors import ExitCode
-from mat_ds.glue import main
-from mat_ds.progress import Progress
+from mat_ds.storage.progress import Progress
 from mat_ds.tasks.metrics import GLUE_SCORE_TASKS, selection_score
 from mat_ds.tasks.registry import TASKS
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from mat_ds.config.schema import ModelConfig
 from mat_ds.errors import UserError
 from mat_ds.models.build import build_model, build_skeleton, build_tokenizer
+from mat_ds.models.options import ModelConfig
 from mat_ds.models.tiny import TINY
 from mat_ds.tasks.registry import TASKS
 from tests.families import BERT, DECODERS, FAMILIES

@@ -8,9 +8,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from mat_ds.config.schema import DataConfig
 from mat_ds.errors import UserError
 from mat_ds.tasks.examples import load_task_data
+from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.rows import Example, is_unlabelled, make_example
 from mat_ds.tasks.spec import TaskSpec
 

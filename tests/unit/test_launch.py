@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from mat_ds.engine import launch
-from mat_ds.engine.distributed import World
 from mat_ds.errors import ExitCode, UserError
+from mat_ds.ranks import launch
+from mat_ds.ranks.world import World
 from tests.distributed.launch import ROOT
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

@@ -5,9 +5,10 @@ import itertools
 import pytest
 import torch
 
-from mat_ds.config.schema import DataConfig, TrainConfig
-from mat_ds.tasks.examples import Example
+from mat_ds.runs.options import TrainConfig
 from mat_ds.tasks.loader import TrainLoader, evaluation_batches
+from mat_ds.tasks.options import DataConfig
+from mat_ds.tasks.rows import Example
 
 CPU = torch.device("cpu")
 EXAMPLES = [Example(("x" * (1 + 7 * i % 40),), i) for i in range(50)]
@@ -19,7 +20,9 @@ def labels_only(examples, device):
 
 def loader(rank=0, ranks=1, micro=2, batch=8, seed=0, **data):
     train = TrainConfig(batch_size=batch, micro_batch_size=micro)
-    return TrainLoader(EXAMPLES, labels_only, train, DataConfig(**data), seed, rank, ranks, CPU)
+    return TrainLoader(
+        EXAMPLES, labels_only, train.batch_size, train.micro_batch_size, DataConfig(**data), seed, rank, ranks, CPU
+    )
 
 
 def step_rows(loader, step):

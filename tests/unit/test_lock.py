@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from mat_ds import lock
-from mat_ds.engine.watchdog import Process
 from mat_ds.errors import UserError
-from mat_ds.lock import LOCK, RunLock, holder_of, known_holder_of
-from mat_ds.owner import Fate, Owner
+from mat_ds.ranks.watchdog import Process
+from mat_ds.storage import lock
+from mat_ds.storage.lock import LOCK, RunLock, holder_of, known_holder_of
+from mat_ds.storage.owner import Fate, Owner
 from tests.distributed.launch import ROOT
 from tests.unit.locking import asked, elsewhere, leave_behind, said, start_holder, takes, tokens
 
@@ -200,7 +200,7 @@ def test_of_many_that_find_a_stale_lock_one_at_a_time_gets_in(tmp_path):
 
 def test_processes_that_take_turns_take_one_at_a_time(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from mat_ds.lock import RunLock\n"
+        "import sys; from pathlib import Path; from mat_ds.storage.lock import RunLock\n"
         "folder = Path(sys.argv[1])\n"
         "for _ in range(40):\n"
         "    lock = RunLock('turn.lock'); lock.wait(folder)\n"
@@ -230,5 +230,5 @@ def test_a_disk_that_refuses_is_an_error_that_names_the_lock(tmp_path, monkeypat
 def test_a_process_knows_itself_and_what_it_wrote(monkeypatch):
     me = Owner.me()
     assert me.fate == Fate.ALIVE and Owner.read(me.as_text()) == me
-    monkeypatch.setattr("mat_ds.owner.place_here", lambda: "another boot")
+    monkeypatch.setattr("mat_ds.storage.owner.place_here", lambda: "another boot")
     assert me.fate == Fate.UNKNOWN

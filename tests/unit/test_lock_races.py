@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from mat_ds import leases
-from mat_ds.engine.watchdog import Process
 from mat_ds.errors import Displaced, UserError
-from mat_ds.lock import LOCK, RunLock
+from mat_ds.ranks.watchdog import Process
+from mat_ds.storage import leases
+from mat_ds.storage.lock import LOCK, RunLock
 from tests.distributed.launch import ROOT
 from tests.unit.locking import as_json, before_call, elsewhere, leave_behind, said, start_holder, tokens
 

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from mat_ds.config.schema import RunConfig
 from mat_ds.errors import SaveError
-from mat_ds.loop import Loop
-from mat_ds.progress import Progress
+from mat_ds.runs.options import RunConfig
+from mat_ds.storage.progress import Progress
+from mat_ds.training.loop import Loop
 
 
 class Told:

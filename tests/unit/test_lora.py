@@ -6,10 +6,10 @@ import peft.peft_model
 import pytest
 import torch
 
-from mat_ds.config.schema import LoraConfig
+from mat_ds.artifacts.exported import load_exported, move_base, weight_bytes
 from mat_ds.errors import UserError
-from mat_ds.models.exported import load_exported, move_base, weight_bytes
 from mat_ds.models.lora import add_lora, copies, write_adapter
+from mat_ds.models.options import LoraConfig
 from tests.tiny import tiny_roberta
 
 

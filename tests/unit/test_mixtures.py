@@ -6,15 +6,16 @@ from collections import Counter
 import pytest
 import torch
 
-from mat_ds.config.load import load_run_config
-from mat_ds.config.schema import DataConfig, TrainConfig
-from mat_ds.describe import _repeated
 from mat_ds.errors import UserError
 from mat_ds.planning.extent import assume
+from mat_ds.runs.load import load_run_config
+from mat_ds.runs.options import TrainConfig
 from mat_ds.tasks.examples import digest_of, load_task_data, train_splits
 from mat_ds.tasks.loader import TrainLoader
+from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS, TRAINING_EXAMPLES, find_task
 from mat_ds.tasks.spec import TaskSpec
+from mat_ds.training.announce import _repeated
 
 NLI = "text: [premise, hypothesis]\nlabels: [entailment, neutral, contradiction]\n"
 
@@ -83,7 +84,9 @@ def test_an_epoch_shows_each_example_as_often_as_the_task_says(folder):
     options = TrainConfig(batch_size=6, micro_batch_size=2)
     for group in (False, True):
         shown = DataConfig(group_by_length=group)
-        loader = TrainLoader(data.train, collate, options, shown, 0, 0, 1, torch.device("cpu"))
+        loader = TrainLoader(
+            data.train, collate, options.batch_size, options.micro_batch_size, shown, 0, 0, 1, torch.device("cpu")
+        )
         assert loader.steps_per_epoch == 3 and loader.dropped_per_epoch == 0
         seen = Counter(row for step in range(3) for batch in loader.micro_batches(step) for row in batch.labels.tolist())
         assert seen == Counter(rows[example] for example in data.train)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from mat_ds.config.load import load_run_config
+from mat_ds.commands import seeds
 from mat_ds.config.names import is_name, name_of_file
 from mat_ds.errors import ExitCode, UserError
-from mat_ds.sweeps import seeds
-from mat_ds.tracking.registry import register
+from mat_ds.registry.versions import register
+from mat_ds.runs.load import load_run_config
 
 
 @pytest.mark.parametrize("text", ["a", "SST-2.tsv", "validation_matched", "0", "_x", "-x", "a.b.c", "x" * 100])

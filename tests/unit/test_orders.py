@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mat_ds.orders import SIGNALS, Orders
+from mat_ds.terminal.stop_signals import SIGNALS, Orders
 from tests.distributed.launch import ROOT
 
 
@@ -40,7 +40,7 @@ def test_what_a_process_was_started_to_ignore_it_ignores():
 def test_the_second_ctrl_c_ends_the_process_at_once():
     program = (
         "import signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
-        "from mat_ds.orders import Orders\n"
+        "from mat_ds.terminal.stop_signals import Orders\n"
         "with Orders() as orders:\n"
         "    print('ready', flush=True)\n"
         "    while not orders.received: time.sleep(0.01)\n"

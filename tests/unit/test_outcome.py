@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
-from mat_ds.outcome import write_dev_predictions, write_predictions
-from mat_ds.rundir import RunDirectory
+from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.examples import dev_fingerprint
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.rows import Example
+from mat_ds.training.finish import write_dev_predictions, write_predictions
 
 # The names GLUE's server asks for, and which tasks it wants label names of.
 FILES = {

@@ -7,14 +7,14 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from mat_ds import preflight
 from mat_ds.cli import main
-from mat_ds.engine.distributed import World
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.methods import METHODS
 from mat_ds.methods.objective import TaskObjective
 from mat_ds.models.perturb import EmbeddingPerturbation, check_perturbable
 from mat_ds.models.recompute import recompute_activations
+from mat_ds.ranks.world import World
+from mat_ds.training import preflight
 from tests.families import SamplingEngine
 from tests.tiny import VOCABULARY, micro_batches
 from tests.unit.test_families import MAT

@@ -7,8 +7,8 @@ from transformers import AutoConfig
 
 from mat_ds.cli import main
 from mat_ds.models.build import build_skeleton
-from mat_ds.planning.units import duration, gib, link, memory, positive, scaled, whole
 from mat_ds.tasks.registry import TASKS, TRAINING_EXAMPLES
+from mat_ds.terminal.units import duration, gib, link, memory, positive, scaled, whole
 from tests.distributed.launch import ROOT
 
 DS, RECIPES = ROOT / "ds_configs", ROOT / "launch" / "recipes"
@@ -134,7 +134,7 @@ def test_wrong_input_is_named_like_everywhere(capsys, folder, tmp_path):
 
 
 def test_a_skeleton_is_the_model_without_its_values(folder):
-    from mat_ds.config.schema import ModelConfig
+    from mat_ds.models.options import ModelConfig
 
     skeleton = build_skeleton(ModelConfig(name=str(folder), dropout=0.0), TASKS["mnli"])
     assert all(tensor.is_meta for tensor in (*skeleton.parameters(), *skeleton.buffers()))

@@ -11,10 +11,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode
-from mat_ds.models.locate import locate
-from mat_ds.outcome import write_predictions
-from mat_ds.rundir import RunDirectory
+from mat_ds.registry.locate import locate
+from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.registry import TASKS
+from mat_ds.training.finish import write_predictions
 from tests.heads import HEADS, MAX_LENGTH, finished_run, sentences, texts_of, write_rows
 
 

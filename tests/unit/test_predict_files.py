@@ -2,8 +2,8 @@
 
 import os
 
+from mat_ds.commands.predict import main
 from mat_ds.errors import ExitCode
-from mat_ds.predict import main
 
 
 def test_answers_never_take_the_place_of_the_texts(tmp_path, capsys):

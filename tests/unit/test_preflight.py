@@ -7,9 +7,9 @@ import pytest
 import yaml
 from transformers import RobertaConfig
 
-from mat_ds.engine.distributed import World
 from mat_ds.errors import UserError
-from mat_ds.preflight import prepare
+from mat_ds.ranks.world import World
+from mat_ds.training.preflight import prepare
 from tests.distributed.launch import ROOT
 
 ZERO2 = ROOT / "ds_configs" / "zero2.json"

@@ -8,19 +8,20 @@ import socket
 import pytest
 import torch
 
-from mat_ds import preflight
 from mat_ds.cli import main
-from mat_ds.config.schema import DataConfig, ModelConfig
-from mat_ds.engine.distributed import World
+from mat_ds.commands.prepare import save_model
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.models.build import build_model, build_tokenizer, longest_input
+from mat_ds.models.options import ModelConfig
 from mat_ds.models.unread import value_of
-from mat_ds.prepare import save_model
+from mat_ds.ranks.world import World
 from mat_ds.tasks.examples import load_task_data
 from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.tasks.manifest import describe_tokenizer
+from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.stored import store_examples, stored_examples
+from mat_ds.training import preflight
 from tests.distributed.launch import ROOT
 from tests.families import DECODERS, FAMILIES
 from tests.unit.conftest import sentence
@@ -84,7 +85,9 @@ def batches(prepared, steps):
     """Inputs and labels of every micro-batch of some steps, and of one pass over each evaluation split."""
     data, options = prepared.data, prepared.run
     collate = Collator(prepared.tokenizer, prepared.max_length, data.spec.regression)
-    loader = TrainLoader(data.train, collate, options.train, options.data, options.seed, 0, 1, CPU)
+    loader = TrainLoader(
+        data.train, collate, options.train.batch_size, options.train.micro_batch_size, options.data, options.seed, 0, 1, CPU
+    )
     found = [(batch.inputs, batch.labels) for step in range(steps) for batch in loader.micro_batches(step)]
     splits = [*data.dev.values(), *data.test.values()]
     return found + [collate([examples[i] for i in range(len(examples))], CPU) for examples in splits]

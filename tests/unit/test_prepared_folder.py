@@ -8,18 +8,19 @@ import pyarrow
 import pytest
 
 from mat_ds.cli import main
-from mat_ds.config.load import load_run_config
-from mat_ds.config.schema import DataConfig, ModelConfig
+from mat_ds.commands.evaluate import parse
 from mat_ds.doctor.hub import Hub
 from mat_ds.doctor.inputs import check_data
 from mat_ds.doctor.rows import Status
 from mat_ds.errors import ExitCode, UserError
+from mat_ds.evaluation.subject import load_subject
 from mat_ds.models.build import build_model, build_tokenizer
-from mat_ds.robustness.evaluate import parse
-from mat_ds.robustness.subject import load_subject
+from mat_ds.models.options import ModelConfig
+from mat_ds.runs.load import load_run_config
 from mat_ds.tasks import stored
 from mat_ds.tasks.examples import load_task_data
 from mat_ds.tasks.manifest import read_manifest
+from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS, find_task
 from tests.distributed.launch import ROOT
 from tests.unit.test_bad_rows import lines, write
@@ -79,7 +80,7 @@ def test_a_prepared_folder_is_replaced_as_a_whole_or_stays(out, raw, hub, monkey
         raise OSError("disk full")
 
     with monkeypatch.context() as patched:
-        patched.setattr("mat_ds.prepare.store_examples", fail)
+        patched.setattr("mat_ds.commands.prepare.store_examples", fail)
         options = ("task=stsb", f"data.path={raw}", f"model.name={hub}")
         assert main(["prepare", str(out), *options]) == ExitCode.FAILED
     assert contents(out) == before and "disk full" in capsys.readouterr().err

@@ -4,8 +4,8 @@ import re
 from statistics import mean
 
 from benchmarks import rivals
-from mat_ds.config.table import options_table
 from mat_ds.errors import ExitCode
+from mat_ds.runs.table import options_table
 from mat_ds.tasks.registry import TASKS
 from tests.distributed.launch import ROOT
 
@@ -14,7 +14,7 @@ PAGES = README + "".join(page.read_text(encoding="utf-8") for page in sorted((RO
 
 
 def test_the_table_of_options_is_the_schemas():
-    assert options_table() in README, "write `python -m mat_ds.config.table` into the README"
+    assert options_table() in README, "write `python -m mat_ds.runs.table` into the README"
 
 
 def test_every_recipe_profile_and_exit_code_is_listed():

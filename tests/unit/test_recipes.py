@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from mat_ds.config.load import load_run_config, read_yaml
-from mat_ds.config.schema import RunConfig, combination_problems
+from mat_ds.config.yaml_files import read_yaml
 from mat_ds.methods import METHODS
 from mat_ds.methods.mat import MatSettings
+from mat_ds.runs.load import load_run_config
+from mat_ds.runs.options import RunConfig, combination_problems
 from mat_ds.tasks.registry import TASKS, TRAINING_EXAMPLES
 from tests.distributed.launch import ROOT
 

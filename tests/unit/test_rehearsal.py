@@ -4,14 +4,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mat_ds.config.schema import LoraConfig, RunConfig
 from mat_ds.methods import METHODS
 from mat_ds.methods.objective import TaskObjective
 from mat_ds.models.lora import add_lora
+from mat_ds.models.options import LoraConfig
 from mat_ds.models.recompute import recompute_activations
 from mat_ds.planning.costs import Costs, estimated_bytes, estimated_flops
 from mat_ds.planning.live import Live, gpu_kernels
 from mat_ds.planning.rehearsal import Rehearsal, Stub, blank_batches
+from mat_ds.runs.options import RunConfig
 from tests.families import FAMILIES, build
 from tests.tiny import tiny_roberta
 

@@ -15,7 +15,7 @@ from mat_ds.errors import ExitCode
 from mat_ds.reports.curves import plot_run
 from mat_ds.reports.groups import group_runs
 from mat_ds.reports.runs import read_runs
-from mat_ds.rundir import RunDirectory
+from mat_ds.storage.rundir import RunDirectory
 from tests.unit.reported import attack, make_run
 
 SCORES = {0: (0.2, 0.6, 0.4), 1: (0.1, 0.5, 0.5)}  # by seed: three evaluations

@@ -24,7 +24,7 @@ SCORES = (0.2, 0.6, 0.4)
 def clock(monkeypatch):
     """Every event is a second younger than the one before it."""
     seconds = count()
-    monkeypatch.setattr("mat_ds.tracking.events.time", SimpleNamespace(time=lambda: float(next(seconds))))
+    monkeypatch.setattr("mat_ds.storage.events.time", SimpleNamespace(time=lambda: float(next(seconds))))
 
 
 def groups_of(folder):

@@ -5,11 +5,12 @@ from statistics import mean
 
 import pytest
 
-from mat_ds.config.schema import RunConfig
 from mat_ds.reports.experiments import environment_of, options_of
 from mat_ds.reports.groups import group_runs
+from mat_ds.reports.published import published
 from mat_ds.reports.runs import KINDS, read_runs
-from mat_ds.reports.tables import GLUE, anli_table, glue_tables, published
+from mat_ds.reports.tables import GLUE, anli_table, glue_tables
+from mat_ds.runs.options import RunConfig
 from mat_ds.tracking.content import params_of, tags_of
 from tests.unit.reported import BERT, make_run, metrics_at
 

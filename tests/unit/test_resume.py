@@ -5,10 +5,11 @@ import shutil
 import pytest
 
 from mat_ds import cli
-from mat_ds.checkpoints import LATEST, checkpoints_of, name_of, verify
 from mat_ds.config.yaml_files import as_yaml
 from mat_ds.errors import ExitCode, UserError
-from mat_ds.resume import find_resume
+from mat_ds.runs.resume import find_resume
+from mat_ds.storage.checkpoints import LATEST, checkpoints_of, name_of
+from mat_ds.storage.integrity import verify
 from tests.unit.small_engine import one_rank
 from tests.unit.small_run import DS_CONFIG, goes_on, options, sign, small_run
 

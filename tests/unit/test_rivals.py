@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mat_ds.config.schema import RunConfig
-from mat_ds.config.section import Serves
 from mat_ds.methods import METHODS, ops
 from mat_ds.methods.objective import TaskObjective
+from mat_ds.methods.settings import Serves
+from mat_ds.runs.options import RunConfig
 from tests.plain_engine import PlainEngine
 from tests.tiny import global_batches, micro_batches, tiny_roberta
 

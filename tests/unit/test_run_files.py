@@ -6,9 +6,11 @@ import os
 import pytest
 
 from mat_ds.errors import UserError
-from mat_ds.loop import Progress, evaluation_points
-from mat_ds.rundir import write_folder, write_json
-from mat_ds.tracking.events import EventLog, read_events
+from mat_ds.runs.steps import evaluation_points
+from mat_ds.storage.disk import write_json
+from mat_ds.storage.events import EventLog, read_events
+from mat_ds.storage.folders import write_folder
+from mat_ds.storage.progress import Progress
 from mat_ds.tracking.playback import Playback
 
 

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from mat_ds.config.schema import OptimizerConfig
 from mat_ds.engine.engine import _parameter_groups
 from mat_ds.sampling.chain import Chain
+from mat_ds.sampling.options import OptimizerConfig
 from mat_ds.sampling.sampler import Sampler, Slice
 
 CPU = torch.device("cpu")

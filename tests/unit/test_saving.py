@@ -7,11 +7,12 @@ import stat
 import pytest
 import torch
 
-from mat_ds.checkpoints import STATE, checkpoints_of, name_of, verify
 from mat_ds.engine import checkpoint
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.export import export_model
 from mat_ds.errors import NonFiniteError, SaveError
+from mat_ds.storage.checkpoints import checkpoints_of, name_of
+from mat_ds.storage.integrity import STATE, verify
 from tests.unit.small_engine import SmallEngine, Tokenizer, one_rank
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import get_scheduler
 
-from mat_ds.config.schema import OptimizerConfig
+from mat_ds.sampling.options import OptimizerConfig
 from mat_ds.sampling.schedule import learning_rate
 
 

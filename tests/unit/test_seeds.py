@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
+from mat_ds.commands.seeds import main
 from mat_ds.errors import ExitCode
-from mat_ds.lock import RunLock
-from mat_ds.sweeps.seeds import main
+from mat_ds.storage.events import read_events
+from mat_ds.storage.lock import RunLock
 from mat_ds.sweeps.training import WORKER_LOCK
-from mat_ds.tracking.events import read_events
 from tests.distributed.launch import ROOT, environment
 from tests.unit.fake_trainer import STEPS, score_at
 from tests.unit.locking import elsewhere

@@ -9,9 +9,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.pyfunc import load_model, scoring_server
 
-from mat_ds.models.described import Description
+from mat_ds.artifacts.described import Description
+from mat_ds.registry.flavor import save_flavor
 from mat_ds.tasks.registry import TASKS
-from mat_ds.tracking.flavor import save_flavor
 from tests.heads import MAX_LENGTH, finished_run
 
 TEXTS = ["The key is golden.", "42", "Nobody saw the keys near the cabinets."]

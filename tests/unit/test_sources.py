@@ -6,9 +6,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from mat_ds.config.schema import DataConfig
 from mat_ds.errors import UserError
 from mat_ds.tasks.examples import load_task_data
+from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS
 from tests.unit.test_bad_rows import lines, write
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mat_ds.streams import Lasting
+from mat_ds.terminal.lost_readers import Lasting
 from tests.distributed.launch import ROOT
 
 
@@ -48,7 +48,8 @@ def test_a_terminal_that_has_closed_is_outlasted_and_a_full_disk_told_of():
 
 def test_a_process_that_prints_to_nobody_ends_with_its_own_code():
     program = (
-        "import sys; from mat_ds.streams import Lasting; sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)\n"
+        "import sys; from mat_ds.terminal.lost_readers import Lasting\n"
+        "sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)\n"
         "for _ in range(3): print('lost'); print('lost', file=sys.stderr)\n"
         "sys.exit(75)"
     )

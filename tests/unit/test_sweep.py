@@ -8,10 +8,10 @@ import threading
 
 import pytest
 
-from mat_ds.config.load import load_run_config
 from mat_ds.errors import ExitCode
-from mat_ds.lock import holder_of
-from mat_ds.tracking.events import read_events
+from mat_ds.runs.load import load_run_config
+from mat_ds.storage.events import read_events
+from mat_ds.storage.lock import holder_of
 from tests.distributed.launch import ROOT
 from tests.unit.locking import elsewhere
 from tests.unit.sweeping import GRID, Sweep, plan, until

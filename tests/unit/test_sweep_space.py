@@ -2,14 +2,15 @@
 
 import pytest
 
-from mat_ds.config.load import load_run_config
+from mat_ds.commands.sweep import check, parse
 from mat_ds.config.overrides import repeated
-from mat_ds.config.schema import RunConfig, TrackingConfig
 from mat_ds.errors import ExitCode
-from mat_ds.sweeps.command import check, parse
+from mat_ds.runs.load import load_run_config
+from mat_ds.runs.options import RunConfig
 from mat_ds.sweeps.launching import read_launching
 from mat_ds.sweeps.mirror import tracking_options
 from mat_ds.sweeps.space import overrides, read_space
+from mat_ds.tracking.options import TrackingConfig
 from tests.distributed.launch import ROOT
 from tests.unit.sweeping import GRID, Sweep
 

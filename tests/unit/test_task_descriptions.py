@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from mat_ds.artifacts.described import FILE, Description, read_description, write_description
 from mat_ds.config.yaml_files import as_yaml
 from mat_ds.errors import UserError
-from mat_ds.models.described import FILE, Description, read_description, write_description
 from mat_ds.tasks.contradictions import contradictions
 from mat_ds.tasks.registry import TASKS, find_task
 

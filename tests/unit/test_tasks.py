@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from mat_ds.config.schema import DataConfig
 from mat_ds.errors import UserError
 from mat_ds.tasks.examples import load_task_data
+from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS, find_task
 from mat_ds.tasks.spec import TaskSpec
 

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from mat_ds.command import Parser
-from mat_ds.config.load import load_run_config, read_options
 from mat_ds.config.overrides import parse_overrides, repeated
-from mat_ds.config.schema import RunConfig
+from mat_ds.config.validation import read_options
 from mat_ds.config.yaml_files import as_yaml
 from mat_ds.errors import UserError
-from mat_ds.robustness.settings import EvaluationOptions
+from mat_ds.evaluation.options import EvaluationOptions
+from mat_ds.runs.load import load_run_config
+from mat_ds.runs.options import RunConfig
+from mat_ds.terminal.parser import Parser
 
 WORDS = [
     "ablation #3",
@@ -145,7 +146,7 @@ def test_of_an_option_given_twice_the_last_counts_and_both_are_named():
     ],
 )
 def test_a_section_and_its_option_cannot_both_be_given(pair):
-    assert len(parse_overrides(pair)[1]) == 1
+    assert len(parse_overrides(pair, RunConfig)[1]) == 1
 
 
 def test_a_recipe_that_gives_a_section_a_value_is_not_mended_by_an_override(tmp_path):

@@ -5,12 +5,13 @@ import json
 import pytest
 
 from mat_ds.cli import main
-from mat_ds.config.schema import DataConfig, ModelConfig
+from mat_ds.commands.evaluate import parse
 from mat_ds.errors import ExitCode, UserError
+from mat_ds.evaluation.subject import load_subject
 from mat_ds.models.build import build_tokenizer
-from mat_ds.robustness.evaluate import parse
-from mat_ds.robustness.subject import load_subject
+from mat_ds.models.options import ModelConfig
 from mat_ds.tasks.examples import load_task_data
+from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.rows import Example
 from mat_ds.tasks.tokens import tokenless, with_tokens

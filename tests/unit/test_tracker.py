@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from mat_ds.describe import git_commit
 from mat_ds.errors import Interrupted, SaveError
-from mat_ds.lock import holder_of
+from mat_ds.storage.events import read_events
+from mat_ds.storage.lock import holder_of
 from mat_ds.tracking.content import essence, metrics_of, params_of, records_of
 from mat_ds.tracking.destination import mirror_uri, uri_problems
-from mat_ds.tracking.events import read_events
 from mat_ds.tracking.playback import Playback
 from mat_ds.tracking.tracker import Tracker
+from mat_ds.training.announce import git_commit
 from tests.distributed.launch import ROOT, environment
 from tests.unit.tracked import EVALUATION, hold, live, make_run
 

@@ -9,9 +9,9 @@ from mlflow import MlflowClient
 
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode
-from mat_ds.lock import RunLock
+from mat_ds.storage.events import read_events
+from mat_ds.storage.lock import RunLock
 from mat_ds.tracking.content import DELIVERED, RUN_ID
-from mat_ds.tracking.events import read_events
 from mat_ds.tracking.history import runs_of
 from mat_ds.tracking.identity import delivered, own_id, read_tracking
 from tests.unit.tracked import everything, found, history, live, make_run, resume

@@ -13,8 +13,8 @@ from transformers import (
     RobertaModel,
 )
 
-from mat_ds.config.schema import ModelConfig
 from mat_ds.models.build import build_model
+from mat_ds.models.options import ModelConfig
 from mat_ds.models.unread import value_of, weight_files
 from mat_ds.tasks.registry import TASKS
 from tests.tiny import tiny_roberta

@@ -6,17 +6,17 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from mat_ds import preflight
+from mat_ds.artifacts.exported import load_classifier
 from mat_ds.cli import main
-from mat_ds.config.load import load_run_config
-from mat_ds.config.schema import ModelConfig
 from mat_ds.doctor.hub import Hub
 from mat_ds.doctor.inputs import check_model
 from mat_ds.doctor.rows import Status, collect
-from mat_ds.engine.distributed import World
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.models.build import build_tokenizer
-from mat_ds.models.exported import load_classifier
+from mat_ds.models.options import ModelConfig
+from mat_ds.ranks.world import World
+from mat_ds.runs.load import load_run_config
+from mat_ds.training import preflight
 from tests.distributed.launch import ROOT
 from tests.families import build as family_of
 from tests.hostile.strangers import edit, stranger

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mat_ds.engine import watchdog
-from mat_ds.engine.watchdog import Process
+from mat_ds.ranks import watchdog
+from mat_ds.ranks.watchdog import Process
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is a watchdog where there is /proc")
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import yaml
 
-from mat_ds.engine.watchdog import Process
-from mat_ds.lock import LOCK
-from mat_ds.owner import Owner
-from mat_ds.rundir import RunDirectory
+from mat_ds.ranks.watchdog import Process
+from mat_ds.storage.events import EventLog
+from mat_ds.storage.lock import LOCK
+from mat_ds.storage.owner import Owner
+from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tracking.content import RUN_ID
-from mat_ds.tracking.events import EventLog
 from mat_ds.tracking.identity import own_id
 
 EVALUATION = {"score": 0.5, "validation": {"accuracy": 0.5}, "average": {"score": 0.75, "validation": {"accuracy": 0.75}}}

@@ -1,0 +1,206 @@
+"""The model card: `README.md` in `model/`, with the metadata that the Hugging Face hub reads."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from mat_ds.artifacts.finished import Finished
+from mat_ds.errors import printable
+from mat_ds.models.tiny import TINY
+from mat_ds.storage.disk import write_text
+from mat_ds.tasks.registry import TASKS
+
+CARD = "README.md"
+KIND = "text-classification"
+# As the hub calls them.
+METRICS = {"pearson": "pearsonr", "spearman": "spearmanr"}
+
+TEXT = """# {title}
+
+{model}, fine-tuned on {task} by mat_ds {version} with `method.name={method}`.
+
+## Task and data
+
+{reads} {answers} Inputs are cut at {max_length} tokens. Trained on the split{train} of `{task}` ({source}){others}, scored on
+{dev}. SHA-256 of all examples and the vocabulary: `{data_sha256}`; of the dev splits: `{dev_sha256}`.
+
+## Scores on {dev}
+
+| evaluation | step | score | {metrics} |
+|---|---|---|{rule}|
+{scores}
+
+The score is the mean of the metrics over the dev splits. The best of many evaluations on one dev set flatters: the median of
+the last half of the evaluations is {median}. In this folder are the `{which}` weights, of step {step}; loaded by plain
+transformers they score {score} in float32.
+
+## Method and settings
+
+| option | value |
+|---|---|
+{settings}
+
+Seed {seed}. One seed is one draw: other seeds give other scores.
+
+## Hardware and cost
+
+{ranks} rank(s) on {devices}, ZeRO stage {stage}. {steps} outer steps of {batch} examples, {seconds:.0f} seconds of training,
+{units} forward units (a forward pass of one batch is 1, a backward pass 2).
+
+## Intended use and limits
+
+For texts of the kind that `{task}` holds, and for research into fine-tuning. The scores say how the model does on its dev
+splits; they say nothing of other domains or languages, of texts longer than {max_length} tokens, or of fairness towards
+anyone. Probabilities are not calibrated. What holds for the model it was made from, its licence included, holds for this one.
+
+## How to load
+
+{loading}
+"""
+
+LOADING = """    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained("<this folder>")
+    model = AutoModelForSequenceClassification.from_pretrained("<this folder>")
+
+or `mat-ds predict <this folder> <file>`."""
+LOADING_ADAPTERS = """    from peft import PeftModel
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer, config = (kind.from_pretrained("<this folder>") for kind in (AutoTokenizer, AutoConfig))
+    base = AutoModelForSequenceClassification.from_pretrained("<base>", config=config, dtype="float32")
+    model = PeftModel.from_pretrained(base, "<this folder>")
+
+These are adapters: `<base>` is the model they were trained on. `mat-ds export <this folder> <new folder> --merge` makes a
+model of both."""
+
+
+def write_card(finished: Finished, folder: Path) -> None:
+    """Writes the card of a finished run's model into a folder that holds the model: all of it, or its adapters alone."""
+    adapters = (folder / "adapter_config.json").exists()
+    card = ModelCard(f"---\n{_metadata(finished, adapters).to_yaml()}\n---\n\n{_text(finished, adapters)}")
+    write_text(folder / CARD, str(card))
+
+
+def write_copy(source: Path, out: Path, differences: list[str], merged: bool, scored: bool) -> None:
+    """Writes the card of a changed copy of a model.
+
+    Args:
+        source, out: folders of the model and of its copy.
+        differences: what the copy has another way, in sentences.
+        merged: whether its adapters have become part of it.
+        scored: whether the scores in the card are of its weights.
+    """
+    card = ModelCard.load(source / CARD)
+    if merged:
+        card.data["library_name"] = "transformers"
+        card.text = card.text.replace(LOADING_ADAPTERS, LOADING)
+    if not scored:
+        card.data.eval_results = None
+    if differences:
+        card.text += "\n".join(["\n## This copy\n", *differences, ""])
+    write_text(out / CARD, str(card))
+
+
+def _metadata(finished: Finished, adapters: bool) -> ModelCardData:
+    run, spec = finished.run, finished.spec
+    # Files of the user's own are not what the hub has under that name, whatever they hold.
+    hub = spec.hub if run.data.path is None else None
+    results = [] if run.data.eval_limit else [
+        EvalResult(
+            task_type=KIND, dataset_type=hub or spec.name, dataset_name=spec.name, dataset_config=spec.hub_config,
+            dataset_split=split, metric_type=METRICS.get(metric, metric), metric_name=metric, metric_value=value,
+        )
+        for split, metrics in {**{dev: finished.exported[dev] for dev in spec.dev}, **finished.results["test"]}.items()
+        for metric, value in metrics.items()
+    ]  # fmt: skip
+    return ModelCardData(
+        model_name=f"{spec.name}-{run.method.name}",
+        base_model=None if _is_ours(run.model.name) else run.model.name,
+        datasets=[hub] if hub else None,
+        language="en" if spec.name in TASKS else None,
+        library_name="peft" if adapters else "transformers",
+        pipeline_tag=KIND,
+        metrics=[METRICS.get(metric, metric) for metric in spec.metrics],
+        tags=["mat_ds", run.method.name],
+        eval_results=results or None,  # of a part of a dev set they would say less than they seem to
+    )
+
+
+def _text(finished: Finished, adapters: bool) -> str:
+    run, spec, results, environment = finished.run, finished.spec, finished.results, finished.environment
+    base = f"`{TINY}`, a small model made from scratch" if run.model.name == TINY else _code(_name(run.model.name))
+    hub = f"{_code(spec.hub or '')} on the hub"
+    source = "made by mat_ds" if spec.generate else "files of the user's own" if run.data.path else hub
+    columns = [f"{split} {metric}" for split in spec.dev for metric in spec.metrics]
+    start = environment["starts"][-1]
+    return TEXT.format(
+        title=f"{spec.name}: {run.method.name}", model=base[0].upper() + base[1:], task=spec.name, method=run.method.name,
+        version=_plain(environment["packages"].get("mat_ds", "of an unknown version")),
+        reads="Reads a text." if len(spec.text) == 1 else f"Reads a pair of texts ({' and '.join(map(_plain, spec.text))}).",
+        answers="Answers with a score" + (f" from {spec.range[0]:g} to {spec.range[1]:g}." if spec.range else ".")
+        if spec.regression else f"Answers with one of {', '.join(map(_plain, spec.labels))}.",
+        max_length=run.data.max_length, train=f"{'s' * (len(spec.train) > 1)} {_mixture(spec.train)}", source=source,
+        others=f", and on {_mixture(spec.also_train_on)}" if spec.also_train_on else "",
+        dev=", ".join(spec.dev), data_sha256=_inert(environment["data_sha256"]), dev_sha256=_inert(results["dev_sha256"]),
+        metrics=" | ".join(columns), rule="|".join("---" for _ in columns), scores="\n".join(_scores(finished)),
+        median=f"{results['median_last_half']:.4f}", which=results["export"]["which"], step=results["export"]["step"],
+        score=f"{finished.score:.4f}", settings="\n".join(_settings(finished)), seed=run.seed, ranks=start["world_size"],
+        devices=_plain(", ".join(sorted(set(environment["devices"])))), stage=start["zero_stage"], steps=results["steps"],
+        batch=run.train.batch_size, seconds=results["seconds"], units=f"{finished.forward_units:,}",
+        loading=LOADING_ADAPTERS if adapters else LOADING,
+    )  # fmt: skip
+
+
+def _mixture(sources: Mapping[str, int]) -> str:
+    """Names of what was trained on, and how often an epoch shows it where it does so more than once."""
+    return ", ".join(name + (f" ({repeats} times)" if repeats > 1 else "") for name, repeats in sources.items())
+
+
+def _scores(finished: Finished) -> Iterator[str]:
+    """Rows of the table of scores; no evaluation is the median, so it has no metrics of its own."""
+    for name in ("last", "best"):
+        evaluation = finished.results[name]
+        values = [f"{evaluation[split][metric]:.4f}" for split in finished.spec.dev for metric in finished.spec.metrics]
+        yield f"| {name} | {evaluation['step']} | {evaluation['score']:.4f} | {' | '.join(values)} |"
+    empty = " |" * len(finished.spec.dev) * len(finished.spec.metrics)
+    yield f"| median of the last half | | {finished.results['median_last_half']:.4f} |{empty}"
+
+
+def _settings(finished: Finished) -> Iterator[str]:
+    """Rows of all options that decide what was learned."""
+    run = finished.run.model_dump(mode="json")
+    for section in ("method", "optimizer", "model"):
+        yield from (f"| `{section}.{key}` | {_code(_name(str(value)))} |" for key, value in run[section].items())
+    chosen = ("epochs", "max_steps", "batch_size", "export", "export_weights")
+    yield from (f"| `train.{key}` | `{run['train'][key]}` |" for key in chosen)
+    yield from (f"| `data.{key}` | `{run['data'][key]}` |" for key in ("max_length", "train_limit", "eval_limit", "bad_rows"))
+
+
+def _is_ours(name: str) -> bool:
+    """Whether it is no id of a model on the hub."""
+    return name == TINY or Path(name).is_absolute() or Path(name).exists() or len(Path(name).parts) > 2
+
+
+def _name(value: str) -> str:
+    """A path without the folders above it, which are nobody else's business."""
+    return Path(value).name if Path(value).is_absolute() else value
+
+
+def _plain(text: str) -> str:
+    """Text that others chose, as Markdown shows it: no markup, no HTML, in one line."""
+    return re.sub(r"([\\`*_\[\]|#~!])", r"\\\1", html.escape(printable(text), quote=False))
+
+
+def _inert(text: str) -> str:
+    """The same between backquotes, which nothing in it may end."""
+    return printable(text).replace("`", "'").replace("|", "\\|")
+
+
+def _code(text: str) -> str:
+    return f"`{_inert(text)}`"

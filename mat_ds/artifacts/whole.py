@@ -1,0 +1,57 @@
+"""A model that needs nothing beside itself: its adapters merged, its card and description with it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mat_ds.artifacts.card import CARD, write_card
+from mat_ds.artifacts.described import FILE, Description, write_description
+from mat_ds.artifacts.exported import load_classifier
+from mat_ds.artifacts.finished import Finished
+from mat_ds.models.build import longest_input
+from mat_ds.models.lora import ADAPTER, is_adapter
+from mat_ds.models.pretrained import load_config, load_tokenizer, new_classifier
+
+
+def whole_model(finished: Finished, target: Path) -> tuple[Path, Path | None]:
+    """The run's model in one piece, and the folder of its adapters, if it was trained with them.
+
+    Args:
+        finished: the run; its `model/` gets a card and a description if it has none.
+        target: where to put a copy, if the run's `model/` is not what is wanted.
+    """
+    folder = finished.folder.model
+    if not (folder / CARD).exists():
+        write_card(finished, folder)
+    if not (folder / FILE).exists():
+        write_description(folder, Description(finished.spec, finished.run.data.max_length))
+    if is_adapter(folder):
+        merge_into(folder, target, torch.float32)
+        write_card(finished, target)
+        return target, folder
+    if (folder / ADAPTER).is_dir():
+        shutil.copytree(folder, target, ignore=shutil.ignore_patterns(ADAPTER))
+        return target, folder / ADAPTER
+    return folder, None
+
+
+def merge_into(folder: Path, target: Path, dtype: torch.dtype) -> None:
+    """Writes the whole model of a folder of adapters, with all that lies beside them."""
+    model, tokenizer = load_classifier(folder, torch.float32, torch.device("cpu"))
+    whole: Any = model.merge_and_unload()
+    whole.to(dtype).save_pretrained(str(target))
+    tokenizer.save_pretrained(str(target))
+    for name in (CARD, FILE):
+        if (folder / name).exists():
+            shutil.copy2(folder / name, target / name)
+
+
+def effective_length(folder: Path, max_length: int) -> int:
+    """Tokens that inputs are cut at: as many as the run did, and no more than model and tokenizer take."""
+    with torch.device("meta"):
+        model = new_classifier(load_config(str(folder), "model", adapters=True))
+    return min(max_length, longest_input(model, load_tokenizer(str(folder), "model", adapters=True)))

@@ -1,0 +1,143 @@
+"""`mat-ds doctor`: looks at machine, packages, links and a run's input, and says what is wrong and how to mend it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+from mat_ds.doctor.consultation import follow, lead, part
+from mat_ds.doctor.differences import Answer, mixed_cards
+from mat_ds.doctor.examination import examine, introduce
+from mat_ds.doctor.inputs import half
+from mat_ds.doctor.meeting import Meeting
+from mat_ds.doctor.rows import Row, Status, brief, collect, failed, from_problem
+from mat_ds.doctor.table import as_json, as_text, merge, worst
+from mat_ds.errors import ExitCode, UserError
+from mat_ds.ranks.exits import report, settle
+from mat_ds.terminal.display import show as say
+from mat_ds.terminal.parser import Parser
+
+if TYPE_CHECKING:
+    from mat_ds.ranks.world import World
+
+EXAMPLE = "deepspeed launch/doctor.py --ds_config ds_configs/zero2.json --recipe launch/recipes/cola.yaml data.path=data"
+TIMEOUT_SECONDS = 60.0
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line; raises `UserError` where it is not one."""
+    parser = Parser(prog="mat-ds doctor", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser.add_argument("--ds_config", type=Path, metavar="FILE", help="DeepSpeed JSON that the run would use")
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="recipe that the run would use")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--timeout", type=float, default=TIMEOUT_SECONDS, metavar="SECONDS",
+                        help="how long to wait for a rank, and for each collective (%(default).0f)")  # fmt: skip
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options of the run, which win over the recipe")
+    parsed = parser.parse_intermixed_args(arguments)
+    if wrong := [argument for argument in parsed.overrides if "=" not in argument]:
+        parser.error(f"neither a flag nor key=value: {' '.join(wrong)}")
+    if parsed.timeout <= 0:
+        parser.error(f"--timeout {parsed.timeout} is no time to wait")
+    return parsed
+
+
+def main(arguments: Sequence[str]) -> ExitCode:
+    """Runs the command line on this rank and returns its exit code."""
+    warnings.filterwarnings("ignore")
+    with redirect_stdout(sys.stderr):  # packages may talk while the table is being made
+        world, lost = find_world()
+        try:
+            parsed = parse(arguments)
+        except UserError as error:
+            return report(error, world)
+        meeting = None if lost or world.size == 1 else open_meeting(world, parsed.timeout, lost)
+        rows, inputs = examine(parsed, world)
+        me = introduce(world, [replace(row, ranks=(world.rank,)) for row in [*rows, *lost]])
+        if world.rank > 0:
+            code, ended = _attend(meeting, world, me, parsed.timeout)
+            return leave(code, ended)
+        if meeting:
+            answers, more, ended = lead(meeting, world, me, inputs.folder, half(inputs.tree), parsed.timeout)
+        else:
+            answers, more, ended = [me], collect("devices", mixed_cards, [me]), True
+    code = show(answers, more, parsed.json)
+    if meeting:
+        part(meeting, world, code)
+    return leave(code, ended)
+
+
+def find_world() -> tuple[World, list[Row]]:
+    """This rank, and what stands in the way of knowing it; then it takes itself for the only one."""
+    try:
+        from mat_ds.ranks.world import World
+
+        world = World.from_environment()
+        with suppress(Exception):
+            settle(world)
+        return world, []
+    except Exception as error:  # torch cannot be imported, or a variable cannot be right
+        rank = int(number) if (number := os.environ.get("RANK", "0")).isdecimal() else 0
+        rows = [
+            failed("ranks", f"cannot be found out ({brief(error)})", "mend torch, and start ranks with deepspeed or torchrun")
+        ]
+        if isinstance(error, UserError):
+            rows = [from_problem(problem) for problem in error.problems]
+        alone = cast("World", SimpleNamespace(rank=rank, size=1, local_rank=0, local_size=1))
+        return alone, [replace(row, group="launch") for row in rows]
+
+
+def open_meeting(world: World, seconds: float, lost: list[Row]) -> Meeting | None:
+    """The meeting of all ranks, opened before all else: the others come to rank 0's store. What prevents it goes to `lost`."""
+    try:
+        meeting = Meeting(world, seconds)
+        meeting.say("here")
+        return meeting
+    except Exception as error:
+        at = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        if world.rank == 0:
+            row = failed("meeting", f"rank 0 cannot listen at {at} ({brief(error)})", "take another MASTER_PORT")
+        else:
+            row = failed("meeting", f"rank 0 cannot be reached at {at} within {seconds:.0f} s ({brief(error)})",
+                         "see that MASTER_ADDR is rank 0's node as seen from here, and no firewall is between")  # fmt: skip
+        lost.append(replace(row, group="launch"))
+        return None
+
+
+def _attend(meeting: Meeting | None, world: World, me: Answer, seconds: float) -> tuple[ExitCode, bool]:
+    """What ranks other than 0 do: follow it, or where it is not to be found, tell their own log."""
+    rows = [row for row in me.rows if row.status is Status.FAIL]
+    if meeting:
+        try:
+            return follow(meeting, world, me, seconds)
+        except Exception as error:
+            rows.append(failed("meeting", f"rank 0 is gone ({brief(error)})", "see its output"))
+    say("\n".join(f"rank {me.rank} on {me.host}: {row.name}: {row.found}\n    fix: {row.fix}" for row in rows), sys.stderr)
+    return ExitCode.FAILED, True
+
+
+def show(answers: list[Answer], more: list[Row], as_a_program: bool) -> ExitCode:
+    """Prints what all ranks have found, and says with which exit code to end."""
+    hosts = {answer.rank: answer.host for answer in answers}
+    rows = merge([*(row for answer in answers for row in answer.rows), *more])
+    names = sorted(set(hosts.values()))
+    title = f"mat-ds doctor: {', '.join(names)}" + (f", {len(answers)} ranks" if len(answers) > 1 else "")
+    print(as_json(rows, hosts) if as_a_program else as_text(title, rows, hosts), flush=True)
+    return ExitCode.FAILED if worst(rows) is Status.FAIL else ExitCode.OK
+
+
+def leave(code: ExitCode, ended: bool) -> ExitCode:
+    """Returns the code; where a collective still hangs in its thread, ends the process with it, since nothing else can."""
+    if not ended:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code

@@ -1,0 +1,162 @@
+"""`mat-ds export`: a model as a folder of safetensors, config, tokenizer and card that depends on nothing else.
+
+Its adapters merged, in another precision, or with the weights or the running average that a checkpoint of its run keeps.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mat_ds.artifacts.card import CARD, write_copy
+from mat_ds.artifacts.checkpointed import KINDS, weights_of
+from mat_ds.artifacts.described import read_description, run_around, write_description
+from mat_ds.artifacts.exported import load_classifier
+from mat_ds.config.paths import argument
+from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
+from mat_ds.models.lora import ADAPTER, is_adapter, write_adapter
+from mat_ds.models.pretrained import load_tokenizer
+from mat_ds.models.spectral import SpectralHead
+from mat_ds.ranks.exits import attempt
+from mat_ds.ranks.world import World
+from mat_ds.registry.locate import MEANING, is_local, locate
+from mat_ds.runs.options import RunConfig
+from mat_ds.storage.checkpoints import checkpoints_of
+from mat_ds.storage.folders import copy_files, restore, write_folder
+from mat_ds.storage.integrity import verify
+from mat_ds.storage.rundir import RunDirectory
+from mat_ds.terminal.parser import Parser
+
+EXAMPLE = "mat-ds export runs/cola models/cola --merge --dtype float16"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Weights out of a run.
+
+    Attributes:
+        checkpoint: where they are.
+        weights: `raw` or `average`.
+        run: the run's options.
+    """
+
+    checkpoint: Path
+    weights: str
+    run: RunConfig
+
+
+def main(arguments: Sequence[str]) -> ExitCode:
+    """Runs the command line and returns its exit code."""
+    return attempt(lambda: _run(parse(arguments)), World(), "")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line; raises `UserError` where it is not one."""
+    parser = Parser(prog="mat-ds export", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        type=argument,
+        help=f"{MEANING}; with --weights a run directory or one of its checkpoints",
+    )
+    parser.add_argument("out", metavar="OUT", type=Path, help="a folder that is empty or does not exist")
+    parser.add_argument("--weights", choices=KINDS, help="of the run's newest whole checkpoint: the parameters, or their "
+                        "running average (model.average); default: what model/ holds")  # fmt: skip
+    parser.add_argument("--merge", action="store_true", help="add adapters to the weights of their base")
+    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the weights "
+                        "(%(default)s)")  # fmt: skip
+    return parser.parse_args(arguments)
+
+
+def _run(parsed: argparse.Namespace) -> None:
+    raise_if_any(_problems(parsed))
+    choice = _choose(Path(parsed.model), parsed.weights) if parsed.weights else None
+    source = RunDirectory(_run_of(Path(parsed.model))).model if choice else locate(parsed.model)
+    write_folder(parsed.out, lambda aside: _fill(aside, source, choice, parsed.merge, parsed.dtype))
+    print(parsed.out)
+
+
+def _problems(parsed: argparse.Namespace) -> Iterator[Problem]:
+    if parsed.out.exists() and not (parsed.out.is_dir() and not any(parsed.out.iterdir())):
+        yield Problem("OUT", str(parsed.out), "exists and is not an empty folder", "name a new folder")
+    if parsed.weights and not is_local(parsed.model):
+        yield Problem("--weights", parsed.weights, f"{parsed.model} is no run directory, and keeps no checkpoints",
+                      "pass runs/<run>, or leave --weights out")  # fmt: skip
+
+
+def _run_of(path: Path) -> Path:
+    """The directory of the run that a path is, or a checkpoint of which it is."""
+    return path if RunDirectory(path).holds_a_run else path.absolute().parent.parent
+
+
+def _choose(path: Path, weights: str) -> Choice:
+    """The newest checkpoint of a run that can be trusted, or the one that was named."""
+    rundir = RunDirectory(_run_of(path))
+    with suppress(OSError):  # the run of another user
+        restore(rundir.model)
+    run = run_around(rundir.model)
+    found = next((checkpoint for checkpoint in checkpoints_of(path) if verify(checkpoint) is None), None)
+    if run is None or found is None:
+        raise UserError(Problem("MODEL", str(path), "holds no checkpoint that can be trusted",
+                                "see `mat-ds verify`, or leave --weights out"))  # fmt: skip
+    if not rundir.model.is_dir():
+        raise UserError(Problem("MODEL", str(path), "the run has not exported a model yet", "let it evaluate once"))
+    return Choice(found, weights, run)
+
+
+def _fill(out: Path, source: Path, choice: Choice | None, merge: bool, dtype: str) -> None:
+    """Writes the folder."""
+    inner = source / ADAPTER if choice and is_adapter(source / ADAPTER) else source
+    adapters = is_adapter(inner)
+    merge |= inner != source
+    if adapters and not merge and dtype != "float32":
+        raise UserError(Problem("--dtype", dtype, "adapters alone are kept in float32", "pass --merge, or leave --dtype out"))
+    model, _ = load_classifier(inner if adapters else source, torch.float32, torch.device("cpu"))
+    weights = _replace(model, choice) if choice else {}
+    if adapters and not merge and weights:
+        write_adapter(model, weights, out, merge=False)
+    elif adapters and not merge:
+        copy_files(source, out)
+    else:
+        whole: Any = (model.merge_and_unload() if adapters else model).to(getattr(torch, dtype))
+        if not all(bool(value.isfinite().all()) for value in whole.state_dict().values()):
+            raise UserError(Problem("--dtype", dtype, "some weights are beyond its range", "take bfloat16 or float32"))
+        whole.save_pretrained(str(out))
+    load_tokenizer(str(source), "MODEL", adapters=True).save_pretrained(str(out))
+    if known := read_description(source):
+        write_description(out, known)
+    if (source / CARD).exists():
+        merged = adapters and merge
+        write_copy(source, out, list(_differences(choice, merged, dtype)), merged, choice is None)
+
+
+def _replace(model: Any, choice: Choice) -> dict[str, Tensor]:
+    """Puts a checkpoint's weights into the model, and returns them by name."""
+    parameters = dict(model.named_parameters())
+    weights = weights_of(choice.checkpoint, KINDS[choice.weights], {name: value.shape for name, value in parameters.items()})
+    if not weights:
+        raise UserError(Problem("--weights", choice.weights, f"{choice.checkpoint} keeps no such weights",
+                                "train with model.average=ema or model.average=uniform, or pass --weights raw"))  # fmt: skip
+    for name, value in parameters.items():
+        value.requires_grad_(name in weights)
+    if choice.run.method.spectral_head:
+        SpectralHead(model).fold(weights)
+    model.load_state_dict(weights, strict=False)
+    return weights
+
+
+def _differences(choice: Choice | None, merged: bool, dtype: str) -> Iterator[str]:
+    """What a card has to say of a copy that is not what was scored."""
+    if choice:
+        yield f"The {choice.weights} weights of the run's {choice.checkpoint.name}: the scores above are of others."
+    if merged:
+        yield "Its adapters have been merged: load it like any model of transformers."
+    if dtype != "float32":
+        yield f"Rounded to {dtype} after it was scored."

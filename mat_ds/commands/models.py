@@ -1,0 +1,62 @@
+"""`mat-ds models`: the versions of registered models, their scores, and the aliases that point to them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from mat_ds.errors import ExitCode, printable
+from mat_ds.ranks.exits import attempt
+from mat_ds.ranks.world import World
+from mat_ds.terminal.display import show
+from mat_ds.terminal.parser import Parser
+
+if TYPE_CHECKING:
+    from mat_ds.registry.versions import Registered
+
+EXAMPLE = "mat-ds models acceptability"
+# Heading -> tag of a version.
+COLUMNS = {"task": "task", "method": "method", "seed": "seed", "score": "score", "last": "last", "best": "best",
+           "median": "median_last_half", "dev set": "dev_sha256", "run": "run"}  # fmt: skip
+
+
+def main(arguments: Sequence[str]) -> ExitCode:
+    """Runs the command line and returns its exit code."""
+    return attempt(lambda: _run(arguments), World(), "")
+
+
+def _run(arguments: Sequence[str]) -> None:
+    parser = Parser(prog="mat-ds models", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser.add_argument("name", metavar="NAME", nargs="?", help="of one registered model; default: all")
+    parser.add_argument("--uri", help="MLflow's address; default: MLFLOW_TRACKING_URI, else runs/mlflow.db")
+    parser.add_argument("--json", action="store_true", help="for machines: one line of JSON")
+    parsed = parser.parse_args(arguments)
+    from mat_ds.registry.versions import versions
+
+    found = list(versions(parsed.name, parsed.uri))
+    if parsed.json:
+        print(json.dumps([asdict(entry) for entry in found]))
+    else:
+        show("\n".join(table(found)) or "no model is registered")
+
+
+def table(entries: Iterable[Registered]) -> Iterator[str]:
+    """Lines of a table, a version each, under a heading."""
+    from mat_ds.registry.versions import PREFIX
+
+    rows = [["model", "aliases", *COLUMNS]]
+    for entry in entries:
+        values = [_short(heading, entry.tags.get(PREFIX + tag, "-")) for heading, tag in COLUMNS.items()]
+        rows.append([*map(printable, (f"{entry.name}/{entry.version}", ", ".join(entry.aliases) or "-", *values))])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if len(rows) > 1:
+        yield from ("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _short(heading: str, value: str) -> str:
+    """Four digits of a score, and as much of a fingerprint as tells two dev sets apart."""
+    if value != "-" and heading in ("score", "last", "best", "median"):
+        return f"{float(value):.4f}"
+    return value[:8] if heading == "dev set" else value

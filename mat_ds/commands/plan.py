@@ -1,0 +1,136 @@
+"""`mat-ds plan`: whether a run fits on its cards, what to change if it does not, what it sends and how long it takes.
+
+No weights are loaded and no card is touched: the model is built on the meta device, from its configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config, serves
+from mat_ds.engine.zero import read_zero
+from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
+from mat_ds.methods.objective import TaskObjective
+from mat_ds.methods.settings import AdversarialSettings
+from mat_ds.models.build import build_skeleton, build_tokenizer, longest_input
+from mat_ds.models.perturb import MOST_TRIED, EmbeddingPerturbation
+from mat_ds.models.source import has_tokenizer
+from mat_ds.models.tiny import TINY
+from mat_ds.planning.alternatives import alternatives
+from mat_ds.planning.costs import NO_PASS, Costs
+from mat_ds.planning.extent import Extent, assume, example_problems, measure
+from mat_ds.planning.plan import Cards, make_plan
+from mat_ds.planning.report import Answer, as_json, as_text
+from mat_ds.planning.states import PRECISIONS
+from mat_ds.ranks.exits import settle
+from mat_ds.ranks.world import World
+from mat_ds.runs.load import DEMO_RECIPE, read_run_config
+from mat_ds.runs.options import RunConfig, combination_problems
+from mat_ds.tasks.examples import load_task_data
+from mat_ds.tasks.registry import find_task
+from mat_ds.tasks.spec import TaskSpec
+from mat_ds.terminal.display import show
+from mat_ds.terminal.parser import Parser
+from mat_ds.terminal.units import link, memory, positive, whole
+from mat_ds.training.preflight import size_problems, task_problems
+
+EXAMPLE = (
+    "mat-ds plan --recipe launch/recipes/cola.yaml --ds_config ds_configs/zero2.json --gpus 8 --gpu_memory 16GB --link 10Gb/s"
+)
+# 10^12 additions and multiplications per second that a card is taken to sustain in training, unless --tflops says what it does:
+# between a third and a half of what a V100 (fp32, fp16) and an RTX 3090 (bf16) are rated at.
+SUSTAINED = {torch.float32: 7.0, torch.float16: 40.0, torch.bfloat16: 30.0}
+
+
+def main(arguments: Sequence[str]) -> ExitCode:
+    """Prints the plan; returns 0 if the run fits, 1 if it does not, 2 for wrong input."""
+    settle(World())
+    try:
+        parsed = parse(arguments)
+        answer = find(parsed)
+    except UserError as error:
+        show(f"\n{error}", sys.stderr)
+        return ExitCode.USER_ERROR
+    show(json.dumps(as_json(answer), indent=2) if parsed.json else as_text(answer))
+    return ExitCode.OK if answer.plan.fits else ExitCode.FAILED
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line; raises `UserError` where it is not one."""
+    parser = Parser(prog="mat-ds plan", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser.add_argument("--ds_config", type=Path, required=True, metavar="FILE", help="DeepSpeed JSON of the run")
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="YAML of options that differ from the defaults")
+    parser.add_argument("--gpus", type=whole, required=True, metavar="N", help="cards of the run, those of all nodes together")
+    parser.add_argument("--gpu_memory", type=memory, required=True, metavar="SIZE", help="of each card, like 16GB")
+    parser.add_argument("--link", type=link, metavar="SPEED", help="of the slowest link between two cards, like 10Gb/s")
+    speeds = ", ".join(f"{speed:g} in {PRECISIONS[dtype]}" for dtype, speed in SUSTAINED.items())
+    parser.add_argument("--tflops", type=positive, metavar="X", help=f"10^12 operations per second of a card, else {speeds}")
+    parser.add_argument("--examples", type=whole, metavar="N", help="training examples, where the data are not here")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that win over the recipe")
+    return parser.parse_intermixed_args(arguments)
+
+
+def find(parsed: argparse.Namespace) -> Answer:
+    """The answer to a command line.
+
+    Raises:
+        UserError: naming what is wrong with the options, the DeepSpeed JSON, the data or the model.
+    """
+    asked, problems = read_run_config(parsed.recipe, parsed.overrides, DEMO_RECIPE)
+    tree, world = read_ds_config(parsed.ds_config), World(size=parsed.gpus)
+    if asked is None:
+        raise UserError(*problems)
+    problems += [*combination_problems(asked, world.size), *example_problems(asked, parsed.examples)]
+    problems += ds_config_problems(tree, asked, world, here=False)
+    raise_if_any(problems)
+    completed, spec = complete(tree, asked, world), find_task(asked.task)
+    able, dtype = serves(completed, asked.model), read_zero(completed).dtype
+    raise_if_any((*asked.method.engine_problems(able), *task_problems(asked, spec)))
+    run = asked.model_copy(update={"method": asked.method.settled(able)})
+    costs, extent = _costs(run, spec, dtype, world.size, parsed.examples)
+    cards = Cards(world.size, parsed.gpu_memory, parsed.link, 1e12 * (parsed.tflops or SUSTAINED[dtype]))
+    plan, others = make_plan(costs, run, completed, cards), alternatives(costs, asked, tree, cards)
+    return Answer(plan, others, cards, extent, costs, parsed.tflops is None)
+
+
+def _refuse_unperturbable(model: Any, length: int) -> None:
+    """Raises `UserError` if the word embeddings of a model without values cannot be perturbed, as far as a pass gets."""
+    hook, batch = EmbeddingPerturbation(model), torch.empty(1, min(length, MOST_TRIED), dtype=torch.long, device="meta")
+    try:
+        with suppress(*NO_PASS), hook.applied(torch.empty(*batch.shape, hook.width, device="meta")):
+            model(input_ids=batch, attention_mask=batch)
+    finally:
+        hook.remove()
+
+
+def _costs(run: RunConfig, spec: TaskSpec, dtype: torch.dtype, ranks: int, examples: int | None) -> tuple[Costs, Extent]:
+    """What the passes of a run cost, over inputs as long as they are."""
+    data = load_task_data(spec, run.data) if spec.generate or run.data.path else None
+    if data:
+        raise_if_any(size_problems(run, data))
+    elif run.model.name == TINY:
+        raise UserError(Problem("model.name", TINY, "its vocabulary is made of the task's texts, which are not here",
+                                "pass data.path=<folder>, or name another model"))  # fmt: skip
+    readable = data is not None and (run.model.name == TINY or has_tokenizer(run.model.name))
+    texts = (text for example in (data.train if data else ()) for text in example.texts)
+    tokenizer = build_tokenizer(run.model, texts) if readable else None
+
+    def build(checkpointing: bool) -> Any:
+        return build_skeleton(run.model.model_copy(update={"gradient_checkpointing": checkpointing}), spec, tokenizer)
+
+    model = build(False)
+    max_length = min(run.data.max_length, longest_input(model, tokenizer))
+    if isinstance(run.method, AdversarialSettings):
+        _refuse_unperturbable(model, max_length)
+    measured = measure(run, data, tokenizer, max_length, ranks) if data and tokenizer else None
+    extent = measured or assume(run, spec, data, max_length, examples)
+    return Costs(build, dtype, TaskObjective(spec.regression), extent.longest, extent.typical), extent

@@ -1,0 +1,209 @@
+"""`mat-ds predict`: the labels and probabilities, or the scores, that a model gives to texts, as fast as they come in.
+
+Any number of texts: no more than one batch is in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from tqdm import tqdm
+
+from mat_ds.artifacts.described import Description, head_problems, read_description
+from mat_ds.artifacts.exported import load_classifier
+from mat_ds.config.paths import argument
+from mat_ds.errors import ExitCode, NonFiniteError, Problem, UserError, printable_json, raise_if_any
+from mat_ds.models.build import longest_input
+from mat_ds.models.vocabulary import input_problems
+from mat_ds.ranks.exits import attempt
+from mat_ds.ranks.world import World
+from mat_ds.registry.locate import MEANING, locate
+from mat_ds.storage.disk import open_aside
+from mat_ds.tasks.answers import SUBMISSION_HEADER, answers, submitted
+from mat_ds.tasks.files import read_lines
+from mat_ds.tasks.lines import STDIN, TEXT
+from mat_ds.tasks.loader import Collator
+from mat_ds.tasks.options import DataConfig
+from mat_ds.tasks.registry import find_task
+from mat_ds.tasks.rows import BadRow, Example, lacking_columns, make_example
+from mat_ds.tasks.spec import TaskSpec
+from mat_ds.tasks.tokens import token_problems
+from mat_ds.terminal.parser import Parser
+
+EXAMPLE = "mat-ds predict runs/cola sentences.txt --out answers.jsonl"
+SUFFIXES = {"csv": ".csv", "tsv": ".tsv", "jsonl": ".jsonl", "text": ".txt"}
+SUBMISSION = ".tsv"
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model that answers for texts.
+
+    Attributes:
+        spec: the task; `text` are the columns of the file that is read.
+        name: what the model was called.
+        model, tokenizer, collate, device: the classifier, how texts become its inputs, and where.
+    """
+
+    spec: TaskSpec
+    name: str
+    model: Any
+    tokenizer: Any
+    collate: Collator
+    device: torch.device
+
+    @torch.inference_mode()
+    def logits(self, examples: Sequence[Example]) -> torch.Tensor:
+        """(N, C) fp32 on the CPU."""
+        raise_if_any(token_problems(self.tokenizer, examples, self.collate.max_length))
+        inputs, _ = self.collate(examples, self.device)
+        raise_if_any(input_problems("MODEL", self.name, self.model, self.tokenizer, inputs, len(self.spec.text)))
+        found: torch.Tensor = self.model(**inputs).logits.float().cpu()
+        if not bool(found.isfinite().all()):
+            raise NonFiniteError("a prediction is not finite")
+        return found
+
+
+def main(arguments: Sequence[str]) -> ExitCode:
+    """Runs the command line and returns its exit code."""
+    return attempt(lambda: predict(parse(arguments)), World(), "The model's weights are damaged, or never were finite.")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line; raises `UserError` where it is not one."""
+    parser = Parser(prog="mat-ds predict", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser.add_argument("model", metavar="MODEL", type=argument, help=MEANING)
+    parser.add_argument("file", metavar="FILE", type=Path, help="the texts: .csv, .tsv, .jsonl or .txt (one in a line); - is "
+                        "standard input")  # fmt: skip
+    parser.add_argument("--out", type=Path, help="where to: .jsonl, or .tsv for a GLUE submission; else JSON lines are printed")
+    parser.add_argument("--format", choices=SUFFIXES, help="of the input, where its name does not say it")
+    parser.add_argument("--columns", nargs="+", metavar="NAME", help="the text column of the file, or the two of a pair, where "
+                        "they are not called as the task calls them")  # fmt: skip
+    parser.add_argument(
+        "--task", type=argument, help="a task, or a task YAML, of a model that does not say what it was trained for"
+    )
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="texts of one pass (%(default)s)")
+    return parser.parse_args(arguments)
+
+
+def predict(parsed: argparse.Namespace) -> int:
+    """Reads, predicts and writes batch by batch; returns the number of texts."""
+    raise_if_any(_problems(parsed))
+    predictor = load_predictor(parsed.model, parsed.task, parsed.columns)
+    suffix = SUFFIXES[parsed.format] if parsed.format else parsed.file.suffix
+    examples, count = read_examples(parsed.file, suffix, predictor.spec), 0
+    with _written(parsed.out) as out, tqdm(unit=" texts", disable=_silent(parsed.out)) as bar:
+        if parsed.out and parsed.out.suffix == SUBMISSION:
+            print(SUBMISSION_HEADER, file=out)
+        while batch := list(islice(examples, parsed.batch_size)):
+            logits = predictor.logits(batch).numpy()
+            if parsed.out and parsed.out.suffix == SUBMISSION:
+                lines = [f"{count + i}\t{value}" for i, value in enumerate(submitted(predictor.spec, logits))]
+            else:
+                found = answers(predictor.spec, logits)
+                rows = (json.dumps({"index": count + i, **answer}, ensure_ascii=False) for i, answer in enumerate(found))
+                lines = list(map(printable_json, rows))
+            print("\n".join(lines), file=out, flush=True)
+            count += len(batch)
+            bar.update(len(batch))
+    return count
+
+
+def load_predictor(model_name: str, task: str | None = None, columns: Sequence[str] | None = None) -> Predictor:
+    """The model, on the GPU if there is one, in fp32.
+
+    Args:
+        model_name: any form of MODEL.
+        task: what it was trained for, if it does not say so itself.
+        columns: names of the text columns, if not the task's.
+    """
+    folder = locate(model_name)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, tokenizer = load_classifier(folder, torch.float32, device)
+    known = read_description(folder)
+    if task:
+        known = Description(find_task(task), known.max_length if known else DataConfig().max_length)
+    spec = known.spec if known else _guess(model.config, columns)
+    raise_if_any(head_problems("--task", model.config, spec))
+    if columns and len(columns) != len(spec.text):
+        raise UserError(Problem("--columns", " ".join(columns), f"{spec.name} reads {len(spec.text)} text(s) at a time",
+                                f"name as many as these: {' '.join(spec.text)}"))  # fmt: skip
+    spec = spec.model_copy(update={"text": tuple(columns)}) if columns else spec
+    max_length = min(known.max_length if known else DataConfig().max_length, longest_input(model, tokenizer))
+    return Predictor(spec, model_name, model, tokenizer, Collator(tokenizer, max_length, spec.regression), device)
+
+
+def _guess(config: Any, columns: Sequence[str] | None) -> TaskSpec:
+    """The task of a model that says no more than transformers does."""
+    regression = config.num_labels == 1
+    labels = () if regression else tuple(str(config.id2label[i]) for i in range(config.num_labels))
+    metrics = ("pearson",) if regression else ("accuracy",)
+    return TaskSpec(name="model", text=tuple(columns or (TEXT,)), labels=labels, metrics=metrics)  # type: ignore[arg-type]
+
+
+def read_examples(path: Path, suffix: str, spec: TaskSpec) -> Iterator[Example]:
+    """The texts of a file, one after the other; predictions are numbered by its rows, so none is left out.
+
+    Raises:
+        UserError: at the first row that is none, naming file and line.
+    """
+    if suffix == SUFFIXES["text"]:
+        if len(spec.text) == 2:
+            raise UserError(Problem("FILE", str(path), f"{spec.name} reads pairs of texts, of which a line of text holds one",
+                                    "pass a .tsv, .csv or .jsonl file"))  # fmt: skip
+        spec = spec.model_copy(update={"text": (TEXT,)})
+    for where, row in read_lines(path, suffix):
+        if isinstance(row, dict) and (missing := [column for column in spec.text if column not in row]):
+            raise UserError(lacking_columns(where, row, missing))
+        found = row if isinstance(row, BadRow) else make_example(spec, row, labelled=False)
+        if isinstance(found, BadRow):
+            raise UserError(Problem(where, found.value, found.reason, "mend or delete the row"))
+        yield replace(found, where=where)
+
+
+def _problems(parsed: argparse.Namespace) -> Iterable[Problem]:
+    if parsed.file != STDIN and not parsed.file.is_file():
+        yield Problem("FILE", str(parsed.file), "there is no such file", "pass the path of one, or - for standard input")
+    elif parsed.format is None and parsed.file.suffix not in SUFFIXES.values():
+        yield Problem("FILE", str(parsed.file), "its name does not say what is in it", f"pass --format {', '.join(SUFFIXES)}")
+    if parsed.out and parsed.out.suffix not in (".jsonl", SUBMISSION):
+        yield Problem("--out", str(parsed.out), "its name does not say what to write",
+                      "end it in .jsonl, or in .tsv for a GLUE submission")  # fmt: skip
+    if parsed.out and not parsed.out.absolute().parent.is_dir():
+        yield Problem("--out", str(parsed.out), "there is no such folder", "make it first")
+    if parsed.out and parsed.file.is_file() and parsed.out.exists() and parsed.out.samefile(parsed.file):
+        yield Problem(
+            "--out", str(parsed.out), "is the file of the texts, which the answers would replace", "take another name"
+        )
+    if parsed.batch_size < 1:
+        yield Problem("--batch-size", parsed.batch_size, "is no number of texts", "take at least 1")
+    if parsed.columns and len(parsed.columns) > 2:
+        yield Problem("--columns", " ".join(parsed.columns), "names more than a pair", "name one or two")
+
+
+@contextmanager
+def _written(path: Path | None) -> Iterator[TextIO]:
+    """Where answers go: a file that appears when it is whole, or standard output."""
+    if path is None:
+        try:
+            yield sys.stdout
+        except BrokenPipeError:  # whoever read them has seen enough; Python will flush what is left at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    with open_aside(path) as file:
+        yield file
+
+
+def _silent(out: Path | None) -> bool | None:
+    """Whether there is no progress bar: None, unless standard error is a terminal on which no answers appear."""
+    return True if out is None and sys.stdout.isatty() else None

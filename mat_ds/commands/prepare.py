@@ -1,0 +1,208 @@
+"""`mat-ds prepare`: the model and the data of a run in one folder, read once and tokenised once, where the hub can be reached;
+training then reads that folder and nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mat_ds.errors import ExitCode, Problem, UserError, collect, printable, raise_if_any
+from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input
+from mat_ds.models.options import ModelConfig
+from mat_ds.models.tiny import TINY
+from mat_ds.models.vocabulary import vocabulary_problems
+from mat_ds.ranks.exits import attempt
+from mat_ds.ranks.world import World
+from mat_ds.runs.load import DEMO_RECIPE, read_run_config
+from mat_ds.runs.options import RunConfig
+from mat_ds.storage.folders import write_folder
+from mat_ds.tasks.examples import TaskData, load_task_data, train_splits
+from mat_ds.tasks.manifest import DATA, MANIFEST, MODEL, Manifest, damage, read_manifest, write_manifest
+from mat_ds.tasks.registry import find_task
+from mat_ds.tasks.rows import Example, skipped_lines
+from mat_ds.tasks.stored import store_examples
+from mat_ds.tasks.tokens import with_tokens
+from mat_ds.terminal.display import show
+from mat_ds.terminal.parser import Parser
+
+EXAMPLE = "mat-ds prepare prepared/cola --recipe launch/recipes/cola.yaml data.max_length=128"
+
+
+def main(arguments: Sequence[str]) -> ExitCode:
+    """Runs the command line and returns its exit code."""
+    return attempt(lambda: _run(parse(arguments)), World(), "")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line; raises `UserError` where it is not one."""
+    parser = Parser(prog="mat-ds prepare", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser.add_argument("folder", type=Path, help="where to; a prepared folder that is there is replaced as a whole")
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="the run's recipe")
+    parser.add_argument("--verify", action="store_true", help="only compare the folder's files with its manifest")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="the run's options")
+    return parser.parse_intermixed_args(arguments)
+
+
+def _run(parsed: argparse.Namespace) -> None:
+    if parsed.verify:
+        show(verify(parsed.folder))
+        return
+    source = gather(parsed)
+    manifest = write(source, parsed.folder)
+    for name, tally in manifest.splits.items():
+        show(f"{name}: {tally.kept:,} examples")
+    for line in skipped_lines(manifest.splits):
+        show(f"skipped {line}")
+    show(f"inputs are cut at {manifest.max_length} tokens")
+    if _is_folder(source.run.model.name):
+        show(f"{source.run.model.name} is a folder already and was not copied: bring it along")
+    show(f"{parsed.folder}: {_size(manifest)}\n\ntrain with\n    {_training(source, parsed)}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is prepared, read and checked.
+
+    Attributes:
+        run: the options it is prepared for; limits on the data belong to the run that trains.
+        data, tokenizer, built: examples, and the model that is to read them; its weights as training would load them.
+    """
+
+    run: RunConfig
+    data: TaskData
+    tokenizer: Any
+    built: Built
+
+    @property
+    def splits(self) -> Iterator[tuple[str, Sequence[Example]]]:
+        """Every split that is there: `train/<task>/<split>`, `dev/...` or `test/...`, and its examples."""
+        first = 0
+        for task, split, repeats in train_splits(self.data.spec):
+            name = f"{task.name}/{split}"
+            kept = self.data.tallies[name].kept
+            yield f"train/{name}", self.data.train[first : first + kept]
+            first += kept * repeats
+        for part, splits in (("dev", self.data.dev), ("test", self.data.test)):
+            yield from ((f"{part}/{self.data.spec.name}/{split}", examples) for split, examples in splits.items())
+
+
+def gather(parsed: argparse.Namespace) -> Source:
+    """Reads and checks the model and the data.
+
+    Raises:
+        UserError: naming every problem found.
+    """
+    found: list[Problem] = []
+    run, wrong = collect(found, read_run_config, parsed.recipe, parsed.overrides, DEMO_RECIPE) or (None, [])
+    found += [*wrong, *_folder_problems(parsed.folder, run)]
+    if run is None:
+        raise UserError(*found)
+    dropped = {problem.key for problem in wrong}
+    model = ModelConfig(name=run.model.name)
+    spec = collect(found, find_task, run.task) if "task" not in dropped else None
+    whole = run.data.model_copy(update={"train_limit": None, "eval_limit": None})
+    data = collect(found, load_task_data, spec, whole) if spec else None
+    texts = (text for example in (data.train if data else ()) for text in example.texts)
+    tokenizer = collect(found, build_tokenizer, model, texts)
+    # What is not copied need not be read.
+    unread = _is_folder(model.name)
+    built = collect(found, build_model, model, spec, tokenizer, run.seed, unread) if spec and tokenizer else None
+    if data and built:
+        longest = min(run.data.max_length, longest_input(built.module, tokenizer))
+        data = collect(found, with_tokens, data, tokenizer, longest, run.data) or data
+        splits = (data.train, *data.dev.values(), *data.test.values())
+        found += vocabulary_problems("model.name", run.model.name, built.module, tokenizer, splits, longest)
+    raise_if_any(found)
+    assert data and built
+    return Source(run, data, tokenizer, built)
+
+
+def _folder_problems(folder: Path, run: RunConfig | None) -> Iterator[Problem]:
+    """Whether the folder can be written, from sources that are then still there, by this process alone."""
+    shown, path = str(folder), folder.absolute()
+    if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or _is_prepared(shown))):
+        yield Problem("folder", shown, "exists and is no prepared folder", "name a new folder")
+    existing = next(parent for parent in path.parents if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        yield Problem("folder", shown, f"{existing} is no folder that can be written to", "name another folder")
+    if run and path.resolve() in (Path(run.model.name).resolve(), *Path(run.model.name).resolve().parents):
+        yield Problem("model.name", run.model.name, f"lies in {shown}, which is to be replaced", "name the model's own folder")
+    if run and _is_prepared(run.data.path):
+        yield Problem("data.path", run.data.path, "is prepared already", "name the files it was prepared from")
+    if (ranks := os.environ.get("WORLD_SIZE", "1")) != "1":
+        yield Problem("ranks", ranks, "preparing is the work of one process", "start it once, without a launcher")
+
+
+def _is_folder(model: str) -> bool:
+    """Whether a model is in a folder already, which is not copied."""
+    return model != TINY and Path(model).is_dir()
+
+
+def _is_prepared(path: str | None) -> bool:
+    return collect([], read_manifest, path) is not None
+
+
+def write(source: Source, folder: Path) -> Manifest:
+    """Writes the prepared folder, whole or not at all, and returns its manifest."""
+    run, spec = source.run, source.data.spec
+    options = {"task": run.task, "data.path": run.data.path, "data.max_length": run.data.max_length,
+               "data.bad_rows": run.data.bad_rows, "model.name": run.model.name}  # fmt: skip
+    options |= {"seed": run.seed} if run.model.name == TINY else {}  # of its weights
+    tasks = (spec, *(task for task, *_ in train_splits(spec)))
+
+    def fill(aside: Path) -> None:
+        tokenizer, built = source.tokenizer, source.built
+        if not _is_folder(run.model.name):
+            save_model(built, tokenizer, aside / MODEL)
+            # What training will load is what tokenises.
+            saved = ModelConfig(name=str(aside / MODEL))
+            tokenizer = build_tokenizer(saved, ())
+            built = build_model(saved, spec, tokenizer, run.seed, leave_unread=True)
+        max_length = min(run.data.max_length, longest_input(built.module, tokenizer))
+        for name, examples in source.splits:
+            store_examples(aside / DATA / name, examples, tokenizer, max_length, spec.regression)
+        write_manifest(aside, tasks, options, tokenizer, max_length, source.data.tallies)
+
+    write_folder(folder.absolute(), fill)
+    manifest = read_manifest(str(folder))
+    assert manifest
+    return manifest
+
+
+def save_model(built: Built, tokenizer: Any, folder: Path) -> None:
+    """Saves a model as it was found: weights drawn anew, as a head that no file has, are left for each run to draw by its own
+    seed, unless all of them were drawn."""
+    weights = {name: value for name, value in built.module.state_dict().items() if name not in built.fresh}
+    built.module.save_pretrained(folder, state_dict=weights)  # type: ignore[operator]
+    tokenizer.save_pretrained(folder)
+
+
+def verify(folder: Path) -> str:
+    """Says that every file of a prepared folder is what its manifest says.
+
+    Raises:
+        UserError: naming every file that is not.
+    """
+    manifest = read_manifest(str(folder))
+    if manifest is None:
+        raise UserError(Problem("folder", str(folder), f"holds no {MANIFEST} of mat-ds prepare", "name a prepared folder"))
+    raise_if_any(damage(manifest, folder, contents=True))
+    return f"{folder}: {_size(manifest)}, as they were prepared on {printable(manifest.date)}"
+
+
+def _size(manifest: Manifest) -> str:
+    return f"{len(manifest.files)} files, {sum(file.bytes for file in manifest.files.values()):,} bytes"
+
+
+def _training(source: Source, parsed: argparse.Namespace) -> str:
+    """The command line of a run that trains on what was prepared."""
+    command = ["deepspeed", "launch/train.py", "--ds_config", "ds_configs/zero2.json"]
+    command += ["--recipe", str(parsed.recipe)] if parsed.recipe else []
+    command += [option for option in parsed.overrides if option.split("=")[0] not in ("data.path", "model.name")]
+    model = source.run.model.name if _is_folder(source.run.model.name) else parsed.folder / MODEL
+    return shlex.join([*command, f"data.path={parsed.folder}", f"model.name={model}"])

@@ -1,0 +1,34 @@
+"""`mat-ds promote`: an alias such as champion for a version, unless the version that has it scores higher.
+
+Scores are compared on one dev set, told by its SHA-256; on two they cannot be, and the alias stays where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mat_ds.errors import ExitCode
+from mat_ds.ranks.exits import attempt
+from mat_ds.ranks.world import World
+from mat_ds.terminal.display import show
+from mat_ds.terminal.parser import Parser
+
+EXAMPLE = "mat-ds promote acceptability 3 --alias champion"
+
+
+def main(arguments: Sequence[str]) -> ExitCode:
+    """Runs the command line and returns its exit code."""
+    return attempt(lambda: _run(arguments), World(), "")
+
+
+def _run(arguments: Sequence[str]) -> None:
+    parser = Parser(prog="mat-ds promote", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser.add_argument("name", metavar="NAME", help="of the registered model")
+    parser.add_argument("version", metavar="VERSION", type=int, help="the version to promote")
+    parser.add_argument("--alias", required=True, help="what is to point to it")
+    parser.add_argument("--force", action="store_true", help="whatever the scores say, and on whatever dev sets")
+    parser.add_argument("--uri", help="MLflow's address; default: MLFLOW_TRACKING_URI, else runs/mlflow.db")
+    parsed = parser.parse_args(arguments)
+    from mat_ds.registry.versions import promote
+
+    show(promote(parsed.name, parsed.version, parsed.alias, parsed.force, parsed.uri))

@@ -1,0 +1,35 @@
+"""`mat-ds register`: the model of a finished run as a version in MLflow's registry, which needs neither run nor hub."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from mat_ds.errors import ExitCode
+from mat_ds.ranks.exits import attempt
+from mat_ds.ranks.world import World
+from mat_ds.terminal.display import show
+from mat_ds.terminal.parser import Parser
+
+EXAMPLE = "mat-ds register runs/cola acceptability"
+
+
+def main(arguments: Sequence[str]) -> ExitCode:
+    """Runs the command line and returns its exit code."""
+    return attempt(lambda: _run(arguments), World(), "")
+
+
+def _run(arguments: Sequence[str]) -> None:
+    parser = Parser(prog="mat-ds register", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser.add_argument("run", metavar="RUN", type=Path, help="a finished run's directory")
+    parser.add_argument("name", metavar="NAME", help="of the registered model; it is made if there is none")
+    parser.add_argument("--uri", help="MLflow's address; default: the run's tracking.uri, else mlflow.db beside the run; a "
+                        "server's where credentials are set only if MLFLOW_TRACKING_URI names it")  # fmt: skip
+    parsed = parser.parse_args(arguments)
+    from mat_ds.registry.versions import is_default, register
+
+    version, uri = register(parsed.run, parsed.name, parsed.uri)
+    there = [] if is_default(uri) else ["--uri", uri]
+    promote = shlex.join(["mat-ds", "promote", parsed.name, str(version), "--alias", "champion", *there])
+    show(f"models:/{parsed.name}/{version}\npromote it with\n    {promote}")

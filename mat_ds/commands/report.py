@@ -1,0 +1,60 @@
+"""`mat-ds report`: curves, tables beside the published ones and box plots of many runs, on one page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mat_ds.errors import ExitCode, Problem, UserError
+from mat_ds.terminal.display import show
+from mat_ds.terminal.parser import Parser
+
+EXAMPLE = "mat-ds report runs/cola-seeds runs/vanilla --out report"
+
+
+def main(arguments: Sequence[str]) -> ExitCode:
+    """Runs the command line and returns its exit code."""
+    parser = Parser(prog="mat-ds report", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser.add_argument("runs", metavar="RUNS", type=Path, nargs="*", help="run directories, or folders that hold some")
+    parser.add_argument("--experiment", metavar="NAME", help="an MLflow experiment, in the place of RUNS or beside them")
+    parser.add_argument("--uri", help="MLflow's address (default: MLFLOW_TRACKING_URI, or sqlite:///runs/mlflow.db)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("report"), help="folder of the report (report); an older one is replaced"
+    )
+    try:
+        parsed = parser.parse_args(arguments)
+        if not parsed.runs and not parsed.experiment:
+            parser.error("RUNS or --experiment: there is nothing to report")
+        for line in report(parsed.runs, parsed.experiment, parsed.uri, parsed.out):
+            show(line)
+    except UserError as error:
+        show(error, sys.stderr)
+        return ExitCode.USER_ERROR
+    return ExitCode.OK
+
+
+def report(paths: Sequence[Path], experiment: str | None, uri: str | None, out: Path) -> list[str]:
+    """Makes the report of runs in folders and in an MLflow experiment, each once; returns what to say of it.
+
+    Raises:
+        UserError: if there are no runs, or `out` is something else than a report.
+    """
+    from mat_ds.reports.experiments import tracked_runs
+    from mat_ds.reports.groups import group_runs
+    from mat_ds.reports.page import MARK, PAGE, write_report
+    from mat_ds.reports.runs import each_once, read_runs
+
+    out = out.absolute()
+    if out.exists() and not (out / MARK).exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(Problem("--out", str(out), "exists and holds no report", "name a folder that is new"))
+    runs, copies = each_once([*read_runs(paths), *(tracked_runs(experiment, uri) if experiment else [])])
+    if not runs:
+        raise UserError(Problem("--experiment", experiment, "holds no run of mat_ds that has begun", "name another experiment"))
+    groups = group_runs(runs)
+    try:
+        left_out = write_report(out, groups)
+    except OSError as error:
+        raise UserError(Problem("--out", str(out), f"cannot be written: {error.strerror}", "name another folder")) from None
+    finished = sum(run.finished for run in runs)
+    return [*copies, *left_out, f"{len(runs)} runs ({finished} finished) of {len(groups)} experiments: {out / PAGE}"]

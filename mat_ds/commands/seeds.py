@@ -1,0 +1,195 @@
+"""`mat-ds seeds`: one set of options trained with several seeds, and the mean and spread of its dev scores.
+
+Running the same command again trains what is not finished; several at once, on one machine or as an array of SLURM jobs, share
+the seeds. A score of one seed, or the best of many evaluations, says little: last, best and the median of the last half stand
+side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from mat_ds.config.names import name_of_file
+from mat_ds.errors import Displaced, ExitCode, UserError, raise_if_any
+from mat_ds.storage.disk import write_json
+from mat_ds.storage.leases import LOOK
+from mat_ds.storage.reading import read_json
+from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
+from mat_ds.sweeps.mirror import tracking_options
+from mat_ds.sweeps.standings import SCORES, as_text
+from mat_ds.sweeps.study import redefined
+from mat_ds.sweeps.training import End, Scores, claim, is_claimed, is_unclear, persevere, results_of
+from mat_ds.sweeps.turns import turn
+from mat_ds.terminal.display import Display, one_line, show
+from mat_ds.terminal.lost_readers import outlast_readers
+from mat_ds.terminal.parser import Parser
+from mat_ds.terminal.stop_signals import Orders
+from mat_ds.terminal.units import whole
+
+EXAMPLE = "mat-ds seeds --recipe launch/recipes/cola_bert.yaml --seeds 5 output_dir=runs/cola-seeds"
+# What all seeds of a folder have in common.
+DEFINITION = "definition.json"
+
+
+def main(arguments: Sequence[str]) -> ExitCode:
+    """Runs the command line and returns its exit code: 0, or 75 if told to stop, 2 for wrong input, 1 if a seed failed."""
+    outlast_readers()
+    try:
+        parsed = parse(arguments)
+        display = Display(True, parsed.quiet, parsed.json)
+        launching = read_launching(parsed, ["seed", "train.resume"])
+        named = launching.run.output_dir or f"runs/{name_of_file(parsed.recipe or Path(launching.run.task))}-seeds"
+        seeds = Seeds(Path(named), range(parsed.seeds), launching, display)
+        seeds.define()
+        with Orders() as orders:
+            code = seeds.train(orders)
+    except UserError as error:
+        show(f"\n{error}", sys.stderr)
+        return ExitCode.USER_ERROR
+    except Displaced as error:
+        show(f"\nstopped: {error}", sys.stderr)
+        return ExitCode.DISPLACED
+    if summary := seeds.publish():
+        found = seeds.folder / "seeds.json"
+        display.conclude(one_line(found) if display.json else f"\n{as_text(summary)}\n{found}: {seeds.progress()}")
+    return code
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line; raises `UserError` where it is not one."""
+    parser = Parser(prog="mat-ds seeds", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser.add_argument("--seeds", type=whole, default=5, metavar="N", help="seeds 0 to N - 1 (default: 5)")
+    add_arguments(parser)
+    return parser.parse_intermixed_args(arguments)
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The runs of several seeds.
+
+    Attributes:
+        folder: of them all; seed 3 is in `seed-3`.
+        numbers: the seeds.
+        launching: what else they have in common.
+        display: where it is shown how they go.
+    """
+
+    folder: Path
+    numbers: Sequence[int]
+    launching: Launching
+    display: Display
+
+    def folder_of(self, seed: int) -> Path:
+        """The run directory of a seed."""
+        return self.folder / f"seed-{seed}"
+
+    def define(self) -> None:
+        """Writes down what these seeds are of, or compares.
+
+        Raises:
+            UserError: if the folder holds seeds, or a run, of something else.
+        """
+        definition, file = self.launching.definition, self.folder / DEFINITION
+        definition["options"].pop("seed")
+        with turn(self.folder):
+            if os.path.lexists(file):
+                before = read_json(file, "bring it back from a copy, or start anew with another output_dir")
+                raise_if_any(redefined(before, definition, f"what was trained in {self.folder}"))
+            raise_if_any(
+                problem for seed in self.numbers for problem in self.launching.foreign([f"seed={seed}"], self.folder_of(seed))
+            )
+            write_json(file, definition)
+
+    def train(self, orders: Orders) -> ExitCode:
+        """Trains every seed that is not finished and not in other hands."""
+        failed, code = [], ExitCode.FAILED
+        for seed in self.numbers:
+            folder = self.folder_of(seed)
+            if orders.received:
+                return ExitCode.REQUEUE
+            if results_of(folder):
+                continue
+            while not (claimed := claim(folder)) and is_unclear(folder) and not orders.received:
+                time.sleep(LOOK)
+            if not claimed:
+                self.display.say(f"{folder.name} is in other hands")
+                continue
+            try:
+                end = self._train(seed, folder, orders)
+                claimed.check()
+            finally:
+                claimed.release()
+            if end.interrupted:
+                self.display.say(f"{folder.name} is saved, and goes on when this command is run again")
+                return ExitCode.REQUEUE
+            if end.results:
+                self.publish()
+                continue
+            self.display.warn(f"{folder.name} failed: {end.reason}")
+            failed.append(seed)
+            if end.code == ExitCode.USER_ERROR:  # which no other seed would change
+                code = ExitCode.USER_ERROR
+                break
+        return code if failed else ExitCode.OK
+
+    def _train(self, seed: int, folder: Path, orders: Orders) -> End:
+        self.display.say(f"{folder.name} {'goes on' if (folder / 'config.yaml').exists() else 'begins'}")
+        options = [f"seed={seed}", *tracking_options(self.launching.run, self.folder, seed, None)]
+        scores, shown = Scores(folder), 0
+
+        def look() -> bool:
+            nonlocal shown
+            found = scores()
+            for step, score in found[shown:]:
+                self.display.say(f"{folder.name} step {step}: score {score:.4f}")
+            shown = len(found)
+            return orders.received is not None
+
+        return persevere(lambda: self.launching.command(folder, options), folder, look, self.display.say)
+
+    def progress(self) -> str:
+        """How many seeds are finished, and whose training is in other hands."""
+        unfinished = [folder for folder in map(self.folder_of, self.numbers) if not results_of(folder)]
+        elsewhere = [folder.name for folder in unfinished if is_claimed(folder)]
+        done = f"{len(self.numbers) - len(unfinished)} of {len(self.numbers)} seeds finished"
+        return f"{done}; in other hands: {', '.join(elsewhere)}" if elsewhere else done
+
+    def publish(self) -> list[list[Any]]:
+        """Writes `seeds.json` and returns the table of finished seeds; nothing where there is none."""
+        with turn(self.folder):
+            return self._publish()
+
+    def _publish(self) -> list[list[Any]]:
+        finished = {seed: results for seed in self.numbers if (results := results_of(self.folder_of(seed)))}
+        if not finished:
+            return []
+        scores = {seed: _scores(results) for seed, results in finished.items()}
+        columns = {name: [found[name] for found in scores.values()] for name in SCORES}
+        summary = {name: spread(values) for name, values in columns.items()}
+        first = next(iter(finished.values()))
+        write_json(self.folder / "seeds.json", {
+            "name": self.folder.name, "task": first["task"], "method": first["method"], "asked": len(self.numbers),
+            "runs": [{"seed": seed, "run": self.folder_of(seed).name, **found} for seed, found in scores.items()],
+            "summary": summary,
+        })  # fmt: skip
+        rows: list[list[Any]] = [["seed", *SCORES], *([seed, *found.values()] for seed, found in scores.items())]
+        rows += [[statistic, *(summary[name][statistic] for name in SCORES)] for statistic in summary["last"]]
+        return rows
+
+
+def _scores(results: dict[str, Any]) -> dict[str, float]:
+    return {"last": results["last"]["score"], "best": results["best"]["score"], "median_last_half": results["median_last_half"]}
+
+
+def spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean, standard deviation (of a sample: divided by n - 1), smallest and largest."""
+    deviation = stdev(values) if len(values) > 1 else None
+    return {"mean": mean(values), "std": deviation, "min": min(values), "max": max(values)}

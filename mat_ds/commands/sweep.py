@@ -1,0 +1,99 @@
+"""`mat-ds sweep`: searches a space of options with Optuna, each trial a training of its own.
+
+Running the same command again goes on; several at once, on one machine or as an array of SLURM jobs, share the trials.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from mat_ds.config.names import name_of_file
+from mat_ds.errors import Displaced, ExitCode, Problem, UserError
+from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
+from mat_ds.sweeps.mirror import tell
+from mat_ds.sweeps.space import Space, extremes, names, overrides, read_space
+from mat_ds.sweeps.standings import as_text, best_of, publish, table
+from mat_ds.sweeps.study import SharedStudy
+from mat_ds.sweeps.worker import Worker
+from mat_ds.terminal.display import Display, one_line, show
+from mat_ds.terminal.lost_readers import outlast_readers
+from mat_ds.terminal.parser import Parser
+from mat_ds.terminal.stop_signals import Orders
+from mat_ds.terminal.units import whole
+
+EXAMPLE = "mat-ds sweep --space launch/sweeps/mat_table7.yaml --recipe launch/recipes/cola_bert.yaml --trials 60"
+TRIALS = 20
+
+
+def main(arguments: Sequence[str]) -> ExitCode:
+    """Runs the command line and returns its exit code."""
+    outlast_readers()
+    try:
+        parsed = parse(arguments)
+        display = Display(True, parsed.quiet, parsed.json)
+        space = read_space(parsed.space)
+        launching = read_launching(parsed, [*(name for key in space.options for name in names(key)), "train.resume"])
+        check(space, launching)
+        folder = Path(launching.run.output_dir or f"runs/{name_of_file(parsed.space)}")
+        study = SharedStudy(folder, space, launching.definition, launching.run.seed)
+        limit = parsed.trials or (None if space.sampler == "grid" else TRIALS)
+        publish(study, launching)
+        with Orders() as orders:
+            telling = partial(tell, study, launching.run)
+            code = Worker(study, launching, orders, telling, partial(_say, display)).work(limit)
+    except UserError as error:
+        show(f"\n{error}", sys.stderr)
+        return ExitCode.USER_ERROR
+    except Displaced as error:
+        show(f"\nstopped: {error}", sys.stderr)
+        return ExitCode.DISPLACED
+    _conclude(study, display)
+    return code
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line; raises `UserError` where it is not one."""
+    parser = Parser(prog="mat-ds sweep", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser.add_argument("--space", type=Path, required=True, metavar="FILE", help="YAML of what to search: launch/sweeps/")
+    parser.add_argument("--trials", type=whole, metavar="N", help="of the sweep in all, by all its workers (default: "
+                        f"{TRIALS}; sampler grid: every combination)")  # fmt: skip
+    add_arguments(parser)
+    return parser.parse_intermixed_args(arguments)
+
+
+def check(space: Space, launching: Launching) -> None:
+    """Whether every value that the space can give is one that a run can have.
+
+    Raises:
+        UserError: naming every one that is not.
+    """
+    found: dict[str, Problem] = {}
+    for name in (name for key in space.options for name in names(key) if name.startswith("tracking")):
+        found[name] = Problem(name, None, "where the trials are tracked is none of what is searched",
+                              "take it out of the space, and pass it on the command line")  # fmt: skip
+    for key, value in extremes(space):
+        for problem in launching.problems(overrides({key: value})):
+            found.setdefault(str(problem), problem)
+    if found:
+        raise UserError(*found.values())
+
+
+def _say(display: Display, line: str) -> None:
+    display.say(f"{time.strftime('%H:%M:%S')} {line}")
+
+
+def _conclude(study: SharedStudy, display: Display) -> None:
+    """The table, and what to do with it."""
+    if display.json:
+        display.conclude(one_line(study.folder / "sweep.json"))
+        return
+    lines = [f"\n{as_text(table(study))}"]
+    if best := best_of(study):
+        lines += [f"\nbest: {study.folder_of(best.number)}, {study.space.objective} {best.value:.4f}; train with its options:",
+                  f"    --recipe {study.folder / 'best.yaml'}"]  # fmt: skip
+    display.conclude("\n".join([*lines, f"{study.folder}: sweep.json, trials.csv"]))

@@ -1,0 +1,102 @@
+"""`mat-ds sync`: brings runs to an MLflow that was not there while they ran."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mat_ds.errors import ExitCode, Problem, UserError, collect, raise_if_any
+from mat_ds.storage.lock import known_holder_of
+from mat_ds.storage.rundir import RunDirectory, run_folders
+from mat_ds.terminal.display import show
+from mat_ds.terminal.parser import Parser
+from mat_ds.tracking.destination import uri_problems
+from mat_ds.tracking.identity import read_tracking
+from mat_ds.tracking.mirror import bound_requests, reason
+from mat_ds.tracking.told import read_told
+from mat_ds.tracking.trust import destination
+
+# Seconds a request may take, and how often it is tried again.
+REQUEST, RETRIES = 30, 2
+
+
+def main(arguments: Sequence[str]) -> ExitCode:
+    """Prints a line for each run; returns 0 if all are delivered, 1 if an MLflow could not be reached or refused one."""
+    parser = Parser(prog="mat-ds sync", description=__doc__, epilog="example: mat-ds sync runs --uri http://127.0.0.1:5000",
+                    allow_abbrev=False)  # fmt: skip
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run directory, or a folder that holds some; again "
+                        "is no harm")  # fmt: skip
+    parser.add_argument("--uri", help="an MLflow server or database; default: the run's own tracking.uri, but a "
+                        "server's where credentials are set only if MLFLOW_TRACKING_URI names it")  # fmt: skip
+    try:
+        parsed = parser.parse_args(arguments)
+        raise_if_any(uri_problems("--uri", parsed.uri))
+        # A shell's pattern brings what lies beside runs along: logs, a database, artifacts.
+        runs = {path: [folder for folder in run_folders(path) if RunDirectory(folder).events.exists()] for path in parsed.runs}
+        found = _destinations(runs, parsed.uri)
+    except UserError as error:
+        show(error, sys.stderr)
+        return ExitCode.USER_ERROR
+    bound_requests(REQUEST, RETRIES)
+    for path, folders in runs.items():
+        if not folders:
+            show(f"{path}: passed over, no run")
+    delivered = [_sync(RunDirectory(path), uri) for path, uri in found.items()]
+    return ExitCode.OK if all(delivered) else ExitCode.FAILED
+
+
+def _destinations(runs: dict[Path, list[Path]], given: str | None) -> dict[Path, str]:
+    """Every run once, and the MLflow it goes to.
+
+    Args:
+        runs: the run directories at or below each path.
+        given: `--uri`.
+
+    Raises:
+        UserError: naming every path and every run that cannot be delivered.
+    """
+    problems = list(_path_problems(runs))
+    found = {}
+    for folder in dict.fromkeys(folder for folders in runs.values() for folder in folders):
+        if uri := collect(problems, _destination, RunDirectory(folder), given):
+            found[folder] = uri
+    raise_if_any(problems)
+    return found
+
+
+def _destination(run: RunDirectory, given: str | None) -> str:
+    config, _ = read_told(run)
+    read_tracking(run)
+    uri = destination(run.path, config.get("tracking", {}).get("uri"), given)
+    if uri is None:
+        raise UserError(Problem("RUN", str(run.path), "has tracking.uri=none, so nothing says where it should go",
+                                "pass --uri, such as --uri sqlite:///runs/mlflow.db"))  # fmt: skip
+    return uri
+
+
+def _path_problems(runs: dict[Path, list[Path]]) -> Iterator[Problem]:
+    nothing = not any(runs.values())
+    for path in runs:
+        if not path.exists() or nothing:
+            reason = "holds no run directory with an events.jsonl" if path.exists() else "does not exist"
+            yield Problem("RUN", str(path), reason, "pass runs/<run>, or a folder of such folders")
+
+
+def _sync(run: RunDirectory, uri: str) -> bool:
+    """Delivers one run and says how it went."""
+    from mat_ds.tracking.replica import Replica
+
+    known_holder_of(run.path)  # whether it still runs shows only in a while where its job was on another machine
+    try:
+        replica = Replica(run, uri)
+        replica.deliver()
+        replica.note()
+    except Exception as error:
+        show(f"{run.path}: NOT delivered to {uri}: {reason(error)}", sys.stderr)
+        return False
+    for line in replica.foreign:
+        show(f"{run.path}: {line}", sys.stderr)
+    news = f"{replica.told} events, {replica.uploaded} files" if replica.told or replica.uploaded else "nothing new"
+    show(f"{run.path}: {news} -> run {replica.run_id} of experiment {replica.experiment} at {uri}, {replica.status}")
+    return True

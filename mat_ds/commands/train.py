@@ -1,0 +1,27 @@
+"""`mat-ds train` and launch/train.py: one fine-tuning run, on this rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mat_ds.errors import ExitCode, UserError
+from mat_ds.ranks.exits import report, settle
+from mat_ds.ranks.world import World
+from mat_ds.terminal.library_logs import Chatter
+from mat_ds.training.preflight import prepare
+from mat_ds.training.run import run_on
+
+
+def main(arguments: Sequence[str]) -> ExitCode:
+    """Runs the command line of `mat-ds train` and `launch/train.py` on this rank and returns its exit code."""
+    try:
+        world = World.from_environment()
+    except UserError as error:
+        return report(error, World())
+    settle(world)
+    with Chatter(kept=world.rank == 0) as chatter:
+        try:
+            prepared = prepare(arguments, world)
+        except UserError as error:
+            return report(error, world)
+        return run_on(prepared, world, chatter)

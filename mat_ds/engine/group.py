@@ -1,0 +1,84 @@
+"""How the ranks of a run meet, and how they part."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from mat_ds.engine.startup import lighten, release
+from mat_ds.errors import PeerError
+from mat_ds.ranks.collectives import talk_over
+from mat_ds.ranks.lookout import on_lookout
+from mat_ds.ranks.watchdog import watched
+from mat_ds.ranks.world import World
+
+# A rank may have to wait while others read or write tens of gigabytes on a slow shared disk.
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+
+
+@contextmanager
+def process_group(world: World, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iterator[torch.device]:
+    """The process group of the run and the device of this rank; every group is gone on every path out.
+
+    A gloo group keeps threads, and a thread keeps the last tensors it moved. If one drops such a tensor while the
+    interpreter shuts down, Python ends the thread inside a C++ destructor and the process aborts ("terminate called
+    without an active exception"). Destroying a group is not enough: its threads end when nothing refers to it any more.
+
+    Args:
+        world: this rank.
+        timeout: how long a rank waits for the others, in a collective of any group and to meet them.
+
+    Raises:
+        PeerError: if the ranks did not meet.
+    """
+    import deepspeed
+    from deepspeed import comm
+    from deepspeed.accelerator import get_accelerator
+
+    lighten()
+    if world.size == 1:  # it meets nobody, whatever a launcher around it has left in the environment
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    for name, value in (("RANK", world.rank), ("WORLD_SIZE", world.size), ("LOCAL_RANK", world.local_rank)):
+        os.environ.setdefault(name, str(value))
+    accelerator = get_accelerator()
+    if accelerator.device_name() != "cpu":
+        accelerator.set_device(world.local_rank)
+    with ExitStack() as outer:
+        outer.enter_context(_default_timeout(timeout))
+        if world.size > 1:
+            outer.enter_context(watched(f"rank {world.rank}", world.launchers, timeout.total_seconds()))
+        try:
+            deepspeed.init_distributed(verbose=False, timeout=timeout)
+        except dist.DistError as error:
+            place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            raise PeerError(f"{world.size} ranks were to meet at {place} within {timeout} and did not: {error}. "
+                            "One that failed before has said why") from None  # fmt: skip
+        talk_over(None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo"))
+        try:
+            if world.size > 1:
+                outer.enter_context(on_lookout(world.rank, world.size, world.local_rank))
+            yield torch.device(accelerator.current_device_name())
+        finally:
+            talk_over(None)
+            comm.destroy_process_group()
+            release()
+            gc.collect()
+
+
+@contextmanager
+def _default_timeout(timeout: timedelta) -> Iterator[None]:
+    """Within it new groups get this time-out: DeepSpeed passes its own to the first group only."""
+    c10d: Any = dist.distributed_c10d
+    before = c10d.default_pg_timeout, c10d.default_pg_nccl_timeout
+    c10d.default_pg_timeout = c10d.default_pg_nccl_timeout = timeout
+    try:
+        yield
+    finally:
+        c10d.default_pg_timeout, c10d.default_pg_nccl_timeout = before

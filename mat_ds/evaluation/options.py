@@ -1,0 +1,66 @@
+"""Every option of `mat-ds evaluate`, its type, its default and its meaning."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mat_ds.config.paths import PathText
+from mat_ds.config.section import Section
+from mat_ds.evaluation.noise import NOISES
+
+Count = Annotated[int, Field(ge=1)]
+Radius = Annotated[float, Field(ge=0.0)]
+Rate = Annotated[float, Field(gt=0.0, le=1.0)]
+
+# An L2 radius r is r / sqrt(tokens x width) an entry: a tenth is about 1e-3 an entry in a short sentence of a small model.
+RADII = {"linf": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), "l2": (1e-2, 3e-2, 0.1, 0.3, 1.0)}
+
+
+class DataOptions(Section):
+    path: PathText | None = Field(None, description="folder of `<task>/<split>.jsonl`, ...; null: the run's own, else the hub")
+    max_length: Annotated[int, Field(ge=4)] | None = Field(
+        None, description="tokens an input is cut at; null: the run's own, else what the model takes")  # fmt: skip
+    bad_rows: Literal["refuse", "skip"] | None = Field(
+        None, description="what becomes of a row that is no example; null: as in the run, else refuse")  # fmt: skip
+
+
+class AttackOptions(Section):
+    norm: Literal["linf", "l2"] = Field(
+        "linf", description="ball around the word embeddings of an example, all its tokens together; linf: sign ascent, "
+        "l2: normalised ascent")  # fmt: skip
+    radii: Annotated[tuple[Radius, ...], Field(strict=False)] | None = Field(
+        None, description="radii of the ball; []: no attack; null: 1e-4 ... 1e-2 (linf) or 1e-2 ... 1 (l2); 0 is always "
+        "added")  # fmt: skip
+    steps: Count = Field(5, description="ascent steps at each radius")
+    step_size: Annotated[float, Field(gt=0.0)] = Field(0.5, description="length of a step, as a share of the radius")
+
+    @property
+    def curve(self) -> tuple[float, ...]:
+        """The radii in rising order, 0 first; none at all where there is no attack."""
+        radii = RADII[self.norm] if self.radii is None else self.radii
+        return tuple(sorted({0.0, *radii})) if radii else ()
+
+
+class NoiseOptions(Section):
+    rates: Annotated[tuple[Rate, ...], Field(strict=False)] = Field(
+        (0.05, 0.1, 0.2), description="share of the letters or words that are changed; []: no noise")  # fmt: skip
+    kinds: Annotated[tuple[Literal[tuple(NOISES)], ...], Field(strict=False)] = Field(  # type: ignore[valid-type]
+        tuple(NOISES), description="kinds of noise")  # fmt: skip
+
+
+class EvaluationOptions(Section):
+    task: PathText | None = Field(None, description="a task, or a task YAML of your own; null: the run's own")
+    output_dir: PathText | None = Field(
+        None, description="a folder that is empty or does not exist; null: `<folder>/evaluation`, or where there is one, "
+        "`evaluation-2`, `-3`, ...")  # fmt: skip
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="key of the random starts and of the noise")
+    limit: Count | None = Field(
+        None, description="use only the first N examples of each split; null: as many as the run did")  # fmt: skip
+    micro_batch_size: Count = Field(32, description="examples of one pass on one rank")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="to compute in; bfloat16 does not see radii below about 1e-3")  # fmt: skip
+    data: DataOptions = DataOptions()
+    attack: AttackOptions = AttackOptions()
+    noise: NoiseOptions = NoiseOptions()

@@ -1,0 +1,113 @@
+"""The numbers of an evaluation: clean scores, scores under attack, scores under noise, of every split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mat_ds.evaluation.attack import robustness_curve, sample_loss, start
+from mat_ds.evaluation.noise import noised
+from mat_ds.evaluation.options import EvaluationOptions
+from mat_ds.evaluation.scores import Evaluator
+from mat_ds.evaluation.subject import Subject
+from mat_ds.models.perturb import EmbeddingPerturbation
+from mat_ds.ranks.collectives import on_rank_zero
+from mat_ds.tasks.rows import Example
+from mat_ds.tasks.spec import TaskSpec
+
+Point = dict[str, float | int]
+
+
+class Measurement:
+    """Measures one model on the splits of its task. Every rank must call each method, with the same arguments.
+
+    Args:
+        subject: the model, on the evaluator's device, and its data.
+        options: attack, noise, seed.
+        evaluator: shares the examples out and gathers what is found.
+    """
+
+    def __init__(self, subject: Subject, options: EvaluationOptions, evaluator: Evaluator):
+        self._model, self._spec, self._splits = subject.model, subject.spec, subject.splits
+        self._options, self._evaluator = options, evaluator
+        self._perturbation = EmbeddingPerturbation(subject.model)
+
+    def clean(self, split: str) -> Point:
+        """Scores without perturbation."""
+        return self._scores(self._evaluator.predict(self._forward, self._splits[split]), split)
+
+    def attacked(self, split: str) -> list[Point]:
+        """Scores at each radius, the first of which is 0; `broken`: examples answered rightly without the attack only."""
+        options, radii, classes = self._options.attack, self._options.attack.curve, self._spec.outputs
+
+        def attack(inputs: dict[str, Tensor], labels: Tensor, rows: list[int]) -> Tensor:
+            mask = inputs["attention_mask"].unsqueeze(-1).float()
+            keys = [(self._options.seed, "attack", split, row) for row in rows]
+
+            def perturbed(delta: Tensor | None) -> Tensor:
+                with self._perturbation.applied(delta):
+                    return self._forward(inputs)
+
+            return robustness_curve(
+                perturbed, labels, start(keys, mask, self._perturbation.width, options.norm), mask, radii, options.norm,
+                options.steps, options.step_size, self._spec.regression,
+            ).flatten(1)  # fmt: skip
+
+        worst = self._evaluator.each(attack, self._splits[split]).view(-1, len(radii), classes)
+        points = [{"radius": radius, **self._scores(worst[:, i], split)} for i, radius in enumerate(radii)]
+        if self._spec.regression:
+            return points
+        labels = torch.tensor([example.label for example in self._splits[split]])
+        right = worst.argmax(-1) == labels.unsqueeze(1)  # (N, E)
+        return [point | {"broken": int((right[:, 0] & ~right[:, i]).sum())} for i, point in enumerate(points)]
+
+    def noisy(self, split: str, kind: str, rate: float) -> Point:
+        """Scores on misspelt or mangled texts; `changed`: examples whose text is another."""
+        examples = self._splits[split]
+        found = [noised(example, kind, rate, (self._options.seed, "noise", split, i)) for i, example in enumerate(examples)]
+        changed = sum(one != other for one, other in zip(found, examples, strict=True))
+        return {"rate": rate, **self._scores(self._evaluator.predict(self._forward, found), split), "changed": changed}
+
+    def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        return self._model(**inputs).logits
+
+    def _scores(self, logits: Tensor, split: str) -> Point:
+        return on_rank_zero(lambda: scores(self._spec, logits, self._splits[split]))
+
+
+def scores(spec: TaskSpec, logits: Tensor, examples: Sequence[Example]) -> Point:
+    """The task's metrics, and what every curve has: `accuracy` of a classification, `mse` of a regression, mean `loss`."""
+    from mat_ds.tasks.metrics import score
+
+    labels = torch.tensor([example.label for example in examples])
+    loss = float(sample_loss(logits, labels, spec.regression).double().mean())
+    found: Point = {**score(spec, logits.numpy(), labels.tolist())}
+    if spec.regression:
+        return found | {"mse": loss}
+    return found | {"accuracy": float((logits.argmax(-1) == labels).double().mean()), "loss": loss}
+
+
+def measure(measurement: Measurement, options: EvaluationOptions, split: str, say: Callable[[str], None]) -> dict[str, Any]:
+    """Everything asked for on one split.
+
+    Args:
+        say: is told each result as it comes.
+    """
+    found: dict[str, Any] = {"clean": measurement.clean(split), "attack": [], "noise": {}}
+    say(f"{split}: {_shown(found['clean'])}")
+    if options.attack.curve:
+        found["attack"] = measurement.attacked(split)
+        for point in found["attack"]:
+            say(f"{split}, {options.attack.norm} radius {point['radius']:g}: {_shown(point)}")
+    for kind in options.noise.kinds if options.noise.rates else ():
+        found["noise"][kind] = [measurement.noisy(split, kind, rate) for rate in options.noise.rates]
+        for point in found["noise"][kind]:
+            say(f"{split}, {kind} {point['rate']:g}: {_shown(point)}")
+    return found
+
+
+def _shown(point: Point) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in point.items() if name not in ("radius", "rate"))

@@ -1,0 +1,90 @@
+"""Predictions over a whole split on all ranks, each example exactly once, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from mat_ds.errors import NonFiniteError
+from mat_ds.ranks.collectives import gather_rows, on_rank_zero
+from mat_ds.ranks.world import World
+from mat_ds.tasks.loader import Collator, evaluation_batches
+from mat_ds.tasks.rows import Example
+from mat_ds.tasks.spec import TaskSpec
+
+Scores = dict[str, dict[str, float]]
+Forward = Callable[[dict[str, Tensor]], Tensor]
+Compute = Callable[[dict[str, Tensor], Tensor, list[int]], Tensor]
+
+
+class Evaluator:
+    """Scores a model on splits of a task.
+
+    Args:
+        spec: the task.
+        collate: how examples become inputs.
+        micro_batch_size: examples of one pass on one rank.
+        world, device: this rank.
+        leave_if_told: is called before each pass, on every rank, and may raise `Interrupted`.
+    """
+
+    def __init__(
+        self, spec: TaskSpec, collate: Collator, micro_batch_size: int, world: World, device: torch.device,
+        leave_if_told: Callable[[], None] = lambda: None,
+    ):  # fmt: skip
+        self._spec, self._collate, self._micro = spec, collate, micro_batch_size
+        self._world, self._device, self._leave_if_told = world, device, leave_if_told
+
+    @torch.no_grad()
+    def predict(self, forward: Forward, examples: Sequence[Example]) -> Tensor:
+        """Logits (N, C) in fp32 on the CPU of every rank, in the order of `examples`. Every rank must call it.
+
+        Raises:
+            NonFiniteError: on every rank, if a logit is not finite.
+            RuntimeError: on every rank, if an example was not predicted exactly once.
+        """
+        return self.each(lambda inputs, labels, rows: forward(inputs), examples)
+
+    def each(self, compute: Compute, examples: Sequence[Example]) -> Tensor:
+        """What `compute` makes of each example, as `predict` returns it; it may need gradients.
+
+        Args:
+            compute: inputs, labels (B,) and the B positions in `examples` to (B, C).
+        """
+        rows, found = [], []
+        for batch in evaluation_batches(examples, self._micro, self._world.rank, self._world.size):
+            self._leave_if_told()
+            real_rows = [row if row >= 0 else ~row for row in batch]
+            inputs, labels = self._collate([examples[row] for row in real_rows], self._device)
+            filler = [-1] * (self._micro - len(batch))
+            rows += [row if row >= 0 else -1 for row in batch] + filler
+            here = compute(inputs, labels, real_rows).detach().float()
+            found.append(torch.cat([here, here.new_zeros(len(filler), here.shape[1])]))
+        # One gather for row numbers and logits: fp64 holds both exactly.
+        numbers = torch.tensor(rows, dtype=torch.float64, device=self._device).unsqueeze(1)
+        everything = gather_rows(torch.cat([numbers, torch.cat(found).double()], dim=1)).cpu()
+        real = everything[everything[:, 0] >= 0]
+        order = real[:, 0].long()
+        if not torch.equal(order.sort().values, torch.arange(len(examples))):
+            raise RuntimeError(f"{len(order)} predictions for {len(examples)} examples")
+        if not bool(real.isfinite().all()):
+            raise NonFiniteError("a prediction is not finite")
+        return real[order.argsort(), 1:].float()
+
+    def scores(self, forward: Forward, splits: Mapping[str, Sequence[Example]]) -> tuple[Scores, float]:
+        """The task's metrics on each split and the number that selects a model, the same on every rank."""
+        return self.scores_of({name: self.predict(forward, examples) for name, examples in splits.items()}, splits)
+
+    def scores_of(self, logits: dict[str, Tensor], splits: Mapping[str, Sequence[Example]]) -> tuple[Scores, float]:
+        """The same from predictions already made."""
+
+        def score_them() -> tuple[Scores, float]:
+            from mat_ds.tasks.metrics import score, selection_score
+
+            labels = {name: [example.label or 0 for example in examples] for name, examples in splits.items()}
+            found = {name: score(self._spec, logits[name].numpy(), labels[name]) for name in splits}
+            return found, selection_score(found)
+
+        return on_rank_zero(score_them)

@@ -1,1 +1,0 @@
-"""The theory, runnable: Algorithm 1 of MAT on games small enough to solve exactly. `python -m mat_ds.games` plays three."""

@@ -1,0 +1,40 @@
+"""Whether what a user names as a model is one, and has a tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mat_ds.errors import Problem, UserError
+from mat_ds.models.folder import check_model
+
+FOLDER_FIX = "pass a run folder (config.yaml and model/), or a folder that save_pretrained has written a classifier to"
+
+# Of one of these a tokenizer can be made; `tokenizer_config.json` is all that one of bytes has.
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "spm.model",
+    "sentencepiece.bpe.model",
+)  # fmt: skip
+
+
+def check_folder(name: str) -> None:
+    """Raises `UserError` if a folder is named that lacks a model's configuration, or asks for what lies outside of it."""
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise UserError(Problem("model.name", name, "the folder holds no config.json",
+                                    "pass a folder written by save_pretrained"))  # fmt: skip
+        check_model("model.name", name)
+    elif path.is_absolute() or name.startswith("."):
+        raise UserError(Problem("model.name", name, "there is no such folder", "pass an existing folder, or a hub id"))
+
+
+def check_tokenizer(name: str) -> None:
+    """Raises `UserError` if a folder is named that holds no tokenizer."""
+    if Path(name).is_dir() and not has_tokenizer(name):
+        raise UserError(Problem("model.name", name, "the folder holds no tokenizer",
+                                "add one with AutoTokenizer.from_pretrained(...).save_pretrained(<folder>)"))  # fmt: skip
+
+
+def has_tokenizer(name: str) -> bool:
+    """Whether a folder holds a tokenizer."""
+    return any((Path(name) / file).exists() for file in TOKENIZER_FILES)

@@ -1,0 +1,113 @@
+"""What the ranks of a run tell each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mat_ds.errors import Displaced, PeerError, Problem, SaveError, UserError
+from mat_ds.storage.disk import REFUSALS
+
+Value = TypeVar("Value")
+
+# The group over which ranks agree on what to do; None: the default one, where that is of the CPU.
+_control: dist.ProcessGroup | None = None
+
+
+def talk_over(group: dist.ProcessGroup | None) -> None:
+    """Sets the group over which ranks agree on what to do; None: the default one."""
+    global _control
+    _control = group
+
+
+def all_reduce_sum(value: Tensor) -> Tensor:
+    """Sum of `value` over all ranks, in place."""
+    dist.all_reduce(value)
+    return value
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether `flag` is set on any rank; all ranks get the same answer."""
+    return bool(all_reduce_sum(torch.tensor(float(flag), device=device)).item())
+
+
+def agreed(*flags: bool) -> tuple[bool, ...]:
+    """Which of `flags` are set on any rank, the same on all ranks; over the CPU, so that nothing waits for a GPU."""
+    if dist.get_world_size() == 1:
+        return flags
+    found = torch.tensor([float(flag) for flag in flags])
+    dist.all_reduce(found, group=_control)
+    return tuple(bool(value) for value in found)
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Rows of all ranks, one below the other, on every rank; each rank must bring equally many."""
+    gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, rows.contiguous())
+    return torch.cat(gathered)
+
+
+def from_rank_zero(value: Value) -> Value:
+    """Rank 0's `value` on every rank."""
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def from_all_ranks(value: Value) -> list[Value]:
+    """Every rank's `value`, by rank, on every rank."""
+    found = [value] * dist.get_world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def on_rank_zero(function: Callable[[], Value]) -> Value:
+    """What `function` returns on rank 0, on every rank; what it raises there, every rank raises. Every rank must call it.
+
+    Files of a run are written like this: a full disk must not leave the other ranks waiting for the first.
+    """
+    result, failure = None, None
+    if dist.get_rank() == 0:
+        try:
+            result = function()
+        except Exception as error:
+            failure = error
+    if isinstance(failure, OSError) and failure.errno in REFUSALS:
+        refused = SaveError(str(failure))
+        refused.__cause__ = failure
+        failure = refused
+    told: str | tuple[Problem, ...] | Displaced | SaveError | None = None
+    if isinstance(failure, (Displaced, SaveError)):
+        told = failure
+    elif failure:
+        told = failure.problems if isinstance(failure, UserError) else f"{type(failure).__name__}: {failure}"
+    result, told = from_rank_zero((result, told))
+    if failure:
+        raise failure
+    if isinstance(told, tuple):
+        raise UserError(*told)
+    if isinstance(told, Exception):
+        raise told
+    if told:
+        raise PeerError(f"rank 0 failed: {told}")
+    return cast(Value, result)
+
+
+def same_on_all_ranks(fingerprint: str, what: str) -> None:
+    """Compares a fingerprint over all ranks.
+
+    Raises:
+        RuntimeError: on every rank, if it is not the same everywhere.
+    """
+    gathered = from_all_ranks(fingerprint)
+    if others := [rank for rank, found in enumerate(gathered) if found != gathered[0]]:
+        raise RuntimeError(f"{what} differ between rank 0 and rank(s) {others}: are the files the same on all nodes?")
+
+
+def barrier() -> None:
+    """Waits for all ranks."""
+    dist.barrier()

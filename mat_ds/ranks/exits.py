@@ -1,0 +1,95 @@
+"""What every command has in common: process-wide settings, and how a failure becomes an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mat_ds.errors import Displaced, ExitCode, Interrupted, NonFiniteError, SaveError, UserError
+from mat_ds.terminal.display import show
+from mat_ds.terminal.lost_readers import outlast_readers
+
+if TYPE_CHECKING:  # a command that looks for what is broken must start where torch is
+    from mat_ds.ranks.world import World
+
+# How long a rank waits for the one that reports: the launcher kills all ranks when the first exits.
+REPORT_SECONDS = 20
+
+
+def settle(world: World) -> None:
+    """Process-wide settings; ranks that share a CPU must not fight for its cores."""
+    import torch
+
+    outlast_readers()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+    if not torch.accelerator.is_available() and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world.local_size))
+
+
+def compute_deterministically(warn_only: bool = False) -> None:
+    """Bit-identical results on a GPU too (slower kernels); to be called before the device is used.
+
+    Args:
+        warn_only: whether an operation that has no such kernel warns instead of failing.
+    """
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=warn_only)
+
+
+def attempt(work: Callable[[], object], world: World, advice: str) -> ExitCode:
+    """Does the work, and turns what goes wrong into a message and an exit code.
+
+    Args:
+        work: what all ranks do together.
+        world: this rank.
+        advice: what to say where a number stops being finite.
+    """
+    try:
+        work()
+        return ExitCode.OK
+    except UserError as error:
+        return report(error, world)
+    except Interrupted as interruption:
+        if world.rank == 0:
+            show(f"\ninterrupted by {interruption}", sys.stderr)
+        return ExitCode.REQUEUE
+    except Displaced as error:
+        if world.rank == 0:
+            show(
+                f"\nstopped: {error}. This job has written nothing there since; what it had saved before is there.", sys.stderr
+            )
+        return ExitCode.DISPLACED
+    except SaveError as error:
+        if world.rank == 0:
+            show(refused(error), sys.stderr)
+        return ExitCode.FAILED
+    except NonFiniteError as error:
+        if world.rank == 0:
+            show(f"\nstopped: {error}. {advice}", sys.stderr)
+        return ExitCode.NON_FINITE
+    except Exception as error:
+        from mat_ds.ranks.lookout import tell
+
+        tell(error, world.rank)
+        return ExitCode.FAILED
+
+
+def refused(error: SaveError) -> str:
+    """What to say where a disk ended a command."""
+    return f"\nstopped: {error}. What was there before is whole: make room and start it again, a run with train.resume=auto."
+
+
+def report(error: UserError, world: World) -> ExitCode:
+    """Local rank 0 prints the problems; the others give it the time to."""
+    if world.local_rank == 0:
+        show(f"\n{error}", sys.stderr)
+    else:
+        time.sleep(REPORT_SECONDS)
+    return ExitCode.USER_ERROR

@@ -1,0 +1,78 @@
+"""What ended a rank: whose failure it is, and how it is told."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+
+from mat_ds.errors import PeerError, masked
+from mat_ds.terminal.display import show
+
+SPARE_MEMORY = (
+    "To use less: a smaller train.micro_batch_size (the batch stays what it is), model.gradient_checkpointing=true, a higher "
+    "ZeRO stage or offload (--ds_config), a smaller data.max_length. `mat-ds plan` says what a run needs."
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What ended a rank.
+
+    Attributes:
+        kind: own; collective: a collective failed, so that another rank may be gone; told: another rank failed and said so.
+        host: where the rank is.
+        summary: the error in one line.
+        text: rank, host, traceback and, where there is some, advice.
+    """
+
+    kind: Literal["own", "collective", "told"]
+    host: str
+    summary: str
+    text: str
+
+    @classmethod
+    def of(cls, error: Exception, rank: int) -> Failure:
+        host = socket.gethostname()
+        summary = masked(traceback.format_exception_only(error)[-1].strip().splitlines()[0])[:200]
+        text = f"rank {rank} on {host} failed:\n{masked(''.join(traceback.format_exception(error)))}"
+        return cls(_kind(error), host, summary, text + _advice(error, rank))
+
+
+def say(text: str) -> None:
+    """Prints to stderr, below a progress bar that may stand there."""
+    show(f"\n{text}", sys.stderr)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what it was raised from or while handling, the first to happen last."""
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _kind(error: Exception) -> Literal["own", "collective", "told"]:
+    # Cleaning up after an error of one's own may fail in a collective: the first error counts.
+    *_, first = _chain(error)
+    if isinstance(first, PeerError):
+        return "told"
+    # gloo's errors are plain RuntimeErrors that begin with a file of its source.
+    return "collective" if isinstance(first, dist.DistError) or "/gloo/" in str(first) else "own"
+
+
+def _advice(error: Exception, rank: int) -> str:
+    """What helps where memory was too small; empty where it was not that."""
+    for cause in _chain(error):
+        short = isinstance(cause, (MemoryError, torch.OutOfMemoryError))
+        if short or any(words in str(cause) for words in ("CUDA error: out of memory", "can't allocate memory")):
+            on_gpu = isinstance(cause, torch.OutOfMemoryError) or "CUDA" in str(cause)
+            on_gpu &= torch.accelerator.is_available()
+            device = f"GPU {torch.accelerator.current_device_index()}" if on_gpu else "the CPU"
+            return f"\nrank {rank} ran out of memory on {device} of its node. {SPARE_MEMORY}"
+    return ""

@@ -1,0 +1,1 @@
+"""The MLflow registry of fine-tuned models."""

@@ -1,0 +1,84 @@
+"""A model folder in MLflow's transformers flavor, with a python_function that answers raw texts as `mat-ds predict` does.
+
+Nothing that it loads points outside: no base model on the hub, no path of this machine. Adapters that are kept beside it name
+their base.
+"""
+
+from __future__ import annotations
+
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import mlflow.transformers
+import pandas
+import torch
+import transformers
+from huggingface_hub import ModelCard
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
+from mlflow.types import ColSpec, Schema
+from mlflow.types.schema import Object, Property
+from packaging.version import Version
+
+from mat_ds.artifacts.card import CARD, KIND
+from mat_ds.artifacts.described import Description
+from mat_ds.artifacts.exported import load_classifier
+from mat_ds.models.lora import ADAPTER
+from mat_ds.tasks.spec import TaskSpec
+
+PACKAGES = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "huggingface-hub", "numpy", "pandas")
+LOADER = Path(__file__).with_name("text_classifier.py")
+EXAMPLE = {"text": "The key near the cabinets is golden.", "text_pair": "The key is near the cabinets."}
+
+
+def save_flavor(source: Path, adapter: Path | None, known: Description, path: Path, mlflow_model: Model) -> None:
+    """Writes a model that MLflow loads to `path`.
+
+    Args:
+        source: a folder of whole weights, config, tokenizer and card.
+        adapter: the adapters that were merged into it, to be kept beside it.
+        known: its task, and the tokens its inputs are cut at.
+        path: a folder that does not exist.
+        mlflow_model: what MLflow knows of it so far.
+    """
+    single = len(known.spec.text) == 1
+    # MLflow would ask the hub for the licence of a model whose relative path reads like an id of one there.
+    model, tokenizer = load_classifier(source.resolve(), torch.float32, torch.device("cpu"))
+    # Not the folder itself: what MLflow 3.17 makes of one does not know the pipelines of transformers 5.23.
+    build: Any = transformers.pipeline
+    pipeline = build(KIND, model=model, tokenizer=tokenizer, device="cpu", trust_remote_code=False)
+    mlflow.transformers.save_model(
+        pipeline, str(path), task=KIND, mlflow_model=mlflow_model, code_paths=[str(LOADER)], signature=signature_of(known.spec),
+        pip_requirements=pinned(), model_card=ModelCard.load(source / CARD),
+        input_example=[EXAMPLE["text"]] if single else pandas.DataFrame([EXAMPLE]),
+    )  # fmt: skip
+    function: dict[str, Any] = mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME]
+    function |= {mlflow.pyfunc.MAIN: LOADER.stem, mlflow.pyfunc.MODEL_CONFIG: {
+        "max_length": known.max_length, "text": list(known.spec.text),
+    }}  # fmt: skip
+    mlflow_model.flavors[mlflow.transformers.FLAVOR_NAME]["source_model_name"] = known.spec.name
+    mlflow_model.save(str(path / MLMODEL_FILE_NAME))
+    (path / "LICENSE.txt").unlink(missing_ok=True)  # that none was found on the hub for a model of this folder's name
+    for file in source.iterdir():  # card, description, tokenizer: `path / "model"` is a model folder like any other
+        if file.is_file() and not (path / "model" / file.name).exists() and file.suffix not in (".safetensors", ".bin"):
+            shutil.copy2(file, path / "model" / file.name)
+    if adapter:
+        shutil.copytree(adapter, path / ADAPTER)
+
+
+def signature_of(spec: TaskSpec) -> ModelSignature:
+    """To `label` and `probabilities`, or `score`. What comes in is not said: MLflow would take the first column of a table for
+    a text that has no name, and refuse a list of texts to one that has."""
+    answer: list[Any] = [ColSpec("double", "score")]
+    if not spec.regression:
+        probabilities = Object([Property(label, "double") for label in spec.labels])
+        answer = [ColSpec("string", "label"), ColSpec(probabilities, "probabilities")]
+    return ModelSignature(outputs=Schema(answer))
+
+
+def pinned() -> list[str]:
+    """What is installed here, as pip is to install it elsewhere: a build for one kind of card is no part of a version."""
+    return [f"{name}=={Version(version(name)).public}" for name in PACKAGES]

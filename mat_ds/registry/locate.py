@@ -1,0 +1,59 @@
+"""MODEL on a command line: a run directory, a model folder, a hub id, or a version in the registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mat_ds.artifacts.folder import folder_of
+from mat_ds.errors import Problem, UserError
+from mat_ds.models.source import FOLDER_FIX
+
+REGISTRY = "models:/"
+MEANING = "a run directory, a model folder, a hub id, models:/NAME@alias or models:/NAME/VERSION"
+
+# What transformers reads of a classifier; a hub repository may hold it in five more formats.
+FILES, OLDER_WEIGHTS = ["*.json", "*.safetensors", "*.txt", "*.model"], ["*.bin"]
+
+
+def locate(model: str) -> Path:
+    """The folder of the model that `model` names, fetched if it is not on this machine.
+
+    Raises:
+        UserError: if there is none to be had.
+    """
+    if model.startswith(REGISTRY):
+        from mat_ds.registry.versions import download
+
+        return download(model)
+    return folder_of(Path(model)) if _means_a_folder(model) else _from_hub(model)
+
+
+def is_local(model: str) -> bool:
+    """Whether the model lies in a folder that its user has named."""
+    return not model.startswith(REGISTRY) and _means_a_folder(model)
+
+
+def _means_a_folder(model: str) -> bool:
+    """Whether it is a folder, or could be nothing else."""
+    path = Path(model)
+    return path.exists() or path.is_absolute() or model.startswith(".") or len(path.parts) > 2
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=FILES))
+        if not any(folder.glob("*.safetensors")):
+            snapshot_download(name, allow_patterns=OLDER_WEIGHTS)
+    except Exception as error:  # a wrong name, offline mode and no network each have a class of their own
+        reason = f"there is no such folder, and the hub does not give it ({type(error).__name__}: {_first_line(error)})"
+        raise UserError(Problem(
+            "model", name, reason, f"{FOLDER_FIX}; or where the hub can be reached, run `hf download {name} --local-dir "
+            "<folder>`, and bring the folder here",
+        )) from None  # fmt: skip
+    return folder_of(folder)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0]

@@ -1,0 +1,243 @@
+"""MLflow's model registry: a version from a finished run, promotion by score, and what there is."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from requests.exceptions import RequestException
+from sqlalchemy.exc import SQLAlchemyError
+
+from mat_ds.artifacts.described import Description
+from mat_ds.artifacts.finished import Finished, read_finished
+from mat_ds.config.names import RULE, is_name
+from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.storage.own_files import file_problems, foreign_problems
+from mat_ds.tracking.destination import (
+    NO_MIRROR,
+    SQLITE,
+    absolute_uri,
+    check_uri,
+    client_uri,
+    database_file,
+    default_uri,
+    shown_uri,
+)
+from mat_ds.tracking.identity import read_tracking
+from mat_ds.tracking.replica import Replica, pages
+from mat_ds.tracking.told import TOLD, read_told
+from mat_ds.tracking.trust import VARIABLE, destination, named_uri
+
+PREFIX, DEFAULT_FILE = "mat_ds.", Path("runs") / "mlflow.db"
+SCORE, DEV = f"{PREFIX}score", f"{PREFIX}dev_sha256"
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version of a model in the registry, with the names that point to it and what its run said of it."""
+
+    name: str
+    version: int
+    aliases: list[str]
+    tags: dict[str, str]
+
+    @property
+    def score(self) -> float | None:
+        """On its dev set; None of a version that mat_ds has not registered."""
+        return float(self.tags[SCORE]) if SCORE in self.tags else None
+
+
+def register(run: Path, name: str, uri: str | None = None) -> tuple[int, str]:
+    """Makes the model of a finished run the newest version of `name`, whole and able to do without the run.
+
+    Args:
+        run: the run's directory.
+        name: of the registered model; made if there is none.
+        uri: the tracking server; None: the run's own, else the SQLite file beside the run.
+
+    Returns:
+        The version, and the address of the MLflow that has it.
+
+    Raises:
+        UserError: if the run has not come to its end, or the registry cannot be had.
+    """
+    from mat_ds.artifacts.whole import effective_length, whole_model  # with PEFT, which takes seconds
+    from mat_ds.registry.flavor import save_flavor
+
+    if not is_name(name):
+        raise UserError(Problem("NAME", name, "is no name for a registered model", f"take {RULE}"))
+    check_uri("--uri", uri)
+    raise_if_any([*file_problems(run, TOLD), *foreign_problems(run, ["model"])])
+    finished = read_finished(run)
+    config, _ = read_told(finished.folder)
+    finished.check_ended()
+    uri = destination(run, config.get("tracking", {}).get("uri"), uri) or default_uri(run)
+    with errors_told(uri), TemporaryDirectory() as scratch:
+        client = _client(uri)
+        mirror = Replica(finished.folder, uri)
+        mirror.deliver()
+        mirror.note()
+        run_id, tags = mirror.run_id, _tags(finished)
+        source, adapter = whole_model(finished, Path(scratch) / "whole")
+        experiment = client.get_run(run_id).info.experiment_id
+        # MLflow allows a dot in the name of a registered model, and none in that of a logged one.
+        logged = client.create_logged_model(experiment, name.replace(".", "_"), source_run_id=run_id, tags=tags)
+        model_id, place = logged.model_id, logged.artifact_location
+        described = Model(artifact_path=place, model_uuid=model_id, run_id=run_id, model_id=model_id)
+        known = Description(finished.spec, effective_length(source, finished.run.data.max_length))
+        save_flavor(source, adapter, known, Path(scratch) / "model", described)
+        client.log_model_artifacts(model_id, str(Path(scratch) / "model"))
+        client.finalize_logged_model(model_id, LoggedModelStatus.READY)
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=finished.results["export"]["step"])])
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name)
+        made = client.create_model_version(name, place, run_id, tags, model_id=model_id)
+    return int(made.version), uri
+
+
+def promote(name: str, version: int, alias: str, force: bool = False, uri: str | None = None) -> str:
+    """Lets an alias point to a version, unless the one it points to now scores higher.
+
+    Args:
+        force: whether to do it in any case.
+        uri: the tracking server; None: MLFLOW_TRACKING_URI, or `runs/mlflow.db`.
+
+    Returns:
+        What to tell the user.
+
+    Raises:
+        UserError: if the version scores below the present one, or was scored on another dev set.
+    """
+    found = {entry.version: entry for entry in versions(name, uri)}
+    if version not in found:
+        raise UserError(Problem("VERSION", version, f"{name} has no such version", f"there are: {', '.join(map(str, found))}"))
+    candidate = found[version]
+    champion = next((entry for entry in found.values() if alias in entry.aliases), None)
+    if champion == candidate:
+        return f"{name} version {version} is {alias} already"
+    if champion and not force and (reason := _against(candidate, champion, alias)):
+        raise UserError(Problem("VERSION", version, reason, "train a better one, or pass --force if you know better"))
+    with errors_told(where := registry_uri(uri)):
+        _client(where).set_registered_model_alias(name, alias, str(version))
+    return f"{name} version {version} is {alias}" + (f" in the place of version {champion.version}" if champion else "")
+
+
+def _against(candidate: Registered, champion: Registered, alias: str) -> str | None:
+    """What speaks against a candidate that is to take a champion's place."""
+    here = f"version {champion.version}, now {alias}"
+    if candidate.tags.get(DEV) is None or candidate.tags.get(DEV) != champion.tags.get(DEV):
+        return f"it was not scored on the same dev set as {here}: their scores are not comparable"
+    if candidate.score is None or champion.score is None or not candidate.score >= champion.score:
+        return f"it scores {candidate.score}, below {here}, with {champion.score}, on the same dev set"
+    return None
+
+
+def versions(name: str | None = None, uri: str | None = None) -> list[Registered]:
+    """Every version of a registered model, or of all of them, oldest first.
+
+    Raises:
+        UserError: if there is no such model, or the registry cannot be had.
+    """
+    with errors_told(where := registry_uri(uri)):
+        client = _client(where)
+        names = [name] if name else sorted(model.name for model in pages(client.search_registered_models))
+        found = []
+        for one in names:
+            aliases = client.get_registered_model(one).aliases
+            for entry in sorted(
+                pages(client.search_model_versions, filter_string=f"name = '{one}'"), key=lambda entry: int(entry.version)
+            ):
+                pointing = sorted(alias for alias, to in aliases.items() if int(to) == int(entry.version))
+                found.append(Registered(one, int(entry.version), pointing, dict(entry.tags)))
+    return found
+
+
+def download(model_uri: str) -> Path:
+    """The model folder of `models:/NAME@alias` or `models:/NAME/VERSION`, on this machine until the process ends."""
+    scratch = mkdtemp(prefix="mat_ds-")
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    with errors_told(where := registry_uri(None)):
+        client, (name, alias, version) = _client(where), _parts(model_uri)
+        # MLflow itself would look an alias up in the registry of the environment.
+        number = client.get_model_version_by_alias(name, alias).version if alias else version
+        source = client.get_model_version_download_uri(name, number)
+        folder = mlflow.artifacts.download_artifacts(source, dst_path=scratch, tracking_uri=client_uri(where))
+    return Path(folder) / "model"
+
+
+def _parts(model_uri: str) -> tuple[str, str, str]:
+    """Name, alias and version of `models:/NAME@alias` or `models:/NAME/VERSION`; one of the last two is empty."""
+    address = model_uri.removeprefix("models:/")
+    name, at, alias = address.partition("@")
+    name, _, version = (name, "", "") if at else address.partition("/")
+    if not name or not (alias or version.isdecimal()):
+        raise UserError(Problem("MODEL", model_uri, "names no version", "write models:/NAME@alias or models:/NAME/VERSION"))
+    return name, alias, version
+
+
+def registry_uri(uri: str | None) -> str:
+    """The registry that is meant: `uri`, MLFLOW_TRACKING_URI, or the file that runs here are mirrored to."""
+    key, fix = (VARIABLE, "or run this where runs/mlflow.db is") if uri is None else ("--uri", "or leave it out")
+    found = (named_uri() or (f"{SQLITE}{DEFAULT_FILE}" if DEFAULT_FILE.exists() else None)) if uri is None else uri
+    if found is None:
+        raise UserError(Problem(key, None, f"is not set, and there is no registry at {DEFAULT_FILE}",
+                                "set it to MLflow's address, or run this where runs/mlflow.db is"))  # fmt: skip
+    check_uri(key, found)
+    if found == NO_MIRROR:
+        raise UserError(Problem(key, found, "names no registry", f"pass the address of one, {fix}"))
+    if (file := database_file(found)) and not file.exists():  # MLflow would make it, and find it empty
+        raise UserError(Problem(key, shown_uri(found), "there is no such file", f"pass the address of one that is, {fix}"))
+    return str(absolute_uri(found))
+
+
+def is_default(uri: str) -> bool:
+    """Whether it is the registry that is meant where none is named."""
+    try:
+        return registry_uri(None) == uri
+    except UserError:
+        return False
+
+
+def _client(uri: str) -> MlflowClient:
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own seven take minutes to say that nobody is there
+    return MlflowClient(client_uri(uri), client_uri(uri))
+
+
+@contextmanager
+def errors_told(uri: str) -> Iterator[None]:
+    """What MLflow, a database or a request refuses within it is told as every other wrong input."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, RequestException) as error:
+        told = str(getattr(error, "message", None) or error).strip()
+        raise UserError(Problem("the registry", shown_uri(uri), (told.splitlines() or [""])[0],
+                                "see what there is with `mat-ds models`, and that the server answers")) from None  # fmt: skip
+    except ModuleNotFoundError as error:
+        raise UserError(Problem("the registry", shown_uri(uri), f"its database's driver is not installed ({error})",
+                                f"pip install {error.name}, or name another registry")) from None  # fmt: skip
+
+
+def _tags(finished: Finished) -> dict[str, str]:
+    """What a version is found and compared by."""
+    results, exported = finished.results, finished.exported
+    own = read_tracking(finished.folder).get("run_id")
+    metrics = {f"{split}.{name}": exported[split][name] for split in finished.spec.dev for name in finished.spec.metrics}
+    found = {
+        "run": finished.folder.path.absolute().name, **({"run_id": own} if own else {}),
+        "task": finished.spec.name, "method": finished.run.method.name, "seed": finished.run.seed,
+        "score": finished.score, "last": results["last"]["score"], "best": results["best"]["score"],
+        "median_last_half": results["median_last_half"], **metrics,
+        "dev_sha256": results["dev_sha256"], "data_sha256": finished.environment["data_sha256"],
+    }  # fmt: skip
+    return {PREFIX + key: str(value) for key, value in found.items()}

@@ -1,1 +1,0 @@
-"""How well a fine-tuned model stands up to perturbed embeddings and to misspelt and mangled texts."""

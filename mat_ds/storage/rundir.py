@@ -1,0 +1,94 @@
+"""The run directory: what is in it, and how a file gets there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+from itertools import chain, count
+from pathlib import Path
+
+from mat_ds.errors import Interrupted, Problem, raise_if_any
+from mat_ds.storage.disk import write_bytes, write_json, write_text
+from mat_ds.storage.folders import clear, restore, write_folder
+from mat_ds.storage.reading import sha256_of_file
+
+__all__ = [
+    "RunDirectory", "mark_interrupted", "new_folder", "run_folders", "sha256_of_file", "write_bytes", "write_folder",
+    "write_json", "write_text",
+]  # fmt: skip
+
+
+def new_folder(path: Path) -> Path:
+    """Makes a folder that did not exist: `path`, or if another run took it this second, `path-2`, `path-3`, ..."""
+    for name in chain([path.name], (f"{path.name}-{i}" for i in count(2))):
+        try:
+            path.with_name(name).mkdir(parents=True)
+            break
+        except FileExistsError:
+            continue
+    return path.with_name(name)
+
+
+class RunDirectory:
+    """Paths of one run."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / "config.yaml"
+        self.environment = path / "environment.json"
+        self.events = path / "events.jsonl"
+        self.log = path / "train.log"
+        self.results = path / "results.json"
+        self.checkpoints = path / "checkpoints"
+        self.model = path / "model"
+        self.predictions = path / "predictions"
+        self.plots = path / "plots"
+        self.tracking = path / "tracking.json"
+        self.tracking_log = path / "tracking.log"
+        self.interrupted = path / "interrupted.json"
+
+    @property
+    def holds_a_run(self) -> bool:
+        """Whether a run has begun here."""
+        return self.config.exists()
+
+    def create(self) -> None:
+        """Makes the folders, of a run that begins or goes on, and puts a model back that an earlier life had set aside.
+
+        Raises:
+            UserError: if something else has the name of one of its files or folders: a pipe would be waited for, a link that
+                came with the folder be written through.
+        """
+        files = (self.config, self.environment, self.events, self.log, self.results, self.tracking, self.tracking_log)
+        folders = (self.checkpoints, self.model, self.predictions, self.plots)
+        expected = {**dict.fromkeys((*files, self.interrupted), stat.S_IFREG), **dict.fromkeys(folders, stat.S_IFDIR)}
+        called = {stat.S_IFREG: "regular file", stat.S_IFDIR: "folder of its own"}
+        raise_if_any(
+            Problem("output_dir", str(path), f"is no {called[kind]}, and a run writes there",
+                    "move it away, or pass another output_dir, which may itself be a link")
+            for path, kind in expected.items() if os.path.lexists(path) and stat.S_IFMT(path.lstat().st_mode) != kind
+        )  # fmt: skip
+        self.interrupted.unlink(missing_ok=True)
+        restore(self.model)
+        for written in (self.model, self.config, self.environment, self.results, self.interrupted):
+            clear(written, alone=True)
+        for folder in (self.checkpoints, self.predictions, self.plots):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+def run_folders(path: Path) -> Iterator[Path]:
+    """The run directories at or below a folder; there are none within one."""
+    for folder, below, files in os.walk(path):
+        if {"config.yaml", "environment.json"} <= set(files):
+            yield Path(folder)
+            below.clear()
+        below[:] = sorted(name for name in below if not name.startswith("."))
+
+
+def mark_interrupted(rundir: RunDirectory, interruption: Interrupted) -> None:
+    """Leaves word for whoever may start the run again, such as a SLURM script, that it was told to stop and can go on."""
+    job = {name.lower(): os.environ.get(name) for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT")}
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    write_json(rundir.interrupted, {"reason": str(interruption), "time": now, **job})

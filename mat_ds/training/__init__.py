@@ -1,0 +1,1 @@
+"""One fine-tuning run, from its options to its results."""

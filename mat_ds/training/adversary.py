@@ -1,0 +1,133 @@
+"""What a method would do for nothing, found on a real batch before its run begins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from mat_ds.engine.engine import Engine
+from mat_ds.errors import Problem
+from mat_ds.methods.base import Method, MicroBatch, Objective
+from mat_ds.methods.moves import Moves
+from mat_ds.methods.ops import linf
+from mat_ds.methods.settings import MethodSettings
+from mat_ds.ranks.collectives import any_rank
+from mat_ds.training.telemetry import FACTORS, VISIBLE_COSINE, below_resolution, cosine, mean_over_ranks
+
+# A step that moves a perturbation by a smaller share of its size leaves it the random number it began as.
+LEAST_MOVE = 0.01
+
+
+def objections(
+    engine: Engine, method: Method, settings: MethodSettings, objective: Objective, batch: MicroBatch
+) -> list[Problem]:
+    """What of a method has no effect at the present parameters. Every rank must call it; the same on every rank.
+
+    Args:
+        engine, method, settings, objective: of the run.
+        batch: a micro-batch of its first batch.
+    """
+    moves = Moves()
+    delta = method.adversary(engine, batch, moves)
+    delta = None if delta is None else delta.detach()
+    found: list[Problem] = []
+    if delta is not None:
+        found += below_resolution(engine, method, delta, batch)
+        # Any: ranks may have cards of different kinds, and all of them must come to what follows.
+        if any_rank(engine.dtype == torch.float32 and uses_tf32(engine.device), engine.device):
+            found += hidden_by_tf32(engine.realised(batch, delta)[0], delta, batch.mask)
+    zero = delta is None or not mean_over_ranks(delta.abs().amax())
+    moved = moves().get("delta_moved")
+    if moved is not None and not zero:
+        found += unmoved(settings, mean_over_ranks(moved))
+    found += _idle(engine, settings, objective, batch, delta, zero)
+    return found
+
+
+def unmoved(settings: MethodSettings, share: float) -> Iterator[Problem]:
+    """Whether the steps of a perturbation go nowhere.
+
+    Args:
+        settings: of the method.
+        share: mean share of its size that a step moves the perturbation by, at most 1.
+    """
+    if share < LEAST_MOVE:
+        raw = getattr(settings, "delta_gradient", None) == "raw"
+        yield Problem(
+            "method.delta_lr", getattr(settings, "delta_lr", None),
+            f"a step moves the perturbation by {share:.1e} of its size, so that it stays the random number it began as",
+            f"take {'method.delta_gradient=linf, or ' if raw else ''}a larger method.delta_lr",
+        )  # fmt: skip
+
+
+def uses_tf32(device: torch.device) -> bool:
+    """Whether matrix products of fp32 numbers are computed in TF32 there."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+        return False
+    forced = os.environ.get("NVIDIA_TF32_OVERRIDE")
+    return forced == "1" or (forced != "0" and torch.backends.cuda.matmul.fp32_precision == "tf32")
+
+
+def tf32(x: Tensor) -> Tensor:
+    """fp32 numbers as a matrix product in TF32 takes them: the nearest with ten bits behind the leading one."""
+    bits = x.float().contiguous().view(torch.int32)
+    return ((bits + 0x0FFF + ((bits >> 13) & 1)) & ~0x1FFF).view(torch.float32)
+
+
+def hidden_by_tf32(x: Tensor, delta: Tensor, mask: Tensor) -> Iterator[Problem]:
+    """Whether a perturbation is below the 2^-11 that TF32 resolves of the inputs of a product. Every rank must call it.
+
+    Embeddings and norms are fp32 all the same; the first product takes them as the norm of their token leaves them.
+
+    Args:
+        x, delta: (B, L, H) word embeddings and their perturbation.
+        mask: (B, L, 1), 1 on real tokens.
+    """
+
+    size = x.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-12)
+
+    def seen(factor: float) -> float:
+        return mean_over_ranks(cosine(delta, tf32((x + factor * delta) / size) - tf32(x / size), mask))
+
+    kept, radius = seen(1.0), mean_over_ranks(linf(delta).mean())
+    if kept < VISIBLE_COSINE:
+        factor = next((factor for factor in FACTORS if seen(factor) >= VISIBLE_COSINE), None)
+        larger = f"a radius {factor:.1f} times as large" if factor else "a larger radius"
+        yield Problem(
+            "torch.backends.cuda.matmul.fp32_precision", "tf32",
+            f"matrix products resolve 2^-11 of their inputs, and a largest entry of {radius:.1e} is below it: intended and "
+            f"realised direction have a cosine of {kept:.2f}, the rest is rounding",
+            "leave TF32 off (no torch.set_float32_matmul_precision, TORCH_ALLOW_TF32_CUBLAS_OVERRIDE or "
+            f"NVIDIA_TF32_OVERRIDE=1), or take {larger}",
+        )  # fmt: skip
+
+
+@torch.no_grad()
+def _idle(
+    engine: Engine, settings: MethodSettings, objective: Objective, batch: MicroBatch, delta: Tensor | None, zero: bool
+) -> Iterator[Problem]:
+    """Passes that change nothing: a perturbation of zero, two that are one and the same, or a weight of zero."""
+    first, fresh = ("telemetry",), ("telemetry", "second")
+    if (compared := settings.divergence) is None:
+        if delta is not None and zero:
+            yield Problem("method.name", settings.name, "its perturbation is exactly 0: every pass is a clean one",
+                          "take a positive method.delta_init_norm or method.delta_lr, or method.name=vanilla")  # fmt: skip
+        return
+    if not compared.weight:
+        yield Problem(f"method.{compared.option}", compared.weight,
+                      "the divergence R weighs nothing, and its passes are made all the same",
+                      f"take a positive method.{compared.option}, or method.name=vanilla")  # fmt: skip
+    second = engine.probe(batch, first if compared.shares_masks else fresh, delta)
+    r = objective.divergence(engine.probe(batch, first), second)
+    if not mean_over_ranks(r.abs().amax()):
+        ways = ["give the model dropout with model.dropout=0.1"] if not compared.shares_masks else []
+        ways += ["take a perturbation that is not zero"] if delta is not None and zero else []
+        yield Problem(
+            "method.name", settings.name,
+            "the divergence R of its two passes is exactly 0: "
+            + ("they are one and the same, at the cost of both" if zero else "no answer depends on the perturbation"),
+            ", or ".join([*ways, "take method.name=vanilla"]),
+        )  # fmt: skip

@@ -1,0 +1,171 @@
+"""What a run says of itself: where it ran, what it is about to do, how it ended."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mat_ds.config.yaml_files import as_yaml
+from mat_ds.errors import masked, printable
+from mat_ds.ranks.world import World
+from mat_ds.runs.resume import changes, read_environment
+from mat_ds.runs.steps import total_steps
+from mat_ds.storage.progress import Progress
+from mat_ds.storage.rundir import RunDirectory
+from mat_ds.tasks.examples import TaskData, train_splits
+from mat_ds.tasks.loader import TrainLoader
+from mat_ds.tasks.rows import skipped_lines
+from mat_ds.terminal.display import Display
+from mat_ds.tracking.destination import mirror_uri
+from mat_ds.training.preflight import Prepared
+
+
+def place(device: torch.device) -> tuple[str, str]:
+    """The host and the device that this rank computes on."""
+    return platform.node(), torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def environment(
+    prepared: Prepared, world: World, places: Sequence[tuple[str, str]], before: RunDirectory | None
+) -> dict[str, Any]:
+    """Command, machines, versions, digests and DeepSpeed's configuration, for `environment.json`.
+
+    Args:
+        places: host and device of each rank.
+        before: the run that goes on, if one does; its starts are kept, this one is added with what it changed.
+    """
+    packages = ("mat_ds", "torch", "deepspeed", "transformers", "peft", "datasets", "evaluate", "tokenizers", "numpy", "mlflow")
+    start = {
+        "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "hosts": list(dict.fromkeys(host for host, _ in places)),
+        "world_size": world.size,
+        "zero_stage": prepared.ds_config["zero_optimization"].get("stage", 0),
+        "from": prepared.resume_from[0].name if prepared.resume_from else None,
+        "changed": changes(prepared.run, before) if before else {},
+    }
+    return {
+        "command": [masked(argument) for argument in sys.argv],
+        "world_size": world.size,
+        "devices": [device for _, device in places],
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+        "git_commit": git_commit(Path(__file__).parents[2]),
+        "data_sha256": prepared.data_digest,
+        "frozen_sha256": prepared.weights_digest["frozen"],
+        "skipped": prepared.data.skipped,
+        "half_blank": {split: tally.half_blank for split, tally in prepared.data.tallies.items() if tally.half_blank},
+        "deepspeed_config": prepared.ds_config,
+        "starts": [*(read_environment(before).get("starts", []) if before else []), start],
+    }
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit of the working tree whose top a folder is; None where it is none."""
+    if not (folder / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):  # no git, or it does not trust the owner of the folder
+        return None
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """What is said of a run before its first step.
+
+    Attributes:
+        prepared, loader: the run.
+        parameters: elements of its model.
+        cost: forward units of an outer step.
+        world: this rank.
+        display: says it.
+    """
+
+    prepared: Prepared
+    loader: TrainLoader
+    parameters: int
+    cost: int
+    world: World
+    display: Display
+
+    def announce(self, rundir: RunDirectory, progress: Progress) -> None:
+        """What the run is about to do."""
+        going_on = f", continuing after step {progress.step}" if progress.step else ""
+        uri = mirror_uri(rundir.path, self.prepared.run.tracking.uri)
+        mirrored = f"mirrored   to MLflow at {uri}" if uri else "mirrored   nowhere"
+        self.display.say(*self._lines(going_on), printable(f"run        {rundir.path} (all options: {rundir.config.name})"),
+                         printable(mirrored))  # fmt: skip
+
+    def rehearse(self) -> None:
+        """What it would do, with all options and DeepSpeed's configuration."""
+        found = self.prepared.resume_from
+        going_on = f", would continue from {found[0].name}" if found else ""
+        options = as_yaml(self.prepared.run.model_dump(mode="json"))
+        configuration = json.dumps(self.prepared.ds_config, indent=2)
+        self.display.say(*self._lines(going_on), "run        dry: no step made, nothing written", "", "# all options", options,
+                         "# DeepSpeed's configuration", configuration)  # fmt: skip
+
+    def _lines(self, going_on: str) -> tuple[str, ...]:
+        run, data, loader = self.prepared.run, self.prepared.data, self.loader
+        steps = total_steps(run, loader.steps_per_epoch)
+        stage = self.prepared.ds_config["zero_optimization"].get("stage", 0)
+        lines = (
+            f"task       {data.spec.name}: {len(data.train)} training examples, "
+            + ", ".join(f"{len(examples)} {split}" for split, examples in data.dev.items()),
+            *_repeated(data),
+            f"model      {run.model.name}, {self.parameters:,} parameters, drawn anew: {_few(self.prepared.fresh)}; "
+            + (f"{self.prepared.head}; " if self.prepared.head else "")
+            + (f"adapters of rank {run.model.lora.r}; " if run.model.lora else "")
+            + f"inputs are cut at {self.prepared.max_length} tokens",
+            f"method     {run.method.name} {run.method.variant}".rstrip()
+            + f", {self.cost} forward units per step (vanilla: 3)",
+            f"steps      {steps} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch_size} on "
+            f"{_ranks(self.world.size)}, ZeRO-{stage}{going_on}",
+            f"left out   {loader.dropped_per_epoch} examples per epoch (last partial batch)",
+            *(f"skipped    {line}" for line in skipped_lines(data.tallies)),
+        )
+        return tuple(map(printable, lines))
+
+
+def _repeated(data: TaskData) -> Iterator[str]:
+    """How often an epoch shows the examples of each training split, where it shows some more than once."""
+    sources = [(f"{source.name}/{split}", repeats) for source, split, repeats in train_splits(data.spec)]
+    if any(repeats > 1 for _, repeats in sources):
+        parts = (f"{repeats} x {name}" for name, repeats in sources if name in data.tallies)  # a limit may come before some
+        yield f"mixture    {', '.join(parts)}"
+
+
+def _ranks(count: int) -> str:
+    return "1 rank" if count == 1 else f"{count} ranks"
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join([*names[:4], *([f"and {len(names) - 4} more"] if len(names) > 4 else [])]) or "nothing"
+
+
+def conclusion(results: dict[str, Any], rundir: RunDirectory, as_json: bool) -> str:
+    """How the run ended."""
+    if as_json:
+        return json.dumps({"run": str(rundir.path), **results})
+    export = results["export"]
+    same = "reproduces its score" if export["reproduces_reported"] else "does NOT reproduce the score reported in training"
+    return (
+        f"best {results['best']['score']:.4f} (step {results['best']['step']}), last {results['last']['score']:.4f}, "
+        f"median of the last half {results['median_last_half']:.4f}; {results['seconds']:.0f} s of training, "
+        f"{results['samples_per_second']:.0f} examples/s\n"
+        f"model/ {same} in plain transformers: {export['score']:.4f} in {export['dtype']}, "
+        f"{export['score_fp32']:.4f} in float32\n"
+        f"results: {rundir.results}"
+    )

@@ -1,0 +1,186 @@
+"""What a finished run leaves behind: its exported model checked in plain transformers, test predictions, results, card."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mat_ds.artifacts.card import write_card
+from mat_ds.artifacts.described import Description, write_description
+from mat_ds.artifacts.exported import load_exported, weight_bytes
+from mat_ds.artifacts.finished import read_finished
+from mat_ds.errors import NonFiniteError, SaveError, masked
+from mat_ds.evaluation.scores import Evaluator, Forward, Scores
+from mat_ds.ranks.collectives import any_rank, on_rank_zero
+from mat_ds.ranks.world import World
+from mat_ds.runs.options import RunConfig
+from mat_ds.storage.disk import write_json, write_text
+from mat_ds.storage.progress import Progress
+from mat_ds.storage.rundir import RunDirectory
+from mat_ds.tasks.answers import SUBMISSION_HEADER, answers, submitted
+from mat_ds.tasks.examples import TaskData, dev_fingerprint
+from mat_ds.tasks.rows import Example
+from mat_ds.tasks.spec import TaskSpec
+from mat_ds.terminal.display import show
+from mat_ds.tracking.destination import is_remote
+
+# Of fewer outer steps there is nothing to see.
+STEPS_OF_A_CURVE = 10
+
+
+def finish(
+    run: RunConfig, data: TaskData, evaluator: Evaluator, rundir: RunDirectory, progress: Progress, dtype: torch.dtype,
+    world: World, device: torch.device, still_ours: Callable[[], None],
+) -> dict[str, Any]:  # fmt: skip
+    """Scores `model/` as plain transformers loads it, predicts the test splits with it, writes `results.json` and the card.
+
+    Every rank must call it, when the engine has let go of its memory.
+
+    Args:
+        still_ours: what rank 0 asks before it writes; it raises `Displaced`, which every rank then does, if another job has
+            taken the run directory.
+
+    Raises:
+        SaveError: on every rank, if no model could be exported, or the disk refuses what is written here.
+    """
+
+    def write(function: Callable[[], None]) -> None:
+        def written() -> None:
+            still_ours()
+            function()
+
+        on_rank_zero(written)
+
+    reported, wanted = progress.in_model, progress.best if run.train.export == "best" else progress.evaluations[-1]
+    if reported is None:
+        raise SaveError(f"training has ended, but {rundir.model} could not be written, for want of room or of a working disk")
+    results = {
+        "task": data.spec.name,
+        "method": run.method.name,
+        "seed": run.seed,
+        "world_size": world.size,
+        **progress.results(),
+        **({} if reported is wanted else {"exported": reported}),  # the disk had no room for what was wanted
+        "export": {
+            "which": run.train.export if reported is wanted else "exported",
+            "step": reported["step"],
+            "dtype": str(dtype).removeprefix("torch."),
+        },
+        "test": {},
+        "dev_sha256": dev_fingerprint(data.spec, data.dev),
+    }
+    # Before anything is loaded that might not fit.
+    write(lambda: write_json(rundir.results, results, still_ours))
+    # A model that only ZeRO-3 fitted onto the cards is scored on the CPU.
+    device = torch.device("cpu") if any_rank(not _fits(rundir.model, device), device) else device
+    model = _load(rundir.model, dtype, device)
+    predicted = {split: evaluator.predict(model, examples) for split, examples in data.dev.items()}
+    splits, score = evaluator.scores_of(predicted, data.dev)
+    write(lambda: write_dev_predictions(data.spec, predicted, data.dev, rundir))
+    for split, examples in data.test.items():
+        try:
+            logits = evaluator.predict(model, examples)
+        except NonFiniteError:  # texts longer than any in training, beyond the range of fp16
+            logits = evaluator.predict(_load(rundir.model, torch.float32, device), examples)
+        if data.spec.test_labelled:
+            results["test"] |= evaluator.scores_of({split: logits}, {split: examples})[0]
+        write(lambda split=split, logits=logits: write_predictions(data.spec, split, logits, rundir))  # type: ignore[misc]
+    del model
+    exact = score
+    if dtype != torch.float32:
+        exact = evaluator.scores(_load(rundir.model, torch.float32, device), data.dev)[1]
+    results["export"] |= {"score": score, "score_fp32": exact, "reproduces_reported": _same(splits, reported)}
+
+    def describe() -> None:
+        write_json(rundir.results, results, still_ours)
+        write_description(rundir.model, Description(data.spec, run.data.max_length))
+        write_card(read_finished(rundir.path), rundir.model)
+        if progress.step >= STEPS_OF_A_CURVE:
+            _draw(rundir)
+
+    write(describe)
+    return results
+
+
+def register_finished(run: Path, name: str, uri: str | None) -> None:
+    """Registers the model of a run that has just ended well; what goes wrong is told, and is no reason to call it failed.
+
+    Args:
+        run: its directory.
+        name: of the registered model.
+        uri: its `tracking.uri`, which training has checked.
+    """
+    from mat_ds.registry.versions import register
+
+    given = uri if is_remote(uri) else None
+    try:
+        show(f"registered models:/{name}/{register(run, name, given)[0]}", sys.stderr)
+    except Exception as error:
+        again = shlex.join(["mat-ds", "register", str(run), name, *(["--uri", given] if given else [])])
+        show(f"*** WARNING: not registered: {masked(str(error))}\n`{again}` does it", sys.stderr)
+
+
+def _draw(rundir: RunDirectory) -> None:
+    """The curves of the run. It has ended well, whatever becomes of its picture."""
+    from mat_ds.reports.curves import plot_run  # a second, for matplotlib
+
+    try:
+        plot_run(rundir)
+    except Exception as error:
+        show(f"*** WARNING: its curves are not drawn: {error}; `mat-ds report` draws them", sys.stderr)
+
+
+def _fits(folder: Path, device: torch.device) -> bool:
+    """Whether the device has room for the whole model in fp32, and a half as much for a pass."""
+    return device.type != "cuda" or 1.5 * weight_bytes(folder) < torch.cuda.mem_get_info(device)[0]
+
+
+def _same(found: Scores, reported: dict[str, Any]) -> bool:
+    """Whether no prediction changed: one that did moves a counted metric by more than this. Correlations are of logits
+    whose last bit depends on where in memory a matrix product finds its weights."""
+    return all(
+        math.isclose(value, reported[split][metric], rel_tol=0, abs_tol=1e-6)
+        for split, metrics in found.items()
+        for metric, value in metrics.items()
+    )
+
+
+def _load(folder: Path, dtype: torch.dtype, device: torch.device) -> Forward:
+    """The exported model, loaded as anyone would load it."""
+    model = load_exported(folder, dtype, device)
+
+    def forward(inputs: dict[str, Tensor]) -> Tensor:
+        logits: Tensor = model(**{name: value.to(device) for name, value in inputs.items()}).logits
+        return logits.to(inputs["input_ids"].device)
+
+    return forward
+
+
+def write_dev_predictions(
+    spec: TaskSpec, predicted: dict[str, Tensor], dev: Mapping[str, Sequence[Example]], rundir: RunDirectory
+) -> None:
+    """Of each dev split, a line of JSON for each example, as `mat-ds predict` writes them, and the `gold` label beside it."""
+    for split, logits in predicted.items():
+        pairs = zip(answers(spec, logits.numpy()), dev[split], strict=True)
+        lines = [{"index": i, **answer, "gold": _gold(spec, example.label)} for i, (answer, example) in enumerate(pairs)]
+        text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
+        write_text(rundir.predictions / f"{split}.jsonl", text)
+
+
+def _gold(spec: TaskSpec, label: float | None) -> str | float | None:
+    """A label as answers name it; None of an example without one."""
+    return label if spec.regression or label is None else spec.labels[int(label)]
+
+
+def write_predictions(spec: TaskSpec, split: str, logits: Tensor, rundir: RunDirectory) -> None:
+    """A GLUE submission file: tab-separated `index` and `prediction`, as the task's server expects them."""
+    lines = [SUBMISSION_HEADER, *(f"{i}\t{value}" for i, value in enumerate(submitted(spec, logits.numpy())))]
+    write_text(rundir.predictions / spec.submission.get(split, f"{split}.tsv"), "\n".join(lines) + "\n")

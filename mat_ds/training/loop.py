@@ -1,0 +1,230 @@
+"""The loop over outer steps: step, log, evaluate, save."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mat_ds.engine.checkpoint import Saved
+from mat_ds.engine.engine import Engine
+from mat_ds.errors import Interrupted, SaveError
+from mat_ds.evaluation.scores import Scores
+from mat_ds.methods.base import Method, MicroBatch, Objective
+from mat_ds.ranks.collectives import all_reduce_sum
+from mat_ds.runs.options import RunConfig
+from mat_ds.runs.steps import evaluation_points, total_steps
+from mat_ds.sampling.schedule import learning_rate
+from mat_ds.storage.progress import Progress
+from mat_ds.tasks.loader import TrainLoader
+from mat_ds.terminal.display import Display
+from mat_ds.tracking.tracker import Tracker
+from mat_ds.training.adversary import LEAST_MOVE
+from mat_ds.training.resources import resources
+from mat_ds.training.stopping import Agenda
+from mat_ds.training.telemetry import measure, noise_ratio
+
+
+@dataclass
+class Loop:
+    """Runs a method to the end of its outer steps; every rank runs one.
+
+    Attributes:
+        run, engine, method, loader: the options, and who plays on what.
+        tracker: takes the records; it does nothing on other ranks than the first.
+        display: shows the progress.
+        progress: how far an earlier process came.
+        agenda: what interrupts it.
+        evaluate: scores the dev splits.
+        export: writes the model as it stands to the run directory.
+        save: writes a checkpoint of the engine and of `progress`.
+    """
+
+    run: RunConfig
+    engine: Engine
+    method: Method
+    objective: Objective
+    loader: TrainLoader
+    tracker: Tracker
+    display: Display
+    progress: Progress
+    agenda: Agenda
+    evaluate: Callable[[str], tuple[Scores, float]]
+    export: Callable[[], None]
+    save: Callable[[Progress], Saved]
+
+    def train(self) -> Progress:
+        """From where `progress` stands to the last outer step.
+
+        Raises:
+            NonFiniteError: on every rank, if the run diverged; what was saved before stays what it was.
+            Interrupted: on every rank, if one was told to stop: at once while theta is still theta_t, otherwise after the
+                outer step that has begun; a checkpoint of that moment is saved.
+            SaveError: on every rank, if a checkpoint or the model could not be written and training is not to go on without.
+        """
+        epoch, progress = self.loader.steps_per_epoch, self.progress
+        total = total_steps(self.run, epoch)
+        lr = learning_rate(self.run.optimizer, total)
+        evaluate_after = evaluation_points(self.run.train.eval_per_epoch, epoch, total)
+        save_every = self.run.train.save_every or epoch
+        saved_at = progress.step
+        with self.display.bar(self.run.method.name, total, progress.step) as bar:
+            try:
+                if progress.step in evaluate_after and not progress.evaluated:  # interrupted in between
+                    self._evaluate(is_last=progress.step == total)
+                    saved_at = -1
+                elif progress.evaluated and progress.step == total:  # where the disk was full
+                    self._export_if_wanted(is_last=True)
+                for step in range(progress.step, total):
+                    record = self._step(step, lr(step), step / total)
+                    bar.set_postfix_str(_shown(record, progress), refresh=False)
+                    bar.update()
+                    stop, due = self.agenda.told_to_stop_or_save()
+                    if stop:
+                        self.engine.check(self.loader.micro_batches(step)[0])
+                        raise Interrupted(self.agenda.reason)
+                    evaluates = progress.step in evaluate_after
+                    saves = due or progress.step % save_every == 0 or progress.step == total
+                    if evaluates or saves:
+                        self.engine.check(self.loader.micro_batches(step)[0])
+                    if evaluates:
+                        self._evaluate(is_last=progress.step == total)
+                        bar.set_postfix_str(_shown(record, progress), refresh=False)
+                    if saves and self._save():
+                        saved_at = progress.step
+                if saved_at != total:
+                    self._save()
+            except Interrupted:
+                if saved_at != progress.step:
+                    self._save()
+                raise
+        return progress
+
+    def _save(self) -> bool:
+        """Writes a checkpoint and logs what it took; whether it could be written."""
+        try:
+            saved = self.save(self.progress)
+        except SaveError as error:
+            self._go_on_without(error)
+            return False
+        self.agenda.saved()
+        self.tracker.log({"event": "checkpoint", "step": self.progress.step, "seconds": saved.seconds, "bytes": saved.bytes})
+        return True
+
+    def _step(self, step: int, lr: float, done: float) -> dict[str, Any]:
+        """One outer step and its record."""
+        every = self.run.train.telemetry_every
+        watched = bool(every) and step % every == 0
+        self.engine.begin(step, lr, done, watched)
+        telemetry = measure(self.engine, self.method, self.objective, self.loader.micro_batches(step)[0]) if watched else {}
+        started = time.perf_counter()
+        batches = self.loader.micro_batches(step)
+        means = self._over_ranks(self.method.step(self.engine, batches), batches)
+        seconds = time.perf_counter() - started
+
+        progress, tokens = self.progress, round(means.pop("tokens"))
+        progress.step = step + 1
+        progress.seconds += seconds
+        progress.samples += self.run.train.batch_size
+        progress.tokens += tokens
+        progress.skipped_steps += self.engine.skipped_since_begin
+        record = {
+            "event": "step",
+            "step": progress.step,
+            "epoch": round(progress.step / self.loader.steps_per_epoch, 4),
+            "lr": lr,
+            **means,
+            "gradient_norm": self.engine.gradient_norm,
+            "skipped_steps": progress.skipped_steps,
+            "samples_per_second": round(self.run.train.batch_size / seconds, 2),
+            "tokens_per_second": round(tokens / seconds, 1),
+        }
+        self.tracker.log(record)
+        if watched:
+            (chain, outer), (drift, noise) = self.engine.moved, self.engine.parts
+            telemetry |= {"theta_drift": drift, "theta_noise": noise, "theta_noise_ratio": noise_ratio(drift, noise)}
+            self.tracker.log({
+                "event": "telemetry", "step": progress.step, **telemetry, "moved_by_chain": chain, "moved": outer,
+                "skipped_steps": progress.skipped_steps,
+            })  # fmt: skip
+            self._log_resources()
+            if "cosine" in telemetry:
+                self.display.say(f"step {progress.step}: {_adversary(telemetry)}")
+        return record
+
+    def _over_ranks(self, means: dict[str, Tensor], batches: list[MicroBatch]) -> dict[str, float]:
+        """This step's means over all ranks, and the number of real tokens in its batch."""
+        world_size = self.run.train.batch_size // (self.run.train.micro_batch_size * len(batches))
+        tokens = torch.stack([batch.inputs["attention_mask"].sum() for batch in batches]).sum()
+        *sums, total = all_reduce_sum(torch.stack([*means.values(), tokens]).double()).tolist()
+        return {**{name: value / world_size for name, value in zip(means, sums, strict=True)}, "tokens": total}
+
+    def _log_resources(self) -> None:
+        """What the run takes of its machines now."""
+        self.tracker.log({"event": "system", "step": self.progress.step, **resources(self.engine.device)})
+
+    def _evaluate(self, is_last: bool) -> None:
+        """Scores the dev splits and exports the model if it is the one wanted so far."""
+        evaluation: dict[str, Any] = {"step": self.progress.step}
+        chosen = self.run.train.export_weights
+        for weights in ("raw", "average") if self.run.model.average != "none" else ("raw",):
+            splits, score = self.evaluate(weights)
+            if weights == chosen:
+                evaluation |= {"score": score, **splits}
+            else:
+                evaluation[weights] = {"score": score, **splits}
+            self.display.say(f"step {self.progress.step}{', average' if weights == 'average' else ''}: {_scores(splits)}")
+        self.progress.evaluations.append(evaluation)
+        self.tracker.log({"event": "evaluation", **evaluation})
+        self._log_resources()
+        self._export_if_wanted(is_last)
+
+    def _export_if_wanted(self, is_last: bool) -> None:
+        """Exports the weights as they stand, if they are those wanted so far and not in `model/` yet."""
+        progress = self.progress
+        if progress.exported == progress.step or not (is_last if self.run.train.export == "last" else progress.improved):
+            return
+        try:
+            self.export()
+        except SaveError as error:
+            self._go_on_without(error)
+        else:
+            progress.exported = progress.step
+
+    def _go_on_without(self, error: SaveError) -> None:
+        """Says that something could not be written, where training is to go on all the same."""
+        if self.run.train.on_save_failure == "stop":
+            raise error
+        self.display.warn(f"{error}; training goes on without it")
+
+
+def _shown(record: dict[str, Any], progress: Progress) -> str:
+    """What stands behind the progress bar: the objective, its parts, the speed, the best dev score so far."""
+    parts = [f"{name} {record[name]:.4f}" for name in ("loss", "L", "R") if name in record]
+    parts.append(f"{record['samples_per_second']:.0f} examples/s")
+    if progress.evaluations:
+        parts.append(f"best {progress.best['score']:.4f}")
+    return ", ".join(parts)
+
+
+def _adversary(telemetry: dict[str, float]) -> str:
+    """How large the perturbation is, how much of it the compute dtype keeps, and what it adds to R."""
+    said = (
+        "|delta| {delta_linf:.1e}, {cosine:.0%} of it kept; R {R:.2e}, {R_without:.2e} without it, {R_eval:.1e} without dropout"
+    )
+    if telemetry.get("delta_moved", 1.0) < LEAST_MOVE:
+        said += "; a step moves it by {delta_moved:.1e} of its size"
+    if telemetry.get("delta_noise"):
+        said += "; noise / drift {delta_noise_ratio:.1e} of delta, {theta_noise_ratio:.1e} of theta"
+    return said.format(**telemetry)
+
+
+def _scores(splits: Scores) -> str:
+    return "; ".join(
+        f"{split}: " + ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
+        for split, metrics in splits.items()
+    )

@@ -1,0 +1,94 @@
+"""A run comes to its directory: takes it, alone, and writes down what it is."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+
+from mat_ds.config.yaml_files import as_yaml
+from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.ranks.collectives import any_rank, from_all_ranks, on_rank_zero
+from mat_ds.ranks.world import World
+from mat_ds.runs.resume import changed_input, find_resume, run_of
+from mat_ds.storage.disk import write_json, write_text
+from mat_ds.storage.leases import LEASE_SECONDS, LOOK
+from mat_ds.storage.lock import RunLock
+from mat_ds.storage.rundir import RunDirectory, new_folder
+from mat_ds.terminal.display import Display
+from mat_ds.tracking.identity import own_id
+from mat_ds.training.announce import environment, place
+from mat_ds.training.preflight import Prepared
+from mat_ds.training.stopping import Agenda
+
+# How long a file that rank 0 wrote may take to be seen on another node: network disks cache what is not there.
+SHARED_SECONDS = 60
+
+
+def open_run_directory(
+    prepared: Prepared, world: World, device: torch.device, lock: RunLock, agenda: Agenda, display: Display
+) -> RunDirectory:
+    """The run's directory, locked and described by rank 0.
+
+    What it goes on from is looked for again, as another job may have been in it since the run was prepared.
+
+    Raises:
+        UserError: on every rank, if another job is in it, there is a run in it by now that this one may not go on with, or a
+            node does not see what rank 0 wrote.
+    """
+    run, places = prepared.run, from_all_ranks(place(device))
+    rundir = RunDirectory(_take(prepared, lock, agenda, display))
+    prepared.resume_from = on_rank_zero(lambda: _found_again(prepared))
+    before = run_of(prepared.resume_from) if prepared.resume_from else None
+
+    def make() -> None:
+        lock.check()
+        rundir.create()
+        own_id(rundir)
+        described = environment(prepared, world, places, rundir if rundir.holds_a_run else before)
+        resolved = {**run.model_dump(mode="json"), "output_dir": str(rundir.path)}
+        write_text(rundir.config, as_yaml(resolved), lock.check)
+        write_json(rundir.environment, described, lock.check)
+
+    on_rank_zero(make)
+    deadline = time.monotonic() + SHARED_SECONDS
+    while not rundir.holds_a_run and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if any_rank(not rundir.holds_a_run, device):
+        raise UserError(Problem("output_dir", str(rundir.path), "some node does not see what the first one wrote there",
+                                "name a folder on a disk that all nodes share"))  # fmt: skip
+    return rundir
+
+
+def _take(prepared: Prepared, lock: RunLock, agenda: Agenda, display: Display) -> Path:
+    """The run's directory, made and locked by rank 0; where nothing proves that the job before is gone, all wait to see it.
+
+    Raises:
+        UserError: on every rank, if another job is in it.
+    """
+    run, before = prepared.run, run_of(prepared.resume_from) if prepared.resume_from else None
+
+    def choose() -> Path:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        chosen = Path(run.output_dir) if run.output_dir else before.path if before else None
+        return chosen or new_folder(Path(f"runs/{prepared.data.spec.name}-{run.method.name}-{stamp}"))
+
+    path = on_rank_zero(choose)
+    waits = False
+    while not on_rank_zero(lambda: lock.take(path)):
+        if not waits:
+            display.say(f"waiting to see whether {lock.in_the_way} is still in {path}: it is not, if nothing moves there "
+                        f"for {LEASE_SECONDS:.0f} s")  # fmt: skip
+        waits = True
+        agenda.leave_if_told()
+        time.sleep(LOOK)
+    return path
+
+
+def _found_again(prepared: Prepared) -> list[Path]:
+    """The checkpoints to continue from, as they are now that no other job can change them."""
+    found = find_resume(prepared.run, prepared.ds_config)
+    if found != prepared.resume_from and found:
+        raise_if_any(changed_input(prepared.data_digest, prepared.weights_digest["frozen"], run_of(found)))
+    return found

@@ -1,0 +1,37 @@
+"""What a run takes of its machines."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import psutil
+import torch
+
+from mat_ds.ranks.collectives import gather_rows
+
+MIB = 2**20
+
+psutil.cpu_percent()  # each call tells of the time since the one before
+
+
+def resources(device: torch.device) -> dict[str, float | list[float]]:
+    """Memory of the ranks and load of this rank's node. Every rank must call it.
+
+    Returns:
+        `rank_memory_mib`: of each rank, the most it has held on its GPU, or what it holds now where it computes on the CPU;
+        `cpu_percent` and `memory_percent` of the node, and `gpu_percent` and `gpu_memory_percent` of this rank's card.
+    """
+    on_gpu = device.type == "cuda"
+    held = torch.cuda.max_memory_allocated(device) if on_gpu else psutil.Process().memory_info().rss
+    ranks = gather_rows(torch.tensor([held / MIB], dtype=torch.float64, device=device))
+    load: dict[str, float | list[float]] = {
+        "rank_memory_mib": [round(value, 1) for value in ranks.tolist()],
+        "cpu_percent": psutil.cpu_percent(),
+        "memory_percent": psutil.virtual_memory().percent,
+    }
+    if on_gpu:
+        free, total = torch.cuda.mem_get_info(device)
+        load["gpu_memory_percent"] = round(100 * (1 - free / total), 1)
+        with suppress(ImportError, RuntimeError):  # without NVML
+            load["gpu_percent"] = float(torch.cuda.utilization(device))
+    return load

@@ -1,0 +1,66 @@
+"""Being told to stop, being displaced, checkpoints that are due: what one rank knows of, and what all ranks agree to act on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from mat_ds.errors import Displaced, Interrupted
+from mat_ds.ranks.collectives import agreed
+from mat_ds.terminal.stop_signals import Orders
+
+
+class Agenda:
+    """What interrupts training.
+
+    A signal may reach one rank or all of them, at different moments; no rank acts on it before all have agreed.
+
+    Args:
+        orders: what this rank has been told.
+        save_minutes: how long may pass between two checkpoints, by rank 0's clock; None: as long as it takes.
+        keeps_time: whether this rank is rank 0.
+        still_ours: raises `Displaced` if the run directory is another job's by now; cheap, as it is asked once a step.
+    """
+
+    def __init__(
+        self, orders: Orders, save_minutes: float | None, keeps_time: bool, still_ours: Callable[[], None] = lambda: None
+    ):
+        self._orders, self._still_ours = orders, still_ours
+        self._save_seconds = 60 * save_minutes if save_minutes and keeps_time else float("inf")
+        self._saved_at = time.monotonic()
+
+    def told_to_stop(self) -> bool:
+        """Whether any rank has been. Every rank must ask; raises `Displaced` on every rank, if one has been."""
+        return self._agreed()[0]
+
+    def _agreed(self, *more: bool) -> tuple[bool, ...]:
+        displaced = None
+        try:
+            self._still_ours()
+        except Displaced as error:
+            displaced = error
+        lost, *found = agreed(displaced is not None, self._orders.received is not None, *more)
+        if lost:
+            raise displaced or Displaced("another job has taken the run directory")
+        return tuple(found)
+
+    @property
+    def reason(self) -> str:
+        """What has told the ranks to stop, as far as this one knows."""
+        return self._orders.received or "a signal to another rank"
+
+    def leave_if_told(self) -> None:
+        """Raises `Interrupted` on every rank, if any has been told to stop, and `Displaced` if one has been. Every rank must
+        ask."""
+        if self.told_to_stop():
+            raise Interrupted(self.reason)
+
+    def told_to_stop_or_save(self) -> tuple[bool, bool]:
+        """Whether any rank has been told to stop, and whether a checkpoint is due by the clock. Every rank must ask; raises
+        `Displaced` on every rank, if one has been."""
+        stop, due = self._agreed(time.monotonic() - self._saved_at >= self._save_seconds)
+        return stop, due
+
+    def saved(self) -> None:
+        """Starts the clock of the next checkpoint."""
+        self._saved_at = time.monotonic()
