@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.distributed.launch import run_ranks
+from tests.support.launch import run_ranks
 
 MEGABYTE = 1 << 20
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from mat_ds.storage.events import read_events
-from tests.distributed.launch import ROOT, cli, environment, free_port
+from tests.support.launch import ROOT, cli, environment, free_port
 
 OPTIONS = (
     "--ds_config", "ds_configs/zero2.json", "data.train_limit=512", "data.eval_limit=20", "train.batch_size=32",

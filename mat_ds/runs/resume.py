@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mat_ds.storage.checkpoints import LATEST, checkpoints_of, latest_of, name_of
 from mat_ds.config.dotted import flatten
-from mat_ds.runs.load import load_run_config
-from mat_ds.runs.options import RunConfig
 from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.runs.load import load_run_config
+from mat_ds.runs.options import RunConfig
+from mat_ds.storage.checkpoints import LATEST, checkpoints_of, latest_of, name_of
 from mat_ds.storage.reading import read_json
 from mat_ds.storage.rundir import RunDirectory
 

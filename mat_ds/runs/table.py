@@ -8,9 +8,9 @@ from typing import Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from mat_ds.runs.options import RunConfig
 from mat_ds.config.section import nested
 from mat_ds.methods import METHODS
+from mat_ds.runs.options import RunConfig
 
 
 def options_table() -> str:

@@ -11,7 +11,7 @@ import pytest
 from tests.cluster.hosts import Network, why_not
 from tests.cluster.runs import Run
 from tests.cluster.slurm import Slurm
-from tests.distributed.launch import environment
+from tests.support.launch import environment
 
 
 @pytest.fixture(scope="session")

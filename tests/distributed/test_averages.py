@@ -9,8 +9,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode
-from tests.distributed.launch import run_cli
-from tests.heads import finished_run
+from tests.support.heads import finished_run
+from tests.support.launch import run_cli
 
 pytestmark = pytest.mark.dist
 

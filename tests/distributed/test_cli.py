@@ -19,8 +19,8 @@ from mat_ds.models.build import build_tokenizer
 from mat_ds.models.options import ModelConfig
 from mat_ds.storage.events import read_events
 from mat_ds.tasks.demo import rows
-from tests.distributed.launch import run_cli, start_cli
-from tests.distributed.small_run import steps
+from tests.support.launch import run_cli, start_cli
+from tests.workers.small_run import steps
 
 pytestmark = pytest.mark.dist
 

@@ -6,8 +6,8 @@ from mat_ds.errors import ExitCode
 from mat_ds.storage.events import read_events
 from mat_ds.storage.lock import LOCK, RunLock
 from mat_ds.storage.rundir import RunDirectory
-from tests.distributed.launch import start_ranks
-from tests.distributed.small_run import OPTIONS
+from tests.support.launch import start_ranks
+from tests.workers.small_run import OPTIONS
 
 STEPS = 2000
 

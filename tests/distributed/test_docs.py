@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.launch import ROOT, environment, free_port
+from tests.support.launch import ROOT, environment, free_port
 
 pytestmark = pytest.mark.dist
 

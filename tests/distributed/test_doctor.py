@@ -5,8 +5,8 @@ import json
 import pytest
 
 from mat_ds.errors import ExitCode
-from tests.distributed.doctoring import WRONG_ON_RANK_1
-from tests.distributed.launch import free_port, run_cli, run_ranks
+from tests.support.launch import free_port, run_cli, run_ranks
+from tests.workers.doctoring import WRONG_ON_RANK_1
 
 pytestmark = pytest.mark.dist
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.dist
 def visits():
     """Exit code, whether the self-test came to an end, and the rows, of each visit on rank 0."""
     ports = [str(free_port()) for _ in WRONG_ON_RANK_1]
-    report = run_ranks("tests.distributed.doctoring", 2, *ports)
+    report = run_ranks("tests.workers.doctoring", 2, *ports)
     return {name: {**visit, "rows": json.loads(visit["printed"])["rows"]} for name, visit in report.items()}
 
 

@@ -10,7 +10,7 @@ from mat_ds.evaluation.noise import NOISES
 from mat_ds.models.build import build_model, build_tokenizer
 from mat_ds.models.options import ModelConfig
 from mat_ds.tasks.registry import TASKS
-from tests.distributed.launch import run_cli
+from tests.support.launch import run_cli
 
 pytestmark = pytest.mark.dist
 

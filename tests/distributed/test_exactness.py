@@ -6,7 +6,7 @@ attention key biases, whose true gradient is zero.
 
 import pytest
 
-from tests.distributed.launch import run_ranks
+from tests.support.launch import run_ranks
 
 pytestmark = pytest.mark.dist
 
@@ -17,14 +17,14 @@ ROUND_OFF, BF16_ROUND_OFF = 1e-3, 5e-2
 @pytest.mark.parametrize("accumulation", ["2", *(pytest.param(count, marks=pytest.mark.slow) for count in "14")])
 @pytest.mark.parametrize("precision, tolerance", [("fp32", ROUND_OFF), ("bf16", BF16_ROUND_OFF)])
 def test_every_stage_update_rule_and_accumulation_gives_the_oracles_parameters(precision, tolerance, accumulation, ranks):
-    report = run_ranks("tests.distributed.exactness", ranks, precision, accumulation)
+    report = run_ranks("tests.workers.exactness", ranks, precision, accumulation)
     assert len(report) == 12
     assert not {name: far for name, far in report.items() if not far <= tolerance}
 
 
 @pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_every_option_layout_and_precision_gives_the_oracles_parameters(ranks):
-    report = run_ranks("tests.distributed.variants", ranks)
+    report = run_ranks("tests.workers.variants", ranks)
     distances = {name: far for name, far in report.items() if not name.startswith("skipped")}
     tolerance = {name: BF16_ROUND_OFF if name.startswith("half") else ROUND_OFF for name in distances}
     assert not {name: far for name, far in distances.items() if not far <= tolerance[name]}

@@ -14,7 +14,7 @@ import pytest
 
 from mat_ds.errors import ExitCode
 from mat_ds.storage.events import read_events
-from tests.distributed.launch import ROOT, cli, environment, free_port, run_cli, run_ranks, start_ranks
+from tests.support.launch import ROOT, cli, environment, free_port, run_cli, run_ranks, start_ranks
 
 pytestmark = pytest.mark.dist
 
@@ -72,7 +72,7 @@ def tracebacks(text):
 
 
 def test_every_group_waits_as_long_as_configured_and_the_first_failure_is_told_once():
-    report = run_ranks("tests.distributed.failing", 2, *(str(free_port()) for _ in range(11)))
+    report = run_ranks("tests.workers.failing", 2, *(str(free_port()) for _ in range(11)))
     assert report.pop("default put back")
     for stage in range(4):
         found = report.pop(f"time-outs zero-{stage}")
@@ -113,7 +113,7 @@ def test_a_killed_rank_is_named_by_the_one_that_is_left(killed, tmp_path):
 def test_a_rank_that_does_not_leave_after_another_failed_is_ended_where_it_stands(tmp_path):
     """As one in an NCCL collective, which would go on waiting until its time-out."""
     log = tmp_path / "ranks.log"
-    fails, waits = start_ranks(2, log=log, module="tests.distributed.stuck")
+    fails, waits = start_ranks(2, log=log, module="tests.workers.stuck")
     try:
         assert (fails.wait(300), waits.wait(30)) == (ExitCode.FAILED, ExitCode.FAILED)
     finally:
@@ -155,7 +155,7 @@ def test_ranks_do_not_outlive_a_launcher_that_was_killed(tmp_path, launched):
 
 @pytest.mark.parametrize(("rank", "error"), [(0, "MemoryError"), (1, "KeyError")])
 def test_under_the_launcher_a_rank_that_fails_in_the_loader_is_the_only_one_to_speak(rank, error, tmp_path):
-    done = run_cli(*ENDLESS, f"output_dir={tmp_path}/run", ranks=2, module="tests.distributed.faulty", launcher=True,
+    done = run_cli(*ENDLESS, f"output_dir={tmp_path}/run", ranks=2, module="tests.workers.faulty", launcher=True,
                    FAULT=f"{rank} {error}")  # fmt: skip
     assert done.returncode == ExitCode.FAILED
     assert tracebacks(done.stderr) == 1 and done.stderr.count(f"rank {rank} on ") >= 1

@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests.distributed.launch import run_ranks
-from tests.families import FAMILIES
+from tests.support.families import FAMILIES
+from tests.support.launch import run_ranks
 
 pytestmark = pytest.mark.dist
 
 
 def test_a_step_of_mat_on_two_ranks_is_the_step_of_one_process_for_every_family():
-    report = run_ranks("tests.distributed.families", 2)
+    report = run_ranks("tests.workers.families", 2)
     assert len(report) == 6 * len(FAMILIES)
     # In half precision the two round their sums in other orders, and nothing else: each is compared with its own.
     tolerance = {name: 1e-4 if "fp32" in name else 0.03 for name in report}

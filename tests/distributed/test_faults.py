@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests.distributed.launch import run_ranks
+from tests.support.launch import run_ranks
 
 pytestmark = pytest.mark.dist
 
 
 @pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_sample_that_overflowed_is_drawn_again_and_a_loss_that_is_not_finite_stops_all_ranks(ranks):
-    report = run_ranks("tests.distributed.overflow", ranks)
+    report = run_ranks("tests.workers.overflow", ranks)
     for stage in range(4):
         skipped_high, skipped_low, difference = report.pop(f"overflow zero-{stage}")
         # The first sample is repeated until the scale has come down; what is left between the runs is fp16 rounding.
@@ -20,5 +20,5 @@ def test_a_sample_that_overflowed_is_drawn_again_and_a_loss_that_is_not_finite_s
 
 
 def test_a_perturbation_differentiated_through_deepspeeds_forward_would_be_caught_at_zero_3():
-    distance = run_ranks("tests.distributed.wrong_probe", 2)
+    distance = run_ranks("tests.workers.wrong_probe", 2)
     assert distance["right"] < 1e-3 < distance["wrong"]

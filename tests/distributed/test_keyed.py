@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 
-from tests import families
-from tests.distributed.launch import run_ranks
 from tests.equivalence import oracle
-from tests.tiny import tiny_roberta
+from tests.support import families
+from tests.support.launch import run_ranks
+from tests.support.tiny import tiny_roberta
 
 pytestmark = pytest.mark.dist
 ORIGIN = dict(tiny_roberta(dropout=0.1).named_parameters())
@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("keyed")
     (folder / "cut").mkdir()
     for ranks, stages in ((1, "0,1,2,3"), (2, "0,1,2,3"), (4, "2,3")):
-        run_ranks("tests.distributed.keyed", ranks, str(folder), stages)
+        run_ranks("tests.workers.keyed", ranks, str(folder), stages)
     return folder
 
 
@@ -50,7 +50,7 @@ def test_the_noise_and_the_masks_do_something(runs):
 
 
 def test_two_runs_with_one_seed_are_bit_identical(runs, tmp_path):
-    run_ranks("tests.distributed.keyed", 2, str(tmp_path), "2,3")
+    run_ranks("tests.workers.keyed", 2, str(tmp_path), "2,3")
     for dropout, stage in itertools.product(DROPOUTS, (2, 3)):
         again = torch.load(tmp_path / f"{dropout}-zero-{stage}-ranks-2.pt")
         assert all(torch.equal(again[name], p) for name, p in runs[dropout, stage, 2].items())

@@ -12,8 +12,8 @@ import pytest
 from mat_ds.errors import ExitCode
 from mat_ds.storage.checkpoints import checkpoints_of, name_of
 from mat_ds.storage.integrity import verify
-from tests.distributed.launch import run_cli, start_cli, start_ranks
-from tests.distributed.small_run import OPTIONS, STEPS, same, steps
+from tests.support.launch import run_cli, start_cli, start_ranks
+from tests.workers.small_run import OPTIONS, STEPS, same, steps
 
 pytestmark = pytest.mark.dist
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.distributed.launch import run_ranks
+from tests.support.launch import run_ranks
 
 pytestmark = pytest.mark.dist
 
@@ -11,7 +11,7 @@ TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 5e-2}
 
 @pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2], ids="{} ranks".format)
 def report(request, tmp_path_factory):
-    return run_ranks("tests.distributed.lora", request.param, str(tmp_path_factory.mktemp("lora")))
+    return run_ranks("tests.workers.lora", request.param, str(tmp_path_factory.mktemp("lora")))
 
 
 def test_every_stage_and_precision_gives_the_oracles_adapters_and_head(report):

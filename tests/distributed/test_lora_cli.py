@@ -16,7 +16,7 @@ from mat_ds.models.options import ModelConfig
 from mat_ds.storage.checkpoints import checkpoints_of
 from mat_ds.storage.integrity import verify
 from mat_ds.tasks.demo import rows
-from tests.distributed.launch import run_cli
+from tests.support.launch import run_cli
 
 pytestmark = pytest.mark.dist
 

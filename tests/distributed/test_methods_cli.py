@@ -8,7 +8,7 @@ import yaml
 from transformers import AutoModelForSequenceClassification
 
 from mat_ds.storage.events import read_events
-from tests.distributed.launch import run_cli
+from tests.support.launch import run_cli
 
 pytestmark = pytest.mark.dist
 

@@ -19,8 +19,8 @@ from mat_ds.commands.train import main as train
 from mat_ds.errors import ExitCode
 from mat_ds.storage.events import read_events
 from mat_ds.storage.rundir import RunDirectory
-from tests.distributed.launch import ROOT, environment, free_port, run_cli
-from tests.unit.tracked import everything, found, history, live, make_run
+from tests.support.launch import ROOT, environment, free_port, run_cli
+from tests.support.tracked import everything, found, history, live, make_run
 
 pytestmark = pytest.mark.dist
 
@@ -86,7 +86,7 @@ def lead():
     lives = []
 
     def start(run, first=1):
-        command = [sys.executable, "-m", "tests.distributed.tracked_life", str(run.path), str(first)]
+        command = [sys.executable, "-m", "tests.workers.tracked_life", str(run.path), str(first)]
         lives.append(subprocess.Popen(command, cwd=ROOT, env=environment(**SECRETS), stdin=subprocess.PIPE,
                                       stderr=subprocess.PIPE, text=True, bufsize=1))  # fmt: skip
         return lives[-1]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.distributed.launch import run_ranks
+from tests.support.launch import run_ranks
 
 pytestmark = pytest.mark.dist
 
@@ -11,7 +11,7 @@ STATES = ("weights", "gradients", "masters", "kept", "update")
 
 @pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2], ids="{} ranks".format)
 def report(request):
-    return run_ranks("tests.distributed.planning", request.param, timeout=1200)
+    return run_ranks("tests.workers.planning", request.param, timeout=1200)
 
 
 def test_every_model_state_is_what_was_planned(report):

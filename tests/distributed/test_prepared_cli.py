@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.distributed.launch import ROOT, environment, run_cli
-from tests.distributed.small_run import steps
 from tests.distributed.test_cli import scores
-from tests.unit.test_bad_rows import lines, write
-from tests.unit.test_families import save
+from tests.models.test_families import save
+from tests.support.launch import ROOT, environment, run_cli
+from tests.tasks.test_bad_rows import lines, write
+from tests.workers.small_run import steps
 
 pytestmark = pytest.mark.dist
 

@@ -19,8 +19,8 @@ from mat_ds.cli import main
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.registry.versions import promote, register, versions
 from mat_ds.tasks.registry import TASKS
-from tests.distributed.launch import environment, free_port
-from tests.heads import HEADS, adapter_run, finished_run, texts_of, write_rows
+from tests.support.heads import HEADS, adapter_run, finished_run, texts_of, write_rows
+from tests.support.launch import environment, free_port
 
 pytestmark = pytest.mark.dist
 

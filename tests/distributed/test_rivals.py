@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.distributed.launch import run_ranks
+from tests.support.launch import run_ranks
 
 pytestmark = pytest.mark.dist
 
@@ -14,7 +14,7 @@ DIFFERENCES = 3e-3
 @pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("accumulation", [pytest.param("1", marks=pytest.mark.slow), "2"])
 def test_every_rival_gives_the_oracles_parameters_at_every_stage_and_accumulation(ranks, accumulation):
-    report = run_ranks("tests.distributed.rivals", ranks, accumulation)
+    report = run_ranks("tests.workers.rivals", ranks, accumulation)
     assert len(report) == 4 * 19 + 3 * 5
     tolerance = {name: DIFFERENCES if "finite_difference" in name else ROUND_OFF for name in report}
     assert not {name: far for name, far in report.items() if not far <= tolerance[name]}
@@ -22,7 +22,7 @@ def test_every_rival_gives_the_oracles_parameters_at_every_stage_and_accumulatio
 
 @pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2], ids="{} ranks".format)
 def averages(request):
-    return run_ranks("tests.distributed.averaging", request.param)
+    return run_ranks("tests.workers.averaging", request.param)
 
 
 def test_averages_are_the_oracles_and_passes_see_them(averages):

@@ -3,14 +3,14 @@ predictions come back whole and in order."""
 
 import pytest
 
-from tests.distributed.launch import run_ranks
+from tests.support.launch import run_ranks
 
 pytestmark = pytest.mark.dist
 
 
 @pytest.fixture(scope="module", params=[*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3)), 2], ids="{} ranks".format)
 def shares(request):
-    return request.param, run_ranks("tests.distributed.sharding", request.param)
+    return request.param, run_ranks("tests.workers.sharding", request.param)
 
 
 def test_the_mixture_is_sharded_over_the_ranks(shares):
@@ -40,7 +40,7 @@ def test_each_example_is_predicted_once_and_in_order(shares):
 @pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2], ids="{} ranks".format)
 def resumed(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("resumed")
-    return request.param, folder, run_ranks("tests.distributed.resuming", request.param, str(folder))
+    return request.param, folder, run_ranks("tests.workers.resuming", request.param, str(folder))
 
 
 def test_an_interrupted_run_is_bit_identical_at_every_stage_and_precision(resumed):
@@ -52,7 +52,7 @@ def test_an_interrupted_run_is_bit_identical_at_every_stage_and_precision(resume
 def test_a_run_goes_on_with_any_number_of_ranks_and_any_zero_stage(resumed):
     before, folder, _ = resumed
     for ranks in {1: (2,), 2: (1, 4)}[before]:
-        report = run_ranks("tests.distributed.reshaping", ranks, str(folder), str(before))
+        report = run_ranks("tests.workers.reshaping", ranks, str(folder), str(before))
         assert len(report) == 16 + 4 * 2
         # What the sums' order makes of two steps; in half precision, of the working copies too.
         bounds = {name: 1e-4 if "fp32" in name else 5e-2 for name in report}

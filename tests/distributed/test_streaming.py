@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from tests.distributed.launch import ROOT, cli, environment
-from tests.heads import finished_run
+from tests.support.heads import finished_run
+from tests.support.launch import ROOT, cli, environment
 
 pytestmark = pytest.mark.dist
 

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mat_ds.errors import ExitCode
 from mat_ds.runs.load import load_run_config
 from mat_ds.storage.events import read_events
-from tests.distributed.launch import ROOT, environment
+from tests.support.launch import ROOT, environment
 
 # `docs/tracking.md`, which is tested too, has a search and several seeds that nothing disturbs.
 pytestmark = [pytest.mark.dist, pytest.mark.slow]

@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests.distributed.launch import run_cli, run_ranks
+from tests.support.launch import run_cli, run_ranks
 
 pytestmark = pytest.mark.dist
 
 
 @pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2], ids="{} ranks".format)
 def report(request):
-    return run_ranks("tests.distributed.telemetry", request.param)
+    return run_ranks("tests.workers.telemetry", request.param)
 
 
 def test_a_watched_run_is_bit_for_bit_the_unwatched_one(report):

@@ -179,7 +179,7 @@ def run(model, batches, s, method, noise):
         model: a RobertaForSequenceClassification; it is copied.
         batches: one dict of `input_ids`, `attention_mask` and `labels` per outer step.
         method: its name; `r4f` is r3f with a unit head.
-        noise: the random numbers (`tests.tiny.KeyedNoise`).
+        noise: the random numbers (`tests.support.tiny.KeyedNoise`).
     """
     model = copy.deepcopy(model).double().eval()
     model.set_attn_implementation("eager")  # the fused kernels have no second derivative

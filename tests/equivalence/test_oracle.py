@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from tests.distributed.worker import MAT, ORACLE_OPTIONS
 from tests.equivalence import oracle
-from tests.tiny import KeyedNoise, global_batches, tiny_roberta
+from tests.support.tiny import KeyedNoise, global_batches, tiny_roberta
+from tests.workers.worker import MAT, ORACLE_OPTIONS
 
 BATCHES = global_batches()
 ORIGIN = dict(tiny_roberta().named_parameters())

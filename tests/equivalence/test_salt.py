@@ -11,8 +11,8 @@ import torch
 from mat_ds.methods import METHODS
 from mat_ds.methods.objective import TaskObjective
 from tests.equivalence import rivals
-from tests.plain_engine import PlainEngine
-from tests.tiny import KeyedNoise, global_batches, micro_batches, tiny_roberta
+from tests.support.plain_engine import PlainEngine
+from tests.support.tiny import KeyedNoise, global_batches, micro_batches, tiny_roberta
 
 SIZES = {"delta_init_scale": 2e-2, "delta_max_norm": 4e-2, "lam": 3.0}
 STEPS = {"linf": 5e-2, "l2": 0.5, "raw": 1.0}

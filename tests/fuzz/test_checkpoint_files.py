@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 
 from mat_ds.storage.checkpoints import LATEST, name_of
 from mat_ds.storage.integrity import MANIFEST, STATE, entry_of, is_foreign, read_state, verify
-from tests.unit.small_engine import one_rank
-from tests.unit.small_run import goes_on, sign, small_run
+from tests.support.small_engine import one_rank
+from tests.support.small_run import goes_on, sign, small_run
 
 # Names and numbers that such files hold, and what a stranger may put there.
 WORDS = ("engine", "run", "step", "format", "updates", "loss_scale", "files", "elements", "world_size", "evaluations", "score",

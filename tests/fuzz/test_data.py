@@ -18,8 +18,8 @@ from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.rows import BadRow, Example, make_example
 from mat_ds.tasks.spec import TaskSpec
-from tests.distributed.launch import ROOT, environment
-from tests.unit.test_bad_rows import lines, write
+from tests.support.launch import ROOT, environment
+from tests.tasks.test_bad_rows import lines, write
 
 SST2 = TASKS["sst2"]
 FEW = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.distributed.launch import run_cli, run_ranks
+from tests.support.launch import run_cli, run_ranks
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU here")]
 
@@ -13,18 +13,18 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 def test_every_stage_update_rule_and_accumulation_gives_the_oracles_parameters(precision, tolerance):
     if precision == "bf16" and torch.cuda.get_device_capability() < (8, 0):
         pytest.skip("this card has no bf16")
-    report = run_ranks("tests.distributed.exactness", 1, precision, "2", device="cuda")
+    report = run_ranks("tests.workers.exactness", 1, precision, "2", device="cuda")
     assert len(report) == 12
     assert not {name: far for name, far in report.items() if not far <= tolerance}
 
 
 def test_every_rival_gives_the_oracles_parameters():
-    report = run_ranks("tests.distributed.rivals", 1, "2", device="cuda")
+    report = run_ranks("tests.workers.rivals", 1, "2", device="cuda")
     assert len(report) == 84 and not {name: far for name, far in report.items() if not far <= 1e-3}
 
 
 def test_fp16_overflow_repeats_the_sample_and_a_loss_that_is_not_finite_stops_the_run():
-    report = run_ranks("tests.distributed.overflow", 1, device="cuda")
+    report = run_ranks("tests.workers.overflow", 1, device="cuda")
     for stage in range(4):
         skipped_high, skipped_low, difference = report.pop(f"overflow zero-{stage}")
         assert skipped_high >= 4 and skipped_low == 0 and difference < 5e-2

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.launch import ROOT, environment
+from tests.support.launch import ROOT, environment
 
 CANARY = "c4n4ry-7d1f0e"
 SECRETS = ("HF_TOKEN", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY", "SOME_PASSWORD")

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
-from tests.heads import finished_run
+from tests.support.heads import finished_run
 
 MARKER = "ran.txt"
 
@@ -47,6 +47,6 @@ def with_code(folder, file="config.json", model_type="sparkle", **auto_map):
 
 def adapters(folder):
     """Adapters of single sentences, beside the base that they name."""
-    from tests.heads import adapter_run
+    from tests.support.heads import adapter_run
 
     return adapter_run(folder / "run", folder / "base") / "model"

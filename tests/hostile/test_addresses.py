@@ -18,7 +18,7 @@ from mat_ds.tracking.tracker import Tracker
 from mat_ds.tracking.trust import credentials
 from mat_ds.training.preflight import prepare
 from tests.hostile.listening import CANARY, SECRETS, Listener, carrying
-from tests.unit.tracked import live, make_run
+from tests.support.tracked import live, make_run
 
 WITH_SECRETS = [
     "http://user:canary-5c1f@host", "https://canary-5c1f@host:5000/x", "http://host?token=canary-5c1f", "http://u:canary-5c1f",

@@ -8,7 +8,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from tests.unit.test_bad_rows import lines, write
+from tests.tasks.test_bad_rows import lines, write
 
 MIB = 2**20
 # Of each file: both cores may be busy with something else.

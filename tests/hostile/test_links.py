@@ -6,7 +6,7 @@ import pytest
 
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode
-from tests.distributed.launch import ROOT
+from tests.support.launch import ROOT
 
 ZERO2 = ["--ds_config", str(ROOT / "ds_configs/zero2.json")]
 DOORS = {

@@ -11,8 +11,8 @@ from mat_ds.artifacts.finished import read_finished
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.storage.rundir import RunDirectory
-from tests.heads import finished_run
-from tests.unit.reported import make_run
+from tests.support.heads import finished_run
+from tests.support.reported import make_run
 
 HOSTILE = ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[x](javascript:alert(1))",
            "![x](http://h/x.png)", "x\n\n---\nlicense: mit\n---\n# big",

@@ -13,8 +13,8 @@ from mat_ds.artifacts.exported import load_classifier
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.models.pretrained import NEVER
-from tests.distributed.launch import ROOT
 from tests.hostile.strangers import MARKER, edit, stranger, with_code
+from tests.support.launch import ROOT
 
 CPU, PACKAGE = torch.device("cpu"), ROOT / "mat_ds"
 CONFIG = {"AutoConfig": "sparkle.SparkleConfig", "AutoModelForSequenceClassification": "sparkle.SparkleModel"}

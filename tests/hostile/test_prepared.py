@@ -13,8 +13,8 @@ from mat_ds.tasks.examples import load_task_data
 from mat_ds.tasks.manifest import read_manifest
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS
-from tests.unit.conftest import hub, raw  # noqa: F401
-from tests.unit.test_prepare import prepare, problems
+from tests.commands.test_prepare import prepare, problems
+from tests.conftest import hub, raw  # noqa: F401
 
 COLA = TASKS["cola"]
 ODD = (None, True, -1, 2**70, 1.5, "x", "../x", "\x1b[2J", [], [1], {}, {"a": 1}, [[]], {"": None})

@@ -13,10 +13,10 @@ from mat_ds.cli import main
 from mat_ds.errors import ExitCode
 from mat_ds.storage.own_files import own_files
 from mat_ds.tracking.history import runs_of
-from tests.heads import finished_run
 from tests.hostile.listening import CANARY, SECRETS, carrying
-from tests.unit import reported
-from tests.unit.tracked import found, live, make_run
+from tests.support import reported
+from tests.support.heads import finished_run
+from tests.support.tracked import found, live, make_run
 
 FILES = ("config.yaml", "environment.json", "events.jsonl", "results.json", "tracking.json")
 # Of any file of a run folder.

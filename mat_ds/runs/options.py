@@ -1,0 +1,105 @@
+"""Every option of a run together. Each section, its defaults and meanings stand beside what reads them; this nests them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal, Union
+
+from pydantic import Field
+
+from mat_ds.config.paths import PathText
+from mat_ds.config.section import Count, Positive, Section
+from mat_ds.errors import Problem
+from mat_ds.methods import METHODS
+from mat_ds.methods.mat import MatSettings
+from mat_ds.methods.settings import MethodSettings
+from mat_ds.models.options import ModelConfig
+from mat_ds.sampling.options import OptimizerConfig
+from mat_ds.tasks.options import DataConfig
+from mat_ds.tracking.destination import uri_problems
+from mat_ds.tracking.options import TrackingConfig
+
+
+class TrainConfig(Section):
+    epochs: Annotated[float, Field(gt=0.0, le=1e6)] = Field(3.0, description="passes over the training examples")
+    max_steps: Annotated[int, Field(ge=1, le=10**9)] | None = Field(None, description="outer steps (batches); wins over epochs")
+    batch_size: Count = Field(32, description="examples of one outer step, over all ranks")
+    micro_batch_size: Count = Field(
+        8, description="examples of one forward pass on one rank; accumulation = batch_size / (this x ranks)")  # fmt: skip
+    eval_micro_batch_size: Count | None = Field(None, description="the same in evaluation; null: micro_batch_size")
+    eval_per_epoch: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        1, description="evaluations per epoch, evenly spread; the end of training is always evaluated")  # fmt: skip
+    telemetry_every: Annotated[int, Field(ge=0)] = Field(
+        100, description="outer steps between measurements of what the adversary does; 0: never")  # fmt: skip
+    export: Literal["best", "last"] = Field("best", description="which weights go to `model/`")
+    export_weights: Literal["raw", "average"] = Field(
+        "raw", description="which are scored, selected and exported: the parameters or their model.average")  # fmt: skip
+    save_every: Count | None = Field(None, description="outer steps between checkpoints; null: one per epoch")
+    save_minutes: Positive | None = Field(30.0, description="minutes after which one is saved in any case; null: never")
+    keep_last: Count = Field(2, description="checkpoints kept, beside that of the best evaluation")
+    on_save_failure: Literal["stop", "continue"] = Field(
+        "stop", description="training where a checkpoint or the model cannot be written, as on a full disk")  # fmt: skip
+    resume: PathText = Field(
+        "never", description="never; auto: continue the run of output_dir from its newest checkpoint that is whole, if it has "
+        "one; or a run or checkpoint folder to continue from")  # fmt: skip
+    deterministic: bool = Field(False, description="bit-identical runs on a GPU too (slower kernels)")
+    timeout_minutes: Annotated[float, Field(gt=0.0, le=10080.0)] = Field(
+        30.0, description="how long a rank waits for the others before the run ends; more where disks are slow")  # fmt: skip
+
+
+if TYPE_CHECKING:
+    MethodConfig = MethodSettings
+else:  # a union made at run time, which no type checker can follow
+    Settings = tuple(method.Settings for method in METHODS.values())
+    MethodConfig = Annotated[Union[Settings], Field(discriminator="name")]  # noqa: UP007
+
+
+class RunConfig(Section):
+    task: PathText = Field("demo", description="a task of the registry, or a task YAML of your own")
+    output_dir: PathText | None = Field(None, description="run directory; null: `runs/<task>-<method>-<time>`")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="key of every random draw of the run")
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    method: MethodConfig = MatSettings()
+    tracking: TrackingConfig = TrackingConfig()
+
+
+def batch_problems(train: TrainConfig, world_size: int) -> Iterator[Problem]:
+    """Whether `world_size` ranks can share a batch; the message names micro-batch sizes that work.
+
+    Args:
+        train: the batch sizes asked for.
+        world_size: number of ranks of the run.
+    """
+    if train.batch_size % world_size:
+        below, above = train.batch_size // world_size * world_size, -(-train.batch_size // world_size) * world_size
+        working = " or ".join(str(size) for size in (below, above) if size)
+        yield Problem("train.batch_size", train.batch_size, f"does not divide by the {world_size} ranks of this run",
+                      f"take train.batch_size={working}")  # fmt: skip
+    elif train.batch_size // world_size % train.micro_batch_size:
+        share = train.batch_size // world_size
+        working = ", ".join(str(size) for size in range(1, share + 1) if share % size == 0)
+        yield Problem("train.micro_batch_size", train.micro_batch_size,
+                      f"each of {world_size} ranks has {share} of the {train.batch_size} examples of a batch, which "
+                      "does not divide by it", f"take one of {working}")  # fmt: skip
+
+
+def combination_problems(run: RunConfig, world_size: int) -> Iterator[Problem]:
+    """Options that are each well formed but cannot stand together."""
+    yield from batch_problems(run.train, world_size)
+    if run.train.export_weights == "average" and run.model.average == "none":
+        yield Problem("train.export_weights", "average", "no average is kept (model.average=none)",
+                      "pass model.average=ema or model.average=uniform")  # fmt: skip
+    yield from run.method.problems()
+    yield from uri_problems("tracking.uri", run.tracking.uri)
+    if run.model.lora and run.model.name == ModelConfig().name:
+        yield Problem("model.lora", f"r={run.model.lora.r}", f"{run.model.name} is built from scratch: it has no weights that "
+                      "adapters could adapt", "name a pre-trained model with model.name=<folder or hub id>")  # fmt: skip
+    if run.train.resume == "auto" and run.output_dir is None:
+        yield Problem("train.resume", "auto", "without output_dir there is no run to look for",
+                      "pass output_dir=<folder> and keep it the same when you start the job again")  # fmt: skip
+    if run.optimizer.schedule == "polynomial" and 0 < run.optimizer.lr <= 1e-7:
+        yield Problem("optimizer.lr", run.optimizer.lr, "the polynomial schedule ends at 1e-7, above it",
+                      "take a larger optimizer.lr or optimizer.schedule=linear")  # fmt: skip

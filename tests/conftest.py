@@ -1,0 +1,67 @@
+"""What several tests begin with: files, a model as the hub has it, and trainings that are started at once."""
+
+import pytest
+
+from tests.support.launch import ROOT
+
+WORDS = "the key near the cabinets is golden and nobody who saw it lifted these lamps by themselves".split()
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+
+
+def sentence(i):
+    return " ".join(WORDS[(i * k) % len(WORDS)] for k in range(1, 2 + 7 * i % 13)) + ("\u2028é\x00" if i % 5 == 0 else ".")
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """Files of CoLA (with a test split whose labels are hidden), MRPC and STS-B."""
+    from tests.tasks.test_bad_rows import lines, write
+
+    folder = tmp_path_factory.mktemp("raw")
+    for split, count in (("train", 90), ("validation", 21), ("test", 9)):
+        hidden = split == "test"
+        cola = [{"sentence": sentence(i), "label": -1 if hidden else i % 2} for i in range(count)]
+        pairs = [{"sentence1": sentence(i), "sentence2": sentence(3 * i)} for i in range(count)]
+        write(folder, f"cola/{split}.jsonl", lines(*cola))
+        write(folder, f"mrpc/{split}.jsonl", lines(*({**pair, "label": i % 2} for i, pair in enumerate(pairs))))
+        write(folder, f"stsb/{split}.jsonl", lines(*({**pair, "label": i % 51 / 10} for i, pair in enumerate(pairs))))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """What the hub has under the name of somebody/bert: a model without a head, and its tokenizer."""
+    from tests.models.test_families import save  # seconds, for transformers
+
+    folder = tmp_path_factory.mktemp("hub") / "bert"
+    save(
+        folder, "bert", pad_token="<pad>", eos_token="</s>", model_input_names=["input_ids", "token_type_ids", "attention_mask"]
+    )
+    return folder
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """For sweeps: nobody waits long between two looks, nothing is a cluster, and processes find this package."""
+    from mat_ds.sweeps import training
+
+    monkeypatch.setattr(training, "LOOK", 0.05)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+
+
+@pytest.fixture
+def short_leases(monkeypatch):
+    """Leases of half a second, in this process."""
+    from mat_ds.commands import seeds
+    from mat_ds.storage import leases, lock
+    from mat_ds.sweeps import worker
+
+    for module in (leases, lock, seeds, worker):
+        for name, seconds in (("LEASE_SECONDS", 0.5), ("BEAT_SECONDS", 0.05), ("LOOK", 0.05)):
+            monkeypatch.setattr(module, name, seconds, raising=False)

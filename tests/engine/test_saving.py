@@ -1,0 +1,186 @@
+"""What a save takes for granted of nobody: not of the ranks' files, not of the numbers, not of the disk."""
+
+import json
+import os
+import stat
+
+import pytest
+import torch
+
+from mat_ds.engine import checkpoint
+from mat_ds.engine.engine import Engine
+from mat_ds.engine.export import export_model
+from mat_ds.errors import NonFiniteError, SaveError
+from mat_ds.storage.checkpoints import checkpoints_of, name_of
+from mat_ds.storage.integrity import STATE, verify
+from tests.support.small_engine import SmallEngine, Tokenizer, one_rank
+
+
+@pytest.fixture(autouse=True)
+def ranks():
+    with one_rank():
+        yield
+
+
+def save(engine, folder, step):
+    return checkpoint.save(engine, folder, {"step": step}, keep_last=2)
+
+
+def harmed(monkeypatch, harm):
+    """Something happens to the files of a rank right after it has written them."""
+    write = checkpoint.write_state
+
+    def then(engine, folder):
+        names = write(engine, folder)
+        return harm(folder, names) or names
+
+    monkeypatch.setattr(checkpoint, "write_state", then)
+
+
+def gone(folder, names):
+    (folder / names[0]).unlink()
+
+
+def elsewhere(folder, names):
+    """As a rank that writes to a disk of its own."""
+    return [*names, "rank-00001-0.safetensors"]
+
+
+def a_stranger(folder, names):
+    (folder / "rank-00007-0.safetensors").write_bytes(b"of another life")
+
+
+@pytest.mark.parametrize("harm", [gone, elsewhere, a_stranger])
+def test_files_that_are_not_those_the_ranks_wrote_make_no_checkpoint(tmp_path, monkeypatch, harm):
+    save(SmallEngine(1.0), tmp_path, 1)
+    harmed(monkeypatch, harm)
+    with pytest.raises(SaveError, match=r"step-00000002 could not be written .*rank-0000"):
+        save(SmallEngine(2.0), tmp_path, 2)
+    assert [path.name for path in checkpoints_of(tmp_path)] == [name_of(1)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", name_of(1)]
+
+
+def test_a_file_that_is_cut_after_its_rank_read_it_back_makes_no_checkpoint(tmp_path, monkeypatch):
+    describe = checkpoint.describe_state
+
+    def then(engine):
+        (part,) = tmp_path.glob(".*/rank-00000-0.safetensors")
+        part.write_bytes(part.read_bytes()[:50])
+        return describe(engine)
+
+    monkeypatch.setattr(checkpoint, "describe_state", then)
+    with pytest.raises(SaveError, match="does not see all that was written to rank-00000-0"):
+        save(SmallEngine(2.0), tmp_path, 2)
+    assert checkpoints_of(tmp_path) == []
+
+
+def test_a_checkpoint_says_which_ranks_wrote_what(tmp_path):
+    save(SmallEngine(1.0), tmp_path, 1)
+    engine = json.loads((tmp_path / name_of(1) / STATE).read_text())["engine"]
+    assert engine["world_size"] == 1 and engine["files"] == ["rank-00000-0.safetensors"]
+    assert engine["elements"] == {"table": 15, "bias": 4} and verify(tmp_path / name_of(1)) is None
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o027])
+def test_a_group_can_read_what_the_umask_lets_it(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        engine = SmallEngine(1.0)
+        export_model(engine, Tokenizer(), tmp_path / "model")
+        checkpoint.save(engine, tmp_path / "checkpoints", {"step": 1}, 2, tmp_path / "model")
+        checkpoint.load(engine, checkpoints_of(tmp_path), tmp_path / "model")
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 8 and {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o666 & ~umask}
+
+
+def test_a_folder_in_the_place_of_latest_is_set_aside(tmp_path):
+    save(SmallEngine(1.0), tmp_path, 1)
+    (tmp_path / "latest").unlink()
+    (tmp_path / "latest" / "of a stranger").mkdir(parents=True)
+    save(SmallEngine(2.0), tmp_path, 2)
+    assert (tmp_path / "latest").read_text() == "step-00000002\n" and (tmp_path / "latest.damaged" / "of a stranger").is_dir()
+
+
+IN_THE_PLACE = {
+    "a file": lambda path, other: path.write_text("keep"),
+    "a pipe": lambda path, other: os.mkfifo(path),
+    "a link to a folder": lambda path, other: path.symlink_to(other),
+    "a link to nothing": lambda path, other: path.symlink_to("nothing"),
+    "a link to itself": lambda path, other: path.symlink_to(path.name),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", IN_THE_PLACE)
+def test_what_has_the_name_of_a_checkpoint_to_be_saved_is_set_aside(tmp_path, what):
+    folder, other = tmp_path / "checkpoints", tmp_path / "other"
+    other.mkdir()
+    (other / "keep").write_text("keep")
+    save(SmallEngine(1.0), folder, 1)
+    IN_THE_PLACE[what](folder / name_of(2), other)
+    before = (folder / name_of(2)).lstat()
+    save(SmallEngine(2.0), folder, 2)
+    kept = folder / f"{name_of(2)}.damaged" / name_of(2)
+    assert verify(folder / name_of(2)) is None and not (folder / name_of(2)).is_symlink()
+    assert (kept.lstat().st_ino, stat.S_IFMT(kept.lstat().st_mode)) == (before.st_ino, stat.S_IFMT(before.st_mode))
+    assert [path.name for path in other.iterdir()] == ["keep"] and len(checkpoints_of(folder)) == 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("kind", ["theta", "first_moment", "average"])
+def test_a_state_that_is_not_finite_is_never_saved(tmp_path, kind, value):
+    save(SmallEngine(1.0), tmp_path, 1)
+    engine = SmallEngine(2.0)
+    master = list(engine.shards)[1]
+    kept = engine.sampler.kept(master)
+    assert len(kept) == 3 and "average" in kept
+    tensor = {"theta": master.detach(), "average": kept["average"]}.get(kind, next(iter(kept.values())))
+    tensor.view(-1)[3] = value
+    for refuse in (lambda: engine.check(None), lambda: save(engine, tmp_path, 2)):
+        with pytest.raises(NonFiniteError, match="not finite"):
+            refuse()
+    assert [path.name for path in checkpoints_of(tmp_path)] == [name_of(1)]
+
+
+def test_an_export_that_fails_leaves_training_its_own_weights():
+    """With `train.on_save_failure=continue` it goes on with them."""
+    engine = SmallEngine(1.0)
+    for master in engine.shards:
+        engine.sampler.kept(master)["average"].fill_(5.0)
+    engine._tracked, engine._swap = False, engine.sampler.swap
+    with pytest.raises(SaveError), Engine.averaged_weights(engine, "average"):
+        assert {float(x) for master in engine.shards for x in master.detach().view(-1)} == {5.0}
+        raise SaveError("no room")
+    assert {float(x) for master in engine.shards for x in master.detach().view(-1)} == {1.0}
+
+
+def test_large_numbers_are_finite_and_padding_is_not_looked_at(tmp_path):
+    engine = SmallEngine(3e38)
+    engine.check(None)
+    flat = torch.full((20,), float("nan"))
+    flat[2:6] = 1.0
+    (first, *_), (_, *pieces) = engine.shards.values(), engine.shards.values()
+    engine.sampler.arm({flat: [type(first[0])(0, 4, 0, 2, 4)]}, engine.device)
+    engine.check(None)
+    assert pieces is not None
+
+
+def test_a_step_saved_again_in_the_face_of_a_reader_is_there_once_and_whole(tmp_path, monkeypatch):
+    """Whoever looks between the two renames puts the old one back."""
+    save(SmallEngine(1.0), tmp_path, 1)
+    rename, looked = checkpoint.folders.os.rename, []
+
+    def then(source, target):
+        rename(source, target)
+        if str(target).endswith(".old"):
+            looked.append(len(checkpoints_of(tmp_path)))
+            if len(looked) == 3:
+                monkeypatch.setattr(checkpoint.folders.os, "rename", rename)
+
+    monkeypatch.setattr(checkpoint.folders.os, "rename", then)
+    save(SmallEngine(2.0), tmp_path, 1)
+    engine = SmallEngine()
+    checkpoint.load(engine, checkpoints_of(tmp_path))
+    assert looked and set(looked) == {1} and engine.value == 2.0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", name_of(1)]

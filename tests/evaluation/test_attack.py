@@ -1,0 +1,150 @@
+"""The embedding attack against plain torch written anew, and the promises its curve makes."""
+
+import pytest
+import torch
+
+from mat_ds.evaluation.attack import Worst, ascend, robustness_curve, start, worse
+from mat_ds.models.perturb import EmbeddingPerturbation
+from tests.equivalence.oracle import logits_of
+from tests.support.tiny import global_batches, tiny_roberta
+
+RADII = (0.0, 1e-2, 5e-2, 0.2)
+STEPS, STEP_SIZE, WIDTH = 4, 0.6, 24
+
+
+def problem(labels=3, left_padding=False, seed=0):
+    """(perturbed, batch, mask, keys): a tiny model in evaluation mode and one ragged batch for it."""
+    model = tiny_roberta(labels, seed=seed).eval().requires_grad_(False)
+    (batch,) = global_batches(1, labels=labels, left_padding=left_padding)
+    hook = EmbeddingPerturbation(model)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+    def perturbed(delta):
+        with hook.applied(delta):
+            return model(**inputs).logits
+
+    return model, perturbed, batch, inputs["attention_mask"].unsqueeze(-1).float(), [(7, row) for row in range(8)]
+
+
+def curve(labels=3, norm="linf"):
+    _, perturbed, batch, mask, keys = problem(labels)
+    begin = start(keys, mask, WIDTH, norm)
+    return robustness_curve(perturbed, batch["labels"], begin, mask, RADII, norm, STEPS, STEP_SIZE, labels == 1)
+
+
+def by_hand(model, ids, label, begin, norm):
+    """One example without pads, in float64 through `inputs_embeds`: its worst logits at each radius."""
+    batch = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids)[None]}
+    clean = logits_of(model, batch)[0]
+    kept, curve = clean, [clean]
+    for radius in RADII[1:]:
+        delta = radius * begin
+        for step in range(STEPS + 1):
+            delta = delta.clone().requires_grad_()
+            logits = logits_of(model, batch, delta[None])[0]
+            if badness(logits, label) > badness(kept, label):
+                kept = logits.detach()
+            if step < STEPS:
+                (g,) = torch.autograd.grad(loss_of(logits, label), delta)
+                moved = delta.detach() + STEP_SIZE * radius * (g.sign() if norm == "linf" else g / g.norm())
+                delta = moved.clamp(-radius, radius) if norm == "linf" else moved * min(1.0, radius / float(moved.norm()))
+        curve.append(kept)
+    return torch.stack(curve).detach()
+
+
+def loss_of(logits, label):
+    return (logits[0] - label) ** 2 if len(logits) == 1 else -logits.log_softmax(-1)[int(label)]
+
+
+def badness(logits, label):
+    return (len(logits) > 1 and int(logits.argmax()) != int(label), float(loss_of(logits.detach(), label)))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("labels", [3, 1])
+def test_the_attack_is_pgd_as_written_anew_example_by_example(norm, labels):
+    found = curve(labels, norm)
+    model, _, batch, mask, keys = problem(labels)
+    begin = start(keys, mask, WIDTH, norm)
+    exact = model.double()
+    for row, label in enumerate(batch["labels"]):
+        real = batch["attention_mask"][row].bool()
+        expected = by_hand(exact, batch["input_ids"][row, real], label, begin[row, real].double(), norm)
+        torch.testing.assert_close(found[row].double(), expected, atol=2e-4, rtol=0)
+    assert (found[:, -1] - found[:, 0]).abs().max() > 1e-2, "the attack moves something"
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_worst_case_of_a_linear_model_is_found(norm):
+    weights = torch.randn(2, 3, 5)
+    labels, radius = torch.tensor([0.0, 0.0]), 0.1
+
+    def linear(delta):
+        return 1 + (weights * delta).sum((1, 2)).unsqueeze(1)
+
+    mask = torch.ones(2, 3, 1)
+    begin = 0.1 * start([(0,), (1,)], mask, 5, norm)
+    worst = ascend(linear, labels, begin, mask, radius, norm, 40, 0.2, regression=True)
+    furthest = {"linf": weights.abs().sum((1, 2)), "l2": weights.square().sum((1, 2)).sqrt()}[norm]
+    torch.testing.assert_close(worst.logits[:, 0], 1 + radius * furthest, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_no_iterate_leaves_the_ball_or_touches_a_pad(norm):
+    _, perturbed, batch, mask, keys = problem()
+    seen = []
+
+    def watched(delta):
+        seen.append(delta.detach())
+        leak = delta.sum((1, 2)).unsqueeze(1) * torch.tensor([1.0, 0.0, 0.0])  # as of a model that reads its pads
+        return perturbed(delta) + leak
+
+    ascend(watched, batch["labels"], start(keys, mask, WIDTH, norm), mask, 0.3, norm, 6, 0.7, regression=False)
+    assert len(seen) == 7 and not torch.equal(seen[0], seen[1])
+    for delta in seen:
+        size = delta.abs().amax((1, 2)) if norm == "linf" else delta.flatten(1).norm(dim=1)
+        assert (size <= 0.3 * (1 + 1e-6)).all()
+        assert (delta * (1 - mask) == 0).all() and (delta.abs().sum(-1) > 0).eq(mask.squeeze(-1).bool()).all()
+
+
+def test_radius_zero_is_the_clean_prediction_and_accuracy_falls():
+    _, perturbed, batch, *_ = problem()
+    found = curve()
+    assert torch.equal(found[:, 0], perturbed(None))
+    right = found.argmax(-1) == batch["labels"].unsqueeze(1)
+    assert (right[:, 1:] <= right[:, :-1]).all() and right[:, 0].sum() > right[:, -1].sum()
+
+
+def test_what_breaks_at_a_small_radius_counts_at_a_large_one():
+    """A model that is only wrong close to the clean input."""
+
+    def odd(delta):
+        size = 0.0 if delta is None else float(delta.detach().abs().max())
+        logits = torch.tensor([[1.0, 0.0]]) if not 0 < size <= 0.1 else torch.tensor([[0.0, 1.0]])
+        return logits + (0 if delta is None else 0 * delta.sum())
+
+    mask = torch.ones(1, 2, 1)
+    found = robustness_curve(odd, torch.tensor([0]), torch.full((1, 2, 3), 0.9), mask, (0.0, 0.1, 1.0), "linf", 2, 0.5, False)
+    assert found.argmax(-1).tolist() == [[0, 1, 1]]
+
+
+def test_a_wrong_answer_counts_before_a_greater_loss():
+    right = Worst(torch.tensor([[0.40, 0.30, 0.30]]), torch.tensor([False]), torch.tensor([0.9]))
+    wrong = Worst(torch.tensor([[0.45, 0.50, 0.05]]), torch.tensor([True]), torch.tensor([0.8]))
+    for pair in ((right, wrong), (wrong, right)):
+        assert torch.equal(worse(*pair).logits, wrong.logits)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_start_depends_on_its_key_alone(norm):
+    *_, mask, keys = problem()
+    *_, left, _ = problem(left_padding=True)
+    whole, turned = start(keys, mask, WIDTH, norm), start(keys, left, WIDTH, norm)
+    for row, key in enumerate(keys):
+        real = mask[row, :, 0].bool()
+        alone = start([key], torch.ones(1, int(real.sum()), 1), WIDTH, norm)[0]
+        assert torch.equal(whole[row, real], alone) and torch.equal(turned[row, left[row, :, 0].bool()], alone)
+        assert (whole[row, ~real] == 0).all()
+    assert not torch.equal(start([(1,)], mask[:1], WIDTH, norm), start([(2,)], mask[:1], WIDTH, norm))
+    size = whole.abs().amax((1, 2)) if norm == "linf" else whole.flatten(1).norm(dim=1)
+    assert ((size <= 1 + 1e-6) & (size > 0.9)).all()

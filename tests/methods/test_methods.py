@@ -1,0 +1,126 @@
+"""What methods promise: bounds, costs, masks, and that MAT without its parts is vanilla fine-tuning."""
+
+import itertools
+
+import pytest
+import torch
+
+from mat_ds.methods import METHODS, ops
+from mat_ds.methods.objective import TaskObjective
+from tests.support.plain_engine import PlainEngine
+from tests.support.tiny import global_batches, micro_batches, tiny_roberta
+
+
+def mat(**settings):
+    player = METHODS["mat"]
+    return player(player.Settings(**{"delta_steps": 3, "theta_steps": 2, **settings}), TaskObjective(False))
+
+
+def batches(micro=4):
+    return micro_batches(global_batches(1)[0], micro)
+
+
+RADIUS = 1e-3
+
+
+COMBINATIONS = list(itertools.product(
+    ("rescale", "clamp"), ("linf", "l2", "raw"), ("none", "rmsprop", "adam"), ("normal", "uniform", "constant")
+))  # fmt: skip
+
+
+@pytest.mark.parametrize("projection, gradient, preconditioner, init", COMBINATIONS)
+def test_every_sample_of_delta_obeys_the_bound_after_its_noise(projection, gradient, preconditioner, init, monkeypatch):
+    method = mat(delta_projection=projection, delta_gradient=gradient, delta_preconditioner=preconditioner, delta_init=init,
+                 delta_init_scale=1.0, delta_lr=0.1, delta_noise=0.5, delta_max_norm=RADIUS, dropout="off")  # fmt: skip
+    samples, project = [], ops.project
+    monkeypatch.setattr(ops, "project", lambda *a: samples.append(project(*a)) or samples[-1])
+    (batch, *_) = batches()
+    mean = method.mean_delta(PlainEngine(tiny_roberta().eval()), batch)
+    assert len(samples) == 4  # delta^(1) and three more
+    for delta in (*samples, mean):
+        assert ops.linf(delta).max() <= RADIUS
+        assert (delta[(batch.mask == 0).expand_as(delta)] == 0).all()
+
+
+def test_the_released_code_bounds_before_its_noise_and_leaves_the_first_sample_alone():
+    method = mat(semantics="released", delta_init_scale=10 * RADIUS, delta_lr=0.1, delta_noise=0.01, delta_max_norm=RADIUS,
+                 dropout="off", beta_s=0.9)  # fmt: skip
+    (batch, *_) = batches()
+    mean = method.mean_delta(PlainEngine(tiny_roberta().eval()), batch)
+    assert ops.linf(mean).max() > RADIUS
+    assert method.chain.anchor == "first_update" and mat().chain.anchor == "start"
+
+
+@pytest.mark.parametrize("settings", [
+    {}, {"dropout": "frozen"}, {"dropout": "off"}, {"semantics": "released"}, {"theta_dropout": "frozen"}, {"lam": 0.0},
+    {"delta_steps": 5, "theta_steps": 10},
+])  # fmt: skip
+def test_the_stated_cost_is_the_number_of_passes(settings):
+    method, engine = mat(**settings), PlainEngine(tiny_roberta())
+    method.step(engine, batches(micro=8))
+    assert engine.units == method.cost
+
+
+def test_the_cost_of_vanilla_is_three_forwards():
+    vanilla = METHODS["vanilla"]
+    method, engine = vanilla(vanilla.Settings(), TaskObjective(False)), PlainEngine(tiny_roberta())
+    method.step(engine, batches(micro=8))
+    assert engine.units == method.cost == 3
+
+
+def test_mat_without_its_parts_is_vanilla_and_makes_no_perturbed_pass():
+    settings = METHODS["vanilla"].Settings()
+    players = mat(lam=0.0, theta_steps=1, beta_s=0.0, beta_p=0.0), METHODS["vanilla"](settings, TaskObjective(False))
+    engines = [PlainEngine(tiny_roberta()) for _ in players]
+    results = [player.step(engine, batches()) for player, engine in zip(players, engines, strict=True)]
+    assert engines[0].masks == engines[1].masks
+    assert engines[0].input_gradients == 0 and engines[0].units == engines[1].units
+    assert results[0]["loss"] == results[1]["loss"]
+    for a, b in zip(*(engine.model.parameters() for engine in engines), strict=True):
+        assert (a.grad is None and b.grad is None) or torch.equal(a.grad, b.grad)
+    assert not players[0].chain.is_mixed
+
+
+def test_frozen_dropout_uses_one_set_of_masks_for_clean_and_perturbed_passes_of_the_perturbations_loop():
+    for dropout, distinct in (("independent", 6), ("frozen", 1), ("off", 1)):
+        engine = PlainEngine(tiny_roberta())
+        mat(dropout=dropout).mean_delta(engine, batches()[0])
+        assert len(set(engine.masks)) == distinct, dropout
+        assert (None in engine.masks) == (dropout == "off")
+
+
+def test_independent_masks_differ_between_the_loops_and_their_steps():
+    engine = PlainEngine(tiny_roberta())
+    mat().step(engine, batches(micro=8))
+    passes = engine.masks[:6] + engine.masks[6::2]  # a pair shares a key: its halves are one concatenated pass
+    assert len(set(passes)) == len(passes)
+
+
+def test_the_divergence_of_the_parameters_loop_can_share_its_masks():
+    engine = PlainEngine(tiny_roberta())
+    mat(theta_dropout="frozen").step(engine, batches(micro=8))
+    assert engine.shared
+
+
+def test_a_step_that_fp16_skipped_comes_again():
+    engine = PlainEngine(tiny_roberta(), skips={1, 2, 4})
+    mat(theta_steps=3).step(engine, batches(micro=8))
+    assert engine.updates == 6
+
+
+def test_a_perturbation_that_cannot_move_is_refused():
+    for dropout in ("frozen", "off"):
+        (problem,) = METHODS["mat"].Settings(delta_init="zero", dropout=dropout).problems()
+        assert problem.key == "method.delta_init" and dropout in problem.reason
+    assert not list(METHODS["mat"].Settings(delta_init="zero", dropout="independent").problems())
+    assert not list(METHODS["mat"].Settings(delta_init="zero", dropout="off", lam=0.0).problems())
+
+
+def test_lambda_scales_only_the_raw_gradient():
+    def mean(lam, gradient):
+        method = mat(lam=lam, delta_gradient=gradient, dropout="off", delta_max_norm=1e6, delta_lr=1e-1, delta_noise=0.0,
+                     delta_init_scale=1e-2)  # fmt: skip
+        return method.mean_delta(PlainEngine(tiny_roberta().eval()), batches()[0])
+
+    assert torch.equal(mean(1.0, "linf"), mean(5.0, "linf"))
+    assert not torch.equal(mean(1.0, "raw"), mean(5.0, "raw"))

@@ -1,0 +1,141 @@
+"""Every token of every text has an embedding, and every tokenizer its words, before anything starts."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from mat_ds.artifacts.exported import load_classifier
+from mat_ds.cli import main
+from mat_ds.doctor.hub import Hub
+from mat_ds.doctor.inputs import check_model
+from mat_ds.doctor.rows import Status, collect
+from mat_ds.errors import ExitCode, UserError
+from mat_ds.models.build import build_tokenizer
+from mat_ds.models.options import ModelConfig
+from mat_ds.ranks.world import World
+from mat_ds.runs.load import load_run_config
+from mat_ds.training import preflight
+from tests.hostile.strangers import edit, stranger
+from tests.models.test_families import save
+from tests.support.families import build as family_of
+from tests.support.launch import ROOT
+
+ZERO2 = ["--ds_config", str(ROOT / "ds_configs" / "zero2.json")]
+BATCH = ["train.batch_size=2", "train.micro_batch_size=2", "tracking.uri=none"]
+
+
+@pytest.fixture
+def longer(tmp_path):
+    """A model whose tokenizer has got two words that it has no embeddings for."""
+    folder = stranger(tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["[USER]", "[URL]"])
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def data(folder, train="fine", validation="fine", test="fine"):
+    for split, text in {"train": train, "validation": validation, "test": test}.items():
+        (folder / "sst2").mkdir(parents=True, exist_ok=True)
+        rows = [{"sentence": "a good film", "label": 1}, {"sentence": text, "label": 0}]
+        (folder / "sst2" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_token_without_an_embedding_in_any_split_is_named_before_anything_starts(split, longer, tmp_path, capsys):
+    found = data(tmp_path / "data", **{split: "seen by [URL]"})
+    options = [f"data.path={found}", f"model.name={longer}", "task=sst2", *BATCH]
+    doors = [["train", *ZERO2, *options], ["train", "--dry_run", *ZERO2, *options], ["prepare", tmp_path / "new", *options[:3]]]
+    if split == "validation":
+        doors.append(["evaluate", longer, "task=sst2", f"data.path={found}"])
+    for door in doors:
+        assert main([str(part) for part in door]) == ExitCode.USER_ERROR, door
+        told = capsys.readouterr().err
+        assert "[URL]" in told and "401" in told and "400 tokens" in told and "resize_token_embeddings" in told, told
+    assert not (tmp_path / "new").exists()
+
+
+def test_texts_without_such_tokens_train_with_a_tokenizer_that_has_them(longer, tmp_path):
+    options = [f"data.path={data(tmp_path / 'data')}", f"model.name={longer}", "task=sst2", *BATCH]
+    assert preflight.prepare([*ZERO2, *options], World()).fresh == []
+
+
+def test_a_text_with_such_a_token_is_not_predicted(longer, tmp_path, capsys):
+    (tmp_path / "in.txt").write_text("fine\nby [USER]\n")
+    assert main(["predict", str(longer), str(tmp_path / "in.txt"), "--batch-size", "1"]) == ExitCode.USER_ERROR
+    told = capsys.readouterr()
+    assert "[USER]" in told.err and len(told.out.splitlines()) == 1
+
+
+def test_a_model_of_one_token_type_is_given_none(tmp_path):
+    save(tmp_path, "roberta", pad_token="<pad>", eos_token="</s>", model_input_names=["input_ids", "token_type_ids"])
+    model, tokenizer = load_classifier(tmp_path, torch.float32, torch.device("cpu"))
+    assert "token_type_ids" not in tokenizer("a", "b")
+    model(**tokenizer(["a", "b c"], ["b", "d"], padding=True, return_tensors="pt"))
+
+
+def published(folder, pieces):
+    """A DeBERTa-v3 as its authors publish it: a SentencePiece model and no tokenizer.json."""
+    import sentencepiece
+
+    folder.mkdir()
+    family_of("deberta-v3").save_pretrained(folder)
+    texts = ["the key near the cabinets is golden", "nobody who saw it lifted these lamps", "by themselves"] * 20
+    with (folder / pieces).open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts), model_writer=file, vocab_size=33, pad_id=0, bos_id=1, eos_id=2, unk_id=3,
+            pad_piece="[PAD]", bos_piece="[CLS]", eos_piece="[SEP]", unk_piece="[UNK]", minloglevel=2,
+        )  # fmt: skip
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false, "vocab_type": "spm"}')
+    return ModelConfig(name=str(folder))
+
+
+def test_a_tokenizer_of_sentencepiece_is_read_as_it_is_published(tmp_path):
+    tokenizer = build_tokenizer(published(tmp_path / "model", "spm.model"), ())
+    ids = tokenizer("the key near")["input_ids"]
+    assert tokenizer.decode(ids) == "[CLS] the key near[SEP]" and len(ids) < len("the key near")
+    (tmp_path / "model" / "spm.model").write_bytes(b"no pieces")
+    with pytest.raises(UserError, match="tokenizer cannot be loaded"):
+        build_tokenizer(ModelConfig(name=str(tmp_path / "model")), ())
+
+
+@pytest.mark.parametrize("pieces", ["sentencepiece.bpe.model", "tokenizer.model"])
+def test_words_under_a_name_that_the_tokenizer_does_not_read_are_asked_for(pieces, tmp_path):
+    with pytest.raises(UserError, match=r"spm\.model, or tokenizer\.json"):
+        build_tokenizer(published(tmp_path / "model", pieces), ())
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("bert", ""), ("roberta", "vocab.json"), ("roberta", "merges.txt")])
+def test_a_tokenizer_without_its_words_is_none(kind, kept, tmp_path):
+    folder = stranger(tmp_path / "model")
+    (folder / "tokenizer.json").unlink()
+    if kept:
+        (folder / kept).write_text(
+            '{"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4}' if "json" in kept else "#version: 0.2\n"
+        )
+    edit(folder / "tokenizer_config.json", tokenizer_class=f"{kind.capitalize()}Tokenizer")
+    edit(folder / "config.json", model_type=kind)
+    with pytest.raises(UserError, match=r"are not in the folder|no tokenizer|cannot be loaded"):
+        build_tokenizer(ModelConfig(name=str(folder)), ())
+
+
+def test_the_doctor_says_what_does_not_belong_together(longer, tmp_path):
+    seen, unseen = data(tmp_path / "seen", train="by [URL]"), data(tmp_path / "unseen")
+
+    def rows(folder, where):
+        options = [f"model.name={folder}", f"data.path={where}", "task=sst2"]
+        return {
+            row.name: row for row in collect("run", check_model, load_run_config(None, options), None, Hub("", offline=True))
+        }
+
+    assert rows(longer, seen)["model.name"].status is Status.FAIL and "[URL]" in rows(longer, seen)["model.name"].found
+    assert rows(longer, unseen)["tokenizer"].status is Status.WARN and "model.name" not in rows(longer, unseen)
+    other = stranger(tmp_path / "other")
+    assert list(rows(other, unseen)) == ["model"]
+    edit(other / "config.json", id2label={"0": "glad", "1": "sad"}, label2id=None)
+    assert rows(other, unseen)["labels"].status is Status.WARN and "glad, sad" in rows(other, unseen)["labels"].found
+    edit(other / "config.json", num_hidden_layers=3)
+    assert rows(other, unseen)["model.name"].status is Status.FAIL

@@ -1,0 +1,205 @@
+"""A report says what its runs say: numbers, groups, published rows, and a page that needs nothing but itself."""
+
+import csv
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from mat_ds.cli import main
+from mat_ds.errors import ExitCode
+from mat_ds.reports.curves import plot_run
+from mat_ds.reports.groups import group_runs
+from mat_ds.reports.runs import read_runs
+from mat_ds.storage.rundir import RunDirectory
+from tests.support.reported import attack, make_run
+
+SCORES = {0: (0.2, 0.6, 0.4), 1: (0.1, 0.5, 0.5)}  # by seed: three evaluations
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two seeds of MAT, one of vanilla, one that still runs, one at another lambda and attacked, one at another K."""
+    tmp_path = tmp_path_factory.mktemp("reported")
+    for seed, scores in SCORES.items():
+        make_run(tmp_path / "runs" / "mat" / f"seed-{seed}", scores, seed)
+    make_run(tmp_path / "runs" / "vanilla", (0.1, 0.2, 0.3), name="vanilla")
+    make_run(tmp_path / "runs" / "going", (0.0, 0.1, 0.2), seed=2, end=None)
+    attacked = make_run(tmp_path / "runs" / HOSTILE, (0.3, 0.3, 0.3), lam=3.0)
+    attack(attacked, "linf", (0.9, 0.9, 0.9))
+    attack(attacked, "linf", (0.8, 0.5, 0.1), folder="evaluation-2")
+    attack(attacked, "l2", (0.8, 0.4, 0.2), folder="evaluation-10")
+    make_run(tmp_path / "runs" / "=K", (0.3, 0.3, 0.7), theta_steps=1, delta_steps=1)
+    return tmp_path / "runs"
+
+
+def made(runs, out):
+    assert main(["report", str(runs), "--out", str(out)]) == ExitCode.OK
+    return out
+
+
+@pytest.fixture(scope="module")
+def report(runs, tmp_path_factory):
+    return made(runs, tmp_path_factory.mktemp("out") / "report")
+
+
+def rows(report, name):
+    with (report / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_scores_are_means_over_the_finished_seeds_with_last_best_and_median(report):
+    mat = next(row for row in rows(report, "scores") if row["label"] == "MAT")
+    assert (mat["task"], mat["seeds"], mat["evaluations"]) == ("cola", "2 (+1 unfinished)", "3")
+    # Evaluations at or after half of the steps: the last two.
+    expected = {"last": (40, 50), "best": (60, 50), "median": (50, 50)}
+    for kind, values in expected.items():
+        assert float(mat[kind]) == pytest.approx(sum(values) / 2), kind
+    assert float(mat["last sd"]) == pytest.approx(50**0.5)
+    assert (float(mat["cost"]), float(mat["seconds"])) == (3 * 5 + 6 * 10, 6.0)
+    assert float(mat["passes"]) == pytest.approx((3 * 5 + 6 * 10) * 12 * 32 / 1000)
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_experiment_and_labels_say_what_differs(runs):
+    groups = [(group.label, [run.seed for run in group.runs]) for group in group_runs(read_runs([runs]))]
+    assert groups == [("vanilla", [0]), ("MAT Kδ=1 Kθ=1", [0]), ("MAT", [0, 1, 2]), ("MAT λ=3", [0])]
+
+
+def test_a_run_that_goes_on_is_shown_as_such_and_every_run_has_its_own_scores(report):
+    found = {row["name"]: row for row in rows(report, "runs")}
+    assert (found["runs/going"]["status"], found["runs/vanilla"]["status"]) == ("unfinished", "finished")
+    assert found["runs/going"]["reached"] == "12 steps, epoch 1.00 of 3" and found["runs/vanilla"]["reached"] == "12 steps"
+    assert [float(found["runs/mat/seed-0"][kind]) for kind in ("last", "best", "median")] == pytest.approx([40, 60, 50])
+
+
+def test_k_and_lambda_have_a_table_each_with_published_rows_in_a_column_of_their_own(report):
+    for name, expected in (("ablation-K", {"1": 70, "10/5": 45}), ("ablation-lambda", {"1": 45, "3": 30})):
+        own = {row["value"]: float(row["last"]) for row in rows(report, name) if row["source"] == "measured"}
+        assert own == pytest.approx(expected), name
+    quoted = {row["value"]: row for row in rows(report, "ablation-lambda") if row["source"].startswith("published")}
+    assert quoted["3"]["published"] == "62.6" and quoted["50"]["published"] == "57.8" and not quoted["3"]["best"]
+
+
+def test_of_evaluations_with_the_same_settings_the_newest_is_drawn_and_all_are_in_the_file(report):
+    found = [(row["evaluation"], row["what"], row["accuracy"]) for row in rows(report, "robustness")]
+    assert len(found) == 3 * 4 and ("3", "l2 attack, 5 steps", "0.2") in found and ("2", "word_drop", "0.1") in found
+
+
+def test_curves_in_the_file_are_means_with_the_lowest_and_the_highest_seed(report):
+    found = [row for row in rows(report, "curves") if row["label"] == "MAT" and row["quantity"] == "dev score, %"]
+    at = {float(row["step"]): [float(row[name]) for name in ("mean", "low", "high")] for row in found}
+    assert at == {4: pytest.approx([10, 0, 20]), 8: pytest.approx([40, 10, 60]), 12: pytest.approx([110 / 3, 20, 50])}
+
+
+class Links(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.targets, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.targets += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_page_needs_nothing_but_itself_and_names_of_runs_are_no_markup(report):
+    text = (report / "index.html").read_text()
+    page = Links()
+    page.feed(text)
+    assert "script" not in page.tags and f"runs/{HOSTILE}" in page.text and "link" not in page.tags
+    assert page.tags.count("img") == 6
+    for target in page.targets:
+        assert target.startswith("data:image/svg+xml;base64,") or (report / target).is_file(), target[:80]
+    assert not re.search(r"url\(|@import", text)
+
+
+def test_names_that_are_no_file_names_and_no_numbers_of_a_spreadsheet_stay_what_they_are(tmp_path, capsys):
+    make_run(tmp_path / "=1+1", (0.1, 0.2, 0.3), task="cola", name="vanilla")
+    run = make_run(tmp_path / "b", (0.1, 0.2, 0.3), name="vanilla", model="../../$\\frac{")
+    results = json.loads(run.results.read_text()) | {"task": "../../$x_1$ <b>"}
+    run.results.write_text(json.dumps(results))
+    assert main(["report", str(tmp_path / "=1+1"), str(run.path), "--out", str(tmp_path / "out" / "r")]) == ExitCode.OK
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["r"], capsys.readouterr().err
+    assert [row["name"] for row in rows(tmp_path / "out" / "r", "runs")] == ["b", "'=1+1"]
+    assert "<b>" not in (tmp_path / "out" / "r" / "index.html").read_text()
+
+
+def test_there_is_a_figure_for_each_question_the_runs_can_answer(report):
+    names = {path.stem for path in report.glob("*.svg")}
+    assert names == {f"cola-{part}" for part in ("curves", "seeds", "K", "lambda", "robustness", "cost")}
+    assert {path.stem for path in report.glob("*.png")} == names
+
+
+def test_two_reports_of_the_same_runs_are_the_same_and_the_second_replaces_the_first(report, runs, capsys):
+    before = {path.name: path.read_bytes() for path in report.iterdir()}
+    (report / "of an earlier one.csv").touch()
+    capsys.readouterr()
+    made(runs, report)
+    assert {path.name: path.read_bytes() for path in report.iterdir()} == before
+    said = capsys.readouterr().out
+    assert "6 runs (5 finished) of 4 experiments" in said and said.count("left out") == 1 and "left out: ANLI table" in said
+
+
+def test_what_is_missing_or_would_be_overwritten_is_told(runs, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    assert main(["report", str(runs), "--out", str(tmp_path / "mine")]) == ExitCode.USER_ERROR
+    assert main(["report", str(tmp_path / "mine"), str(tmp_path / "none")]) == ExitCode.USER_ERROR
+    assert main(["report", str(runs), "--out", str(tmp_path / "mine" / "thesis.tex" / "report")]) == ExitCode.USER_ERROR
+    make_run(tmp_path / "torn", (0.1, 0.2, 0.3)).results.write_text("[")
+    assert main(["report", str(runs), str(tmp_path / "torn"), "--out", str(tmp_path / "r")]) == ExitCode.USER_ERROR
+    said = capsys.readouterr().err
+    assert all(words in said for words in ("holds no report", "holds no run", "there is no such folder", "cannot be written"))
+    assert re.search(r"torn/results\.json\n +why: cannot be read", said)
+    assert main(["report"]) == ExitCode.USER_ERROR and "mat-ds report runs/" in capsys.readouterr().err
+
+
+def test_parts_without_data_are_left_out_in_a_line_each(runs, tmp_path, capsys):
+    (tmp_path / "one").mkdir()
+    made(runs / "vanilla", tmp_path / "one")
+    said = capsys.readouterr().out
+    parts = ("box plot over seeds", "K ablation", "λ ablation", "ANLI table", "robustness curves", "cost against score")
+    assert re.findall(r"left out: (.*) \(", said) == list(parts)
+
+
+def test_a_run_that_has_not_made_a_step_is_no_hindrance(tmp_path):
+    run = make_run(tmp_path / "run", (0.1, 0.2, 0.3), end=None)
+    run.events.unlink()
+    page = (made(run.path, tmp_path / "report") / "index.html").read_text()
+    assert "1 (1 unfinished)" in page and "no run has been evaluated yet" in page
+
+
+def test_a_run_draws_its_own_curves(runs):
+    folder = RunDirectory(runs / "vanilla")
+    plot_run(folder)
+    assert (folder.plots / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_report_does_not_wait_for_deepspeed_or_mlflow(runs, tmp_path):
+    program = "import sys; from mat_ds.cli import main; main(sys.argv[1:]); print({'deepspeed', 'mlflow'} & set(sys.modules))"
+    command = [sys.executable, "-c", program, "report", str(runs), "--out", str(tmp_path / "report")]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=300).stdout.endswith("set()\n")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium to look at the page with")
+def test_on_a_phone_the_page_does_not_scroll_sideways(report, tmp_path):
+    # A frame is as narrow as it says; windows are not, below 500 pixels.
+    measure = (
+        "<script>let d = frames[0].document.documentElement; document.title = d.scrollWidth + '/' + d.clientWidth</script>"
+    )
+    frame = '<iframe src="index.html" width="390" height="800" style="border:0" onload="measure()"></iframe>'
+    script = measure.replace("let d", "function measure() { let d").replace("</script>", " }</script>")
+    (report / "phone.html").write_text(f"<!doctype html><title></title>{script}{frame}")
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--virtual-time-budget=5000")
+    command = [CHROMIUM, *options, f"--user-data-dir={tmp_path}/profile", "--dump-dom", f"file://{report}/phone.html"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    needed, there = map(int, re.search(r"<title>(\d+)/(\d+)</title>", shown).groups())
+    assert needed <= there <= 390

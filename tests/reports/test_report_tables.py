@@ -1,0 +1,95 @@
+"""GLUE and ANLI tables, and runs that MLflow alone still has."""
+
+import json
+from statistics import mean
+
+import pytest
+
+from mat_ds.reports.experiments import environment_of, options_of
+from mat_ds.reports.groups import group_runs
+from mat_ds.reports.published import published
+from mat_ds.reports.runs import KINDS, read_runs
+from mat_ds.reports.tables import GLUE, anli_table, glue_tables
+from mat_ds.runs.options import RunConfig
+from mat_ds.tracking.content import params_of, tags_of
+from tests.support.reported import BERT, make_run, metrics_at
+
+
+def groups_of(folder):
+    return group_runs(read_runs([folder]))
+
+
+def test_eight_tasks_make_one_glue_row_of_each_kind_with_the_score_that_training_would_give(tmp_path):
+    from mat_ds.tasks.metrics import glue_score
+
+    own = {task: (0.5, 0.8 + place / 100, 0.7 + place / 100) for place, task in enumerate(GLUE)}
+    for task, scores in own.items():
+        for seed in (0, 1):
+            make_run(tmp_path / f"{task}-{seed}", scores, seed, task, model="prepared/model", shape=BERT)
+    make_run(tmp_path / "other", (0.1, 0.2, 0.3), task="rte", model="org/small-model", name="vanilla")
+    tables = {table.name: table for table in glue_tables(groups_of(tmp_path))}
+    assert list(tables) == ["glue-BERT-base", "glue-RoBERTa-large", "glue-small-model"]
+    measured = [row for row in tables["glue-BERT-base"].rows if row["source"] == "measured"]
+    assert [(row["label"], row["kind"], row["seeds"]) for row in measured] == [("MAT", title, "2") for title in KINDS]
+    for row, place in zip(measured, (2, 1, None), strict=True):
+        values = {task: scores[place] if place else mean(scores[1:]) for task, scores in own.items()}
+        found = {task: metrics_at(values[task], task) for task in own}
+        assert row["score"] == pytest.approx(glue_score(found))
+        firsts = [next(iter(next(iter(splits.values())).values())) for splits in found.values()]
+        assert row["first score"] == pytest.approx(100 * mean(firsts)) != row["score"]
+    assert all(row["source"].startswith("published: ") for row in tables["glue-RoBERTa-large"].rows)
+    (header, *lines) = tables["glue-BERT-base"].csv().splitlines()
+    assert "mrpc validation/f1" in header and any(line.startswith('MAT,best,"published: MAT paper, Table 1"') for line in lines)
+    shown = [column.show(measured[0]) for column in tables["glue-BERT-base"].columns if column.title in ("CoLA", "MRPC", "RTE")]
+    assert shown == ["70.0", "74.0/70.0", "77.0"]
+    small = tables["glue-small-model"].rows
+    assert [row["label"] for row in small] == ["vanilla"] * 3 and all(row["score"] is None for row in small)
+
+
+def test_published_scores_are_the_mean_of_what_is_published():
+    # Where a row has all numbers of all tasks they must add up: a slip in copying would show.
+    rows = [row for table in published()["glue"].values() for row in table["rows"] if "score" in row]
+    assert len(rows) >= 9
+    for row in rows:
+        values = [row[task] if isinstance(row[task], list) else [row[task]] for task in GLUE]
+        assert mean(mean(value) for value in values) == pytest.approx(row["score"], abs=0.011), row["label"]
+        # Of all metrics or of the first ones: between the two columns there is none.
+        assert len({len(row[task] if isinstance(row[task], list) else [0]) for task in ("mrpc", "qqp", "stsb", "mnli")}) == 1
+
+
+def test_a_published_score_stands_in_the_column_of_the_metrics_it_is_of(tmp_path):
+    make_run(tmp_path / "rte", (0.1, 0.2, 0.3), task="rte", model="roberta-large")
+    (table,) = [table for table in glue_tables(groups_of(tmp_path)) if table.name == "glue-RoBERTa-large"]
+    scores = {(row["label"], row["source"]): (row["score"], row["first score"]) for row in table.rows}
+    assert scores["RoBERTa", "published: MAT paper, Table 2"] == (None, 88.93)
+    firsts = (71.3, 97.1, 91.7, 92.5, 92.9, 91.3, 95.7, 90.6)
+    assert scores["MAT", "published: MAT paper, Table 2"] == (90.35, pytest.approx(mean(firsts)))
+
+
+def test_on_anli_test_scores_stand_in_the_row_of_the_exported_model(tmp_path):
+    test = {f"test_r{i}": {"accuracy": 0.3 + i / 10} for i in (1, 2, 3)}
+    make_run(tmp_path / "anli", (0.1, 0.6, 0.5), task="anli_mixture", model="roberta-large", test=test)
+    rows = {row["kind"]: row for row in anli_table(groups_of(tmp_path)).rows if row["source"] == "measured"}
+    assert [rows["last"][split] for split in ("dev_r1", "test_r1", "test_r3")] == pytest.approx([52, 40, 60])
+    assert [rows["best"][split] for split in ("dev_r1", "test_r1")] == [pytest.approx(62), None]
+    assert rows["last"]["label"] == "MAT (anli_mixture, RoBERTa-large)"
+
+
+def test_options_that_mlflow_holds_as_text_are_the_options_of_the_run():
+    config = RunConfig().model_dump(mode="json")
+    config["method"] |= {"dropout": "off", "delta_noise": 1e-05}
+    config |= {"output_dir": "a folder: {of"}
+    started = [{"changed": {}}, {"changed": {"train.epochs": [3.0, 5.0]}}, {"changed": {"train.epochs": [5.0, 7.0]}}]
+    config["train"]["epochs"] = 7.0
+    found = options_of(params_of(config, started))
+    assert json.dumps({**found, "tracking": config["tracking"]}, sort_keys=True) == json.dumps(config, sort_keys=True)
+
+
+def test_of_the_environment_mlflow_holds_what_a_report_shows():
+    environment = {"devices": ["cpu"], "data_sha256": "d", "git_commit": "c", "packages": {"torch": "2.13.0"}}
+    assert environment_of(tags_of(environment, {"team": "nlp"})) == environment
+    for half in ("fp16", "bf16"):
+        told = tags_of({**environment, "deepspeed_config": {half: {"enabled": True}}}, {})
+        assert environment_of(told) == {**environment, "precision": half}
+    assert tags_of({"deepspeed_config": {"fp16": {"enabled": False}}}, {})["mat_ds.precision"] == "fp32"
+    assert environment_of({}) == {"devices": [], "packages": {}}

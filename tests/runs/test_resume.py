@@ -1,0 +1,116 @@
+"""A run is never begun anew, and nothing of it passed over in silence, where checkpoints of it lie."""
+
+import shutil
+
+import pytest
+
+from mat_ds import cli
+from mat_ds.config.yaml_files import as_yaml
+from mat_ds.errors import ExitCode, UserError
+from mat_ds.runs.resume import find_resume
+from mat_ds.storage.checkpoints import LATEST, checkpoints_of, name_of
+from mat_ds.storage.integrity import verify
+from tests.support.small_engine import one_rank
+from tests.support.small_run import DS_CONFIG, goes_on, options, sign, small_run
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    with one_rank():
+        return small_run(tmp_path_factory.mktemp("run") / "run").path
+
+
+@pytest.fixture
+def run(kept, tmp_path):
+    with one_rank():
+        yield shutil.copytree(kept, tmp_path / "run")
+
+
+def latest(run, text):
+    (run / "checkpoints" / LATEST).write_text(text)
+
+
+def resumed(run, resume):
+    tree = options(run).model_dump()
+    return find_resume(type(options(run)).model_validate({**tree, "train": {**tree["train"], "resume": resume}}), DS_CONFIG)
+
+
+def test_latest_below_every_checkpoint_is_refused_by_their_names(run):
+    for resume in ("auto", str(run), str(run / "checkpoints")):
+        latest(run, name_of(1))
+        with pytest.raises(UserError) as told:
+            resumed(run, resume)
+        assert all(said in str(told.value) for said in (name_of(1), name_of(3), name_of(7), f"train.resume={run}")), resume
+    assert resumed(run, str(run / "checkpoints" / name_of(7))) == [run / "checkpoints" / name_of(7)]
+
+
+def test_latest_that_names_none_that_is_there_is_told_of(run, capsys):
+    latest(run, name_of(5))
+    assert goes_on(run) == (3, f"{run}/checkpoints/latest names {name_of(5)}, which is not there")
+    assert cli.main(["verify", str(run)]) is ExitCode.OK and name_of(5) in capsys.readouterr().err
+    latest(run, name_of(9))
+    assert goes_on(run)[0] == 7
+
+
+@pytest.mark.parametrize("resume", ["auto", "never", "run"])
+def test_checkpoints_without_the_options_of_their_run_are_not_begun_over(run, resume, tmp_path):
+    (run / "config.yaml").unlink()
+    with pytest.raises(UserError, match="holds a run already" if resume == "never" else rf"{name_of(3)}, {name_of(7)}"):
+        resumed(run, str(run) if resume == "run" else resume)
+
+
+@pytest.mark.parametrize("name", [".{}.old", ".{}.0a1b2c3d.old"])
+@pytest.mark.parametrize("step", [3, 7])
+def test_a_checkpoint_that_was_set_aside_is_put_back_by_whoever_looks(run, name, step, tmp_path, capsys):
+    folder = run / "checkpoints"
+    (folder / name_of(step)).rename(folder / name.format(name_of(step)))
+    for look in (lambda path: goes_on(path)[0] == 7, lambda path: cli.main(["verify", str(path)]) == ExitCode.OK,
+                 lambda path: verify(checkpoints_of(path / "checkpoints" / name_of(step))[0]) is None):  # fmt: skip
+        copy = shutil.copytree(run, tmp_path / "copy")
+        assert look(copy) and sorted(path.name for path in (copy / "checkpoints").iterdir()) == [LATEST, name_of(3), name_of(7)]
+        shutil.rmtree(copy)
+    assert "2 of 2 can be trusted" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_another_version_is_told_from_one_that_can_be_gone_on_from(run, capsys):
+    state = run / "checkpoints" / name_of(7) / "state.json"
+    state.write_text(state.read_text().replace('"format": 2', '"format": 9'))
+    sign(state.parent)
+    value, told = goes_on(run)
+    assert value == 3 and "another version" in told
+    assert cli.main(["verify", str(run)]) == ExitCode.OK
+    assert [("another version" in line) for line in capsys.readouterr().out.splitlines()[:2]] == [True, False]
+
+
+def test_what_was_set_aside_never_takes_the_place_of_what_is_there(run):
+    folder = run / "checkpoints"
+    shutil.copytree(folder / name_of(3), folder / f".{name_of(7)}.old")
+    assert goes_on(run) == (7, "")
+
+
+def test_where_none_of_those_to_go_on_from_is_whole_the_others_are_named(run):
+    latest(run, name_of(3))
+    (run / "checkpoints" / name_of(3) / "state.json").unlink()
+    value, told = goes_on(run)
+    assert value is None and "state.json is missing" in told and f"train.resume={run}/checkpoints/{name_of(7)}" in told
+
+
+@pytest.mark.parametrize("text", ["", "train: 3", "[]", "train: {resume: auto", "\x00", "train:\n  resume: auto\n"])
+def test_options_that_are_torn_are_an_error(run, text):
+    (run / "config.yaml").write_text(text)
+    value, told = goes_on(run)
+    assert value is None and "config.yaml" in told and "fix:" in told
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"deepspeed_config": 3}', '{"deepspeed_config": {}, "starts": 3}', "{}"])
+def test_an_environment_that_is_torn_is_an_error(run, text):
+    (run / "environment.json").write_text(text)
+    value, told = goes_on(run)
+    assert value is None and "environment.json" in told and "fix:" in told
+
+
+def test_a_run_that_has_saved_nothing_begins_where_it_began(tmp_path):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").write_text(as_yaml(options(run).model_dump(mode="json")))
+    assert resumed(run, "auto") == []

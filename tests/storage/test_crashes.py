@@ -1,0 +1,161 @@
+"""Whenever a process dies, and whatever a disk refuses: no step is lost whose save had returned, and nothing half done is
+taken for whole.
+
+Every call that changes the disk, of exports, saves, `latest`, pruning and resuming, is the one at which it happens.
+"""
+
+import shutil
+from contextlib import suppress
+
+import pytest
+
+from mat_ds.engine import checkpoint
+from mat_ds.engine.export import export_model
+from mat_ds.errors import Displaced, SaveError, UserError
+from mat_ds.ranks.collectives import on_rank_zero
+from mat_ds.storage.checkpoints import checkpoints_of, name_of
+from mat_ds.storage.integrity import verify
+from mat_ds.storage.rundir import RunDirectory
+from tests.support.failing_disk import Disk, KilledError
+from tests.support.small_engine import SmallEngine, Tokenizer, one_rank
+
+FAULTS = ("killed", "torn", "ENOSPC", "EIO")
+# Saved step, and what is exported before it and saved in it: a run that goes on, goes back, and comes by again.
+ACTS = ((3, 3), (2, 4), (3, 5), (4, 6))
+KEPT = 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ranks():
+    with one_rank():
+        yield
+
+
+def act(run, engine, step, value, **options):
+    """An evaluation whose weights are the best so far, and the save after it."""
+    engine.fill(value)
+    export_model(engine, Tokenizer(), run.model, **options)
+    state = {"step": step, "value": value}
+    checkpoint.save(engine, run.checkpoints, state, keep_last=2, model=run.model, best=KEPT, **options)
+
+
+def begun(path):
+    run, engine = RunDirectory(path), SmallEngine()
+    on_rank_zero(run.create)
+    for step, value in ((KEPT, 1), (2, 2)):
+        act(run, engine, step, value)
+    return run
+
+
+def live(run, returned):
+    """One life of a run; `returned` gets the value of each save that came to its end."""
+    engine = SmallEngine()
+    for step, value in ACTS:
+        act(run, engine, step, value)
+        returned.append(value)
+
+
+def resume(run):
+    """The value that a new process goes on from, and what it passed over."""
+    engine = SmallEngine()
+    on_rank_zero(run.create)
+    state, passed_over = checkpoint.load(engine, checkpoints_of(run.path), run.model)
+    assert engine.value == state["value"]
+    return state, passed_over
+
+
+def restart(run):
+    """As `resume`, its model looked at too."""
+    state, passed_over = resume(run)
+    assert set((run.model / "model.safetensors").read_bytes()) == {state["value"]} and (run.model / "config.json").exists()
+    return state["value"], passed_over
+
+
+def check(run, allowed, where):
+    """Whether a run goes on from where it may, nothing in it is half done, and what is then saved is found."""
+    value, passed_over = restart(run)
+    assert value in allowed and not passed_over, (where, value, allowed, passed_over)
+    every = checkpoints_of(run.path, beyond_latest=True)
+    assert [verify(path) for path in every] == [None] * len(every) and every[-1].name == name_of(KEPT), where
+    act(run, SmallEngine(), 9, 9)
+    assert restart(run)[0] == 9, where
+    assert {path.name for path in run.path.iterdir()} == {"checkpoints", "model", "plots", "predictions"}, where
+    assert not [path for path in run.checkpoints.iterdir() if path.name.startswith(".")], where
+
+
+def moments(total, every, first):
+    """The numbers of the calls at which it happens: all of them, or one of `every`."""
+    return range(1 + first % every, total + 1, every)
+
+
+def lives(folder, fault, every):
+    before = begun(folder / "before").path
+    counting = Disk()
+    with counting.failing():
+        live(RunDirectory(shutil.copytree(before, folder / "counted")), [])
+    assert counting.count > 200 and {"save_file", "rename", "replace", "write", "rmdir"} <= set(counting.calls)
+    for at in moments(counting.count, every, FAULTS.index(fault)):
+        run, returned, disk = RunDirectory(shutil.copytree(before, folder / "run")), [2], Disk(at, fault)
+        where = f"call {at}, {counting.calls[at - 1]}"
+        with disk.failing(), suppress(KilledError, SaveError):
+            live(run, returned)
+        under_way = next((value for _, value in ACTS if value > returned[-1]), None)
+        check(run, {returned[-1], under_way}, where)
+        shutil.rmtree(run.path)
+
+
+def restarts(folder, fault, every):
+    before = begun(folder / "before").path
+    # As a process leaves it that dies between the two renames of a step that is saved again, or of a model.
+    (before / "checkpoints" / name_of(2)).rename(before / "checkpoints" / f".{name_of(2)}.0123abcd.old")
+    (before / "model").rename(before / ".model.0123abcd.old")
+    counting = Disk()
+    with counting.failing():
+        resume(RunDirectory(shutil.copytree(before, folder / "counted")))
+    assert counting.count > 20 and "rename" in counting.calls
+    for at in moments(counting.count, every, FAULTS.index(fault)):
+        run, disk = RunDirectory(shutil.copytree(before, folder / "run")), Disk(at, fault)
+        where = f"call {at}, {counting.calls[at - 1]}"
+        with disk.failing(), suppress(KilledError, SaveError, UserError):
+            state, passed_over = resume(run)
+            assert state["value"] == 2 or passed_over, where
+        check(run, {2}, where)
+        shutil.rmtree(run.path)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_step_is_lost_whose_save_had_returned(fault, tmp_path):
+    lives(tmp_path, fault, every=23)
+    restarts(tmp_path / "restarts", fault, every=7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_step_is_lost_whichever_call_it_is(fault, tmp_path):
+    lives(tmp_path, fault, every=1)
+    restarts(tmp_path / "restarts", fault, every=1)
+
+
+def test_who_has_been_displaced_changes_nothing_any_more(tmp_path):
+    """Asked at each of the calls; what an earlier answer allowed may be there, whole, and nothing after it."""
+    before = begun(tmp_path / "before").path
+
+    def life(run, allowed):
+        asked = []
+
+        def still_ours():
+            asked.append(sorted(path.name for path in run.checkpoints.iterdir()))
+            if len(asked) > allowed:
+                raise Displaced("another job is in it")
+
+        act(run, SmallEngine(), 2, 7, still_ours=still_ours)
+        return asked
+
+    total = len(life(RunDirectory(shutil.copytree(before, tmp_path / "counted")), 99))
+    assert total >= 6
+    for allowed in range(total):
+        run = RunDirectory(shutil.copytree(before, tmp_path / "run"))
+        with pytest.raises(Displaced):
+            life(run, allowed)
+        check(run, {2, 7}, allowed)
+        shutil.rmtree(run.path)

@@ -1,0 +1,91 @@
+"""Starting worker processes, with a launcher's environment but without its start-up time."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def environment(device="cpu", **more):
+    """The variables of a process under test, on the CPU even where there is a GPU unless `device` is "cuda"."""
+    inherited = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE")}
+    ours = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": device}
+    return {**inherited, **ours, **({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}), **more}
+
+
+def rank_variables(rank, count, port):
+    """What a launcher tells one of `count` ranks on this machine."""
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_SIZE": str(count),
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
+
+
+def run_ranks(module, ranks, *arguments, timeout=600, device="cpu"):
+    """Runs `python -m module REPORT arguments` on `ranks` processes and returns what rank 0 reported."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        logs = [Path(folder) / f"rank-{rank}.log" for rank in range(ranks)]
+        processes = []
+        for rank, log in enumerate(logs):
+            env = environment(device, **rank_variables(rank, ranks, port))
+            command = [sys.executable, "-m", module, str(report), *arguments]
+            with log.open("w") as out:
+                processes.append(subprocess.Popen(command, env=env, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT))
+        try:
+            codes = [process.wait(timeout) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        assert codes == [0] * ranks, "\n".join(f"--- rank {r}\n{log.read_text()[-3000:]}" for r, log in enumerate(logs))
+        return json.loads(report.read_text())
+
+
+def start_ranks(ranks, *arguments, log=None, module=None):
+    """Starts launch/train.py, or a module, on `ranks` processes as a launcher would, without one; returns them."""
+    port, out = free_port(), log.open("a") if log else subprocess.DEVNULL
+    processes = []
+    for rank in range(ranks):
+        env = environment(**rank_variables(rank, ranks, port))
+        processes.append(subprocess.Popen(cli(*arguments, module=module), cwd=ROOT, env=env, stdout=out,
+                                          stderr=subprocess.STDOUT))  # fmt: skip
+    return processes
+
+
+def cli(*arguments, ranks=None, door="train", module=None, launcher=False):
+    """The command that runs a door of launch/, or a module, on `ranks` processes; under deepspeed's launcher if that matters.
+
+    A run is mirrored to MLflow, which costs seconds, only where its options say so.
+    """
+    arguments = list(map(str, arguments))
+    if (door, module) == ("train", None) and not any(argument.startswith("tracking.") for argument in arguments):
+        arguments.append("tracking.uri=none")
+    if not launcher:
+        start = ["-m", "tests.workers.ranks", str(ranks)] if ranks else []
+        return [sys.executable, *start, *(["-m", module] if module else [f"launch/{door}.py"]), *arguments]
+    deepspeed = [str(Path(sys.executable).with_name("deepspeed")), "--quiet", "--num_gpus", str(ranks)]
+    script = ["--module", module] if module else [f"launch/{door}.py"]
+    return [*deepspeed, "--master_port", str(free_port()), *script, *arguments]
+
+
+def run_cli(*arguments, timeout=600, device="cpu", ranks=None, door="train", module=None, launcher=False, **env):
+    """Runs what `cli` says, and returns the finished process."""
+    command = cli(*arguments, ranks=ranks, door=door, module=module, launcher=launcher)
+    return subprocess.run(command, cwd=ROOT, env=environment(device, **env), capture_output=True, text=True, timeout=timeout)
+
+
+def start_cli(*arguments, ranks=None):
+    """Starts launch/train.py, on ranks under the launcher, silent and in a process group of its own; returns the process."""
+    command = cli(*arguments, ranks=ranks, launcher=ranks is not None)
+    return subprocess.Popen(command, cwd=ROOT, env=environment(), start_new_session=True, stdout=subprocess.DEVNULL,
+                            stderr=subprocess.DEVNULL)  # fmt: skip

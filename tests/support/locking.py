@@ -1,0 +1,116 @@
+"""Locks as other jobs left them, other machines, and what happens between any two calls of the disk."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+from mat_ds.errors import UserError
+from mat_ds.storage.lock import LOCK, RunLock
+from mat_ds.storage.owner import Owner
+from tests.support.launch import ROOT
+
+# Takes the lock, says so, and gives it back when a line comes.
+HOLDER = """
+import sys
+from pathlib import Path
+from mat_ds.errors import Displaced, UserError
+from mat_ds.storage.lock import RunLock
+lock = RunLock()
+try:
+    lock.acquire(Path(sys.argv[1]))
+except UserError as error:
+    print("out", " ".join(str(error).split()), flush=True)
+    sys.exit()
+print("in", flush=True)
+for line in sys.stdin:
+    try:
+        lock.check()
+        print("ours", flush=True)
+    except Displaced as error:
+        print("displaced", flush=True)
+lock.release()
+"""
+CALLS = [(os, name) for name in ("open", "read", "listdir", "lstat", "utime", "fstat")]
+CALLS += [(Path, name) for name in ("mkdir", "rename", "unlink", "rmdir", "write_bytes")]
+
+
+def start_holder(folder, *prefix, **env):
+    """A process that takes the lock of a folder; what it says comes line by line."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+    return subprocess.Popen([*prefix, sys.executable, "-c", HOLDER, str(folder)], cwd=ROOT, env=env, text=True,
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+
+
+def said(holder):
+    return holder.stdout.readline().strip()
+
+
+def asked(holder):
+    """What it says of its lock."""
+    holder.stdin.write("\n")
+    holder.stdin.flush()
+    return said(holder)
+
+
+def leave_behind(folder, lock=LOCK, **changes):
+    """A lock as another job left it: on this machine, of a number that nobody has, unless changed."""
+    shutil.rmtree(folder / lock, ignore_errors=True)
+    token = uuid.uuid4().hex
+    (folder / lock).mkdir(parents=True)
+    owner = replace(Owner.me(), **{"pid": 2**22 + 1, "since": "then", **changes})
+    (folder / lock / token).write_bytes(owner.as_text())
+    return folder / lock / token
+
+
+def elsewhere(folder, **changes):
+    """A lock of a job on another machine."""
+    return leave_behind(folder, host="elsewhere", place="another boot", **changes)
+
+
+def takes(folder):
+    """Whether the lock can be taken at once; given back, it leaves nothing."""
+    mine = RunLock()
+    try:
+        mine.acquire(folder)
+    except UserError as error:
+        assert "another job is in it" in str(error) and str(folder / LOCK) in str(error)
+        return False
+    mine.check()
+    mine.release()
+    assert not list(folder.iterdir())
+    return True
+
+
+def tokens(folder):
+    return sorted(path.name for path in (folder / LOCK).iterdir()) if (folder / LOCK).exists() else []
+
+
+@contextlib.contextmanager
+def before_call(number, happens):
+    """Within it, something happens before the `number`-th call of the disk, as if the caller had been paused there; yields a
+    list that has an entry for each call."""
+    calls = []
+    with contextlib.ExitStack() as patched:
+        for owner, name in CALLS:
+            original = getattr(owner, name)
+
+            def called(*arguments, original=original, **options):
+                calls.append(original.__name__)
+                if len(calls) == number:
+                    happens()
+                    calls.extend([""] * 1000)  # its own calls are not counted
+                return original(*arguments, **options)
+
+            patched.enter_context(patch.object(owner, name, called))
+        yield calls
+
+
+def as_json(path):
+    return json.loads(path.read_text())

@@ -1,0 +1,133 @@
+"""The spread over seeds: every seed trained once, whoever trains it, and statistics that are those of the runs."""
+
+import json
+import signal
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+from mat_ds.commands.seeds import main
+from mat_ds.errors import ExitCode
+from mat_ds.storage.events import read_events
+from mat_ds.storage.lock import RunLock
+from mat_ds.sweeps.training import WORKER_LOCK
+from tests.support.fake_trainer import STEPS, score_at
+from tests.support.launch import ROOT, environment
+from tests.support.locking import elsewhere
+from tests.support.sweeping import FAKE, plan, until
+
+pytestmark = pytest.mark.usefixtures("at_once")
+
+
+def arguments(folder, *more):
+    return ["--launcher", FAKE, f"output_dir={folder}", *more]
+
+
+def lives(folder, seed):
+    return [int(line) for line in (folder / f"seed-{seed}" / "lives").read_text().split()]
+
+
+def start(folder, *more):
+    command = [sys.executable, "-m", "mat_ds.cli", "seeds", *arguments(folder, *more)]
+    return subprocess.Popen(command, env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def test_the_table_has_last_best_and_median_of_every_seed_and_their_spread(tmp_path, capsys):
+    assert main(arguments(tmp_path, "--seeds", "3")) == ExitCode.OK
+    found = json.loads((tmp_path / "seeds.json").read_text())
+    last = [score_at(seed, STEPS) for seed in range(3)]
+    assert [run["last"] for run in found["runs"]] == [run["best"] for run in found["runs"]] == pytest.approx(last)
+    spread = {"mean": statistics.mean(last), "std": statistics.stdev(last), "min": min(last), "max": max(last)}
+    assert found["summary"]["last"] == pytest.approx(spread)
+    assert found["summary"]["median_last_half"]["max"] == pytest.approx(score_at(2, STEPS - 1))
+    table = capsys.readouterr().out
+    assert all(word in table for word in ("median_last_half", "mean", "std", "0.8"))
+    assert main(arguments(tmp_path, "--seeds", "3", "--json")) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out) == found
+
+
+def test_finished_seeds_are_not_trained_again_and_one_that_was_stopped_goes_on(tmp_path, monkeypatch):
+    plan(monkeypatch, seed_1={"stops_at": 2, "times": 1})
+    assert main(arguments(tmp_path, "--seeds", "2")) == ExitCode.REQUEUE
+    assert [run["seed"] for run in json.loads((tmp_path / "seeds.json").read_text())["runs"]] == [0]
+    assert main(arguments(tmp_path, "--seeds", "3")) == ExitCode.OK
+    assert [lives(tmp_path, seed) for seed in range(3)] == [[0], [0, 2], [0]]
+
+
+def test_a_seed_that_fails_leaves_the_others_their_results_and_the_command_no_success(tmp_path, monkeypatch):
+    plan(monkeypatch, seed_0={"dies_at": 2, "code": 3}, seed_1={"dies_at": 4, "times": 1})
+    assert main(arguments(tmp_path, "--seeds", "2")) == ExitCode.FAILED
+    found = json.loads((tmp_path / "seeds.json").read_text())
+    assert [run["seed"] for run in found["runs"]] == [1] and found["summary"]["last"]["std"] is None
+    assert lives(tmp_path, 1) == [0, 3]
+
+
+def test_workers_at_once_share_the_seeds_and_one_that_is_told_to_stop_leaves_its_seed_to_others(tmp_path, monkeypatch):
+    plan(monkeypatch, seed_0={"waits_at": 2, "times": 1})
+    first = start(tmp_path, "--seeds", "3")
+    until(lambda: read_events(tmp_path / "seed-0" / "events.jsonl"))
+    second = start(tmp_path, "--seeds", "3")
+    assert second.wait(300) == ExitCode.OK and [lives(tmp_path, seed) for seed in range(3)] == [[0]] * 3
+    assert [run["seed"] for run in json.loads((tmp_path / "seeds.json").read_text())["runs"]] == [1, 2]
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(60) == ExitCode.REQUEUE
+    assert main(arguments(tmp_path, "--seeds", "3")) == ExitCode.OK
+    assert [lives(tmp_path, seed) for seed in range(3)] == [[0, 2], [0], [0]]
+    assert len(json.loads((tmp_path / "seeds.json").read_text())["runs"]) == 3
+
+
+def test_what_is_on_the_way_or_in_other_hands_is_told_apart_from_what_is_finished(tmp_path, monkeypatch, capsys):
+    assert main(arguments(tmp_path, "--seeds", "1")) == ExitCode.OK
+    other = RunLock(WORKER_LOCK)
+    other.acquire(tmp_path / "seed-1")
+    assert main(arguments(tmp_path, "--seeds", "2")) == ExitCode.OK
+    said = capsys.readouterr().out
+    assert "seed-1 is in other hands" in said and "1 of 2 seeds finished; in other hands: seed-1" in said
+    other.release()
+    plan(monkeypatch, seed_1={"dies_at": 3, "times": 1})
+    assert main(arguments(tmp_path, "--seeds", "2", "--json")) == ExitCode.OK
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)["runs"]) == 2 and "seed-1: died at step 2, and is continued" in said.err
+    assert main(arguments(tmp_path, "--seeds", "2", "--quiet")) == ExitCode.OK
+    assert "2 of 2 seeds finished" in capsys.readouterr().out
+
+
+def test_the_seed_of_a_job_on_a_machine_that_is_gone_is_taken_over_when_its_lease_is_over(tmp_path, short_leases):
+    elsewhere(tmp_path / "seed-1", lock=WORKER_LOCK)
+    assert main(arguments(tmp_path, "--seeds", "2")) == ExitCode.OK
+    assert [lives(tmp_path, seed) for seed in range(2)] == [[0], [0]]
+
+
+def test_another_model_precision_or_data_make_another_experiment(tmp_path, capsys):
+    assert main(arguments(tmp_path, "--seeds", "1")) == ExitCode.OK
+    (tmp_path / "bf16.json").write_text('{"zero_optimization": {"stage": 2}, "bf16": {"enabled": true}}')
+    others = {"options.model.name = 'tiny-bert'": ["model.name=tiny-bert"], "options.data.path = 'data'": ["data.path=data"],
+              "ds_config.bf16": ["--ds_config", str(tmp_path / "bf16.json")]}  # fmt: skip
+    for said, given in others.items():
+        assert main(arguments(tmp_path, "--seeds", "2", *given)) == ExitCode.USER_ERROR
+        found = capsys.readouterr().err
+        assert said in found and f"what was trained in {tmp_path} has" in found and "another output_dir" in found
+    # A run that came here without this command is held against it one by one.
+    (tmp_path / "definition.json").unlink()
+    assert main(arguments(tmp_path, "--seeds", "2", "model.name=tiny-bert")) == ExitCode.USER_ERROR
+    assert "model.name = 'tiny-bert'" in capsys.readouterr().err and not (tmp_path / "seed-1").exists()
+    assert main(arguments(tmp_path, "--seeds", "1")) == ExitCode.OK and lives(tmp_path, 0) == [0]
+
+
+@pytest.mark.parametrize("torn", [b"", b"[]", b"{", b"\xff", b'{"options": {}, "options": {}}'])
+def test_a_definition_that_is_torn_is_an_error_and_stays(tmp_path, torn, capsys):
+    (tmp_path / "definition.json").write_bytes(torn)
+    assert main(arguments(tmp_path, "--seeds", "1")) == ExitCode.USER_ERROR
+    assert "definition.json" in capsys.readouterr().err and (tmp_path / "definition.json").read_bytes() == torn
+    assert not (tmp_path / "seed-0").exists()
+
+
+def test_runs_with_other_options_are_no_seeds_of_one_experiment(tmp_path, capsys):
+    assert main(arguments(tmp_path, "--seeds", "1")) == ExitCode.OK
+    assert main(arguments(tmp_path, "--seeds", "2", "train.epochs=9")) == ExitCode.USER_ERROR
+    said = capsys.readouterr().err
+    assert "train.epochs = 9.0" in said and "1 problem" in said and not (tmp_path / "seed-1").exists()
+    assert main(arguments(tmp_path, "seed=3")) == ExitCode.USER_ERROR
+    assert "seed = '3'" in capsys.readouterr().err

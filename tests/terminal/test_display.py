@@ -1,0 +1,98 @@
+"""What a run shows: on a terminal, in a file, quietly, for programs; and what libraries log, which it does not show."""
+
+import fcntl
+import json
+import logging
+import os
+import struct
+import subprocess
+import sys
+import termios
+import warnings
+
+import pytest
+
+from mat_ds.terminal.display import Display
+from mat_ds.terminal.library_logs import Chatter
+from tests.support.launch import ROOT
+
+PROGRAM = """
+from mat_ds.terminal.display import Display
+display = Display(True)
+with display.bar("mat", 40, 30) as bar:
+    bar.mininterval = 0
+    for _ in range(10):
+        bar.set_postfix_str("loss 0.5", refresh=False)
+        bar.update()
+    display.say("step 40: score 1")
+"""
+
+
+def play(display):
+    with display.bar("mat", 4, 0) as bar:
+        bar.set_postfix_str("loss 0.5, L 0.4, R 0.1, best 0.9", refresh=False)
+        bar.update(4)
+        display.say("an evaluation")
+    display.warn("low disk")
+    display.conclude(json.dumps({"score": 1}))
+
+
+def test_in_a_file_progress_is_whole_lines_with_both_losses_and_the_time_left(capsys):
+    play(Display(True))
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["an evaluation", '{"score": 1}']
+    assert "\r" not in err and all(line.startswith(("mat: ", "*** WARNING: low disk")) for line in err.splitlines())
+    assert "mat: 100% 4/4 steps [00:00<00:00, loss 0.5, L 0.4, R 0.1, best 0.9]" in err.splitlines()
+
+
+def test_on_a_terminal_progress_is_one_moving_line():
+    leader, follower = os.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", 40, 120, 0, 0))
+    subprocess.run([sys.executable, "-c", PROGRAM], cwd=ROOT, stdout=follower, stderr=follower, check=True)
+    os.close(follower)
+    shown = os.read(leader, 65536).decode()
+    os.close(leader)
+    assert shown.count("\r") > 5 and "40/40" in shown and "step 40: score 1\r\n" in shown
+
+
+def test_quiet_leaves_warnings_and_the_result(capsys):
+    play(Display(True, quiet=True))
+    out, err = capsys.readouterr()
+    assert (out, err) == ('{"score": 1}\n', "*** WARNING: low disk\n")
+
+
+def test_json_is_alone_on_stdout(capsys):
+    play(Display(True, json=True))
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"score": 1} and "an evaluation" in err
+
+
+def test_other_ranks_are_silent(capsys):
+    play(Display(False))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_libraries_log_to_the_runs_file_from_the_start_and_only_their_errors_are_seen(tmp_path, capfd):
+    file, library = tmp_path / "train.log", logging.getLogger("transformers.models")
+    with Chatter(kept=True) as chatter:
+        library.info("before there was a run")
+        chatter.write_to(file)
+        library.warning("a weight is new")
+        library.error("a file is broken")
+        warnings.warn("this will change", FutureWarning, stacklevel=1)
+    library.error("after")
+    written = file.read_text()
+    texts = ("before there", "a weight is", "a file is", "FutureWarning: this", "after")
+    assert [written.count(text) for text in texts] == [1, 1, 1, 1, 0]
+    assert capfd.readouterr().err.splitlines()[0] == "a file is broken"
+    with Chatter(kept=True) as chatter:
+        chatter.write_to(file)
+    assert file.read_text() == written, "a run that goes on adds to it"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_run_without_a_folder_leaves_no_handlers(kept):
+    before = list(logging.getLogger().handlers)
+    with Chatter(kept):
+        logging.getLogger("DeepSpeed").info("hello")
+    assert logging.getLogger().handlers == before

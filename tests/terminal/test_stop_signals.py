@@ -1,0 +1,58 @@
+"""Signals to stop: remembered, given back, and Ctrl-C twice."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from mat_ds.terminal.stop_signals import SIGNALS, Orders
+from tests.support.launch import ROOT
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_remembered_and_the_handlers_of_before_come_back(number):
+    heard = []
+    before = {each: signal.signal(each, lambda number, frame: heard.append(number)) for each in SIGNALS}
+    ours = signal.getsignal(number)
+    try:
+        with Orders() as orders:
+            assert orders.received is None
+            os.kill(os.getpid(), number)
+            assert orders.received == signal.Signals(number).name and not heard
+        assert signal.getsignal(number) is ours
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def test_what_a_process_was_started_to_ignore_it_ignores():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Orders() as orders:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert orders.received is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_second_ctrl_c_ends_the_process_at_once():
+    program = (
+        "import signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+        "from mat_ds.terminal.stop_signals import Orders\n"
+        "with Orders() as orders:\n"
+        "    print('ready', flush=True)\n"
+        "    while not orders.received: time.sleep(0.01)\n"
+        "    print(orders.received, flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        for said in ("ready", "SIGINT"):
+            assert process.stdout.readline().strip() == said
+            process.send_signal(signal.SIGINT)
+        assert process.wait(20) == -signal.SIGINT
+    finally:
+        process.kill()
+        process.stdout.close()

@@ -1,0 +1,83 @@
+"""The rules of the house, checked: who may import what, and how long a page may be."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "mat_ds"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+# A room imports only from rooms before it. These four never import each other.
+ROOMS = (
+    "errors", "storage", "config", "terminal", "ranks", "tracking", "sampling", "methods", "tasks", "models", "runs",
+    "artifacts", "engine", "registry", "evaluation", "sweeps", "doctor", "planning", "reports", "training", "commands", "cli",
+)  # fmt: skip
+APART = {"doctor", "planning", "sweeps", "training"}
+
+
+def imported(path):
+    """The modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_a_room_imports_only_rooms_before_it():
+    assert {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in SOURCES} == {*ROOMS, "__init__"}
+    arrows = [
+        (str(path.relative_to(PACKAGE)), path.relative_to(PACKAGE).parts[0].removesuffix(".py"), name.split(".")[1])
+        for path in SOURCES
+        for name in imported(path)
+        if name.startswith("mat_ds.")
+    ]
+    assert not [arrow for arrow in arrows if arrow[1] in ROOMS and ROOMS.index(arrow[2]) > ROOMS.index(arrow[1])]
+    assert not [arrow for arrow in arrows if arrow[1] != arrow[2] and {*arrow[1:]} <= APART]
+
+
+def test_no_modules_import_each_other():
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in SOURCES}
+    known = {
+        name: {found if found in names else found.rpartition(".")[0] for found in imported(path)} & (names.keys() - {name})
+        for name, path in names.items()
+    }
+    while done := {name for name, others in known.items() if not others & known.keys()}:
+        known = {name: others for name, others in known.items() if name not in done}
+    assert not known
+
+
+def importers(name):
+    pattern = re.compile(rf"^\s*(import|from) {name}\b", re.M)
+    return {str(path.relative_to(PACKAGE)) for path in SOURCES if pattern.search(path.read_text())}
+
+
+def test_only_the_engine_knows_deepspeed():
+    assert importers("deepspeed") and all(path.startswith("engine/") for path in importers("deepspeed"))
+
+
+def test_only_tracking_and_the_registry_know_mlflow_and_only_lora_knows_peft():
+    assert all(path.startswith(("tracking/", "registry/")) for path in importers("mlflow"))
+    assert importers("peft") <= {"models/lora.py"}
+
+
+def test_a_method_names_no_rank_dtype_or_device():
+    for path in (PACKAGE / "methods").glob("*.py"):
+        if path.stem not in ("base", "ops", "__init__"):
+            code = re.sub(r'""".*?"""', "", path.read_text(), flags=re.S)
+            for word in ("deepspeed", "rank", "dtype", "device", "cuda", "float16", "bfloat16", "distributed"):
+                assert not re.search(rf"\b{word}\b", code), (path.name, word)
+
+
+def test_no_file_is_long_or_named_utils():
+    for path in (*SOURCES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "launch").glob("*.py")):
+        assert len(path.read_text().splitlines()) <= 250, path
+        assert "utils" not in path.stem, path
+
+
+def test_doors_are_short():
+    for path in (ROOT / "launch").glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 15, path

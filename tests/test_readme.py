@@ -1,0 +1,41 @@
+"""The README and docs/ say what the code does."""
+
+import re
+from statistics import mean
+
+from benchmarks import rivals
+from mat_ds.errors import ExitCode
+from mat_ds.runs.table import options_table
+from mat_ds.tasks.registry import TASKS
+from tests.support.launch import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = README + "".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))
+
+
+def test_the_table_of_options_is_the_schemas():
+    assert options_table() in README, "write `python -m mat_ds.runs.table` into the README"
+
+
+def test_every_recipe_profile_and_exit_code_is_listed():
+    for path in (*(ROOT / "launch" / "recipes").glob("*.yaml"), *(ROOT / "ds_configs").glob("*.json")):
+        assert f"`{path.name}`" in PAGES
+    for code in ExitCode:
+        assert re.search(rf"^\| {code.value} \|", PAGES, re.M)
+
+
+def test_every_task_of_glue_has_a_recipe():
+    recipes = {path.stem for path in (ROOT / "launch" / "recipes").glob("*.yaml")}
+    assert {name for name, spec in TASKS.items() if spec.hub == "nyu-mll/glue"} | {"anli", "anli_mixture"} <= recipes
+
+
+def test_the_table_of_results_is_the_benchmarks_and_claims_no_deviation_of_two_seeds(capsys):
+    results = ROOT / "benchmarks" / "rivals.jsonl"
+    rivals.table(results)
+    lines = capsys.readouterr().out.splitlines()
+    assert "\n".join(lines[1:]) in README, "write what `python benchmarks/rivals.py benchmarks/rivals.jsonl --table` prints"
+    assert "±" not in PAGES
+    own = [line for line in rivals.finished(results) if (line["task"], line["method"]) == ("cola", "MAT")]
+    low, high = sorted(100 * line["median"] for line in own)
+    (row,) = (line for line in lines if line.startswith("| MAT |"))
+    assert f"| {mean((low, high)):.1f} ({low:.1f} to {high:.1f}) |" in row

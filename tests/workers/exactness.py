@@ -1,0 +1,33 @@
+"""Worker: MAT at every ZeRO stage and update rule against the float64 oracle, in one precision, with one accumulation."""
+
+import sys
+
+from deepspeed.accelerator import get_accelerator
+
+from tests.equivalence import oracle
+from tests.support.tiny import KeyedNoise, global_batches, tiny_roberta
+from tests.workers.worker import BF16, FP16, FP32, LR, MAT, ORACLE_OPTIONS, STAGES, ds_json, main, make, steps
+
+PRECISION = {"fp32": FP32, "bf16": BF16, "fp16": FP16}
+
+
+def body(world, report):
+    precision, device = PRECISION[sys.argv[2]], get_accelerator().current_device_name()
+    batches, origin = global_batches(), dict(tiny_roberta().named_parameters())
+    accumulation = int(sys.argv[3])
+    for update, lr in LR.items():
+        micro = 8 // accumulation // world.size
+        settings = oracle.Settings(update=update, lr=lr, **{k: MAT[k] for k in ORACLE_OPTIONS})
+        expected = (
+            oracle.run(tiny_roberta(), batches, settings, noise=KeyedNoise(batches, device=device)) if world.rank == 0 else None
+        )
+        for stage in STAGES:
+            engine, player = make(world, ds_json(stage, precision), micro=micro, optimizer={"name": update, "lr": lr})
+            result = steps(world, engine, player, micro, batches, lr=lr)
+            if world.rank == 0:
+                report[f"{update} zero-{stage} accumulation {accumulation}"] = oracle.distance(result, expected, origin)
+            engine.close()
+
+
+if __name__ == "__main__":
+    main(body)

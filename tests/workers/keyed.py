@@ -1,0 +1,56 @@
+"""Worker: one run with noise and dropout on, at each stage given, its parameters written to a file per stage; and, with two
+ranks or fewer, runs without dropout at each size of a micro-batch."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from mat_ds.engine.export import gather_fp32
+from mat_ds.ranks.collectives import all_reduce_sum
+from tests.support import families
+from tests.support.tiny import global_batches, micro_batches, tiny_roberta
+from tests.workers.worker import MAT, ds_json, main, make, steps
+
+NOISY = {**MAT, "delta_noise": 2e-2, "theta_noise": 1e-2, "dropout": "independent"}
+CUT = {
+    "mat": {**NOISY, "delta_noise": 1e-1},
+    "freelb": {"name": "freelb", "delta_lr": 0.4, "delta_init_norm": 0.3, "delta_max_norm": 0.5},
+    "r3f": {"name": "r3f", "lam": 3.0, "noise_scale": 0.1},
+}
+
+
+def body(world, report):
+    folder, stages = sys.argv[2], sys.argv[3].split(",")
+    for stage in map(int, stages):
+        for dropout in ("independent", "frozen"):
+            method = {**NOISY, "dropout": dropout, "theta_dropout": dropout}
+            engine, player = make(world, ds_json(stage), method, micro=2, model=tiny_roberta(dropout=0.1), seed=5)
+            result = steps(world, engine, player, 2, global_batches())
+            engine.close()
+            if world.rank == 0:
+                torch.save(result, f"{folder}/{dropout}-zero-{stage}-ranks-{world.size}.pt")
+    if world.size <= 2 and (Path(folder) / "cut").exists():
+        for name, method in CUT.items():
+            for micro in (1, 4 // world.size, 8 // world.size):
+                found = cut(world, method, micro)
+                if world.rank == 0:
+                    torch.save(found, Path(folder) / "cut" / f"{name}-micro-{micro}-ranks-{world.size}.pt")
+
+
+def cut(world, method, micro):
+    """(first loss, parameters) of three outer steps of a decoder without dropout."""
+    # Its attention has biases without a gradient, of whose rounding Adam would make steps.
+    engine, player = make(world, ds_json(2), method, micro, {"name": "sgd"}, families.build("gpt2"), seed=5)
+    for t, batch in enumerate(global_batches()):
+        engine.begin(t, 1e-2)
+        means = player.step(engine, micro_batches(batch, micro, world.rank, world.size))
+        if t == 0:
+            loss = all_reduce_sum(means["loss"].double()) / world.size
+    parameters = gather_fp32(engine)
+    engine.close()
+    return float(loss), parameters
+
+
+if __name__ == "__main__":
+    main(body)

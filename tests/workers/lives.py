@@ -1,0 +1,182 @@
+"""Worker: the same small run again and again, interrupted, damaged and continued in every way, against one that was not.
+
+Each life is a call of launch/train.py's `main` with a process group of its own; what interrupts it is a real signal.
+"""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from mat_ds.commands.train import main as train
+from mat_ds.engine import checkpoint
+from mat_ds.engine.engine import Engine
+from mat_ds.errors import ExitCode
+from mat_ds.ranks import exits
+from mat_ds.ranks.watchdog import Process
+from mat_ds.storage.checkpoints import checkpoints_of, name_of
+from mat_ds.storage.lock import LOCK
+from mat_ds.storage.owner import Owner
+from tests.workers.small_run import OPTIONS, STEPS, same
+
+torch.set_num_threads(1)
+exits.REPORT_SECONDS = 0  # no launcher will kill the other ranks
+
+RANK, RANKS = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
+def live(folder, *more, stage=2):
+    """One life of a run; its exit code."""
+    # A rank that is early would find the store of the life before.
+    os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + 1)
+    return int(train(["--ds_config", f"ds_configs/zero{stage}.json", *OPTIONS, f"output_dir={folder}", *more]))
+
+
+@contextlib.contextmanager
+def signalled(owner, name, step, number, ranks, call=1):
+    """Within it, the ranks send themselves a signal in a function's `call`-th call of outer step `step`."""
+    original, calls = getattr(owner, name), []
+
+    def told(engine, *arguments, **options):
+        engine_step = engine._outer_step if hasattr(engine, "_outer_step") else None
+        calls.append(1) if engine_step == step else None
+        if engine_step == step and len(calls) == call and RANK in ranks:
+            os.kill(os.getpid(), number)
+        return original(engine, *arguments, **options)
+
+    setattr(owner, name, told)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def saved(run):
+    return [checkpoint.name for checkpoint in checkpoints_of(run)]
+
+
+PHASES = {
+    # what is called where, and the step of the checkpoint that must then be there
+    "perturbation's loop": (Engine, "input_grad", 4, 4),
+    "parameters' loop": (Engine, "update", 4, 5),
+    "evaluation": (Engine, "predict", 5, 6),
+    "saving": (checkpoint, "write_state", 5, 6),
+}
+
+
+def interrupted(folder, whole, report):
+    """A signal to one rank or to all, in every phase: saved at once or after the loop that has begun, and continued."""
+    for phase, (owner, name, step, kept) in PHASES.items():
+        for number, ranks in ((signal.SIGTERM, tuple(range(RANKS))), (signal.SIGUSR1, (RANKS - 1,))):
+            run = folder / f"{name}-{number}"
+            with signalled(owner, name, step, number, ranks):
+                code = live(run)
+            told = code == ExitCode.REQUEUE and (run / "interrupted.json").exists() and not (run / "run.lock").exists()
+            told &= saved(run)[0] == name_of(kept)
+            told &= live(run) == 0 and not (run / "interrupted.json").exists()
+            report[f"{phase}, {signal.Signals(number).name}"] = told and same(run, whole)
+
+    run = folder / "twice"
+    for step in (1, 6):
+        with signalled(Engine, "update", step, signal.SIGTERM, (0,)):
+            live(run)
+    done = live(run)
+    report["twice"] = saved(run)[1:3] == [name_of(7), name_of(6)] and done == 0 and same(run, whole)
+    report["after the last step"] = live(run) == 0 and same(run, whole)
+
+
+def damaged(folder, whole, report):
+    """Checkpoints that are not what was written are told of, passed over, and still there; the run ends as it should."""
+    shard = f"checkpoints/{name_of(STEPS)}/rank-00000-0.safetensors"
+
+    def cut(run):
+        os.truncate(run / shard, (run / shard).stat().st_size // 2)
+
+    def flip(run):
+        with (run / shard).open("r+b") as file:
+            file.seek(-100, os.SEEK_END)
+            byte = file.read(1)[0]
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte ^ 1]))
+
+    cases = {
+        "truncated": (cut, "bytes, not"), "flipped": (flip, "does not hold what was written"),
+        "missing": (lambda run: (run / shard).unlink(), "is missing"),
+        "no manifest": (lambda run: (run / shard).with_name("manifest.json").unlink(), "no manifest"),
+        "no latest": (lambda run: (run / "checkpoints/latest").unlink(), None),
+        "latest nowhere": (lambda run: (run / "checkpoints/latest").write_text("step-00000099"), None),
+        "latest torn": (lambda run: (run / "checkpoints/latest").write_bytes(b"st\xff"), None),
+    }  # fmt: skip
+    for name, (harm, told) in cases.items():
+        run = folder / name.replace(" ", "-")
+        if RANK == 0:
+            shutil.copytree(whole, run)
+            harm(run)
+        code, words = heard(run)
+        still_there = (run / f"checkpoints/{name_of(STEPS)}.damaged").exists()
+        passed = not told or (told in words and "passed over" in words and still_there)
+        report[name] = code == 0 and passed and same(run, whole)
+
+    run = folder / "all"
+    if RANK == 0:
+        shutil.copytree(whole, run)
+        for checkpoint in saved(run):
+            (run / "checkpoints" / checkpoint / "rank-00000-0.safetensors").unlink()
+    before = saved(run)
+    code, words = heard(run)
+    report["all damaged"] = code == ExitCode.USER_ERROR and words.count("is missing") == 3 and saved(run) == before
+
+
+def changed(folder, whole, report):
+    """What would make it another run is refused and named; what would not is accepted and recorded."""
+    run = folder / "changed"
+    if RANK == 0:
+        shutil.copytree(whole, run)
+    code, words = heard(run, "optimizer.lr=1e-4", "train.telemetry_every=1")
+    refused = code == ExitCode.USER_ERROR and "optimizer.lr = 0.0001" in words and "telemetry_every" not in words
+    code, _ = heard(run, "train.telemetry_every=1", stage=1)
+    starts = json.loads((run / "environment.json").read_text())["starts"]
+    noted = starts[-1]["changed"].pop("train.telemetry_every") == [3, 1] and [s["zero_stage"] for s in starts] == [2, 1]
+    noted &= starts[-1]["changed"].keys() == {"output_dir"}
+    report["changed"] = refused and code == 0 and noted
+
+    # Whoever started the ranks is there as long as they are.
+    process = replace(Owner.me(), pid=os.getppid(), started=Process.find(os.getppid()).started)
+    for name, owner, expected in (("living", process, ExitCode.USER_ERROR), ("dead", replace(process, started=1), ExitCode.OK)):
+        if RANK == 0:
+            shutil.rmtree(run / LOCK, ignore_errors=True)
+            (run / LOCK).mkdir()
+            (run / LOCK / "other").write_bytes(owner.as_text())
+        code, words = heard(run, "train.telemetry_every=1", stage=1)
+        report[f"lock of the {name}"] = code == expected and ("another job is in it" in words) == (name == "living")
+
+
+def heard(run, *more, stage=2):
+    """A life's exit code, and what it said on stderr."""
+    with contextlib.redirect_stderr(io.StringIO()) as words:
+        code = live(run, *more, stage=stage)
+    return code, words.getvalue()
+
+
+CHAPTERS = {"interrupted": interrupted, "damaged": damaged, "changed": changed}
+
+
+def main():
+    folder, report = Path(sys.argv[2]), {}
+    whole = folder / "whole"
+    assert live(whole) == 0
+    for chapter in sys.argv[3:]:
+        CHAPTERS[chapter](folder, whole, report)
+    if RANK == 0:
+        Path(sys.argv[1]).write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

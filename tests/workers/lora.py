@@ -1,0 +1,105 @@
+"""Worker: MAT on a model with adapters at every ZeRO stage and precision, against the oracle and its own checkpoints."""
+
+import functools
+import itertools
+import math
+import sys
+from pathlib import Path
+
+import torch
+from deepspeed.accelerator import get_accelerator
+from safetensors.torch import load_file
+
+from mat_ds.engine import checkpoint
+from mat_ds.sampling.sampler import Sampler
+from mat_ds.storage.checkpoints import checkpoints_of
+from tests.equivalence import oracle
+from tests.support.tiny import KeyedNoise, global_batches, tiny_lora
+from tests.workers.keyed import NOISY
+from tests.workers.worker import BF16, FP16, FP32, LR, MAT, ORACLE_OPTIONS, STAGES, ds_json, main, make, steps
+
+BATCHES = global_batches()
+PRECISIONS = {"fp32": (FP32, torch.float32), "bf16": (BF16, torch.bfloat16), "fp16": (FP16, torch.float16)}
+NOISE = {"delta_noise": 1e-1, "theta_noise": 1e-2}
+# Options of MAT, of its optimizer and of the model; what the oracle knows of them it gets too.
+CASES = {
+    "adam": {}, "sgd": {"optimizer": {"name": "sgd", "lr": LR["sgd"]}}, "clipped": {"optimizer": {"max_grad_norm": 0.05}},
+    "noise": {"method": NOISE}, "checkpointed": {"model": {"checkpointing": True}},
+}  # fmt: skip
+
+
+def body(world, report):
+    get_accelerator().is_fp16_supported = lambda: True
+    given = []
+    construct = Sampler.__init__
+
+    def counting(self, groups, *rest):
+        given.append(sum(p.numel() for group in groups for p in group["params"]))
+        construct(self, groups, *rest)
+
+    Sampler.__init__ = counting
+    for stage, name, case in itertools.product(STAGES, PRECISIONS, CASES):
+        if name == "fp32" or case in ("adam", "checkpointed"):
+            report[f"{case}, {name}, zero-{stage}"] = measured(world, stage, *PRECISIONS[name], **CASES[case])
+            report[f"{case}, {name}, zero-{stage}"]["sampled"] = given.pop()
+    report["trained"] = sum(p.numel() for p in tiny_lora().parameters() if p.requires_grad)
+    for stage, (name, (precision, _)) in itertools.product(STAGES, PRECISIONS.items()):
+        report[f"resumed, {name}, zero-{stage}"] = resumed(
+            world, ds_json(stage, precision), Path(sys.argv[2]) / f"{name}-{stage}"
+        )
+
+
+def measured(world, stage, precision, dtype, method=None, optimizer=None, model=None):
+    """How far a run of three steps ends from the oracle, what it did to frozen parameters, and what its first step moved."""
+    micro, optimizer = 4 // world.size, optimizer or {}
+    lr, wanted = optimizer.get("lr", LR["adam"]), {**MAT, **(method or {})}
+    engine, player = make(world, ds_json(stage, precision), wanted, micro, optimizer, tiny_lora(**(model or {})))
+    first = steps(world, engine, player, micro, BATCHES[:1], lr=lr)
+    result = steps(world, engine, player, micro, BATCHES[1:], first=1, lr=lr)
+    engine.close()
+    if world.rank:
+        return {}
+    before = dict(tiny_lora().named_parameters())
+    expected = whole_run(lr, optimizer.get("name", "adam"), optimizer.get("max_grad_norm", 0.0), bool(method))
+    frozen = [n for n, p in before.items() if not p.requires_grad]
+    return {
+        "distance": oracle.distance(result, expected, before),
+        "thawed": [n for n in frozen if not torch.equal(result[n], before[n].to(dtype).float())],
+        "unmoved": [n for n, p in before.items() if "lora_B" in n and torch.equal(first[n], p)],
+        "parts": [len(frozen), len(expected), len(before)],
+    }
+
+
+@functools.cache
+def whole_run(lr, update, max_grad_norm, noise):
+    """The oracle's run."""
+    settings = oracle.Settings(update=update, lr=lr, max_grad_norm=max_grad_norm, **{k: MAT[k] for k in ORACLE_OPTIONS})
+    scales = {"delta": math.sqrt(2 * MAT["delta_lr"]) * NOISE["delta_noise"], "theta": math.sqrt(2 * lr) * NOISE["theta_noise"]}
+    return oracle.run(tiny_lora(), BATCHES, settings, noise=KeyedNoise(BATCHES, **(scales if noise else {})))
+
+
+def resumed(world, tree, folder):
+    """Whether a run that was interrupted ends bit for bit where one that was not does, and no frozen weight was saved."""
+    micro, batches = 8 // world.size // 2, global_batches(4)
+
+    def fresh():
+        return make(world, tree, NOISY, micro, model=tiny_lora(dropout=0.1))
+
+    engine, player = fresh()
+    steps(world, engine, player, micro, batches[:2])
+    if world.rank == 0:
+        folder.mkdir()
+    checkpoint.save(engine, folder, {"step": 2}, keep_last=1)
+    expected = steps(world, engine, player, micro, batches[2:], first=2)
+    engine.close()
+    engine, player = fresh()
+    checkpoint.load(engine, checkpoints_of(folder))
+    result = steps(world, engine, player, micro, batches[2:], first=2)
+    engine.close()
+    saved = {key.split(":")[1] for path in folder.glob("step-*/rank-*.safetensors") for key in load_file(path)}
+    trained = {name for name, p in tiny_lora().named_parameters() if p.requires_grad}
+    return (world.rank > 0 or saved == trained) and all(torch.equal(result[name], expected[name]) for name in expected)
+
+
+if __name__ == "__main__":
+    main(body)

@@ -1,0 +1,28 @@
+"""`python -m tests.workers.ranks N PROGRAM ...`: N ranks as a launcher starts them, without its seconds of start-up.
+
+Its exit code is that of the first rank that failed, which ends the others.
+"""
+
+import os
+import subprocess
+import sys
+import time
+
+from tests.support.launch import free_port, rank_variables
+
+
+def main(count, *program):
+    port = free_port()
+    ranks = [subprocess.Popen([sys.executable, *program], env={**os.environ, **rank_variables(rank, count, port)})
+             for rank in range(count)]  # fmt: skip
+    while (codes := [rank.poll() for rank in ranks]).count(0) < count:
+        if failed := [code for code in codes if code]:
+            for rank in ranks:
+                rank.terminate()
+            return failed[0]
+        time.sleep(0.05)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), *sys.argv[2:]))

@@ -1,0 +1,46 @@
+"""Worker: what other ranks saved at another ZeRO stage (`resuming.py`), continued, against the run that went on."""
+
+import sys
+from pathlib import Path
+
+import torch
+from deepspeed.accelerator import get_accelerator
+
+from mat_ds.engine import checkpoint
+from mat_ds.engine.export import gather_fp32
+from mat_ds.storage.checkpoints import checkpoints_of
+from tests.equivalence import oracle
+from tests.support.tiny import global_batches, tiny_roberta
+from tests.workers.averaging import AVERAGES
+from tests.workers.keyed import NOISY
+from tests.workers.worker import BF16, FP16, FP32, STAGES, ds_json, main, make, steps
+
+PAIRS = [("fp32", FP32, before, now) for before in STAGES for now in STAGES]
+PAIRS += [
+    (name, half, before, now) for name, half in (("bf16", BF16), ("fp16", FP16))
+    for before, now in ((1, 3), (3, 2), (2, 0), (0, 1))
+]  # fmt: skip
+
+
+def body(world, report):
+    get_accelerator().is_fp16_supported = lambda: True
+    folder, micro, batches = Path(sys.argv[2]), 8 // int(sys.argv[3]) // 2, global_batches(4)
+    origin = dict(tiny_roberta().named_parameters())
+    for name, precision, before, now in PAIRS:
+        where = folder / f"{name}-zero-{before}"
+        engine, player = make(world, ds_json(now, precision), NOISY, micro, model=tiny_roberta(dropout=0.1), averages=AVERAGES)
+        state, passed_over = checkpoint.load(engine, checkpoints_of(where))
+        assert state["step"] == 2 and not passed_over
+        results = [steps(world, engine, player, micro, batches[2:], first=2)]
+        for average in AVERAGES:
+            with engine.averaged_weights(average):
+                results.append(gather_fp32(engine))
+        engine.close()
+        if world.rank == 0:
+            weights, averages = torch.load(where / "expected.pt", weights_only=True)
+            far = [oracle.distance(r, e, origin) for r, e in zip(results, (weights, *averages), strict=True)]
+            report[f"{name}, zero-{before} to zero-{now}"] = max(far)
+
+
+if __name__ == "__main__":
+    main(body)

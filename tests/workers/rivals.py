@@ -1,0 +1,83 @@
+"""Worker: every rival method at every ZeRO stage, with one accumulation, against the float64 oracle."""
+
+import sys
+
+from deepspeed.accelerator import get_accelerator
+
+from mat_ds.models.spectral import SpectralHead
+from tests.equivalence import oracle, rivals
+from tests.support.tiny import KeyedNoise, global_batches, tiny_roberta
+from tests.workers.worker import STAGES, ds_json, main, make, steps
+
+BALL = {"delta_steps": 3, "delta_lr": 0.4, "delta_init_norm": 0.3, "delta_max_norm": 0.5}
+VIRTUAL = {"delta_lr": 5e-2, "delta_init_scale": 2e-2, "delta_max_norm": 4e-2, "lam": 3.0}
+
+# name -> options of the method, and what the oracle calls them where that differs.
+CASES = {
+    "freelb": {"name": "freelb", **BALL},
+    "freelb linf": {
+        "name": "freelb", "delta_norm": "linf", "delta_lr": 0.02, "delta_init_norm": 0.02, "delta_max_norm": 0.03},
+    "freelb regression": {"name": "freelb", **BALL},
+    "pgd": {"name": "pgd", **BALL},
+    "pgd regression": {"name": "pgd", **BALL},
+    "freeat": {"name": "freeat", **BALL},
+    "smart": {"name": "smart", "delta_steps": 2, **VIRTUAL, "teacher_decay": 0.5, "teacher_early_decay": 0.3, "mu": 2.0},
+    "smart regression": {"name": "smart", "delta_steps": 1, **VIRTUAL, "teacher_decay": 0.5, "teacher_early_decay": 0.3},
+    "alum": {"name": "alum", "delta_steps": 2, **VIRTUAL},
+    "alum regression": {"name": "alum", "delta_steps": 1, **VIRTUAL},
+    "rdrop": {"name": "rdrop", "alpha": 5.0},
+    "rdrop regression": {"name": "rdrop", "alpha": 5.0},
+    "r3f": {"name": "r3f", "lam": 3.0, "noise_scale": 0.1},
+    "r4f": {"name": "r4f", "lam": 3.0, "noise_scale": 0.1},
+    **{
+        f"salt {gradient} {projection} {derivative}": {
+            "name": "salt", **VIRTUAL, "delta_gradient": gradient, "delta_projection": projection, "derivative": derivative,
+            "delta_lr": lr, "delta_max_norm": radius}
+        for gradient, projection, lr, radius in (
+            ("linf", "clamp", 5e-2, 4e-2), ("l2", "l2", 0.5, 0.4), ("raw", "rescale", 1.0, 4e-2))
+        for derivative in ("exact", "finite_difference")
+    },
+    **{
+        f"salt {derivative} regression": {"name": "salt", **VIRTUAL, "delta_gradient": "linf", "derivative": derivative}
+        for derivative in ("exact", "finite_difference")
+    },
+    **{
+        f"salt released {derivative}": {
+            "name": "salt", **VIRTUAL, "delta_gradient": "raw", "delta_lr": 1.0, "derivative": derivative,
+            "follower": "released"}
+        for derivative in ("exact", "finite_difference")
+    },
+}  # fmt: skip
+ORACLES = {
+    "delta_init_norm": "delta_init", "delta_init_scale": "delta_init", "noise_scale": "delta_init", "teacher_decay": "decay",
+    "teacher_early_decay": "early_decay", "delta_gradient": "delta_norm", "delta_projection": "projection",
+}  # fmt: skip
+
+
+def body(world, report):
+    accumulation = int(sys.argv[2])
+    for name, options in CASES.items():
+        labels = 1 if name.endswith("regression") else 3
+        micro, batches = 8 // accumulation // world.size, global_batches(labels=labels)
+        model = lambda labels=labels, exact="exact" in name: tiny_roberta(  # noqa: E731
+            labels=labels, **({"attn_implementation": "eager"} if exact else {})
+        )
+        own = {ORACLES.get(key, key): value for key, value in options.items() if key not in ("name", "derivative")}
+        settings = rivals.Settings(regression=labels == 1, **own)
+        if world.rank == 0:
+            noise = KeyedNoise(batches, device=get_accelerator().current_device_name())
+            expected = rivals.run(model(), batches, settings, options["name"], noise)[0]
+        for stage in STAGES[: 3 if "exact" in name else 4]:
+            student = model()
+            if options["name"] == "r4f":
+                SpectralHead(student)
+            engine, player = make(world, ds_json(stage), options, micro, model=student)
+            result = steps(world, engine, player, micro, batches)
+            if world.rank == 0:
+                far = oracle.distance(result, expected, dict(model().named_parameters()))
+                report[f"{name}, zero-{stage}, accumulation {accumulation}"] = far
+            engine.close()
+
+
+if __name__ == "__main__":
+    main(body)

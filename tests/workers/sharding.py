@@ -1,0 +1,70 @@
+"""Worker: what lies where. Bytes of optimizer state, the inert sampler, and each example predicted once."""
+
+import torch
+from deepspeed.accelerator import get_accelerator
+
+from mat_ds.evaluation.scores import Evaluator
+from mat_ds.ranks.collectives import all_reduce_sum
+from mat_ds.sampling.sampler import Sampler
+from mat_ds.tasks.registry import TASKS
+from mat_ds.tasks.rows import Example
+from tests.support.tiny import VOCABULARY, global_batches, micro_batches, tiny_roberta
+from tests.workers.worker import BF16, FP16, FP32, MAT, STAGES, ds_json, main, make, steps
+
+
+def collate(examples, device):
+    """Texts are lengths here: a sentence of n tokens, all of one number."""
+    longest = max(example.length for example in examples)
+    ids = torch.ones(len(examples), longest, dtype=torch.long)
+    for row, example in enumerate(examples):
+        ids[row, : example.length] = 3 + example.label % (VOCABULARY - 3)
+    return {"input_ids": ids, "attention_mask": (ids != 1).long()}, None
+
+
+def body(world, report):
+    micro, batch = 2, 2 * world.size
+    batches = global_batches(1, examples=batch)
+    parameters = sum(p.numel() for p in tiny_roberta().parameters())
+    get_accelerator().is_fp16_supported = lambda: True
+    unarmed = []
+    arm = Sampler.arm
+    Sampler.arm = lambda self, *args: (unarmed.append(not self.state), arm(self, *args))
+    for name, precision in (("fp32", FP32), ("bf16", BF16), ("fp16", FP16)):
+        for stage in STAGES:
+            engine, player = make(world, ds_json(stage, precision), micro=micro, optimizer={"name": "sgd"}, batch=batch)
+            working = {
+                p: q for p, q in zip(engine.ds.module.parameters(), tiny_roberta().parameters(), strict=True) if p.numel()
+            }
+            untouched = all(torch.equal(p, q.to(p.dtype)) for p, q in working.items())
+            report[f"inert {name} zero-{stage}"] = unarmed.pop() and untouched and (stage == 3 or len(working) > 10)
+            steps(world, engine, player, micro, batches)
+            whole = all_reduce_sum(torch.tensor(float(engine.sampler.state_bytes)))
+            report[f"mixture {name} zero-{stage}"] = [engine.sampler.state_bytes, whole.item(), 4 * parameters]
+            engine.close()
+
+    for stage in (2, 3):
+        engine, _ = make(world, ds_json(stage), micro=micro, batch=batch, model=tiny_roberta(dropout=0.1))
+        (own, *_) = micro_batches(batches[0], micro, world.rank, world.size)
+        engine.begin(0, 0.0)
+        nothing = torch.zeros(*own.inputs["input_ids"].shape, 24)
+        clean, same, other, off = (
+            engine.probe(own, masks, delta).detach()
+            for masks, delta in ((("delta",), None), (("delta",), nothing), (("delta", 1), nothing), (None, nothing))
+        )
+        differ = not torch.allclose(clean, other) and not torch.allclose(clean, off)
+        report[f"masks zero-{stage}"] = torch.equal(clean, same) and differ
+        engine.close()
+
+    examples = [Example(("x" * (2 + 5 * i % 11),), i) for i in range(23)]
+    for stage in (2, 3):
+        engine, _ = make(world, ds_json(stage), MAT, micro, batch=batch)
+        for size in (1, 4, 30):
+            evaluator = Evaluator(TASKS["mnli"], collate, size, world, engine.device)
+            logits = evaluator.predict(engine.predict, examples)
+            expected = torch.cat([tiny_roberta().eval()(**collate([e], None)[0]).logits for e in examples])
+            report[f"predictions zero-{stage}, {size} at a time"] = torch.allclose(logits, expected, atol=1e-5)
+        engine.close()
+
+
+if __name__ == "__main__":
+    main(body)

@@ -1,0 +1,84 @@
+"""Worker: every option of MAT, the tasks' other shapes, and DeepSpeed's other layouts, against the oracle."""
+
+import math
+
+from deepspeed.accelerator import get_accelerator
+
+from tests.equivalence import oracle
+from tests.support.tiny import KeyedNoise, global_batches, tiny_roberta
+from tests.workers.worker import BF16, FP16, LR, MAT, ORACLE_OPTIONS, STAGES, ds_json, main, make, steps
+
+CPU_OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
+
+# Options that the oracle knows by the same name.
+METHOD_OPTIONS = {
+    "released": {"semantics": "released"},
+    "clamp": {"delta_projection": "clamp"},
+    "l2": {"delta_gradient": "l2", "delta_lr": 5.0},
+    "raw, lambda 3": {"delta_gradient": "raw", "delta_lr": 5.0, "lam": 3.0},
+    "rmsprop on delta": {"delta_preconditioner": "rmsprop"},
+    "adam on delta": {"delta_preconditioner": "adam"},
+    "betas": {"beta_s": 0.7, "beta_p": 0.1},
+    "lambda 0": {"lam": 0.0},
+}
+LAYOUTS = {
+    "round robin": ds_json(2, round_robin_gradients=True),
+    "aligned parameters": ds_json(2, parameter_alignment=True),
+    "overlapped": ds_json(2, overlap_comm=True),
+    "sub-groups": ds_json(3, sub_group_size=1000),
+    "nothing persistent": ds_json(3, stage3_param_persistence_threshold=0),
+    "parameter offload": ds_json(3, offload_param={"device": "cpu"}, **CPU_OFFLOAD),
+    **{f"offload zero-{stage}": ds_json(stage, **CPU_OFFLOAD) for stage in (1, 2, 3)},
+}
+
+
+def body(world, report):
+    get_accelerator().is_fp16_supported = lambda: True  # for this test alone: the CPU's fp16 is slow, not wrong
+    micro = 2 // world.size * 2
+    origin = dict(tiny_roberta().named_parameters())
+
+    def compare(name, tree, method=None, optimizer=None, labels=3, delta_noise=0.0, theta_noise=0.0, **settings):
+        kind = (method or {}).get("name", "mat")
+        lr = (optimizer or {}).get("lr", 1e-3)
+        own = global_batches(labels=labels)
+        shared = {**{k: MAT[k] for k in ORACLE_OPTIONS}, "lr": lr, **settings}
+        chosen = method or {**MAT, "delta_noise": delta_noise, "theta_noise": theta_noise, **{
+            k: v for k, v in settings.items() if k not in ("regression", "max_grad_norm", "update")}}  # fmt: skip
+        model = lambda: tiny_roberta(labels=labels)  # noqa: E731
+        engine, player = make(world, tree, chosen, micro, {"lr": lr, **(optimizer or {})}, model())
+        result = steps(world, engine, player, micro, own, lr=lr)
+        if world.rank == 0:
+            scales = {
+                "delta": math.sqrt(2 * chosen.get("delta_lr", 0)) * delta_noise,
+                "theta": math.sqrt(2 * lr) * theta_noise,
+            }
+            expected = oracle.run(model(), own, oracle.Settings(**shared), kind, KeyedNoise(own, **scales))
+            start = dict(model().named_parameters()) if labels != 3 else origin
+            report[name] = oracle.distance(result, expected, start)
+            report[f"skipped: {name}"] = engine.skipped_since_begin
+        engine.close()
+
+    for name, settings in METHOD_OPTIONS.items():
+        for stage in (2, 3):
+            compare(f"{name}, zero-{stage}", ds_json(stage), **settings)
+    for name, tree in LAYOUTS.items():
+        compare(name, tree)
+    for stage in STAGES:
+        zero = ds_json(stage)
+        compare(f"vanilla, zero-{stage}", zero, method={"name": "vanilla"})
+        compare(f"regression, zero-{stage}", zero, labels=1, regression=True)
+        compare(f"clipped, zero-{stage}", zero, optimizer={"max_grad_norm": 0.5}, max_grad_norm=0.5)
+        compare(f"both noises, zero-{stage}", zero, delta_noise=1e-1, theta_noise=1e-2)
+        compare(f"released, both noises, zero-{stage}", zero, delta_noise=1e-1, theta_noise=1e-2, semantics="released")
+        compare(f"half: fp16, zero-{stage}", ds_json(stage, FP16))
+        compare(f"half: fp16 sgd, zero-{stage}", ds_json(stage, FP16), optimizer={"name": "sgd", "lr": LR["sgd"]}, update="sgd")
+        compare(f"half: fp16 clipped, zero-{stage}", ds_json(stage, FP16), optimizer={"max_grad_norm": 0.5}, max_grad_norm=0.5)
+    for stage in (1, 2, 3):
+        compare(f"half: bf16 offload, zero-{stage}", ds_json(stage, BF16, **CPU_OFFLOAD))
+    fp32_accumulation = {**BF16, "data_types": {"grad_accum_dtype": "fp32"}}
+    for stage in (1, 2, 3):
+        compare(f"half: bf16 with fp32 accumulation, zero-{stage}", ds_json(stage, fp32_accumulation))
+
+
+if __name__ == "__main__":
+    main(body)
