@@ -1,4 +1,4 @@
-"""The table of options in the README, written from the schema: `python -m mat_ds.runs.table`."""
+"""docs/options.md, written from the options themselves: `python -m mat_ds.runs.table > docs/options.md`."""
 
 from __future__ import annotations
 
@@ -12,25 +12,52 @@ from mat_ds.config.section import nested
 from mat_ds.methods import METHODS
 from mat_ds.runs.options import RunConfig
 
+INTRODUCTION = """# Options
 
-def options_table() -> str:
-    """A Markdown table of every option, its default and its meaning."""
-    lines = ["| option | default | meaning |", "|---|---|---|", *_rows("", RunConfig)]
-    for method in METHODS.values():
-        lines += _rows("method.", method.Settings)
-    return "\n".join(lines) + "\n"
+Every option of a run, its default and its meaning. `section.option=value` on a command line wins over the recipe, the recipe over
+the default; `config.yaml` in a run directory holds them all. A test keeps this page equal to the program:
+`python -m mat_ds.runs.table` writes it. ZeRO stage, offload and precision are not here: they stand in the DeepSpeed JSON
+(`--ds_config`, [clusters](clusters.md#deepspeed-configurations)).
+"""
+TITLES = {
+    "data": "The data",
+    "model": "The model",
+    "model.lora": "Adapters",
+    "optimizer": "The optimizer",
+    "train": "Training",
+    "tracking": "Tracking",
+}
+HEAD = "| option | default | meaning |\n|---|---|---|\n"
 
 
-def _rows(prefix: str, section: type[BaseModel]) -> Iterator[str]:
+def options_page() -> str:
+    """The page: a table of each section, then one of each method."""
+    parts = [INTRODUCTION, f"## The run\n\n{HEAD}{_rows('', RunConfig)}", *_sections("", RunConfig)]
+    for name, method in METHODS.items():
+        meaning = method.Settings.model_fields["name"].description
+        parts.append(f"## `method.name={name}`\n\n{meaning}\n\n{HEAD}{_rows('method.', method.Settings)}")
+    return "\n".join(parts)
+
+
+def _sections(prefix: str, section: type[BaseModel]) -> Iterator[str]:
     for name, field in section.model_fields.items():
-        inner = None if name == "method" else nested(field)
-        if not isinstance(field.default, BaseModel):
-            choices = [str(choice) for choice in get_args(field.annotation)] if get_origin(field.annotation) is Literal else []
-            meaning = ", ".join(choices) + ": " if len(choices) > 1 else ""
-            yield f"| `{prefix}{name}` | `{json.dumps(field.default)}` | {meaning}{field.description} |"
-        if inner:
-            yield from _rows(f"{prefix}{name}.", inner)
+        key = f"{prefix}{name}"
+        if key in TITLES and (inner := nested(field)):
+            yield f"## {TITLES[key]}\n\n{HEAD}{_rows(f'{key}.', inner)}"
+            yield from _sections(f"{key}.", inner)
+
+
+def _rows(prefix: str, section: type[BaseModel]) -> str:
+    """A line for each option of a section; one that is a section itself has lines only where it may be left out."""
+    lines = ""
+    for name, field in section.model_fields.items():
+        if isinstance(field.default, BaseModel) or (prefix == "method." and name == "name"):
+            continue
+        choices = [str(choice) for choice in get_args(field.annotation)] if get_origin(field.annotation) is Literal else []
+        meaning = ", ".join(choices) + ": " if len(choices) > 1 else ""
+        lines += f"| `{prefix}{name}` | `{json.dumps(field.default)}` | {meaning}{field.description} |\n"
+    return lines or "| - | - | it has none |\n"
 
 
 if __name__ == "__main__":
-    print(options_table(), end="")
+    print(options_page(), end="")

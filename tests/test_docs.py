@@ -5,7 +5,7 @@ from statistics import mean
 
 from benchmarks import rivals
 from mat_ds.errors import ExitCode
-from mat_ds.runs.table import options_table
+from mat_ds.runs.table import options_page
 from mat_ds.tasks.registry import TASKS
 from tests.support.launch import ROOT
 
@@ -13,8 +13,30 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = README + "".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))
 
 
-def test_the_table_of_options_is_the_schemas():
-    assert options_table() in README, "write `python -m mat_ds.runs.table` into the README"
+def test_the_page_of_options_is_the_programs():
+    assert (ROOT / "docs" / "options.md").read_text(encoding="utf-8") == options_page(), (
+        "write it with `python -m mat_ds.runs.table > docs/options.md`"
+    )
+
+
+def test_every_link_leads_somewhere():
+    for page in (ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            if not target.startswith(("http://", "https://")):
+                name, _, heading = target.partition("#")
+                there = (page.parent / name).resolve() if name else page
+                assert there.exists(), (page.name, target)
+                assert not heading or heading in headings(there), (page.name, target)
+
+
+def headings(page):
+    """What a link can name in a page, as GitHub makes it of the headings."""
+    lines = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+def test_the_readme_fits_on_one_screen_of_a_browser():
+    assert len(README.splitlines()) <= 100
 
 
 def test_every_recipe_profile_and_exit_code_is_listed():
@@ -33,7 +55,9 @@ def test_the_table_of_results_is_the_benchmarks_and_claims_no_deviation_of_two_s
     results = ROOT / "benchmarks" / "rivals.jsonl"
     rivals.table(results)
     lines = capsys.readouterr().out.splitlines()
-    assert "\n".join(lines[1:]) in README, "write what `python benchmarks/rivals.py benchmarks/rivals.jsonl --table` prints"
+    assert "\n".join(lines[1:]) in PAGES, (
+        "write what `python benchmarks/rivals.py benchmarks/rivals.jsonl --table` prints"
+    )
     assert "±" not in PAGES
     own = [line for line in rivals.finished(results) if (line["task"], line["method"]) == ("cola", "MAT")]
     low, high = sorted(100 * line["median"] for line in own)
