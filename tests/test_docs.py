@@ -55,9 +55,7 @@ def test_the_table_of_results_is_the_benchmarks_and_claims_no_deviation_of_two_s
     results = ROOT / "benchmarks" / "rivals.jsonl"
     rivals.table(results)
     lines = capsys.readouterr().out.splitlines()
-    assert "\n".join(lines[1:]) in PAGES, (
-        "write what `python benchmarks/rivals.py benchmarks/rivals.jsonl --table` prints"
-    )
+    assert "\n".join(lines[1:]) in PAGES, "write what `python benchmarks/rivals.py benchmarks/rivals.jsonl --table` prints"
     assert "±" not in PAGES
     own = [line for line in rivals.finished(results) if (line["task"], line["method"]) == ("cola", "MAT")]
     low, high = sorted(100 * line["median"] for line in own)

@@ -21,7 +21,7 @@ from mat_ds.doctor.meeting import Meeting
 from mat_ds.doctor.rows import Row, Status, brief, collect, failed, from_problem
 from mat_ds.doctor.table import as_json, as_text, merge, worst
 from mat_ds.errors import ExitCode, UserError
-from mat_ds.ranks.exits import report, settle
+from mat_ds.ranks.exits import configure_process, report_problems
 from mat_ds.terminal.display import show as say
 from mat_ds.terminal.parser import Parser
 
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
         try:
             parsed = parse(arguments)
         except UserError as error:
-            return report(error, world)
+            return report_problems(error, world)
         meeting = None if lost or world.size == 1 else open_meeting(world, parsed.timeout, lost)
         rows, inputs = examine(parsed, world)
         me = introduce(world, [replace(row, ranks=(world.rank,)) for row in [*rows, *lost]])
@@ -82,7 +82,7 @@ def find_world() -> tuple[World, list[Row]]:
 
         world = World.from_environment()
         with suppress(Exception):
-            settle(world)
+            configure_process(world)
         return world, []
     except Exception as error:  # torch cannot be imported, or a variable cannot be right
         rank = int(number) if (number := os.environ.get("RANK", "0")).isdecimal() else 0

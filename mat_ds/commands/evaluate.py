@@ -20,7 +20,7 @@ from mat_ds.evaluation.robustness import Measurement, measure
 from mat_ds.evaluation.scores import Evaluator
 from mat_ds.evaluation.subject import Subject, load_subject
 from mat_ds.ranks.collectives import on_rank_zero, same_on_all_ranks
-from mat_ds.ranks.exits import attempt, compute_deterministically, report, settle
+from mat_ds.ranks.exits import attempt, compute_deterministically, configure_process, report_problems
 from mat_ds.ranks.world import World
 from mat_ds.registry.locate import MEANING
 from mat_ds.storage.folders import write_folder
@@ -38,13 +38,13 @@ def main(arguments: Sequence[str]) -> ExitCode:
     try:
         world = World.from_environment()
     except UserError as error:
-        return report(error, World())
-    settle(world)
+        return report_problems(error, World())
+    configure_process(world)
     try:
         parsed, options = parse(arguments)
         subject = load_subject(parsed.model, options)
     except UserError as error:
-        return report(error, world)
+        return report_problems(error, world)
     # Kernels whose sums change their order would let a prediction at the edge fall to either side.
     compute_deterministically(warn_only=True)
     shown = Display(world.rank == 0, parsed.quiet, parsed.json)

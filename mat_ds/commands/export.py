@@ -30,7 +30,7 @@ from mat_ds.registry.locate import MEANING, is_local, locate
 from mat_ds.runs.options import RunConfig
 from mat_ds.storage.checkpoints import checkpoints_of
 from mat_ds.storage.folders import copy_files, restore, write_folder
-from mat_ds.storage.integrity import verify
+from mat_ds.storage.integrity import verify_checkpoint
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.terminal.parser import Parser
 
@@ -102,7 +102,7 @@ def _choose(path: Path, weights: str) -> Choice:
     with suppress(OSError):  # the run of another user
         restore(rundir.model)
     run = run_around(rundir.model)
-    found = next((checkpoint for checkpoint in checkpoints_of(path) if verify(checkpoint) is None), None)
+    found = next((checkpoint for checkpoint in checkpoints_of(path) if verify_checkpoint(checkpoint) is None), None)
     if run is None or found is None:
         raise UserError(Problem("MODEL", str(path), "holds no checkpoint that can be trusted",
                                 "see `mat-ds verify`, or leave --weights out"))  # fmt: skip

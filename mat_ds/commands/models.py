@@ -39,10 +39,10 @@ def _run(arguments: Sequence[str]) -> None:
     if parsed.json:
         print(json.dumps([asdict(entry) for entry in found]))
     else:
-        show("\n".join(table(found)) or "no model is registered")
+        show("\n".join(as_table(found)) or "no model is registered")
 
 
-def table(entries: Iterable[Registered]) -> Iterator[str]:
+def as_table(entries: Iterable[Registered]) -> Iterator[str]:
     """Lines of a table, a version each, under a heading."""
     from mat_ds.registry.versions import PREFIX
 

@@ -30,7 +30,7 @@ from mat_ds.planning.extent import Extent, assume, example_problems, measure
 from mat_ds.planning.plan import Cards, make_plan
 from mat_ds.planning.report import Answer, as_json, as_text
 from mat_ds.planning.states import PRECISIONS
-from mat_ds.ranks.exits import settle
+from mat_ds.ranks.exits import configure_process
 from mat_ds.ranks.world import World
 from mat_ds.runs.load import DEMO_RECIPE, read_run_config
 from mat_ds.runs.options import RunConfig, combination_problems
@@ -52,7 +52,7 @@ SUSTAINED = {torch.float32: 7.0, torch.float16: 40.0, torch.bfloat16: 30.0}
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Prints the plan; returns 0 if the run fits, 1 if it does not, 2 for wrong input."""
-    settle(World())
+    configure_process(World())
     try:
         parsed = parse(arguments)
         answer = find(parsed)

@@ -50,10 +50,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _run(parsed: argparse.Namespace) -> None:
     if parsed.verify:
-        show(verify(parsed.folder))
+        show(verify_prepared(parsed.folder))
         return
     source = gather(parsed)
-    manifest = write(source, parsed.folder)
+    manifest = write_prepared(source, parsed.folder)
     for name, tally in manifest.splits.items():
         show(f"{name}: {tally.kept:,} examples")
     for line in skipped_lines(manifest.splits):
@@ -65,7 +65,7 @@ def _run(parsed: argparse.Namespace) -> None:
 
 
 @dataclass(frozen=True)
-class Source:
+class RunInput:
     """What is prepared, read and checked.
 
     Attributes:
@@ -91,7 +91,7 @@ class Source:
             yield from ((f"{part}/{self.data.spec.name}/{split}", examples) for split, examples in splits.items())
 
 
-def gather(parsed: argparse.Namespace) -> Source:
+def gather(parsed: argparse.Namespace) -> RunInput:
     """Reads and checks the model and the data.
 
     Raises:
@@ -119,7 +119,7 @@ def gather(parsed: argparse.Namespace) -> Source:
         found += vocabulary_problems("model.name", run.model.name, built.module, tokenizer, splits, longest)
     raise_if_any(found)
     assert data and built
-    return Source(run, data, tokenizer, built)
+    return RunInput(run, data, tokenizer, built)
 
 
 def _folder_problems(folder: Path, run: RunConfig | None) -> Iterator[Problem]:
@@ -147,7 +147,7 @@ def _is_prepared(path: str | None) -> bool:
     return collect([], read_manifest, path) is not None
 
 
-def write(source: Source, folder: Path) -> Manifest:
+def write_prepared(source: RunInput, folder: Path) -> Manifest:
     """Writes the prepared folder, whole or not at all, and returns its manifest."""
     run, spec = source.run, source.data.spec
     options = {"task": run.task, "data.path": run.data.path, "data.max_length": run.data.max_length,
@@ -182,7 +182,7 @@ def save_model(built: Built, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def verify(folder: Path) -> str:
+def verify_prepared(folder: Path) -> str:
     """Says that every file of a prepared folder is what its manifest says.
 
     Raises:
@@ -199,7 +199,7 @@ def _size(manifest: Manifest) -> str:
     return f"{len(manifest.files)} files, {sum(file.bytes for file in manifest.files.values()):,} bytes"
 
 
-def _training(source: Source, parsed: argparse.Namespace) -> str:
+def _training(source: RunInput, parsed: argparse.Namespace) -> str:
     """The command line of a run that trains on what was prepared."""
     command = ["deepspeed", "launch/train.py", "--ds_config", "ds_configs/zero2.json"]
     command += ["--recipe", str(parsed.recipe)] if parsed.recipe else []

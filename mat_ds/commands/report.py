@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
         parsed = parser.parse_args(arguments)
         if not parsed.runs and not parsed.experiment:
             parser.error("RUNS or --experiment: there is nothing to report")
-        for line in report(parsed.runs, parsed.experiment, parsed.uri, parsed.out):
+        for line in compare(parsed.runs, parsed.experiment, parsed.uri, parsed.out):
             show(line)
     except UserError as error:
         show(error, sys.stderr)
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
     return ExitCode.OK
 
 
-def report(paths: Sequence[Path], experiment: str | None, uri: str | None, out: Path) -> list[str]:
+def compare(paths: Sequence[Path], experiment: str | None, uri: str | None, out: Path) -> list[str]:
     """Makes the report of runs in folders and in an MLflow experiment, each once; returns what to say of it.
 
     Raises:
@@ -42,7 +42,7 @@ def report(paths: Sequence[Path], experiment: str | None, uri: str | None, out: 
     """
     from mat_ds.reports.experiments import tracked_runs
     from mat_ds.reports.groups import group_runs
-    from mat_ds.reports.page import MARK, PAGE, write_report
+    from mat_ds.reports.page import MARK, PAGE, write_page
     from mat_ds.reports.runs import each_once, read_runs
 
     out = out.absolute()
@@ -53,7 +53,7 @@ def report(paths: Sequence[Path], experiment: str | None, uri: str | None, out: 
         raise UserError(Problem("--experiment", experiment, "holds no run of mat_ds that has begun", "name another experiment"))
     groups = group_runs(runs)
     try:
-        left_out = write_report(out, groups)
+        left_out = write_page(out, groups)
     except OSError as error:
         raise UserError(Problem("--out", str(out), f"cannot be written: {error.strerror}", "name another folder")) from None
     finished = sum(run.finished for run in runs)

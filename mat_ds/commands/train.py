@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mat_ds.errors import ExitCode, UserError
-from mat_ds.ranks.exits import report, settle
+from mat_ds.ranks.exits import configure_process, report_problems
 from mat_ds.ranks.world import World
 from mat_ds.terminal.library_logs import Chatter
 from mat_ds.training.preflight import prepare
@@ -17,11 +17,11 @@ def main(arguments: Sequence[str]) -> ExitCode:
     try:
         world = World.from_environment()
     except UserError as error:
-        return report(error, World())
-    settle(world)
+        return report_problems(error, World())
+    configure_process(world)
     with Chatter(kept=world.rank == 0) as chatter:
         try:
             prepared = prepare(arguments, world)
         except UserError as error:
-            return report(error, world)
+            return report_problems(error, world)
         return run_on(prepared, world, chatter)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mat_ds.errors import ExitCode, Problem, UserError
 from mat_ds.storage.checkpoints import checkpoints_of, damaged_of, lost_latest
-from mat_ds.storage.integrity import is_foreign, read_manifest, read_state, verify
+from mat_ds.storage.integrity import is_foreign, read_manifest, read_state, verify_checkpoint
 from mat_ds.terminal.display import Display, add_display_arguments, show
 from mat_ds.terminal.parser import Parser
 
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
         return ExitCode.USER_ERROR
     damages = {}
     for checkpoint in found:
-        damages[checkpoint.name] = damage = verify(checkpoint)
+        damages[checkpoint.name] = damage = verify_checkpoint(checkpoint)
         size = sum(entry["bytes"] for entry in (read_manifest(checkpoint) or {}).values()) / 2**20
         known = f"DAMAGED: {damage}" if damage else "whole"
         if not damage and is_foreign(read_state(checkpoint)):

@@ -10,7 +10,7 @@ from typing import Any
 
 import hjson
 
-from mat_ds.config.text_files import read_text
+from mat_ds.config.text_files import read_text_file
 from mat_ds.config.yaml_files import INT64, MOST_BYTES, MOST_LEVELS, Tree
 from mat_ds.errors import Problem, UserError
 
@@ -28,7 +28,7 @@ def _once(pairs: list[tuple[str, Any]]) -> Tree:
     return found
 
 
-def read_json(path: Path, key: str, fix: str) -> Tree:
+def read_json_object(path: Path, key: str, fix: str) -> Tree:
     """The JSON object in `path`.
 
     Args:
@@ -38,7 +38,7 @@ def read_json(path: Path, key: str, fix: str) -> Tree:
     Raises:
         UserError: if there is none; if a key stands twice in an object; if a number is none that a computer calculates with.
     """
-    text = read_text(path, key, MOST_BYTES, fix)
+    text = read_text_file(path, key, MOST_BYTES, fix)
     try:
         tree = _parse(text) if text.strip() else None
     except _TwiceError as error:

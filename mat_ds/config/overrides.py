@@ -59,7 +59,7 @@ def parse_overrides(arguments: Iterable[str], schema: type[BaseModel]) -> tuple[
     return tree, problems
 
 
-def repeated(arguments: Iterable[str]) -> Iterator[str]:
+def given_twice(arguments: Iterable[str]) -> Iterator[str]:
     """What to say of options that a command line gives twice, each time another value."""
     given: dict[str, str] = {}
     for argument in arguments:

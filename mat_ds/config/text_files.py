@@ -13,7 +13,7 @@ def is_unicode(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def read_text(path: Path, key: str, most: int, fix: str) -> str:
+def read_text_file(path: Path, key: str, most: int, fix: str) -> str:
     """The text of a file, without the mark that some editors put in front of it.
 
     Args:

@@ -15,7 +15,7 @@ from yaml.error import MarkedYAMLError
 from yaml.events import AliasEvent, CollectionStartEvent, NodeEvent
 from yaml.reader import ReaderError
 
-from mat_ds.config.text_files import is_unicode, read_text
+from mat_ds.config.text_files import is_unicode, read_text_file
 from mat_ds.errors import Problem, UserError
 
 Tree = dict[str, Any]
@@ -156,7 +156,7 @@ def parse_yaml(text: str) -> Any:
 def read_yaml(path: Path) -> Tree:
     """The mapping written in `path`; raises `UserError` where there is none to read."""
     fix = "pass the path of a YAML file, such as launch/recipes/cola.yaml"
-    text = read_text(path, str(path), MOST_BYTES, fix)
+    text = read_text_file(path, str(path), MOST_BYTES, fix)
     loader = None
     try:
         loader = CoreLoader(text)

@@ -24,8 +24,8 @@ from mat_ds.errors import PeerError, Problem, SaveError, UserError
 from mat_ds.ranks.collectives import from_all_ranks, from_rank_zero, on_rank_zero
 from mat_ds.storage import checkpoints, folders
 from mat_ds.storage.disk import beside, nobody_else, remove, room_at, write_json, write_text
-from mat_ds.storage.folders import settle, write_folder
-from mat_ds.storage.integrity import FORMAT, SHARD, Entry, damage, entries_below, is_foreign
+from mat_ds.storage.folders import finish_folder, write_folder
+from mat_ds.storage.integrity import FORMAT, SHARD, Entry, checkpoint_damage, entries_below, is_foreign
 from mat_ds.storage.reading import size_of
 
 
@@ -87,8 +87,8 @@ def save(
         if unseen := [file for file, entry in manifest.items() if size_of(aside / file) != entry["bytes"]]:
             raise OSError(errno.EIO, f"the first rank does not see all that was written to {', '.join(unseen)}", str(aside))
         write_json(aside / checkpoints.MANIFEST, manifest)
-        settle(aside)
-        if os.path.lexists(final) and checkpoints.verify(final):
+        finish_folder(aside)
+        if os.path.lexists(final) and checkpoints.verify_checkpoint(final):
             still_ours()
             checkpoints.keep_damaged(final)
         folders.put_in_place(aside, final, still_ours)
@@ -170,7 +170,7 @@ def load(
 
 def _judge(checkpoint: Path, expected: dict[str, Entry] | None, found: dict[str, Entry]) -> dict[str, Any] | str:
     """A checkpoint's state, or why it is passed over."""
-    if wrong := damage(checkpoint, expected, found):
+    if wrong := checkpoint_damage(checkpoint, expected, found):
         return f"{checkpoint} is damaged: {wrong}"
     state = checkpoints.read_state(checkpoint)
     return f"{checkpoint} was written by another version of mat_ds" if is_foreign(state) else state

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from mat_ds.config.json_files import read_json
+from mat_ds.config.json_files import read_json_object
 from mat_ds.engine.ds_types import OFFLOADS, type_problems
 from mat_ds.errors import Problem, nearest
 from mat_ds.methods.settings import Serves
@@ -65,7 +65,7 @@ def owned_values(run: RunConfig, world: World) -> Tree:
 
 def read_ds_config(path: Path) -> Tree:
     """The JSON object in `path`; raises `UserError` where there is none."""
-    tree = read_json(path, "--ds_config", "pass one of ds_configs/*.json or a JSON file of your own")
+    tree = read_json_object(path, "--ds_config", "pass one of ds_configs/*.json or a JSON file of your own")
     return _without_nulls(tree)
 
 

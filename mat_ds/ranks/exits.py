@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # a command that looks for what is broken must start where to
 REPORT_SECONDS = 20
 
 
-def settle(world: World) -> None:
+def configure_process(world: World) -> None:
     """Process-wide settings; ranks that share a CPU must not fight for its cores."""
     import torch
 
@@ -55,7 +55,7 @@ def attempt(work: Callable[[], object], world: World, advice: str) -> ExitCode:
         work()
         return ExitCode.OK
     except UserError as error:
-        return report(error, world)
+        return report_problems(error, world)
     except Interrupted as interruption:
         if world.rank == 0:
             show(f"\ninterrupted by {interruption}", sys.stderr)
@@ -75,9 +75,9 @@ def attempt(work: Callable[[], object], world: World, advice: str) -> ExitCode:
             show(f"\nstopped: {error}. {advice}", sys.stderr)
         return ExitCode.NON_FINITE
     except Exception as error:
-        from mat_ds.ranks.lookout import tell
+        from mat_ds.ranks.lookout import announce_failure
 
-        tell(error, world.rank)
+        announce_failure(error, world.rank)
         return ExitCode.FAILED
 
 
@@ -86,7 +86,7 @@ def refused(error: SaveError) -> str:
     return f"\nstopped: {error}. What was there before is whole: make room and start it again, a run with train.resume=auto."
 
 
-def report(error: UserError, world: World) -> ExitCode:
+def report_problems(error: UserError, world: World) -> ExitCode:
     """Local rank 0 prints the problems; the others give it the time to."""
     if world.local_rank == 0:
         show(f"\n{error}", sys.stderr)

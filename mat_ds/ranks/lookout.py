@@ -185,7 +185,7 @@ def on_lookout(rank: int, size: int, local_rank: int) -> Iterator[None]:
         lookout.dismiss()
 
 
-def tell(error: Exception, rank: int) -> None:
+def announce_failure(error: Exception, rank: int) -> None:
     """Says what ended this rank, once for all ranks."""
     failure = Failure.of(error, rank)
     # The launcher ends the others as soon as it sees one end.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mat_ds.reports.drawing import KIND_COLOURS, KIND_LINES, Picture, filled, legend_below, picture, sample, sheet
 from mat_ds.reports.groups import Group
-from mat_ds.reports.labels import method_name, shown
+from mat_ds.reports.labels import name_in_papers, shown
 from mat_ds.reports.published import limits_of, metric_title, metrics_of, published, source_of
 from mat_ds.reports.runs import KINDS
 from mat_ds.reports.table import Row, Table, text
@@ -68,9 +68,8 @@ def ablations(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
         legend_below(figure, legend)
         again = f"-{count[family.varied]}" if count[family.varied] > 1 else ""
         limits = limits_of(family.first)
-        said = (
-            f"what {family.varied} does to {method_name(family.first.method)}; means over the seeds{limits and f', {limits}'}."
-        )
+        seeds = f"means over the seeds{limits and f', {limits}'}"
+        said = f"what {family.varied} does to {name_in_papers(family.first.method)}; {seeds}."
         yield picture(figure, task, f"{family.varied}{again}", said)
 
 
@@ -95,7 +94,7 @@ def ablation_table(groups: Sequence[Group], varied: str) -> Table:
     """Table 4 (K) or 5 (λ) of the paper: measured rows, then the published ones of the same task."""
     rows: list[Row] = []
     for number, family in enumerate(family for family in families(groups) if family.varied == varied):
-        task, method = family.first.task, method_name(family.first.method)
+        task, method = family.first.task, name_in_papers(family.first.method)
         metric = metric_of(family, task)
         series: Row = {"task": task, "method": method, "series": str(number + 1), "metric": metric_title(metric)}
         rows += [{**series, "value": _said(value), "source": source_of([group]), **means_of(group, metric)}

@@ -29,12 +29,12 @@ def tracked_runs(experiment: str, uri: str | None) -> list[RunData]:
         if run.directory and RunDirectory(run.directory).events.exists():
             found.append(read_run(run.directory, run.name))
         elif run.params:
-            options, environment = options_of(run.params), environment_of(run.tags)
+            options, environment = recorded_options(run.params), environment_of(run.tags)
             found.append(RunData(run.name, options, run.records, environment, ended=run.status, run_id=run.tags.get(RUN_ID)))
     return found
 
 
-def options_of(params: dict[str, str]) -> dict[str, Any]:
+def recorded_options(params: dict[str, str]) -> dict[str, Any]:
     """The options a run ended with, nested as in `config.yaml`, from text by dotted key; `resume_N.<key>` is what its N-th
     resumption changed."""
     resumed = {key: re.match(r"resume_([0-9]+)\.(.*)", key) for key in params}

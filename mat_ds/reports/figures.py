@@ -58,7 +58,7 @@ def box_plot(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     yield picture(figure, task, "seeds", "scores over the seeds, their number in brackets; every seed is a dot.")
 
 
-def cost(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
+def score_against_cost(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     """Score of finished runs against what it cost: forward passes, or seconds where a method's cost is not known."""
     found = [group for group in groups if group.finished and group.values("last")]
     if len(found) < 2:

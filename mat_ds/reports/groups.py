@@ -10,7 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from mat_ds.config.dotted import flatten
-from mat_ds.reports.labels import METHOD_NAMES, Options, differences, labels_of
+from mat_ds.reports.labels import METHOD_NAMES, Options, distinguishing_options, labels_of
 from mat_ds.reports.runs import RunData
 from mat_ds.runs.load import merge
 from mat_ds.runs.options import RunConfig
@@ -99,7 +99,7 @@ def group_runs(runs: Sequence[RunData]) -> list[Group]:
 
     def place(group: Group) -> tuple[Any, ...]:
         rank = order.index(group.method) if group.method in order else len(order)
-        return (group.task, rank, [(key, _sortable(value)) for key, value in differences(group, groups).items()])
+        return (group.task, rank, [(key, _sortable(value)) for key, value in distinguishing_options(group, groups).items()])
 
     ordered = sorted(groups, key=place)
     return [replace(group, label=label) for group, label in zip(ordered, labels_of(ordered), strict=True)]

@@ -40,7 +40,7 @@ SYMBOLS = {
 }  # fmt: skip
 
 
-def method_name(method: str) -> str:
+def name_in_papers(method: str) -> str:
     """What papers call a method."""
     return METHOD_NAMES.get(method, method)
 
@@ -50,15 +50,17 @@ def labels_of(groups: Sequence[Experiment]) -> list[str]:
     labels: list[str] = []
     taken: Counter[tuple[str, str]] = Counter()
     for group in groups:
-        said = {key: value for key, value in differences(group, groups).items() if value != unsaid(key, group, groups)}
-        label = " ".join([method_name(group.method), *(_say(key, value, group, groups) for key, value in said.items())])
+        said = {
+            key: value for key, value in distinguishing_options(group, groups).items() if value != unsaid(key, group, groups)
+        }
+        label = " ".join([name_in_papers(group.method), *(_say(key, value, group, groups) for key, value in said.items())])
         taken[group.task, label] += 1
         number = taken[group.task, label]
         labels.append(f"{label} ({number})" if number > 1 else label)
     return labels
 
 
-def differences(group: Experiment, groups: Sequence[Experiment]) -> Options:
+def distinguishing_options(group: Experiment, groups: Sequence[Experiment]) -> Options:
     """The options of a group in which others on its task differ; those of a method are compared within it."""
     return {
         key: value
@@ -84,7 +86,7 @@ def unsaid_options(groups: Sequence[Experiment]) -> Iterator[str]:
     defaults, or that some label says otherwise."""
     found: dict[tuple[str, str], dict[str, None]] = {}
     for group in groups:
-        told = differences(group, groups)
+        told = distinguishing_options(group, groups)
         for key in group.options:
             value = unsaid(key, group, groups)
             usual = _defaults(group.method).get(key, value)
@@ -97,7 +99,7 @@ def unsaid_options(groups: Sequence[Experiment]) -> Iterator[str]:
     for (method, words), tasks in sorted(alike.items(), key=lambda entry: bool(entry[0][0])):
         everywhere = {group.task for group in groups if method in ("", group.method)} <= set(tasks)
         where = "" if everywhere else f" on {', '.join(tasks)}"
-        name = method_name(method) if method else "All experiments"
+        name = name_in_papers(method) if method else "All experiments"
         yield f"{name}{where}, unless a label says otherwise: {', '.join(words)}."
 
 

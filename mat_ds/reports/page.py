@@ -40,13 +40,13 @@ PARTS = {
 }
 
 
-def write_report(folder: Path, groups: Sequence[Group]) -> list[str]:
+def write_page(folder: Path, groups: Sequence[Group]) -> list[str]:
     """Writes or replaces a report; returns what it has nothing to say about.
 
     Args:
         folder: does not exist yet, is empty, or holds a report.
     """
-    pictures = list(draw(groups))
+    pictures = list(draw_figures(groups))
     tables = [table for table in tables_of(groups) if table.rows]
     left_out = missing(tables, pictures)
     text = render(groups, tables, pictures, left_out)
@@ -64,12 +64,12 @@ def write_report(folder: Path, groups: Sequence[Group]) -> list[str]:
     return left_out
 
 
-def draw(groups: Sequence[Group]) -> Iterator[Picture]:
+def draw_figures(groups: Sequence[Group]) -> Iterator[Picture]:
     """All figures that the runs have data for, a task after the other."""
     with house_style():
         for task in dict.fromkeys(group.task for group in groups):
             own = [group for group in groups if group.task == task]
-            for part in (learning_curves, figures.box_plot, ablations, figures.robustness, figures.cost):
+            for part in (learning_curves, figures.box_plot, ablations, figures.robustness, figures.score_against_cost):
                 yield from part(task, own)
 
 

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 from mat_ds.reports.groups import Group, deviation, mean_of
-from mat_ds.reports.labels import method_name
+from mat_ds.reports.labels import name_in_papers
 from mat_ds.reports.published import metrics_of, published, source_of
 from mat_ds.reports.runs import KINDS, RunData
 from mat_ds.reports.table import Column, Row, Table, text
@@ -122,7 +122,7 @@ def _glue_table(model: str, groups: Sequence[Group]) -> Table:
     members: dict[str, list[Group]] = {}
     for group in groups:
         alone = sum(other.task == group.task and other.method == group.method for other in groups) == 1
-        members.setdefault(method_name(group.method) if alone else group.label, []).append(group)
+        members.setdefault(name_in_papers(group.method) if alone else group.label, []).append(group)
     rows = [_glue_row(label, kind, own) for label, own in members.items() for kind in KINDS]
     columns = [Column(title, tuple(_keys(task))) for task, title in GLUE.items()]
     columns += [Column("score", ("score",), digits=2), Column("of first metrics", ("first score",), digits=2)]

@@ -14,8 +14,8 @@ from mat_ds.runs.options import RunConfig
 
 INTRODUCTION = """# Options
 
-Every option of a run, its default and its meaning. `section.option=value` on a command line wins over the recipe, the recipe over
-the default; `config.yaml` in a run directory holds them all. A test keeps this page equal to the program:
+Every option of a run, its default and its meaning. `section.option=value` on a command line wins over the recipe, the recipe
+over the default; `config.yaml` in a run directory holds them all. A test keeps this page equal to the program:
 `python -m mat_ds.runs.table` writes it. ZeRO stage, offload and precision are not here: they stand in the DeepSpeed JSON
 (`--ds_config`, [clusters](clusters.md#deepspeed-configurations)).
 """

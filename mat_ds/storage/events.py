@@ -74,13 +74,13 @@ def records_in(path: Path) -> Iterable[Record]:
         return ()
     try:
         with open_regular(path) as file:
-            return parse(file.read())
+            return parse_event(file.read())
     except OSError as error:
         fix = "mend the disk or the permissions, or leave this run out"
         raise UserError(Problem(str(path), None, f"cannot be read: {error}", fix)) from None
 
 
-def parse(text: bytes) -> Iterable[Record]:
+def parse_event(text: bytes) -> Iterable[Record]:
     """The records of whole lines."""
     for line in text.splitlines():
         try:

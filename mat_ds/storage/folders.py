@@ -41,7 +41,7 @@ def write_folder(path: Path, fill: Callable[[Path], None], still_ours: Callable[
         aside.mkdir(parents=True)
         try:
             fill(aside)
-            settle(aside)
+            finish_folder(aside)
             put_in_place(aside, path, still_ours)
         except Exception:
             still_ours()  # who has taken the place may have removed what was being written
@@ -53,7 +53,7 @@ def write_folder(path: Path, fill: Callable[[Path], None], still_ours: Callable[
     with_room(path, write)
 
 
-def settle(folder: Path) -> None:
+def finish_folder(folder: Path) -> None:
     """Brings a new folder to the disk, its files with the mode that the umask gives: libraries have modes of their own."""
     mode = stat.S_IMODE(folder.stat().st_mode) & 0o666
     for where, folders, files in os.walk(folder):

@@ -84,13 +84,13 @@ def is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
-def verify(checkpoint: Path) -> str | None:
+def verify_checkpoint(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint, every byte of it read; None if nothing is."""
     expected = read_manifest(checkpoint)
-    return damage(checkpoint, expected, entries_below(checkpoint, expected or ()))
+    return checkpoint_damage(checkpoint, expected, entries_below(checkpoint, expected or ()))
 
 
-def damage(checkpoint: Path, expected: dict[str, Entry] | None, found: dict[str, Entry]) -> str | None:
+def checkpoint_damage(checkpoint: Path, expected: dict[str, Entry] | None, found: dict[str, Entry]) -> str | None:
     """What is wrong with a checkpoint in which `found` are the files that its manifest lists; None if nothing is."""
     if expected is None:
         return "it has no manifest that can be read" if checkpoint.is_dir() else "it is not there"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mat_ds.errors import ExitCode, UserError
-from mat_ds.storage.events import Record, parse, read_events
+from mat_ds.storage.events import Record, parse_event, read_events
 from mat_ds.storage.lock import LOCK, RunLock, holder_of
 from mat_ds.storage.owner import Fate
 from mat_ds.storage.reading import load_json
@@ -221,4 +221,4 @@ class Scores:
             file.seek(self._offset)
             whole, end, _ = file.read().rpartition(b"\n")
         self._offset += len(whole + end)
-        return list(parse(whole))
+        return list(parse_event(whole))

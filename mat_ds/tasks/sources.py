@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mat_ds.config.names import is_name
-from mat_ds.config.text_files import read_text
+from mat_ds.config.text_files import read_text_file
 from mat_ds.errors import Problem, UserError
 from mat_ds.storage.reading import IrregularError, open_regular
 
@@ -128,7 +128,7 @@ def read_description(path: Path, key: str, kind: type) -> Any:
 
 def _description(path: Path) -> dict[str, Any]:
     try:
-        tree = json.loads(read_text(path, str(path), LARGEST_DESCRIPTION, AGAIN))
+        tree = json.loads(read_text_file(path, str(path), LARGEST_DESCRIPTION, AGAIN))
     except (ValueError, RecursionError) as error:
         if isinstance(error, UserError):
             raise

@@ -72,13 +72,13 @@ def status_of(end: Record) -> str:
     return status if status in ("FINISHED", "KILLED") else "FAILED"
 
 
-def metrics_of(record: Record) -> dict[str, float]:
+def event_metrics(record: Record) -> dict[str, float]:
     """The numbers of a record by name, such as `loss`, `validation/accuracy`, `telemetry/cosine`."""
     prefix = f"{record['event']}/" if record["event"] in NAMED else ""
     return _numbers({key: value for key, value in record.items() if key not in ("event", "step", "time")}, prefix)
 
 
-def results_of(results: dict[str, Any]) -> dict[str, float]:
+def result_metrics(results: dict[str, Any]) -> dict[str, float]:
     """The numbers of `results.json` by name, such as `results/best/score`."""
     return _numbers(results, "results/")
 
@@ -133,7 +133,7 @@ def batches(records: Iterable[tuple[int, Record]], most: int) -> Iterator[tuple[
     behind = 0
     for place, record in records:
         time = milliseconds(record)
-        new = [(name, value, time, record["step"]) for name, value in metrics_of(record).items()]
+        new = [(name, value, time, record["step"]) for name, value in event_metrics(record).items()]
         if points and len(points) + len(new) > most:
             yield behind, points
             points = []

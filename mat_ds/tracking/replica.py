@@ -166,7 +166,7 @@ class Replica:
             self._client.update_run(self.run_id, status=status)
         else:
             if end and status == "FINISHED" and (results := read_results(self._run)):
-                numbers = content.results_of(results).items()
+                numbers = content.result_metrics(results).items()
                 self._log([(name, value, content.milliseconds(end), results["steps"]) for name, value in numbers])
             self._client.set_terminated(self.run_id, status, content.milliseconds(latest) if latest else None)
         self.status = status

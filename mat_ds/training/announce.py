@@ -30,7 +30,7 @@ from mat_ds.tracking.destination import mirror_uri
 from mat_ds.training.preflight import Prepared
 
 
-def place(device: torch.device) -> tuple[str, str]:
+def host_and_device(device: torch.device) -> tuple[str, str]:
     """The host and the device that this rank computes on."""
     return platform.node(), torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 

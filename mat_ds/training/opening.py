@@ -18,7 +18,7 @@ from mat_ds.storage.lock import RunLock
 from mat_ds.storage.rundir import RunDirectory, new_folder
 from mat_ds.terminal.display import Display
 from mat_ds.tracking.identity import own_id
-from mat_ds.training.announce import environment, place
+from mat_ds.training.announce import environment, host_and_device
 from mat_ds.training.preflight import Prepared
 from mat_ds.training.stopping import Agenda
 
@@ -37,7 +37,7 @@ def open_run_directory(
         UserError: on every rank, if another job is in it, there is a run in it by now that this one may not go on with, or a
             node does not see what rank 0 wrote.
     """
-    run, places = prepared.run, from_all_ranks(place(device))
+    run, places = prepared.run, from_all_ranks(host_and_device(device))
     rundir = RunDirectory(_take(prepared, lock, agenda, display))
     prepared.resume_from = on_rank_zero(lambda: _found_again(prepared))
     before = run_of(prepared.resume_from) if prepared.resume_from else None

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mat_ds.config.overrides import repeated
+from mat_ds.config.overrides import given_twice
 from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config, serves
 from mat_ds.engine.ds_types import idle
 from mat_ds.errors import Problem, UserError, collect, raise_if_any
@@ -162,7 +162,7 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     return Prepared(
         run, completed, data, tokenizer, built, built.fresh, built.head, max_length, resume_from, digest, weights,
         parsed.dry_run, parsed.quiet, parsed.json,
-        (*repeated(parsed.overrides), *idle(tree or {}), *([f"{run.model.name}: {built.head}"] if built.head else [])),
+        (*given_twice(parsed.overrides), *idle(tree or {}), *([f"{run.model.name}: {built.head}"] if built.head else [])),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mat_ds.config.overrides import parse_overrides, repeated
+from mat_ds.config.overrides import given_twice, parse_overrides
 from mat_ds.config.validation import read_options
 from mat_ds.config.yaml_files import as_yaml
 from mat_ds.errors import UserError
@@ -131,7 +131,7 @@ def test_the_path_of_a_database_is_a_path(monkeypatch):
 
 def test_of_an_option_given_twice_the_last_counts_and_both_are_named():
     assert load_run_config(None, ["seed=1", "seed=2"]).seed == 2
-    assert list(repeated(["seed=1", "train.epochs=3", "seed=1", "seed=2"])) == [
+    assert list(given_twice(["seed=1", "train.epochs=3", "seed=1", "seed=2"])) == [
         "seed is given twice, as '1' and as '2': the last counts",
     ]  # fmt: skip
 

@@ -11,7 +11,7 @@ import pytest
 
 from mat_ds.errors import ExitCode
 from mat_ds.storage.checkpoints import checkpoints_of, name_of
-from mat_ds.storage.integrity import verify
+from mat_ds.storage.integrity import verify_checkpoint
 from tests.support.launch import run_cli, start_cli, start_ranks
 from tests.workers.small_run import OPTIONS, STEPS, same, steps
 
@@ -59,7 +59,7 @@ def kill_and_go_on(run, times, seed):
                 process.wait()
         (run / "results.json").unlink(missing_ok=True)
         for checkpoint in checkpoints_of(run):
-            assert verify(checkpoint) is None, f"life {life}"
+            assert verify_checkpoint(checkpoint) is None, f"life {life}"
     assert [process.wait(300) for process in start_ranks(2, *ZERO2, f"output_dir={run}")] == [0, 0]
 
 
@@ -93,7 +93,7 @@ def test_ctrl_c_saves_and_the_run_can_go_on(keyboard, tmp_path):
     finally:
         rank.kill()
     saved = checkpoints_of(run)[0]
-    assert verify(saved) is None and saved.name == name_of(steps(run)[-1]["step"])
+    assert verify_checkpoint(saved) is None and saved.name == name_of(steps(run)[-1]["step"])
     assert json.loads((run / "interrupted.json").read_text())["reason"].startswith("SIGINT")
 
 
@@ -113,7 +113,7 @@ def test_the_launcher_passes_a_signal_on_and_the_run_goes_on(number, keyboard, w
     deadline = time.monotonic() + 30
     while not (run / "interrupted.json").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert (run / "interrupted.json").exists() and verify(checkpoints_of(run)[0]) is None
+    assert (run / "interrupted.json").exists() and verify_checkpoint(checkpoints_of(run)[0]) is None
     assert [process.wait(300) for process in start_ranks(2, *ZERO2, f"output_dir={run}")] == [0, 0]
     assert same(run, whole)
 
@@ -144,7 +144,7 @@ def test_a_full_disk_is_told_of_once_and_leaves_the_last_checkpoint_whole(small_
     done = on(small_disk, choice)
     assert done.returncode == code, done.stderr[-3000:]
     (kept,) = checkpoints_of(small_disk / "run")
-    assert kept.name == "step-00000003" and verify(kept) is None
+    assert kept.name == "step-00000003" and verify_checkpoint(kept) is None
     assert (small_disk / "run" / "results.json").exists() == (choice == "continue")
 
 

@@ -14,7 +14,7 @@ from mat_ds.errors import ExitCode
 from mat_ds.models.build import build_tokenizer
 from mat_ds.models.options import ModelConfig
 from mat_ds.storage.checkpoints import checkpoints_of
-from mat_ds.storage.integrity import verify
+from mat_ds.storage.integrity import verify_checkpoint
 from mat_ds.tasks.demo import rows
 from tests.support.launch import run_cli
 
@@ -119,7 +119,7 @@ def test_a_run_goes_on_with_the_frozen_weights_it_began_with_wherever_they_lie(b
     assert done.returncode == 0 and "reproduces its score" in done.stdout, done.stderr[-3000:]
     run = tmp_path / "run"
     assert json.loads((run / "model" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(second)
-    assert all(verify(checkpoint) is None for checkpoint in checkpoints_of(run))
+    assert all(verify_checkpoint(checkpoint) is None for checkpoint in checkpoints_of(run))
 
     (tmp_path / "in.txt").write_text("the key is golden\n")
     assert main(["predict", str(run), str(tmp_path / "in.txt")]) == ExitCode.OK

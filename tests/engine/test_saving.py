@@ -12,7 +12,7 @@ from mat_ds.engine.engine import Engine
 from mat_ds.engine.export import export_model
 from mat_ds.errors import NonFiniteError, SaveError
 from mat_ds.storage.checkpoints import checkpoints_of, name_of
-from mat_ds.storage.integrity import STATE, verify
+from mat_ds.storage.integrity import STATE, verify_checkpoint
 from tests.support.small_engine import SmallEngine, Tokenizer, one_rank
 
 
@@ -78,7 +78,7 @@ def test_a_checkpoint_says_which_ranks_wrote_what(tmp_path):
     save(SmallEngine(1.0), tmp_path, 1)
     engine = json.loads((tmp_path / name_of(1) / STATE).read_text())["engine"]
     assert engine["world_size"] == 1 and engine["files"] == ["rank-00000-0.safetensors"]
-    assert engine["elements"] == {"table": 15, "bias": 4} and verify(tmp_path / name_of(1)) is None
+    assert engine["elements"] == {"table": 15, "bias": 4} and verify_checkpoint(tmp_path / name_of(1)) is None
 
 
 @pytest.mark.parametrize("umask", [0o002, 0o027])
@@ -122,7 +122,7 @@ def test_what_has_the_name_of_a_checkpoint_to_be_saved_is_set_aside(tmp_path, wh
     before = (folder / name_of(2)).lstat()
     save(SmallEngine(2.0), folder, 2)
     kept = folder / f"{name_of(2)}.damaged" / name_of(2)
-    assert verify(folder / name_of(2)) is None and not (folder / name_of(2)).is_symlink()
+    assert verify_checkpoint(folder / name_of(2)) is None and not (folder / name_of(2)).is_symlink()
     assert (kept.lstat().st_ino, stat.S_IFMT(kept.lstat().st_mode)) == (before.st_ino, stat.S_IFMT(before.st_mode))
     assert [path.name for path in other.iterdir()] == ["keep"] and len(checkpoints_of(folder)) == 2
 

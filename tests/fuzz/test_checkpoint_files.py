@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from mat_ds.storage.checkpoints import LATEST, name_of
-from mat_ds.storage.integrity import MANIFEST, STATE, entry_of, is_foreign, read_state, verify
+from mat_ds.storage.integrity import MANIFEST, STATE, entry_of, is_foreign, read_state, verify_checkpoint
 from tests.support.small_engine import one_rank
 from tests.support.small_run import goes_on, sign, small_run
 
@@ -61,10 +61,10 @@ def changed(run, change):
 def agree(run, change):
     """Whether resume takes what `verify` calls whole, and nothing else; what it then does, it does as if nothing had been."""
     path, seventh = changed(run, change)
-    whole = verify(seventh) is None
+    whole = verify_checkpoint(seventh) is None
     foreign = whole and is_foreign(read_state(seventh))
     value, told = goes_on(path)
-    assert value == (7 if whole and not foreign else 3), (verify(seventh), told)
+    assert value == (7 if whole and not foreign else 3), (verify_checkpoint(seventh), told)
     assert ("passed over" in told or "damaged" in told or "another version" in told) == (value == 3)
     return whole and not foreign
 
@@ -197,4 +197,4 @@ def test_a_checkpoint_under_another_name_is_not_taken_for_that_of_another_step(r
     shutil.copytree(kept, copy)
     (copy / "checkpoints" / name_of(7)).rename(copy / "checkpoints" / name_of(9))
     (copy / "checkpoints" / LATEST).write_text(name_of(9))
-    assert "it is that of step 7" in verify(copy / "checkpoints" / name_of(9)) and goes_on(copy)[0] == 3
+    assert "it is that of step 7" in verify_checkpoint(copy / "checkpoints" / name_of(9)) and goes_on(copy)[0] == 3

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mat_ds.config.overrides import repeated
+from mat_ds.config.overrides import given_twice
 from mat_ds.config.section import nested
 from mat_ds.config.validation import read_options
 from mat_ds.config.yaml_files import as_yaml, read_yaml
@@ -113,7 +113,7 @@ def test_any_command_line_is_read_or_refused(examples):
     )
 
     def check(arguments):
-        list(repeated(arguments))
+        list(given_twice(arguments))
         checked(*read_run_config(None, arguments))
         read_options(EvaluationOptions, arguments)
 

@@ -7,7 +7,7 @@ import shutil
 import pyarrow
 import pytest
 
-from mat_ds.commands.prepare import verify
+from mat_ds.commands.prepare import verify_prepared
 from mat_ds.errors import UserError
 from mat_ds.tasks.examples import load_task_data
 from mat_ds.tasks.manifest import read_manifest
@@ -76,7 +76,7 @@ def test_whatever_stands_in_a_manifest_is_read_or_refused(most, out):
         some = [ODD[(i * most + j) % len(ODD)] for j in range(most)]
         for value in (*some, *((...,) if path else ())):
             file.write_text(json.dumps(changed(tree, path, value)))
-            for use in (load, verify):
+            for use in (load, verify_prepared):
                 try:
                     use(out)
                 except UserError as error:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mat_ds.commands.models import table
+from mat_ds.commands.models import as_table
 from mat_ds.doctor.rows import Row, Status
 from mat_ds.doctor.table import as_text
 from mat_ds.errors import Problem, UserError, printable, printable_json
@@ -81,7 +81,7 @@ def test_the_tables_of_doctor_and_registry_show_letters_alone():
     row = Row(group="input", name=EVIL, status=Status.FAIL, found=EVIL, fix=EVIL, ranks=(0,))
     assert not seen(as_text(EVIL, [row], {0: "host\x1b"}))
     entry = SimpleNamespace(name=EVIL, version="1", aliases=[EVIL + "\n"], tags={})
-    assert not seen("".join(table([entry]))) and len(list(table([entry]))) == 2
+    assert not seen("".join(as_table([entry]))) and len(list(as_table([entry]))) == 2
 
 
 def test_what_a_rank_dies_of_is_told_in_letters(capsys):

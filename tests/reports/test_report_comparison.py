@@ -113,7 +113,7 @@ def test_runs_that_were_cut_short_are_in_no_figure_of_results(tmp_path, monkeypa
     (family,) = ablations.families(groups)
     assert list(family.members) == [(1.0,), (2.0,)]
     cut = next(group.label for group in groups if not group.finished)
-    for figure_of in (figures.cost, figures.box_plot):
+    for figure_of in (figures.score_against_cost, figures.box_plot):
         ((figure, _),) = drawn(monkeypatch, figures, figure_of, groups)
         said = [*legend_of(figure), *(label.get_text() for label in figure.axes[0].get_yticklabels())]
         assert not any(cut in words for words in said) and any("MAT λ=2" in words for words in said)
@@ -192,7 +192,7 @@ def test_a_figure_of_the_best_experiments_says_of_how_many(tmp_path, monkeypatch
     for number in range(4):
         make_run(tmp_path / f"{number}", (0.1, 0.1, number / 10), lam=float(number))
     groups = groups_of(tmp_path)
-    for module, figure_of in ((figures, figures.cost), (curves, curves.learning_curves)):
+    for module, figure_of in ((figures, figures.score_against_cost), (curves, curves.learning_curves)):
         ((_, caption),) = drawn(monkeypatch, module, figure_of, groups)
         assert "Of 4" not in caption
         monkeypatch.setattr(module, "SHOWN", 3)

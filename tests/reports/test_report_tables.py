@@ -5,7 +5,7 @@ from statistics import mean
 
 import pytest
 
-from mat_ds.reports.experiments import environment_of, options_of
+from mat_ds.reports.experiments import environment_of, recorded_options
 from mat_ds.reports.groups import group_runs
 from mat_ds.reports.published import published
 from mat_ds.reports.runs import KINDS, read_runs
@@ -81,7 +81,7 @@ def test_options_that_mlflow_holds_as_text_are_the_options_of_the_run():
     config |= {"output_dir": "a folder: {of"}
     started = [{"changed": {}}, {"changed": {"train.epochs": [3.0, 5.0]}}, {"changed": {"train.epochs": [5.0, 7.0]}}]
     config["train"]["epochs"] = 7.0
-    found = options_of(params_of(config, started))
+    found = recorded_options(params_of(config, started))
     assert json.dumps({**found, "tracking": config["tracking"]}, sort_keys=True) == json.dumps(config, sort_keys=True)
 
 

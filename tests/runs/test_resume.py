@@ -9,7 +9,7 @@ from mat_ds.config.yaml_files import as_yaml
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.runs.resume import find_resume
 from mat_ds.storage.checkpoints import LATEST, checkpoints_of, name_of
-from mat_ds.storage.integrity import verify
+from mat_ds.storage.integrity import verify_checkpoint
 from tests.support.small_engine import one_rank
 from tests.support.small_run import DS_CONFIG, goes_on, options, sign, small_run
 
@@ -65,7 +65,7 @@ def test_a_checkpoint_that_was_set_aside_is_put_back_by_whoever_looks(run, name,
     folder = run / "checkpoints"
     (folder / name_of(step)).rename(folder / name.format(name_of(step)))
     for look in (lambda path: goes_on(path)[0] == 7, lambda path: cli.main(["verify", str(path)]) == ExitCode.OK,
-                 lambda path: verify(checkpoints_of(path / "checkpoints" / name_of(step))[0]) is None):  # fmt: skip
+                 lambda path: verify_checkpoint(checkpoints_of(path / "checkpoints" / name_of(step))[0]) is None):  # fmt: skip
         copy = shutil.copytree(run, tmp_path / "copy")
         assert look(copy) and sorted(path.name for path in (copy / "checkpoints").iterdir()) == [LATEST, name_of(3), name_of(7)]
         shutil.rmtree(copy)

@@ -8,7 +8,7 @@ from mat_ds import cli
 from mat_ds.errors import ExitCode
 from mat_ds.storage.checkpoints import checkpoints_of, name_of, prune
 from mat_ds.storage.disk import write_json
-from mat_ds.storage.integrity import MANIFEST, entry_of, files_below, verify
+from mat_ds.storage.integrity import MANIFEST, entry_of, files_below, verify_checkpoint
 
 
 def written(folder, step, latest=False):
@@ -39,7 +39,7 @@ def steps(paths):
 def test_every_byte_is_compared_with_the_manifest(tmp_path, harm, told):
     checkpoint = written(tmp_path, 3)
     harm(checkpoint)
-    found = verify(checkpoint)
+    found = verify_checkpoint(checkpoint)
     assert (found is None) == (told is None) and (told or "") in (found or "")
 
 

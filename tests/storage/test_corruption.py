@@ -8,7 +8,7 @@ import pytest
 from mat_ds import cli
 from mat_ds.errors import ExitCode
 from mat_ds.storage.checkpoints import LATEST, name_of
-from mat_ds.storage.integrity import MANIFEST, STATE, verify
+from mat_ds.storage.integrity import MANIFEST, STATE, verify_checkpoint
 from tests.support.small_engine import one_rank
 from tests.support.small_run import goes_on, newest, small_run
 
@@ -44,7 +44,7 @@ def flipped(path, every):
 def flip_checkpoints(run, every):
     for name in IN_CHECKPOINT:
         for what in flipped(run / name, every):
-            found = verify(run / SEVENTH)
+            found = verify_checkpoint(run / SEVENTH)
             value, told = goes_on(run)
             assert found and value == 3 and f"{SEVENTH} is damaged: {found}" in told, (what, found, value, told)
 
@@ -89,10 +89,10 @@ def test_every_file_may_be_missing(run, tmp_path):
         if str(file) == "config.yaml":
             assert value is None and "config.yaml" in told and name_of(7) in told
         elif in_seventh:
-            assert value == 3 and f"{SEVENTH} is damaged" in told and verify(copy / SEVENTH)
+            assert value == 3 and f"{SEVENTH} is damaged" in told and verify_checkpoint(copy / SEVENTH)
         else:
             assert value == 7 and not told, (file, told)
-            assert in_third == bool(verify(copy / "checkpoints" / name_of(3)))
+            assert in_third == bool(verify_checkpoint(copy / "checkpoints" / name_of(3)))
         shutil.rmtree(copy)
 
 
@@ -135,14 +135,14 @@ def test_a_model_folder_behind_a_link_is_no_part_of_a_checkpoint(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     (copy / SEVENTH / "model").rename(tmp_path / "elsewhere")
     (copy / SEVENTH / "model").symlink_to(tmp_path / "elsewhere")
-    assert "model/config.json is missing or cannot be read" in verify(copy / SEVENTH) and goes_on(copy)[0] == 3
+    assert "model/config.json is missing or cannot be read" in verify_checkpoint(copy / SEVENTH) and goes_on(copy)[0] == 3
 
 
 def test_what_lies_in_a_checkpoint_and_is_not_of_it_is_not_taken_along(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     (copy / SEVENTH / "model" / "modeling.py").write_text("raise SystemExit")
     os.mkfifo(copy / SEVENTH / "model" / "pipe")
-    assert verify(copy / SEVENTH) is None and goes_on(copy) == (7, "")
+    assert verify_checkpoint(copy / SEVENTH) is None and goes_on(copy) == (7, "")
     assert sorted(path.name for path in (copy / "model").iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
 
 

@@ -14,7 +14,7 @@ from mat_ds.engine.export import export_model
 from mat_ds.errors import Displaced, SaveError, UserError
 from mat_ds.ranks.collectives import on_rank_zero
 from mat_ds.storage.checkpoints import checkpoints_of, name_of
-from mat_ds.storage.integrity import verify
+from mat_ds.storage.integrity import verify_checkpoint
 from mat_ds.storage.rundir import RunDirectory
 from tests.support.failing_disk import Disk, KilledError
 from tests.support.small_engine import SmallEngine, Tokenizer, one_rank
@@ -76,7 +76,7 @@ def check(run, allowed, where):
     value, passed_over = restart(run)
     assert value in allowed and not passed_over, (where, value, allowed, passed_over)
     every = checkpoints_of(run.path, beyond_latest=True)
-    assert [verify(path) for path in every] == [None] * len(every) and every[-1].name == name_of(KEPT), where
+    assert [verify_checkpoint(path) for path in every] == [None] * len(every) and every[-1].name == name_of(KEPT), where
     act(run, SmallEngine(), 9, 9)
     assert restart(run)[0] == 9, where
     assert {path.name for path in run.path.iterdir()} == {"checkpoints", "model", "plots", "predictions"}, where

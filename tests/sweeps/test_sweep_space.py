@@ -3,7 +3,7 @@
 import pytest
 
 from mat_ds.commands.sweep import check, parse
-from mat_ds.config.overrides import repeated
+from mat_ds.config.overrides import given_twice
 from mat_ds.errors import ExitCode
 from mat_ds.runs.load import load_run_config
 from mat_ds.runs.options import RunConfig
@@ -93,6 +93,6 @@ def test_what_a_sweep_sets_is_given_once_and_the_users_tags_stay(tmp_path):
     options = [*overrides({"method.lam, method.beta_s": 0.5}), *tracking_options(launching.run, tmp_path / "lam", 3, "cafe")]
     given = [word for word in launching.command(tmp_path / "lam" / "trial-0003", options) if "=" in word]
     run = load_run_config(None, given)
-    assert not list(repeated(given)) and run.output_dir == f"{tmp_path}/lam/trial-0003" and run.train.resume == "auto"
+    assert not list(given_twice(given)) and run.output_dir == f"{tmp_path}/lam/trial-0003" and run.train.resume == "auto"
     own = {"mat_ds.sweep": "lam", "mat_ds.trial": "3", "mat_ds.parent": "cafe"}
     assert run.tracking.tags == {"team": "a #1", **own} and (run.seed, run.method.lam, run.method.beta_s) == (3, 0.5, 0.5)

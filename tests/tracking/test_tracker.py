@@ -14,7 +14,7 @@ import pytest
 from mat_ds.errors import Interrupted, SaveError
 from mat_ds.storage.events import read_events
 from mat_ds.storage.lock import holder_of
-from mat_ds.tracking.content import essence, metrics_of, params_of, records_of
+from mat_ds.tracking.content import essence, event_metrics, params_of, records_of
 from mat_ds.tracking.destination import mirror_uri, uri_problems
 from mat_ds.tracking.playback import Playback
 from mat_ds.tracking.tracker import Tracker
@@ -90,15 +90,15 @@ def test_an_events_numbers_have_names_from_which_the_event_can_be_told():
     step = {"event": "step", "step": 4, "time": 2.5, "loss": 1.0, "L": 0.5, "skipped_steps": 0.0}
     telemetry = {"event": "telemetry", "step": 4, "time": 2.5, "cosine": 0.75}
     evaluation = {"event": "evaluation", "step": 4, "time": 3.0, **EVALUATION}
-    assert metrics_of(evaluation) == {
+    assert event_metrics(evaluation) == {
         "score": 0.5, "validation/accuracy": 0.5, "average/score": 0.75, "average/validation/accuracy": 0.75,
     }  # fmt: skip
     records = [step, telemetry, evaluation]
-    points = [(name, r["step"], round(1000 * r["time"]), v) for r in records for name, v in metrics_of(r).items()]
+    points = [(name, r["step"], round(1000 * r["time"]), v) for r in records for name, v in event_metrics(r).items()]
     assert records_of(points) == records
     # Made twice: the later one is what counts.
     assert {"loss": 9.0, "L": 0.5}.items() <= records_of([*points, ("loss", 4, 2600, 9.0)])[1].items()
-    assert metrics_of({"event": "system", "step": 1, "time": 1.0, "rank_memory_mib": [1, 2], "note": "x", "on": True}) == {
+    assert event_metrics({"event": "system", "step": 1, "time": 1.0, "rank_memory_mib": [1, 2], "note": "x", "on": True}) == {
         "system/rank_memory_mib/0": 1.0, "system/rank_memory_mib/1": 2.0,
     }  # fmt: skip
 
