@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -95,17 +96,18 @@ def tokens(folder):
 @contextlib.contextmanager
 def before_call(number, happens):
     """Within it, something happens before the `number`-th call of the disk, as if the caller had been paused there; yields a
-    list that has an entry for each call."""
-    calls = []
+    list that has an entry for each call. Calls of other threads, which keep leases alive, are none of its."""
+    calls, caller = [], threading.get_ident()
     with contextlib.ExitStack() as patched:
         for owner, name in CALLS:
             original = getattr(owner, name)
 
             def called(*arguments, original=original, **options):
-                calls.append(original.__name__)
-                if len(calls) == number:
-                    happens()
-                    calls.extend([""] * 1000)  # its own calls are not counted
+                if threading.get_ident() == caller:
+                    calls.append(original.__name__)
+                    if len(calls) == number:
+                        happens()
+                        calls.extend([""] * 1000)  # its own calls are not counted
                 return original(*arguments, **options)
 
             patched.enter_context(patch.object(owner, name, called))
