@@ -64,6 +64,24 @@ def test_only_tracking_and_the_registry_know_mlflow_and_only_lora_knows_peft():
     assert importers("peft") <= {"models/lora.py"}
 
 
+def test_only_the_kinds_of_task_know_what_a_task_is_to_the_model():
+    names = {"classification", "regression", "single_label_classification", "text-classification", "SEQ_CLS"}
+    for path in SOURCES:
+        place = str(path.relative_to(PACKAGE))
+        if place.startswith("tasks/kinds/") or place == "registry/text_classifier.py":  # the second runs without mat_ds
+            continue
+        assert not re.search("AutoModelFor|SEQ_CLS", path.read_text()), place
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
+        for node in nodes:
+            if isinstance(node, ast.Attribute) and id(node) not in called:
+                assert node.attr not in ("logits", "regression"), (place, node.lineno)
+            elif isinstance(node, ast.Constant) and place != "tasks/spec.py":  # where a task names its kind
+                assert node.value not in names, (place, node.lineno)
+        kinds = {name.split(".")[3] for name in imported(path) if name.startswith("mat_ds.tasks.kinds.")}
+        assert kinds <= {"base", "KINDS", "kind_of", "kind_of_model"}, place
+
+
 def test_a_method_names_no_rank_dtype_or_device():
     for path in (PACKAGE / "methods").glob("*.py"):
         if path.stem not in ("base", "ops", "__init__"):

@@ -13,10 +13,10 @@ from mat_ds.artifacts.finished import Finished
 from mat_ds.errors import printable
 from mat_ds.models.tiny import TINY
 from mat_ds.storage.disk import write_text
+from mat_ds.tasks.kinds import KINDS, kind_of
 from mat_ds.tasks.registry import TASKS
 
 CARD = "README.md"
-KIND = "text-classification"
 # As the hub calls them.
 METRICS = {"pearson": "pearsonr", "spearman": "spearmanr"}
 
@@ -63,17 +63,17 @@ anyone. Probabilities are not calibrated. What holds for the model it was made f
 {loading}
 """
 
-LOADING = """    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+LOADING = """    from transformers import {auto_class}, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained("<this folder>")
-    model = AutoModelForSequenceClassification.from_pretrained("<this folder>")
+    model = {auto_class}.from_pretrained("<this folder>")
 
 or `mat-ds predict <this folder> <file>`."""
 LOADING_ADAPTERS = """    from peft import PeftModel
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoConfig, {auto_class}, AutoTokenizer
 
     tokenizer, config = (kind.from_pretrained("<this folder>") for kind in (AutoTokenizer, AutoConfig))
-    base = AutoModelForSequenceClassification.from_pretrained("<base>", config=config, dtype="float32")
+    base = {auto_class}.from_pretrained("<base>", config=config, dtype="float32")
     model = PeftModel.from_pretrained(base, "<this folder>")
 
 These are adapters: `<base>` is the model they were trained on. `mat-ds export <this folder> <new folder> --merge` makes a
@@ -99,7 +99,9 @@ def write_copy(source: Path, out: Path, differences: list[str], merged: bool, sc
     card = ModelCard.load(source / CARD)
     if merged:
         card.data["library_name"] = "transformers"
-        card.text = card.text.replace(LOADING_ADAPTERS, LOADING)
+        for auto_class in {kind.auto_class for kind in KINDS.values()}:
+            adapters, whole = (text.format(auto_class=auto_class) for text in (LOADING_ADAPTERS, LOADING))
+            card.text = card.text.replace(adapters, whole)
     if not scored:
         card.data.eval_results = None
     if differences:
@@ -108,12 +110,12 @@ def write_copy(source: Path, out: Path, differences: list[str], merged: bool, sc
 
 
 def _metadata(finished: Finished, adapters: bool) -> ModelCardData:
-    run, spec = finished.run, finished.spec
+    run, spec, pipeline = finished.run, finished.spec, kind_of(finished.spec).pipeline
     # Files of the user's own are not what the hub has under that name, whatever they hold.
     hub = spec.hub if run.data.path is None else None
     results = [] if run.data.eval_limit else [
         EvalResult(
-            task_type=KIND, dataset_type=hub or spec.name, dataset_name=spec.name, dataset_config=spec.hub_config,
+            task_type=pipeline, dataset_type=hub or spec.name, dataset_name=spec.name, dataset_config=spec.hub_config,
             dataset_split=split, metric_type=METRICS.get(metric, metric), metric_name=metric, metric_value=value,
         )
         for split, metrics in {**{dev: finished.exported[dev] for dev in spec.dev}, **finished.results["test"]}.items()
@@ -125,7 +127,7 @@ def _metadata(finished: Finished, adapters: bool) -> ModelCardData:
         datasets=[hub] if hub else None,
         language="en" if spec.name in TASKS else None,
         library_name="peft" if adapters else "transformers",
-        pipeline_tag=KIND,
+        pipeline_tag=pipeline,
         metrics=[METRICS.get(metric, metric) for metric in spec.metrics],
         tags=["mat_ds", run.method.name],
         eval_results=results or None,  # of a part of a dev set they would say less than they seem to
@@ -139,12 +141,12 @@ def _text(finished: Finished, adapters: bool) -> str:
     source = "made by mat_ds" if spec.generate else "files of the user's own" if run.data.path else hub
     columns = [f"{split} {metric}" for split in spec.dev for metric in spec.metrics]
     start = environment["starts"][-1]
+    answer, names = kind_of(spec).range_of_answers
     return TEXT.format(
         title=f"{spec.name}: {run.method.name}", model=base[0].upper() + base[1:], task=spec.name, method=run.method.name,
         version=_plain(environment["packages"].get("mat_ds", "of an unknown version")),
         reads="Reads a text." if len(spec.text) == 1 else f"Reads a pair of texts ({' and '.join(map(_plain, spec.text))}).",
-        answers="Answers with a score" + (f" from {spec.range[0]:g} to {spec.range[1]:g}." if spec.range else ".")
-        if spec.regression else f"Answers with one of {', '.join(map(_plain, spec.labels))}.",
+        answers=f"Answers with {answer} {', '.join(map(_plain, names))}".rstrip() + ".",
         max_length=run.data.max_length, train=f"{'s' * (len(spec.train) > 1)} {_mixture(spec.train)}", source=source,
         others=f", and on {_mixture(spec.also_train_on)}" if spec.also_train_on else "",
         dev=", ".join(spec.dev), data_sha256=_inert(environment["data_sha256"]), dev_sha256=_inert(results["dev_sha256"]),
@@ -153,7 +155,7 @@ def _text(finished: Finished, adapters: bool) -> str:
         score=f"{finished.score:.4f}", settings="\n".join(_settings(finished)), seed=run.seed, ranks=start["world_size"],
         devices=_plain(", ".join(sorted(set(environment["devices"])))), stage=start["zero_stage"], steps=results["steps"],
         batch=run.train.batch_size, seconds=results["seconds"], units=f"{finished.forward_units:,}",
-        loading=LOADING_ADAPTERS if adapters else LOADING,
+        loading=(LOADING_ADAPTERS if adapters else LOADING).format(auto_class=kind_of(spec).auto_class),
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from mat_ds.runs.options import RunConfig
 from mat_ds.storage.disk import write_json
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.contradictions import column_problems, label_problems
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.registry import TASKS, find_task
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tasks.written import read_spec
@@ -70,13 +71,13 @@ def head_problems(key: str, config: Any, spec: TaskSpec) -> Iterator[Problem]:
         key: what named the task.
         config: transformers' configuration of the model.
     """
-    kind = "regression" if spec.regression else "single_label_classification"
-    if config.num_labels != spec.outputs:
-        yield Problem(key, spec.name, f"has {spec.outputs} outputs, the model {config.num_labels}",
+    kind = kind_of(spec)
+    if config.num_labels != kind.outputs:
+        yield Problem(key, spec.name, f"has {kind.outputs} outputs, the model {config.num_labels}",
                       "name the task the model was trained for")  # fmt: skip
-    elif config.problem_type not in (None, kind):
-        yield Problem(key, spec.name, f"is {kind.replace('_', ' ')}, the model {str(config.problem_type).replace('_', ' ')} "
-                      "(problem_type in its config.json)",
+    elif config.problem_type not in (None, kind.problem_type):
+        yield Problem(key, spec.name, f"is {kind.problem_type.replace('_', ' ')}, the model "
+                      f"{str(config.problem_type).replace('_', ' ')} (problem_type in its config.json)",
                       "name the task the model was trained for, or take another model")  # fmt: skip
     elif not (match := match_labels(config, spec)).same:
         done = "numbers its labels" if match.order else "calls its labels"

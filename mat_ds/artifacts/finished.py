@@ -16,13 +16,13 @@ from mat_ds.artifacts.described import read_description
 from mat_ds.artifacts.folder import folder_of
 from mat_ds.errors import Problem, UserError
 from mat_ds.methods import METHODS
-from mat_ds.methods.objective import TaskObjective
 from mat_ds.runs.load import load_run_config
 from mat_ds.runs.options import RunConfig
 from mat_ds.storage.events import read_events
 from mat_ds.storage.lock import known_holder_of
 from mat_ds.storage.reading import read_json
 from mat_ds.storage.rundir import RunDirectory
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tracking.told import Shape, checked
 
@@ -113,7 +113,7 @@ class Finished:
     @cached_property
     def forward_units(self) -> int:
         """Of all outer steps: a forward pass of one batch is 1."""
-        method = METHODS[self.run.method.name](self.run.method, TaskObjective(self.spec.regression))
+        method = METHODS[self.run.method.name](self.run.method, kind_of(self.spec))
         return int(self.results["steps"] * method.cost)
 
 

@@ -14,7 +14,7 @@ from mat_ds.artifacts.exported import load_classifier
 from mat_ds.artifacts.finished import Finished
 from mat_ds.models.build import longest_input
 from mat_ds.models.lora import ADAPTER, is_adapter
-from mat_ds.models.pretrained import load_config, load_tokenizer, new_classifier
+from mat_ds.models.pretrained import load_config, load_tokenizer, new_model
 
 
 def whole_model(finished: Finished, target: Path) -> tuple[Path, Path | None]:
@@ -53,5 +53,5 @@ def merge_into(folder: Path, target: Path, dtype: torch.dtype) -> None:
 def effective_length(folder: Path, max_length: int) -> int:
     """Tokens that inputs are cut at: as many as the run did, and no more than model and tokenizer take."""
     with torch.device("meta"):
-        model = new_classifier(load_config(str(folder), "model", adapters=True))
+        model = new_model(load_config(str(folder), "model", adapters=True))
     return min(max_length, longest_input(model, load_tokenizer(str(folder), "model", adapters=True)))

@@ -25,6 +25,7 @@ from mat_ds.ranks.world import World
 from mat_ds.registry.locate import MEANING
 from mat_ds.storage.folders import write_folder
 from mat_ds.storage.rundir import new_folder
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.rows import skipped_lines
 from mat_ds.terminal.display import Display, add_display_arguments
@@ -69,7 +70,7 @@ def evaluate(subject: Subject, options: EvaluationOptions, world: World, device:
     inputs = (subject.model_sha256, subject.data_sha256, options.model_dump_json())
     same_on_all_ranks(hashlib.sha256(repr(inputs).encode()).hexdigest(), "model, data or options")
     subject.model.to(device)
-    collate = Collator(subject.tokenizer, subject.max_length, subject.spec.regression)
+    collate = Collator(subject.tokenizer, subject.max_length, kind_of(subject.spec))
     evaluator = Evaluator(subject.spec, collate, options.micro_batch_size, world, device)
     measurement = Measurement(subject, options, evaluator)
 

@@ -18,7 +18,6 @@ import torch
 from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config, serves
 from mat_ds.engine.zero import read_zero
 from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
-from mat_ds.methods.objective import TaskObjective
 from mat_ds.methods.settings import AdversarialSettings
 from mat_ds.models.build import build_skeleton, build_tokenizer, longest_input
 from mat_ds.models.perturb import MOST_TRIED, EmbeddingPerturbation
@@ -35,6 +34,7 @@ from mat_ds.ranks.world import World
 from mat_ds.runs.load import DEMO_RECIPE, read_run_config
 from mat_ds.runs.options import RunConfig, combination_problems
 from mat_ds.tasks.examples import load_task_data
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.terminal.display import show
@@ -133,4 +133,4 @@ def _costs(run: RunConfig, spec: TaskSpec, dtype: torch.dtype, ranks: int, examp
         _refuse_unperturbable(model, max_length)
     measured = measure(run, data, tokenizer, max_length, ranks) if data and tokenizer else None
     extent = measured or assume(run, spec, data, max_length, examples)
-    return Costs(build, dtype, TaskObjective(spec.regression), extent.longest, extent.typical), extent
+    return Costs(build, dtype, kind_of(spec), extent.longest, extent.typical), extent

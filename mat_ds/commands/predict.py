@@ -29,8 +29,9 @@ from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
 from mat_ds.registry.locate import MEANING, locate
 from mat_ds.storage.disk import open_aside
-from mat_ds.tasks.answers import SUBMISSION_HEADER, answers, submitted
 from mat_ds.tasks.files import read_lines
+from mat_ds.tasks.kinds import kind_of, kind_of_model
+from mat_ds.tasks.kinds.base import SUBMISSION_HEADER
 from mat_ds.tasks.lines import STDIN, TEXT
 from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.options import DataConfig
@@ -68,7 +69,7 @@ class Predictor:
         raise_if_any(token_problems(self.tokenizer, examples, self.collate.max_length))
         inputs, _ = self.collate(examples, self.device)
         raise_if_any(input_problems("MODEL", self.name, self.model, self.tokenizer, inputs, len(self.spec.text)))
-        found: torch.Tensor = self.model(**inputs).logits.float().cpu()
+        found: torch.Tensor = kind_of(self.spec).read(self.model(**inputs)).float().cpu()
         if not bool(found.isfinite().all()):
             raise NonFiniteError("a prediction is not finite")
         return found
@@ -101,16 +102,16 @@ def predict(parsed: argparse.Namespace) -> int:
     raise_if_any(_problems(parsed))
     predictor = load_predictor(parsed.model, parsed.task, parsed.columns)
     suffix = SUFFIXES[parsed.format] if parsed.format else parsed.file.suffix
-    examples, count = read_examples(parsed.file, suffix, predictor.spec), 0
+    examples, count, kind = read_examples(parsed.file, suffix, predictor.spec), 0, kind_of(predictor.spec)
     with _written(parsed.out) as out, tqdm(unit=" texts", disable=_silent(parsed.out)) as bar:
         if parsed.out and parsed.out.suffix == SUBMISSION:
             print(SUBMISSION_HEADER, file=out)
         while batch := list(islice(examples, parsed.batch_size)):
             logits = predictor.logits(batch).numpy()
             if parsed.out and parsed.out.suffix == SUBMISSION:
-                lines = [f"{count + i}\t{value}" for i, value in enumerate(submitted(predictor.spec, logits))]
+                lines = [f"{count + i}\t{value}" for i, value in enumerate(kind.submitted(logits))]
             else:
-                found = answers(predictor.spec, logits)
+                found = kind.answers(logits)
                 rows = (json.dumps({"index": count + i, **answer}, ensure_ascii=False) for i, answer in enumerate(found))
                 lines = list(map(printable_json, rows))
             print("\n".join(lines), file=out, flush=True)
@@ -133,22 +134,14 @@ def load_predictor(model_name: str, task: str | None = None, columns: Sequence[s
     known = read_description(folder)
     if task:
         known = Description(find_task(task), known.max_length if known else DataConfig().max_length)
-    spec = known.spec if known else _guess(model.config, columns)
+    spec = known.spec if known else kind_of_model(model.config).described_by(model.config, tuple(columns or (TEXT,)))
     raise_if_any(head_problems("--task", model.config, spec))
     if columns and len(columns) != len(spec.text):
         raise UserError(Problem("--columns", " ".join(columns), f"{spec.name} reads {len(spec.text)} text(s) at a time",
                                 f"name as many as these: {' '.join(spec.text)}"))  # fmt: skip
     spec = spec.model_copy(update={"text": tuple(columns)}) if columns else spec
     max_length = min(known.max_length if known else DataConfig().max_length, longest_input(model, tokenizer))
-    return Predictor(spec, model_name, model, tokenizer, Collator(tokenizer, max_length, spec.regression), device)
-
-
-def _guess(config: Any, columns: Sequence[str] | None) -> TaskSpec:
-    """The task of a model that says no more than transformers does."""
-    regression = config.num_labels == 1
-    labels = () if regression else tuple(str(config.id2label[i]) for i in range(config.num_labels))
-    metrics = ("pearson",) if regression else ("accuracy",)
-    return TaskSpec(name="model", text=tuple(columns or (TEXT,)), labels=labels, metrics=metrics)  # type: ignore[arg-type]
+    return Predictor(spec, model_name, model, tokenizer, Collator(tokenizer, max_length, kind_of(spec)), device)
 
 
 def read_examples(path: Path, suffix: str, spec: TaskSpec) -> Iterator[Example]:

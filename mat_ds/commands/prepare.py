@@ -165,7 +165,7 @@ def write_prepared(source: RunInput, folder: Path) -> Manifest:
             built = build_model(saved, spec, tokenizer, run.seed, leave_unread=True)
         max_length = min(run.data.max_length, longest_input(built.module, tokenizer))
         for name, examples in source.splits:
-            store_examples(aside / DATA / name, examples, tokenizer, max_length, spec.regression)
+            store_examples(aside / DATA / name, examples, tokenizer, max_length, spec)
         write_manifest(aside, tasks, options, tokenizer, max_length, source.data.tallies)
 
     write_folder(folder.absolute(), fill)

@@ -210,10 +210,10 @@ def count_parameters(folder: Path) -> tuple[int, str]:
     """How many parameters the classifier of a model's folder has, and the dtype it was kept in; takes no memory."""
     import torch
 
-    from mat_ds.models.pretrained import load_config, new_classifier
+    from mat_ds.models.pretrained import load_config, new_model
 
     config = load_config(str(folder))
     with torch.device("meta"):
-        model: Any = new_classifier(config)
+        model: Any = new_model(config)
     dtype = getattr(config, "dtype", None)
     return sum(parameter.numel() for parameter in model.parameters()), str(dtype or "").removeprefix("torch.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, overload
 
@@ -21,6 +21,7 @@ from mat_ds.ranks.collectives import any_rank
 from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.options import OptimizerConfig
 from mat_ds.sampling.sampler import Sampler
+from mat_ds.tasks.kinds.base import read_output
 
 # A loss scale that can fall at all has fallen from 2^32 to 1 by then; a static one, or ZeRO-0's at its minimum, never will.
 MOST_SKIPS = 64
@@ -35,9 +36,13 @@ class Engine(Norms):
         chain: samples, mixture and noise of the parameters in one outer step.
         ds_config: a complete DeepSpeed configuration (`mat_ds.engine.ds_config.complete`).
         seed: the run's seed.
+        read: takes the answers, (B, ...), out of what the model returns.
     """
 
-    def __init__(self, model: nn.Module, optimizer: OptimizerConfig, chain: Chain, ds_config: dict[str, Any], seed: int):
+    def __init__(
+        self, model: nn.Module, optimizer: OptimizerConfig, chain: Chain, ds_config: dict[str, Any], seed: int,
+        read: Callable[[Any], Tensor] = read_output,
+    ):  # fmt: skip
         self.skipped_since_begin = 0
         perturbation = EmbeddingPerturbation(model)
         self.sampler = Sampler(_parameter_groups(model, optimizer), optimizer.name, chain, seed)
@@ -45,7 +50,7 @@ class Engine(Norms):
         halved = any(ds_config.get(section, {}).get("enabled") for section in ("fp16", "bf16"))
         exact = exact_values(model) if halved else {}
         ds, *_ = deepspeed.initialize(model=model, optimizer=self.sampler, config=ds_config)
-        super().__init__(ds, perturbation, seed)
+        super().__init__(ds, perturbation, seed, read)
         self.shards = read_shards(self.ds)
         if exact:
             fill_masters(self.shards, exact)
@@ -73,7 +78,7 @@ class Engine(Norms):
         """Logits (B, C) without dropout or graph. Under ZeRO-3 every rank must call it."""
         self.ds.module.eval()
         with torch.no_grad():
-            return self.ds.module(**inputs).logits
+            return self._read(self.ds.module(**inputs))
 
     @property
     def parameters(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from deepspeed.runtime.engine import DeepSpeedEngine
@@ -13,6 +14,7 @@ from mat_ds.methods.base import Masks, MicroBatch
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.sampling import philox
 from mat_ds.sampling.keys import Part, seed_from
+from mat_ds.tasks.kinds.base import read_output
 
 
 class Passes:
@@ -22,10 +24,13 @@ class Passes:
         ds: the engine just initialised.
         perturbation: of the word embeddings of its model.
         seed: the run's seed.
+        read: takes the answers, (B, ...), out of what the model returns.
     """
 
-    def __init__(self, ds: DeepSpeedEngine, perturbation: EmbeddingPerturbation, seed: int):
-        self.ds, self.seed = ds, seed
+    def __init__(
+        self, ds: DeepSpeedEngine, perturbation: EmbeddingPerturbation, seed: int, read: Callable[[Any], Tensor] = read_output
+    ):
+        self.ds, self.seed, self._read = ds, seed, read
         self.device = torch.device(ds.device)
         self._perturbation = perturbation
         self._outer_step = 0
@@ -44,7 +49,7 @@ class Passes:
     def forward(self, batch: MicroBatch, masks: Masks, delta: Tensor | None = None) -> Tensor:
         self._tracked = True
         with self._perturbation.applied(delta), self._dropout(batch, masks):
-            return self.ds(**batch.inputs).logits
+            return self._read(self.ds(**batch.inputs))
 
     def forward_pair(
         self, batch: MicroBatch, delta: Tensor | None, masks: Masks, share_masks: bool = False, train_words: bool = True
@@ -57,14 +62,14 @@ class Passes:
         both = None if delta is None else torch.cat([torch.zeros_like(delta), delta])
         frozen_from = None if train_words else len(batch.labels)
         with self._perturbation.applied(both, frozen_from), self._dropout(batch, masks):
-            clean, perturbed = self.ds(**twice).logits.chunk(2)
+            clean, perturbed = self._read(self.ds(**twice)).chunk(2)
         return clean, perturbed
 
     def probe(self, batch: MicroBatch, masks: Masks, delta: Tensor | None = None) -> Tensor:
         # Never through the engine's own forward: its hooks would take a gradient to delta for a training backward,
         # which raises at ZeRO-0, breaks the gradient buckets of ZeRO-2 and corrupts those of ZeRO-3 in silence.
         with self._perturbation.applied(delta), self._dropout(batch, masks):
-            self._probed = self.ds.module(**batch.inputs).logits
+            self._probed = self._read(self.ds.module(**batch.inputs))
         # Divergences are differences of predictions a half-precision logit cannot tell apart.
         self._probed_fp32 = self._probed.float()
         return self._probed_fp32

@@ -10,34 +10,28 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mat_ds.methods.ops import l2, normalise
 from mat_ds.sampling.keys import Part, generator
+from mat_ds.tasks.kinds.base import Kind
 
 # Logits (B, C) at a perturbation of the word embeddings; None: the clean ones.
 Perturbed = Callable[[Tensor | None], Tensor]
 
 
 class Worst(NamedTuple):
-    """The worst outcome of each example so far: its logits (B, C), whether they answer wrongly (B,), their loss (B,)."""
+    """The worst outcome of each example so far: its answer (B, C), whether that is wrong (B,), its loss (B,)."""
 
-    logits: Tensor
+    answer: Tensor
     wrong: Tensor
     loss: Tensor
 
 
-def sample_loss(logits: Tensor, labels: Tensor, regression: bool) -> Tensor:
-    """Cross-entropy, or squared error of the single logit, of each example: (B, C) and (B,) -> (B,)."""
-    if regression:
-        return (logits.float().squeeze(-1) - labels.float()).square()
-    return F.cross_entropy(logits.float(), labels, reduction="none")
-
-
-def outcome(logits: Tensor, loss: Tensor, labels: Tensor, regression: bool) -> Worst:
-    """What `logits` are worth as an attack; a regression is never wrong, only more or less off."""
-    wrong = torch.zeros_like(labels, dtype=torch.bool) if regression else logits.argmax(-1) != labels
+def outcome(logits: Tensor, loss: Tensor, labels: Tensor, kind: Kind) -> Worst:
+    """What `logits` are worth as an attack; a score is never wrong, only more or less off."""
+    right = kind.right(logits, labels)
+    wrong = torch.zeros_like(labels, dtype=torch.bool) if right is None else ~right
     return Worst(logits.detach(), wrong, loss.detach())
 
 
@@ -45,7 +39,7 @@ def worse(one: Worst, other: Worst) -> Worst:
     """The worse of two outcomes, example by example: wrong before right, then the greater loss; `one` where they tie."""
     take = (other.wrong & ~one.wrong) | ((other.wrong == one.wrong) & (other.loss > one.loss))
     return Worst(
-        torch.where(take.unsqueeze(-1), other.logits, one.logits),
+        torch.where(take.unsqueeze(-1), other.answer, one.answer),
         torch.where(take, other.wrong, one.wrong),
         torch.where(take, other.loss, one.loss),
     )
@@ -81,7 +75,7 @@ def start(keys: Sequence[tuple[Part, ...]], mask: Tensor, width: int, norm: str)
 
 def ascend(
     perturbed: Perturbed, labels: Tensor, begin: Tensor, mask: Tensor, radius: float, norm: str, steps: int, step_size: float,
-    regression: bool,
+    kind: Kind,
 ) -> Worst:  # fmt: skip
     """PGD in the ball of one radius: the worst of all `steps + 1` iterates, the random start included.
 
@@ -90,21 +84,22 @@ def ascend(
 
     Args:
         perturbed: the model.
-        labels: (B,) class indices, or real scores.
+        labels: (B,).
         begin: (B, L, H) start in the unit ball.
         mask: (B, L, 1), 1 on real tokens.
         radius: of the ball.
         norm: `linf` or `l2`.
         steps: gradient steps.
         step_size: length of one as a share of the radius.
+        kind: of the task.
     """
     delta, worst = radius * begin, None
     for k in range(steps + 1):
         delta.requires_grad_()
         with torch.set_grad_enabled(k < steps):
             logits = perturbed(delta)
-            loss = sample_loss(logits, labels, regression)
-        found = outcome(logits, loss, labels, regression)
+            loss = kind.loss(logits, labels, "none")
+        found = outcome(logits, loss, labels, kind)
         worst = found if worst is None else worse(worst, found)
         if k < steps:
             # The sum: a mean would bring the small gradients of confident answers nearer to underflow.
@@ -117,7 +112,7 @@ def ascend(
 
 def robustness_curve(
     perturbed: Perturbed, labels: Tensor, begin: Tensor, mask: Tensor, radii: Sequence[float], norm: str, steps: int,
-    step_size: float, regression: bool,
+    step_size: float, kind: Kind,
 ) -> Tensor:  # fmt: skip
     """Worst logits of each example in the ball of each radius: (B, E, C).
 
@@ -129,10 +124,10 @@ def robustness_curve(
     """
     with torch.no_grad():
         clean = perturbed(None)
-    worst = outcome(clean, sample_loss(clean, labels, regression), labels, regression)
-    curve = [worst.logits]
+    worst = outcome(clean, kind.loss(clean, labels, "none"), labels, kind)
+    curve = [worst.answer]
     for radius in radii[1:]:
-        found = ascend(perturbed, labels, begin, mask, radius, norm, steps, step_size, regression)
+        found = ascend(perturbed, labels, begin, mask, radius, norm, steps, step_size, kind)
         worst = worse(worst, found)
-        curve.append(worst.logits)
+        curve.append(worst.answer)
     return torch.stack(curve, 1)

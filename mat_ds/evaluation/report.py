@@ -10,6 +10,7 @@ from typing import Any
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.subject import Subject
 from mat_ds.storage.disk import write_json
+from mat_ds.tasks.kinds import kind_of
 
 JSON, PLOT = "robustness.json", "robustness.png"
 PACKAGES = ("mat_ds", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "scipy")
@@ -56,7 +57,7 @@ def plot(path: Path, report: dict[str, Any], subject: Subject) -> None:
     from matplotlib.figure import Figure
 
     spec, splits, attack = subject.spec, report["splits"], report["attack"]
-    quantities = ["mse" if spec.regression else "accuracy", *(name for name in spec.metrics if name != "accuracy")]
+    quantities = list(dict.fromkeys((kind_of(spec).quantity, *spec.metrics)))
     columns = [name for name in ("attack", "noise") if any(found[name] for found in splits.values())] or ["attack"]
     figure = Figure(figsize=(5.6 * len(columns), 3.4 * len(quantities)), layout="constrained")
     axes = figure.subplots(len(quantities), len(columns), squeeze=False, sharey="row")

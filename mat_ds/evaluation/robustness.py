@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from mat_ds.evaluation.attack import robustness_curve, sample_loss, start
+from mat_ds.evaluation.attack import robustness_curve, start
 from mat_ds.evaluation.noise import noised
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.scores import Evaluator
 from mat_ds.evaluation.subject import Subject
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.ranks.collectives import on_rank_zero
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.rows import Example
 from mat_ds.tasks.spec import TaskSpec
 
@@ -32,7 +32,7 @@ class Measurement:
 
     def __init__(self, subject: Subject, options: EvaluationOptions, evaluator: Evaluator):
         self._model, self._spec, self._splits = subject.model, subject.spec, subject.splits
-        self._options, self._evaluator = options, evaluator
+        self._options, self._evaluator, self._kind = options, evaluator, kind_of(subject.spec)
         self._perturbation = EmbeddingPerturbation(subject.model)
 
     def clean(self, split: str) -> Point:
@@ -41,7 +41,7 @@ class Measurement:
 
     def attacked(self, split: str) -> list[Point]:
         """Scores at each radius, the first of which is 0; `broken`: examples answered rightly without the attack only."""
-        options, radii, classes = self._options.attack, self._options.attack.curve, self._spec.outputs
+        options, radii, classes = self._options.attack, self._options.attack.curve, self._kind.outputs
 
         def attack(inputs: dict[str, Tensor], labels: Tensor, rows: list[int]) -> Tensor:
             mask = inputs["attention_mask"].unsqueeze(-1).float()
@@ -53,16 +53,18 @@ class Measurement:
 
             return robustness_curve(
                 perturbed, labels, start(keys, mask, self._perturbation.width, options.norm), mask, radii, options.norm,
-                options.steps, options.step_size, self._spec.regression,
+                options.steps, options.step_size, self._kind,
             ).flatten(1)  # fmt: skip
 
         worst = self._evaluator.each(attack, self._splits[split]).view(-1, len(radii), classes)
         points = [{"radius": radius, **self._scores(worst[:, i], split)} for i, radius in enumerate(radii)]
-        if self._spec.regression:
-            return points
-        labels = torch.tensor([example.label for example in self._splits[split]])
-        right = worst.argmax(-1) == labels.unsqueeze(1)  # (N, E)
-        return [point | {"broken": int((right[:, 0] & ~right[:, i]).sum())} for i, point in enumerate(points)]
+        labels = self._kind.collate([example.label for example in self._splits[split]])
+        clean = self._kind.right(worst[:, 0], labels)
+        for i, point in enumerate(points):
+            here = self._kind.right(worst[:, i], labels)
+            if clean is not None and here is not None:
+                point["broken"] = int((clean & ~here).sum())
+        return points
 
     def noisy(self, split: str, kind: str, rate: float) -> Point:
         """Scores on misspelt or mangled texts; `changed`: examples whose text is another."""
@@ -72,22 +74,19 @@ class Measurement:
         return {"rate": rate, **self._scores(self._evaluator.predict(self._forward, found), split), "changed": changed}
 
     def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        return self._model(**inputs).logits
+        return self._kind.read(self._model(**inputs))
 
     def _scores(self, logits: Tensor, split: str) -> Point:
         return on_rank_zero(lambda: scores(self._spec, logits, self._splits[split]))
 
 
 def scores(spec: TaskSpec, logits: Tensor, examples: Sequence[Example]) -> Point:
-    """The task's metrics, and what every curve has: `accuracy` of a classification, `mse` of a regression, mean `loss`."""
+    """The task's metrics, and what every curve has, whatever these are."""
     from mat_ds.tasks.metrics import score
 
-    labels = torch.tensor([example.label for example in examples])
-    loss = float(sample_loss(logits, labels, spec.regression).double().mean())
-    found: Point = {**score(spec, logits.numpy(), labels.tolist())}
-    if spec.regression:
-        return found | {"mse": loss}
-    return found | {"accuracy": float((logits.argmax(-1) == labels).double().mean()), "loss": loss}
+    kind = kind_of(spec)
+    labels = kind.collate([example.label for example in examples])
+    return {**score(spec, logits.numpy(), labels.tolist()), **kind.quantities(logits, labels)}
 
 
 def measure(measurement: Measurement, options: EvaluationOptions, split: str, say: Callable[[str], None]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from mat_ds.models.vocabulary import vocabulary_problems
 from mat_ds.ranks.launch import launcher_problems
 from mat_ds.registry.locate import is_local, locate
 from mat_ds.tasks.examples import TaskData, digest_of, load_task_data
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import find_task
@@ -88,7 +89,7 @@ def load_subject(model_name: str, options: EvaluationOptions) -> Subject:
     splits = data.dev | data.test
     raise_if_any(vocabulary_problems("model", model_name, model, tokenizer, splits.values(), max_length))
     if options.attack.curve and (first := next(iter(splits.values()))):
-        inputs, _ = Collator(tokenizer, min(max_length, MOST_TRIED), spec.regression)(first[:1], torch.device("cpu"))
+        inputs, _ = Collator(tokenizer, min(max_length, MOST_TRIED), kind_of(spec))(first[:1], torch.device("cpu"))
         check_perturbable("model", model_name, model, inputs)
     return Subject(Path(model_name), model, tokenizer, max_length, spec, splits, data.tallies, _files_digest(source),
                    digest_of(splits))  # fmt: skip

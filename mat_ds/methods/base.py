@@ -111,15 +111,17 @@ class Engine(Protocol):
 
 
 class Objective(Protocol):
-    """The two losses of a task."""
+    """The two losses of a task (`mat_ds/tasks/kinds`)."""
 
     @property
-    def regression(self) -> bool:
-        """Whether labels are real scores, losses squared errors and divergences squared differences."""
+    def directions(self) -> int:
+        """How many divergences R adds up: two where it is symmetrised, one where it is symmetric by itself."""
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor: ...
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """L: mean over the examples, a scalar."""
 
-    def divergence(self, p_logits: Tensor, q_logits: Tensor) -> Tensor: ...
+    def divergence(self, p_logits: Tensor, q_logits: Tensor) -> Tensor:
+        """R: one number per example, (B,)."""
 
 
 class Method(Protocol):

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 EPS = 1e-8
@@ -17,32 +16,8 @@ EPS = 1e-8
 DECAYS = {"rmsprop": 0.99, "adam": 0.999}
 
 
-def task_loss(logits: Tensor, labels: Tensor, regression: bool) -> Tensor:
-    """L(theta): mean cross-entropy, or mean squared error of the single logit.
-
-    Args:
-        logits: (B, C), or (B, 1) for regression.
-        labels: (B,) class indices, or real scores.
-    """
-    if regression:
-        return F.mse_loss(logits.float().squeeze(-1), labels.float())
-    return F.cross_entropy(logits.float(), labels)
-
-
-def divergence(p_logits: Tensor, q_logits: Tensor, regression: bool) -> Tensor:
-    """R per sample: symmetric KL divergence of two predictions, or their squared difference (MAT, section 3.1).
-
-    sKL(p, q) = KL(p||q) + KL(q||p) = sum_c (p_c - q_c)(log p_c - log q_c), from log_softmax in fp32.
-
-    Args:
-        p_logits: (B, C), or (B, 1) for regression.
-        q_logits: the same shape.
-
-    Returns:
-        (B,) fp32.
-    """
-    if regression:
-        return (p_logits.float() - q_logits.float()).square().squeeze(-1)
+def symmetric_kl(p_logits: Tensor, q_logits: Tensor) -> Tensor:
+    """sKL(p, q) = KL(p||q) + KL(q||p) = sum_c (p_c - q_c)(log p_c - log q_c), from log_softmax in fp32: (..., C) -> (...)."""
     log_p, log_q = p_logits.float().log_softmax(-1), q_logits.float().log_softmax(-1)
     return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1)
 

@@ -20,7 +20,7 @@ Weight = Annotated[float, Field(ge=0.0)]
 
 
 class R3FSettings(AdversarialSettings):
-    defines_regression: ClassVar[bool] = False
+    needs_distributions: ClassVar[bool] = True
 
     name: Literal["r3f"] = Field("r3f", description="regularised finetuning against random noise")
     lam: Weight = Field(1.0, description="weight lambda of the divergence")

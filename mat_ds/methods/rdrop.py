@@ -27,7 +27,7 @@ class RDropSettings(MethodSettings):
 
 
 class RDrop:
-    """One update on the paper's objective; regression: MSE_1 + MSE_2 + alpha (z_1 - z_2)^2.
+    """One update on the paper's objective: sKL / 2 is the mean of its two divergences; (z_1 - z_2)^2, of scores, is one.
 
     The divergence is a mean over the batch. The authors' Hugging Face code sums it, so that their 0.5 at batch 16 is an
     alpha of 8 here; their fairseq code and the paper are what is implemented.
@@ -44,7 +44,7 @@ class RDrop:
         return None
 
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
-        means, weight = Means(), self.settings.alpha if self.objective.regression else self.settings.alpha / 2
+        means, weight = Means(), self.settings.alpha / self.objective.directions
         for _ in engine.inner_steps(1):
             for batch in batches:
                 first, second = engine.forward_pair(batch, None, ("theta",))

@@ -43,11 +43,11 @@ class MethodSettings(Section):
     """Options of one method; each method subclasses it, with its `name` as a literal.
 
     Attributes:
-        defines_regression: whether the method says what it does where labels are real scores.
+        needs_distributions: whether the method is defined only where a prediction is a distribution of probabilities.
         spectral_head: whether the classification head's last matrix is divided by its spectral norm.
     """
 
-    defines_regression: ClassVar[bool] = True
+    needs_distributions: ClassVar[bool] = False
     spectral_head: ClassVar[bool] = False
 
     name: str

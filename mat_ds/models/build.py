@@ -16,13 +16,14 @@ from mat_ds.models.fit import check_once, check_size, draw, fit_problems, label_
 from mat_ds.models.head_dropout import set_head_dropout
 from mat_ds.models.labels import Match, match_labels
 from mat_ds.models.options import ModelConfig
-from mat_ds.models.pretrained import load_config, load_tokenizer, load_weights, new_classifier, reading
+from mat_ds.models.pretrained import load_config, load_tokenizer, load_weights, new_model, reading
 from mat_ds.models.recompute import recompute_activations
 from mat_ds.models.source import check_folder, check_tokenizer
 from mat_ds.models.tiny import TINY, tiny_config, tiny_tokenizer
 from mat_ds.models.unread import Unread, load_unread, value_of, weight_files
 from mat_ds.models.vocabulary import suit
 from mat_ds.sampling.keys import seed_from
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.spec import TaskSpec
 
 transformers_logging.set_verbosity_error()
@@ -105,24 +106,20 @@ def build_skeleton(model: ModelConfig, task: TaskSpec, tokenizer: Any = None) ->
         check_folder(model.name)
     with torch.device("meta"):
         with reading("model.name", model.name, "configuration"):
-            module = new_classifier(_configure(model, task, tokenizer)[0], dtype=torch.float32)
+            module = new_model(_configure(model, task, tokenizer)[0], dtype=torch.float32)
         return _adapt(Built(module, [], {}), model, seed=0).module
 
 
 def _configure(model: ModelConfig, task: TaskSpec, tokenizer: Any) -> tuple[Any, Match]:
     """The configuration of the classifier, without a tokenizer its padding token is as good as any; and how the labels of the
     head that its folder may have compare with the task's."""
-    labels = dict(enumerate(task.labels)) or {0: "score"}
-    head = {
-        "num_labels": task.outputs, "id2label": labels, "label2id": {name: i for i, name in labels.items()},
-        "problem_type": "regression" if task.regression else "single_label_classification",
-    }  # fmt: skip
+    head = kind_of(task).head()
     match = Match((), None)
     if model.name == TINY:
         config = tiny_config(tokenizer, head)
     else:
         config = load_config(model.name)
-        match = match_labels(config, task) if config.num_labels == task.outputs else match
+        match = match_labels(config, task) if config.num_labels == head["num_labels"] else match
         for option, value in head.items():
             setattr(config, option, value)
     if model.dropout is not None:
@@ -162,7 +159,7 @@ def _load(name: str, config: Any, seed: int, leave_unread: bool) -> Built:
     """The model without adapters."""
     torch.manual_seed(seed_from(seed, "model"))
     if name == TINY:
-        return Built(new_classifier(config, dtype=torch.float32), ["everything"], {})
+        return Built(new_model(config, dtype=torch.float32), ["everything"], {})
     if Path(name).is_dir():
         check_size("model.name", name, config)
         check_once("model.name", name)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mat_ds.errors import Problem, UserError
 from mat_ds.models.folder import INDICES, read_object
-from mat_ds.models.pretrained import Loading, new_classifier
+from mat_ds.models.pretrained import Loading, new_model
 from mat_ds.models.source import FOLDER_FIX
 
 # Numbers that may be drawn anew beside those in the files: a head and a pooler.
@@ -33,7 +33,7 @@ def check_size(key: str, name: str, config: Any) -> None:
     missing would be drawn anew, in memory that may not be there."""
     sizes = [path.stat().st_size for path in Path(name).iterdir() if path.suffix in (".safetensors", ".bin")]
     with torch.device("meta"):
-        count = sum(parameter.numel() for parameter in new_classifier(config).parameters())
+        count = sum(parameter.numel() for parameter in new_model(config).parameters())
     if count > sum(sizes) + MOST_DRAWN:
         raise UserError(Problem(key, name, f"its files hold {sum(sizes):,} bytes, too few for the {count:,} weights that its "
                                 "config.json describes", RESTORE))  # fmt: skip
@@ -101,7 +101,7 @@ def label_dimensions(module: Any) -> dict[str, int]:
     config = copy.deepcopy(module.config)
     config.num_labels = module.config.num_labels + 1
     with torch.device("meta"):
-        other = dict(new_classifier(config).named_parameters())
+        other = dict(new_model(config).named_parameters())
     changed = {}
     for name, parameter in module.named_parameters():
         shapes = enumerate(zip(parameter.shape, other.get(name, parameter).shape, strict=True))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mat_ds.errors import Problem, UserError
-from mat_ds.models.pretrained import new_classifier
+from mat_ds.models.pretrained import new_model
 
 # What the head's dropout is called, by architecture. A configuration may hold one that its classifier never reads
 # (summary_first_dropout of GPT-2), and a classifier may read one that its configuration does not hold (cls_dropout of DeBERTa).
@@ -48,7 +48,7 @@ def _options_read(config: Any) -> list[str]:
     for option, mark in marks.items():
         setattr(marked, option, mark)
     with torch.device("meta"):
-        model = new_classifier(marked)
+        model = new_model(marked)
     body = set(model.base_model.modules()) if model.base_model is not model else set()
     found = {getattr(module, "p", None) for module in model.modules() if module not in body}
     return [option for option, mark in marks.items() if mark in found]

@@ -34,7 +34,7 @@ def match_labels(config: Any, spec: TaskSpec) -> Match:
         config: transformers' configuration of the model.
     """
     names = _names(config)
-    if spec.regression or not names:
+    if not spec.labels or not names:
         return Match((), None)
     exact = {label: i for i, label in enumerate(names)}
     if len(exact) == len(names) and set(spec.labels) == set(exact):

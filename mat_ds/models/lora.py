@@ -22,11 +22,10 @@ from mat_ds.models.folder import check_model, file_of
 from mat_ds.models.options import LoraConfig
 from mat_ds.models.pretrained import load_config, load_weights
 from mat_ds.sampling.keys import seed_from
+from mat_ds.tasks.kinds import kind_of_model
 
 KEY = "model"
 ADAPTER = "adapter"
-# What PEFT takes for the head, whatever the architecture.
-HEADS = ("classifier", "score")
 
 
 def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: int) -> nn.Module:
@@ -44,12 +43,12 @@ def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: in
     """
     raise_if_any(_problems(model, lora))
     known = peft.utils.constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-    heads = heads_of(model)
+    kind, heads = kind_of_model(model.config), heads_of(model)
     drawn = sorted({name.rpartition(".")[0] for name in fresh if not _within(name, heads)})
     config = peft.LoraConfig(
-        task_type=peft.TaskType.SEQ_CLS, r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
+        task_type=peft.TaskType[kind.peft_task], r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
         target_modules=lora.target_modules or list(known[model.config.model_type]),
-        modules_to_save=[*lora.modules_to_save, *drawn, *(head for head in heads if head not in HEADS)],
+        modules_to_save=[*lora.modules_to_save, *drawn, *(head for head in heads if head not in kind.peft_heads)],
     )  # fmt: skip
     torch.manual_seed(seed_from(seed, "lora"))
     with warnings.catch_warnings():
@@ -63,9 +62,10 @@ def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: in
 def heads_of(model: Any) -> list[str]:
     """Modules between a model and its labels, by what they are called: what PEFT takes for the head, and what has a row for
     each label, which BART calls `classification_head` and XLM `sequence_summary`."""
-    own = [name for name in label_dimensions(model) if not _within(name, HEADS)]
+    known = kind_of_model(model.config).peft_heads
+    own = [name for name in label_dimensions(model) if not _within(name, known)]
     base = f"{model.base_model_prefix}."
-    return [*HEADS, *sorted({name.rpartition(".")[0] if name.startswith(base) else name.partition(".")[0] for name in own})]
+    return [*known, *sorted({name.rpartition(".")[0] if name.startswith(base) else name.partition(".")[0] for name in own})]
 
 
 def _within(name: str, modules: Iterable[str]) -> bool:

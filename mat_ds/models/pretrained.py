@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from mat_ds.errors import Problem, UserError
 from mat_ds.models.folder import CONFIG, check_model, file_of, read_object
+from mat_ds.tasks.kinds import kind_of_model
 
 Loading = dict[str, Any]
 NEVER = {"trust_remote_code": False}
@@ -67,15 +69,20 @@ def load_tokenizer(name: str, key: str = "model.name", adapters: bool = False) -
     return tokenizer
 
 
-def new_classifier(config: Any, **options: Any) -> Any:
-    """A classifier of a configuration, all of its weights drawn."""
-    return AutoModelForSequenceClassification.from_config(config, **NEVER, **options)
+def _builder(config: Any) -> Any:
+    """Transformers' class that builds models with the head that a configuration describes."""
+    return getattr(transformers, kind_of_model(config).auto_class)
+
+
+def new_model(config: Any, **options: Any) -> Any:
+    """A model of a configuration, head and all, all of its weights drawn."""
+    return _builder(config).from_config(config, **NEVER, **options)
 
 
 def load_weights(name: str, config: Any, dtype: torch.dtype) -> tuple[nn.Module, Loading]:
-    """The classifier of a folder or a hub id, drawn anew where its files have nothing that fits, and what transformers says
-    of that."""
-    module, loading = AutoModelForSequenceClassification.from_pretrained(
+    """The model of a folder or a hub id, head and all, drawn anew where its files have nothing that fits, and what
+    transformers says of that."""
+    module, loading = _builder(config).from_pretrained(
         name, config=config, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True, **NEVER
     )
     return module, loading
@@ -84,7 +91,7 @@ def load_weights(name: str, config: Any, dtype: torch.dtype) -> tuple[nn.Module,
 def load_state(config: Any, state: dict[str, Tensor]) -> tuple[Any, Loading]:
     """The same from tensors by the names that files give them."""
     with torch.device("meta"):
-        kind: Any = type(new_classifier(config))
+        kind: Any = type(new_model(config))
     model, loading = kind.from_pretrained(
         None, config=config, state_dict=state, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
     )

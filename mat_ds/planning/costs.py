@@ -10,12 +10,12 @@ import torch
 
 from mat_ds.methods import METHODS
 from mat_ds.methods.base import Method, MicroBatch
-from mat_ds.methods.objective import TaskObjective
 from mat_ds.methods.settings import MethodSettings
 from mat_ds.models.perturb import word_embedding
 from mat_ds.models.spectral import SpectralHead
 from mat_ds.planning.rehearsal import Rehearsal, Stub, Tally, blank_batches
 from mat_ds.planning.states import weights_of
+from mat_ds.tasks.kinds.base import Kind
 
 # What a model raises on the meta device that asks for a value, and what torch's counter does where it loses its way.
 NO_PASS = (NotImplementedError, RuntimeError, AssertionError)
@@ -27,19 +27,20 @@ class Costs:
     Args:
         build: makes the model, given whether it recomputes activations.
         dtype: the compute dtype.
-        objective: of the task.
+        kind: of the task.
         longest, typical: tokens of the longest micro-batch, which decides bytes, and of the average one, which decides time.
 
     Attributes:
+        kind: of the task.
         weights: the model's parameters.
         estimated: why the passes cannot be made on the meta device, if so: then bytes and multiplications are those of
             `estimated_bytes` and `estimated_flops`.
     """
 
     def __init__(
-        self, build: Callable[[bool], Any], dtype: torch.dtype, objective: TaskObjective, longest: int, typical: int
+        self, build: Callable[[bool], Any], dtype: torch.dtype, kind: Kind, longest: int, typical: int
     ):  # fmt: skip
-        self._build, self._dtype, self._objective = build, dtype, objective
+        self._build, self._dtype, self.kind = build, dtype, kind
         self.longest, self.typical = longest, typical
         model = build(False)
         self.weights, self._config = weights_of(model), model.config
@@ -98,10 +99,10 @@ class Costs:
         return Rehearsal(model, self._dtype)
 
     def _method(self, settings: MethodSettings) -> Method:
-        return METHODS[settings.name](settings, self._objective)
+        return METHODS[settings.name](settings, self.kind)
 
     def _batches(self, count: int, examples: int, length: int) -> list[MicroBatch]:
-        return blank_batches(count, examples, length, self._objective.regression)
+        return blank_batches(count, examples, length, self.kind)
 
 
 def estimated_bytes(config: Any, tokens: int, length: int, size: int, checkpointing: bool) -> int:

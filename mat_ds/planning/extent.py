@@ -12,6 +12,7 @@ from mat_ds.errors import Problem
 from mat_ds.runs.options import RunConfig
 from mat_ds.runs.steps import total_steps
 from mat_ds.tasks.examples import TaskData
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.tasks.registry import TASKS, TRAINING_EXAMPLES
 from mat_ds.tasks.spec import TaskSpec
@@ -40,7 +41,7 @@ class Extent:
 
 def measure(run: RunConfig, data: TaskData, tokenizer: Any, max_length: int, ranks: int) -> Extent:
     """From the data, as the first rank's loader gives them out."""
-    collate, device = Collator(tokenizer, max_length, data.spec.regression), torch.device("cpu")
+    collate, device = Collator(tokenizer, max_length, kind_of(data.spec)), torch.device("cpu")
     loader = TrainLoader(
         data.train, collate, run.train.batch_size, run.train.micro_batch_size, run.data, run.seed, 0, ranks, device
     )

@@ -7,7 +7,6 @@ from typing import Any
 
 from mat_ds.engine.zero import Zero, read_zero
 from mat_ds.methods import METHODS
-from mat_ds.methods.objective import TaskObjective
 from mat_ds.planning.buffers import transient
 from mat_ds.planning.costs import Costs
 from mat_ds.planning.states import Row, model_states
@@ -103,7 +102,7 @@ def make_plan(costs: Costs, run: RunConfig, completed: dict[str, Any], cards: Ca
         passes: bytes of its activations, where they are known.
     """
     zero, again, micro = read_zero(completed), run.model.gradient_checkpointing, run.train.micro_batch_size
-    chain = METHODS[run.method.name](run.method, TaskObjective(False)).chain.beside(run.model.average, run.model.average_decay)
+    chain = METHODS[run.method.name](run.method, costs.kind).chain.beside(run.model.average, run.model.average_decay)
     accumulation = run.train.batch_size // cards.count // micro
     tally = costs.tally(run.method, micro, accumulation)
     passes = costs.pass_bytes(run.method, micro, again) if passes is None else passes

@@ -20,6 +20,7 @@ from mat_ds.methods.base import Method, MicroBatch
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.planning.live import Live, gpu_kernels
 from mat_ds.sampling.keys import Part
+from mat_ds.tasks.kinds.base import Kind
 
 META = torch.device("meta")
 INPUTS = ("input_ids", "attention_mask")
@@ -212,19 +213,18 @@ class Stub(nn.Module):
         return SimpleNamespace(logits=score.unsqueeze(-1).expand(-1, self._outputs))
 
 
-def blank_batches(count: int, examples: int, length: int, regression: bool) -> list[MicroBatch]:
+def blank_batches(count: int, examples: int, length: int, kind: Kind) -> list[MicroBatch]:
     """Micro-batches without values.
 
     Args:
         count: how many.
         examples, length: of each, B and L.
-        regression: whether labels are real scores.
+        kind: of the task.
     """
 
     def batch(index: int) -> MicroBatch:
         inputs = {name: torch.empty(examples, length, dtype=torch.long, device=META) for name in INPUTS}
-        labels = torch.empty(examples, dtype=torch.float32 if regression else torch.long, device=META)
-        return MicroBatch(inputs, labels, index)
+        return MicroBatch(inputs, kind.collate([None] * examples).to(META), index)
 
     return [batch(index) for index in range(count)]
 

@@ -23,11 +23,12 @@ from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import Object, Property
 from packaging.version import Version
 
-from mat_ds.artifacts.card import CARD, KIND
+from mat_ds.artifacts.card import CARD
 from mat_ds.artifacts.described import Description
 from mat_ds.artifacts.exported import load_classifier
 from mat_ds.models.lora import ADAPTER
-from mat_ds.tasks.spec import TaskSpec
+from mat_ds.tasks.kinds import kind_of
+from mat_ds.tasks.kinds.base import Kind
 
 PACKAGES = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "huggingface-hub", "numpy", "pandas")
 LOADER = Path(__file__).with_name("text_classifier.py")
@@ -49,10 +50,11 @@ def save_flavor(source: Path, adapter: Path | None, known: Description, path: Pa
     model, tokenizer = load_classifier(source.resolve(), torch.float32, torch.device("cpu"))
     # Not the folder itself: what MLflow 3.17 makes of one does not know the pipelines of transformers 5.23.
     build: Any = transformers.pipeline
-    pipeline = build(KIND, model=model, tokenizer=tokenizer, device="cpu", trust_remote_code=False)
+    kind = kind_of(known.spec)
+    pipeline = build(kind.pipeline, model=model, tokenizer=tokenizer, device="cpu", trust_remote_code=False)
     mlflow.transformers.save_model(
-        pipeline, str(path), task=KIND, mlflow_model=mlflow_model, code_paths=[str(LOADER)], signature=signature_of(known.spec),
-        pip_requirements=pinned(), model_card=ModelCard.load(source / CARD),
+        pipeline, str(path), task=kind.pipeline, mlflow_model=mlflow_model, code_paths=[str(LOADER)],
+        signature=signature_of(kind), pip_requirements=pinned(), model_card=ModelCard.load(source / CARD),
         input_example=[EXAMPLE["text"]] if single else pandas.DataFrame([EXAMPLE]),
     )  # fmt: skip
     function: dict[str, Any] = mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME]
@@ -69,14 +71,14 @@ def save_flavor(source: Path, adapter: Path | None, known: Description, path: Pa
         shutil.copytree(adapter, path / ADAPTER)
 
 
-def signature_of(spec: TaskSpec) -> ModelSignature:
-    """To `label` and `probabilities`, or `score`. What comes in is not said: MLflow would take the first column of a table for
+def signature_of(kind: Kind) -> ModelSignature:
+    """What an answer holds. What comes in is not said: MLflow would take the first column of a table for
     a text that has no name, and refuse a list of texts to one that has."""
-    answer: list[Any] = [ColSpec("double", "score")]
-    if not spec.regression:
-        probabilities = Object([Property(label, "double") for label in spec.labels])
-        answer = [ColSpec("string", "label"), ColSpec(probabilities, "probabilities")]
-    return ModelSignature(outputs=Schema(answer))
+    columns: list[Any] = []
+    for name, types in kind.answer_types.items():
+        inner = Object([Property(key, type_) for key, type_ in types.items()]) if isinstance(types, dict) else types
+        columns.append(ColSpec(inner, name))
+    return ModelSignature(outputs=Schema(columns))
 
 
 def pinned() -> list[str]:

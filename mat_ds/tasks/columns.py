@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.arrow import open_stream
-from mat_ds.tasks.labels import class_names
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.rows import LocatedRow, lacking_columns, repeated
 from mat_ds.tasks.sources import INFO, open_data, read_description, saved_files
 from mat_ds.tasks.spec import TaskSpec
@@ -77,7 +77,7 @@ class Columns:
             found = [found[key] for key in sorted(found, key=lambda key: (len(key), key))]
         if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
             raise UserError(Problem(where, None, "has a label column whose classes have no names", "save the data again"))
-        return class_names(self.spec, found, where)
+        return kind_of(self.spec).column_labels(found, where)
 
 
 def _is_text(kind: pyarrow.DataType) -> bool:

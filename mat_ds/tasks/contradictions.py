@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from mat_ds.config.names import RULE, is_name
 from mat_ds.errors import Problem, nearest
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.labels import label_text
 from mat_ds.tasks.spec import TaskSpec
 
@@ -53,22 +54,15 @@ def label_problems(spec: TaskSpec) -> Iterator[Problem]:
         for alike in _twice(read(label) for label in spec.labels):
             yield Problem("labels", [label for label in spec.labels if read(label) == alike], what, "rename one")
     meant = {_read(label).casefold(): label for label in spec.labels}
-    for spelling, label in spec.label_map.items():
-        if spec.regression:
-            yield Problem(
-                "label_map", {spelling: label}, "names a label, and a regression has none", "list labels, or delete it"
-            )
-        elif label not in spec.labels:
+    for spelling, label in spec.label_map.items() if spec.labels else ():
+        if label not in spec.labels:
             yield Problem("label_map", {spelling: label}, f"{label!r} is none of the labels", nearest(label, spec.labels))
         elif (other := meant.setdefault(_read(spelling).casefold(), label)) != label:
             yield Problem("label_map", {spelling: label}, f"{spelling!r} reads as {other!r} already", "say it once")
     if spec.skip_unlabelled and (unlabelled := {"-1", "-"} & {*spec.labels, *spec.label_map}):
         yield Problem("skip_unlabelled", True, f"drops the rows labelled {' and '.join(sorted(unlabelled))}, which is a label",
                       "rename the label, or leave out skip_unlabelled")  # fmt: skip
-    if spec.submit_names and spec.regression:
-        yield Problem("submit_names", True, "a regression has no label names", "delete it")
-    if spec.range and not spec.regression:
-        yield Problem("range", spec.range, "is of a score, and the task has labels", "delete the range, or the labels")
+    yield from kind_of(spec).problems()
     if spec.range and not spec.range[0] < spec.range[1]:
         yield Problem("range", spec.range, "its lowest score is not below its highest", "write range: [lowest, highest]")
 

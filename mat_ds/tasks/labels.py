@@ -99,25 +99,24 @@ def class_names(spec: TaskSpec, names: list[str], where: str) -> list[str] | Non
         where: what a message calls the file.
 
     Returns:
-        None where the names say no more than the numbers, or the label is a score.
+        None where the names say no more than the numbers.
 
     Raises:
         UserError: if they are no labels of the task.
     """
-    plain = all(name.lower() in (str(i), f"label_{i}", f"class_{i}") for i, name in enumerate(names))
-    if spec.regression:
-        if not plain and not all(map(_is_score, names)):
-            raise UserError(Problem(where, ", ".join(map(repr, names[:SHOWN])), "the classes of its label column are no scores",
-                                    "write the scores themselves into the column"))  # fmt: skip
-        return None if plain else names
     named = [name for name in names if is_named(spec, name)]
-    if plain and not named:
+    if are_numbers(names) and not named:
         return None
     if not named or any(is_number(name) for name in names if name not in named):
         shown = ", ".join(map(repr, names[:SHOWN]))
         raise UserError(Problem(where, shown, f"the classes of its label column are none of {known_labels(spec)}",
                                 "say in the task's label_map which label each of them is"))  # fmt: skip
     return names
+
+
+def are_numbers(names: list[str]) -> bool:
+    """Whether the names of classes say no more than their numbers."""
+    return all(name.lower() in (str(i), f"label_{i}", f"class_{i}") for i, name in enumerate(names))
 
 
 def known_labels(spec: TaskSpec) -> str:
@@ -133,11 +132,11 @@ def _meanings(labels: tuple[str, ...], label_map: tuple[tuple[str, str], ...]) -
     names = _spelled({name: i for i, name in enumerate(labels)})
     mapped = {key: names.get(name, names.get(label_text(name) or "")) for key, name in label_map}
     meanings = (*names.items(), *mapped.items())
-    otherwise = any(_is_score(name) or _counts_otherwise(name, i, len(labels)) for name, i in meanings)
+    otherwise = any(is_score(name) or _counts_otherwise(name, i, len(labels)) for name, i in meanings)
     return {**names, **_spelled(mapped)}, not otherwise
 
 
-def _is_score(name: str) -> bool:
+def is_score(name: str) -> bool:
     """Whether a name is a number, however it is written."""
     score = score_of(name)
     return score is not None and math.isfinite(score)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mat_ds.methods.base import MicroBatch
 from mat_ds.sampling.keys import generator
+from mat_ds.tasks.kinds.base import Kind
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.rows import Example
 
@@ -29,13 +30,13 @@ class Collator:
     Args:
         tokenizer: a transformers tokenizer.
         max_length: tokens an input is cut at.
-        regression: whether labels are real scores.
+        kind: of the task.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, regression: bool):
+    def __init__(self, tokenizer: Any, max_length: int, kind: Kind):
         self._tokenizer = tokenizer
         self.max_length = max_length
-        self._label_dtype = torch.float32 if regression else torch.long
+        self._kind = kind
 
     def __call__(self, examples: Sequence[Example], device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
         """Inputs (B, L), padded to the longest of `examples`, and labels (B,); an unknown label is 0."""
@@ -44,7 +45,7 @@ class Collator:
             inputs = self._tokenizer.pad(stored, return_tensors="pt")
         else:
             inputs = tokenise(self._tokenizer, examples, self.max_length, padding=True, return_tensors="pt")
-        labels = torch.tensor([example.label or 0 for example in examples], dtype=self._label_dtype)
+        labels = self._kind.collate([example.label for example in examples])
         return {name: value.to(device) for name, value in inputs.items()}, labels.to(device)
 
 

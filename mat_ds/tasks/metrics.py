@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.spec import TaskSpec
 
 
@@ -54,13 +55,6 @@ def _correlation(measure: Callable[[Any, Any], Any], references: Any, prediction
     return 0.0 if constant else float(measure(references, predictions).statistic)
 
 
-def predictions_of(spec: TaskSpec, logits: np.ndarray) -> np.ndarray:
-    """(N,) predicted class numbers, or scores within the task's range, from logits (N, C)."""
-    if not spec.regression:
-        return np.argmax(logits, axis=1)
-    return logits[:, 0]
-
-
 def score(spec: TaskSpec, logits: np.ndarray, labels: Sequence[float]) -> dict[str, float]:
     """The task's metrics on one split.
 
@@ -68,7 +62,7 @@ def score(spec: TaskSpec, logits: np.ndarray, labels: Sequence[float]) -> dict[s
         logits: (N, C) fp32.
         labels: N class numbers or scores.
     """
-    predictions = predictions_of(spec, logits)
+    predictions = kind_of(spec).predictions(logits)
     scores: dict[str, float] = {}
     for name in spec.metrics:
         scores |= METRICS[name]().compute(predictions=predictions.tolist(), references=list(labels))

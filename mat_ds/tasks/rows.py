@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from mat_ds.errors import Problem, nearest
-from mat_ds.tasks.labels import class_of, known_labels, label_text, score_of
+from mat_ds.tasks.kinds import kind_of
+from mat_ds.tasks.labels import class_of, label_text
 from mat_ds.tasks.spec import TaskSpec
 
 # What can be wrong with a row, as counts call it.
@@ -158,28 +158,8 @@ def make_example(spec: TaskSpec, row: Mapping[str, Any], labelled: bool) -> Exam
         texts.append(text)
     if not any(text.strip() for text in texts):
         return BadRow(BLANK, excerpt(texts[0]), f"{' and '.join(spec.text)} {'is' if len(texts) == 1 else 'are'} blank")
-    label = _label(spec, row.get(spec.label)) if labelled else None
-    return label if isinstance(label, BadRow) else Example(tuple(texts), label)
-
-
-def _label(spec: TaskSpec, value: Any) -> int | float | BadRow:
-    """The label that `value` stands for, or why it stands for none."""
-    return _score(spec, value) if spec.regression else _class(spec, value)
-
-
-def _score(spec: TaskSpec, value: Any) -> float | BadRow:
-    score = score_of(value)
-    if score is None:
-        return BadRow(LABEL, excerpt(value), "the label is no number")
-    low, high = spec.range or (-math.inf, math.inf)
-    if math.isfinite(score) and low <= score <= high:
-        return score
-    reason = f"the score is outside [{low:g}, {high:g}]" if spec.range else "the score is not finite"
-    return BadRow(LABEL, excerpt(value), reason)
-
-
-def _class(spec: TaskSpec, value: Any) -> int | BadRow:
-    found = class_of(spec, value)
-    if found is not None:
-        return found
-    return BadRow(LABEL, excerpt(value), f"the label is none of {known_labels(spec)}")
+    value = row.get(spec.label)
+    try:
+        return Example(tuple(texts), kind_of(spec).label(value) if labelled else None)
+    except ValueError as error:
+        return BadRow(LABEL, excerpt(value), str(error))

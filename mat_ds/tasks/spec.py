@@ -77,19 +77,9 @@ class TaskSpec(Section):
             raise ValueError("one label is no choice: list at least two labels, or none for regression")
         if len(set(self.labels)) < len(self.labels):
             raise ValueError("a label is listed twice")
-        if "f1" in self.metrics and len(self.labels) != 2:
-            raise ValueError("f1 is of two labels, the second being the positive one; take accuracy")
-        continuous = {"pearson", "spearman"} & set(self.metrics)
-        if bool(continuous) == bool(self.labels):
-            raise ValueError("pearson and spearman score regression, the other metrics score labels")
         return self
 
     @property
-    def regression(self) -> bool:
-        """Whether labels are real scores."""
-        return not self.labels
-
-    @property
-    def outputs(self) -> int:
-        """Width of the classification head."""
-        return len(self.labels) or 1
+    def kind(self) -> str:
+        """Its name in `mat_ds.tasks.kinds.KINDS`."""
+        return "classification" if self.labels else "regression"

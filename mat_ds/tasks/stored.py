@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from tqdm import tqdm
 
 from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.arrow import open_stream
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import tokenise
 from mat_ds.tasks.rows import Example
 from mat_ds.tasks.sources import saved_files
@@ -20,12 +20,12 @@ from mat_ds.tasks.spec import TaskSpec
 BATCH = 1000
 
 
-def store_examples(path: Path, examples: Sequence[Example], tokenizer: Any, max_length: int, regression: bool) -> None:
+def store_examples(path: Path, examples: Sequence[Example], tokenizer: Any, max_length: int, spec: TaskSpec) -> None:
     """Writes texts, labels and unpadded model inputs to the folder `path`; the attention mask, all ones, is left to padding.
 
     Args:
         examples: at least one.
-        regression: whether labels are real scores.
+        spec: their task.
     """
     import datasets
     import pyarrow
@@ -37,7 +37,7 @@ def store_examples(path: Path, examples: Sequence[Example], tokenizer: Any, max_
         columns = {"texts": [list(example.texts) for example in some], "label": [example.label for example in some]}
         columns |= {name: numbers for name, numbers in inputs.items() if name != "attention_mask"}
         kinds = {name: pyarrow.list_(pyarrow.int32()) for name in columns}
-        kinds |= {"texts": pyarrow.list_(pyarrow.string()), "label": pyarrow.float64() if regression else pyarrow.int64()}
+        kinds |= {"texts": pyarrow.list_(pyarrow.string()), "label": getattr(pyarrow, kind_of(spec).stored_type)()}
         tables.append(pyarrow.table(columns, schema=pyarrow.schema(kinds)))
     datasets.disable_progress_bars()
     datasets.Dataset(datasets.table.InMemoryTable(pyarrow.concat_tables(tables))).save_to_disk(str(path))
@@ -130,8 +130,8 @@ def _fault(table: Any, spec: TaskSpec, labelled: bool, known: Collection[str]) -
     lists = all(types.is_list(kinds[name]) and types.is_int32(kinds[name].value_type) for name in inputs)
     texts = "texts" in kinds and types.is_list(kinds["texts"]) and types.is_string(kinds["texts"].value_type)
     lists &= "input_ids" in inputs and set(inputs) <= set(known)
-    number = types.is_float64 if spec.regression else types.is_int64
-    if len(kinds) != table.num_columns or not (lists and texts and "label" in kinds and number(kinds["label"])):
+    kind = kind_of(spec)
+    if len(kinds) != table.num_columns or not (lists and texts and "label" in kinds and kinds["label"] == kind.stored_type):
         return f"has the columns {', '.join(f'{name} ({kind})' for name, kind in kinds.items())[:200]}"
     for name in ("texts", *inputs):
         if table[name].null_count or pc.list_flatten(table[name]).null_count:
@@ -145,7 +145,7 @@ def _fault(table: Any, spec: TaskSpec, labelled: bool, known: Collection[str]) -
         return "has rows without tokens"
     if any(pc.any(pc.less(pc.list_flatten(table[name]), 0)).as_py() for name in inputs):
         return "has negative tokens"
-    low, high = spec.range or (-sys.float_info.max, sys.float_info.max) if spec.regression else (0, spec.outputs - 1)
+    low, high = kind.bounds
     inside = pc.all(pc.and_(pc.greater_equal(table["label"], low), pc.less_equal(table["label"], high)))
     if labelled and table.num_rows and (table["label"].null_count or not inside.as_py()):
         return f"has labels outside [{low:g}, {high:g}]"

@@ -25,8 +25,9 @@ from mat_ds.runs.options import RunConfig
 from mat_ds.storage.disk import write_json, write_text
 from mat_ds.storage.progress import Progress
 from mat_ds.storage.rundir import RunDirectory
-from mat_ds.tasks.answers import SUBMISSION_HEADER, answers, submitted
 from mat_ds.tasks.examples import TaskData, dev_fingerprint
+from mat_ds.tasks.kinds import kind_of
+from mat_ds.tasks.kinds.base import SUBMISSION_HEADER, Kind
 from mat_ds.tasks.rows import Example
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.terminal.display import show
@@ -81,7 +82,8 @@ def finish(
     write(lambda: write_json(rundir.results, results, still_ours))
     # A model that only ZeRO-3 fitted onto the cards is scored on the CPU.
     device = torch.device("cpu") if any_rank(not _fits(rundir.model, device), device) else device
-    model = _load(rundir.model, dtype, device)
+    kind = kind_of(data.spec)
+    model = _load(kind, rundir.model, dtype, device)
     predicted = {split: evaluator.predict(model, examples) for split, examples in data.dev.items()}
     splits, score = evaluator.scores_of(predicted, data.dev)
     write(lambda: write_dev_predictions(data.spec, predicted, data.dev, rundir))
@@ -89,14 +91,14 @@ def finish(
         try:
             logits = evaluator.predict(model, examples)
         except NonFiniteError:  # texts longer than any in training, beyond the range of fp16
-            logits = evaluator.predict(_load(rundir.model, torch.float32, device), examples)
+            logits = evaluator.predict(_load(kind, rundir.model, torch.float32, device), examples)
         if data.spec.test_labelled:
             results["test"] |= evaluator.scores_of({split: logits}, {split: examples})[0]
         write(lambda split=split, logits=logits: write_predictions(data.spec, split, logits, rundir))  # type: ignore[misc]
     del model
     exact = score
     if dtype != torch.float32:
-        exact = evaluator.scores(_load(rundir.model, torch.float32, device), data.dev)[1]
+        exact = evaluator.scores(_load(kind, rundir.model, torch.float32, device), data.dev)[1]
     results["export"] |= {"score": score, "score_fp32": exact, "reproduces_reported": _same(splits, reported)}
 
     def describe() -> None:
@@ -153,13 +155,12 @@ def _same(found: Scores, reported: dict[str, Any]) -> bool:
     )
 
 
-def _load(folder: Path, dtype: torch.dtype, device: torch.device) -> Forward:
-    """The exported model, loaded as anyone would load it."""
+def _load(kind: Kind, folder: Path, dtype: torch.dtype, device: torch.device) -> Forward:
+    """The exported model of a task of some kind, loaded as anyone would load it."""
     model = load_exported(folder, dtype, device)
 
     def forward(inputs: dict[str, Tensor]) -> Tensor:
-        logits: Tensor = model(**{name: value.to(device) for name, value in inputs.items()}).logits
-        return logits.to(inputs["input_ids"].device)
+        return kind.read(model(**{name: value.to(device) for name, value in inputs.items()})).to(inputs["input_ids"].device)
 
     return forward
 
@@ -168,19 +169,15 @@ def write_dev_predictions(
     spec: TaskSpec, predicted: dict[str, Tensor], dev: Mapping[str, Sequence[Example]], rundir: RunDirectory
 ) -> None:
     """Of each dev split, a line of JSON for each example, as `mat-ds predict` writes them, and the `gold` label beside it."""
+    kind = kind_of(spec)
     for split, logits in predicted.items():
-        pairs = zip(answers(spec, logits.numpy()), dev[split], strict=True)
-        lines = [{"index": i, **answer, "gold": _gold(spec, example.label)} for i, (answer, example) in enumerate(pairs)]
+        pairs = zip(kind.answers(logits.numpy()), dev[split], strict=True)
+        lines = [{"index": i, **answer, "gold": kind.gold(example.label)} for i, (answer, example) in enumerate(pairs)]
         text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
         write_text(rundir.predictions / f"{split}.jsonl", text)
 
 
-def _gold(spec: TaskSpec, label: float | None) -> str | float | None:
-    """A label as answers name it; None of an example without one."""
-    return label if spec.regression or label is None else spec.labels[int(label)]
-
-
 def write_predictions(spec: TaskSpec, split: str, logits: Tensor, rundir: RunDirectory) -> None:
     """A GLUE submission file: tab-separated `index` and `prediction`, as the task's server expects them."""
-    lines = [SUBMISSION_HEADER, *(f"{i}\t{value}" for i, value in enumerate(submitted(spec, logits.numpy())))]
+    lines = [SUBMISSION_HEADER, *(f"{i}\t{value}" for i, value in enumerate(kind_of(spec).submitted(logits.numpy())))]
     write_text(rundir.predictions / spec.submission.get(split, f"{split}.tsv"), "\n".join(lines) + "\n")

@@ -28,6 +28,7 @@ from mat_ds.runs.load import DEMO_RECIPE, read_run_config
 from mat_ds.runs.options import RunConfig, combination_problems
 from mat_ds.runs.resume import changed_input, find_resume, output_problems, run_of
 from mat_ds.tasks.examples import TaskData, load_task_data
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.manifest import Manifest, changed_tokens, read_manifest
 from mat_ds.tasks.registry import find_task
@@ -155,7 +156,7 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     raise_if_any(found)
     assert built and data
     if isinstance(run.method, AdversarialSettings):
-        inputs, _ = Collator(tokenizer, min(max_length, MOST_TRIED), data.spec.regression)(data.train[:1], torch.device("cpu"))
+        inputs, _ = Collator(tokenizer, min(max_length, MOST_TRIED), kind_of(data.spec))(data.train[:1], torch.device("cpu"))
         check_perturbable("model.name", run.model.name, built.module, inputs)
     digest, weights = _data_digest(data, tokenizer), weights_digest(built)
     raise_if_any(changed_input(digest, weights["frozen"], run_of(resume_from)) if resume_from else ())
@@ -192,9 +193,10 @@ def _manifest(run: RunConfig, world: World) -> Manifest | None:
 
 def task_problems(run: RunConfig, spec: TaskSpec) -> Iterator[Problem]:
     """Whether the method is defined for the task."""
-    if spec.regression and not run.method.defines_regression:
-        able = ", ".join(name for name, method in METHODS.items() if method.Settings.defines_regression)
-        yield Problem("method.name", run.method.name, f"is not defined for regression, and {spec.name} is one",
+    kind = kind_of(spec)
+    if run.method.needs_distributions and not kind.distributions:
+        able = ", ".join(name for name, method in METHODS.items() if not method.Settings.needs_distributions)
+        yield Problem("method.name", run.method.name, f"is not defined for {kind.name}, and {spec.name} is one",
                       f"take one of {able}")  # fmt: skip
 
 

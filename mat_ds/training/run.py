@@ -20,7 +20,6 @@ from mat_ds.errors import ExitCode, Interrupted, SaveError, UserError
 from mat_ds.evaluation.scores import Evaluator, Scores
 from mat_ds.methods import METHODS
 from mat_ds.methods.base import Method, Objective
-from mat_ds.methods.objective import TaskObjective
 from mat_ds.methods.settings import AdversarialSettings
 from mat_ds.models.spectral import SpectralHead
 from mat_ds.ranks.collectives import from_rank_zero, on_rank_zero, same_on_all_ranks
@@ -30,6 +29,7 @@ from mat_ds.runs.options import RunConfig
 from mat_ds.storage.lock import RunLock
 from mat_ds.storage.progress import Progress
 from mat_ds.storage.rundir import RunDirectory, mark_interrupted
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.terminal.display import Display
 from mat_ds.terminal.library_logs import Chatter
@@ -92,7 +92,7 @@ def train(prepared: Prepared, world: World, device: torch.device, house: Houseke
     same_on_all_ranks(prepared.fingerprint, "options, data, vocabulary or initial weights")
     # Another job that is still there may have saved since one rank looked and before the next did.
     prepared.resume_from = from_rank_zero(prepared.resume_from)
-    collate = Collator(prepared.tokenizer, prepared.max_length, data.spec.regression)
+    collate = Collator(prepared.tokenizer, prepared.max_length, kind_of(data.spec))
     micro = run.train.eval_micro_batch_size or run.train.micro_batch_size
     evaluator = Evaluator(data.spec, collate, micro, world, device, house.agenda.leave_if_told)
     try:
@@ -140,13 +140,13 @@ def _optimise(
         world.size,
         device,
     )
-    objective = TaskObjective(data.spec.regression)
+    objective = kind_of(data.spec)
     method = METHODS[run.method.name](run.method, objective)
     built = prepared.take_model()
     shard_unread(built.module, built.unread, prepared.ds_config)
     fold = SpectralHead(built.module).fold if run.method.spectral_head else None
     chain = method.chain.beside(run.model.average, run.model.average_decay)
-    engine = Engine(built.module, run.optimizer, chain, prepared.ds_config, run.seed)
+    engine = Engine(built.module, run.optimizer, chain, prepared.ds_config, run.seed, objective.read)
     engine.leave_if_told = house.agenda.leave_if_told
     try:
         if not prepared.resume_from:

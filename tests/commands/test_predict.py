@@ -45,7 +45,7 @@ def test_answers_are_what_the_model_says_of_each_text(task, runs, tmp_path):
     found = predict(runs[task], write_rows(tmp_path / "in.jsonl", spec, texts))
     expected = logits(runs[task], texts)
     assert [answer["index"] for answer in found] == list(range(len(texts)))
-    if spec.regression:
+    if spec.kind == "regression":
         assert [answer["score"] for answer in found] == pytest.approx(expected[:, 0].tolist(), abs=1e-5)
         assert set(found[0]) == {"index", "score"}
     else:

@@ -16,6 +16,7 @@ from mat_ds.models.options import ModelConfig
 from mat_ds.models.unread import value_of
 from mat_ds.ranks.world import World
 from mat_ds.tasks.examples import load_task_data
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.tasks.manifest import describe_tokenizer
 from mat_ds.tasks.options import DataConfig
@@ -43,8 +44,7 @@ def from_hub(monkeypatch, hub, raw):
     from mat_ds.models import pretrained
 
     asked = []
-
-    for loader in (pretrained.AutoConfig, pretrained.AutoTokenizer, pretrained.AutoModelForSequenceClassification):
+    for loader in (pretrained.AutoConfig, pretrained.AutoTokenizer, pretrained.transformers.AutoModelForSequenceClassification):
 
         def from_pretrained(name, *args, original=loader.from_pretrained, **options):
             asked.append(name)
@@ -84,7 +84,7 @@ def problems(*options, **more):
 def batches(prepared, steps):
     """Inputs and labels of every micro-batch of some steps, and of one pass over each evaluation split."""
     data, options = prepared.data, prepared.run
-    collate = Collator(prepared.tokenizer, prepared.max_length, data.spec.regression)
+    collate = Collator(prepared.tokenizer, prepared.max_length, kind_of(data.spec))
     loader = TrainLoader(
         data.train, collate, options.train.batch_size, options.train.micro_batch_size, options.data, options.seed, 0, 1, CPU
     )
@@ -160,10 +160,10 @@ def test_stored_tokens_are_padded_as_every_family_pads_texts(family, tmp_path):
     examples = load_task_data(spec, DataConfig(path=str(tmp_path / "raw"))).train
     tokenizer = build_tokenizer(options, ())
     longest = longest_input(build_model(options, spec, tokenizer, 0).module, tokenizer)
-    store_examples(tmp_path / "stored", examples, tokenizer, longest, regression=False)
+    store_examples(tmp_path / "stored", examples, tokenizer, longest, spec)
     stored = stored_examples([tmp_path / "stored"], None, with_tokens=True, spec=spec)
     assert list(stored) == list(examples) and all(example.tokens for example in stored)
-    collate = Collator(tokenizer, longest, regression=False)
+    collate = Collator(tokenizer, longest, kind_of(spec))
     for rows in (range(20), range(3, 7), [0]):
         one, other = (collate([found[i] for i in rows], CPU)[0] for found in (examples, stored))
         assert list(one) == list(other)

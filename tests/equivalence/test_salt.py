@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mat_ds.methods import METHODS
-from mat_ds.methods.objective import TaskObjective
 from tests.equivalence import rivals
+from tests.support.kinds import CLASSIFICATION, REGRESSION
 from tests.support.plain_engine import PlainEngine
 from tests.support.tiny import KeyedNoise, global_batches, micro_batches, tiny_roberta
 
@@ -53,7 +53,8 @@ class Game:
     def gradient(self, derivative):
         method, model = METHODS["salt"], self.model()
         settings = method.Settings(**self.options, derivative=derivative, follower=self.follower)
-        method(settings, TaskObjective(self.labels == 1)).step(PlainEngine(model), micro_batches(self.batch, 8))
+        objective = REGRESSION if self.labels == 1 else CLASSIFICATION
+        method(settings, objective).step(PlainEngine(model), micro_batches(self.batch, 8))
         return flat(model)
 
 

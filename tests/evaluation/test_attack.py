@@ -6,6 +6,7 @@ import torch
 from mat_ds.evaluation.attack import Worst, ascend, robustness_curve, start, worse
 from mat_ds.models.perturb import EmbeddingPerturbation
 from tests.equivalence.oracle import logits_of
+from tests.support.kinds import CLASSIFICATION, REGRESSION
 from tests.support.tiny import global_batches, tiny_roberta
 
 RADII = (0.0, 1e-2, 5e-2, 0.2)
@@ -29,7 +30,8 @@ def problem(labels=3, left_padding=False, seed=0):
 def curve(labels=3, norm="linf"):
     _, perturbed, batch, mask, keys = problem(labels)
     begin = start(keys, mask, WIDTH, norm)
-    return robustness_curve(perturbed, batch["labels"], begin, mask, RADII, norm, STEPS, STEP_SIZE, labels == 1)
+    kind = REGRESSION if labels == 1 else CLASSIFICATION
+    return robustness_curve(perturbed, batch["labels"], begin, mask, RADII, norm, STEPS, STEP_SIZE, kind)
 
 
 def by_hand(model, ids, label, begin, norm):
@@ -84,9 +86,9 @@ def test_the_worst_case_of_a_linear_model_is_found(norm):
 
     mask = torch.ones(2, 3, 1)
     begin = 0.1 * start([(0,), (1,)], mask, 5, norm)
-    worst = ascend(linear, labels, begin, mask, radius, norm, 40, 0.2, regression=True)
+    worst = ascend(linear, labels, begin, mask, radius, norm, 40, 0.2, REGRESSION)
     furthest = {"linf": weights.abs().sum((1, 2)), "l2": weights.square().sum((1, 2)).sqrt()}[norm]
-    torch.testing.assert_close(worst.logits[:, 0], 1 + radius * furthest, rtol=1e-4, atol=0)
+    torch.testing.assert_close(worst.answer[:, 0], 1 + radius * furthest, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -99,7 +101,7 @@ def test_no_iterate_leaves_the_ball_or_touches_a_pad(norm):
         leak = delta.sum((1, 2)).unsqueeze(1) * torch.tensor([1.0, 0.0, 0.0])  # as of a model that reads its pads
         return perturbed(delta) + leak
 
-    ascend(watched, batch["labels"], start(keys, mask, WIDTH, norm), mask, 0.3, norm, 6, 0.7, regression=False)
+    ascend(watched, batch["labels"], start(keys, mask, WIDTH, norm), mask, 0.3, norm, 6, 0.7, CLASSIFICATION)
     assert len(seen) == 7 and not torch.equal(seen[0], seen[1])
     for delta in seen:
         size = delta.abs().amax((1, 2)) if norm == "linf" else delta.flatten(1).norm(dim=1)
@@ -124,7 +126,9 @@ def test_what_breaks_at_a_small_radius_counts_at_a_large_one():
         return logits + (0 if delta is None else 0 * delta.sum())
 
     mask = torch.ones(1, 2, 1)
-    found = robustness_curve(odd, torch.tensor([0]), torch.full((1, 2, 3), 0.9), mask, (0.0, 0.1, 1.0), "linf", 2, 0.5, False)
+    found = robustness_curve(
+        odd, torch.tensor([0]), torch.full((1, 2, 3), 0.9), mask, (0.0, 0.1, 1.0), "linf", 2, 0.5, CLASSIFICATION
+    )
     assert found.argmax(-1).tolist() == [[0, 1, 1]]
 
 
@@ -132,7 +136,7 @@ def test_a_wrong_answer_counts_before_a_greater_loss():
     right = Worst(torch.tensor([[0.40, 0.30, 0.30]]), torch.tensor([False]), torch.tensor([0.9]))
     wrong = Worst(torch.tensor([[0.45, 0.50, 0.05]]), torch.tensor([True]), torch.tensor([0.8]))
     for pair in ((right, wrong), (wrong, right)):
-        assert torch.equal(worse(*pair).logits, wrong.logits)
+        assert torch.equal(worse(*pair).answer, wrong.answer)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

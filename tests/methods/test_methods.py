@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from mat_ds.methods import METHODS, ops
-from mat_ds.methods.objective import TaskObjective
+from tests.support.kinds import CLASSIFICATION
 from tests.support.plain_engine import PlainEngine
 from tests.support.tiny import global_batches, micro_batches, tiny_roberta
 
 
 def mat(**settings):
     player = METHODS["mat"]
-    return player(player.Settings(**{"delta_steps": 3, "theta_steps": 2, **settings}), TaskObjective(False))
+    return player(player.Settings(**{"delta_steps": 3, "theta_steps": 2, **settings}), CLASSIFICATION)
 
 
 def batches(micro=4):
@@ -63,14 +63,14 @@ def test_the_stated_cost_is_the_number_of_passes(settings):
 
 def test_the_cost_of_vanilla_is_three_forwards():
     vanilla = METHODS["vanilla"]
-    method, engine = vanilla(vanilla.Settings(), TaskObjective(False)), PlainEngine(tiny_roberta())
+    method, engine = vanilla(vanilla.Settings(), CLASSIFICATION), PlainEngine(tiny_roberta())
     method.step(engine, batches(micro=8))
     assert engine.units == method.cost == 3
 
 
 def test_mat_without_its_parts_is_vanilla_and_makes_no_perturbed_pass():
     settings = METHODS["vanilla"].Settings()
-    players = mat(lam=0.0, theta_steps=1, beta_s=0.0, beta_p=0.0), METHODS["vanilla"](settings, TaskObjective(False))
+    players = mat(lam=0.0, theta_steps=1, beta_s=0.0, beta_p=0.0), METHODS["vanilla"](settings, CLASSIFICATION)
     engines = [PlainEngine(tiny_roberta()) for _ in players]
     results = [player.step(engine, batches()) for player, engine in zip(players, engines, strict=True)]
     assert engines[0].masks == engines[1].masks

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mat_ds.methods import METHODS
-from mat_ds.methods.objective import TaskObjective
 from tests.support import families
+from tests.support.kinds import CLASSIFICATION
 from tests.support.plain_engine import PlainEngine
 from tests.support.tiny import global_batches, micro_batches
 
@@ -26,7 +26,7 @@ SETTINGS = {
 
 def player(name):
     method = METHODS[name.split()[0]]
-    return method(method.Settings(**SETTINGS[name]), TaskObjective(False))
+    return method(method.Settings(**SETTINGS[name]), CLASSIFICATION)
 
 
 def engine():

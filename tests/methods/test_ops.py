@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mat_ds.methods import ops
+from tests.support.kinds import CLASSIFICATION, REGRESSION
 
 
 def normal(*shape, seed=0):
@@ -15,25 +16,25 @@ def test_divergence_is_the_sum_of_both_kullback_leiblers():
     z, z_adv = normal(5, 3), normal(5, 3, seed=1)
     p, q = z.log_softmax(-1), z_adv.log_softmax(-1)
     both = F.kl_div(q, p, reduction="none", log_target=True) + F.kl_div(p, q, reduction="none", log_target=True)
-    torch.testing.assert_close(ops.divergence(z, z_adv, regression=False), both.sum(-1))
+    torch.testing.assert_close(ops.symmetric_kl(z, z_adv), both.sum(-1))
 
 
 def test_divergence_is_finite_where_softmax_underflows():
     z = torch.tensor([[120.0, 0.0]], requires_grad=True)
-    r = ops.divergence(z, torch.tensor([[-120.0, 0.0]]), regression=False)
+    r = ops.symmetric_kl(z, torch.tensor([[-120.0, 0.0]]))
     r.sum().backward()
     assert r.isfinite().all() and z.grad.isfinite().all()
 
 
 def test_divergence_of_scores_is_their_squared_difference():
-    torch.testing.assert_close(ops.divergence(torch.tensor([[1.0], [2.0]]), torch.tensor([[4.0], [2.0]]), True),
+    torch.testing.assert_close(REGRESSION.divergence(torch.tensor([[1.0], [2.0]]), torch.tensor([[4.0], [2.0]])),
                                torch.tensor([9.0, 0.0]))  # fmt: skip
 
 
 def test_half_precision_logits_are_compared_in_fp32():
     z, z_adv = normal(4, 2), normal(4, 2, seed=1)
-    assert ops.divergence(z.half(), z_adv.half(), False).dtype == torch.float32
-    assert ops.task_loss(z.bfloat16(), torch.tensor([0, 1, 1, 0]), False).dtype == torch.float32
+    assert CLASSIFICATION.divergence(z.half(), z_adv.half()).dtype == torch.float32
+    assert CLASSIFICATION.loss(z.bfloat16(), torch.tensor([0, 1, 1, 0])).dtype == torch.float32
 
 
 @pytest.mark.parametrize("kind", ["rescale", "clamp"])

@@ -5,9 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mat_ds.methods import METHODS, ops
-from mat_ds.methods.objective import TaskObjective
 from mat_ds.methods.settings import Serves
 from mat_ds.runs.options import RunConfig
+from tests.support.kinds import CLASSIFICATION, REGRESSION
 from tests.support.plain_engine import PlainEngine
 from tests.support.tiny import global_batches, micro_batches, tiny_roberta
 
@@ -24,7 +24,7 @@ SETTINGS = [
 
 def build(regression=False, **settings):
     player = METHODS[settings["name"]]
-    return player(player.Settings(**settings), TaskObjective(regression))
+    return player(player.Settings(**settings), REGRESSION if regression else CLASSIFICATION)
 
 
 def batches(micro=8, **more):

@@ -9,7 +9,6 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from mat_ds.errors import UserError
 from mat_ds.methods import METHODS
-from mat_ds.methods.objective import TaskObjective
 from mat_ds.models.build import build_model, build_tokenizer, longest_input
 from mat_ds.models.options import ModelConfig
 from mat_ds.models.perturb import EmbeddingPerturbation
@@ -18,6 +17,7 @@ from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.rows import Example
 from tests.support.families import BEGIN, DECODERS, FAMILIES, PAD, SamplingEngine, build
+from tests.support.kinds import CLASSIFICATION
 from tests.support.tiny import VOCABULARY, global_batches, micro_batches
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -87,7 +87,7 @@ def trained(family, checkpointing):
     for module in model.modules():
         if isinstance(module, torch.nn.LayerNorm) or "RMSNorm" in type(module).__name__:
             module.register_forward_hook(lambda *_: passes.append(1))
-    player = METHODS["mat"](METHODS["mat"].Settings(**MAT), TaskObjective(False))
+    player = METHODS["mat"](METHODS["mat"].Settings(**MAT), CLASSIFICATION)
     engine = SamplingEngine(model, player.chain, "sgd", backwards=2)
     engine.begin(0, 1e-2)
     torch.manual_seed(1)
@@ -114,7 +114,7 @@ def test_half_precision_has_finite_logits_and_gradients(family, dtype):
     delta = (1e-2 * torch.randn(*batch["input_ids"].shape, hook.width)).requires_grad_()
     with hook.applied(delta):
         logits = model(**inputs(batch)).logits
-    loss = TaskObjective(False).loss(logits, batch["labels"])
+    loss = CLASSIFICATION.loss(logits, batch["labels"])
     gradients = torch.autograd.grad(loss, [delta, *model.parameters()], allow_unused=True)
     assert logits.dtype == dtype and gradients[0].dtype == torch.float32 and gradients[0].any()
     assert all(tensor.isfinite().all() for tensor in (logits, *gradients) if tensor is not None)
@@ -141,7 +141,7 @@ def test_a_tokenizer_made_for_generation_classifies_alike_at_any_padding(family,
     tokenizer = build_tokenizer(options, ())
     model = build_model(options, TASKS["mnli"], tokenizer, 0).module
     assert tokenizer.pad_token_id == model.config.pad_token_id and longest_input(model, tokenizer) == FAMILIES[family][3]
-    collate = Collator(tokenizer, longest_input(model, tokenizer), regression=False)
+    collate = Collator(tokenizer, longest_input(model, tokenizer), CLASSIFICATION)
     texts = [("no", "yes"), ("padding", "or not"), ("a hook", "and a long sentence behind it")]
     together, _ = collate([Example(pair, 0) for pair in texts], torch.device("cpu"))
     assert together["input_ids"].shape[1] == FAMILIES[family][3]

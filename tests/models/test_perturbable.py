@@ -10,7 +10,6 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.methods import METHODS
-from mat_ds.methods.objective import TaskObjective
 from mat_ds.models.perturb import EmbeddingPerturbation, check_perturbable
 from mat_ds.models.recompute import recompute_activations
 from mat_ds.ranks.world import World
@@ -18,6 +17,7 @@ from mat_ds.training import preflight
 from tests.models.test_families import MAT
 from tests.models.test_vocabulary import BATCH, ZERO2, data
 from tests.support.families import SamplingEngine
+from tests.support.kinds import CLASSIFICATION
 from tests.support.tiny import VOCABULARY, micro_batches
 
 BART = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
@@ -143,7 +143,7 @@ def test_a_step_of_mat_moves_every_weight_of_a_two_sided_model(checkpointing, tw
     before = {name: value.clone() for name, value in two_sided.named_parameters()}
     if checkpointing:
         recompute_activations(two_sided)
-    player = METHODS["mat"](METHODS["mat"].Settings(**MAT), TaskObjective(False))
+    player = METHODS["mat"](METHODS["mat"].Settings(**MAT), CLASSIFICATION)
     engine = SamplingEngine(two_sided, player.chain, "sgd", backwards=2)
     engine.begin(0, 1e-2)
     batch = {"input_ids": IDS, "attention_mask": (IDS != 1).long(), "labels": torch.tensor([0, 1])}

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 
 from mat_ds.methods import METHODS
-from mat_ds.methods.objective import TaskObjective
 from mat_ds.models.lora import add_lora
 from mat_ds.models.options import LoraConfig
 from mat_ds.models.recompute import recompute_activations
@@ -14,6 +13,7 @@ from mat_ds.planning.live import Live, gpu_kernels
 from mat_ds.planning.rehearsal import Rehearsal, Stub, blank_batches
 from mat_ds.runs.options import RunConfig
 from tests.support.families import FAMILIES, build
+from tests.support.kinds import CLASSIFICATION
 from tests.support.tiny import tiny_roberta
 
 META = torch.device("meta")
@@ -25,7 +25,7 @@ def settings(name, **options):
 
 
 def method(chosen):
-    return METHODS[chosen.name](chosen, TaskObjective(False))
+    return METHODS[chosen.name](chosen, CLASSIFICATION)
 
 
 def inputs(device, examples=4, length=12):
@@ -119,7 +119,9 @@ def test_a_gpu_keeps_one_byte_of_dropout_and_no_square_of_attention():
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_makes_the_passes_that_it_says_it_costs(name):
     chosen, examples, accumulation = settings(name), 3, 2
-    tally = Rehearsal(Stub(24, 3), torch.float32).play(method(chosen), blank_batches(accumulation, examples, 10, False))
+    tally = Rehearsal(Stub(24, 3), torch.float32).play(
+        method(chosen), blank_batches(accumulation, examples, 10, CLASSIFICATION)
+    )
     units = tally.forward.examples + 2 * tally.backward.examples + tally.input_gradient.examples
     assert units == method(chosen).cost * examples * accumulation
     assert tally.updates == method(chosen).chain.samples
@@ -129,13 +131,13 @@ def test_a_method_makes_the_passes_that_it_says_it_costs(name):
 @pytest.mark.parametrize(("name", "dtype"), [*((name, torch.float32) for name in METHODS), ("mat", torch.float16)])
 def test_two_rounds_of_a_loop_hold_as_much_as_all(name, dtype):
     rehearsal, chosen = Rehearsal(on("meta", tiny_roberta, dropout=0.1, **LONG), dtype), settings(name)
-    whole, short = (rehearsal.play(method(s), blank_batches(1, 4, 64, False)) for s in (chosen, chosen.shortened))
+    whole, short = (rehearsal.play(method(s), blank_batches(1, 4, 64, CLASSIFICATION)) for s in (chosen, chosen.shortened))
     assert short.peak - short.held == pytest.approx(whole.peak - whole.held, rel=0.01)
 
 
 def stub_tally(name, count):
     """Of `count` micro-batches of two examples of ten tokens, 24 wide."""
-    return Rehearsal(Stub(24, 3), torch.float32).play(method(settings(name)), blank_batches(count, 2, 10, False))
+    return Rehearsal(Stub(24, 3), torch.float32).play(method(settings(name)), blank_batches(count, 2, 10, CLASSIFICATION))
 
 
 def test_perturbations_wait_for_their_micro_batches():
@@ -151,7 +153,7 @@ def test_which_methods_walk_every_pass_back_before_the_next():
 
 def costs(build=None, **more):
     return Costs(build or (lambda again: on("meta", tiny_roberta, dropout=0.1, **LONG, **more)), torch.float32,
-                 TaskObjective(False), 64, 32)  # fmt: skip
+                 CLASSIFICATION, 64, 32)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["alum", "mat", "r4f"])

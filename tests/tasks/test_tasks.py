@@ -31,7 +31,7 @@ def load(spec, folder, **data):
 @pytest.mark.parametrize("task", sorted(ROW))
 def test_every_task_reads_files_in_the_hubs_schema(task, tmp_path):
     spec = TASKS[task]
-    values = [0.0, 2.5, 5.0] if spec.regression else list(range(len(spec.labels)))
+    values = [0.0, 2.5, 5.0] if spec.kind == "regression" else list(range(len(spec.labels)))
     for split in (*spec.train, *spec.dev):
         write(tmp_path, task, split, [{**ROW[task], "label": value, "idx": i} for i, value in enumerate(values)])
     for split in spec.test:

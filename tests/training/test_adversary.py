@@ -7,14 +7,14 @@ import torch
 
 from mat_ds.methods import METHODS, ops
 from mat_ds.methods.moves import Moves
-from mat_ds.methods.objective import TaskObjective
 from mat_ds.sampling.keys import seed_from
 from mat_ds.training.adversary import hidden_by_tf32, objections, tf32, uses_tf32
+from tests.support.kinds import CLASSIFICATION
 from tests.support.plain_engine import PlainEngine
 from tests.support.tiny import global_batches, micro_batches, tiny_roberta
 
 (BATCH,) = micro_batches(global_batches(1)[0], 8)
-OBJECTIVE = TaskObjective(False)
+OBJECTIVE = CLASSIFICATION
 
 
 class MaskedEngine(PlainEngine):

@@ -7,6 +7,7 @@ import torch
 
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.examples import dev_fingerprint
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.rows import Example
 from mat_ds.training.finish import write_dev_predictions, write_predictions
@@ -23,9 +24,11 @@ WORDS = {"mnli": "contradiction", "qnli": "not_entailment", "rte": "not_entailme
 @pytest.mark.parametrize("task", FILES)
 def test_predictions_are_written_as_glue_takes_them(task, tmp_path):
     spec = TASKS[task]
-    last = torch.nn.functional.one_hot(torch.tensor([spec.outputs - 1, 0]), spec.outputs).float()
+    outputs = kind_of(spec).outputs
+    last = torch.nn.functional.one_hot(torch.tensor([outputs - 1, 0]), outputs).float()
+    logits = torch.tensor([[7.0], [-1.0]]) if spec.kind == "regression" else last
     for split, name in FILES[task].items():
-        write_predictions(spec, split, torch.tensor([[7.0], [-1.0]]) if spec.regression else last, RunDirectory(tmp_path))
+        write_predictions(spec, split, logits, RunDirectory(tmp_path))
         lines = (tmp_path / "predictions" / name).read_text().splitlines()
         assert lines[0] == "index\tprediction"
         expected = ("5.000", "0.000") if task == "stsb" else (WORDS.get(task, "1"), "entailment" if task in WORDS else "0")

@@ -11,12 +11,12 @@ from deepspeed.accelerator import get_accelerator
 from mat_ds.engine.ds_config import complete
 from mat_ds.engine.zero import read_zero
 from mat_ds.methods.base import MicroBatch
-from mat_ds.methods.objective import TaskObjective
 from mat_ds.planning.costs import Costs
 from mat_ds.planning.live import Live
 from mat_ds.planning.plan import Cards, make_plan
 from mat_ds.runs.options import RunConfig
 from mat_ds.sampling.average import Average
+from tests.support.kinds import CLASSIFICATION
 from tests.support.tiny import tiny_lora, tiny_roberta
 from tests.workers.worker import BF16, FP32, MAT, STAGES, ds_json, main, make
 
@@ -108,7 +108,7 @@ def costs_of(lora, dtype):
         with torch.device("meta"):
             return model(lora)
 
-    return Costs(build, dtype, TaskObjective(False), LENGTH, LENGTH)
+    return Costs(build, dtype, CLASSIFICATION, LENGTH, LENGTH)
 
 
 def batch(index):

@@ -5,15 +5,15 @@ import math
 import torch
 from deepspeed.accelerator import get_accelerator
 
-from mat_ds.methods.objective import TaskObjective
 from mat_ds.training.telemetry import FACTORS, below_resolution, measure
 from tests.equivalence.oracle import symmetric_divergence
+from tests.support.kinds import CLASSIFICATION
 from tests.support.tiny import global_batches, micro_batches, tiny_roberta
 from tests.workers.worker import BF16, FP16, FP32, MAT, STAGES, ds_json, main, make, steps
 
 METHODS = {"mat": {**MAT, "dropout": "independent"}, "rdrop": {"name": "rdrop"}, "freelb": {"name": "freelb"}}
 PRECISIONS = {"fp32": FP32, "bf16": BF16, "fp16": FP16}
-OBJECTIVE = TaskObjective(False)
+OBJECTIVE = CLASSIFICATION
 
 
 def watched(world, engine, player, batches):

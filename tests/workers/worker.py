@@ -14,9 +14,9 @@ from mat_ds.engine.engine import Engine
 from mat_ds.engine.export import gather_fp32
 from mat_ds.engine.group import process_group
 from mat_ds.methods import METHODS
-from mat_ds.methods.objective import TaskObjective
 from mat_ds.ranks.world import World
 from mat_ds.runs.options import RunConfig
+from tests.support.kinds import CLASSIFICATION, REGRESSION
 from tests.support.tiny import micro_batches, tiny_roberta
 
 torch.set_num_threads(1)
@@ -46,7 +46,7 @@ def make(world, tree, method=MAT, micro=2, optimizer=None, model=None, seed=0, b
         "train": {"batch_size": batch, "micro_batch_size": micro}, "optimizer": {"lr": 1e-3, **(optimizer or {})},
         "method": method, "seed": seed,
     })  # fmt: skip
-    player = METHODS[run.method.name](run.method, TaskObjective(model.config.num_labels == 1))
+    player = METHODS[run.method.name](run.method, REGRESSION if model.config.num_labels == 1 else CLASSIFICATION)
     chain = dataclasses.replace(player.chain, averages={**player.chain.averages, **(averages or {})})
     return Engine(model, run.optimizer, chain, complete(tree, run, world), seed), player
 

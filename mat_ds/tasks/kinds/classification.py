@@ -1,0 +1,110 @@
+"""Each text, or pair, has one of several labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mat_ds.errors import Problem
+from mat_ds.methods.ops import symmetric_kl
+from mat_ds.tasks.kinds.base import Kind, Label
+from mat_ds.tasks.labels import class_names, class_of, known_labels
+from mat_ds.tasks.spec import TaskSpec
+
+
+class Classification(Kind):
+    name = "classification"
+    auto_class = "AutoModelForSequenceClassification"
+    problem_type = "single_label_classification"
+    pipeline = "text-classification"
+    peft_task = "SEQ_CLS"
+    peft_heads = ("classifier", "score")
+    metrics = ("accuracy", "f1", "matthews_correlation")
+    label_dtype = torch.long
+    stored_type = "int64"
+    distributions = True
+    directions = 2
+    quantity = "accuracy"
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if "f1" in self.spec.metrics and len(self.spec.labels) != 2:
+            yield Problem("metrics", "f1", "f1 is of two labels, the second being the positive one", "take accuracy")
+        if self.spec.range:
+            yield Problem("range", self.spec.range, "is of a score, and the task has labels", "delete the range, or the labels")
+
+    @classmethod
+    def fits(cls, config: Any) -> bool:
+        return bool(config.num_labels > 1)
+
+    @staticmethod
+    def described_by(config: Any, text: tuple[str, ...]) -> TaskSpec:
+        return TaskSpec(name="model", text=text, labels=tuple(str(config.id2label[i]) for i in range(config.num_labels)))
+
+    def label(self, value: Any) -> Label:
+        if (found := class_of(self.spec, value)) is None:
+            raise ValueError(f"the label is none of {known_labels(self.spec)}")
+        return found
+
+    def column_labels(self, names: list[str], where: str) -> list[str] | None:
+        return class_names(self.spec, names, where)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return 0, self.outputs - 1
+
+    @property
+    def outputs(self) -> int:
+        return len(self.spec.labels)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return self.spec.labels
+
+    def loss(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+        """Cross-entropy."""
+        return F.cross_entropy(logits.float(), labels, reduction=reduction)
+
+    def divergence(self, p_logits: Tensor, q_logits: Tensor) -> Tensor:
+        """The KL divergences of each from the other."""
+        return symmetric_kl(p_logits, q_logits)
+
+    def predictions(self, logits: np.ndarray) -> np.ndarray:
+        return np.argmax(logits, axis=1)
+
+    def quantities(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
+        loss = float(self.loss(logits, labels, "none").double().mean())
+        return {"accuracy": float(self.right(logits, labels).double().mean()), "loss": loss}
+
+    def right(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return logits.argmax(-1) == labels
+
+    def answers(self, logits: np.ndarray) -> list[dict[str, Any]]:
+        """The label and the probability of each."""
+        from scipy.special import softmax
+
+        names = self.spec.labels
+        return [
+            {"label": names[int(np.argmax(row))], "probabilities": dict(zip(names, map(float, row), strict=True))}
+            for row in softmax(logits, axis=1)
+        ]
+
+    @property
+    def answer_types(self) -> dict[str, Any]:
+        return {"label": "string", "probabilities": dict.fromkeys(self.spec.labels, "double")}
+
+    def gold(self, label: Label | None) -> str | None:
+        return None if label is None else self.spec.labels[int(label)]
+
+    def submitted(self, logits: np.ndarray) -> list[str]:
+        """The number of a label, or its name."""
+        return [self.spec.labels[i] if self.spec.submit_names else str(i) for i in self.predictions(logits)]
+
+    @property
+    def range_of_answers(self) -> tuple[str, tuple[str, ...]]:
+        return "one of", self.spec.labels

@@ -1,0 +1,105 @@
+"""Each text, or pair, has a score."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mat_ds.errors import Problem, UserError
+from mat_ds.tasks.kinds.base import Kind, Label
+from mat_ds.tasks.labels import SHOWN, are_numbers, is_score, score_of
+from mat_ds.tasks.spec import TaskSpec
+
+
+class Regression(Kind):
+    name = "regression"
+    auto_class = "AutoModelForSequenceClassification"
+    problem_type = "regression"
+    pipeline = "text-classification"
+    peft_task = "SEQ_CLS"
+    peft_heads = ("classifier", "score")
+    metrics = ("pearson", "spearman")
+    label_dtype = torch.float32
+    stored_type = "float64"
+    distributions = False
+    directions = 1
+    outputs = 1
+    output_names = ("score",)
+    quantity = "mse"
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        for spelling, label in self.spec.label_map.items():
+            yield Problem("label_map", {spelling: label}, "names a label, and a regression has none",
+                          "list labels, or delete it")  # fmt: skip
+        if self.spec.submit_names:
+            yield Problem("submit_names", True, "a regression has no label names", "delete it")
+
+    @classmethod
+    def fits(cls, config: Any) -> bool:
+        return bool(config.num_labels == 1)
+
+    @staticmethod
+    def described_by(config: Any, text: tuple[str, ...]) -> TaskSpec:
+        return TaskSpec(name="model", text=text, metrics=("pearson",))
+
+    def label(self, value: Any) -> Label:
+        if (score := score_of(value)) is None:
+            raise ValueError("the label is no number")
+        low, high = self.spec.range or (-math.inf, math.inf)
+        if math.isfinite(score) and low <= score <= high:
+            return score
+        raise ValueError(f"the score is outside [{low:g}, {high:g}]" if self.spec.range else "the score is not finite")
+
+    def column_labels(self, names: list[str], where: str) -> list[str] | None:
+        if are_numbers(names):
+            return None
+        if not all(map(is_score, names)):
+            raise UserError(Problem(where, ", ".join(map(repr, names[:SHOWN])), "the classes of its label column are no scores",
+                                    "write the scores themselves into the column"))  # fmt: skip
+        return names
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.spec.range or (-sys.float_info.max, sys.float_info.max)
+
+    def loss(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+        """Squared error of the single logit."""
+        return F.mse_loss(logits.float().squeeze(-1), labels.float(), reduction=reduction)
+
+    def divergence(self, p_logits: Tensor, q_logits: Tensor) -> Tensor:
+        """The squared difference (MAT, section 3.1)."""
+        return (p_logits.float() - q_logits.float()).square().squeeze(-1)
+
+    def predictions(self, logits: np.ndarray) -> np.ndarray:
+        return logits[:, 0]
+
+    def quantities(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
+        return {"mse": float(self.loss(logits, labels, "none").double().mean())}
+
+    def answers(self, logits: np.ndarray) -> list[dict[str, Any]]:
+        """The score."""
+        return [{"score": float(row[0])} for row in logits]
+
+    @property
+    def answer_types(self) -> dict[str, Any]:
+        return {"score": "double"}
+
+    def gold(self, label: Label | None) -> Label | None:
+        return label
+
+    def submitted(self, logits: np.ndarray) -> list[str]:
+        """The score, within the task's range."""
+        low, high = self.spec.range or (-math.inf, math.inf)
+        return [f"{min(max(value, low), high):.3f}" for value in logits[:, 0]]
+
+    @property
+    def range_of_answers(self) -> tuple[str, tuple[str, ...]]:
+        return "a score" + (" from {:g} to {:g}".format(*self.spec.range) if self.spec.range else ""), ()

@@ -1,0 +1,6 @@
+"""Kinds of task, as methods and models meet them."""
+
+from mat_ds.tasks.kinds import kind_of
+from mat_ds.tasks.registry import TASKS
+
+CLASSIFICATION, REGRESSION = kind_of(TASKS["mnli"]), kind_of(TASKS["stsb"])
