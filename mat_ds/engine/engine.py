@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, overload
 
 import deepspeed
 import torch
 from torch import Tensor, nn
 
-from mat_ds.engine.loss_scale import read_loss_scale, restore_loss_scale
 from mat_ds.engine.norms import Norms
 from mat_ds.engine.shards import exact_values, fill_masters, numel, read_shards, refresh, shape
 from mat_ds.engine.startup import release
@@ -103,24 +102,6 @@ class Engine(Norms):
         if any_rank(not bool(finite), self.device):
             raise NonFiniteError(f"parameters, moments, averages or predictions not finite after outer step {self._outer_step}")
 
-    def gradient_norm_only(self) -> float:
-        """Global norm of the gradient of the one `backward` since the last update, which is dropped; nan if fp16 overflowed.
-
-        DeepSpeed's own step reduces and unscales them; the sampler looks at them and moves nothing.
-        """
-        before = read_loss_scale(self.ds)
-        # Without ZeRO in fp32 DeepSpeed clips what it has not measured.
-        config = self.ds._config
-        clip, config.gradient_clipping = config.gradient_clipping, 0.0
-        with self.sampler.measuring() as squares, suppress(NonFiniteError):
-            self._step()
-        config.gradient_clipping = clip
-        restore_loss_scale(self.ds, before)
-        self._forget_gradients()
-        own = self._global_norm(sum(squares))
-        known = self.gradient_norm  # before clipping, where DeepSpeed computes it
-        return (own if known is None else known) * self._backwards_per_update if self.ds.was_step_applied() else float("nan")
-
     def close(self) -> None:
         """Lets go of DeepSpeed's hooks and buffers."""
         self.ds.destroy()
@@ -179,7 +160,12 @@ class Engine(Norms):
         """
         if any_rank(not bool(self._all_finite), self.device):
             raise NonFiniteError(f"a loss was not finite in outer step {self._outer_step}")
-        self._step()
+        try:
+            self.ds.step()
+        except Exception as error:  # DeepSpeed raises a bare Exception when the loss scale cannot fall any further
+            if "loss scale already at minimum" not in str(error):
+                raise
+            raise NonFiniteError(f"fp16 gradients overflow at the smallest loss scale: {error}") from error
         self._applied = self.ds.was_step_applied()
         self._sampling |= self._applied
         if not self._applied and self.dtype != torch.float16:
@@ -199,16 +185,6 @@ class Engine(Norms):
             skipped_in_a_row += 1
             if skipped_in_a_row == MOST_SKIPS:
                 raise NonFiniteError(f"fp16 gradients overflowed {MOST_SKIPS} times in a row")
-
-    # DeepSpeed.
-
-    def _step(self) -> None:
-        try:
-            self.ds.step()
-        except Exception as error:  # DeepSpeed raises a bare Exception when the loss scale cannot fall any further
-            if "loss scale already at minimum" not in str(error):
-                raise
-            raise NonFiniteError(f"fp16 gradients overflow at the smallest loss scale: {error}") from error
 
     def _forget_gradients(self) -> None:
         """Zeroes what ZeRO-3 and offload keep: they would reuse it for a parameter that gets no gradient next time."""

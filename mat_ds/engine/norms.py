@@ -1,4 +1,4 @@
-"""How large things are over all ranks: gradients, and how far the parameters move by drift and by noise."""
+"""How large things are over all ranks: an update's gradient, and how far the parameters move by drift and by noise."""
 
 from __future__ import annotations
 

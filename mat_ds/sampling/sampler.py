@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +61,6 @@ class Sampler(torch.optim.Optimizer):
         self._last_samples: dict[Tensor, float] = {}
         self._drifts: list[float] = []
         self._noises: list[float] = []
-        self._measured: list[float] | None = None
 
     def arm(self, slices: Mapping[Tensor, Sequence[Slice]], device: torch.device) -> None:
         """Gives the sampler its shards and creates all their state; from here on `step()` samples.
@@ -105,16 +103,6 @@ class Sampler(torch.optim.Optimizer):
     def parts(self) -> tuple[list[float], list[float]]:
         """Squared norms of the drift and of the noise of each sample, over what this rank holds; needs `watch`."""
         return self._drifts, self._noises
-
-    @contextmanager
-    def measuring(self) -> Iterator[list[float]]:
-        """Within it, `step()` moves nothing: it leaves the square of each master's gradient norm here."""
-        measured: list[float] = []
-        self._measured = measured
-        try:
-            yield measured
-        finally:
-            self._measured = None
 
     def _squared(self, value: Tensor, master: Tensor) -> float:
         """Squared norm of what lies in a master's slices."""
@@ -160,9 +148,7 @@ class Sampler(torch.optim.Optimizer):
         """One sample of every master tensor in the parameter groups; the K-th commits the mixture."""
         for group in self.param_groups:
             for master in group["params"]:
-                if master in self._slices and self._measured is not None:
-                    self._measured.append(0.0 if master.grad is None else self._squared(master.grad, master))
-                elif master in self._slices:
+                if master in self._slices:
                     self._sample(master, group)
 
     def _sample(self, master: Tensor, group: dict[str, Any]) -> None:

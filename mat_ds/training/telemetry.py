@@ -30,7 +30,6 @@ def measure(engine: Engine, method: Method, objective: Objective, batch: MicroBa
         both; `R_eval`: without dropout; `L`. Where there is a perturbation: `delta_linf` and `delta_l2`, norms per sample;
         `entries_changed`, the share of entries of x + delta on real tokens that differ from x in the compute dtype; `cosine`
         of intended and realised delta. Where steps move it, what `Moves` says, and `delta_noise_ratio`, noise over drift.
-        `gradient_L` and `gradient_R`: norms of the gradients of L and R, unweighted, with dropout.
     """
     moves = Moves()
     delta = method.adversary(engine, batch, moves)
@@ -51,7 +50,7 @@ def measure(engine: Engine, method: Method, objective: Objective, batch: MicroBa
     means["R_ratio"] = means["R"] / means["R_without"] if means["R_without"] else float("inf") if means["R"] else 1.0
     if "delta_drift" in means:
         means["delta_noise_ratio"] = noise_ratio(means["delta_drift"], means["delta_noise"])
-    return {**means, **_gradient_norms(engine, objective, batch, delta)}
+    return means
 
 
 def noise_ratio(drift: float, noise: float) -> float:
@@ -74,15 +73,6 @@ def _divergences(engine: Engine, objective: Objective, batch: MicroBatch, delta:
     }
     found = {name: objective.divergence(p, q).mean() for name, (p, q) in pairs.items()}
     return {**found, "L": objective.loss(clean, batch.labels)}
-
-
-def _gradient_norms(engine: Engine, objective: Objective, batch: MicroBatch, delta: Tensor | None) -> dict[str, float]:
-    norms = {}
-    engine.backward(objective.loss(engine.forward(batch, ("telemetry",)), batch.labels))
-    norms["gradient_L"] = engine.gradient_norm_only()
-    engine.backward(objective.divergence(*engine.forward_pair(batch, delta, ("telemetry",))).mean())
-    norms["gradient_R"] = engine.gradient_norm_only()
-    return norms
 
 
 def cosine(intended: Tensor, realised: Tensor, mask: Tensor) -> Tensor:
