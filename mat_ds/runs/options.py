@@ -100,6 +100,3 @@ def combination_problems(run: RunConfig, world_size: int) -> Iterator[Problem]:
     if run.train.resume == "auto" and run.output_dir is None:
         yield Problem("train.resume", "auto", "without output_dir there is no run to look for",
                       "pass output_dir=<folder> and keep it the same when you start the job again")  # fmt: skip
-    if run.optimizer.schedule == "polynomial" and 0 < run.optimizer.lr <= 1e-7:
-        yield Problem("optimizer.lr", run.optimizer.lr, "the polynomial schedule ends at 1e-7, above it",
-                      "take a larger optimizer.lr or optimizer.schedule=linear")  # fmt: skip

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from mat_ds.config.section import Fraction, Positive, Section
+
+
+def _schedule(given: Any) -> Any:
+    """transformers' polynomial is of degree one: linear, but that it ended at 1e-7. Runs and recipes of before name it."""
+    return "linear" if given == "polynomial" else given
 
 
 class OptimizerConfig(Section):
@@ -20,7 +25,7 @@ class OptimizerConfig(Section):
     eps: Positive = Field(1e-8, description="added to the root of the second moment")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(
         0.01, description="on everything but biases and norms; decoupled in adam, torch's own form in the others")  # fmt: skip
-    schedule: Literal["linear", "cosine", "constant", "polynomial"] = Field(
+    schedule: Annotated[Literal["linear", "cosine", "constant"], BeforeValidator(_schedule)] = Field(
         "linear", description="of the step size, advanced once per outer step, after the warm-up")  # fmt: skip
     warmup_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = Field(0.1, description="share of the outer steps that warm up")
     max_grad_norm: Annotated[float, Field(ge=0.0)] = Field(0.0, description="clip the global gradient norm; 0: off")

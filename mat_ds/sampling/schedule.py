@@ -13,8 +13,6 @@ DECAYS: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
     "constant": lambda done: 1.0,
 }
-# Where transformers' polynomial ends, in units of the step size.
-POLYNOMIAL_END = 1e-7
 
 
 def learning_rate(optimizer: OptimizerConfig, total_steps: int) -> Callable[[int], float]:
@@ -30,8 +28,6 @@ def learning_rate(optimizer: OptimizerConfig, total_steps: int) -> Callable[[int
         if step < warmup:
             return peak * step / warmup
         done = (step - warmup) / max(1, total_steps - warmup)
-        if optimizer.schedule == "polynomial":  # of degree one
-            return (peak - POLYNOMIAL_END) * (1 - done) + POLYNOMIAL_END if peak else 0.0
         return peak * DECAYS[optimizer.schedule](done)
 
     return at
