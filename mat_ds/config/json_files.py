@@ -13,19 +13,7 @@ import hjson
 from mat_ds.config.text_files import read_text_file
 from mat_ds.config.yaml_files import INT64, MOST_BYTES, MOST_LEVELS, Tree
 from mat_ds.errors import Problem, UserError
-
-
-class _TwiceError(Exception):
-    """A key that an object holds twice, and both of its values."""
-
-
-def _once(pairs: list[tuple[str, Any]]) -> Tree:
-    found: Tree = {}
-    for key, value in pairs:
-        if key in found:
-            raise _TwiceError(key, found[key], value)
-        found[key] = value
-    return found
+from mat_ds.storage.reading import TwiceError, once
 
 
 def read_json_object(path: Path, key: str, fix: str) -> Tree:
@@ -41,7 +29,7 @@ def read_json_object(path: Path, key: str, fix: str) -> Tree:
     text = read_text_file(path, key, MOST_BYTES, fix)
     try:
         tree = _parse(text) if text.strip() else None
-    except _TwiceError as error:
+    except TwiceError as error:
         name, first, second = error.args
         raise UserError(Problem(key, str(path), f"has the key {name!r} twice, as {_short(first)} and as {_short(second)}",
                                 "keep one of the two")) from None  # fmt: skip
@@ -60,9 +48,9 @@ def read_json_object(path: Path, key: str, fix: str) -> Tree:
 
 def _parse(text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=once)
     except json.JSONDecodeError:  # what DeepSpeed's reader takes besides
-        return hjson.loads(text, object_pairs_hook=_once)
+        return hjson.loads(text, object_pairs_hook=once)
 
 
 def _impossible(value: Any, level: int = 1) -> Iterator[str]:

@@ -16,6 +16,13 @@ from mat_ds.errors import Problem, UserError
 MOST_BYTES = 1 << 26
 
 
+class TwiceError(ValueError):
+    """A key that an object holds twice, and both of its values."""
+
+    def __str__(self) -> str:
+        return f"it names {self.args[0]!r} twice"
+
+
 class IrregularError(OSError):
     """What was to be read is no regular file."""
 
@@ -71,16 +78,18 @@ def load_json(path: Path) -> Any:
         ValueError: if it is not JSON, in UTF-8, or names a key twice.
     """
     try:
-        return json.loads(read_bytes(path).decode("utf-8"), object_pairs_hook=_distinct)
+        return json.loads(read_bytes(path).decode("utf-8"), object_pairs_hook=once)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-        raise ValueError(f"it names {twice!r} twice")
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys stand there once; raises `TwiceError` if one does not."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise TwiceError(key, found[key], value)
+        found[key] = value
     return found
 
 
