@@ -12,12 +12,9 @@ from typing import Annotated, Any, Literal
 import optuna
 from pydantic import Discriminator, Field, Tag, ValidationError
 
-from mat_ds.config.overrides import parse_overrides
 from mat_ds.config.section import Count, Section
 from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, UserError, raise_if_any
-from mat_ds.runs.load import merge
-from mat_ds.runs.options import RunConfig
 
 Number = int | float
 Scalar = bool | int | float | str | None
@@ -169,8 +166,3 @@ def overrides(values: Values) -> list[str]:
     """Drawn values as `key=value` arguments."""
     written = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
     return [f"{name}={text}" for key, text in written.items() for name in names(key)]
-
-
-def with_values(tree: Values, values: Values) -> Values:
-    """Nested options overridden by drawn values."""
-    return merge(tree, parse_overrides(overrides(values), RunConfig)[0])
