@@ -26,7 +26,7 @@ from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
 from mat_ds.sweeps.mirror import tracking_options
 from mat_ds.sweeps.standings import SCORES, as_text
 from mat_ds.sweeps.study import redefined
-from mat_ds.sweeps.training import End, Scores, claim, is_claimed, is_unclear, persevere, results_of
+from mat_ds.sweeps.training import End, Scores, claim, is_claimed, is_unclear, persevere, results_of, scores_of
 from mat_ds.sweeps.turns import turn
 from mat_ds.terminal.display import Display, one_line, show
 from mat_ds.terminal.lost_readers import outlast_readers
@@ -171,7 +171,7 @@ class Seeds:
         finished = {seed: results for seed in self.numbers if (results := results_of(self.folder_of(seed)))}
         if not finished:
             return []
-        scores = {seed: _scores(results) for seed, results in finished.items()}
+        scores = {seed: scores_of(results) for seed, results in finished.items()}
         columns = {name: [found[name] for found in scores.values()] for name in SCORES}
         summary = {name: spread(values) for name, values in columns.items()}
         first = next(iter(finished.values()))
@@ -183,10 +183,6 @@ class Seeds:
         rows: list[list[Any]] = [["seed", *SCORES], *([seed, *found.values()] for seed, found in scores.items())]
         rows += [[statistic, *(summary[name][statistic] for name in SCORES)] for statistic in summary["last"]]
         return rows
-
-
-def _scores(results: dict[str, Any]) -> dict[str, float]:
-    return {"last": results["last"]["score"], "best": results["best"]["score"], "median_last_half": results["median_last_half"]}
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:

@@ -64,6 +64,11 @@ def results_of(folder: Path) -> dict[str, Any] | None:
     return results if isinstance(exported, dict) and "score" in exported else None
 
 
+def scores_of(results: dict[str, Any]) -> dict[str, float]:
+    """The dev scores by which runs are compared, side by side."""
+    return {"last": results["last"]["score"], "best": results["best"]["score"], "median_last_half": results["median_last_half"]}
+
+
 @dataclass(frozen=True)
 class Claim:
     """A run directory that this worker alone starts trainings in.

@@ -16,7 +16,7 @@ from mat_ds.sweeps.mirror import tracking_options
 from mat_ds.sweeps.space import overrides
 from mat_ds.sweeps.standings import publish
 from mat_ds.sweeps.study import SharedStudy, Taken
-from mat_ds.sweeps.training import End, Scores, last_step, persevere, results_of
+from mat_ds.sweeps.training import End, Scores, last_step, persevere, results_of, scores_of
 from mat_ds.terminal.stop_signals import Orders
 
 Say = Callable[[str], None]
@@ -121,8 +121,7 @@ class Worker:
         return self._fail(taken, end)
 
     def _complete(self, taken: Taken, results: dict[str, Any]) -> None:
-        found = {"last": results["last"]["score"], "best": results["best"]["score"],
-                 "median_last_half": results["median_last_half"]}  # fmt: skip
+        found = scores_of(results)
         for name, score in found.items():
             taken.trial.set_user_attr(name, score)
         self.study.optuna.tell(taken.trial, found[self.study.space.objective])
