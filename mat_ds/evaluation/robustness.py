@@ -41,7 +41,7 @@ class Measurement:
 
     def attacked(self, split: str) -> list[Point]:
         """Scores at each radius, the first of which is 0; `broken`: examples answered rightly without the attack only."""
-        options, radii, classes = self._options.attack, self._options.attack.curve, self._kind.outputs
+        options, radii = self._options.attack, self._options.attack.curve
 
         def attack(inputs: dict[str, Tensor], labels: Tensor, rows: list[int]) -> Tensor:
             mask = inputs["attention_mask"].unsqueeze(-1).float()
@@ -54,9 +54,9 @@ class Measurement:
             return robustness_curve(
                 perturbed, labels, start(keys, mask, self._perturbation.width, options.norm), mask, radii, options.norm,
                 options.steps, options.step_size, self._kind,
-            ).flatten(1)  # fmt: skip
+            )  # fmt: skip
 
-        worst = self._evaluator.each(attack, self._splits[split]).view(-1, len(radii), classes)
+        worst = self._evaluator.each(attack, self._splits[split])  # (N, E, C)
         points = [{"radius": radius, **self._scores(worst[:, i], split)} for i, radius in enumerate(radii)]
         labels = self._kind.collate([example.label for example in self._splits[split]])
         clean = self._kind.right(worst[:, 0], labels)

@@ -39,10 +39,10 @@ class Evaluator:
 
     @torch.no_grad()
     def predict(self, forward: Forward, examples: Sequence[Example]) -> Tensor:
-        """Logits (N, C) in fp32 on the CPU of every rank, in the order of `examples`. Every rank must call it.
+        """Answers (N, ...) in fp32 on the CPU of every rank, in the order of `examples`. Every rank must call it.
 
         Raises:
-            NonFiniteError: on every rank, if a logit is not finite.
+            NonFiniteError: on every rank, if one is not finite.
             RuntimeError: on every rank, if an example was not predicted exactly once.
         """
         return self.each(lambda inputs, labels, rows: forward(inputs), examples)
@@ -51,7 +51,7 @@ class Evaluator:
         """What `compute` makes of each example, as `predict` returns it; it may need gradients.
 
         Args:
-            compute: inputs, labels (B,) and the B positions in `examples` to (B, C).
+            compute: inputs, labels and the B positions in `examples` to (B, ...), of one shape in every batch but for B.
         """
         rows, found = [], []
         for batch in evaluation_batches(examples, self._micro, self._world.rank, self._world.size):
@@ -61,17 +61,18 @@ class Evaluator:
             filler = [-1] * (self._micro - len(batch))
             rows += [row if row >= 0 else -1 for row in batch] + filler
             here = compute(inputs, labels, real_rows).detach().float()
-            found.append(torch.cat([here, here.new_zeros(len(filler), here.shape[1])]))
-        # One gather for row numbers and logits: fp64 holds both exactly.
+            found.append(torch.cat([here, here.new_zeros(len(filler), *here.shape[1:])]))
+        shape = found[0].shape[1:]
+        # One gather for row numbers and answers: fp64 holds both exactly.
         numbers = torch.tensor(rows, dtype=torch.float64, device=self._device).unsqueeze(1)
-        everything = gather_rows(torch.cat([numbers, torch.cat(found).double()], dim=1)).cpu()
+        everything = gather_rows(torch.cat([numbers, torch.cat(found).flatten(1).double()], dim=1)).cpu()
         real = everything[everything[:, 0] >= 0]
         order = real[:, 0].long()
         if not torch.equal(order.sort().values, torch.arange(len(examples))):
             raise RuntimeError(f"{len(order)} predictions for {len(examples)} examples")
         if not bool(real.isfinite().all()):
             raise NonFiniteError("a prediction is not finite")
-        return real[order.argsort(), 1:].float()
+        return real[order.argsort(), 1:].float().view(-1, *shape)
 
     def scores(self, forward: Forward, splits: Mapping[str, Sequence[Example]]) -> tuple[Scores, float]:
         """The task's metrics on each split and the number that selects a model, the same on every rank."""
