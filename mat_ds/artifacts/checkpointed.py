@@ -13,10 +13,10 @@ from mat_ds.storage.integrity import SHARD, read_manifest
 from mat_ds.storage.stretches import stretches
 
 # `--weights` -> kind of tensor in a checkpoint.
-KINDS = {"raw": "theta", "average": "average"}
+KEPT_AS = {"raw": "theta", "average": "average"}
 
 
-def weights_of(checkpoint: Path, kind: str, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+def whole_weights(checkpoint: Path, kind: str, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
     """fp32 values of the parameters that were trained, by name; none if the checkpoint keeps none of this kind.
 
     Args:

@@ -15,8 +15,8 @@ from mat_ds.config.validation import read_options
 from mat_ds.engine.group import process_group
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.evaluation.options import EvaluationOptions
-from mat_ds.evaluation.report import contents, write_report
-from mat_ds.evaluation.robustness import Measurement, measure
+from mat_ds.evaluation.report import robustness_report, write_report
+from mat_ds.evaluation.robustness import Measurement, measure_split
 from mat_ds.evaluation.scores import Evaluator
 from mat_ds.evaluation.subject import Subject, load_subject
 from mat_ds.ranks.collectives import on_rank_zero, same_on_all_ranks
@@ -76,9 +76,9 @@ def evaluate(subject: Subject, options: EvaluationOptions, world: World, device:
 
     for line in skipped_lines(subject.tallies):
         shown.say(f"skipped {line}")
-    splits = {split: measure(measurement, options, split, shown.say) for split in subject.splits}
+    splits = {split: measure_split(measurement, options, split, shown.say) for split in subject.splits}
 
-    found = contents(subject, options, splits)
+    found = robustness_report(subject, options, splits)
 
     def write() -> Path:
         folder = new_folder(subject.folder / "evaluation") if options.output_dir is None else Path(options.output_dir)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mat_ds.artifacts.card import CARD, write_copy
-from mat_ds.artifacts.checkpointed import KINDS, weights_of
+from mat_ds.artifacts.checkpointed import KEPT_AS, whole_weights
 from mat_ds.artifacts.described import read_description, run_around, write_description
 from mat_ds.artifacts.exported import load_classifier
 from mat_ds.config.paths import argument
@@ -67,7 +67,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help=f"{MEANING}; with --weights a run directory or one of its checkpoints",
     )
     parser.add_argument("out", metavar="OUT", type=Path, help="a folder that is empty or does not exist")
-    parser.add_argument("--weights", choices=KINDS, help="of the run's newest whole checkpoint: the parameters, or their "
+    parser.add_argument("--weights", choices=KEPT_AS, help="of the run's newest whole checkpoint: the parameters, or their "
                         "running average (model.average); default: what model/ holds")  # fmt: skip
     parser.add_argument("--merge", action="store_true", help="add adapters to the weights of their base")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the weights "
@@ -140,7 +140,9 @@ def _fill(out: Path, source: Path, choice: Choice | None, merge: bool, dtype: st
 def _replace(model: Any, choice: Choice) -> dict[str, Tensor]:
     """Puts a checkpoint's weights into the model, and returns them by name."""
     parameters = dict(model.named_parameters())
-    weights = weights_of(choice.checkpoint, KINDS[choice.weights], {name: value.shape for name, value in parameters.items()})
+    weights = whole_weights(
+        choice.checkpoint, KEPT_AS[choice.weights], {name: value.shape for name, value in parameters.items()}
+    )
     if not weights:
         raise UserError(Problem("--weights", choice.weights, f"{choice.checkpoint} keeps no such weights",
                                 "train with model.average=ema or model.average=uniform, or pass --weights raw"))  # fmt: skip

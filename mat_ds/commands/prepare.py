@@ -22,7 +22,7 @@ from mat_ds.runs.load import DEMO_RECIPE, read_run_config
 from mat_ds.runs.options import RunConfig
 from mat_ds.storage.folders import write_folder
 from mat_ds.tasks.examples import TaskData, load_task_data, train_splits
-from mat_ds.tasks.manifest import DATA, MANIFEST, MODEL, Manifest, damage, read_manifest, write_manifest
+from mat_ds.tasks.manifest import DATA, MANIFEST, MODEL, Manifest, damage, find_manifest, write_manifest
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.rows import Example, skipped_lines
 from mat_ds.tasks.stored import store_examples
@@ -144,7 +144,7 @@ def _is_folder(model: str) -> bool:
 
 
 def _is_prepared(path: str | None) -> bool:
-    return collect([], read_manifest, path) is not None
+    return collect([], find_manifest, path) is not None
 
 
 def write_prepared(source: RunInput, folder: Path) -> Manifest:
@@ -169,7 +169,7 @@ def write_prepared(source: RunInput, folder: Path) -> Manifest:
         write_manifest(aside, tasks, options, tokenizer, max_length, source.data.tallies)
 
     write_folder(folder.absolute(), fill)
-    manifest = read_manifest(str(folder))
+    manifest = find_manifest(str(folder))
     assert manifest
     return manifest
 
@@ -188,7 +188,7 @@ def verify_prepared(folder: Path) -> str:
     Raises:
         UserError: naming every file that is not.
     """
-    manifest = read_manifest(str(folder))
+    manifest = find_manifest(str(folder))
     if manifest is None:
         raise UserError(Problem("folder", str(folder), f"holds no {MANIFEST} of mat-ds prepare", "name a prepared folder"))
     raise_if_any(damage(manifest, folder, contents=True))

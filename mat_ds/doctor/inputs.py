@@ -103,7 +103,7 @@ def half(tree: dict[str, Any] | None) -> str | None:
 def check_data(run: RunConfig, hub: Hub) -> Iterator[Row]:
     """Whether every split that training and evaluation need can be read, or must be fetched first."""
     from mat_ds.tasks.examples import load_task_data
-    from mat_ds.tasks.manifest import read_manifest
+    from mat_ds.tasks.manifest import find_manifest
     from mat_ds.tasks.registry import TASKS, find_task
 
     spec = find_task(run.task)
@@ -116,7 +116,7 @@ def check_data(run: RunConfig, hub: Hub) -> Iterator[Row]:
         return
     data = run.data.model_copy(update={"train_limit": FIRST_ROWS, "eval_limit": FIRST_ROWS})
     found: list[Problem] = []
-    prepared = collect(found, read_manifest, data.path)
+    prepared = collect(found, find_manifest, data.path)
     each = [
         source.model_copy(update={"train": {split: 1}, "also_train_on": {}}) for source in sources for split in source.train
     ]

@@ -73,7 +73,7 @@ def start(keys: Sequence[tuple[Part, ...]], mask: Tensor, width: int, norm: str)
     return delta.to(mask.device)
 
 
-def ascend(
+def worst_in_ball(
     perturbed: Perturbed, labels: Tensor, begin: Tensor, mask: Tensor, radius: float, norm: str, steps: int, step_size: float,
     kind: Kind,
 ) -> Worst:  # fmt: skip
@@ -127,7 +127,7 @@ def robustness_curve(
     worst = outcome(clean, kind.loss(clean, labels, "none"), labels, kind)
     curve = [worst.answer]
     for radius in radii[1:]:
-        found = ascend(perturbed, labels, begin, mask, radius, norm, steps, step_size, kind)
+        found = worst_in_ball(perturbed, labels, begin, mask, radius, norm, steps, step_size, kind)
         worst = worse(worst, found)
         curve.append(worst.answer)
     return torch.stack(curve, 1)

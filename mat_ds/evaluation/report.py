@@ -24,7 +24,7 @@ ATTACK_RULES = (
 )
 
 
-def contents(subject: Subject, options: EvaluationOptions, splits: dict[str, Any]) -> dict[str, Any]:
+def robustness_report(subject: Subject, options: EvaluationOptions, splits: dict[str, Any]) -> dict[str, Any]:
     """The report; nothing in it depends on the number of ranks or the time of day."""
     attack = options.attack
     return {

@@ -89,7 +89,9 @@ def scores(spec: TaskSpec, logits: Tensor, examples: Sequence[Example]) -> Point
     return {**score(spec, logits.numpy(), labels.tolist()), **kind.quantities(logits, labels)}
 
 
-def measure(measurement: Measurement, options: EvaluationOptions, split: str, say: Callable[[str], None]) -> dict[str, Any]:
+def measure_split(
+    measurement: Measurement, options: EvaluationOptions, split: str, say: Callable[[str], None]
+) -> dict[str, Any]:
     """Everything asked for on one split.
 
     Args:

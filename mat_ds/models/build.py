@@ -12,7 +12,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from mat_ds.errors import Problem, UserError, raise_if_any
-from mat_ds.models.fit import check_once, check_size, draw, fit_problems, label_dimensions
+from mat_ds.models.fit import check_once, check_size, draw_anew, fit_problems, label_dimensions
 from mat_ds.models.head_dropout import set_head_dropout
 from mat_ds.models.labels import Match, match_labels
 from mat_ds.models.options import ModelConfig
@@ -182,7 +182,7 @@ def _settle_head(built: Built, match: Match, seed: int) -> str:
         return ""
     torch.manual_seed(seed_from(seed, "head"))
     if match.order is None:
-        draw(built.module, dimensions)
+        draw_anew(built.module, dimensions)
         built.fresh = sorted([*built.fresh, *dimensions])
     for name, dimension in dimensions.items():
         parameter = built.module.get_parameter(name)

@@ -111,7 +111,7 @@ def label_dimensions(module: Any) -> dict[str, int]:
 
 
 @torch.no_grad()
-def draw(module: Any, names: Iterable[str]) -> None:
+def draw_anew(module: Any, names: Iterable[str]) -> None:
     """Draws parameters of a model anew, as its architecture draws them."""
     for name in names:
         parameter: Tensor = module.get_parameter(name)

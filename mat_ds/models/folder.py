@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils.hub import cached_file
 
 from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.storage.reading import TwiceError, once
 
 CONFIG, TOKENIZER_CONFIG, ADAPTER_CONFIG = "config.json", "tokenizer_config.json", "adapter_config.json"
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -88,23 +90,16 @@ def read_object(key: str, path: Path) -> dict[str, Any]:
             raise ValueError("it is no file")
         if (size := path.stat().st_size) > MOST_BYTES:
             raise ValueError(f"it has {size:,} bytes")
-        found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
+        found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=partial(once, same=True))
         if not isinstance(found, dict):
             raise ValueError(f"it holds a {type(found).__name__}, no object")
     except (OSError, ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        if isinstance(error, TwiceError):
+            twice, first, second = error.args
+            reason = f"{twice!r} is {first!r:.80} and {second!r:.80}"
         raise UserError(Problem(key, str(path), f"cannot be read as JSON: {reason}",
                                 "restore the file as save_pretrained wrote it")) from None  # fmt: skip
-    return found
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys stand there once, or say the same each time."""
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found and found[key] != value:
-            raise ValueError(f"{key!r} is {found[key]!r:.80} and {value!r:.80}")
-        found[key] = value
     return found
 
 

@@ -69,26 +69,26 @@ def load_tokenizer(name: str, key: str = "model.name", adapters: bool = False) -
     return tokenizer
 
 
-def _builder(config: Any) -> Any:
+def _auto_class(config: Any) -> Any:
     """Transformers' class that builds models with the head that a configuration describes."""
     return getattr(transformers, kind_of_model(config).auto_class)
 
 
 def new_model(config: Any, **options: Any) -> Any:
     """A model of a configuration, head and all, all of its weights drawn."""
-    return _builder(config).from_config(config, **NEVER, **options)
+    return _auto_class(config).from_config(config, **NEVER, **options)
 
 
 def load_weights(name: str, config: Any, dtype: torch.dtype) -> tuple[nn.Module, Loading]:
     """The model of a folder or a hub id, head and all, drawn anew where its files have nothing that fits, and what
     transformers says of that."""
-    module, loading = _builder(config).from_pretrained(
+    module, loading = _auto_class(config).from_pretrained(
         name, config=config, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True, **NEVER
     )
     return module, loading
 
 
-def load_state(config: Any, state: dict[str, Tensor]) -> tuple[Any, Loading]:
+def load_tensors(config: Any, state: dict[str, Tensor]) -> tuple[Any, Loading]:
     """The same from tensors by the names that files give them."""
     with torch.device("meta"):
         kind: Any = type(new_model(config))

@@ -17,11 +17,11 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
-from mat_ds.models.pretrained import load_state
+from mat_ds.models.pretrained import load_tensors
 
 
 @dataclass(frozen=True)
-class Source:
+class StoredTensor:
     """One tensor of a safetensors file."""
 
     file: Path
@@ -38,7 +38,7 @@ class Source:
             target.copy_(file.get_tensor(self.key))
 
 
-Unread = dict[Tensor, Source]
+Unread = dict[Tensor, StoredTensor]
 
 
 def weight_files(name: str) -> list[Path]:
@@ -66,10 +66,10 @@ def load_unread(files: Iterable[Path], config: Any) -> tuple[nn.Module, dict[str
     for path in files:
         with safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118
-                sources.append(Source(path, key))
+                sources.append(StoredTensor(path, key))
                 shapes.append(file.get_slice(key).get_shape())
     stand_ins = {source.key: torch.tensor(float(i)).expand(shapes[i]) for i, source in enumerate(sources)}
-    model, loading = load_state(config, stand_ins)
+    model, loading = load_tensors(config, stand_ins)
     model.config.name_or_path = model.name_or_path = config.name_or_path
     fresh = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
     if any(getattr(conversion, "operations", None) for conversion in getattr(model, "_weight_conversions", None) or ()):
@@ -87,6 +87,6 @@ def load_unread(files: Iterable[Path], config: Any) -> tuple[nn.Module, dict[str
     return model, loading, unread
 
 
-def value_of(parameter: Tensor, unread: Mapping[Tensor, Source]) -> Tensor:
+def value_of(parameter: Tensor, unread: Mapping[Tensor, StoredTensor]) -> Tensor:
     """A parameter's values, read from its file if they have not been."""
     return unread[parameter].read() if parameter in unread else parameter.detach()

@@ -83,11 +83,11 @@ def load_json(path: Path) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys stand there once; raises `TwiceError` if one does not."""
+def once(pairs: list[tuple[str, Any]], same: bool = False) -> dict[str, Any]:
+    """A JSON object whose keys stand there once, or with `same` say the same each time; raises `TwiceError` if one does not."""
     found: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in found and not (same and found[key] == value):
             raise TwiceError(key, found[key], value)
         found[key] = value
     return found

@@ -13,7 +13,7 @@ from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.arrow import open_stream
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.rows import LocatedRow, lacking_columns, repeated
-from mat_ds.tasks.sources import INFO, open_data, read_description, saved_files
+from mat_ds.tasks.sources import INFO, open_data, read_saved_description, saved_files
 from mat_ds.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def read_saved(paths: Sequence[Path], columns: Columns) -> Iterator[LocatedRow]:
 
 
 def _saved_rows(folder: Path, columns: Columns) -> Iterator[LocatedRow]:
-    features = read_description(folder / INFO, "features", dict)
+    features = read_saved_description(folder / INFO, "features", dict)
     number = 0
     for path in saved_files(folder):
         allowance = _Allowance(str(path), path.stat().st_size)

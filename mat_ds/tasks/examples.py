@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.tasks.files import held, read_split
-from mat_ds.tasks.manifest import DATA, Manifest, differences, read_manifest
+from mat_ds.tasks.manifest import DATA, Manifest, changed_data, find_manifest
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.rows import UNLABELLED, BadRow, Example, LocatedRow, Tally, is_unlabelled, lacking_columns, make_example
@@ -77,7 +77,7 @@ def load_task_data(spec: TaskSpec, data: DataConfig, with_tokens: bool = True) -
         UserError: naming every missing split, missing column and bad row (the first few of each kind), or what has changed
             since the data was prepared.
     """
-    if manifest := read_manifest(data.path):
+    if manifest := find_manifest(data.path):
         return _stored(manifest, spec, data, with_tokens)
     reader = _Reader(data)
     train: list[Example] = []
@@ -98,7 +98,7 @@ def _stored(manifest: Manifest, spec: TaskSpec, data: DataConfig, with_tokens: b
     """The same from a folder that `mat-ds prepare` wrote; limits take the first of what was prepared."""
     assert data.path
     folder, sources = Path(data.path), list(train_splits(spec))
-    raise_if_any(differences(manifest, folder, spec, [source for source, *_ in sources], data))
+    raise_if_any(changed_data(manifest, folder, spec, [source for source, *_ in sources], data))
 
     def read(part: str, limit: int | None, *names: str) -> Sequence[Example]:
         paths = [folder / DATA / part / name for name in names]

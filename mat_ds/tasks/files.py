@@ -10,10 +10,10 @@ from typing import Any
 from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.columns import Columns, batch_rows, read_parquet, read_saved
 from mat_ds.tasks.delimited import read_delimited
-from mat_ds.tasks.lines import STDIN, TEXT, read_json, read_jsonl, read_text
+from mat_ds.tasks.lines import STDIN, TEXT, read_json_rows, read_jsonl, read_text
 from mat_ds.tasks.registry import FOLDERS
 from mat_ds.tasks.rows import LocatedRow
-from mat_ds.tasks.sources import DICT, SAVED, Source, contents, find_source
+from mat_ds.tasks.sources import DICT, SAVED, Source, find_source, listing
 from mat_ds.tasks.spec import TaskSpec
 
 __all__ = ["STDIN", "TEXT", "LocatedRow", "held", "read_lines", "read_split"]
@@ -21,7 +21,7 @@ __all__ = ["STDIN", "TEXT", "LocatedRow", "held", "read_lines", "read_split"]
 # GLUE's own tsv files do not quote.
 READERS: dict[str, Callable[[Path], Iterator[LocatedRow]]] = {
     ".jsonl": read_jsonl,
-    ".json": read_json,
+    ".json": read_json_rows,
     ".csv": read_delimited(",", csv.QUOTE_MINIMAL),
     ".tsv": read_delimited("\t", csv.QUOTE_NONE),
     ".txt": read_text,
@@ -56,7 +56,7 @@ def read_split(spec: TaskSpec, split: str, data_path: str | None, labelled: bool
                                 f"{spec.name}/<split>.jsonl, or leave data.path out to use the hub"))  # fmt: skip
     folder = _folder(spec, data_path)
     if not folder.is_dir() and not (root / DICT).exists():
-        raise UserError(Problem("data.path", data_path, f"holds no folder {folder.name!r}: {contents(root)}",
+        raise UserError(Problem("data.path", data_path, f"holds no folder {folder.name!r}: {listing(root)}",
                                 f"put the files of the task at {folder}/<split>.jsonl"))  # fmt: skip
     source = find_source(folder, root, split)
     return _rows(source, Columns(spec, labelled)) if source else None
@@ -69,7 +69,7 @@ def _folder(spec: TaskSpec, data_path: str) -> Path:
 def held(spec: TaskSpec, data_path: str | None) -> str:
     """What a message about a split that is not there says of the files that are; nothing of the hub."""
     folder = _folder(spec, data_path) if data_path else None
-    return f"; {contents(folder)}" if folder and folder.is_dir() else ""
+    return f"; {listing(folder)}" if folder and folder.is_dir() else ""
 
 
 def _rows(source: Source, columns: Columns) -> Iterator[LocatedRow]:

@@ -62,7 +62,7 @@ def read_jsonl(path: Path) -> Iterator[LocatedRow]:
                 yield f"{path}:{number}", _from_line(line)
 
 
-def read_json(path: Path) -> Iterator[LocatedRow]:
+def read_json_rows(path: Path) -> Iterator[LocatedRow]:
     """The objects of a JSON file, which holds one in a line or is one array of them."""
     with open_text(path, newline="") as file:
         start = file.read(4096).lstrip()

@@ -74,7 +74,7 @@ class Manifest(Section):
         return self
 
 
-def read_manifest(path: str | None) -> Manifest | None:
+def find_manifest(path: str | None) -> Manifest | None:
     """The manifest of a prepared folder; None for any other folder.
 
     Raises:
@@ -171,7 +171,7 @@ def damage(manifest: Manifest, folder: Path, contents: bool = False) -> Iterator
             yield Problem(str(file), None, reason, f"copy the folder again, or run `mat-ds prepare {folder}` again")
 
 
-def differences(
+def changed_data(
     manifest: Manifest, folder: Path, spec: TaskSpec, sources: Iterable[TaskSpec], data: DataConfig
 ) -> Iterator[Problem]:
     """Why the examples in a prepared folder are not those that a run would read.

@@ -65,7 +65,7 @@ def _saved(folder: Path, split: str) -> Iterator[Source]:
     path = folder / split
     if (path / STATE).exists():
         yield Source(f"{path}/", SAVED, (path,))
-    elif (folder / DICT).exists() and split in read_description(folder / DICT, "splits", list):
+    elif (folder / DICT).exists() and split in read_saved_description(folder / DICT, "splits", list):
         raise UserError(Problem(str(path), None, f"is named in {folder / DICT} and is no saved split", "save it again"))
 
 
@@ -93,7 +93,7 @@ def _files(folder: Path, split: str) -> Iterator[Source]:
         yield Source(str(folder / f"{split}-*-of-{total:05d}{suffix}"), suffix, paths)
 
 
-def contents(folder: Path) -> str:
+def listing(folder: Path) -> str:
     """What a message says that a folder holds."""
     names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
@@ -114,7 +114,7 @@ def open_data(path: Path) -> BinaryIO:
         raise UserError(Problem(str(path), None, "is no regular file", fix)) from None
 
 
-def read_description(path: Path, key: str, kind: type) -> Any:
+def read_saved_description(path: Path, key: str, kind: type) -> Any:
     """What stands at `key` of a small JSON file.
 
     Raises:
@@ -148,7 +148,7 @@ def saved_files(folder: Path) -> list[Path]:
     if tree.get("_indices_data_files"):
         raise UserError(Problem(str(folder / STATE), None, "keeps the order of its rows in a file of its own",
                                 "save the data again, after flatten_indices()"))  # fmt: skip
-    entries = read_description(folder / STATE, "_data_files", list)
+    entries = read_saved_description(folder / STATE, "_data_files", list)
     names = [entry.get("filename") if isinstance(entry, dict) else None for entry in entries]
     wrong = [name for name in names if not (isinstance(name, str) and is_name(name) and (folder / name).is_file())]
     if wrong:

@@ -30,7 +30,7 @@ from mat_ds.runs.resume import changed_input, find_resume, output_problems, run_
 from mat_ds.tasks.examples import TaskData, load_task_data
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator
-from mat_ds.tasks.manifest import Manifest, changed_tokens, read_manifest
+from mat_ds.tasks.manifest import Manifest, changed_tokens, find_manifest
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tasks.tokens import with_tokens
@@ -181,7 +181,7 @@ def _data_digest(data: TaskData, tokenizer: Any) -> str:
 
 def _manifest(run: RunConfig, world: World) -> Manifest | None:
     """The manifest of the run's data, where it is prepared; many ranks must not have any other."""
-    manifest = read_manifest(run.data.path)
+    manifest = find_manifest(run.data.path)
     if manifest is None and world.size > MOST_THAT_TOKENISE:
         raise UserError(Problem(
             "data.path", run.data.path, f"is not prepared, and each of {world.size} ranks would read and tokenise all of it",

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mat_ds.evaluation.attack import Worst, ascend, robustness_curve, start, worse
+from mat_ds.evaluation.attack import Worst, robustness_curve, start, worse, worst_in_ball
 from mat_ds.models.perturb import EmbeddingPerturbation
 from tests.equivalence.oracle import logits_of
 from tests.support.kinds import CLASSIFICATION, REGRESSION
@@ -86,7 +86,7 @@ def test_the_worst_case_of_a_linear_model_is_found(norm):
 
     mask = torch.ones(2, 3, 1)
     begin = 0.1 * start([(0,), (1,)], mask, 5, norm)
-    worst = ascend(linear, labels, begin, mask, radius, norm, 40, 0.2, REGRESSION)
+    worst = worst_in_ball(linear, labels, begin, mask, radius, norm, 40, 0.2, REGRESSION)
     furthest = {"linf": weights.abs().sum((1, 2)), "l2": weights.square().sum((1, 2)).sqrt()}[norm]
     torch.testing.assert_close(worst.answer[:, 0], 1 + radius * furthest, rtol=1e-4, atol=0)
 
@@ -101,7 +101,7 @@ def test_no_iterate_leaves_the_ball_or_touches_a_pad(norm):
         leak = delta.sum((1, 2)).unsqueeze(1) * torch.tensor([1.0, 0.0, 0.0])  # as of a model that reads its pads
         return perturbed(delta) + leak
 
-    ascend(watched, batch["labels"], start(keys, mask, WIDTH, norm), mask, 0.3, norm, 6, 0.7, CLASSIFICATION)
+    worst_in_ball(watched, batch["labels"], start(keys, mask, WIDTH, norm), mask, 0.3, norm, 6, 0.7, CLASSIFICATION)
     assert len(seen) == 7 and not torch.equal(seen[0], seen[1])
     for delta in seen:
         size = delta.abs().amax((1, 2)) if norm == "linf" else delta.flatten(1).norm(dim=1)

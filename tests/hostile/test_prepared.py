@@ -10,7 +10,7 @@ import pytest
 from mat_ds.commands.prepare import verify_prepared
 from mat_ds.errors import UserError
 from mat_ds.tasks.examples import load_task_data
-from mat_ds.tasks.manifest import read_manifest
+from mat_ds.tasks.manifest import find_manifest
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS
 from tests.commands.test_prepare import prepare, problems
@@ -90,7 +90,7 @@ def test_whatever_stands_in_a_manifest_is_read_or_refused(most, out):
 def test_a_manifest_that_is_none_is_refused(content, out):
     (out / "manifest.json").write_bytes(content)
     with pytest.raises(UserError, match="fix: "):
-        read_manifest(str(out))
+        find_manifest(str(out))
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "data/../../secret", "data//x", "", ".", "a\0b"])

@@ -19,7 +19,7 @@ from mat_ds.models.options import ModelConfig
 from mat_ds.runs.load import load_run_config
 from mat_ds.tasks import stored
 from mat_ds.tasks.examples import load_task_data
-from mat_ds.tasks.manifest import read_manifest
+from mat_ds.tasks.manifest import find_manifest
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS, find_task
 from tests.commands.test_prepare import prepare, problems, run, same, told
@@ -46,7 +46,7 @@ def contents(folder):
 
 
 def test_the_manifest_counts_rows_and_files_and_says_what_went_into_it(out, raw, hub):
-    manifest = read_manifest(str(out))
+    manifest = find_manifest(str(out))
     found = contents(out)
     found.pop("manifest.json")
     assert {name: (file.bytes, file.sha256) for name, file in manifest.files.items()} == {
@@ -69,7 +69,7 @@ def test_a_folder_that_is_no_prepared_one_is_never_touched(out, raw, hub, tmp_pa
         assert contents(hub.parent) == before
     (tmp_path / "empty").mkdir()
     prepare(tmp_path / "empty", *options)
-    assert read_manifest(str(tmp_path / "empty"))
+    assert find_manifest(str(tmp_path / "empty"))
 
 
 def test_a_prepared_folder_is_replaced_as_a_whole_or_stays(out, raw, hub, monkeypatch, capsys):
@@ -85,7 +85,7 @@ def test_a_prepared_folder_is_replaced_as_a_whole_or_stays(out, raw, hub, monkey
         assert main(["prepare", str(out), *options]) == ExitCode.FAILED
     assert contents(out) == before and "disk full" in capsys.readouterr().err
     prepare(out, *options)
-    assert set(read_manifest(str(out)).tasks) == {"stsb"} and not (out / "note").exists()
+    assert set(find_manifest(str(out)).tasks) == {"stsb"} and not (out / "note").exists()
     assert {path.name for path in out.parent.iterdir()} == {"out"}
 
 
@@ -138,13 +138,13 @@ def test_a_manifest_of_another_program_is_none_and_a_damaged_one_is_refused(out,
 @pytest.mark.parametrize("pattern", [0x01, 0x20, 0x80])
 def test_no_flipped_byte_makes_a_prepared_folder_one_of_plain_files(out, tmp_path, pattern):
     whole = (out / "manifest.json").read_bytes()
-    before, after = read_manifest(str(out)), 0
+    before, after = find_manifest(str(out)), 0
     for place in range(0, len(whole), 7):
         torn = bytearray(whole)
         torn[place] ^= pattern
         (tmp_path / "manifest.json").write_bytes(torn)
         try:
-            found = read_manifest(str(tmp_path))
+            found = find_manifest(str(tmp_path))
         except UserError as error:
             assert "manifest.json" in str(error) and "prepare" in str(error)
             after += 1
@@ -154,7 +154,7 @@ def test_no_flipped_byte_makes_a_prepared_folder_one_of_plain_files(out, tmp_pat
     mark = whole.index(b"mat_ds_prepared")
     (tmp_path / "manifest.json").write_bytes(whole[:mark] + b"not_" + whole[mark + 4 :])
     with pytest.raises(UserError, match="another version"):
-        read_manifest(str(tmp_path))
+        find_manifest(str(tmp_path))
 
 
 def test_an_evaluation_reads_the_texts_and_tokenises_them_itself(out, raw, hub, tmp_path):
