@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+import mat_ds
 from mat_ds.errors import ExitCode, Problem, SaveError, UserError, nearest
 from mat_ds.terminal.display import show
 
@@ -34,8 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     """Runs `mat-ds <command> ...` and returns its exit code."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
-        show("usage: mat-ds <command> [-h] ...\n")
+        show("usage: mat-ds <command> [-h] ...  or  mat-ds --version\n")
         show("\n".join(f"  {command:10} {meaning}" for command, meaning in COMMANDS.items()))
+        return ExitCode.OK
+    if name == "--version":
+        show(f"mat_ds {mat_ds.__version__}")
         return ExitCode.OK
     if name not in COMMANDS:
         show(UserError(Problem("command", name, "there is no such command", nearest(name, COMMANDS))), sys.stderr)

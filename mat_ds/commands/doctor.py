@@ -9,10 +9,10 @@ import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
+from mat_ds.config.packaged import add_file_arguments
 from mat_ds.doctor.consultation import follow, lead, part
 from mat_ds.doctor.differences import Answer, mixed_cards
 from mat_ds.doctor.examination import examine, introduce
@@ -35,8 +35,7 @@ TIMEOUT_SECONDS = 60.0
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line; raises `UserError` where it is not one."""
     parser = Parser(prog="mat-ds doctor", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
-    parser.add_argument("--ds_config", type=Path, metavar="FILE", help="DeepSpeed JSON that the run would use")
-    parser.add_argument("--recipe", type=Path, metavar="FILE", help="recipe that the run would use")
+    add_file_arguments(parser, ds_config=None)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--timeout", type=float, default=TIMEOUT_SECONDS, metavar="SECONDS",
                         help="how long to wait for a rank, and for each collective (%(default).0f)")  # fmt: skip
@@ -141,3 +140,7 @@ def leave(code: ExitCode, ended: bool) -> ExitCode:
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -88,3 +89,7 @@ def evaluate(subject: Subject, options: EvaluationOptions, world: World, device:
     folder = on_rank_zero(write)
     shown.conclude(json.dumps(found | {"folder": str(folder)}) if shown.json else f"report: {folder}")
     return folder
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

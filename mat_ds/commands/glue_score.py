@@ -121,3 +121,7 @@ def _number(value: Any) -> float:
     if not math.isfinite(value):
         raise ValueError(f"a score of {value}")
     return float(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

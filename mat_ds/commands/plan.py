@@ -10,11 +10,11 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from mat_ds.config.packaged import add_file_arguments
 from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config, serves
 from mat_ds.engine.zero import read_zero
 from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
@@ -66,8 +66,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line; raises `UserError` where it is not one."""
     parser = Parser(prog="mat-ds plan", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
-    parser.add_argument("--ds_config", type=Path, required=True, metavar="FILE", help="DeepSpeed JSON of the run")
-    parser.add_argument("--recipe", type=Path, metavar="FILE", help="YAML of options that differ from the defaults")
+    add_file_arguments(parser)
     parser.add_argument("--gpus", type=whole, required=True, metavar="N", help="cards of the run, those of all nodes together")
     parser.add_argument("--gpu_memory", type=memory, required=True, metavar="SIZE", help="of each card, like 16GB")
     parser.add_argument("--link", type=link, metavar="SPEED", help="of the slowest link between two cards, like 10Gb/s")

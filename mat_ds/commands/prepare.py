@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mat_ds.config.packaged import RECIPES
 from mat_ds.errors import ExitCode, Problem, UserError, collect, printable, raise_if_any
 from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input
 from mat_ds.models.options import ModelConfig
@@ -42,7 +43,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line; raises `UserError` where it is not one."""
     parser = Parser(prog="mat-ds prepare", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
     parser.add_argument("folder", type=Path, help="where to; a prepared folder that is there is replaced as a whole")
-    parser.add_argument("--recipe", type=Path, metavar="FILE", help="the run's recipe")
+    parser.add_argument("--recipe", type=RECIPES.argument, metavar="FILE", help="the run's recipe")
     parser.add_argument("--verify", action="store_true", help="only compare the folder's files with its manifest")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="the run's options")
     return parser.parse_intermixed_args(arguments)

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from mat_ds.config.names import name_of_file
+from mat_ds.config.packaged import SPACES
 from mat_ds.errors import Displaced, ExitCode, Problem, UserError
 from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
 from mat_ds.sweeps.mirror import tell
@@ -59,7 +60,8 @@ def main(arguments: Sequence[str]) -> ExitCode:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line; raises `UserError` where it is not one."""
     parser = Parser(prog="mat-ds sweep", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
-    parser.add_argument("--space", type=Path, required=True, metavar="FILE", help="YAML of what to search: launch/sweeps/")
+    parser.add_argument("--space", type=SPACES.argument, required=True, metavar="FILE", help="YAML of what to search, "
+                        f"or the name of one that comes with mat_ds: {', '.join(SPACES.names())}")  # fmt: skip
     parser.add_argument("--trials", type=whole, metavar="N", help="of the sweep in all, by all its workers (default: "
                         f"{TRIALS}; sampler grid: every combination)")  # fmt: skip
     add_arguments(parser)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from mat_ds.errors import ExitCode, UserError
@@ -25,3 +26,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
         except UserError as error:
             return report_problems(error, world)
         return run_on(prepared, world, chatter)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -9,13 +9,13 @@ from os import cpu_count, environ
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mat_ds.config.packaged import DS_CONFIGS
 from mat_ds.doctor.rows import Row, brief, failed, passed, warned
 
 if TYPE_CHECKING:
     from mat_ds.ranks.world import World
 
 GIB = 2**30
-PROFILES = Path(__file__).parents[2] / "ds_configs"
 OLDER_BUILD = "rm -rf .venv; make setup TORCH_INDEX=<index of the CUDA 12.6 build, as PyTorch's install page shows it>"
 NEWER_BUILD = "rm -rf .venv; make setup TORCH_INDEX=<index of a newer CUDA build, as PyTorch's install page shows it>"
 FREE_ENOUGH = 0.8
@@ -153,7 +153,8 @@ def check_precisions(world: World) -> Iterator[Row]:
     able = precisions(cards)
     note = "" if "bf16" in able else " (bf16 needs compute capability 8.0; attention by sdpa, no torch.compile)"
     yield passed("precisions", ", ".join(able) + note)
-    served = [path.name for path in sorted(PROFILES.glob("*.json")) if not list(precision_problems(read_ds_config(path)))]
+    profiles = map(DS_CONFIGS.path, DS_CONFIGS.names())
+    served = [path.name for path in profiles if not list(precision_problems(read_ds_config(path)))]
     if served:
         yield passed("ds_configs/", ", ".join(served))
 

@@ -15,6 +15,7 @@ import torch
 from pydantic import ValidationError
 
 from mat_ds.config.json_files import read_json_object
+from mat_ds.config.packaged import DS_CONFIGS
 from mat_ds.engine.ds_types import OFFLOADS, type_problems
 from mat_ds.errors import Problem, nearest
 from mat_ds.methods.settings import Serves
@@ -65,6 +66,7 @@ def owned_values(run: RunConfig, world: World) -> Tree:
 
 def read_ds_config(path: Path) -> Tree:
     """The JSON object in `path`; raises `UserError` where there is none."""
+    DS_CONFIGS.require(path, "--ds_config")
     tree = read_json_object(path, "--ds_config", "pass one of ds_configs/*.json or a JSON file of your own")
     return _without_nulls(tree)
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
+from mat_ds.config.packaged import DS_CONFIGS
 from mat_ds.planning.costs import Costs
 from mat_ds.planning.extent import Extent
 from mat_ds.planning.plan import Cards, Plan
 from mat_ds.planning.states import PRECISIONS, Row
 from mat_ds.terminal.units import duration, gib, scaled
-
-PROFILES = Path(__file__).parents[2] / "ds_configs"
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def _remark(row: Row) -> str:
 
 
 def _others(answer: Answer) -> Iterator[str]:
-    profiles = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(PROFILES.glob("*.json"))}
+    profiles = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(DS_CONFIGS.folder.glob("*.json"))}
     yield (f"{'what would fit':48}{'recompute':>9}{'micro-batch':>13}{'card':>7}{'host':>7}{'sent per step':>15}"
            f"{'time per step':>15}   ds_configs/")  # fmt: skip
     for position, plan in enumerate(answer.others):

@@ -8,12 +8,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mat_ds.config.overrides import parse_overrides
+from mat_ds.config.packaged import RECIPES
 from mat_ds.config.validation import drop, problems_of
 from mat_ds.config.yaml_files import Tree, read_yaml
 from mat_ds.errors import Problem, raise_if_any
 from mat_ds.runs.options import RunConfig
 
-DEMO_RECIPE = Path(__file__).parents[2] / "launch" / "recipes" / "demo.yaml"
+DEMO_RECIPE = RECIPES.path("demo")
 
 
 def merge(low: Tree, high: Tree) -> Tree:
@@ -63,6 +64,8 @@ def read_run_config(
     high, found = parse_overrides(overrides, RunConfig)
     if recipe is None and high.get("task", RunConfig.model_fields["task"].default) == "demo":
         recipe = demo_recipe
+    if recipe:
+        RECIPES.require(recipe, "--recipe")
     low = read_yaml(recipe) if recipe else {}
     default_method = RunConfig.model_fields["method"].default.name
     if method_name(high) not in (None, method_name(low) or default_method):

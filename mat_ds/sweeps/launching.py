@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mat_ds.config.packaged import HOME, add_file_arguments
 from mat_ds.engine.ds_config import read_ds_config
 from mat_ds.errors import Problem, UserError, collect
 from mat_ds.runs.load import DEMO_RECIPE, load_run_config, read_run_config
@@ -21,15 +22,13 @@ from mat_ds.terminal.display import add_display_arguments
 from mat_ds.tracking.destination import uri_problems
 from mat_ds.tracking.trust import recipe_uri_problems
 
-ROOT = Path(__file__).parents[2]
-DOOR, DS_CONFIG = ROOT / "launch" / "train.py", ROOT / "ds_configs" / "zero2.json"
+# A script, since every launcher starts one.
+DOOR = HOME / "launch" / "train.py"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of every command that trains."""
-    parser.add_argument("--recipe", type=Path, metavar="FILE", help="YAML of options that differ from the defaults")
-    parser.add_argument("--ds_config", type=Path, default=DS_CONFIG, metavar="FILE",
-                        help="DeepSpeed JSON (default: ds_configs/zero2.json)")  # fmt: skip
+    add_file_arguments(parser)
     parser.add_argument("--launcher", metavar="COMMAND", help='what starts launch/train.py, like "deepspeed --num_gpus 2"; '
                         "default: deepspeed on all GPUs, or one process where there is none")  # fmt: skip
     add_display_arguments(parser)

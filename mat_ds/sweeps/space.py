@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import optuna
 from pydantic import Discriminator, Field, Tag, ValidationError
 
+from mat_ds.config.packaged import SPACES
 from mat_ds.config.section import Count, Section
 from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, UserError, raise_if_any
@@ -77,6 +78,7 @@ def read_space(path: Path) -> Space:
     Raises:
         UserError: naming everything in it that cannot be.
     """
+    SPACES.require(path, "--space")
     tree = read_yaml(path)
     try:
         space = Space.model_validate(tree)

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mat_ds.config.packaged import PACKAGE
 from mat_ds.errors import masked, printable
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.terminal.display import show
@@ -42,7 +43,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.
 def start_mirror(run: RunDirectory, uri: str) -> subprocess.Popen[bytes]:
     """Starts it; it ends when the standard input it is given is closed."""
     inherited = {key: value for key, value in os.environ.items() if key not in RANK_VARIABLES}
-    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), inherited.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [str(PACKAGE.parent), inherited.get("PYTHONPATH")]))
     own = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     with os.fdopen(open_log(run), "ab") as log:
         return subprocess.Popen(

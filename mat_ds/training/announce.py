@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from mat_ds.config.packaged import HOME
 from mat_ds.config.yaml_files import as_yaml
 from mat_ds.errors import masked, printable
 from mat_ds.ranks.world import World
@@ -60,7 +61,7 @@ def environment(
         "platform": platform.platform(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
-        "git_commit": git_commit(Path(__file__).parents[2]),
+        "git_commit": git_commit(HOME),
         "data_sha256": prepared.data_digest,
         "frozen_sha256": prepared.weights_digest["frozen"],
         "skipped": prepared.data.skipped,

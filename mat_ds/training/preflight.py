@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from mat_ds.config.overrides import given_twice
+from mat_ds.config.packaged import add_file_arguments
 from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config, serves
 from mat_ds.engine.ds_types import idle
 from mat_ds.errors import Problem, UserError, collect, raise_if_any
@@ -48,10 +49,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line of `mat-ds train` and launch/train.py; raises `UserError` where it is not one."""
     parser = Parser(prog="mat-ds train", description="Fine-tune a language model on DeepSpeed.",
                     epilog=f"example: {EXAMPLE}", allow_abbrev=False)  # fmt: skip
-    parser.add_argument(
-        "--ds_config", type=Path, required=True, metavar="FILE", help="DeepSpeed JSON: ZeRO, offload, precision"
-    )
-    parser.add_argument("--recipe", type=Path, metavar="FILE", help="YAML of options that differ from the defaults")
+    add_file_arguments(parser)
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
     parser.add_argument("--dry_run", action="store_true", help="do everything up to the first step, write nothing, and stop")
     add_display_arguments(parser)

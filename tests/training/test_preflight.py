@@ -195,7 +195,7 @@ def test_one_message_holds_what_is_wrong_anywhere(tmp_path):
 
 
 def test_a_command_line_that_is_none():
-    for arguments in ((), ("--ds_configs", "x"), ("--ds_config", str(ZERO2), "--bogus", "1")):
+    for arguments in (("--ds_configs", "x"), ("--ds_config", str(ZERO2), "--bogus", "1")):
         with pytest.raises(UserError, match="command line"):
             prepare(arguments, World())
     assert "no such option" in problems("trian.epochs=1")["trian"].reason

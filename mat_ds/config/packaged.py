@@ -1,0 +1,76 @@
+"""The files that come with the package, wherever it lies: recipes, DeepSpeed configurations, spaces of sweeps, scripts."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser
+from dataclasses import dataclass
+from pathlib import Path
+
+from mat_ds.config.paths import path_argument
+from mat_ds.errors import Problem, UserError, nearest
+
+PACKAGE = Path(__file__).parents[1]
+# In a checkout they lie beside the package. A wheel has them in it, where setup.py puts them.
+INSTALLED = (PACKAGE / "ds_configs").is_dir()
+HOME = PACKAGE if INSTALLED else PACKAGE.parent
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Packaged files of one kind. Each has a name: that of the file without its suffix.
+
+    Attributes:
+        folder, suffix: of the files.
+        kind: what they are called in a message.
+    """
+
+    folder: Path
+    suffix: str
+    kind: str
+
+    def path(self, name: str) -> Path:
+        """The packaged file of a name."""
+        return self.folder / f"{name}{self.suffix}"
+
+    def names(self) -> list[str]:
+        """Every name."""
+        return sorted(path.stem for path in self.folder.glob(f"*{self.suffix}"))
+
+    def argument(self, text: str) -> Path:
+        """What an argument of a command line means: a file of the user's, else the packaged file of that name."""
+        return self.path(text) if text in self.names() and not os.path.isfile(text) else path_argument(text)
+
+    def require(self, path: Path, key: str) -> None:
+        """Raises `UserError` if there is nothing at `path`.
+
+        Args:
+            key: what named it.
+        """
+        try:
+            os.lstat(path)
+        except FileNotFoundError:
+            fix = f"{nearest(path.stem, self.names())} Or pass the path of a {self.suffix} file"
+            raise UserError(
+                Problem(key, str(path), f"cannot be read: it is neither a file nor a {self.kind} of mat_ds", fix)
+            ) from None
+        except (OSError, ValueError):  # whoever reads it says why it cannot be read
+            pass
+
+
+RECIPES = Shelf(HOME / "launch" / "recipes", ".yaml", "recipe")
+SPACES = Shelf(HOME / "launch" / "sweeps", ".yaml", "space")
+DS_CONFIGS = Shelf(HOME / "ds_configs", ".json", "DeepSpeed configuration")
+
+
+def add_file_arguments(parser: ArgumentParser, ds_config: str | None = "zero2") -> None:
+    """`--ds_config` and `--recipe` of a command line, each a file or the name of one that comes with mat_ds.
+
+    Args:
+        ds_config: the name that stands where none is given.
+    """
+    or_name, default = "or the name of one that comes with mat_ds", f" (default: {ds_config})" if ds_config else ""
+    parser.add_argument("--ds_config", type=DS_CONFIGS.argument, default=ds_config and DS_CONFIGS.path(ds_config),
+                        metavar="FILE", help=f"DeepSpeed JSON of the run, {or_name}{default}")  # fmt: skip
+    parser.add_argument("--recipe", type=RECIPES.argument, metavar="FILE",
+                        help=f"YAML of options that differ from the defaults, {or_name}")  # fmt: skip

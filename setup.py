@@ -1,0 +1,18 @@
+"""What pyproject.toml cannot say: a wheel has in the package what lies beside it in a checkout (mat_ds/config/packaged.py)."""
+
+from setuptools import find_packages, setup
+
+BESIDE = ("ds_configs", "launch", "launch.recipes", "launch.sweeps", "slurm")
+
+setup(
+    packages=[*find_packages(include=["mat_ds*"]), *(f"mat_ds.{name}" for name in BESIDE)],
+    package_dir={f"mat_ds.{name}": name.replace(".", "/") for name in BESIDE},
+    package_data={
+        "mat_ds": ["py.typed"],
+        "mat_ds.ds_configs": ["*.json"],
+        "mat_ds.launch.recipes": ["*.yaml"],
+        "mat_ds.launch.sweeps": ["*.yaml"],
+        "mat_ds.reports": ["*.yaml", "*.jinja"],
+        "mat_ds.slurm": ["*.sh", "*.sbatch"],
+    },
+)

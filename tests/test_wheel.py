@@ -1,0 +1,130 @@
+"""The wheel, installed where there is no checkout: it finds what comes with it, and trains.
+
+It is installed into an environment of its own. To install its dependencies anew would take minutes and a network, so a .pth
+file there names the site-packages of the environment that runs the tests. Python does not read the .pth files of a folder that
+it was told of in this way, so the editable mat_ds of that environment is not seen.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+
+import pytest
+
+from tests.support.launch import ROOT, environment, free_port
+
+pytestmark = pytest.mark.dist
+
+LAID_BESIDE = ("ds_configs", "launch", "slurm")
+SMALL = ("data.train_limit=64", "data.eval_limit=20", "train.batch_size=16", "train.micro_batch_size=8", "train.max_steps=1",
+         "method.name=vanilla", "tracking.uri=none")  # fmt: skip
+BUILD = "from setuptools import build_meta as b; print(b.build_sdist({0!r})); print(b.build_wheel({0!r}))"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A source distribution, and the wheel that is built from it and nothing else."""
+    folder = tmp_path_factory.mktemp("built")
+    (folder / "checkout").mkdir()
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, folder / "checkout")
+    for name in ("mat_ds", *LAID_BESIDE):
+        shutil.copytree(ROOT / name, folder / "checkout" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    build(folder / "checkout", folder)
+    (sdist,) = folder.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder / "unpacked", filter="data")
+    (source,) = (folder / "unpacked").iterdir()
+    (folder / "of_checkout").mkdir()
+    next(folder.glob("*.whl")).rename(folder / "of_checkout" / "first.whl")
+    build(source, folder)
+    (wheel,) = folder.glob("*.whl")
+    assert contents(wheel) == contents(folder / "of_checkout" / "first.whl")
+    return wheel
+
+
+def build(source, folder):
+    subprocess.run([sys.executable, "-c", BUILD.format(str(folder))], cwd=source, check=True, capture_output=True)
+
+
+def contents(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
+
+
+@pytest.fixture(scope="module")
+def python(built, tmp_path_factory):
+    """The interpreter of an environment that has the wheel."""
+    folder = tmp_path_factory.mktemp("installed") / "env"
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    command = [sys.executable, "-m", "pip", "--quiet", "--python", python, "install", "--no-deps", "--no-index", built]
+    subprocess.run(command, check=True)
+    site = subprocess.check_output([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True).strip()
+    with open(os.path.join(site, "dependencies.pth"), "w") as file:
+        file.write(sysconfig.get_path("purelib") + "\n")
+    return python
+
+
+@pytest.fixture
+def run(python, tmp_path):
+    """Runs a program of that environment in an empty folder."""
+    env = environment()
+    del env["PYTHONPATH"]
+    # Of DeepSpeed's programs the tests' own environment has one, whose interpreter is another.
+    env["PATH"] = f"{python.parent}:{env['PATH']}"
+
+    def run(*command, code=0):
+        program = python.with_name(command[0])
+        done = subprocess.run([program, *map(str, command[1:])], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return run
+
+
+def test_the_wheel_has_the_one_copy_that_a_checkout_has(built):
+    inside = contents(built)
+    tracked = subprocess.run(["git", "ls-files", "mat_ds", *LAID_BESIDE], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("this is no git checkout")
+    expected = {name if name.startswith("mat_ds/") else f"mat_ds/{name}": ROOT / name for name in tracked.stdout.split()}
+    assert inside == {name: path.read_bytes() for name, path in expected.items() if path.exists()}
+    assert "mat_ds/py.typed" in inside
+
+
+def test_names_find_what_is_packaged(run, python):
+    where = run("python", "-c", "import mat_ds, mat_ds.config.packaged as p; print(mat_ds.__file__, p.HOME)")
+    assert all(path.startswith(str(python.parents[1])) for path in where.split())
+    version = run("python", "-c", "from importlib.metadata import version; print(version('mat_ds'))").strip()
+    assert run("mat-ds", "--version").strip() == f"mat_ds {version}"
+    wrong = run("mat-ds", "train", "--recipe", "colla", "--ds_config", "zero9", code=2)
+    assert "2 problems" in wrong and "'cola'" in wrong and "--ds_config = 'zero9'" in wrong
+    plan = run("mat-ds", "plan", "--ds_config", "zero3", "--gpus", "2", "--gpu_memory", "16GB", "--link", "10Gb/s")
+    assert "zero3_offload.json" in plan and "zero2.json" in plan
+    found = json.loads(run("mat-ds", "doctor", "--json", "--ds_config", "zero1", "--recipe", "demo"))
+    assert any("zero2.json" in row["found"] for row in found["rows"] if row["name"] == "ds_configs/")
+
+
+def test_the_demo_trains_with_no_arguments_but_those_that_make_it_short(run, tmp_path):
+    run("mat-ds", "train", *SMALL, "output_dir=one")
+    config = json.loads((tmp_path / "one" / "environment.json").read_text())["deepspeed_config"]
+    assert config["zero_optimization"]["stage"] == 2
+    assert (tmp_path / "one" / "results.json").exists()
+    space = run(
+        "mat-ds", "sweep", "--space", "demo", "--trials", "1", "--ds_config", "zero1", *SMALL[:-2], SMALL[-1], "output_dir=many"
+    )
+    assert len(json.loads((tmp_path / "many" / "sweep.json").read_text())["trials"]) == 1, space
+
+
+def test_deepspeed_starts_ranks_without_a_checkout(run, tmp_path):
+    launcher = ("python", "-m", "deepspeed.launcher.runner", "--num_gpus", "2", "--master_port", free_port())
+    run(*launcher, "--module", "mat_ds.commands.train", "--ds_config", "zero1", *SMALL, "output_dir=two")
+    known = json.loads((tmp_path / "two" / "environment.json").read_text())
+    assert known["world_size"] == 2 and known["git_commit"] is None
