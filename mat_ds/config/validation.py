@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -33,14 +33,20 @@ def read_options(schema: type[Schema], overrides: Iterable[str]) -> Schema:
     return options
 
 
-def problems_of(error: ValidationError, schema: type[BaseModel]) -> Iterator[Problem]:
-    """Every unknown key, wrong type and value out of range."""
+def problems_of(
+    error: ValidationError, schema: type[BaseModel], renamed: Callable[[str], str | None] = lambda key: None
+) -> Iterator[Problem]:
+    """Every unknown key, wrong type and value out of range.
+
+    Args:
+        renamed: a hint at an unknown key, where another program has an option of that name.
+    """
     for found in error.errors():
         location = _known(schema, _keys(schema, found["loc"]))
         key, value = ".".join(location), found["input"]
         if found["type"] == "extra_forbidden":
             section = _section(schema, location[:-1], found["loc"])
-            yield Problem(key, value, "there is no such option", nearest(location[-1], section.model_fields))
+            yield Problem(key, value, "there is no such option", renamed(key) or nearest(location[-1], section.model_fields))
         elif found["type"] in ("union_tag_invalid", "union_tag_not_found"):
             name, known = (value or {}).get("name"), choices(schema.model_fields[location[0]])
             yield Problem(f"{key}.name", name, f"there is no such {key}", nearest(str(name), known))

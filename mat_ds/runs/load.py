@@ -13,6 +13,7 @@ from mat_ds.config.validation import drop, problems_of
 from mat_ds.config.yaml_files import Tree, read_yaml
 from mat_ds.errors import Problem, raise_if_any
 from mat_ds.runs.options import RunConfig
+from mat_ds.runs.trainer_names import renamed
 
 DEMO_RECIPE = RECIPES.path("demo")
 
@@ -76,7 +77,7 @@ def read_run_config(
     try:
         return RunConfig.model_validate(tree), found
     except ValidationError as error:
-        found += problems_of(error, RunConfig)
+        found += problems_of(error, RunConfig, renamed)
         for wrong in error.errors():
             drop(RunConfig, tree, wrong["loc"])
     try:

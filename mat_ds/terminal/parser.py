@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,9 +15,22 @@ class Parser(argparse.ArgumentParser):
     """Reports a wrong command line like every other wrong input, with the parser's `epilog` as the way out, and takes `~` and
     `$VARIABLE` in a path as a recipe does."""
 
-    def __init__(self, *arguments: Any, **options: Any):
+    def __init__(self, *arguments: Any, renamed: Callable[[str], str | None] = lambda flag: None, **options: Any):
+        """
+        Args:
+            renamed: a hint at an unknown flag, where another program has one of that name.
+        """
         super().__init__(*arguments, **options)
+        self.renamed = renamed
         self.register("type", Path, path_argument)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(Problem("command line", None, message, f"write it as in the {self.epilog}"))
+
+    def parse_known_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, whose callers would only name the flags that it does not know."""
+        parsed, unknown = super().parse_known_intermixed_args(args, namespace)
+        flags = [flag.partition("=")[0] for flag in unknown if flag.startswith("--")]
+        if found := [Problem(flag, None, "there is no such flag", hint) for flag in flags if (hint := self.renamed(flag))]:
+            raise UserError(*found)
+        return parsed, unknown

@@ -28,6 +28,7 @@ from mat_ds.ranks.world import World
 from mat_ds.runs.load import DEMO_RECIPE, read_run_config
 from mat_ds.runs.options import RunConfig, combination_problems
 from mat_ds.runs.resume import changed_input, find_resume, output_problems, run_of
+from mat_ds.runs.trainer_names import renamed
 from mat_ds.tasks.examples import TaskData, load_task_data
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator
@@ -48,7 +49,7 @@ EXAMPLE = "deepspeed launch/train.py --ds_config ds_configs/zero2.json --recipe 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line of `mat-ds train` and launch/train.py; raises `UserError` where it is not one."""
     parser = Parser(prog="mat-ds train", description="Fine-tune a language model on DeepSpeed.",
-                    epilog=f"example: {EXAMPLE}", allow_abbrev=False)  # fmt: skip
+                    epilog=f"example: {EXAMPLE}", allow_abbrev=False, renamed=renamed)  # fmt: skip
     add_file_arguments(parser)
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
     parser.add_argument("--dry_run", action="store_true", help="do everything up to the first step, write nothing, and stop")
