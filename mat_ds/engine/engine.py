@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, overload
 
@@ -16,7 +16,7 @@ from mat_ds.engine.startup import release
 from mat_ds.errors import Interrupted, NonFiniteError, SaveError
 from mat_ds.methods.base import MicroBatch
 from mat_ds.models.perturb import EmbeddingPerturbation
-from mat_ds.ranks.collectives import any_rank
+from mat_ds.ranks.collectives import all_reduce_sum, any_rank, world_size
 from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.options import OptimizerConfig
 from mat_ds.sampling.sampler import Sampler
@@ -55,6 +55,7 @@ class Engine(Norms):
             fill_masters(self.shards, exact)
         self.sampler.arm(self.shards, self.device)
         self._backwards_per_update = self.ds.gradient_accumulation_steps()
+        self._looks_at_gradients = self.dtype != torch.float32 or self.ds.zero_optimization()
         self._applied = True
         self._last_loss_scale = 1.0
 
@@ -69,9 +70,26 @@ class Engine(Norms):
             done: share of the run's outer steps before this one.
             watch: whether `moved` is wanted after it; costs a copy of this rank's shards.
         """
-        self._outer_step, self.skipped_since_begin, self._sampling = outer_step, 0, False
+        self._outer_step, self.skipped_since_begin = outer_step, 0
         self.ds.module.train()
         self.sampler.begin(outer_step, lr, done, watch)
+
+    def end(self, measured: Mapping[str, Tensor]) -> dict[str, float]:
+        """Ends an outer step. Here the host waits for the device, and else only where DeepSpeed itself looks at a gradient.
+
+        Args:
+            measured: scalars of this rank.
+
+        Returns:
+            Their means over the ranks.
+
+        Raises:
+            NonFiniteError: on every rank, if a loss or a gradient of a perturbation was not finite on any.
+        """
+        *sums, broken = all_reduce_sum(torch.stack([*measured.values(), ~self._all_finite]).double()).tolist()
+        if broken:
+            raise self._not_finite("a loss or a perturbation's gradient")
+        return {name: value / world_size() for name, value in zip(measured, sums, strict=True)}
 
     def predict(self, inputs: dict[str, Tensor]) -> Tensor:
         """Logits (B, C) without dropout or graph. Under ZeRO-3 every rank must call it."""
@@ -154,12 +172,15 @@ class Engine(Norms):
     def update(self) -> None:
         """One sample of the parameters.
 
+        DeepSpeed skips an update whose gradient is not finite on some rank, and says so on all of them; then, and without ZeRO
+        in fp32, where it does not look, the losses are asked for.
+
         Raises:
             NonFiniteError: on every rank, if a loss was not finite on any rank (before the parameters are touched), or if
                 the gradient was not and no fp16 loss scale explains it.
         """
-        if any_rank(not bool(self._all_finite), self.device):
-            raise NonFiniteError(f"a loss was not finite in outer step {self._outer_step}")
+        if not self._looks_at_gradients:
+            self._refuse_losses()
         try:
             self.ds.step()
         except Exception as error:  # DeepSpeed raises a bare Exception when the loss scale cannot fall any further
@@ -167,16 +188,25 @@ class Engine(Norms):
                 raise
             raise NonFiniteError(f"fp16 gradients overflow at the smallest loss scale: {error}") from error
         self._applied = self.ds.was_step_applied()
-        self._sampling |= self._applied
-        if not self._applied and self.dtype != torch.float16:
-            raise NonFiniteError(f"a gradient was not finite in outer step {self._outer_step}")
+        if not self._applied:
+            self._refuse_losses()
+            if self.dtype != torch.float16:
+                raise self._not_finite("a gradient")
         self._forget_gradients()
 
-    def inner_steps(self, count: int) -> Iterator[int]:
+    def _refuse_losses(self) -> None:
+        if any_rank(not bool(self._all_finite), self.device):
+            raise self._not_finite("a loss")
+
+    def _not_finite(self, what: str) -> NonFiniteError:
+        return NonFiniteError(f"{what} was not finite in outer step {self._outer_step}")
+
+    def inner_steps(self) -> Iterator[int]:
         """Rule for fp16: a sample whose gradient overflowed is drawn again with the lowered loss scale, its masks and
-        its noise unchanged, so an outer step always commits a mixture of exactly `count` samples."""
+        its noise unchanged, so an outer step always commits a mixture of exactly K samples."""
+        self.leave_if_told()  # theta is still theta_t
         k = skipped_in_a_row = 0
-        while k < count:
+        while k < self.sampler.chain.samples:
             yield k
             if self._applied:
                 k, skipped_in_a_row = k + 1, 0

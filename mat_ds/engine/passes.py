@@ -37,8 +37,7 @@ class Passes:
         self._all_finite = torch.ones((), dtype=torch.bool, device=self.device)
         # Graphs that a backward has yet to consume.
         self._tracked = False
-        # Whether theta has left theta_t in this outer step, and what is asked while it has not.
-        self._sampling = False
+        # Asked once an outer step, between the perturbation's loop and the parameters'.
         self.leave_if_told: Callable[[], None] = lambda: None
 
     @property
@@ -65,14 +64,19 @@ class Passes:
             clean, perturbed = self._read(self.ds(**twice)).chunk(2)
         return clean, perturbed
 
+    @torch.no_grad()
     def probe(self, batch: MicroBatch, masks: Masks, delta: Tensor | None = None) -> Tensor:
-        # Never through the engine's own forward: its hooks would take a gradient to delta for a training backward,
-        # which raises at ZeRO-0, breaks the gradient buckets of ZeRO-2 and corrupts those of ZeRO-3 in silence.
-        with self._perturbation.applied(delta), self._dropout(batch, masks):
-            self._probed = self._read(self.ds.module(**batch.inputs))
         # Divergences are differences of predictions a half-precision logit cannot tell apart.
-        self._probed_fp32 = self._probed.float()
-        return self._probed_fp32
+        return self._inner(batch, masks, delta).float()
+
+    def _inner(self, batch: MicroBatch, masks: Masks, delta: Tensor | None) -> Tensor:
+        """Logits through the module alone, in the compute dtype.
+
+        Never through the engine's own forward: its hooks would take a gradient to delta for a training backward, which raises
+        at ZeRO-0, breaks the gradient buckets of ZeRO-2 and corrupts those of ZeRO-3 in silence.
+        """
+        with self._perturbation.applied(delta), self._dropout(batch, masks):
+            return self._read(self.ds.module(**batch.inputs))
 
     @torch.no_grad()
     def realised(self, batch: MicroBatch, delta: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,20 +86,24 @@ class Passes:
         x, moved = seen
         return x, moved
 
-    def input_grad(self, loss: Tensor, delta: Tensor, differentiable: bool = False) -> Tensor:
-        if not self._sampling:
-            self.leave_if_told()
+    def delta_gradient(
+        self, batch: MicroBatch, masks: Masks, delta: Tensor, payoff: Callable[[Tensor], Tensor], differentiable: bool = False
+    ) -> Tensor:
+        delta = delta.detach().requires_grad_()
+        logits = self._inner(batch, masks, delta)
+        logits_fp32 = logits.float()
+        total = payoff(logits_fp32).sum()
         if self.dtype == torch.float16:
             # Each sample's backward starts from logit gradients of size one and is scaled back in fp32: whatever the size
             # of its loss, nothing under- or overflows. A second try at another scale would be a second backward over
             # one graph, which ZeRO-3 does not survive.
-            (seed,) = torch.autograd.grad(loss, self._probed_fp32)
+            (seed,) = torch.autograd.grad(total, logits_fp32)
             size = seed.abs().amax(1, keepdim=True)
-            unit = torch.where(size > 0, seed / size, 0.0).to(self._probed.dtype)
-            (gradient,) = torch.autograd.grad(self._probed, delta, grad_outputs=unit)
+            unit = torch.where(size > 0, seed / size, 0.0).to(logits.dtype)
+            (gradient,) = torch.autograd.grad(logits, delta, grad_outputs=unit)
             gradient = gradient * size.unsqueeze(-1)
         else:
-            (gradient,) = torch.autograd.grad(loss, delta, create_graph=differentiable)
+            (gradient,) = torch.autograd.grad(total, delta, create_graph=differentiable)
         self._all_finite &= gradient.isfinite().all()
         return gradient
 

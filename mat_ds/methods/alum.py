@@ -47,7 +47,7 @@ class ALUM:
 
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         means = Means()
-        for _ in engine.inner_steps(1):
+        for _ in engine.inner_steps():
             for batch in batches:
                 clean = engine.forward(batch, ("theta",))
                 delta = ascend(engine, batch, clean, self.settings, self.objective)

@@ -51,8 +51,10 @@ def attack(
 ) -> Tensor:  # fmt: skip
     """delta_K after `steps` ascents at the present parameters, all under the same dropout masks; 2F each."""
     delta = first_delta(engine, batch, s)
+
+    def payoff(logits: Tensor) -> Tensor:
+        return objective.loss(logits, batch.labels) * len(batch.labels)
+
     for _ in range(steps):
-        delta = delta.detach().requires_grad_()
-        loss = objective.loss(engine.probe(batch, masks, delta), batch.labels) * len(batch.labels)
-        delta = ascend(delta, engine.input_grad(loss, delta), batch, s, moves)
+        delta = ascend(delta, engine.delta_gradient(batch, masks, delta, payoff), batch, s, moves)
     return delta

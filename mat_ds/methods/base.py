@@ -7,7 +7,7 @@ in `METHODS`, one recipe and one test against a plain-torch oracle.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, overload
@@ -75,12 +75,19 @@ class Engine(Protocol):
         """
 
     def probe(self, batch: MicroBatch, masks: Masks, delta: Tensor | None = None) -> Tensor:
-        """Logits through the model alone; with delta, its graph reaches delta. For input gradients and no-grad passes."""
+        """Logits (B, C) in fp32 at x + delta, without a graph."""
 
-    def input_grad(self, loss: Tensor, delta: Tensor, differentiable: bool = False) -> Tensor:
-        """d loss / d delta (B, L, H) in fp32, finite even in fp16; `loss` is a sum over samples of the last `probe`.
+    def delta_gradient(
+        self, batch: MicroBatch, masks: Masks, delta: Tensor, payoff: Callable[[Tensor], Tensor], differentiable: bool = False
+    ) -> Tensor:
+        """d payoff(logits at x + delta) / d delta, (B, L, H) in fp32, finite even in fp16. Nothing crosses ranks.
 
-        A `differentiable` one has a graph to delta and the parameters, where the engine has it (`Serves.no_second_order`).
+        Args:
+            batch, masks: of the one pass that is made.
+            delta: where; taken as a constant.
+            payoff: of the fp32 logits (B, C) alone: one number for each sample, or their sum.
+            differentiable: whether the result has a graph to the parameters, also to those behind `payoff`. For the one method
+                that differentiates its adversary; not every engine can (`Serves.no_second_order`).
         """
 
     def normal(self, batch: MicroBatch, *name: Part) -> Tensor:
@@ -106,8 +113,8 @@ class Engine(Protocol):
     def update(self) -> None:
         """One sample of the parameters from the gradients added since the last one."""
 
-    def inner_steps(self, count: int) -> Iterator[int]:
-        """0 .. count-1, each once its update has been applied: a step that fp16 overflow skipped comes again."""
+    def inner_steps(self) -> Iterator[int]:
+        """0 .. K-1 of the method's chain, each once its update has been applied: what fp16 overflow skipped comes again."""
 
 
 class Objective(Protocol):

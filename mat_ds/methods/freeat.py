@@ -51,7 +51,7 @@ class FreeAT:
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         s, means = self.settings, Means()
         deltas = {0: [first_delta(engine, batch, s) for batch in batches]}
-        for k in engine.inner_steps(s.delta_steps):
+        for k in engine.inner_steps():
             # A replay that comes again begins where it began.
             deltas[k + 1] = []
             for batch, start in zip(batches, deltas[k], strict=True):

@@ -47,7 +47,7 @@ class FreeLB:
 
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         s, means = self.settings, Means()
-        for _ in engine.inner_steps(1):
+        for _ in engine.inner_steps():
             for batch in batches:
                 delta = first_delta(engine, batch, s)
                 for _ in range(s.delta_steps):

@@ -8,6 +8,7 @@ strategies, sampled by stochastic gradient Langevin dynamics and replaced by mov
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -110,7 +111,7 @@ class Mat:
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         s, means = self.settings, Means()
         deltas = [self.mean_delta(engine, batch) if s.lam else None for batch in batches]  # lines 2 to 7
-        for k in engine.inner_steps(s.theta_steps):  # lines 8 to 12
+        for k in engine.inner_steps():  # lines 8 to 12
             for batch, delta in zip(batches, deltas, strict=True):
                 loss = self._loss(engine, batch, delta, ("theta", k), means)
                 engine.backward(loss)
@@ -140,16 +141,14 @@ class Mat:
         mean, moments, clean = delta, None, None
         for k in range(s.delta_steps):
             if clean is None or self._fresh_clean_pass:
-                with torch.no_grad():
-                    clean = engine.probe(batch, self._masks("clean", k))
-            delta = delta.detach().requires_grad_()
-            perturbed = engine.probe(batch, self._masks("perturbed", k), delta)
-            gradient = engine.input_grad(self.objective.divergence(clean, perturbed).sum(), delta) * batch.mask
+                clean = engine.probe(batch, self._masks("clean", k))
+            payoff = partial(self.objective.divergence, clean)
+            gradient = engine.delta_gradient(batch, self._masks("perturbed", k), delta, payoff) * batch.mask
             if s.delta_gradient == "raw":
                 gradient = s.lam * gradient
             direction, moments = ops.precondition(gradient, moments, s.delta_preconditioner)
             step = s.delta_lr * ops.normalise(direction, s.delta_gradient)
-            delta = self._next_sample(delta.detach(), step, engine, batch, k, moves)
+            delta = self._next_sample(delta, step, engine, batch, k, moves)
             mean = s.beta_s * mean + (1 - s.beta_s) * delta
         return mean
 

@@ -44,7 +44,7 @@ class PGD:
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         means = Means()
         deltas = [self.adversary(engine, batch) for batch in batches]
-        for _ in engine.inner_steps(1):
+        for _ in engine.inner_steps():
             for batch, delta in zip(batches, deltas, strict=True):
                 loss = self.objective.loss(engine.forward(batch, self.masks, delta), batch.labels)
                 engine.backward(loss)

@@ -52,7 +52,7 @@ class R3F:
 
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         means = Means()
-        for _ in engine.inner_steps(1):
+        for _ in engine.inner_steps():
             for batch in batches:
                 noise = self.adversary(engine, batch)
                 clean, noised = engine.forward_pair(batch, noise, ("theta",), train_words=False)

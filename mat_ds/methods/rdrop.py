@@ -45,7 +45,7 @@ class RDrop:
 
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         means, weight = Means(), self.settings.alpha / self.objective.directions
-        for _ in engine.inner_steps(1):
+        for _ in engine.inner_steps():
             for batch in batches:
                 first, second = engine.forward_pair(batch, None, ("theta",))
                 task = self.objective.loss(first, batch.labels) + self.objective.loss(second, batch.labels)

@@ -10,6 +10,7 @@ theta is in both predictions that l_v compares, the clean and the perturbed, whi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -89,8 +90,7 @@ class SALT:
         return self.settings.follower == "joint"
 
     def adversary(self, engine: Engine, batch: MicroBatch, moves: Moves | None = None) -> Tensor:
-        with torch.no_grad():
-            clean = engine.probe(batch, self.clean_masks)
+        clean = engine.probe(batch, self.clean_masks)
         start, gradient = self._gradient(engine, batch, clean, differentiable=False)
         if moves:
             moves.add(start, self._step(gradient))
@@ -99,7 +99,7 @@ class SALT:
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         means = Means()
         lead = self._exact if self.settings.derivative == "exact" else self._finite_difference
-        for _ in engine.inner_steps(1):
+        for _ in engine.inner_steps():
             for batch in batches:
                 lead(engine, batch, means)
             engine.update()
@@ -130,10 +130,9 @@ class SALT:
 
     def _gradient(self, engine: Engine, batch: MicroBatch, clean: Tensor, differentiable: bool) -> tuple[Tensor, Tensor]:
         """delta_0 and g_0, each (B, L, H)."""
-        start = first_delta(engine, batch, self.settings).requires_grad_()
-        r = self._follower_payoff(clean, engine.probe(batch, self.follower_masks, start)).sum()
-        gradient = engine.input_grad(r, start, differentiable) * batch.mask
-        return start.detach(), gradient
+        start = first_delta(engine, batch, self.settings)
+        payoff = partial(self._follower_payoff, clean)
+        return start, engine.delta_gradient(batch, self.follower_masks, start, payoff, differentiable) * batch.mask
 
     def _answer(self, start: Tensor, gradient: Tensor) -> Tensor:
         """delta_1 = Pi[delta_0 + eta N(g_0)], (B, L, H)."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -57,7 +56,7 @@ class SMART:
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         s, means = self.settings, Means()
         taught = self._teacher(engine, batches)
-        for _ in engine.inner_steps(1):
+        for _ in engine.inner_steps():
             for batch, target in zip(batches, taught, strict=True):
                 clean = engine.forward(batch, ("theta",))
                 delta = ascend(engine, batch, clean, s, self.objective)
@@ -73,7 +72,6 @@ class SMART:
             engine.update()
         return means()
 
-    @torch.no_grad()
     def _teacher(self, engine: Engine, batches: Sequence[MicroBatch]) -> list[Tensor | None]:
         """Logits of theta~ for every micro-batch of the update."""
         if not self.settings.mu:

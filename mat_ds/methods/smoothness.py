@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -47,18 +47,16 @@ def ascend(
         clean: (B, C) the clean prediction, a constant here.
         moves: is told of every step.
     """
-    delta, target = first_delta(engine, batch, s), clean.detach()
+    delta, payoff = first_delta(engine, batch, s), partial(objective.divergence, clean.detach())
     for k in range(s.delta_steps):
-        delta = delta.detach().requires_grad_()
-        r = objective.divergence(target, engine.probe(batch, ("delta", k), delta)).sum()
-        step = s.delta_lr * ops.normalise(engine.input_grad(r, delta) * batch.mask, "linf")
+        gradient = engine.delta_gradient(batch, ("delta", k), delta, payoff)
+        step = s.delta_lr * ops.normalise(gradient * batch.mask, "linf")
         if moves:
             moves.add(delta, step)
-        delta = ops.project(delta.detach() + step, s.delta_max_norm, "clamp")
-    return delta.detach()
+        delta = ops.project(delta + step, s.delta_max_norm, "clamp")
+    return delta
 
 
-@torch.no_grad()
 def clean_prediction(engine: Engine, batch: MicroBatch) -> Tensor:
     """The clean prediction under the masks of its training pass."""
     return engine.probe(batch, ("theta",))

@@ -33,7 +33,7 @@ class Vanilla:
 
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         means = Means()
-        for k in engine.inner_steps(1):
+        for k in engine.inner_steps():
             for batch in batches:
                 loss = self.objective.loss(engine.forward(batch, masks=("theta", k)), batch.labels)
                 engine.backward(loss)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mat_ds.engine.passes import Passes
-from mat_ds.methods.base import Method, MicroBatch
+from mat_ds.methods.base import Masks, Method, MicroBatch
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.planning.live import Live, gpu_kernels
 from mat_ds.sampling.keys import Part
@@ -130,7 +130,8 @@ class Rehearsal(Passes):
             batches: what one rank has of a batch, without values.
         """
         known = [*self._engine.module.parameters(), *self._engine.module.buffers()]
-        self._begin((*known, *(tensor for batch in batches for tensor in (*batch.inputs.values(), batch.labels))))
+        values = (tensor for batch in batches for tensor in (*batch.inputs.values(), batch.labels))
+        self._begin((*known, *values), method.chain.samples)
         with gpu_kernels(), self._live:
             method.step(self, batches)
         self._tally.peak = self._live.peak
@@ -138,14 +139,14 @@ class Rehearsal(Passes):
 
     def count(self, method: Method, batches: Sequence[MicroBatch]) -> Tally:
         """Runs one outer step and counts multiplications, and no bytes: torch's counter keeps tensors alive."""
-        self._begin(())
+        self._begin((), method.chain.samples)
         with gpu_kernels(), self._live, self._flops:
             method.step(self, batches)
         self._tally.held = 0
         return self._tally
 
-    def _begin(self, known: Sequence[Tensor]) -> None:
-        self._tally, self._live, self._flops = Tally(), Live(known), FlopCounterMode(display=False)
+    def _begin(self, known: Sequence[Tensor], samples: int = 1) -> None:
+        self._samples, self._tally, self._live, self._flops = samples, Tally(), Live(known), FlopCounterMode(display=False)
 
     # The words of the vocabulary that draw numbers, or that passes leave to the engine.
 
@@ -154,10 +155,11 @@ class Rehearsal(Passes):
 
     uniform = normal
 
-    def input_grad(self, loss: Tensor, delta: Tensor, differentiable: bool = False) -> Tensor:
-        before = self._flops.get_total_flops()
-        gradient = super().input_grad(loss, delta, differentiable)
-        self._tally.input_gradient.add(1, len(delta), self._flops.get_total_flops() - before)
+    def delta_gradient(self, batch: MicroBatch, masks: Masks, delta: Tensor, *payoff: Any) -> Tensor:
+        before, forward = self._flops.get_total_flops(), self._tally.forward.flops
+        gradient = super().delta_gradient(batch, masks, delta, *payoff)
+        done = self._flops.get_total_flops() - before - (self._tally.forward.flops - forward)
+        self._tally.input_gradient.add(1, len(delta), done)
         return gradient
 
     def backward(self, loss: Tensor, delta: Tensor | None = None) -> Any:
@@ -174,8 +176,8 @@ class Rehearsal(Passes):
     def update(self) -> None:
         self._tally.updates += 1
 
-    def inner_steps(self, count: int) -> Iterator[int]:
-        yield from range(count)
+    def inner_steps(self) -> Iterator[int]:
+        yield from range(self._samples)
 
     @contextmanager
     def averaged_weights(self, name: str) -> Iterator[None]:

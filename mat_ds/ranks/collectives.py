@@ -24,6 +24,16 @@ def talk_over(group: dist.ProcessGroup | None) -> None:
     _control = group
 
 
+def world_size() -> int:
+    """How many ranks there are."""
+    return dist.get_world_size()
+
+
+def own_rank() -> int:
+    """The number of this one, counted from 0."""
+    return dist.get_rank()
+
+
 def all_reduce_sum(value: Tensor) -> Tensor:
     """Sum of `value` over all ranks, in place."""
     dist.all_reduce(value)
@@ -37,7 +47,7 @@ def any_rank(flag: bool, device: torch.device) -> bool:
 
 def agreed(*flags: bool) -> tuple[bool, ...]:
     """Which of `flags` are set on any rank, the same on all ranks; over the CPU, so that nothing waits for a GPU."""
-    if dist.get_world_size() == 1:
+    if world_size() == 1:
         return flags
     found = torch.tensor([float(flag) for flag in flags])
     dist.all_reduce(found, group=_control)
@@ -46,7 +56,7 @@ def agreed(*flags: bool) -> tuple[bool, ...]:
 
 def gather_rows(rows: Tensor) -> Tensor:
     """Rows of all ranks, one below the other, on every rank; each rank must bring equally many."""
-    gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    gathered = [torch.empty_like(rows) for _ in range(world_size())]
     dist.all_gather(gathered, rows.contiguous())
     return torch.cat(gathered)
 
@@ -60,7 +70,7 @@ def from_rank_zero(value: Value) -> Value:
 
 def from_all_ranks(value: Value) -> list[Value]:
     """Every rank's `value`, by rank, on every rank."""
-    found = [value] * dist.get_world_size()
+    found = [value] * world_size()
     dist.all_gather_object(found, value)
     return found
 
@@ -71,7 +81,7 @@ def on_rank_zero(function: Callable[[], Value]) -> Value:
     Files of a run are written like this: a full disk must not leave the other ranks waiting for the first.
     """
     result, failure = None, None
-    if dist.get_rank() == 0:
+    if own_rank() == 0:
         try:
             result = function()
         except Exception as error:

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mat_ds.engine.checkpoint import Saved
 from mat_ds.engine.engine import Engine
 from mat_ds.errors import Interrupted, SaveError
 from mat_ds.evaluation.scores import Scores
-from mat_ds.methods.base import Method, MicroBatch, Objective
-from mat_ds.ranks.collectives import all_reduce_sum
+from mat_ds.methods.base import Method, Objective
+from mat_ds.ranks.collectives import world_size
 from mat_ds.runs.options import RunConfig
 from mat_ds.runs.steps import evaluation_points, total_steps
 from mat_ds.sampling.schedule import learning_rate
@@ -123,10 +122,12 @@ class Loop:
         telemetry = measure(self.engine, self.method, self.objective, self.loader.micro_batches(step)[0]) if watched else {}
         started = time.perf_counter()
         batches = self.loader.micro_batches(step)
-        means = self._over_ranks(self.method.step(self.engine, batches), batches)
+        measured = self.method.step(self.engine, batches)
+        real_tokens = torch.stack([batch.inputs["attention_mask"].sum() for batch in batches]).sum()
+        means = self.engine.end({**measured, "tokens": real_tokens})
         seconds = time.perf_counter() - started
 
-        progress, tokens = self.progress, round(means.pop("tokens"))
+        progress, tokens = self.progress, round(means.pop("tokens") * world_size())
         progress.step = step + 1
         progress.seconds += seconds
         progress.samples += self.run.train.batch_size
@@ -155,13 +156,6 @@ class Loop:
             if "cosine" in telemetry:
                 self.display.say(f"step {progress.step}: {_adversary(telemetry)}")
         return record
-
-    def _over_ranks(self, means: dict[str, Tensor], batches: list[MicroBatch]) -> dict[str, float]:
-        """This step's means over all ranks, and the number of real tokens in its batch."""
-        world_size = self.run.train.batch_size // (self.run.train.micro_batch_size * len(batches))
-        tokens = torch.stack([batch.inputs["attention_mask"].sum() for batch in batches]).sum()
-        *sums, total = all_reduce_sum(torch.stack([*means.values(), tokens]).double()).tolist()
-        return {**{name: value / world_size for name, value in zip(means, sums, strict=True)}, "tokens": total}
 
     def _log_resources(self) -> None:
         """What the run takes of its machines now."""

@@ -19,6 +19,11 @@ def test_a_sample_that_overflowed_is_drawn_again_and_a_loss_that_is_not_finite_s
     assert [name for name, right in report.items() if not right] == []
 
 
-def test_a_perturbation_differentiated_through_deepspeeds_forward_would_be_caught_at_zero_3():
-    distance = run_ranks("tests.workers.wrong_probe", 2)
-    assert distance["right"] < 1e-3 < distance["wrong"]
+def test_a_perturbation_differentiated_through_deepspeeds_forward_would_be_caught_and_its_loop_is_local():
+    report = run_ranks("tests.workers.wrong_probe", 2)
+    assert report["right"] < 1e-3 < report["wrong"]
+    for stage in (0, 2):
+        found = report[f"zero-{stage}"]
+        assert found["loops"] == [0, 0] and found["updates"]  # one for each micro-batch; the count sees what updates say
+        # Under ZeRO nothing is read before the step ends; without it and in fp32 DeepSpeed looks at no gradient.
+        assert found["step"] == (0 if stage else 3)

@@ -56,7 +56,8 @@ def test_the_released_code_bounds_before_its_noise_and_leaves_the_first_sample_a
     {"delta_steps": 5, "theta_steps": 10},
 ])  # fmt: skip
 def test_the_stated_cost_is_the_number_of_passes(settings):
-    method, engine = mat(**settings), PlainEngine(tiny_roberta())
+    method = mat(**settings)
+    engine = PlainEngine(tiny_roberta(), method.chain.samples)
     method.step(engine, batches(micro=8))
     assert engine.units == method.cost
 
@@ -90,7 +91,7 @@ def test_frozen_dropout_uses_one_set_of_masks_for_clean_and_perturbed_passes_of_
 
 
 def test_independent_masks_differ_between_the_loops_and_their_steps():
-    engine = PlainEngine(tiny_roberta())
+    engine = PlainEngine(tiny_roberta(), mat().chain.samples)
     mat().step(engine, batches(micro=8))
     passes = engine.masks[:6] + engine.masks[6::2]  # a pair shares a key: its halves are one concatenated pass
     assert len(set(passes)) == len(passes)
@@ -103,7 +104,7 @@ def test_the_divergence_of_the_parameters_loop_can_share_its_masks():
 
 
 def test_a_step_that_fp16_skipped_comes_again():
-    engine = PlainEngine(tiny_roberta(), skips={1, 2, 4})
+    engine = PlainEngine(tiny_roberta(), samples=3, skips={1, 2, 4})
     mat(theta_steps=3).step(engine, batches(micro=8))
     assert engine.updates == 6
 

@@ -29,16 +29,17 @@ def player(name):
     return method(method.Settings(**SETTINGS[name]), CLASSIFICATION)
 
 
-def engine():
+def engine(samples=1):
     model = families.build("gpt2")
     model.set_attn_implementation("eager")
-    return PlainEngine(model)
+    return PlainEngine(model, samples)
 
 
 def played(name, micro):
     """(means, gradients) of one outer step that moves no parameter."""
-    own, batches = engine(), micro_batches(BATCH, micro)
-    means = player(name).step(own, batches)
+    method, batches = player(name), micro_batches(BATCH, micro)
+    own = engine(method.chain.samples)
+    means = method.step(own, batches)
     gradients = {n: p.grad / len(batches) for n, p in own.model.named_parameters() if p.grad is not None}
     return means, gradients
 

@@ -35,7 +35,8 @@ def batches(micro=8, **more):
 def test_the_stated_cost_is_the_work_done(settings):
     """In multiplications, counted by torch: the passes themselves, not what the method says of them."""
     model = tiny_roberta(attn_implementation="eager", hidden_size=64, intermediate_size=256)
-    method, engine, own = build(**settings), PlainEngine(model), batches()
+    method, own = build(**settings), batches()
+    engine = PlainEngine(model, method.chain.samples)
     with FlopCounterMode(display=False) as one, torch.no_grad():
         model(**own[0].inputs)
     with FlopCounterMode(display=False) as all_of_them:
@@ -50,7 +51,8 @@ def test_updates_and_gradients_per_step_are_the_methods():
         ({"name": "freeat", "delta_steps": 4}, 4),
         ({"name": "salt"}, 1),
     ):
-        method, engine = build(**settings), PlainEngine(tiny_roberta())
+        method = build(**settings)
+        engine = PlainEngine(tiny_roberta(), method.chain.samples)
         method.step(engine, batches(4))
         assert engine.updates == updates == method.chain.samples
 
@@ -63,7 +65,7 @@ def test_all_passes_of_a_batch_drop_the_same_units(name):
 
 
 def test_freeats_replays_drop_units_of_their_own():
-    engine = PlainEngine(tiny_roberta())
+    engine = PlainEngine(tiny_roberta(), samples=3)
     build(name="freeat").step(engine, batches())
     assert len(set(engine.masks)) == 3
 
@@ -92,7 +94,7 @@ def test_the_uniform_start_has_one_expected_length_whatever_the_sentence():
 def test_an_overflowed_replay_begins_where_it_began():
     (start, again), seen = ({}, {3}), []
     for skips in (start, again):
-        engine, method = PlainEngine(tiny_roberta(), skips=skips), build(name="freeat", delta_steps=4)
+        engine, method = PlainEngine(tiny_roberta(), samples=4, skips=skips), build(name="freeat", delta_steps=4)
         forward, inputs = engine.forward, []
         engine.forward = lambda b, m, d, f=forward, kept=inputs: kept.append(d.detach().clone()) or f(b, m, d)
         method.step(engine, batches())

@@ -14,8 +14,8 @@ class PlainEngine:
 
     seed = outer_step = 0
 
-    def __init__(self, model, skips=()):
-        self.model = model
+    def __init__(self, model, samples=1, skips=()):
+        self.model, self.samples = model, samples
         self.perturbation = EmbeddingPerturbation(model)
         self.forwards = self.backwards = self.input_gradients = self.graphs = 0
         self.masks = []
@@ -44,13 +44,16 @@ class PlainEngine:
         with self.perturbation.applied(delta, None if train_words else 0):
             return clean, self.model(**batch.inputs).logits
 
+    @torch.no_grad()
     def probe(self, batch, masks, delta=None):
         self.forwards += 1
         return self._logits(batch, delta, masks)
 
-    def input_grad(self, loss, delta, differentiable=False):
-        self.input_gradients += 1
-        return torch.autograd.grad(loss, delta, create_graph=differentiable)[0]
+    def delta_gradient(self, batch, masks, delta, payoff, differentiable=False):
+        self.forwards, self.input_gradients = self.forwards + 1, self.input_gradients + 1
+        delta = delta.detach().requires_grad_()
+        total = payoff(self._logits(batch, delta, masks)).sum()
+        return torch.autograd.grad(total, delta, create_graph=differentiable)[0]
 
     def normal(self, batch, *name):
         return philox.normal(self.key(*name), batch.examples, batch.tokens, self.perturbation.width)
@@ -77,8 +80,8 @@ class PlainEngine:
         self.updates += 1
         self.applied = self.updates not in self.skips
 
-    def inner_steps(self, count):
+    def inner_steps(self):
         k = 0
-        while k < count:
+        while k < self.samples:
             yield k
             k += self.applied

@@ -64,7 +64,7 @@ def saved(run):
 
 PHASES = {
     # what is called where, and the step of the checkpoint that must then be there
-    "perturbation's loop": (Engine, "input_grad", 4, 4),
+    "perturbation's loop": (Engine, "delta_gradient", 4, 4),
     "parameters' loop": (Engine, "update", 4, 5),
     "evaluation": (Engine, "predict", 5, 6),
     "saving": (checkpoint, "write_state", 5, 6),

@@ -1,27 +1,94 @@
-"""Worker: what would happen if the perturbation's gradient were taken through DeepSpeed's engine at ZeRO-3.
+"""Worker: what would happen if the perturbation's gradient were taken through DeepSpeed's engine at ZeRO-3, and who waits.
 
 Its hooks divide every gradient that leaves its outputs by the accumulation steps: no error, a perturbation too small.
 """
 
+import sys
+from contextlib import contextmanager
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
 from mat_ds.engine.engine import Engine
+from mat_ds.methods.mat import Mat
 from tests.equivalence import oracle
-from tests.support.tiny import KeyedNoise, global_batches, tiny_roberta
+from tests.support.tiny import KeyedNoise, global_batches, micro_batches, tiny_roberta
 from tests.workers.worker import LR, MAT, ORACLE_OPTIONS, ds_json, main, make, steps
 
 
-def through_the_engine(self, batch, masks, delta=None):
+def through_the_engine(self, batch, masks, delta):
     with self._perturbation.applied(delta), self._dropout(batch, masks):
-        return self.ds(**batch.inputs).logits
+        return self._read(self.ds(**batch.inputs))
+
+
+class Reads(TorchDispatchMode):
+    """Counts values that mat_ds itself reads off the device, not what DeepSpeed and the model read."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._local_scalar_dense.default:
+            frame = sys._getframe(1)
+            while frame and not any(part in frame.f_code.co_filename for part in ("/mat_ds/", "/deepspeed/", "/transformers/")):
+                frame = frame.f_back
+            self.count += bool(frame) and "/mat_ds/" in frame.f_code.co_filename
+        return function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def counted(calls):
+    """Within it, every call of a collective of torch.distributed is noted by name."""
+    names = ("all_reduce", "all_gather", "broadcast", "reduce", "all_gather_object", "broadcast_object_list", "barrier")
+    originals = {name: getattr(torch.distributed, name) for name in names}
+    for name, original in originals.items():
+        setattr(torch.distributed, name, lambda *a, n=name, f=original, **k: calls.append(n) or f(*a, **k))
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(torch.distributed, name, original)
+
+
+def talk(world, report):
+    """Collectives of the perturbation's loop, and values read while an outer step is computed, with accumulation 2."""
+    for stage in (0, 2):
+        engine, player = make(world, ds_json(stage), {**MAT, "dropout": "independent", "theta_noise": 1e-3}, micro=2)
+        engine.begin(0, 1e-3)
+        calls, per_loop, mean_delta = [], [], Mat.mean_delta
+
+        def looked_at(self, *arguments, calls=calls, per_loop=per_loop, original=mean_delta):
+            before = len(calls)
+            delta = original(self, *arguments)
+            per_loop.append(len(calls) - before)
+            return delta
+
+        Mat.mean_delta = looked_at
+        with counted(calls), Reads() as reads:
+            measured = player.step(engine, micro_batches(global_batches()[0], 2, world.rank, world.size))
+            in_step, collectives = reads.count, len(calls)
+            engine.end(measured)
+        Mat.mean_delta = mean_delta
+        if world.rank == 0:
+            report[f"zero-{stage}"] = {
+                "loops": per_loop,
+                "updates": collectives > 0,
+                "step": in_step,
+                "all": reads.count - in_step,
+            }
+        engine.close()
 
 
 def body(world, report):
-    right_probe = Engine.probe
+    talk(world, report)
+    right_probe = Engine._inner
     micro, batches, origin = 2, global_batches(), dict(tiny_roberta().named_parameters())
     raw = {"delta_gradient": "raw", "delta_lr": 5.0}
     settings = oracle.Settings(lr=LR["adam"], **{**{k: MAT[k] for k in ORACLE_OPTIONS}, **raw})
     expected = oracle.run(tiny_roberta(), batches, settings, noise=KeyedNoise(batches)) if world.rank == 0 else None
     for name, probe in (("right", right_probe), ("wrong", through_the_engine)):
-        Engine.probe = probe
+        Engine._inner = probe
         engine, player = make(world, ds_json(3), {**MAT, **raw}, micro, optimizer={"name": "adam", "lr": LR["adam"]})
         result = steps(world, engine, player, micro, batches, lr=LR["adam"])
         if world.rank == 0:
