@@ -195,7 +195,7 @@ class Engine(Norms):
         self._forget_gradients()
 
     def _refuse_losses(self) -> None:
-        if any_rank(not bool(self._all_finite), self.device):
+        if all_reduce_sum((~self._all_finite).float()).item():
             raise self._not_finite("a loss")
 
     def _not_finite(self, what: str) -> NonFiniteError:
