@@ -47,7 +47,8 @@ class Sweep:
 
     def lives(self, number):
         """Where each start of a trial began."""
-        return [int(line) for line in (self.folder / f"trial-{number:04}" / "lives").read_text().split()]
+        path = self.folder / f"trial-{number:04}" / "lives"
+        return [int(line) for line in path.read_text().split()] if path.exists() else []
 
     def steps(self, number):
         """The outer steps that a trial made, in order."""

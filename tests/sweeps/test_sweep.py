@@ -141,9 +141,11 @@ def test_the_trial_of_a_worker_on_a_machine_that_is_gone_is_taken_over_when_its_
 def test_a_trial_that_takes_its_worker_along_does_not_take_all_others(tmp_path, monkeypatch):
     plan(monkeypatch, trial_0000={"waits_at": 1})
     sweep = Sweep(tmp_path, GRID)
-    for _ in range(2):
+    for life in (1, 2):
         worker = sweep.start()
-        trainer = until(lambda: holder_of(sweep.folder / "trial-0000")).owner.pid
+        # A worker that takes a trial holds its lock for a moment itself: killed by then, it would have begun nothing.
+        until(lambda life=life: len(sweep.lives(0)) == life)
+        trainer = holder_of(sweep.folder / "trial-0000").owner.pid
         worker.kill()
         os.kill(trainer, signal.SIGKILL)
         worker.wait()
