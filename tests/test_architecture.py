@@ -12,7 +12,8 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # A room imports only from rooms before it. These four never import each other.
 ROOMS = (
     "errors", "storage", "config", "terminal", "ranks", "tracking", "sampling", "methods", "tasks", "models", "runs",
-    "artifacts", "engine", "registry", "evaluation", "sweeps", "doctor", "planning", "reports", "training", "commands", "cli",
+    "artifacts", "engine", "registry", "evaluation", "sweeps", "doctor", "planning", "reports", "training", "api", "commands",
+    "cli",
 )  # fmt: skip
 APART = {"doctor", "planning", "sweeps", "training"}
 

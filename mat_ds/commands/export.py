@@ -28,6 +28,7 @@ from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
 from mat_ds.registry.locate import MEANING, is_local, locate
 from mat_ds.runs.options import RunConfig
+from mat_ds.runs.plugins import add_plugin_argument, load_plugins
 from mat_ds.storage.checkpoints import checkpoints_of
 from mat_ds.storage.folders import copy_files, restore, write_folder
 from mat_ds.storage.integrity import verify_checkpoint
@@ -72,11 +73,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--merge", action="store_true", help="add adapters to the weights of their base")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the weights "
                         "(%(default)s)")  # fmt: skip
+    add_plugin_argument(parser)
     return parser.parse_args(arguments)
 
 
 def _run(parsed: argparse.Namespace) -> None:
     raise_if_any(_problems(parsed))
+    load_plugins(parsed.plugin)
     choice = _choose(Path(parsed.model), parsed.weights) if parsed.weights else None
     source = RunDirectory(_run_of(Path(parsed.model))).model if choice else locate(parsed.model)
     write_folder(parsed.out, lambda aside: _fill(aside, source, choice, parsed.merge, parsed.dtype))

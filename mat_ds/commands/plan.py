@@ -33,6 +33,7 @@ from mat_ds.ranks.exits import configure_process
 from mat_ds.ranks.world import World
 from mat_ds.runs.load import DEMO_RECIPE, read_run_config
 from mat_ds.runs.options import RunConfig, combination_problems
+from mat_ds.runs.plugins import add_plugin_argument, load_plugins
 from mat_ds.tasks.examples import load_task_data
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.registry import find_task
@@ -74,6 +75,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--tflops", type=positive, metavar="X", help=f"10^12 operations per second of a card, else {speeds}")
     parser.add_argument("--examples", type=whole, metavar="N", help="training examples, where the data are not here")
     parser.add_argument("--json", action="store_true", help="for machines")
+    add_plugin_argument(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that win over the recipe")
     return parser.parse_intermixed_args(arguments)
 
@@ -84,6 +86,7 @@ def find(parsed: argparse.Namespace) -> Answer:
     Raises:
         UserError: naming what is wrong with the options, the DeepSpeed JSON, the data or the model.
     """
+    load_plugins(parsed.plugin)
     asked, problems = read_run_config(parsed.recipe, parsed.overrides, DEMO_RECIPE)
     tree, world = read_ds_config(parsed.ds_config), World(size=parsed.gpus)
     if asked is None:

@@ -11,68 +11,32 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-import torch
 from tqdm import tqdm
 
-from mat_ds.artifacts.described import Description, head_problems, read_description
-from mat_ds.artifacts.exported import load_classifier
 from mat_ds.config.paths import argument
-from mat_ds.errors import ExitCode, NonFiniteError, Problem, UserError, printable_json, raise_if_any
-from mat_ds.models.build import longest_input
-from mat_ds.models.vocabulary import input_problems
+from mat_ds.errors import ExitCode, Problem, UserError, printable_json, raise_if_any
+from mat_ds.evaluation.predictor import load_predictor
 from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
-from mat_ds.registry.locate import MEANING, locate
+from mat_ds.registry.locate import MEANING
+from mat_ds.runs.plugins import add_plugin_argument, load_plugins
 from mat_ds.storage.disk import open_aside
 from mat_ds.tasks.files import read_lines
-from mat_ds.tasks.kinds import kind_of, kind_of_model
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.kinds.base import SUBMISSION_HEADER
 from mat_ds.tasks.lines import STDIN, TEXT
-from mat_ds.tasks.loader import Collator
-from mat_ds.tasks.options import DataConfig
-from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.rows import BadRow, Example, lacking_columns, make_example
 from mat_ds.tasks.spec import TaskSpec
-from mat_ds.tasks.tokens import token_problems
 from mat_ds.terminal.parser import Parser
 
 EXAMPLE = "mat-ds predict runs/cola sentences.txt --out answers.jsonl"
 SUFFIXES = {"csv": ".csv", "tsv": ".tsv", "jsonl": ".jsonl", "text": ".txt"}
 SUBMISSION = ".tsv"
-
-
-@dataclass(frozen=True)
-class Predictor:
-    """A model that answers for texts.
-
-    Attributes:
-        spec: the task; `text` are the columns of the file that is read.
-        name: what the model was called.
-        model, tokenizer, collate, device: the classifier, how texts become its inputs, and where.
-    """
-
-    spec: TaskSpec
-    name: str
-    model: Any
-    tokenizer: Any
-    collate: Collator
-    device: torch.device
-
-    @torch.inference_mode()
-    def logits(self, examples: Sequence[Example]) -> torch.Tensor:
-        """(N, C) fp32 on the CPU."""
-        raise_if_any(token_problems(self.tokenizer, examples, self.collate.max_length))
-        inputs, _ = self.collate(examples, self.device)
-        raise_if_any(input_problems("MODEL", self.name, self.model, self.tokenizer, inputs, len(self.spec.text)))
-        found: torch.Tensor = kind_of(self.spec).read(self.model(**inputs)).float().cpu()
-        if not bool(found.isfinite().all()):
-            raise NonFiniteError("a prediction is not finite")
-        return found
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
@@ -93,6 +57,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--task", type=argument, help="a task, or a task YAML, of a model that does not say what it was trained for"
     )
+    add_plugin_argument(parser)
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="texts of one pass (%(default)s)")
     return parser.parse_args(arguments)
 
@@ -100,6 +65,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def predict(parsed: argparse.Namespace) -> int:
     """Reads, predicts and writes batch by batch; returns the number of texts."""
     raise_if_any(_problems(parsed))
+    load_plugins(parsed.plugin)
     predictor = load_predictor(parsed.model, parsed.task, parsed.columns)
     suffix = SUFFIXES[parsed.format] if parsed.format else parsed.file.suffix
     examples, count, kind = read_examples(parsed.file, suffix, predictor.spec), 0, kind_of(predictor.spec)
@@ -118,30 +84,6 @@ def predict(parsed: argparse.Namespace) -> int:
             count += len(batch)
             bar.update(len(batch))
     return count
-
-
-def load_predictor(model_name: str, task: str | None = None, columns: Sequence[str] | None = None) -> Predictor:
-    """The model, on the GPU if there is one, in fp32.
-
-    Args:
-        model_name: any form of MODEL.
-        task: what it was trained for, if it does not say so itself.
-        columns: names of the text columns, if not the task's.
-    """
-    folder = locate(model_name)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, tokenizer = load_classifier(folder, torch.float32, device)
-    known = read_description(folder)
-    if task:
-        known = Description(find_task(task), known.max_length if known else DataConfig().max_length)
-    spec = known.spec if known else kind_of_model(model.config).described_by(model.config, tuple(columns or (TEXT,)))
-    raise_if_any(head_problems("--task", model.config, spec))
-    if columns and len(columns) != len(spec.text):
-        raise UserError(Problem("--columns", " ".join(columns), f"{spec.name} reads {len(spec.text)} text(s) at a time",
-                                f"name as many as these: {' '.join(spec.text)}"))  # fmt: skip
-    spec = spec.model_copy(update={"text": tuple(columns)}) if columns else spec
-    max_length = min(known.max_length if known else DataConfig().max_length, longest_input(model, tokenizer))
-    return Predictor(spec, model_name, model, tokenizer, Collator(tokenizer, max_length, kind_of(spec)), device)
 
 
 def read_examples(path: Path, suffix: str, spec: TaskSpec) -> Iterator[Example]:

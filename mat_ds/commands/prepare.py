@@ -21,6 +21,7 @@ from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
 from mat_ds.runs.load import DEMO_RECIPE, read_run_config
 from mat_ds.runs.options import RunConfig
+from mat_ds.runs.plugins import add_plugin_argument, load_plugins
 from mat_ds.storage.folders import write_folder
 from mat_ds.tasks.examples import TaskData, load_task_data, train_splits
 from mat_ds.tasks.manifest import DATA, MANIFEST, MODEL, Manifest, damage, find_manifest, write_manifest
@@ -45,6 +46,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("folder", type=Path, help="where to; a prepared folder that is there is replaced as a whole")
     parser.add_argument("--recipe", type=RECIPES.argument, metavar="FILE", help="the run's recipe")
     parser.add_argument("--verify", action="store_true", help="only compare the folder's files with its manifest")
+    add_plugin_argument(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="the run's options")
     return parser.parse_intermixed_args(arguments)
 
@@ -53,6 +55,7 @@ def _run(parsed: argparse.Namespace) -> None:
     if parsed.verify:
         show(verify_prepared(parsed.folder))
         return
+    load_plugins(parsed.plugin)
     source = gather(parsed)
     manifest = write_prepared(source, parsed.folder)
     for name, tally in manifest.splits.items():

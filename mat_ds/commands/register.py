@@ -9,6 +9,7 @@ from pathlib import Path
 from mat_ds.errors import ExitCode
 from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
+from mat_ds.runs.plugins import add_plugin_argument, load_plugins
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser
 
@@ -26,7 +27,9 @@ def _run(arguments: Sequence[str]) -> None:
     parser.add_argument("name", metavar="NAME", help="of the registered model; it is made if there is none")
     parser.add_argument("--uri", help="MLflow's address; default: the run's tracking.uri, else mlflow.db beside the run; a "
                         "server's where credentials are set only if MLFLOW_TRACKING_URI names it")  # fmt: skip
+    add_plugin_argument(parser)
     parsed = parser.parse_args(arguments)
+    load_plugins(parsed.plugin)
     from mat_ds.registry.versions import is_default, register
 
     version, uri = register(parsed.run, parsed.name, parsed.uri)

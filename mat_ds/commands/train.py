@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
             prepared = prepare(arguments, world)
         except UserError as error:
             return report_problems(error, world)
-        return run_on(prepared, world, chatter)
+        return run_on(prepared, world, chatter)[0]
 
 
 if __name__ == "__main__":

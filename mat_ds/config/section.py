@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from types import UnionType
-from typing import Annotated, Union, get_args, get_origin
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any, Union, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter
 from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -25,9 +28,28 @@ def nested(field: FieldInfo) -> type[BaseModel] | None:
     return next((kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
-def choices(field: FieldInfo) -> dict[str, type[BaseModel]]:
+@dataclass(frozen=True)
+class OneOf:
+    """Marks a field at which one of several sections stands, the one of the `name` in it.
+
+    Attributes:
+        kinds: the sections by name, asked for whenever options are read: more may have joined since.
+    """
+
+    kinds: Callable[[], dict[str, type[Section]]]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def read(value: Any) -> Any:
+            return _one_of(tuple(self.kinds().values())).validate_python(value)
+
+        return core_schema.no_info_plain_validator_function(read)
+
+
+@lru_cache
+def _one_of(kinds: tuple[type[Section], ...]) -> TypeAdapter[Any]:
+    return TypeAdapter(Annotated[Union[kinds], Field(discriminator="name")])  # type: ignore[arg-type]  # noqa: UP007
+
+
+def choices(field: FieldInfo) -> dict[str, type[Section]]:
     """The sections of which one stands at a field, by the `name` that chooses it; empty where there is no choice."""
-    if field.discriminator is None:
-        return {}
-    kinds = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else (field.annotation,)
-    return {get_args(kind.model_fields["name"].annotation)[0]: kind for kind in kinds if kind is not None}
+    return next((mark.kinds() for mark in field.metadata if isinstance(mark, OneOf)), {})

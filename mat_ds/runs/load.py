@@ -13,6 +13,7 @@ from mat_ds.config.validation import drop, problems_of
 from mat_ds.config.yaml_files import Tree, read_yaml
 from mat_ds.errors import Problem, raise_if_any
 from mat_ds.runs.options import RunConfig
+from mat_ds.runs.plugins import not_loaded, plugins_of
 from mat_ds.runs.trainer_names import renamed
 
 DEMO_RECIPE = RECIPES.path("demo")
@@ -62,7 +63,19 @@ def read_run_config(
     Raises:
         UserError: if the recipe cannot be read.
     """
-    high, found = parse_overrides(overrides, RunConfig)
+    return combine(recipe, *parse_overrides(overrides, RunConfig), demo_recipe)
+
+
+def combine(
+    recipe: Path | None, high: Tree, found: list[Problem], demo_recipe: Path | None = None
+) -> tuple[RunConfig | None, list[Problem]]:
+    """`read_run_config` of options that have been parsed.
+
+    Args:
+        recipe, demo_recipe: as there.
+        high: the overrides as a nested mapping.
+        found: what is wrong with them already.
+    """
     if recipe is None and high.get("task", RunConfig.model_fields["task"].default) == "demo":
         recipe = demo_recipe
     if recipe:
@@ -74,13 +87,20 @@ def read_run_config(
     tree = merge(low, high)
     if isinstance(tree.get("method"), dict):
         tree["method"] = {"name": default_method, **tree["method"]}
+    if missing := list(not_loaded(tree)):
+        return None, [*found, *missing]
     try:
-        return RunConfig.model_validate(tree), found
+        return _with_plugins(RunConfig.model_validate(tree)), found
     except ValidationError as error:
         found += problems_of(error, RunConfig, renamed)
         for wrong in error.errors():
             drop(RunConfig, tree, wrong["loc"])
     try:
-        return RunConfig.model_validate(tree), found
+        return _with_plugins(RunConfig.model_validate(tree)), found
     except ValidationError:
         return None, found
+
+
+def _with_plugins(run: RunConfig) -> RunConfig:
+    """Says what the run's method and task come from now, whatever a recipe says they once came from."""
+    return run.model_copy(update={"plugins": plugins_of(run)})

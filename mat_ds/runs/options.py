@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal, Union
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from mat_ds.config.paths import PathText
-from mat_ds.config.section import Count, Positive, Section
+from mat_ds.config.section import Count, OneOf, Positive, Section
 from mat_ds.errors import Problem
 from mat_ds.methods import METHODS
 from mat_ds.methods.mat import MatSettings
@@ -47,11 +47,7 @@ class TrainConfig(Section):
         30.0, description="how long a rank waits for the others before the run ends; more where disks are slow")  # fmt: skip
 
 
-if TYPE_CHECKING:
-    MethodConfig = MethodSettings
-else:  # a union made at run time, which no type checker can follow
-    Settings = tuple(method.Settings for method in METHODS.values())
-    MethodConfig = Annotated[Union[Settings], Field(discriminator="name")]  # noqa: UP007
+MethodConfig = Annotated[MethodSettings, OneOf(lambda: {name: method.Settings for name, method in METHODS.items()})]
 
 
 class RunConfig(Section):
@@ -64,6 +60,9 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     method: MethodConfig = MatSettings()
     tracking: TrackingConfig = TrackingConfig()
+    plugins: dict[str, str] = Field(
+        {}, description="written by the run: files that its method and task came from, and their SHA-256; loads nothing, "
+        "--plugin does")  # fmt: skip
 
 
 def batch_problems(train: TrainConfig, world_size: int) -> Iterator[Problem]:

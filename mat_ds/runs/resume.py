@@ -153,7 +153,8 @@ def _options_of(before: RunDirectory) -> dict[str, Any]:
     if not all(isinstance(found.get(name), dict) for name in ("train", "model", "method")):  # every run has written them
         raise UserError(Problem(str(before.config), None, "does not hold the options of a run", LOST))
     try:
-        return load_run_config(before.config, ()).model_dump(mode="json")
+        # Which code its method came from is what it says, not what is loaded now.
+        return {**load_run_config(before.config, ()).model_dump(mode="json"), "plugins": found.get("plugins", {})}
     except UserError:  # it knew others
         return found
 

@@ -16,6 +16,7 @@ from mat_ds.engine.ds_config import read_ds_config
 from mat_ds.errors import Problem, UserError, collect
 from mat_ds.runs.load import DEMO_RECIPE, load_run_config, read_run_config
 from mat_ds.runs.options import RunConfig
+from mat_ds.runs.plugins import add_plugin_argument, load_plugins
 from mat_ds.runs.resume import changes
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.terminal.display import add_display_arguments
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_file_arguments(parser)
     parser.add_argument("--launcher", metavar="COMMAND", help='what starts launch/train.py, like "deepspeed --num_gpus 2"; '
                         "default: deepspeed on all GPUs, or one process where there is none")  # fmt: skip
+    add_plugin_argument(parser)
     add_display_arguments(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that win over the recipe; output_dir is the "
                         "folder of them all")  # fmt: skip
@@ -42,7 +44,7 @@ class Launching:
 
     Attributes:
         launcher: the words before launch/train.py.
-        ds_config, recipe, overrides: its command line.
+        ds_config, recipe, overrides, plugins: its command line.
         run: the options these make.
     """
 
@@ -51,6 +53,7 @@ class Launching:
     recipe: Path | None
     overrides: Sequence[str]
     run: RunConfig
+    plugins: Sequence[Path] = ()
 
     def command(self, folder: Path, options: Sequence[str]) -> list[str]:
         """Starts or continues the training in a folder.
@@ -60,6 +63,7 @@ class Launching:
             options: `key=value` arguments that win over all others.
         """
         recipe = ["--recipe", str(self.recipe)] if self.recipe else []
+        recipe += [word for plugin in self.plugins for word in ("--plugin", str(plugin))]
         own = [*options, f"output_dir={folder}", "train.resume=auto"]
         prefixes = tuple(f"{option.partition('=')[0]}{end}" for option in own for end in "=.")
         given = [*(option for option in self.overrides if not option.startswith(prefixes)), *own]
@@ -89,6 +93,8 @@ class Launching:
         """What must stay the same for trainings to be comparable, as JSON has it."""
         run = self.run.model_dump(mode="json", exclude={"output_dir", "tracking"})
         run["train"].pop("resume")
+        if not run["plugins"]:  # what a study wrote down before there were any
+            del run["plugins"]
         return {"ds_config": read_ds_config(self.ds_config), "options": run}
 
 
@@ -102,6 +108,7 @@ def read_launching(parsed: argparse.Namespace, own: Sequence[str]) -> Launching:
     Raises:
         UserError: naming every problem found.
     """
+    load_plugins(parsed.plugin)
     run, found = read_run_config(parsed.recipe, parsed.overrides, DEMO_RECIPE)
     collect(found, read_ds_config, parsed.ds_config)
     found += _launcher_problems(parsed.launcher)
@@ -114,7 +121,7 @@ def read_launching(parsed: argparse.Namespace, own: Sequence[str]) -> Launching:
         found += recipe_uri_problems(run.tracking.uri, parsed.recipe, parsed.overrides)
     if found or run is None:
         raise UserError(*found)
-    return Launching(_words(parsed.launcher), parsed.ds_config, parsed.recipe, tuple(parsed.overrides), run)
+    return Launching(_words(parsed.launcher), parsed.ds_config, parsed.recipe, tuple(parsed.overrides), run, parsed.plugin)
 
 
 def _launcher_problems(launcher: str | None) -> Iterator[Problem]:

@@ -27,6 +27,7 @@ from mat_ds.ranks.launch import launcher_problems
 from mat_ds.ranks.world import World
 from mat_ds.runs.load import DEMO_RECIPE, read_run_config
 from mat_ds.runs.options import RunConfig, combination_problems
+from mat_ds.runs.plugins import add_plugin_argument, load_plugins
 from mat_ds.runs.resume import changed_input, find_resume, output_problems, run_of
 from mat_ds.runs.trainer_names import renamed
 from mat_ds.tasks.examples import TaskData, load_task_data
@@ -53,6 +54,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     add_file_arguments(parser)
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
     parser.add_argument("--dry_run", action="store_true", help="do everything up to the first step, write nothing, and stop")
+    add_plugin_argument(parser)
     add_display_arguments(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that win over the recipe")
     return parser.parse_intermixed_args(arguments)
@@ -113,6 +115,7 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
         UserError: naming every problem found.
     """
     parsed = parse_arguments(arguments)
+    load_plugins(parsed.plugin)
     found: list[Problem] = []
     run, wrong = collect(found, read_run_config, parsed.recipe, parsed.overrides, DEMO_RECIPE) or (None, [])
     found += wrong

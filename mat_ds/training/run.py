@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -62,8 +63,19 @@ class Housekeeping:
     tracker: Tracker
 
 
-def run_on(prepared: Prepared, world: World, chatter: Chatter) -> ExitCode:
-    """Brings this rank together with the others and trains."""
+def run_on(
+    prepared: Prepared, world: World, chatter: Chatter, guard: Callable[[Callable[[], object], World, str], ExitCode] = attempt
+) -> tuple[ExitCode, RunDirectory | None]:
+    """Brings this rank together with the others and trains.
+
+    Args:
+        guard: what becomes of an error: it is given what all ranks do together, this rank, and advice where a number stops
+            being finite.
+
+    Returns:
+        The exit code, and where the run is; None where it has not come to its end, or was but a dry run.
+    """
+    ended: list[RunDirectory | None] = []
     if prepared.run.train.deterministic:
         compute_deterministically()
     orders, lock = Orders(), RunLock()
@@ -75,19 +87,19 @@ def run_on(prepared: Prepared, world: World, chatter: Chatter) -> ExitCode:
     with ExitStack() as to_the_end:
         with process_group(world, timedelta(minutes=prepared.run.train.timeout_minutes)) as device:
             to_the_end.enter_context(orders)
-            code = attempt(
-                lambda: train(prepared, world, device, house), world,
+            code = guard(
+                lambda: ended.append(train(prepared, world, device, house)), world,
                 "The last checkpoint is from before; a smaller optimizer.lr or bf16 instead of fp16 may help.",
             )  # fmt: skip
         # No other rank waits any more. A launcher that ends the last one, because another has told to, can wait.
         house.tracker.settle()
     if prepared.run.tracking.register and house.tracker.run and code == ExitCode.OK:
         register_finished(house.tracker.run.path, prepared.run.tracking.register, prepared.run.tracking.uri)
-    return code
+    return code, ended[0] if ended else None
 
 
-def train(prepared: Prepared, world: World, device: torch.device, house: Housekeeping) -> None:
-    """Trains, exports and scores on all ranks."""
+def train(prepared: Prepared, world: World, device: torch.device, house: Housekeeping) -> RunDirectory | None:
+    """Trains, exports and scores on all ranks; returns where, or None where it was but a dry run."""
     run, data = prepared.run, prepared.data
     same_on_all_ranks(prepared.fingerprint, "options, data, vocabulary or initial weights")
     # Another job that is still there may have saved since one rank looked and before the next did.
@@ -105,6 +117,7 @@ def train(prepared: Prepared, world: World, device: torch.device, house: Houseke
             if trained:
                 results = finish(run, data, evaluator, *trained, world, device, house.lock.check)
                 house.display.conclude(conclusion(results, trained[0], prepared.json))
+        return trained[0] if trained else None
     except Interrupted as interruption:
         # A launcher ends the other ranks when one has gone: none goes before the first has left word.
         on_rank_zero(partial(_leave_word, house.lock, interruption))

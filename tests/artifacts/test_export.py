@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from mat_ds.artifacts.finished import read_finished
 from mat_ds.artifacts.whole import merge_into, whole_model
 from mat_ds.cli import main
-from mat_ds.commands.predict import load_predictor
 from mat_ds.errors import ExitCode
+from mat_ds.evaluation.predictor import load_predictor
 from mat_ds.tasks.rows import Example
 from tests.support.heads import HEADS, adapter_run, finished_run, texts_of
 

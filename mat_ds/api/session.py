@@ -1,0 +1,81 @@
+"""What a command may do to its process, and a function called from Python may not: keep what it changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from os import PathLike, fspath
+from typing import Any
+
+from mat_ds.errors import Displaced, ExitCode, Interrupted, NonFiniteError, Problem, SaveError, UserError
+from mat_ds.ranks.exits import configure_process
+from mat_ds.ranks.world import World
+
+# What the ranks of a run find each other by; one process sets them for itself.
+LAUNCHED_BY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@contextmanager
+def session() -> Iterator[World]:
+    """This rank; the process's streams, environment and deterministic kernels are afterwards what they were.
+
+    Raises:
+        UserError: if this is not the main thread, which alone can be told to stop, or what a launcher says cannot be.
+    """
+    import torch
+
+    if threading.current_thread() is not threading.main_thread():
+        raise UserError(Problem("thread", threading.current_thread().name, "is not the main one, which alone hears Ctrl-C",
+                                "call mat_ds from the main thread, or start a process"))  # fmt: skip
+    streams, environment = (sys.stdout, sys.stderr), {name: os.environ.get(name) for name in LAUNCHED_BY}
+    strict, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    world = World.from_environment()
+    try:
+        configure_process(world)
+        yield world
+    finally:
+        sys.stdout, sys.stderr = streams
+        torch.use_deterministic_algorithms(strict, warn_only=warn_only)
+        for name, value in environment.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def as_overrides(options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Options of Python as the arguments of a command line: dotted, and checked as those are."""
+    for name, value in options.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and value:
+            yield from as_overrides(value, f"{key}.")
+        else:
+            yield f"{key}={_text(key, value)}"
+
+
+def _text(key: str, value: Any) -> str:
+    if isinstance(value, (str, PathLike)):
+        return fspath(value)
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        raise UserError(Problem(key, value, f"is a {type(value).__name__}, which is no value of an option",
+                                "pass a number, a text, a list of them, True, False or None")) from None  # fmt: skip
+
+
+def raising(work: Any, world: World, advice: str) -> ExitCode:
+    """Does the work, and lets what goes wrong out; what goes wrong on one rank alone is told to the others first."""
+    try:
+        work()
+    except (UserError, Interrupted, Displaced, SaveError, NonFiniteError):  # raised by every rank
+        raise
+    except Exception as error:
+        if world.size > 1:
+            from mat_ds.ranks.lookout import announce_failure
+
+            announce_failure(error, world.rank)
+        raise
+    return ExitCode.OK

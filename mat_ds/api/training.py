@@ -1,0 +1,114 @@
+"""`mat_ds.train`: a run, started from Python."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from mat_ds.api.models import load
+from mat_ds.api.session import as_overrides, raising, session
+from mat_ds.config.yaml_files import read_yaml
+from mat_ds.errors import Problem, UserError
+from mat_ds.evaluation.predictor import Predictor
+from mat_ds.storage.events import read_events
+from mat_ds.storage.reading import read_json
+from mat_ds.storage.rundir import RunDirectory
+from mat_ds.terminal.library_logs import Chatter
+
+PathOrText = str | PathLike[str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has ended, in its directory.
+
+    Attributes:
+        path: the directory.
+    """
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+        if not RunDirectory(self.path).results.is_file():
+            raise UserError(Problem("run", str(self.path), "holds no run that has come to its end", "pass runs/<run>"))
+
+    @property
+    def model(self) -> Path:
+        """The folder of the trained model, which plain transformers loads."""
+        return RunDirectory(self.path).model
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """What `results.json` holds: the `last` and `best` scores, `export`, seconds, ..."""
+        return read_json(RunDirectory(self.path).results, "let the run go on from its last checkpoint (train.resume=auto)")
+
+    @property
+    def score(self) -> float:
+        """Of the model in `model/`, as plain transformers loads it."""
+        return float(self.results["export"]["score"])
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """All options of the run, by section."""
+        return read_yaml(RunDirectory(self.path).config)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """All that happened, in order: `step`, `evaluation`, `checkpoint`, ..."""
+        return read_events(RunDirectory(self.path).events)
+
+    def load(self) -> Predictor:
+        """The trained model, to predict with."""
+        return load(self.path)
+
+
+def train(
+    options: Mapping[str, Any] | None = None, /, *, recipe: PathOrText | None = None,
+    ds_config: PathOrText | Mapping[str, Any], quiet: bool = False, **keywords: Any,
+) -> Run:  # fmt: skip
+    """Trains to the end, in this process; under a launcher, as this rank of a run.
+
+    Args:
+        options, keywords: the run's options, by their dotted names or a mapping a section; they win over the recipe.
+        recipe: a YAML file of options.
+        ds_config: DeepSpeed's configuration, or the path of a JSON file of it.
+        quiet: whether to show only warnings and the result.
+
+    Raises:
+        UserError: naming all that is wrong with the options, the data or the model, before anything is trained.
+        Interrupted: if it was told to stop, as by Ctrl-C; what was reached is saved.
+        NonFiniteError, SaveError, Displaced: as `mat_ds.errors` says.
+    """
+    twice = [name for name in options or {} if name in keywords]
+    if twice:
+        raise UserError(Problem(twice[0], keywords[twice[0]], "is given twice, by name and in the mapping", "give it once"))
+    from mat_ds.training.preflight import prepare
+    from mat_ds.training.run import run_on
+
+    with session() as world, Chatter(kept=world.rank == 0) as chatter, tempfile.TemporaryDirectory() as folder:
+        arguments = [*(["--recipe", str(recipe)] if recipe else []), *(["--quiet"] if quiet else [])]
+        arguments += as_overrides({**(options or {}), **keywords})
+        prepared = prepare(["--ds_config", _file_of(ds_config, Path(folder)), *arguments], world)
+        _, rundir = run_on(prepared, world, chatter, raising)
+    assert rundir is not None  # no dry run, and no error
+    return Run(rundir.path.absolute())
+
+
+def _file_of(ds_config: PathOrText | Mapping[str, Any], folder: Path) -> str:
+    """The file that holds a DeepSpeed configuration; one of Python is written into the folder."""
+    if not isinstance(ds_config, Mapping):
+        return str(ds_config)
+    try:
+        (folder / "ds_config.json").write_text(json.dumps(ds_config))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            Problem("ds_config", str(ds_config), f"is no JSON: {error}", "pass numbers, texts and mappings")
+        ) from None
+    return str(folder / "ds_config.json")

@@ -1,0 +1,107 @@
+"""A model that answers for texts: labels and their probabilities, or scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mat_ds.artifacts.described import Description, head_problems, read_description
+from mat_ds.artifacts.exported import load_classifier
+from mat_ds.errors import NonFiniteError, Problem, UserError, raise_if_any
+from mat_ds.models.build import longest_input
+from mat_ds.models.vocabulary import input_problems
+from mat_ds.registry.locate import locate
+from mat_ds.tasks.kinds import kind_of, kind_of_model
+from mat_ds.tasks.lines import TEXT
+from mat_ds.tasks.loader import Collator
+from mat_ds.tasks.options import DataConfig
+from mat_ds.tasks.registry import find_task
+from mat_ds.tasks.rows import BadRow, Example, make_example
+from mat_ds.tasks.spec import TaskSpec
+from mat_ds.tasks.tokens import token_problems
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model that answers for texts.
+
+    Attributes:
+        spec: the task; `text` are the columns of the file that is read.
+        name: what the model was called.
+        model, tokenizer, collate, device: the classifier, how texts become its inputs, and where.
+    """
+
+    spec: TaskSpec
+    name: str
+    model: Any
+    tokenizer: Any
+    collate: Collator
+    device: torch.device
+
+    @torch.inference_mode()
+    def logits(self, examples: Sequence[Example]) -> torch.Tensor:
+        """(N, C) fp32 on the CPU."""
+        raise_if_any(token_problems(self.tokenizer, examples, self.collate.max_length))
+        inputs, _ = self.collate(examples, self.device)
+        raise_if_any(input_problems("MODEL", self.name, self.model, self.tokenizer, inputs, len(self.spec.text)))
+        found: torch.Tensor = kind_of(self.spec).read(self.model(**inputs)).float().cpu()
+        if not bool(found.isfinite().all()):
+            raise NonFiniteError("a prediction is not finite")
+        return found
+
+    def predict(self, texts: Sequence[str | Sequence[str]], batch_size: int = 32) -> list[dict[str, Any]]:
+        """An answer for each text: its `label` and the `probabilities` of all labels, or its `score`.
+
+        Args:
+            texts: texts, or pairs of them where the task reads pairs.
+            batch_size: how many of them go through the model at once.
+
+        Raises:
+            UserError: if one is no text, or no pair.
+        """
+        examples = list(self._examples(texts))
+        found: list[dict[str, Any]] = []
+        for first in range(0, len(examples), batch_size):
+            found += kind_of(self.spec).answers(self.logits(examples[first : first + batch_size]).numpy())
+        return found
+
+    def _examples(self, texts: Sequence[str | Sequence[str]]) -> Iterator[Example]:
+        if isinstance(texts, str):
+            raise UserError(Problem("texts", texts, "is one text, not a list of them", "pass [text]"))
+        wanted = "a pair of texts" if len(self.spec.text) == 2 else "a text"
+        for i, given in enumerate(texts):
+            parts = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, (tuple, list)) else ()
+            if len(parts) != len(self.spec.text):
+                raise UserError(Problem(f"texts[{i}]", given, f"is not {wanted}, which {self.spec.name} reads",
+                                        "pass a list of " + ("pairs" if len(self.spec.text) == 2 else "texts")))  # fmt: skip
+            made = make_example(self.spec, dict(zip(self.spec.text, parts, strict=True)), labelled=False)
+            if isinstance(made, BadRow):
+                raise UserError(Problem(f"texts[{i}]", made.value, made.reason, "mend it, or leave it out"))
+            yield made
+
+
+def load_predictor(model_name: str, task: str | None = None, columns: Sequence[str] | None = None) -> Predictor:
+    """The model, on the GPU if there is one, in fp32.
+
+    Args:
+        model_name: any form of MODEL.
+        task: what it was trained for, if it does not say so itself.
+        columns: names of the text columns, if not the task's.
+    """
+    folder = locate(model_name)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, tokenizer = load_classifier(folder, torch.float32, device)
+    known = read_description(folder)
+    if task:
+        known = Description(find_task(task), known.max_length if known else DataConfig().max_length)
+    spec = known.spec if known else kind_of_model(model.config).described_by(model.config, tuple(columns or (TEXT,)))
+    raise_if_any(head_problems("--task", model.config, spec))
+    if columns and len(columns) != len(spec.text):
+        raise UserError(Problem("--columns", " ".join(columns), f"{spec.name} reads {len(spec.text)} text(s) at a time",
+                                f"name as many as these: {' '.join(spec.text)}"))  # fmt: skip
+    spec = spec.model_copy(update={"text": tuple(columns)}) if columns else spec
+    max_length = min(known.max_length if known else DataConfig().max_length, longest_input(model, tokenizer))
+    return Predictor(spec, model_name, model, tokenizer, Collator(tokenizer, max_length, kind_of(spec)), device)

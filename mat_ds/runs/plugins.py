@@ -1,0 +1,197 @@
+"""Methods and tasks of the user's own: registered from Python, from a file that `--plugin` names, or by an installed package.
+
+A plugin is code, so only the user names one: nothing that a recipe or a folder holds is ever loaded. What a run's
+`plugins` say of the files its method and task came from is compared by name, to tell what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from mat_ds.config.names import RULE, is_name
+from mat_ds.config.yaml_files import Tree
+from mat_ds.errors import Problem, UserError
+from mat_ds.methods import METHODS
+from mat_ds.methods.base import Method
+from mat_ds.methods.settings import MethodSettings
+from mat_ds.runs.options import RunConfig
+from mat_ds.tasks.registry import TASKS
+from mat_ds.tasks.spec import Rows, TaskSpec
+from mat_ds.tasks.written import read_spec
+
+GROUP = "mat_ds.plugins"
+# What runs use of a method beside its `Settings`.
+WORDS = ("chain", "cost", "adversary", "step")
+NOTEBOOK = "a notebook"
+
+Registered = TypeVar("Registered", bound=type[Method])
+
+# The file that registered a method or a task: ("method", "my_method") -> its path. The package's own are not in it.
+_origins: dict[tuple[str, str], Path] = {}
+# Plugins that have been loaded, and the SHA-256 of those that are files.
+_loaded: dict[str, str] = {}
+
+
+def register_method(method: Registered) -> Registered:
+    """Makes a method known by the name in its `Settings`; also as a decorator of its class.
+
+    Raises:
+        UserError: if it is no method, or there is one of that name. A notebook's cell that runs again replaces its own.
+    """
+    settings = getattr(method, "Settings", None)
+    if not (isinstance(method, type) and isinstance(settings, type) and issubclass(settings, MethodSettings)):
+        raise UserError(_no_method(method, "has no `Settings` that are a subclass of mat_ds.MethodSettings"))
+    if missing := [word for word in WORDS if not hasattr(method, word)]:
+        raise UserError(_no_method(method, f"has no {', '.join(missing)}"))
+    kind = settings.model_fields["name"].annotation
+    names = get_args(kind) if get_origin(kind) is Literal else ()
+    if len(names) != 1 or settings.model_fields["name"].default != names[0] or not is_name(str(names[0])):
+        raise UserError(_no_method(method, f"its Settings do not say what it is called: {RULE}",
+                                   'write name: Literal["my_method"] = "my_method" in them'))  # fmt: skip
+    _claim("method", names[0], METHODS, _caller())
+    METHODS[names[0]] = method
+    return method
+
+
+def register_task(*, generate: Callable[[str], Rows] | None = None, **description: Any) -> TaskSpec:
+    """Makes a task known by its name.
+
+    Args:
+        generate: makes the rows of a split, given its name; without it they are read from `data.path`.
+        description: what a task YAML holds: name, text, labels, metrics, ...
+
+    Raises:
+        UserError: if that describes no task, or there is one of that name.
+    """
+    spec = read_spec(description, "register_task").model_copy(update={"generate": generate})
+    _claim("task", spec.name, TASKS, _caller())
+    TASKS[spec.name] = spec
+    return spec
+
+
+def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
+    """`--plugin`, of a command that reads options; it then calls `load_plugins`."""
+    parser.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE",
+                        help="Python of your own that registers a method or a task; may be given again")  # fmt: skip
+
+
+def load_plugins(paths: Sequence[Path] = ()) -> None:
+    """Loads what installed packages offer in the group `mat_ds.plugins`, then the files; each only once.
+
+    Raises:
+        UserError: if one cannot be loaded, registers what there is already, or is a file that registers nothing.
+    """
+    for entry in entry_points(group=GROUP):
+        if entry.value not in _loaded:
+            package = entry.dist.name if entry.dist else entry.value
+            _run(f"plugin {entry.name}", package, "mend or uninstall that package", Path(entry.value), entry.load)
+            _loaded[entry.value] = ""
+    for path in paths:
+        _load_file(path.absolute())
+
+
+def plugins_of(run: RunConfig) -> dict[str, str]:
+    """The files that a run's method and task come from, and the SHA-256 of each; those of the package are not named."""
+    keys = (("method", run.method.name), ("task", run.task))
+    origins = {_origins[key] for key in keys if key in _origins}
+    return {path.name if path.is_file() else NOTEBOOK: _digest(path) for path in sorted(origins)}
+
+
+def not_loaded(tree: Tree) -> Iterator[Problem]:
+    """What options lack to be read: the plugins that they say their method and task came from.
+
+    Args:
+        tree: options as a recipe, or the `config.yaml` of a run, and overrides make them.
+    """
+    method, task, named = tree.get("method"), tree.get("task"), tree.get("plugins")
+    lost = [method["name"]] if isinstance(method, dict) and method.get("name") not in METHODS else []
+    lost += [task] if isinstance(task, str) and task not in TASKS and not task.endswith((".yaml", ".yml")) else []
+    known = {path.name for path in _origins.values()}
+    if not (lost and isinstance(named, dict)):
+        return
+    for name in named.keys() - known:
+        yield Problem("--plugin", None, f"{', '.join(map(str, lost))} came from {name}, which is not loaded",
+                      f"pass --plugin <path of {name}>, or from Python register what is in it first")  # fmt: skip
+
+
+def _load_file(path: Path) -> None:
+    fix = "pass a file of Python that calls mat_ds.register_method or mat_ds.register_task"
+    if not path.is_file() or path.suffix != ".py":
+        reason = "is no file of Python: its name does not end in .py" if path.is_file() else "there is no such file"
+        raise UserError(Problem("--plugin", str(path), reason, fix))
+    digest = _digest(path)
+    if _loaded.setdefault(str(path), digest) != digest:
+        raise UserError(Problem("--plugin", str(path), "has changed since this process loaded it", "start Python again"))
+    if any(origin == path for origin in _origins.values()):
+        return
+    if other := next((origin for origin in _origins.values() if origin.name == path.name), None):
+        raise UserError(Problem("--plugin", str(path), f"is called as another plugin, {other}", "rename one of them"))
+    name = f"mat_ds_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec and spec.loader
+    module, loader = importlib.util.module_from_spec(spec), spec.loader
+
+    def execute() -> None:
+        sys.modules[name] = module  # where pydantic looks for the names in annotations
+        loader.exec_module(module)
+        if not any(origin == path for origin in _origins.values()):
+            raise UserError(Problem("--plugin", str(path), "registers no method and no task", fix))
+
+    try:
+        _run("--plugin", str(path), "mend the file", path, execute)
+    except UserError:
+        del _loaded[str(path)]
+        sys.modules.pop(name, None)
+        raise
+
+
+def _run(key: str, value: str, fix: str, path: Path, load: Callable[[], object]) -> None:
+    """Runs a plugin; one that fails has registered nothing."""
+    tables: tuple[dict[Any, Any], ...] = (METHODS, TASKS, _origins)
+    before = [dict(table) for table in tables]
+    try:
+        load()
+    except BaseException as error:
+        for table, kept in zip(tables, before, strict=True):
+            table.clear()
+            table.update(kept)
+        if isinstance(error, UserError):
+            reason = "; ".join(f"{problem.key} = {problem.value!r} {problem.reason}" for problem in error.problems)
+            ours = all(problem.key == key for problem in error.problems)
+            raise error if ours else UserError(Problem(key, value, reason, error.problems[0].fix)) from None
+        if not isinstance(error, (Exception, SystemExit)):  # Ctrl-C
+            raise
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f" at line {lines[-1]}" if lines else ""
+        raise UserError(Problem(key, value, f"cannot be loaded: {type(error).__name__}{where}: {error}", fix)) from None
+
+
+def _no_method(method: object, reason: str, fix: str = "write it as docs/python.md does") -> Problem:
+    return Problem("register_method", getattr(method, "__name__", repr(method)), f"is no method: {reason}", fix)
+
+
+def _claim(kind: str, name: str, known: Mapping[str, object], origin: Path) -> None:
+    """Notes who registers a name; raises `UserError` if somebody else has, or the same file before."""
+    other = _origins.get((kind, name))
+    cell_again = other is not None and not other.is_file() and not origin.is_file()
+    if name in known and not cell_again:
+        reason = f"is registered already, by {other or 'mat_ds itself'}"
+        raise UserError(Problem(f"register_{kind}", name, reason, "give it another name"))
+    _origins[kind, name] = origin
+
+
+def _caller() -> Path:
+    """The file whose code calls a function of this module; one that does not exist where it is a notebook's cell."""
+    return Path(sys._getframe(2).f_code.co_filename).absolute()
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""

@@ -1,0 +1,123 @@
+"""The public Python API: what `import mat_ds` costs and offers, and runs started from a script."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import mat_ds
+from tests.support.launch import ROOT, environment
+
+ZERO1 = {"zero_optimization": {"stage": 1}}
+SMALL = {
+    "data": {"train_limit": 16, "eval_limit": 20},
+    "train.batch_size": 8,
+    "train.micro_batch_size": 4,
+    "train.max_steps": 2,
+    "train.eval_micro_batch_size": 20,
+    "tracking.uri": "none",
+    "model.dropout": 0.0,
+}
+
+
+def test_importing_mat_ds_imports_nothing_that_is_slow():
+    slow = {"torch", "numpy", "pydantic", "deepspeed", "transformers"}
+    script = f"import sys, mat_ds; dir(mat_ds); assert not {slow} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment(), check=True)
+
+
+def test_every_name_that_is_offered_is_there():
+    assert {"train", "load", "predict", "evaluate", "Engine", "Sampler", "METHODS", "register_method"} <= set(mat_ds.__all__)
+    assert {name for name in mat_ds.__all__ if getattr(mat_ds, name) is None} == set()
+    assert set(mat_ds.__all__) == set(mat_ds._PLACES)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        mat_ds.trian  # noqa: B018
+
+
+def refusal(function, *arguments, **options):
+    with pytest.raises(mat_ds.UserError) as caught:
+        function(*arguments, **options)
+    return {problem.key: problem for problem in caught.value.problems}
+
+
+def test_wrong_options_are_told_as_on_the_command_line_and_end_no_process(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = refusal(mat_ds.train, {"train.epochs": -1, "optimizer.lrr": 1}, ds_config=ZERO1, method={"name": "mta"})
+    assert "did you mean 'lr'?" in found["optimizer.lrr"].fix and found["train.epochs"].value == -1
+    assert found["method.name"].fix == "did you mean 'mat'?"
+    assert "is given twice" in refusal(mat_ds.train, {"seed": 1}, seed=2, ds_config=ZERO1)["seed"].reason
+    assert "no value of an option" in refusal(mat_ds.train, ds_config=ZERO1, seed=object())["seed"].reason
+    assert "ds_config" in refusal(mat_ds.train, ds_config={"a": object()})
+    assert "there is no such option" in refusal(mat_ds.evaluate, tmp_path, atack=1)["atack"].reason
+    assert "run" in refusal(mat_ds.Run, tmp_path)
+    assert not os.listdir(tmp_path)
+
+
+def test_another_thread_than_the_main_one_is_refused():
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(refusal(mat_ds.train, ds_config=ZERO1)))
+    thread.start()
+    thread.join()
+    assert "is not the main one" in seen[0]["thread"].reason
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same run twice in one process, with a plain dictionary and with a file, and what the process was before and after."""
+    folder = tmp_path_factory.mktemp("runs")
+    before = (dict(os.environ), sys.stdout, sys.stderr)
+    first = mat_ds.train(
+        SMALL, ds_config=ZERO1, method={"name": "rdrop", "alpha": 0.5}, output_dir=folder / "first", quiet=True
+    )
+    method = {"method.name": "rdrop", "method.alpha": 0.5}
+    second = mat_ds.train(
+        SMALL | method, ds_config=ROOT / "ds_configs" / "zero1.json", output_dir=folder / "second", quiet=True
+    )
+    changed = {
+        name
+        for name in {*os.environ, *before[0]}
+        if os.environ.get(name) != before[0].get(name)
+        and (name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") or name.startswith("MASTER"))
+    }
+    return first, second, changed or (sys.stdout, sys.stderr) != before[1:]
+
+
+def test_a_run_is_what_its_folder_holds(runs):
+    run = runs[0]
+    assert run.options["method"]["name"] == "rdrop" and run.results["steps"] == 2
+    assert run.score == run.results["export"]["score"]
+    assert [event["step"] for event in run.events if event["event"] == "step"] == [1, 2]
+    assert mat_ds.Run(str(run.path)) == run
+
+
+def test_two_runs_of_one_process_are_the_same_run_and_leave_the_process_as_it_was(runs):
+    first, second, changed = runs
+    weights = [(run.model / "model.safetensors").read_bytes() for run in (first, second)]
+    assert weights[0] == weights[1] and not changed
+
+
+def test_a_trained_model_answers_for_texts(runs):
+    texts = ["the key is golden", "the key are golden", "nobody saw it"]
+    model = mat_ds.load(runs[0].path)
+    found = model.predict(texts, batch_size=2)
+    assert [set(answer) for answer in found] == [{"label", "probabilities"}] * 3
+    assert all(abs(sum(answer["probabilities"].values()) - 1) < 1e-6 for answer in found)
+    assert found == runs[0].load().predict([(text,) for text in texts], batch_size=2)
+    for one, other in zip(found, mat_ds.predict(runs[0].model, texts), strict=True):  # padded otherwise
+        assert one["label"] == other["label"]
+    assert model.predict([]) == []
+
+
+@pytest.mark.parametrize("texts", ["one text", ["fine", 3], [("a", "pair")], [None]])
+def test_what_is_no_list_of_texts_is_refused(runs, texts):
+    assert len(refusal(mat_ds.predict, runs[0].path, texts)) == 1
+
+
+def test_an_evaluation_scores_as_the_run_did_and_writes_its_report(runs):
+    found = mat_ds.evaluate(runs[0].path, noise={"rates": []}, **{"attack.radii": [0.01]})
+    (split,) = found["splits"].values()
+    assert split["clean"]["matthews_correlation"] == pytest.approx(runs[0].score)
+    assert [point["radius"] for point in split["attack"]] == [0, 0.01] and split["noise"] == {}
+    assert os.path.isfile(f"{found['folder']}/robustness.json")
