@@ -1,6 +1,7 @@
 """The public Python API: what `import mat_ds` costs and offers, and runs started from a script."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -8,6 +9,8 @@ import threading
 import pytest
 
 import mat_ds
+from examples import train_from_python
+from mat_ds.methods import METHODS
 from tests.support.launch import ROOT, environment
 
 ZERO1 = {"zero_optimization": {"stage": 1}}
@@ -121,3 +124,25 @@ def test_an_evaluation_scores_as_the_run_did_and_writes_its_report(runs):
     assert split["clean"]["matthews_correlation"] == pytest.approx(runs[0].score)
     assert [point["radius"] for point in split["attack"]] == [0, 0.01] and split["noise"] == {}
     assert os.path.isfile(f"{found['folder']}/robustness.json")
+
+
+def test_the_example_in_python_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    train_from_python.main()
+    out = capsys.readouterr().out
+    assert re.search(r"runs/demo-mat-\S+: score -?\d\.\d{3} after 8 steps", out) and "did you mean 'vanilla'?" in out
+    assert (tmp_path / "runs").is_dir()
+
+
+def test_the_code_of_the_page_runs_in_its_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.setattr("mat_ds.runs.plugins._origins", {})
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "python.md").read_text("utf-8"), re.M | re.S)
+    names = {"__name__": "page"}
+    try:
+        for block in blocks:
+            exec(compile(block, "docs/python.md", "exec"), names)
+    finally:
+        METHODS.pop("confidence", None)
+    assert len(blocks) == 5 and names["again"] == names["run"] and len(names["losses"]) == 4

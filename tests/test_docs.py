@@ -20,7 +20,7 @@ def test_the_page_of_options_is_the_programs():
 
 
 def test_every_link_leads_somewhere():
-    for page in (ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")):
+    for page in (ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
             if not target.startswith(("http://", "https://")):
                 name, _, heading = target.partition("#")

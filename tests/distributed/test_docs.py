@@ -19,7 +19,7 @@ COMMAND = re.compile(r"^ {4}(?:\$ )?(?:mat-ds|deepspeed|python|torchrun|sbatch|m
 @pytest.fixture
 def project(tmp_path):
     """The project's folder, and programs on the path that two tests at once can use."""
-    for name in ("launch", "ds_configs", "slurm"):
+    for name in ("launch", "ds_configs", "slurm", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
     programs = tmp_path / "bin"
     programs.mkdir()
