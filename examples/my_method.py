@@ -37,7 +37,7 @@ class Confidence:
 
     def step(self, engine, batches):
         losses = []
-        for k in engine.inner_steps(1):
+        for k in engine.inner_steps():
             for batch in batches:
                 logits = engine.forward(batch, masks=("theta", k))
                 p = logits.softmax(-1)

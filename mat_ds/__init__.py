@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from mat_ds.sampling.chain import Chain
     from mat_ds.sampling.options import OptimizerConfig
     from mat_ds.sampling.sampler import Sampler
+
+__version__ = "0.1.0"
+
+# Libraries that tell their makers of being used read these when they are imported, which is after this.
+for _variable, _value in (("DO_NOT_TRACK", "1"), ("MLFLOW_DISABLE_TELEMETRY", "true")):
+    os.environ.setdefault(_variable, _value)
 
 _PLACES = {
     "evaluate": "api.models", "load": "api.models", "predict": "api.models", "Predictor": "evaluation.predictor",

@@ -1,6 +1,9 @@
 """examples/own_loop.py at each ZeRO stage, on the ranks of one start."""
 
+import mat_ds
 from examples.own_loop import train
 
-for stage in range(4):
-    train(stage)
+world = mat_ds.World.from_environment()
+with mat_ds.process_group(world) as device:
+    for stage in range(4):
+        train(stage, world, device)
