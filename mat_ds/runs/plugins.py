@@ -112,14 +112,15 @@ def not_loaded(tree: Tree) -> Iterator[Problem]:
         tree: options as a recipe, or the `config.yaml` of a run, and overrides make them.
     """
     method, task, named = tree.get("method"), tree.get("task"), tree.get("plugins")
-    lost = [method["name"]] if isinstance(method, dict) and method.get("name") not in METHODS else []
+    name = method.get("name") if isinstance(method, dict) else None
+    lost = [name] if isinstance(name, str) and name not in METHODS else []
     lost += [task] if isinstance(task, str) and task not in TASKS and not task.endswith((".yaml", ".yml")) else []
     known = {path.name for path in _origins.values()}
     if not (lost and isinstance(named, dict)):
         return
-    for name in named.keys() - known:
-        yield Problem("--plugin", None, f"{', '.join(map(str, lost))} came from {name}, which is not loaded",
-                      f"pass --plugin <path of {name}>, or from Python register what is in it first")  # fmt: skip
+    for file in named.keys() - known:
+        yield Problem("--plugin", None, f"{', '.join(lost)} came from {file}, which is not loaded",
+                      f"pass --plugin <path of {file}>, or from Python register what is in it first")  # fmt: skip
 
 
 def _load_file(path: Path) -> None:

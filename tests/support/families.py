@@ -75,7 +75,7 @@ class SamplingEngine(PlainEngine):
     """
 
     def __init__(self, model, chain, optimizer, seed=0, backwards=1):
-        super().__init__(model)
+        super().__init__(model, chain.samples)
         self.seed, self.backwards_per_update = seed, backwards
         parameters = list(model.parameters())
         self.sampler = Sampler([{"params": parameters, "weight_decay": 0.0}], optimizer, chain, seed)
