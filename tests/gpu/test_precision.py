@@ -41,6 +41,7 @@ def test_deterministic_runs_are_bit_identical_and_the_export_reproduces_its_scor
         "train.max_steps=20",
         "model.dropout=0.1",
         "train.deterministic=true",
+        "tracking.uri=none",
     )
     weights = []
     for name in ("first", "second"):

@@ -20,7 +20,9 @@ def free_port():
 def environment(device="cpu", **more):
     """The variables of a process under test, on the CPU even where there is a GPU unless `device` is "cuda"."""
     inherited = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE")}
-    ours = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": device}
+    # Packages may lie beside the interpreter's own.
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    ours = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": device}
     return {**inherited, **ours, **({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}), **more}
 
 
