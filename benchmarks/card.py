@@ -3,7 +3,7 @@
     python -m benchmarks.card FOLDER --data DATA [--model MODEL] [--steps 12]
 
 Every run is on the first sentences of CoLA in batches of 32, in this process, one after the other. `--model` is a small encoder
-with its tokenizer; beside it one of BERT-large's size is built, whose weights are drawn at random: speed does not depend on them.
+with its tokenizer; beside it one of BERT-large's size is built, with weights drawn at random, on which speed does not depend.
 """
 
 import argparse

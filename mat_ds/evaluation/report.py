@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from mat_ds.config.versions import version_of
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.subject import Subject
 from mat_ds.storage.disk import write_json
@@ -41,7 +41,7 @@ def robustness_report(subject: Subject, options: EvaluationOptions, splits: dict
         "noise": {"kinds": options.noise.kinds, "rates": options.noise.rates},
         "splits": splits,
         "options": options.model_dump(mode="json"),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {name: version_of(name) for name in PACKAGES},
     }  # fmt: skip
 
 

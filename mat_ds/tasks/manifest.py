@@ -8,13 +8,13 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from mat_ds.config.section import Section
+from mat_ds.config.versions import version_of
 from mat_ds.errors import Problem, UserError
 from mat_ds.storage.disk import write_json
 from mat_ds.storage.reading import load_json, sha256_of_file
@@ -112,7 +112,7 @@ def write_manifest(
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     manifest = Manifest(
         date=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        versions={name: version(name) for name in PACKAGES},
+        versions={name: version_of(name) for name in PACKAGES},
         options=options,
         tasks=described,
         task_sha256=_sha256(described),

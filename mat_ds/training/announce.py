@@ -9,13 +9,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mat_ds.config.packaged import HOME
+from mat_ds.config.versions import version_of
 from mat_ds.config.yaml_files import as_yaml
 from mat_ds.errors import masked, printable
 from mat_ds.ranks.world import World
@@ -60,7 +60,7 @@ def environment(
         "devices": [device for _, device in places],
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in packages},
+        "packages": {name: version_of(name) for name in packages},
         "git_commit": git_commit(HOME),
         "data_sha256": prepared.data_digest,
         "frozen_sha256": prepared.weights_digest["frozen"],

@@ -20,7 +20,9 @@ def test_every_stage_update_rule_and_accumulation_gives_the_oracles_parameters(p
 
 def test_every_rival_gives_the_oracles_parameters():
     report = run_ranks("tests.workers.rivals", 1, "2", device="cuda")
-    assert len(report) == 84 and not {name: far for name, far in report.items() if not far <= 1e-3}
+    assert len(report) == 4 * 19 + 3 * 5
+    tolerance = {name: 3e-3 if "finite_difference" in name else 1e-3 for name in report}
+    assert not {name: far for name, far in report.items() if not far <= tolerance[name]}
 
 
 def test_fp16_overflow_repeats_the_sample_and_a_loss_that_is_not_finite_stops_the_run():

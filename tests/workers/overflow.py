@@ -58,7 +58,8 @@ def body(world, report):
             engine.backward = lambda loss, run=backward, b=break_it: run(b(loss))
             try:
                 steps(world, engine, player, micro, batches[:1])
-                engine.check(micro_batches(batches[0], micro)[0])
+                here = {name: tensor.to(engine.device) for name, tensor in batches[0].items()}
+                engine.check(micro_batches(here, micro)[0])
                 raised = False
             except NonFiniteError:
                 raised = True
