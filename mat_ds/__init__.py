@@ -27,8 +27,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Libraries that tell their makers of being used read these when they are imported, which is after this.
-for _variable, _value in (("DO_NOT_TRACK", "1"), ("MLFLOW_DISABLE_TELEMETRY", "true")):
+# Libraries read these when they are imported, which is after this. Two tell their makers of being used.
+# Where a rank was killed, torch would print a page of C++ of every request that it did not answer; whose rank it was is told.
+for _variable, _value in (
+    ("DO_NOT_TRACK", "1"),
+    ("MLFLOW_DISABLE_TELEMETRY", "true"),
+    ("TORCH_CPP_LOG_LEVEL", "ERROR"),
+):
     os.environ.setdefault(_variable, _value)
 
 _PLACES = {

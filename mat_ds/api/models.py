@@ -11,6 +11,7 @@ from mat_ds.config.validation import read_options
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.predictor import Predictor, load_predictor
 from mat_ds.ranks.exits import compute_deterministically
+from mat_ds.runs.plugins import load_plugins
 
 Model = str | PathLike[str]
 Texts = Sequence[str | Sequence[str]]
@@ -26,6 +27,7 @@ def load(model: Model, task: str | None = None) -> Predictor:
     Raises:
         UserError: if there is no such model, or it was trained for another task.
     """
+    load_plugins()
     return load_predictor(fspath(model), task)
 
 
@@ -50,6 +52,7 @@ def evaluate(model: Model, options: Mapping[str, Any] | None = None, /, quiet: b
     from mat_ds.evaluation.whole import evaluate as measure_all
     from mat_ds.terminal.display import Display
 
+    load_plugins()
     asked = read_options(EvaluationOptions, as_overrides({**(options or {}), **keywords}))
     with session() as world:
         subject, found = load_subject(fspath(model), asked), {}

@@ -19,7 +19,7 @@ from mat_ds.evaluation.predictor import Predictor
 from mat_ds.storage.events import read_events
 from mat_ds.storage.reading import read_json
 from mat_ds.storage.rundir import RunDirectory
-from mat_ds.terminal.library_logs import Chatter
+from mat_ds.terminal.library_logs import LibraryLogs
 
 PathOrText = str | PathLike[str]
 
@@ -92,11 +92,11 @@ def train(
     from mat_ds.training.preflight import prepare
     from mat_ds.training.run import run_on
 
-    with session() as world, Chatter(kept=world.rank == 0) as chatter, tempfile.TemporaryDirectory() as folder:
+    with session() as world, LibraryLogs(kept=world.rank == 0) as library_logs, tempfile.TemporaryDirectory() as folder:
         arguments = [*(["--recipe", str(recipe)] if recipe else []), *(["--quiet"] if quiet else [])]
         arguments += as_overrides({**(options or {}), **keywords})
         prepared = prepare(["--ds_config", _file_of(ds_config, Path(folder)), *arguments], world)
-        _, rundir = run_on(prepared, world, chatter, raising)
+        _, rundir = run_on(prepared, world, library_logs, raising)
     assert rundir is not None  # no dry run, and no error
     return Run(rundir.path.absolute())
 

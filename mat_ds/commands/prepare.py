@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mat_ds.config.packaged import RECIPES
+from mat_ds.config.packaged import INSTALLED, RECIPES
 from mat_ds.errors import ExitCode, Problem, UserError, collect, printable, raise_if_any
 from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input
 from mat_ds.models.options import ModelConfig
@@ -205,7 +205,8 @@ def _size(manifest: Manifest) -> str:
 
 def _training(source: RunInput, parsed: argparse.Namespace) -> str:
     """The command line of a run that trains on what was prepared."""
-    command = ["deepspeed", "launch/train.py", "--ds_config", "ds_configs/zero2.json"]
+    door = ["--module", "mat_ds.commands.train"] if INSTALLED else ["launch/train.py"]
+    command = ["deepspeed", *door, "--ds_config", "zero2"]
     command += ["--recipe", str(parsed.recipe)] if parsed.recipe else []
     command += [option for option in parsed.overrides if option.split("=")[0] not in ("data.path", "model.name")]
     model = source.run.model.name if _is_folder(source.run.model.name) else parsed.folder / MODEL

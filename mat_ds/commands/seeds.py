@@ -31,7 +31,7 @@ from mat_ds.sweeps.turns import turn
 from mat_ds.terminal.display import Display, one_line, show
 from mat_ds.terminal.lost_readers import outlast_readers
 from mat_ds.terminal.parser import Parser
-from mat_ds.terminal.stop_signals import Orders
+from mat_ds.terminal.stop_signals import StopSignals
 from mat_ds.terminal.units import whole
 
 EXAMPLE = "mat-ds seeds --recipe launch/recipes/cola_bert.yaml --seeds 5 output_dir=runs/cola-seeds"
@@ -49,8 +49,8 @@ def main(arguments: Sequence[str]) -> ExitCode:
         named = launching.run.output_dir or f"runs/{name_of_file(parsed.recipe or Path(launching.run.task))}-seeds"
         seeds = Seeds(Path(named), range(parsed.seeds), launching, display)
         seeds.define()
-        with Orders() as orders:
-            code = seeds.train(orders)
+        with StopSignals() as stop_signals:
+            code = seeds.train(stop_signals)
     except UserError as error:
         show(f"\n{error}", sys.stderr)
         return ExitCode.USER_ERROR
@@ -108,22 +108,22 @@ class Seeds:
             )
             write_json(file, definition)
 
-    def train(self, orders: Orders) -> ExitCode:
+    def train(self, stop_signals: StopSignals) -> ExitCode:
         """Trains every seed that is not finished and not in other hands."""
         failed, code = [], ExitCode.FAILED
         for seed in self.numbers:
             folder = self.folder_of(seed)
-            if orders.received:
+            if stop_signals.received:
                 return ExitCode.REQUEUE
             if results_of(folder):
                 continue
-            while not (claimed := claim(folder)) and is_unclear(folder) and not orders.received:
+            while not (claimed := claim(folder)) and is_unclear(folder) and not stop_signals.received:
                 time.sleep(LOOK)
             if not claimed:
                 self.display.say(f"{folder.name} is in other hands")
                 continue
             try:
-                end = self._train(seed, folder, orders)
+                end = self._train(seed, folder, stop_signals)
                 claimed.check()
             finally:
                 claimed.release()
@@ -140,7 +140,7 @@ class Seeds:
                 break
         return code if failed else ExitCode.OK
 
-    def _train(self, seed: int, folder: Path, orders: Orders) -> End:
+    def _train(self, seed: int, folder: Path, stop_signals: StopSignals) -> End:
         self.display.say(f"{folder.name} {'goes on' if (folder / 'config.yaml').exists() else 'begins'}")
         options = [f"seed={seed}", *tracking_options(self.launching.run, self.folder, seed, None)]
         scores, shown = Scores(folder), 0
@@ -151,7 +151,7 @@ class Seeds:
             for step, score in found[shown:]:
                 self.display.say(f"{folder.name} step {step}: score {score:.4f}")
             shown = len(found)
-            return orders.received is not None
+            return stop_signals.received is not None
 
         return persevere(lambda: self.launching.command(folder, options), folder, look, self.display.say)
 

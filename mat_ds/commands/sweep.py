@@ -24,7 +24,7 @@ from mat_ds.sweeps.worker import Worker
 from mat_ds.terminal.display import Display, one_line, show
 from mat_ds.terminal.lost_readers import outlast_readers
 from mat_ds.terminal.parser import Parser
-from mat_ds.terminal.stop_signals import Orders
+from mat_ds.terminal.stop_signals import StopSignals
 from mat_ds.terminal.units import whole
 
 EXAMPLE = "mat-ds sweep --space launch/sweeps/mat_table7.yaml --recipe launch/recipes/cola_bert.yaml --trials 60"
@@ -44,9 +44,9 @@ def main(arguments: Sequence[str]) -> ExitCode:
         study = SharedStudy(folder, space, launching.definition, launching.run.seed)
         limit = parsed.trials or (None if space.sampler == "grid" else TRIALS)
         publish(study, launching)
-        with Orders() as orders:
+        with StopSignals() as stop_signals:
             telling = partial(tell, study, launching.run)
-            code = Worker(study, launching, orders, telling, partial(_say, display)).work(limit)
+            code = Worker(study, launching, stop_signals, telling, partial(_say, display)).work(limit)
     except UserError as error:
         show(f"\n{error}", sys.stderr)
         return ExitCode.USER_ERROR

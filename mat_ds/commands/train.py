@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.ranks.exits import configure_process, report_problems
 from mat_ds.ranks.world import World
-from mat_ds.terminal.library_logs import Chatter
+from mat_ds.terminal.library_logs import LibraryLogs
 from mat_ds.training.preflight import prepare
 from mat_ds.training.run import run_on
 
@@ -20,12 +20,12 @@ def main(arguments: Sequence[str]) -> ExitCode:
     except UserError as error:
         return report_problems(error, World())
     configure_process(world)
-    with Chatter(kept=world.rank == 0) as chatter:
+    with LibraryLogs(kept=world.rank == 0) as library_logs:
         try:
             prepared = prepare(arguments, world)
         except UserError as error:
             return report_problems(error, world)
-        return run_on(prepared, world, chatter)[0]
+        return run_on(prepared, world, library_logs)[0]
 
 
 if __name__ == "__main__":

@@ -98,10 +98,11 @@ class Passes:
             # of its loss, nothing under- or overflows. A second try at another scale would be a second backward over
             # one graph, which ZeRO-3 does not survive.
             (seed,) = torch.autograd.grad(total, logits_fp32)
-            size = seed.abs().amax(1, keepdim=True)
-            unit = torch.where(size > 0, seed / size, 0.0).to(logits.dtype)
+            size = seed.abs().reshape(len(seed), -1).amax(1)
+            a_sample = size.view(-1, *[1] * (seed.dim() - 1))
+            unit = torch.where(a_sample > 0, seed / a_sample, 0.0).to(logits.dtype)
             (gradient,) = torch.autograd.grad(logits, delta, grad_outputs=unit)
-            gradient = gradient * size.unsqueeze(-1)
+            gradient = gradient * size.view(-1, 1, 1)
         else:
             (gradient,) = torch.autograd.grad(total, delta, create_graph=differentiable)
         self._all_finite &= gradient.isfinite().all()

@@ -17,7 +17,7 @@ from mat_ds.sweeps.space import overrides
 from mat_ds.sweeps.standings import publish
 from mat_ds.sweeps.study import SharedStudy, Taken
 from mat_ds.sweeps.training import End, Scores, last_step, persevere, results_of, scores_of
-from mat_ds.terminal.stop_signals import Orders
+from mat_ds.terminal.stop_signals import StopSignals
 
 Say = Callable[[str], None]
 # What trackers call the end of a sweep by the code of its last worker; that of any other is FAILED.
@@ -31,14 +31,14 @@ class Worker:
     Attributes:
         study: the trials.
         launching: how they are trained.
-        orders: whether it has been told to stop.
+        stop_signals: whether it has been told to stop.
         tell: tells trackers how the sweep stands, and how it ended if no worker is left.
         say: takes the lines that show how it goes.
     """
 
     study: SharedStudy
     launching: Launching
-    orders: Orders
+    stop_signals: StopSignals
     tell: Callable[[str], None]
     say: Say
 
@@ -60,7 +60,7 @@ class Worker:
         return code
 
     def _work(self, limit: int | None) -> ExitCode:
-        while not self.orders.received:
+        while not self.stop_signals.received:
             if not (taken := self.study.take(limit)):
                 if not self.study.unclear:
                     break
@@ -74,7 +74,7 @@ class Worker:
                 taken.claim.release()
             if code is not None:
                 return code
-        if self.orders.received:
+        if self.stop_signals.received:
             return ExitCode.REQUEUE
         return ExitCode.OK if self.study.trials(TrialState.COMPLETE, TrialState.RUNNING) else ExitCode.FAILED
 
@@ -148,7 +148,7 @@ class Watch:
 
     def __call__(self) -> bool:
         self.report()
-        return self.pruned or self._worker.orders.received is not None
+        return self.pruned or self._worker.stop_signals.received is not None
 
     def report(self) -> None:
         """Reports what is new. A trial that was below the median at one evaluation has been told to stop, and stays so."""

@@ -13,7 +13,7 @@ LIBRARIES = ("DeepSpeed", "transformers", "datasets", "huggingface_hub", "peft",
 KEPT = 100_000
 
 
-class Chatter:
+class LibraryLogs:
     """While it is entered, libraries and Python's warnings log to a file; errors are shown too.
 
     Args:
@@ -26,7 +26,7 @@ class Chatter:
         self._shown.setLevel(logging.ERROR)
         self._handlers: list[logging.Handler] = [self._memory, self._shown] if kept else [self._shown]
 
-    def __enter__(self) -> Chatter:
+    def __enter__(self) -> LibraryLogs:
         for name in LIBRARIES:
             library = logging.getLogger(name)
             library.handlers.clear()

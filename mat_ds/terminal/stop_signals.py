@@ -10,7 +10,7 @@ from typing import Any
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 
 
-class Orders:
+class StopSignals:
     """Within it, signals to stop are remembered instead of ending the process.
 
     Ctrl-C asks once: the second ends the process at once. What the process was started to ignore, as `nohup` does, it ignores.
@@ -23,7 +23,7 @@ class Orders:
         self.received: str | None = None
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Orders:
+    def __enter__(self) -> StopSignals:
         for number in SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._remember)

@@ -24,7 +24,7 @@ from mat_ds.terminal.display import Display
 from mat_ds.tracking.tracker import Tracker
 from mat_ds.training.adversary import LEAST_MOVE
 from mat_ds.training.resources import resources
-from mat_ds.training.stopping import Agenda
+from mat_ds.training.stopping import StopRequests
 from mat_ds.training.telemetry import measure, noise_ratio
 
 
@@ -37,7 +37,7 @@ class Loop:
         tracker: takes the records; it does nothing on other ranks than the first.
         display: shows the progress.
         progress: how far an earlier process came.
-        agenda: what interrupts it.
+        stop_requests: what interrupts it.
         evaluate: scores the dev splits.
         export: writes the model as it stands to the run directory.
         save: writes a checkpoint of the engine and of `progress`.
@@ -51,7 +51,7 @@ class Loop:
     tracker: Tracker
     display: Display
     progress: Progress
-    agenda: Agenda
+    stop_requests: StopRequests
     evaluate: Callable[[str], tuple[Scores, float]]
     export: Callable[[], None]
     save: Callable[[Progress], Saved]
@@ -82,10 +82,10 @@ class Loop:
                     record = self._step(step, lr(step), step / total)
                     bar.set_postfix_str(_shown(record, progress), refresh=False)
                     bar.update()
-                    stop, due = self.agenda.told_to_stop_or_save()
+                    stop, due = self.stop_requests.told_to_stop_or_save()
                     if stop:
                         self.engine.check(self.loader.micro_batches(step)[0])
-                        raise Interrupted(self.agenda.reason)
+                        raise Interrupted(self.stop_requests.reason)
                     evaluates = progress.step in evaluate_after
                     saves = due or progress.step % save_every == 0 or progress.step == total
                     if evaluates or saves:
@@ -110,7 +110,7 @@ class Loop:
         except SaveError as error:
             self._go_on_without(error)
             return False
-        self.agenda.saved()
+        self.stop_requests.saved()
         self.tracker.log({"event": "checkpoint", "step": self.progress.step, "seconds": saved.seconds, "bytes": saved.bytes})
         return True
 

@@ -20,14 +20,14 @@ from mat_ds.terminal.display import Display
 from mat_ds.tracking.identity import own_id
 from mat_ds.training.announce import environment, host_and_device
 from mat_ds.training.preflight import Prepared
-from mat_ds.training.stopping import Agenda
+from mat_ds.training.stopping import StopRequests
 
 # How long a file that rank 0 wrote may take to be seen on another node: network disks cache what is not there.
 SHARED_SECONDS = 60
 
 
 def open_run_directory(
-    prepared: Prepared, world: World, device: torch.device, lock: RunLock, agenda: Agenda, display: Display
+    prepared: Prepared, world: World, device: torch.device, lock: RunLock, stop_requests: StopRequests, display: Display
 ) -> RunDirectory:
     """The run's directory, locked and described by rank 0.
 
@@ -38,7 +38,7 @@ def open_run_directory(
             node does not see what rank 0 wrote.
     """
     run, places = prepared.run, from_all_ranks(host_and_device(device))
-    rundir = RunDirectory(_take(prepared, lock, agenda, display))
+    rundir = RunDirectory(_take(prepared, lock, stop_requests, display))
     prepared.resume_from = on_rank_zero(lambda: _found_again(prepared))
     before = run_of(prepared.resume_from) if prepared.resume_from else None
 
@@ -61,7 +61,7 @@ def open_run_directory(
     return rundir
 
 
-def _take(prepared: Prepared, lock: RunLock, agenda: Agenda, display: Display) -> Path:
+def _take(prepared: Prepared, lock: RunLock, stop_requests: StopRequests, display: Display) -> Path:
     """The run's directory, made and locked by rank 0; where nothing proves that the job before is gone, all wait to see it.
 
     Raises:
@@ -81,7 +81,7 @@ def _take(prepared: Prepared, lock: RunLock, agenda: Agenda, display: Display) -
             display.say(f"waiting to see whether {lock.in_the_way} is still in {path}: it is not, if nothing moves there "
                         f"for {LEASE_SECONDS:.0f} s")  # fmt: skip
         waits = True
-        agenda.leave_if_told()
+        stop_requests.leave_if_told()
         time.sleep(LOOK)
     return path
 

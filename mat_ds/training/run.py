@@ -33,8 +33,8 @@ from mat_ds.storage.rundir import RunDirectory, mark_interrupted
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.terminal.display import Display
-from mat_ds.terminal.library_logs import Chatter
-from mat_ds.terminal.stop_signals import Orders
+from mat_ds.terminal.library_logs import LibraryLogs
+from mat_ds.terminal.stop_signals import StopSignals
 from mat_ds.tracking.tracker import Tracker
 from mat_ds.training.adversary import objections
 from mat_ds.training.announce import Announcement, conclusion
@@ -42,7 +42,10 @@ from mat_ds.training.finish import finish, register_finished
 from mat_ds.training.loop import Loop
 from mat_ds.training.opening import open_run_directory
 from mat_ds.training.preflight import Prepared
-from mat_ds.training.stopping import Agenda
+from mat_ds.training.stopping import StopRequests
+
+# Does the work of a rank, and makes an exit code of what goes wrong; the last argument is an advice.
+Guard = Callable[[Callable[[], object], World, str], ExitCode]
 
 
 @dataclass(frozen=True)
@@ -50,21 +53,24 @@ class Housekeeping:
     """What keeps a run in order on this rank, whatever it computes.
 
     Attributes:
-        agenda: what interrupts it.
-        chatter, display: what libraries say of it, and what it says itself.
+        stop_requests: what interrupts it.
+        library_logs, display: what libraries say of it, and what it says itself.
         lock: keeps other jobs out of its directory.
         tracker: keeps its log.
     """
 
-    agenda: Agenda
-    chatter: Chatter
+    stop_requests: StopRequests
+    library_logs: LibraryLogs
     display: Display
     lock: RunLock
     tracker: Tracker
 
 
 def run_on(
-    prepared: Prepared, world: World, chatter: Chatter, guard: Callable[[Callable[[], object], World, str], ExitCode] = attempt
+    prepared: Prepared,
+    world: World,
+    library_logs: LibraryLogs,
+    guard: Guard = attempt,
 ) -> tuple[ExitCode, RunDirectory | None]:
     """Brings this rank together with the others and trains.
 
@@ -78,15 +84,15 @@ def run_on(
     ended: list[RunDirectory | None] = []
     if prepared.run.train.deterministic:
         compute_deterministically()
-    orders, lock = Orders(), RunLock()
-    agenda = Agenda(orders, prepared.run.train.save_minutes, world.rank == 0, lock.check_from_memory)
+    stop_signals, lock = StopSignals(), RunLock()
+    stop_requests = StopRequests(stop_signals, prepared.run.train.save_minutes, world.rank == 0, lock.check_from_memory)
     display = Display(world.rank == 0, prepared.quiet, prepared.json)
     for remark in prepared.remarks:
         display.warn(remark)
-    house = Housekeeping(agenda, chatter, display, lock, Tracker(world.rank == 0, lock.check_from_memory))
+    house = Housekeeping(stop_requests, library_logs, display, lock, Tracker(world.rank == 0, lock.check_from_memory))
     with ExitStack() as to_the_end:
         with process_group(world, timedelta(minutes=prepared.run.train.timeout_minutes)) as device:
-            to_the_end.enter_context(orders)
+            to_the_end.enter_context(stop_signals)
             code = guard(
                 lambda: ended.append(train(prepared, world, device, house)), world,
                 "The last checkpoint is from before; a smaller optimizer.lr or bf16 instead of fp16 may help.",
@@ -106,7 +112,7 @@ def train(prepared: Prepared, world: World, device: torch.device, house: Houseke
     prepared.resume_from = from_rank_zero(prepared.resume_from)
     collate = Collator(prepared.tokenizer, prepared.max_length, kind_of(data.spec))
     micro = run.train.eval_micro_batch_size or run.train.micro_batch_size
-    evaluator = Evaluator(data.spec, collate, micro, world, device, house.agenda.leave_if_told)
+    evaluator = Evaluator(data.spec, collate, micro, world, device, house.stop_requests.leave_if_told)
     try:
         with house.tracker:
             trained = _optimise(prepared, collate, evaluator, world, device, house)
@@ -160,7 +166,7 @@ def _optimise(
     fold = SpectralHead(built.module).fold if run.method.spectral_head else None
     chain = method.chain.beside(run.model.average, run.model.average_decay)
     engine = Engine(built.module, run.optimizer, chain, prepared.ds_config, run.seed, objective.read)
-    engine.leave_if_told = house.agenda.leave_if_told
+    engine.leave_if_told = house.stop_requests.leave_if_told
     try:
         if not prepared.resume_from:
             _look_at_the_adversary(engine, method, objective, run, loader, house.display)
@@ -168,7 +174,7 @@ def _optimise(
         if prepared.dry_run:
             plan.rehearse()
             return None
-        rundir = open_run_directory(prepared, world, device, house.lock, house.agenda, house.display)
+        rundir = open_run_directory(prepared, world, device, house.lock, house.stop_requests, house.display)
         progress, still_ours = Progress(), house.lock.check
         if prepared.resume_from:
             state, passed_over = checkpoint.load(engine, prepared.resume_from, rundir.model, still_ours)
@@ -179,7 +185,7 @@ def _optimise(
 
         def begin() -> None:
             still_ours()
-            house.chatter.write_to(rundir.log)
+            house.library_logs.write_to(rundir.log)
             house.tracker.begin(rundir, progress.step, run.tracking.uri)
 
         on_rank_zero(begin)
@@ -198,8 +204,8 @@ def _optimise(
             state, keep = asdict(done), run.train.keep_last
             return checkpoint.save(engine, rundir.checkpoints, state, keep, rundir.model, best, still_ours, house.lock.token)
 
-        tracker, display, agenda = house.tracker, house.display, house.agenda
-        loop = Loop(run, engine, method, objective, loader, tracker, display, progress, agenda, evaluate, export, save)
+        tracker, display, stop_requests = house.tracker, house.display, house.stop_requests
+        loop = Loop(run, engine, method, objective, loader, tracker, display, progress, stop_requests, evaluate, export, save)
         return rundir, loop.train(), engine.dtype
     finally:
         engine.close()

@@ -7,25 +7,29 @@ from collections.abc import Callable
 
 from mat_ds.errors import Displaced, Interrupted
 from mat_ds.ranks.collectives import agreed
-from mat_ds.terminal.stop_signals import Orders
+from mat_ds.terminal.stop_signals import StopSignals
 
 
-class Agenda:
+class StopRequests:
     """What interrupts training.
 
     A signal may reach one rank or all of them, at different moments; no rank acts on it before all have agreed.
 
     Args:
-        orders: what this rank has been told.
+        stop_signals: what this rank has been told.
         save_minutes: how long may pass between two checkpoints, by rank 0's clock; None: as long as it takes.
         keeps_time: whether this rank is rank 0.
         still_ours: raises `Displaced` if the run directory is another job's by now; cheap, as it is asked once a step.
     """
 
     def __init__(
-        self, orders: Orders, save_minutes: float | None, keeps_time: bool, still_ours: Callable[[], None] = lambda: None
+        self,
+        stop_signals: StopSignals,
+        save_minutes: float | None,
+        keeps_time: bool,
+        still_ours: Callable[[], None] = lambda: None,
     ):
-        self._orders, self._still_ours = orders, still_ours
+        self._stop_signals, self._still_ours = stop_signals, still_ours
         self._save_seconds = 60 * save_minutes if save_minutes and keeps_time else float("inf")
         self._saved_at = time.monotonic()
 
@@ -39,7 +43,7 @@ class Agenda:
             self._still_ours()
         except Displaced as error:
             displaced = error
-        lost, *found = agreed(displaced is not None, self._orders.received is not None, *more)
+        lost, *found = agreed(displaced is not None, self._stop_signals.received is not None, *more)
         if lost:
             raise displaced or Displaced("another job has taken the run directory")
         return tuple(found)
@@ -47,7 +51,7 @@ class Agenda:
     @property
     def reason(self) -> str:
         """What has told the ranks to stop, as far as this one knows."""
-        return self._orders.received or "a signal to another rank"
+        return self._stop_signals.received or "a signal to another rank"
 
     def leave_if_told(self) -> None:
         """Raises `Interrupted` on every rank, if any has been told to stop, and `Displaced` if one has been. Every rank must

@@ -38,7 +38,7 @@ def test_seeds_of_a_task_file_elsewhere_stay_under_runs(tmp_path, monkeypatch, c
     """The task's path is no part of the folder's."""
     made = []
     monkeypatch.setattr(seeds.Seeds, "define", lambda self: made.append(self.folder))
-    monkeypatch.setattr(seeds.Seeds, "train", lambda self, orders: ExitCode.OK)
+    monkeypatch.setattr(seeds.Seeds, "train", lambda self, stop_signals: ExitCode.OK)
     monkeypatch.setattr(seeds.Seeds, "publish", lambda self: [])
     monkeypatch.chdir(tmp_path)
     seeds.main([f"task={tmp_path}/elsewhere/own.yaml"])

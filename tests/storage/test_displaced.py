@@ -18,10 +18,10 @@ from mat_ds.ranks.world import World
 from mat_ds.storage import leases, lock
 from mat_ds.storage.events import read_events
 from mat_ds.storage.lock import LOCK, RunLock
-from mat_ds.terminal.stop_signals import Orders
+from mat_ds.terminal.stop_signals import StopSignals
 from mat_ds.tracking.tracker import Tracker
 from mat_ds.training import stopping
-from mat_ds.training.stopping import Agenda
+from mat_ds.training.stopping import StopRequests
 from tests.support.locking import asked, said, start_holder, takes, tokens
 from tests.support.tracked import make_run
 
@@ -158,20 +158,20 @@ def test_ranks_agree_that_they_are_displaced_before_they_agree_on_anything_else(
         raise Displaced("it is not ours")
 
     monkeypatch.setattr(stopping, "agreed", agreed)
-    with Orders() as orders:
+    with StopSignals() as stop_signals:
         others = (False, False, False)
-        assert Agenda(orders, None, True).told_to_stop_or_save() == (False, False)
+        assert StopRequests(stop_signals, None, True).told_to_stop_or_save() == (False, False)
         with pytest.raises(Displaced, match="it is not ours"):
-            Agenda(orders, None, True, displaced).told_to_stop_or_save()
+            StopRequests(stop_signals, None, True, displaced).told_to_stop_or_save()
         others = (True, True, False)  # of rank 0, on another rank
         with pytest.raises(Displaced):
-            Agenda(orders, None, False).told_to_stop_or_save()
+            StopRequests(stop_signals, None, False).told_to_stop_or_save()
         others = (True, False)
         with pytest.raises(Displaced):
-            Agenda(orders, None, False).leave_if_told()
+            StopRequests(stop_signals, None, False).leave_if_told()
         others = (False, True)
         with pytest.raises(Interrupted):
-            Agenda(orders, None, False).leave_if_told()
+            StopRequests(stop_signals, None, False).leave_if_told()
     assert all(len(flags) in (2, 3) for flags in heard)
 
 

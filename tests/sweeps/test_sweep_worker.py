@@ -49,8 +49,8 @@ def test_a_trial_once_below_the_median_is_pruned_whatever_comes_after(tmp_path):
     trials.optuna.tell(good.trial, 0.7)
     good.claim.release()
     taken = trials.take(None)
-    orders, said = SimpleNamespace(received=None), []
-    watch = Watch(Worker(trials, None, orders, None, said.append), taken)
+    stop_signals, said = SimpleNamespace(received=None), []
+    watch = Watch(Worker(trials, None, stop_signals, None, said.append), taken)
     events = taken.claim.folder / "events.jsonl"
 
     def score(step, value):

@@ -13,7 +13,7 @@ import warnings
 import pytest
 
 from mat_ds.terminal.display import Display
-from mat_ds.terminal.library_logs import Chatter
+from mat_ds.terminal.library_logs import LibraryLogs
 from tests.support.launch import ROOT
 
 PROGRAM = """
@@ -74,9 +74,9 @@ def test_other_ranks_are_silent(capsys):
 
 def test_libraries_log_to_the_runs_file_from_the_start_and_only_their_errors_are_seen(tmp_path, capfd):
     file, library = tmp_path / "train.log", logging.getLogger("transformers.models")
-    with Chatter(kept=True) as chatter:
+    with LibraryLogs(kept=True) as library_logs:
         library.info("before there was a run")
-        chatter.write_to(file)
+        library_logs.write_to(file)
         library.warning("a weight is new")
         library.error("a file is broken")
         warnings.warn("this will change", FutureWarning, stacklevel=1)
@@ -85,14 +85,14 @@ def test_libraries_log_to_the_runs_file_from_the_start_and_only_their_errors_are
     texts = ("before there", "a weight is", "a file is", "FutureWarning: this", "after")
     assert [written.count(text) for text in texts] == [1, 1, 1, 1, 0]
     assert capfd.readouterr().err.splitlines()[0] == "a file is broken"
-    with Chatter(kept=True) as chatter:
-        chatter.write_to(file)
+    with LibraryLogs(kept=True) as library_logs:
+        library_logs.write_to(file)
     assert file.read_text() == written, "a run that goes on adds to it"
 
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_run_without_a_folder_leaves_no_handlers(kept):
     before = list(logging.getLogger().handlers)
-    with Chatter(kept):
+    with LibraryLogs(kept):
         logging.getLogger("DeepSpeed").info("hello")
     assert logging.getLogger().handlers == before

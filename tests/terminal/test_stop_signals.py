@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mat_ds.terminal.stop_signals import SIGNALS, Orders
+from mat_ds.terminal.stop_signals import SIGNALS, StopSignals
 from tests.support.launch import ROOT
 
 
@@ -17,10 +17,10 @@ def test_a_signal_is_remembered_and_the_handlers_of_before_come_back(number):
     before = {each: signal.signal(each, lambda number, frame: heard.append(number)) for each in SIGNALS}
     ours = signal.getsignal(number)
     try:
-        with Orders() as orders:
-            assert orders.received is None
+        with StopSignals() as stop_signals:
+            assert stop_signals.received is None
             os.kill(os.getpid(), number)
-            assert orders.received == signal.Signals(number).name and not heard
+            assert stop_signals.received == signal.Signals(number).name and not heard
         assert signal.getsignal(number) is ours
     finally:
         for each, handler in before.items():
@@ -30,9 +30,9 @@ def test_a_signal_is_remembered_and_the_handlers_of_before_come_back(number):
 def test_what_a_process_was_started_to_ignore_it_ignores():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with Orders() as orders:
+        with StopSignals() as stop_signals:
             os.kill(os.getpid(), signal.SIGHUP)
-            assert orders.received is None
+            assert stop_signals.received is None
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -40,11 +40,11 @@ def test_what_a_process_was_started_to_ignore_it_ignores():
 def test_the_second_ctrl_c_ends_the_process_at_once():
     program = (
         "import signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
-        "from mat_ds.terminal.stop_signals import Orders\n"
-        "with Orders() as orders:\n"
+        "from mat_ds.terminal.stop_signals import StopSignals\n"
+        "with StopSignals() as stop_signals:\n"
         "    print('ready', flush=True)\n"
-        "    while not orders.received: time.sleep(0.01)\n"
-        "    print(orders.received, flush=True)\n"
+        "    while not stop_signals.received: time.sleep(0.01)\n"
+        "    print(stop_signals.received, flush=True)\n"
         "    time.sleep(60)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
