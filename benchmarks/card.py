@@ -27,9 +27,11 @@ METHODS = {
     "mat": {"name": "mat", "delta_steps": 5, "theta_steps": 10, "delta_max_norm": 2e-3, "delta_projection": "clamp"},
 }
 RUNS = (
-    *(("small", method, "fp32") for method in METHODS), ("small", "mat", "bf16"), ("small", "mat", "fp16"),
+    *(("small", method, "fp32") for method in METHODS),
+    ("small", "mat", "bf16"),
+    ("small", "mat", "fp16"),
     *(("large", method, precision) for method in ("vanilla", "mat") for precision in PROFILES),
-)  # fmt: skip
+)
 
 
 def large(tokenizer, folder, shrunk):

@@ -43,8 +43,13 @@ def mirror_of(process: subprocess.Popen[bytes], run: Path) -> psutil.Process:
 def measure(uri: str, folder: Path, seconds: float) -> tuple[list[float], list[float], float]:
     """Seconds of each step with the mirror and without it, and the processor time that the mirror took meanwhile."""
     run = folder / "run"
-    process = subprocess.Popen(cli(*OPTIONS, f"output_dir={run}", f"tracking.uri={uri}"), cwd=ROOT, env=environment(),
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    process = subprocess.Popen(
+        cli(*OPTIONS, f"output_dir={run}", f"tracking.uri={uri}"),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     blocks: list[tuple[float, float, bool]] = []
     try:
         mirror = mirror_of(process, run)
@@ -84,8 +89,11 @@ def main(seconds: float) -> None:
                 on, off, took = measure(uri, Path(folder), seconds)
                 medians = [1000 * statistics.median(steps) for steps in (on, off)]
                 print(json.dumps({"mean ms": [1000 * statistics.fmean(on), 1000 * statistics.fmean(off)]}), file=sys.stderr)
-            print(f"| {name} | {len(on) + len(off)} | {medians[0]:.1f} | {medians[1]:.1f} | {medians[0] / medians[1]:.3f} | "
-                  f"{200 * took / seconds:.1f} |", flush=True)  # fmt: skip
+            print(
+                f"| {name} | {len(on) + len(off)} | {medians[0]:.1f} | {medians[1]:.1f} | {medians[0] / medians[1]:.3f} | "
+                f"{200 * took / seconds:.1f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -40,9 +40,14 @@ MAT = ["method.name=mat", "method.delta_steps=1", "method.theta_steps=2", "metho
 # A third of the radius published for RoBERTa-large: at 0.3 this encoder learns nothing on CoLA.
 BALL = ["method.delta_lr=0.03", "method.delta_init_norm=0.06", "method.delta_max_norm=0.1"]
 VISIBLE = [
-    "method.dropout=off", "method.theta_dropout=frozen", "method.delta_projection=clamp", "method.delta_max_norm=2e-3",
-    "method.delta_init_scale=1e-3", "method.delta_lr=2e-3", "method.delta_noise=0",
-]  # fmt: skip
+    "method.dropout=off",
+    "method.theta_dropout=frozen",
+    "method.delta_projection=clamp",
+    "method.delta_max_norm=2e-3",
+    "method.delta_init_scale=1e-3",
+    "method.delta_lr=2e-3",
+    "method.delta_noise=0",
+]
 # label -> (options, epochs): the last five are the controls.
 METHODS: dict[str, tuple[list[str], int]] = {
     "vanilla": (["method.name=vanilla"], EPOCHS),
@@ -87,9 +92,14 @@ def run(task: str, method: str, seed: int, model: Path, data: Path) -> dict[str,
     telemetry = [record for record in records if record["event"] == "telemetry"][-1]
     scores = {name: results[name]["score"] for name in ("last", "best")}
     return {
-        "task": task, "method": method, "seed": seed, **scores, "median": results["median_last_half"],
-        "seconds": round(seconds, 1), **{name: telemetry[name] for name in ("R", "R_without", "R_eval")},
-    }  # fmt: skip
+        "task": task,
+        "method": method,
+        "seed": seed,
+        **scores,
+        "median": results["median_last_half"],
+        "seconds": round(seconds, 1),
+        **{name: telemetry[name] for name in ("R", "R_without", "R_eval")},
+    }
 
 
 def main_of_training() -> Callable[[list[str]], int]:

@@ -20,6 +20,4 @@ def rows(split):
         yield {"sentence": " ".join(random.choices(WORDS, k=length)), "label": length % 2}
 
 
-mat_ds.register_task(
-    name="parity", text=["sentence"], labels=["even", "odd"], metrics=["accuracy"], test=[], generate=rows
-)  # fmt: skip
+mat_ds.register_task(name="parity", text=["sentence"], labels=["even", "odd"], metrics=["accuracy"], test=[], generate=rows)

@@ -26,10 +26,14 @@ def train(stage, world, device):
     sizes = {"vocab_size": 64, "n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 2}
     model = AutoModelForCausalLM.from_config(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
     ds_config = {
-        "train_micro_batch_size_per_gpu": BATCH, "gradient_accumulation_steps": 1, "zero_optimization": {"stage": stage},
-        "steps_per_print": 10**9, "managed_gradient_accumulation": False,
-        "zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False,
-    }  # fmt: skip
+        "train_micro_batch_size_per_gpu": BATCH,
+        "gradient_accumulation_steps": 1,
+        "zero_optimization": {"stage": stage},
+        "steps_per_print": 10**9,
+        "managed_gradient_accumulation": False,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
     losses = []
     engine = mat_ds.Engine(model, mat_ds.OptimizerConfig(name="adam"), mat_ds.Chain(samples=UPDATES), ds_config, seed=0)
     for t in range(STEPS):

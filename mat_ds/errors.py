@@ -18,8 +18,11 @@ MOST_SHOWN = 500
 
 MASK = "***"
 # Variables of the environment that hold a secret, by the end of their names; PWD alone is a folder.
-HOLDS_SECRET = re.compile(r"(?:TOKEN|PASSWORD|PASSWD|PASSPHRASE|SECRET|API_?KEY|ACCESS_KEY|ACCOUNT_KEY|PRIVATE_KEY|SECRET_KEY|"
-                          r"CONNECTION_STRING|_PWD|_PASS)$", re.I)  # fmt: skip
+HOLDS_SECRET = re.compile(
+    r"(?:TOKEN|PASSWORD|PASSWD|PASSPHRASE|SECRET|API_?KEY|ACCESS_KEY|ACCOUNT_KEY|PRIVATE_KEY|SECRET_KEY|"
+    r"CONNECTION_STRING|_PWD|_PASS)$",
+    re.I,
+)
 # A shorter one could stand in any text by chance.
 SHORTEST = 4
 

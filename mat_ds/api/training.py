@@ -70,9 +70,14 @@ class Run:
 
 
 def train(
-    options: Mapping[str, Any] | None = None, /, *, recipe: PathOrText | None = None,
-    ds_config: PathOrText | Mapping[str, Any], quiet: bool = False, **keywords: Any,
-) -> Run:  # fmt: skip
+    options: Mapping[str, Any] | None = None,
+    /,
+    *,
+    recipe: PathOrText | None = None,
+    ds_config: PathOrText | Mapping[str, Any],
+    quiet: bool = False,
+    **keywords: Any,
+) -> Run:
     """Trains to the end, in this process; under a launcher, as this rank of a run.
 
     Args:

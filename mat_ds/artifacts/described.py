@@ -73,18 +73,30 @@ def head_problems(key: str, config: Any, spec: TaskSpec) -> Iterator[Problem]:
     """
     kind = kind_of(spec)
     if config.num_labels != kind.outputs:
-        yield Problem(key, spec.name, f"has {kind.outputs} outputs, the model {config.num_labels}",
-                      "name the task the model was trained for")  # fmt: skip
+        yield Problem(
+            key,
+            spec.name,
+            f"has {kind.outputs} outputs, the model {config.num_labels}",
+            "name the task the model was trained for",
+        )
     elif config.problem_type not in (None, kind.problem_type):
-        yield Problem(key, spec.name, f"is {kind.problem_type.replace('_', ' ')}, the model "
-                      f"{str(config.problem_type).replace('_', ' ')} (problem_type in its config.json)",
-                      "name the task the model was trained for, or take another model")  # fmt: skip
+        yield Problem(
+            key,
+            spec.name,
+            f"is {kind.problem_type.replace('_', ' ')}, the model "
+            f"{str(config.problem_type).replace('_', ' ')} (problem_type in its config.json)",
+            "name the task the model was trained for, or take another model",
+        )
     elif not (match := match_labels(config, spec)).same:
         done = "numbers its labels" if match.order else "calls its labels"
         names = [spec.labels[match.order.index(i)] for i in range(len(match.names))] if match.order else match.names
         fix = f"write a task YAML with labels: [{', '.join(names)}]"
-        yield Problem(key, spec.name, f"{done} {', '.join(spec.labels)}, the model {', '.join(match.names)}",
-                      fix if match.order else f"{fix}, or a label_map that says which is which")  # fmt: skip
+        yield Problem(
+            key,
+            spec.name,
+            f"{done} {', '.join(spec.labels)}, the model {', '.join(match.names)}",
+            fix if match.order else f"{fix}, or a label_map that says which is which",
+        )
 
 
 def run_around(folder: Path) -> RunConfig | None:

@@ -136,8 +136,9 @@ def read_finished(path: Path) -> Finished:
     results = read_json(rundir.results, AGAIN) if os.path.lexists(rundir.results) else {}
     exported = results.get("export", {})
     if not isinstance(exported, dict) or "score" not in exported:
-        raise UserError(Problem("run", str(path), "the run has not come to its end, and its model has no score",
-                                "let it train to its end"))  # fmt: skip
+        raise UserError(
+            Problem("run", str(path), "the run has not come to its end, and its model has no score", "let it train to its end")
+        )
     known = read_description(model)
     assert known is not None  # the run around the folder describes it
     checked(rundir.results, _Results, results)
@@ -145,7 +146,10 @@ def read_finished(path: Path) -> Finished:
         measured = results[name].get(split)
         numbers = [measured.get(metric) for metric in known.spec.metrics] if isinstance(measured, dict) else [None]
         if not all(map(_is_number, numbers)):
-            raise UserError(Problem(str(rundir.results), None, f"its {name} evaluation has no {', '.join(known.spec.metrics)} "
-                                    f"on {split}", AGAIN))  # fmt: skip
+            raise UserError(
+                Problem(
+                    str(rundir.results), None, f"its {name} evaluation has no {', '.join(known.spec.metrics)} on {split}", AGAIN
+                )
+            )
     environment = checked(rundir.environment, _Environment, read_json(rundir.environment, AGAIN))
     return Finished(rundir, load_run_config(rundir.config, ()), known.spec, results, environment)

@@ -37,8 +37,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="mat-ds doctor", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
     add_file_arguments(parser, ds_config=None)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--timeout", type=float, default=TIMEOUT_SECONDS, metavar="SECONDS",
-                        help="how long to wait for a rank, and for each collective (%(default).0f)")  # fmt: skip
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=TIMEOUT_SECONDS,
+        metavar="SECONDS",
+        help="how long to wait for a rank, and for each collective (%(default).0f)",
+    )
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options of the run, which win over the recipe")
     parsed = parser.parse_intermixed_args(arguments)
@@ -105,8 +110,11 @@ def open_meeting(world: World, seconds: float, lost: list[Row]) -> Meeting | Non
         if world.rank == 0:
             row = failed("meeting", f"rank 0 cannot listen at {at} ({brief(error)})", "take another MASTER_PORT")
         else:
-            row = failed("meeting", f"rank 0 cannot be reached at {at} within {seconds:.0f} s ({brief(error)})",
-                         "see that MASTER_ADDR is rank 0's node as seen from here, and no firewall is between")  # fmt: skip
+            row = failed(
+                "meeting",
+                f"rank 0 cannot be reached at {at} within {seconds:.0f} s ({brief(error)})",
+                "see that MASTER_ADDR is rank 0's node as seen from here, and no firewall is between",
+            )
         lost.append(replace(row, group="launch"))
         return None
 

@@ -68,11 +68,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help=f"{MEANING}; with --weights a run directory or one of its checkpoints",
     )
     parser.add_argument("out", metavar="OUT", type=Path, help="a folder that is empty or does not exist")
-    parser.add_argument("--weights", choices=KEPT_AS, help="of the run's newest whole checkpoint: the parameters, or their "
-                        "running average (model.average); default: what model/ holds")  # fmt: skip
+    parser.add_argument(
+        "--weights",
+        choices=KEPT_AS,
+        help="of the run's newest whole checkpoint: the parameters, or their "
+        "running average (model.average); default: what model/ holds",
+    )
     parser.add_argument("--merge", action="store_true", help="add adapters to the weights of their base")
-    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the weights "
-                        "(%(default)s)")  # fmt: skip
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the weights (%(default)s)"
+    )
     add_plugin_argument(parser)
     return parser.parse_args(arguments)
 
@@ -90,8 +95,12 @@ def _problems(parsed: argparse.Namespace) -> Iterator[Problem]:
     if parsed.out.exists() and not (parsed.out.is_dir() and not any(parsed.out.iterdir())):
         yield Problem("OUT", str(parsed.out), "exists and is not an empty folder", "name a new folder")
     if parsed.weights and not is_local(parsed.model):
-        yield Problem("--weights", parsed.weights, f"{parsed.model} is no run directory, and keeps no checkpoints",
-                      "pass runs/<run>, or leave --weights out")  # fmt: skip
+        yield Problem(
+            "--weights",
+            parsed.weights,
+            f"{parsed.model} is no run directory, and keeps no checkpoints",
+            "pass runs/<run>, or leave --weights out",
+        )
 
 
 def _run_of(path: Path) -> Path:
@@ -107,8 +116,11 @@ def _choose(path: Path, weights: str) -> Choice:
     run = run_around(rundir.model)
     found = next((checkpoint for checkpoint in checkpoints_of(path) if verify_checkpoint(checkpoint) is None), None)
     if run is None or found is None:
-        raise UserError(Problem("MODEL", str(path), "holds no checkpoint that can be trusted",
-                                "see `mat-ds verify`, or leave --weights out"))  # fmt: skip
+        raise UserError(
+            Problem(
+                "MODEL", str(path), "holds no checkpoint that can be trusted", "see `mat-ds verify`, or leave --weights out"
+            )
+        )
     if not rundir.model.is_dir():
         raise UserError(Problem("MODEL", str(path), "the run has not exported a model yet", "let it evaluate once"))
     return Choice(found, weights, run)

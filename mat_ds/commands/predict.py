@@ -48,12 +48,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line; raises `UserError` where it is not one."""
     parser = Parser(prog="mat-ds predict", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
     parser.add_argument("model", metavar="MODEL", type=argument, help=MEANING)
-    parser.add_argument("file", metavar="FILE", type=Path, help="the texts: .csv, .tsv, .jsonl or .txt (one in a line); - is "
-                        "standard input")  # fmt: skip
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, help="the texts: .csv, .tsv, .jsonl or .txt (one in a line); - is standard input"
+    )
     parser.add_argument("--out", type=Path, help="where to: .jsonl, or .tsv for a GLUE submission; else JSON lines are printed")
     parser.add_argument("--format", choices=SUFFIXES, help="of the input, where its name does not say it")
-    parser.add_argument("--columns", nargs="+", metavar="NAME", help="the text column of the file, or the two of a pair, where "
-                        "they are not called as the task calls them")  # fmt: skip
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        metavar="NAME",
+        help="the text column of the file, or the two of a pair, where they are not called as the task calls them",
+    )
     parser.add_argument(
         "--task", type=argument, help="a task, or a task YAML, of a model that does not say what it was trained for"
     )
@@ -112,8 +117,12 @@ def _problems(parsed: argparse.Namespace) -> Iterable[Problem]:
     elif parsed.format is None and parsed.file.suffix not in SUFFIXES.values():
         yield Problem("FILE", str(parsed.file), "its name does not say what is in it", f"pass --format {', '.join(SUFFIXES)}")
     if parsed.out and parsed.out.suffix not in (".jsonl", SUBMISSION):
-        yield Problem("--out", str(parsed.out), "its name does not say what to write",
-                      "end it in .jsonl, or in .tsv for a GLUE submission")  # fmt: skip
+        yield Problem(
+            "--out",
+            str(parsed.out),
+            "its name does not say what to write",
+            "end it in .jsonl, or in .tsv for a GLUE submission",
+        )
     if parsed.out and not parsed.out.absolute().parent.is_dir():
         yield Problem("--out", str(parsed.out), "there is no such folder", "make it first")
     if parsed.out and parsed.file.is_file() and parsed.out.exists() and parsed.out.samefile(parsed.file):

@@ -154,8 +154,13 @@ def _is_prepared(path: str | None) -> bool:
 def write_prepared(source: RunInput, folder: Path) -> Manifest:
     """Writes the prepared folder, whole or not at all, and returns its manifest."""
     run, spec = source.run, source.data.spec
-    options = {"task": run.task, "data.path": run.data.path, "data.max_length": run.data.max_length,
-               "data.bad_rows": run.data.bad_rows, "model.name": run.model.name}  # fmt: skip
+    options = {
+        "task": run.task,
+        "data.path": run.data.path,
+        "data.max_length": run.data.max_length,
+        "data.bad_rows": run.data.bad_rows,
+        "model.name": run.model.name,
+    }
     options |= {"seed": run.seed} if run.model.name == TINY else {}  # of its weights
     tasks = (spec, *(task for task, *_ in train_splits(spec)))
 

@@ -25,8 +25,11 @@ def _run(arguments: Sequence[str]) -> None:
     parser = Parser(prog="mat-ds register", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
     parser.add_argument("run", metavar="RUN", type=Path, help="a finished run's directory")
     parser.add_argument("name", metavar="NAME", help="of the registered model; it is made if there is none")
-    parser.add_argument("--uri", help="MLflow's address; default: the run's tracking.uri, else mlflow.db beside the run; a "
-                        "server's where credentials are set only if MLFLOW_TRACKING_URI names it")  # fmt: skip
+    parser.add_argument(
+        "--uri",
+        help="MLflow's address; default: the run's tracking.uri, else mlflow.db beside the run; a "
+        "server's where credentials are set only if MLFLOW_TRACKING_URI names it",
+    )
     add_plugin_argument(parser)
     parsed = parser.parse_args(arguments)
     load_plugins(parsed.plugin)

@@ -60,10 +60,19 @@ def main(arguments: Sequence[str]) -> ExitCode:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line; raises `UserError` where it is not one."""
     parser = Parser(prog="mat-ds sweep", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
-    parser.add_argument("--space", type=SPACES.argument, required=True, metavar="FILE", help="YAML of what to search, "
-                        f"or the name of one that comes with mat_ds: {', '.join(SPACES.names())}")  # fmt: skip
-    parser.add_argument("--trials", type=whole, metavar="N", help="of the sweep in all, by all its workers (default: "
-                        f"{TRIALS}; sampler grid: every combination)")  # fmt: skip
+    parser.add_argument(
+        "--space",
+        type=SPACES.argument,
+        required=True,
+        metavar="FILE",
+        help=f"YAML of what to search, or the name of one that comes with mat_ds: {', '.join(SPACES.names())}",
+    )
+    parser.add_argument(
+        "--trials",
+        type=whole,
+        metavar="N",
+        help=f"of the sweep in all, by all its workers (default: {TRIALS}; sampler grid: every combination)",
+    )
     add_arguments(parser)
     return parser.parse_intermixed_args(arguments)
 
@@ -76,8 +85,12 @@ def check(space: Space, launching: Launching) -> None:
     """
     found: dict[str, Problem] = {}
     for name in (name for key in space.options for name in names(key) if name.startswith("tracking")):
-        found[name] = Problem(name, None, "where the trials are tracked is none of what is searched",
-                              "take it out of the space, and pass it on the command line")  # fmt: skip
+        found[name] = Problem(
+            name,
+            None,
+            "where the trials are tracked is none of what is searched",
+            "take it out of the space, and pass it on the command line",
+        )
     for key, value in extremes(space):
         for problem in launching.problems(overrides({key: value})):
             found.setdefault(str(problem), problem)
@@ -96,6 +109,8 @@ def _conclude(study: SharedStudy, display: Display) -> None:
         return
     lines = [f"\n{as_text(table(study))}"]
     if best := best_of(study):
-        lines += [f"\nbest: {study.folder_of(best.number)}, {study.space.objective} {best.value:.4f}; train with its options:",
-                  f"    --recipe {study.folder / 'best.yaml'}"]  # fmt: skip
+        lines += [
+            f"\nbest: {study.folder_of(best.number)}, {study.space.objective} {best.value:.4f}; train with its options:",
+            f"    --recipe {study.folder / 'best.yaml'}",
+        ]
     display.conclude("\n".join([*lines, f"{study.folder}: sweep.json, trials.csv"]))

@@ -23,12 +23,20 @@ REQUEST, RETRIES = 30, 2
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Prints a line for each run; returns 0 if all are delivered, 1 if an MLflow could not be reached or refused one."""
-    parser = Parser(prog="mat-ds sync", description=__doc__, epilog="example: mat-ds sync runs --uri http://127.0.0.1:5000",
-                    allow_abbrev=False)  # fmt: skip
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run directory, or a folder that holds some; again "
-                        "is no harm")  # fmt: skip
-    parser.add_argument("--uri", help="an MLflow server or database; default: the run's own tracking.uri, but a "
-                        "server's where credentials are set only if MLFLOW_TRACKING_URI names it")  # fmt: skip
+    parser = Parser(
+        prog="mat-ds sync",
+        description=__doc__,
+        epilog="example: mat-ds sync runs --uri http://127.0.0.1:5000",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="a run directory, or a folder that holds some; again is no harm"
+    )
+    parser.add_argument(
+        "--uri",
+        help="an MLflow server or database; default: the run's own tracking.uri, but a "
+        "server's where credentials are set only if MLFLOW_TRACKING_URI names it",
+    )
     try:
         parsed = parser.parse_args(arguments)
         raise_if_any(uri_problems("--uri", parsed.uri))

@@ -31,8 +31,11 @@ def read_json_object(path: Path, key: str, fix: str) -> Tree:
         tree = _parse(text) if text.strip() else None
     except TwiceError as error:
         name, first, second = error.args
-        raise UserError(Problem(key, str(path), f"has the key {name!r} twice, as {_short(first)} and as {_short(second)}",
-                                "keep one of the two")) from None  # fmt: skip
+        raise UserError(
+            Problem(
+                key, str(path), f"has the key {name!r} twice, as {_short(first)} and as {_short(second)}", "keep one of the two"
+            )
+        ) from None
     except RecursionError:
         raise UserError(Problem(key, str(path), "is nested too deep", "write it flat")) from None
     except IndexError:  # how that reader ends in a comment that nobody closed

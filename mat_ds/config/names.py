@@ -22,8 +22,11 @@ def is_name(text: str) -> bool:
 def name_of_file(path: Path) -> str:
     """The name that a file gives a folder; raises `UserError` where it would be none."""
     if not is_name(path.stem):
-        raise UserError(Problem("output_dir", None, f"{path} gives no name to a folder of runs: that takes {RULE}",
-                                "pass output_dir=<folder>"))  # fmt: skip
+        raise UserError(
+            Problem(
+                "output_dir", None, f"{path} gives no name to a folder of runs: that takes {RULE}", "pass output_dir=<folder>"
+            )
+        )
     return path.stem
 
 

@@ -52,8 +52,9 @@ def parse_overrides(arguments: Iterable[str], schema: type[BaseModel]) -> tuple[
             if not isinstance(node, dict):
                 break
         if not isinstance(node, dict) or isinstance(node.get(leaf), dict) or (leaf in node and isinstance(value, dict)):
-            problems.append(Problem(key, text, "was already given a value, by a section or by one of its options",
-                                    "give one of the two"))  # fmt: skip
+            problems.append(
+                Problem(key, text, "was already given a value, by a section or by one of its options", "give one of the two")
+            )
         else:
             node[leaf] = value
     return tree, problems

@@ -70,7 +70,13 @@ def add_file_arguments(parser: ArgumentParser, ds_config: str | None = "zero2") 
         ds_config: the name that stands where none is given.
     """
     or_name, default = "or the name of one that comes with mat_ds", f" (default: {ds_config})" if ds_config else ""
-    parser.add_argument("--ds_config", type=DS_CONFIGS.argument, default=ds_config and DS_CONFIGS.path(ds_config),
-                        metavar="FILE", help=f"DeepSpeed JSON of the run, {or_name}{default}")  # fmt: skip
-    parser.add_argument("--recipe", type=RECIPES.argument, metavar="FILE",
-                        help=f"YAML of options that differ from the defaults, {or_name}")  # fmt: skip
+    parser.add_argument(
+        "--ds_config",
+        type=DS_CONFIGS.argument,
+        default=ds_config and DS_CONFIGS.path(ds_config),
+        metavar="FILE",
+        help=f"DeepSpeed JSON of the run, {or_name}{default}",
+    )
+    parser.add_argument(
+        "--recipe", type=RECIPES.argument, metavar="FILE", help=f"YAML of options that differ from the defaults, {or_name}"
+    )

@@ -191,9 +191,11 @@ def _explained(error: yaml.YAMLError, text: str) -> tuple[int | None, str, str]:
         "64 bits": "put quotes around it if it is to be text",
         "'\\t'": "indent with blanks instead of tabs",
         "expected a single document": "leave one document in the file",
-        "levels deep": "write it flat", "holds itself": "write out what is meant", "merges": "write out what is meant",
+        "levels deep": "write it flat",
+        "holds itself": "write out what is meant",
+        "merges": "write out what is meant",
         "holds more than": "write out what is meant",
-    }  # fmt: skip
+    }
     special = "mend the line; texts with special characters need quotes"
     fix = next((fix for part, fix in fixes.items() if part in reason), special)
     return mark.line + 1 if mark else None, f"{reason} (column {mark.column + 1})" if mark else reason, fix

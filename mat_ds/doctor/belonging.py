@@ -55,6 +55,9 @@ def check_belonging(run: RunConfig, folder: Path, parameters: int, first_rows: i
             problems = list(vocabulary_problems("model.name", run.model.name, built.module, tokenizer, splits, length))
         yield from map(from_problem, problems)
         if not problems:
-            yield warned("tokenizer", f"it numbers tokens up to {highest(tokenizer)}, and the model has embeddings for {rows}: "
-                         "a text with one of the others is refused",
-                         "call model.resize_token_embeddings(len(tokenizer)) and save both")  # fmt: skip
+            yield warned(
+                "tokenizer",
+                f"it numbers tokens up to {highest(tokenizer)}, and the model has embeddings for {rows}: "
+                "a text with one of the others is refused",
+                "call model.resize_token_embeddings(len(tokenizer)) and save both",
+            )

@@ -75,14 +75,20 @@ def check_cards(world: World) -> Iterator[Row]:
         found = f"{card.name}, {card.memory / GIB:.0f} GiB, compute capability {'.'.join(map(str, card.capability))}"
         if built_for and not has_kernels(card.capability, built_for):
             older = card.capability < min(map(_capability, built_for))
-            yield failed(f"GPU {card.index}", f"{found}: this torch has no kernels for it, only {' '.join(built_for)}",
-                         OLDER_BUILD if older else NEWER_BUILD)  # fmt: skip
+            yield failed(
+                f"GPU {card.index}",
+                f"{found}: this torch has no kernels for it, only {' '.join(built_for)}",
+                OLDER_BUILD if older else NEWER_BUILD,
+            )
         else:
             yield passed(f"GPU {card.index}", found)
     if world.local_size > len(cards):
-        yield failed("GPUs for ranks", f"{world.local_size} ranks on this node see {len(cards)} of its GPUs, and take the one "
-                     "that LOCAL_RANK counts to", f"start {len(cards)} ranks here, or let every rank see all GPUs of the node "
-                     "(srun --gpus-per-node without --gpus-per-task or --gpu-bind)")  # fmt: skip
+        yield failed(
+            "GPUs for ranks",
+            f"{world.local_size} ranks on this node see {len(cards)} of its GPUs, and take the one that LOCAL_RANK counts to",
+            f"start {len(cards)} ranks here, or let every rank see all GPUs of the node "
+            "(srun --gpus-per-node without --gpus-per-task or --gpu-bind)",
+        )
     yield from _occupied(own_cards(world))
     yield from _peers(cards)
 
@@ -94,16 +100,22 @@ def _none() -> Row:
     if cpu_wanted or not list(Path("/dev").glob("nvidia[0-9]*")):
         return passed("GPUs", f"none: training runs on {cpu_count()} CPU cores")
     if torch.version.cuda is None:
-        return failed("GPUs", f"there are NVIDIA GPUs, and torch {torch.__version__} is a build without CUDA",
-                      f"{OLDER_BUILD}; on Ampere and newer the default build; or export DS_ACCELERATOR=cpu")  # fmt: skip
+        return failed(
+            "GPUs",
+            f"there are NVIDIA GPUs, and torch {torch.__version__} is a build without CUDA",
+            f"{OLDER_BUILD}; on Ampere and newer the default build; or export DS_ACCELERATOR=cpu",
+        )
     try:
         torch.cuda.init()
         why = "it sees none"
     except Exception as error:
         why = brief(error)
-    return failed("GPUs", f"there are NVIDIA GPUs, and torch {torch.__version__} cannot use them ({why})",
-                  "see that nvidia-smi works, and take a build for a CUDA that its driver serves "
-                  f"({OLDER_BUILD}); or export DS_ACCELERATOR=cpu")  # fmt: skip
+    return failed(
+        "GPUs",
+        f"there are NVIDIA GPUs, and torch {torch.__version__} cannot use them ({why})",
+        "see that nvidia-smi works, and take a build for a CUDA that its driver serves "
+        f"({OLDER_BUILD}); or export DS_ACCELERATOR=cpu",
+    )
 
 
 def _occupied(cards: list[Card]) -> Iterator[Row]:
@@ -145,8 +157,12 @@ def check_precisions(world: World) -> Iterator[Row]:
     from mat_ds.engine.ds_config import precision_problems, read_ds_config
 
     cards, own = find_cards(), own_cards(world)
-    broken = [f"{name} on GPU {card.index}: {why}" for card in own for name in precisions([card])
-              if (why := multiply(card.index, name))]  # fmt: skip
+    broken = [
+        f"{name} on GPU {card.index}: {why}"
+        for card in own
+        for name in precisions([card])
+        if (why := multiply(card.index, name))
+    ]
     if broken:
         yield failed("precisions", "; ".join(broken), "mend the GPU, its driver or the torch build (above) first")
         return

@@ -26,8 +26,11 @@ def check_clock(folder: Path) -> Iterator[Row]:
         yield passed("time", shown)
     skew = disk_skew(folder)
     if abs(skew) > SKEW_SECONDS:
-        yield warned("time of the disk", f"{folder} is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this machine's "
-                     "clock", f"{SET_IT}, and that of the file server")  # fmt: skip
+        yield warned(
+            "time of the disk",
+            f"{folder} is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this machine's clock",
+            f"{SET_IT}, and that of the file server",
+        )
 
 
 def newest_package() -> tuple[float, str]:

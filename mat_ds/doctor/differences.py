@@ -64,9 +64,12 @@ def missing_ranks(answers: Sequence[Answer], met: set[int], size: int, seconds: 
     for ranks, reason in ((absent - met, "never reached rank 0"), (absent & met, "came, and did not finish their own checks")):
         if ranks:
             there = where(answers, (answer.rank for answer in answers))
-            yield failed(spell(ranks), f"{reason} within {seconds:.0f} s; {there} answered",
-                         "see their own output, whether their nodes are up, and whether MASTER_ADDR can be reached from there "
-                         "(firewall, GLOO_SOCKET_IFNAME); --timeout gives slow disks more time")  # fmt: skip
+            yield failed(
+                spell(ranks),
+                f"{reason} within {seconds:.0f} s; {there} answered",
+                "see their own output, whether their nodes are up, and whether MASTER_ADDR can be reached from there "
+                "(firewall, GLOO_SOCKET_IFNAME); --timeout gives slow disks more time",
+            )
     if not absent:
         hosts = {answer.host for answer in answers}
         yield passed("ranks", f"all {size} answered, on {len(hosts)} node{'s' if len(hosts) > 1 else ''}")
@@ -97,8 +100,11 @@ def mixed_cards(answers: Sequence[Answer]) -> Iterator[Row]:
         found = "; ".join(f"{name} on {where(answers, ranks)}" for name, ranks in holders.items())
         old = min(capabilities) < (8, 0) <= max(capabilities)
         fix = "fp16 for all (ds_configs/zero2_v100_fp16.json) or fp32, and " if old else ""
-        yield warned("mixed GPUs", f"{found}: the slowest sets the pace" + (", the oldest has no bf16" if old else ""),
-                     f"{fix}a train.micro_batch_size that the smallest memory holds")  # fmt: skip
+        yield warned(
+            "mixed GPUs",
+            f"{found}: the slowest sets the pace" + (", the oldest has no bf16" if old else ""),
+            f"{fix}a train.micro_batch_size that the smallest memory holds",
+        )
 
 
 def clock_skew(answers: Sequence[Answer], clocks: dict[int, float]) -> Iterator[Row]:
@@ -116,7 +122,10 @@ def unshared_folder(answers: Sequence[Answer], sees: dict[int, bool], folder: st
     if len({answer.host for answer in answers}) > 1:
         blind = [rank for rank, seen in sees.items() if not seen]
         if blind:
-            yield failed("shared disk", f"what rank 0 writes to {folder} is not seen by {where(answers, blind)}",
-                         "name an output_dir on a disk that all nodes share")  # fmt: skip
+            yield failed(
+                "shared disk",
+                f"what rank 0 writes to {folder} is not seen by {where(answers, blind)}",
+                "name an output_dir on a disk that all nodes share",
+            )
         else:
             yield passed("shared disk", f"all nodes see {folder}")

@@ -45,11 +45,19 @@ def check_locks(folder: Path) -> Iterator[Row]:
         if process := builder(lock.parent):
             yield passed("locks", f"{lock.parent} is being compiled by process {process}")
         elif minutes * 60 > QUIET_SECONDS:
-            yield warned("locks", f"{lock} is stale: no process here builds, no file has changed for {minutes:.0f} minutes. "
-                         "mat_ds does not mind; other programs would wait for ever", f"rm {lock}")  # fmt: skip
+            yield warned(
+                "locks",
+                f"{lock} is stale: no process here builds, no file has changed for {minutes:.0f} minutes. "
+                "mat_ds does not mind; other programs would wait for ever",
+                f"rm {lock}",
+            )
         else:
-            yield warned("locks", f"{lock} is {minutes:.0f} minutes old, and no process here builds: another machine may, if "
-                         "it shares the folder", f"if none does: rm {lock}")  # fmt: skip
+            yield warned(
+                "locks",
+                f"{lock} is {minutes:.0f} minutes old, and no process here builds: another machine may, if "
+                "it shares the folder",
+                f"if none does: rm {lock}",
+            )
     if not locks:
         yield passed("locks", f"none in {folder}")
 

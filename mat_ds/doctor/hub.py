@@ -45,5 +45,9 @@ def check_hub(hub: Hub) -> Iterator[Row]:
     elif hub.reached:
         yield passed("hub", f"{hub.endpoint} answers")
     else:
-        yield warned("hub", f"{hub.endpoint} cannot be reached ({hub.why})", "run `mat-ds prepare` on a login node, "
-                     "pass the folders as model.name= and data.path=, and export HF_HUB_OFFLINE=1 here")  # fmt: skip
+        yield warned(
+            "hub",
+            f"{hub.endpoint} cannot be reached ({hub.why})",
+            "run `mat-ds prepare` on a login node, "
+            "pass the folders as model.name= and data.path=, and export HF_HUB_OFFLINE=1 here",
+        )

@@ -171,8 +171,11 @@ def check_model(run: RunConfig, tree: dict[str, Any] | None, hub: Hub) -> Iterat
     parameters, trained_in = count_parameters(folder)
     yield passed("model", f"{folder}: {parameters / 1e6:.1f} M parameters" + (f", kept in {trained_in}" if trained_in else ""))
     if trained_in == "bfloat16" and half(tree) == "fp16":
-        yield warned("model in fp16", "its weights were trained in bfloat16, whose numbers may be too large for fp16",
-                     "fp32 (ds_configs/zero2.json), or bf16 on cards that have it")  # fmt: skip
+        yield warned(
+            "model in fp16",
+            "its weights were trained in bfloat16, whose numbers may be too large for fp16",
+            "fp32 (ds_configs/zero2.json), or bf16 on cards that have it",
+        )
     yield from check_belonging(run, folder, parameters, FIRST_ROWS)
 
 

@@ -46,10 +46,13 @@ def check_secrets() -> Iterator[Row]:
     if not exported and not listed:
         return
     found = ", ".join([*sorted(exported), *(f"{name} in {file}" for name, file in sorted(listed.items()))])
-    yield warned("secrets", f"{found}: `deepspeed --hostfile` writes the values into the command line of every node, where all "
-                 "its users see them, and into its log",
-                 "before such a launch unset them, take them out of the file, and keep them on each node in "
-                 "~/.mlflow/credentials (mode 600); or train with tracking.uri=none and `mat-ds sync` afterwards")  # fmt: skip
+    yield warned(
+        "secrets",
+        f"{found}: `deepspeed --hostfile` writes the values into the command line of every node, where all "
+        "its users see them, and into its log",
+        "before such a launch unset them, take them out of the file, and keep them on each node in "
+        "~/.mlflow/credentials (mode 600); or train with tracking.uri=none and `mat-ds sync` afterwards",
+    )
 
 
 def _holds_secret(name: str) -> bool:
@@ -80,14 +83,20 @@ def _launcher() -> str:
 def _master() -> Iterator[Row]:
     address, port = (os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
     if not address or not port.isdecimal():
-        yield failed("MASTER_ADDR, MASTER_PORT", f"{address!r}, {port!r}", "export the name of the first node and a free port, "
-                     "the same for all ranks, as every launcher does")  # fmt: skip
+        yield failed(
+            "MASTER_ADDR, MASTER_PORT",
+            f"{address!r}, {port!r}",
+            "export the name of the first node and a free port, the same for all ranks, as every launcher does",
+        )
         return
     try:
         socket.getaddrinfo(address, int(port))
     except OSError as error:
-        yield failed("MASTER_ADDR", f"{address} is no address here ({brief(error)})", "name it as this node's /etc/hosts or "
-                     "name server does")  # fmt: skip
+        yield failed(
+            "MASTER_ADDR",
+            f"{address} is no address here ({brief(error)})",
+            "name it as this node's /etc/hosts or name server does",
+        )
 
 
 def check_limits(world: World) -> Iterator[Row]:
@@ -100,15 +109,21 @@ def check_limits(world: World) -> Iterator[Row]:
         yield passed("open files", "unlimited" if files == resource.RLIM_INFINITY else f"at most {files}")
     locked, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if locked != resource.RLIM_INFINITY and INFINIBAND.is_dir() and any(INFINIBAND.iterdir()):
-        yield warned("locked memory", f"at most {locked // 1024} KiB, and InfiniBand needs to lock its buffers",
-                     "ulimit -l unlimited (limits.conf; under SLURM: PropagateResourceLimitsExcept=MEMLOCK)")  # fmt: skip
+        yield warned(
+            "locked memory",
+            f"at most {locked // 1024} KiB, and InfiniBand needs to lock its buffers",
+            "ulimit -l unlimited (limits.conf; under SLURM: PropagateResourceLimitsExcept=MEMLOCK)",
+        )
     yield _threads(world)
 
 
 def _threads(world: World) -> Row:
     cores, asked = len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdecimal() and int(asked) * world.local_size > cores:
-        return warned("threads", f"OMP_NUM_THREADS={asked} for each of {world.local_size} ranks on {cores} cores",
-                      f"export OMP_NUM_THREADS={max(1, cores // world.local_size)}")  # fmt: skip
+        return warned(
+            "threads",
+            f"OMP_NUM_THREADS={asked} for each of {world.local_size} ranks on {cores} cores",
+            f"export OMP_NUM_THREADS={max(1, cores // world.local_size)}",
+        )
     chosen = f"OMP_NUM_THREADS={asked}" if asked else "OMP_NUM_THREADS is not set (ranks without a GPU share them out)"
     return passed("threads", f"{cores} cores; {chosen}")

@@ -55,7 +55,7 @@ class Meeting:
         # The process group that comes later finds the server of its own process, since both are multi-tenant.
         self._server = TCPStore(
             address, port, is_master=serves, timeout=timedelta(seconds=seconds), wait_for_workers=False, multi_tenant=True
-        )  # fmt: skip
+        )
         self._store = PrefixStore(f"mat-ds doctor {attempt}", self._server)
 
     def say(self, what: str, value: Any = None) -> None:

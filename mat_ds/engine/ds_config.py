@@ -118,10 +118,11 @@ def ds_config_problems(tree: Tree, run: RunConfig, world: World, here: bool = Tr
 
 def _key_problems(tree: Tree, owned: Tree, removed: set[str]) -> Iterator[Problem]:
     origin = {
-        "train_batch_size": "train.batch_size", "train_micro_batch_size_per_gpu": "train.micro_batch_size",
+        "train_batch_size": "train.batch_size",
+        "train_micro_batch_size_per_gpu": "train.micro_batch_size",
         "gradient_accumulation_steps": "train.batch_size / (train.micro_batch_size x ranks)",
         "gradient_clipping": "optimizer.max_grad_norm",
-    }  # fmt: skip
+    }
     for key, value in tree.items():
         if key in owned:
             if value not in ("auto", owned[key]):
@@ -129,8 +130,7 @@ def _key_problems(tree: Tree, owned: Tree, removed: set[str]) -> Iterator[Proble
                 yield Problem(f"ds_config {key}", value, f"contradicts {source}, which makes it {owned[key]!r}",
                               f'delete the key from the JSON, or write "auto"; set {source} instead')  # fmt: skip
         elif key not in JSON_KEYS | RECIPE_SECTIONS.keys() | REFUSED.keys() | removed:
-            yield Problem(f"ds_config {key}", value, "is no DeepSpeed section that mat_ds passes on",
-                          nearest(key, JSON_KEYS))  # fmt: skip
+            yield Problem(f"ds_config {key}", value, "is no DeepSpeed section that mat_ds passes on", nearest(key, JSON_KEYS))
 
 
 def _section_problems(tree: Tree, run: RunConfig) -> Iterator[Problem]:
@@ -183,8 +183,9 @@ def _refusals(tree: Tree) -> Iterator[Problem]:
     for key in OFFLOADS:
         offload = zero.get(key, {})
         if offload.get("device") == "nvme":
-            yield Problem(f"ds_config zero_optimization.{key}.device", "nvme",
-                          "the sampler's shards must stay in memory", 'write "cpu"')  # fmt: skip
+            yield Problem(
+                f"ds_config zero_optimization.{key}.device", "nvme", "the sampler's shards must stay in memory", 'write "cpu"'
+            )
         for option, harmless in (("ratio", 1.0), ("super_offload", False)):
             if offload.get(option, harmless) != harmless:
                 yield Problem(f"ds_config zero_optimization.{key}.{option}", offload[option],
@@ -199,8 +200,7 @@ def precision_problems(tree: Tree) -> Iterator[Problem]:
     """Whether this machine's devices compute in the precision asked for."""
     fp16, bf16 = (tree.get(key, {}).get("enabled") is True for key in ("fp16", "bf16"))
     if fp16 and bf16:
-        yield Problem("ds_config fp16.enabled, bf16.enabled", True, "a run computes in one precision",
-                      "enable one of the two")  # fmt: skip
+        yield Problem("ds_config fp16.enabled, bf16.enabled", True, "a run computes in one precision", "enable one of the two")
     elif bf16 and torch.cuda.is_available():
         # torch.cuda.is_bf16_supported() says yes on a V100, where bf16 is emulated.
         (major, minor), card = min((torch.cuda.get_device_capability(i), i) for i in range(torch.cuda.device_count()))
@@ -231,7 +231,6 @@ def _deepspeed_problems(completed: Tree, world: World) -> Iterator[Problem]:
         section = SECTION_OF.get(error.title, error.title)
         for found in error.errors():
             place = ".".join((section, *map(str, found["loc"])))
-            yield Problem(f"ds_config {place}", found["input"], f"DeepSpeed refuses it: {found['msg']}",
-                          "mend it or delete it")  # fmt: skip
+            yield Problem(f"ds_config {place}", found["input"], f"DeepSpeed refuses it: {found['msg']}", "mend it or delete it")
     except Exception as error:
         yield Problem("--ds_config", None, f"DeepSpeed refuses it: {error}", "mend or delete what it names")

@@ -94,8 +94,9 @@ def type_problems(tree: Tree) -> Iterator[Problem]:
         elif not isinstance(value.get("params", {}), dict):
             yield Problem(f"ds_config {path}.params", value["params"], "is no JSON object", "delete it")
         for key in value.keys() - KEYS[path] if isinstance(value, dict) and path in KEYS else ():
-            yield Problem(f"ds_config {path}.{key}", value[key], "is no key that DeepSpeed looks for there",
-                          nearest(key, KEYS[path]))  # fmt: skip
+            yield Problem(
+                f"ds_config {path}.{key}", value[key], "is no key that DeepSpeed looks for there", nearest(key, KEYS[path])
+            )
     stage = zero.get("stage", 0) if isinstance(zero, dict) else 0
     if isinstance(stage, bool) or stage not in (0, 1, 2, 3):
         yield Problem("ds_config zero_optimization.stage", stage, "is no ZeRO stage", "write 0, 1, 2 or 3")
@@ -120,11 +121,14 @@ def _switches(sections: Tree) -> Iterator[Problem]:
     from deepspeed.utils.config import DeepSpeedThroughputTimerConfig
 
     schemas: dict[str, type[BaseModel]] = {
-        "zero_optimization": DeepSpeedZeroConfig, "fp16": DeepSpeedFP16Config, "bf16": DeepSpeedBF16Config,
+        "zero_optimization": DeepSpeedZeroConfig,
+        "fp16": DeepSpeedFP16Config,
+        "bf16": DeepSpeedBF16Config,
         "zero_optimization.offload_optimizer": DeepSpeedZeroOffloadOptimizerConfig,
         "zero_optimization.offload_param": DeepSpeedZeroOffloadParamConfig,
-        "comms_logger": CommsLoggerConfig, "timers.throughput": DeepSpeedThroughputTimerConfig,
-    }  # fmt: skip
+        "comms_logger": CommsLoggerConfig,
+        "timers.throughput": DeepSpeedThroughputTimerConfig,
+    }
     for path, schema in schemas.items():
         section = sections.get(path)
         kinds = {field.alias or name: field.annotation for name, field in schema.model_fields.items()}
@@ -147,8 +151,12 @@ def _undecided(path: str, value: Any) -> Problem:
         here = f"for the cards of this machine {best} enabled, or neither for fp32"
     else:
         here = "on this machine, which has no GPU, false for both"
-    return Problem(f"ds_config {path}.enabled", value, "is decided by nothing: precision is part of the algorithm, and the "
-                   "recipe says nothing of it", f"write true or false: {here}")  # fmt: skip
+    return Problem(
+        f"ds_config {path}.enabled",
+        value,
+        "is decided by nothing: precision is part of the algorithm, and the recipe says nothing of it",
+        f"write true or false: {here}",
+    )
 
 
 def idle(tree: Tree) -> Iterator[str]:
@@ -160,8 +168,10 @@ def idle(tree: Tree) -> Iterator[str]:
     zero = tree.get("zero_optimization", {})
     stage = zero.get("stage", 0)
     if "activation_checkpointing" in tree:
-        yield ("ds_config activation_checkpointing does nothing here: DeepSpeed applies it to models written for it; "
-               "model.gradient_checkpointing=true recomputes activations")  # fmt: skip
+        yield (
+            "ds_config activation_checkpointing does nothing here: DeepSpeed applies it to models written for it; "
+            "model.gradient_checkpointing=true recomputes activations"
+        )
     if stage != 3:
         of_three = [key for key in zero if key.startswith("stage3_") or key in ("offload_param", "sub_group_size")]
         if of_three:

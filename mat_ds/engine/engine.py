@@ -39,9 +39,14 @@ class Engine(Norms):
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: OptimizerConfig, chain: Chain, ds_config: dict[str, Any], seed: int,
+        self,
+        model: nn.Module,
+        optimizer: OptimizerConfig,
+        chain: Chain,
+        ds_config: dict[str, Any],
+        seed: int,
         read: Callable[[Any], Tensor] = read_output,
-    ):  # fmt: skip
+    ):
         self.skipped_since_begin = 0
         perturbation = EmbeddingPerturbation(model)
         self.sampler = Sampler(_parameter_groups(model, optimizer), optimizer.name, chain, seed)

@@ -50,9 +50,13 @@ def gather_fp32(engine: Engine, frozen: bool = True) -> dict[str, Tensor]:
 
 
 def export_model(
-    engine: Engine, tokenizer: Any, folder: Path, lora: LoraConfig | None = None,
-    fold: Callable[[dict[str, Tensor]], None] | None = None, still_ours: Callable[[], None] = nobody_else,
-) -> None:  # fmt: skip
+    engine: Engine,
+    tokenizer: Any,
+    folder: Path,
+    lora: LoraConfig | None = None,
+    fold: Callable[[dict[str, Tensor]], None] | None = None,
+    still_ours: Callable[[], None] = nobody_else,
+) -> None:
     """Writes the fp32 masters (safetensors), the config and the tokenizer to `folder`, whole or not at all.
 
     Every rank must call it.

@@ -58,8 +58,10 @@ def process_group(world: World, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iter
             deepspeed.init_distributed(verbose=False, timeout=timeout)
         except dist.DistError as error:
             place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-            raise PeerError(f"{world.size} ranks were to meet at {place} within {timeout} and did not: {error}. "
-                            "One that failed before has said why") from None  # fmt: skip
+            raise PeerError(
+                f"{world.size} ranks were to meet at {place} within {timeout} and did not: {error}. "
+                "One that failed before has said why"
+            ) from None
         talk_over(None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo"))
         try:
             if world.size > 1:

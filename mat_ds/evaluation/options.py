@@ -21,18 +21,22 @@ RADII = {"linf": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), "l2": (1e-2, 3e-2, 0.1, 0.3, 1.
 class DataOptions(Section):
     path: PathText | None = Field(None, description="folder of `<task>/<split>.jsonl`, ...; null: the run's own, else the hub")
     max_length: Annotated[int, Field(ge=4)] | None = Field(
-        None, description="tokens an input is cut at; null: the run's own, else what the model takes")  # fmt: skip
+        None, description="tokens an input is cut at; null: the run's own, else what the model takes"
+    )
     bad_rows: Literal["refuse", "skip"] | None = Field(
-        None, description="what becomes of a row that is no example; null: as in the run, else refuse")  # fmt: skip
+        None, description="what becomes of a row that is no example; null: as in the run, else refuse"
+    )
 
 
 class AttackOptions(Section):
     norm: Literal["linf", "l2"] = Field(
-        "linf", description="ball around the word embeddings of an example, all its tokens together; linf: sign ascent, "
-        "l2: normalised ascent")  # fmt: skip
+        "linf",
+        description="ball around the word embeddings of an example, all its tokens together; linf: sign ascent, "
+        "l2: normalised ascent",
+    )
     radii: Annotated[tuple[Radius, ...], Field(strict=False)] | None = Field(
-        None, description="radii of the ball; []: no attack; null: 1e-4 ... 1e-2 (linf) or 1e-2 ... 1 (l2); 0 is always "
-        "added")  # fmt: skip
+        None, description="radii of the ball; []: no attack; null: 1e-4 ... 1e-2 (linf) or 1e-2 ... 1 (l2); 0 is always added"
+    )
     steps: Count = Field(5, description="ascent steps at each radius")
     step_size: Annotated[float, Field(gt=0.0)] = Field(0.5, description="length of a step, as a share of the radius")
 
@@ -45,22 +49,26 @@ class AttackOptions(Section):
 
 class NoiseOptions(Section):
     rates: Annotated[tuple[Rate, ...], Field(strict=False)] = Field(
-        (0.05, 0.1, 0.2), description="share of the letters or words that are changed; []: no noise")  # fmt: skip
+        (0.05, 0.1, 0.2), description="share of the letters or words that are changed; []: no noise"
+    )
     kinds: Annotated[tuple[Literal[tuple(NOISES)], ...], Field(strict=False)] = Field(  # type: ignore[valid-type]
-        tuple(NOISES), description="kinds of noise")  # fmt: skip
+        tuple(NOISES), description="kinds of noise"
+    )
 
 
 class EvaluationOptions(Section):
     task: PathText | None = Field(None, description="a task, or a task YAML of your own; null: the run's own")
     output_dir: PathText | None = Field(
-        None, description="a folder that is empty or does not exist; null: `<folder>/evaluation`, or where there is one, "
-        "`evaluation-2`, `-3`, ...")  # fmt: skip
+        None,
+        description="a folder that is empty or does not exist; null: `<folder>/evaluation`, or where there is one, "
+        "`evaluation-2`, `-3`, ...",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="key of the random starts and of the noise")
-    limit: Count | None = Field(
-        None, description="use only the first N examples of each split; null: as many as the run did")  # fmt: skip
+    limit: Count | None = Field(None, description="use only the first N examples of each split; null: as many as the run did")
     micro_batch_size: Count = Field(32, description="examples of one pass on one rank")
     dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="to compute in; bfloat16 does not see radii below about 1e-3")  # fmt: skip
+        "float32", description="to compute in; bfloat16 does not see radii below about 1e-3"
+    )
     data: DataOptions = DataOptions()
     attack: AttackOptions = AttackOptions()
     noise: NoiseOptions = NoiseOptions()

@@ -31,9 +31,14 @@ class Evaluator:
     """
 
     def __init__(
-        self, spec: TaskSpec, collate: Collator, micro_batch_size: int, world: World, device: torch.device,
+        self,
+        spec: TaskSpec,
+        collate: Collator,
+        micro_batch_size: int,
+        world: World,
+        device: torch.device,
         leave_if_told: Callable[[], None] = lambda: None,
-    ):  # fmt: skip
+    ):
         self._spec, self._collate, self._micro = spec, collate, micro_batch_size
         self._world, self._device, self._leave_if_told = world, device, leave_if_told
 

@@ -67,8 +67,9 @@ def load_subject(model_name: str, options: EvaluationOptions) -> Subject:
     found = [*launcher_problems(), *_output_problems(model_name, options)]
     known, data_options = read_description(source), _data(options, source)
     if options.task is None and known is None:
-        found.append(Problem("task", None, f"{model_name} is a model that does not say what it was trained for",
-                             "pass task=<task>"))  # fmt: skip
+        found.append(
+            Problem("task", None, f"{model_name} is a model that does not say what it was trained for", "pass task=<task>")
+        )
     spec, data = None, None
     try:
         spec = find_task(options.task) if options.task else known.spec if known else None
@@ -91,8 +92,9 @@ def load_subject(model_name: str, options: EvaluationOptions) -> Subject:
     if options.attack.curve and (first := next(iter(splits.values()))):
         inputs, _ = Collator(tokenizer, min(max_length, MOST_TRIED), kind_of(spec))(first[:1], torch.device("cpu"))
         check_perturbable("model", model_name, model, inputs)
-    return Subject(Path(model_name), model, tokenizer, max_length, spec, splits, data.tallies, _files_digest(source),
-                   digest_of(splits))  # fmt: skip
+    return Subject(
+        Path(model_name), model, tokenizer, max_length, spec, splits, data.tallies, _files_digest(source), digest_of(splits)
+    )
 
 
 def _data(options: EvaluationOptions, source: Path) -> DataConfig:

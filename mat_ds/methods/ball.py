@@ -20,7 +20,8 @@ class BallSettings(AdversarialSettings):
     delta_steps: Count = Field(3, description="K of the perturbation: gradients taken per batch")
     delta_lr: Weight = Field(0.1, description="length alpha of a step, in the norm of delta_norm")
     delta_init_norm: Weight = Field(
-        0.2, description="of the uniform start: entries up to this / sqrt(real tokens x H) (l2) or this (linf)")  # fmt: skip
+        0.2, description="of the uniform start: entries up to this / sqrt(real tokens x H) (l2) or this (linf)"
+    )
     delta_max_norm: Weight = Field(0.3, description="radius epsilon of the ball, per sample; 0: none")
     delta_norm: Literal["l2", "linf"] = Field("l2", description="norm of step and ball, per sample over its real tokens")
 
@@ -46,9 +47,14 @@ def ascend(delta: Tensor, gradient: Tensor, batch: MicroBatch, s: BallSettings, 
 
 
 def attack(
-    engine: Engine, batch: MicroBatch, s: BallSettings, objective: Objective, masks: Masks, steps: int,
+    engine: Engine,
+    batch: MicroBatch,
+    s: BallSettings,
+    objective: Objective,
+    masks: Masks,
+    steps: int,
     moves: Moves | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """delta_K after `steps` ascents at the present parameters, all under the same dropout masks; 2F each."""
     delta = first_delta(engine, batch, s)
 

@@ -30,7 +30,8 @@ Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 class MatSettings(AdversarialSettings):
     name: Literal["mat"] = Field("mat", description="mixed-strategy adversarial training")
     delta_steps: Annotated[int, Field(ge=0)] = Field(
-        5, description="K of the perturbation: samples of delta per batch; 0: its first sample is its last")  # fmt: skip
+        5, description="K of the perturbation: samples of delta per batch; 0: its first sample is its last"
+    )
     theta_steps: Count = Field(10, description="K of the parameters: samples of theta per batch")
     delta_lr: Weight = Field(1e-3, description="step size gamma of the perturbation; not scheduled")
     delta_noise: Weight = Field(2e-4, description="epsilon of the perturbation's noise sqrt(2 gamma) epsilon xi")
@@ -39,23 +40,32 @@ class MatSettings(AdversarialSettings):
     beta_s: Decay = Field(0.3, description="decay of the moving averages of the samples (lines 4 and 10)")
     beta_p: Decay = Field(0.3, description="weight of theta_t in theta_{t+1} (line 12)")
     delta_init: Literal["normal", "uniform", "zero", "constant"] = Field(
-        "normal", description="first sample of delta, times delta_init_scale; constant: the scale in every entry")  # fmt: skip
+        "normal", description="first sample of delta, times delta_init_scale; constant: the scale in every entry"
+    )
     delta_init_scale: Weight = Field(1e-5, description="size of the first sample")
     delta_max_norm: Annotated[float, Field(gt=0.0)] = Field(
-        1e-5, description="bound on the Linf norm of each sample's delta, over its real tokens")  # fmt: skip
+        1e-5, description="bound on the Linf norm of each sample's delta, over its real tokens"
+    )
     delta_projection: Literal["rescale", "clamp"] = Field(
-        "rescale", description="how the bound is met: shrink the whole sample, or cut each entry")  # fmt: skip
+        "rescale", description="how the bound is met: shrink the whole sample, or cut each entry"
+    )
     delta_gradient: Literal["linf", "l2", "raw"] = Field(
-        "linf", description="norm that each sample's gradient is divided by; raw: none, and lam multiplies it")  # fmt: skip
+        "linf", description="norm that each sample's gradient is divided by; raw: none, and lam multiplies it"
+    )
     delta_preconditioner: Literal["none", "rmsprop", "adam"] = Field(
-        "none", description="of the perturbation's gradient, its state fresh for each batch")  # fmt: skip
+        "none", description="of the perturbation's gradient, its state fresh for each batch"
+    )
     dropout: Literal["independent", "frozen", "off"] = Field(
-        "independent", description="masks in the perturbation's loop: fresh in every pass, one set, none")  # fmt: skip
+        "independent", description="masks in the perturbation's loop: fresh in every pass, one set, none"
+    )
     theta_dropout: Literal["independent", "frozen"] = Field(
-        "independent", description="masks of R's two passes in the parameters' loop: their own, or shared")  # fmt: skip
+        "independent", description="masks of R's two passes in the parameters' loop: their own, or shared"
+    )
     semantics: Literal["paper", "released"] = Field(
-        "paper", description="paper: Algorithm 2, but for what the adversary's loop takes from the released code (normalised "
-        "gradient, its own step size, theta_t); released: the authors' code as it runs")  # fmt: skip
+        "paper",
+        description="paper: Algorithm 2, but for what the adversary's loop takes from the released code (normalised "
+        "gradient, its own step size, theta_t); released: the authors' code as it runs",
+    )
 
     @property
     def divergence(self) -> Divergence | None:
@@ -65,10 +75,11 @@ class MatSettings(AdversarialSettings):
         starts_at_zero = self.delta_init == "zero" or self.delta_init_scale == 0
         if self.lam and self.delta_steps and starts_at_zero and self.dropout != "independent":
             yield Problem(
-                "method.delta_init", self.delta_init,
+                "method.delta_init",
+                self.delta_init,
                 f"R has no gradient at delta = 0, so with dropout {self.dropout} the perturbation could never move",
                 "take method.delta_init=normal with a positive delta_init_scale, or method.dropout=independent",
-            )  # fmt: skip
+            )
 
 
 class Mat:

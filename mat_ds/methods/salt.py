@@ -32,15 +32,20 @@ ROUNDING = 1.2e-7
 class SALTSettings(SmoothnessSettings):
     name: Literal["salt"] = Field("salt", description="Stackelberg adversarial regularisation")
     delta_gradient: Literal["linf", "l2", "raw"] = Field(
-        "linf", description="N: norm that each sample's gradient is divided by; raw: none")  # fmt: skip
+        "linf", description="N: norm that each sample's gradient is divided by; raw: none"
+    )
     delta_projection: Literal["rescale", "clamp", "l2"] = Field(
-        "clamp", description="Pi: cut each entry, or shrink the whole sample to the Linf or the l2 radius")  # fmt: skip
+        "clamp", description="Pi: cut each entry, or shrink the whole sample to the Linf or the l2 radius"
+    )
     follower: Literal["joint", "released"] = Field(
-        "joint", description="what the leader foresees of the follower's payoff: joint: all of it, which makes the step one on "
-        "F; released: its clean prediction as a constant, as in the authors' code")  # fmt: skip
+        "joint",
+        description="what the leader foresees of the follower's payoff: joint: all of it, which makes the step one on "
+        "F; released: its clean prediction as a constant, as in the authors' code",
+    )
     derivative: Literal["auto", "exact", "finite_difference"] = Field(
-        "auto", description="of the follower's step; auto: exact (second-order graphs) where the engine can, else finite "
-        "differences")  # fmt: skip
+        "auto",
+        description="of the follower's step; auto: exact (second-order graphs) where the engine can, else finite differences",
+    )
 
     @property
     def variant(self) -> str:
@@ -53,11 +58,16 @@ class SALTSettings(SmoothnessSettings):
 
     def engine_problems(self, serves: Serves) -> Iterator[Problem]:
         if self.derivative == "exact" and serves.no_second_order:
-            yield Problem("method.derivative", "exact", serves.no_second_order,
-                          "take method.derivative=finite_difference, or auto")  # fmt: skip
+            yield Problem(
+                "method.derivative", "exact", serves.no_second_order, "take method.derivative=finite_difference, or auto"
+            )
         if serves.half_precision:
-            yield Problem("method.name", "salt", "the derivative of the follower's step drowns in half precision's rounding",
-                          "take a ds_config without fp16 and bf16, or another method")  # fmt: skip
+            yield Problem(
+                "method.name",
+                "salt",
+                "the derivative of the follower's step drowns in half precision's rounding",
+                "take a ds_config without fp16 and bf16, or another method",
+            )
 
 
 class SALT:

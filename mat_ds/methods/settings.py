@@ -85,5 +85,7 @@ class AdversarialSettings(MethodSettings):
     """Options of a method that perturbs word embeddings."""
 
     on_invisible: Literal["warn", "error"] = Field(
-        "warn", description="about a perturbation that rounding hides, that its steps do not move, or that changes nothing: "
-        "train or not")  # fmt: skip
+        "warn",
+        description="about a perturbation that rounding hides, that its steps do not move, or that changes nothing: "
+        "train or not",
+    )

@@ -196,11 +196,19 @@ def _settle_head(built: Built, match: Match, seed: int) -> str:
 def _padding_problems(name: str, config: Any, tokenizer: Any) -> Iterator[Problem]:
     """Why texts of different lengths could not share a batch."""
     if tokenizer.pad_token_id >= config.vocab_size:
-        yield Problem("model.name", name, f"its padding token has number {tokenizer.pad_token_id} and no word embedding",
-                      "set tokenizer.pad_token to a token the model has, such as its end token, and save it")  # fmt: skip
+        yield Problem(
+            "model.name",
+            name,
+            f"its padding token has number {tokenizer.pad_token_id} and no word embedding",
+            "set tokenizer.pad_token to a token the model has, such as its end token, and save it",
+        )
     if getattr(config, "summary_type", None) == "last":
-        yield Problem("model.name", name, "it classifies by the last position, which in a shorter text is a pad",
-                      "take a model that reads its first token or its last real one")  # fmt: skip
+        yield Problem(
+            "model.name",
+            name,
+            "it classifies by the last position, which in a shorter text is a pad",
+            "take a model that reads its first token or its last real one",
+        )
 
 
 def longest_input(model: torch.nn.Module, tokenizer: Any = None) -> int:

@@ -98,8 +98,9 @@ def read_object(key: str, path: Path) -> dict[str, Any]:
         if isinstance(error, TwiceError):
             twice, first, second = error.args
             reason = f"{twice!r} is {first!r:.80} and {second!r:.80}"
-        raise UserError(Problem(key, str(path), f"cannot be read as JSON: {reason}",
-                                "restore the file as save_pretrained wrote it")) from None  # fmt: skip
+        raise UserError(
+            Problem(key, str(path), f"cannot be read as JSON: {reason}", "restore the file as save_pretrained wrote it")
+        ) from None
     return found
 
 
@@ -151,8 +152,9 @@ def _adapter_problems(key: str, name: str, tree: dict[str, Any], wanted: bool) -
                       "merge them into their base with PEFT, and pass the whole model")  # fmt: skip
     library = mapping.get("parent_library") if isinstance(mapping := tree.get("auto_mapping"), dict) else mapping
     if tree.get("megatron_config") or (library and str(library).partition(".")[0] != "transformers"):
-        yield Problem(key, name, f"needs code that {ADAPTER_CONFIG} names (auto_mapping, megatron_config), and that is never "
-                      "run", CONVERT)  # fmt: skip
+        yield Problem(
+            key, name, f"needs code that {ADAPTER_CONFIG} names (auto_mapping, megatron_config), and that is never run", CONVERT
+        )
 
 
 def _index_problems(key: str, name: str, file: str, tree: dict[str, Any]) -> Iterator[Problem]:

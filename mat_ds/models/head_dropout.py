@@ -31,10 +31,14 @@ def set_head_dropout(config: Any, name: str, probability: float) -> None:
     """
     options = _options_read(config)
     if not options:
-        raise UserError(Problem(
-            "model.head_dropout", probability, f"the classification head of {name} ({config.model_type}) has no dropout of its "
-            "own", "leave model.head_dropout out; model.dropout sets every dropout that the model has",
-        ))  # fmt: skip
+        raise UserError(
+            Problem(
+                "model.head_dropout",
+                probability,
+                f"the classification head of {name} ({config.model_type}) has no dropout of its own",
+                "leave model.head_dropout out; model.dropout sets every dropout that the model has",
+            )
+        )
     for option in options:
         setattr(config, option, probability)
 

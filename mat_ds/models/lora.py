@@ -46,10 +46,13 @@ def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: in
     kind, heads = kind_of_model(model.config), heads_of(model)
     drawn = sorted({name.rpartition(".")[0] for name in fresh if not _within(name, heads)})
     config = peft.LoraConfig(
-        task_type=peft.TaskType[kind.peft_task], r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
+        task_type=peft.TaskType[kind.peft_task],
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
         target_modules=lora.target_modules or list(known[model.config.model_type]),
         modules_to_save=[*lora.modules_to_save, *drawn, *(head for head in heads if head not in kind.peft_heads)],
-    )  # fmt: skip
+    )
     torch.manual_seed(seed_from(seed, "lora"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on GPT-2's transposed weights, which it then handles
@@ -92,15 +95,27 @@ def _problems(model: Any, lora: LoraConfig) -> Iterator[Problem]:
     linear = [name for name in linear if not _within(name, heads)]
     if lora.target_modules is None:
         if model.config.model_type not in peft.utils.constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING:
-            yield Problem("model.lora.target_modules", None, f"PEFT has no choice of its own for {model.config.model_type}",
-                          f"name some of: {_ends(linear)}")  # fmt: skip
+            yield Problem(
+                "model.lora.target_modules",
+                None,
+                f"PEFT has no choice of its own for {model.config.model_type}",
+                f"name some of: {_ends(linear)}",
+            )
     elif missing := [name for name in lora.target_modules if not any(_named(module, name) for module in linear)]:
-        yield Problem("model.lora.target_modules", lora.target_modules, f"no linear layer is called {', '.join(missing)}",
-                      f"there are: {_ends(linear)}")  # fmt: skip
+        yield Problem(
+            "model.lora.target_modules",
+            lora.target_modules,
+            f"no linear layer is called {', '.join(missing)}",
+            f"there are: {_ends(linear)}",
+        )
     modules = [name for name, module in model.named_modules() if name and next(module.parameters(), None) is not None]
     if missing := [name for name in lora.modules_to_save if not any(_named(module, name) for module in modules)]:
-        yield Problem("model.lora.modules_to_save", lora.modules_to_save, f"no module is called {', '.join(missing)}",
-                      f"there are: {_ends(modules)}")  # fmt: skip
+        yield Problem(
+            "model.lora.modules_to_save",
+            lora.modules_to_save,
+            f"no module is called {', '.join(missing)}",
+            f"there are: {_ends(modules)}",
+        )
 
 
 def _named(module: str, end: str) -> bool:
@@ -169,8 +184,11 @@ def _check_base(folder: Path, base: str) -> None:
     local = Path(base).is_absolute() or base.startswith((".", "~")) or len(Path(base).parts) > 2
     fix = f"bring the base there, or let base_model_name_or_path in {file} name the folder where it lies now"
     if local and not Path(base).is_dir():
-        raise UserError(Problem(KEY, str(folder), f"holds adapters of {base}, as adapter_config.json says, and there is no "
-                                "such folder", fix))  # fmt: skip
+        raise UserError(
+            Problem(
+                KEY, str(folder), f"holds adapters of {base}, as adapter_config.json says, and there is no such folder", fix
+            )
+        )
     if not local and not Path(base).is_dir() and file_of(base, "config.json") is None:
         raise UserError(Problem(KEY, str(folder), f"holds adapters of {base}, as adapter_config.json says: there is no such "
                                 "folder, and the hub does not give it", fix))  # fmt: skip

@@ -15,26 +15,38 @@ class LoraConfig(Section):
     alpha: Count = Field(16, description="the adapters' product is scaled by alpha / r")
     dropout: Fraction = Field(0.0, description="of the adapters' input")
     target_modules: Annotated[list[str], Field(min_length=1)] | None = Field(
-        None, description="linear layers that get an adapter, by the end of their names; null: PEFT's choice for the "
-        "architecture, such as [query, value]")  # fmt: skip
+        None,
+        description="linear layers that get an adapter, by the end of their names; null: PEFT's choice for the "
+        "architecture, such as [query, value]",
+    )
     modules_to_save: list[str] = Field(
-        [], description="modules trained as a whole besides the head and whatever the folder has no weights for")  # fmt: skip
-    merge: bool = Field(False, description="`model/` holds the whole model, its adapters added to its weights, and "
-                        "`model/adapter/` the adapters; false: `model/` holds the adapters alone")  # fmt: skip
+        [], description="modules trained as a whole besides the head and whatever the folder has no weights for"
+    )
+    merge: bool = Field(
+        False,
+        description="`model/` holds the whole model, its adapters added to its weights, and "
+        "`model/adapter/` the adapters; false: `model/` holds the adapters alone",
+    )
 
 
 class ModelConfig(Section):
     name: PathText = Field("tiny-roberta", description="hub id or folder; `tiny-roberta`: built here, from scratch")
     dropout: Fraction | None = Field(None, description="sets every dropout probability; null: the model's own")
     head_dropout: Fraction | None = Field(
-        None, description="sets the dropout probability of the classification head alone; null: that of model.dropout, or "
-        "the model's own")  # fmt: skip
+        None,
+        description="sets the dropout probability of the classification head alone; null: that of model.dropout, or "
+        "the model's own",
+    )
     attention: Literal["sdpa", "eager"] | None = Field(
-        None, description="kernels of attention; eager has second derivatives; null: the model's own choice")  # fmt: skip
+        None, description="kernels of attention; eager has second derivatives; null: the model's own choice"
+    )
     gradient_checkpointing: bool = Field(False, description="recompute activations in backward (non-re-entrant)")
     average: Literal["none", "ema", "uniform"] = Field(
-        "none", description="running average of theta_t over outer steps, evaluated beside the raw weights: moving, or uniform "
-        "as Algorithm 1 returns it")  # fmt: skip
+        "none",
+        description="running average of theta_t over outer steps, evaluated beside the raw weights: moving, or uniform "
+        "as Algorithm 1 returns it",
+    )
     average_decay: Fraction = Field(0.999, description="decay of the moving average")
     lora: LoraConfig | None = Field(
-        None, description="train low-rank adapters and the head, the rest frozen; any `model.lora.*` turns it on")  # fmt: skip
+        None, description="train low-rank adapters and the head, the rest frozen; any `model.lora.*` turns it on"
+    )

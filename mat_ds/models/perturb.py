@@ -81,8 +81,9 @@ class EmbeddingPerturbation:
             UserError: if a pass did not read the word embeddings once, or not as (B, L, H).
         """
         if delta is not None and self._hook is None:
-            raise UserError(Problem("model.name", self._name, "it has no table of word embeddings that could be perturbed",
-                                    OTHER_MODEL))  # fmt: skip
+            raise UserError(
+                Problem("model.name", self._name, "it has no table of word embeddings that could be perturbed", OTHER_MODEL)
+            )
         self._delta, self._frozen_from, self._ran = delta, frozen_from, 0
         try:
             yield

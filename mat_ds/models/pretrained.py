@@ -63,9 +63,14 @@ def load_tokenizer(name: str, key: str = "model.name", adapters: bool = False) -
         raise UserError(Problem(key, name, f"its tokenizer takes {longest!r} tokens (model_max_length)",
                                 "set tokenizer.model_max_length to a number and save it again"))  # fmt: skip
     if Path(name).is_dir() and (missing := _missing_vocabulary(Path(name), tokenizer)):
-        raise UserError(Problem(key, name, f"its {type(tokenizer).__name__} reads {missing}, and they are not in the folder",
-                                "bring the whole folder, or add a tokenizer with "
-                                "AutoTokenizer.from_pretrained(...).save_pretrained(<folder>)"))  # fmt: skip
+        raise UserError(
+            Problem(
+                key,
+                name,
+                f"its {type(tokenizer).__name__} reads {missing}, and they are not in the folder",
+                "bring the whole folder, or add a tokenizer with AutoTokenizer.from_pretrained(...).save_pretrained(<folder>)",
+            )
+        )
     return tokenizer
 
 

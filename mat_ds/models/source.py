@@ -21,8 +21,9 @@ def check_folder(name: str) -> None:
     path = Path(name)
     if path.is_dir():
         if not (path / "config.json").exists():
-            raise UserError(Problem("model.name", name, "the folder holds no config.json",
-                                    "pass a folder written by save_pretrained"))  # fmt: skip
+            raise UserError(
+                Problem("model.name", name, "the folder holds no config.json", "pass a folder written by save_pretrained")
+            )
         check_model("model.name", name)
     elif path.is_absolute() or name.startswith("."):
         raise UserError(Problem("model.name", name, "there is no such folder", "pass an existing folder, or a hub id"))

@@ -18,9 +18,12 @@ def tiny_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
     trained = Tokenizer(models.BPE())
     trained.normalizer = normalizers.Replace(Regex(r"(?=[.,;:!?])|$"), " ")
-    trained.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(" ", "merged_with_previous"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])  # fmt: skip
+    trained.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(" ", "merged_with_previous"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     trained.decoder = decoders.ByteLevel()
     trained.train_from_iterator(texts, trainers.BpeTrainer(
         vocab_size=400, min_frequency=20, special_tokens=list(SPECIAL_TOKENS),

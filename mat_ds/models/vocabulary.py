@@ -124,16 +124,28 @@ def _end_problem(key: str, name: str, tokenizer: Any, end: int | None, ids: list
         return None
     token = tokenizer.convert_ids_to_tokens(end)
     if not usual:
-        return Problem(key, name, f"it reads its answer at the end token {token!r}, which its tokenizer does not add",
-                       "let the tokenizer's post-processor add it, and save it again")  # fmt: skip
-    return Problem(key, name, f"it reads its answer at the end token {token!r}, and a text holds one itself, so that there are "
-                   f"{found} of it where others have {usual}: {text[:80]!r}",
-                   f"take {token!r} out of the text, or another model")  # fmt: skip
+        return Problem(
+            key,
+            name,
+            f"it reads its answer at the end token {token!r}, which its tokenizer does not add",
+            "let the tokenizer's post-processor add it, and save it again",
+        )
+    return Problem(
+        key,
+        name,
+        f"it reads its answer at the end token {token!r}, and a text holds one itself, so that there are "
+        f"{found} of it where others have {usual}: {text[:80]!r}",
+        f"take {token!r} out of the text, or another model",
+    )
 
 
 def _problem(key: str, name: str, tokenizer: Any, number: int, rows: int, text: str) -> Problem:
     token = tokenizer.convert_ids_to_tokens(number)
-    return Problem(key, name, f"its tokenizer gives {token!r} the number {number}, and the model has embeddings for {rows} "
-                   f"tokens; it is in {text[:80]!r}",
-                   "call model.resize_token_embeddings(len(tokenizer)) and save both, or take the tokenizer that the model was "
-                   "trained with")  # fmt: skip
+    return Problem(
+        key,
+        name,
+        f"its tokenizer gives {token!r} the number {number}, and the model has embeddings for {rows} "
+        f"tokens; it is in {text[:80]!r}",
+        "call model.resize_token_embeddings(len(tokenizer)) and save both, or take the tokenizer that the model was "
+        "trained with",
+    )

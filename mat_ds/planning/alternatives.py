@@ -13,8 +13,10 @@ HOST = {"device": "cpu", "pin_memory": True}
 OPTIMIZER, PARAMETERS = OFFLOADS
 # ZeRO stage, and what is in host memory.
 LAYOUTS: list[tuple[int, tuple[str, ...]]] = [
-    *((stage, ()) for stage in (0, 1, 2, 3)), *((stage, (OPTIMIZER,)) for stage in (1, 2, 3)), (3, (OPTIMIZER, PARAMETERS)),
-]  # fmt: skip
+    *((stage, ()) for stage in (0, 1, 2, 3)),
+    *((stage, (OPTIMIZER,)) for stage in (1, 2, 3)),
+    (3, (OPTIMIZER, PARAMETERS)),
+]
 
 
 def alternatives(costs: Costs, run: RunConfig, tree: Tree, cards: Cards) -> list[Plan]:
@@ -42,10 +44,12 @@ def _largest(
     share = run.train.batch_size // cards.count
     plan = None
     for micro in (size for size in range(share, 0, -1) if share % size == 0):
-        changed = run.model_copy(update={
-            "train": run.train.model_copy(update={"micro_batch_size": micro}),
-            "model": run.model.model_copy(update={"gradient_checkpointing": again}),
-        })  # fmt: skip
+        changed = run.model_copy(
+            update={
+                "train": run.train.model_copy(update={"micro_batch_size": micro}),
+                "model": run.model.model_copy(update={"gradient_checkpointing": again}),
+            }
+        )
         completed = complete(_at(tree, stage, offloads), changed, World(size=cards.count))
         able = serves(completed, changed.model)
         if any(changed.method.engine_problems(able)):

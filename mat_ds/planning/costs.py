@@ -37,9 +37,7 @@ class Costs:
             `estimated_bytes` and `estimated_flops`.
     """
 
-    def __init__(
-        self, build: Callable[[bool], Any], dtype: torch.dtype, kind: Kind, longest: int, typical: int
-    ):  # fmt: skip
+    def __init__(self, build: Callable[[bool], Any], dtype: torch.dtype, kind: Kind, longest: int, typical: int):
         self._build, self._dtype, self.kind = build, dtype, kind
         self.longest, self.typical = longest, typical
         model = build(False)

@@ -80,14 +80,18 @@ def _remark(row: Row) -> str:
 
 def _others(answer: Answer) -> Iterator[str]:
     profiles = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(DS_CONFIGS.folder.glob("*.json"))}
-    yield (f"{'what would fit':48}{'recompute':>9}{'micro-batch':>13}{'card':>7}{'host':>7}{'sent per step':>15}"
-           f"{'time per step':>15}   ds_configs/")  # fmt: skip
+    yield (
+        f"{'what would fit':48}{'recompute':>9}{'micro-batch':>13}{'card':>7}{'host':>7}{'sent per step':>15}"
+        f"{'time per step':>15}   ds_configs/"
+    )
     for position, plan in enumerate(answer.others):
         verdict = ("cheapest" if position == 0 else "fits") if plan.fits else "too big"
         again = "yes" if plan.run.model.gradient_checkpointing else "no"
-        yield (f"{verdict:9}{_layout(plan):39}{again:>9}{plan.run.train.micro_batch_size:>13}{gib(plan.card):>7}"
-               f"{_size(plan.host):>7}{scaled(plan.traffic.total, 'B'):>15}{duration(plan.seconds):>15}   "
-               f"{', '.join(_shipped(plan, profiles))}").rstrip()  # fmt: skip
+        yield (
+            f"{verdict:9}{_layout(plan):39}{again:>9}{plan.run.train.micro_batch_size:>13}{gib(plan.card):>7}"
+            f"{_size(plan.host):>7}{scaled(plan.traffic.total, 'B'):>15}{duration(plan.seconds):>15}   "
+            f"{', '.join(_shipped(plan, profiles))}"
+        ).rstrip()
 
 
 def _shipped(plan: Plan, profiles: dict[str, dict[str, Any]]) -> Iterator[str]:
@@ -108,8 +112,10 @@ def _course(answer: Answer) -> Iterator[str]:
     named = ", ".join(f"{name} {scaled(size, 'B')}" for name, size in parts if size)
     yield f"sent      {scaled(sent.total, 'B')} by each rank in an outer step" + (f": {named}" if named else "")
     if cards.link:
-        yield (f"link      {scaled(8 * cards.link, 'bit/s')}: {duration(plan.communication)} in an outer step; waiting for it "
-               f"takes {100 * plan.exposed / plan.seconds:.0f}% of the time")  # fmt: skip
+        yield (
+            f"link      {scaled(8 * cards.link, 'bit/s')}: {duration(plan.communication)} in an outer step; waiting for it "
+            f"takes {100 * plan.exposed / plan.seconds:.0f}% of the time"
+        )
     yield f"compute   {duration(plan.compute)} in an outer step, at {cards.flops / 1e12:g} TFLOP/s"
     if answer.seconds is None:
         yield "steps     as many as there are batches: pass --examples"

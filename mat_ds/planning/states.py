@@ -136,9 +136,12 @@ def model_states(weights: Sequence[Weight], zero: Zero, ranks: int, chain: Chain
     yield _weights(weights, zero, ranks)
     yield from _gradients(weights, zero, ranks)
     masters = 0 if zero.stage == 0 and zero.dtype == torch.float32 else 1
-    kept = [("masters", masters, "fp32 values of what is trained"), ("moments", len(MOMENTS[update]), f"of {update}"),
-            ("mixture", int(chain.is_mixed), "of the parameters' samples"),
-            *((name, 1, "running average of the parameters") for name in chain.averages)]  # fmt: skip
+    kept = [
+        ("masters", masters, "fp32 values of what is trained"),
+        ("moments", len(MOMENTS[update]), f"of {update}"),
+        ("mixture", int(chain.is_mixed), "of the parameters' samples"),
+        *((name, 1, "running average of the parameters") for name in chain.averages),
+    ]
     for name, copies, note in kept:
         yield placed(name, MASTER * copies * sum(parts(weights, zero, ranks)), zero.offload_optimizer, note)
 

@@ -19,8 +19,10 @@ NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE", "LOCAL_WORLD_SIZE",
 ALWAYS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 # Where launchers that set no RANK say how many processes they started.
 OTHER_LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
-FIX = ("start the ranks with `deepspeed`, torchrun or, under SLURM, `srun slurm/rank.sh python ...`, or set RANK, WORLD_SIZE, "
-       "LOCAL_RANK, LOCAL_SIZE, MASTER_ADDR and MASTER_PORT for each; for one process unset them all")  # fmt: skip
+FIX = (
+    "start the ranks with `deepspeed`, torchrun or, under SLURM, `srun slurm/rank.sh python ...`, or set RANK, WORLD_SIZE, "
+    "LOCAL_RANK, LOCAL_SIZE, MASTER_ADDR and MASTER_PORT for each; for one process unset them all"
+)
 # Times a name is asked for where the name service is out of order for the moment, and seconds all that may take.
 ATTEMPTS, RESOLVE_SECONDS = 3, 20
 
@@ -91,8 +93,12 @@ def _impossible(found: Told) -> Iterator[Problem]:
     if found.local_rank >= max(found.local_size, 1):
         yield Problem("LOCAL_RANK", found.local_rank, f"there are {found.local_size} ranks on this node, counted from 0", FIX)
     elif torch.cuda.is_available() and found.local_rank >= (cards := torch.cuda.device_count()):
-        yield Problem("LOCAL_RANK", found.local_rank, f"this process sees {cards} GPUs, and a rank takes the one of its number",
-                      "start as many ranks as there are GPUs, and let each see them all")  # fmt: skip
+        yield Problem(
+            "LOCAL_RANK",
+            found.local_rank,
+            f"this process sees {cards} GPUs, and a rank takes the one of its number",
+            "start as many ranks as there are GPUs, and let each see them all",
+        )
 
 
 def _nowhere(size: int) -> Iterator[Problem]:

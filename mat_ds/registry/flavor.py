@@ -58,9 +58,13 @@ def save_flavor(source: Path, adapter: Path | None, known: Description, path: Pa
         input_example=[EXAMPLE["text"]] if single else pandas.DataFrame([EXAMPLE]),
     )  # fmt: skip
     function: dict[str, Any] = mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME]
-    function |= {mlflow.pyfunc.MAIN: LOADER.stem, mlflow.pyfunc.MODEL_CONFIG: {
-        "max_length": known.max_length, "text": list(known.spec.text),
-    }}  # fmt: skip
+    function |= {
+        mlflow.pyfunc.MAIN: LOADER.stem,
+        mlflow.pyfunc.MODEL_CONFIG: {
+            "max_length": known.max_length,
+            "text": list(known.spec.text),
+        },
+    }
     mlflow_model.flavors[mlflow.transformers.FLAVOR_NAME]["source_model_name"] = known.spec.name
     mlflow_model.save(str(path / MLMODEL_FILE_NAME))
     (path / "LICENSE.txt").unlink(missing_ok=True)  # that none was found on the hub for a model of this folder's name

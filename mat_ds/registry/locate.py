@@ -48,10 +48,15 @@ def _from_hub(name: str) -> Path:
             snapshot_download(name, allow_patterns=OLDER_WEIGHTS)
     except Exception as error:  # a wrong name, offline mode and no network each have a class of their own
         reason = f"there is no such folder, and the hub does not give it ({type(error).__name__}: {_first_line(error)})"
-        raise UserError(Problem(
-            "model", name, reason, f"{FOLDER_FIX}; or where the hub can be reached, run `hf download {name} --local-dir "
-            "<folder>`, and bring the folder here",
-        )) from None  # fmt: skip
+        raise UserError(
+            Problem(
+                "model",
+                name,
+                reason,
+                f"{FOLDER_FIX}; or where the hub can be reached, run `hf download {name} --local-dir "
+                "<folder>`, and bring the folder here",
+            )
+        ) from None
     return folder_of(folder)
 
 

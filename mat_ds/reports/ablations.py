@@ -97,11 +97,15 @@ def ablation_table(groups: Sequence[Group], varied: str) -> Table:
         task, method = family.first.task, name_in_papers(family.first.method)
         metric = metric_of(family, task)
         series: Row = {"task": task, "method": method, "series": str(number + 1), "metric": metric_title(metric)}
-        rows += [{**series, "value": _said(value), "source": source_of([group]), **means_of(group, metric)}
-                 for value, group in family.members.items()]  # fmt: skip
+        rows += [
+            {**series, "value": _said(value), "source": source_of([group]), **means_of(group, metric)}
+            for value, group in family.members.items()
+        ]
         source = f"published: {published()['ablations'][varied]['source']}"
-        rows += [{**series, "value": _said(value), "source": source, "published": score}
-                 for value, score in quoted_of(family, task).items()]  # fmt: skip
+        rows += [
+            {**series, "value": _said(value), "source": source, "published": score}
+            for value, score in quoted_of(family, task).items()
+        ]
     columns = [(varied, "value"), ("method", "method"), ("task", "task"), ("series", "series"), ("metric", "metric"),
                ("source", "source"), ("seeds", "seeds")]  # fmt: skip
     name, numbered = NUMBERED[varied]
@@ -109,5 +113,10 @@ def ablation_table(groups: Sequence[Group], varied: str) -> Table:
         f"The rows of a series differ in nothing but {AXES[varied]}. Published scores are of BERT-base; ours beside them are "
         f"of the same metric, the best where the score is. {SIDE_BY_SIDE}"
     )
-    return Table(name, f"What {varied} does ({numbered} of the paper)",
-                 (*(text(*column) for column in columns), *mean_columns(published=True)), rows, note)  # fmt: skip
+    return Table(
+        name,
+        f"What {varied} does ({numbered} of the paper)",
+        (*(text(*column) for column in columns), *mean_columns(published=True)),
+        rows,
+        note,
+    )

@@ -19,8 +19,11 @@ def robustness_table(groups: Sequence[Group]) -> Table:
                 for split, found in report["splits"].items():
                     rows += [{**base, "split": split, "what": f"{attack['norm']} attack, {attack['steps']} steps",
                               "level": point["radius"], **point} for point in found["attack"]]  # fmt: skip
-                    rows += [{**base, "split": split, "what": kind, "level": point["rate"], **point}
-                             for kind, points in found["noise"].items() for point in points]  # fmt: skip
+                    rows += [
+                        {**base, "split": split, "what": kind, "level": point["rate"], **point}
+                        for kind, points in found["noise"].items()
+                        for point in points
+                    ]
     said = ("task", "label", "name", "evaluation", "split", "what")
     measured = dict.fromkeys(key for row in rows for key in row if key not in (*said, "radius", "rate"))
     columns = (*(text(key, key) for key in said), *(Column(key, (key,)) for key in measured))

@@ -60,8 +60,10 @@ def learning_curves(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     if measured:
         axes[1].set_ylabel("divergence R")
         _logarithmic(axes[1])
-        legend += [sample("R, perturbed", color="gray", marker="o"),
-                   sample("R, not perturbed", color="gray", marker="o", fillstyle="none", linestyle=":")]  # fmt: skip
+        legend += [
+            sample("R, perturbed", color="gray", marker="o"),
+            sample("R, not perturbed", color="gray", marker="o", fillstyle="none", linestyle=":"),
+        ]
     axes[-1].set_ylabel("dev score, %")
     axes[-1].set_xlabel("outer steps")
     legend_below(figure, legend)
@@ -128,8 +130,10 @@ def curves_table(groups: Sequence[Group]) -> Table:
     """The points of all curves, those that are not drawn among them; for the CSV file alone."""
     rows: list[Row] = [
         {"task": group.task, "label": group.label, "quantity": title, "step": step, "mean": middle, "low": low, "high": high}
-        for group in groups for title, curve in curves_of(group).items() for step, middle, low, high in zip(*curve, strict=True)
-    ]  # fmt: skip
+        for group in groups
+        for title, curve in curves_of(group).items()
+        for step, middle, low, high in zip(*curve, strict=True)
+    ]
     columns = [text(name, key) for name, key in (("task", "task"), ("experiment", "label"), ("quantity", "quantity"))]
     columns += [Column(name, (name,)) for name in ("step", "mean", "low", "high")]
     return Table("curves", "Learning curves", tuple(columns), rows, shown=False)

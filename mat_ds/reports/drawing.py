@@ -101,8 +101,12 @@ def sample(words: str, **look: Any) -> Line2D:
 
 def filled(kind: str, color: str) -> dict[str, Any]:
     """How a marker of last, best or median is filled: half, not at all, wholly."""
-    return {"color": color, "fillstyle": "left" if kind == "last" else "full", "markerfacecoloralt": "white",
-            "markerfacecolor": "white" if kind == "best" else color}  # fmt: skip
+    return {
+        "color": color,
+        "fillstyle": "left" if kind == "last" else "full",
+        "markerfacecoloralt": "white",
+        "markerfacecolor": "white" if kind == "best" else color,
+    }
 
 
 def fewer(shown: int, whole: int) -> str:

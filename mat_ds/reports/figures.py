@@ -83,8 +83,13 @@ def score_against_cost(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     legend = [sample(group.label, **{**style, "linestyle": "none"}) for group, style in zip(scored, styles, strict=True)]
     legend += [sample(title, marker="o", linestyle="none", **filled(kind, "gray")) for kind, title in KINDS.items()]
     legend_below(figure, legend)
-    yield picture(figure, task, "cost", "score of finished runs against the cost of training; means over the seeds. "
-                  f"Experiments of equal cost stand beside each other.{fewer(len(scored), len(found))}")  # fmt: skip
+    yield picture(
+        figure,
+        task,
+        "cost",
+        "score of finished runs against the cost of training; means over the seeds. "
+        f"Experiments of equal cost stand beside each other.{fewer(len(scored), len(found))}",
+    )
 
 
 def _beside_each_other(values: Sequence[float]) -> list[float]:
@@ -129,8 +134,13 @@ def robustness(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
         axis.set_xlabel(title)
         axis.set_ylabel(quantity)
     legend_below(figure, [sample(group.label, **style) for group, style in styles.items()])
-    yield picture(figure, task, "robustness", "under attack and under noise, measured by mat-ds evaluate; means over "
-                  "the seeds, the dev splits and the kinds of noise.")  # fmt: skip
+    yield picture(
+        figure,
+        task,
+        "robustness",
+        "under attack and under noise, measured by mat-ds evaluate; means over "
+        "the seeds, the dev splits and the kinds of noise.",
+    )
 
 
 def _curves(report: dict[str, Any]) -> tuple[str, dict[str, Points]]:

@@ -93,16 +93,24 @@ def missing(tables: Sequence[Table], pictures: Sequence[Picture]) -> list[str]:
 
 def render(groups: Sequence[Group], tables: Sequence[Table], pictures: Sequence[Picture], left_out: Sequence[str]) -> str:
     """The page."""
-    environment = Environment(loader=PackageLoader("mat_ds.reports", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-                              finalize=lambda value: printable(value) if type(value) is str else value)  # fmt: skip
+    environment = Environment(
+        loader=PackageLoader("mat_ds.reports", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
+    )
     environment.filters |= {"b64": lambda data: base64.b64encode(data).decode(), "file_name": file_name}
     tasks = list(dict.fromkeys(group.task for group in groups))
     return environment.get_template("page.html.jinja").render(
-        title=f"mat_ds: {', '.join(tasks)}", facts=_facts(groups), notes=list(unsaid_options(groups)), left_out=left_out,
+        title=f"mat_ds: {', '.join(tasks)}",
+        facts=_facts(groups),
+        notes=list(unsaid_options(groups)),
+        left_out=left_out,
         first=[table for table in tables if table.shown and table.name != "runs"],
         last=[table for table in tables if table.name == "runs"],
         figures={task: [drawn for drawn in pictures if drawn.task == task] for task in tasks},
-    )  # fmt: skip
+    )
 
 
 def _facts(groups: Sequence[Group]) -> dict[str, str]:
@@ -115,11 +123,12 @@ def _facts(groups: Sequence[Group]) -> dict[str, str]:
         "runs": f"{len(runs)} ({told}) of {len(groups)} experiments on {tasks}",
         "seeds": ", ".join(str(seed) for seed in sorted({run.seed for run in runs})),
         "commit": _all(run.environment.get("git_commit") for run in runs),
-        "versions": "; ".join(f"{name} {_all(_version(run, name) for run in runs)}"
-                              for name in ("mat_ds", "torch", "deepspeed", "transformers")),
+        "versions": "; ".join(
+            f"{name} {_all(_version(run, name) for run in runs)}" for name in ("mat_ds", "torch", "deepspeed", "transformers")
+        ),
         "machines": _all(", ".join(dict.fromkeys(run.environment.get("devices") or [])) for run in runs),
         "made on": str(date.today()),
-    }  # fmt: skip
+    }
 
 
 def _version(run: RunData, package: str) -> str | None:

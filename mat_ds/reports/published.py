@@ -11,8 +11,13 @@ from mat_ds.config.yaml_files import parse_yaml
 from mat_ds.reports.groups import Group
 from mat_ds.tasks.registry import TASKS, TRAINING_EXAMPLES
 
-METRICS = {"matthews_correlation": "Matthews correlation", "accuracy": "accuracy", "f1": "F1", "pearson": "Pearson correlation",
-           "spearman": "Spearman correlation"}  # fmt: skip
+METRICS = {
+    "matthews_correlation": "Matthews correlation",
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
+}
 
 
 @cache
@@ -55,8 +60,10 @@ def limits_of(group: Group, totals: bool = True) -> str:
     """
     spec, name = TASKS.get(group.task), group.task
     # What other tasks add to the training examples is not counted.
-    known = {"eval": published()["dev_examples"].get(name),
-             "train": None if spec is None or spec.also_train_on else TRAINING_EXAMPLES.get(name)}  # fmt: skip
+    known = {
+        "eval": published()["dev_examples"].get(name),
+        "train": None if spec is None or spec.also_train_on else TRAINING_EXAMPLES.get(name),
+    }
     parts = []
     for option, before, after in (("eval", "on", "dev examples"), ("train", "trained on", "examples")):
         limit, whole = group.options.get(f"data.{option}_limit"), known[option]

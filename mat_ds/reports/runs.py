@@ -110,10 +110,14 @@ class RunData:
         """`step`, `score` and `<split>/<metric>` of every evaluation, of the weights that are exported."""
         return [
             {"step": e["step"], "score": e["score"]}
-            | {f"{split}/{name}": value for split, found in e.items()
-               if isinstance(found, dict) and split not in ("raw", "average") for name, value in found.items()}
+            | {
+                f"{split}/{name}": value
+                for split, found in e.items()
+                if isinstance(found, dict) and split not in ("raw", "average")
+                for name, value in found.items()
+            }
             for e in self.of("evaluation")
-        ]  # fmt: skip
+        ]
 
     @cached_property
     def scores(self) -> dict[str, dict[str, float]]:
@@ -126,9 +130,12 @@ class RunData:
         return {
             "last": found[-1],
             "best": Progress(steps, found).best,
-            "median": {name: median(last_half(found, steps, name)) for name in found[-1]
-                       if name != "step" and all(name in evaluation for evaluation in found)},
-        }  # fmt: skip
+            "median": {
+                name: median(last_half(found, steps, name))
+                for name in found[-1]
+                if name != "step" and all(name in evaluation for evaluation in found)
+            },
+        }
 
     @property
     def seconds(self) -> float:

@@ -58,10 +58,15 @@ def _run_row(group: Group, run: RunData) -> Row:
 def scores_table(groups: Sequence[Group]) -> Table:
     """Means over the seeds of the number that selects a model, in percent, with its standard deviation, and what it cost."""
     columns = (
-        text("experiment", "label"), text("task", "task"), text("seeds", "seeds"), *mean_columns(),
-        text("evaluations", "evaluations"), Column("forward units a step", ("cost",), digits=0),
-        Column("thousand passes", ("passes",)), Column("seconds", ("seconds",)),
-    )  # fmt: skip
+        text("experiment", "label"),
+        text("task", "task"),
+        text("seeds", "seeds"),
+        *mean_columns(),
+        text("evaluations", "evaluations"),
+        Column("forward units a step", ("cost",), digits=0),
+        Column("thousand passes", ("passes",)),
+        Column("seconds", ("seconds",)),
+    )
     rows = [
         {"task": group.task, "label": group.label, **means_of(group), **_cost_of(group)}
         for group in groups

@@ -25,26 +25,34 @@ class TrainConfig(Section):
     max_steps: Annotated[int, Field(ge=1, le=10**9)] | None = Field(None, description="outer steps (batches); wins over epochs")
     batch_size: Count = Field(32, description="examples of one outer step, over all ranks")
     micro_batch_size: Count = Field(
-        8, description="examples of one forward pass on one rank; accumulation = batch_size / (this x ranks)")  # fmt: skip
+        8, description="examples of one forward pass on one rank; accumulation = batch_size / (this x ranks)"
+    )
     eval_micro_batch_size: Count | None = Field(None, description="the same in evaluation; null: micro_batch_size")
     eval_per_epoch: Annotated[int, Field(ge=0, le=10_000)] = Field(
-        1, description="evaluations per epoch, evenly spread; the end of training is always evaluated")  # fmt: skip
+        1, description="evaluations per epoch, evenly spread; the end of training is always evaluated"
+    )
     telemetry_every: Annotated[int, Field(ge=0)] = Field(
-        100, description="outer steps between measurements of what the adversary does; 0: never")  # fmt: skip
+        100, description="outer steps between measurements of what the adversary does; 0: never"
+    )
     export: Literal["best", "last"] = Field("best", description="which weights go to `model/`")
     export_weights: Literal["raw", "average"] = Field(
-        "raw", description="which are scored, selected and exported: the parameters or their model.average")  # fmt: skip
+        "raw", description="which are scored, selected and exported: the parameters or their model.average"
+    )
     save_every: Count | None = Field(None, description="outer steps between checkpoints; null: one per epoch")
     save_minutes: Positive | None = Field(30.0, description="minutes after which one is saved in any case; null: never")
     keep_last: Count = Field(2, description="checkpoints kept, beside that of the best evaluation")
     on_save_failure: Literal["stop", "continue"] = Field(
-        "stop", description="training where a checkpoint or the model cannot be written, as on a full disk")  # fmt: skip
+        "stop", description="training where a checkpoint or the model cannot be written, as on a full disk"
+    )
     resume: PathText = Field(
-        "never", description="never; auto: continue the run of output_dir from its newest checkpoint that is whole, if it has "
-        "one; or a run or checkpoint folder to continue from")  # fmt: skip
+        "never",
+        description="never; auto: continue the run of output_dir from its newest checkpoint that is whole, if it has "
+        "one; or a run or checkpoint folder to continue from",
+    )
     deterministic: bool = Field(False, description="bit-identical runs on a GPU too (slower kernels)")
     timeout_minutes: Annotated[float, Field(gt=0.0, le=10080.0)] = Field(
-        30.0, description="how long a rank waits for the others before the run ends; more where disks are slow")  # fmt: skip
+        30.0, description="how long a rank waits for the others before the run ends; more where disks are slow"
+    )
 
 
 MethodConfig = Annotated[MethodSettings, OneOf(lambda: {name: method.Settings for name, method in METHODS.items()})]
@@ -61,8 +69,10 @@ class RunConfig(Section):
     method: MethodConfig = MatSettings()
     tracking: TrackingConfig = TrackingConfig()
     plugins: dict[str, str] = Field(
-        {}, description="written by the run: files that its method and task came from, and their SHA-256; loads nothing, "
-        "--plugin does")  # fmt: skip
+        {},
+        description="written by the run: files that its method and task came from, and their SHA-256; loads nothing, "
+        "--plugin does",
+    )
 
 
 def batch_problems(train: TrainConfig, world_size: int) -> Iterator[Problem]:
@@ -75,27 +85,47 @@ def batch_problems(train: TrainConfig, world_size: int) -> Iterator[Problem]:
     if train.batch_size % world_size:
         below, above = train.batch_size // world_size * world_size, -(-train.batch_size // world_size) * world_size
         working = " or ".join(str(size) for size in (below, above) if size)
-        yield Problem("train.batch_size", train.batch_size, f"does not divide by the {world_size} ranks of this run",
-                      f"take train.batch_size={working}")  # fmt: skip
+        yield Problem(
+            "train.batch_size",
+            train.batch_size,
+            f"does not divide by the {world_size} ranks of this run",
+            f"take train.batch_size={working}",
+        )
     elif train.batch_size // world_size % train.micro_batch_size:
         share = train.batch_size // world_size
         working = ", ".join(str(size) for size in range(1, share + 1) if share % size == 0)
-        yield Problem("train.micro_batch_size", train.micro_batch_size,
-                      f"each of {world_size} ranks has {share} of the {train.batch_size} examples of a batch, which "
-                      "does not divide by it", f"take one of {working}")  # fmt: skip
+        yield Problem(
+            "train.micro_batch_size",
+            train.micro_batch_size,
+            f"each of {world_size} ranks has {share} of the {train.batch_size} examples of a batch, which "
+            "does not divide by it",
+            f"take one of {working}",
+        )
 
 
 def combination_problems(run: RunConfig, world_size: int) -> Iterator[Problem]:
     """Options that are each well formed but cannot stand together."""
     yield from batch_problems(run.train, world_size)
     if run.train.export_weights == "average" and run.model.average == "none":
-        yield Problem("train.export_weights", "average", "no average is kept (model.average=none)",
-                      "pass model.average=ema or model.average=uniform")  # fmt: skip
+        yield Problem(
+            "train.export_weights",
+            "average",
+            "no average is kept (model.average=none)",
+            "pass model.average=ema or model.average=uniform",
+        )
     yield from run.method.problems()
     yield from uri_problems("tracking.uri", run.tracking.uri)
     if run.model.lora and run.model.name == ModelConfig().name:
-        yield Problem("model.lora", f"r={run.model.lora.r}", f"{run.model.name} is built from scratch: it has no weights that "
-                      "adapters could adapt", "name a pre-trained model with model.name=<folder or hub id>")  # fmt: skip
+        yield Problem(
+            "model.lora",
+            f"r={run.model.lora.r}",
+            f"{run.model.name} is built from scratch: it has no weights that adapters could adapt",
+            "name a pre-trained model with model.name=<folder or hub id>",
+        )
     if run.train.resume == "auto" and run.output_dir is None:
-        yield Problem("train.resume", "auto", "without output_dir there is no run to look for",
-                      "pass output_dir=<folder> and keep it the same when you start the job again")  # fmt: skip
+        yield Problem(
+            "train.resume",
+            "auto",
+            "without output_dir there is no run to look for",
+            "pass output_dir=<folder> and keep it the same when you start the job again",
+        )

@@ -54,8 +54,13 @@ def register_method(method: Registered) -> Registered:
     kind = settings.model_fields["name"].annotation
     names = get_args(kind) if get_origin(kind) is Literal else ()
     if len(names) != 1 or settings.model_fields["name"].default != names[0] or not is_name(str(names[0])):
-        raise UserError(_no_method(method, f"its Settings do not say what it is called: {RULE}",
-                                   'write name: Literal["my_method"] = "my_method" in them'))  # fmt: skip
+        raise UserError(
+            _no_method(
+                method,
+                f"its Settings do not say what it is called: {RULE}",
+                'write name: Literal["my_method"] = "my_method" in them',
+            )
+        )
     _claim("method", names[0], METHODS, _caller())
     METHODS[names[0]] = method
     return method
@@ -119,8 +124,12 @@ def not_loaded(tree: Tree) -> Iterator[Problem]:
     if not (lost and isinstance(named, dict)):
         return
     for file in named.keys() - known:
-        yield Problem("--plugin", None, f"{', '.join(lost)} came from {file}, which is not loaded",
-                      f"pass --plugin <path of {file}>, or from Python register what is in it first")  # fmt: skip
+        yield Problem(
+            "--plugin",
+            None,
+            f"{', '.join(lost)} came from {file}, which is not loaded",
+            f"pass --plugin <path of {file}>, or from Python register what is in it first",
+        )
 
 
 def _load_file(path: Path) -> None:

@@ -93,9 +93,11 @@ def _names(checkpoints: list[Path]) -> str:
 def _beyond(folder: Path, every: list[Path]) -> Problem:
     """Checkpoints that a run would pass over, and be begun anew."""
     return Problem(
-        "train.resume", None, f"{folder / LATEST} names {name_of(latest_of(folder) or 0)}, which is earlier than all that "
-        f"there are: {_names(every)}", f"pass train.resume={every[0]}, or another output_dir to start afresh",
-    )  # fmt: skip
+        "train.resume",
+        None,
+        f"{folder / LATEST} names {name_of(latest_of(folder) or 0)}, which is earlier than all that there are: {_names(every)}",
+        f"pass train.resume={every[0]}, or another output_dir to start afresh",
+    )
 
 
 def run_of(candidates: list[Path]) -> RunDirectory:
@@ -117,11 +119,19 @@ def changed_input(data: str, frozen: str, before: RunDirectory) -> Iterator[Prob
     """
     environment = read_environment(before)
     if environment.get("data_sha256", data) != data:
-        yield Problem("data.path, model.name", None, f"examples or vocabulary are not those the run in {before.path} "
-                      "began with", "pass the same files, or start a run of its own")  # fmt: skip
+        yield Problem(
+            "data.path, model.name",
+            None,
+            f"examples or vocabulary are not those the run in {before.path} began with",
+            "pass the same files, or start a run of its own",
+        )
     if environment.get("frozen_sha256", frozen) != frozen:
-        yield Problem("model.name", None, f"its frozen weights are not those the run in {before.path} began with",
-                      "pass the same model, or start a run of its own")  # fmt: skip
+        yield Problem(
+            "model.name",
+            None,
+            f"its frozen weights are not those the run in {before.path} began with",
+            "pass the same model, or start a run of its own",
+        )
 
 
 def read_environment(rundir: RunDirectory) -> dict[str, Any]:
@@ -163,8 +173,12 @@ def _changed_options(run: RunConfig, before: RunDirectory) -> Iterator[Problem]:
     """Options that would make it another run than the one to continue."""
     for key, (old, new) in changes(run, before).items():
         if key not in FREE and not key.startswith("tracking."):
-            yield Problem(key, new, f"the run to continue ({before.path}) has {old!r}",
-                          "pass the same value, or start a run of its own in another output_dir")  # fmt: skip
+            yield Problem(
+                key,
+                new,
+                f"the run to continue ({before.path}) has {old!r}",
+                "pass the same value, or start a run of its own in another output_dir",
+            )
 
 
 def _changed_precision(ds_config: dict[str, Any], before: RunDirectory) -> Iterator[Problem]:
@@ -177,6 +191,9 @@ def _changed_precision(ds_config: dict[str, Any], before: RunDirectory) -> Itera
     old, new = flatten(before_it), flatten(ds_config)
     for key in ("fp16.enabled", "bf16.enabled"):
         if old.get(key, False) != new.get(key, False):
-            yield Problem(f"ds_config {key}", new.get(key, False),
-                          f"the run to continue ({before.path}) has {old.get(key, False)!r}",
-                          "pass a DeepSpeed configuration of the precision it began with")  # fmt: skip
+            yield Problem(
+                f"ds_config {key}",
+                new.get(key, False),
+                f"the run to continue ({before.path}) has {old.get(key, False)!r}",
+                "pass a DeepSpeed configuration of the precision it began with",
+            )

@@ -74,9 +74,14 @@ def _is_listed(item: tuple[str, Any]) -> bool:
     path = PurePosixPath(name)
     inside = name.isprintable() and path.as_posix() == name and not path.is_absolute() and ".." not in path.parts
     return (
-        inside and name not in ("", ".", MANIFEST) and isinstance(entry, dict) and entry.keys() == {"bytes", "sha256"}
-        and is_count(entry["bytes"]) and isinstance(entry["sha256"], str) and SHA256.fullmatch(entry["sha256"]) is not None
-    )  # fmt: skip
+        inside
+        and name not in ("", ".", MANIFEST)
+        and isinstance(entry, dict)
+        and entry.keys() == {"bytes", "sha256"}
+        and is_count(entry["bytes"])
+        and isinstance(entry["sha256"], str)
+        and SHA256.fullmatch(entry["sha256"]) is not None
+    )
 
 
 def is_count(value: Any) -> bool:
@@ -95,11 +100,14 @@ def checkpoint_damage(checkpoint: Path, expected: dict[str, Entry] | None, found
     if expected is None:
         return "it has no manifest that can be read" if checkpoint.is_dir() else "it is not there"
     wrong = [
-        f"{name} is missing or cannot be read" if "error" in found.get(name, {"error": ""})
-        else f"{name} has {found[name]['bytes']} bytes, not {entry['bytes']}" if found[name]["bytes"] != entry["bytes"]
+        f"{name} is missing or cannot be read"
+        if "error" in found.get(name, {"error": ""})
+        else f"{name} has {found[name]['bytes']} bytes, not {entry['bytes']}"
+        if found[name]["bytes"] != entry["bytes"]
         else f"{name} does not hold what was written"
-        for name, entry in expected.items() if found.get(name) != entry
-    ]  # fmt: skip
+        for name, entry in expected.items()
+        if found.get(name) != entry
+    ]
     if not wrong and (fault := _fault(checkpoint, expected)):
         wrong = [fault]
     rest = [f"and {len(wrong) - FAULTS_SAID} more"] if len(wrong) > FAULTS_SAID else []

@@ -189,8 +189,9 @@ class RunLock:
             by = f"{others[0]} has taken it over" if others else "another job took it over, or somebody deleted its lock"
             raise Displaced(f"{self.folder} is not this job's any more: {by}")
         if (seconds := _now() - self._renewed) > LEASE_SECONDS - BEAT_SECONDS:
-            raise Displaced(f"{self._lease} could not be touched for {seconds:.0f} s, and another job may have taken "
-                            f"{self.folder} over")  # fmt: skip
+            raise Displaced(
+                f"{self._lease} could not be touched for {seconds:.0f} s, and another job may have taken {self.folder} over"
+            )
 
     def release(self) -> None:
         """Gives the lock back, if it was taken; what another holds by now stays."""
@@ -239,7 +240,11 @@ def _now() -> float:
 
 def _taken(lock: Path, holder: Lease) -> UserError:
     wait = "" if holder.alive else f" (or was: that shows within {LEASE_SECONDS:.0f} s, in which nothing moves there)"
-    return UserError(Problem(
-        "output_dir", str(lock.parent), f"another job is in it: {holder}{wait}",
-        f"wait for it or stop it; if it is gone for sure, delete {lock}",
-    ))  # fmt: skip
+    return UserError(
+        Problem(
+            "output_dir",
+            str(lock.parent),
+            f"another job is in it: {holder}{wait}",
+            f"wait for it or stop it; if it is gone for sure, delete {lock}",
+        )
+    )

@@ -55,9 +55,14 @@ class Owner:
         restarts = os.environ.get("SLURM_RESTART_COUNT", "")
         stat = _stat(os.getpid())
         return cls(
-            socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S"), place_here(), stat[1] if stat else None,
-            os.environ.get("SLURM_JOB_ID"), int(restarts) if restarts.isdecimal() else 0,
-        )  # fmt: skip
+            socket.gethostname(),
+            os.getpid(),
+            time.strftime("%Y-%m-%d %H:%M:%S"),
+            place_here(),
+            stat[1] if stat else None,
+            os.environ.get("SLURM_JOB_ID"),
+            int(restarts) if restarts.isdecimal() else 0,
+        )
 
     @classmethod
     def read(cls, text: bytes) -> Owner | None:

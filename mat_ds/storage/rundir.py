@@ -66,10 +66,15 @@ class RunDirectory:
         expected = {**dict.fromkeys((*files, self.interrupted), stat.S_IFREG), **dict.fromkeys(folders, stat.S_IFDIR)}
         called = {stat.S_IFREG: "regular file", stat.S_IFDIR: "folder of its own"}
         raise_if_any(
-            Problem("output_dir", str(path), f"is no {called[kind]}, and a run writes there",
-                    "move it away, or pass another output_dir, which may itself be a link")
-            for path, kind in expected.items() if os.path.lexists(path) and stat.S_IFMT(path.lstat().st_mode) != kind
-        )  # fmt: skip
+            Problem(
+                "output_dir",
+                str(path),
+                f"is no {called[kind]}, and a run writes there",
+                "move it away, or pass another output_dir, which may itself be a link",
+            )
+            for path, kind in expected.items()
+            if os.path.lexists(path) and stat.S_IFMT(path.lstat().st_mode) != kind
+        )
         self.interrupted.unlink(missing_ok=True)
         restore(self.model)
         for written in (self.model, self.config, self.environment, self.results, self.interrupted):

@@ -30,12 +30,20 @@ DOOR = HOME / "launch" / "train.py"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of every command that trains."""
     add_file_arguments(parser)
-    parser.add_argument("--launcher", metavar="COMMAND", help='what starts launch/train.py, like "deepspeed --num_gpus 2"; '
-                        "default: deepspeed on all GPUs, or one process where there is none")  # fmt: skip
+    parser.add_argument(
+        "--launcher",
+        metavar="COMMAND",
+        help='what starts launch/train.py, like "deepspeed --num_gpus 2"; '
+        "default: deepspeed on all GPUs, or one process where there is none",
+    )
     add_plugin_argument(parser)
     add_display_arguments(parser)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that win over the recipe; output_dir is the "
-                        "folder of them all")  # fmt: skip
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="options that win over the recipe; output_dir is the folder of them all",
+    )
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,11 @@ def tracking_options(run: RunConfig, folder: Path, number: int, parent: str | No
         "mat_ds.trial": str(number),
         **({"mat_ds.parent": parent} if parent else {}),
     }
-    return [f"tracking.tags={json.dumps(tags)}", f"tracking.uri={mirror_of(run, folder)}",
-            f"tracking.experiment={experiment_of(run, folder)}"]  # fmt: skip
+    return [
+        f"tracking.tags={json.dumps(tags)}",
+        f"tracking.uri={mirror_of(run, folder)}",
+        f"tracking.experiment={experiment_of(run, folder)}",
+    ]
 
 
 def experiment_of(run: RunConfig, folder: Path) -> str:

@@ -57,14 +57,16 @@ class Space(Section):
     )
     sampler: Literal["tpe", "random", "grid"] = Field("tpe", description="how the next values are found")
     pruner: Literal["median", "none"] = Field(
-        "median", description="median: stop a trial whose best dev score so far is below the median of the others at that "
-        "evaluation")  # fmt: skip
+        "median",
+        description="median: stop a trial whose best dev score so far is below the median of the others at that evaluation",
+    )
     startup_trials: Count = Field(10, description="trials drawn at random and never stopped, before sampler and pruner judge")
     warmup_evaluations: Annotated[int, Field(ge=0)] = Field(
         1, description="evaluations of each trial at which it is not stopped"
     )
     objective: Literal["last", "best", "median_last_half"] = Field(
-        "median_last_half", description="which dev score of a trial counts; best flatters")  # fmt: skip
+        "median_last_half", description="which dev score of a trial counts; best flatters"
+    )
 
     @property
     def grid(self) -> list[Values]:

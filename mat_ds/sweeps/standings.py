@@ -56,11 +56,15 @@ def _described(study: SharedStudy, trial: FrozenTrial) -> dict[str, Any]:
     # Optuna gives a trial that was pruned its last score, whatever the objective.
     value = trial.value if trial.state == TrialState.COMPLETE else None
     return {
-        "number": trial.number, "run": study.folder_of(trial.number).name, "state": trial.state.name.lower(),
-        "value": value, **{name: trial.user_attrs.get(name) for name in SCORES}, "options": trial.params,
+        "number": trial.number,
+        "run": study.folder_of(trial.number).name,
+        "state": trial.state.name.lower(),
+        "value": value,
+        **{name: trial.user_attrs.get(name) for name in SCORES},
+        "options": trial.params,
         "evaluations": [score for _, score in sorted(trial.intermediate_values.items())],
         "reason": trial.user_attrs.get("reason"),
-    }  # fmt: skip
+    }
 
 
 def table(study: SharedStudy) -> list[list[Any]]:

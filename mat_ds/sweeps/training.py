@@ -119,9 +119,13 @@ def is_claimed(folder: Path) -> bool:
 
 
 def persevere(
-    command: Callable[[], Sequence[str]], folder: Path, wants_to_stop: Callable[[], bool], say: Callable[[str], None],
-    died_at: int | None = None, dies: Callable[[int], None] = lambda step: None,
-) -> End:  # fmt: skip
+    command: Callable[[], Sequence[str]],
+    folder: Path,
+    wants_to_stop: Callable[[], bool],
+    say: Callable[[str], None],
+    died_at: int | None = None,
+    dies: Callable[[int], None] = lambda step: None,
+) -> End:
     """Trains to the end, and goes on where processes died, as long as each life gets further than the one before.
 
     Args:

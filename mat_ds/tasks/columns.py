@@ -104,10 +104,14 @@ class _Allowance:
     def check(self, rows: int, characters: int = 0) -> None:
         """Raises `UserError` if so much is more than is left."""
         if rows * ROW_BYTES + characters > self._left:
-            raise UserError(Problem(
-                self._where, f"{self._size:,} bytes", f"unfolds to more than {self._allowed:,} bytes of texts and rows",
-                "write its rows as JSON lines, if they are what you mean to train on",
-            ))  # fmt: skip
+            raise UserError(
+                Problem(
+                    self._where,
+                    f"{self._size:,} bytes",
+                    f"unfolds to more than {self._allowed:,} bytes of texts and rows",
+                    "write its rows as JSON lines, if they are what you mean to train on",
+                )
+            )
 
     def take(self, rows: int, characters: int) -> None:
         self.check(rows, characters)
@@ -165,9 +169,12 @@ def _saved_rows(folder: Path, columns: Columns) -> Iterator[LocatedRow]:
 
 
 def batch_rows(
-    batch: Any, names: Mapping[str, str], label: str, labels: list[str] | None,
+    batch: Any,
+    names: Mapping[str, str],
+    label: str,
+    labels: list[str] | None,
     take: Callable[[int, int], None] = lambda rows, characters: None,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
+) -> Iterator[dict[str, Any]]:
     """The rows of a batch, named as the task names them, a class by its name where it has one.
 
     Args:
@@ -216,8 +223,9 @@ def _features(metadata: Mapping[bytes, bytes] | None, where: str) -> Any:
     try:
         return json.loads(metadata[b"huggingface"])["info"]["features"]
     except (ValueError, LookupError, TypeError, RecursionError):
-        raise UserError(Problem(where, None, "has a damaged description of its columns (metadata 'huggingface')",
-                                "write the file again")) from None  # fmt: skip
+        raise UserError(
+            Problem(where, None, "has a damaged description of its columns (metadata 'huggingface')", "write the file again")
+        ) from None
 
 
 def _guarded(path: Path, read: Callable[[Path, Columns], Iterator[LocatedRow]], columns: Columns) -> Iterator[LocatedRow]:

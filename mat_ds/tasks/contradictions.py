@@ -49,8 +49,11 @@ def label_problems(spec: TaskSpec) -> Iterator[Problem]:
             yield Problem("labels", label, "is blank, or begins or ends with a blank, which files lose", "take a word")
         if any(unicodedata.category(c) in UNSEEN or c in REVERSALS for c in label):
             yield Problem("labels", label, "holds a character that cannot be seen", "take it out")
-    for read, what in ((str.casefold, "differ in case alone, and models are matched with tasks without it"),
-                       (_read, "read alike in a file"), (_looks, "look alike")):  # fmt: skip
+    for read, what in (
+        (str.casefold, "differ in case alone, and models are matched with tasks without it"),
+        (_read, "read alike in a file"),
+        (_looks, "look alike"),
+    ):
         for alike in _twice(read(label) for label in spec.labels):
             yield Problem("labels", [label for label in spec.labels if read(label) == alike], what, "rename one")
     meant = {_read(label).casefold(): label for label in spec.labels}
@@ -60,8 +63,12 @@ def label_problems(spec: TaskSpec) -> Iterator[Problem]:
         elif (other := meant.setdefault(_read(spelling).casefold(), label)) != label:
             yield Problem("label_map", {spelling: label}, f"{spelling!r} reads as {other!r} already", "say it once")
     if spec.skip_unlabelled and (unlabelled := {"-1", "-"} & {*spec.labels, *spec.label_map}):
-        yield Problem("skip_unlabelled", True, f"drops the rows labelled {' and '.join(sorted(unlabelled))}, which is a label",
-                      "rename the label, or leave out skip_unlabelled")  # fmt: skip
+        yield Problem(
+            "skip_unlabelled",
+            True,
+            f"drops the rows labelled {' and '.join(sorted(unlabelled))}, which is a label",
+            "rename the label, or leave out skip_unlabelled",
+        )
     yield from kind_of(spec).problems()
     if spec.range and not spec.range[0] < spec.range[1]:
         yield Problem("range", spec.range, "its lowest score is not below its highest", "write range: [lowest, highest]")
@@ -76,16 +83,24 @@ def column_problems(spec: TaskSpec) -> Iterator[Problem]:
         yield Problem("label", spec.label, "is a text column too, and the model would read the answer", "name another column")
     for column in (*columns, *spec.hub_columns.values()):
         if not column.strip():
-            yield Problem("hub_columns" if column not in columns else "text, label", column, "is no name of a column",
-                          "write the name of a column")  # fmt: skip
+            yield Problem(
+                "hub_columns" if column not in columns else "text, label",
+                column,
+                "is no name of a column",
+                "write the name of a column",
+            )
     for column in spec.hub_columns.keys() - set(columns):
         yield Problem("hub_columns", column, "is no column of this task", f"the columns are: {', '.join(columns)}")
     for theirs in _twice(spec.hub_columns.values()):
         yield Problem("hub_columns", theirs, "stands for two columns", "name a column for each")
     for ours, theirs in spec.hub_columns.items():
         if theirs != ours and theirs in columns and theirs not in spec.hub_columns:
-            yield Problem("hub_columns", {ours: theirs}, f"{theirs!r} would be two columns of this task",
-                          f"say what {theirs} is called on the hub too")  # fmt: skip
+            yield Problem(
+                "hub_columns",
+                {ours: theirs},
+                f"{theirs!r} would be two columns of this task",
+                f"say what {theirs} is called on the hub too",
+            )
     # A path or an address in their place would be read from wherever it leads.
     if spec.hub is not None and (spec.hub.count("/") > 1 or not all(map(is_name, spec.hub.split("/")))):
         yield Problem("hub", spec.hub, "is no dataset on the hub", "write <owner>/<name>; files of your own need no hub")
@@ -110,8 +125,12 @@ def split_problems(spec: TaskSpec) -> Iterator[Problem]:
                     role, split, "is trained on, and a score of it says nothing", f"name it under train or under {role}"
                 )
     for split in spec.submission.keys() - set(spec.test):
-        yield Problem("submission", split, "is none of the test splits", nearest(split, spec.test) if spec.test else
-                      f"write test: [{split}] too")  # fmt: skip
+        yield Problem(
+            "submission",
+            split,
+            "is none of the test splits",
+            nearest(split, spec.test) if spec.test else f"write test: [{split}] too",
+        )
     written = [f"{split}.jsonl" for split in dict.fromkeys(spec.dev)]
     written += [spec.submission.get(split, f"{split}.tsv") for split in dict.fromkeys(spec.test)]
     for name in _twice(name.casefold() for name in written):

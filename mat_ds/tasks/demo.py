@@ -138,8 +138,13 @@ def argument_structure(random: Random, lexicon: Lexicon) -> Pair:
 
 
 PHENOMENA: tuple[Callable[[Random, Lexicon], Pair], ...] = (
-    agreement, verb_agreement, determiner, reflexive, auxiliary, argument_structure,
-)  # fmt: skip
+    agreement,
+    verb_agreement,
+    determiner,
+    reflexive,
+    auxiliary,
+    argument_structure,
+)
 
 
 def rows(split: str) -> Iterator[dict[str, Any]]:

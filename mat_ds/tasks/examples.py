@@ -139,10 +139,14 @@ class _Reader:
             self.problems += (p for p in error.problems if p not in self.problems)
             return []
         if required:
-            self.problems.append(Problem(
-                name, None, f"there is no such split under data.path={self._data.path}{held(spec, self._data.path)}",
-                f"add {name}.jsonl (or .json, .csv, .tsv, .parquet), or name the splits that exist in a task YAML",
-            ))  # fmt: skip
+            self.problems.append(
+                Problem(
+                    name,
+                    None,
+                    f"there is no such split under data.path={self._data.path}{held(spec, self._data.path)}",
+                    f"add {name}.jsonl (or .json, .csv, .tsv, .parquet), or name the splits that exist in a task YAML",
+                )
+            )
         return []
 
     def _examples(
@@ -197,5 +201,6 @@ class _Reader:
                 yield Problem(name, None, f"{count - SHOWN} more rows are wrong ({count} in all: {kind})", "mend the file")
         if self._data.bad_rows == "skip" and bad:
             reason = "the predictions on a test split are numbered by its rows" if numbered else "they are more than half"
-            yield Problem(name, f"{tally.bad} of {tally.rows} rows", f"bad rows cannot be left out here: {reason}",
-                          "mend the file")  # fmt: skip
+            yield Problem(
+                name, f"{tally.bad} of {tally.rows} rows", f"bad rows cannot be left out here: {reason}", "mend the file"
+            )

@@ -109,11 +109,15 @@ def _from_hub(spec: TaskSpec, split: str, labelled: bool) -> Iterator[LocatedRow
             return None
         found = datasets.load_dataset(spec.hub, spec.hub_config, split=split)
     except Exception as error:  # offline mode, name resolution, proxies and missing caches each raise a class of their own
-        raise UserError(Problem(
-            "data.path", None, f"{spec.hub} cannot be had from the hub ({type(error).__name__}: {error})",
-            "where the hub can be reached, run `mat-ds prepare <folder>` with the options of this run, bring the folder here "
-            "and pass data.path=<folder>",
-        )) from None  # fmt: skip
+        raise UserError(
+            Problem(
+                "data.path",
+                None,
+                f"{spec.hub} cannot be had from the hub ({type(error).__name__}: {error})",
+                "where the hub can be reached, run `mat-ds prepare <folder>` with the options of this run, bring the folder "
+                "here and pass data.path=<folder>",
+            )
+        ) from None
     return _hub_rows(f"{spec.hub}/{split}", found, Columns(spec, labelled, spec.hub_columns))
 
 

@@ -187,8 +187,12 @@ def changed_data(
     for name, (task, parts) in wanted.items():
         before, now = manifest.tasks.get(name), task.model_dump(mode="json")
         if before is None:
-            yield Problem("task", name, f"{folder} was prepared for {', '.join(manifest.tasks)}",
-                          f"{again}, or pass task={manifest.options.get('task')}")  # fmt: skip
+            yield Problem(
+                "task",
+                name,
+                f"{folder} was prepared for {', '.join(manifest.tasks)}",
+                f"{again}, or pass task={manifest.options.get('task')}",
+            )
             continue
         for key in DECIDING:
             if before[key] != now[key]:
@@ -198,8 +202,12 @@ def changed_data(
                 yield Problem(f"task {name}: {part}", new, f"{folder} was prepared with {before[part]!r}", again)
     bad = sum(tally.bad for tally in manifest.splits.values())
     if bad and data.bad_rows == "refuse":
-        yield Problem("data.bad_rows", "refuse", f"{folder} was prepared with 'skip', and {bad} bad rows were left out",
-                      f"pass data.bad_rows=skip, or mend the files and run `mat-ds prepare {folder}` again")  # fmt: skip
+        yield Problem(
+            "data.bad_rows",
+            "refuse",
+            f"{folder} was prepared with 'skip', and {bad} bad rows were left out",
+            f"pass data.bad_rows=skip, or mend the files and run `mat-ds prepare {folder}` again",
+        )
 
 
 def changed_tokens(manifest: Manifest, folder: str, tokenizer: Any, model: str, max_length: int) -> Iterator[Problem]:
@@ -211,14 +219,17 @@ def changed_tokens(manifest: Manifest, folder: str, tokenizer: Any, model: str, 
     """
     if max_length != manifest.max_length:
         yield Problem(
-            "data.max_length", max_length, f"{folder} was prepared with {manifest.max_length}",
+            "data.max_length",
+            max_length,
+            f"{folder} was prepared with {manifest.max_length}",
             f"run `mat-ds prepare {folder}` again with data.max_length={max_length}, or pass "
             f"data.max_length={manifest.max_length}",
-        )  # fmt: skip
+        )
     for key, now in describe_tokenizer(tokenizer).items():
         if (before := manifest.tokenizer.get(key)) != now:
             yield Problem(
-                f"model.name: {key} of the tokenizer", now, f"{folder} was prepared with {before!r}, the tokenizer of "
-                f"{manifest.options.get('model.name')}", f"run `mat-ds prepare {folder}` again with model.name={model}, or "
-                "pass the model it was prepared with",
-            )  # fmt: skip
+                f"model.name: {key} of the tokenizer",
+                now,
+                f"{folder} was prepared with {before!r}, the tokenizer of {manifest.options.get('model.name')}",
+                f"run `mat-ds prepare {folder}` again with model.name={model}, or pass the model it was prepared with",
+            )

@@ -105,12 +105,20 @@ def _mixture_problems(path: Path, spec: TaskSpec) -> Iterator[Problem]:
     """Why other tasks' training splits cannot be added to a task's own."""
     for other in spec.also_train_on:
         if other == spec.name:
-            yield Problem(f"{path}: also_train_on", other, "is the task itself, which already trains on its own splits",
-                          "say how often an epoch shows them: " + f"train: {{{next(iter(spec.train))}: 2}}")  # fmt: skip
+            yield Problem(
+                f"{path}: also_train_on",
+                other,
+                "is the task itself, which already trains on its own splits",
+                "say how often an epoch shows them: " + f"train: {{{next(iter(spec.train))}: 2}}",
+            )
         elif other not in TASKS or not _alike(TASKS[other], spec):
             able = [known.name for known in TASKS.values() if _alike(known, spec) and not known.also_train_on]
             fix = nearest(other, able) if able else "delete it: no task known by name has these labels"
             yield Problem(f"{path}: also_train_on", other, "is no task with the same labels and as many texts", fix)
         elif TASKS[other].also_train_on:
-            yield Problem(f"{path}: also_train_on", other, "is a mixture itself",
-                          f"name its parts: {', '.join(TASKS[other].also_train_on)}, and those of {other} itself")  # fmt: skip
+            yield Problem(
+                f"{path}: also_train_on",
+                other,
+                "is a mixture itself",
+                f"name its parts: {', '.join(TASKS[other].also_train_on)}, and those of {other} itself",
+            )

@@ -20,14 +20,16 @@ MOST_REPEATS = 1000
 def _counted(value: object) -> object:
     """A list of sources is each of them once."""
     if isinstance(value, str):
-        raise ValueError(f"take a list, such as [{value}], or how often an epoch shows each one's examples, such as "
-                         f"{{{value}: 2}}")  # fmt: skip
+        raise ValueError(
+            f"take a list, such as [{value}], or how often an epoch shows each one's examples, such as {{{value}: 2}}"
+        )
     if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
         return value
     times = Counter(value)
     if twice := next((name for name, count in times.items() if count > 1), None):
-        raise ValueError(f"{twice} is listed twice; to show its examples twice in an epoch, give all with their number: "
-                         f"{{{twice}: 2, ...}}")  # fmt: skip
+        raise ValueError(
+            f"{twice} is listed twice; to show its examples twice in an epoch, give all with their number: {{{twice}: 2, ...}}"
+        )
     return dict(times)
 
 
@@ -53,17 +55,21 @@ class TaskSpec(Section):
     labels: Names = Field((), description="names of the classes in the order of their numbers; none: regression")
     label_map: dict[str, str] = Field({}, description="other spellings of the label names in the files")
     range: Annotated[tuple[float, float], Field(strict=False)] | None = Field(
-        None, description="lowest and highest score of a regression task")  # fmt: skip
+        None, description="lowest and highest score of a regression task"
+    )
     train: Annotated[Mixture, Field(min_length=1)] = Field(
-        {"train": 1}, description="splits to train on: a list, or split -> times an epoch shows its examples")  # fmt: skip
+        {"train": 1}, description="splits to train on: a list, or split -> times an epoch shows its examples"
+    )
     dev: Annotated[Splits, Field(min_length=1)] = Field(("validation",), description="splits to evaluate and select on")
     test: Splits = Field(("test",), description="splits to predict when training has ended, where they exist")
     test_labelled: bool = Field(False, description="whether predictions on the test splits can be scored")
     metrics: Annotated[tuple[MetricName, ...], Field(strict=False, min_length=1)] = Field(
-        ("accuracy",), description="the task's metrics; their mean over the dev splits selects the best model")  # fmt: skip
+        ("accuracy",), description="the task's metrics; their mean over the dev splits selects the best model"
+    )
     skip_unlabelled: bool = Field(False, description="drop training rows labelled -1 (no agreement among annotators)")
     also_train_on: Mixture = Field(
-        {}, description="tasks of the same labels whose training splits are added: a list, or task -> times")  # fmt: skip
+        {}, description="tasks of the same labels whose training splits are added: a list, or task -> times"
+    )
     hub: str | None = Field(None, description="dataset on the hub")
     hub_config: str | None = Field(None, description="its configuration")
     hub_columns: dict[str, str] = Field({}, description="columns named otherwise on the hub: ours -> theirs")

@@ -79,9 +79,13 @@ class StoredExamples(Sequence[Example]):
 
 
 def stored_examples(
-    paths: Iterable[Path], limit: int | None, with_tokens: bool, spec: TaskSpec, labelled: bool = True,
+    paths: Iterable[Path],
+    limit: int | None,
+    with_tokens: bool,
+    spec: TaskSpec,
+    labelled: bool = True,
     inputs: Collection[str] = ("input_ids", "token_type_ids"),
-) -> StoredExamples:  # fmt: skip
+) -> StoredExamples:
     """The first `limit` of the examples that were stored in `paths`, one folder after the other; one named again is read once.
 
     Args:

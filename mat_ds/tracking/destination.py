@@ -102,23 +102,32 @@ def uri_problems(key: str, uri: str | None) -> Iterator[Problem]:
         yield Problem(key, shown_uri(uri), "names no host", "write it as http://<host>:<port>")
     elif kind in ("http", "https", "postgresql", "mysql", "mssql", "databricks"):
         if not (found := _parsed(uri)):
-            yield Problem(key, shown_uri(uri), "holds credentials, or what may be some beside host, port and path, and an "
-                          "address is written into the run's files and shown",
-                          "leave them out, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
-                          "MLFLOW_TRACKING_TOKEN, in the environment (a database has its own)")  # fmt: skip
+            yield Problem(
+                key,
+                shown_uri(uri),
+                "holds credentials, or what may be some beside host, port and path, and an "
+                "address is written into the run's files and shown",
+                "leave them out, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+                "MLFLOW_TRACKING_TOKEN, in the environment (a database has its own)",
+            )
         elif int(found.groupdict().get("port") or 0) > 65535:
             yield Problem(key, shown_uri(uri), "its port is above 65535", "write it as http://<host>:<port>")
     elif kind == "sqlite":
-        yield Problem(key, shown_uri(uri), "names no file",
-                      "write it as sqlite:///<file>.db, with a fourth slash if the path is absolute")  # fmt: skip
+        yield Problem(
+            key, shown_uri(uri), "names no file", "write it as sqlite:///<file>.db, with a fourth slash if the path is absolute"
+        )
     else:
         folder = (
             "MLflow 3 refuses to write into a folder of files"
             if "://" not in uri or kind == "file"
             else f"{printable(kind)!r} is no such scheme"
         )
-        yield Problem(key, shown_uri(uri), f"is no MLflow server or database: {folder}",
-                      "pass sqlite:///<file>.db, http://<host>:<port> or https://<host>, none, or nothing at all")  # fmt: skip
+        yield Problem(
+            key,
+            shown_uri(uri),
+            f"is no MLflow server or database: {folder}",
+            "pass sqlite:///<file>.db, http://<host>:<port> or https://<host>, none, or nothing at all",
+        )
 
 
 def _parsed(uri: str) -> re.Match[str] | None:
@@ -136,11 +145,16 @@ def _parsed(uri: str) -> re.Match[str] | None:
 def _file_problems(key: str, uri: str) -> Iterator[Problem]:
     path = uri.removeprefix(SQLITE)
     if "?" in path:
-        yield Problem(key, shown_uri(uri), "what stands behind a question mark are options, and an SQLite file takes none",
-                      "leave it out; a question mark in a path is written %3F, a percent sign %25")  # fmt: skip
+        yield Problem(
+            key,
+            shown_uri(uri),
+            "what stands behind a question mark are options, and an SQLite file takes none",
+            "leave it out; a question mark in a path is written %3F, a percent sign %25",
+        )
     elif not path or path.endswith("/") or "\0" in unquote(path):
-        yield Problem(key, shown_uri(uri), "names no file",
-                      "write it as sqlite:///<file>.db, with a fourth slash if the path is absolute")  # fmt: skip
+        yield Problem(
+            key, shown_uri(uri), "names no file", "write it as sqlite:///<file>.db, with a fourth slash if the path is absolute"
+        )
 
 
 def shown_uri(uri: str) -> str:

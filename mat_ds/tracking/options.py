@@ -28,15 +28,19 @@ warnings.filterwarnings("ignore", 'Field name "register"')
 
 class TrackingConfig(Section):
     uri: Annotated[str, AfterValidator(expanded_address), AfterValidator(absolute_uri)] | None = Field(
-        None, description="MLflow server or database that mirrors the run; `none`: no mirror; null: the SQLite file "
-        "`mlflow.db` beside the run directory")  # fmt: skip
+        None,
+        description="MLflow server or database that mirrors the run; `none`: no mirror; null: the SQLite file "
+        "`mlflow.db` beside the run directory",
+    )
     experiment: Annotated[str, Field(min_length=1, max_length=500)] = Field(
         "mat_ds", description="MLflow experiment of the run"
     )
     run_name: Annotated[str, Field(min_length=1, max_length=250)] | None = Field(
-        None, description="name of the run in MLflow; null: that of its directory")  # fmt: skip
+        None, description="name of the run in MLflow; null: that of its directory"
+    )
     tags: Annotated[dict[str, str], BeforeValidator(_tags)] = Field(
         {}, description="tags of the run in MLflow: `tracking.tags.<name>=<text>`"
     )
     register: Name | None = Field(
-        None, description="name under which MLflow's registry gets the model of the finished run; null: none")  # fmt: skip
+        None, description="name under which MLflow's registry gets the model of the finished run; null: none"
+    )

@@ -56,8 +56,12 @@ def file_uri_problems(key: str, uri: str | None, file: str, fix: str) -> Iterato
     if uri is None or not is_remote(uri) or next(uri_problems(key, uri), None) or _same(uri, named_uri()):
         return
     if sent := credentials(uri):
-        yield Problem(key, shown_uri(uri), f"stands in {file}, which need not be yours, and would be sent {', '.join(sent)}",
-                      f"if you trust it, {fix}, or set {VARIABLE} to it")  # fmt: skip
+        yield Problem(
+            key,
+            shown_uri(uri),
+            f"stands in {file}, which need not be yours, and would be sent {', '.join(sent)}",
+            f"if you trust it, {fix}, or set {VARIABLE} to it",
+        )
 
 
 def recipe_uri_problems(uri: str | None, recipe: Path | None, overrides: Sequence[str]) -> Iterator[Problem]:
@@ -108,11 +112,19 @@ def _foreign_file(key: str, file: Path, run: Path) -> Iterator[Problem]:
     beside = file.parent.resolve() in (run.parent, run.parent.parent)
     if file.exists() or file.is_symlink():
         if not _is_mlflows(file, beside):
-            yield Problem(key, str(file), "the run folder names a file that is no database of MLflow",
-                          "pass --uri, such as --uri sqlite:///runs/mlflow.db")  # fmt: skip
+            yield Problem(
+                key,
+                str(file),
+                "the run folder names a file that is no database of MLflow",
+                "pass --uri, such as --uri sqlite:///runs/mlflow.db",
+            )
     elif not beside:
-        yield Problem(key, str(file), "the run folder names a file that is not there, and not beside it",
-                      f"if it shall be made, pass --uri sqlite:///{file}")  # fmt: skip
+        yield Problem(
+            key,
+            str(file),
+            "the run folder names a file that is not there, and not beside it",
+            f"if it shall be made, pass --uri sqlite:///{file}",
+        )
 
 
 def _is_mlflows(file: Path, beside: bool) -> bool:

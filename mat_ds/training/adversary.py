@@ -57,10 +57,11 @@ def unmoved(settings: MethodSettings, share: float) -> Iterator[Problem]:
     if share < LEAST_MOVE:
         raw = getattr(settings, "delta_gradient", None) == "raw"
         yield Problem(
-            "method.delta_lr", getattr(settings, "delta_lr", None),
+            "method.delta_lr",
+            getattr(settings, "delta_lr", None),
             f"a step moves the perturbation by {share:.1e} of its size, so that it stays the random number it began as",
             f"take {'method.delta_gradient=linf, or ' if raw else ''}a larger method.delta_lr",
-        )  # fmt: skip
+        )
 
 
 def uses_tf32(device: torch.device) -> bool:
@@ -97,12 +98,13 @@ def hidden_by_tf32(x: Tensor, delta: Tensor, mask: Tensor) -> Iterator[Problem]:
         factor = next((factor for factor in FACTORS if seen(factor) >= VISIBLE_COSINE), None)
         larger = f"a radius {factor:.1f} times as large" if factor else "a larger radius"
         yield Problem(
-            "torch.backends.cuda.matmul.fp32_precision", "tf32",
+            "torch.backends.cuda.matmul.fp32_precision",
+            "tf32",
             f"matrix products resolve 2^-11 of their inputs, and a largest entry of {radius:.1e} is below it: intended and "
             f"realised direction have a cosine of {kept:.2f}, the rest is rounding",
             "leave TF32 off (no torch.set_float32_matmul_precision, TORCH_ALLOW_TF32_CUBLAS_OVERRIDE or "
             f"NVIDIA_TF32_OVERRIDE=1), or take {larger}",
-        )  # fmt: skip
+        )
 
 
 @torch.no_grad()
@@ -113,21 +115,29 @@ def _idle(
     first, fresh = ("telemetry",), ("telemetry", "second")
     if (compared := settings.divergence) is None:
         if delta is not None and zero:
-            yield Problem("method.name", settings.name, "its perturbation is exactly 0: every pass is a clean one",
-                          "take a positive method.delta_init_norm or method.delta_lr, or method.name=vanilla")  # fmt: skip
+            yield Problem(
+                "method.name",
+                settings.name,
+                "its perturbation is exactly 0: every pass is a clean one",
+                "take a positive method.delta_init_norm or method.delta_lr, or method.name=vanilla",
+            )
         return
     if not compared.weight:
-        yield Problem(f"method.{compared.option}", compared.weight,
-                      "the divergence R weighs nothing, and its passes are made all the same",
-                      f"take a positive method.{compared.option}, or method.name=vanilla")  # fmt: skip
+        yield Problem(
+            f"method.{compared.option}",
+            compared.weight,
+            "the divergence R weighs nothing, and its passes are made all the same",
+            f"take a positive method.{compared.option}, or method.name=vanilla",
+        )
     second = engine.probe(batch, first if compared.shares_masks else fresh, delta)
     r = objective.divergence(engine.probe(batch, first), second)
     if not mean_over_ranks(r.abs().amax()):
         ways = ["give the model dropout with model.dropout=0.1"] if not compared.shares_masks else []
         ways += ["take a perturbation that is not zero"] if delta is not None and zero else []
         yield Problem(
-            "method.name", settings.name,
+            "method.name",
+            settings.name,
             "the divergence R of its two passes is exactly 0: "
             + ("they are one and the same, at the cost of both" if zero else "no answer depends on the perturbation"),
             ", or ".join([*ways, "take method.name=vanilla"]),
-        )  # fmt: skip
+        )

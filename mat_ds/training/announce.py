@@ -106,8 +106,11 @@ class Announcement:
         going_on = f", continuing after step {progress.step}" if progress.step else ""
         uri = mirror_uri(rundir.path, self.prepared.run.tracking.uri)
         mirrored = f"mirrored   to MLflow at {uri}" if uri else "mirrored   nowhere"
-        self.display.say(*self._lines(going_on), printable(f"run        {rundir.path} (all options: {rundir.config.name})"),
-                         printable(mirrored))  # fmt: skip
+        self.display.say(
+            *self._lines(going_on),
+            printable(f"run        {rundir.path} (all options: {rundir.config.name})"),
+            printable(mirrored),
+        )
 
     def rehearse(self) -> None:
         """What it would do, with all options and DeepSpeed's configuration."""

@@ -78,8 +78,10 @@ def _take(prepared: Prepared, lock: RunLock, stop_requests: StopRequests, displa
     waits = False
     while not on_rank_zero(lambda: lock.take(path)):
         if not waits:
-            display.say(f"waiting to see whether {lock.in_the_way} is still in {path}: it is not, if nothing moves there "
-                        f"for {LEASE_SECONDS:.0f} s")  # fmt: skip
+            display.say(
+                f"waiting to see whether {lock.in_the_way} is still in {path}: it is not, if nothing moves there "
+                f"for {LEASE_SECONDS:.0f} s"
+            )
         waits = True
         stop_requests.leave_if_told()
         time.sleep(LOOK)

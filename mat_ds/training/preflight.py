@@ -49,8 +49,13 @@ EXAMPLE = "deepspeed launch/train.py --ds_config ds_configs/zero2.json --recipe 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line of `mat-ds train` and launch/train.py; raises `UserError` where it is not one."""
-    parser = Parser(prog="mat-ds train", description="Fine-tune a language model on DeepSpeed.",
-                    epilog=f"example: {EXAMPLE}", allow_abbrev=False, renamed=renamed)  # fmt: skip
+    parser = Parser(
+        prog="mat-ds train",
+        description="Fine-tune a language model on DeepSpeed.",
+        epilog=f"example: {EXAMPLE}",
+        allow_abbrev=False,
+        renamed=renamed,
+    )
     add_file_arguments(parser)
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
     parser.add_argument("--dry_run", action="store_true", help="do everything up to the first step, write nothing, and stop")
@@ -185,11 +190,15 @@ def _manifest(run: RunConfig, world: World) -> Manifest | None:
     """The manifest of the run's data, where it is prepared; many ranks must not have any other."""
     manifest = find_manifest(run.data.path)
     if manifest is None and world.size > MOST_THAT_TOKENISE:
-        raise UserError(Problem(
-            "data.path", run.data.path, f"is not prepared, and each of {world.size} ranks would read and tokenise all of it",
-            "run `mat-ds prepare <folder>` once with the options of this run, and pass data.path=<folder> "
-            "model.name=<folder>/model",
-        ))  # fmt: skip
+        raise UserError(
+            Problem(
+                "data.path",
+                run.data.path,
+                f"is not prepared, and each of {world.size} ranks would read and tokenise all of it",
+                "run `mat-ds prepare <folder>` once with the options of this run, and pass data.path=<folder> "
+                "model.name=<folder>/model",
+            )
+        )
     return manifest
 
 
@@ -198,8 +207,9 @@ def task_problems(run: RunConfig, spec: TaskSpec) -> Iterator[Problem]:
     kind = kind_of(spec)
     if run.method.needs_distributions and not kind.distributions:
         able = ", ".join(name for name, method in METHODS.items() if not method.Settings.needs_distributions)
-        yield Problem("method.name", run.method.name, f"is not defined for {kind.name}, and {spec.name} is one",
-                      f"take one of {able}")  # fmt: skip
+        yield Problem(
+            "method.name", run.method.name, f"is not defined for {kind.name}, and {spec.name} is one", f"take one of {able}"
+        )
 
 
 def weights_digest(built: Built) -> dict[str, str]:
@@ -214,5 +224,9 @@ def weights_digest(built: Built) -> dict[str, str]:
 def size_problems(run: RunConfig, data: TaskData) -> Iterator[Problem]:
     """Whether there is a whole batch of examples."""
     if 0 < len(data.train) < run.train.batch_size:
-        yield Problem("train.batch_size", run.train.batch_size, f"is more than the {len(data.train)} training examples",
-                      f"take at most {len(data.train)}")  # fmt: skip
+        yield Problem(
+            "train.batch_size",
+            run.train.batch_size,
+            f"is more than the {len(data.train)} training examples",
+            f"take at most {len(data.train)}",
+        )

@@ -94,9 +94,10 @@ def run_on(
         with process_group(world, timedelta(minutes=prepared.run.train.timeout_minutes)) as device:
             to_the_end.enter_context(stop_signals)
             code = guard(
-                lambda: ended.append(train(prepared, world, device, house)), world,
+                lambda: ended.append(train(prepared, world, device, house)),
+                world,
                 "The last checkpoint is from before; a smaller optimizer.lr or bf16 instead of fp16 may help.",
-            )  # fmt: skip
+            )
         # No other rank waits any more. A launcher that ends the last one, because another has told to, can wait.
         house.tracker.settle()
     if prepared.run.tracking.register and house.tracker.run and code == ExitCode.OK:

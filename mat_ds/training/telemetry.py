@@ -103,12 +103,13 @@ def below_resolution(engine: Engine, method: Method, delta: Tensor, batch: Micro
     able = [name for name, dtype in PRECISIONS.items() if survives(1.0, dtype)]
     larger = f"a radius {factor:.1f} times as large (a largest entry of about {radius * factor:.1e}, here {radius:.1e})"
     yield Problem(
-        "method.name", type(method).__name__,
+        "method.name",
+        type(method).__name__,
         f"its perturbation is below the resolution of {_name(engine.dtype)}: intended and realised direction have a cosine of "
         f"{seen:.2f}, the rest is rounding",
         f"take {larger if factor else 'a larger one'}, or {' or '.join(able) or 'fp32'}; "
         "method.on_invisible=warn trains all the same",
-    )  # fmt: skip
+    )
 
 
 def mean_over_ranks(value: Tensor) -> float:

@@ -82,11 +82,14 @@ def test_nothing_is_overwritten_and_what_cannot_be_is_told(runs, tmp_path, capsy
     weights["classifier.dense.bias"][0] = 1e6
     save_file(weights, big / "model.safetensors", {"format": "pt"})
     new = str(tmp_path / "new")
-    for arguments, told in (([runs["cola"], tmp_path / "full"], "not an empty folder"), ([tmp_path / "full", new], "neither"),
-                            ([big, new, "--dtype", "float16"], "beyond its range"),
-                            ([runs["lora"], new, "--dtype", "float16"], "pass --merge"),
-                            ([runs["cola"], new, "--weights", "average"], "no checkpoint"),
-                            (["models:/a/1", new, "--weights", "raw"], "no run directory")):  # fmt: skip
+    for arguments, told in (
+        ([runs["cola"], tmp_path / "full"], "not an empty folder"),
+        ([tmp_path / "full", new], "neither"),
+        ([big, new, "--dtype", "float16"], "beyond its range"),
+        ([runs["lora"], new, "--dtype", "float16"], "pass --merge"),
+        ([runs["cola"], new, "--weights", "average"], "no checkpoint"),
+        (["models:/a/1", new, "--weights", "raw"], "no run directory"),
+    ):
         assert main(["export", *map(str, arguments)]) == ExitCode.USER_ERROR
         assert told in capsys.readouterr().err
         assert not (tmp_path / "new").exists() and not list(tmp_path.glob(".*"))
@@ -102,8 +105,10 @@ def test_the_card_has_metadata_that_survives_a_round_trip_and_says_what_it_has_t
     assert {metric["value"] for result in index["results"] for metric in result["metrics"]} == {0.5}
     assert found["library_name"] == ("peft" if task == "lora" else "transformers")
     text = card.read_text()
-    assert all(f"## {part}" in text for part in ("Task and data", "Method and settings", "Hardware and cost",
-                                                 "Intended use and limits", "How to load"))  # fmt: skip
+    assert all(
+        f"## {part}" in text
+        for part in ("Task and data", "Method and settings", "Hardware and cost", "Intended use and limits", "How to load")
+    )
     assert all(
         row in text for row in ("| last | 6 | 0.4000 |", "| best | 4 | 0.5000 |", "of the last half | | 0.4500 |", "Seed 0")
     )

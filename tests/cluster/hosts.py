@@ -175,8 +175,9 @@ class Network:
         files = {
             "hosts": "\n".join(["127.0.0.1 localhost", *names, ""]),
             "known_hosts": "".join(f"{host.name},{host.address} {public}" for host in self.hosts),
-            "sshd_config": SSHD.format(folder=self.folder), "ssh_config": SSH.format(folder=self.folder),
-        }  # fmt: skip
+            "sshd_config": SSHD.format(folder=self.folder),
+            "ssh_config": SSH.format(folder=self.folder),
+        }
         for name, text in files.items():
             (self.folder / name).write_text(text)
         self.head.boot()

@@ -57,8 +57,10 @@ def test_answers_are_what_the_model_says_of_each_text(task, runs, tmp_path):
 
 def test_every_kind_of_file_gets_the_same_answers(runs, tmp_path):
     texts = [row for row in texts_of("cola") if "\u2028" not in row[0]]
-    found = [predict(runs["cola"], write_rows(tmp_path / f"in{suffix}", TASKS["cola"], texts))
-             for suffix in (".jsonl", ".csv", ".tsv", ".txt")]  # fmt: skip
+    found = [
+        predict(runs["cola"], write_rows(tmp_path / f"in{suffix}", TASKS["cola"], texts))
+        for suffix in (".jsonl", ".csv", ".tsv", ".txt")
+    ]
     assert len(found[0]) == len(texts) and all(answers == found[0] for answers in found)
     write_rows(tmp_path / "in.jsonl", TASKS["cola"], texts).rename(tmp_path / "unnamed")
     assert predict(runs["cola"], tmp_path / "unnamed", "--format", "jsonl") == found[0]
@@ -94,8 +96,12 @@ def test_a_model_that_says_nothing_of_its_task_answers_with_its_own_labels(runs,
 def test_a_bad_row_is_named_and_leaves_no_file_behind(runs, tmp_path, capfd):
     file = tmp_path / "in.jsonl"
     lines = [json.dumps({"sentence": text}) for text in sentences()]
-    for line, told in (('{"sentence": 3}', "is no text"), ("{", "is not JSON"), ('{"sentence": " "}', "blank"),
-                       ('{"sentense": "a"}', "did you mean 'sentense'")):  # fmt: skip
+    for line, told in (
+        ('{"sentence": 3}', "is no text"),
+        ("{", "is not JSON"),
+        ('{"sentence": " "}', "blank"),
+        ('{"sentense": "a"}', "did you mean 'sentense'"),
+    ):
         file.write_text("\n".join([*lines[:7], line, *lines[7:]]))
         assert main(["predict", str(runs["cola"]), str(file), "--out", str(tmp_path / "out.jsonl")]) == ExitCode.USER_ERROR
         error = capfd.readouterr().err
@@ -126,10 +132,12 @@ def test_what_is_wrong_with_the_command_is_told_before_a_model_is_loaded(runs, t
     told = capsys.readouterr().err
     assert "3 problems" in told and all(word in told for word in ("there is no such file", ".jsonl", "at least 1"))
     file = write_rows(tmp_path / "in.txt", TASKS["cola"], texts_of("cola"))
-    for arguments, message in (([runs["mnli"], file], "pairs of texts"),
-                               ([runs["cola"], file, "--columns", "a", "b"], "reads 1 text"),
-                               ([runs["mnli"], file, "--task", "cola"], "has 2 outputs"),
-                               ([runs["cola"] / "predictions", file], "there is no such folder")):  # fmt: skip
+    for arguments, message in (
+        ([runs["mnli"], file], "pairs of texts"),
+        ([runs["cola"], file, "--columns", "a", "b"], "reads 1 text"),
+        ([runs["mnli"], file, "--task", "cola"], "has 2 outputs"),
+        ([runs["cola"] / "predictions", file], "there is no such folder"),
+    ):
         assert main(["predict", *map(str, arguments)]) == ExitCode.USER_ERROR
         assert message in capsys.readouterr().err
 

@@ -81,8 +81,13 @@ def test_a_section_that_is_off_by_default_is_turned_on_by_any_of_its_options(tmp
     assert load().model.lora is None and load("model.lora.r=4").model.lora.r == 4 and load("model.lora={}").model.lora.r == 8
     recipe = write(tmp_path, "model: {name: there, lora: {r: 16, target_modules: [query]}}\n")
     assert load("model.lora.alpha=32", recipe=recipe).model.lora.model_dump() == {
-        "r": 16, "alpha": 32, "dropout": 0.0, "target_modules": ["query"], "modules_to_save": [], "merge": False,
-    }  # fmt: skip
+        "r": 16,
+        "alpha": 32,
+        "dropout": 0.0,
+        "target_modules": ["query"],
+        "modules_to_save": [],
+        "merge": False,
+    }
     assert load("model.lora=null", recipe=recipe).model.lora is None
     found = problems("model.lora.rang=4", "model.lora.dropout=1", "model.lora.target_modules=query")
     assert set(found) == {"model.lora.rang", "model.lora.dropout", "model.lora.target_modules"}

@@ -113,8 +113,10 @@ def test_the_other_commands_expand_their_paths_alike(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     options = read_options(EvaluationOptions, ["task=~/t.yaml", "data.path=$HOME/d", "output_dir=${HOME}/o #1"])
     assert (options.task, options.data.path, options.output_dir) == (
-        f"{tmp_path}/t.yaml", f"{tmp_path}/d", f"{tmp_path}/o #1",
-    )  # fmt: skip
+        f"{tmp_path}/t.yaml",
+        f"{tmp_path}/d",
+        f"{tmp_path}/o #1",
+    )
     parser = Parser(prog="x", epilog="example")
     parser.add_argument("--recipe", type=Path)
     assert parser.parse_args(["--recipe", "~/r.yaml"]).recipe == tmp_path / "r.yaml"
@@ -133,7 +135,7 @@ def test_of_an_option_given_twice_the_last_counts_and_both_are_named():
     assert load_run_config(None, ["seed=1", "seed=2"]).seed == 2
     assert list(given_twice(["seed=1", "train.epochs=3", "seed=1", "seed=2"])) == [
         "seed is given twice, as '1' and as '2': the last counts",
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize(

@@ -61,11 +61,15 @@ def test_what_cannot_be_meant_is_refused_with_its_line(content, line, said, tmp_
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("a: 1".encode("utf-16"), "is not UTF-8"), (b"a: 1\nb: \xff", "in line 2"), (b"~: 1", "the key in line 1"),
-        (b"a: 1\n2: 3", "the key in line 2"), (b"[1]", "no mapping"), (b"word", "no mapping"),
+        ("a: 1".encode("utf-16"), "is not UTF-8"),
+        (b"a: 1\nb: \xff", "in line 2"),
+        (b"~: 1", "the key in line 1"),
+        (b"a: 1\n2: 3", "the key in line 2"),
+        (b"[1]", "no mapping"),
+        (b"word", "no mapping"),
         (b"#" * (MOST_BYTES + 1), "1,048,576 bytes"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_mapping_in_utf8_is_refused(content, said, tmp_path):
     assert said in problem(tmp_path, content).reason
 
@@ -73,13 +77,18 @@ def test_what_is_no_mapping_in_utf8_is_refused(content, said, tmp_path):
 @pytest.mark.parametrize(
     "content",
     [
-        "a: " + "[" * 300_000, "a: " + "{" * 300_000, "- " * 300_000, "? " * 300_000,
-        "".join(f"{' ' * i}a{i}:\n" for i in range(1000)), "a: [" + "[],[]," * 80_000 + "]",
+        "a: " + "[" * 300_000,
+        "a: " + "{" * 300_000,
+        "- " * 300_000,
+        "? " * 300_000,
+        "".join(f"{' ' * i}a{i}:\n" for i in range(1000)),
+        "a: [" + "[],[]," * 80_000 + "]",
         "a: &a [" + "x," * 999 + "x]\n" + "".join(f"b{i}: &b{i} [{'*a,' * 50}*a]\n" for i in range(20)),
         "\n".join(f"k{i}: &k{i} [*k{i - 1}, *k{i - 1}]" if i else "k0: &k0 [x, x]" for i in range(60)),
-        "a: " + "9" * 1_000_000, "a: 1" + "0" * 900_000,
+        "a: " + "9" * 1_000_000,
+        "a: 1" + "0" * 900_000,
     ],
-)  # fmt: skip
+)
 def test_a_trap_is_refused_within_seconds(content, tmp_path):
     begin = time.monotonic()
     problem(tmp_path, content)

@@ -189,8 +189,10 @@ def test_a_model_folder_and_local_files_give_a_glue_submission(tmp_path):
     """Regression from a folder, with vanilla fine-tuning, and a test split to predict."""
     (tmp_path / "data" / "stsb").mkdir(parents=True)
     for split, count in (("train", 32), ("validation", 10), ("test", 7)):
-        pairs = [{"sentence1": f"text {i}", "sentence2": f"text {i % 3}", "label": float(i % 6) if split != "test" else -1.0}
-                 for i in range(count)]  # fmt: skip
+        pairs = [
+            {"sentence1": f"text {i}", "sentence2": f"text {i % 3}", "label": float(i % 6) if split != "test" else -1.0}
+            for i in range(count)
+        ]
         (tmp_path / "data" / "stsb" / f"{split}.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     options = ("task=stsb", f"data.path={tmp_path}/data", "method.name=vanilla", "train.batch_size=8", "train.epochs=1")
     done = run_cli(*ZERO2, *options, f"output_dir={tmp_path}/run")

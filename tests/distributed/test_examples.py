@@ -15,9 +15,14 @@ pytestmark = pytest.mark.dist
 
 PLUGINS = ("--plugin", "examples/my_method.py", "--plugin", "examples/my_task.py")
 OPTIONS = (
-    "task=parity", "method.name=confidence", "method.beta=0.2", "train.max_steps=4", "train.batch_size=16",
-    "train.micro_batch_size=4", "data.eval_limit=40",
-)  # fmt: skip
+    "task=parity",
+    "method.name=confidence",
+    "method.beta=0.2",
+    "train.max_steps=4",
+    "train.batch_size=16",
+    "train.micro_batch_size=4",
+    "data.eval_limit=40",
+)
 
 
 @pytest.fixture(scope="module")

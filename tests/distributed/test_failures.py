@@ -129,8 +129,12 @@ def test_a_stopped_rank_ends_its_peer_at_the_time_out_and_then_its_own_launcher(
     nodes = base64.urlsafe_b64encode(json.dumps({"one": [0], "two": [0]}).encode()).decode()
     launch = [sys.executable, "-m", "deepspeed.launcher.launch", f"--world_info={nodes}", "--master_addr=127.0.0.1",
               f"--master_port={port}", "--log_level=error"]  # fmt: skip
-    first, second = (launched([*launch, f"--node_rank={node}", "launch/train.py", *ENDLESS, f"output_dir={run}"],
-                              tmp_path / f"node-{node}.log") for node in (0, 1))  # fmt: skip
+    first, second = (
+        launched(
+            [*launch, f"--node_rank={node}", "launch/train.py", *ENDLESS, f"output_dir={run}"], tmp_path / f"node-{node}.log"
+        )
+        for node in (0, 1)
+    )
     assert wait_for(lambda: trains(run), 300), (tmp_path / "node-0.log").read_text()
     ranks_of(run)[1].send_signal(signal.SIGSTOP)
     stopped = time.monotonic()
@@ -155,8 +159,9 @@ def test_ranks_do_not_outlive_a_launcher_that_was_killed(tmp_path, launched):
 
 @pytest.mark.parametrize(("rank", "error"), [(0, "MemoryError"), (1, "KeyError")])
 def test_under_the_launcher_a_rank_that_fails_in_the_loader_is_the_only_one_to_speak(rank, error, tmp_path):
-    done = run_cli(*ENDLESS, f"output_dir={tmp_path}/run", ranks=2, module="tests.workers.faulty", launcher=True,
-                   FAULT=f"{rank} {error}")  # fmt: skip
+    done = run_cli(
+        *ENDLESS, f"output_dir={tmp_path}/run", ranks=2, module="tests.workers.faulty", launcher=True, FAULT=f"{rank} {error}"
+    )
     assert done.returncode == ExitCode.FAILED
     assert tracebacks(done.stderr) == 1 and done.stderr.count(f"rank {rank} on ") >= 1
     assert f"\n{error}: " in done.stderr and ("mat-ds plan" in done.stderr) == (error == "MemoryError")

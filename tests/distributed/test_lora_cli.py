@@ -124,8 +124,11 @@ def test_a_run_goes_on_with_the_frozen_weights_it_began_with_wherever_they_lie(b
     (tmp_path / "in.txt").write_text("the key is golden\n")
     assert main(["predict", str(run), str(tmp_path / "in.txt")]) == ExitCode.OK
     second.rename(tmp_path / "third")
-    for command in (["predict", str(run), str(tmp_path / "in.txt")], ["export", str(run), str(tmp_path / "out"), "--merge"],
-                    ["evaluate", str(run)]):  # fmt: skip
+    for command in (
+        ["predict", str(run), str(tmp_path / "in.txt")],
+        ["export", str(run), str(tmp_path / "out"), "--merge"],
+        ["evaluate", str(run)],
+    ):
         assert main(command) == ExitCode.USER_ERROR
         told = capsys.readouterr().err
         assert str(second) in told and str(run / "model" / "adapter_config.json") in told and "base_model_name_or_path" in told

@@ -29,8 +29,9 @@ def test_an_average_is_scored_beside_the_raw_weights_exported_and_resumed(tmp_pa
     for name, stops in (("whole", (4,)), ("broken", (2, 4))):
         run = tmp_path / name
         for stop in stops:
-            done = run_cli("--ds_config", "ds_configs/zero3.json", f"output_dir={run}", *options, f"train.max_steps={stop}",
-                           ranks=2)  # fmt: skip
+            done = run_cli(
+                "--ds_config", "ds_configs/zero3.json", f"output_dir={run}", *options, f"train.max_steps={stop}", ranks=2
+            )
             assert done.returncode == 0, done.stderr[-2000:]
         results = json.loads((run / "results.json").read_text())
         assert results["export"]["reproduces_reported"] and results["raw"]["last"]["step"] == results["last"]["step"] == 4

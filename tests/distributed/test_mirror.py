@@ -51,8 +51,7 @@ class Server:
         with (self._folder / "server.log").open("a") as log:
             # Without the six processes for jobs of its own, which nothing here asks for.
             env = environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
-            self._process = subprocess.Popen(command, env=env, cwd=self._folder, stdout=log, stderr=log,
-                                             start_new_session=True)  # fmt: skip
+            self._process = subprocess.Popen(command, env=env, cwd=self._folder, stdout=log, stderr=log, start_new_session=True)
         assert wait_for(self._listens, 120), (self._folder / "server.log").read_text()
 
     def _listens(self):
@@ -198,10 +197,14 @@ def test_processes_that_begin_at_once_make_one_database(tmp_path):
     assert main(["sync", *(str(run.path) for run in runs)]) == ExitCode.OK
 
 
-@pytest.mark.parametrize("uri, why", [
-    ("http://user:canary-b7e1@127.0.0.1:9", "holds credentials"), ("file:///tmp/mlruns", "folder of files"),
-    ("ftp://there", "no such scheme"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "uri, why",
+    [
+        ("http://user:canary-b7e1@127.0.0.1:9", "holds credentials"),
+        ("file:///tmp/mlruns", "folder of files"),
+        ("ftp://there", "no such scheme"),
+    ],
+)
 def test_an_address_that_is_none_or_tells_a_secret_is_refused_before_training(uri, why, tmp_path, capfd):
     assert train([*TINY, f"output_dir={tmp_path}/run", f"tracking.uri={uri}"]) == ExitCode.USER_ERROR
     said = capfd.readouterr()

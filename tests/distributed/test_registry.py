@@ -118,8 +118,13 @@ def test_a_version_says_all_about_itself_and_nothing_of_this_machine(champions, 
         assert (mirror.info.status, mirror.info.start_time, mirror.info.end_time) == ("FINISHED", 10**12, 10**12 + 60_000)
         assert mirror.data.params["task"] == found.tags["mat_ds.task"]
         task = "cola" if name == "lora" else name
-        assert {"mat_ds.score": "0.5", "mat_ds.median_last_half": "0.45", "mat_ds.task": task, "mat_ds.dev_sha256": "dev",
-                f"mat_ds.{TASKS[task].dev[0]}.{TASKS[task].metrics[0]}": "0.5"}.items() <= found.tags.items()  # fmt: skip
+        assert {
+            "mat_ds.score": "0.5",
+            "mat_ds.median_last_half": "0.45",
+            "mat_ds.task": task,
+            "mat_ds.dev_sha256": "dev",
+            f"mat_ds.{TASKS[task].dev[0]}.{TASKS[task].metrics[0]}": "0.5",
+        }.items() <= found.tags.items()
         folder = Path(artifacts.download_artifacts(f"models:/{name}@champion", dst_path=str(tmp_path)))
         assert {"MLmodel", "requirements.txt", "model_card.md", "input_example.json"} <= {
             path.name for path in folder.iterdir()
@@ -212,11 +217,14 @@ def test_versions_of_runs_are_compared_by_their_scores_and_a_run_that_goes_on_is
 def test_what_cannot_be_registered_or_found_is_told(champions, server, tmp_path, capsys):
     run = finished_run(tmp_path / "run", "cola")
     (run / "results.json").write_text("{}")
-    for command, reason in ((["register", run, "cola"], "has not come to its end"), (["models", "nothing"], "nothing"),
-                            (["predict", "models:/cola@nobody", run / "config.yaml", "--format", "text"], "nobody"),
-                            (["register", tmp_path, "cola"], "holds no run"),
-                            (["models", "--uri", f"sqlite:///{tmp_path}/nowhere.db"], "there is no such file"),
-                            (["register", run, "a/b"], "no name for a registered model")):  # fmt: skip
+    for command, reason in (
+        (["register", run, "cola"], "has not come to its end"),
+        (["models", "nothing"], "nothing"),
+        (["predict", "models:/cola@nobody", run / "config.yaml", "--format", "text"], "nobody"),
+        (["register", tmp_path, "cola"], "holds no run"),
+        (["models", "--uri", f"sqlite:///{tmp_path}/nowhere.db"], "there is no such file"),
+        (["register", run, "a/b"], "no name for a registered model"),
+    ):
         assert main([*map(str, command)]) == ExitCode.USER_ERROR
         assert reason in capsys.readouterr().err
     with pytest.raises(UserError, match="the registry"):

@@ -32,12 +32,15 @@ def machine(monkeypatch):
 
     def install(*gpus, built_for=CUDA_126, free=1.0, peers=True):
         fakes = {
-            "is_available": lambda: bool(gpus), "device_count": lambda: len(gpus), "get_arch_list": lambda: built_for,
-            "get_device_name": lambda i=0: gpus[i][0], "get_device_capability": lambda i=0: gpus[i][2],
+            "is_available": lambda: bool(gpus),
+            "device_count": lambda: len(gpus),
+            "get_arch_list": lambda: built_for,
+            "get_device_name": lambda i=0: gpus[i][0],
+            "get_device_capability": lambda i=0: gpus[i][2],
             "get_device_properties": lambda i=0: SimpleNamespace(total_memory=gpus[i][1] * GIB),
             "mem_get_info": lambda i=0: (free * gpus[i][1] * GIB, gpus[i][1] * GIB),
             "can_device_access_peer": lambda a, b: peers,
-        }  # fmt: skip
+        }
         for name, fake in fakes.items():
             monkeypatch.setattr(f"torch.cuda.{name}", fake)
         monkeypatch.setattr(cards, "multiply", lambda index, precision: "")

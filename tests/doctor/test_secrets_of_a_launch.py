@@ -24,8 +24,9 @@ def bare(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_USERNAME",
-                                  "MLFLOW_GATEWAY_API_KEY"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_USERNAME", "MLFLOW_GATEWAY_API_KEY"]
+)
 def test_a_variable_that_the_launcher_would_write_out_is_named_without_its_value(name, bare, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://h")
     monkeypatch.setenv("HF_TOKEN", CANARY)  # which it does not export

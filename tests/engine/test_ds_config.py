@@ -32,11 +32,14 @@ def test_clipping_is_always_written_since_deepspeeds_default_is_one():
 
 def test_auto_is_filled_in_as_hugging_face_users_expect():
     tree = {
-        "train_batch_size": "auto", "train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto", "optimizer": {"type": "AdamW", "params": {"lr": "auto", "betas": "auto"}},
+        "train_batch_size": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "optimizer": {"type": "AdamW", "params": {"lr": "auto", "betas": "auto"}},
         "scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": "auto"}},
         "zero_optimization": {"stage": 3, "reduce_bucket_size": "auto"},
-    }  # fmt: skip
+    }
     assert not problems(tree)
     done = complete(tree, RUN, TWO)
     assert done["train_batch_size"] == 32 and "optimizer" not in done and "scheduler" not in done
@@ -77,11 +80,16 @@ def test_a_wrong_key_inside_a_section_is_deepspeeds_to_refuse():
     assert key == "zero_optimization.reduce_bucket_sizes" and "DeepSpeed refuses it" in problem.reason
 
 
-@pytest.mark.parametrize("path, value", [
-    ("torch_autocast", {"enabled": True, "dtype": "float16"}), ("zero_optimization.zero_quantized_weights", True),
-    ("zero_optimization.legacy_stage1", True),
-    ("fp16.fp16_master_weights_and_grads", True), ("zero_optimization.zenflow", {"topk_ratio": 0.1}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "path, value",
+    [
+        ("torch_autocast", {"enabled": True, "dtype": "float16"}),
+        ("zero_optimization.zero_quantized_weights", True),
+        ("zero_optimization.legacy_stage1", True),
+        ("fp16.fp16_master_weights_and_grads", True),
+        ("zero_optimization.zenflow", {"topk_ratio": 0.1}),
+    ],
+)
 def test_what_would_break_the_method_is_refused(path, value):
     section, _, key = path.rpartition(".")
     assert path in problems({section: {key: value}} if section else {key: value})

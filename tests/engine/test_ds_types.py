@@ -115,20 +115,28 @@ def test_types_are_checked_before_anything_starts(key, wrong, right):
 @pytest.mark.parametrize(
     ("section", "slip", "meant"),
     [
-        ("data_types", {"grad_accum_dtyp": "fp32"}, "grad_accum_dtype"), ("flops_profiler", {"module_dept": 2}, "module_depth"),
-        ("timers", {"througput": {}}, "throughput"), ("activation_checkpointing", {"profil": True}, "profile"),
-        ("optimizer", {"typ": "SGD"}, "type"), ("scheduler", {"parms": {"warmup_num_steps": 5}}, "params"),
+        ("data_types", {"grad_accum_dtyp": "fp32"}, "grad_accum_dtype"),
+        ("flops_profiler", {"module_dept": 2}, "module_depth"),
+        ("timers", {"througput": {}}, "throughput"),
+        ("activation_checkpointing", {"profil": True}, "profile"),
+        ("optimizer", {"typ": "SGD"}, "type"),
+        ("scheduler", {"parms": {"warmup_num_steps": 5}}, "params"),
     ],
-)  # fmt: skip
+)
 def test_a_slip_in_a_key_that_deepspeed_would_not_miss_is_named(section, slip, meant):
     ((key, problem),) = problems({section: slip}).items()
     assert key == f"{section}.{next(iter(slip))}" and f"did you mean {meant!r}?" == problem.fix
 
 
 @pytest.mark.parametrize(
-    ("section", "slip"), [("bf16", {"enable": True}), ("fp16", {"enabled": False, "loss_scal": 1}),
-                          ("zero_optimization", {"stag": 3}), ("comms_logger", {"verbos": True})],
-)  # fmt: skip
+    ("section", "slip"),
+    [
+        ("bf16", {"enable": True}),
+        ("fp16", {"enabled": False, "loss_scal": 1}),
+        ("zero_optimization", {"stag": 3}),
+        ("comms_logger", {"verbos": True}),
+    ],
+)
 def test_a_slip_that_deepspeed_finds_is_named_with_its_section(section, slip):
     (key,) = problems({section: slip})
     assert key == f"{section}.{list(slip)[-1]}"
@@ -148,15 +156,16 @@ def test_types_of_gradients_that_the_engine_cannot_mix_are_refused():
 def test_a_word_in_the_place_of_true_or_false_is_no_guess():
     assert set(problems({"zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": "no"}})) == {
         "zero_optimization.stage3_gather_16bit_weights_on_model_save",
-    }  # fmt: skip
+    }
     zero = {"stage": 1, "overlap_comm": "true", "contiguous_gradients": 1, "round_robin_gradients": "auto"}
     assert set(problems({"zero_optimization": zero})) == {
-        "zero_optimization.overlap_comm", "zero_optimization.contiguous_gradients",
-    }  # fmt: skip
+        "zero_optimization.overlap_comm",
+        "zero_optimization.contiguous_gradients",
+    }
     offload = {"device": "cpu", "pin_memory": "no"}
     assert set(problems({"zero_optimization": {"stage": 2, "offload_optimizer": offload}})) == {
         "zero_optimization.offload_optimizer.pin_memory",
-    }  # fmt: skip
+    }
 
 
 def test_floats_that_are_whole_are_the_numbers_that_people_write():
@@ -174,9 +183,11 @@ def test_a_precision_left_open_is_answered_with_what_this_machine_can_do(capabil
 
 def test_parts_that_change_nothing_are_said():
     tree = {
-        "activation_checkpointing": {}, "fp16": {"loss_scale": 0}, "bf16": {"enabled": False},
+        "activation_checkpointing": {},
+        "fp16": {"loss_scale": 0},
+        "bf16": {"enabled": False},
         "zero_optimization": {"stage": 2, "stage3_prefetch_bucket_size": 1, "sub_group_size": 3, "overlap_comm": True},
-    }  # fmt: skip
+    }
     said = list(idle(tree))
     assert len(said) == 3 and "model.gradient_checkpointing" in said[0]
     assert (

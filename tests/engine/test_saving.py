@@ -109,7 +109,7 @@ IN_THE_PLACE = {
     "a link to a folder": lambda path, other: path.symlink_to(other),
     "a link to nothing": lambda path, other: path.symlink_to("nothing"),
     "a link to itself": lambda path, other: path.symlink_to(path.name),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", IN_THE_PLACE)

@@ -42,10 +42,13 @@ def test_an_update_with_one_gradient_missing_would_be_seen(reference):
 
 def test_vanilla_is_a_plain_loop():
     model = tiny_roberta().double().eval()
-    optimizer = torch.optim.AdamW([
-        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.01},
-        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ], lr=1e-3)  # fmt: skip
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.01},
+            {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=1e-3,
+    )
     for batch in BATCHES:
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
         for p in model.parameters():

@@ -19,8 +19,10 @@ STEPS = {"linf": 5e-2, "l2": 0.5, "raw": 1.0}
 # Classes (1: regression), N and Pi.
 CASES = [
     *itertools.product((2, 3, 5), ("linf", "l2", "raw"), ("clamp",)),
-    *itertools.product((1, 3), ("linf", "l2", "raw"), ("rescale", "l2")), (1, "raw", "clamp"), (1, "linf", "clamp"),
-]  # fmt: skip
+    *itertools.product((1, 3), ("linf", "l2", "raw"), ("rescale", "l2")),
+    (1, "raw", "clamp"),
+    (1, "linf", "clamp"),
+]
 
 
 class Game:
@@ -30,8 +32,13 @@ class Game:
         (self.batch,) = global_batches(1, labels=labels)
         self.labels, self.follower = labels, follower
         radius = 0.4 if projection == "l2" else SIZES["delta_max_norm"]
-        self.options = {**SIZES, "delta_lr": STEPS[gradient], "delta_gradient": gradient, "delta_projection": projection,
-                        "delta_max_norm": radius}  # fmt: skip
+        self.options = {
+            **SIZES,
+            "delta_lr": STEPS[gradient],
+            "delta_gradient": gradient,
+            "delta_projection": projection,
+            "delta_max_norm": radius,
+        }
         self.settings = rivals.Settings(
             regression=labels == 1, delta_init=SIZES["delta_init_scale"], delta_max_norm=radius, delta_norm=gradient,
             delta_lr=STEPS[gradient], projection=projection, lam=SIZES["lam"], follower=follower,

@@ -118,8 +118,13 @@ def test_radii_are_sorted_and_begin_with_zero():
 def test_a_plot_is_drawn_with_and_without_each_part(attacked, model_folder, tmp_path):
     found = subject(model_folder, "task=demo", "limit=4")
     scores = {"matthews_correlation": 0.5, "accuracy": 0.5}
-    splits = {"validation": {"clean": scores, "attack": [scores] * 2 if attacked else [],
-                             "noise": {} if attacked else {"word_drop": [{"rate": 0.1, **scores}]}}}  # fmt: skip
+    splits = {
+        "validation": {
+            "clean": scores,
+            "attack": [scores] * 2 if attacked else [],
+            "noise": {} if attacked else {"word_drop": [{"rate": 0.1, **scores}]},
+        }
+    }
     attack = {"norm": "linf", "radii": [0.0, 0.1] if attacked else [], "steps": 1}
     plot(tmp_path / "plot.png", {"splits": splits, "attack": attack}, found)
     assert (tmp_path / "plot.png").stat().st_size > 5000

@@ -25,8 +25,9 @@ def damaged(whole, drawn):
 
 def files(folder):
     """Where each kind of file lies; one of a kind at a time."""
-    table = pyarrow.table({"sentence": [f"text {i}" for i in range(50)], "label": [i % 2 for i in range(50)],
-                           "more": [[i] for i in range(50)]})  # fmt: skip
+    table = pyarrow.table(
+        {"sentence": [f"text {i}" for i in range(50)], "label": [i % 2 for i in range(50)], "more": [[i] for i in range(50)]}
+    )
     (folder / "a" / "sst2").mkdir(parents=True)
     for compression in ("snappy", "none"):
         pyarrow.parquet.write_table(table, folder / "a" / "sst2" / "train.parquet", compression=compression)

@@ -103,8 +103,10 @@ def slow_records(content):
 @FEW
 @given(content=st.text(alphabet='xy",,""\n\n ', max_size=120))
 def test_reading_each_line_once_finds_the_records_of_reading_them_from_every_line(content):
-    found = [(number, None if isinstance(record, BadRow) else record)
-             for number, record in _records(iter(io.StringIO(content, newline="")), ",", csv.QUOTE_MINIMAL)]  # fmt: skip
+    found = [
+        (number, None if isinstance(record, BadRow) else record)
+        for number, record in _records(iter(io.StringIO(content, newline="")), ",", csv.QUOTE_MINIMAL)
+    ]
     assert found == list(slow_records(content))
 
 

@@ -49,9 +49,13 @@ WORDS = [
 TEXT = st.one_of(st.sampled_from(WORDS), st.text(max_size=12))
 PLAIN = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), PLAIN,
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False),
+    PLAIN,
     st.sampled_from([word for word in WORDS if "\ud800" not in word and len(word) < 100]),
-)  # fmt: skip
+)
 
 
 def trees(keys, leaves=20):

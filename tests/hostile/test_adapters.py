@@ -36,20 +36,23 @@ def refused(folder):
     return str(error.value)
 
 
-@pytest.mark.parametrize(("change", "told"), [
-    ({"auto_mapping": {"base_model_class": "Evil", "parent_library": "evil"}}, "needs code"),
-    ({"megatron_config": {"a": 1}, "megatron_core": "evil"}, "needs code"),
-    ({"auto_map": {"AutoModel": "evil.Evil"}}, "needs code"),
-    ({"peft_type": "XLORA"}, "XLORA"),
-    ({"peft_type": None}, "LORA alone"),
-    ({"base_model_name_or_path": None}, "base"),
-    ({"base_model_name_or_path": ["a"]}, "base"),
-    ({"base_model_name_or_path": "https://127.0.0.1:1/x"}, "https://127.0.0.1:1/x"),
-    ({"base_model_name_or_path": "/nowhere/at/all"}, "there is no such folder"),
-    ({"base_model_name_or_path": "somebody/nothing"}, "somebody/nothing"),
-    ({"r": "many"}, "cannot be loaded"),
-    ({"target_modules": ["nothing"]}, "cannot be loaded"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"auto_mapping": {"base_model_class": "Evil", "parent_library": "evil"}}, "needs code"),
+        ({"megatron_config": {"a": 1}, "megatron_core": "evil"}, "needs code"),
+        ({"auto_map": {"AutoModel": "evil.Evil"}}, "needs code"),
+        ({"peft_type": "XLORA"}, "XLORA"),
+        ({"peft_type": None}, "LORA alone"),
+        ({"base_model_name_or_path": None}, "base"),
+        ({"base_model_name_or_path": ["a"]}, "base"),
+        ({"base_model_name_or_path": "https://127.0.0.1:1/x"}, "https://127.0.0.1:1/x"),
+        ({"base_model_name_or_path": "/nowhere/at/all"}, "there is no such folder"),
+        ({"base_model_name_or_path": "somebody/nothing"}, "somebody/nothing"),
+        ({"r": "many"}, "cannot be loaded"),
+        ({"target_modules": ["nothing"]}, "cannot be loaded"),
+    ],
+)
 def test_what_adapters_say_of_themselves_is_not_believed(change, told, folder, monkeypatch):
     (folder / "evil.py").write_text(f"from pathlib import Path\nPath({str(folder.parent / MARKER)!r}).write_text('ran')\n")
     monkeypatch.chdir(folder)

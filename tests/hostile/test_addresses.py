@@ -39,10 +39,12 @@ WITH_SECRETS = [
     "http://u:12345canary-5c1f", "http://[::1]:80canary-5c1f", "u:1canary-5c1f", "postgresql://u:5432canary-5c1f", "http://h:443:canary-5c1f",
 ]  # fmt: skip
 COMMANDS = {
-    "sync": ["sync", "{run}", "--uri", "{uri}"], "register": ["register", "{run}", "name", "--uri", "{uri}"],
-    "models": ["models", "--uri", "{uri}"], "promote": ["promote", "name", "1", "--alias", "best", "--uri", "{uri}"],
+    "sync": ["sync", "{run}", "--uri", "{uri}"],
+    "register": ["register", "{run}", "name", "--uri", "{uri}"],
+    "models": ["models", "--uri", "{uri}"],
+    "promote": ["promote", "name", "1", "--alias", "best", "--uri", "{uri}"],
     "report": ["report", "--experiment", "x", "--uri", "{uri}", "--out", "{out}"],
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -100,10 +102,15 @@ def test_no_command_takes_or_shows_a_secret_in_an_address(command, uri, run, tmp
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("command", [
-    ["models"], ["promote", "name", "1", "--alias", "best"], ["predict", "models:/a/1", "{file}"],
-    ["report", "--experiment", "x", "--out", "{out}"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["models"],
+        ["promote", "name", "1", "--alias", "best"],
+        ["predict", "models:/a/1", "{file}"],
+        ["report", "--experiment", "x", "--out", "{out}"],
+    ],
+)
 @pytest.mark.parametrize("uri", ["http://user:canary-5c1f@127.0.0.1:9", "mssql+pyodbc://h?odbc_connect=PWD%3Dcanary-5c1f"])
 def test_the_variable_is_held_to_the_same(command, uri, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

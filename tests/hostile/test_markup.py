@@ -22,8 +22,10 @@ HOSTILE = ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[x](jav
 @pytest.mark.parametrize("text", HOSTILE)
 def test_nothing_in_a_run_is_markup_in_its_model_card(text, tmp_path):
     folder = finished_run(tmp_path / "run", "cola")
-    for name, put in (("environment.json", lambda found: found | {"devices": [text], "data_sha256": text}),
-                      ("results.json", lambda found: found | {"dev_sha256": text})):  # fmt: skip
+    for name, put in (
+        ("environment.json", lambda found: found | {"devices": [text], "data_sha256": text}),
+        ("results.json", lambda found: found | {"dev_sha256": text}),
+    ):
         found = json.loads((folder / name).read_text())
         found["packages"] = {"mat_ds": text}
         (folder / name).write_text(json.dumps(put(found)))

@@ -24,13 +24,16 @@ CODE = {
     "a model of its own": lambda folder: with_code(folder, model_type="roberta", **CONFIG),
     "code on the hub": lambda folder: with_code(folder, AutoConfig="somebody/sparkle--sparkle.SparkleConfig"),
     "classes that transformers has, of an architecture it has not": lambda folder: with_code(
-        folder, AutoConfig="sparkle.RobertaConfig"),
+        folder, AutoConfig="sparkle.RobertaConfig"
+    ),
     "a tokenizer of its own": lambda folder: with_code(folder, "tokenizer_config.json", **TOKENIZER),
     "a tokenizer, as it was once named": lambda folder: edit(
-        with_code(folder, "tokenizer_config.json") / "tokenizer_config.json", auto_map=["sparkle.SparkleTokenizer", None]),
+        with_code(folder, "tokenizer_config.json") / "tokenizer_config.json", auto_map=["sparkle.SparkleTokenizer", None]
+    ),
     "a part of its own": lambda folder: edit(
-        with_code(folder, model_type="roberta") / "config.json", auto_map=None, text_config={"auto_map": CONFIG}),
-}  # fmt: skip
+        with_code(folder, model_type="roberta") / "config.json", auto_map=None, text_config={"auto_map": CONFIG}
+    ),
+}
 
 
 def refused(folder):
@@ -84,27 +87,30 @@ def test_a_model_that_transformers_has_made_its_own_loads_without_the_code_it_on
     assert not (tmp_path / MARKER).exists() and "auto_map" not in (tmp_path / "again" / "config.json").read_text()
 
 
-@pytest.mark.parametrize(("file", "change", "told"), [
-    ("config.json", {"attn_implementation": "somebody/kernel"}, "somebody/kernel"),
-    ("config.json", {"_attn_implementation": {"": "somebody/kernel@main:f"}}, "somebody/kernel"),
-    ("config.json", {"_attn_implementation_internal": "flash_attention_2"}, "flash_attention_2"),
-    ("config.json", {"text_config": {"experts_implementation": "a/b"}}, "a/b"),
-    ("config.json", {"transformers_weights": "../x.safetensors"}, "transformers_weights"),
-    ("config.json", {"configuration_files": ["config.4.0.0.json"]}, "configuration_files"),
-    ("config.json", {"quantization_config": {"quant_method": "bitsandbytes"}}, "quantised"),
-    ("config.json", {"num_hidden_layers": 10**9}, "num_hidden_layers"),
-    ("config.json", {"num_labels": 10**12, "id2label": None, "label2id": None}, "num_labels"),
-    ("config.json", {"hidden_size": 3 * 10**5, "intermediate_size": 10**6}, "too few"),
-    ("config.json", {"model_type": "sparkle"}, "sparkle"),
-    ("config.json", {"model_type": ["roberta"]}, "cannot be loaded"),
-    ("config.json", {"vocab_size": "many"}, "cannot be loaded"),
-    ("config.json", {"id2label": [1, 2]}, "cannot be loaded"),
-    ("tokenizer_config.json", {"model_max_length": "long"}, "model_max_length"),
-    ("model.safetensors.index.json", {"weight_map": {"a": "../../../etc/passwd"}}, "no file beside it"),
-    ("model.safetensors.index.json", {"weight_map": {"a": "/etc/passwd"}}, "no file beside it"),
-    ("model.safetensors.index.json", {"weight_map": {"a": 3}}, "no file beside it"),
-    ("model.safetensors.index.json", {"metadata": {}}, "no weight_map"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("file", "change", "told"),
+    [
+        ("config.json", {"attn_implementation": "somebody/kernel"}, "somebody/kernel"),
+        ("config.json", {"_attn_implementation": {"": "somebody/kernel@main:f"}}, "somebody/kernel"),
+        ("config.json", {"_attn_implementation_internal": "flash_attention_2"}, "flash_attention_2"),
+        ("config.json", {"text_config": {"experts_implementation": "a/b"}}, "a/b"),
+        ("config.json", {"transformers_weights": "../x.safetensors"}, "transformers_weights"),
+        ("config.json", {"configuration_files": ["config.4.0.0.json"]}, "configuration_files"),
+        ("config.json", {"quantization_config": {"quant_method": "bitsandbytes"}}, "quantised"),
+        ("config.json", {"num_hidden_layers": 10**9}, "num_hidden_layers"),
+        ("config.json", {"num_labels": 10**12, "id2label": None, "label2id": None}, "num_labels"),
+        ("config.json", {"hidden_size": 3 * 10**5, "intermediate_size": 10**6}, "too few"),
+        ("config.json", {"model_type": "sparkle"}, "sparkle"),
+        ("config.json", {"model_type": ["roberta"]}, "cannot be loaded"),
+        ("config.json", {"vocab_size": "many"}, "cannot be loaded"),
+        ("config.json", {"id2label": [1, 2]}, "cannot be loaded"),
+        ("tokenizer_config.json", {"model_max_length": "long"}, "model_max_length"),
+        ("model.safetensors.index.json", {"weight_map": {"a": "../../../etc/passwd"}}, "no file beside it"),
+        ("model.safetensors.index.json", {"weight_map": {"a": "/etc/passwd"}}, "no file beside it"),
+        ("model.safetensors.index.json", {"weight_map": {"a": 3}}, "no file beside it"),
+        ("model.safetensors.index.json", {"metadata": {}}, "no weight_map"),
+    ],
+)
 def test_a_model_that_asks_for_what_is_not_in_its_folder_or_not_possible_is_refused(file, change, told, tmp_path):
     folder = stranger(tmp_path / "model")
     edit(folder / file, **change)
@@ -134,9 +140,12 @@ def test_a_header_that_promises_more_than_its_file_holds_is_refused(tmp_path):
 def test_what_is_no_file_is_not_waited_for(kind, file, tmp_path):
     folder = stranger(tmp_path / "model")
     (folder / file).unlink(missing_ok=True)
-    {"pipe": lambda path: os.mkfifo(path), "folder": lambda path: path.mkdir(),
-     "broken link": lambda path: path.symlink_to("/nowhere/at/all"), "loop": lambda path: path.symlink_to(path)}[kind](
-        folder / file)  # fmt: skip
+    {
+        "pipe": lambda path: os.mkfifo(path),
+        "folder": lambda path: path.mkdir(),
+        "broken link": lambda path: path.symlink_to("/nowhere/at/all"),
+        "loop": lambda path: path.symlink_to(path),
+    }[kind](folder / file)
     assert file in refused(folder)
 
 

@@ -126,8 +126,10 @@ def test_no_shape_of_a_file_is_a_traceback(name, shared, tmp_path, capfd):
     for number, shape in enumerate(SHAPES):
         run = reported.make_run(tmp_path / f"run-{number}", (0.1, 0.2, 0.3), options={"tracking": {"experiment": "shapes"}})
         (run.path / name).write_bytes(shape)
-        for command in (["sync", str(run.path), "--uri", f"sqlite:///{shared}/mlflow.db"],
-                        ["report", str(run.path), "--out", str(tmp_path / f"out-{number}")]):  # fmt: skip
+        for command in (
+            ["sync", str(run.path), "--uri", f"sqlite:///{shared}/mlflow.db"],
+            ["report", str(run.path), "--out", str(tmp_path / f"out-{number}")],
+        ):
             code = main(command)
             said = capfd.readouterr()
             assert code in (ExitCode.OK, ExitCode.USER_ERROR), (shape[:40], command[0], said.err)

@@ -23,9 +23,11 @@ def batches(micro=4):
 RADIUS = 1e-3
 
 
-COMBINATIONS = list(itertools.product(
-    ("rescale", "clamp"), ("linf", "l2", "raw"), ("none", "rmsprop", "adam"), ("normal", "uniform", "constant")
-))  # fmt: skip
+COMBINATIONS = list(
+    itertools.product(
+        ("rescale", "clamp"), ("linf", "l2", "raw"), ("none", "rmsprop", "adam"), ("normal", "uniform", "constant")
+    )
+)
 
 
 @pytest.mark.parametrize("projection, gradient, preconditioner, init", COMBINATIONS)

@@ -62,10 +62,12 @@ def test_an_examples_perturbation_is_its_own(name):
     for micro in (1, 4, 8):
         for batch in micro_batches(BATCH, micro):
             rows = player(name).adversary(engine(), batch).detach()
-            perturbations.update({
-                (micro, int(example)): row[mask.squeeze(1).bool()]
-                for example, row, mask in zip(batch.examples, rows, batch.mask, strict=True)
-            })  # fmt: skip
+            perturbations.update(
+                {
+                    (micro, int(example)): row[mask.squeeze(1).bool()]
+                    for example, row, mask in zip(batch.examples, rows, batch.mask, strict=True)
+                }
+            )
     for (micro, example), delta in perturbations.items():
         whole = perturbations[8, example]
         assert (delta - whole).norm() < 1e-3 * whole.norm(), (micro, example)

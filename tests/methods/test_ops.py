@@ -27,8 +27,9 @@ def test_divergence_is_finite_where_softmax_underflows():
 
 
 def test_divergence_of_scores_is_their_squared_difference():
-    torch.testing.assert_close(REGRESSION.divergence(torch.tensor([[1.0], [2.0]]), torch.tensor([[4.0], [2.0]])),
-                               torch.tensor([9.0, 0.0]))  # fmt: skip
+    torch.testing.assert_close(
+        REGRESSION.divergence(torch.tensor([[1.0], [2.0]]), torch.tensor([[4.0], [2.0]])), torch.tensor([9.0, 0.0])
+    )
 
 
 def test_half_precision_logits_are_compared_in_fp32():

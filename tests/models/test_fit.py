@@ -51,18 +51,24 @@ def refused(folder, **options):
 @pytest.mark.parametrize("part", ["all", "the backbone"])
 def test_a_backbone_of_which_no_weight_fits_is_refused_with_the_prefix_that_is_in_the_way(prefix, part, tmp_path):
     folder = stranger(tmp_path / "model")
-    rewrite(folder, lambda weights: {
-        (prefix if part == "all" or name.startswith("roberta") else "") + name: value for name, value in weights.items()
-    })  # fmt: skip
+    rewrite(
+        folder,
+        lambda weights: {
+            (prefix if part == "all" or name.startswith("roberta") else "") + name: value for name, value in weights.items()
+        },
+    )
     told = refused(folder)
     assert "model.name" in told and "none of its" in told and repr(prefix) in told and "roberta.embeddings" in told
 
 
 def test_an_encoder_with_a_prefix_is_refused_too(tmp_path):
     folder = stranger(tmp_path / "model")
-    rewrite(folder, lambda weights: {
-        name.replace("roberta.", "module."): value for name, value in weights.items() if name.startswith("roberta")
-    })  # fmt: skip
+    rewrite(
+        folder,
+        lambda weights: {
+            name.replace("roberta.", "module."): value for name, value in weights.items() if name.startswith("roberta")
+        },
+    )
     assert "'module.'" in refused(folder)
 
 
@@ -112,11 +118,14 @@ def fill(found):
 
 
 @both_ways
-@pytest.mark.parametrize("names", [
-    {"id2label": {"0": "POSITIVE", "1": "NEGATIVE"}},
-    {"id2label": {"0": "Positive", "1": "negative"}, "label2id": None},
-    {"id2label": None, "label2id": {"positive": 0, "negative": 1}},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"id2label": {"0": "POSITIVE", "1": "NEGATIVE"}},
+        {"id2label": {"0": "Positive", "1": "negative"}, "label2id": None},
+        {"id2label": None, "label2id": {"positive": 0, "negative": 1}},
+    ],
+)
 def test_a_head_of_the_tasks_labels_in_another_order_is_put_into_the_tasks(names, leave_unread, tmp_path):
     folder = stranger(tmp_path / "model")
     edit(folder / "config.json", **names)

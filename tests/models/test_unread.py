@@ -34,8 +34,12 @@ def gpt2():
     return GPT2ForSequenceClassification(GPT2Config(vocab_size=64, n_embd=24, n_layer=2, n_head=2, num_labels=5))
 
 
-MODELS = {"encoder": lambda: RobertaModel(tiny_roberta().config), "no pooler": bert, "head for other labels": gpt2,
-          "half precision": lambda: RobertaModel(tiny_roberta().config).to(torch.bfloat16)}  # fmt: skip
+MODELS = {
+    "encoder": lambda: RobertaModel(tiny_roberta().config),
+    "no pooler": bert,
+    "head for other labels": gpt2,
+    "half precision": lambda: RobertaModel(tiny_roberta().config).to(torch.bfloat16),
+}
 
 
 def built(folder, leave_unread, lora=None):

@@ -71,8 +71,10 @@ def test_a_run_that_does_not_fit_and_what_would(capsys, folder):
         (1, True, False), (2, True, False), (3, True, False), (3, True, True),
     }  # fmt: skip
     assert all(8 % other["micro_batch_size"] == 0 for other in every)
-    costs = [(o["offload_optimizer"] + o["offload_param"], o["step_seconds"]["compute"] + o["step_seconds"]["waiting"])
-             for o in fitting]  # fmt: skip
+    costs = [
+        (o["offload_optimizer"] + o["offload_param"], o["step_seconds"]["compute"] + o["step_seconds"]["waiting"])
+        for o in fitting
+    ]
     assert costs == sorted(costs)
 
 

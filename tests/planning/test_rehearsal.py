@@ -152,8 +152,9 @@ def test_which_methods_walk_every_pass_back_before_the_next():
 
 
 def costs(build=None, **more):
-    return Costs(build or (lambda again: on("meta", tiny_roberta, dropout=0.1, **LONG, **more)), torch.float32,
-                 CLASSIFICATION, 64, 32)  # fmt: skip
+    return Costs(
+        build or (lambda again: on("meta", tiny_roberta, dropout=0.1, **LONG, **more)), torch.float32, CLASSIFICATION, 64, 32
+    )
 
 
 @pytest.mark.parametrize("name", ["alum", "mat", "r4f"])

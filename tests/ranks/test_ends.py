@@ -25,8 +25,11 @@ def test_a_text_with_an_end_token_of_its_own_is_named_before_anything_starts(kin
     if split == "validation":
         doors.append(["evaluate", folder])
     for door in doors:
-        found = options(tmp_path, **{split: "so </s> fine"})[1:] if door[0] == "evaluate" else options(
-            tmp_path, **{split: "so </s> fine"})  # fmt: skip
+        found = (
+            options(tmp_path, **{split: "so </s> fine"})[1:]
+            if door[0] == "evaluate"
+            else options(tmp_path, **{split: "so </s> fine"})
+        )
         assert main([str(part) for part in (*door, *found)]) == ExitCode.USER_ERROR, door
         told = capsys.readouterr().err
         assert "'</s>'" in told and "so </s> fine" in told and "there are 2 of it where others have 1" in told, told

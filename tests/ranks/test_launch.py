@@ -119,8 +119,9 @@ def test_a_name_service_is_asked_again_where_it_is_out_of_order_and_not_waited_f
 def test_every_door_tells_it_at_once(door, arguments, tmp_path):
     env = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     env |= {"WORLD_SIZE": "2", "PYTHONPATH": str(ROOT), "DS_ACCELERATOR": "cpu"}
-    done = subprocess.run([sys.executable, f"launch/{door}.py", *arguments], cwd=ROOT, env=env, capture_output=True, text=True,
-                          timeout=100)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, f"launch/{door}.py", *arguments], cwd=ROOT, env=env, capture_output=True, text=True, timeout=100
+    )
     said = done.stdout + done.stderr
     assert done.returncode == (ExitCode.FAILED if door == "doctor" else ExitCode.USER_ERROR), said
     assert all(name in said for name in ("RANK", "MASTER_ADDR", "MASTER_PORT")) and "Traceback" not in said

@@ -35,8 +35,12 @@ DEAF = [sys.executable, "-c", "import signal, time\nsignal.signal(15, signal.SIG
 
 def watch(rank, *above, seconds=0.5):
     numbers = [str(number) for pid in (rank, *above) for number in Process.find(pid)]
-    dog = subprocess.Popen([sys.executable, "-c", QUICK, "rank 7", str(seconds), *numbers], stdin=subprocess.PIPE,
-                           stderr=subprocess.PIPE, text=True)  # fmt: skip
+    dog = subprocess.Popen(
+        [sys.executable, "-c", QUICK, "rank 7", str(seconds), *numbers],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while dog.poll() is None and not ignores_signals(dog.pid):
         time.sleep(0.02)
     return dog

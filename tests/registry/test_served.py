@@ -65,8 +65,12 @@ def test_a_text_is_found_by_its_name_wherever_it_stands_and_without_one_where_it
                     table.to_dict(orient="records"), {name: np.array(TEXTS)}):  # fmt: skip
             alike(model.predict(ask), expected)
         rows = table.to_dict(orient="records")
-        for body in ({"dataframe_split": table.to_dict(orient="split")}, {"inputs": {"id": [1, 2, 3], name: TEXTS}},
-                     {"dataframe_records": rows}, {"instances": rows}):  # fmt: skip
+        for body in (
+            {"dataframe_split": table.to_dict(orient="split")},
+            {"inputs": {"id": [1, 2, 3], name: TEXTS}},
+            {"dataframe_records": rows},
+            {"instances": rows},
+        ):
             alike(posted(model, body), expected)
         alike(posted(model, csv(table), "text/csv"), expected)
     for ask in (TEXTS, np.array(TEXTS), pandas.Series(TEXTS), pandas.DataFrame(TEXTS)):

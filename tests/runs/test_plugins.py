@@ -104,15 +104,22 @@ def test_a_recipe_cannot_name_code_to_load(tmp_path):
         ("raise SystemExit(3)\n", "SystemExit at line 1"),
         ("x = 1\n", "registers no method and no task"),
         ("import mat_ds\nmat_ds.register_method(dict)\n", "has no `Settings`"),
-        ("import mat_ds\nclass M:\n    class Settings(mat_ds.MethodSettings): pass\n    step = 1\nmat_ds.register_method(M)\n",
-         "has no chain, cost, adversary"),
+        (
+            "import mat_ds\nclass M:\n    class Settings(mat_ds.MethodSettings): pass\n    step = 1\n"
+            "mat_ds.register_method(M)\n",
+            "has no chain, cost, adversary",
+        ),
         ("import mat_ds\nmat_ds.register_task(name='a b', text=['s'], labels=['x', 'y'])\n", "no name"),
         ("import mat_ds\nmat_ds.register_task(name='cola', text=['s'], labels=['x', 'y'])\n", "registered already, by mat_ds"),
     ],
-)  # fmt: skip
+)
 def test_a_plugin_that_cannot_be_used_is_one_clear_error_and_registers_nothing(text, reason, tmp_path):
-    path = written(tmp_path, "import mat_ds\nmat_ds.register_task(name='fine', text=['s'], labels=['x', 'y'])\n" + text
-                   if "no method and no task" not in reason else text)  # fmt: skip
+    path = written(
+        tmp_path,
+        "import mat_ds\nmat_ds.register_task(name='fine', text=['s'], labels=['x', 'y'])\n" + text
+        if "no method and no task" not in reason
+        else text,
+    )
     if "at line" in reason:
         line = int(reason.rpartition(" ")[2])
         reason = reason.replace(f"line {line}", f"line {line + 2}")

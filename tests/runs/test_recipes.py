@@ -53,10 +53,15 @@ RIVAL_TRAINING = {
 }
 # Vanilla fine-tuning of RoBERTa-large by its authors: step size, batch, updates in all, updates of the warm-up.
 VANILLA = {
-    "mnli": (1e-5, 32, 123873, 7432), "qnli": (1e-5, 32, 33112, 1986), "qqp": (1e-5, 32, 113272, 28318),
-    "rte": (2e-5, 16, 2036, 122), "sst2": (1e-5, 32, 20935, 1256), "mrpc": (1e-5, 16, 2296, 137),
-    "cola": (1e-5, 16, 5336, 320), "stsb": (2e-5, 16, 3598, 214),
-}  # fmt: skip
+    "mnli": (1e-5, 32, 123873, 7432),
+    "qnli": (1e-5, 32, 33112, 1986),
+    "qqp": (1e-5, 32, 113272, 28318),
+    "rte": (2e-5, 16, 2036, 122),
+    "sst2": (1e-5, 32, 20935, 1256),
+    "mrpc": (1e-5, 16, 2296, 137),
+    "cola": (1e-5, 16, 5336, 320),
+    "stsb": (2e-5, 16, 3598, 214),
+}
 BASELINES = [name for name in RECIPES if name.startswith("vanilla_")]
 OURS = [name for name, run in RECIPES.items() if run.method.name == "mat" and not name.startswith("demo")]
 CONTROLS = ["control_lam0", "control_delta0", "control_vanilla_steps", "control_rdrop_steps", "mat_visible"]

@@ -64,8 +64,11 @@ def test_checkpoints_without_the_options_of_their_run_are_not_begun_over(run, re
 def test_a_checkpoint_that_was_set_aside_is_put_back_by_whoever_looks(run, name, step, tmp_path, capsys):
     folder = run / "checkpoints"
     (folder / name_of(step)).rename(folder / name.format(name_of(step)))
-    for look in (lambda path: goes_on(path)[0] == 7, lambda path: cli.main(["verify", str(path)]) == ExitCode.OK,
-                 lambda path: verify_checkpoint(checkpoints_of(path / "checkpoints" / name_of(step))[0]) is None):  # fmt: skip
+    for look in (
+        lambda path: goes_on(path)[0] == 7,
+        lambda path: cli.main(["verify", str(path)]) == ExitCode.OK,
+        lambda path: verify_checkpoint(checkpoints_of(path / "checkpoints" / name_of(step))[0]) is None,
+    ):
         copy = shutil.copytree(run, tmp_path / "copy")
         assert look(copy) and sorted(path.name for path in (copy / "checkpoints").iterdir()) == [LATEST, name_of(3), name_of(7)]
         shutil.rmtree(copy)

@@ -145,8 +145,9 @@ def test_noise_has_the_langevin_scale_and_does_not_depend_on_the_cut():
 
     halves = [before[: numel // 3].clone().requires_grad_(), before[numel // 3 :].clone().requires_grad_()]
     sharded = Sampler([{"params": halves}], "sgd", Chain(noise=epsilon), seed=3)
-    sharded.arm({halves[0]: [Slice(0, numel, 0, 0, numel // 3)],
-                 halves[1]: [Slice(0, numel, numel // 3, 0, numel - numel // 3)]}, CPU)  # fmt: skip
+    sharded.arm(
+        {halves[0]: [Slice(0, numel, 0, 0, numel // 3)], halves[1]: [Slice(0, numel, numel // 3, 0, numel - numel // 3)]}, CPU
+    )
     sharded.begin(4, lr)
     sharded.step()
     assert torch.equal(torch.cat([half.detach() for half in halves]), master.detach())

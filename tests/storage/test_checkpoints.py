@@ -26,16 +26,19 @@ def steps(paths):
     return [int(path.name.removeprefix("step-")) for path in paths]
 
 
-@pytest.mark.parametrize("harm, told", [
-    (lambda c: None, None),
-    (lambda c: (c / "rank-00000-0.safetensors").unlink(), "rank-00000-0.safetensors is missing"),
-    (lambda c: (c / "rank-00000-0.safetensors").write_bytes(b"short"), "has 5 bytes, not 100"),
-    (lambda c: (c / "rank-00000-0.safetensors").write_bytes(bytes(100)), "does not hold what was written"),
-    (lambda c: (c / MANIFEST).unlink(), "no manifest"),
-    (lambda c: (c / MANIFEST).write_text("{"), "no manifest"),
-    (lambda c: (c / MANIFEST).write_text("[]"), "no manifest"),
-    (lambda c: (c / MANIFEST).write_bytes(b"\xff"), "no manifest"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "harm, told",
+    [
+        (lambda c: None, None),
+        (lambda c: (c / "rank-00000-0.safetensors").unlink(), "rank-00000-0.safetensors is missing"),
+        (lambda c: (c / "rank-00000-0.safetensors").write_bytes(b"short"), "has 5 bytes, not 100"),
+        (lambda c: (c / "rank-00000-0.safetensors").write_bytes(bytes(100)), "does not hold what was written"),
+        (lambda c: (c / MANIFEST).unlink(), "no manifest"),
+        (lambda c: (c / MANIFEST).write_text("{"), "no manifest"),
+        (lambda c: (c / MANIFEST).write_text("[]"), "no manifest"),
+        (lambda c: (c / MANIFEST).write_bytes(b"\xff"), "no manifest"),
+    ],
+)
 def test_every_byte_is_compared_with_the_manifest(tmp_path, harm, told):
     checkpoint = written(tmp_path, 3)
     harm(checkpoint)
@@ -49,8 +52,13 @@ def test_latest_says_where_to_begin_and_the_newest_does_where_it_says_nothing(tm
         written(folder, step)
     (folder / "step-00000012.damaged").mkdir()
     (folder / ".writing").mkdir()
-    for latest, expected in (("step-00000010", [10, 4, 2]), ("step-00000004", [4, 2]), ("step-00000007", [4, 2]),
-                             ("nonsense", [10, 4, 2]), ("", [10, 4, 2])):  # fmt: skip
+    for latest, expected in (
+        ("step-00000010", [10, 4, 2]),
+        ("step-00000004", [4, 2]),
+        ("step-00000007", [4, 2]),
+        ("nonsense", [10, 4, 2]),
+        ("", [10, 4, 2]),
+    ):
         (folder / "latest").write_text(latest)
         assert steps(checkpoints_of(tmp_path / "run")) == steps(checkpoints_of(folder)) == expected, latest
     (folder / "latest").unlink()
@@ -71,8 +79,11 @@ def test_mat_ds_verify_tells_whole_from_damaged(tmp_path, capsys):
     assert "step-00000004        0.0 MiB  DAMAGED: state.json has 2 bytes" in out and "2 of 3" in out
     assert cli.main(["verify", "--json", str(tmp_path / "run")]) is ExitCode.FAILED
     found = json.loads(capsys.readouterr().out)
-    assert {name: bool(damage) for name, damage in found["checkpoints"].items()} == {name_of(6): False, name_of(4): True,
-                                                                                    name_of(2): False}  # fmt: skip
+    assert {name: bool(damage) for name, damage in found["checkpoints"].items()} == {
+        name_of(6): False,
+        name_of(4): True,
+        name_of(2): False,
+    }
     assert cli.main(["verify", str(tmp_path / "run" / "checkpoints" / name_of(2))]) is ExitCode.OK
     for wrong in ([], [str(tmp_path / "nowhere")], [str(tmp_path), "more"]):
         assert cli.main(["verify", *wrong]) is ExitCode.USER_ERROR

@@ -103,7 +103,7 @@ ODD = {
     "a link to a device": lambda path: path.symlink_to("/dev/zero"),
     "empty": lambda path: path.write_bytes(b""),
     "binary": lambda path: path.write_bytes(os.urandom(3000)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", ODD)

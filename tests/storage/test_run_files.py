@@ -74,8 +74,13 @@ def test_evaluations_are_spread_evenly_and_the_end_is_one_of_them():
 
 def test_results_report_last_best_and_the_median_of_the_last_half():
     scores = [0.1, 0.9, 0.3, 0.5, 0.4]
-    progress = Progress(step=10, evaluations=[{"step": 2 * (i + 1), "score": s} for i, s in enumerate(scores)], seconds=2.0,
-                        samples=100, tokens=1000)  # fmt: skip
+    progress = Progress(
+        step=10,
+        evaluations=[{"step": 2 * (i + 1), "score": s} for i, s in enumerate(scores)],
+        seconds=2.0,
+        samples=100,
+        tokens=1000,
+    )
     results = progress.results()
     assert results["last"] == {"step": 10, "score": 0.4} and results["best"] == {"step": 4, "score": 0.9}
     assert results["median_last_half"] == 0.4  # of steps 6, 8, 10

@@ -68,10 +68,15 @@ def finished_run(folder, task, seed=0, score=0.5, dev="dev", model=None):
                    "reproduces_reported": True},
         "test": {}, "dev_sha256": dev,
     })  # fmt: skip
-    write_json(rundir.environment, {
-        "devices": ["cpu"], "packages": {"mat_ds": "0.1.0"}, "data_sha256": "all of it",
-        "starts": [{"world_size": 1, "zero_stage": 2}],
-    })  # fmt: skip
+    write_json(
+        rundir.environment,
+        {
+            "devices": ["cpu"],
+            "packages": {"mat_ds": "0.1.0"},
+            "data_sha256": "all of it",
+            "starts": [{"world_size": 1, "zero_stage": 2}],
+        },
+    )
     times = [{"event": "start", "step": 0, "time": 1e9}, {"event": "end", "step": 6, "status": "FINISHED", "time": 1e9 + 60}]
     write_text(rundir.events, "".join(json.dumps(record) + "\n" for record in times))
     write_description(rundir.model, Description(spec, MAX_LENGTH))

@@ -59,8 +59,9 @@ def start_ranks(ranks, *arguments, log=None, module=None):
     processes = []
     for rank in range(ranks):
         env = environment(**rank_variables(rank, ranks, port))
-        processes.append(subprocess.Popen(cli(*arguments, module=module), cwd=ROOT, env=env, stdout=out,
-                                          stderr=subprocess.STDOUT))  # fmt: skip
+        processes.append(
+            subprocess.Popen(cli(*arguments, module=module), cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT)
+        )
     return processes
 
 
@@ -89,5 +90,6 @@ def run_cli(*arguments, timeout=600, device="cpu", ranks=None, door="train", mod
 def start_cli(*arguments, ranks=None):
     """Starts launch/train.py, on ranks under the launcher, silent and in a process group of its own; returns the process."""
     command = cli(*arguments, ranks=ranks, launcher=ranks is not None)
-    return subprocess.Popen(command, cwd=ROOT, env=environment(), start_new_session=True, stdout=subprocess.DEVNULL,
-                            stderr=subprocess.DEVNULL)  # fmt: skip
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment(), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )

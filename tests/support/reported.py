@@ -43,8 +43,13 @@ def make_run(
     for section, own in (options or {}).items():
         config[section] |= own
     run.config.write_text(yaml.safe_dump(config))
-    environment = {"data_sha256": "d" * 8, "world_size": 2, "devices": ["cpu"], "git_commit": "c0ffee" * 6 + "abcd",
-                   "deepspeed_config": {half: {"enabled": True}} if half else {}}  # fmt: skip
+    environment = {
+        "data_sha256": "d" * 8,
+        "world_size": 2,
+        "devices": ["cpu"],
+        "git_commit": "c0ffee" * 6 + "abcd",
+        "deepspeed_config": {half: {"enabled": True}} if half else {},
+    }
     run.environment.write_text(json.dumps({**environment, "packages": {"mat_ds": "0.1.0", "torch": "2.13.0"}}))
     log = EventLog(run.events, 0)
     for step in range(1, STEPS + 1):

@@ -35,9 +35,13 @@ class SmallEngine:
     def __init__(self, value=0.0):
         module = Module()
         self.ds = SimpleNamespace(
-            module=module, zero_optimization_stage=lambda: 0, zero_optimization=lambda: False, fp16_enabled=lambda: False,
-            bfloat16_enabled=lambda: False, optimizer=None,
-        )  # fmt: skip
+            module=module,
+            zero_optimization_stage=lambda: 0,
+            zero_optimization=lambda: False,
+            fp16_enabled=lambda: False,
+            bfloat16_enabled=lambda: False,
+            optimizer=None,
+        )
         parameters = list(module.parameters())
         self.shards = {p: [Slice(i, p.numel(), 0, 0, p.numel())] for i, p in enumerate(parameters)}
         self.sampler = Sampler([{"params": parameters}], "adam", Chain(averages={"average": Average(0.5)}), 0)

@@ -23,9 +23,14 @@ def make_run(path, uri=None, options=(), **tracking):
     run = RunDirectory(path)
     path.mkdir(parents=True)
     run.create()
-    config = {"task": "demo", "output_dir": str(path), "model": {"lora": None}, "train": {"epochs": 3.0, "max_steps": None},
-              "tracking": {"uri": uri, "experiment": "mat_ds", "run_name": None, "tags": {}, "register": None, **tracking},
-              **dict(options)}  # fmt: skip
+    config = {
+        "task": "demo",
+        "output_dir": str(path),
+        "model": {"lora": None},
+        "train": {"epochs": 3.0, "max_steps": None},
+        "tracking": {"uri": uri, "experiment": "mat_ds", "run_name": None, "tags": {}, "register": None, **tracking},
+        **dict(options),
+    }
     run.config.write_text(yaml.safe_dump(config))
     environment = {"command": ["launch/train.py"], "world_size": 2, "devices": ["cpu"], "git_commit": "c0ffee",
                    "packages": {"torch": "2.13.0"}, "data_sha256": "da7a", "starts": [{"changed": {}}],
@@ -89,8 +94,13 @@ def history(client, mlflow_run, name):
 def everything(client, run):
     """All that an MLflow holds of a run."""
     there = found(client, run)
-    files = [file.path for folder in (None, "plots", "predictions")
-             for file in client.list_artifacts(there.info.run_id, folder)]  # fmt: skip
-    return dict(there.info), there.data.params, there.data.tags, sorted(files), {
-        name: history(client, there, name) for name in there.data.metrics
-    }  # fmt: skip
+    files = [
+        file.path for folder in (None, "plots", "predictions") for file in client.list_artifacts(there.info.run_id, folder)
+    ]
+    return (
+        dict(there.info),
+        there.data.params,
+        there.data.tags,
+        sorted(files),
+        {name: history(client, there, name) for name in there.data.metrics},
+    )

@@ -103,8 +103,11 @@ def test_the_seed_of_a_job_on_a_machine_that_is_gone_is_taken_over_when_its_leas
 def test_another_model_precision_or_data_make_another_experiment(tmp_path, capsys):
     assert main(arguments(tmp_path, "--seeds", "1")) == ExitCode.OK
     (tmp_path / "bf16.json").write_text('{"zero_optimization": {"stage": 2}, "bf16": {"enabled": true}}')
-    others = {"options.model.name = 'tiny-bert'": ["model.name=tiny-bert"], "options.data.path = 'data'": ["data.path=data"],
-              "ds_config.bf16": ["--ds_config", str(tmp_path / "bf16.json")]}  # fmt: skip
+    others = {
+        "options.model.name = 'tiny-bert'": ["model.name=tiny-bert"],
+        "options.data.path = 'data'": ["data.path=data"],
+        "ds_config.bf16": ["--ds_config", str(tmp_path / "bf16.json")],
+    }
     for said, given in others.items():
         assert main(arguments(tmp_path, "--seeds", "2", *given)) == ExitCode.USER_ERROR
         found = capsys.readouterr().err

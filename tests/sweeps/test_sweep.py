@@ -37,8 +37,12 @@ def test_a_grid_is_tried_once_and_its_best_is_a_recipe(tmp_path, capsys):
 
 
 def test_more_trials_of_the_same_sweep_go_on_where_it_stood(tmp_path):
-    space = {"options": {"method.lam": {"low": 0.1, "high": 5.0, "log": True},
-                         "method.delta_steps, method.theta_steps": {"low": 1, "high": 4}}}  # fmt: skip
+    space = {
+        "options": {
+            "method.lam": {"low": 0.1, "high": 5.0, "log": True},
+            "method.delta_steps, method.theta_steps": {"low": 1, "high": 4},
+        }
+    }
     sweep = Sweep(tmp_path, space)
     assert sweep.run("--trials", "2") == ExitCode.OK
     before = [trial.params for trial in sweep.trials()]

@@ -45,8 +45,11 @@ def test_a_space_that_cannot_be_is_refused_before_anything_is_written(space, sai
 
 
 def test_the_values_of_a_grid_are_as_one_writes_them_and_none_is_above_the_highest(tmp_path):
-    options = {"method.lam": {"low": 0.1, "high": 0.7, "step": 0.1}, "optimizer.lr": {"low": 1e-6, "high": 3e-6, "step": 1e-6},
-               "method.theta_steps": {"low": 1, "high": 5, "step": 2}}  # fmt: skip
+    options = {
+        "method.lam": {"low": 0.1, "high": 0.7, "step": 0.1},
+        "optimizer.lr": {"low": 1e-6, "high": 3e-6, "step": 1e-6},
+        "method.theta_steps": {"low": 1, "high": 5, "step": 2},
+    }
     Sweep(tmp_path, {"options": options, "sampler": "grid"})
     grid = read_space(tmp_path / "space.yaml").grid
     assert sorted({values["method.lam"] for values in grid}) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]

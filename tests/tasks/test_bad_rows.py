@@ -55,10 +55,12 @@ ROWS = [
     ({"sentence": "", "label": 1}, "sentence is blank", "blank text"),
     ({"sentence": " \t\n\u2003", "label": 1}, "sentence is blank", "blank text"),
     ({"sentence": "x" * (LONGEST_TEXT + 1), "label": 1}, "more than 100,000", "long text"),
-    *(({"sentence": "a", "label": label}, "the label is none of 0 (unacceptable), 1 (acceptable)", "wrong label")
-      for label in (2, -1, True, [1], {"a": 1}, None, "yes", "", 0.5, "0.5", float("nan"), float("inf"), 1e300, "9" * 5000)),
+    *(
+        ({"sentence": "a", "label": label}, "the label is none of 0 (unacceptable), 1 (acceptable)", "wrong label")
+        for label in (2, -1, True, [1], {"a": 1}, None, "yes", "", 0.5, "0.5", float("nan"), float("inf"), 1e300, "9" * 5000)
+    ),
     ({"sentence": "a"}, "the label is none of", "wrong label"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("row, reason, kind", ROWS, ids=range(len(ROWS)))

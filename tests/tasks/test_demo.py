@@ -24,8 +24,10 @@ def test_no_content_word_of_validation_occurs_in_training():
 
 
 def test_the_lexica_share_no_stem():
-    stems = [{w for f in dataclasses.fields(lexicon) if f.name != "plural" for w in getattr(lexicon, f.name)}
-             for lexicon in demo.LEXICA.values()]  # fmt: skip
+    stems = [
+        {w for f in dataclasses.fields(lexicon) if f.name != "plural" for w in getattr(lexicon, f.name)}
+        for lexicon in demo.LEXICA.values()
+    ]
     assert not stems[0] & stems[1]
 
 

@@ -57,11 +57,14 @@ def rows(cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte):
     }
 
 
-@pytest.mark.parametrize("published, row", [
-    (85.11, rows(62.6, 93.8, (89.0, 92.1), (91.8, 89.0), (90.5, 90.2), (86.2, 86.0), 92.4, 74.7)),  # MAT, BERT-base
-    (84.48, rows(61.0, 93.6, (88.4, 91.8), (91.7, 88.6), (90.4, 90.0), (86.1, 85.8), 92.0, 72.9)),  # SALT, BERT-base
-    (90.35, rows(71.3, 97.1, (91.7, 93.9), (92.5, 90.0), (92.9, 92.6), (91.3, 91.4), 95.7, 90.6)),  # MAT, RoBERTa-large
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "published, row",
+    [
+        (85.11, rows(62.6, 93.8, (89.0, 92.1), (91.8, 89.0), (90.5, 90.2), (86.2, 86.0), 92.4, 74.7)),  # MAT, BERT-base
+        (84.48, rows(61.0, 93.6, (88.4, 91.8), (91.7, 88.6), (90.4, 90.0), (86.1, 85.8), 92.0, 72.9)),  # SALT, BERT-base
+        (90.35, rows(71.3, 97.1, (91.7, 93.9), (92.5, 90.0), (92.9, 92.6), (91.3, 91.4), 95.7, 90.6)),  # MAT, RoBERTa-large
+    ],
+)
 def test_the_glue_score_averages_as_the_paper_does(published, row):
     assert glue_score(row) == pytest.approx(published, abs=0.01)
     assert glue_score({**row, "wnli": {"validation": {"accuracy": 0.0}}}) == glue_score(row)

@@ -110,10 +110,14 @@ def test_the_published_mixture_is_planned_with_every_example_that_an_epoch_shows
     assert 0.6 < shown / total < 0.7, "ANLI is about two thirds of it"
 
 
-@pytest.mark.parametrize("spec", [
-    TASKS["anli_mixture"], TASKS["cola"],
-    TaskSpec(name="own", text=("a",), labels=("x", "y"), train={"a": 2, "b": 1}, also_train_on=("cola",)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "spec",
+    [
+        TASKS["anli_mixture"],
+        TASKS["cola"],
+        TaskSpec(name="own", text=("a",), labels=("x", "y"), train={"a": 2, "b": 1}, also_train_on=("cola",)),
+    ],
+)
 def test_a_description_is_read_back_as_it_was(spec):
     written = spec.model_dump_json()
     assert TaskSpec.model_validate_json(written) == spec

@@ -53,8 +53,10 @@ def test_the_manifest_counts_rows_and_files_and_says_what_went_into_it(out, raw,
         name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in found.items()
     }
     assert {name: (tally.rows, tally.kept) for name, tally in manifest.splits.items()} == {
-        "cola/train": (90, 90), "cola/validation": (21, 21), "cola/test": (9, 9),
-    }  # fmt: skip
+        "cola/train": (90, 90),
+        "cola/validation": (21, 21),
+        "cola/test": (9, 9),
+    }
     assert manifest.options == {
         "task": "cola", "data.path": str(raw), "data.max_length": 512, "data.bad_rows": "refuse", "model.name": str(hub),
     }  # fmt: skip

@@ -22,9 +22,12 @@ def test_the_line_of_a_csv_record_is_the_one_it_begins_in(tmp_path):
     found = refused(two(tmp_path, ".csv", content), tmp_path)
     assert [place for place, _ in found] == [f"train.csv:{line}" for line in (5, 9, 10, 11, 12)]
     assert [reason.split(" (")[0] for _, reason in found] == [
-        "the label is none of 0", "has 3 columns, the header 2", "has 1 columns, the header 2", "text is blank",
         "the label is none of 0",
-    ]  # fmt: skip
+        "has 3 columns, the header 2",
+        "has 1 columns, the header 2",
+        "text is blank",
+        "the label is none of 0",
+    ]
     content = "text,label\nok,a\nok,b\nfew\n" + '"two\nlines",a\n'
     data = load(two(tmp_path, ".csv", content), tmp_path, bad_rows="skip")
     assert [example.texts[0] for example in data.train] == ["ok", "ok", "two\nlines"]
@@ -92,16 +95,21 @@ def test_strange_characters_are_text_and_a_byte_order_mark_is_not(suffix, mark, 
     texts = [text for text in STRANGE if suffix == ".jsonl" or "\x00" not in text or sys.version_info >= (3, 11)]
     separator = {".csv": ",", ".tsv": "\t"}.get(suffix)
     rows = [{"text": text, "label": "a"} for text in texts]
-    content = lines(*rows) if separator is None else "".join(
-        f"{separator.join(row)}\n" for row in [("text", "label"), *((text, "a") for text in texts)]
-    ).encode()  # fmt: skip
+    content = (
+        lines(*rows)
+        if separator is None
+        else "".join(f"{separator.join(row)}\n" for row in [("text", "label"), *((text, "a") for text in texts)]).encode()
+    )
     data = load(two(tmp_path, suffix, mark + content), tmp_path)
     assert [example.texts[0] for example in data.train] == texts
 
 
 def test_crlf_ends_lines_in_every_format(tmp_path):
-    for suffix, content in ((".jsonl", lines({"text": "x", "label": "a"}).decode()), (".csv", "text,label\nx,a\n"),
-                            (".tsv", "text\tlabel\nx\ta\n")):  # fmt: skip
+    for suffix, content in (
+        (".jsonl", lines({"text": "x", "label": "a"}).decode()),
+        (".csv", "text,label\nx,a\n"),
+        (".tsv", "text\tlabel\nx\ta\n"),
+    ):
         spec = two(tmp_path / suffix, suffix, content.replace("\n", "\r\n"))
         assert [(e.texts, e.label) for e in load(spec, tmp_path / suffix).train] == [(("x",), 0)]
 

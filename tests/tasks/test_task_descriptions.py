@@ -131,16 +131,25 @@ def test_what_cannot_be_meant_is_refused(tree, key, tmp_path):
 
 @pytest.mark.parametrize(
     ("tree", "key"),
-    [({"range": [5, 0]}, "range"), ({"range": [3, 3]}, "range"), ({"label_map": {"x": "y"}}, "label_map"),
-     ({"submit_names": True}, "submit_names")],
-)  # fmt: skip
+    [
+        ({"range": [5, 0]}, "range"),
+        ({"range": [3, 3]}, "range"),
+        ({"label_map": {"x": "y"}}, "label_map"),
+        ({"submit_names": True}, "submit_names"),
+    ],
+)
 def test_a_regression_that_cannot_be_meant_is_refused(tree, key, tmp_path):
     assert set(problems(tmp_path, {**SCORES, **tree})) == {key}
 
 
 def test_a_description_as_people_write_it_is_read(tmp_path):
-    spec = find_task(write(tmp_path, "text: [a, b]\nlabels: [no, yes]\nlabel_map: {0: no, 1: yes, true: yes, yes: yes}\n"
-                           "hub: x/y\nhub_columns: {a: b, b: a}\ndev: [test]\n"))  # fmt: skip
+    spec = find_task(
+        write(
+            tmp_path,
+            "text: [a, b]\nlabels: [no, yes]\nlabel_map: {0: no, 1: yes, true: yes, yes: yes}\n"
+            "hub: x/y\nhub_columns: {a: b, b: a}\ndev: [test]\n",
+        )
+    )
     assert spec.label_map == {"0": "no", "1": "yes", "true": "yes", "yes": "yes"} and spec.name == "own"
 
 

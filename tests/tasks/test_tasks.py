@@ -35,8 +35,12 @@ def test_every_task_reads_files_in_the_hubs_schema(task, tmp_path):
     for split in (*spec.train, *spec.dev):
         write(tmp_path, task, split, [{**ROW[task], "label": value, "idx": i} for i, value in enumerate(values)])
     for split in spec.test:
-        write(tmp_path, task, split, [{**ROW[task], "label": -1, "idx": 0}] if not spec.test_labelled else
-              [{**ROW[task], "label": 1, "idx": 0}])  # fmt: skip
+        write(
+            tmp_path,
+            task,
+            split,
+            [{**ROW[task], "label": -1, "idx": 0}] if not spec.test_labelled else [{**ROW[task], "label": 1, "idx": 0}],
+        )
     data = load(task, tmp_path)
     assert [example.label for example in data.train] == values
     assert set(data.dev) == set(spec.dev) and set(data.test) == set(spec.test)
@@ -65,15 +69,27 @@ def test_the_papers_mixture_maps_all_labels_to_the_same_three(tmp_path):
         for part in ("train", "dev", "test"):
             write(tmp_path, "anli", f"{part}_{r}", [{"premise": "anli", "hypothesis": "h", "label": 0}])
     write(tmp_path, "mnli", "train", [{"premise": "mnli", "hypothesis": "h", "label": 1}])
-    write(tmp_path, "snli", "train", [{"premise": "snli", "hypothesis": "h", "label": 2},
-                                      {"premise": "nobody agreed", "hypothesis": "h", "label": -1}])  # fmt: skip
-    write(tmp_path, "fever_nli", "train", [
-        {"context": "fever", "query": "claim", "label": name} for name in ("SUPPORTS", "NOT ENOUGH INFO", "REFUTES")
-    ])  # fmt: skip
+    write(
+        tmp_path,
+        "snli",
+        "train",
+        [{"premise": "snli", "hypothesis": "h", "label": 2}, {"premise": "nobody agreed", "hypothesis": "h", "label": -1}],
+    )
+    write(
+        tmp_path,
+        "fever_nli",
+        "train",
+        [{"context": "fever", "query": "claim", "label": name} for name in ("SUPPORTS", "NOT ENOUGH INFO", "REFUTES")],
+    )
     data = load("anli_mixture", tmp_path)
     assert [(example.texts[0], example.label) for example in data.train] == [
-        *[("anli", 0)] * 40, ("mnli", 1), ("snli", 2), ("fever", 0), ("fever", 1), ("fever", 2),
-    ]  # fmt: skip
+        *[("anli", 0)] * 40,
+        ("mnli", 1),
+        ("snli", 2),
+        ("fever", 0),
+        ("fever", 1),
+        ("fever", 2),
+    ]
     assert data.skipped == {"snli/train": {"no agreed label": 1}}
 
 
@@ -185,11 +201,16 @@ def test_labels_that_are_numbers_are_taken_by_name(tmp_path):
     assert [e.label for e in load_task_data(spec, DataConfig(path=str(tmp_path))).train] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("yaml, reason", [
-    ("labels: [a, b, c]\nmetrics: [f1]", "f1 is of two labels"), ("labels: [a, a]", "listed twice"),
-    ("labels: [a, b]\ndev: []", "at least 1"), ("labels: [a, b]\nalso_train_on: [nosuch]", "same labels"),
-    ("labels: [entailment, neutral, contradiction]\nalso_train_on: [mnli]", "as many texts"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "yaml, reason",
+    [
+        ("labels: [a, b, c]\nmetrics: [f1]", "f1 is of two labels"),
+        ("labels: [a, a]", "listed twice"),
+        ("labels: [a, b]\ndev: []", "at least 1"),
+        ("labels: [a, b]\nalso_train_on: [nosuch]", "same labels"),
+        ("labels: [entailment, neutral, contradiction]\nalso_train_on: [mnli]", "as many texts"),
+    ],
+)
 def test_a_task_yaml_that_could_not_be_trained_or_scored_is_refused(yaml, reason, tmp_path):
     (tmp_path / "own.yaml").write_text(f"text: [sentence]\n{yaml}\n")
     with pytest.raises(UserError, match=reason):

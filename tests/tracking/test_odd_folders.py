@@ -51,8 +51,11 @@ def test_a_run_in_a_folder_with_any_name_is_delivered_with_its_files(name, tmp_p
     # Nothing that is called as the address spells it.
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert sorted(path.name for path in (tmp_path / name).iterdir()) == [
-        "mlartifacts", "mlflow.db", "mlflow.db.lock", f"run {name}"
-    ]  # fmt: skip
+        "mlartifacts",
+        "mlflow.db",
+        "mlflow.db.lock",
+        f"run {name}",
+    ]
 
 
 def test_an_older_sqlalchemy_which_reads_no_escapes_leaves_them_to_sqlite(tmp_path, monkeypatch):

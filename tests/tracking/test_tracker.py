@@ -77,13 +77,20 @@ def test_a_run_that_never_began_and_the_other_ranks_leave_nothing(tmp_path):
 
 
 def test_parameters_are_those_the_run_began_with_and_each_change_of_them(tmp_path):
-    starts = [{"changed": {}}, {"changed": {"train.epochs": [3, 5], "data.path": [None, "x"]}},
-              {"changed": {"train.epochs": [5, 7]}}]  # fmt: skip
+    starts = [
+        {"changed": {}},
+        {"changed": {"train.epochs": [3, 5], "data.path": [None, "x"]}},
+        {"changed": {"train.epochs": [5, 7]}},
+    ]
     config = {"train": {"epochs": 7, "batch_size": 8}, "data": {"path": "x"}, "tracking": {"tags": {}}}
     assert params_of(config, starts) == {
-        "train.epochs": "3", "train.batch_size": "8", "data.path": "null", "resume_1.train.epochs": "5",
-        "resume_1.data.path": "x", "resume_2.train.epochs": "7",
-    }  # fmt: skip
+        "train.epochs": "3",
+        "train.batch_size": "8",
+        "data.path": "null",
+        "resume_1.train.epochs": "5",
+        "resume_1.data.path": "x",
+        "resume_2.train.epochs": "7",
+    }
 
 
 def test_an_events_numbers_have_names_from_which_the_event_can_be_told():
@@ -91,16 +98,20 @@ def test_an_events_numbers_have_names_from_which_the_event_can_be_told():
     telemetry = {"event": "telemetry", "step": 4, "time": 2.5, "cosine": 0.75}
     evaluation = {"event": "evaluation", "step": 4, "time": 3.0, **EVALUATION}
     assert event_metrics(evaluation) == {
-        "score": 0.5, "validation/accuracy": 0.5, "average/score": 0.75, "average/validation/accuracy": 0.75,
-    }  # fmt: skip
+        "score": 0.5,
+        "validation/accuracy": 0.5,
+        "average/score": 0.75,
+        "average/validation/accuracy": 0.75,
+    }
     records = [step, telemetry, evaluation]
     points = [(name, r["step"], round(1000 * r["time"]), v) for r in records for name, v in event_metrics(r).items()]
     assert records_of(points) == records
     # Made twice: the later one is what counts.
     assert {"loss": 9.0, "L": 0.5}.items() <= records_of([*points, ("loss", 4, 2600, 9.0)])[1].items()
     assert event_metrics({"event": "system", "step": 1, "time": 1.0, "rank_memory_mib": [1, 2], "note": "x", "on": True}) == {
-        "system/rank_memory_mib/0": 1.0, "system/rank_memory_mib/1": 2.0,
-    }  # fmt: skip
+        "system/rank_memory_mib/0": 1.0,
+        "system/rank_memory_mib/1": 2.0,
+    }
 
 
 def test_events_are_played_as_they_come_and_steps_made_again_are_not(tmp_path):

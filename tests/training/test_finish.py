@@ -40,8 +40,9 @@ def test_dev_predictions_stand_beside_what_would_have_been_right(tmp_path):
     write_dev_predictions(TASKS["cola"], {"validation": torch.tensor([[0.0, 3.0], [-1.0, 1.0]])}, dev, RunDirectory(tmp_path))
     found = [json.loads(line) for line in (tmp_path / "predictions" / "validation.jsonl").read_text().splitlines()]
     assert [(line["index"], line["label"], line["gold"]) for line in found] == [
-        (0, "acceptable", "acceptable"), (1, "acceptable", "unacceptable"),
-    ]  # fmt: skip
+        (0, "acceptable", "acceptable"),
+        (1, "acceptable", "unacceptable"),
+    ]
     assert found[0]["probabilities"]["acceptable"] == pytest.approx(0.9526, abs=1e-4)
 
 

@@ -49,13 +49,16 @@ def live(found, steps, total):
         found._evaluate(is_last=step == total)
 
 
-@pytest.mark.parametrize("scores, refused, made, exported", [
-    ((0.1, 0.3, 0.2, 0.3), (), [1, 2], 2),
-    ((0.1, 0.3, 0.2, 0.3), (2,), [1, 3, 4], 4),
-    ((0.1, 0.3, 0.1, 0.05), (2,), [1], 1),
-    ((0.3, 0.2, 0.1, 0.4), (1, 2, 3), [4], 4),
-    ((0.3, 0.2, 0.1, 0.4), (1, 2, 3, 4), [], None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "scores, refused, made, exported",
+    [
+        ((0.1, 0.3, 0.2, 0.3), (), [1, 2], 2),
+        ((0.1, 0.3, 0.2, 0.3), (2,), [1, 3, 4], 4),
+        ((0.1, 0.3, 0.1, 0.05), (2,), [1], 1),
+        ((0.3, 0.2, 0.1, 0.4), (1, 2, 3), [4], 4),
+        ((0.3, 0.2, 0.1, 0.4), (1, 2, 3, 4), [], None),
+    ],
+)
 def test_what_is_exported_is_the_best_that_could_be(scores, refused, made, exported):
     found, written, told = loop(scores, refused)
     live(found, 4, 4)

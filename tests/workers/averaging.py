@@ -63,8 +63,11 @@ def body(world, report):
             engine.backward(logits.sum())
             report[f"refusal, {name}"] = True
         if world.rank == 0:
-            for found, wanted, kind in ((result, expected[0], "raw"), (whole["uniform"], expected[1], "uniform"),
-                                        (whole["moving"], expected[2], "moving")):  # fmt: skip
+            for found, wanted, kind in (
+                (result, expected[0], "raw"),
+                (whole["uniform"], expected[1], "uniform"),
+                (whole["moving"], expected[2], "moving"),
+            ):
                 report[f"{kind}, {name}"] = oracle.distance(found, wanted, origin)
             for average in AVERAGES:
                 seen, plain = predicted[average], logits_with(whole[average], own)

@@ -106,8 +106,12 @@ def main():
     world, report, ports = World.from_environment(), {}, sys.argv[2:]
     all_groups_have_the_timeout(world, report)
     works = {f"{error} on {rank}": fails_while_the_others_wait(world.rank, rank, error) for rank in (0, 1) for error in ERRORS}
-    works |= {"clean-up": cleans_up_in_a_collective(world.rank), "averaged": fails_with_averaged_weights(world),
-              "all": all_fail_together(world.rank), "told": rank_zero_tells(world.rank)}  # fmt: skip
+    works |= {
+        "clean-up": cleans_up_in_a_collective(world.rank),
+        "averaged": fails_with_averaged_weights(world),
+        "all": all_fail_together(world.rank),
+        "told": rank_zero_tells(world.rank),
+    }
     outcomes = {}
     for port, (name, work) in zip(ports, works.items(), strict=False):
         os.environ["MASTER_PORT"] = port

@@ -13,10 +13,13 @@ from tests.workers.worker import BF16, FP16, FP32, MAT, ds_json, main, make, ste
 METHOD = {**MAT, "delta_noise": 1e-2, "theta_noise": 1e-3, "dropout": "independent"}
 SGD, LR = {"name": "sgd", "lr": 1e-2, "weight_decay": 0.0}, 1e-2
 RUNS = {
-    "fp32, zero-2": (2, FP32, False), "fp32 checkpointed, zero-3": (3, FP32, True),
-    "bf16 checkpointed, zero-2": (2, BF16, True), "bf16, zero-3": (3, BF16, False),
-    "fp16, zero-2": (2, FP16, False), "fp16 checkpointed, zero-3": (3, FP16, True),
-}  # fmt: skip
+    "fp32, zero-2": (2, FP32, False),
+    "fp32 checkpointed, zero-3": (3, FP32, True),
+    "bf16 checkpointed, zero-2": (2, BF16, True),
+    "bf16, zero-3": (3, BF16, False),
+    "fp16, zero-2": (2, FP16, False),
+    "fp16 checkpointed, zero-3": (3, FP16, True),
+}
 
 
 def alone(family, batches, player, micro, dtype):

@@ -107,13 +107,14 @@ def damaged(folder, whole, report):
             file.write(bytes([byte ^ 1]))
 
     cases = {
-        "truncated": (cut, "bytes, not"), "flipped": (flip, "does not hold what was written"),
+        "truncated": (cut, "bytes, not"),
+        "flipped": (flip, "does not hold what was written"),
         "missing": (lambda run: (run / shard).unlink(), "is missing"),
         "no manifest": (lambda run: (run / shard).with_name("manifest.json").unlink(), "no manifest"),
         "no latest": (lambda run: (run / "checkpoints/latest").unlink(), None),
         "latest nowhere": (lambda run: (run / "checkpoints/latest").write_text("step-00000099"), None),
         "latest torn": (lambda run: (run / "checkpoints/latest").write_bytes(b"st\xff"), None),
-    }  # fmt: skip
+    }
     for name, (harm, told) in cases.items():
         run = folder / name.replace(" ", "-")
         if RANK == 0:

@@ -23,9 +23,12 @@ PRECISIONS = {"fp32": (FP32, torch.float32), "bf16": (BF16, torch.bfloat16), "fp
 NOISE = {"delta_noise": 1e-1, "theta_noise": 1e-2}
 # Options of MAT, of its optimizer and of the model; what the oracle knows of them it gets too.
 CASES = {
-    "adam": {}, "sgd": {"optimizer": {"name": "sgd", "lr": LR["sgd"]}}, "clipped": {"optimizer": {"max_grad_norm": 0.05}},
-    "noise": {"method": NOISE}, "checkpointed": {"model": {"checkpointing": True}},
-}  # fmt: skip
+    "adam": {},
+    "sgd": {"optimizer": {"name": "sgd", "lr": LR["sgd"]}},
+    "clipped": {"optimizer": {"max_grad_norm": 0.05}},
+    "noise": {"method": NOISE},
+    "checkpointed": {"model": {"checkpointing": True}},
+}
 
 
 def body(world, report):

@@ -43,15 +43,19 @@ def body(world, report):
             engine.close()
         if world.rank == 0:
             report[f"overflow zero-{stage}"] = [
-                *skipped, oracle.distance(found[0], {name: p.double() for name, p in found[1].items()}, origin)
-            ]  # fmt: skip
+                *skipped,
+                oracle.distance(found[0], {name: p.double() for name, p in found[1].items()}, origin),
+            ]
 
         for name, precision, break_it in (
-            ("loss", FP32, lambda loss: loss * float("nan")), ("loss bf16", BF16, lambda loss: loss * float("inf")),
+            ("loss", FP32, lambda loss: loss * float("nan")),
+            ("loss bf16", BF16, lambda loss: loss * float("inf")),
             ("one rank's loss", FP32, lambda loss: loss * (float("nan") if world.rank else 1.0)),
-            ("loss fp16", FP16, lambda loss: loss * float("nan")), ("scale", STUCK, lambda loss: loss),
-            ("gradient", FP32, infinite_gradient), ("gradient bf16", BF16, infinite_gradient),
-        ):  # fmt: skip
+            ("loss fp16", FP16, lambda loss: loss * float("nan")),
+            ("scale", STUCK, lambda loss: loss),
+            ("gradient", FP32, infinite_gradient),
+            ("gradient bf16", BF16, infinite_gradient),
+        ):
             engine, player = make(world, ds_json(stage, precision), MAT, micro)
             before = gather_fp32(engine)
             backward = engine.backward

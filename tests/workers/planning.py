@@ -42,7 +42,7 @@ CASES = {
     "rmsprop: bf16 zero-3": (ds_json(3, BF16), {"optimizer": {"name": "rmsprop"}}),
     **{f"{m}: fp32 zero-{s}": (ds_json(s), {"method": {"name": m}}) for m in ("vanilla", "freelb") for s in (2, 3)},
     **{f"smart: fp32 zero-{s}": (ds_json(s), {"method": {"name": "smart"}}) for s in (1, 2)},
-}  # fmt: skip
+}
 
 # What the collectives of this rank have sent.
 SENT = []
@@ -81,10 +81,14 @@ def compared(world, tree, live, lora=False, average=False, method=SHORT, optimiz
     measured |= held(engine)
     engine.close()
 
-    run = RunConfig.model_validate({
-        "train": {"batch_size": size, "micro_batch_size": MICRO, "telemetry_every": 0}, "method": method,
-        "optimizer": optimizer or {}, "model": {"average": "uniform" if average else "none"},
-    })  # fmt: skip
+    run = RunConfig.model_validate(
+        {
+            "train": {"batch_size": size, "micro_batch_size": MICRO, "telemetry_every": 0},
+            "method": method,
+            "optimizer": optimizer or {},
+            "model": {"average": "uniform" if average else "none"},
+        }
+    )
     completed = complete(tree, run, world)
     costs = costs_of(lora, read_zero(completed).dtype)
     plan = make_plan(costs, run, completed, Cards(world.size, 0, None, 1.0), passes=None if live else 0)
@@ -93,8 +97,9 @@ def compared(world, tree, live, lora=False, average=False, method=SHORT, optimiz
         **{name: rows.get(name, 0) for name in ("weights", "gradients", "masters")},
         "update": rows.get("update on the host", 0),
         "kept": sum(rows.get(name, 0) for name in ("moments", "mixture", "average", "teacher")),
-        "peak": plan.card + plan.host - rows["reserve"], "sent": plan.traffic.total,
-    }  # fmt: skip
+        "peak": plan.card + plan.host - rows["reserve"],
+        "sent": plan.traffic.total,
+    }
     return {name: [planned[name], most(size)] for name, size in measured.items()}
 
 
@@ -133,10 +138,12 @@ def held(engine):
     update = storages(master.grad for master in engine.sampler.masters) if ds.zero_cpu_offload() else {}
     update |= storages(getattr(optimizer, "param_buffer_of_bit16_for_cpu_offload_groups", []))
     return {
-        "weights": sum(weights.values()), "gradients": sum(storages(gradients).values()),
+        "weights": sum(weights.values()),
+        "gradients": sum(storages(gradients).values()),
         "masters": sum(size for at, size in masters.items() if at not in weights),
-        "kept": engine.sampler.state_bytes, "update": sum(update.values()),
-    }  # fmt: skip
+        "kept": engine.sampler.state_bytes,
+        "update": sum(update.values()),
+    }
 
 
 def storages(tensors):

@@ -13,8 +13,10 @@ from tests.support.launch import free_port, rank_variables
 
 def main(count, *program):
     port = free_port()
-    ranks = [subprocess.Popen([sys.executable, *program], env={**os.environ, **rank_variables(rank, count, port)})
-             for rank in range(count)]  # fmt: skip
+    ranks = [
+        subprocess.Popen([sys.executable, *program], env={**os.environ, **rank_variables(rank, count, port)})
+        for rank in range(count)
+    ]
     while (codes := [rank.poll() for rank in ranks]).count(0) < count:
         if failed := [code for code in codes if code]:
             for rank in ranks:

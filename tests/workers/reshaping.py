@@ -17,9 +17,10 @@ from tests.workers.worker import BF16, FP16, FP32, STAGES, ds_json, main, make, 
 
 PAIRS = [("fp32", FP32, before, now) for before in STAGES for now in STAGES]
 PAIRS += [
-    (name, half, before, now) for name, half in (("bf16", BF16), ("fp16", FP16))
+    (name, half, before, now)
+    for name, half in (("bf16", BF16), ("fp16", FP16))
     for before, now in ((1, 3), (3, 2), (2, 0), (0, 1))
-]  # fmt: skip
+]
 
 
 def body(world, report):

@@ -38,8 +38,11 @@ def gather(engine, average):
 def body(world, report):
     get_accelerator().is_fp16_supported = lambda: True
     folder, batches = Path(sys.argv[2]), global_batches(4)
-    cases = {f"{name} zero-{stage}": ds_json(stage, precision)
-             for stage in STAGES for name, precision in (("fp32", FP32), ("bf16", BF16), ("fp16", FP16))}  # fmt: skip
+    cases = {
+        f"{name} zero-{stage}": ds_json(stage, precision)
+        for stage in STAGES
+        for name, precision in (("fp32", FP32), ("bf16", BF16), ("fp16", FP16))
+    }
     cases |= {f"offload zero-{stage}": ds_json(stage, **OFFLOAD) for stage in (2, 3)}
     for name, tree in cases.items():
         micro = 8 // world.size // 2

@@ -49,9 +49,14 @@ CASES = {
     },
 }  # fmt: skip
 ORACLES = {
-    "delta_init_norm": "delta_init", "delta_init_scale": "delta_init", "noise_scale": "delta_init", "teacher_decay": "decay",
-    "teacher_early_decay": "early_decay", "delta_gradient": "delta_norm", "delta_projection": "projection",
-}  # fmt: skip
+    "delta_init_norm": "delta_init",
+    "delta_init_scale": "delta_init",
+    "noise_scale": "delta_init",
+    "teacher_decay": "decay",
+    "teacher_early_decay": "early_decay",
+    "delta_gradient": "delta_norm",
+    "delta_projection": "projection",
+}
 
 
 def body(world, report):

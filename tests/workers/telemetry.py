@@ -49,8 +49,10 @@ def body(world, report):
         for precision, half in PRECISIONS.items():
             for stage in STAGES if name == "mat" else (2, 3):
                 clipped = {"max_grad_norm": 0.1}
-                pair = [make(world, ds_json(stage, half), method, 2, clipped, tiny_roberta(dropout=0.1), batch=4 * world.size)
-                        for _ in range(2)]  # fmt: skip
+                pair = [
+                    make(world, ds_json(stage, half), method, 2, clipped, tiny_roberta(dropout=0.1), batch=4 * world.size)
+                    for _ in range(2)
+                ]
                 (one, player), (two, again) = pair
                 found, before = watched(world, one, player, batches)
                 plain, seen = steps(world, two, again, 2, batches), steps(world, one, player, 2, [])

@@ -42,8 +42,12 @@ def body(world, report):
         lr = (optimizer or {}).get("lr", 1e-3)
         own = global_batches(labels=labels)
         shared = {**{k: MAT[k] for k in ORACLE_OPTIONS}, "lr": lr, **settings}
-        chosen = method or {**MAT, "delta_noise": delta_noise, "theta_noise": theta_noise, **{
-            k: v for k, v in settings.items() if k not in ("regression", "max_grad_norm", "update")}}  # fmt: skip
+        chosen = method or {
+            **MAT,
+            "delta_noise": delta_noise,
+            "theta_noise": theta_noise,
+            **{k: v for k, v in settings.items() if k not in ("regression", "max_grad_norm", "update")},
+        }
         model = lambda: tiny_roberta(labels=labels)  # noqa: E731
         engine, player = make(world, tree, chosen, micro, {"lr": lr, **(optimizer or {})}, model())
         result = steps(world, engine, player, micro, own, lr=lr)

@@ -42,10 +42,14 @@ def ds_json(stage, precision=FP32, **zero):
 def make(world, tree, method=MAT, micro=2, optimizer=None, model=None, seed=0, batch=8, averages=None):
     """(engine, method) on the tiny model, put together as a run does it."""
     model = model or tiny_roberta()
-    run = RunConfig.model_validate({
-        "train": {"batch_size": batch, "micro_batch_size": micro}, "optimizer": {"lr": 1e-3, **(optimizer or {})},
-        "method": method, "seed": seed,
-    })  # fmt: skip
+    run = RunConfig.model_validate(
+        {
+            "train": {"batch_size": batch, "micro_batch_size": micro},
+            "optimizer": {"lr": 1e-3, **(optimizer or {})},
+            "method": method,
+            "seed": seed,
+        }
+    )
     player = METHODS[run.method.name](run.method, REGRESSION if model.config.num_labels == 1 else CLASSIFICATION)
     chain = dataclasses.replace(player.chain, averages={**player.chain.averages, **(averages or {})})
     return Engine(model, run.optimizer, chain, complete(tree, run, world), seed), player

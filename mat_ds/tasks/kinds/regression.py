@@ -37,8 +37,9 @@ class Regression(Kind):
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
         for spelling, label in self.spec.label_map.items():
-            yield Problem("label_map", {spelling: label}, "names a label, and a regression has none",
-                          "list labels, or delete it")  # fmt: skip
+            yield Problem(
+                "label_map", {spelling: label}, "names a label, and a regression has none", "list labels, or delete it"
+            )
         if self.spec.submit_names:
             yield Problem("submit_names", True, "a regression has no label names", "delete it")
 
