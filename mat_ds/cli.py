@@ -1,4 +1,4 @@
-"""The `mat-ds` command: one word for what to do, then that command's own arguments."""
+"""The `mat-ds` command: runs the command named by its first argument."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import mat_ds
 from mat_ds.errors import ExitCode, Problem, SaveError, UserError, nearest
 from mat_ds.terminal.display import show
 
-# What each does; the `main` of the module of that name in `mat_ds.commands` runs it. Modules are imported when they are asked
-# for: torch takes seconds.
+# Summary of each command; it is run by `main` of its module in `mat_ds.commands`. Modules are imported on use, as torch takes
+# seconds.
 COMMANDS = {
     "train": "fine-tune in one process; on several ranks: deepspeed launch/train.py",
-    "evaluate": "scores and robustness of a model",
-    "predict": "labels and probabilities, or scores, of texts in a file",
-    "export": "a model as a folder of its own: adapters merged, averages, another precision",
-    "prepare": "model and data of a run in one folder, tokenised once, to train without a network",
-    "plan": "whether a run fits on its cards, what it sends, how long it takes",
-    "doctor": "what is wrong with this machine, its ranks or a run's input, and the fix",
-    "verify": "whether the checkpoints of a run are what was written",
-    "sweep": "search for the best options, each trial a training of its own",
-    "seeds": "the same training over several seeds, and how much its scores vary",
-    "report": "curves, tables beside the published ones and box plots of runs, on one page",
-    "sync": "bring runs to an MLflow that was not there while they ran",
-    "register": "the model of a finished run into MLflow's registry",
-    "promote": "an alias such as champion for a version, if its score allows",
-    "models": "registered models, their scores and aliases",
+    "evaluate": "score a model, clean and under attack and noise",
+    "predict": "predict labels and probabilities, or scores, for texts in a file",
+    "export": "write a model to a folder: merged adapters, averaged weights, another precision",
+    "prepare": "put model and tokenised data of a run into one folder, to train offline",
+    "plan": "estimate a run's memory, communication and time",
+    "doctor": "find problems of this machine, its ranks or a run's input, and how to fix them",
+    "verify": "check the checkpoints of a run for damage",
+    "sweep": "search for the best options, with one training per trial",
+    "seeds": "train with several seeds, to see how much scores vary",
+    "report": "write a page with curves, tables (beside published results) and box plots of runs",
+    "sync": "deliver runs to MLflow later, if it was not reachable while they ran",
+    "register": "add the model of a finished run to MLflow's registry",
+    "promote": "point an alias such as champion to a version, if its score is not lower",
+    "models": "list registered models, their scores and aliases",
 }
 
 

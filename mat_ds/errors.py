@@ -1,4 +1,4 @@
-"""What a user can get wrong, what a run can die of, the exit code of each, and how text may be shown."""
+"""Error classes, their exit codes, and how messages are made safe to print: no secrets, no control characters."""
 
 from __future__ import annotations
 
@@ -13,32 +13,30 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-# Characters of a value in a message.
+# A longer value is cut off in a message.
 MOST_SHOWN = 500
 
 MASK = "***"
-# Variables of the environment that hold a secret, by the end of their names; PWD alone is a folder.
+# Names of environment variables that hold a secret, by their ending. PWD alone is the working folder, no secret.
 HOLDS_SECRET = re.compile(
     r"(?:TOKEN|PASSWORD|PASSWD|PASSPHRASE|SECRET|API_?KEY|ACCESS_KEY|ACCOUNT_KEY|PRIVATE_KEY|SECRET_KEY|"
     r"CONNECTION_STRING|_PWD|_PASS)$",
     re.I,
 )
-# A shorter one could stand in any text by chance.
+# A shorter secret is not masked: it could occur in any text by chance.
 SHORTEST = 4
 
-# All of these take time that grows no faster than the text: errors quote what strangers wrote. So an address is taken as a
-# whole, and a start is tried once a word.
-# What stands in front of a host's name; the path of an SQLite file may hold an @ of its own.
+# Messages quote untrusted text, so none of these patterns may backtrack: their time must grow linearly with the text.
 ADDRESS = r"(?<!sqlite)(?<!file)(://)"
 REST = re.compile(rf"{ADDRESS}([^\s'\"]*)")
-# A password may hold blanks and quotes.
+# user:password@ after the separator; the password may contain blanks and quotes.
 USER_INFO = re.compile(rf"{ADDRESS}[^/\s:@]*:[^/\n@]*@")
-# Behind a colon there is a port, or something else.
+# host:something, where something is not a port number.
 NO_PORT = re.compile(rf"{ADDRESS}(?:\[[\da-fA-F:.]+\]|[^\[/\s:@'\"*][^/\s:@'\"]*):(?!\d{{1,5}}(?![\w%]|:[^\s'\"]))[^\s/'\"]+")
-# user:password@host, however the address in front of it is spelt.
+# user:password@host without a scheme; the colon and the @ may be percent-encoded.
 PART = r"[^\s/:@'\"]"
 BARE = re.compile(rf"(?<!{PART})(?:{PART}+:|{PART}(?:(?!%3[aA]){PART})*%3[aA]){PART}+(?:@|%40)")
-# password=..., "password": "...", and in the options of an address what else a driver calls it.
+# password=... or "password": "...", and further names that database drivers use in a URL's query.
 NAME = (
     r"[\w.-]*(?:password|passwd|passphrase|secret|api_?key|access_?key|account_?key|secret_?key)|(?:[\w.-]*[.-])?(?:pwd|token)"
 )
@@ -48,7 +46,7 @@ HEADER = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}")
 
 
 class ExitCode(IntEnum):
-    """The exit codes of every command of the package; SLURM scripts and tests rely on them."""
+    """Exit codes of every command; SLURM scripts and tests rely on them."""
 
     OK = 0
     FAILED = 1
@@ -59,13 +57,12 @@ class ExitCode(IntEnum):
 
 
 def printable(text: str) -> str:
-    """Text as a terminal or a log may show it: what would move the cursor, recolour, reorder or break a line is spelt out,
-    as `\\x1b` or `\\u202e`."""
+    """The text with control, formatting and line-break characters escaped, as in `\\x1b` or `\\u202e`."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def masked(text: str) -> str:
-    """The text with `***` in the place of what is, or looks like, a secret."""
+    """The text with every secret, and everything that looks like one, replaced by `***`."""
     for name, value in os.environ.items():
         if HOLDS_SECRET.search(name) and len(value := value.strip()) >= SHORTEST:
             text = text.replace(value, MASK)
@@ -76,7 +73,7 @@ def masked(text: str) -> str:
 
 
 def _without_secrets(match: re.Match[str]) -> str:
-    """What stands behind `://` without its user, and without a fragment, which no server gets."""
+    """The part of a URL after `://`, without user and fragment (a fragment is never sent to a server)."""
     rest, mark, fragment = match[2].partition("#")
     shown = rest + mark + (MASK if fragment else "")
     _, user, host = shown.rpartition("@")
@@ -84,27 +81,27 @@ def _without_secrets(match: re.Match[str]) -> str:
 
 
 def _shortened(value: object) -> str:
-    """A value as a message has room for it."""
+    """`repr` of a value, cut off after MOST_SHOWN characters."""
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # thousands of digits, or of levels
+    except (ValueError, RecursionError):  # an int with too many digits, or nesting that is too deep
         return f"<{type(value).__name__}>"
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 def printable_lines(text: str) -> str:
-    """The same of a text of several lines, which stay lines."""
+    """`printable` for each line of a text; line breaks stay."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def printable_json(text: str) -> str:
-    """JSON as a terminal may show it, which stays JSON."""
+    """JSON text with unprintable characters written as JSON escapes."""
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with what the user gave: which key, its value, why it cannot be, and what to do."""
+    """One mistake in the user's input: the key, its value, the reason it is wrong, and how to fix it."""
 
     key: str
     value: object
@@ -118,7 +115,7 @@ class Problem:
 
 
 class UserError(ValueError):
-    """Everything found wrong with a run's input, raised once, before training starts and alike on every rank."""
+    """All problems in a run's input. Raised once, before training starts, and identically on every rank."""
 
     def __init__(self, *problems: Problem):
         self.problems = problems
@@ -127,35 +124,35 @@ class UserError(ValueError):
 
 
 class SaveError(OSError):
-    """A checkpoint, a model or a file could not be written, because a disk is full or fails; what was there before is what it
-    was. Where ranks write together every one raises it."""
+    """A checkpoint, model or file could not be written, because a disk is full or broken. Files that existed before are
+    unchanged. If ranks write together, all of them raise it."""
 
 
 class Interrupted(Exception):
-    """The ranks were told to stop and have agreed to; raised by every rank of a run alike."""
+    """The run was asked to stop, and all ranks have agreed to; every rank raises it."""
 
 
 class Displaced(RuntimeError):
-    """Another job has taken the run directory from this one, which must write nothing there any more."""
+    """Another job has taken over the run directory; this job must not write there any more."""
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss, a gradient or a parameter stopped being finite; raised by every rank of a run alike."""
+    """A loss, gradient or parameter is not finite; every rank raises it."""
 
 
 class PeerError(RuntimeError):
-    """Another rank failed and told this one; that rank says how."""
+    """Another rank failed and notified this one; that rank reports the cause."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint at the known name closest to `name`, or the list of them all."""
+    """A hint that names the known name most similar to `name`, or lists all known names."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
 def collect(found: list[Problem], function: Callable[..., Result], *arguments: Any) -> Result | None:
-    """The function's result, or None and its problems added to those `found`."""
+    """Calls a function. If it raises `UserError`, adds its problems to `found` and returns None."""
     try:
         return function(*arguments)
     except UserError as error:
@@ -164,7 +161,7 @@ def collect(found: list[Problem], function: Callable[..., Result], *arguments: A
 
 
 def raise_if_any(problems: Iterable[Problem]) -> None:
-    """Raises one `UserError` that names all of `problems`, if there are any."""
+    """Raises one `UserError` with all of `problems`, if there are any."""
     problems = tuple(problems)
     if problems:
         raise UserError(*problems)

@@ -51,7 +51,7 @@ def test_wrong_options_are_told_as_on_the_command_line_and_end_no_process(tmp_pa
     assert "did you mean 'lr'?" in found["optimizer.lrr"].fix and found["train.epochs"].value == -1
     assert found["method.name"].fix == "did you mean 'mat'?"
     assert "is given twice" in refusal(mat_ds.train, {"seed": 1}, seed=2, ds_config=ZERO1)["seed"].reason
-    assert "no value of an option" in refusal(mat_ds.train, ds_config=ZERO1, seed=object())["seed"].reason
+    assert "which an option cannot have" in refusal(mat_ds.train, ds_config=ZERO1, seed=object())["seed"].reason
     assert "ds_config" in refusal(mat_ds.train, ds_config={"a": object()})
     assert "there is no such option" in refusal(mat_ds.evaluate, tmp_path, atack=1)["atack"].reason
     assert "run" in refusal(mat_ds.Run, tmp_path)
@@ -63,7 +63,7 @@ def test_another_thread_than_the_main_one_is_refused():
     thread = threading.Thread(target=lambda: seen.append(refusal(mat_ds.train, ds_config=ZERO1)))
     thread.start()
     thread.join()
-    assert "is not the main one" in seen[0]["thread"].reason
+    assert "is not the main thread" in seen[0]["thread"].reason
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""What `import mat_ds` offers to a notebook or a script: thin doors to the rooms before."""
+"""The functions of `import mat_ds`, thin wrappers of the other rooms."""

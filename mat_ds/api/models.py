@@ -1,4 +1,4 @@
-"""`mat_ds.load`, `predict` and `evaluate`: a model that has been trained, asked and measured from Python."""
+"""`mat_ds.load`, `predict` and `evaluate`: use and evaluate trained models from Python."""
 
 from __future__ import annotations
 
@@ -18,34 +18,37 @@ Texts = Sequence[str | Sequence[str]]
 
 
 def load(model: Model, task: str | None = None) -> Predictor:
-    """A trained model in fp32, on the GPU if there is one.
+    """Loads a trained model in fp32, on the GPU if there is one.
 
     Args:
         model: a run, a model folder, a hub model, or `models:/NAME@ALIAS` of MLflow's registry.
-        task: what it was trained for, where it does not say so itself.
+        task: its task, if the model does not name one itself.
 
     Raises:
-        UserError: if there is no such model, or it was trained for another task.
+        UserError: if there is no such model, or it does not fit the task.
     """
     load_plugins()
     return load_predictor(fspath(model), task)
 
 
 def predict(model: Model | Predictor, texts: Texts, batch_size: int = 32) -> list[dict[str, Any]]:
-    """An answer for each text, or pair of texts: `label` and `probabilities`, or `score`; see `Predictor.predict`."""
+    """Predicts an answer per text or pair of texts: `label` and `probabilities`, or `score`; see `Predictor.predict`."""
     return (model if isinstance(model, Predictor) else load(model)).predict(texts, batch_size)
 
 
 def evaluate(model: Model, options: Mapping[str, Any] | None = None, /, quiet: bool = True, **keywords: Any) -> dict[str, Any]:
-    """Scores of a model on the labelled splits of its task, clean, under attack and under noise, as `mat-ds evaluate` has them.
+    """Scores a model on the labelled splits of its task: clean, under attack and under noise, like `mat-ds evaluate`.
 
     Args:
-        model: as of `load`.
-        options, keywords: those of `mat-ds evaluate`, by their dotted names or a mapping a section.
-        quiet: whether nothing is printed while it measures.
+        model: as for `load`.
+        options, keywords: options of `mat-ds evaluate`, by dotted name or as one mapping per section.
+        quiet: whether to print nothing.
 
     Returns:
-        The report: `splits` holds the scores of each, `folder` says where it was written.
+        The report; `splits` has the scores of each split, `folder` is where the report was written.
+
+    Raises:
+        UserError: naming everything wrong with the options, the model or the data.
     """
     from mat_ds.engine.group import process_group
     from mat_ds.evaluation.subject import load_subject

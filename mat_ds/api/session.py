@@ -1,4 +1,4 @@
-"""What a command may do to its process, and a function called from Python may not: keep what it changed."""
+"""Restores what a run changes in its process, when it is called from Python instead of a command."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from mat_ds.errors import Displaced, ExitCode, Interrupted, NonFiniteError, Prob
 from mat_ds.ranks.exits import configure_process
 from mat_ds.ranks.world import World
 
-# What the ranks of a run find each other by; one process sets them for itself.
+# Variables by which ranks find each other; a single process sets them itself.
 LAUNCHED_BY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @contextmanager
 def session() -> Iterator[World]:
-    """This rank; the process's streams, environment and deterministic kernels are afterwards what they were.
+    """A context that yields this rank's `World`, and then restores streams, environment and deterministic kernels.
 
     Raises:
-        UserError: if this is not the main thread, which alone can be told to stop, or what a launcher says cannot be.
+        UserError: if this is not the main thread (only that receives signals), or the launcher's variables are invalid.
     """
     import torch
 
     if threading.current_thread() is not threading.main_thread():
-        raise UserError(Problem("thread", threading.current_thread().name, "is not the main one, which alone hears Ctrl-C",
+        raise UserError(Problem("thread", threading.current_thread().name, "is not the main thread, which alone gets Ctrl-C",
                                 "call mat_ds from the main thread, or start a process"))  # fmt: skip
     streams, environment = (sys.stdout, sys.stderr), {name: os.environ.get(name) for name in LAUNCHED_BY}
     strict, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
@@ -47,7 +47,7 @@ def session() -> Iterator[World]:
 
 
 def as_overrides(options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Options of Python as the arguments of a command line: dotted, and checked as those are."""
+    """Python options as dotted command-line arguments, so that they are validated in the same way."""
     for name, value in options.items():
         key = f"{prefix}{name}"
         if isinstance(value, Mapping) and value:
@@ -62,15 +62,15 @@ def _text(key: str, value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):
-        raise UserError(Problem(key, value, f"is a {type(value).__name__}, which is no value of an option",
+        raise UserError(Problem(key, value, f"is a {type(value).__name__}, which an option cannot have",
                                 "pass a number, a text, a list of them, True, False or None")) from None  # fmt: skip
 
 
 def raising(work: Any, world: World, advice: str) -> ExitCode:
-    """Does the work, and lets what goes wrong out; what goes wrong on one rank alone is told to the others first."""
+    """Calls `work` and lets exceptions through; one raised on this rank alone is first announced to the others."""
     try:
         work()
-    except (UserError, Interrupted, Displaced, SaveError, NonFiniteError):  # raised by every rank
+    except (UserError, Interrupted, Displaced, SaveError, NonFiniteError):  # every rank raises these
         raise
     except Exception as error:
         if world.size > 1:

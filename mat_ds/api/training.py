@@ -1,4 +1,4 @@
-"""`mat_ds.train`: a run, started from Python."""
+"""`mat_ds.train`: trains a model from Python."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ PathOrText = str | PathLike[str]
 
 @dataclass(frozen=True)
 class Run:
-    """A run that has ended, in its directory.
+    """A finished run.
 
     Attributes:
-        path: the directory.
+        path: its directory.
     """
 
     path: Path
@@ -37,21 +37,21 @@ class Run:
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
         if not RunDirectory(self.path).results.is_file():
-            raise UserError(Problem("run", str(self.path), "holds no run that has come to its end", "pass runs/<run>"))
+            raise UserError(Problem("run", str(self.path), "is not a finished run", "pass runs/<run>"))
 
     @property
     def model(self) -> Path:
-        """The folder of the trained model, which plain transformers loads."""
+        """Folder of the trained model, loadable with plain transformers."""
         return RunDirectory(self.path).model
 
     @cached_property
     def results(self) -> dict[str, Any]:
-        """What `results.json` holds: the `last` and `best` scores, `export`, seconds, ..."""
+        """Contents of `results.json`: the `last` and `best` scores, `export`, seconds, ..."""
         return read_json(RunDirectory(self.path).results, "let the run go on from its last checkpoint (train.resume=auto)")
 
     @property
     def score(self) -> float:
-        """Of the model in `model/`, as plain transformers loads it."""
+        """Score of the model in `model/`, as loaded with plain transformers."""
         return float(self.results["export"]["score"])
 
     @cached_property
@@ -61,11 +61,11 @@ class Run:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """All that happened, in order: `step`, `evaluation`, `checkpoint`, ..."""
+        """All events in order: `step`, `evaluation`, `checkpoint`, ..."""
         return read_events(RunDirectory(self.path).events)
 
     def load(self) -> Predictor:
-        """The trained model, to predict with."""
+        """Loads the trained model."""
         return load(self.path)
 
 
@@ -78,18 +78,18 @@ def train(
     quiet: bool = False,
     **keywords: Any,
 ) -> Run:
-    """Trains to the end, in this process; under a launcher, as this rank of a run.
+    """Trains a model to the end in this process; under a launcher, as one rank of the run.
 
     Args:
-        options, keywords: the run's options, by their dotted names or a mapping a section; they win over the recipe.
+        options, keywords: options of the run, by dotted name or as one mapping per section; they override the recipe.
         recipe: a YAML file of options.
-        ds_config: DeepSpeed's configuration, or the path of a JSON file of it.
-        quiet: whether to show only warnings and the result.
+        ds_config: DeepSpeed's configuration, or the path of its JSON file.
+        quiet: whether to print only warnings and the result.
 
     Raises:
-        UserError: naming all that is wrong with the options, the data or the model, before anything is trained.
-        Interrupted: if it was told to stop, as by Ctrl-C; what was reached is saved.
-        NonFiniteError, SaveError, Displaced: as `mat_ds.errors` says.
+        UserError: naming everything wrong with options, data or model, before training starts.
+        Interrupted: if it was stopped, as by Ctrl-C; progress has been saved.
+        NonFiniteError, SaveError, Displaced: see `mat_ds.errors`.
     """
     twice = [name for name in options or {} if name in keywords]
     if twice:
@@ -102,18 +102,18 @@ def train(
         arguments += as_overrides({**(options or {}), **keywords})
         prepared = prepare(["--ds_config", _file_of(ds_config, Path(folder)), *arguments], world)
         _, rundir = run_on(prepared, world, library_logs, raising)
-    assert rundir is not None  # no dry run, and no error
+    assert rundir is not None  # this is not a dry run
     return Run(rundir.path.absolute())
 
 
 def _file_of(ds_config: PathOrText | Mapping[str, Any], folder: Path) -> str:
-    """The file that holds a DeepSpeed configuration; one of Python is written into the folder."""
+    """Path of a file with the DeepSpeed configuration; a mapping is written to `folder`."""
     if not isinstance(ds_config, Mapping):
         return str(ds_config)
     try:
         (folder / "ds_config.json").write_text(json.dumps(ds_config))
     except (TypeError, ValueError) as error:
         raise UserError(
-            Problem("ds_config", str(ds_config), f"is no JSON: {error}", "pass numbers, texts and mappings")
+            Problem("ds_config", str(ds_config), f"is not JSON: {error}", "pass numbers, texts and mappings")
         ) from None
     return str(folder / "ds_config.json")

@@ -1,1 +1,1 @@
-"""What training leaves behind: the model folder, what is written beside it, and how it is read again."""
+"""The artefacts of training: the model folder, the files beside it, and how they are loaded."""

@@ -1,4 +1,4 @@
-"""The model card: `README.md` in `model/`, with the metadata that the Hugging Face hub reads."""
+"""Writes the model card: `README.md` in `model/`, with metadata for the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mat_ds.tasks.kinds import KINDS, kind_of
 from mat_ds.tasks.registry import TASKS
 
 CARD = "README.md"
-# As the hub calls them.
+# Names of metrics on the hub, where they differ.
 METRICS = {"pearson": "pearsonr", "spearman": "spearmanr"}
 
 TEXT = """# {title}
@@ -81,20 +81,20 @@ model of both."""
 
 
 def write_card(finished: Finished, folder: Path) -> None:
-    """Writes the card of a finished run's model into a folder that holds the model: all of it, or its adapters alone."""
+    """Writes the card into a folder that holds the run's model or its adapters."""
     adapters = (folder / "adapter_config.json").exists()
     card = ModelCard(f"---\n{_metadata(finished, adapters).to_yaml()}\n---\n\n{_text(finished, adapters)}")
     write_text(folder / CARD, str(card))
 
 
 def write_copy(source: Path, out: Path, differences: list[str], merged: bool, scored: bool) -> None:
-    """Writes the card of a changed copy of a model.
+    """Writes the card of a modified copy of a model.
 
     Args:
         source, out: folders of the model and of its copy.
-        differences: what the copy has another way, in sentences.
-        merged: whether its adapters have become part of it.
-        scored: whether the scores in the card are of its weights.
+        differences: sentences about what differs in the copy.
+        merged: whether adapters have been merged into it.
+        scored: whether the scores in the card still apply.
     """
     card = ModelCard.load(source / CARD)
     if merged:
@@ -111,7 +111,7 @@ def write_copy(source: Path, out: Path, differences: list[str], merged: bool, sc
 
 def _metadata(finished: Finished, adapters: bool) -> ModelCardData:
     run, spec, pipeline = finished.run, finished.spec, kind_of(finished.spec).pipeline
-    # Files of the user's own are not what the hub has under that name, whatever they hold.
+    # A user's own files are not the hub's dataset, even under its name.
     hub = spec.hub if run.data.path is None else None
     results = [] if run.data.eval_limit else [
         EvalResult(
@@ -130,7 +130,7 @@ def _metadata(finished: Finished, adapters: bool) -> ModelCardData:
         pipeline_tag=pipeline,
         metrics=[METRICS.get(metric, metric) for metric in spec.metrics],
         tags=["mat_ds", run.method.name],
-        eval_results=results or None,  # of a part of a dev set they would say less than they seem to
+        eval_results=results or None,  # scores on a part of a dev set would be misleading
     )
 
 
@@ -160,12 +160,12 @@ def _text(finished: Finished, adapters: bool) -> str:
 
 
 def _mixture(sources: Mapping[str, int]) -> str:
-    """Names of what was trained on, and how often an epoch shows it where it does so more than once."""
+    """Names of the training data, with the times an epoch shows each if more than once."""
     return ", ".join(name + (f" ({repeats} times)" if repeats > 1 else "") for name, repeats in sources.items())
 
 
 def _scores(finished: Finished) -> Iterator[str]:
-    """Rows of the table of scores; no evaluation is the median, so it has no metrics of its own."""
+    """Yields the rows of the score table. The median is of scores only and has no metrics."""
     for name in ("last", "best"):
         evaluation = finished.results[name]
         values = [f"{evaluation[split][metric]:.4f}" for split in finished.spec.dev for metric in finished.spec.metrics]
@@ -175,7 +175,7 @@ def _scores(finished: Finished) -> Iterator[str]:
 
 
 def _settings(finished: Finished) -> Iterator[str]:
-    """Rows of all options that decide what was learned."""
+    """Yields table rows of all options that affect what is learnt."""
     run = finished.run.model_dump(mode="json")
     for section in ("method", "optimizer", "model"):
         yield from (f"| `{section}.{key}` | {_code(_name(str(value)))} |" for key, value in run[section].items())
@@ -185,22 +185,22 @@ def _settings(finished: Finished) -> Iterator[str]:
 
 
 def _is_ours(name: str) -> bool:
-    """Whether it is no id of a model on the hub."""
+    """Whether a model name is not an id on the hub."""
     return name == TINY or Path(name).is_absolute() or Path(name).exists() or len(Path(name).parts) > 2
 
 
 def _name(value: str) -> str:
-    """A path without the folders above it, which are nobody else's business."""
+    """An absolute path's last part; the folders above it are private."""
     return Path(value).name if Path(value).is_absolute() else value
 
 
 def _plain(text: str) -> str:
-    """Text that others chose, as Markdown shows it: no markup, no HTML, in one line."""
+    """Untrusted text as one line of Markdown, with markup and HTML escaped."""
     return re.sub(r"([\\`*_\[\]|#~!])", r"\\\1", html.escape(printable(text), quote=False))
 
 
 def _inert(text: str) -> str:
-    """The same between backquotes, which nothing in it may end."""
+    """Untrusted text for use between backquotes."""
     return printable(text).replace("`", "'").replace("|", "\\|")
 
 

@@ -1,4 +1,4 @@
-"""Parameters out of a checkpoint, whole again: what `mat_ds.engine.state` wrote, read without an engine or ranks."""
+"""Reads whole parameters from a checkpoint written by `mat_ds.engine.state`, without an engine or ranks."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import Tensor
 from mat_ds.storage.integrity import SHARD, read_manifest
 from mat_ds.storage.stretches import stretches
 
-# `--weights` -> kind of tensor in a checkpoint.
+# Maps `--weights` to the kind of tensor in a checkpoint.
 KEPT_AS = {"raw": "theta", "average": "average"}
 
 
 def whole_weights(checkpoint: Path, kind: str, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-    """fp32 values of the parameters that were trained, by name; none if the checkpoint keeps none of this kind.
+    """fp32 values of the trained parameters by name; empty if the checkpoint has none of this kind.
 
     Args:
-        checkpoint: a whole one; its `rank-*.safetensors` hold stretches of parameters.
-        kind: of tensors.
+        checkpoint: a verified checkpoint; its `rank-*.safetensors` contain slices of parameters.
+        kind: of tensor, see `KEPT_AS`.
         shapes: of the model's parameters.
 
     Raises:
-        RuntimeError: if the stretches of a parameter do not make a whole one.
+        RuntimeError: if the slices do not cover a parameter.
     """
     whole: dict[str, Tensor] = {}
     missing: dict[str, int] = {}

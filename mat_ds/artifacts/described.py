@@ -1,4 +1,4 @@
-"""What a model folder says of itself beside transformers' own files: the task it answers, and where its inputs are cut."""
+"""mat_ds.json in a model folder: the model's task and its maximum input length."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ FILE = "mat_ds.json"
 
 @dataclass(frozen=True)
 class Description:
-    """The task a model was trained for, and the tokens that its inputs are cut at unless the model takes fewer."""
+    """The task a model was trained for, and the maximum tokens of its inputs (fewer if the model takes fewer)."""
 
     spec: TaskSpec
     max_length: int
 
 
 def write_description(folder: Path, found: Description) -> None:
-    """Puts it into the folder, so that the model needs its run no more."""
+    """Writes the description into a model folder, so that it can be used without its run."""
     write_json(folder / FILE, {"task": found.spec.model_dump(mode="json"), "max_length": found.max_length})
 
 
 def read_description(folder: Path) -> Description | None:
-    """What is known of the model in `folder`: what was put there, or what the run says whose `model/` it is."""
+    """The description of a model folder: from its mat_ds.json, else from the run around it; None if there is neither."""
     if (folder / FILE).exists():
         spec, max_length = _written(folder / FILE)
-        known = TASKS.get(spec.name)  # the built-in task makes its own data
+        known = TASKS.get(spec.name)  # the built-in task also has its generator
         same = known is not None and known.model_dump() == spec.model_dump()
         return Description(known if known and same else spec, max_length)
     run = run_around(folder)
@@ -48,14 +48,14 @@ def read_description(folder: Path) -> Description | None:
 
 
 def _written(file: Path) -> tuple[TaskSpec, int]:
-    """Task and length as a description says them; raises `UserError` where it says something else."""
+    """Task and length in mat_ds.json; raises `UserError` if they are invalid."""
     written = read_object("model", file)
     task, max_length = written.get("task"), written.get("max_length")
     fix = "restore the file, or delete it and pass the task"
     if not isinstance(task, dict):
-        raise UserError(Problem("model", str(file), "describes no task", fix))
+        raise UserError(Problem("model", str(file), "does not describe a task", fix))
     if type(max_length) is not int or max_length < 1:
-        raise UserError(Problem("model", str(file), f"cuts inputs at {max_length!r} tokens", fix))
+        raise UserError(Problem("model", str(file), f"has max_length {max_length!r}", fix))
     spec = read_spec(task, f"model {file}")
     raise_if_any(
         Problem(f"model {file}: {problem.key}", problem.value, problem.reason, fix)
@@ -65,11 +65,11 @@ def _written(file: Path) -> tuple[TaskSpec, int]:
 
 
 def head_problems(key: str, config: Any, spec: TaskSpec) -> Iterator[Problem]:
-    """Whether a model was trained to answer what a task asks.
+    """Yields a problem if a model's head does not fit a task.
 
     Args:
-        key: what named the task.
-        config: transformers' configuration of the model.
+        key: the option that named the task.
+        config: the model's transformers configuration.
     """
     kind = kind_of(spec)
     if config.num_labels != kind.outputs:
@@ -100,6 +100,6 @@ def head_problems(key: str, config: Any, spec: TaskSpec) -> Iterator[Problem]:
 
 
 def run_around(folder: Path) -> RunConfig | None:
-    """The options of the run whose `model/` is the folder; None of any other."""
+    """The options of the run that contains this `model/` folder; None for any other folder."""
     rundir = RunDirectory(folder.parent)
     return load_run_config(rundir.config, ()) if rundir.holds_a_run and folder.name == rundir.model.name else None

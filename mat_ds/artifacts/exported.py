@@ -1,4 +1,4 @@
-"""An exported model, loaded as anyone would load it, without mat_ds's engine."""
+"""Loads an exported model with plain transformers, without mat_ds's engine."""
 
 from __future__ import annotations
 
@@ -19,16 +19,13 @@ KEY = "model"
 
 
 def load_exported(folder: Path, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
-    """The classification model in `folder`, in evaluation mode.
+    """Loads the classifier in `folder`, in evaluation mode.
 
-    Args:
-        folder: what `train.export` writes (`runs/<run>/model`), or any `save_pretrained` folder of a classifier; of
-            adapters it may hold no more than the name of their base.
-        dtype: to compute in.
-        device: where to put it.
+    Args: folder: written by `train.export` (`runs/<run>/model`), or any `save_pretrained` folder of a classifier, or
+        adapters that name their base. dtype: to compute in. device: to load it to.
 
     Raises:
-        UserError: if some of its weights would have to be drawn, or it needs code of its own.
+        UserError: if weights are missing, or it needs code of its own.
     """
     if (folder / ADAPTER_CONFIG).exists():
         from mat_ds.models.lora import load_adapter
@@ -44,10 +41,10 @@ def load_exported(folder: Path, dtype: torch.dtype, device: torch.device) -> tor
 
 
 def load_classifier(folder: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
-    """The model in `folder`, ready to predict batches of any texts, and its tokenizer.
+    """Loads model and tokenizer, ready to predict batches of texts.
 
     Raises:
-        UserError: if there is none, or it was saved without a head, or cannot pad.
+        UserError: if it cannot be loaded, has no head, or cannot pad.
     """
     with reading(KEY, str(folder), "model"):
         model: Any = load_exported(folder, dtype, device)
@@ -57,8 +54,8 @@ def load_classifier(folder: Path, dtype: torch.dtype, device: torch.device) -> t
     if tokenizer.pad_token_id is None:
         raise UserError(Problem(KEY, str(folder), "its tokenizer has neither a padding nor an end token",
                                 "set tokenizer.pad_token and save it again"))  # fmt: skip
-    tokenizer.padding_side = "right"  # as in training, whatever the hub's tokenizer says
-    if model.config.pad_token_id is None:  # by which decoders find the last real token
+    tokenizer.padding_side = "right"  # as in training
+    if model.config.pad_token_id is None:  # used by decoders to find the last real token
         model.config.pad_token_id = tokenizer.pad_token_id
     suit(tokenizer, model.config)
     model.requires_grad_(False)
@@ -66,19 +63,18 @@ def load_classifier(folder: Path, dtype: torch.dtype, device: torch.device) -> t
 
 
 def move_base(folder: Path, base: str) -> None:
-    """Lets adapters in `folder`, or in the `adapter/` of a model that they were merged into, name the base that they lie on
-    now; nothing where there are none."""
+    """Changes the base that adapters name, in `folder` or its `adapter/`; does nothing if there are none."""
     for place in (folder, folder / "adapter"):
         if (place / ADAPTER_CONFIG).exists():
             written = read_object(KEY, place / ADAPTER_CONFIG)
             named = str(Path(base).resolve()) if Path(base).is_dir() else base
             if written.get("base_model_name_or_path") != named:
-                # Never in place: a checkpoint has the same file by another name.
+                # Replace the file instead of editing it in place: a checkpoint may have a hard link to it.
                 write_json(place / ADAPTER_CONFIG, {**written, "base_model_name_or_path": named})
 
 
 def weight_bytes(folder: Path) -> int:
-    """Size of the weight files of the model in `folder`, the base of adapters included where it is a folder too."""
+    """Bytes of the weight files of a model, including the base of adapters if that is a folder."""
     adapters = folder / "adapter_config.json"
     base = json.loads(adapters.read_text(encoding="utf-8"))["base_model_name_or_path"] if adapters.exists() else folder
     return sum(file.stat().st_size for place in {folder, Path(base)} for file in place.glob("*.safetensors"))

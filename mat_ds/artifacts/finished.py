@@ -1,4 +1,4 @@
-"""A run that has come to its end, as its directory tells it."""
+"""A finished run, read from its directory."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Finished:
         folder: its directory.
         run: its options.
         spec: its task.
-        results, environment: what `results.json` and `environment.json` hold.
+        results, environment: contents of `results.json` and `environment.json`.
     """
 
     folder: RunDirectory
@@ -92,33 +92,33 @@ class Finished:
 
     @property
     def score(self) -> float:
-        """Of the weights in `model/` as they are stored, by which the registry compares models."""
+        """Score of the stored weights in `model/`, used by the registry to compare models."""
         return float(self.results["export"]["score_fp32"])
 
     def check_ended(self) -> None:
-        """Whether its results are those of `model/`: while it goes on, the one is newer than the other.
+        """Checks that the run is not training any more, so that its results belong to its `model/`.
 
         Raises:
-            UserError: if it runs, or was started again and has not come to its end again.
+            UserError: if it is running, or was restarted and has not finished again.
         """
         ends = [event for event in read_events(self.folder.events) if event["event"] in ("start", "end")]
         if holder := known_holder_of(self.folder.path):
-            reason = f"the run is going on: {holder}"
+            reason = f"the run is still training: {holder}"
         elif not ends or ends[-1].get("status") != "FINISHED":
-            reason = "the run was started again, and has not come to its end"
+            reason = "the run was restarted and has not finished"
         else:
             return
         raise UserError(Problem("run", str(self.folder.path), reason, "let it train to its end (train.resume=auto)"))
 
     @cached_property
     def forward_units(self) -> int:
-        """Of all outer steps: a forward pass of one batch is 1."""
+        """Cost of all outer steps, where a forward pass of one batch is 1."""
         method = METHODS[self.run.method.name](self.run.method, kind_of(self.spec))
         return int(self.results["steps"] * method.cost)
 
 
 def _is_number(value: object) -> bool:
-    """Whether it is one that a float can hold."""
+    """Whether a value is a number that fits a float."""
     return type(value) is float or (type(value) is int and abs(value) <= sys.float_info.max)
 
 
@@ -126,7 +126,7 @@ def read_finished(path: Path) -> Finished:
     """The finished run in a directory.
 
     Raises:
-        UserError: if there is none, or it has not come to its end.
+        UserError: if there is none, or it has not finished.
     """
     rundir = RunDirectory(path)
     if not rundir.holds_a_run:
@@ -137,10 +137,10 @@ def read_finished(path: Path) -> Finished:
     exported = results.get("export", {})
     if not isinstance(exported, dict) or "score" not in exported:
         raise UserError(
-            Problem("run", str(path), "the run has not come to its end, and its model has no score", "let it train to its end")
+            Problem("run", str(path), "the run has not finished, so its model has no score", "let it train to its end")
         )
     known = read_description(model)
-    assert known is not None  # the run around the folder describes it
+    assert known is not None  # the run around the folder describes the model
     checked(rundir.results, _Results, results)
     for name, split in product(("last", "best"), known.spec.dev):
         measured = results[name].get(split)

@@ -1,4 +1,4 @@
-"""Where the model of a run lies."""
+"""Finds the model folder of a run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mat_ds.storage.rundir import RunDirectory
 
 
 def folder_of(path: Path) -> Path:
-    """The model folder of a run, or the folder itself if it holds a model.
+    """The model folder of a run, or `path` itself if it holds a model.
 
     Raises:
-        UserError: if it is neither, or the run has not come as far as a model.
+        UserError: if it is neither, or the run has no model yet.
     """
     rundir = RunDirectory(path)
     if rundir.holds_a_run:
-        with suppress(OSError):  # the folder of another user
+        with suppress(OSError):  # another user's folder may be read-only
             restore(rundir.model)
     if rundir.holds_a_run and rundir.model.is_dir():
         return rundir.model

@@ -1,4 +1,4 @@
-"""A model that needs nothing beside itself: its adapters merged, its card and description with it."""
+"""Makes a self-contained model: adapters merged, with card and description."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from mat_ds.models.pretrained import load_config, load_tokenizer, new_model
 
 
 def whole_model(finished: Finished, target: Path) -> tuple[Path, Path | None]:
-    """The run's model in one piece, and the folder of its adapters, if it was trained with them.
+    """The run's model as one folder, and the folder of its adapters or None.
 
     Args:
-        finished: the run; its `model/` gets a card and a description if it has none.
-        target: where to put a copy, if the run's `model/` is not what is wanted.
+        finished: the run; a missing card or description is added to its `model/`.
+        target: where to write a copy, if `model/` has adapters.
     """
     folder = finished.folder.model
     if not (folder / CARD).exists():
@@ -40,7 +40,7 @@ def whole_model(finished: Finished, target: Path) -> tuple[Path, Path | None]:
 
 
 def merge_into(folder: Path, target: Path, dtype: torch.dtype) -> None:
-    """Writes the whole model of a folder of adapters, with all that lies beside them."""
+    """Merges adapters into their base and writes the whole model, with card and description."""
     model, tokenizer = load_classifier(folder, torch.float32, torch.device("cpu"))
     whole: Any = model.merge_and_unload()
     whole.to(dtype).save_pretrained(str(target))
@@ -51,7 +51,7 @@ def merge_into(folder: Path, target: Path, dtype: torch.dtype) -> None:
 
 
 def effective_length(folder: Path, max_length: int) -> int:
-    """Tokens that inputs are cut at: as many as the run did, and no more than model and tokenizer take."""
+    """Maximum tokens of inputs: the run's, but no more than model and tokenizer accept."""
     with torch.device("meta"):
         model = new_model(load_config(str(folder), "model", adapters=True))
     return min(max_length, longest_input(model, load_tokenizer(str(folder), "model", adapters=True)))

@@ -1,1 +1,1 @@
-"""The commands of a shell, one file each."""
+"""The subcommands of `mat-ds`, one file each."""

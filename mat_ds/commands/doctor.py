@@ -1,4 +1,4 @@
-"""`mat-ds doctor`: looks at machine, packages, links and a run's input, and says what is wrong and how to mend it."""
+"""`mat-ds doctor`: checks machine, packages, network and a run's input, and says what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TIMEOUT_SECONDS = 60.0
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line; raises `UserError` where it is not one."""
+    """Parses the command line; raises `UserError` if it is invalid."""
     parser = Parser(prog="mat-ds doctor", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
     add_file_arguments(parser, ds_config=None)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -50,14 +50,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if wrong := [argument for argument in parsed.overrides if "=" not in argument]:
         parser.error(f"neither a flag nor key=value: {' '.join(wrong)}")
     if parsed.timeout <= 0:
-        parser.error(f"--timeout {parsed.timeout} is no time to wait")
+        parser.error(f"--timeout {parsed.timeout} must be greater than 0")
     return parsed
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
-    """Runs the command line on this rank and returns its exit code."""
+    """Runs the command on this rank and returns its exit code."""
     warnings.filterwarnings("ignore")
-    with redirect_stdout(sys.stderr):  # packages may talk while the table is being made
+    with redirect_stdout(sys.stderr):  # packages may print while they are checked
         world, lost = find_world()
         try:
             parsed = parse(arguments)
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 
 def find_world() -> tuple[World, list[Row]]:
-    """This rank, and what stands in the way of knowing it; then it takes itself for the only one."""
+    """This rank's `World`, and rows about what keeps it from being determined (then it counts as the only rank)."""
     try:
         from mat_ds.ranks.world import World
 
@@ -88,10 +88,10 @@ def find_world() -> tuple[World, list[Row]]:
         with suppress(Exception):
             configure_process(world)
         return world, []
-    except Exception as error:  # torch cannot be imported, or a variable cannot be right
+    except Exception as error:  # torch cannot be imported, or a launcher's variable is invalid
         rank = int(number) if (number := os.environ.get("RANK", "0")).isdecimal() else 0
         rows = [
-            failed("ranks", f"cannot be found out ({brief(error)})", "mend torch, and start ranks with deepspeed or torchrun")
+            failed("ranks", f"cannot be determined ({brief(error)})", "mend torch, and start ranks with deepspeed or torchrun")
         ]
         if isinstance(error, UserError):
             rows = [from_problem(problem) for problem in error.problems]
@@ -100,7 +100,7 @@ def find_world() -> tuple[World, list[Row]]:
 
 
 def open_meeting(world: World, seconds: float, lost: list[Row]) -> Meeting | None:
-    """The meeting of all ranks, opened before all else: the others come to rank 0's store. What prevents it goes to `lost`."""
+    """Connects all ranks through rank 0's store, before anything else. Appends failures to `lost` and returns None."""
     try:
         meeting = Meeting(world, seconds)
         meeting.say("here")
@@ -108,19 +108,19 @@ def open_meeting(world: World, seconds: float, lost: list[Row]) -> Meeting | Non
     except Exception as error:
         at = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         if world.rank == 0:
-            row = failed("meeting", f"rank 0 cannot listen at {at} ({brief(error)})", "take another MASTER_PORT")
+            row = failed("meeting", f"rank 0 cannot listen at {at} ({brief(error)})", "use another MASTER_PORT")
         else:
             row = failed(
                 "meeting",
                 f"rank 0 cannot be reached at {at} within {seconds:.0f} s ({brief(error)})",
-                "see that MASTER_ADDR is rank 0's node as seen from here, and no firewall is between",
+                "check that MASTER_ADDR is rank 0's node as seen from here, and that no firewall blocks it",
             )
         lost.append(replace(row, group="launch"))
         return None
 
 
 def _attend(meeting: Meeting | None, world: World, me: Answer, seconds: float) -> tuple[ExitCode, bool]:
-    """What ranks other than 0 do: follow it, or where it is not to be found, tell their own log."""
+    """Runs a rank other than 0: follows rank 0's instructions, or prints its own failures if rank 0 cannot be reached."""
     rows = [row for row in me.rows if row.status is Status.FAIL]
     if meeting:
         try:
@@ -132,7 +132,7 @@ def _attend(meeting: Meeting | None, world: World, me: Answer, seconds: float) -
 
 
 def show(answers: list[Answer], more: list[Row], as_a_program: bool) -> ExitCode:
-    """Prints what all ranks have found, and says with which exit code to end."""
+    """Prints the results of all ranks and returns the exit code."""
     hosts = {answer.rank: answer.host for answer in answers}
     rows = merge([*(row for answer in answers for row in answer.rows), *more])
     names = sorted(set(hosts.values()))
@@ -142,7 +142,7 @@ def show(answers: list[Answer], more: list[Row], as_a_program: bool) -> ExitCode
 
 
 def leave(code: ExitCode, ended: bool) -> ExitCode:
-    """Returns the code; where a collective still hangs in its thread, ends the process with it, since nothing else can."""
+    """Returns the exit code; if a collective still hangs in a thread, exits the process, since the thread cannot be stopped."""
     if not ended:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""`mat-ds evaluate`: scores, robustness to embedding attacks and robustness to noise of a model."""
+"""`mat-ds evaluate`: measures a model's scores, and its robustness to embedding attacks and to noise in the text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXAMPLE = "mat-ds evaluate runs/cola attack.radii=[1e-4,1e-3,1e-2] noise.rates=[
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
-    """Runs the command line on this rank and returns its exit code."""
+    """Runs the command on this rank and returns its exit code."""
     try:
         world = World.from_environment()
     except UserError as error:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
         subject = load_subject(parsed.model, options)
     except UserError as error:
         return report_problems(error, world)
-    # Kernels whose sums change their order would let a prediction at the edge fall to either side.
+    # Kernels that sum in varying order could flip predictions that are close to a decision boundary.
     compute_deterministically(warn_only=True)
     shown = Display(world.rank == 0, parsed.quiet, parsed.json)
     with process_group(world) as device:
@@ -51,9 +51,9 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, EvaluationOptions]:
-    """A command line, and the options in it; raises `UserError` where it is not one."""
+    """Parses the command line and its options; raises `UserError` if they are invalid."""
     parser = Parser(prog="mat-ds evaluate", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
-    parser.add_argument("model", metavar="MODEL", type=argument, help=f"{MEANING}; one that mat_ds has not trained needs task=")
+    parser.add_argument("model", metavar="MODEL", type=argument, help=f"{MEANING}; one that mat_ds did not train needs task=")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options (mat_ds/evaluation/options.py)")
     add_plugin_argument(parser)

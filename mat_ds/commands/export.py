@@ -1,6 +1,6 @@
-"""`mat-ds export`: a model as a folder of safetensors, config, tokenizer and card that depends on nothing else.
+"""`mat-ds export`: writes a model to a self-contained folder of safetensors, config, tokenizer and card.
 
-Its adapters merged, in another precision, or with the weights or the running average that a checkpoint of its run keeps.
+Adapters can be merged, the precision changed, or a checkpoint's weights or running average exported.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ EXAMPLE = "mat-ds export runs/cola models/cola --merge --dtype float16"
 
 @dataclass(frozen=True)
 class Choice:
-    """Weights out of a run.
+    """Weights from a checkpoint of a run.
 
     Attributes:
-        checkpoint: where they are.
+        checkpoint: its folder.
         weights: `raw` or `average`.
         run: the run's options.
     """
@@ -54,12 +54,12 @@ class Choice:
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
-    """Runs the command line and returns its exit code."""
+    """Runs the command and returns its exit code."""
     return attempt(lambda: _run(parse(arguments)), World(), "")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line; raises `UserError` where it is not one."""
+    """Parses the command line; raises `UserError` if it is invalid."""
     parser = Parser(prog="mat-ds export", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
     parser.add_argument(
         "model",
@@ -67,16 +67,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         type=argument,
         help=f"{MEANING}; with --weights a run directory or one of its checkpoints",
     )
-    parser.add_argument("out", metavar="OUT", type=Path, help="a folder that is empty or does not exist")
+    parser.add_argument("out", metavar="OUT", type=Path, help="target folder; must be empty or not exist")
     parser.add_argument(
         "--weights",
         choices=KEPT_AS,
-        help="of the run's newest whole checkpoint: the parameters, or their "
-        "running average (model.average); default: what model/ holds",
+        help="take weights of the run's newest undamaged checkpoint: the parameters, or their "
+        "running average (model.average); default: the weights in model/",
     )
-    parser.add_argument("--merge", action="store_true", help="add adapters to the weights of their base")
+    parser.add_argument("--merge", action="store_true", help="merge adapters into the weights of their base")
     parser.add_argument(
-        "--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the weights (%(default)s)"
+        "--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="precision of the weights (%(default)s)"
     )
     add_plugin_argument(parser)
     return parser.parse_args(arguments)
@@ -98,28 +98,26 @@ def _problems(parsed: argparse.Namespace) -> Iterator[Problem]:
         yield Problem(
             "--weights",
             parsed.weights,
-            f"{parsed.model} is no run directory, and keeps no checkpoints",
+            f"{parsed.model} is not a run directory, so it has no checkpoints",
             "pass runs/<run>, or leave --weights out",
         )
 
 
 def _run_of(path: Path) -> Path:
-    """The directory of the run that a path is, or a checkpoint of which it is."""
+    """The run directory of a path, which is a run or one of its checkpoints."""
     return path if RunDirectory(path).holds_a_run else path.absolute().parent.parent
 
 
 def _choose(path: Path, weights: str) -> Choice:
-    """The newest checkpoint of a run that can be trusted, or the one that was named."""
+    """The newest undamaged checkpoint of a run, or the given checkpoint."""
     rundir = RunDirectory(_run_of(path))
-    with suppress(OSError):  # the run of another user
+    with suppress(OSError):  # another user's run may be read-only
         restore(rundir.model)
     run = run_around(rundir.model)
     found = next((checkpoint for checkpoint in checkpoints_of(path) if verify_checkpoint(checkpoint) is None), None)
     if run is None or found is None:
         raise UserError(
-            Problem(
-                "MODEL", str(path), "holds no checkpoint that can be trusted", "see `mat-ds verify`, or leave --weights out"
-            )
+            Problem("MODEL", str(path), "has no undamaged checkpoint", "see `mat-ds verify`, or leave --weights out")
         )
     if not rundir.model.is_dir():
         raise UserError(Problem("MODEL", str(path), "the run has not exported a model yet", "let it evaluate once"))
@@ -127,12 +125,12 @@ def _choose(path: Path, weights: str) -> Choice:
 
 
 def _fill(out: Path, source: Path, choice: Choice | None, merge: bool, dtype: str) -> None:
-    """Writes the folder."""
+    """Writes the exported model."""
     inner = source / ADAPTER if choice and is_adapter(source / ADAPTER) else source
     adapters = is_adapter(inner)
     merge |= inner != source
     if adapters and not merge and dtype != "float32":
-        raise UserError(Problem("--dtype", dtype, "adapters alone are kept in float32", "pass --merge, or leave --dtype out"))
+        raise UserError(Problem("--dtype", dtype, "adapters alone are stored in float32", "pass --merge, or leave --dtype out"))
     model, _ = load_classifier(inner if adapters else source, torch.float32, torch.device("cpu"))
     weights = _replace(model, choice) if choice else {}
     if adapters and not merge and weights:
@@ -142,7 +140,7 @@ def _fill(out: Path, source: Path, choice: Choice | None, merge: bool, dtype: st
     else:
         whole: Any = (model.merge_and_unload() if adapters else model).to(getattr(torch, dtype))
         if not all(bool(value.isfinite().all()) for value in whole.state_dict().values()):
-            raise UserError(Problem("--dtype", dtype, "some weights are beyond its range", "take bfloat16 or float32"))
+            raise UserError(Problem("--dtype", dtype, "some weights exceed its range", "use bfloat16 or float32"))
         whole.save_pretrained(str(out))
     load_tokenizer(str(source), "MODEL", adapters=True).save_pretrained(str(out))
     if known := read_description(source):
@@ -153,13 +151,13 @@ def _fill(out: Path, source: Path, choice: Choice | None, merge: bool, dtype: st
 
 
 def _replace(model: Any, choice: Choice) -> dict[str, Tensor]:
-    """Puts a checkpoint's weights into the model, and returns them by name."""
+    """Loads a checkpoint's weights into the model, and returns them by name."""
     parameters = dict(model.named_parameters())
     weights = whole_weights(
         choice.checkpoint, KEPT_AS[choice.weights], {name: value.shape for name, value in parameters.items()}
     )
     if not weights:
-        raise UserError(Problem("--weights", choice.weights, f"{choice.checkpoint} keeps no such weights",
+        raise UserError(Problem("--weights", choice.weights, f"{choice.checkpoint} has no such weights",
                                 "train with model.average=ema or model.average=uniform, or pass --weights raw"))  # fmt: skip
     for name, value in parameters.items():
         value.requires_grad_(name in weights)
@@ -170,9 +168,9 @@ def _replace(model: Any, choice: Choice) -> dict[str, Tensor]:
 
 
 def _differences(choice: Choice | None, merged: bool, dtype: str) -> Iterator[str]:
-    """What a card has to say of a copy that is not what was scored."""
+    """Yields notes for the model card about what differs from the scored model."""
     if choice:
-        yield f"The {choice.weights} weights of the run's {choice.checkpoint.name}: the scores above are of others."
+        yield f"The {choice.weights} weights of the run's {choice.checkpoint.name}: the scores above are of other weights."
     if merged:
         yield "Its adapters have been merged: load it like any model of transformers."
     if dtype != "float32":

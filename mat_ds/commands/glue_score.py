@@ -1,4 +1,4 @@
-"""From finished runs to one GLUE score, of their best evaluations, of their last ones, and of the medians of the last half."""
+"""Computes the GLUE score of finished runs: of their best evaluations, their last ones, and the medians of the last half."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mat_ds.terminal.display import show
 
 USAGE = "python launch/glue_score.py runs/<cola run> runs/<sst2 run> ... (one run of each of the eight tasks)"
 EVALUATIONS = ("best", "last")
-# Beside the weights that are exported, an evaluation holds the scores of the others.
+# An evaluation also contains the scores of the weights that are not exported, under these keys.
 OTHER_WEIGHTS = ("raw", "average")
 
 Splits = dict[str, dict[str, float]]
@@ -25,12 +25,12 @@ Splits = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Scored:
-    """What a run has scored.
+    """The scores of a run.
 
     Attributes:
         task: its task.
-        splits: `best` or `last` -> dev split -> metric -> value; the best alone where its results hold no more.
-        median: of the task's own mean over the evaluations of the last half, if its results hold it.
+        splits: `best` or `last` -> dev split -> metric -> value; older results only have `best`.
+        median: of the task's mean score over the evaluations of the last half, if the results have it.
     """
 
     task: str
@@ -39,9 +39,9 @@ class Scored:
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
-    """Prints each run's dev scores and the GLUE score over them; returns the exit code.
+    """Prints each run's dev scores and the GLUE score; returns the exit code.
 
-    The best of many evaluations flatters, so the last one and the median stand beside it.
+    The best of many evaluations is biased upwards, so the last one and the median are shown beside it.
     """
     try:
         scored = _read(arguments)
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 
 def _lines(scored: Mapping[str, Scored]) -> list[str]:
-    """The table: a row of each run, its task's own means in percent and the metrics of its best evaluation, and the total."""
+    """The table: a row per run with its mean scores in percent and the metrics of its best evaluation, and a total."""
     from mat_ds.tasks.metrics import GLUE_SCORE_TASKS, glue_score, selection_score
 
     totals = {"best": glue_score({task: run.splits["best"] for task, run in scored.items()})}
@@ -83,17 +83,17 @@ def _lines(scored: Mapping[str, Scored]) -> list[str]:
 
 
 def _read(runs: Sequence[str]) -> dict[str, Scored]:
-    """Task -> what its run has scored."""
+    """Reads the scores of each run, by task."""
     found: dict[str, Scored] = {}
     for run in runs:
         path = RunDirectory(Path(run)).results
         if not path.is_file():
-            raise UserError(Problem("run", run, "holds no results.json", "pass the folder of a run that has ended"))
+            raise UserError(Problem("run", run, "holds no results.json", "pass the folder of a finished run"))
         try:
             scored = _scored(load_json(path))
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise UserError(Problem("run", run, f"its results.json holds no scores of a run ({type(error).__name__}: {error})",
-                                    "pass the folder of a run that has ended")) from None  # fmt: skip
+            raise UserError(Problem("run", run, f"its results.json does not contain scores ({type(error).__name__}: {error})",
+                                    "pass the folder of a finished run")) from None  # fmt: skip
         if scored.task in found:
             raise UserError(Problem("run", run, f"is a second run of {scored.task}", "pass one run of each task"))
         found[scored.task] = scored
@@ -105,12 +105,12 @@ def _scored(results: Any) -> Scored:
     median = results.get("median_last_half")
     task = results["task"]
     if not isinstance(task, str):
-        raise TypeError("the task is no name")
+        raise TypeError("the task is not a text")
     return Scored(task, splits, None if median is None else _number(median))
 
 
 def _splits(evaluation: Any) -> Splits:
-    """The dev splits of an evaluation and their metrics."""
+    """The metrics of each dev split in an evaluation."""
     splits = {name: value for name, value in evaluation.items() if isinstance(value, dict) and name not in OTHER_WEIGHTS}
     if not splits or not all(splits.values()):
         raise ValueError("an evaluation without a metric")

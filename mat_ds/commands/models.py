@@ -1,4 +1,4 @@
-"""`mat-ds models`: the versions of registered models, their scores, and the aliases that point to them."""
+"""`mat-ds models`: lists versions of registered models, their scores and aliases."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ COLUMNS = {"task": "task", "method": "method", "seed": "seed", "score": "score",
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
-    """Runs the command line and returns its exit code."""
+    """Runs the command and returns its exit code."""
     return attempt(lambda: _run(arguments), World(), "")
 
 
 def _run(arguments: Sequence[str]) -> None:
     parser = Parser(prog="mat-ds models", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
-    parser.add_argument("name", metavar="NAME", nargs="?", help="of one registered model; default: all")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="a registered model; default: all")
     parser.add_argument("--uri", help="MLflow's address; default: MLFLOW_TRACKING_URI, else runs/mlflow.db")
-    parser.add_argument("--json", action="store_true", help="for machines: one line of JSON")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parsed = parser.parse_args(arguments)
     from mat_ds.registry.versions import versions
 
@@ -43,7 +43,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def as_table(entries: Iterable[Registered]) -> Iterator[str]:
-    """Lines of a table, a version each, under a heading."""
+    """Yields the lines of a table with a heading and a line per version."""
     from mat_ds.registry.versions import PREFIX
 
     rows = [["model", "aliases", *COLUMNS]]
@@ -56,7 +56,7 @@ def as_table(entries: Iterable[Registered]) -> Iterator[str]:
 
 
 def _short(heading: str, value: str) -> str:
-    """Four digits of a score, and as much of a fingerprint as tells two dev sets apart."""
+    """A score with four decimals, or the start of a digest."""
     if value != "-" and heading in ("score", "last", "best", "median"):
         return f"{float(value):.4f}"
     return value[:8] if heading == "dev set" else value

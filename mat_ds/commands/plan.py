@@ -1,6 +1,6 @@
-"""`mat-ds plan`: whether a run fits on its cards, what to change if it does not, what it sends and how long it takes.
+"""`mat-ds plan`: estimates whether a run fits into GPU memory, what to change if not, and its communication and time.
 
-No weights are loaded and no card is touched: the model is built on the meta device, from its configuration.
+No weights are loaded and no GPU is used: the model is built from its configuration on PyTorch's meta device.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ from mat_ds.training.preflight import size_problems, task_problems
 EXAMPLE = (
     "mat-ds plan --recipe launch/recipes/cola.yaml --ds_config ds_configs/zero2.json --gpus 8 --gpu_memory 16GB --link 10Gb/s"
 )
-# 10^12 additions and multiplications per second that a card is taken to sustain in training, unless --tflops says what it does:
-# between a third and a half of what a V100 (fp32, fp16) and an RTX 3090 (bf16) are rated at.
+# Assumed sustained speed of a GPU in 10^12 operations per second, if --tflops is not given: a third to a half of the rated
+# speed of a V100 (fp32, fp16) and an RTX 3090 (bf16).
 SUSTAINED = {torch.float32: 7.0, torch.float16: 40.0, torch.bfloat16: 30.0}
 
 
@@ -65,23 +65,23 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line; raises `UserError` where it is not one."""
+    """Parses the command line; raises `UserError` if it is invalid."""
     parser = Parser(prog="mat-ds plan", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
     add_file_arguments(parser)
-    parser.add_argument("--gpus", type=whole, required=True, metavar="N", help="cards of the run, those of all nodes together")
-    parser.add_argument("--gpu_memory", type=memory, required=True, metavar="SIZE", help="of each card, like 16GB")
-    parser.add_argument("--link", type=link, metavar="SPEED", help="of the slowest link between two cards, like 10Gb/s")
+    parser.add_argument("--gpus", type=whole, required=True, metavar="N", help="GPUs of the run, on all nodes together")
+    parser.add_argument("--gpu_memory", type=memory, required=True, metavar="SIZE", help="memory of each GPU, like 16GB")
+    parser.add_argument("--link", type=link, metavar="SPEED", help="speed of the slowest link between two GPUs, like 10Gb/s")
     speeds = ", ".join(f"{speed:g} in {PRECISIONS[dtype]}" for dtype, speed in SUSTAINED.items())
-    parser.add_argument("--tflops", type=positive, metavar="X", help=f"10^12 operations per second of a card, else {speeds}")
-    parser.add_argument("--examples", type=whole, metavar="N", help="training examples, where the data are not here")
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--tflops", type=positive, metavar="X", help=f"10^12 operations/s of a GPU (default: {speeds})")
+    parser.add_argument("--examples", type=whole, metavar="N", help="training examples, if the data are not on this machine")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     add_plugin_argument(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that win over the recipe")
     return parser.parse_intermixed_args(arguments)
 
 
 def find(parsed: argparse.Namespace) -> Answer:
-    """The answer to a command line.
+    """Makes the plan for a command line.
 
     Raises:
         UserError: naming what is wrong with the options, the DeepSpeed JSON, the data or the model.
@@ -105,7 +105,8 @@ def find(parsed: argparse.Namespace) -> Answer:
 
 
 def _refuse_unperturbable(model: Any, length: int) -> None:
-    """Raises `UserError` if the word embeddings of a model without values cannot be perturbed, as far as a pass gets."""
+    """Raises `UserError` if the word embeddings of a model on the meta device cannot be perturbed, as far as a pass can
+    tell."""
     hook, batch = EmbeddingPerturbation(model), torch.empty(1, min(length, MOST_TRIED), dtype=torch.long, device="meta")
     try:
         with suppress(*NO_PASS), hook.applied(torch.empty(*batch.shape, hook.width, device="meta")):
@@ -115,12 +116,12 @@ def _refuse_unperturbable(model: Any, length: int) -> None:
 
 
 def _costs(run: RunConfig, spec: TaskSpec, dtype: torch.dtype, ranks: int, examples: int | None) -> tuple[Costs, Extent]:
-    """What the passes of a run cost, over inputs as long as they are."""
+    """The costs of a run's passes, and the lengths of its inputs."""
     data = load_task_data(spec, run.data) if spec.generate or run.data.path else None
     if data:
         raise_if_any(size_problems(run, data))
     elif run.model.name == TINY:
-        raise UserError(Problem("model.name", TINY, "its vocabulary is made of the task's texts, which are not here",
+        raise UserError(Problem("model.name", TINY, "its vocabulary is trained on the task's texts, which are missing",
                                 "pass data.path=<folder>, or name another model"))  # fmt: skip
     readable = data is not None and (run.model.name == TINY or has_tokenizer(run.model.name))
     texts = (text for example in (data.train if data else ()) for text in example.texts)

@@ -1,6 +1,6 @@
-"""`mat-ds predict`: the labels and probabilities, or the scores, that a model gives to texts, as fast as they come in.
+"""`mat-ds predict`: prints labels and probabilities, or scores, that a model predicts for texts.
 
-Any number of texts: no more than one batch is in memory.
+It reads any number of texts, also from a pipe, with one batch in memory at a time.
 """
 
 from __future__ import annotations
@@ -40,35 +40,33 @@ SUBMISSION = ".tsv"
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
-    """Runs the command line and returns its exit code."""
+    """Runs the command and returns its exit code."""
     return attempt(lambda: predict(parse(arguments)), World(), "The model's weights are damaged, or never were finite.")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line; raises `UserError` where it is not one."""
+    """Parses the command line; raises `UserError` if it is invalid."""
     parser = Parser(prog="mat-ds predict", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
     parser.add_argument("model", metavar="MODEL", type=argument, help=MEANING)
     parser.add_argument(
-        "file", metavar="FILE", type=Path, help="the texts: .csv, .tsv, .jsonl or .txt (one in a line); - is standard input"
+        "file", metavar="FILE", type=Path, help="the texts: .csv, .tsv, .jsonl or .txt (one text per line); - is standard input"
     )
-    parser.add_argument("--out", type=Path, help="where to: .jsonl, or .tsv for a GLUE submission; else JSON lines are printed")
-    parser.add_argument("--format", choices=SUFFIXES, help="of the input, where its name does not say it")
+    parser.add_argument("--out", type=Path, help=".jsonl, or .tsv for a GLUE submission; default: print JSON lines")
+    parser.add_argument("--format", choices=SUFFIXES, help="format of the input, if its name does not tell")
     parser.add_argument(
         "--columns",
         nargs="+",
         metavar="NAME",
-        help="the text column of the file, or the two of a pair, where they are not called as the task calls them",
+        help="the text column of the file, or the two of a pair, if they are not named as in the task",
     )
-    parser.add_argument(
-        "--task", type=argument, help="a task, or a task YAML, of a model that does not say what it was trained for"
-    )
+    parser.add_argument("--task", type=argument, help="a task or a task YAML, for a model that does not name its task itself")
     add_plugin_argument(parser)
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="texts of one pass (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="texts per forward pass (%(default)s)")
     return parser.parse_args(arguments)
 
 
 def predict(parsed: argparse.Namespace) -> int:
-    """Reads, predicts and writes batch by batch; returns the number of texts."""
+    """Predicts batch by batch; returns the number of texts."""
     raise_if_any(_problems(parsed))
     load_plugins(parsed.plugin)
     predictor = load_predictor(parsed.model, parsed.task, parsed.columns)
@@ -92,14 +90,14 @@ def predict(parsed: argparse.Namespace) -> int:
 
 
 def read_examples(path: Path, suffix: str, spec: TaskSpec) -> Iterator[Example]:
-    """The texts of a file, one after the other; predictions are numbered by its rows, so none is left out.
+    """Yields the texts of a file. Predictions are numbered by rows, so no row is skipped.
 
     Raises:
-        UserError: at the first row that is none, naming file and line.
+        UserError: at the first bad row, naming file and line.
     """
     if suffix == SUFFIXES["text"]:
         if len(spec.text) == 2:
-            raise UserError(Problem("FILE", str(path), f"{spec.name} reads pairs of texts, of which a line of text holds one",
+            raise UserError(Problem("FILE", str(path), f"{spec.name} reads pairs of texts, but a .txt file has one a line",
                                     "pass a .tsv, .csv or .jsonl file"))  # fmt: skip
         spec = spec.model_copy(update={"text": (TEXT,)})
     for where, row in read_lines(path, suffix):
@@ -115,33 +113,31 @@ def _problems(parsed: argparse.Namespace) -> Iterable[Problem]:
     if parsed.file != STDIN and not parsed.file.is_file():
         yield Problem("FILE", str(parsed.file), "there is no such file", "pass the path of one, or - for standard input")
     elif parsed.format is None and parsed.file.suffix not in SUFFIXES.values():
-        yield Problem("FILE", str(parsed.file), "its name does not say what is in it", f"pass --format {', '.join(SUFFIXES)}")
+        yield Problem("FILE", str(parsed.file), "the format is not clear from its name", f"pass --format {', '.join(SUFFIXES)}")
     if parsed.out and parsed.out.suffix not in (".jsonl", SUBMISSION):
         yield Problem(
             "--out",
             str(parsed.out),
-            "its name does not say what to write",
+            "the format is not clear from its name",
             "end it in .jsonl, or in .tsv for a GLUE submission",
         )
     if parsed.out and not parsed.out.absolute().parent.is_dir():
         yield Problem("--out", str(parsed.out), "there is no such folder", "make it first")
     if parsed.out and parsed.file.is_file() and parsed.out.exists() and parsed.out.samefile(parsed.file):
-        yield Problem(
-            "--out", str(parsed.out), "is the file of the texts, which the answers would replace", "take another name"
-        )
+        yield Problem("--out", str(parsed.out), "is the input file, which would be overwritten", "use another name")
     if parsed.batch_size < 1:
-        yield Problem("--batch-size", parsed.batch_size, "is no number of texts", "take at least 1")
+        yield Problem("--batch-size", parsed.batch_size, "is not a positive number", "use at least 1")
     if parsed.columns and len(parsed.columns) > 2:
         yield Problem("--columns", " ".join(parsed.columns), "names more than a pair", "name one or two")
 
 
 @contextmanager
 def _written(path: Path | None) -> Iterator[TextIO]:
-    """Where answers go: a file that appears when it is whole, or standard output."""
+    """Opens the output: a file that is renamed into place when complete, or standard output."""
     if path is None:
         try:
             yield sys.stdout
-        except BrokenPipeError:  # whoever read them has seen enough; Python will flush what is left at its end
+        except BrokenPipeError:  # the reader has stopped, as `head` does; Python flushes the rest at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     with open_aside(path) as file:
@@ -149,5 +145,5 @@ def _written(path: Path | None) -> Iterator[TextIO]:
 
 
 def _silent(out: Path | None) -> bool | None:
-    """Whether there is no progress bar: None, unless standard error is a terminal on which no answers appear."""
+    """True to disable the progress bar, when answers are printed to a terminal; None lets tqdm decide."""
     return True if out is None and sys.stdout.isatty() else None

@@ -1,5 +1,4 @@
-"""`mat-ds prepare`: the model and the data of a run in one folder, read once and tokenised once, where the hub can be reached;
-training then reads that folder and nothing else."""
+"""`mat-ds prepare`: writes model and tokenised data of a run to one folder, so that training needs no network."""
 
 from __future__ import annotations
 
@@ -36,14 +35,14 @@ EXAMPLE = "mat-ds prepare prepared/cola --recipe launch/recipes/cola.yaml data.m
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
-    """Runs the command line and returns its exit code."""
+    """Runs the command and returns its exit code."""
     return attempt(lambda: _run(parse(arguments)), World(), "")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line; raises `UserError` where it is not one."""
+    """Parses the command line; raises `UserError` if it is invalid."""
     parser = Parser(prog="mat-ds prepare", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
-    parser.add_argument("folder", type=Path, help="where to; a prepared folder that is there is replaced as a whole")
+    parser.add_argument("folder", type=Path, help="target folder; an existing prepared folder is replaced")
     parser.add_argument("--recipe", type=RECIPES.argument, metavar="FILE", help="the run's recipe")
     parser.add_argument("--verify", action="store_true", help="only compare the folder's files with its manifest")
     add_plugin_argument(parser)
@@ -64,17 +63,17 @@ def _run(parsed: argparse.Namespace) -> None:
         show(f"skipped {line}")
     show(f"inputs are cut at {manifest.max_length} tokens")
     if _is_folder(source.run.model.name):
-        show(f"{source.run.model.name} is a folder already and was not copied: bring it along")
+        show(f"{source.run.model.name} is a folder already and was not copied: copy it along")
     show(f"{parsed.folder}: {_size(manifest)}\n\ntrain with\n    {_training(source, parsed)}")
 
 
 @dataclass(frozen=True)
 class RunInput:
-    """What is prepared, read and checked.
+    """The validated inputs of a prepared folder.
 
     Attributes:
-        run: the options it is prepared for; limits on the data belong to the run that trains.
-        data, tokenizer, built: examples, and the model that is to read them; its weights as training would load them.
+        run: the options it is prepared for; data limits are left to the run that trains.
+        data, tokenizer, built: examples, tokenizer and model, as training would load them.
     """
 
     run: RunConfig
@@ -84,7 +83,7 @@ class RunInput:
 
     @property
     def splits(self) -> Iterator[tuple[str, Sequence[Example]]]:
-        """Every split that is there: `train/<task>/<split>`, `dev/...` or `test/...`, and its examples."""
+        """Yields the name (`train/<task>/<split>`, `dev/...` or `test/...`) and examples of every split."""
         first = 0
         for task, split, repeats in train_splits(self.data.spec):
             name = f"{task.name}/{split}"
@@ -96,7 +95,7 @@ class RunInput:
 
 
 def gather(parsed: argparse.Namespace) -> RunInput:
-    """Reads and checks the model and the data.
+    """Loads and checks model and data.
 
     Raises:
         UserError: naming every problem found.
@@ -113,7 +112,7 @@ def gather(parsed: argparse.Namespace) -> RunInput:
     data = collect(found, load_task_data, spec, whole) if spec else None
     texts = (text for example in (data.train if data else ()) for text in example.texts)
     tokenizer = collect(found, build_tokenizer, model, texts)
-    # What is not copied need not be read.
+    # A model that is not copied need not be read.
     unread = _is_folder(model.name)
     built = collect(found, build_model, model, spec, tokenizer, run.seed, unread) if spec and tokenizer else None
     if data and built:
@@ -127,23 +126,23 @@ def gather(parsed: argparse.Namespace) -> RunInput:
 
 
 def _folder_problems(folder: Path, run: RunConfig | None) -> Iterator[Problem]:
-    """Whether the folder can be written, from sources that are then still there, by this process alone."""
+    """Yields problems if the folder cannot be written, contains the run's own sources, or several processes would write it."""
     shown, path = str(folder), folder.absolute()
     if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or _is_prepared(shown))):
-        yield Problem("folder", shown, "exists and is no prepared folder", "name a new folder")
+        yield Problem("folder", shown, "exists and is not a prepared folder", "name a new folder")
     existing = next(parent for parent in path.parents if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        yield Problem("folder", shown, f"{existing} is no folder that can be written to", "name another folder")
+        yield Problem("folder", shown, f"{existing} is not a writable folder", "name another folder")
     if run and path.resolve() in (Path(run.model.name).resolve(), *Path(run.model.name).resolve().parents):
-        yield Problem("model.name", run.model.name, f"lies in {shown}, which is to be replaced", "name the model's own folder")
+        yield Problem("model.name", run.model.name, f"lies in {shown}, which would be replaced", "name the model's own folder")
     if run and _is_prepared(run.data.path):
         yield Problem("data.path", run.data.path, "is prepared already", "name the files it was prepared from")
     if (ranks := os.environ.get("WORLD_SIZE", "1")) != "1":
-        yield Problem("ranks", ranks, "preparing is the work of one process", "start it once, without a launcher")
+        yield Problem("ranks", ranks, "prepare must run in a single process", "start it without a launcher")
 
 
 def _is_folder(model: str) -> bool:
-    """Whether a model is in a folder already, which is not copied."""
+    """Whether a model is a local folder, which is not copied."""
     return model != TINY and Path(model).is_dir()
 
 
@@ -152,7 +151,7 @@ def _is_prepared(path: str | None) -> bool:
 
 
 def write_prepared(source: RunInput, folder: Path) -> Manifest:
-    """Writes the prepared folder, whole or not at all, and returns its manifest."""
+    """Writes the prepared folder atomically, and returns its manifest."""
     run, spec = source.run, source.data.spec
     options = {
         "task": run.task,
@@ -161,14 +160,14 @@ def write_prepared(source: RunInput, folder: Path) -> Manifest:
         "data.bad_rows": run.data.bad_rows,
         "model.name": run.model.name,
     }
-    options |= {"seed": run.seed} if run.model.name == TINY else {}  # of its weights
+    options |= {"seed": run.seed} if run.model.name == TINY else {}  # the tiny model's weights depend on it
     tasks = (spec, *(task for task, *_ in train_splits(spec)))
 
     def fill(aside: Path) -> None:
         tokenizer, built = source.tokenizer, source.built
         if not _is_folder(run.model.name):
             save_model(built, tokenizer, aside / MODEL)
-            # What training will load is what tokenises.
+            # Tokenise with the saved tokenizer, as training will load that.
             saved = ModelConfig(name=str(aside / MODEL))
             tokenizer = build_tokenizer(saved, ())
             built = build_model(saved, spec, tokenizer, run.seed, leave_unread=True)
@@ -184,22 +183,22 @@ def write_prepared(source: RunInput, folder: Path) -> Manifest:
 
 
 def save_model(built: Built, tokenizer: Any, folder: Path) -> None:
-    """Saves a model as it was found: weights drawn anew, as a head that no file has, are left for each run to draw by its own
-    seed, unless all of them were drawn."""
+    """Saves a model without its randomly initialised weights (such as a new head), so that each run initialises them with its
+    own seed; if all weights are random, all are left out."""
     weights = {name: value for name, value in built.module.state_dict().items() if name not in built.fresh}
     built.module.save_pretrained(folder, state_dict=weights)  # type: ignore[operator]
     tokenizer.save_pretrained(folder)
 
 
 def verify_prepared(folder: Path) -> str:
-    """Says that every file of a prepared folder is what its manifest says.
+    """Checks every file of a prepared folder against its manifest; returns a summary.
 
     Raises:
-        UserError: naming every file that is not.
+        UserError: naming every file that has changed.
     """
     manifest = find_manifest(str(folder))
     if manifest is None:
-        raise UserError(Problem("folder", str(folder), f"holds no {MANIFEST} of mat-ds prepare", "name a prepared folder"))
+        raise UserError(Problem("folder", str(folder), f"has no {MANIFEST} of mat-ds prepare", "name a prepared folder"))
     raise_if_any(damage(manifest, folder, contents=True))
     return f"{folder}: {_size(manifest)}, as they were prepared on {printable(manifest.date)}"
 
@@ -209,7 +208,7 @@ def _size(manifest: Manifest) -> str:
 
 
 def _training(source: RunInput, parsed: argparse.Namespace) -> str:
-    """The command line of a run that trains on what was prepared."""
+    """The command line of a run that trains on the prepared folder."""
     door = ["--module", "mat_ds.commands.train"] if INSTALLED else ["launch/train.py"]
     command = ["deepspeed", *door, "--ds_config", "zero2"]
     command += ["--recipe", str(parsed.recipe)] if parsed.recipe else []

@@ -1,6 +1,6 @@
-"""`mat-ds promote`: an alias such as champion for a version, unless the version that has it scores higher.
+"""`mat-ds promote`: points an alias such as champion to a version, unless the alias's current version scores higher.
 
-Scores are compared on one dev set, told by its SHA-256; on two they cannot be, and the alias stays where it is.
+Scores are only compared on the same dev set (by SHA-256); otherwise the alias is not changed.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ EXAMPLE = "mat-ds promote acceptability 3 --alias champion"
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
-    """Runs the command line and returns its exit code."""
+    """Runs the command and returns its exit code."""
     return attempt(lambda: _run(arguments), World(), "")
 
 
 def _run(arguments: Sequence[str]) -> None:
     parser = Parser(prog="mat-ds promote", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
-    parser.add_argument("name", metavar="NAME", help="of the registered model")
+    parser.add_argument("name", metavar="NAME", help="name of the registered model")
     parser.add_argument("version", metavar="VERSION", type=int, help="the version to promote")
-    parser.add_argument("--alias", required=True, help="what is to point to it")
-    parser.add_argument("--force", action="store_true", help="whatever the scores say, and on whatever dev sets")
+    parser.add_argument("--alias", required=True, help="the alias that will point to the version")
+    parser.add_argument("--force", action="store_true", help="promote regardless of scores and dev sets")
     parser.add_argument("--uri", help="MLflow's address; default: MLFLOW_TRACKING_URI, else runs/mlflow.db")
     parsed = parser.parse_args(arguments)
     from mat_ds.registry.versions import promote

@@ -1,4 +1,4 @@
-"""`mat-ds register`: the model of a finished run as a version in MLflow's registry, which needs neither run nor hub."""
+"""`mat-ds register`: adds the model of a finished run to MLflow's registry, as a version that needs neither run nor hub."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ EXAMPLE = "mat-ds register runs/cola acceptability"
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
-    """Runs the command line and returns its exit code."""
+    """Runs the command and returns its exit code."""
     return attempt(lambda: _run(arguments), World(), "")
 
 
 def _run(arguments: Sequence[str]) -> None:
     parser = Parser(prog="mat-ds register", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
     parser.add_argument("run", metavar="RUN", type=Path, help="a finished run's directory")
-    parser.add_argument("name", metavar="NAME", help="of the registered model; it is made if there is none")
+    parser.add_argument("name", metavar="NAME", help="name of the registered model; created if it does not exist")
     parser.add_argument(
         "--uri",
         help="MLflow's address; default: the run's tracking.uri, else mlflow.db beside the run; a "
-        "server's where credentials are set only if MLFLOW_TRACKING_URI names it",
+        "server is only used with credentials if MLFLOW_TRACKING_URI names it",
     )
     add_plugin_argument(parser)
     parsed = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""`mat-ds report`: curves, tables beside the published ones and box plots of many runs, on one page."""
+"""`mat-ds report`: writes a page with curves, tables (beside published results) and box plots of many runs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ EXAMPLE = "mat-ds report runs/cola-seeds runs/vanilla --out report"
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
-    """Runs the command line and returns its exit code."""
+    """Runs the command and returns its exit code."""
     parser = Parser(prog="mat-ds report", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
-    parser.add_argument("runs", metavar="RUNS", type=Path, nargs="*", help="run directories, or folders that hold some")
-    parser.add_argument("--experiment", metavar="NAME", help="an MLflow experiment, in the place of RUNS or beside them")
+    parser.add_argument("runs", metavar="RUNS", type=Path, nargs="*", help="run directories, or folders that contain some")
+    parser.add_argument("--experiment", metavar="NAME", help="an MLflow experiment, instead of RUNS or in addition")
     parser.add_argument("--uri", help="MLflow's address (default: MLFLOW_TRACKING_URI, or sqlite:///runs/mlflow.db)")
     parser.add_argument(
         "--out", type=Path, default=Path("report"), help="folder of the report (report); an older one is replaced"
@@ -35,10 +35,10 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 
 def compare(paths: Sequence[Path], experiment: str | None, uri: str | None, out: Path) -> list[str]:
-    """Makes the report of runs in folders and in an MLflow experiment, each once; returns what to say of it.
+    """Writes a report of runs in folders and in an MLflow experiment; returns notes for the user.
 
     Raises:
-        UserError: if there are no runs, or `out` is something else than a report.
+        UserError: if there are no runs, or `out` exists and is not a report.
     """
     from mat_ds.reports.experiments import tracked_runs
     from mat_ds.reports.groups import group_runs
@@ -47,10 +47,10 @@ def compare(paths: Sequence[Path], experiment: str | None, uri: str | None, out:
 
     out = out.absolute()
     if out.exists() and not (out / MARK).exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(Problem("--out", str(out), "exists and holds no report", "name a folder that is new"))
+        raise UserError(Problem("--out", str(out), "exists and is not a report", "name a new folder"))
     runs, copies = each_once([*read_runs(paths), *(tracked_runs(experiment, uri) if experiment else [])])
     if not runs:
-        raise UserError(Problem("--experiment", experiment, "holds no run of mat_ds that has begun", "name another experiment"))
+        raise UserError(Problem("--experiment", experiment, "has no runs of mat_ds", "name another experiment"))
     groups = group_runs(runs)
     try:
         left_out = write_page(out, groups)

@@ -1,8 +1,8 @@
-"""`mat-ds seeds`: one set of options trained with several seeds, and the mean and spread of its dev scores.
+"""`mat-ds seeds`: trains one set of options with several seeds, and shows mean and spread of the dev scores.
 
-Running the same command again trains what is not finished; several at once, on one machine or as an array of SLURM jobs, share
-the seeds. A score of one seed, or the best of many evaluations, says little: last, best and the median of the last half stand
-side by side.
+Running the same command again trains the seeds that are not finished. Several such commands, on one machine or in a SLURM
+array, share the seeds. A single seed or the best of many evaluations says little, so last, best and the median of the last half
+are shown together.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from mat_ds.terminal.stop_signals import StopSignals
 from mat_ds.terminal.units import whole
 
 EXAMPLE = "mat-ds seeds --recipe launch/recipes/cola_bert.yaml --seeds 5 output_dir=runs/cola-seeds"
-# What all seeds of a folder have in common.
+# Name of the file with everything that the seeds of a folder have in common.
 DEFINITION = "definition.json"
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
-    """Runs the command line and returns its exit code: 0, or 75 if told to stop, 2 for wrong input, 1 if a seed failed."""
+    """Runs the command and returns its exit code: 0; 75 if interrupted; 2 for wrong input; 1 if a seed failed."""
     outlast_readers()
     try:
         parsed = parse(arguments)
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line; raises `UserError` where it is not one."""
+    """Parses the command line; raises `UserError` if it is invalid."""
     parser = Parser(prog="mat-ds seeds", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
     parser.add_argument("--seeds", type=whole, default=5, metavar="N", help="seeds 0 to N - 1 (default: 5)")
     add_arguments(parser)
@@ -76,10 +76,10 @@ class Seeds:
     """The runs of several seeds.
 
     Attributes:
-        folder: of them all; seed 3 is in `seed-3`.
+        folder: contains all of them; seed 3 is in `seed-3`.
         numbers: the seeds.
-        launching: what else they have in common.
-        display: where it is shown how they go.
+        launching: everything else they have in common.
+        display: shows their progress.
     """
 
     folder: Path
@@ -92,10 +92,10 @@ class Seeds:
         return self.folder / f"seed-{seed}"
 
     def define(self) -> None:
-        """Writes down what these seeds are of, or compares.
+        """Writes the definition of the seeds, or compares it with the existing one.
 
         Raises:
-            UserError: if the folder holds seeds, or a run, of something else.
+            UserError: if the folder contains seeds, or a run, with other options.
         """
         definition, file = self.launching.definition, self.folder / DEFINITION
         definition["options"].pop("seed")
@@ -109,7 +109,7 @@ class Seeds:
             write_json(file, definition)
 
     def train(self, stop_signals: StopSignals) -> ExitCode:
-        """Trains every seed that is not finished and not in other hands."""
+        """Trains every seed that is neither finished nor being trained by another process."""
         failed, code = [], ExitCode.FAILED
         for seed in self.numbers:
             folder = self.folder_of(seed)
@@ -120,7 +120,7 @@ class Seeds:
             while not (claimed := claim(folder)) and is_unclear(folder) and not stop_signals.received:
                 time.sleep(LOOK)
             if not claimed:
-                self.display.say(f"{folder.name} is in other hands")
+                self.display.say(f"{folder.name} is being trained by another process")
                 continue
             try:
                 end = self._train(seed, folder, stop_signals)
@@ -128,14 +128,14 @@ class Seeds:
             finally:
                 claimed.release()
             if end.interrupted:
-                self.display.say(f"{folder.name} is saved, and goes on when this command is run again")
+                self.display.say(f"{folder.name} is saved, and continues when this command is run again")
                 return ExitCode.REQUEUE
             if end.results:
                 self.publish()
                 continue
             self.display.warn(f"{folder.name} failed: {end.reason}")
             failed.append(seed)
-            if end.code == ExitCode.USER_ERROR:  # which no other seed would change
+            if end.code == ExitCode.USER_ERROR:  # the other seeds would fail in the same way
                 code = ExitCode.USER_ERROR
                 break
         return code if failed else ExitCode.OK
@@ -156,14 +156,14 @@ class Seeds:
         return persevere(lambda: self.launching.command(folder, options), folder, look, self.display.say)
 
     def progress(self) -> str:
-        """How many seeds are finished, and whose training is in other hands."""
+        """The number of finished seeds, and the names of those that other processes are training."""
         unfinished = [folder for folder in map(self.folder_of, self.numbers) if not results_of(folder)]
         elsewhere = [folder.name for folder in unfinished if is_claimed(folder)]
         done = f"{len(self.numbers) - len(unfinished)} of {len(self.numbers)} seeds finished"
-        return f"{done}; in other hands: {', '.join(elsewhere)}" if elsewhere else done
+        return f"{done}; trained by other processes: {', '.join(elsewhere)}" if elsewhere else done
 
     def publish(self) -> list[list[Any]]:
-        """Writes `seeds.json` and returns the table of finished seeds; nothing where there is none."""
+        """Writes `seeds.json` and returns a table of the finished seeds; empty if there are none."""
         with turn(self.folder):
             return self._publish()
 
@@ -186,6 +186,6 @@ class Seeds:
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean, standard deviation (of a sample: divided by n - 1), smallest and largest."""
+    """Mean, sample standard deviation (divisor n - 1), minimum and maximum."""
     deviation = stdev(values) if len(values) > 1 else None
     return {"mean": mean(values), "std": deviation, "min": min(values), "max": max(values)}

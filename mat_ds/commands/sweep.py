@@ -1,6 +1,6 @@
-"""`mat-ds sweep`: searches a space of options with Optuna, each trial a training of its own.
+"""`mat-ds sweep`: searches a space of options with Optuna; each trial is a training run of its own.
 
-Running the same command again goes on; several at once, on one machine or as an array of SLURM jobs, share the trials.
+Running the same command again continues the sweep. Several such commands, on one machine or in a SLURM array, share the trials.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TRIALS = 20
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
-    """Runs the command line and returns its exit code."""
+    """Runs the command and returns its exit code."""
     outlast_readers()
     try:
         parsed = parse(arguments)
@@ -58,38 +58,38 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line; raises `UserError` where it is not one."""
+    """Parses the command line; raises `UserError` if it is invalid."""
     parser = Parser(prog="mat-ds sweep", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
     parser.add_argument(
         "--space",
         type=SPACES.argument,
         required=True,
         metavar="FILE",
-        help=f"YAML of what to search, or the name of one that comes with mat_ds: {', '.join(SPACES.names())}",
+        help=f"YAML of the search space, or the name of one that comes with mat_ds: {', '.join(SPACES.names())}",
     )
     parser.add_argument(
         "--trials",
         type=whole,
         metavar="N",
-        help=f"of the sweep in all, by all its workers (default: {TRIALS}; sampler grid: every combination)",
+        help=f"trials of the whole sweep, of all its workers together (default: {TRIALS}; sampler grid: every combination)",
     )
     add_arguments(parser)
     return parser.parse_intermixed_args(arguments)
 
 
 def check(space: Space, launching: Launching) -> None:
-    """Whether every value that the space can give is one that a run can have.
+    """Checks that a run accepts every value in the space.
 
     Raises:
-        UserError: naming every one that is not.
+        UserError: naming every value that is not accepted.
     """
     found: dict[str, Problem] = {}
     for name in (name for key in space.options for name in names(key) if name.startswith("tracking")):
         found[name] = Problem(
             name,
             None,
-            "where the trials are tracked is none of what is searched",
-            "take it out of the space, and pass it on the command line",
+            "the tracking of trials cannot be searched",
+            "remove it from the space, and pass it on the command line",
         )
     for key, value in extremes(space):
         for problem in launching.problems(overrides({key: value})):
@@ -103,7 +103,7 @@ def _say(display: Display, line: str) -> None:
 
 
 def _conclude(study: SharedStudy, display: Display) -> None:
-    """The table, and what to do with it."""
+    """Shows the table, and how to use the best trial."""
     if display.json:
         display.conclude(one_line(study.folder / "sweep.json"))
         return

@@ -1,4 +1,4 @@
-"""`mat-ds sync`: brings runs to an MLflow that was not there while they ran."""
+"""`mat-ds sync`: delivers runs to MLflow that could not be delivered while they ran."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mat_ds.tracking.mirror import bound_requests, reason
 from mat_ds.tracking.told import read_told
 from mat_ds.tracking.trust import destination
 
-# Seconds a request may take, and how often it is tried again.
+# Timeout of a request in seconds, and number of retries.
 REQUEST, RETRIES = 30, 2
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
-    """Prints a line for each run; returns 0 if all are delivered, 1 if an MLflow could not be reached or refused one."""
+    """Prints a line per run; returns 0 if all are delivered, 1 if an MLflow could not be reached or refused one."""
     parser = Parser(
         prog="mat-ds sync",
         description=__doc__,
@@ -30,17 +30,17 @@ def main(arguments: Sequence[str]) -> ExitCode:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="a run directory, or a folder that holds some; again is no harm"
+        "runs", type=Path, nargs="+", metavar="RUN", help="a run directory, or a folder of some; syncing twice does no harm"
     )
     parser.add_argument(
         "--uri",
         help="an MLflow server or database; default: the run's own tracking.uri, but a "
-        "server's where credentials are set only if MLFLOW_TRACKING_URI names it",
+        "server is only used with credentials if MLFLOW_TRACKING_URI names it",
     )
     try:
         parsed = parser.parse_args(arguments)
         raise_if_any(uri_problems("--uri", parsed.uri))
-        # A shell's pattern brings what lies beside runs along: logs, a database, artifacts.
+        # A shell pattern such as runs/* also matches logs, databases and artifacts, which are ignored.
         runs = {path: [folder for folder in run_folders(path) if RunDirectory(folder).events.exists()] for path in parsed.runs}
         found = _destinations(runs, parsed.uri)
     except UserError as error:
@@ -49,20 +49,20 @@ def main(arguments: Sequence[str]) -> ExitCode:
     bound_requests(REQUEST, RETRIES)
     for path, folders in runs.items():
         if not folders:
-            show(f"{path}: passed over, no run")
+            show(f"{path}: skipped, no run")
     delivered = [_sync(RunDirectory(path), uri) for path, uri in found.items()]
     return ExitCode.OK if all(delivered) else ExitCode.FAILED
 
 
 def _destinations(runs: dict[Path, list[Path]], given: str | None) -> dict[Path, str]:
-    """Every run once, and the MLflow it goes to.
+    """The MLflow address of each run.
 
     Args:
         runs: the run directories at or below each path.
         given: `--uri`.
 
     Raises:
-        UserError: naming every path and every run that cannot be delivered.
+        UserError: naming every path and run that cannot be delivered.
     """
     problems = list(_path_problems(runs))
     found = {}
@@ -78,7 +78,7 @@ def _destination(run: RunDirectory, given: str | None) -> str:
     read_tracking(run)
     uri = destination(run.path, config.get("tracking", {}).get("uri"), given)
     if uri is None:
-        raise UserError(Problem("RUN", str(run.path), "has tracking.uri=none, so nothing says where it should go",
+        raise UserError(Problem("RUN", str(run.path), "has tracking.uri=none, so it has no address to deliver to",
                                 "pass --uri, such as --uri sqlite:///runs/mlflow.db"))  # fmt: skip
     return uri
 
@@ -92,10 +92,10 @@ def _path_problems(runs: dict[Path, list[Path]]) -> Iterator[Problem]:
 
 
 def _sync(run: RunDirectory, uri: str) -> bool:
-    """Delivers one run and says how it went."""
+    """Delivers one run and prints the result; returns whether it succeeded."""
     from mat_ds.tracking.replica import Replica
 
-    known_holder_of(run.path)  # whether it still runs shows only in a while where its job was on another machine
+    known_holder_of(run.path)  # waits until it is known whether a run on another machine still runs
     try:
         replica = Replica(run, uri)
         replica.deliver()

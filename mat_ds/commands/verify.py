@@ -1,4 +1,4 @@
-"""`mat-ds verify`: whether the checkpoints of a run are what was written."""
+"""`mat-ds verify`: checks whether the checkpoints of a run are undamaged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mat_ds.terminal.parser import Parser
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
-    """Reads every byte of the checkpoints; prints a line for each, and returns 0 if all are whole, 1 if one is not."""
+    """Reads every byte of the checkpoints and prints a line for each; returns 0 if all are whole, 1 if one is not."""
     parser = Parser(prog="mat-ds verify", description=__doc__, epilog="example: mat-ds verify runs/cola", allow_abbrev=False)
     parser.add_argument("path", type=Path, help="a run folder, its checkpoints/, or one checkpoint")
     add_display_arguments(parser)
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
         path, display = parsed.path, Display(True, parsed.quiet, parsed.json)
         found = checkpoints_of(path, beyond_latest=True)
         if not found:
-            raise UserError(Problem("path", str(path), "holds no checkpoint", "pass runs/<run>, or one of its checkpoints"))
+            raise UserError(Problem("path", str(path), "has no checkpoint", "pass runs/<run>, or one of its checkpoints"))
     except UserError as error:
         show(error, sys.stderr)
         return ExitCode.USER_ERROR
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
         size = sum(entry["bytes"] for entry in (read_manifest(checkpoint) or {}).values()) / 2**20
         known = f"DAMAGED: {damage}" if damage else "whole"
         if not damage and is_foreign(read_state(checkpoint)):
-            known = "whole, and of another version of mat_ds: this one does not go on from it"
+            known = "whole, but written by another version of mat_ds, so this one cannot resume from it"
         display.say(f"{checkpoint.name}  {size:9.1f} MiB  {known}")
     for lost in lost_latest(found[0].parent):
         display.warn(lost)
@@ -44,5 +44,5 @@ def main(arguments: Sequence[str]) -> ExitCode:
     if display.json:
         display.conclude(json.dumps({"checkpoints": damages, "set_aside": set_aside}))
     else:
-        display.conclude(f"{len(whole)} of {len(found)} can be trusted")
+        display.conclude(f"{len(whole)} of {len(found)} are whole")
     return ExitCode.OK if len(whole) == len(found) else ExitCode.FAILED

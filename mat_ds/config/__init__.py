@@ -1,1 +1,1 @@
-"""The configuration of a run: its schema, and how it is put together from defaults, recipe and command line."""
+"""The language of options: sections, dotted keys, YAML and JSON files, validation. It knows no option itself."""

@@ -1,4 +1,4 @@
-"""Nested options by dotted keys, as the command line writes them."""
+"""Nested dictionaries as flat ones with dotted keys."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def flatten(tree: dict[str, Any], separator: str = ".", prefix: str = "") -> dict[str, Any]:
-    """`{"train": {"epochs": 3}}` as `{"train.epochs": 3}`."""
+    """Turns `{"train": {"epochs": 3}}` into `{"train.epochs": 3}`."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         inner = isinstance(value, dict)

@@ -1,4 +1,4 @@
-"""JSON as DeepSpeed reads it, with comments and trailing commas, and every key once."""
+"""Reads JSON like DeepSpeed does (comments and trailing commas allowed), but rejects duplicate keys."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from mat_ds.storage.reading import TwiceError, once
 
 
 def read_json_object(path: Path, key: str, fix: str) -> Tree:
-    """The JSON object in `path`.
+    """Reads a file that holds one JSON object.
 
     Args:
-        key: what named the file.
-        fix: what to do if it cannot be read.
+        key: the option that named the file, for error messages.
+        fix: what the error message advises if the file cannot be read.
 
     Raises:
-        UserError: if there is none; if a key stands twice in an object; if a number is none that a computer calculates with.
+        UserError: if the file holds no JSON object, an object has a duplicate key, or a number is not finite or too large.
     """
     text = read_text_file(path, key, MOST_BYTES, fix)
     try:
@@ -38,7 +38,7 @@ def read_json_object(path: Path, key: str, fix: str) -> Tree:
         ) from None
     except RecursionError:
         raise UserError(Problem(key, str(path), "is nested too deep", "write it flat")) from None
-    except IndexError:  # how that reader ends in a comment that nobody closed
+    except IndexError:  # hjson's way of reporting a comment that is not closed
         raise UserError(Problem(key, str(path), "is not JSON: it ends in a comment", "close it with */")) from None
     except (ValueError, OverflowError) as error:
         raise UserError(Problem(key, str(path), f"is not JSON: {error}", "mend the file")) from None
@@ -52,19 +52,19 @@ def read_json_object(path: Path, key: str, fix: str) -> Tree:
 def _parse(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=once)
-    except json.JSONDecodeError:  # what DeepSpeed's reader takes besides
+    except json.JSONDecodeError:  # hjson also accepts comments and trailing commas, as DeepSpeed does
         return hjson.loads(text, object_pairs_hook=once)
 
 
 def _impossible(value: Any, level: int = 1) -> Iterator[str]:
-    """What in a tree no configuration can hold."""
+    """Yields the reasons why a tree cannot be a configuration: too deep, or a number out of range."""
     if level > MOST_LEVELS:
         yield f"is nested more than {MOST_LEVELS} levels deep"
     elif isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _impossible(inner, level + 1)
     elif isinstance(value, float) and not math.isfinite(value):
-        yield f"holds {value}, which is no number"
+        yield f"holds {value}, which is not a finite number"
     elif isinstance(value, int) and not -INT64 <= value < INT64:
         yield "holds a whole number of more than 64 bits"
 

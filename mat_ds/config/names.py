@@ -1,4 +1,4 @@
-"""What may be called what: the one kind of name that may become part of a path."""
+"""Names that may become part of a path: of tasks, splits, runs, registered models."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ RULE = "letters, digits, ., _ and -, no dot in front, at most 100 characters"
 
 
 def is_name(text: str) -> bool:
-    """Whether a text may be the name of a task, a split, a file of predictions, a run or a registered model."""
+    """Whether a text is allowed as the name of a task, split, predictions file, run or registered model."""
     return NAME.fullmatch(text) is not None
 
 
 def name_of_file(path: Path) -> str:
-    """The name that a file gives a folder; raises `UserError` where it would be none."""
+    """The file's name without its suffix, as the name of a folder of runs; raises `UserError` if it is not allowed as one."""
     if not is_name(path.stem):
         raise UserError(
             Problem(
-                "output_dir", None, f"{path} gives no name to a folder of runs: that takes {RULE}", "pass output_dir=<folder>"
+                "output_dir", None, f"the name of {path} cannot name a folder of runs: use {RULE}", "pass output_dir=<folder>"
             )
         )
     return path.stem
@@ -32,7 +32,7 @@ def name_of_file(path: Path) -> str:
 
 def _checked(text: str) -> str:
     if not is_name(text):
-        raise ValueError(f"{text[:120]!r} is no name: a name becomes part of a path, so take {RULE}")
+        raise ValueError(f"{text[:120]!r} is not allowed as a name (part of a path): use {RULE}")
     return text
 
 

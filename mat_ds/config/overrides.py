@@ -1,4 +1,4 @@
-"""`section.key=value` arguments of a command line, each value read by the type of its option."""
+"""Parses `section.key=value` arguments; the type of the option decides how its value is read."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ from mat_ds.errors import Problem
 
 
 def parse_overrides(arguments: Iterable[str], schema: type[BaseModel]) -> tuple[Tree, list[Problem]]:
-    """`["train.epochs=3", "method.name=mat"]` as a nested mapping, and what is no such argument.
+    """Parses `["train.epochs=3", "method.name=mat"]` into a nested mapping.
 
-    The value of an option that is a text is what the shell passed, `null` where there may be none; of any other option it is
-    a YAML scalar, or a list or mapping in brackets. Of an option given twice the last counts, as scripts rely on.
+    The value of a text option is taken literally, except that `null` means None if the option allows it. Any other value is
+        a
+    YAML scalar, or a list or mapping in brackets. If an option is given twice, the last value counts.
 
     Args:
         arguments: the command line.
-        schema: whose options they are.
+        schema: the model that has the options.
+
+    Returns:
+        The nested mapping, and a problem for each argument that cannot be parsed.
     """
     tree: Tree = {}
     problems: list[Problem] = []
@@ -61,7 +65,7 @@ def parse_overrides(arguments: Iterable[str], schema: type[BaseModel]) -> tuple[
 
 
 def given_twice(arguments: Iterable[str]) -> Iterator[str]:
-    """What to say of options that a command line gives twice, each time another value."""
+    """Yields a warning for each option that is given twice with different values."""
     given: dict[str, str] = {}
     for argument in arguments:
         key, _, text = argument.partition("=")
@@ -71,7 +75,7 @@ def given_twice(arguments: Iterable[str]) -> Iterator[str]:
 
 
 def _type(schema: type[BaseModel], keys: list[str]) -> Any:
-    """The type of an option, or of the texts that it holds by name; any where there is no such option."""
+    """The type of an option, or of the values of a dictionary option; Any if there is no such option."""
     name, *rest = keys
     field = schema.model_fields.get(name)
     if field is None:
@@ -86,7 +90,7 @@ def _type(schema: type[BaseModel], keys: list[str]) -> Any:
 
 
 def _value(text: str, kind: Any) -> Any:
-    """What an argument's text stands for, by the type of its option."""
+    """The value that an argument's text stands for, given the option's type."""
     members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     members = tuple(get_args(member)[0] if get_origin(member) is Annotated else member for member in members)
     texts = [member for member in members if member is not type(None)]

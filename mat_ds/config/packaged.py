@@ -1,4 +1,4 @@
-"""The files that come with the package, wherever it lies: recipes, DeepSpeed configurations, spaces of sweeps, scripts."""
+"""Files that come with the package: recipes, DeepSpeed configurations, sweep spaces, scripts."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from mat_ds.config.paths import path_argument
 from mat_ds.errors import Problem, UserError, nearest
 
 PACKAGE = Path(__file__).parents[1]
-# In a checkout they lie beside the package. A wheel has them in it, where setup.py puts them.
+# In a checkout these files lie beside the package. In a wheel they lie inside it, where setup.py puts them.
 INSTALLED = (PACKAGE / "ds_configs").is_dir()
 HOME = PACKAGE if INSTALLED else PACKAGE.parent
 
 
 @dataclass(frozen=True)
 class Shelf:
-    """Packaged files of one kind. Each has a name: that of the file without its suffix.
+    """Packaged files of one kind. A file's name is its file name without the suffix.
 
     Attributes:
         folder, suffix: of the files.
-        kind: what they are called in a message.
+        kind: what a message calls such a file.
     """
 
     folder: Path
@@ -30,22 +30,22 @@ class Shelf:
     kind: str
 
     def path(self, name: str) -> Path:
-        """The packaged file of a name."""
+        """The path of the packaged file with this name."""
         return self.folder / f"{name}{self.suffix}"
 
     def names(self) -> list[str]:
-        """Every name."""
+        """The names of all packaged files of this kind, sorted."""
         return sorted(path.stem for path in self.folder.glob(f"*{self.suffix}"))
 
     def argument(self, text: str) -> Path:
-        """What an argument of a command line means: a file of the user's, else the packaged file of that name."""
+        """Resolves a command-line argument: an existing file of the user's wins over the packaged file of the same name."""
         return self.path(text) if text in self.names() and not os.path.isfile(text) else path_argument(text)
 
     def require(self, path: Path, key: str) -> None:
         """Raises `UserError` if there is nothing at `path`.
 
         Args:
-            key: what named it.
+            key: the option that named the path.
         """
         try:
             os.lstat(path)
@@ -54,7 +54,7 @@ class Shelf:
             raise UserError(
                 Problem(key, str(path), f"cannot be read: it is neither a file nor a {self.kind} of mat_ds", fix)
             ) from None
-        except (OSError, ValueError):  # whoever reads it says why it cannot be read
+        except (OSError, ValueError):  # whoever reads the file reports the reason
             pass
 
 
@@ -64,10 +64,10 @@ DS_CONFIGS = Shelf(HOME / "ds_configs", ".json", "DeepSpeed configuration")
 
 
 def add_file_arguments(parser: ArgumentParser, ds_config: str | None = "zero2") -> None:
-    """`--ds_config` and `--recipe` of a command line, each a file or the name of one that comes with mat_ds.
+    """Adds `--ds_config` and `--recipe`, each a file or the name of a packaged one.
 
     Args:
-        ds_config: the name that stands where none is given.
+        ds_config: name of the default configuration; None: no default.
     """
     or_name, default = "or the name of one that comes with mat_ds", f" (default: {ds_config})" if ds_config else ""
     parser.add_argument(

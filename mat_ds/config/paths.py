@@ -1,4 +1,4 @@
-"""A path as people write it: `~` and `$VARIABLE` mean the same in a recipe as in a shell."""
+"""Paths as users write them: expands `~` and `$VARIABLE` in options as a shell does."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-# Bytes of a path and of a name in it, on Linux.
+# Maximum bytes of a path and of one name in it, on Linux.
 MOST, MOST_OF_A_NAME = 4000, 255
 VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 
 
 def expanded(path: str) -> str:
-    """A path without `~`, `$VARIABLE` and `${VARIABLE}`.
+    """Expands `~`, `$VARIABLE` and `${VARIABLE}` in a path.
 
     Raises:
-        ValueError: if it is empty, names a variable or a user that there is not, or ends in a circle of links.
+        ValueError: if the path is empty or too long, names an unknown variable or user, or runs into a circle of links.
     """
     if not path.strip():
-        raise ValueError("is empty: write null where none is meant")
+        raise ValueError("is empty: write null for no path")
     if "\0" in path:
-        raise ValueError("holds a NUL, which no path can")
+        raise ValueError("contains a NUL character")
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[2]
@@ -37,15 +37,15 @@ def expanded(path: str) -> str:
     if head.startswith("~") and (home := os.path.expanduser(head)) != head:
         head, rest = home, VARIABLE.sub(value, slash + rest)
     elif head.startswith("~"):
-        raise ValueError(f"names the home of a user that there is not: write ./{path} if that is the folder's name")
+        raise ValueError(f"names the home folder of an unknown user: write ./{path} if that is the folder's name")
     else:
         head, rest = "", VARIABLE.sub(value, path)
-    if VARIABLE.search(head + rest):  # the run would read something else from the options it writes down
-        raise ValueError(f"stands for {head + rest}, which names a variable again: write the path out, without a $")
+    if VARIABLE.search(head + rest):  # config.yaml stores the expanded path; expanding that once more must not change it
+        raise ValueError(f"stands for {head + rest}, which contains a variable again: write the path without a $")
     if len(os.fsencode(head + rest)) > MOST or any(len(os.fsencode(part)) > MOST_OF_A_NAME for part in rest.split("/")):
-        raise ValueError("is longer than a disk takes: take a shorter path")
+        raise ValueError("is too long for a file system: use a shorter path")
     if _goes_round(head + rest):
-        raise ValueError("leads into links that lead to each other: delete one of them, or name another path")
+        raise ValueError("runs into a circle of symbolic links: delete one of them, or use another path")
     return head + rest
 
 
@@ -58,13 +58,13 @@ def _goes_round(path: str) -> bool:
 
 
 def expanded_address(uri: str) -> str:
-    """The address of an SQLite file with its path expanded; any other as it is."""
+    """Expands the path in an `sqlite:///` URL; returns any other URL unchanged."""
     prefix = "sqlite:///"
     return prefix + expanded(uri.removeprefix(prefix)) if uri.startswith(prefix) and uri != prefix else uri
 
 
 def argument(text: str) -> str:
-    """`expanded` for a command line's parser, which tells of no other error than its own."""
+    """`expanded` as the type of an argparse argument: raises `ArgumentTypeError`."""
     try:
         return expanded(text)
     except ValueError as error:
@@ -72,7 +72,7 @@ def argument(text: str) -> str:
 
 
 def path_argument(text: str) -> Path:
-    """The same as a path."""
+    """`argument`, returned as a `Path`."""
     return Path(argument(text))
 
 

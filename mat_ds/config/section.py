@@ -1,4 +1,4 @@
-"""What every part of a configuration has in common."""
+"""Base class and helpers for the sections of a configuration."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """Options read once and never changed; an unknown name or a wrong type is an error, not a guess."""
+    """A group of options, immutable. Unknown names and wrong types are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def nested(field: FieldInfo) -> type[BaseModel] | None:
-    """The section that stands at a field, whether or not it is there by default; None where a single option does."""
+    """The section class of a field, also if it is optional; None if the field is a single option."""
     candidates = (type(field.default), field.annotation, *get_args(field.annotation))
     return next((kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """Marks a field at which one of several sections stands, the one of the `name` in it.
+    """Marks a field that holds one of several sections, chosen by the `name` in it.
 
     Attributes:
-        kinds: the sections by name, asked for whenever options are read: more may have joined since.
+        kinds: returns the sections by name. Called at each validation, because plugins may add sections later.
     """
 
     kinds: Callable[[], dict[str, type[Section]]]
@@ -51,5 +51,5 @@ def _one_of(kinds: tuple[type[Section], ...]) -> TypeAdapter[Any]:
 
 
 def choices(field: FieldInfo) -> dict[str, type[Section]]:
-    """The sections of which one stands at a field, by the `name` that chooses it; empty where there is no choice."""
+    """The sections allowed at a `OneOf` field, by name; empty for any other field."""
     return next((mark.kinds() for mark in field.metadata if isinstance(mark, OneOf)), {})

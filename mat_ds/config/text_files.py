@@ -1,4 +1,4 @@
-"""Reading a small text file that somebody else wrote: a regular file, of a size that fits it, in UTF-8."""
+"""Reads small text files written by others: regular files of limited size, in UTF-8."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from mat_ds.storage.reading import open_regular
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be written in UTF-8: not, if it holds half of a surrogate pair, as undecodable bytes become."""
+    """Whether a text can be encoded in UTF-8. It cannot if it contains surrogates, which Python makes of undecodable bytes."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def read_text_file(path: Path, key: str, most: int, fix: str) -> str:
-    """The text of a file, without the mark that some editors put in front of it.
+    """Reads a text file; drops a byte order mark at its start.
 
     Args:
-        key: what to call it in a message.
-        most: bytes that it may have.
-        fix: what to do if it cannot be read.
+        key: what an error message calls the file.
+        most: maximum number of bytes.
+        fix: what an error message advises.
 
     Raises:
-        UserError: if it is none, or larger.
+        UserError: if it is not a regular file, cannot be read, is too large, or is not UTF-8.
     """
     value = None if key == str(path) else str(path)
     try:
         with open_regular(path, links=True) as file:
             data = file.read(most + 1)
-    except (OSError, ValueError) as error:  # a path with a NUL
+    except (OSError, ValueError) as error:  # ValueError: the path contains a NUL
         reason = "Is a directory" if path.is_dir() else getattr(error, "strerror", None) or error
         raise UserError(Problem(key, value, f"cannot be read: {reason}", fix)) from None
     if len(data) > most:

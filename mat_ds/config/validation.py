@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with options, in the words of this project, and with the way out."""
+"""Turns pydantic's validation errors into this project's `Problem`s, each with a fix."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mat_ds.errors import Problem, UserError, nearest, raise_if_any
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
-# Where pydantic says something is: names of options, indices into lists, and the name that chose a section.
+# A location as pydantic reports it: option names, list indices, and the name of a chosen section.
 Place = tuple[int | str, ...]
 
 
 def read_options(schema: type[Schema], overrides: Iterable[str]) -> Schema:
-    """Dotted `key=value` arguments as options of a command that has no recipe.
+    """Parses dotted `key=value` arguments of a command that has no recipe.
 
     Raises:
         UserError: naming every unknown key, wrong type and value out of range.
@@ -36,10 +36,10 @@ def read_options(schema: type[Schema], overrides: Iterable[str]) -> Schema:
 def problems_of(
     error: ValidationError, schema: type[BaseModel], renamed: Callable[[str], str | None] = lambda key: None
 ) -> Iterator[Problem]:
-    """Every unknown key, wrong type and value out of range.
+    """Yields a problem for every unknown key, wrong type and value out of range.
 
     Args:
-        renamed: a hint at an unknown key, where another program has an option of that name.
+        renamed: returns a hint for an unknown key that another program uses, or None.
     """
     for found in error.errors():
         location = _known(schema, _keys(schema, found["loc"]))
@@ -57,7 +57,7 @@ def problems_of(
 
 
 def drop(schema: type[BaseModel], tree: Tree, where: Place) -> None:
-    """Takes the option at a place named by pydantic out of the tree."""
+    """Removes from the tree the option at a location that pydantic reported."""
     *parents, leaf = _keys(schema, where)
     for parent in parents:
         tree = tree.get(parent, {})
@@ -65,15 +65,14 @@ def drop(schema: type[BaseModel], tree: Tree, where: Place) -> None:
 
 
 def _keys(schema: type[BaseModel], where: Place) -> list[str]:
-    """The keys that lead to the option at a place named by pydantic, which puts the name that chose a section before its
-    options, and an index behind a list."""
+    """The option's keys in a location of pydantic's, which also contains names of chosen sections and list indices."""
     keys = [part for part in where if isinstance(part, str)]
     chosen = len(keys) > 1 and keys[0] in schema.model_fields and keys[1] in choices(schema.model_fields[keys[0]])
     return [keys[0], *keys[2:]] if chosen else keys
 
 
 def _known(schema: type[BaseModel], location: list[str]) -> list[str]:
-    """A location without what lies inside one option, such as the tag of a run."""
+    """The location cut off at the option itself, without keys inside a dictionary option such as a run's tag."""
     for depth, part in enumerate(location[:-1], 1):
         if part not in schema.model_fields or choices(schema.model_fields[part]):
             break
@@ -84,7 +83,7 @@ def _known(schema: type[BaseModel], location: list[str]) -> list[str]:
 
 
 def _section(schema: type[BaseModel], location: list[str], raw: Place) -> type[BaseModel]:
-    """The section whose options stand at `location`."""
+    """The section that contains the options at `location`."""
     for part in location:
         if kinds := choices(schema.model_fields[part]):
             return kinds[str(raw[1])]
@@ -93,7 +92,7 @@ def _section(schema: type[BaseModel], location: list[str], raw: Place) -> type[B
 
 
 def _describe(schema: type[BaseModel], location: list[str], raw: Place) -> str:
-    """Meaning and default of the option at `location`, as the way out."""
+    """Meaning and default of the option at `location`, as the fix of a problem."""
     field = _section(schema, location[:-1], raw).model_fields[location[-1]]
     if nested(field):
         return f"write {'.'.join(location)}.<option>=<value>"

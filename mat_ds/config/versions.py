@@ -1,4 +1,4 @@
-"""Versions of packages, for what a run writes down about itself."""
+"""Versions of installed packages, for a run's environment.json."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ABSENT = "not installed"
 
 
 def version_of(package: str) -> str:
-    """The version of a package that is installed, and of this one also where it runs from a checkout that is not."""
+    """The version of an installed package. For mat_ds it also works in a checkout that is not installed."""
     if package == "mat_ds":
         return str(sys.modules[package].__version__)
     try:

@@ -1,6 +1,6 @@
-"""YAML as this program reads and writes it: YAML 1.2 scalars, every key once, no tags, and small enough to be read at once.
+"""Reads and writes YAML 1.2: no tags, no duplicate keys, limited size.
 
-What is written here is read here, and by readers of YAML 1.1, as exactly what it was.
+What is written here reads back unchanged, also with YAML 1.1 readers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mat_ds.errors import Problem, UserError
 
 Tree = dict[str, Any]
 
-# A recipe has a hundred lines. Beyond these something else was passed, or a trap.
+# A recipe has about a hundred lines; a file beyond these limits is a mistake or an attack (aliases that expand endlessly).
 MOST_BYTES, MOST_NODES, MOST_LEVELS = 1 << 20, 50_000, 40
 INT64 = 2**63
 
@@ -34,8 +34,7 @@ TEXT = "tag:yaml.org,2002:str"
 
 
 class CoreLoader(yaml.SafeLoader):
-    """YAML 1.2 scalars: `1e-5` is a number and `off` a word, which YAML 1.1 takes for a word and a boolean. Keys are text as
-    it stands there."""
+    """Reads YAML 1.2 scalars: `1e-5` is a number and `off` a word, unlike in YAML 1.1. Keys are read as literal text."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
 
@@ -45,11 +44,11 @@ class CoreLoader(yaml.SafeLoader):
         self._sizes: dict[str, int] = {}
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """A node with all below it, within the limits; those that an alias repeats count again."""
+        """Composes a node within the size limits; nodes repeated by an alias count again."""
         event = self.peek_event()
         if isinstance(event, AliasEvent):
             if event.anchor in self.anchors and event.anchor not in self._sizes:
-                raise _error(f"*{event.anchor} holds itself", event.start_mark)
+                raise _error(f"*{event.anchor} contains itself", event.start_mark)
             self._add(self._sizes.get(str(event.anchor), 0), event.start_mark)
         elif isinstance(event, NodeEvent) and (tag := getattr(event, "tag", None)) is not None:
             raise _error(f"holds the tag {tag}", event.start_mark)
@@ -70,21 +69,21 @@ class CoreLoader(yaml.SafeLoader):
             raise _error(f"holds more than {MOST_NODES:,} values", mark)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        """A mapping whose keys are text and stand there once."""
+        """Builds a mapping; its keys must be text and unique."""
         lines: dict[str, int] = {}
         for key, _ in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":null"):
-                raise _error("has a key that is no text", key.start_mark)
+                raise _error("has a key that is not text", key.start_mark)
             if key.value == "<<" and key.style is None:
-                raise _error("merges what stands elsewhere, which YAML 1.2 does not know", key.start_mark)
+                raise _error("uses a merge key (<<), which YAML 1.2 does not have", key.start_mark)
             if key.value in lines:
                 raise _error(f"{key.value!r} stands in line {lines[key.value]} and again in line {line}", key.start_mark)
             lines[key.value] = line
         return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
 
     def construct_int(self, node: Any) -> int:
-        """A whole number. YAML 1.1 reads `010` as eight and cannot read `08`; job arrays pad their indices with zeros."""
+        """Reads decimal numbers only. YAML 1.1 reads `010` as eight and rejects `08`, but job arrays pad indices with zeros."""
         number = int(node.value) if len(node.value) <= len(str(INT64)) + 20 else INT64
         if not -INT64 <= number < INT64:
             raise _error("holds a whole number of more than 64 bits", node.start_mark)
@@ -101,7 +100,7 @@ def _float(loader: CoreLoader, node: Any) -> float:
 
 def _text(loader: CoreLoader, node: Any) -> str:
     if not is_unicode(node.value):
-        raise _error("holds half of a surrogate pair, which is no character", node.start_mark)
+        raise _error("contains half of a surrogate pair, which is not a character", node.start_mark)
     return str(node.value)
 
 
@@ -116,12 +115,12 @@ CoreLoader.add_constructor(TEXT, _text)
 
 
 class CoreDumper(yaml.SafeDumper):
-    """Writes what `CoreLoader` reads back: a text that it, or a reader of YAML 1.1, would take for something else is quoted."""
+    """Writes YAML that `CoreLoader` reads back; quotes each text that it or a YAML 1.1 reader would misread."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Nothing is written as a reference to what stands elsewhere."""
+        """Never writes aliases."""
         return True
 
 
@@ -142,19 +141,19 @@ CoreDumper.add_representer(str, _as_text)
 
 
 def scalar(text: str) -> Any:
-    """What a bare word is in YAML 1.2: a number, true or false, null, or itself."""
+    """The value of a bare word in YAML 1.2: a number, true, false, null, or the text itself."""
     loader = CoreLoader("")
     tag = loader.resolve(yaml.ScalarNode, text, (True, False))
     return loader.construct_object(yaml.ScalarNode(tag, text))
 
 
 def parse_yaml(text: str) -> Any:
-    """The value that a text holds; raises `yaml.YAMLError` where it is not YAML, or not of the kind that is read here."""
+    """Parses a YAML text; raises `yaml.YAMLError` if it is not YAML or uses a feature that is not allowed here."""
     return yaml.load(text, CoreLoader)
 
 
 def read_yaml(path: Path) -> Tree:
-    """The mapping written in `path`; raises `UserError` where there is none to read."""
+    """Reads a YAML file that holds a mapping; an empty file is an empty mapping. Raises `UserError` if it cannot be read."""
     fix = "pass the path of a YAML file, such as launch/recipes/cola.yaml"
     text = read_text_file(path, str(path), MOST_BYTES, fix)
     loader = None
@@ -171,13 +170,13 @@ def read_yaml(path: Path) -> Tree:
         if loader:
             loader.dispose()
     if tree is None and node is not None and node.tag != "tag:yaml.org,2002:null":
-        where = f": the key in line {odd[0]} is no word" if odd else ""
-        raise UserError(Problem(str(path), None, f"holds no mapping of options{where}", "write `key: value` lines"))
+        where = f": the key in line {odd[0]} is not text" if odd else ""
+        raise UserError(Problem(str(path), None, f"does not hold a mapping of options{where}", "write `key: value` lines"))
     return tree or {}
 
 
 def _explained(error: yaml.YAMLError, text: str) -> tuple[int | None, str, str]:
-    """Line, reason and fix of what a parser says."""
+    """Line, reason and fix for an error of the YAML parser."""
     if isinstance(error, ReaderError):
         line = text.count("\n", 0, error.position) + 1
         return line, f"holds the character U+{ord(text[error.position]):04X}", "take it out, or write it as an escape in quotes"
@@ -186,15 +185,15 @@ def _explained(error: yaml.YAMLError, text: str) -> tuple[int | None, str, str]:
     reason = " ".join(filter(None, (f"{context}," if context else None, getattr(error, "problem", None)))) or str(error)
     fixes = {
         "again in line": "keep one of the two",
-        "the tag": "delete the tag, and put quotes around what is to be text",
-        "no text": "write every key as a word, in quotes if it would be something else",
-        "64 bits": "put quotes around it if it is to be text",
+        "the tag": "delete the tag, and put quotes around what is meant as text",
+        "not text": "write every key as a word, in quotes if YAML reads it as something else",
+        "64 bits": "put quotes around it if it is meant as text",
         "'\\t'": "indent with blanks instead of tabs",
         "expected a single document": "leave one document in the file",
         "levels deep": "write it flat",
-        "holds itself": "write out what is meant",
-        "merges": "write out what is meant",
-        "holds more than": "write out what is meant",
+        "contains itself": "write the values out",
+        "merge key": "write the values out",
+        "holds more than": "write the values out",
     }
     special = "mend the line; texts with special characters need quotes"
     fix = next((fix for part, fix in fixes.items() if part in reason), special)
@@ -202,5 +201,5 @@ def _explained(error: yaml.YAMLError, text: str) -> tuple[int | None, str, str]:
 
 
 def as_yaml(tree: Tree) -> str:
-    """A tree of options as the text of a YAML file."""
+    """A tree of options as YAML text."""
     return yaml.dump(tree, Dumper=CoreDumper, sort_keys=False, width=float("inf"))

@@ -1,1 +1,1 @@
-"""How good a model is, and how well it stands up to perturbed embeddings and to misspelt and mangled texts."""
+"""Scores of a model on clean, adversarially perturbed, and noisy texts."""

@@ -1,7 +1,7 @@
-"""Projected gradient ascent on the task's loss in the space of word embeddings (Madry et al., 2018, eq. 3), for evaluation.
+"""PGD attack: projected gradient ascent on the task's loss in embedding space (Madry et al., 2018, eq. 3), for evaluation.
 
-Shapes: B examples, L tokens, H hidden units of the word embedding, C classes, E radii. A perturbation delta (B, L, H) is
-fp32 and zero on pads; its norms are per example, over (L, H) jointly. Special tokens are perturbed like words.
+Shapes: B examples, L tokens, H width of the word embeddings, C classes, E radii. A perturbation delta (B, L, H) is fp32 and
+zero on padding; norms are per example, over (L, H). Special tokens are perturbed as well.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from mat_ds.methods.ops import l2, normalise
 from mat_ds.sampling.keys import Part, generator
 from mat_ds.tasks.kinds.base import Kind
 
-# Logits (B, C) at a perturbation of the word embeddings; None: the clean ones.
+# Maps a perturbation of the word embeddings (None: clean) to logits (B, C).
 Perturbed = Callable[[Tensor | None], Tensor]
 
 
 class Worst(NamedTuple):
-    """The worst outcome of each example so far: its answer (B, C), whether that is wrong (B,), its loss (B,)."""
+    """The worst outcome per example so far: logits (B, C), whether they are wrong (B,), loss (B,)."""
 
     answer: Tensor
     wrong: Tensor
@@ -29,14 +29,14 @@ class Worst(NamedTuple):
 
 
 def outcome(logits: Tensor, loss: Tensor, labels: Tensor, kind: Kind) -> Worst:
-    """What `logits` are worth as an attack; a score is never wrong, only more or less off."""
+    """The outcome of an attack; in regression nothing counts as wrong."""
     right = kind.right(logits, labels)
     wrong = torch.zeros_like(labels, dtype=torch.bool) if right is None else ~right
     return Worst(logits.detach(), wrong, loss.detach())
 
 
 def worse(one: Worst, other: Worst) -> Worst:
-    """The worse of two outcomes, example by example: wrong before right, then the greater loss; `one` where they tie."""
+    """The worse of two outcomes per example: wrong before right, then the larger loss; `one` on ties."""
     take = (other.wrong & ~one.wrong) | ((other.wrong == one.wrong) & (other.loss > one.loss))
     return Worst(
         torch.where(take.unsqueeze(-1), other.answer, one.answer),
@@ -46,25 +46,28 @@ def worse(one: Worst, other: Worst) -> Worst:
 
 
 def into_ball(delta: Tensor, radius: float, norm: str) -> Tensor:
-    """The point of each example's ball nearest to delta: entries cut (`linf`), or the whole shrunk (`l2`)."""
+    """Projects delta onto each example's ball: clips entries (`linf`) or rescales (`l2`)."""
     if norm == "linf":
         return delta.clamp(-radius, radius)
     return delta * (radius / l2(delta).clamp(min=radius))
 
 
 def start(keys: Sequence[tuple[Part, ...]], mask: Tensor, width: int, norm: str) -> Tensor:
-    """Random starts in the unit ball, a function of each example's key alone, however it is batched and padded.
+    """Random starts in the unit ball, depending only on each example's key, not on batching or padding.
 
-    Uniform in the box for `linf`; for `l2` uniform on the sphere, where a ball of so many dimensions has its volume.
+    Uniform in the box for `linf`. Uniform on the sphere for `l2`, where almost all volume of a high-dimensional ball is.
 
     Args:
-        keys: one for each example.
+        keys: one per example.
         mask: (B, L, 1), 1 on real tokens.
         width: H.
+
+    Returns:
+        (B, L, H) fp32.
     """
     delta = torch.zeros(*mask.shape[:2], width)
     for row, (key, real) in enumerate(zip(keys, mask.squeeze(-1).bool().cpu(), strict=True)):
-        # On the CPU, whose stream is the same on every machine.
+        # Drawn on the CPU, whose random numbers are the same on every machine.
         source, shape = generator(torch.device("cpu"), *key), (1, int(real.sum()), width)
         if norm == "linf":
             delta[row, real] = torch.rand(shape, generator=source)[0] * 2 - 1
@@ -77,7 +80,7 @@ def worst_in_ball(
     perturbed: Perturbed, labels: Tensor, begin: Tensor, mask: Tensor, radius: float, norm: str, steps: int, step_size: float,
     kind: Kind,
 ) -> Worst:  # fmt: skip
-    """PGD in the ball of one radius: the worst of all `steps + 1` iterates, the random start included.
+    """PGD in the ball of one radius: the worst of all `steps + 1` iterates, including the random start.
 
         delta_0 = radius * begin,   delta_{k+1} = P[delta_k + step_size * radius * a_k] * mask,
         a_k = sign(grad) (linf) or grad / ||grad||_2 (l2),   P the projection into the ball
@@ -89,8 +92,8 @@ def worst_in_ball(
         mask: (B, L, 1), 1 on real tokens.
         radius: of the ball.
         norm: `linf` or `l2`.
-        steps: gradient steps.
-        step_size: length of one as a share of the radius.
+        steps: number of gradient steps.
+        step_size: step length as a fraction of the radius.
         kind: of the task.
     """
     delta, worst = radius * begin, None
@@ -102,7 +105,7 @@ def worst_in_ball(
         found = outcome(logits, loss, labels, kind)
         worst = found if worst is None else worse(worst, found)
         if k < steps:
-            # The sum: a mean would bring the small gradients of confident answers nearer to underflow.
+            # The sum, since a mean would push small gradients of confident answers closer to underflow.
             (gradient,) = torch.autograd.grad(loss.sum(), delta)
             direction = gradient.sign() if norm == "linf" else normalise(gradient, "l2")
             delta = into_ball(delta.detach() + step_size * radius * direction, radius, norm) * mask
@@ -114,13 +117,14 @@ def robustness_curve(
     perturbed: Perturbed, labels: Tensor, begin: Tensor, mask: Tensor, radii: Sequence[float], norm: str, steps: int,
     step_size: float, kind: Kind,
 ) -> Tensor:  # fmt: skip
-    """Worst logits of each example in the ball of each radius: (B, E, C).
+    """Worst logits of each example at each radius: (B, E, C).
 
-    A ball contains the smaller ones, so what was found at a smaller radius counts at a larger one too: accuracy never
-    rises with the radius, and the mean loss of a regression never falls.
+    The worst outcome at a smaller radius also counts at larger ones, whose balls contain it. So accuracy never rises with
+        the
+    radius, and the mean loss of a regression never falls.
 
     Args:
-        radii: in rising order; the first is 0, the clean logits.
+        radii: ascending; the first is 0, for clean logits.
     """
     with torch.no_grad():
         clean = perturbed(None)

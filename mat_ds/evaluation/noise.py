@@ -1,9 +1,8 @@
-"""Misspelt and mangled texts: six kinds of noise, each a pure function of a text, a rate and a key.
+"""Text noise for evaluation: six kinds, each a pure function of text, rate and key.
 
-The rate is the share of a text's letters or words that come out changed, where the text allows it: a swap changes two, and
-nothing is swapped with its like. Of the places that can be changed, those come first that a draw puts first, which does not
-depend on the rate: what a rate changes, a higher one changes too, and nothing depends on ranks or batches. Digits and
-punctuation stay as they are. Labels are not checked: a word dropped can make an acceptable sentence unacceptable.
+The rate is the share of letters or words that are changed, as far as the text allows: a swap changes two, and equal neighbours
+are not swapped. Places are changed in a random order that does not depend on the rate, so a higher rate changes everything that
+a lower one does. Digits and punctuation are unchanged. Labels are kept, although dropping a word may make a sentence wrong.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from mat_ds.sampling.keys import Part, seed_from
 from mat_ds.tasks.rows import Example
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
-# The letters around each on a QWERTY keyboard.
+# The adjacent letters on a QWERTY keyboard.
 NEIGHBOURS = {
     "q": "wa", "w": "qeas", "e": "wrsd", "r": "etdf", "t": "ryfg", "y": "tugh", "u": "yihj", "i": "uojk", "o": "ipkl",
     "p": "ol", "a": "qwsz", "s": "awedzx", "d": "serfxc", "f": "drtgcv", "g": "ftyhvb", "h": "gyujbn", "j": "huiknm",
@@ -26,7 +25,7 @@ NEIGHBOURS = {
 
 
 def character_swap(text: str, rate: float, random: Random) -> str:
-    """Letters change places with the letter behind them: "wrod"."""
+    """Swaps letters with the next letter: "wrod"."""
     letters = list(text)
     pairs = [i for i, (a, b) in enumerate(pairwise(letters)) if a.isalpha() and b.isalpha() and a != b]
     for i in _pairs(pairs, rate * len(_letters(text)) / 2, random):
@@ -35,21 +34,21 @@ def character_swap(text: str, rate: float, random: Random) -> str:
 
 
 def character_drop(text: str, rate: float, random: Random) -> str:
-    """Letters are left out: "wrd"."""
+    """Drops letters: "wrd"."""
     letters = _letters(text)
     dropped = set(_first(letters, rate * len(letters), random))
     return "".join(c for i, c in enumerate(text) if i not in dropped)
 
 
 def character_insert(text: str, rate: float, random: Random) -> str:
-    """Letters are followed by a random one: "worqd"."""
+    """Inserts random letters after letters: "worqd"."""
     letters, typed = _letters(text), [random.choice(ALPHABET) for _ in text]
     chosen = set(_first(letters, rate * len(letters), random))
     return "".join(c + typed[i] if i in chosen else c for i, c in enumerate(text))
 
 
 def keyboard(text: str, rate: float, random: Random) -> str:
-    """Letters are mistyped as their neighbours on the keyboard, capitals as capitals: "eord"."""
+    """Replaces letters by neighbours on the keyboard, keeping their case: "eord"."""
     letters, typed = _letters(text), [_neighbour(c, random) for c in text]
     reachable = [i for i in letters if typed[i] != text[i]]
     chosen = set(_first(reachable, rate * len(letters), random))
@@ -57,7 +56,7 @@ def keyboard(text: str, rate: float, random: Random) -> str:
 
 
 def word_drop(text: str, rate: float, random: Random) -> str:
-    """Words are left out, but never all of a text."""
+    """Drops words, but never all of them."""
     words = text.split()
     dropped = set(_first(range(len(words)), rate * len(words), random))
     kept = [word for i, word in enumerate(words) if i not in dropped]
@@ -65,7 +64,7 @@ def word_drop(text: str, rate: float, random: Random) -> str:
 
 
 def word_swap(text: str, rate: float, random: Random) -> str:
-    """Words change places with the word behind them."""
+    """Swaps words with the next word."""
     parts = re.split(r"(\s+)", text)
     at = [i for i, part in enumerate(parts) if part and not part.isspace()]
     pairs = [n for n, (i, j) in enumerate(pairwise(at)) if parts[i] != parts[j]]
@@ -85,37 +84,37 @@ NOISES: dict[str, Callable[[str, float, Random], str]] = {
 
 
 def noised(example: Example, kind: str, rate: float, key: tuple[Part, ...]) -> Example:
-    """The example with noise in each of its texts.
+    """Adds noise to each text of an example.
 
     Args:
         kind: one of `NOISES`.
-        rate: share of the letters or words that are changed.
-        key: of the example.
+        rate: share of letters or words to change.
+        key: random key of the example.
     """
     texts = [NOISES[kind](text, rate, Random(seed_from(*key, kind, number))) for number, text in enumerate(example.texts)]
     return Example(tuple(texts), example.label)
 
 
 def _letters(text: str) -> list[int]:
-    """Where the letters of a text are."""
+    """Positions of the letters in a text."""
     return [i for i, c in enumerate(text) if c.isalpha()]
 
 
 def _neighbour(letter: str, random: Random) -> str:
-    """A letter beside this one, in its case; itself if the keyboard has none."""
+    """A random neighbour on the keyboard, in the same case; the letter itself if it has none."""
     which, near = random.random(), NEIGHBOURS.get(letter.lower(), letter)
     chosen = near[int(which * len(near))]
     return chosen.upper() if letter.isupper() else chosen
 
 
 def _first(places: Sequence[int], amount: float, random: Random) -> list[int]:
-    """So many of the places, in an order that is drawn; a fraction of one is its chance, so that the mean is `amount`."""
+    """Randomly chosen places; `amount` is rounded up or down at random so that its mean is exact."""
     count = int(amount + random.random())
     return random.sample(places, len(places))[:count]
 
 
 def _pairs(places: Sequence[int], amount: float, random: Random) -> list[int]:
-    """So many of the places that are each the first of two neighbours, none of whom is in two pairs."""
+    """Randomly chosen disjoint pairs of neighbours, given by the first of each; `amount` as in `_first`."""
     count = int(amount + random.random())
     taken: set[int] = set()
     chosen: list[int] = []

@@ -1,4 +1,4 @@
-"""Every option of `mat-ds evaluate`, its type, its default and its meaning."""
+"""Options of `mat-ds evaluate`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Count = Annotated[int, Field(ge=1)]
 Radius = Annotated[float, Field(ge=0.0)]
 Rate = Annotated[float, Field(gt=0.0, le=1.0)]
 
-# An L2 radius r is r / sqrt(tokens x width) an entry: a tenth is about 1e-3 an entry in a short sentence of a small model.
+# An L2 radius r means about r / sqrt(tokens x width) per entry: 0.1 is about 1e-3 for a short sentence in a small model.
 RADII = {"linf": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), "l2": (1e-2, 3e-2, 0.1, 0.3, 1.0)}
 
 
@@ -24,7 +24,7 @@ class DataOptions(Section):
         None, description="tokens an input is cut at; null: the run's own, else what the model takes"
     )
     bad_rows: Literal["refuse", "skip"] | None = Field(
-        None, description="what becomes of a row that is no example; null: as in the run, else refuse"
+        None, description="on a bad row: refuse or skip; null: as in the run, else refuse"
     )
 
 
@@ -42,7 +42,7 @@ class AttackOptions(Section):
 
     @property
     def curve(self) -> tuple[float, ...]:
-        """The radii in rising order, 0 first; none at all where there is no attack."""
+        """The radii in ascending order, starting with 0; empty if there is no attack."""
         radii = RADII[self.norm] if self.radii is None else self.radii
         return tuple(sorted({0.0, *radii})) if radii else ()
 

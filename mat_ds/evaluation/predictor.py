@@ -1,4 +1,4 @@
-"""A model that answers for texts: labels and their probabilities, or scores."""
+"""Predicts labels and probabilities, or scores, for texts."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from mat_ds.tasks.tokens import token_problems
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model that answers for texts.
+    """A model that predicts answers for texts.
 
     Attributes:
-        spec: the task; `text` are the columns of the file that is read.
-        name: what the model was called.
-        model, tokenizer, collate, device: the classifier, how texts become its inputs, and where.
+        spec: the task; `text` are the columns of the input file.
+        name: of the model, as given by the user.
+        model, tokenizer, collate, device: the classifier, how texts become its inputs, and its device.
     """
 
     spec: TaskSpec
@@ -43,7 +43,7 @@ class Predictor:
 
     @torch.inference_mode()
     def logits(self, examples: Sequence[Example]) -> torch.Tensor:
-        """(N, C) fp32 on the CPU."""
+        """Logits (N, C), fp32 on the CPU; raises `UserError` for inputs that the model cannot read."""
         raise_if_any(token_problems(self.tokenizer, examples, self.collate.max_length))
         inputs, _ = self.collate(examples, self.device)
         raise_if_any(input_problems("MODEL", self.name, self.model, self.tokenizer, inputs, len(self.spec.text)))
@@ -53,14 +53,15 @@ class Predictor:
         return found
 
     def predict(self, texts: Sequence[str | Sequence[str]], batch_size: int = 32) -> list[dict[str, Any]]:
-        """An answer for each text: its `label` and the `probabilities` of all labels, or its `score`.
+        """Predicts an answer per text: `label` and `probabilities` of all labels, or `score`.
 
         Args:
-            texts: texts, or pairs of them where the task reads pairs.
-            batch_size: how many of them go through the model at once.
+            texts: texts, or pairs of texts if the task reads pairs.
+            batch_size: texts per forward pass.
 
         Raises:
-            UserError: if one is no text, or no pair.
+            UserError: if an item is not a text, or not a pair.
+            NonFiniteError: if a prediction is not finite.
         """
         examples = list(self._examples(texts))
         found: list[dict[str, Any]] = []
@@ -84,11 +85,11 @@ class Predictor:
 
 
 def load_predictor(model_name: str, task: str | None = None, columns: Sequence[str] | None = None) -> Predictor:
-    """The model, on the GPU if there is one, in fp32.
+    """Loads a model in fp32, on the GPU if there is one.
 
     Args:
-        model_name: any form of MODEL.
-        task: what it was trained for, if it does not say so itself.
+        model_name: a MODEL as on the command line.
+        task: its task, if the model does not name one itself.
         columns: names of the text columns, if not the task's.
     """
     folder = locate(model_name)

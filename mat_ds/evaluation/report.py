@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: `robustness.json` and `robustness.png`."""
+"""Writes the results of an evaluation: `robustness.json` and `robustness.png`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ATTACK_RULES = (
 
 
 def robustness_report(subject: Subject, options: EvaluationOptions, splits: dict[str, Any]) -> dict[str, Any]:
-    """The report; nothing in it depends on the number of ranks or the time of day."""
+    """The report; independent of the number of ranks and the time."""
     attack = options.attack
     return {
         "task": subject.spec.name,
@@ -52,8 +52,8 @@ def write_report(folder: Path, report: dict[str, Any], subject: Subject) -> None
 
 
 def plot(path: Path, report: dict[str, Any], subject: Subject) -> None:
-    """Scores over the radius of the attack, a line for each split, and over the rate of noise, a line for each kind (the
-    mean of the dev splits). Accuracy, or the squared error of a regression, stands above the task's own metrics."""
+    """Plots scores over the attack's radius, one line per split, and over the noise rate, one line per kind (mean of the dev
+    splits). Accuracy, or the squared error of a regression, is above the task's own metrics."""
     from matplotlib.figure import Figure
 
     spec, splits, attack = subject.spec, report["splits"], report["attack"]
@@ -81,7 +81,7 @@ def _draw_attack(axis: Any, splits: dict[str, Any], quantity: str, attack: dict[
     for split, found in splits.items():
         points = found["attack"] or [found["clean"]]
         axis.plot(radii, [point[quantity] for point in points], marker="o", markersize=4, label=split)
-    if len(radii) > 1:  # logarithmic, with room for the 0
+    if len(radii) > 1:  # logarithmic axis that still shows 0
         axis.set_xscale("symlog", linthresh=radii[1], linscale=0.5)
         axis.set_xticks(radii, [f"{radius:g}" for radius in radii], minor=False)
         axis.set_xticks([], minor=True)

@@ -1,4 +1,4 @@
-"""The numbers of an evaluation: clean scores, scores under attack, scores under noise, of every split."""
+"""Computes clean scores, scores under attack and scores under noise."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Point = dict[str, float | int]
 
 
 class Measurement:
-    """Measures one model on the splits of its task. Every rank must call each method, with the same arguments.
+    """Measures a model on the splits of its task. Every rank must call each method with the same arguments.
 
     Args:
         subject: the model, on the evaluator's device, and its data.
         options: attack, noise, seed.
-        evaluator: shares the examples out and gathers what is found.
+        evaluator: distributes examples over ranks and gathers results.
     """
 
     def __init__(self, subject: Subject, options: EvaluationOptions, evaluator: Evaluator):
@@ -40,7 +40,7 @@ class Measurement:
         return self._scores(self._evaluator.predict(self._forward, self._splits[split]), split)
 
     def attacked(self, split: str) -> list[Point]:
-        """Scores at each radius, the first of which is 0; `broken`: examples answered rightly without the attack only."""
+        """Scores at each radius, starting with 0; `broken`: number of examples that only the attack made wrong."""
         options, radii = self._options.attack, self._options.attack.curve
 
         def attack(inputs: dict[str, Tensor], labels: Tensor, rows: list[int]) -> Tensor:
@@ -67,7 +67,7 @@ class Measurement:
         return points
 
     def noisy(self, split: str, kind: str, rate: float) -> Point:
-        """Scores on misspelt or mangled texts; `changed`: examples whose text is another."""
+        """Scores on noisy texts; `changed`: number of examples whose text changed."""
         examples = self._splits[split]
         found = [noised(example, kind, rate, (self._options.seed, "noise", split, i)) for i, example in enumerate(examples)]
         changed = sum(one != other for one, other in zip(found, examples, strict=True))
@@ -81,7 +81,7 @@ class Measurement:
 
 
 def scores(spec: TaskSpec, logits: Tensor, examples: Sequence[Example]) -> Point:
-    """The task's metrics, and what every curve has, whatever these are."""
+    """The task's metrics, and the quantities common to all tasks of its kind."""
     from mat_ds.tasks.metrics import score
 
     kind = kind_of(spec)
@@ -92,10 +92,10 @@ def scores(spec: TaskSpec, logits: Tensor, examples: Sequence[Example]) -> Point
 def measure_split(
     measurement: Measurement, options: EvaluationOptions, split: str, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Everything asked for on one split.
+    """All requested measurements on one split.
 
     Args:
-        say: is told each result as it comes.
+        say: called with a line per result.
     """
     found: dict[str, Any] = {"clean": measurement.clean(split), "attack": [], "noise": {}}
     say(f"{split}: {_shown(found['clean'])}")

@@ -1,4 +1,4 @@
-"""Predictions over a whole split on all ranks, each example exactly once, and their scores."""
+"""Predictions and scores over whole splits, distributed over ranks, each example exactly once."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Evaluator:
 
     Args:
         spec: the task.
-        collate: how examples become inputs.
+        collate: turns examples into inputs.
         micro_batch_size: examples of one pass on one rank.
         world, device: this rank.
-        leave_if_told: is called before each pass, on every rank, and may raise `Interrupted`.
+        leave_if_told: called before each pass, on every rank; may raise `Interrupted`.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Evaluator:
 
     @torch.no_grad()
     def predict(self, forward: Forward, examples: Sequence[Example]) -> Tensor:
-        """Answers (N, ...) in fp32 on the CPU of every rank, in the order of `examples`. Every rank must call it.
+        """Logits (N, ...) in fp32 on the CPU of every rank, in the order of `examples`. Every rank must call it.
 
         Raises:
             NonFiniteError: on every rank, if one is not finite.
@@ -53,10 +53,10 @@ class Evaluator:
         return self.each(lambda inputs, labels, rows: forward(inputs), examples)
 
     def each(self, compute: Compute, examples: Sequence[Example]) -> Tensor:
-        """What `compute` makes of each example, as `predict` returns it; it may need gradients.
+        """`predict` for any function of batches, which may compute gradients.
 
-        Args:
-            compute: inputs, labels and the B positions in `examples` to (B, ...), of one shape in every batch but for B.
+        Args: compute: maps inputs, labels and the B positions in `examples` to (B, ...); all but B must be the same in
+            every batch.
         """
         rows, found = [], []
         for batch in evaluation_batches(examples, self._micro, self._world.rank, self._world.size):
@@ -68,7 +68,7 @@ class Evaluator:
             here = compute(inputs, labels, real_rows).detach().float()
             found.append(torch.cat([here, here.new_zeros(len(filler), *here.shape[1:])]))
         shape = found[0].shape[1:]
-        # One gather for row numbers and answers: fp64 holds both exactly.
+        # One gather for row numbers and logits: fp64 represents both exactly.
         numbers = torch.tensor(rows, dtype=torch.float64, device=self._device).unsqueeze(1)
         everything = gather_rows(torch.cat([numbers, torch.cat(found).flatten(1).double()], dim=1)).cpu()
         real = everything[everything[:, 0] >= 0]
@@ -80,11 +80,11 @@ class Evaluator:
         return real[order.argsort(), 1:].float().view(-1, *shape)
 
     def scores(self, forward: Forward, splits: Mapping[str, Sequence[Example]]) -> tuple[Scores, float]:
-        """The task's metrics on each split and the number that selects a model, the same on every rank."""
+        """The task's metrics on each split, and the score that selects a model; the same on every rank."""
         return self.scores_of({name: self.predict(forward, examples) for name, examples in splits.items()}, splits)
 
     def scores_of(self, logits: dict[str, Tensor], splits: Mapping[str, Sequence[Example]]) -> tuple[Scores, float]:
-        """The same from predictions already made."""
+        """`scores` from existing predictions."""
 
         def score_them() -> tuple[Scores, float]:
             from mat_ds.tasks.metrics import score, selection_score

@@ -1,4 +1,4 @@
-"""What is evaluated: a model, its task and its data, checked before the ranks meet."""
+"""Loads and checks what is evaluated: model, task and data, before ranks communicate."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from mat_ds.tasks.rows import Example, Tally
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tasks.tokens import with_tokens
 
-# What decides a prediction: weights, configuration, vocabulary.
+# Suffixes of the files that determine predictions: weights, configuration, vocabulary.
 MODEL_FILES = (".json", ".safetensors", ".bin", ".model", ".txt")
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to evaluate and what to evaluate it on.
+    """A model to evaluate, and its data.
 
     Attributes:
-        folder: the run folder, the model folder, or what else the model was called.
-        model, tokenizer, max_length: the classifier on the CPU; tokens its inputs are cut at.
+        folder: the run or model folder, or the model's name.
+        model, tokenizer, max_length: the classifier on the CPU; maximum tokens of its inputs.
         spec: the task.
-        splits: examples of each split that is labelled, dev before test.
-        tallies: how many of their rows were read, kept and left out.
-        model_sha256, data_sha256: digests of the model's files, and of all examples with their labels.
+        splits: examples of each labelled split, dev before test.
+        tallies: row counts of each split.
+        model_sha256, data_sha256: digests of the model's files, and of all examples with labels.
     """
 
     folder: Path
@@ -58,18 +58,16 @@ class Subject:
 
 
 def load_subject(model_name: str, options: EvaluationOptions) -> Subject:
-    """Reads and checks everything an evaluation needs.
+    """Loads and checks everything an evaluation needs.
 
     Raises:
-        UserError: naming all that is wrong with the model, the task, the data and where the results are to go.
+        UserError: naming every problem with model, task, data and output folder.
     """
     source = locate(model_name)
     found = [*launcher_problems(), *_output_problems(model_name, options)]
     known, data_options = read_description(source), _data(options, source)
     if options.task is None and known is None:
-        found.append(
-            Problem("task", None, f"{model_name} is a model that does not say what it was trained for", "pass task=<task>")
-        )
+        found.append(Problem("task", None, f"{model_name} does not say what task it was trained for", "pass task=<task>"))
     spec, data = None, None
     try:
         spec = find_task(options.task) if options.task else known.spec if known else None
@@ -98,7 +96,7 @@ def load_subject(model_name: str, options: EvaluationOptions) -> Subject:
 
 
 def _data(options: EvaluationOptions, source: Path) -> DataConfig:
-    """The data options of the run, where there is one, or what the model says of its inputs; overridden by those given."""
+    """The data options: given ones, else those of the model's run, else the model's own maximum length."""
     run, known = run_around(source), read_description(source)
     own = run.data if run else DataConfig(max_length=known.max_length) if known else DataConfig()
     given = {**options.data.model_dump(), "eval_limit": options.limit}
@@ -106,22 +104,22 @@ def _data(options: EvaluationOptions, source: Path) -> DataConfig:
 
 
 def _labelled_splits(spec: TaskSpec, data: DataConfig) -> TaskData:
-    """Dev splits, and test splits where they are labelled; training examples are not read. Tokens of prepared data are not
-    the model's own where it is another, or cuts its inputs elsewhere."""
+    """Dev splits, and test splits if they are labelled. Tokens of prepared data are not used, since the model or its maximum
+    length may differ."""
     scored = spec.model_copy(update={"train": {}, "also_train_on": {}, "test": spec.test if spec.test_labelled else ()})
     return load_task_data(scored, data, with_tokens=False)
 
 
 def _output_problems(model_name: str, options: EvaluationOptions) -> Iterator[Problem]:
     if options.output_dir is None and not is_local(model_name):
-        yield Problem("output_dir", None, f"{model_name} lies in no folder of yours", "pass output_dir=<folder>")
+        yield Problem("output_dir", None, f"{model_name} is not a folder of yours", "pass output_dir=<folder>")
         return
     chosen = Path(options.output_dir) if options.output_dir else Path(model_name) / "evaluation"
     existing = next(path for path in (chosen, *chosen.absolute().parents) if path.exists())
     if options.output_dir and existing == chosen and not (chosen.is_dir() and not any(chosen.iterdir())):
         yield Problem("output_dir", options.output_dir, "exists and is not empty", "name a new folder")
     elif not (existing.is_dir() and os.access(existing, os.W_OK)):
-        yield Problem("output_dir", options.output_dir, f"{existing} cannot be written to", "name a folder that can be")
+        yield Problem("output_dir", options.output_dir, f"{existing} cannot be written to", "name a writable folder")
 
 
 def _files_digest(source: Path) -> str:

@@ -1,4 +1,4 @@
-"""A whole evaluation of a model: measured, reported, and its report written."""
+"""Runs a complete evaluation and writes its report."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from mat_ds.tasks.rows import skipped_lines
 def evaluate(
     subject: Subject, options: EvaluationOptions, world: World, device: torch.device, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Measures and writes the report on all ranks; returns it, and as `folder` where it is.
+    """Measures on all ranks and writes the report; returns it, with its folder as `folder`.
 
     Args:
-        say: is told each result as it comes.
+        say: called with a line per result.
     """
     inputs = (subject.model_sha256, subject.data_sha256, options.model_dump_json())
     same_on_all_ranks(hashlib.sha256(repr(inputs).encode()).hexdigest(), "model, data or options")

@@ -1,1 +1,1 @@
-"""Models for sequence classification and the perturbation of their word embeddings."""
+"""Models for classification and regression: loading, checking, adapters, and the perturbation of word embeddings."""

@@ -1,4 +1,4 @@
-"""A model with a classification head and its tokenizer, from a folder, from the hub, or built here from scratch."""
+"""Builds a classifier and its tokenizer, from a folder, the hub, or from scratch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def build_tokenizer(model: ModelConfig, texts: Iterable[str]) -> Any:
     """The tokenizer of `model.name`; for the tiny model, a byte-level one trained on `texts`.
 
     Raises:
-        UserError: if there is none to be had.
+        UserError: if it cannot be loaded or cannot pad.
     """
     if model.name == TINY:
         return tiny_tokenizer(texts)
@@ -46,20 +46,20 @@ def build_tokenizer(model: ModelConfig, texts: Iterable[str]) -> Any:
     if tokenizer.pad_token_id is None:
         raise UserError(Problem("model.name", model.name, "its tokenizer has neither a padding nor an end token",
                                 "set tokenizer.pad_token and save it again"))  # fmt: skip
-    # A classifier reads its first token or its last real one. Pads in front would be read, or shift the positions.
+    # Classifiers read the first or the last real token; padding on the left would be read instead, or shift the positions.
     tokenizer.padding_side = "right"
     return tokenizer
 
 
 @dataclass
 class Built:
-    """A classifier in fp32 on the CPU, the same on every rank.
+    """A classifier in fp32 on the CPU, identical on every rank.
 
     Attributes:
-        module: the model; with `model.lora` it has adapters, and they and the head alone are trainable.
-        fresh: names of the weights drawn anew: the head's, unless the folder has one for as many labels.
-        unread: parameters that are stand-ins without memory, and where their values are.
-        head: what became of the folder's head where its labels are not the task's, in its order.
+        module: the model; with `model.lora`, only adapters and head are trainable.
+        fresh: names of randomly initialised weights: the head's, unless the folder has a head with as many labels.
+        unread: parameters without memory whose values are still in files, and where.
+        head: what was done with the folder's head if its labels or their order differ from the task's.
     """
 
     module: torch.nn.Module
@@ -69,17 +69,17 @@ class Built:
 
 
 def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int, leave_unread: bool = False) -> Built:
-    """The classifier that `model` describes.
+    """Builds the classifier that `model` describes.
 
     Args:
         model: the options.
-        task: how many labels there are, and their names.
+        task: decides the number and names of labels.
         tokenizer: the model's.
-        seed: the run's; what is drawn anew depends on it alone.
-        leave_unread: whether to leave weights in their files as far as that can be done; else they are all read here.
+        seed: of the run; random initialisation depends on it alone.
+        leave_unread: whether to leave weights in their files as far as possible, instead of reading them here.
 
     Raises:
-        UserError: if there is none to be had, or it cannot classify, or has no module that adapters were asked for.
+        UserError: if the model cannot be loaded or cannot classify, or lacks modules that adapters were requested for.
     """
     with reading("model.name", model.name, "model"):
         config, match = _configure(model, task, tokenizer)
@@ -90,17 +90,17 @@ def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int, l
 
 
 def build_skeleton(model: ModelConfig, task: TaskSpec, tokenizer: Any = None) -> Any:
-    """The classifier that `model` describes on the meta device: names, shapes and hooks, from its configuration alone.
+    """Builds the classifier on the meta device, from its configuration alone: names, shapes and hooks without weights.
 
-    All of it but the head counts as pre-trained, whether or not there are weights.
+    Everything but the head counts as pre-trained.
 
     Args:
         model: the options.
-        task: how many labels there are.
-        tokenizer: the model's, if there is one; the built-in model has none of its own and needs it.
+        task: decides the number of labels.
+        tokenizer: the model's; only required for the built-in model.
 
     Raises:
-        UserError: if its configuration is not to be had, or it has no module that adapters were asked for.
+        UserError: if the configuration cannot be loaded, or it lacks modules that adapters were requested for.
     """
     if model.name != TINY:
         check_folder(model.name)
@@ -111,8 +111,8 @@ def build_skeleton(model: ModelConfig, task: TaskSpec, tokenizer: Any = None) ->
 
 
 def _configure(model: ModelConfig, task: TaskSpec, tokenizer: Any) -> tuple[Any, Match]:
-    """The configuration of the classifier, without a tokenizer its padding token is as good as any; and how the labels of the
-    head that its folder may have compare with the task's."""
+    """The classifier's configuration (without a tokenizer, its padding token is arbitrary), and how the labels of an existing
+    head compare with the task's."""
     head = kind_of(task).head()
     match = Match((), None)
     if model.name == TINY:
@@ -124,12 +124,12 @@ def _configure(model: ModelConfig, task: TaskSpec, tokenizer: Any) -> tuple[Any,
             setattr(config, option, value)
     if model.dropout is not None:
         for option, value in config.to_dict().items():
-            # Those that are null take the value of another.
+            # A dropout option that is null falls back to another one.
             if "drop" in option and "layerdrop" not in option and isinstance(value, float | int):
                 setattr(config, option, model.dropout)
     if model.head_dropout is not None:
         set_head_dropout(config, model.name, model.head_dropout)
-    # Keys and values of past tokens serve generation alone.
+    # The key-value cache is only used for generation.
     config.use_cache = False
     if model.attention:
         config._attn_implementation = model.attention
@@ -137,17 +137,17 @@ def _configure(model: ModelConfig, task: TaskSpec, tokenizer: Any) -> tuple[Any,
         config.pad_token_id = config.pad_token_id or 0
         return config, match
     raise_if_any(_padding_problems(model.name, config, tokenizer))
-    # Decoders find the last real token of an example by it.
+    # Decoders use it to find the last real token.
     config.pad_token_id = tokenizer.pad_token_id
     suit(tokenizer, config)
     return config, match
 
 
 def _adapt(built: Built, model: ModelConfig, seed: int) -> Built:
-    """The model with what the options put around it: recomputation, adapters."""
+    """Applies activation checkpointing and adapters as the options say."""
     if model.gradient_checkpointing:
         recompute_activations(built.module)
-    if model.lora and model.name != TINY:  # which is refused
+    if model.lora and model.name != TINY:  # LoRA on the tiny model is refused elsewhere
         from mat_ds.models.lora import add_lora, copies
 
         built.module = add_lora(built.module, model.name, model.lora, built.fresh, seed)
@@ -156,7 +156,7 @@ def _adapt(built: Built, model: ModelConfig, seed: int) -> Built:
 
 
 def _load(name: str, config: Any, seed: int, leave_unread: bool) -> Built:
-    """The model without adapters."""
+    """Loads or builds the model without adapters."""
     torch.manual_seed(seed_from(seed, "model"))
     if name == TINY:
         return Built(new_model(config, dtype=torch.float32), ["everything"], {})
@@ -175,8 +175,8 @@ def _load(name: str, config: Any, seed: int, leave_unread: bool) -> Built:
 
 @torch.no_grad()
 def _settle_head(built: Built, match: Match, seed: int) -> str:
-    """Puts the outputs of a head that was trained for the task's labels in another order into the task's, and draws those
-    that were trained for other labels anew; says which."""
+    """Permutes the outputs of a head trained for the same labels in another order, or re-initialises a head trained for other
+    labels. Returns a sentence about it, or ""."""
     dimensions = {name: i for name, i in label_dimensions(built.module).items() if name not in built.fresh}
     if not dimensions:
         return ""
@@ -194,32 +194,32 @@ def _settle_head(built: Built, match: Match, seed: int) -> str:
 
 
 def _padding_problems(name: str, config: Any, tokenizer: Any) -> Iterator[Problem]:
-    """Why texts of different lengths could not share a batch."""
+    """Yields the reasons why texts of different lengths cannot share a batch."""
     if tokenizer.pad_token_id >= config.vocab_size:
         yield Problem(
             "model.name",
             name,
-            f"its padding token has number {tokenizer.pad_token_id} and no word embedding",
+            f"its padding token has the number {tokenizer.pad_token_id}, but no word embedding",
             "set tokenizer.pad_token to a token the model has, such as its end token, and save it",
         )
     if getattr(config, "summary_type", None) == "last":
         yield Problem(
             "model.name",
             name,
-            "it classifies by the last position, which in a shorter text is a pad",
-            "take a model that reads its first token or its last real one",
+            "it classifies by the last position, which is padding in shorter texts",
+            "use a model that reads the first or the last real token",
         )
 
 
 def longest_input(model: torch.nn.Module, tokenizer: Any = None) -> int:
-    """Tokens that both model and tokenizer can take; without a tokenizer, that the model can."""
+    """Maximum number of tokens of the model, and of the tokenizer if given."""
     limit = int(tokenizer.model_max_length) if tokenizer else sys.maxsize
     positions = getattr(model.config, "max_position_embeddings", None) or 0
-    limit = min(limit, positions) if positions > 0 else limit  # XLNet's -1 is no limit
+    limit = min(limit, positions) if positions > 0 else limit  # XLNet's -1 means no limit
     for name, module in model.named_modules():
-        table = getattr(module, "weight", None)  # of an Embedding, or of a quantised one
+        table = getattr(module, "weight", None)  # of an Embedding, or its quantised version
         if name.endswith("position_embeddings") and isinstance(table, torch.Tensor) and table.dim() == 2:
-            # RoBERTa counts positions from its padding index.
+            # RoBERTa's positions start after its padding index.
             padding = getattr(module, "padding_idx", None)
             return min(limit, len(table) - (0 if padding is None else padding + 1))
     return limit

@@ -1,4 +1,4 @@
-"""Whether the weights in a model's files are the model's: one that was drawn anew trains without a word, only worse."""
+"""Checks that a model's files contain its weights; otherwise some would silently be initialised at random."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mat_ds.models.folder import INDICES, read_object
 from mat_ds.models.pretrained import Loading, new_model
 from mat_ds.models.source import FOLDER_FIX
 
-# Numbers that may be drawn anew beside those in the files: a head and a pooler.
+# Number of weights that may be missing from the files: a head and a pooler.
 MOST_DRAWN = 100_000_000
 SHOWN = 3
 POOLER = "pooler"
@@ -29,8 +29,8 @@ RESTORE = "bring the whole folder, as save_pretrained wrote it"
 
 
 def check_size(key: str, name: str, config: Any) -> None:
-    """Raises `UserError` if the files of a folder are too small for the model that its configuration describes: what is
-    missing would be drawn anew, in memory that may not be there."""
+    """Raises `UserError` if a folder's files are too small for its config.json: the missing weights would be initialised at
+    random, perhaps in more memory than there is."""
     sizes = [path.stat().st_size for path in Path(name).iterdir() if path.suffix in (".safetensors", ".bin")]
     with torch.device("meta"):
         count = sum(parameter.numel() for parameter in new_model(config).parameters())
@@ -40,7 +40,7 @@ def check_size(key: str, name: str, config: Any) -> None:
 
 
 def check_once(key: str, name: str) -> None:
-    """Raises `UserError` if two files of a folder hold a tensor of one name: which of them is meant, nobody can say."""
+    """Raises `UserError` if two files of a folder contain the same tensor, since either could be meant."""
     index = Path(name) / INDICES[0]
     if (Path(name) / "model.safetensors").exists() or not index.exists():
         return
@@ -54,19 +54,19 @@ def check_once(key: str, name: str) -> None:
 
 
 def is_backbone(module: Any, name: str) -> bool:
-    """Whether a parameter or buffer of a classifier is one that pre-training has left, and no head's nor pooler's."""
+    """Whether a parameter or buffer is pre-trained, not part of a head or pooler."""
     prefix = module.base_model_prefix
     return name.startswith(f"{prefix}.") and POOLER not in name.split(".")
 
 
 def fit_problems(key: str, name: str, module: Any, loading: Loading, whole: bool = False) -> Iterator[Problem]:
-    """Weights of a model that are not, or not as they should be, in its files.
+    """Yields a problem if weights are missing from a model's files or do not fit.
 
     Args:
-        key, name: what named the model, and its name.
-        module: the classifier that was loaded, and
-        loading: what transformers says of it.
-        whole: whether its head and pooler have to be there too.
+        key, name: the option that named the model, and its name.
+        module: the loaded classifier.
+        loading: transformers' loading report.
+        whole: whether head and pooler are required too.
     """
     wanted = [one for one in module.state_dict() if whole or is_backbone(module, one)]
     missing = sorted(set(loading["missing_keys"]) & set(wanted))
@@ -77,7 +77,7 @@ def fit_problems(key: str, name: str, module: Any, loading: Loading, whole: bool
         unknown = sorted(loading["unexpected_keys"])
         prefix = _common_prefix(unknown, missing, f"{module.base_model_prefix}.")
         if whole and not set(missing) & set(backbone):
-            reason = f"its model was saved without a classification head: its files hold no {_few(missing)}"
+            reason = f"it was saved without a classification head: its files lack {_few(missing)}"
             fix = FOLDER_FIX
         else:
             some = "none" if len(missing) == len(wanted) else f"only {len(wanted) - len(missing)}"
@@ -104,7 +104,7 @@ def fit_problems(key: str, name: str, module: Any, loading: Loading, whole: bool
 
 
 def label_dimensions(module: Any) -> dict[str, int]:
-    """Parameters of a classifier with a row, or a column, for each label, and which of their dimensions that is."""
+    """Parameters whose shape depends on the number of labels, with the dimension that does."""
     config = copy.deepcopy(module.config)
     config.num_labels = module.config.num_labels + 1
     with torch.device("meta"):
@@ -119,7 +119,7 @@ def label_dimensions(module: Any) -> dict[str, int]:
 
 @torch.no_grad()
 def draw_anew(module: Any, names: Iterable[str]) -> None:
-    """Draws parameters of a model anew, as its architecture draws them."""
+    """Re-initialises parameters with the architecture's own initialisation."""
     for name in names:
         parameter: Tensor = module.get_parameter(name)
         owner: nn.Module = module.get_submodule(name.rpartition(".")[0])
@@ -132,7 +132,7 @@ def draw_anew(module: Any, names: Iterable[str]) -> None:
 
 
 def _common_prefix(found: list[str], wanted: list[str], base: str) -> str:
-    """What stands before every name that was found, where that is all that keeps it from being one that is wanted."""
+    """The prefix by which all found names differ from wanted names; "" if that is not the difference."""
     ends = {end for one in wanted for end in (one, one.removeprefix(base))}
     for one in found:
         for end in sorted(ends, key=len, reverse=True):
@@ -142,7 +142,7 @@ def _common_prefix(found: list[str], wanted: list[str], base: str) -> str:
 
 
 def _layers_beyond(own: list[str], unexpected: Iterable[str]) -> Iterator[str]:
-    """Numbered layers among names that nothing fits, of a kind that the model has with lower numbers."""
+    """Yields layers with higher numbers than the model's own, among names that nothing fits."""
     number = re.compile(r"\.\d+\.")
     known = {number.sub(".N.", name, count=1).split(".", 1)[-1] for name in own if number.search(name)}
     for name in unexpected:

@@ -1,6 +1,6 @@
-"""A stranger's model, looked at before a library reads it: nothing in it may run, hang, or reach for anything outside.
+"""Checks an untrusted model before libraries read it: it must not run code, block, or refer to anything outside its folder.
 
-What is trusted of a model are numbers and words. Weights are read by safetensors, or by torch without pickled objects.
+Only data is trusted. Weights are read by safetensors, or by torch without unpickling objects.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from mat_ds.storage.reading import TwiceError, once
 
 CONFIG, TOKENIZER_CONFIG, ADAPTER_CONFIG = "config.json", "tokenizer_config.json", "adapter_config.json"
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-# What transformers and PEFT read of a folder; each has to be a file, since to open a pipe is to wait for ever.
+# Suffixes that transformers and PEFT read. Each must be a regular file, since opening a pipe would block.
 READ = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
-# Far more than any configuration takes; vocabularies are read by others.
+# Maximum bytes of a JSON file; vocabularies are read elsewhere.
 MOST_BYTES = 1 << 26
 
-# Beyond these no model goes, and a library would count up to them for hours.
+# Maximum values in a config.json; libraries would loop over larger ones for hours.
 MOST = {"num_labels": 100_000} | dict.fromkeys((
     "num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers", "num_encoder_layers",
     "num_decoder_layers", "num_experts", "num_local_experts", "n_routed_experts",
 ), 10_000)  # fmt: skip
 
-# Classes that transformers would fetch by the name `auto_map` gives them.
+# Keys of `auto_map` whose classes transformers would load.
 LOADED = ("AutoConfig", "AutoTokenizer", "AutoModel")
 OWN_KERNELS = (None, "eager", "sdpa", "flex_attention")
 KERNELS = ("attn_implementation", "experts_implementation")
@@ -42,15 +42,15 @@ CONVERT = (
 
 
 def check_model(key: str, name: str, adapters: bool = False) -> None:
-    """Looks at every file of a model that says what to load, and how.
+    """Checks every file that decides what is loaded for a model.
 
     Args:
-        key: what named the model.
+        key: the option that named the model.
         name: a folder or a hub id.
         adapters: whether it may be adapters of another model.
 
     Raises:
-        UserError: naming all that is wrong with them; nothing if there are no such files.
+        UserError: naming every problem; missing files are not a problem here.
     """
     problems: list[Problem] = []
     if Path(name).is_dir():
@@ -68,11 +68,11 @@ def check_model(key: str, name: str, adapters: bool = False) -> None:
 
 
 def file_of(name: str, file: str) -> Path | None:
-    """A file of a model, if it has one; out of the hub's cache, or fetched, if the model is not a folder."""
+    """Path of a model's file, or None; for a hub id it comes from the cache or is downloaded."""
     if Path(name).is_dir():
         path = Path(name) / file
         return path if path.exists() else None
-    with suppress(Exception):  # whoever needs the file says why it is not to be had
+    with suppress(Exception):  # whoever needs the file reports why it is missing
         found = cached_file(name, file, _raise_exceptions_for_missing_entries=False,
                             _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False)  # fmt: skip
         return Path(found) if found else None
@@ -83,16 +83,16 @@ def read_object(key: str, path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        UserError: if there is none.
+        UserError: if it cannot be read, or holds something else.
     """
     try:
         if not path.is_file():
-            raise ValueError("it is no file")
+            raise ValueError("it is not a file")
         if (size := path.stat().st_size) > MOST_BYTES:
             raise ValueError(f"it has {size:,} bytes")
         found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=partial(once, same=True))
         if not isinstance(found, dict):
-            raise ValueError(f"it holds a {type(found).__name__}, no object")
+            raise ValueError(f"it holds a {type(found).__name__}, not an object")
     except (OSError, ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         if isinstance(error, TwiceError):
@@ -105,31 +105,31 @@ def read_object(key: str, path: Path) -> dict[str, Any]:
 
 
 def _irregular(key: str, folder: Path) -> Iterator[Problem]:
-    """Entries that have the name of a file to be read, and are none."""
+    """Yields a problem for each entry that is named like a file to read but is not a regular file."""
     for path in sorted(folder.iterdir()):
         if path.suffix in READ and not path.is_file():
-            kind = "a folder" if path.is_dir() else "a link that leads nowhere" if path.is_symlink() else "no regular file"
-            yield Problem(key, str(path), f"is {kind}", "put the file there, or take it away")
+            kind = "a folder" if path.is_dir() else "a link that leads nowhere" if path.is_symlink() else "not a regular file"
+            yield Problem(key, str(path), f"is {kind}", "put the file there, or remove it")
 
 
 def _wrong(key: str, name: str, file: str, tree: dict[str, Any], adapters: bool) -> Iterator[Problem]:
-    """What is wrong with one of the files."""
+    """Yields the problems in one file."""
     if file in INDICES:
         yield from _index_problems(key, name, file, tree)
         return
     if classes := sorted(set(_foreign_classes(tree, every=file == CONFIG and not _known(tree.get("model_type"))))):
-        yield Problem(key, name, f"needs code of its own: auto_map in {file} names {', '.join(classes)}, and code that comes "
+        yield Problem(key, name, f"needs code of its own: auto_map in {file} names {', '.join(classes)}, but code that comes "
                       "with a model is never run", CONVERT)  # fmt: skip
     for option, value in sorted(set(_foreign_kernels(tree))):
-        yield Problem(key, name, f"{option} in {file} asks for {value}, and code is never fetched because a model asks for it",
+        yield Problem(key, name, f"{option} in {file} asks for {value}, but code is never fetched for a model",
                       f"delete {option} from {file}; model.attention chooses between sdpa and eager")  # fmt: skip
     for option in ("configuration_files", "transformers_weights"):
         if tree.get(option) and file == CONFIG:
             yield Problem(key, name, f"{option} in {file} names other files to read",
                           f"delete {option}, and give the files the names that save_pretrained gives them")  # fmt: skip
     if tree.get("quantization_config") and file == CONFIG:
-        yield Problem(key, name, "its weights are quantised: training and scores are those of other numbers",
-                      "take the model they were made from")  # fmt: skip
+        yield Problem(key, name, "its weights are quantised, so training and scores would be of rounded weights",
+                      "use the original model")  # fmt: skip
     for option, value in _oversized(tree) if file == CONFIG else ():
         yield Problem(key, name, f"{option} in {file} is {value}, more than {MOST[option]:,}",
                       "restore the file as save_pretrained wrote it")  # fmt: skip
@@ -138,39 +138,39 @@ def _wrong(key: str, name: str, file: str, tree: dict[str, Any], adapters: bool)
 
 
 def _adapter_problems(key: str, name: str, tree: dict[str, Any], wanted: bool) -> Iterator[Problem]:
-    """What is wrong with a folder of adapters, or with there being one."""
+    """Yields the problems with a folder of adapters, or the problem that adapters are not allowed here."""
     base = tree.get("base_model_name_or_path")
     if not wanted:
-        yield Problem(key, name, f"holds adapters of {base!r} ({ADAPTER_CONFIG}), no model of its own",
+        yield Problem(key, name, f"holds adapters of {base!r} ({ADAPTER_CONFIG}), not a whole model",
                       "merge them with `mat-ds export <folder> <new folder> --merge`, or pass their base")  # fmt: skip
         return
     if not isinstance(base, str) or not base or "://" in base:
         yield Problem(key, name, f"{ADAPTER_CONFIG} names {base!r} as their base", "let base_model_name_or_path be the folder "
                       "or the hub id of the model they were trained on")  # fmt: skip
     if tree.get("peft_type") != "LORA":
-        yield Problem(key, name, f"its adapters are of the kind {tree.get('peft_type')!r}, and LORA alone is known",
+        yield Problem(key, name, f"its adapters are of the kind {tree.get('peft_type')!r}, but only LORA is supported",
                       "merge them into their base with PEFT, and pass the whole model")  # fmt: skip
     library = mapping.get("parent_library") if isinstance(mapping := tree.get("auto_mapping"), dict) else mapping
     if tree.get("megatron_config") or (library and str(library).partition(".")[0] != "transformers"):
         yield Problem(
-            key, name, f"needs code that {ADAPTER_CONFIG} names (auto_mapping, megatron_config), and that is never run", CONVERT
+            key, name, f"needs code that {ADAPTER_CONFIG} names (auto_mapping, megatron_config), but that is never run", CONVERT
         )
 
 
 def _index_problems(key: str, name: str, file: str, tree: dict[str, Any]) -> Iterator[Problem]:
-    """Whether an index names files beside it, and nothing else."""
+    """Yields a problem if an index names anything but files in the same folder."""
     files = tree.get("weight_map")
     if not isinstance(files, dict) or not files:
         yield Problem(key, name, f"{file} has no weight_map", "restore the file as save_pretrained wrote it")
         return
     outside = {repr(part) for part in files.values() if not isinstance(part, str) or Path(part).name != part or part == ".."}
     if outside:
-        yield Problem(key, name, f"{file} names {', '.join(sorted(outside)[:3])}, which is no file beside it",
+        yield Problem(key, name, f"{file} names {', '.join(sorted(outside)[:3])}, which is not a file beside it",
                       "restore the file as save_pretrained wrote it")  # fmt: skip
 
 
 def _sections(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The tree and every object within it, however deep."""
+    """Yields the tree and every object in it, at any depth."""
     left: list[Any] = [tree]
     while left:
         found = left.pop()
@@ -180,7 +180,7 @@ def _sections(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _oversized(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Numbers in the tree that no model has."""
+    """Yields options whose value exceeds `MOST`."""
     for section in _sections(tree):
         for option, value in section.items():
             if option in MOST and isinstance(value, int | float) and not value <= MOST[option]:
@@ -188,11 +188,11 @@ def _oversized(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _foreign_classes(tree: dict[str, Any], every: bool) -> Iterator[str]:
-    """Classes that the tree asks for and transformers does not have; a model that was published before transformers had its
-    architecture goes on naming them.
+    """Yields classes that transformers does not have. Models published before transformers supported them still name such
+    classes, which is accepted.
 
-    Args:
-        every: whether transformers does not have the architecture, so that it cannot have its classes.
+        Args:
+            every: whether to yield all classes, because transformers lacks the architecture.
     """
     import transformers
 
@@ -207,18 +207,18 @@ def _foreign_classes(tree: dict[str, Any], every: bool) -> Iterator[str]:
 
 
 def _known(architecture: Any) -> bool:
-    """Whether transformers has an architecture, by itself or because an installed package has registered it."""
+    """Whether transformers or an installed package provides an architecture."""
     return isinstance(architecture, str) and architecture in CONFIG_MAPPING
 
 
 def _has(library: Any, name: str) -> bool:
-    """Whether a library has a class of a name, or one that was registered with it."""
+    """Whether a library has a class of this name, or one was registered with it."""
     registered: dict[Any, Any] = CONFIG_MAPPING._extra_content
     return name.isidentifier() and (hasattr(library, name) or name in {kind.__name__ for kind in registered.values()})
 
 
 def _foreign_kernels(tree: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Kernels that the tree asks for and that lie elsewhere."""
+    """Yields kernels that would be downloaded."""
     for section in _sections(tree):
         for option, value in section.items():
             if option.strip("_").removesuffix("_internal") in KERNELS:

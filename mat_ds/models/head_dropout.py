@@ -1,4 +1,4 @@
-"""A dropout probability of the classification head's own, for the configurations that have one."""
+"""Sets the dropout probability of the classification head, where the architecture has its own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from mat_ds.errors import Problem, UserError
 from mat_ds.models.pretrained import new_model
 
-# What the head's dropout is called, by architecture. A configuration may hold one that its classifier never reads
-# (summary_first_dropout of GPT-2), and a classifier may read one that its configuration does not hold (cls_dropout of DeBERTa).
+# Names of the head's dropout in various architectures. A configuration may have one that its classifier ignores (GPT-2's
+# summary_first_dropout), and a classifier may read one that its configuration lacks (DeBERTa's cls_dropout).
 OPTIONS = (
     "classifier_dropout", "classifier_dropout_prob", "classifier_dropout_rate", "cls_dropout", "pooler_dropout",
     "seq_classif_dropout", "summary_first_dropout", "summary_last_dropout",
@@ -19,12 +19,12 @@ OPTIONS = (
 
 
 def set_head_dropout(config: Any, name: str, probability: float) -> None:
-    """Sets every dropout between a model and its labels, and no other.
+    """Sets every dropout of the head, and no other.
 
     Args:
         config: of the classifier; changed in place.
-        name: the model's.
-        probability: of an entry to be dropped.
+        name: of the model.
+        probability: of dropping an entry.
 
     Raises:
         UserError: if the head has no dropout of its own.
@@ -44,9 +44,9 @@ def set_head_dropout(config: Any, name: str, probability: float) -> None:
 
 
 def _options_read(config: Any) -> list[str]:
-    """Which of the options decide about a dropout of the head: seen in a model without memory, where each has a value of its
-    own."""
-    # Powers of two, which nobody would choose, and which no precision rounds.
+    """The options that set a dropout of the head. Found by giving each a distinct value and looking for it in a model on the
+    meta device."""
+    # Distinct powers of two: unlikely in any configuration, and exact in every precision.
     marks = {option: 2.0 ** -(20 + i) for i, option in enumerate(OPTIONS)}
     marked = deepcopy(config)
     for option, mark in marks.items():

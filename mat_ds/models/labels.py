@@ -1,4 +1,4 @@
-"""Whether a model's classes are the task's, and in which order: a model that numbers them otherwise answers the opposite."""
+"""Compares a model's labels with the task's. If their order differs, predictions would be assigned to wrong labels."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Match:
     """How a model's labels compare with a task's.
 
     Attributes:
-        names: the model's labels, in the order of its outputs; none of one that does not name them.
-        order: the task's labels as numbers among the model's; None if they are others.
+        names: the model's labels in order of its outputs; empty if it has no label names.
+        order: for each label of the task its number in the model; None if the labels differ.
     """
 
     names: tuple[str, ...]
@@ -23,15 +23,15 @@ class Match:
 
     @property
     def same(self) -> bool:
-        """Whether each output means what the task's label of its number means, as far as the model says."""
+        """Whether output i of the model is label i of the task, as far as the model names its labels."""
         return not self.names or (self.order is not None and list(self.order) == sorted(self.order))
 
 
 def match_labels(config: Any, spec: TaskSpec) -> Match:
-    """Compares the labels of a classifier with those of a task of as many; spellings that the task knows count as its own.
+    """Compares the labels of a classifier with those of a task with as many; spellings in the task's `label_map` count too.
 
     Args:
-        config: transformers' configuration of the model.
+        config: the model's transformers configuration.
     """
     names = _names(config)
     if not spec.labels or not names:
@@ -48,7 +48,7 @@ def match_labels(config: Any, spec: TaskSpec) -> Match:
 
 
 def _names(config: Any) -> tuple[str, ...]:
-    """The labels of a configuration in the order of its outputs; none if they are no more than numbers."""
+    """The labels of a configuration in order of outputs; empty if they are just numbers."""
     count = config.num_labels
     for names in (config.id2label, _turned(config.label2id)):
         named = tuple(str(names.get(i, f"LABEL_{i}")) for i in range(count))

@@ -1,7 +1,7 @@
-"""Low-rank adapters: everything that knows PEFT.
+"""LoRA adapters; the only module that imports PEFT.
 
-A frozen model with adapters and a trainable head. What the base folder had no weights for is trained and saved as well: a
-frozen weight that was drawn anew could not be drawn again by whoever loads the adapters.
+The base model is frozen; adapters and head are trained. Modules for which the base folder had no weights are trained and saved
+too: frozen random weights could not be reproduced by whoever loads the adapters.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ ADAPTER = "adapter"
 
 
 def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: int) -> nn.Module:
-    """The model with adapters, all of it frozen but them, its head and what was drawn anew; the same on every rank.
+    """Adds adapters to a model and freezes everything but adapters, head and randomly initialised modules; identical on every
+    rank.
 
-    Args:
-        model: a transformers classifier in fp32.
-        base: folder or hub id it was loaded from, which the saved adapters will name.
-        lora: the options.
-        fresh: names of the parameters that were not in the folder.
-        seed: the run's seed.
+        Args:
+            model: a transformers classifier in fp32.
+            base: folder or hub id it was loaded from, stored with the adapters.
+            lora: the options.
+            fresh: names of randomly initialised parameters.
+            seed: of the run.
 
-    Raises:
-        UserError: if a module asked for is not there, or PEFT does not know the architecture.
+        Raises:
+            UserError: if a requested module does not exist, or PEFT does not know the architecture.
     """
     raise_if_any(_problems(model, lora))
     known = peft.utils.constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
@@ -55,7 +56,7 @@ def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: in
     )
     torch.manual_seed(seed_from(seed, "lora"))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on GPT-2's transposed weights, which it then handles
+        warnings.simplefilter("ignore")  # about GPT-2's transposed weights, which PEFT then handles
         wrapped: nn.Module = peft.get_peft_model(model, config)
     path = Path(base)
     config.base_model_name_or_path = str(path.resolve()) if path.is_dir() else base
@@ -63,8 +64,8 @@ def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: in
 
 
 def heads_of(model: Any) -> list[str]:
-    """Modules between a model and its labels, by what they are called: what PEFT takes for the head, and what has a row for
-    each label, which BART calls `classification_head` and XLM `sequence_summary`."""
+    """Names of the head's modules: PEFT's own list, and modules whose shape depends on the number of labels (BART's
+    `classification_head`, XLM's `sequence_summary`)."""
     known = kind_of_model(model.config).peft_heads
     own = [name for name in label_dimensions(model) if not _within(name, known)]
     base = f"{model.base_model_prefix}."
@@ -72,14 +73,14 @@ def heads_of(model: Any) -> list[str]:
 
 
 def _within(name: str, modules: Iterable[str]) -> bool:
-    """Whether a name is that of a module, or of something in it."""
+    """Whether a name is one of the modules, or inside one."""
     return any(f".{module}." in f".{name}." for module in modules)
 
 
 def copies(model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-    """Parameters that PEFT trains a copy of, as it does the head's: each copy and its original.
+    """Yields (copy, original) of parameters of which PEFT trains a copy, such as the head's.
 
-    Whoever fills the model with weights after it was given its adapters has to fill both.
+    Code that fills the model with weights after adding adapters must fill both.
     """
     parameters = dict(model.named_parameters())
     for name, parameter in parameters.items():
@@ -89,7 +90,7 @@ def copies(model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _problems(model: Any, lora: LoraConfig) -> Iterator[Problem]:
-    """Modules asked for that the model does not have, with those it has."""
+    """Yields a problem for requested modules that do not exist, listing those that do."""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     heads = heads_of(model)
     linear = [name for name in linear if not _within(name, heads)]
@@ -98,7 +99,7 @@ def _problems(model: Any, lora: LoraConfig) -> Iterator[Problem]:
             yield Problem(
                 "model.lora.target_modules",
                 None,
-                f"PEFT has no choice of its own for {model.config.model_type}",
+                f"PEFT has no default for {model.config.model_type}",
                 f"name some of: {_ends(linear)}",
             )
     elif missing := [name for name in lora.target_modules if not any(_named(module, name) for module in linear)]:
@@ -123,32 +124,32 @@ def _named(module: str, end: str) -> bool:
 
 
 def _ends(names: list[str]) -> str:
-    """The last parts of names, numbers left out."""
+    """The last parts of names, without numbers."""
     return ", ".join(sorted({end for name in names if not (end := name.rpartition(".")[2]).isdigit()}))
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds adapters of a model that lies elsewhere."""
+    """Whether a folder contains adapters instead of a whole model."""
     return (folder / "adapter_config.json").exists()
 
 
 def write_adapter(model: Any, weights: Mapping[str, Tensor], folder: Path, merge: bool) -> None:
-    """Saves the adapters and the head, safetensors and the name of their base, and the classifier's config.
+    """Saves adapters and head as safetensors, with the name of their base and the classifier's config.
 
     Args:
-        model: what `add_lora` returned; only its structure is used.
+        model: from `add_lora`; only its structure is used.
         weights: fp32 values of its trainable parameters, by name.
-        folder: where to; with `merge` the adapters go to a folder `adapter` in it.
-        merge: whether to put the whole model, its adapters added to its weights, into `folder`.
+        folder: target; with `merge`, adapters go to its sub-folder `adapter`.
+        merge: whether to write the whole model with merged adapters into `folder`.
 
     Raises:
-        RuntimeError: if the files do not hold what they were given.
+        RuntimeError: if the written files differ from `weights`.
     """
     target = folder / ADAPTER if merge else folder
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the base's config, for which the hub is asked, may not be reached
+        warnings.simplefilter("ignore")  # a warning that the base's config cannot be fetched from the hub
         model.save_pretrained(str(target), state_dict=dict(weights), save_embedding_layers=False)
-    (target / "README.md").unlink(missing_ok=True)  # a model card of blanks
+    (target / "README.md").unlink(missing_ok=True)  # an empty template of a model card
     model.config.save_pretrained(str(target))
     _check_saved(weights, target)
     if merge:
@@ -157,10 +158,10 @@ def write_adapter(model: Any, weights: Mapping[str, Tensor], folder: Path, merge
 
 
 def load_adapter(folder: Path, dtype: torch.dtype) -> nn.Module:
-    """The base that a folder of `write_adapter` names, as the classifier its config describes, with its adapters.
+    """Loads adapters written by `write_adapter` together with their base.
 
     Raises:
-        UserError: if the base is not where the folder says, or weights of either would have to be drawn.
+        UserError: if the base cannot be found, or weights of either are missing.
     """
     name = str(folder)
     config = load_config(name, KEY, adapters=True)
@@ -179,29 +180,29 @@ def load_adapter(folder: Path, dtype: torch.dtype) -> nn.Module:
 
 
 def _check_base(folder: Path, base: str) -> None:
-    """Raises `UserError` if the base of adapters is not to be had where they say, or is no model of its own."""
+    """Raises `UserError` if the base of adapters cannot be found, or is not a whole model."""
     file = folder / "adapter_config.json"
     local = Path(base).is_absolute() or base.startswith((".", "~")) or len(Path(base).parts) > 2
-    fix = f"bring the base there, or let base_model_name_or_path in {file} name the folder where it lies now"
+    fix = f"bring the base there, or set base_model_name_or_path in {file} to its folder"
     if local and not Path(base).is_dir():
         raise UserError(
             Problem(
-                KEY, str(folder), f"holds adapters of {base}, as adapter_config.json says, and there is no such folder", fix
+                KEY, str(folder), f"holds adapters of {base}, as adapter_config.json says, but there is no such folder", fix
             )
         )
     if not local and not Path(base).is_dir() and file_of(base, "config.json") is None:
         raise UserError(Problem(KEY, str(folder), f"holds adapters of {base}, as adapter_config.json says: there is no such "
-                                "folder, and the hub does not give it", fix))  # fmt: skip
+                                "folder, and it cannot be loaded from the hub", fix))  # fmt: skip
     check_model(KEY, base)
 
 
 def _check_saved(weights: Mapping[str, Tensor], folder: Path) -> None:
-    """Compares what lies in the file with what was to be saved: ZeRO-3 has more than once left a head of no elements."""
+    """Compares the written file with `weights`: with ZeRO-3, empty heads have been saved before."""
     from safetensors.torch import load_file
 
     found = load_file(folder / "adapter_model.safetensors")
     for name, value in weights.items():
-        # A file names no adapter, and the head as if it stood where the wrapper stands.
+        # PEFT drops the adapter's name and the wrapper from the names in the file.
         key = name.replace(".modules_to_save.default.", ".").replace(".default.", ".")
         if key not in found or not torch.equal(found.pop(key), value):
             raise RuntimeError(f"{folder} does not hold the trained values of {name}")

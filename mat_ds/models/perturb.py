@@ -1,4 +1,4 @@
-"""The adversary's hand: a perturbation added to the output of a model's word embedding."""
+"""Adds the adversary's perturbation to the output of a model's word embedding."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ from torch import Tensor, cat, nn
 
 from mat_ds.errors import Problem, UserError
 
-# Tokens of a pass that is tried before it counts.
+# Maximum tokens of a trial pass.
 MOST_TRIED = 16
-OTHER_MODEL = "take a model that reads its word embeddings once, examples first, or a method without a perturbation"
+OTHER_MODEL = "use a model that reads its word embeddings once, batch dimension first, or a method without a perturbation"
 
 
 def word_embedding(model: Any) -> Any:
-    """The module that turns tokens into what is perturbed; None if the model has no such table. Of an encoder-decoder that is
-    the encoder's, which reads the text; its decoder reads the same tokens, shifted and unperturbed, as in the code of R3F."""
+    """The module to perturb, or None if the model has no table of word embeddings. For an encoder-decoder it is the encoder's;
+    the decoder reads the same tokens shifted and unperturbed, as in R3F's code."""
     encoder_decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
     try:
         found = (model.get_encoder() if encoder_decoder else model).get_input_embeddings()
-    except NotImplementedError:  # one that hashes its characters
+    except NotImplementedError:  # a model that hashes characters
         return None
     return found if isinstance(found, nn.Module) and isinstance(getattr(found, "embedding_dim", None), int) else None
 
 
 class EmbeddingPerturbation:
-    """Adds delta to the word embeddings of a model from inside, while it is applied.
+    """Adds delta to the output of a model's word embedding, by a forward hook, while it is applied.
 
-    A hook on the module of the word embeddings works for every encoder and decoder, for left and right padding and
-    under ZeRO-3, where feeding `inputs_embeds` would have to rebuild position ids and gather parameters by hand.
+    A hook works for every encoder and decoder, left and right padding, and ZeRO-3. Feeding `inputs_embeds` instead would
+        require
+    rebuilding position ids and gathering parameters by hand.
 
     Args:
-        model: a transformers model; one without a table of words makes passes too, but none is perturbed.
+        model: a transformers model; one without word embeddings cannot be perturbed but runs normally.
 
     Attributes:
-        width: of the word embeddings, H; 0 where there are none.
+        width: H, of the word embeddings; 0 if there are none.
     """
 
     def __init__(self, model: nn.Module):
@@ -51,7 +52,7 @@ class EmbeddingPerturbation:
         self._hook = None if embedding is None else embedding.register_forward_hook(self._add)
 
     def remove(self) -> None:
-        """Leaves the model as it was."""
+        """Removes the hook."""
         if self._hook:
             self._hook.remove()
 
@@ -71,19 +72,17 @@ class EmbeddingPerturbation:
 
     @contextmanager
     def applied(self, delta: Tensor | None, frozen_from: int | None = None) -> Iterator[None]:
-        """Within it, forward passes see x + delta.
+        """A context in which forward passes see x + delta.
 
         Args:
-            delta: (B, L, H) fp32, of the batch that is passed.
-            frozen_from: from this example on, x is a constant: its gradient does not train the word embeddings.
+            delta: (B, L, H) fp32, for the batch that is passed; None: unperturbed.
+            frozen_from: examples from this index on do not train the word embeddings.
 
         Raises:
-            UserError: if a pass did not read the word embeddings once, or not as (B, L, H).
+            UserError: if a pass did not use the word embeddings exactly once, or not with shape (B, L, H).
         """
         if delta is not None and self._hook is None:
-            raise UserError(
-                Problem("model.name", self._name, "it has no table of word embeddings that could be perturbed", OTHER_MODEL)
-            )
+            raise UserError(Problem("model.name", self._name, "it has no word embeddings to perturb", OTHER_MODEL))
         self._delta, self._frozen_from, self._ran = delta, frozen_from, 0
         try:
             yield
@@ -95,7 +94,8 @@ class EmbeddingPerturbation:
 
     @contextmanager
     def recorded(self) -> Iterator[list[Tensor]]:
-        """Within it, a perturbed pass leaves x and (x + delta) - x here, in fp32, as the compute dtype has them."""
+        """A context in which a perturbed pass stores x and (x + delta) - x in the yielded list, in fp32, as rounded by the
+        compute dtype."""
         seen: list[Tensor] = []
         self._seen = seen
         try:
@@ -106,17 +106,17 @@ class EmbeddingPerturbation:
 
 @torch.no_grad()
 def check_perturbable(key: str, name: str, model: Any, inputs: Mapping[str, Tensor]) -> None:
-    """Makes one pass on the CPU, of weights that may be no more than stand-ins.
+    """Tries one perturbed pass on the CPU; weights may be placeholders.
 
     Args:
-        key, name: what named the model, and its name.
+        key, name: the option that named the model, and its name.
         model, inputs: the classifier, and a short batch of one example.
 
     Raises:
         UserError: if the pass fails, or cannot be perturbed.
     """
     hook, training = EmbeddingPerturbation(model), model.training
-    if inputs["input_ids"].shape == (1, 1):  # which looks the same with time first
+    if inputs["input_ids"].shape == (1, 1):  # shape (1, 1) would not reveal swapped dimensions
         inputs = {name: value.repeat(2, 1) for name, value in inputs.items()}
     model.eval()
     try:

@@ -1,7 +1,7 @@
-"""Every call that loads a configuration, a tokenizer or weights through transformers, so that one place decides what may run.
+"""All calls that load a configuration, tokenizer or weights through transformers.
 
-Code that comes with a model never does: without `trust_remote_code=False`, transformers asks on standard input whether to run
-it, and whatever is piped in answers.
+Code that comes with a model is never run: without `trust_remote_code=False`, transformers would ask on standard input, where
+piped data could answer yes.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from mat_ds.tasks.kinds import kind_of_model
 
 Loading = dict[str, Any]
 NEVER = {"trust_remote_code": False}
-# Words that transformers and tokenizers use where a vocabulary cannot be read without a package, and the package.
+# Packages that transformers' messages ask for, and what to install.
 READERS = {"sentencepiece": "sentencepiece", "protobuf": "protobuf", "tiktoken": "sentencepiece protobuf"}
 
 
 def load_config(name: str, key: str = "model.name", adapters: bool = False, **overrides: Any) -> Any:
-    """The configuration of a model, a folder or a hub id.
+    """Loads a model's configuration from a folder or the hub.
 
     Args:
         name: of the model.
-        key: what named it.
-        adapters: whether it may be that of adapters.
-        overrides: options of the configuration that are to be others.
+        key: the option that named it.
+        adapters: whether it may be adapters.
+        overrides: configuration entries to replace.
 
     Raises:
-        UserError: if the model needs code of its own, or asks for something outside of it.
+        UserError: if it cannot be loaded, or the model needs code or files from elsewhere.
     """
     check_model(key, name, adapters)
     with reading(key, name, "configuration"):
         config = AutoConfig.from_pretrained(name, **NEVER, **overrides)
         if "id2label" not in overrides and (names := _turned_labels(key, name)):
             config.id2label = names
-    # What is exported is what was loaded.
+    # so that an exported model does not name the remote code either
     config.__dict__.pop("auto_map", None)
     return config
 
 
 def load_tokenizer(name: str, key: str = "model.name", adapters: bool = False) -> Any:
-    """The tokenizer of a model, a folder or a hub id.
+    """Loads a model's tokenizer from a folder or the hub.
 
     Raises:
-        UserError: as `load_config`, or if the folder lacks its vocabulary.
+        UserError: as `load_config`, or if its vocabulary is missing.
     """
     check_model(key, name, adapters)
     with reading(key, name, "tokenizer"):
@@ -60,14 +60,14 @@ def load_tokenizer(name: str, key: str = "model.name", adapters: bool = False) -
     tokenizer.init_kwargs.pop("auto_map", None)
     longest = tokenizer.model_max_length
     if not (isinstance(longest, int | float) and longest > 0):
-        raise UserError(Problem(key, name, f"its tokenizer takes {longest!r} tokens (model_max_length)",
+        raise UserError(Problem(key, name, f"the model_max_length of its tokenizer is {longest!r}",
                                 "set tokenizer.model_max_length to a number and save it again"))  # fmt: skip
     if Path(name).is_dir() and (missing := _missing_vocabulary(Path(name), tokenizer)):
         raise UserError(
             Problem(
                 key,
                 name,
-                f"its {type(tokenizer).__name__} reads {missing}, and they are not in the folder",
+                f"its {type(tokenizer).__name__} needs {missing}, which the folder lacks",
                 "bring the whole folder, or add a tokenizer with AutoTokenizer.from_pretrained(...).save_pretrained(<folder>)",
             )
         )
@@ -75,18 +75,18 @@ def load_tokenizer(name: str, key: str = "model.name", adapters: bool = False) -
 
 
 def _auto_class(config: Any) -> Any:
-    """Transformers' class that builds models with the head that a configuration describes."""
+    """The transformers class for models with a configuration's head."""
     return getattr(transformers, kind_of_model(config).auto_class)
 
 
 def new_model(config: Any, **options: Any) -> Any:
-    """A model of a configuration, head and all, all of its weights drawn."""
+    """A randomly initialised model with head."""
     return _auto_class(config).from_config(config, **NEVER, **options)
 
 
 def load_weights(name: str, config: Any, dtype: torch.dtype) -> tuple[nn.Module, Loading]:
-    """The model of a folder or a hub id, head and all, drawn anew where its files have nothing that fits, and what
-    transformers says of that."""
+    """Loads a model with head from a folder or the hub. Weights that do not fit are initialised at random; the second value is
+    transformers' loading report."""
     module, loading = _auto_class(config).from_pretrained(
         name, config=config, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True, **NEVER
     )
@@ -94,7 +94,7 @@ def load_weights(name: str, config: Any, dtype: torch.dtype) -> tuple[nn.Module,
 
 
 def load_tensors(config: Any, state: dict[str, Tensor]) -> tuple[Any, Loading]:
-    """The same from tensors by the names that files give them."""
+    """`load_weights` from tensors in memory, by their names in files."""
     with torch.device("meta"):
         kind: Any = type(new_model(config))
     model, loading = kind.from_pretrained(
@@ -104,8 +104,7 @@ def load_tensors(config: Any, state: dict[str, Tensor]) -> tuple[Any, Loading]:
 
 
 def _turned_labels(key: str, name: str) -> dict[int, str]:
-    """The labels of a configuration that gives the number of each and not the label of each number, which is all that
-    transformers reads."""
+    """Labels from `label2id`, for a config.json without `id2label`, which is all that transformers reads."""
     path = file_of(name, CONFIG)
     written = read_object(key, path) if path else {}
     numbers = written.get("label2id")
@@ -117,12 +116,12 @@ def _turned_labels(key: str, name: str) -> dict[int, str]:
 
 @contextmanager
 def reading(key: str, name: str, what: str) -> Iterator[None]:
-    """Within it, whatever a library finds wrong with part of a model is a `UserError` that names key, model and part."""
+    """A context that turns any error of a library into `UserError`, naming key, model and part."""
     try:
         yield
     except (UserError, KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # what panics in Rust is no Exception
+    except BaseException as error:  # panics in Rust are not Exceptions
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
         reason = f"its {what} cannot be loaded ({type(error).__name__}: {first[:300]})"
         raise UserError(Problem(key, name, reason, _fix(name, what, str(error)))) from None
@@ -136,11 +135,12 @@ def _fix(name: str, what: str, text: str) -> str:
     save = f"AutoConfig.from_pretrained({name!r}).save_pretrained('<folder>/model')"
     if what != "configuration":
         save = "`mat-ds prepare <folder>` with the options of this run"
-    return f"where the hub can be reached, run {save}, bring the folder here and pass model.name=<folder>/model"
+    return f"on a machine that can reach the hub, run {save}, copy the folder here and pass model.name=<folder>/model"
 
 
 def _missing_vocabulary(folder: Path, tokenizer: Any) -> str:
-    """Files of words that the class of a tokenizer reads and that are not there: it would have made do without any words."""
+    """Vocabulary files that a tokenizer class needs but the folder lacks; without this check the tokenizer would load with an
+    empty vocabulary."""
     files = type(tokenizer).vocab_files_names
     if (folder / "tokenizer.json").exists() or type(tokenizer).__name__ == "TokenizersBackend":
         return ""

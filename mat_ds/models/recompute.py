@@ -10,17 +10,17 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recompute_activations(model: Any) -> None:
-    """Keeps only the inputs of a transformer's layers for the backward pass.
+    """Enables non-re-entrant activation checkpointing of a transformer's layers.
 
-    Re-entrant checkpointing cannot take the gradient with respect to the perturbation alone, so this is the other kind.
+    Re-entrant checkpointing cannot compute gradients with respect to the perturbation alone.
 
     Args:
-        model: a transformers model; one without checkpointing of its own (ALBERT) has it put around its layers.
+        model: a transformers model; if it has no checkpointing (ALBERT), each layer's forward is wrapped.
     """
     if model.supports_gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         return
     layers = next(module for module in model.modules() if isinstance(module, nn.ModuleList))
     for layer in layers:
-        # Around `forward`, so that ZeRO-3's hooks stay outside and gather once per pass.
+        # Wrap `forward`, so that ZeRO-3's hooks stay outside and gather parameters once per pass.
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)

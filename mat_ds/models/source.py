@@ -1,4 +1,4 @@
-"""Whether what a user names as a model is one, and has a tokenizer."""
+"""Checks that a model's name refers to a model with a tokenizer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mat_ds.models.folder import check_model
 
 FOLDER_FIX = "pass a run folder (config.yaml and model/), or a folder that save_pretrained has written a classifier to"
 
-# Of one of these a tokenizer can be made; `tokenizer_config.json` is all that one of bytes has.
+# Files from which a tokenizer can be loaded; byte-level ones may only have `tokenizer_config.json`.
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "spm.model",
     "sentencepiece.bpe.model",
@@ -17,7 +17,7 @@ TOKENIZER_FILES = (
 
 
 def check_folder(name: str) -> None:
-    """Raises `UserError` if a folder is named that lacks a model's configuration, or asks for what lies outside of it."""
+    """Raises `UserError` if a named folder does not exist, lacks config.json, or refers to things outside."""
     path = Path(name)
     if path.is_dir():
         if not (path / "config.json").exists():
@@ -30,12 +30,12 @@ def check_folder(name: str) -> None:
 
 
 def check_tokenizer(name: str) -> None:
-    """Raises `UserError` if a folder is named that holds no tokenizer."""
+    """Raises `UserError` if a folder has no tokenizer."""
     if Path(name).is_dir() and not has_tokenizer(name):
         raise UserError(Problem("model.name", name, "the folder holds no tokenizer",
                                 "add one with AutoTokenizer.from_pretrained(...).save_pretrained(<folder>)"))  # fmt: skip
 
 
 def has_tokenizer(name: str) -> bool:
-    """Whether a folder holds a tokenizer."""
+    """Whether a folder contains a tokenizer."""
     return any((Path(name) / file).exists() for file in TOKENIZER_FILES)

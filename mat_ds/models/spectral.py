@@ -1,4 +1,4 @@
-"""A classification head of spectral norm one (Miyato et al. 2018), for R4F."""
+"""Spectral normalisation of a classification head (Miyato et al. 2018), for R4F."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 
 class SpectralHead:
-    """Divides the last matrix W of a model's classification head by its largest singular value, in every pass.
+    """Divides the last matrix W of the classification head by its largest singular value, in every pass.
 
-    A hook on the linear module, so that names and shapes of the weights are the model's own at every ZeRO stage. The
-    singular value is computed exactly, in fp32: the matrix has as many rows as there are classes.
+    It hooks the linear module, so weights keep the model's own names and shapes at every ZeRO stage. The singular value is
+        exact,
+    in fp32; this is cheap because W has one row per class.
 
     Args:
         model: a transformers classifier.
@@ -31,7 +32,7 @@ class SpectralHead:
         module.register_forward_hook(_divide)
 
     def fold(self, weights: dict[str, Tensor]) -> None:
-        """Puts W / sigma_max(W) in the place of W, so that the exported model needs no hook."""
+        """Replaces W by W / sigma_max(W), so that the exported model needs no hook."""
         if self.weight in weights:
             weights[self.weight] = weights[self.weight] / _spectral_norm(weights[self.weight])
 

@@ -1,4 +1,4 @@
-"""The built-in model: a RoBERTa of two layers and its byte-level tokenizer, made from scratch for the texts at hand."""
+"""The built-in model: a two-layer RoBERTa with random weights, and a byte-level tokenizer trained on the task's texts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 
 def tiny_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE with few merges whose words end, not begin, with their space: a word never seen falls into
-    familiar pieces, and its ending has a token of its own."""
+    """Trains a byte-level BPE with few merges, in which spaces belong to the end of the preceding word: unknown words split
+    into known pieces, and their endings have tokens of their own."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
     trained = Tokenizer(models.BPE())

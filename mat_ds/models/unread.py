@@ -1,8 +1,8 @@
-"""Weights left in their files until the parameter they belong to is wanted: a model that no process has to hold whole.
+"""Loads weights lazily: parameters stay in their files until needed, so that no process must hold the whole model.
 
-Only transformers' own loader knows which tensor of a file becomes which parameter: names have changed over the years, and a
-base model has others than a classifier. So it is given a stand-in for each tensor: the tensor's number in the list of all
-tensors, expanded to the tensor's shape, which takes four bytes. The number that arrives at a parameter says what to read.
+Only transformers' loader knows which tensor of a file becomes which parameter, since names differ between versions and between
+base models and classifiers. So the loader is given a placeholder for each tensor: its index, expanded to the tensor's shape,
+which takes four bytes. The index found in a parameter then tells which tensor to read.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from mat_ds.models.pretrained import load_tensors
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a safetensors file."""
+    """A tensor in a safetensors file."""
 
     file: Path
     key: str
 
     def read(self) -> Tensor:
-        """Its values in fp32, in memory of their own; the file is closed again."""
+        """Reads its values into new memory, in fp32; opens and closes the file."""
         with safe_open(self.file, framework="pt") as file:
             return file.get_tensor(self.key).to(torch.float32, copy=True)
 
     def read_into(self, target: Tensor) -> None:
-        """Puts its values into a tensor of the same shape."""
+        """Copies its values into a tensor of the same shape."""
         with safe_open(self.file, framework="pt") as file:
             target.copy_(file.get_tensor(self.key))
 
@@ -42,7 +42,7 @@ Unread = dict[Tensor, StoredTensor]
 
 
 def weight_files(name: str) -> list[Path]:
-    """The safetensors files of a model folder, or of a hub id (fetched if need be); none if it has no such files."""
+    """The safetensors files of a model folder or hub id (downloaded if needed); empty if it has none."""
     if single := cached_file(name, "model.safetensors", _raise_exceptions_for_missing_entries=False):
         return [Path(single)]
     if index := cached_file(name, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False):
@@ -51,16 +51,16 @@ def weight_files(name: str) -> list[Path]:
 
 
 def load_unread(files: Iterable[Path], config: Any) -> tuple[nn.Module, dict[str, Any], Unread] | None:
-    """A classifier whose weights are still in `files`, drawn anew where they are not.
+    """Builds a classifier whose weights remain in `files`; missing ones are initialised at random.
 
     Args:
         files: safetensors files of one checkpoint.
         config: of the classifier.
 
     Returns:
-        The model, in which parameters still to be read are stand-ins without memory; what transformers says of missing
-        and mismatched names; and where to read each stand-in's values. None if some parameter is not simply a tensor of
-        the files, but made of several, or of a part of one.
+        The model, in which unread parameters take no memory; transformers' report on missing and mismatched names; and the
+        source of each unread parameter. None if a parameter is not just a tensor of the files, but combined from several or
+        part of one.
     """
     sources, shapes = [], []
     for path in files:
@@ -88,5 +88,5 @@ def load_unread(files: Iterable[Path], config: Any) -> tuple[nn.Module, dict[str
 
 
 def value_of(parameter: Tensor, unread: Mapping[Tensor, StoredTensor]) -> Tensor:
-    """A parameter's values, read from its file if they have not been."""
+    """A parameter's values, from its file if it has not been read yet."""
     return unread[parameter].read() if parameter in unread else parameter.detach()

@@ -1,4 +1,4 @@
-"""Whether a model can read everything that its tokenizer makes of a text: an embedding for each token, and one end."""
+"""Checks that a model has an embedding for every token of its tokenizer, and finds the end tokens it needs."""
 
 from __future__ import annotations
 
@@ -15,47 +15,48 @@ from mat_ds.tasks.stored import StoredExamples
 
 # Examples tokenised at a time.
 BATCH = 512
-# Encoder-decoders whose classifier reads the decoder's last end token, and takes only batches of examples with as many.
+# Encoder-decoders whose classifier reads the last end token of the decoder; all examples of a batch need equally many.
 READ_AT_END = ("bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "umt5")
 
 
 def suit(tokenizer: Any, config: Any) -> None:
-    """Makes a tokenizer leave out what the model has no embeddings for: RoBERTa has one type of token only, GPT-2 would add
-    the word embeddings of a 0 and a 1."""
+    """Makes a tokenizer omit token types that the model has no embeddings for: RoBERTa has only one type, and GPT-2 would add
+    the word embeddings of tokens 0 and 1."""
     if (getattr(config, "type_vocab_size", 0) or 0) < 2:
         tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
 
 
 def rows_of(model: Any) -> int:
-    """How many tokens have an embedding; no end to them where there is no table of them."""
+    """Number of tokens that have an embedding; sys.maxsize if the model has no embedding table."""
     try:
         return int(getattr(model.get_input_embeddings(), "num_embeddings", sys.maxsize))
-    except NotImplementedError:  # of a model that hashes its characters
+    except NotImplementedError:  # a model that hashes characters
         return sys.maxsize
 
 
 def end_of(model: Any) -> int | None:
-    """The end token by which an encoder-decoder finds where to read its answer; None of models that read it elsewhere."""
+    """The end token at which an encoder-decoder reads its answer; None for other models."""
     config = model.config
     end: int | None = config.eos_token_id if config.model_type in READ_AT_END else None
     return end
 
 
 def highest(tokenizer: Any) -> int:
-    """The highest number that a tokenizer gives a token."""
+    """The highest token number of a tokenizer; -1 if it is empty."""
     return max(tokenizer.get_vocab().values(), default=-1)
 
 
 def token_type_problems(path: str | None, name: str, config: Any, splits: Iterable[Sequence[Example]]) -> Iterator[Problem]:
-    """Whether stored examples hold types of token that the model `name` has no embeddings for.
+    """Yields a problem if stored examples contain token types that the model has no embeddings for.
 
     Args:
-        path: of the folder they are stored in.
+        path: folder of the stored examples.
+        name, config: of the model.
     """
     types = getattr(config, "type_vocab_size", 0) or 0
     for examples in splits:
         if isinstance(examples, StoredExamples) and (found := examples.highest("token_type_ids")) >= types:
-            reason = f"holds the token type {found}, and {name} has {types}"
+            reason = f"holds the token type {found}, but {name} has {types}"
             yield Problem("data.path", path, reason, f"run `mat-ds prepare {path}` again, with this model")
             return
 
@@ -63,14 +64,14 @@ def token_type_problems(path: str | None, name: str, config: Any, splits: Iterab
 def vocabulary_problems(
     key: str, name: str, model: Any, tokenizer: Any, splits: Iterable[Sequence[Example]], max_length: int
 ) -> Iterator[Problem]:
-    """Whether some text has a token without an embedding, or an encoder-decoder not the ends it reads. Texts are looked at only
-    where that can be.
+    """Yields a problem if a text has a token without an embedding, or the wrong number of end tokens. Texts are only tokenised
+    if that is possible at all.
 
-    Args:
-        key, name: what named the model, and its name.
-        model, tokenizer: the model's.
-        splits: the examples.
-        max_length: tokens an input is cut at.
+        Args:
+            key, name: the option that named the model, and its name.
+            model, tokenizer: to be checked.
+            splits: the examples.
+            max_length: maximum tokens of an input.
     """
     rows, end = rows_of(model), end_of(model)
     if highest(tokenizer) < rows and end is None:
@@ -92,7 +93,7 @@ def vocabulary_problems(
 def input_problems(
     key: str, name: str, model: Any, tokenizer: Any, inputs: Mapping[str, Tensor], texts: int
 ) -> Iterator[Problem]:
-    """The same of a batch of examples of `texts` texts each."""
+    """`vocabulary_problems` for a batch of examples with `texts` texts each."""
     rows, end, found = rows_of(model), end_of(model), inputs["input_ids"]
     if found.numel() and int(found.max()) >= rows:
         row = found[found.amax(1).argmax()]
@@ -113,12 +114,12 @@ def _ids(tokenizer: Any, batch: Sequence[Example], max_length: int) -> list[list
 
 
 def _usual_ends(tokenizer: Any, end: int | None, texts: int) -> int:
-    """End tokens that a tokenizer adds to an example of so many texts."""
+    """Number of end tokens that a tokenizer adds to an example."""
     return 0 if end is None else list(tokenizer(*["a"] * texts)["input_ids"]).count(end)
 
 
 def _end_problem(key: str, name: str, tokenizer: Any, end: int | None, ids: list[int], usual: int, text: str) -> Problem | None:
-    """Whether an encoder-decoder would find another number of ends than in the other examples, or none."""
+    """The problem that an example has no end token, or another number than usual; None if there is none."""
     found = 0 if end is None else ids.count(end)
     if end is None or found == usual > 0:
         return None
@@ -133,9 +134,9 @@ def _end_problem(key: str, name: str, tokenizer: Any, end: int | None, ids: list
     return Problem(
         key,
         name,
-        f"it reads its answer at the end token {token!r}, and a text holds one itself, so that there are "
+        f"it reads its answer at the end token {token!r}, but a text contains one itself, so that there are "
         f"{found} of it where others have {usual}: {text[:80]!r}",
-        f"take {token!r} out of the text, or another model",
+        f"remove {token!r} from the text, or use another model",
     )
 
 
@@ -144,8 +145,8 @@ def _problem(key: str, name: str, tokenizer: Any, number: int, rows: int, text: 
     return Problem(
         key,
         name,
-        f"its tokenizer gives {token!r} the number {number}, and the model has embeddings for {rows} "
+        f"its tokenizer gives {token!r} the number {number}, but the model has embeddings for {rows} "
         f"tokens; it is in {text[:80]!r}",
-        "call model.resize_token_embeddings(len(tokenizer)) and save both, or take the tokenizer that the model was "
+        "call model.resize_token_embeddings(len(tokenizer)) and save both, or use the tokenizer that the model was "
         "trained with",
     )

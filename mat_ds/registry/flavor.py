@@ -1,7 +1,6 @@
-"""A model folder in MLflow's transformers flavor, with a python_function that answers raw texts as `mat-ds predict` does.
+"""Saves a model folder in MLflow's transformers flavor, with a python_function that answers raw texts like `mat-ds predict`.
 
-Nothing that it loads points outside: no base model on the hub, no path of this machine. Adapters that are kept beside it name
-their base.
+It does not refer to anything outside: no base model on the hub, no local path. Only adapters kept beside it name their base.
 """
 
 from __future__ import annotations
@@ -36,19 +35,19 @@ EXAMPLE = {"text": "The key near the cabinets is golden.", "text_pair": "The key
 
 
 def save_flavor(source: Path, adapter: Path | None, known: Description, path: Path, mlflow_model: Model) -> None:
-    """Writes a model that MLflow loads to `path`.
+    """Writes a model that MLflow can load.
 
     Args:
-        source: a folder of whole weights, config, tokenizer and card.
-        adapter: the adapters that were merged into it, to be kept beside it.
-        known: its task, and the tokens its inputs are cut at.
-        path: a folder that does not exist.
-        mlflow_model: what MLflow knows of it so far.
+        source: a folder with whole weights, config, tokenizer and card.
+        adapter: adapters that were merged into it, to be kept beside it.
+        known: its task and maximum input length.
+        path: target folder, must not exist.
+        mlflow_model: MLflow's metadata, completed here.
     """
     single = len(known.spec.text) == 1
-    # MLflow would ask the hub for the licence of a model whose relative path reads like an id of one there.
+    # An absolute path: MLflow would look up a relative one as an id on the hub, for its licence.
     model, tokenizer = load_classifier(source.resolve(), torch.float32, torch.device("cpu"))
-    # Not the folder itself: what MLflow 3.17 makes of one does not know the pipelines of transformers 5.23.
+    # A pipeline, not the folder: MLflow 3.17 does not know the pipelines of transformers 5.23 when given a folder.
     build: Any = transformers.pipeline
     kind = kind_of(known.spec)
     pipeline = build(kind.pipeline, model=model, tokenizer=tokenizer, device="cpu", trust_remote_code=False)
@@ -67,8 +66,8 @@ def save_flavor(source: Path, adapter: Path | None, known: Description, path: Pa
     }
     mlflow_model.flavors[mlflow.transformers.FLAVOR_NAME]["source_model_name"] = known.spec.name
     mlflow_model.save(str(path / MLMODEL_FILE_NAME))
-    (path / "LICENSE.txt").unlink(missing_ok=True)  # that none was found on the hub for a model of this folder's name
-    for file in source.iterdir():  # card, description, tokenizer: `path / "model"` is a model folder like any other
+    (path / "LICENSE.txt").unlink(missing_ok=True)  # MLflow's note that it found no licence on the hub
+    for file in source.iterdir():  # makes `path / "model"` a complete model folder
         if file.is_file() and not (path / "model" / file.name).exists() and file.suffix not in (".safetensors", ".bin"):
             shutil.copy2(file, path / "model" / file.name)
     if adapter:
@@ -76,8 +75,8 @@ def save_flavor(source: Path, adapter: Path | None, known: Description, path: Pa
 
 
 def signature_of(kind: Kind) -> ModelSignature:
-    """What an answer holds. What comes in is not said: MLflow would take the first column of a table for
-    a text that has no name, and refuse a list of texts to one that has."""
+    """MLflow signature of the outputs only: an input signature would make MLflow misread unnamed texts, or reject lists of
+    texts."""
     columns: list[Any] = []
     for name, types in kind.answer_types.items():
         inner = Object([Property(key, type_) for key, type_ in types.items()]) if isinstance(types, dict) else types
@@ -86,5 +85,5 @@ def signature_of(kind: Kind) -> ModelSignature:
 
 
 def pinned() -> list[str]:
-    """What is installed here, as pip is to install it elsewhere: a build for one kind of card is no part of a version."""
+    """Requirements with the installed versions, without local parts such as +cu121."""
     return [f"{name}=={Version(version(name)).public}" for name in PACKAGES]

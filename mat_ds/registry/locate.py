@@ -1,4 +1,4 @@
-"""MODEL on a command line: a run directory, a model folder, a hub id, or a version in the registry."""
+"""Resolves MODEL on a command line: a run directory, a model folder, a hub id, or a version in the registry."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from mat_ds.models.source import FOLDER_FIX
 REGISTRY = "models:/"
 MEANING = "a run directory, a model folder, a hub id, models:/NAME@alias or models:/NAME/VERSION"
 
-# What transformers reads of a classifier; a hub repository may hold it in five more formats.
+# Files of a classifier; a hub repository may contain its weights in five more formats.
 FILES, OLDER_WEIGHTS = ["*.json", "*.safetensors", "*.txt", "*.model"], ["*.bin"]
 
 
 def locate(model: str) -> Path:
-    """The folder of the model that `model` names, fetched if it is not on this machine.
+    """The folder of the model that `model` names; downloads it if necessary.
 
     Raises:
-        UserError: if there is none to be had.
+        UserError: if it cannot be found.
     """
     if model.startswith(REGISTRY):
         from mat_ds.registry.versions import download
@@ -29,12 +29,12 @@ def locate(model: str) -> Path:
 
 
 def is_local(model: str) -> bool:
-    """Whether the model lies in a folder that its user has named."""
+    """Whether MODEL is a folder named by the user."""
     return not model.startswith(REGISTRY) and _means_a_folder(model)
 
 
 def _means_a_folder(model: str) -> bool:
-    """Whether it is a folder, or could be nothing else."""
+    """Whether MODEL is a folder, or has the form of a path."""
     path = Path(model)
     return path.exists() or path.is_absolute() or model.startswith(".") or len(path.parts) > 2
 
@@ -46,15 +46,15 @@ def _from_hub(name: str) -> Path:
         folder = Path(snapshot_download(name, allow_patterns=FILES))
         if not any(folder.glob("*.safetensors")):
             snapshot_download(name, allow_patterns=OLDER_WEIGHTS)
-    except Exception as error:  # a wrong name, offline mode and no network each have a class of their own
-        reason = f"there is no such folder, and the hub does not give it ({type(error).__name__}: {_first_line(error)})"
+    except Exception as error:  # a wrong name, offline mode and no network raise different classes
+        reason = f"there is no such folder, and it cannot be loaded from the hub ({type(error).__name__}: {_first_line(error)})"
         raise UserError(
             Problem(
                 "model",
                 name,
                 reason,
-                f"{FOLDER_FIX}; or where the hub can be reached, run `hf download {name} --local-dir "
-                "<folder>`, and bring the folder here",
+                f"{FOLDER_FIX}; or on a machine that can reach the hub, run `hf download {name} --local-dir "
+                "<folder>`, and copy the folder here",
             )
         ) from None
     return folder_of(folder)

@@ -1,8 +1,8 @@
-"""A registered classifier as MLflow's python_function: raw texts in, labels and probabilities, or scores, out.
+"""A registered classifier as MLflow's python_function: maps raw texts to labels and probabilities, or scores.
 
-This file is stored with every model, and loaded from there where mat_ds is not installed: it may import nothing of mat_ds.
-MLflow's own wrapper of a transformers pipeline answers with the best label alone or with a table of dicts, and reads a text
-that looks like a literal of Python ("42", or a sentence in quotes) as that literal.
+This file is stored with every model and loaded where mat_ds may not be installed, so it must not import mat_ds. MLflow's own
+wrapper of pipelines is not used: it returns only the best label or a table of dicts, and evaluates texts that look like Python
+literals ("42", or a sentence in quotes).
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import mlflow.transformers
 import pandas
 from mlflow.exceptions import MlflowException
 
-# Texts of one pass.
+# Texts per forward pass.
 BATCH = 32
 
 
-# What transformers calls the text, or the two of a pair, whatever the task calls them.
+# Names of transformers for the text, or the two of a pair.
 NAMES = ("text", "text_pair")
 
 
 class TextClassifier:
-    """What MLflow calls.
+    """The object that MLflow calls.
 
     Args:
         pipeline: transformers' text-classification pipeline.
-        max_length: tokens an input is cut at.
-        columns: what the task calls its text, or the two of a pair.
+        max_length: maximum tokens of an input.
+        columns: the task's names of its text, or the two of a pair.
     """
 
     def __init__(self, pipeline: Any, max_length: int, columns: Sequence[str] = NAMES[:1]):
@@ -38,20 +38,18 @@ class TextClassifier:
         self._cut = {"truncation": True, "max_length": max_length, "batch_size": BATCH}
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pandas.DataFrame:
-        """The answers to texts, or to the columns of a table that hold them, by their names.
+        """Predicts answers for texts, or for the text columns of a table.
 
-        Args:
-            model_input: a text or a list of them; or a table, records or columns, that names the text or the two of a pair
-                as transformers does (`text`, `text_pair`) or as the task does. Other columns are left alone.
-            params: none.
+        Args: model_input: a text or a list of texts; or a table, records or columns in which the texts are named as in
+            transformers (`text`, `text_pair`) or as in the task. Other columns are ignored. params: unused.
 
         Returns:
-            `label` and `probabilities`, by label in the order of their numbers; or `score`.
+            `label` and `probabilities` (by label, in the model's order); or `score`.
         """
         table = self._texts(_table(model_input))
         for row, found in enumerate(table.to_dict(orient="records")):
             if wrong := [name for name, text in found.items() if not isinstance(text, str)]:
-                raise MlflowException.invalid_parameter_value(f"row {row}: {wrong[0]} is no text: {found[wrong[0]]!r}")
+                raise MlflowException.invalid_parameter_value(f"row {row}: {wrong[0]} is not a text: {found[wrong[0]]!r}")
         inputs = table.to_dict(orient="records") if len(self._columns) == 2 else table.iloc[:, 0].tolist()
         if not inputs:
             return pandas.DataFrame()
@@ -60,9 +58,9 @@ class TextClassifier:
         return pandas.DataFrame([self._answer(scores) for scores in found])
 
     def _texts(self, table: pandas.DataFrame) -> pandas.DataFrame:
-        """The columns of texts alone, by the names of transformers."""
+        """The text columns, renamed as in transformers."""
         names, known = NAMES[: len(self._columns)], list(table.columns)
-        if len(names) == 1 and known == [0]:  # a list, which names nothing
+        if len(names) == 1 and known == [0]:  # a plain list
             return table.set_axis(list(names), axis=1)
         there = [chosen for chosen in dict.fromkeys((names, self._columns)) if set(chosen) <= set(known)]
         if len(there) != 1 or any(known.count(name) > 1 for name in there[0]):
@@ -74,7 +72,7 @@ class TextClassifier:
         return table[list(there[0])].set_axis(list(names), axis=1)
 
     def _answer(self, scores: list[dict[str, Any]]) -> dict[str, Any]:
-        """One text's answer, from its labels with their scores, the highest first."""
+        """The answer for one text, from its labels and scores, highest first."""
         if self._regression:
             return {"score": scores[0]["score"]}
         by_label = {found["label"]: found["score"] for found in scores}
@@ -83,7 +81,7 @@ class TextClassifier:
 
 
 def _table(model_input: Any) -> pandas.DataFrame:
-    """What a caller or a server passes as a table; texts without a name are a column 0."""
+    """The input as a table; unnamed texts become column 0."""
     if isinstance(model_input, pandas.DataFrame):
         return model_input
     if isinstance(model_input, pandas.Series):
@@ -103,5 +101,5 @@ def _table(model_input: Any) -> pandas.DataFrame:
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any]) -> TextClassifier:
-    """What MLflow calls to load the model that lies in `path`."""
+    """Called by MLflow to load the model in `path`."""
     return TextClassifier(mlflow.transformers.load_model(path), model_config["max_length"], model_config["text"])

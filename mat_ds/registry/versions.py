@@ -1,4 +1,4 @@
-"""MLflow's model registry: a version from a finished run, promotion by score, and what there is."""
+"""MLflow's model registry: registers finished runs, promotes versions by score, lists and downloads them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SCORE, DEV = f"{PREFIX}score", f"{PREFIX}dev_sha256"
 
 @dataclass(frozen=True)
 class Registered:
-    """A version of a model in the registry, with the names that point to it and what its run said of it."""
+    """A version of a registered model, with its aliases and the tags written by mat_ds."""
 
     name: str
     version: int
@@ -54,29 +54,29 @@ class Registered:
 
     @property
     def score(self) -> float | None:
-        """On its dev set; None of a version that mat_ds has not registered."""
+        """Its score on the dev set; None if mat_ds did not register it."""
         return float(self.tags[SCORE]) if SCORE in self.tags else None
 
 
 def register(run: Path, name: str, uri: str | None = None) -> tuple[int, str]:
-    """Makes the model of a finished run the newest version of `name`, whole and able to do without the run.
+    """Registers the model of a finished run as a new, self-contained version of `name`.
 
     Args:
-        run: the run's directory.
-        name: of the registered model; made if there is none.
+        run: the run directory.
+        name: of the registered model; created if it does not exist.
         uri: the tracking server; None: the run's own, else the SQLite file beside the run.
 
     Returns:
-        The version, and the address of the MLflow that has it.
+        The version, and the address of the MLflow server or file.
 
     Raises:
-        UserError: if the run has not come to its end, or the registry cannot be had.
+        UserError: if the run has not finished, or the registry cannot be reached.
     """
-    from mat_ds.artifacts.whole import effective_length, whole_model  # with PEFT, which takes seconds
+    from mat_ds.artifacts.whole import effective_length, whole_model  # imported late: PEFT takes seconds
     from mat_ds.registry.flavor import save_flavor
 
     if not is_name(name):
-        raise UserError(Problem("NAME", name, "is no name for a registered model", f"take {RULE}"))
+        raise UserError(Problem("NAME", name, "is not allowed as the name of a registered model", f"use {RULE}"))
     check_uri("--uri", uri)
     raise_if_any([*file_problems(run, TOLD), *foreign_problems(run, ["model"])])
     finished = read_finished(run)
@@ -91,7 +91,7 @@ def register(run: Path, name: str, uri: str | None = None) -> tuple[int, str]:
         run_id, tags = mirror.run_id, _tags(finished)
         source, adapter = whole_model(finished, Path(scratch) / "whole")
         experiment = client.get_run(run_id).info.experiment_id
-        # MLflow allows a dot in the name of a registered model, and none in that of a logged one.
+        # MLflow allows dots in names of registered models, but not of logged models.
         logged = client.create_logged_model(experiment, name.replace(".", "_"), source_run_id=run_id, tags=tags)
         model_id, place = logged.model_id, logged.artifact_location
         described = Model(artifact_path=place, model_uuid=model_id, run_id=run_id, model_id=model_id)
@@ -107,17 +107,17 @@ def register(run: Path, name: str, uri: str | None = None) -> tuple[int, str]:
 
 
 def promote(name: str, version: int, alias: str, force: bool = False, uri: str | None = None) -> str:
-    """Lets an alias point to a version, unless the one it points to now scores higher.
+    """Points an alias to a version, unless the alias's current version scores higher.
 
     Args:
-        force: whether to do it in any case.
+        force: whether to do it regardless of scores.
         uri: the tracking server; None: MLFLOW_TRACKING_URI, or `runs/mlflow.db`.
 
     Returns:
-        What to tell the user.
+        A sentence for the user.
 
     Raises:
-        UserError: if the version scores below the present one, or was scored on another dev set.
+        UserError: if the version scores below the current one, or was scored on another dev set.
     """
     found = {entry.version: entry for entry in versions(name, uri)}
     if version not in found:
@@ -127,14 +127,14 @@ def promote(name: str, version: int, alias: str, force: bool = False, uri: str |
     if champion == candidate:
         return f"{name} version {version} is {alias} already"
     if champion and not force and (reason := _against(candidate, champion, alias)):
-        raise UserError(Problem("VERSION", version, reason, "train a better one, or pass --force if you know better"))
+        raise UserError(Problem("VERSION", version, reason, "train a better one, or pass --force"))
     with errors_told(where := registry_uri(uri)):
         _client(where).set_registered_model_alias(name, alias, str(version))
     return f"{name} version {version} is {alias}" + (f" in the place of version {champion.version}" if champion else "")
 
 
 def _against(candidate: Registered, champion: Registered, alias: str) -> str | None:
-    """What speaks against a candidate that is to take a champion's place."""
+    """Why a candidate must not replace the champion; None if it may."""
     here = f"version {champion.version}, now {alias}"
     if candidate.tags.get(DEV) is None or candidate.tags.get(DEV) != champion.tags.get(DEV):
         return f"it was not scored on the same dev set as {here}: their scores are not comparable"
@@ -144,10 +144,10 @@ def _against(candidate: Registered, champion: Registered, alias: str) -> str | N
 
 
 def versions(name: str | None = None, uri: str | None = None) -> list[Registered]:
-    """Every version of a registered model, or of all of them, oldest first.
+    """All versions of a registered model, or of all models, oldest first.
 
     Raises:
-        UserError: if there is no such model, or the registry cannot be had.
+        UserError: if there is no such model, or the registry cannot be reached.
     """
     with errors_told(where := registry_uri(uri)):
         client = _client(where)
@@ -164,12 +164,12 @@ def versions(name: str | None = None, uri: str | None = None) -> list[Registered
 
 
 def download(model_uri: str) -> Path:
-    """The model folder of `models:/NAME@alias` or `models:/NAME/VERSION`, on this machine until the process ends."""
+    """Downloads `models:/NAME@alias` or `models:/NAME/VERSION`; the folder is deleted when the process ends."""
     scratch = mkdtemp(prefix="mat_ds-")
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
     with errors_told(where := registry_uri(None)):
         client, (name, alias, version) = _client(where), _parts(model_uri)
-        # MLflow itself would look an alias up in the registry of the environment.
+        # MLflow itself would resolve the alias in the environment's registry.
         number = client.get_model_version_by_alias(name, alias).version if alias else version
         source = client.get_model_version_download_uri(name, number)
         folder = mlflow.artifacts.download_artifacts(source, dst_path=scratch, tracking_uri=client_uri(where))
@@ -177,17 +177,17 @@ def download(model_uri: str) -> Path:
 
 
 def _parts(model_uri: str) -> tuple[str, str, str]:
-    """Name, alias and version of `models:/NAME@alias` or `models:/NAME/VERSION`; one of the last two is empty."""
+    """Name, alias and version of a `models:/` URI; alias or version is empty."""
     address = model_uri.removeprefix("models:/")
     name, at, alias = address.partition("@")
     name, _, version = (name, "", "") if at else address.partition("/")
     if not name or not (alias or version.isdecimal()):
-        raise UserError(Problem("MODEL", model_uri, "names no version", "write models:/NAME@alias or models:/NAME/VERSION"))
+        raise UserError(Problem("MODEL", model_uri, "has no version", "write models:/NAME@alias or models:/NAME/VERSION"))
     return name, alias, version
 
 
 def registry_uri(uri: str | None) -> str:
-    """The registry that is meant: `uri`, MLFLOW_TRACKING_URI, or the file that runs here are mirrored to."""
+    """Address of the registry: `uri`, MLFLOW_TRACKING_URI, or `runs/mlflow.db`."""
     key, fix = (VARIABLE, "or run this where runs/mlflow.db is") if uri is None else ("--uri", "or leave it out")
     found = (named_uri() or (f"{SQLITE}{DEFAULT_FILE}" if DEFAULT_FILE.exists() else None)) if uri is None else uri
     if found is None:
@@ -195,14 +195,14 @@ def registry_uri(uri: str | None) -> str:
                                 "set it to MLflow's address, or run this where runs/mlflow.db is"))  # fmt: skip
     check_uri(key, found)
     if found == NO_MIRROR:
-        raise UserError(Problem(key, found, "names no registry", f"pass the address of one, {fix}"))
-    if (file := database_file(found)) and not file.exists():  # MLflow would make it, and find it empty
+        raise UserError(Problem(key, found, "is not a registry", f"pass the address of one, {fix}"))
+    if (file := database_file(found)) and not file.exists():  # MLflow would create an empty one
         raise UserError(Problem(key, shown_uri(found), "there is no such file", f"pass the address of one that is, {fix}"))
     return str(absolute_uri(found))
 
 
 def is_default(uri: str) -> bool:
-    """Whether it is the registry that is meant where none is named."""
+    """Whether it is the registry that is used by default."""
     try:
         return registry_uri(None) == uri
     except UserError:
@@ -210,13 +210,13 @@ def is_default(uri: str) -> bool:
 
 
 def _client(uri: str) -> MlflowClient:
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own seven take minutes to say that nobody is there
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # MLflow's default of seven retries takes minutes
     return MlflowClient(client_uri(uri), client_uri(uri))
 
 
 @contextmanager
 def errors_told(uri: str) -> Iterator[None]:
-    """What MLflow, a database or a request refuses within it is told as every other wrong input."""
+    """A context that turns errors of MLflow, a database or a request into `UserError`."""
     try:
         yield
     except (MlflowException, SQLAlchemyError, RequestException) as error:
@@ -229,7 +229,7 @@ def errors_told(uri: str) -> Iterator[None]:
 
 
 def _tags(finished: Finished) -> dict[str, str]:
-    """What a version is found and compared by."""
+    """The tags by which a version is found and compared."""
     results, exported = finished.results, finished.exported
     own = read_tracking(finished.folder).get("run_id")
     metrics = {f"{split}.{name}": exported[split][name] for split in finished.spec.dev for name in finished.spec.metrics}

@@ -1,1 +1,1 @@
-"""From finished and unfinished runs to one page with their curves, tables and files."""
+"""Turns runs into a report: one page with curves, tables and files."""

@@ -1,4 +1,4 @@
-"""What K and lambda do (Tables 4 and 5 of the paper): runs that differ in nothing else, as figures and as a table."""
+"""Effect of K and lambda (Tables 4 and 5 of the MAT paper): figures and tables of runs that differ in nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mat_ds.reports.runs import KINDS
 from mat_ds.reports.table import Row, Table, text
 from mat_ds.reports.tables import SIDE_BY_SIDE, mean_columns, means_of
 
-# What is varied -> the options that say it. K is one number where both players have the same.
+# What is varied -> its options. K is one number if both players have the same.
 VARIED = {"K": ("method.theta_steps", "method.delta_steps"), "λ": ("method.lam",)}
 AXES = {"K": "K of both players, or of θ / of δ", "λ": "λ"}
 NUMBERED = {"K": ("ablation-K", "Table 4"), "λ": ("ablation-lambda", "Table 5")}
@@ -22,7 +22,7 @@ Value = tuple[float, ...]
 
 
 class Family(NamedTuple):
-    """Groups that differ in what is varied and in nothing else, by its value."""
+    """Groups that only differ in the varied option, by its value."""
 
     varied: str
     members: dict[Value, Group]
@@ -33,7 +33,7 @@ class Family(NamedTuple):
 
 
 def families(groups: Sequence[Group]) -> list[Family]:
-    """All there are, each of at least two groups with a score of finished runs: those that are cut short score less."""
+    """All families of at least two groups with finished, scored runs; unfinished runs would score less."""
     found: dict[tuple[str, str], dict[Value, Group]] = {}
     for varied, keys in VARIED.items():
         for group in groups:
@@ -45,7 +45,7 @@ def families(groups: Sequence[Group]) -> list[Family]:
 
 
 def ablations(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
-    """Last, best and median over what is varied; published values in grey, where the paper has the task."""
+    """Figures of last, best and median score over the varied option; published values in grey."""
     count: dict[str, int] = {}
     for family in families(groups):
         count[family.varied] = count.get(family.varied, 0) + 1
@@ -74,7 +74,7 @@ def ablations(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
 
 
 def quoted_of(family: Family, task: str) -> dict[Value, float]:
-    """The published scores of MAT on a task over the same option; K there is of both players."""
+    """MAT's published scores on a task over the same option; published K applies to both players."""
     if family.first.method != "mat":
         return {}
     players = len(next(iter(family.members)))
@@ -82,7 +82,7 @@ def quoted_of(family: Family, task: str) -> dict[Value, float]:
 
 
 def metric_of(family: Family, task: str) -> str:
-    """What of its scores is shown: where there are published ones, the metric they are of."""
+    """The metric to show: the published one if there are published scores, else the score."""
     return metrics_of(task)[0] if quoted_of(family, task) else "score"
 
 
@@ -91,7 +91,7 @@ def _said(value: Value) -> str:
 
 
 def ablation_table(groups: Sequence[Group], varied: str) -> Table:
-    """Table 4 (K) or 5 (λ) of the paper: measured rows, then the published ones of the same task."""
+    """Table 4 (K) or 5 (λ) of the MAT paper: measured rows, then published rows of the same task."""
     rows: list[Row] = []
     for number, family in enumerate(family for family in families(groups) if family.varied == varied):
         task, method = family.first.task, name_in_papers(family.first.method)

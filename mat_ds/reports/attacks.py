@@ -1,4 +1,4 @@
-"""All that `mat-ds evaluate` measured of the runs, as one table."""
+"""One table of all measurements by `mat-ds evaluate`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mat_ds.reports.table import Column, Row, Table, text
 
 
 def robustness_table(groups: Sequence[Group]) -> Table:
-    """Every point of every evaluation of every run; for the CSV file alone."""
+    """Every point of every evaluation; only written as CSV."""
     rows: list[Row] = []
     for group in groups:
         for run in group.runs:

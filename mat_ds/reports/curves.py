@@ -1,4 +1,4 @@
-"""Learning curves: what the runs of a task did over their outer steps."""
+"""Learning curves of a task's runs over outer steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mat_ds.storage.rundir import RunDirectory
 PART = "curves"
 POINTS = 60  # of a curve; steps between them are averaged
 SHOWN = 8  # experiments in a figure; more cannot be told apart
-# Title -> event and quantity in it. R of a method without a perturbation is that of two clean passes.
+# Title -> event and quantity. For a method without perturbation, R is between two clean passes.
 QUANTITIES = {
     "loss L": ("step", "L"),
     "R, perturbed": ("telemetry", "R"),
@@ -31,7 +31,7 @@ QUANTITIES = {
 
 
 class Curve(NamedTuple):
-    """Steps, and there the mean over the seeds, the lowest and the highest of them."""
+    """Steps, with mean, minimum and maximum over the seeds."""
 
     steps: list[float]
     mean: list[float]
@@ -40,7 +40,7 @@ class Curve(NamedTuple):
 
 
 def learning_curves(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
-    """L, R with and without the perturbation, and the dev score over outer steps."""
+    """Figure of L, R with and without the perturbation, and the dev score over outer steps."""
     found = {group: curves_of(group) for group in groups if any(run.of("step") for run in group.runs)}
     if not found:
         return
@@ -89,7 +89,7 @@ def _draw(axis: Axes, curve: Curve, style: dict[str, Any]) -> None:
 
 
 def _logarithmic(axis: Axes) -> None:
-    """A logarithmic axis, with room for the zeros where there are any: R of passes without dropout and perturbation."""
+    """Makes the y axis logarithmic, but able to show zeros (R without dropout and perturbation)."""
     values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axis.get_lines()])
     positive = values[values > 0]
     if not len(positive):
@@ -99,14 +99,14 @@ def _logarithmic(axis: Axes) -> None:
         axis.set_yscale("symlog", linthresh=least, linscale=0.4)
     else:
         axis.set_yscale("log")
-        if positive.max() < 100 * least:  # too short for powers of ten alone
+        if positive.max() < 100 * least:  # less than two decades: label 1, 2, 5
             axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter(lambda value, _: "" if 0 < value < 0.9 * least else number(value))
     axis.yaxis.set_minor_formatter(lambda value, _: "")
 
 
 def curves_of(group: Group) -> dict[str, Curve]:
-    """The curves of a group by title; a quantity that no run has is a curve without points."""
+    """The curves of a group by title; a quantity that no run has is an empty curve."""
     return {title: _curve(group.seeds, *of) for title, of in QUANTITIES.items()}
 
 
@@ -127,7 +127,7 @@ def _curve(runs: Sequence[RunData], event: str, name: str) -> Curve:
 
 
 def curves_table(groups: Sequence[Group]) -> Table:
-    """The points of all curves, those that are not drawn among them; for the CSV file alone."""
+    """The points of all curves, also of those not drawn; only written as CSV."""
     rows: list[Row] = [
         {"task": group.task, "label": group.label, "quantity": title, "step": step, "mean": middle, "low": low, "high": high}
         for group in groups
@@ -140,7 +140,7 @@ def curves_table(groups: Sequence[Group]) -> Table:
 
 
 def plot_run(folder: RunDirectory) -> None:
-    """The learning curves of one run into its `plots/`."""
+    """Writes the learning curves of one run to its `plots/`."""
     with house_style():
         for drawn in learning_curves("run", group_runs([read_run(folder.path, folder.path.name)])):
             write_bytes(folder.plots / "learning_curves.png", drawn.png)

@@ -1,4 +1,4 @@
-"""The runs of an MLflow experiment as a report sees them."""
+"""The runs of an MLflow experiment, for reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mat_ds.tracking.content import RUN_ID
 
 
 def tracked_runs(experiment: str, uri: str | None) -> list[RunData]:
-    """From their directories where these are still there, else what MLflow holds of them.
+    """Loads runs from their directories if these still exist, else from MLflow.
 
     Raises:
         UserError: if there is no such experiment, or a run directory cannot be read.
@@ -35,14 +35,14 @@ def tracked_runs(experiment: str, uri: str | None) -> list[RunData]:
 
 
 def recorded_options(params: dict[str, str]) -> dict[str, Any]:
-    """The options a run ended with, nested as in `config.yaml`, from text by dotted key; `resume_N.<key>` is what its N-th
-    resumption changed."""
+    """The options a run ended with, nested as in `config.yaml`, from MLflow parameters by dotted key; `resume_N.<key>` are
+    changes by its N-th resume."""
     resumed = {key: re.match(r"resume_([0-9]+)\.(.*)", key) for key in params}
     changes = sorted((int(match[1]), match[2], params[key]) for key, match in resumed.items() if match)
     flat = {key: text for key, text in params.items() if not resumed[key]} | {key: text for _, key, text in changes}
     tree: dict[str, Any] = {}
     for key, text in flat.items():
-        # As on the command line, where `1e-05` is a number and `off` a word; a text that is no YAML is itself.
+        # Parsed as on the command line; a text that is not valid YAML is used as it is.
         read, problems = parse_overrides([f"{key}={text}"], RunConfig)
         *sections, name = key.split(".")
         place, value = tree, read
@@ -61,7 +61,7 @@ def _section(place: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def environment_of(tags: dict[str, str]) -> dict[str, Any]:
-    """What tags repeat of `environment.json`."""
+    """The parts of `environment.json` that are stored in tags."""
     own = {key.removeprefix("mat_ds."): text for key, text in tags.items() if key.startswith("mat_ds.")}
     packages = {key.removeprefix("package."): text for key, text in own.items() if key.startswith("package.")}
     known: dict[str, Any] = {key: own[key] for key in ("world_size", "data_sha256", "git_commit", "precision") if key in own}

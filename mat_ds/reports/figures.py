@@ -1,4 +1,4 @@
-"""Box plots over seeds, robustness, and score against cost."""
+"""Figures: box plots over seeds, robustness, and score against cost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ SHOWN = 21  # experiments in the figure of costs; more cannot be told apart
 
 
 def box_plot(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
-    """Last, best and median of the last half over the seeds (Figure 3 of the paper), where more than one has finished."""
+    """Box plots of last, best and median of the last half over the seeds (Figure 3 of the MAT paper), for experiments with
+    several finished seeds."""
     several = [group for group in groups if group.finished and len(group.values("last")) > 1]
     if not several:
         return
@@ -59,7 +60,7 @@ def box_plot(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
 
 
 def score_against_cost(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
-    """Score of finished runs against what it cost: forward passes, or seconds where a method's cost is not known."""
+    """Score of finished runs against their cost in forward passes, or in seconds if a method's cost is unknown."""
     found = [group for group in groups if group.finished and group.values("last")]
     if len(found) < 2:
         return
@@ -93,7 +94,7 @@ def score_against_cost(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
 
 
 def _beside_each_other(values: Sequence[float]) -> list[float]:
-    """The values, those that are alike moved apart by a twentieth."""
+    """Values, with nearly equal ones moved apart by 5%."""
     taken: list[float] = []
     for value in values:
         while any(abs(value / other - 1) < 0.045 for other in taken):
@@ -103,8 +104,8 @@ def _beside_each_other(values: Sequence[float]) -> list[float]:
 
 
 def robustness(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
-    """Under attack on the embeddings and under noise in the text, as `mat-ds evaluate` measured it last with the same settings;
-    means over the seeds and the dev splits, of noise over its kinds too."""
+    """Scores under embedding attacks and text noise, from the latest `mat-ds evaluate` with the same settings; means over
+    seeds, dev splits and kinds of noise."""
     curves: dict[str, dict[Group, list[Points]]] = {}
     quantity = "accuracy, %"
     for group in groups:
@@ -127,7 +128,7 @@ def robustness(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
                 at.setdefault(level, []).append(value)
             axis.plot(sorted(at), [mean(at[level]) for level in sorted(at)], **styles[group])
         levels = sorted({level for found in drawn.values() for curve in found for level, _ in curve})
-        if "radius" in title and len(levels) > 1:  # logarithmic, with room for the 0
+        if "radius" in title and len(levels) > 1:  # logarithmic axis that still shows 0
             axis.set_xscale("symlog", linthresh=levels[1], linscale=0.5)
             axis.set_xticks([], minor=True)
         axis.set_xticks(levels, [number(level) for level in levels])
@@ -144,7 +145,7 @@ def robustness(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
 
 
 def _curves(report: dict[str, Any]) -> tuple[str, dict[str, Points]]:
-    """What is measured, and title of an axis -> (level, value) of each point."""
+    """The quantity measured, and for each axis title its points (level, value)."""
     name, splits, attack = str(report.get("task")), report["splits"], report["attack"]
     dev = [splits[split] for split in (TASKS[name].dev if name in TASKS else splits) if split in splits]
     quantity = "accuracy" if "accuracy" in dev[0]["clean"] else "mse"

@@ -1,4 +1,4 @@
-"""Which runs are the seeds of one experiment, and which of them count."""
+"""Groups runs into experiments: runs that only differ in their seed."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from mat_ds.runs.options import RunConfig
 from mat_ds.runs.resume import FREE
 from mat_ds.tracking.content import precision_of
 
-# What makes no other experiment: where things lie, how a batch is cut, how often it is saved and watched.
+# Options that do not distinguish experiments: paths, micro-batch sizes, how often it saves and measures.
 IRRELEVANT = FREE - {"model.name", "train.epochs", "train.max_steps", "train.eval_per_epoch"} | {"seed", "method.on_invisible"}
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Runs that differ in nothing but their seed.
+    """Runs that only differ in their seed.
 
     Attributes:
-        task, method: the name of the task, the key of the method.
-        label: the method, and what distinguishes it from other groups on this task; no two of a task have the same.
-        options: what its runs share, by dotted key.
-        runs: at least one, by seed.
+        task, method: name of the task, key of the method.
+        label: the method and what distinguishes it from other groups of the task; unique within the task.
+        options: shared by its runs, by dotted key.
+        runs: at least one, sorted by seed.
     """
 
     task: str
@@ -40,12 +40,12 @@ class Group:
 
     @cached_property
     def seeds(self) -> list[RunData]:
-        """A run of each seed."""
+        """One run per seed."""
         return one_a_seed(self.runs)
 
     @cached_property
     def counted(self) -> list[RunData]:
-        """The runs that means are of, one of each seed: the finished ones, or where none is, all."""
+        """The runs that means are taken over, one per seed: finished ones, or all if none is finished."""
         return [run for run in self.seeds if run.finished] or self.seeds
 
     @property
@@ -63,30 +63,30 @@ class Group:
         return [value for value in found if value is not None]
 
     def mean(self, kind: str, name: str = "score") -> float | None:
-        """The mean over the seeds; None where no run has the score."""
+        """Mean over the seeds; None if no run has the score."""
         return mean_of(self.values(kind, name))
 
 
 def one_a_seed(runs: Iterable[RunData]) -> list[RunData]:
-    """Of runs with the same seed the finished one, of several the newest."""
+    """One run per seed: a finished one if possible, else the newest."""
     ordered = sorted(runs, key=lambda run: (run.finished, run.time))
     kept = {run.seed: run for run in ordered}
     return [kept[seed] for seed in sorted(kept)]
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:
-    """The mean of what there is; None of nothing."""
+    """Mean of the values that are not None; None if there are none."""
     found = [value for value in values if value is not None]
     return mean(found) if found else None
 
 
 def deviation(values: Sequence[float]) -> float | None:
-    """The standard deviation of a sample; None of fewer than two."""
+    """Sample standard deviation; None for fewer than two values."""
     return stdev(values) if len(values) > 1 else None
 
 
 def group_runs(runs: Sequence[RunData]) -> list[Group]:
-    """The groups of runs, by task and then by method, and by what distinguishes them."""
+    """Groups runs by task, method and distinguishing options, sorted in this order."""
     found: dict[tuple[str, str, str], list[RunData]] = {}
     for run in runs:
         key = (run.task, run.method, json.dumps(options_of(run), sort_keys=True))
@@ -106,7 +106,7 @@ def group_runs(runs: Sequence[RunData]) -> list[Group]:
 
 
 def options_of(run: RunData) -> Options:
-    """What makes the run the experiment it is, by dotted key; data count by their contents, not by where they lie."""
+    """The options that define a run's experiment, by dotted key; data is identified by its contents, not its path."""
     flat = flatten(merge(RunConfig().model_dump(mode="json", exclude={"method"}), run.config))
     options = {key: value for key, value in flat.items() if key not in IRRELEVANT and not key.startswith("tracking.")}
     precision = run.environment.get("precision") or precision_of(run.environment) or "unknown"

@@ -1,4 +1,4 @@
-"""What to call an experiment beside others: its method, and what tells it apart."""
+"""Labels of experiments: the method, and what distinguishes it from others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Options = dict[str, Any]
 
 
 class Experiment(Protocol):
-    """What a label is made of: `options` by dotted key."""
+    """What a label is made from: `options` by dotted key."""
 
     @property
     def task(self) -> str: ...
@@ -41,12 +41,12 @@ SYMBOLS = {
 
 
 def name_in_papers(method: str) -> str:
-    """What papers call a method."""
+    """A method's name as written in papers."""
     return METHOD_NAMES.get(method, method)
 
 
 def labels_of(groups: Sequence[Experiment]) -> list[str]:
-    """A label for each group that no other on its task has."""
+    """A label for each group, unique within its task."""
     labels: list[str] = []
     taken: Counter[tuple[str, str]] = Counter()
     for group in groups:
@@ -61,7 +61,7 @@ def labels_of(groups: Sequence[Experiment]) -> list[str]:
 
 
 def distinguishing_options(group: Experiment, groups: Sequence[Experiment]) -> Options:
-    """The options of a group in which others on its task differ; those of a method are compared within it."""
+    """The options in which a group differs from others of its task; method options are compared within the method."""
     return {
         key: value
         for key, value in group.options.items()
@@ -70,7 +70,7 @@ def distinguishing_options(group: Experiment, groups: Sequence[Experiment]) -> O
 
 
 def unsaid(key: str, group: Experiment, groups: Sequence[Experiment]) -> Any:
-    """The value that more than half of the groups have, which labels need not say; None where there is none."""
+    """The value that more than half of the groups share, which labels can omit; None if there is none."""
     counts = Counter(json.dumps(other.options.get(key)) for other in _comparable(key, group, groups))
     value, count = counts.most_common(1)[0]
     return json.loads(value) if 2 * count > counts.total() else None
@@ -82,8 +82,8 @@ def _comparable(key: str, group: Experiment, groups: Sequence[Experiment]) -> li
 
 
 def unsaid_options(groups: Sequence[Experiment]) -> Iterator[str]:
-    """What labels leave out, for notes beside them: of all experiments and of each method the options that are not the
-    defaults, or that some label says otherwise."""
+    """Yields notes about what labels omit: shared options that are not defaults, or that some label contradicts; for all
+    experiments and per method."""
     found: dict[tuple[str, str], dict[str, None]] = {}
     for group in groups:
         told = distinguishing_options(group, groups)
@@ -105,7 +105,7 @@ def unsaid_options(groups: Sequence[Experiment]) -> Iterator[str]:
 
 @cache
 def _defaults(method: str) -> dict[str, Any]:
-    """The options by dotted key as they are where nobody sets them."""
+    """All default options, by dotted key."""
     flat = flatten(RunConfig().model_dump(mode="json", exclude={"method"})) | {"precision": "fp32"}
     if method in METHODS:
         flat |= flatten({"method": METHODS[method].Settings(name=method).model_dump(mode="json")})
@@ -113,14 +113,14 @@ def _defaults(method: str) -> dict[str, Any]:
 
 
 def _say(key: str, value: Any, group: Experiment, groups: Sequence[Experiment]) -> str:
-    """An option in a label."""
+    """An option as part of a label."""
     if key == "model.name":
         value = _shortened(str(value), {str(other.options.get(key)) for other in groups if other.task == group.task})
     return f"{SYMBOLS.get(key, key.rpartition('.')[2])}={shown(value)}"
 
 
 def _shortened(name: str, names: set[str]) -> str:
-    """As much of the end of a path as no other has: prepared models are all called `model`."""
+    """As much of the end of a path as is unique: prepared models are all named `model`."""
     parts = PurePath(name).parts
     others = [PurePath(other).parts for other in names - {name}]
     number = next((n for n in range(1, len(parts)) if all(parts[-n:] != other[-n:] for other in others)), len(parts))
@@ -128,7 +128,7 @@ def _shortened(name: str, names: set[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """An option's value as briefly as it can be told."""
+    """An option's value, as short as possible."""
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return value if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""A report as files: one page that needs no other, its tables as CSV, its figures as SVG and PNG."""
+"""Writes a report as files: a self-contained page, tables as CSV, figures as SVG and PNG."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from mat_ds.storage.disk import write_text
 from mat_ds.storage.folders import write_folder
 
 PAGE = "index.html"
-# By this a folder is known to be a report, which another may take the place of.
+# Marks a folder as a report, which may be overwritten by another.
 MARK = ".mat_ds-report"
-# A part of the report by how the names of its figures or tables begin -> what it is, and what would give it data.
+# Parts of a report, by the start of the names of their figures or tables -> title, and why it may be missing.
 PARTS = {
     "scores": ("scores", "no run has been evaluated yet"),
     "curves": ("learning curves", "no run has made a step yet"),
@@ -41,10 +41,10 @@ PARTS = {
 
 
 def write_page(folder: Path, groups: Sequence[Group]) -> list[str]:
-    """Writes or replaces a report; returns what it has nothing to say about.
+    """Writes or replaces a report; returns notes about missing parts.
 
     Args:
-        folder: does not exist yet, is empty, or holds a report.
+        folder: does not exist yet, is empty, or contains a report.
     """
     pictures = list(draw_figures(groups))
     tables = [table for table in tables_of(groups) if table.rows]
@@ -65,7 +65,7 @@ def write_page(folder: Path, groups: Sequence[Group]) -> list[str]:
 
 
 def draw_figures(groups: Sequence[Group]) -> Iterator[Picture]:
-    """All figures that the runs have data for, a task after the other."""
+    """Yields all figures that there is data for, task by task."""
     with house_style():
         for task in dict.fromkeys(group.task for group in groups):
             own = [group for group in groups if group.task == task]
@@ -74,7 +74,7 @@ def draw_figures(groups: Sequence[Group]) -> Iterator[Picture]:
 
 
 def tables_of(groups: Sequence[Group]) -> Iterator[Table]:
-    """All tables, those among them that have no rows."""
+    """Yields all tables, including empty ones."""
     yield scores_table(groups)
     yield from glue_tables(groups)
     yield from filter(None, [anli_table(groups)])
@@ -86,13 +86,13 @@ def tables_of(groups: Sequence[Group]) -> Iterator[Table]:
 
 
 def missing(tables: Sequence[Table], pictures: Sequence[Picture]) -> list[str]:
-    """The parts of a report that the runs have no data for, and what would give it some."""
+    """Notes about the parts of a report that there is no data for."""
     have = {name.partition("-")[0] for name in (*(table.name for table in tables), *(drawn.part for drawn in pictures))}
     return [f"left out: {title} ({reason})" for part, (title, reason) in PARTS.items() if part not in have]
 
 
 def render(groups: Sequence[Group], tables: Sequence[Table], pictures: Sequence[Picture], left_out: Sequence[str]) -> str:
-    """The page."""
+    """The page as HTML."""
     environment = Environment(
         loader=PackageLoader("mat_ds.reports", ""),
         autoescape=True,
@@ -114,7 +114,7 @@ def render(groups: Sequence[Group], tables: Sequence[Table], pictures: Sequence[
 
 
 def _facts(groups: Sequence[Group]) -> dict[str, str]:
-    """What the report is about, in a few lines."""
+    """A summary of the runs, for the top of the page."""
     runs = [run for group in groups for run in group.runs]
     statuses = [run.status for run in runs]
     told = ", ".join(f"{statuses.count(status)} {status}" for status in sorted(set(statuses)))
@@ -137,6 +137,6 @@ def _version(run: RunData, package: str) -> str | None:
 
 
 def _all(values: Iterator[str | None]) -> str:
-    """Every different value; of a commit its first twelve digits."""
+    """The distinct values; a commit is cut to twelve digits."""
     found = dict.fromkeys(str(value or "not known")[:60] for value in values)
     return ", ".join(value[:12] if len(value) == 40 else value for value in found)

@@ -1,4 +1,4 @@
-"""What was published, and how what is measured differs from it."""
+"""Published results, and how measured scores differ in their conditions."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ METRICS = {
 
 @cache
 def published() -> dict[str, Any]:
-    """What was published, with its sources."""
+    """Contents of published.yaml: published results with their sources."""
     return dict(parse_yaml(files("mat_ds.reports").joinpath("published.yaml").read_text(encoding="utf-8")))
 
 
 def metrics_of(task: str) -> list[str]:
-    """`<split>/<metric>` of all that is published of a task, in the order of its numbers; where one stands alone, it is the
+    """`<split>/<metric>` of all that is published for a task, in the order of its numbers; a single published number is the
     first."""
     spec = TASKS[task]
     return [f"{split}/{metric}" for split in spec.dev for metric in spec.metrics]
 
 
 def metric_title(name: str) -> str:
-    """What to call `<split>/<metric>`, or the score."""
+    """Title of `<split>/<metric>`, or of the score."""
     metric = name.rpartition("/")[2]
     return METRICS.get(metric, metric)
 
 
 def source_of(groups: Sequence[Group]) -> str:
-    """How scores of ours came about, as far as that is not how published ones did: in unfinished runs, on a part of the data.
+    """How our scores were obtained, if not under published conditions: unfinished runs, or parts of the data.
 
     Args:
-        groups: of one row, each on another task.
+        groups: of one table row, each on another task.
     """
     parts = ["measured", *(["unfinished"] if not all(group.finished for group in groups) else [])]
     limits = list({limits_of(group, totals=len(groups) == 1) for group in groups})
@@ -53,13 +53,13 @@ def source_of(groups: Sequence[Group]) -> str:
 
 
 def limits_of(group: Group, totals: bool = True) -> str:
-    """`on 100 of 1,043 dev examples, trained on ...`, of runs that have not used all the data; else nothing.
+    """For runs on part of the data, a note such as `on 100 of 1,043 dev examples, trained on ...`; else empty.
 
     Args:
-        totals: also says how many there are, where that is known.
+        totals: whether to add the full numbers, where known.
     """
     spec, name = TASKS.get(group.task), group.task
-    # What other tasks add to the training examples is not counted.
+    # the training examples of `also_train_on` are not counted
     known = {
         "eval": published()["dev_examples"].get(name),
         "train": None if spec is None or spec.also_train_on else TRAINING_EXAMPLES.get(name),

@@ -1,4 +1,4 @@
-"""A run as a report sees it, and where runs are found."""
+"""`RunData`, what a report needs of a run, and how runs are found and read."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from mat_ds.storage.rundir import RunDirectory, run_folders
 from mat_ds.tracking.identity import read_tracking
 from mat_ds.tracking.told import TOLD, Shape, checked
 
-# The three numbers that always stand side by side, and what they are called.
+# The three scores that are always shown together, with their titles.
 KINDS = {"last": "last", "best": "best", "median": "median of the last half"}
 
 
 @dataclass(frozen=True)
 class RunData:
-    """All that a report needs of a run; `read_run` makes it from a run directory.
+    """What a report needs of a run; `read_run` makes it from a run directory.
 
     Attributes:
-        name: what tables call it.
-        config: its options, nested, as `config.yaml` has them.
-        events: all that happened to it, as `read_events` gives it.
-        environment: machine, versions, fingerprints, DeepSpeed's configuration: `environment.json`.
-        results: `results.json`; empty, where a run has not come so far.
-        robustness: the reports of `mat-ds evaluate`, the oldest first.
+        name: shown in tables.
+        config: its options, nested as in `config.yaml`.
+        events: as from `read_events`.
+        environment: contents of `environment.json`.
+        results: contents of `results.json`; empty if it does not exist yet.
+        robustness: reports of `mat-ds evaluate`, oldest first.
         architecture: `config.json` of the exported model.
-        ended: FINISHED, FAILED or KILLED where something else than the events says so.
-        folder: where it is, if it is there.
-        run_id: the id that mat_ds gave it, the same wherever it lies; None of a run that was never told one.
+        ended: FINISHED, FAILED or KILLED, if known from elsewhere than the events.
+        folder: its directory, if it exists.
+        run_id: the id given by mat_ds, unchanged if the run is moved; None if it has none.
     """
 
     name: str
@@ -79,12 +79,12 @@ class RunData:
 
     @property
     def time(self) -> float:
-        """When something last happened to it, in seconds since 1970."""
+        """Time of the last event, in seconds since 1970."""
         return max((float(record["time"]) for record in self.events), default=0.0)
 
     @property
     def status(self) -> str:
-        """finished, failed, killed, or unfinished: it runs still, or was cut off without a word."""
+        """finished, failed, killed, or unfinished (still running, or ended without an end event)."""
         last = next((e for e in reversed(self.events) if e["event"] in ("start", "end")), {"event": None})
         told = last.get("status") if last["event"] == "end" else self.ended
         done = self.results.get("steps") == self.step and self.step
@@ -96,7 +96,7 @@ class RunData:
 
     @property
     def reached(self) -> str:
-        """How far it came."""
+        """How far it got, in words."""
         planned, steps = self.config["train"].get("max_steps"), self.of("step")
         if self.finished or not steps:
             return f"{self.step} steps"
@@ -107,7 +107,7 @@ class RunData:
 
     @cached_property
     def evaluations(self) -> list[dict[str, Any]]:
-        """`step`, `score` and `<split>/<metric>` of every evaluation, of the weights that are exported."""
+        """`step`, `score` and `<split>/<metric>` of every evaluation, of the exported kind of weights."""
         return [
             {"step": e["step"], "score": e["score"]}
             | {
@@ -121,8 +121,8 @@ class RunData:
 
     @cached_property
     def scores(self) -> dict[str, dict[str, float]]:
-        """`last`, `best` and `median` of the score and of each metric, by the rules of `results.json`; those of the best are
-        of the evaluation with the best score. Empty, where nothing was evaluated yet."""
+        """`last`, `best` and `median` of the score and each metric, by the rules of `results.json`; `best` is the evaluation
+        with the best score. Empty if there is no evaluation."""
         found = self.evaluations
         if not found:
             return {}
@@ -148,7 +148,7 @@ class RunData:
 
     @property
     def step_cost(self) -> int | None:
-        """Forward units of an outer step; None where the options are not those of this version."""
+        """Cost of an outer step in forward units; None if its options do not fit this version."""
         method = METHODS.get(self.method)
         try:
             settings = method.Settings.model_validate(self.config["method"]) if method else None
@@ -158,12 +158,12 @@ class RunData:
 
     @property
     def passes(self) -> float | None:
-        """Forward passes of one example that its training is worth."""
+        """Cost of its training, in forward passes of one example."""
         return None if self.step_cost is None else float(self.step_cost * self.step * self.config["train"]["batch_size"])
 
 
 def read_run(folder: Path, name: str) -> RunData:
-    """The run in a run directory.
+    """Reads a run directory.
 
     Raises:
         UserError: if one of its files cannot be read.
@@ -172,7 +172,7 @@ def read_run(folder: Path, name: str) -> RunData:
     reports = sorted(folder.glob("evaluation*/robustness.json"), key=lambda path: _number(path.parent.name))
     raise_if_any(file_problems(folder, [*TOLD, *(str(path.relative_to(folder)) for path in reports)]))
     shape = run.model / "config.json"
-    architecture = _read(shape, Architecture) if why_foreign(folder, shape) is None else {}  # users keep models on other disks
+    architecture = _read(shape, Architecture) if why_foreign(folder, shape) is None else {}  # may be on another disk
     return RunData(
         name, checked(run.config, Config, read_yaml(run.config)), events_of(run.events), _read(run.environment, Environment),
         _read(run.results, Results), [_read(path, Robustness) for path in reports], architecture, folder=folder.resolve(),
@@ -185,15 +185,15 @@ def _number(folder: str) -> int:
 
 
 def _read(path: Path, shape: type[Shape]) -> dict[str, Any]:
-    """The JSON object of a file; empty, where there is no file."""
+    """The JSON object in a file; empty if there is no file."""
     return checked(path, shape, read_json(path, "mend it, or leave this run out")) if path.exists() else {}
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunData]:
-    """The runs in run directories, and in folders that hold them at any depth, each once.
+    """Reads run directories, and folders that contain them at any depth; each run once.
 
     Raises:
-        UserError: naming every path that holds none, and every file that cannot be read.
+        UserError: naming every path without a run, and every file that cannot be read.
     """
     problems: list[Problem] = []
     found: dict[Path, str] = {}
@@ -215,8 +215,8 @@ def read_runs(paths: Sequence[Path]) -> list[RunData]:
 
 
 def each_once(runs: Sequence[RunData]) -> tuple[list[RunData], list[str]]:
-    """Of runs with the same id or folder the one that has come furthest, the first of several; and a line for each other
-    folder."""
+    """Of runs with the same id or folder, keeps the one that got furthest, or the first of equals; also returns a note about
+    each other folder."""
     kept: dict[str, RunData] = {}
     keys = [run.run_id or str(run.folder or number) for number, run in enumerate(runs)]
     for key, run in zip(keys, runs, strict=True):

@@ -1,4 +1,4 @@
-"""What a report reads of a run folder, which anyone may have written: the shapes that training and evaluation give it."""
+"""Schemas of the files of a run folder that a report reads; the files may come from anyone."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Config(Shape):
             place = places.pop()
             if isinstance(place, dict):
                 if odd := next((key for key in place if not isinstance(key, str)), None):
-                    raise ValueError(f"{odd!r} is no name of an option")
+                    raise ValueError(f"{odd!r} is not the name of an option")
                 places += place.values()
         return found
 
@@ -104,7 +104,7 @@ class Robustness(Shape):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Robustness:
-        """Every split has a point for each radius, and every kind of noise as many."""
+        """Checks that every split has a point per radius, and every kind of noise equally many points."""
         quantity = "accuracy" if all("accuracy" in split.clean for split in self.splits.values()) else "mse"
         lengths = {len(points) for split in self.splits.values() for points in split.noise.values()}
         radii = len(self.attack.radii)
@@ -119,12 +119,12 @@ class Robustness(Shape):
 
 
 def events_of(path: Path) -> list[Record]:
-    """What `read_events` gives of a file, without what is no event or no number; empty where there is no file."""
+    """`read_events`, without invalid records and values; empty if there is no file."""
     return as_one_life(_sounds(records_in(path)))
 
 
 def _sounds(records: Iterable[Record]) -> list[Record]:
-    """The events that say when they happened, and of them the numbers that are numbers; an evaluation has a score."""
+    """The valid records with their valid numbers; an evaluation must have a score."""
     kept = [_sound(record) for record in records if is_whole(record)]
     return [record for record in kept if record["event"] != "evaluation" or _is_number(record.get("score"))]
 

@@ -1,4 +1,4 @@
-"""A table as a page shows it and as a CSV file holds it."""
+"""A table, as HTML page and CSV file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ NONE = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table on the page; one or more columns of its CSV file.
+    """A column on the page; one or more columns in the CSV file.
 
     Attributes:
         title: its heading.
-        keys: what of a row it shows, numbers joined by a slash.
-        digits: decimals of its numbers; None of a column of words.
-        spread: the key of the deviation shown behind the number.
+        keys: the row values that it shows, joined by slashes.
+        digits: decimals of numbers; None for text.
+        spread: key of the standard deviation shown after the number.
     """
 
     title: str
@@ -45,25 +45,25 @@ class Column:
 
     @property
     def numeric(self) -> bool:
-        """Whether it is set flush right."""
+        """Whether it is right-aligned."""
         return self.digits is not None
 
 
 def text(title: str, key: str) -> Column:
-    """A column of words."""
+    """A column of text."""
     return Column(title, (key,), digits=None)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headings.
+    """A table of a report.
 
     Attributes:
         name: of its CSV file.
-        title, note: what stands above and below it.
-        columns: in their order.
-        rows: values by key: text, numbers, None where there is none. `source` marks a row as published or measured.
-        shown: whether it is on the page; one that is not is a CSV file only.
+        title, note: above and below it.
+        columns: in order.
+        rows: values by key: text, numbers or None. `source` marks a row as published or measured.
+        shown: whether it is on the page; otherwise it is only a CSV file.
     """
 
     name: str
@@ -75,11 +75,11 @@ class Table:
 
     @property
     def compared(self) -> bool:
-        """Whether published rows are among them."""
+        """Whether it contains published rows."""
         return any(str(row.get("source")).startswith("published") for row in self.rows)
 
     def csv(self) -> str:
-        """All values of the table, unrounded, a column for each key."""
+        """All values as CSV, unrounded, one column per key."""
         keys = [key for column in self.columns for key in (*column.keys, *([column.spread] if column.spread else []))]
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
@@ -89,7 +89,7 @@ class Table:
 
 
 def _inert(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula gets a quote before it: names of runs come from anywhere."""
+    """Prefixes text that a spreadsheet would run as a formula with a quote; names of runs are untrusted."""
     if not isinstance(value, str):
         return value
     return f"'{printable(value)}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else printable(value)

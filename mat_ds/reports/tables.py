@@ -1,4 +1,4 @@
-"""The tables of a report: runs, scores, GLUE and ANLI beside what was published."""
+"""The tables of a report: runs, scores, GLUE and ANLI beside published results."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ ANLI = {
     "test_r2": "test R2",
     "test_r3": "test R3",
 }
-# Of the exported model's config.json: (architecture, width, layers) -> what papers call it.
+# Architecture, width and layers in the exported model's config.json -> its name in papers.
 MODELS: dict[tuple[Any, ...], str] = {
     ("bert", 768, 12): "BERT-base",
     ("roberta", 768, 12): "RoBERTa-base",
     ("roberta", 1024, 24): "RoBERTa-large",
 }
-# The same by the beginning of the name on the hub, for a run that has exported nothing yet.
+# The same by the start of the name on the hub, for a run without an exported model.
 NAMES = {"bert-base": "BERT-base", "roberta-base": "RoBERTa-base", "roberta-large": "RoBERTa-large"}
 SIDE_BY_SIDE = "The best of many evaluations flatters: read it beside the last and the median, which is of the last half."
 
 
 def runs_table(groups: Sequence[Group]) -> Table:
-    """Every run: what it is, how far it came, what it scored, where it ran."""
+    """A row per run: options, progress, scores, hardware."""
     rows = [_run_row(group, run) for group in groups for run in group.runs]
     columns = [("run", "name"), ("task", "task"), ("experiment", "label"), ("seed", "seed"), ("status", "status"),
                ("steps", "reached"), ("evaluations", "evaluations")]  # fmt: skip
@@ -56,7 +56,7 @@ def _run_row(group: Group, run: RunData) -> Row:
 
 
 def scores_table(groups: Sequence[Group]) -> Table:
-    """Means over the seeds of the number that selects a model, in percent, with its standard deviation, and what it cost."""
+    """Means and standard deviations of the score over the seeds, in percent, and the cost."""
     columns = (
         text("experiment", "label"),
         text("task", "task"),
@@ -77,13 +77,13 @@ def scores_table(groups: Sequence[Group]) -> Table:
 
 
 def mean_columns(published: bool = False) -> tuple[Column, ...]:
-    """Columns of what `means_of` gives, and of a published score."""
+    """Columns for `means_of`, and for a published score."""
     ours = (Column(kind, (kind,), spread=f"{kind} sd") for kind in KINDS)
     return (*ours, *([Column("published", ("published",))] if published else []))
 
 
 def means_of(group: Group, name: str = "score") -> Row:
-    """Last, best and median of a score over the seeds in percent, their deviations, and how many seeds there are."""
+    """Last, best and median of a score over the seeds in percent, their deviations, and the number of seeds."""
     row: Row = {"seeds": _seeds(group)}
     for kind in KINDS:
         values = [100 * value for value in group.values(kind, name)]
@@ -116,8 +116,8 @@ def _thousands(value: float | None) -> float | None:
 
 
 def glue_tables(groups: Sequence[Group]) -> list[Table]:
-    """Tables 1 and 2 of the paper, published rows and then ours of the same model, and ours of other models; none without a
-    run on GLUE."""
+    """Tables 1 and 2 of the MAT paper: published rows, our rows of the same model, and a table per other model; empty if no run
+    is on GLUE."""
     own = [group for group in groups if group.task in GLUE and group.values("last")]
     models = [model for model in (*published()["glue"], *sorted({model_of(group.runs[0]) for group in own})) if own]
     return [_glue_table(model, [g for g in own if model_of(g.runs[0]) == model]) for model in dict.fromkeys(models)]
@@ -154,13 +154,13 @@ def _glue_row(label: str, kind: str, groups: Sequence[Group]) -> Row:
 
 
 def _keys(task: str) -> list[str]:
-    """The columns of a task."""
+    """Row keys of a task's metrics."""
     return [f"{task} {name}" for name in metrics_of(task)]
 
 
 def _with_scores(row: Row) -> Row:
-    """A row with its scores over all tasks, where it has them all: of all metrics, as `tasks.metrics.glue_score`, and of the
-    first of each task. A published score is of the metrics that are published with it."""
+    """Adds the scores over all tasks to a row that has them all: of all metrics, as in `tasks.metrics.glue_score`, and of each
+    task's first metric. A published score applies to the metrics published with it."""
     values = [[row.get(key) for key in _keys(task)] for task in GLUE]
     whole, first = all(None not in own for own in values), all(own[0] is not None for own in values)
     scores = {
@@ -171,7 +171,7 @@ def _with_scores(row: Row) -> Row:
 
 
 def _quoted(row: Row, keys: dict[str, list[str]]) -> Row:
-    """A published row by the keys of the table's columns."""
+    """A published row with the keys of the table's columns."""
     said: Row = {"kind": "as published", **row, "source": f"published: {row['source']}"}
     for name, own in keys.items():
         value = row.get(name)
@@ -180,7 +180,8 @@ def _quoted(row: Row, keys: dict[str, list[str]]) -> Row:
 
 
 def anli_table(groups: Sequence[Group]) -> Table | None:
-    """Table 3 of the paper; None without a run on ANLI. Test scores are of the exported model, so they stand in its row."""
+    """Table 3 of the MAT paper; None if no run is on ANLI. Test scores belong to the exported model, so only its row has
+    them."""
     own = [group for group in groups if group.task.startswith("anli") and group.values("last")]
     rows: list[Row] = []
     for group in own:
@@ -210,7 +211,7 @@ def _percent(value: float | None) -> float | None:
 
 
 def model_of(run: RunData) -> str:
-    """What papers call the model of a run, or the end of its name."""
+    """The name of a run's model in papers, or the end of its own name."""
     shape = tuple(run.architecture.get(key) for key in ("model_type", "hidden_size", "num_hidden_layers"))
     name = PurePath(str(run.config["model"]["name"])).name
     return MODELS.get(shape) or next((known for start, known in NAMES.items() if name.startswith(start)), name)

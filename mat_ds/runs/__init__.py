@@ -1,1 +1,1 @@
-"""All options of a run together, and whether a run may go on."""
+"""All options of a run, validated together, and whether a run may be resumed."""

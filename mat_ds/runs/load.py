@@ -1,4 +1,4 @@
-"""From defaults, a recipe and dotted overrides to one checked `RunConfig`."""
+"""Combines defaults, a recipe and dotted overrides into one validated `RunConfig`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DEMO_RECIPE = RECIPES.path("demo")
 
 
 def merge(low: Tree, high: Tree) -> Tree:
-    """`low` overridden by `high`, section by section."""
+    """Merges two trees section by section; values of `high` win."""
     merged = dict(low)
     for key, value in high.items():
         below = low.get(key)
         if isinstance(value, dict) and isinstance(below, dict):
             merged[key] = merge(below, value)
-        elif not isinstance(value, dict) or below is None:  # else what is wrong with the lower one is to be found
+        elif not isinstance(value, dict) or below is None:  # else `low` stays: validation reports what is wrong
             merged[key] = value
     return merged
 
@@ -37,7 +37,7 @@ def method_name(tree: Tree) -> str | None:
 
 
 def load_run_config(recipe: Path | None, overrides: Iterable[str], demo_recipe: Path | None = None) -> RunConfig:
-    """`read_run_config`, raising `UserError` where there is any problem."""
+    """`read_run_config`, but raises `UserError` if there are problems."""
     run, problems = read_run_config(recipe, overrides, demo_recipe)
     raise_if_any(problems)
     assert run is not None
@@ -47,18 +47,19 @@ def load_run_config(recipe: Path | None, overrides: Iterable[str], demo_recipe: 
 def read_run_config(
     recipe: Path | None, overrides: Iterable[str], demo_recipe: Path | None = None
 ) -> tuple[RunConfig | None, list[Problem]]:
-    """Defaults < recipe < overrides, as one immutable `RunConfig`.
+    """Combines defaults < recipe < overrides into one immutable `RunConfig`.
 
-    A recipe's method options belong to the method it names: where an override names another method, they do not apply.
+    If an override names another method than the recipe, the recipe's method options are dropped.
 
     Args:
-        recipe: a YAML file of differences from the defaults, or None.
+        recipe: a YAML file of options that differ from the defaults, or None.
         overrides: dotted `key=value` arguments.
-        demo_recipe: the recipe that stands in for None when the task is the built-in demo.
+        demo_recipe: the recipe to use instead of None if the task is the built-in demo.
 
     Returns:
-        The options and every unknown key, wrong type and value out of range. Where there are any, the options are the
-        rest of what was given, so that it can be checked too; None if that is none.
+        The options, and a problem for every unknown key, wrong type and value out of range. If there are problems, the
+            options
+        are what remains without the wrong ones, so that they can be checked too; None if the rest is not valid either.
 
     Raises:
         UserError: if the recipe cannot be read.
@@ -69,12 +70,12 @@ def read_run_config(
 def combine(
     recipe: Path | None, high: Tree, found: list[Problem], demo_recipe: Path | None = None
 ) -> tuple[RunConfig | None, list[Problem]]:
-    """`read_run_config` of options that have been parsed.
+    """`read_run_config` for overrides that have been parsed already.
 
     Args:
-        recipe, demo_recipe: as there.
+        recipe, demo_recipe: as in `read_run_config`.
         high: the overrides as a nested mapping.
-        found: what is wrong with them already.
+        found: problems found while parsing them.
     """
     if recipe is None and high.get("task", RunConfig.model_fields["task"].default) == "demo":
         recipe = demo_recipe
@@ -102,5 +103,5 @@ def combine(
 
 
 def _with_plugins(run: RunConfig) -> RunConfig:
-    """Says what the run's method and task come from now, whatever a recipe says they once came from."""
+    """Sets `plugins` to the files that define the run's method and task now, ignoring what the recipe says."""
     return run.model_copy(update={"plugins": plugins_of(run)})

@@ -1,4 +1,4 @@
-"""Every option of a run together. Each section, its defaults and meanings stand beside what reads them; this nests them."""
+"""All options of a run. Each section is defined in the room that reads it; this module nests them."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ class RunConfig(Section):
 
 
 def batch_problems(train: TrainConfig, world_size: int) -> Iterator[Problem]:
-    """Whether `world_size` ranks can share a batch; the message names micro-batch sizes that work.
+    """Checks that the batch can be divided among the ranks; a problem names sizes that work.
 
     Args:
-        train: the batch sizes asked for.
+        train: the requested batch sizes.
         world_size: number of ranks of the run.
     """
     if train.batch_size % world_size:
@@ -88,8 +88,8 @@ def batch_problems(train: TrainConfig, world_size: int) -> Iterator[Problem]:
         yield Problem(
             "train.batch_size",
             train.batch_size,
-            f"does not divide by the {world_size} ranks of this run",
-            f"take train.batch_size={working}",
+            f"is not divisible by the {world_size} ranks of this run",
+            f"use train.batch_size={working}",
         )
     elif train.batch_size // world_size % train.micro_batch_size:
         share = train.batch_size // world_size
@@ -98,19 +98,19 @@ def batch_problems(train: TrainConfig, world_size: int) -> Iterator[Problem]:
             "train.micro_batch_size",
             train.micro_batch_size,
             f"each of {world_size} ranks has {share} of the {train.batch_size} examples of a batch, which "
-            "does not divide by it",
-            f"take one of {working}",
+            "is not divisible by this",
+            f"use one of {working}",
         )
 
 
 def combination_problems(run: RunConfig, world_size: int) -> Iterator[Problem]:
-    """Options that are each well formed but cannot stand together."""
+    """Checks options that are valid on their own but not together."""
     yield from batch_problems(run.train, world_size)
     if run.train.export_weights == "average" and run.model.average == "none":
         yield Problem(
             "train.export_weights",
             "average",
-            "no average is kept (model.average=none)",
+            "no average of the weights is kept (model.average=none)",
             "pass model.average=ema or model.average=uniform",
         )
     yield from run.method.problems()
@@ -119,7 +119,7 @@ def combination_problems(run: RunConfig, world_size: int) -> Iterator[Problem]:
         yield Problem(
             "model.lora",
             f"r={run.model.lora.r}",
-            f"{run.model.name} is built from scratch: it has no weights that adapters could adapt",
+            f"{run.model.name} has random weights: adapters need a pre-trained model",
             "name a pre-trained model with model.name=<folder or hub id>",
         )
     if run.train.resume == "auto" and run.output_dir is None:

@@ -1,7 +1,7 @@
-"""Methods and tasks of the user's own: registered from Python, from a file that `--plugin` names, or by an installed package.
+"""Methods and tasks of the user's own: registered from Python, from a file given by `--plugin`, or by an installed package.
 
-A plugin is code, so only the user names one: nothing that a recipe or a folder holds is ever loaded. What a run's
-`plugins` say of the files its method and task came from is compared by name, to tell what is missing.
+A plugin is code, so only the user chooses it: nothing named in a recipe or a folder is ever loaded. The `plugins` option of a
+run records the files that defined its method and task; it is only used to report which plugin is missing.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from mat_ds.tasks.spec import Rows, TaskSpec
 from mat_ds.tasks.written import read_spec
 
 GROUP = "mat_ds.plugins"
-# What runs use of a method beside its `Settings`.
+# Attributes that a run needs of a method, besides `Settings`.
 WORDS = ("chain", "cost", "adversary", "step")
 NOTEBOOK = "a notebook"
 
 Registered = TypeVar("Registered", bound=type[Method])
 
-# The file that registered a method or a task: ("method", "my_method") -> its path. The package's own are not in it.
+# Which file registered which plugin: ("method", "my_method") -> path. The package's own methods and tasks are not listed.
 _origins: dict[tuple[str, str], Path] = {}
-# Plugins that have been loaded, and the SHA-256 of those that are files.
+# Plugins loaded so far; the value is the SHA-256 of a file, and empty for a package.
 _loaded: dict[str, str] = {}
 
 
 def register_method(method: Registered) -> Registered:
-    """Makes a method known by the name in its `Settings`; also as a decorator of its class.
+    """Registers a method under the name in its `Settings`; works as a class decorator too.
 
     Raises:
-        UserError: if it is no method, or there is one of that name. A notebook's cell that runs again replaces its own.
+        UserError: if it is not a valid method, or the name is taken. Re-running a notebook cell replaces its own method.
     """
     settings = getattr(method, "Settings", None)
     if not (isinstance(method, type) and isinstance(settings, type) and issubclass(settings, MethodSettings)):
@@ -67,14 +67,14 @@ def register_method(method: Registered) -> Registered:
 
 
 def register_task(*, generate: Callable[[str], Rows] | None = None, **description: Any) -> TaskSpec:
-    """Makes a task known by its name.
+    """Registers a task under its name.
 
     Args:
-        generate: makes the rows of a split, given its name; without it they are read from `data.path`.
-        description: what a task YAML holds: name, text, labels, metrics, ...
+        generate: returns the rows of a split, given the split's name; if None, rows are read from `data.path`.
+        description: the keys of a task YAML: name, text, labels, metrics, ...
 
     Raises:
-        UserError: if that describes no task, or there is one of that name.
+        UserError: if the description is not valid, or the name is taken.
     """
     spec = read_spec(description, "register_task").model_copy(update={"generate": generate})
     _claim("task", spec.name, TASKS, _caller())
@@ -83,16 +83,16 @@ def register_task(*, generate: Callable[[str], Rows] | None = None, **descriptio
 
 
 def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
-    """`--plugin`, of a command that reads options; it then calls `load_plugins`."""
+    """Adds `--plugin` to a command that reads options; the command must then call `load_plugins`."""
     parser.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE",
                         help="Python of your own that registers a method or a task; may be given again")  # fmt: skip
 
 
 def load_plugins(paths: Sequence[Path] = ()) -> None:
-    """Loads what installed packages offer in the group `mat_ds.plugins`, then the files; each only once.
+    """Loads the plugins of installed packages (entry point group `mat_ds.plugins`), then the files; each only once.
 
     Raises:
-        UserError: if one cannot be loaded, registers what there is already, or is a file that registers nothing.
+        UserError: if a plugin cannot be loaded, registers a name that is taken, or is a file that registers nothing.
     """
     for entry in entry_points(group=GROUP):
         if entry.value not in _loaded:
@@ -104,17 +104,17 @@ def load_plugins(paths: Sequence[Path] = ()) -> None:
 
 
 def plugins_of(run: RunConfig) -> dict[str, str]:
-    """The files that a run's method and task come from, and the SHA-256 of each; those of the package are not named."""
+    """The plugin files that define a run's method and task, with their SHA-256; empty for the package's own."""
     keys = (("method", run.method.name), ("task", run.task))
     origins = {_origins[key] for key in keys if key in _origins}
     return {path.name if path.is_file() else NOTEBOOK: _digest(path) for path in sorted(origins)}
 
 
 def not_loaded(tree: Tree) -> Iterator[Problem]:
-    """What options lack to be read: the plugins that they say their method and task came from.
+    """Yields a problem for each plugin that options need but that is not loaded.
 
     Args:
-        tree: options as a recipe, or the `config.yaml` of a run, and overrides make them.
+        tree: the merged options of a recipe (or a run's `config.yaml`) and overrides.
     """
     method, task, named = tree.get("method"), tree.get("task"), tree.get("plugins")
     name = method.get("name") if isinstance(method, dict) else None
@@ -128,7 +128,7 @@ def not_loaded(tree: Tree) -> Iterator[Problem]:
             "--plugin",
             None,
             f"{', '.join(lost)} came from {file}, which is not loaded",
-            f"pass --plugin <path of {file}>, or from Python register what is in it first",
+            f"pass --plugin <path of {file}>, or, in Python, import it first",
         )
 
 
@@ -150,7 +150,7 @@ def _load_file(path: Path) -> None:
     module, loader = importlib.util.module_from_spec(spec), spec.loader
 
     def execute() -> None:
-        sys.modules[name] = module  # where pydantic looks for the names in annotations
+        sys.modules[name] = module  # pydantic resolves annotations through this entry
         loader.exec_module(module)
         if not any(origin == path for origin in _origins.values()):
             raise UserError(Problem("--plugin", str(path), "registers no method and no task", fix))
@@ -164,7 +164,7 @@ def _load_file(path: Path) -> None:
 
 
 def _run(key: str, value: str, fix: str, path: Path, load: Callable[[], object]) -> None:
-    """Runs a plugin; one that fails has registered nothing."""
+    """Runs a plugin's code; if it fails, everything it registered is undone."""
     tables: tuple[dict[Any, Any], ...] = (METHODS, TASKS, _origins)
     before = [dict(table) for table in tables]
     try:
@@ -185,11 +185,11 @@ def _run(key: str, value: str, fix: str, path: Path, load: Callable[[], object])
 
 
 def _no_method(method: object, reason: str, fix: str = "write it as docs/python.md does") -> Problem:
-    return Problem("register_method", getattr(method, "__name__", repr(method)), f"is no method: {reason}", fix)
+    return Problem("register_method", getattr(method, "__name__", repr(method)), f"is not a method: {reason}", fix)
 
 
 def _claim(kind: str, name: str, known: Mapping[str, object], origin: Path) -> None:
-    """Notes who registers a name; raises `UserError` if somebody else has, or the same file before."""
+    """Records which file registers a name; raises `UserError` if the name is taken."""
     other = _origins.get((kind, name))
     cell_again = other is not None and not other.is_file() and not origin.is_file()
     if name in known and not cell_again:
@@ -199,7 +199,7 @@ def _claim(kind: str, name: str, known: Mapping[str, object], origin: Path) -> N
 
 
 def _caller() -> Path:
-    """The file whose code calls a function of this module; one that does not exist where it is a notebook's cell."""
+    """The file that called this module's public function; a path that does not exist for a notebook cell."""
     return Path(sys._getframe(2).f_code.co_filename).absolute()
 
 

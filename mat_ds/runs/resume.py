@@ -1,4 +1,4 @@
-"""Which checkpoint a run continues from, and whether it is still the same run."""
+"""Finds the checkpoint a run continues from, and checks that it is still the same run."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mat_ds.storage.rundir import RunDirectory
 
 LOST = "bring it back from a copy, or start a run of its own in another output_dir"
 
-# What may change when a run continues: where things lie, how long it goes on, how often it evaluates and saves, how a batch
-# is cut, and all of `tracking`. Anything else would make the result one that no single set of options describes.
+# Options that may change when a run is resumed: paths, duration, how often it evaluates and saves, micro-batch sizes, and all
+# of `tracking`. With any other change no single set of options would describe the result.
 FREE = {
     "output_dir", "data.path", "data.bad_rows", "model.name", "model.gradient_checkpointing", "train.epochs", "train.max_steps",
     "train.micro_batch_size", "train.eval_micro_batch_size", "train.eval_per_epoch", "train.telemetry_every",
@@ -29,21 +29,21 @@ FREE = {
 
 
 def output_problems(run: RunConfig) -> Iterator[Problem]:
-    """Whether the run's directory can be made."""
+    """Checks that the run directory can be created."""
     path = Path(run.output_dir or "runs").absolute()
     existing = next(folder for folder in (path, *path.parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        yield Problem("output_dir", str(path), f"{existing} is no folder that can be written to", "name another folder")
+        yield Problem("output_dir", str(path), f"{existing} is not a writable folder", "name another folder")
 
 
 def find_resume(run: RunConfig, ds_config: dict[str, Any]) -> list[Path]:
-    """The checkpoints to continue from, in the order to try them; none: start afresh. What is in them is not read here.
+    """The checkpoints to try to resume from, best first; empty: start from scratch. Their contents are not read here.
 
     Args:
-        run, ds_config: the run as it would go on; an empty DeepSpeed configuration is not compared.
+        run, ds_config: the options as they are now; an empty DeepSpeed configuration is not compared.
 
     Raises:
-        UserError: if the run directory is taken, or there is nothing to continue from.
+        UserError: if the run directory is taken, or there is nothing to resume from.
     """
     rundir = RunDirectory(Path(run.output_dir)) if run.output_dir else None
     every = checkpoints_of(rundir.path, beyond_latest=True) if rundir else []
@@ -54,9 +54,9 @@ def find_resume(run: RunConfig, ds_config: dict[str, Any]) -> list[Path]:
                                     "pass train.resume=auto to continue it, or another output_dir"))  # fmt: skip
         return []
     if rundir and every and not rundir.holds_a_run:
-        raise UserError(Problem("output_dir", run.output_dir, f"holds {_names(every)} and no config.yaml that says of what run",
+        raise UserError(Problem("output_dir", run.output_dir, f"holds {_names(every)} but no config.yaml to describe them",
                                 "bring config.yaml back from a copy, or name another output_dir"))  # fmt: skip
-    # A run that went on from another one is started again by the command that began it.
+    # A run that was started from another run's checkpoint may be restarted by the same command.
     own = checkpoints_of(rundir.path) if rundir and taken else []
     origin = _began_from(rundir) if rundir and taken else "never"
     found = own if resume in ("auto", origin) else []
@@ -91,30 +91,30 @@ def _names(checkpoints: list[Path]) -> str:
 
 
 def _beyond(folder: Path, every: list[Path]) -> Problem:
-    """Checkpoints that a run would pass over, and be begun anew."""
+    """The problem that `latest` names an earlier step than every checkpoint, so that the run would silently start over."""
     return Problem(
         "train.resume",
         None,
-        f"{folder / LATEST} names {name_of(latest_of(folder) or 0)}, which is earlier than all that there are: {_names(every)}",
+        f"{folder / LATEST} names {name_of(latest_of(folder) or 0)}, which is earlier than every checkpoint: {_names(every)}",
         f"pass train.resume={every[0]}, or another output_dir to start afresh",
     )
 
 
 def run_of(candidates: list[Path]) -> RunDirectory:
-    """The run that checkpoints belong to."""
+    """The run directory that the checkpoints belong to."""
     return RunDirectory(candidates[0].parent.parent)
 
 
 def _began_from(rundir: RunDirectory) -> str:
-    """`train.resume` of the run in a directory."""
+    """The `train.resume` that the run in a directory was started with."""
     return str(_options_of(rundir).get("train", {}).get("resume", "never"))
 
 
 def changed_input(data: str, frozen: str, before: RunDirectory) -> Iterator[Problem]:
-    """Whether a run would go on with other examples, another vocabulary or other frozen weights than it began with.
+    """Checks that a resumed run has the same examples, vocabulary and frozen weights.
 
     Args:
-        data, frozen: digests of what it would go on with.
+        data, frozen: digests of the current ones.
         before: the run to continue.
     """
     environment = read_environment(before)
@@ -135,7 +135,7 @@ def changed_input(data: str, frozen: str, before: RunDirectory) -> Iterator[Prob
 
 
 def read_environment(rundir: RunDirectory) -> dict[str, Any]:
-    """What a run said of itself when it began; empty if it has not."""
+    """A run's environment.json; empty if it does not exist."""
     if not os.path.lexists(rundir.environment):
         return {}
     found = read_json(rundir.environment, LOST)
@@ -146,7 +146,7 @@ def read_environment(rundir: RunDirectory) -> dict[str, Any]:
 
 
 def changes(run: RunConfig, before: RunDirectory) -> dict[str, list[Any]]:
-    """Options that are not what the run to continue had, by key: what it had and what it gets."""
+    """The options that differ from those of the run to continue: key -> [old value, new value]."""
     if not before.holds_a_run:
         return {}
     old, new = flatten(_options_of(before)), flatten(run.model_dump(mode="json"))
@@ -154,23 +154,23 @@ def changes(run: RunConfig, before: RunDirectory) -> dict[str, list[Any]]:
 
 
 def _options_of(before: RunDirectory) -> dict[str, Any]:
-    """A run's options; those it did not know yet have their defaults.
+    """A run's options; options that did not exist when it was written have their defaults.
 
     Raises:
-        UserError: if there are none that can be read.
+        UserError: if config.yaml cannot be read or does not hold a run's options.
     """
     found = read_yaml(before.config)
-    if not all(isinstance(found.get(name), dict) for name in ("train", "model", "method")):  # every run has written them
+    if not all(isinstance(found.get(name), dict) for name in ("train", "model", "method")):  # every run writes these sections
         raise UserError(Problem(str(before.config), None, "does not hold the options of a run", LOST))
     try:
-        # Which code its method came from is what it says, not what is loaded now.
+        # Keep the recorded plugins, not those that are loaded now.
         return {**load_run_config(before.config, ()).model_dump(mode="json"), "plugins": found.get("plugins", {})}
-    except UserError:  # it knew others
+    except UserError:  # an older version with other options wrote it
         return found
 
 
 def _changed_options(run: RunConfig, before: RunDirectory) -> Iterator[Problem]:
-    """Options that would make it another run than the one to continue."""
+    """Yields a problem for each changed option that may not change in a run."""
     for key, (old, new) in changes(run, before).items():
         if key not in FREE and not key.startswith("tracking."):
             yield Problem(
@@ -182,12 +182,12 @@ def _changed_options(run: RunConfig, before: RunDirectory) -> Iterator[Problem]:
 
 
 def _changed_precision(ds_config: dict[str, Any], before: RunDirectory) -> Iterator[Problem]:
-    """Whether a run would go on in another precision; ranks, ZeRO stage and offload may change."""
+    """Checks that the precision is unchanged; ranks, ZeRO stage and offload may change."""
     if not (environment := read_environment(before)) or not ds_config:
         return
     before_it = environment.get("deepspeed_config")
     if not isinstance(before_it, dict):
-        raise UserError(Problem(str(before.environment), None, "does not say with what DeepSpeed configuration it ran", LOST))
+        raise UserError(Problem(str(before.environment), None, "does not hold the run's DeepSpeed configuration", LOST))
     old, new = flatten(before_it), flatten(ds_config)
     for key in ("fp16.enabled", "bf16.enabled"):
         if old.get(key, False) != new.get(key, False):

@@ -1,4 +1,4 @@
-"""docs/options.md, written from the options themselves: `python -m mat_ds.runs.table > docs/options.md`."""
+"""Prints docs/options.md, generated from the options: `python -m mat_ds.runs.table > docs/options.md`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HEAD = "| option | default | meaning |\n|---|---|---|\n"
 
 
 def options_page() -> str:
-    """The page: a table of each section, then one of each method."""
+    """The page as Markdown: one table per section, then one per method."""
     parts = [INTRODUCTION, f"## The run\n\n{HEAD}{_rows('', RunConfig)}", *_sections("", RunConfig)]
     for name, method in METHODS.items():
         meaning = method.Settings.model_fields["name"].description
@@ -48,7 +48,7 @@ def _sections(prefix: str, section: type[BaseModel]) -> Iterator[str]:
 
 
 def _rows(prefix: str, section: type[BaseModel]) -> str:
-    """A line for each option of a section; one that is a section itself has lines only where it may be left out."""
+    """One table line per option of a section. A nested section gets a line only if it is optional."""
     lines = ""
     for name, field in section.model_fields.items():
         if isinstance(field.default, BaseModel) or (prefix == "method." and name == "name"):

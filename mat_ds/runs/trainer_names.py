@@ -1,4 +1,4 @@
-"""What the options of Hugging Face's Trainer and its example scripts are called here; docs/coming_from_trainer.md prints it."""
+"""Maps option names of Hugging Face's Trainer to the names here; docs/coming_from_trainer.md shows the table."""
 
 from __future__ import annotations
 
@@ -45,6 +45,6 @@ TRAINER_NAMES = {
 
 
 def renamed(name: str) -> str | None:
-    """What to say of an option that Trainer has and a run has not, `name` being its key or flag; None of any other."""
+    """A hint for an option of Trainer that has another name here, given its key or flag; None for any other name."""
     last = name.rpartition(".")[2].lstrip("-").replace("-", "_")
     return f"Trainer's {last} is here {TRAINER_NAMES[last]}" if last in TRAINER_NAMES else None

@@ -1,1 +1,1 @@
-"""A run on disk: its files, who holds it, its checkpoints and its log. Knows neither torch nor what trains."""
+"""A run's files on disk: how they are written, who holds the directory, checkpoints, the event log. No torch, no training."""

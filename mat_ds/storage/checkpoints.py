@@ -1,13 +1,13 @@
-"""Checkpoint folders as files on a disk: which there are, which can be trusted, which are kept.
+"""Checkpoint folders on disk: finds them, tells which can be trusted, and deletes old ones.
 
-    checkpoints/step-00000120/rank-00000-0.safetensors ...   what `mat_ds.engine.state` writes
+    checkpoints/step-00000120/rank-00000-0.safetensors ...   written by `mat_ds.engine.state`
                               state.json                     the run's own state
                               model/                         the best model so far
                               manifest.json                  size and SHA-256 of every other file, written last
-    checkpoints/latest                                       the name of the one to continue from
+    checkpoints/latest                                       name of the checkpoint to continue from
 
-A checkpoint is trusted only if every file is what its manifest says. One that is not is told of and passed over; it is never
-loaded and never deleted.
+A checkpoint is trusted only if every file matches its manifest. A damaged one is reported and skipped; it is never loaded and
+never deleted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 
 LATEST, MODEL = "latest", "model"
 NAME = re.compile(r"step-(\d{8,18})", re.ASCII)
-# What was set aside while its step was saved again; half written, or about to be deleted.
+# SET_ASIDE: the previous checkpoint of a step that is being saved again. LEFTOVER: half written, or about to be deleted.
 SET_ASIDE = re.compile(r"\.(step-\d{8,18})\.([0-9a-f]{8}\.)?old", re.ASCII)
 LEFTOVER = re.compile(r"\.((step-\d{8,18}|latest)\.[0-9a-f]{8}\.(part|gone)|writing)", re.ASCII)
 
@@ -42,20 +42,20 @@ def name_of(step: int) -> str:
 
 
 def step_of(name: str) -> int | None:
-    """The step in a checkpoint's folder name; None of another name."""
+    """The step in a checkpoint's folder name; None if it is not such a name."""
     found = NAME.fullmatch(name)
     return int(found[1]) if found and name_of(int(found[1])) == name else None
 
 
 def checkpoints_of(path: Path, beyond_latest: bool = False) -> list[Path]:
-    """The checkpoints that `path` means, the one to continue from first: itself, or those of a run or of its `checkpoints/`.
+    """The checkpoints at `path`, the one to continue from first.
 
-    Later ones than `latest` names belong to a run that was then continued from an earlier one. Where `latest` says nothing
-    that can be read, the newest comes first.
+    Checkpoints later than `latest` belong to a run that was afterwards continued from an earlier one. If `latest` cannot be
+    read, the newest checkpoint comes first.
 
     Args:
         path: a run, its `checkpoints/`, or one checkpoint.
-        beyond_latest: whether to list those later ones too.
+        beyond_latest: whether to list checkpoints later than `latest` too.
     """
     path = path.resolve()
     if step_of(path.name) is not None:
@@ -67,14 +67,14 @@ def checkpoints_of(path: Path, beyond_latest: bool = False) -> list[Path]:
     for step in set_aside:
         _restore(folder / name_of(step))
     found = {step: entry for entry in _listed(folder) if (step := step_of(entry.name)) is not None}
-    # What may not be renamed, as in another's run, is read where it lies.
+    # in a folder that is read-only for this user, a set-aside checkpoint cannot be renamed back: use it where it is
     found = {step: entry for step, entry in set_aside.items() if entry.is_dir()} | found
     last = None if beyond_latest else latest_of(folder)
     return [found[step] for step in sorted(found, reverse=True) if last is None or step <= last]
 
 
 def latest_of(folder: Path) -> int | None:
-    """The step that `latest` names; None where it says nothing that can be read."""
+    """The step that `latest` names; None if it cannot be read."""
     try:
         return step_of(read_bytes(folder / LATEST, 1000).decode("utf-8").strip())
     except (OSError, ValueError):
@@ -82,21 +82,21 @@ def latest_of(folder: Path) -> int | None:
 
 
 def lost_latest(folder: Path) -> list[str]:
-    """That `latest` names a checkpoint which is not there, if it does."""
+    """A message if `latest` names a checkpoint that does not exist; else an empty list."""
     step = latest_of(folder)
     gone = step is not None and not (folder / name_of(step)).is_dir()
     return [f"{folder / LATEST} names {name_of(step or 0)}, which is not there"] if gone else []
 
 
 def damaged_of(path: Path) -> list[Path]:
-    """Checkpoints of a run that were found damaged and set aside when their step was saved again."""
+    """Damaged checkpoints of a run, which were renamed when their step was saved again."""
     return sorted(entry for entry in _listed(_folder_of(path.resolve())) if ".damaged" in entry.name)
 
 
 def keep_damaged(path: Path) -> None:
-    """Gives a damaged checkpoint, or whatever has the name of one, another name: nothing that was there is deleted."""
+    """Renames a damaged checkpoint (or another file in its place) instead of deleting it."""
     place = new_folder(path.with_name(f"{path.name}.damaged"))
-    is_folder = path.is_dir() and not path.is_symlink()  # nothing else can take a folder's place
+    is_folder = path.is_dir() and not path.is_symlink()  # a file or link cannot replace a folder
     path.rename(place if is_folder else place / path.name)
 
 
@@ -115,10 +115,10 @@ def _folder_of(path: Path) -> Path:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """The folders in a folder.
+    """The folders in a folder; empty if it does not exist.
 
     Raises:
-        UserError: if it is there and cannot be read: a disk that is not mounted must not look like a run without checkpoints.
+        UserError: if the folder cannot be read: an unmounted disk must not look like a run without checkpoints.
     """
     if not os.path.lexists(folder) or (folder.exists() and not folder.is_dir() and folder.name != "checkpoints"):
         return []
@@ -134,7 +134,8 @@ def _folders_in(folder: Path) -> list[Path]:
 
 
 def tidy(folder: Path) -> None:
-    """Puts back what a process that died had set aside, and removes what it left half written; for the run's holder alone."""
+    """Restores what a crashed process set aside and removes what it left half written. Only for the holder of the run's
+    lock."""
     for entry in _folders_in(folder):
         if (step := _step_set_aside(entry.name)) is not None:
             restore(folder / name_of(step))
@@ -147,10 +148,10 @@ def tidy(folder: Path) -> None:
 
 
 def prune(folder: Path, newest: int, keep_last: int, best: int | None) -> None:
-    """Deletes the checkpoints before the last `keep_last` up to step `newest`, but for that of step `best`.
+    """Deletes old checkpoints: keeps the last `keep_last` up to step `newest`, and that of step `best`.
 
-    Later ones, of a run continued from one before them, stay until they are written again; damaged ones stay too. One that a
-    disk does not let go is no reason to stop.
+    Checkpoints later than `newest` (of a run resumed from an earlier one) and damaged ones stay. A disk that refuses the
+    deletion is ignored.
     """
     with suppress(OSError):
         steps = sorted(step for entry in _folders_in(folder) if (step := step_of(entry.name)) is not None and step <= newest)
@@ -158,12 +159,12 @@ def prune(folder: Path, newest: int, keep_last: int, best: int | None) -> None:
             checkpoint = folder / name_of(step)
             if step != best and _looks_whole(checkpoint):
                 gone = beside(checkpoint, "gone")
-                checkpoint.rename(gone)  # a process that dies on the way shall not leave half a checkpoint
+                checkpoint.rename(gone)  # so that a crash during deletion leaves no partial checkpoint
                 remove(gone)
 
 
 def _looks_whole(checkpoint: Path) -> bool:
-    """Whether all files are there in their sizes."""
+    """Whether all files exist with the right sizes."""
     expected = read_manifest(checkpoint)
     sizes = {name: (checkpoint / name) for name in expected or {}}
     return expected is not None and all(

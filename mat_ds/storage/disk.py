@@ -1,8 +1,8 @@
-"""How a file gets onto a disk whole or not at all.
+"""Writes files atomically: a file is complete, or it is what it was before.
 
-What is being written has a name that nobody can guess or plant a link under, and takes its own by one rename. A process that
-is killed leaves at most such a hidden name behind: `.<name>.<8 hex digits>.part` is half done, `.old` is what stood there
-before, and comes back if nothing has taken its place (`mat_ds.storage.folders.restore`).
+A new file is written under a hidden, unpredictable name (so nobody can plant a link there) and then renamed. A process that is
+killed leaves at most such a hidden file: `.<name>.<8 hex digits>.part` is half written; `.old` is the previous one, which is
+put back if nothing has taken its place (`mat_ds.storage.folders.restore`).
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from typing import Any, TextIO
 
 from mat_ds.errors import SaveError
 
-# What a disk refuses by, whoever asked.
+# Error numbers that mean the disk refuses to write.
 REFUSALS = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ESTALE, errno.EISDIR,
     errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG,
 )  # fmt: skip
-# Disks that cannot flush a folder's names say so by these.
+# Error numbers of file systems that cannot fsync a folder.
 NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
 
 def nobody_else() -> None:
-    """Asks nobody whether the place is still one's own."""
+    """The default check before a write: nobody else can own the place."""
 
 
 def write_text(path: Path, text: str, still_ours: Callable[[], None] = nobody_else) -> None:
-    """Writes a file in UTF-8, whole or not at all."""
+    """Writes a file in UTF-8, atomically; arguments and errors as in `write_bytes`."""
     write_bytes(path, text.encode("utf-8"), still_ours)
 
 
 def write_json(path: Path, value: Any, still_ours: Callable[[], None] = nobody_else) -> None:
-    """Writes `value` as indented JSON, whole or not at all."""
+    """Writes `value` as indented JSON, atomically; arguments and errors as in `write_bytes`."""
     write_text(path, json.dumps(value, indent=2) + "\n", still_ours)
 
 
 def write_bytes(path: Path, data: bytes, still_ours: Callable[[], None] = nobody_else) -> None:
-    """Writes a file aside, flushes it to disk and renames it into place.
+    """Writes a file under another name, flushes it to disk and renames it into place.
 
     Args:
-        path, data: the file and what it is to hold.
-        still_ours: raises, right before the file takes its place, if that is no longer this process's to write.
+        path, data: the file and its contents.
+        still_ours: called just before the rename; raises if this process may no longer write there.
 
     Raises:
-        SaveError: if the disk refuses; what stood there before is what it was.
+        SaveError: if the disk refuses; the previous file is unchanged.
     """
 
     def place(aside: Path) -> None:
@@ -61,7 +61,7 @@ def write_bytes(path: Path, data: bytes, still_ours: Callable[[], None] = nobody
 
 
 def write_new_json(path: Path, value: Any) -> bool:
-    """Writes a file that must not be there yet, whole or not at all; whether this process is the one that did."""
+    """Writes a file that must not exist yet, atomically. Returns False if another process created it first."""
     try:
         with_room(path, lambda: _write(path, (json.dumps(value, indent=2) + "\n").encode(), lambda aside: _name(aside, path)))
     except SaveError as error:
@@ -72,12 +72,12 @@ def write_new_json(path: Path, value: Any) -> bool:
 
 
 def _name(aside: Path, path: Path) -> None:
-    """Gives a file a name that nothing has, which a rename would not look at."""
+    """Gives a file a name that is not taken; unlike a rename, a link never replaces an existing file."""
     try:
         os.link(aside, path)
     except FileExistsError:
         raise
-    except OSError:  # a disk without links
+    except OSError:  # a file system without hard links
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
         os.replace(aside, path)
@@ -85,10 +85,10 @@ def _name(aside: Path, path: Path) -> None:
 
 @contextmanager
 def open_aside(path: Path) -> Iterator[TextIO]:
-    """A text file to write to, which gets its name where all that was to be written has been.
+    """Opens a text file for writing, which is renamed to `path` when the context ends without an error.
 
     Raises:
-        SaveError: if the disk refuses; what stood there before is what it was.
+        SaveError: if the disk refuses; the previous file is unchanged.
     """
     aside = beside(path, "part")
     try:
@@ -107,7 +107,7 @@ def open_aside(path: Path) -> Iterator[TextIO]:
 
 
 def _open_new(path: Path) -> int:
-    """Opens a file that must not be there, nor a link to one."""
+    """Creates a file; fails if there is a file or a link of that name."""
     return os.open(path, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC, 0o666)
 
 
@@ -126,10 +126,10 @@ def _write(path: Path, data: bytes, place: Callable[[Path], object]) -> None:
 
 
 def with_room(path: Path, work: Callable[[], object]) -> None:
-    """Does what writes `path`, and says where the disk refuses.
+    """Calls `work`, which writes `path`, and turns a disk's refusal into `SaveError`.
 
     Raises:
-        SaveError: with the disk's own reason.
+        SaveError: with the disk's reason and its free space.
     """
     try:
         work()
@@ -142,13 +142,14 @@ def with_room(path: Path, work: Callable[[], object]) -> None:
 
 
 def of_the_disk(error: Exception) -> bool:
-    """Whether a disk refused: libraries raise such errors for other reasons too, and those in Rust have their own classes."""
+    """Whether an error means that the disk refused. Libraries raise OSError for other reasons too, and those in Rust raise
+    their own classes."""
     refused = isinstance(error, OSError) and (error.errno is not None or isinstance(error, shutil.Error))
     return refused or "(os error " in str(error)
 
 
 def room_at(folder: Path) -> str:
-    """How much is free on the disk of a folder that may not be there yet, as the end of a sentence."""
+    """The free space on a folder's disk, as the end of an error message; the folder need not exist yet."""
     with suppress(OSError, StopIteration):
         there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
         return f"; {shutil.disk_usage(there).free / 2**20:.0f} MiB are free there"
@@ -156,12 +157,12 @@ def room_at(folder: Path) -> str:
 
 
 def beside(path: Path, kind: str) -> Path:
-    """A name next to `path` that nothing has: of what is half written (`part`) or was there before (`old`)."""
+    """An unused hidden name next to `path`; `kind` is `part` (half written) or `old` (replaced)."""
     return path.with_name(f".{path.name}.{token_hex(4)}.{kind}")
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a link or a folder, as far as that is possible; what is not there is no error."""
+    """Removes a file, link or folder as far as possible; ignores errors."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -170,7 +171,7 @@ def remove(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Brings the names in a folder to the disk, as `fsync` does a file's contents."""
+    """Flushes a folder's entries to disk, as `fsync` does for a file's contents."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""The events of a run, one JSON object per line: what everything else that looks at a run is made from."""
+"""The event log of a run, one JSON object per line; everything else that describes a run is derived from it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from mat_ds.storage.reading import open_regular
 
 Record = dict[str, Any]
 
-# Bytes that wait where the disk is full: the records of some thousand steps.
+# Bytes buffered while the disk is full: the records of some thousand steps.
 BUFFER = 1 << 20
 
 
 class EventLog:
-    """Appends to `events.jsonl`, flushed line by line; nothing in it is ever changed or removed.
+    """Appends to `events.jsonl`, flushing each line; records are never changed or removed.
 
-    What a full disk refuses waits in memory for the next attempt.
+    Records that a full disk refuses stay in memory until the next attempt.
 
     Args:
         path: the file.
-        step: outer steps already done; what an earlier life logged beyond them will be logged again.
+        step: outer steps done so far. Records of later steps, written before an interruption, will be logged again.
     """
 
     def __init__(self, path: Path, step: int):
@@ -34,7 +34,7 @@ class EventLog:
         self.log({"event": "start", "step": step})
 
     def log(self, record: Record) -> None:
-        """One record; it gets the time under `time`, in seconds since 1970. Raises `OSError` if it cannot be written yet."""
+        """Writes one record, with the time in seconds since 1970 under `time`. Raises `OSError` if it cannot be written yet."""
         self._file.write(json.dumps({**record, "time": round(time.time(), 3)}).encode() + b"\n")
         self._file.flush()
 
@@ -42,13 +42,13 @@ class EventLog:
         self._file.close()
 
     def abandon(self) -> None:
-        """Closes it without what waits: the file is another's by now."""
+        """Closes the file without writing buffered records, because another job owns it now."""
         file: Any = self._file
         file.raw.close()
 
 
 def _end_the_last_line(file: Any) -> None:
-    """A line that a crash cut short must not swallow the next one."""
+    """Completes a line that a crash cut short, so that the next record starts on a line of its own."""
     if file.seek(0, os.SEEK_END):
         file.seek(-1, os.SEEK_END)
         if file.read(1) != b"\n":
@@ -56,20 +56,20 @@ def _end_the_last_line(file: Any) -> None:
 
 
 def read_events(path: Path) -> list[Record]:
-    """All that happened to a run, as if it had never been interrupted, in order.
+    """The events of a run in order, as if it had never been interrupted.
 
     Returns:
-        Records with `event`, `step` and `time`; of a step that was made twice, because a run was interrupted after its last
-        checkpoint, those of the later life. Lines that a crash cut short are left out. Empty where there is no file.
+        Records with `event`, `step` and `time`. If a step was run twice, because the run was interrupted after its last
+        checkpoint, only the second run's records are kept. Incomplete lines are dropped. Empty if there is no file.
 
     Raises:
-        UserError: if there is one that cannot be read, or something else in its place.
+        UserError: if the file cannot be read, or is not a regular file.
     """
     return as_one_life(records_in(path))
 
 
 def records_in(path: Path) -> Iterable[Record]:
-    """The records of a log as they were written, of steps that were made twice both; raises as `read_events`."""
+    """All records of a log as written, also those of repeated steps; raises as `read_events`."""
     if not os.path.lexists(path):
         return ()
     try:
@@ -81,7 +81,7 @@ def records_in(path: Path) -> Iterable[Record]:
 
 
 def parse_event(text: bytes) -> Iterable[Record]:
-    """The records of whole lines."""
+    """Yields the valid records in the text of a log."""
     for line in text.splitlines():
         try:
             record = json.loads(line)
@@ -92,7 +92,7 @@ def parse_event(text: bytes) -> Iterable[Record]:
 
 
 def is_event(record: Any) -> bool:
-    """Whether it says what happened, and at which outer step."""
+    """Whether a record has an event name and a valid step."""
     if not isinstance(record, dict) or not isinstance(record.get("event"), str):
         return False
     step = record.get("step")
@@ -100,7 +100,7 @@ def is_event(record: Any) -> bool:
 
 
 def as_one_life(records: Iterable[Record]) -> list[Record]:
-    """Without what a later life of the run has made again."""
+    """Drops the records of steps that were repeated after a restart."""
     kept: list[Record] = []
     for record in records:
         if record["event"] == "start":

@@ -1,4 +1,4 @@
-"""How a folder gets onto a disk whole or not at all, and comes back if the process that replaced it died."""
+"""Writes folders atomically, and restores the old one if the process that was replacing it died."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from pathlib import Path
 from mat_ds.storage.disk import beside, nobody_else, remove, sync_folder, with_room
 from mat_ds.storage.reading import open_regular
 
-# Seconds without a change after which what is half written is taken for left behind.
+# Seconds without a change after which a half-written folder counts as abandoned.
 LEFT_BEHIND = 3600.0
-# How often others may be faster.
+# Attempts to rename while other processes keep taking the name.
 ATTEMPTS = 100
-# What a disk says where a folder of that name is there.
+# Error numbers of a rename onto an existing folder.
 TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 def write_folder(path: Path, fill: Callable[[Path], None], still_ours: Callable[[], None] = nobody_else) -> None:
-    """Replaces a folder by what `fill` writes into an empty one; the old one is there until the new one is complete.
+    """Replaces a folder by what `fill` writes into an empty one; the old folder stays until the new one is complete.
 
     Args:
-        path, fill: the folder, and what writes its files.
-        still_ours: raises, before anything is written and right before each rename, if the place is no longer this
-            process's to write.
+        path, fill: the folder, and the function that writes its files.
+        still_ours: called before anything is written and before each rename; raises if this process may no longer write
+            there.
 
     Raises:
-        SaveError: if the disk refuses; the old one is what it was.
+        SaveError: if the disk refuses; the old folder is unchanged.
     """
     aside = beside(path, "part")
 
@@ -44,7 +44,7 @@ def write_folder(path: Path, fill: Callable[[Path], None], still_ours: Callable[
             finish_folder(aside)
             put_in_place(aside, path, still_ours)
         except Exception:
-            still_ours()  # who has taken the place may have removed what was being written
+            still_ours()  # the job that took over may have removed our files: report that instead
             raise
         finally:
             remove(aside)
@@ -54,12 +54,12 @@ def write_folder(path: Path, fill: Callable[[Path], None], still_ours: Callable[
 
 
 def finish_folder(folder: Path) -> None:
-    """Brings a new folder to the disk, its files with the mode that the umask gives: libraries have modes of their own."""
+    """Flushes a new folder to disk and gives its files the umask's mode, since libraries set modes of their own."""
     mode = stat.S_IMODE(folder.stat().st_mode) & 0o666
     for where, folders, files in os.walk(folder):
         for file in files:
             with suppress(FileNotFoundError), open_regular(Path(where, file)) as stream:
-                with suppress(PermissionError):  # a link to another's file
+                with suppress(PermissionError):  # a link to another user's file
                     os.fchmod(stream.fileno(), mode)
                 os.fsync(stream.fileno())
         for name in (".", *folders):
@@ -67,7 +67,7 @@ def finish_folder(folder: Path) -> None:
 
 
 def copy_files(source: Path, target: Path, copy: Callable[[Path, Path], object] = shutil.copyfile) -> None:
-    """Copies the regular files below a folder, and nothing that leads out of it or waits for somebody."""
+    """Copies the regular files below a folder; skips links and pipes."""
     for where, folders, files in os.walk(source):
         inner = target / Path(where).relative_to(source)
         for folder in folders:
@@ -80,11 +80,11 @@ def copy_files(source: Path, target: Path, copy: Callable[[Path, Path], object] 
 
 
 def put_in_place(aside: Path, path: Path, still_ours: Callable[[], None] = nobody_else) -> None:
-    """Gives a finished folder its name; what has that name keeps it until then, and gets it back if the new one cannot.
+    """Renames a finished folder to `path`; puts the old one back if that fails.
 
     Args:
-        aside, path: the folder, and its name to be, in the same parent or at least on the same disk.
-        still_ours: raises, right before each rename, if the place is no longer this process's to write.
+        aside, path: the folder, and its final name in the same parent or at least on the same disk.
+        still_ours: called before each rename; raises if this process may no longer write there.
     """
     for attempt in range(ATTEMPTS):
         old = beside(path, "old")
@@ -102,50 +102,50 @@ def put_in_place(aside: Path, path: Path, still_ours: Callable[[], None] = nobod
                     if not os.path.lexists(path):
                         os.rename(old, path)
                 raise
-        # Somebody who found nothing there has put the old one back, or one of his own.
+        # Another process restored the old folder, or wrote its own, in the meantime: try again.
         remove(old)
     sync_folder(path.parent)
     remove(old)
 
 
 def restore(path: Path) -> None:
-    """Puts back what was set aside by a process that died before the new folder had its name."""
+    """Puts back the old folder if the process that was replacing it died."""
     if os.path.lexists(path):
         return
     for old in sorted(_hidden(path, "old"), key=_changed, reverse=True):
         try:
             os.rename(old, path)
-        except OSError as error:  # another process was faster: it took this one, or put its own in place
+        except OSError as error:  # another process was faster
             if error.errno not in (errno.ENOENT, *TAKEN):
                 raise
         return
 
 
 def clear(path: Path, alone: bool = False) -> None:
-    """Removes what processes that died left beside a folder or a file.
+    """Removes hidden files that crashed processes left beside a folder or file.
 
     Args:
         path: the folder or file.
-        alone: whether no other process can be writing it; else what has changed in the last hour stays.
+        alone: whether no other process can be writing it; otherwise keeps what changed during the last hour.
     """
     if os.path.lexists(path):
         for old in _hidden(path, "old"):
             remove(old)
     now = _changed(path)
     for part in _hidden(path, "part"):
-        with suppress(FileNotFoundError):  # its writer has finished it meanwhile
+        with suppress(FileNotFoundError):  # its writer has just finished
             if alone or now - max(map(_changed, (part, *part.rglob("*")))) > LEFT_BEHIND:
                 remove(part)
 
 
 def _hidden(path: Path, kind: str) -> list[Path]:
-    """What `beside` named, and, of what was set aside, the name that earlier versions gave."""
+    """The hidden names that `beside` made for `path`; also the `old` names of earlier versions."""
     named = re.compile(rf"\.{re.escape(path.name)}\.([0-9a-f]{{8}}\.)?{kind}")
     return [Path(entry.path) for entry in _entries(path.parent) if named.fullmatch(entry.name)]
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """What is in a folder, but for links."""
+    """The entries of a folder, without links."""
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as found:
         yield from [entry for entry in found if not entry.is_symlink()]
 

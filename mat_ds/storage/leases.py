@@ -1,9 +1,8 @@
-"""Looking at a lock: the leases in it, whose they are, and for how long nothing has moved there.
+"""Reads the leases in a lock: who owns them, and how long they have not changed.
 
-A lease whose owner is neither proved to be there nor proved to be gone is watched. The clocks of this machine, of the other and
-of the disk may all be wrong or be set, so nothing is compared but what the file's entry looks like from one look to the next,
-and time is counted by this process's own monotonic clock, a little at a time, so that a pause of this process or of the disk
-counts for next to nothing.
+If an owner can be proved neither alive nor gone, its lease is watched. The clocks of this machine, of the owner's and of the
+disk may be wrong. So only the lease's directory entry is compared between two looks, and time is counted by this process's
+monotonic clock in small steps, so that a pause of this process or the disk counts for almost nothing.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from pathlib import Path
 
 from mat_ds.storage.owner import Fate, Owner
 
-# How often a holder says that it is there; for how long a lease must look the same, look after look, to be taken for one that
-# nobody holds any more: longer than network disks show what is no longer so.
+# A holder touches its lease every BEAT_SECONDS. A lease unchanged for LEASE_SECONDS is expired; that is longer than network
+# file systems cache stale attributes.
 BEAT_SECONDS, LEASE_SECONDS = 10.0, 90.0
-# Seconds between two looks; what lies between them counts for twice as much at most.
+# Seconds between two looks; a longer gap counts for at most twice this.
 LOOK = 1.0
 LARGEST = 4096
 
@@ -30,7 +29,7 @@ _Looks = tuple[int, ...]
 
 @dataclass
 class _Watch:
-    """What is known of a lease from having looked at it before."""
+    """Earlier observations of a lease."""
 
     looks: _Looks
     at: float
@@ -46,20 +45,20 @@ class _Watch:
         self.at = now
 
 
-# By where the lease is: a later look, by whatever part of the program, goes on from the earlier ones.
+# Observations by path, so that a later look from anywhere in the program continues the earlier ones.
 _watched: dict[str, _Watch] = {}
 
 
 @dataclass(frozen=True)
 class Lease:
-    """One lease, as it looks now.
+    """One lease, as observed now.
 
     Attributes:
-        path: of its file; of the lock itself, where that is none of ours.
-        owner: who made it; None: it does not say.
-        fate: what is known of that process.
-        silent: seconds for which it has been seen not to change.
-        beats: whether it was seen to change.
+        path: of its file; of the lock itself if this program did not make it.
+        owner: who made it; None if it cannot be read.
+        fate: what is known of the owner's process.
+        silent: seconds during which it was observed not to change.
+        beats: whether it was observed to change.
     """
 
     path: Path
@@ -70,12 +69,12 @@ class Lease:
 
     @property
     def expired(self) -> bool:
-        """Whether nobody holds it any more."""
+        """Whether the owner is gone."""
         return self.fate == Fate.GONE or (self.fate == Fate.UNKNOWN and self.silent >= LEASE_SECONDS)
 
     @property
     def alive(self) -> bool:
-        """Whether its owner is known to be there."""
+        """Whether the owner is known to be alive."""
         return self.fate == Fate.ALIVE or (self.beats and not self.expired)
 
     def __str__(self) -> str:
@@ -85,7 +84,7 @@ class Lease:
 
 
 def leases_in(lock: Path) -> list[Lease]:
-    """The leases in a lock; none where there is no lock, or it is empty."""
+    """The leases in a lock; empty if the lock does not exist or is empty."""
     return [lease for path in _entries(lock) if (lease := _look(path))]
 
 
@@ -94,7 +93,7 @@ def _entries(lock: Path) -> Iterator[Path]:
         folder = os.open(lock, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except FileNotFoundError:
         return
-    except OSError:  # not made by this program, or out of its reach
+    except OSError:  # not made by this program, or not readable
         yield lock
         return
     try:
@@ -105,7 +104,7 @@ def _entries(lock: Path) -> Iterator[Path]:
 
 
 def _look(path: Path) -> Lease | None:
-    """A lease; None if it is gone by now."""
+    """Observes a lease; None if it no longer exists."""
     try:
         text, status = _read(path)
     except FileNotFoundError:
@@ -119,7 +118,7 @@ def _look(path: Path) -> Lease | None:
 
 
 def _read(path: Path) -> tuple[bytes, os.stat_result]:
-    """What stands in a file of a reasonable size and kind, and its entry, as fresh as opening it makes that."""
+    """The contents of a small regular file (else empty), and its status; opening it refreshes the status over NFS."""
     status = os.lstat(path)
     if not stat.S_ISREG(status.st_mode):
         return b"", status

@@ -1,4 +1,4 @@
-"""Which files of a folder are its own: one that comes from a stranger may hold links to what is nobody else's business."""
+"""Tells a folder's own files from links that lead out of it: a folder from a stranger may link to private files."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mat_ds.errors import Problem
 
 
 def why_foreign(folder: Path, path: Path) -> str | None:
-    """Why what lies at `path` is not a folder's own file or sub-folder; None if it is, or if there is nothing.
+    """Why `path` is not a file or folder inside `folder`; None if it is, or if it does not exist.
 
     Args:
-        folder: itself it may be named by a link.
-        path: at or below it.
+        folder: may itself be a link.
+        path: `folder` or a path below it.
     """
     try:
         mode = path.stat().st_mode
@@ -29,11 +29,11 @@ def why_foreign(folder: Path, path: Path) -> str | None:
 
 
 def own_files(folder: Path, names: Sequence[str]) -> Iterator[tuple[Path, str | None]]:
-    """Every file at or below `names` in a folder, in order, and why it is not the folder's own; None if it is.
+    """Every file at or below `names` in a folder, sorted, with the reason why it is not the folder's own, or None.
 
-    A link to a folder is not followed, wherever it leads.
+    Links to folders are never followed.
     """
-    waiting = list(reversed(names))  # a stack: a stranger's folders may be deeper than Python's own
+    waiting = list(reversed(names))  # a stack, as recursion could exceed Python's limit
     while waiting:
         name = waiting.pop()
         path = folder / name
@@ -53,7 +53,7 @@ def own_files(folder: Path, names: Sequence[str]) -> Iterator[tuple[Path, str | 
 
 
 def file_problems(folder: Path, names: Sequence[str]) -> Iterator[Problem]:
-    """What of a folder is there and is no file of its own, where there must be one."""
+    """Yields a problem for each of `names` that exists but is not a regular file of the folder's own."""
     for name in names:
         reason = why_foreign(folder, folder / name) or ("is a folder" if (folder / name).is_dir() else None)
         if reason:
@@ -61,7 +61,7 @@ def file_problems(folder: Path, names: Sequence[str]) -> Iterator[Problem]:
 
 
 def foreign_problems(folder: Path, names: Sequence[str]) -> Iterator[Problem]:
-    """What of a folder must not be read, or sent anywhere, because it is not its own."""
+    """Yields a problem for each file that must not be read or uploaded because it is not the folder's own."""
     for path, reason in own_files(folder, names):
         if reason:
             yield Problem(str(path), None, reason, "put the file itself there, or leave this run out")

@@ -1,9 +1,8 @@
-"""Who holds a lock: a process told from every other, and what is known of it from here.
+"""Identifies the process that holds a lock, and tells whether it still exists.
 
-A process number means something only within one boot of one kernel and one PID namespace, which containers have of their own
-though they may share a host name; numbers come round again, so one is told from a later one by when it started, in the
-kernel's ticks since boot, which no clock that is set moves. Where this process cannot tell that it is in the same place,
-nothing is known of the other.
+A process ID is only meaningful within one boot and one PID namespace (containers have their own, though they may share a host
+name). IDs are reused, so a process is also identified by its start time in kernel ticks since boot, which do not depend on any
+clock that can be set. If this process is not provably in the same boot and namespace, nothing is known of the other.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ class Fate(Enum):
 
 @dataclass(frozen=True)
 class Owner:
-    """What a process says of itself in a lock.
+    """What a process writes about itself into a lock.
 
     Attributes:
-        host, pid, since: for people.
-        place: the boot, PID namespace and time namespace in which the number is its own; None: not known.
-        started: when it started, in ticks since boot.
-        slurm_job, slurm_restart: of the job it is in, if it is in one.
+        host, pid, since: shown to users.
+        place: boot, PID namespace and time namespace in which `pid` is valid; None if unknown.
+        started: start time of the process, in ticks since boot.
+        slurm_job, slurm_restart: the SLURM job's ID and restart count, if there is one.
     """
 
     host: str
@@ -51,7 +50,7 @@ class Owner:
 
     @classmethod
     def me(cls) -> Owner:
-        """This process."""
+        """The current process."""
         restarts = os.environ.get("SLURM_RESTART_COUNT", "")
         stat = _stat(os.getpid())
         return cls(
@@ -66,10 +65,10 @@ class Owner:
 
     @classmethod
     def read(cls, text: bytes) -> Owner | None:
-        """What `as_text` wrote; None of anything else."""
+        """Parses what `as_text` wrote; None if it is anything else."""
         try:
             found = json.loads(text)
-            # One flipped bit may make a process of it that is gone for sure.
+            # without the checksum, one flipped bit could name a process that certainly does not exist
             if sealed({name: value for name, value in found.items() if name != SEAL}) != text:
                 return None
             owner = cls(**{name: value for name, value in found.items() if name != SEAL})
@@ -82,45 +81,45 @@ class Owner:
         return owner if well_formed else None
 
     def as_text(self) -> bytes:
-        """For a lock."""
+        """As JSON with a checksum."""
         return sealed(asdict(self))
 
     @property
     def fate(self) -> Fate:
-        """What this process knows of it."""
+        """Whether this process can tell that the owner is alive or gone."""
         if self.place is None or self.started is None or self.host != socket.gethostname() or self.place != place_here():
             return Fate.UNKNOWN
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return Fate.GONE
-        except OSError:  # somebody else's
+        except OSError:  # another user's process
             pass
         stat = _stat(self.pid)
-        if stat is None:  # hidden from this user, or it ended just now
+        if stat is None:  # hidden from this user, or just ended
             return Fate.UNKNOWN
         state, started = stat
-        # A zombie is but a number waiting to be read.
+        # A zombie (Z) or dead (X) process counts as gone.
         return Fate.ALIVE if started == self.started and state not in "ZX" else Fate.GONE
 
     def is_earlier_start_of(self, other: Owner) -> bool:
-        """Whether it was the same SLURM job as another process, before that job went back into the queue."""
+        """Whether it was the same SLURM job before that was requeued."""
         return self.slurm_job is not None and self.slurm_job == other.slurm_job and self.slurm_restart < other.slurm_restart
 
 
 def sealed(fields: dict[str, Any]) -> bytes:
-    """Fields as JSON, with a checksum of theirs."""
+    """Fields as JSON, with their checksum."""
     return json.dumps({**fields, SEAL: zlib.crc32(json.dumps(fields).encode())}).encode()
 
 
 def place_here() -> str | None:
-    """Where the numbers of processes mean what they mean to this one; None where that cannot be told."""
+    """An identifier of this boot, PID namespace and time namespace; None if it cannot be determined."""
     try:
-        if os.readlink("/proc/self") != str(os.getpid()):  # the /proc of another namespace
+        if os.readlink("/proc/self") != str(os.getpid()):  # /proc belongs to another namespace
             return None
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         numbers = os.readlink("/proc/self/ns/pid")
-        # Ticks since boot are shifted in a time namespace; old kernels have none.
+        # A time namespace shifts the ticks since boot; old kernels have none.
         ticks = os.readlink("/proc/self/ns/time") if os.path.lexists("/proc/self/ns/time") else ""
     except (OSError, ValueError):
         return None
@@ -128,10 +127,10 @@ def place_here() -> str | None:
 
 
 def _stat(pid: int) -> tuple[str, int] | None:
-    """State and start of a process, as /proc has them."""
+    """State letter and start time (ticks) of a process from /proc; None if it cannot be read."""
     try:
         text = Path(f"/proc/{pid}/stat").read_bytes()
-        # The name of the program stands in brackets and may hold anything.
+        # The program's name is in brackets and may contain anything.
         fields = text[text.rindex(b")") + 1 :].split()
         return fields[0].decode(), int(fields[19])
     except (OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""How far a run has come, and what it has scored on the way."""
+"""The progress of a run: steps done, scores, time."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 @dataclass
 class Progress:
-    """All of a run that a checkpoint must hold besides the engine's shards; JSON types only.
+    """A run's own state in a checkpoint, besides the engine's shards; JSON types only.
 
     Attributes:
         step: outer steps done.
-        evaluations: `step`, `score` and the metrics of each evaluation so far; where a running average is kept, those of
-            the weights that are not exported under `raw` or `average`.
+        evaluations: `step`, `score` and metrics of each evaluation. If a running average is kept, the scores of the weights
+            that are not exported are under `raw` or `average`.
         seconds: time spent in outer steps.
         samples: training examples seen.
-        tokens: their real tokens.
-        skipped_steps: inner steps that the engine repeated because fp16 overflowed.
-        exported: the step of the evaluation whose weights `model/` holds; None where it holds none.
+        tokens: tokens seen, without padding.
+        skipped_steps: inner steps repeated because fp16 overflowed.
+        exported: step of the evaluation whose weights are in `model/`; None if it is empty.
     """
 
     step: int = 0
@@ -33,7 +33,7 @@ class Progress:
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> Progress:
-        """What a checkpoint says, of this version or of one that noted less or more."""
+        """From a checkpoint's state; unknown fields of other versions are ignored."""
         known = {each.name for each in fields(cls)}
         progress = cls(**{name: value for name, value in state.items() if name in known})
         if "exported" not in state and progress.evaluations:
@@ -42,27 +42,27 @@ class Progress:
 
     @property
     def evaluated(self) -> bool:
-        """Whether the parameters as they stand have been."""
+        """Whether the current parameters have been evaluated."""
         return bool(self.evaluations) and self.evaluations[-1]["step"] == self.step
 
     @property
     def in_model(self) -> dict[str, Any] | None:
-        """The evaluation of the weights that `model/` holds; None where it holds none."""
+        """The evaluation of the weights in `model/`; None if there are none."""
         return next((evaluation for evaluation in self.evaluations if evaluation["step"] == self.exported), None)
 
     @property
     def improved(self) -> bool:
-        """Whether the last evaluation is better than that of the weights in `model/`, or nothing is there."""
+        """Whether the last evaluation is better than that of the weights in `model/`, or there are none."""
         held = self.in_model
         return held is None or float(self.evaluations[-1]["score"]) > float(held["score"])
 
     @property
     def best(self) -> dict[str, Any]:
-        """The first of the best evaluations."""
+        """The best evaluation; of equal ones the first."""
         return max(self.evaluations, key=lambda evaluation: float(evaluation["score"]))
 
     def results(self) -> dict[str, Any]:
-        """What `results.json` says of scores and speed."""
+        """Scores and speed for `results.json`."""
         return {
             "steps": self.step,
             **self._summary(self.evaluations),
@@ -82,22 +82,22 @@ class Progress:
 
 
 def last_half(evaluations: list[dict[str, Any]], steps: int, name: str = "score") -> list[float]:
-    """One of the scores of the evaluations in the second half of `steps` outer steps."""
+    """One metric of the evaluations in the second half of `steps` outer steps."""
     return [float(evaluation[name]) for evaluation in evaluations if evaluation["step"] >= steps / 2]
 
 
 def progress_fault(state: dict[str, Any]) -> str | None:
-    """Why what a checkpoint says is no `Progress`; None if it is one."""
+    """Why a checkpoint's state is not a valid `Progress`; None if it is."""
     counts = {name: state.get(name, 0) for name in ("samples", "tokens", "skipped_steps")}
     counts |= {"step": state.get("step"), "exported": 0 if state.get("exported") is None else state["exported"]}
     for name, value in counts.items():
         if type(value) is not int or value < 0:
-            return f"{name} is no number of things"
+            return f"{name} is not a count"
     if type(state.get("seconds", 0)) not in (int, float) or not isfinite(state.get("seconds", 0)):
-        return "seconds is no time"
+        return "seconds is not a number"
     evaluations = state.get("evaluations", [])
     if not isinstance(evaluations, list) or not all(map(_is_evaluation, evaluations)):
-        return "evaluations are none"
+        return "evaluations is not a list of scores"
     return None
 
 

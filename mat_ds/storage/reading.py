@@ -1,4 +1,4 @@
-"""Reading a small file that anybody may have left there: a stranger, a crash, a disk that fails."""
+"""Reads small files that may be malicious, torn or unreadable."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from typing import Any, BinaryIO
 
 from mat_ds.errors import Problem, UserError
 
-# A small file that is larger was not written by this program.
+# A larger file was not written by this program.
 MOST_BYTES = 1 << 26
 
 
 class TwiceError(ValueError):
-    """A key that an object holds twice, and both of its values."""
+    """An object has a key twice; arguments: the key and both values."""
 
     def __str__(self) -> str:
         return f"it names {self.args[0]!r} twice"
 
 
 class IrregularError(OSError):
-    """What was to be read is no regular file."""
+    """The file is not a regular file."""
 
 
 def open_regular(path: Path, links: bool = False) -> BinaryIO:
-    """Opens a regular file for reading; a pipe is not waited for, a device not even opened.
+    """Opens a regular file for reading; never blocks on a pipe or opens a device.
 
     Args:
         path: the file.
-        links: whether a link to one will do.
+        links: whether to follow a link.
 
     Raises:
-        IrregularError: if it is none.
+        IrregularError: if it is not a regular file.
         OSError: if it cannot be opened.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW)
     kind = stat.S_IFMT(os.stat(path, follow_symlinks=links).st_mode)
-    if kind in (stat.S_IFREG, stat.S_IFLNK):  # a link that will not do is refused as it is opened
+    if kind in (stat.S_IFREG, stat.S_IFLNK):  # a link that must not be followed fails in os.open
         handle = os.open(path, flags)
         if stat.S_ISREG(os.fstat(handle).st_mode):
             return os.fdopen(handle, "rb")
         os.close(handle)
-    raise IrregularError(errno.EINVAL, "it is no regular file", str(path))
+    raise IrregularError(errno.EINVAL, "it is not a regular file", str(path))
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The contents of a regular file of bounded size.
+    """Reads a regular file of limited size.
 
     Raises:
-        OSError: if it is none, cannot be read, or is larger than `most` bytes.
+        OSError: if it is not a regular file, cannot be read, or has more than `most` bytes.
     """
     with open_regular(path) as file:
         data = file.read(most + 1)
@@ -62,7 +62,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 
 
 def size_of(path: Path) -> int | None:
-    """Bytes of a regular file, as the disk has it now; None where there is none."""
+    """Bytes of a regular file; None if there is none."""
     try:
         with open_regular(path) as file:
             return os.fstat(file.fileno()).st_size
@@ -71,11 +71,11 @@ def size_of(path: Path) -> int | None:
 
 
 def load_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """Parses a JSON file.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is not JSON, in UTF-8, or names a key twice.
+        ValueError: if it is not JSON in UTF-8, or an object has a key twice.
     """
     try:
         return json.loads(read_bytes(path).decode("utf-8"), object_pairs_hook=once)
@@ -84,7 +84,7 @@ def load_json(path: Path) -> Any:
 
 
 def once(pairs: list[tuple[str, Any]], same: bool = False) -> dict[str, Any]:
-    """A JSON object whose keys stand there once, or with `same` say the same each time; raises `TwiceError` if one does not."""
+    """A JSON object from its pairs; raises `TwiceError` for a repeated key, unless `same` allows equal values."""
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found and not (same and found[key] == value):
@@ -94,26 +94,26 @@ def once(pairs: list[tuple[str, Any]], same: bool = False) -> dict[str, Any]:
 
 
 def read_json(path: Path, fix: str) -> dict[str, Any]:
-    """The JSON object in a file that must hold one.
+    """The JSON object in a file.
 
     Args:
         path: the file.
-        fix: what to do where it does not.
+        fix: what the error message advises.
 
     Raises:
-        UserError: if it is torn, or anything else than an object.
+        UserError: if it cannot be read, or holds anything but a JSON object.
     """
     try:
         found = load_json(path)
     except (OSError, ValueError) as error:
         raise UserError(Problem(str(path), None, f"cannot be read: {error}", fix)) from None
     if not isinstance(found, dict):
-        raise UserError(Problem(str(path), None, f"holds no JSON object but a {type(found).__name__}", fix))
+        raise UserError(Problem(str(path), None, f"holds a {type(found).__name__}, not a JSON object", fix))
     return found
 
 
 def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file, a block of it in memory at a time."""
+    """SHA-256 of a file, read in blocks."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 22):

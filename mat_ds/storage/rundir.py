@@ -1,4 +1,4 @@
-"""The run directory: what is in it, and how a file gets there whole or not at all."""
+"""The run directory: the paths in it, and how it is created."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 
 
 def new_folder(path: Path) -> Path:
-    """Makes a folder that did not exist: `path`, or if another run took it this second, `path-2`, `path-3`, ..."""
+    """Creates a folder that did not exist: `path`, or `path-2`, `path-3`, ... if that is taken."""
     for name in chain([path.name], (f"{path.name}-{i}" for i in count(2))):
         try:
             path.with_name(name).mkdir(parents=True)
@@ -32,7 +32,7 @@ def new_folder(path: Path) -> Path:
 
 
 class RunDirectory:
-    """Paths of one run."""
+    """The paths of one run."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -51,15 +51,15 @@ class RunDirectory:
 
     @property
     def holds_a_run(self) -> bool:
-        """Whether a run has begun here."""
+        """Whether a run has started here."""
         return self.config.exists()
 
     def create(self) -> None:
-        """Makes the folders, of a run that begins or goes on, and puts a model back that an earlier life had set aside.
+        """Creates the folders of a new or resumed run, and restores a model that a crashed process had set aside.
 
         Raises:
-            UserError: if something else has the name of one of its files or folders: a pipe would be waited for, a link that
-                came with the folder be written through.
+            UserError: if one of the run's names is taken by something else: reading a pipe would block, and writing
+                through a link could overwrite a file elsewhere.
         """
         files = (self.config, self.environment, self.events, self.log, self.results, self.tracking, self.tracking_log)
         folders = (self.checkpoints, self.model, self.predictions, self.plots)
@@ -69,7 +69,7 @@ class RunDirectory:
             Problem(
                 "output_dir",
                 str(path),
-                f"is no {called[kind]}, and a run writes there",
+                f"is not a {called[kind]}, but a run writes there",
                 "move it away, or pass another output_dir, which may itself be a link",
             )
             for path, kind in expected.items()
@@ -84,7 +84,7 @@ class RunDirectory:
 
 
 def run_folders(path: Path) -> Iterator[Path]:
-    """The run directories at or below a folder; there are none within one."""
+    """Yields the run directories at or below a folder; does not look inside them."""
     for folder, below, files in os.walk(path):
         if {"config.yaml", "environment.json"} <= set(files):
             yield Path(folder)
@@ -93,7 +93,7 @@ def run_folders(path: Path) -> Iterator[Path]:
 
 
 def mark_interrupted(rundir: RunDirectory, interruption: Interrupted) -> None:
-    """Leaves word for whoever may start the run again, such as a SLURM script, that it was told to stop and can go on."""
+    """Notes in the run directory that the run was interrupted and can be resumed, for example for a SLURM script."""
     job = {name.lower(): os.environ.get(name) for name in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT")}
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     write_json(rundir.interrupted, {"reason": str(interruption), "time": now, **job})

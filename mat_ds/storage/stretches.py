@@ -1,4 +1,4 @@
-"""The stretches of parameters in a checkpoint's files, by their headers: `kind:parameter:first element` -> fp32 values."""
+"""Reads the parameter slices in a checkpoint's files: keys are `kind:parameter:first element`, values fp32."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-# (kind, parameter, first element, the slice of a file that holds it from there on)
+# (kind, parameter, first element, the slice's values as a lazy safetensors slice)
 Stretch = tuple[str, str, int, Any]
 
 
 def stretches(files: Iterable[Path], stack: ExitStack, framework: str = "np") -> Iterator[Stretch]:
-    """All that the files hold; nothing is read but their headers.
+    """Yields all slices in the files; reads only their headers.
 
     Args:
-        files: what the ranks wrote.
+        files: the ranks' files.
         stack: keeps them open.
-        framework: whose tensors the slices are, as safetensors names it.
+        framework: of the tensors, as in safetensors.
 
     Raises:
-        ValueError: if one holds anything else.
-        SafetensorError: if one has no header that fits it.
+        ValueError: if a file holds anything else.
+        SafetensorError: if a header is malformed.
     """
     for path in files:
         file = stack.enter_context(safe_open(path, framework=framework))
@@ -38,14 +38,14 @@ def stretches(files: Iterable[Path], stack: ExitStack, framework: str = "np") ->
 
 
 def stretch_fault(files: list[Path], elements: object) -> str | None:
-    """What is wrong with the files of all ranks; None if nothing is.
+    """What is wrong with the ranks' files together; None if nothing is.
 
     Args:
-        files: theirs.
-        elements: how many elements each trained parameter has, as the state says; None where it is not known.
+        files: of all ranks.
+        elements: number of elements of each trained parameter, from the state; None if unknown.
     """
     if elements is not None and not _are_counts(elements):
-        return "its state does not say how many elements a parameter has"
+        return "its state does not hold the sizes of the parameters"
     found: dict[str, dict[str, list[tuple[int, int]]]] = {}
     try:
         with ExitStack() as stack:
@@ -67,7 +67,7 @@ def _are_counts(elements: object) -> bool:
 
 
 def _tile(pieces: Iterable[tuple[int, int]], total: int | None) -> bool:
-    """Whether pieces lie one behind the other from the first element to the last."""
+    """Whether the pieces cover 0 to `total` without gap or overlap."""
     end = 0
     for first, length in sorted(pieces):
         if first != end:

@@ -1,1 +1,1 @@
-"""Tasks: what their data looks like, where it comes from, in which order it is read, and how predictions are scored."""
+"""Tasks: how their data is described, found, read, ordered and scored."""

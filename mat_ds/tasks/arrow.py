@@ -1,4 +1,4 @@
-"""Arrow files that somebody else wrote, read where they lie on the disk."""
+"""Reads Arrow files written by others, memory-mapped."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from mat_ds.tasks.sources import open_data
 if TYPE_CHECKING:
     import pyarrow
 
-# Places in Arrow's description of a message: what it describes, the compression of a batch, the batch of a dictionary.
+# Field numbers in Arrow's flatbuffers: Message.header, RecordBatch.compression, DictionaryBatch.data.
 HEADER, COMPRESSION, DICTIONARY_BATCH = 2, 3, 1
 
 
 def open_stream(path: Path) -> tuple[pyarrow.Schema, Callable[[list[str]], Iterator[pyarrow.RecordBatch]]]:
-    """An Arrow file that stays on the disk: its schema, and its batches with some of their columns, each of them found to be
-    what it says it is.
+    """Opens an Arrow stream file, memory-mapped.
+
+    Returns:
+        Its schema, and a function that yields validated batches with the given columns only.
 
     Raises:
-        UserError: if it is compressed, so that nobody can say how much it unfolds to.
+        UserError: if the file is compressed, since nothing then bounds the size it decompresses to.
     """
     import pyarrow
 
@@ -44,8 +46,8 @@ def open_stream(path: Path) -> tuple[pyarrow.Schema, Callable[[list[str]], Itera
 
 
 def _is_compressed(message: Any) -> bool:
-    """Whether an Arrow message, of a batch or of a dictionary, has compressed buffers: read off its flatbuffer, since pyarrow
-    does not tell before it has unfolded them."""
+    """Whether a record batch or dictionary message has compressed buffers. Parses the message's flatbuffer, because pyarrow
+    only tells after decompressing them."""
     data = message.metadata.to_pybytes()
 
     def field(table: int, slot: int) -> int:

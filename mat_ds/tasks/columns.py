@@ -1,5 +1,5 @@
-"""Rows of Parquet files and of `save_to_disk` folders: only the columns a task reads are decoded, and a small file unfolds to
-no more memory than its size allows."""
+"""Reads Parquet files and `save_to_disk` folders: decodes only the columns that a task needs, and limits the memory that the
+rows of a small file may take."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     import pyarrow
 
 BATCH = 10_000
-# What the rows of a file may take in memory: a row of its own, and each character. Text packs three or four to one; ten times
-# as much is a text repeated without end.
+# Memory that the rows of a file may take: ROW_BYTES per row plus one byte per character, up to ALLOWED_BYTES plus
+# ALLOWED_PER_BYTE per byte of the file. Text compresses three or four times; more than ten times is one text repeated.
 ROW_BYTES, ALLOWED_BYTES, ALLOWED_PER_BYTE = 200, 64 * 2**20, 50
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a file that a task reads.
+    """The columns that a task reads from a file.
 
     Attributes:
         spec: the task.
-        labelled: whether the label is one of them.
-        theirs: ours -> theirs, where a column has another name.
+        labelled: whether the label column is read.
+        theirs: maps the task's column names to the file's, where they differ.
     """
 
     spec: TaskSpec
@@ -41,14 +41,14 @@ class Columns:
 
     @property
     def ours(self) -> list[str]:
-        """The task's names of them."""
+        """The columns by the task's names."""
         return [*self.spec.text, *((self.spec.label,) if self.labelled else ())]
 
     def names(self, schema: pyarrow.Schema, where: str) -> dict[str, str]:
-        """What the file calls each of them, in the order of the task.
+        """Maps the task's column names to the file's, in the task's order.
 
         Raises:
-            UserError: if one is missing, stands there twice, or holds what is neither a text nor a label.
+            UserError: if a column is missing, repeated, or holds neither texts nor labels.
         """
         if twice := repeated(schema.names):
             raise UserError(Problem(where, *twice))
@@ -59,15 +59,16 @@ class Columns:
         for ours, theirs in names.items():
             kind, text = schema.field(theirs).type, ours in self.spec.text
             if not (_is_text(kind) or (not text and _is_label(kind))):
-                reason = f"the column holds {str(kind)[:80]}, which is no {'text' if text else 'label'}"
+                reason = f"the column holds {str(kind)[:80]}, not {'texts' if text else 'labels'}"
                 raise UserError(Problem(where, theirs, reason, "name the columns that hold the task's texts and its label"))
         return names
 
     def label_names(self, names: Mapping[str, str], features: Any, where: str) -> list[str] | None:
-        """The names of the classes that the label column has numbered in its own way; None: its values say all.
+        """The class names of the label column, if it numbers classes in its own order; None if its values can be used as they
+        are.
 
-        Args:
-            features: how the library `datasets` describes the columns.
+                Args:
+                    features: the `datasets` library's description of the columns.
         """
         described = features.get(names.get(self.spec.label, "")) if isinstance(features, dict) and self.labelled else None
         if not isinstance(described, dict) or described.get("_type") != "ClassLabel":
@@ -95,21 +96,21 @@ def _is_label(kind: pyarrow.DataType) -> bool:
 
 
 class _Allowance:
-    """What is left of the memory that the rows of a file may take."""
+    """The memory that the rows of a file may still take."""
 
     def __init__(self, where: str, size: int):
         self._where, self._size = where, size
         self._allowed = self._left = ALLOWED_BYTES + ALLOWED_PER_BYTE * size
 
     def check(self, rows: int, characters: int = 0) -> None:
-        """Raises `UserError` if so much is more than is left."""
+        """Raises `UserError` if this is more than is left."""
         if rows * ROW_BYTES + characters > self._left:
             raise UserError(
                 Problem(
                     self._where,
                     f"{self._size:,} bytes",
-                    f"unfolds to more than {self._allowed:,} bytes of texts and rows",
-                    "write its rows as JSON lines, if they are what you mean to train on",
+                    f"decompresses to more than {self._allowed:,} bytes of texts and rows",
+                    "if this is intended, write the rows as JSON lines",
                 )
             )
 
@@ -119,7 +120,7 @@ class _Allowance:
 
 
 def read_parquet(paths: Sequence[Path], columns: Columns) -> Iterator[LocatedRow]:
-    """The rows of Parquet files."""
+    """Yields the rows of Parquet files."""
     for path in paths:
         yield from _guarded(path, _parquet_rows, columns)
 
@@ -136,7 +137,7 @@ def _parquet_rows(path: Path, columns: Columns) -> Iterator[LocatedRow]:
         found = pyarrow.parquet.ParquetFile(file, read_dictionary=texts, pre_buffer=False)
         features = _features(schema.metadata or found.metadata.metadata, str(path))
         labels = columns.label_names(names, features, str(path))
-        # Of all columns: pyarrow ends the process where the description of a single one is damaged.
+        # The sizes of all columns: pyarrow crashes the process if asked for one column whose metadata is damaged.
         unfolded = sum(found.metadata.row_group(i).total_byte_size for i in range(found.metadata.num_row_groups))
         allowance.check(found.metadata.num_rows, unfolded)
         number = 0
@@ -147,7 +148,7 @@ def _parquet_rows(path: Path, columns: Columns) -> Iterator[LocatedRow]:
 
 
 def read_saved(paths: Sequence[Path], columns: Columns) -> Iterator[LocatedRow]:
-    """The rows of a split that `save_to_disk` wrote."""
+    """Yields the rows of a split that `save_to_disk` wrote."""
     (folder,) = paths
     yield from _guarded(folder, _saved_rows, columns)
 
@@ -175,11 +176,12 @@ def batch_rows(
     labels: list[str] | None,
     take: Callable[[int, int], None] = lambda rows, characters: None,
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a batch, named as the task names them, a class by its name where it has one.
+    """Yields the rows of a batch under the task's column names; class numbers become class names if `labels` is given.
 
     Args:
+        names: maps the task's column names to the batch's.
         label: the task's name of the label column.
-        take: is told of each row and its characters before it is unfolded any further.
+        take: called with the row count and characters of each row, before the row is decoded any further.
     """
     values = [_values(batch.column(theirs)) for theirs in names.values()]
     for i in range(batch.num_rows):
@@ -191,7 +193,7 @@ def batch_rows(
 
 
 def _values(column: Any) -> Callable[[int], Any]:
-    """The value of each row; a text that many rows share is in memory once."""
+    """A function that returns the value of a row; a text that many rows share is decoded only once."""
     import pyarrow
 
     if not pyarrow.types.is_dictionary(column.type):
@@ -209,7 +211,7 @@ def _values(column: Any) -> Callable[[int], Any]:
 
 
 def _value(scalar: Any) -> Any:
-    """Undecodable bytes become lone surrogates, which make a bad row of one that has them, and not of the file."""
+    """Decodes undecodable bytes to surrogates, so that only the row that contains them is bad, not the file."""
     import pyarrow
 
     text = isinstance(scalar, pyarrow.StringScalar) and scalar.is_valid
@@ -217,7 +219,7 @@ def _value(scalar: Any) -> Any:
 
 
 def _features(metadata: Mapping[bytes, bytes] | None, where: str) -> Any:
-    """How `datasets` described the columns of a table that it wrote; None for any other."""
+    """The `datasets` library's description of the columns; None if it did not write the table."""
     if not metadata or b"huggingface" not in metadata:
         return None
     try:
@@ -229,7 +231,7 @@ def _features(metadata: Mapping[bytes, bytes] | None, where: str) -> Any:
 
 
 def _guarded(path: Path, read: Callable[[Path, Columns], Iterator[LocatedRow]], columns: Columns) -> Iterator[LocatedRow]:
-    """The rows, where a damaged file, which can fail anywhere in pyarrow, is the user's to know."""
+    """Yields the rows; turns any pyarrow error about a damaged file into `UserError`."""
     try:
         yield from read(path, columns)
     except UserError:

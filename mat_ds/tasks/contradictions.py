@@ -1,4 +1,4 @@
-"""What a description of a task cannot mean, although each part of it is well formed."""
+"""Checks a task description for keys that contradict each other."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.labels import label_text
 from mat_ds.tasks.spec import TaskSpec
 
-# What a name that people read, and a line of a file, cannot hold: controls, line ends, halves of characters, reversals.
+# Unicode categories and bidirectional controls that are not allowed in labels: controls, surrogates, line ends.
 UNSEEN = ("Cc", "Cs", "Zl", "Zp")
 REVERSALS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def contradictions(spec: TaskSpec, where: str) -> Iterator[Problem]:
-    """All that contradicts itself in a task.
+    """Yields a problem for each contradiction in a task.
 
     Args:
-        where: it is written, as messages call it.
+        where: name of the description in messages.
     """
     for problem in (*label_problems(spec), *column_problems(spec), *split_problems(spec)):
         yield Problem(f"{where}: {problem.key}", problem.value, problem.reason, problem.fix)
 
 
 def _read(label: str) -> str:
-    """A label as it reads in a file, where 1.0 is 1."""
+    """A label normalised as in a file, where 1.0 is 1."""
     return label_text(label) or label
 
 
 def _looks(label: str) -> str:
-    """A label as a reader sees it: accents in one piece, every blank the same, without what takes no room."""
+    """A label as a reader sees it: composed accents, single blanks, no invisible characters."""
     seen = "".join(c for c in unicodedata.normalize("NFC", label) if unicodedata.category(c) != "Cf")
     return " ".join(seen.split())
 
@@ -43,14 +43,14 @@ def _twice(names: Iterable[str]) -> Iterator[str]:
 
 
 def label_problems(spec: TaskSpec) -> Iterator[Problem]:
-    """Labels that nobody could tell apart, other spellings of what is no label, and a range that holds no score."""
+    """Yields problems with labels that look or read alike, a `label_map` to unknown labels, and an empty range."""
     for label in spec.labels:
         if not label.strip() or label != label.strip():
             yield Problem("labels", label, "is blank, or begins or ends with a blank, which files lose", "take a word")
         if any(unicodedata.category(c) in UNSEEN or c in REVERSALS for c in label):
             yield Problem("labels", label, "holds a character that cannot be seen", "take it out")
     for read, what in (
-        (str.casefold, "differ in case alone, and models are matched with tasks without it"),
+        (str.casefold, "differ only in case, which is ignored when models are matched"),
         (_read, "read alike in a file"),
         (_looks, "look alike"),
     ):
@@ -59,9 +59,9 @@ def label_problems(spec: TaskSpec) -> Iterator[Problem]:
     meant = {_read(label).casefold(): label for label in spec.labels}
     for spelling, label in spec.label_map.items() if spec.labels else ():
         if label not in spec.labels:
-            yield Problem("label_map", {spelling: label}, f"{label!r} is none of the labels", nearest(label, spec.labels))
+            yield Problem("label_map", {spelling: label}, f"{label!r} is not one of the labels", nearest(label, spec.labels))
         elif (other := meant.setdefault(_read(spelling).casefold(), label)) != label:
-            yield Problem("label_map", {spelling: label}, f"{spelling!r} reads as {other!r} already", "say it once")
+            yield Problem("label_map", {spelling: label}, f"{spelling!r} already stands for {other!r}", "say it once")
     if spec.skip_unlabelled and (unlabelled := {"-1", "-"} & {*spec.labels, *spec.label_map}):
         yield Problem(
             "skip_unlabelled",
@@ -71,26 +71,26 @@ def label_problems(spec: TaskSpec) -> Iterator[Problem]:
         )
     yield from kind_of(spec).problems()
     if spec.range and not spec.range[0] < spec.range[1]:
-        yield Problem("range", spec.range, "its lowest score is not below its highest", "write range: [lowest, highest]")
+        yield Problem("range", spec.range, "the lowest score is not below the highest", "write range: [lowest, highest]")
 
 
 def column_problems(spec: TaskSpec) -> Iterator[Problem]:
-    """Columns that stand for two things, or for nothing."""
+    """Yields problems with columns that are used twice, unnamed or unknown."""
     columns = (*spec.text, spec.label)
     if len(set(spec.text)) < len(spec.text):
         yield Problem("text", spec.text, "is the same column twice", "name the column of each text")
     if spec.label in spec.text:
-        yield Problem("label", spec.label, "is a text column too, and the model would read the answer", "name another column")
+        yield Problem("label", spec.label, "is a text column too, so the model would read the answer", "name another column")
     for column in (*columns, *spec.hub_columns.values()):
         if not column.strip():
             yield Problem(
                 "hub_columns" if column not in columns else "text, label",
                 column,
-                "is no name of a column",
+                "is not a column name",
                 "write the name of a column",
             )
     for column in spec.hub_columns.keys() - set(columns):
-        yield Problem("hub_columns", column, "is no column of this task", f"the columns are: {', '.join(columns)}")
+        yield Problem("hub_columns", column, "is not a column of this task", f"the columns are: {', '.join(columns)}")
     for theirs in _twice(spec.hub_columns.values()):
         yield Problem("hub_columns", theirs, "stands for two columns", "name a column for each")
     for ours, theirs in spec.hub_columns.items():
@@ -101,34 +101,32 @@ def column_problems(spec: TaskSpec) -> Iterator[Problem]:
                 f"{theirs!r} would be two columns of this task",
                 f"say what {theirs} is called on the hub too",
             )
-    # A path or an address in their place would be read from wherever it leads.
+    # A path or URL here would be read from wherever it leads.
     if spec.hub is not None and (spec.hub.count("/") > 1 or not all(map(is_name, spec.hub.split("/")))):
-        yield Problem("hub", spec.hub, "is no dataset on the hub", "write <owner>/<name>; files of your own need no hub")
+        yield Problem("hub", spec.hub, "is not a dataset on the hub", "write <owner>/<name>; files of your own need no hub")
     if spec.hub_config is not None and not is_name(spec.hub_config):
-        yield Problem("hub_config", spec.hub_config, "is no name of a configuration", f"take {RULE}")
+        yield Problem("hub_config", spec.hub_config, "is not the name of a configuration", f"use {RULE}")
     if spec.hub_config is not None and spec.hub is None:
         yield Problem(
-            "hub_config", spec.hub_config, "is of a dataset on the hub, and none is named", "write hub: <dataset> too"
+            "hub_config", spec.hub_config, "belongs to a dataset on the hub, but `hub` is missing", "write hub: <dataset> too"
         )
 
 
 def split_problems(spec: TaskSpec) -> Iterator[Problem]:
-    """Splits that are trained on and scored, and two splits whose predictions would be one file."""
+    """Yields problems with splits that are both trained on and scored, named twice, or written to the same file."""
     roles = {role: tuple(getattr(spec, role)) for role in ("train", "dev", "test")}
     for role, splits in roles.items():
         for split in _twice(splits):
             yield Problem(role, split, "is named twice", "name it once")
-    for role in ("dev", "test"):  # which may share one, that is scored and predicted
+    for role in ("dev", "test"):  # dev and test may share a split, which is then scored and predicted
         for split in dict.fromkeys(roles[role]):
             if split in roles["train"]:
-                yield Problem(
-                    role, split, "is trained on, and a score of it says nothing", f"name it under train or under {role}"
-                )
+                yield Problem(role, split, "is trained on, so its score says nothing", f"name it under train or under {role}")
     for split in spec.submission.keys() - set(spec.test):
         yield Problem(
             "submission",
             split,
-            "is none of the test splits",
+            "is not one of the test splits",
             nearest(split, spec.test) if spec.test else f"write test: [{split}] too",
         )
     written = [f"{split}.jsonl" for split in dict.fromkeys(spec.dev)]

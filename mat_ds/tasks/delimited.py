@@ -1,4 +1,4 @@
-"""Rows of csv and tsv files, whatever is wrong with some of them, in time and memory that grow no faster than the file."""
+"""Reads csv and tsv files; bad rows are reported one by one, and time and memory stay linear in the file size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mat_ds.tasks.rows import (
 
 
 def read_delimited(delimiter: str, quoting: Literal[0, 3]) -> Callable[[Path], Iterator[LocatedRow]]:
-    """How files with this delimiter are read: the first record names the columns."""
+    """A reader for files with this delimiter, whose first record is the header."""
 
     def read(path: Path) -> Iterator[LocatedRow]:
         with open_text(path, newline="") as file:
@@ -45,10 +45,11 @@ def read_delimited(delimiter: str, quoting: Literal[0, 3]) -> Callable[[Path], I
 
 
 def _records(lines: Iterator[str], delimiter: str, quoting: Literal[0, 3]) -> Iterator[tuple[int, list[str] | BadRow]]:
-    """The records of a delimited file, each with the number of the line it begins in; empty lines are none.
+    """Yields each record with the number of its first line; skips empty lines.
 
-    A quote that is never closed, or closed in the middle of a field, would swallow the lines behind it. They are read again,
-    once: where reading broke off, every quote that a line before left open would have led to the same place.
+    An unclosed quote would swallow the lines after it. So after such a bad record the lines that it swallowed are read
+        again, but
+    only once: reading stops at the line where the first attempt failed, since every later open quote would fail there too.
     """
     number, broken, taken, again = 1, 0, list[str](), deque[str]()
 
@@ -75,7 +76,7 @@ def _records(lines: Iterator[str], delimiter: str, quoting: Literal[0, 3]) -> It
             del taken[1:]
             reader = csv.reader(feed(), delimiter=delimiter, quoting=quoting, strict=True)
             too_long = len(taken[0]) > LONGEST_TEXT
-            reason = f"has more than {LONGEST_TEXT:,} characters" if too_long else f"is no record: {error}"
+            reason = f"has more than {LONGEST_TEXT:,} characters" if too_long else f"cannot be parsed: {error}"
             record = BadRow(LONG if too_long else CORRUPT, excerpt(taken[0]), reason)
         if record is None:
             return

@@ -1,9 +1,9 @@
-"""A corpus of sentence acceptability that needs no download: minimal pairs of English, generated from a small grammar.
+"""The demo task: sentence acceptability (minimal pairs of English), generated from a small grammar without a download.
 
-Each pair holds a phenomenon of English syntax fixed and breaks it in one word. The validation split is built from nouns,
-verbs and adjectives that never occur in training, in any form, so what it measures is the rule and not the words; only
-the closed class (determiners, auxiliaries, prepositions, pronouns) is shared. Labels are balanced: whoever always
-answers yes scores a Matthews correlation of 0.
+Each pair differs in one word, which breaks one phenomenon of English syntax. The nouns, verbs and adjectives of the validation
+split never occur in training, in any form, so it measures whether the rule was learnt, not the words; only closed-class words
+(determiners, auxiliaries, prepositions, pronouns) are shared. Labels are balanced: a constant answer has a Matthews correlation
+of 0.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ SIZES = {"train": 12000, "validation": 800}
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Open-class words whose forms are regular: nouns take -s, verbs -s, -ed and -ing without a change of spelling.
+    """Open-class words with regular forms: nouns take -s; verbs take -s, -ed and -ing without a change of spelling.
 
-    `plural` is the share of plural subjects: rarer in training than in validation, so that a model which has learnt how
-    often each form occurs, and not when, loses.
+    `plural` is the share of plural subjects. It is lower in training than in validation, so that a model that only learnt
+        word
+    frequencies scores badly.
     """
 
     people: list[str]
@@ -79,7 +80,7 @@ def _subject(random: Random, words: list[str], plural: bool) -> str:
 
 
 def _attractor(random: Random, lexicon: Lexicon, plural: bool) -> str:
-    """Half of the time a phrase between subject and verb, mostly of the other number."""
+    """With probability 1/2 a phrase between subject and verb, usually of the opposite number."""
     if random.random() < 0.5:
         return ""
     attractor_plural = not plural if random.random() < 0.7 else plural
@@ -150,7 +151,7 @@ PHENOMENA: tuple[Callable[[Random, Lexicon], Pair], ...] = (
 def rows(split: str) -> Iterator[dict[str, Any]]:
     """The rows of `train` or `validation`: `sentence`, `label` (1: acceptable), `phenomenon`, `idx`.
 
-    The corpus is always the same; which order and subset a run reads is the run's affair.
+    The corpus is always the same; the run's seed only decides order and subset.
     """
     random = Random(f"mat_ds demo {split}")
     seen: set[str] = set()

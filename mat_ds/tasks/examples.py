@@ -1,4 +1,4 @@
-"""All examples of a task: read from their files, bad rows refused or left out as asked, or as `mat-ds prepare` left them."""
+"""Loads all examples of a task, from its files or from a folder that `mat-ds prepare` wrote, and rejects or skips bad rows."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ from mat_ds.tasks.stored import stored_examples
 
 Splits = dict[str, Sequence[Example]]
 
-# More than this of one kind would bury the message.
+# Problems shown per kind.
 SHOWN = 5
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """All examples of a task that a run will read.
+    """All examples of a task that a run reads.
 
     Attributes:
-        train: training examples in file order, of all training splits one after the other; each split as often in a row as
-            an epoch shows it.
+        train: examples of all training splits in file order; a split that an epoch shows several times is repeated.
         dev: examples of each dev split.
         test: examples of each test split that exists.
-        tallies: how many rows of each split, `<task>/<split>`, were read, kept and left out.
+        tallies: for each `<task>/<split>`, how many rows were read, kept and skipped.
     """
 
     spec: TaskSpec
@@ -42,12 +41,12 @@ class TaskData:
 
     @property
     def skipped(self) -> dict[str, dict[str, int]]:
-        """Rows that were left out, by split and kind."""
+        """Number of skipped rows, by split and kind."""
         return {split: tally.skipped for split, tally in self.tallies.items() if tally.skipped}
 
 
 def digest_of(splits: Mapping[str, Sequence[Example]]) -> str:
-    """SHA-256 of examples and their labels, by split."""
+    """SHA-256 of the splits' texts and labels."""
     digest = hashlib.sha256()
     for split, examples in splits.items():
         digest.update(repr((split, [(example.texts, example.label) for example in examples])).encode())
@@ -55,12 +54,12 @@ def digest_of(splits: Mapping[str, Sequence[Example]]) -> str:
 
 
 def dev_fingerprint(spec: TaskSpec, dev: Splits) -> str:
-    """SHA-256 of all that makes two scores comparable: dev examples, their labels, and the metrics."""
+    """SHA-256 of everything that scores depend on: dev examples, labels, metrics. Scores are comparable if it is equal."""
     return hashlib.sha256(repr((spec.labels, spec.metrics, digest_of(dev))).encode()).hexdigest()
 
 
 def train_splits(spec: TaskSpec) -> Iterator[tuple[TaskSpec, str, int]]:
-    """Every split that the task trains on, with the task it is of before it and the times an epoch shows it behind it."""
+    """Yields each training split as (task it belongs to, split, times an epoch shows it)."""
     others = ((TASKS[name], times) for name, times in spec.also_train_on.items())
     for source, times in ((spec, 1), *others):
         yield from ((source, split, times * repeats) for split, repeats in source.train.items())
@@ -70,8 +69,8 @@ def load_task_data(spec: TaskSpec, data: DataConfig, with_tokens: bool = True) -
     """Reads and checks every split of a task.
 
     Args:
-        spec, data: what to read, and from where.
-        with_tokens: whether examples of prepared data bring their tokens along.
+        spec, data: the task and the data options.
+        with_tokens: whether examples of prepared data carry their tokens.
 
     Raises:
         UserError: naming every missing split, missing column and bad row (the first few of each kind), or what has changed
@@ -95,7 +94,7 @@ def load_task_data(spec: TaskSpec, data: DataConfig, with_tokens: bool = True) -
 
 
 def _stored(manifest: Manifest, spec: TaskSpec, data: DataConfig, with_tokens: bool) -> TaskData:
-    """The same from a folder that `mat-ds prepare` wrote; limits take the first of what was prepared."""
+    """`load_task_data` from a folder that `mat-ds prepare` wrote; limits keep the first of the prepared examples."""
     assert data.path
     folder, sources = Path(data.path), list(train_splits(spec))
     raise_if_any(changed_data(manifest, folder, spec, [source for source, *_ in sources], data))
@@ -120,7 +119,7 @@ def _left(limit: int | None, found: list[Example]) -> int | None:
 
 
 class _Reader:
-    """Reads split after split and remembers all that is wrong."""
+    """Reads splits one by one and collects all problems."""
 
     def __init__(self, data: DataConfig):
         self._data = data
@@ -177,19 +176,19 @@ class _Reader:
             if len(examples) == limit:
                 break
         tally.kept = len(examples)
-        # A column that one row lacks is the row's fault, one that every row lacks the file's.
+        # If only some rows lack a column, those rows are bad; if all do, the file is.
         self.problems += [lacking] if lacking and not complete else self._verdict(name, tally, bad, split in spec.test)
         return examples
 
     def _verdict(self, name: str, tally: Tally, bad: list[tuple[str, BadRow]], numbered: bool) -> Iterator[Problem]:
-        """What a split is refused for.
+        """Yields the reasons to refuse a split.
 
         Args:
             bad: the first few bad rows of each kind.
-            numbered: whether predictions on the split are numbered by its rows, so that none can be left out.
+            numbered: whether predictions on the split are numbered by its rows, so that no row may be skipped.
         """
         if not tally.kept and not bad:
-            yield Problem(name, None, "holds no example", "provide at least one row")
+            yield Problem(name, None, "has no examples", "provide at least one row")
         most = 2 * tally.bad > tally.rows - tally.skipped.get(UNLABELLED, 0)
         if self._data.bad_rows == "skip" and not numbered and not most:
             return
@@ -202,5 +201,5 @@ class _Reader:
         if self._data.bad_rows == "skip" and bad:
             reason = "the predictions on a test split are numbered by its rows" if numbered else "they are more than half"
             yield Problem(
-                name, f"{tally.bad} of {tally.rows} rows", f"bad rows cannot be left out here: {reason}", "mend the file"
+                name, f"{tally.bad} of {tally.rows} rows", f"bad rows cannot be skipped here: {reason}", "mend the file"
             )

@@ -1,4 +1,4 @@
-"""Rows of a split, from local files, a `save_to_disk` folder, the hub or a built-in generator."""
+"""Reads the rows of a split from local files, a `save_to_disk` folder, the hub, or a built-in generator."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mat_ds.tasks.spec import TaskSpec
 
 __all__ = ["STDIN", "TEXT", "LocatedRow", "held", "read_lines", "read_split"]
 
-# GLUE's own tsv files do not quote.
+# .tsv has no quoting, as in GLUE's own files.
 READERS: dict[str, Callable[[Path], Iterator[LocatedRow]]] = {
     ".jsonl": read_jsonl,
     ".json": read_json_rows,
@@ -29,30 +29,30 @@ READERS: dict[str, Callable[[Path], Iterator[LocatedRow]]] = {
 
 
 def read_split(spec: TaskSpec, split: str, data_path: str | None, labelled: bool = True) -> Iterator[LocatedRow] | None:
-    """The rows of one split in file order, each with the place a message can point to.
+    """The rows of one split in file order, each with its location for messages.
 
     Args:
         spec: the task.
         split: name of the split, as on the hub.
-        data_path: `data.path` of the run; None: the hub, or the task's own generator.
-        labelled: whether its labels are read.
+        data_path: `data.path` of the run; None: the hub, or the task's generator.
+        labelled: whether to read labels.
 
     Returns:
-        None where the source exists and holds no such split.
+        None if the source exists but has no such split.
 
     Raises:
         UserError: if the source itself is missing, unreachable or unreadable.
     """
     if spec.generate:
         if data_path is not None:
-            raise UserError(Problem("data.path", data_path, f"task {spec.name!r} makes its own data",
+            raise UserError(Problem("data.path", data_path, f"task {spec.name!r} generates its own data",
                                     "leave data.path out, or name the task of your files"))  # fmt: skip
         return ((f"{spec.name}/{split} row {i}", row) for i, row in enumerate(spec.generate(split)))
     if data_path is None:
         return _from_hub(spec, split, labelled)
     root = Path(data_path)
     if not root.is_dir():
-        raise UserError(Problem("data.path", data_path, "is no folder", "pass the folder that holds "
+        raise UserError(Problem("data.path", data_path, "is not a folder", "pass the folder that holds "
                                 f"{spec.name}/<split>.jsonl, or leave data.path out to use the hub"))  # fmt: skip
     folder = _folder(spec, data_path)
     if not folder.is_dir() and not (root / DICT).exists():
@@ -67,7 +67,7 @@ def _folder(spec: TaskSpec, data_path: str) -> Path:
 
 
 def held(spec: TaskSpec, data_path: str | None) -> str:
-    """What a message about a split that is not there says of the files that are; nothing of the hub."""
+    """The contents of the task's folder, as the end of a message about a missing split; empty for the hub."""
     folder = _folder(spec, data_path) if data_path else None
     return f"; {listing(folder)}" if folder and folder.is_dir() else ""
 
@@ -83,12 +83,11 @@ def _rows(source: Source, columns: Columns) -> Iterator[LocatedRow]:
 
 
 def read_lines(path: Path, suffix: str) -> Iterator[LocatedRow]:
-    """The rows of a file, or of standard input (`-`), one after the other; one that cannot be read as a whole is the user's to
-    know, with its name.
+    """Yields the rows of a file, or of standard input (`-`); raises `UserError` if the file cannot be read.
 
     Args:
         path: the file.
-        suffix: `.jsonl`, `.json`, `.csv`, `.tsv`, or `.txt`: a text in each line.
+        suffix: `.jsonl`, `.json`, `.csv`, `.tsv`, or `.txt` (one text per line).
     """
     try:
         yield from READERS[suffix](path)
@@ -108,21 +107,21 @@ def _from_hub(spec: TaskSpec, split: str, labelled: bool) -> Iterator[LocatedRow
         if split not in datasets.get_dataset_split_names(spec.hub, spec.hub_config):
             return None
         found = datasets.load_dataset(spec.hub, spec.hub_config, split=split)
-    except Exception as error:  # offline mode, name resolution, proxies and missing caches each raise a class of their own
+    except Exception as error:  # offline mode, name resolution, proxies and missing caches raise different classes
         raise UserError(
             Problem(
                 "data.path",
                 None,
-                f"{spec.hub} cannot be had from the hub ({type(error).__name__}: {error})",
-                "where the hub can be reached, run `mat-ds prepare <folder>` with the options of this run, bring the folder "
-                "here and pass data.path=<folder>",
+                f"{spec.hub} cannot be loaded from the hub ({type(error).__name__}: {error})",
+                "on a machine that can reach the hub, run `mat-ds prepare <folder>` with the options of this run, copy "
+                "that folder here and pass data.path=<folder>",
             )
         ) from None
     return _hub_rows(f"{spec.hub}/{split}", found, Columns(spec, labelled, spec.hub_columns))
 
 
 def _hub_rows(where: str, found: Any, columns: Columns) -> Iterator[LocatedRow]:
-    """The rows of a dataset, of which only the columns of the task are decoded."""
+    """Yields the rows of a dataset from the hub; decodes only the task's columns."""
     names = columns.names(found.features.arrow_schema, where)
     labels = columns.label_names(names, found.features.to_dict(), where)
     number = 0

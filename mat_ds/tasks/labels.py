@@ -1,7 +1,7 @@
-"""What the label of a row means, the same whatever the file it was read from.
+"""Interprets label values identically for all file formats.
 
-A label is what it reads as: csv knows nothing but text, JSON and Parquet also numbers and booleans, and all three must say
-the same class. A number is a number as JSON writes one: 1, 1.0 and 1e0 are one label, 01 is a name.
+csv only has text, while JSON and Parquet also have numbers and booleans; the same label must map to the same class in all of
+them. Numbers are recognised in JSON's notation: 1, 1.0 and 1e0 are the same label, while 01 is a name.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.spec import TaskSpec
 
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-# What `float` takes, but for 1_0 and the digits of other scripts.
+# What `float` accepts, except 1_0 and digits of other scripts.
 SCORE = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan|inf|infinity)")
-# A number in a name, in the digits of any script.
+# A number inside a name, in digits of any script.
 DIGITS = re.compile(r"\d+")
-# No label has more digits; `int` and `float` would be slow with thousands of them, or refuse.
+# Longer numbers are not labels; converting thousands of digits would be slow or fail.
 LONGEST_NUMBER = 40
-# As many as a message has room for.
+# Labels shown in a message.
 SHOWN = 20
-# Beyond it, a float does not know its last digit.
+# Larger integers are not exact in a float.
 EXACT = 2**53
 
 
 def label_text(value: Any) -> str | None:
-    """A label as text, the same for every form it may have in a file; None for what can be no label.
+    """The canonical text of a label, equal for all its forms in files; None if the value cannot be a label.
 
     Args:
         value: a text, a number or a boolean.
     """
-    if not isinstance(value, str | int | float | Decimal):  # a boolean is an integer to Python
+    if not isinstance(value, str | int | float | Decimal):  # bool is a subclass of int
         return None
     if isinstance(value, int) and abs(value) >= 10**LONGEST_NUMBER:
         return None
-    if not isinstance(value, str) and not math.isfinite(value):  # NaN is what tables make of a label that is not there
+    if not isinstance(value, str) and not math.isfinite(value):  # NaN is how tables represent a missing label
         return None
     text = str(value).strip()
     if text.lower() in ("true", "false"):
@@ -53,12 +53,12 @@ def label_text(value: Any) -> str | None:
 
 
 def is_number(text: str) -> bool:
-    """Whether a label reads as a number."""
+    """Whether a label is written as a number."""
     return len(text) <= LONGEST_NUMBER and NUMBER.fullmatch(text.strip()) is not None
 
 
 def score_of(value: Any) -> float | None:
-    """The score that a label stands for, NaN and infinities included; None where it is no number."""
+    """The score that a label stands for, including NaN and infinities; None if it is not a number."""
     if isinstance(value, str) and not SCORE.fullmatch(value.strip().lower()):
         return None
     try:
@@ -68,10 +68,11 @@ def score_of(value: Any) -> float | None:
 
 
 def class_of(spec: TaskSpec, value: Any) -> int | None:
-    """The class that a label names: by `label_map`, by its name, or by its number; None where it names none.
+    """The class of a label, by `label_map`, name or class number; None if it is none of these.
 
-    The number of a class is a label only where no name and no key of `label_map` is a number itself or counts otherwise: in a
-    task of the labels 1 to 5, 0 must not be taken for the first, nor 1 for `2 stars`.
+    A class number counts as a label only if no name or key of `label_map` is a number or contains a conflicting one: with
+        labels 1
+    to 5, 0 must not mean the first class, nor 1 the label `2 stars`.
     """
     text = label_text(value)
     if text is None:
@@ -80,47 +81,47 @@ def class_of(spec: TaskSpec, value: Any) -> int | None:
     for spelling in (value, text):
         if isinstance(spelling, str) and spelling in known:
             return known[spelling]
-    # No task has a million classes.
+    # at most 6 digits: no task has a million classes
     is_index = numbered and len(text) <= 6 and text.isdecimal() and is_number(text) and int(text) < len(spec.labels)
     return int(text) if is_index else None
 
 
 def is_named(spec: TaskSpec, value: str) -> bool:
-    """Whether a label is a name of a class or a key of `label_map`, not only its number."""
+    """Whether a label is a class name or a key of `label_map`, not just a class number."""
     known, _ = _meanings(spec.labels, tuple(spec.label_map.items()))
     return value in known or label_text(value) in known
 
 
 def class_names(spec: TaskSpec, names: list[str], where: str) -> list[str] | None:
-    """The labels that stand for the classes of a column which numbers them in an order of its own.
+    """Labels for a column that numbers its classes in its own order.
 
     Args:
-        names: of the column's classes, in its order.
-        where: what a message calls the file.
+        names: the column's class names, by number.
+        where: name of the file in messages.
 
     Returns:
-        None where the names say no more than the numbers.
+        None if the names are just the numbers.
 
     Raises:
-        UserError: if they are no labels of the task.
+        UserError: if the names are not labels of the task.
     """
     named = [name for name in names if is_named(spec, name)]
     if are_numbers(names) and not named:
         return None
     if not named or any(is_number(name) for name in names if name not in named):
         shown = ", ".join(map(repr, names[:SHOWN]))
-        raise UserError(Problem(where, shown, f"the classes of its label column are none of {known_labels(spec)}",
-                                "say in the task's label_map which label each of them is"))  # fmt: skip
+        raise UserError(Problem(where, shown, f"the classes of its label column are not among {known_labels(spec)}",
+                                "map each of them to a label in the task's label_map"))  # fmt: skip
     return names
 
 
 def are_numbers(names: list[str]) -> bool:
-    """Whether the names of classes say no more than their numbers."""
+    """Whether class names are just their numbers, such as `label_0`."""
     return all(name.lower() in (str(i), f"label_{i}", f"class_{i}") for i, name in enumerate(names))
 
 
 def known_labels(spec: TaskSpec) -> str:
-    """What a message says the labels of a task are: each with its number where that is a label too."""
+    """The task's labels for a message, with their numbers if those are labels too."""
     _, numbered = _meanings(spec.labels, tuple(spec.label_map.items()))
     known = [f"{i} ({name})" for i, name in enumerate(spec.labels)] if numbered else [*spec.labels, *spec.label_map]
     return ", ".join(known[:SHOWN]) + (f" and {len(known) - SHOWN} more" if len(known) > SHOWN else "")
@@ -128,7 +129,7 @@ def known_labels(spec: TaskSpec) -> str:
 
 @lru_cache(maxsize=64)
 def _meanings(labels: tuple[str, ...], label_map: tuple[tuple[str, str], ...]) -> tuple[dict[str, int | None], bool]:
-    """The class of each label as it is written and as it reads, and whether the number of a class is a label too."""
+    """The class of each label, by its spelling and its canonical text; and whether class numbers are labels too."""
     names = _spelled({name: i for i, name in enumerate(labels)})
     mapped = {key: names.get(name, names.get(label_text(name) or "")) for key, name in label_map}
     meanings = (*names.items(), *mapped.items())
@@ -137,19 +138,19 @@ def _meanings(labels: tuple[str, ...], label_map: tuple[tuple[str, str], ...]) -
 
 
 def is_score(name: str) -> bool:
-    """Whether a name is a number, however it is written."""
+    """Whether a name is a finite number in any notation."""
     score = score_of(name)
     return score is not None and math.isfinite(score)
 
 
 def _counts_otherwise(name: str, number: int | None, classes: int) -> bool:
-    """Whether a name says that its class is that of another number, as those of `1 star` and `2 stars` would, or `grade_1`."""
+    """Whether a name contains a different valid class number than its own, such as `1 star` for class 0."""
     found = DIGITS.search(name)
     return found is not None and len(found[0]) < 7 and number != int(found[0]) < classes
 
 
 def _spelled(meanings: Mapping[str, int | None]) -> dict[str, int | None]:
-    """The same, also under what each name reads as, unless two names read alike."""
+    """Adds the canonical text of each name, except where two names share it."""
     read = [label_text(name) for name in meanings]
     alike = {text or "": meaning for text, meaning in zip(read, meanings.values(), strict=True) if read.count(text) == 1}
     return {**alike, **meanings}

@@ -1,4 +1,4 @@
-"""Rows of files that hold one in a line, or all of them in one JSON array."""
+"""Reads files with one row per line, or with all rows in one JSON array."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from mat_ds.tasks.rows import CORRUPT, ENCODING, LONG, LONGEST_LINE, BadRow, Loc
 from mat_ds.tasks.sources import open_data
 
 STDIN = Path("-")
-# The column of a file that holds nothing but texts.
+# Column name for files that contain only texts.
 TEXT = "text"
-# An array is read as a whole.
+# A JSON array is read into memory as a whole.
 LARGEST_ARRAY = 256 * 2**20
 
 
 def open_text(path: Path, newline: str) -> TextIO:
-    """A text file whose undecodable bytes arrive as lone surrogates: one of them must not hide the other lines. A byte order
-    mark is no part of the text."""
+    """Opens a text file; drops a byte order mark, and decodes invalid bytes to surrogates so that the other lines remain
+    readable."""
     piped = path == STDIN
     binary = os.fdopen(os.dup(0), "rb") if piped else open_data(path)
     return io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
 
 
 def bounded_lines(file: TextIO) -> Iterator[str]:
-    """The lines of a file; one of `LONGEST_LINE` characters or more is cut there, so that a file without line ends does not
-    have to fit into memory."""
+    """Yields the lines of a file, each cut at `LONGEST_LINE` characters, so that a file without line ends does not fill the
+    memory."""
     while line := file.readline(LONGEST_LINE):
         yield line
         while len(line) == LONGEST_LINE and line[-1] not in "\r\n":
@@ -42,7 +42,7 @@ def too_long(line: str) -> BadRow:
 
 
 def read_text(path: Path) -> Iterator[LocatedRow]:
-    """The lines of a file, each of them a text."""
+    """Yields each line of a file as a text."""
     with open_text(path, newline="\n") as file:
         for number, line in enumerate(bounded_lines(file), start=1):
             text = line.removesuffix("\n").removesuffix("\r")
@@ -52,8 +52,8 @@ def read_text(path: Path) -> Iterator[LocatedRow]:
 
 
 def read_jsonl(path: Path) -> Iterator[LocatedRow]:
-    """The objects of a JSON lines file. Only \\n ends a line: texts may hold U+2028 and other characters that str.splitlines
-    takes for an end."""
+    """Yields the objects of a JSON lines file. Only \\n ends a line: texts may contain U+2028 and others that str.splitlines
+    would split at."""
     with open_text(path, newline="\n") as file:
         for number, line in enumerate(bounded_lines(file), start=1):
             if len(line) >= LONGEST_LINE:
@@ -63,7 +63,7 @@ def read_jsonl(path: Path) -> Iterator[LocatedRow]:
 
 
 def read_json_rows(path: Path) -> Iterator[LocatedRow]:
-    """The objects of a JSON file, which holds one in a line or is one array of them."""
+    """Yields the objects of a JSON file that is either JSON lines or one array."""
     with open_text(path, newline="") as file:
         start = file.read(4096).lstrip()
     if not start.startswith("["):
@@ -80,7 +80,7 @@ def read_json_rows(path: Path) -> Iterator[LocatedRow]:
 
 
 class _Repeated(dict[str, Any]):
-    """A JSON object in which a key stands twice."""
+    """A JSON object with a repeated key."""
 
     twice: tuple[str, object, object]
 
@@ -99,7 +99,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parse(text: str) -> Any:
-    """What JSON says, or what is wrong with it."""
+    """The parsed JSON, or a `BadRow`."""
     try:
         return json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
@@ -118,4 +118,4 @@ def _row(found: Any, shown: object) -> dict[str, Any] | BadRow:
         key, one, other = found.twice
         reason = f"has the key {excerpt(key)!r} twice: {excerpt(one)!r} and {excerpt(other)!r}"
         return BadRow(CORRUPT, excerpt(shown), reason)
-    return found if isinstance(found, dict | BadRow) else BadRow(CORRUPT, excerpt(shown), "is no JSON object")
+    return found if isinstance(found, dict | BadRow) else BadRow(CORRUPT, excerpt(shown), "is not a JSON object")

@@ -1,4 +1,4 @@
-"""The order of examples and their batches: pure functions of (seed, outer step), so a position is all there is to save."""
+"""Order and batches of examples: pure functions of (seed, outer step), so only the step must be saved to resume."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from mat_ds.tasks.kinds.base import Kind
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.rows import Example
 
-# With group_by_length, this many batches are sorted by length at a time, as in transformers' Trainer.
+# With group_by_length, examples are sorted by length within this many batches, as in transformers' Trainer.
 MEGABATCH = 50
 
 
 def tokenise(tokenizer: Any, examples: Sequence[Example], max_length: int, **form: Any) -> Any:
-    """The model inputs of examples, cut at `max_length` tokens, in the form that transformers calls it."""
+    """Tokenises examples, truncated at `max_length`; `form` are further arguments of the tokenizer."""
     columns = [list(column) for column in zip(*(example.texts for example in examples), strict=True)]
     return tokenizer(*columns, truncation=True, max_length=max_length, **form)
 
 
 class Collator:
-    """Examples to padded model inputs and labels.
+    """Turns examples into padded model inputs and labels.
 
     Args:
         tokenizer: a transformers tokenizer.
-        max_length: tokens an input is cut at.
+        max_length: maximum tokens of an input.
         kind: of the task.
     """
 
@@ -50,18 +50,18 @@ class Collator:
 
 
 class TrainLoader:
-    """Micro-batches of any outer step, for any rank.
+    """The micro-batches of any outer step, for one rank.
 
-    Global batch t of an epoch is cut into micro-batches of `micro_batch_size`; rank r of R owns the R-th part of them
-    that begins with number r x accumulation. The last partial batch of an epoch is dropped.
+    A global batch is cut into micro-batches of `micro_batch_size`; rank r owns `accumulation` consecutive ones from number
+    r x accumulation on. The last partial batch of an epoch is dropped.
 
     Args:
-        examples: the training examples in file order.
-        collate: how they become inputs.
+        examples: training examples in file order.
+        collate: turns examples into inputs.
         batch_size: examples of one outer step, over all ranks.
         micro_batch_size: examples of one pass on one rank.
-        data, seed: the run's options.
-        rank, world_size: this rank and how many there are.
+        data, seed: options of the run.
+        rank, world_size: this rank and the number of ranks.
     """
 
     def __init__(
@@ -111,10 +111,11 @@ class TrainLoader:
 
 
 def evaluation_batches(examples: Sequence[Example], micro_batch_size: int, rank: int, world_size: int) -> Iterator[list[int]]:
-    """Rows of the passes that one rank makes over an evaluation split, longest examples first.
+    """Yields the rows of each pass of one rank over an evaluation split, longest examples first.
 
-    Every rank makes equally many passes, since under ZeRO-3 a pass is a collective; a rank with nothing left to do gets
-    rows that another rank has too, negated and shifted (`~row`), to be ignored.
+    All ranks make equally many passes, since a pass is a collective under ZeRO-3. A rank without rows left gets rows of
+        another
+    rank as `~row`, a negative number, to be ignored.
     """
     order = sorted(range(len(examples)), key=lambda row: -examples[row].length)
     batches = [order[start : start + micro_batch_size] for start in range(0, len(order), micro_batch_size)]

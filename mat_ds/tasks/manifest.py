@@ -1,5 +1,5 @@
-"""The manifest of a folder that `mat-ds prepare` wrote: how its examples and tokens were made, what every file holds, and
-whether a run would have made the same."""
+"""The manifest of a folder that `mat-ds prepare` wrote: how examples and tokens were made, digests of all files, and checks
+that a run would make the same."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from mat_ds.tasks.spec import TaskSpec
 
 MANIFEST, DATA, MODEL = "manifest.json", "data", "model"
 FORMAT = "mat_ds_prepared"
-# So many of its other keys make a manifest whose mark is damaged one all the same.
+# With a damaged version mark, a file with at least this many known keys still counts as a manifest.
 TELLING = 4
 PACKAGES = ("mat_ds", "transformers", "tokenizers", "datasets", "pyarrow")
 
-# What of a task decides which example a row becomes.
+# Keys of a task that decide how a row becomes an example.
 DECIDING = ("text", "label", "labels", "label_map", "range", "skip_unlabelled", "test_labelled")
 
 
@@ -54,7 +54,7 @@ class Manifest(Section):
     @field_validator("tasks")
     @classmethod
     def _tasks(cls, tasks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Whatever a stranger's manifest says of a task must be a task."""
+        """Validates tasks in an untrusted manifest."""
         return {name: TaskSpec.model_validate_json(json.dumps(task)).model_dump(mode="json") for name, task in tasks.items()}
 
     @field_validator("tokenizer")
@@ -67,10 +67,10 @@ class Manifest(Section):
 
     @model_validator(mode="after")
     def _names(self) -> Manifest:
-        """What becomes a path stays within the folder."""
+        """Rejects names that would lead out of the folder."""
         for name in (*self.splits, *self.files):
             if name.startswith("/") or not all(part and part.strip(".") for part in name.split("/")) or "\0" in name:
-                raise ValueError(f"{name[:120]!r} is no path within the folder")
+                raise ValueError(f"{name[:120]!r} is not a path within the folder")
         return self
 
 
@@ -100,13 +100,13 @@ def find_manifest(path: str | None) -> Manifest | None:
 def write_manifest(
     folder: Path, tasks: Iterable[TaskSpec], options: dict[str, Any], tokenizer: Any, max_length: int, splits: dict[str, Tally]
 ) -> None:
-    """Describes all that a folder holds so far in its manifest.
+    """Writes a manifest of all files in a folder.
 
     Args:
         tasks: the task, and those it also trains on.
-        options: of the run, as far as they went into the folder.
-        tokenizer, max_length: what made the tokens.
-        splits: rows of each split.
+        options: the run's options that were used.
+        tokenizer, max_length: used to make the tokens.
+        splits: row counts of each split.
     """
     described = {task.name: task.model_dump(mode="json") for task in tasks}
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -131,10 +131,11 @@ def _sha256(value: Any) -> str:
 
 
 def describe_tokenizer(tokenizer: Any) -> dict[str, Any]:
-    """All that decides which tokens a tokenizer makes of a text, and how they are padded; by value, or by SHA-256.
+    """Everything that decides a tokenizer's output and padding, as values or SHA-256.
 
-    A tokenizer that is loaded from where it was saved is described alike. The cut and the padding of its last call, which it
-    remembers, are no part of it.
+    Saving and loading a tokenizer does not change its description. The truncation and padding settings of its last call,
+        which it
+    remembers, are not included.
     """
     rules = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {}
     probe = [tokenizer(text)["input_ids"] for text in ("The keys near the cabinets ARE golden.", "naïve 東京 😀 1,000\t#")]
@@ -150,11 +151,10 @@ def describe_tokenizer(tokenizer: Any) -> dict[str, Any]:
 
 
 def damage(manifest: Manifest, folder: Path, contents: bool = False) -> Iterator[Problem]:
-    """Files of a prepared folder that are gone or are not what they were.
+    """Yields a problem for each file of a prepared folder that is missing or has changed.
 
     Args:
-        contents: whether to compare all that is in them; else their sizes, which costs nothing and finds a copy that broke
-            off.
+        contents: whether to compare digests; otherwise only sizes, which is fast and finds incomplete copies.
     """
     whole = folder.resolve()
     for name, stored in manifest.files.items():
@@ -166,7 +166,7 @@ def damage(manifest: Manifest, folder: Path, contents: bool = False) -> Iterator
         elif (size := file.stat().st_size) != stored.bytes:
             reason = f"has {size:,} bytes, and had {stored.bytes:,} when it was prepared"
         elif contents and sha256_of_file(file) != stored.sha256:
-            reason = "holds something else than when it was prepared"
+            reason = "has changed since it was prepared"
         if reason:
             yield Problem(str(file), None, reason, f"copy the folder again, or run `mat-ds prepare {folder}` again")
 
@@ -174,7 +174,7 @@ def damage(manifest: Manifest, folder: Path, contents: bool = False) -> Iterator
 def changed_data(
     manifest: Manifest, folder: Path, spec: TaskSpec, sources: Iterable[TaskSpec], data: DataConfig
 ) -> Iterator[Problem]:
-    """Why the examples in a prepared folder are not those that a run would read.
+    """Yields the reasons why a run would read other examples than those in a prepared folder.
 
     Args:
         spec, sources: the run's task, and the tasks whose training splits it reads.
@@ -211,11 +211,11 @@ def changed_data(
 
 
 def changed_tokens(manifest: Manifest, folder: str, tokenizer: Any, model: str, max_length: int) -> Iterator[Problem]:
-    """Why the tokens in a prepared folder are not those that a run would make.
+    """Yields the reasons why a run would make other tokens than those in a prepared folder.
 
     Args:
-        tokenizer, model: the run's, and the name its model has.
-        max_length: tokens the run cuts its inputs at.
+        tokenizer, model: the run's tokenizer, and the name of its model.
+        max_length: the run's maximum number of tokens.
     """
     if max_length != manifest.max_length:
         yield Problem(

@@ -1,6 +1,6 @@
-"""Metrics of the GLUE family as local `evaluate` modules: nothing is downloaded, scikit-learn and scipy compute.
+"""GLUE's metrics as local `evaluate` modules, computed by scikit-learn and scipy; nothing is downloaded.
 
-Importing this module imports `evaluate`, which takes a second; only the rank that scores does.
+Importing this module imports `evaluate`, which takes a second; only the rank that computes scores does so.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from mat_ds.tasks.spec import TaskSpec
 
 
 class LocalMetric(evaluate.Metric):  # type: ignore[misc]
-    """A metric of predictions and references that computes in this process and keeps nothing on disk.
+    """An `evaluate` metric that is computed in this process and stores nothing on disk.
 
     Args:
         name: key of the score.
-        score: what computes it from (references, predictions).
-        dtype: their type, `int64` for classes and `float64` for scores.
+        score: computes it from (references, predictions).
+        dtype: of both, `int64` for classes and `float64` for scores.
     """
 
     def __init__(self, name: str, score: Callable[[Any, Any], float], dtype: str):
@@ -50,7 +50,7 @@ METRICS: dict[str, Callable[[], LocalMetric]] = {
 
 
 def _correlation(measure: Callable[[Any, Any], Any], references: Any, predictions: Any) -> float:
-    """0 where a constant side leaves the correlation undefined, as for a model that answers the same to everything."""
+    """A correlation; 0 if one side is constant, where it is undefined."""
     constant = min(len(set(references)), len(set(predictions))) < 2
     return 0.0 if constant else float(measure(references, predictions).statistic)
 
@@ -70,7 +70,7 @@ def score(spec: TaskSpec, logits: np.ndarray, labels: Sequence[float]) -> dict[s
 
 
 def selection_score(splits: Mapping[str, Mapping[str, float]]) -> float:
-    """The one number that selects a model: the mean of the task's metrics, over its dev splits."""
+    """The number that selects the best model: the mean over the task's metrics and dev splits."""
     return mean(mean(metrics.values()) for metrics in splits.values())
 
 
@@ -78,14 +78,14 @@ GLUE_SCORE_TASKS = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte"
 
 
 def glue_score(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float:
-    """The GLUE score as MAT's paper takes it, in percent: the mean over eight tasks (not WNLI) of each task's own mean,
-    accuracy with F1, Pearson with Spearman, MNLI matched with mismatched.
+    """The GLUE score in percent as in the MAT paper: the mean over eight tasks (without WNLI) of each task's mean over metrics
+    and dev splits.
 
-    Args:
-        scores: task -> dev split -> metric -> value in [0, 1].
+        Args:
+            scores: task -> dev split -> metric -> value in [0, 1].
 
-    Raises:
-        ValueError: naming the tasks that are missing.
+        Raises:
+            ValueError: naming the missing tasks.
     """
     missing = [task for task in GLUE_SCORE_TASKS if task not in scores]
     if missing:

@@ -21,7 +21,7 @@ class DataConfig(Section):
     group_by_length: bool = Field(False, description="put examples of like length into one batch (less padding)")
     bad_rows: Literal["refuse", "skip"] = Field(
         "refuse",
-        description="what becomes of a row that is no example: refuse the whole input, or skip and count the row "
+        description="on a bad row: refuse the whole input, or skip and count the row "
         "(never in a test split, whose predictions are numbered by its rows)",
     )
     train_limit: Count | None = Field(None, description="use only the first N training examples")

@@ -1,4 +1,4 @@
-"""The tasks that have a name: GLUE, ANLI, the paper's NLI mixture and the built-in demo."""
+"""The named tasks: GLUE, ANLI, the MAT paper's NLI mixture and the built-in demo."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ TASKS = _by_name(
              skip_unlabelled=True, test_labelled=True),
     TaskSpec(name="fever_nli", text=("context", "query"), labels=NLI_LABELS, dev=("dev",),
              label_map={"SUPPORTS": "entailment", "NOT ENOUGH INFO": "neutral", "REFUTES": "contradiction"},
-             # The copy on the hub calls the claim its premise and the evidence its hypothesis.
+             # The dataset on the hub calls the claim its premise and the evidence its hypothesis.
              hub="pietrolesci/nli_fever", hub_columns={"context": "hypothesis", "query": "premise"}, test=()),
     _anli("anli", {f"train_{r}": 1 for r in ANLI_ROUNDS}),
     *(_anli(f"anli_{r}", {f"train_{r}": 1}) for r in ANLI_ROUNDS),
@@ -65,15 +65,14 @@ TASKS = _by_name(
           also_train_on={"mnli": 1, "snli": 1, "fever_nli": 1}),
 )  # fmt: skip
 
-# Published numbers of labelled training examples, for whoever plans a run without its data: as many as an epoch shows,
-# `also_train_on` not included.
+# Published numbers of labelled training examples per epoch, without `also_train_on`, for planning a run without its data.
 TRAINING_EXAMPLES = {
     "cola": 8_551, "sst2": 67_349, "mrpc": 3_668, "qqp": 363_846, "stsb": 5_749, "mnli": 392_702, "qnli": 104_743,
     "rte": 2_490, "wnli": 635, "snli": 549_367, "fever_nli": 208_346, "anli": 162_865, "anli_r1": 16_946, "anli_r2": 45_460,
     "anli_r3": 100_459, "anli_mixture": 10 * 16_946 + 20 * 45_460 + 10 * 100_459,
 }  # fmt: skip
 
-# Tasks whose files lie in another task's folder.
+# Tasks whose files are in another task's folder.
 FOLDERS = {"anli_r1": "anli", "anli_r2": "anli", "anli_r3": "anli", "anli_mixture": "anli"}
 
 
@@ -85,7 +84,7 @@ def find_task(name: str) -> TaskSpec:
     """The task called `name`, or described by the YAML file `name`.
 
     Raises:
-        UserError: if there is neither, or the file does not describe a task.
+        UserError: if there is no such task, or the file does not describe one.
     """
     if name in TASKS:
         return TASKS[name]
@@ -94,15 +93,15 @@ def find_task(name: str) -> TaskSpec:
         raise UserError(Problem("task", name, "there is no such task", nearest(name, TASKS) + " Or pass a task YAML."))
     tree = read_yaml(path)
     if "name" not in tree and not is_name(path.stem):
-        raise UserError(Problem(f"{path}: name", path.stem, "is no name of a task, as the file's name would be: a name becomes "
-                                f"part of a path, so take {RULE}", "write `name: <name>` into it"))  # fmt: skip
+        raise UserError(Problem(f"{path}: name", path.stem, "(the name of the file) cannot name a task: a name becomes "
+                                f"part of a path, so use {RULE}", "write `name: <name>` into it"))  # fmt: skip
     spec = read_spec({"name": path.stem, **tree}, str(path))
     raise_if_any((*contradictions(spec, str(path)), *_mixture_problems(path, spec)))
     return spec
 
 
 def _mixture_problems(path: Path, spec: TaskSpec) -> Iterator[Problem]:
-    """Why other tasks' training splits cannot be added to a task's own."""
+    """Yields the reasons why a task in `also_train_on` cannot be added."""
     for other in spec.also_train_on:
         if other == spec.name:
             yield Problem(
@@ -114,7 +113,7 @@ def _mixture_problems(path: Path, spec: TaskSpec) -> Iterator[Problem]:
         elif other not in TASKS or not _alike(TASKS[other], spec):
             able = [known.name for known in TASKS.values() if _alike(known, spec) and not known.also_train_on]
             fix = nearest(other, able) if able else "delete it: no task known by name has these labels"
-            yield Problem(f"{path}: also_train_on", other, "is no task with the same labels and as many texts", fix)
+            yield Problem(f"{path}: also_train_on", other, "is not a task with the same labels and number of texts", fix)
         elif TASKS[other].also_train_on:
             yield Problem(
                 f"{path}: also_train_on",

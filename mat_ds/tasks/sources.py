@@ -1,4 +1,4 @@
-"""Where the rows of a split lie: one file, the shards of one, or a folder that `save_to_disk` wrote; never two of them."""
+"""Finds the files of a split: one file, its shards, or a `save_to_disk` folder. More than one of these is an error."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mat_ds.config.text_files import read_text_file
 from mat_ds.errors import Problem, UserError
 from mat_ds.storage.reading import IrregularError, open_regular
 
-SAVED = ""  # in the place of a suffix
+SAVED = ""  # used instead of a file suffix for `save_to_disk` folders
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-# As the hub calls them: train-00000-of-00002.parquet, once with a digest behind.
+# Shard names as on the hub: train-00000-of-00002.parquet, optionally with a digest at the end.
 SHARD = re.compile(r"-(\d{5,9})-of-(\d{5,9})(-[0-9a-f]+)?")
 STATE, INFO, DICT = "state.json", "dataset_info.json", "dataset_dict.json"
-# A description is read as a whole.
+# A JSON description is read into memory as a whole.
 LARGEST_DESCRIPTION = 16 * 2**20
 SHOWN = 10
 AGAIN = "save the data again"
@@ -29,12 +29,12 @@ AGAIN = "save the data again"
 
 @dataclass(frozen=True)
 class Source:
-    """All rows of a split.
+    """The files of a split.
 
     Attributes:
-        name: what a message calls it.
-        suffix: of its files; `SAVED`: they are those of a `save_to_disk` folder.
-        paths: in the order of their rows; of a saved folder the folder itself.
+        name: used in messages.
+        suffix: of the files; `SAVED` for a `save_to_disk` folder.
+        paths: the files in row order, or the saved folder.
     """
 
     name: str
@@ -43,21 +43,21 @@ class Source:
 
 
 def find_source(folder: Path, root: Path, split: str) -> Source | None:
-    """The source of a split, or None where there is none.
+    """The source of a split, or None if there is none.
 
     Args:
         folder: of the task.
-        root: `data.path`; may be what `DatasetDict.save_to_disk` wrote.
+        root: `data.path`; may be a folder that `DatasetDict.save_to_disk` wrote.
 
     Raises:
-        UserError: where there are two, or a part of it is missing.
+        UserError: if there are several, or a part of one is missing.
     """
     found = [*_saved(folder, split), *(_saved(root, split) if (root / DICT).exists() and root != folder else ())]
     if folder.is_dir():
         found += _files(folder, split)
     if len(found) > 1:
         names = ", ".join(source.name for source in found)
-        raise UserError(Problem(f"{folder.name}/{split}", names, "are each the whole split", "keep the one that is meant"))
+        raise UserError(Problem(f"{folder.name}/{split}", names, "each hold the whole split", "keep the one that is meant"))
     return found[0] if found else None
 
 
@@ -66,7 +66,7 @@ def _saved(folder: Path, split: str) -> Iterator[Source]:
     if (path / STATE).exists():
         yield Source(f"{path}/", SAVED, (path,))
     elif (folder / DICT).exists() and split in read_saved_description(folder / DICT, "splits", list):
-        raise UserError(Problem(str(path), None, f"is named in {folder / DICT} and is no saved split", "save it again"))
+        raise UserError(Problem(str(path), None, f"is listed in {folder / DICT}, but is not a saved split", "save it again"))
 
 
 def _files(folder: Path, split: str) -> Iterator[Source]:
@@ -94,31 +94,31 @@ def _files(folder: Path, split: str) -> Iterator[Source]:
 
 
 def listing(folder: Path) -> str:
-    """What a message says that a folder holds."""
+    """The contents of a folder for a message."""
     names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"{folder} holds {', '.join(names[:SHOWN]) or 'nothing'}{more}"
 
 
 def open_data(path: Path) -> BinaryIO:
-    """Opens a file for reading; a pipe, a socket or a device would keep the reader waiting, or do what nobody asked for.
+    """Opens a regular file for reading, also through a link; never blocks on a pipe, socket or device.
 
     Raises:
-        UserError: if it is none; a link to one is.
+        UserError: if it is not a regular file.
         OSError: if it cannot be opened.
     """
     try:
         return open_regular(path, links=True)
     except IrregularError:
         fix = "put the file itself there, or a link to it"
-        raise UserError(Problem(str(path), None, "is no regular file", fix)) from None
+        raise UserError(Problem(str(path), None, "is not a regular file", fix)) from None
 
 
 def read_saved_description(path: Path, key: str, kind: type) -> Any:
-    """What stands at `key` of a small JSON file.
+    """The value of `key` in a small JSON file.
 
     Raises:
-        UserError: if there is no such thing, or none of that kind.
+        UserError: if it is missing or of another type.
     """
     value = _description(path).get(key)
     if not isinstance(value, kind):
@@ -134,19 +134,19 @@ def _description(path: Path) -> dict[str, Any]:
             raise
         raise UserError(Problem(str(path), None, f"is not JSON: {error}", AGAIN)) from None
     if not isinstance(tree, dict):
-        raise UserError(Problem(str(path), None, "is no JSON object", AGAIN))
+        raise UserError(Problem(str(path), None, "is not a JSON object", AGAIN))
     return tree
 
 
 def saved_files(folder: Path) -> list[Path]:
-    """The Arrow files of a saved split, in the order of their rows; none of them lies elsewhere.
+    """The Arrow files of a saved split in row order; all must be inside its folder.
 
     Raises:
-        UserError: if its description is damaged, or names a file that is none of its own.
+        UserError: if its description is damaged, or names a file outside the folder.
     """
     tree = _description(folder / STATE)
     if tree.get("_indices_data_files"):
-        raise UserError(Problem(str(folder / STATE), None, "keeps the order of its rows in a file of its own",
+        raise UserError(Problem(str(folder / STATE), None, "stores the order of its rows in a separate file",
                                 "save the data again, after flatten_indices()"))  # fmt: skip
     entries = read_saved_description(folder / STATE, "_data_files", list)
     names = [entry.get("filename") if isinstance(entry, dict) else None for entry in entries]

@@ -1,4 +1,4 @@
-"""What a task is: a description in data, the same language for GLUE as for a user's own files."""
+"""`TaskSpec`, the declarative description of a task, used for GLUE and for users' own files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mat_ds.config.section import Section
 
 Rows = Iterable[dict[str, Any]]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
-# More would be a slip, and might not fit into memory.
+# A larger number is probably a mistake, and the data might not fit into memory.
 MOST_REPEATS = 1000
 
 
 def _counted(value: object) -> object:
-    """A list of sources is each of them once."""
+    """Turns a list of sources into a dictionary that counts each once."""
     if isinstance(value, str):
         raise ValueError(
             f"take a list, such as [{value}], or how often an epoch shows each one's examples, such as {{{value}: 2}}"
@@ -34,11 +34,11 @@ def _counted(value: object) -> object:
 
 
 def _shown(mixture: dict[str, int]) -> list[str] | dict[str, int]:
-    """As it was written: most tasks repeat nothing, and their descriptions in finished runs hold a list."""
+    """Serialises as it was written: a list if nothing is repeated, which also matches descriptions in older runs."""
     return list(mixture) if all(repeats == 1 for repeats in mixture.values()) else mixture
 
 
-# Where examples come from, and how often each of them is shown in an epoch.
+# Sources of examples, and how often each is shown per epoch.
 Mixture = Annotated[
     dict[Name, Annotated[int, Field(ge=1, le=MOST_REPEATS)]], BeforeValidator(_counted), PlainSerializer(_shown)
 ]
@@ -47,7 +47,7 @@ MetricName = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spear
 
 
 class TaskSpec(Section):
-    """One text classification or regression task over single sentences or pairs."""
+    """A text classification or regression task over single sentences or pairs."""
 
     name: Name = Field(description="also the folder of its files under `data.path`")
     text: Annotated[Names, Field(min_length=1, max_length=2)] = Field(description="the text column, or the two of a pair")
@@ -80,12 +80,12 @@ class TaskSpec(Section):
     @model_validator(mode="after")
     def _check(self) -> TaskSpec:
         if len(self.labels) == 1:
-            raise ValueError("one label is no choice: list at least two labels, or none for regression")
+            raise ValueError("one label is not enough: list at least two labels, or none for regression")
         if len(set(self.labels)) < len(self.labels):
             raise ValueError("a label is listed twice")
         return self
 
     @property
     def kind(self) -> str:
-        """Its name in `mat_ds.tasks.kinds.KINDS`."""
+        """The key of its kind in `mat_ds.tasks.kinds.KINDS`."""
         return "classification" if self.labels else "regression"

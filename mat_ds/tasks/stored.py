@@ -1,4 +1,4 @@
-"""Examples beside their tokens in memory-mapped Arrow files: written once, read by any number of processes."""
+"""Examples and their tokens in memory-mapped Arrow files, written once and shared by all processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BATCH = 1000
 
 
 def store_examples(path: Path, examples: Sequence[Example], tokenizer: Any, max_length: int, spec: TaskSpec) -> None:
-    """Writes texts, labels and unpadded model inputs to the folder `path`; the attention mask, all ones, is left to padding.
+    """Writes texts, labels and unpadded model inputs to a folder. The attention mask (all ones) is left to padding.
 
     Args:
         examples: at least one.
@@ -44,11 +44,11 @@ def store_examples(path: Path, examples: Sequence[Example], tokenizer: Any, max_
 
 
 class StoredExamples(Sequence[Example]):
-    """Examples that stay in their files until one is asked for.
+    """Examples that are read from their files on access.
 
     Args:
-        table: a pyarrow table of `texts`, `label` and a column for each model input.
-        with_tokens: whether the examples bring their tokens along.
+        table: a pyarrow table with `texts`, `label` and one column per model input.
+        with_tokens: whether examples carry their tokens.
     """
 
     def __init__(self, table: Any, with_tokens: bool):
@@ -61,11 +61,11 @@ class StoredExamples(Sequence[Example]):
 
     @property
     def tokenised(self) -> bool:
-        """Whether the examples bring their tokens along."""
+        """Whether the examples carry their tokens."""
         return bool(self._inputs)
 
     def highest(self, name: str) -> int:
-        """The highest number in a model input; -1 where there is none."""
+        """The highest number in a model input; -1 if it is empty or missing."""
         import pyarrow.compute as pc
 
         found = pc.max(pc.list_flatten(self._inputs[name])).as_py() if name in self._inputs else None
@@ -86,15 +86,15 @@ def stored_examples(
     labelled: bool = True,
     inputs: Collection[str] = ("input_ids", "token_type_ids"),
 ) -> StoredExamples:
-    """The first `limit` of the examples that were stored in `paths`, one folder after the other; one named again is read once.
+    """The first `limit` examples stored in `paths`, in order; a path given several times is loaded once and repeated.
 
     Args:
-        spec: the task whose examples they are to be.
-        labelled: whether each of them has a label.
-        inputs: the model inputs that there may be.
+        spec: the task of the examples.
+        labelled: whether every example must have a label.
+        inputs: names of the model inputs that are allowed.
 
     Raises:
-        UserError: if they cannot be read, or are no examples of the task.
+        UserError: if they cannot be read, or are not examples of the task.
     """
     import pyarrow
 
@@ -109,7 +109,7 @@ def stored_examples(
             wrong = f"cannot be loaded: {error}"
         if wrong:
             fix = "see what is damaged with `mat-ds prepare <folder> --verify`, or prepare it again"
-            raise UserError(Problem(str(path), None, f"what was prepared {wrong}", fix))
+            raise UserError(Problem(str(path), None, f"the prepared data {wrong}", fix))
         tables[path] = table
     return StoredExamples(pyarrow.concat_tables([tables[path] for path in order]).slice(0, limit), with_tokens)
 
@@ -125,7 +125,7 @@ def _table(path: Path) -> Any:
 
 
 def _fault(table: Any, spec: TaskSpec, labelled: bool, known: Collection[str]) -> str | None:
-    """Why a table does not hold examples of a task; None if it does."""
+    """Why a table does not hold examples of the task; None if it does."""
     import pyarrow.compute as pc
     from pyarrow import types
 

@@ -1,4 +1,4 @@
-"""Examples of which a tokenizer makes nothing, so that a model would answer for a text it has not seen, or for none at all."""
+"""Finds examples for which the tokenizer produces no tokens, so that the model would see an empty input."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ REASON = "has no tokens: the model's tokenizer leaves nothing of it"
 
 
 def tokenless(tokenizer: Any, examples: Sequence[Example], max_length: int) -> Iterator[int]:
-    """Positions of the examples of which no token is left but those that mark the ends of every text.
+    """Yields positions of examples whose only tokens are special tokens.
 
-    A text with a letter, a digit or a sign in it is tokenised only for a model that marks no ends, to which an input without
-    tokens is no input. Stored tokens are some: a row without is refused where they are read.
+    Texts with letters, digits or symbols are only tokenised to check if the tokenizer adds no special tokens, since an
+        empty input
+    would then fail. Stored tokens are never empty: that is checked when they are read.
     """
     if not len(examples) or (isinstance(examples, StoredExamples) and examples.tokenised):
         return
@@ -46,31 +47,31 @@ def tokenless(tokenizer: Any, examples: Sequence[Example], max_length: int) -> I
 
 
 def _has_substance(text: str) -> bool:
-    """Whether a text is more than spaces, control characters and marks without a letter to stand on."""
+    """Whether a text contains anything besides spaces, control characters and combining marks."""
     return any(c.isalnum() for c in text) or any(unicodedata.category(c)[0] in "LNPS" for c in text)
 
 
 def token_problems(tokenizer: Any, examples: Sequence[Example], max_length: int) -> Iterator[Problem]:
-    """The examples without tokens, where none may be left out."""
+    """Yields a problem for each example without tokens; for splits in which no row may be skipped."""
     for i in tokenless(tokenizer, examples, max_length):
         yield _problem(examples[i], "the texts", "mend or delete the row")
 
 
 def with_tokens(data: TaskData, tokenizer: Any, max_length: int, options: DataConfig) -> TaskData:
-    """The data without its examples that have no tokens, which are bad rows like any other.
+    """The data without the examples that have no tokens, which are treated as bad rows.
 
     Args:
-        tokenizer, max_length: what makes tokens of texts, and how many are left of them.
-        options: whether bad rows are left out.
+        tokenizer, max_length: of the run.
+        options: decide whether bad rows are skipped.
 
-    Raises:
-        UserError: naming them, if they are not to be left out or are too many; or a stored token that the tokenizer never made.
+    Raises: UserError: if such rows may not be skipped, or are too many; or if stored tokens are outside the tokenizer's
+        vocabulary.
     """
     problems: list[Problem] = []
     known = max(tokenizer.get_vocab().values(), default=-1)
     for examples in (data.train, *data.dev.values(), *data.test.values()):
         if isinstance(examples, StoredExamples) and (highest := examples.highest("input_ids")) > known:
-            reason = f"holds the token {highest}, and the tokenizer knows none above {known}"
+            reason = f"holds the token {highest}, but the tokenizer's highest token is {known}"
             raise UserError(Problem("data.path", options.path, reason, f"run `mat-ds prepare {options.path}` again"))
 
     def kept(split: str | None, examples: Sequence[Example]) -> Sequence[Example]:
@@ -92,12 +93,12 @@ def with_tokens(data: TaskData, tokenizer: Any, max_length: int, options: DataCo
 def _verdict(
     name: str, found: dict[str, Example], numbered: bool, options: DataConfig, tallies: dict[str, Tally]
 ) -> Iterator[Problem]:
-    """What a split is refused for; what is left out is counted.
+    """Yields the reasons to refuse a split; counts the rows that are skipped.
 
     Args:
         name: of the split.
-        found: its examples without tokens, by row: one that is shown several times an epoch is one row.
-        numbered: whether predictions on it are numbered by its rows, so that none can be left out.
+        found: its examples without tokens, by row: an example repeated within an epoch is one row.
+        numbered: whether predictions on it are numbered by its rows, so that no row may be skipped.
     """
     leave_out = options.bad_rows == "skip" and not numbered
     for example in found.values() if leave_out else ():

@@ -1,4 +1,4 @@
-"""A task as somebody wrote it down, in a YAML file or beside a model: read with an answer to everything that is wrong."""
+"""Parses a task description from a YAML file or a model folder, with a helpful problem for each mistake."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ EXAMPLES = {
     "hub_config": "hub_config: cola", "hub_columns": "hub_columns: {sentence: text}",
     "submission": "submission: {test: MyTask.tsv}", "submit_names": "submit_names: true",
 }  # fmt: skip
-KNOWN = EXAMPLES.keys()  # not `generate`: no file can hold it
+KNOWN = EXAMPLES.keys()  # `generate` is not among them: it is a function
 
 
 def read_spec(tree: dict[str, Any], where: str) -> TaskSpec:
-    """The task that a mapping describes.
+    """Validates a task description.
 
     Args:
-        tree: as it was written.
-        where: it was, as messages call it.
+        tree: the mapping as read.
+        where: name of its source in messages.
 
     Raises:
-        UserError: naming every key that is unknown or of another type.
+        UserError: naming every key that is unknown or of the wrong type.
     """
     unknown = [
         Problem(f"{where}: {key}", tree[key], "there is no such key", nearest(key, KNOWN)) for key in tree.keys() - KNOWN
@@ -46,7 +46,7 @@ def read_spec(tree: dict[str, Any], where: str) -> TaskSpec:
 
 
 def _problems(error: ValidationError, tree: dict[str, Any], where: str) -> Iterator[Problem]:
-    """One problem for each key that pydantic found something wrong with."""
+    """Yields one problem per key that pydantic rejected."""
     seen = set()
     for found in error.errors():
         key = str(found["loc"][0]) if found["loc"] else "the task"
@@ -59,14 +59,14 @@ def _problems(error: ValidationError, tree: dict[str, Any], where: str) -> Itera
         elif key in KNOWN:
             yield Problem(f"{where}: {key}", tree.get(key), reason, f"write it as in `{_example(key, tree.get(key))}`")
         else:
-            yield Problem(where, None, reason.removeprefix("value error, "), "docs/quickstart.md says how a task is described")
+            yield Problem(where, None, reason.removeprefix("value error, "), "see docs/quickstart.md on how to describe a task")
 
 
 def _example(key: str, value: Any) -> str:
-    """How a key is written: with what was meant, where that can be guessed."""
+    """An example of how to write a key, with the user's value if the intention can be guessed."""
     in_brackets = EXAMPLES[key].partition(": ")[2].startswith("[")
     items = [value] if isinstance(value, (str, int, float)) else value
-    texts = isinstance(value, list) and all(isinstance(item, str) for item in value)  # what is wrong is what they say
+    texts = isinstance(value, list) and all(isinstance(item, str) for item in value)  # right form, wrong values
     if in_brackets and key != "range" and isinstance(items, list) and not texts and all(_is_scalar(item) for item in items):
         words = [item if isinstance(item, str) else json.dumps(item) for item in items]
         return f"{key}: {json.dumps(words, ensure_ascii=False)}"

@@ -1,1 +1,1 @@
-"""What a person sees of a command, and the signals by which one stops it."""
+"""What a command shows, and the signals that stop it."""

@@ -1,4 +1,4 @@
-"""What libraries log, kept out of the user's sight and in the run directory."""
+"""Keeps log messages of libraries off the terminal, in a file of the run directory."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import sys
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
-# Those that print what they log themselves.
+# Libraries that print their log themselves.
 LIBRARIES = ("DeepSpeed", "transformers", "datasets", "huggingface_hub", "peft", "accelerate")
-# Records kept until the run directory is there; a start makes a few hundred.
+# Records kept in memory until the run directory exists; a start makes a few hundred.
 KEPT = 100_000
 
 
 class LibraryLogs:
-    """While it is entered, libraries and Python's warnings log to a file; errors are shown too.
+    """A context in which libraries and Python's warnings log to a file; errors are shown too.
 
     Args:
-        kept: whether this process writes the file; what other ranks log is the same.
+        kept: whether this process writes the file; other ranks log the same.
     """
 
     def __init__(self, kept: bool):
@@ -38,7 +38,7 @@ class LibraryLogs:
         return self
 
     def write_to(self, path: Path) -> None:
-        """Adds to a file what there was so far, and from now on everything."""
+        """Writes the records so far, and all later ones, to a file."""
         file = logging.FileHandler(path, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self._handlers.append(file)

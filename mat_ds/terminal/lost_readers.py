@@ -1,4 +1,4 @@
-"""What ranks print, where nobody reads it any more."""
+"""Keeps a rank alive when the process that reads its output ends."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any, TextIO, cast
 
 
 class Lasting:
-    """A text stream that falls silent when its reader goes, instead of failing.
+    """A text stream that goes silent when its reader is gone, instead of failing.
 
-    `deepspeed --hostfile` that is told to stop ends pdsh, which reads what the ranks print, before it tells the ranks: the
-    next line of one that is to save would be its last. A terminal that closes is gone before whoever is told of it has saved.
+    When `deepspeed --hostfile` is told to stop, it ends pdsh, which reads the ranks' output, before it signals the ranks:
+        without
+    this, the next line printed would kill a rank that is still saving. The same happens when a terminal closes.
     """
 
     def __init__(self, stream: TextIO):
@@ -37,12 +38,12 @@ class Lasting:
     def _outlast(self, error: OSError) -> None:
         if error.errno not in (errno.EPIPE, errno.EIO):
             raise error
-        # Below the stream: its buffer still holds the text, and Python flushes it at the end.
+        # Replace the file descriptor: the stream's buffer still holds the text, which Python flushes at exit.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
 
 
 def outlast_readers() -> None:
-    """What this process prints may lose its reader, without the process being lost to it."""
+    """Lets this process survive the loss of whoever reads its output."""
     sys.stdout, sys.stderr = cast(TextIO, Lasting(sys.stdout)), cast(TextIO, Lasting(sys.stderr))

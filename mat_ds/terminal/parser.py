@@ -1,4 +1,4 @@
-"""The parser of every command line."""
+"""The command-line parser of all commands."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mat_ds.errors import Problem, UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a wrong command line like every other wrong input, with the parser's `epilog` as the way out, and takes `~` and
-    `$VARIABLE` in a path as a recipe does."""
+    """Raises `UserError` for a wrong command line, pointing to the parser's `epilog`, and expands `~` and `$VARIABLE` in
+    paths."""
 
     def __init__(self, *arguments: Any, renamed: Callable[[str], str | None] = lambda flag: None, **options: Any):
         """
@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(Problem("command line", None, message, f"write it as in the {self.epilog}"))
 
     def parse_known_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's, whose callers would only name the flags that it does not know."""
+        """As argparse's, but gives a hint for unknown flags that another program uses."""
         parsed, unknown = super().parse_known_intermixed_args(args, namespace)
         flags = [flag.partition("=")[0] for flag in unknown if flag.startswith("--")]
         if found := [Problem(flag, None, "there is no such flag", hint) for flag in flags if (hint := self.renamed(flag))]:

@@ -1,4 +1,4 @@
-"""Being told to stop by a signal: what this process has heard, whatever it makes of it."""
+"""Remembers signals that ask the process to stop, so that it can save before it ends."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-# What SLURM, torchrun, deepspeed, a closing terminal and Ctrl-C send before anything kills; some sites never send USR1.
+# Sent by SLURM, torchrun, deepspeed, a closing terminal and Ctrl-C before they kill; some sites never send USR1.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 
 
 class StopSignals:
-    """Within it, signals to stop are remembered instead of ending the process.
+    """A context in which signals to stop are remembered instead of ending the process.
 
-    Ctrl-C asks once: the second ends the process at once. What the process was started to ignore, as `nohup` does, it ignores.
+    A second Ctrl-C ends the process at once. Signals that the process was started to ignore, as by `nohup`, stay ignored.
 
     Attributes:
-        received: the name of the last of them.
+        received: name of the last signal; None if there was none.
     """
 
     def __init__(self) -> None:

@@ -1,10 +1,10 @@
-"""Where the numbers of a run go, and the registry of its model. The only place that knows MLflow."""
+"""Sends a run's numbers to MLflow. Only this room and `registry` import MLflow."""
 
 import os
 import sys
 
-# MLflow reads them when it is imported: it would report to its makers what is done with it, and tell users of its database.
+# MLflow reads these when it is imported: no telemetry, and no messages about its database.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-# And this when it moves files: a bar is for eyes.
+# MLflow's progress bar for files, only on a terminal.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", str(sys.stderr.isatty()).lower())

@@ -1,4 +1,4 @@
-"""What of a run MLflow gets: its options as parameters, its events as metrics, what else it says of itself as tags."""
+"""Maps a run to MLflow's terms: options to parameters, events to metrics, the environment to tags."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from mat_ds.config.dotted import flatten
 from mat_ds.errors import masked
 from mat_ds.storage.events import Record
 
-# MLflow's own limits of a value (its 6000 and 8000 characters cut where no server would).
+# Maximum characters of a value. MLflow's own limits are 6000 and 8000, but some servers take less.
 PARAM_CHARACTERS, TAG_CHARACTERS = 6000, 5000
 RUN_ID, DIRECTORY, DELIVERED, FILES = "mat_ds.run_id", "mat_ds.run_directory", "mat_ds.delivered", "mat_ds.files"
 
-# The metrics of these events have the event's name before their own; those of a step or an evaluation stand alone.
+# Metrics of these events are prefixed with the event's name; those of steps and evaluations are not.
 NAMED = ("telemetry", "checkpoint", "system")
-# In the order in which they follow each other.
+# In the order in which they occur within a step.
 EVENTS = ("step", "telemetry", "evaluation", "system", "checkpoint")
-# A whole number in a stranger's file may be larger than any number with a point.
+# An int in an untrusted file may exceed the largest float.
 LARGEST = sys.float_info.max
-# What differs when a step that an interruption lost is made again.
+# Fields that differ when a step is repeated after an interruption.
 MEASURED = {"time", "samples_per_second", "tokens_per_second", "seconds", "bytes"}
 
 
 def params_of(config: dict[str, Any], starts: list[dict[str, Any]]) -> dict[str, str]:
-    """The options a run began with, by dotted key, and what its N-th resumption changed as `resume_N.<key>`.
+    """The options that a run began with, by dotted key; what its N-th resume changed is `resume_N.<key>`.
 
     Args:
-        config: the options it has now.
-        starts: what `environment.json` says of each of its starts.
+        config: its current options.
+        starts: `starts` of its environment.json.
     """
     options, changed = flatten(config), {}
     for number in reversed(range(len(starts))):
@@ -42,7 +42,7 @@ def params_of(config: dict[str, Any], starts: list[dict[str, Any]]) -> dict[str,
 
 
 def tags_of(environment: dict[str, Any], chosen: dict[str, str]) -> dict[str, str]:
-    """Machine, versions, precision and data of a run, and the tags its user gave it."""
+    """Tags for a run: machine, versions, precision, data, and the user's own tags."""
     packages = {f"package.{name}": version for name, version in environment.get("packages", {}).items()}
     known = ("world_size", "devices", "platform", "python", "data_sha256", "git_commit")
     said = {name: environment[name] for name in known if environment.get(name) is not None}
@@ -58,7 +58,7 @@ def tags_of(environment: dict[str, Any], chosen: dict[str, str]) -> dict[str, st
 
 
 def precision_of(environment: dict[str, Any]) -> str | None:
-    """fp16, bf16 or fp32, by the DeepSpeed configuration of a run; None where there is none."""
+    """fp16, bf16 or fp32, from the run's DeepSpeed configuration; None without one."""
     ds_config = environment.get("deepspeed_config")
     if ds_config is None:
         return None
@@ -67,19 +67,19 @@ def precision_of(environment: dict[str, Any]) -> str | None:
 
 
 def status_of(end: Record) -> str:
-    """How a run says that it ended."""
+    """MLflow's status for a run's end event."""
     status = end.get("status")
     return status if status in ("FINISHED", "KILLED") else "FAILED"
 
 
 def event_metrics(record: Record) -> dict[str, float]:
-    """The numbers of a record by name, such as `loss`, `validation/accuracy`, `telemetry/cosine`."""
+    """The numbers of a record by metric name, such as `loss`, `validation/accuracy`, `telemetry/cosine`."""
     prefix = f"{record['event']}/" if record["event"] in NAMED else ""
     return _numbers({key: value for key, value in record.items() if key not in ("event", "step", "time")}, prefix)
 
 
 def result_metrics(results: dict[str, Any]) -> dict[str, float]:
-    """The numbers of `results.json` by name, such as `results/best/score`."""
+    """The numbers of `results.json` by metric name, such as `results/best/score`."""
     return _numbers(results, "results/")
 
 
@@ -93,7 +93,7 @@ def _numbers(tree: dict[str, Any], prefix: str) -> dict[str, float]:
 
 
 def records_of(points: Iterable[tuple[str, int, int, float]]) -> list[Record]:
-    """The events whose metrics these are, in order of time; of a step that was made twice, those of the later time.
+    """Rebuilds events from metrics, in order of time; for repeated steps the later values are kept.
 
     Args:
         points: name, step, time in milliseconds and value of each point.
@@ -115,19 +115,19 @@ def records_of(points: Iterable[tuple[str, int, int, float]]) -> list[Record]:
 
 
 def essence(record: Record) -> Record:
-    """A record without what differs when the same step is made again."""
+    """A record without the fields that differ when its step is repeated."""
     looking_on = record["event"] in ("checkpoint", "system")
     return {} if looking_on else {key: value for key, value in record.items() if key not in MEASURED}
 
 
 def batches(records: Iterable[tuple[int, Record]], most: int) -> Iterator[tuple[int, list[tuple[str, float, int, int]]]]:
-    """Points (name, value, time in milliseconds, step) of consecutive records, at most `most` of them at a time.
+    """Groups the metrics of consecutive records into batches of at most `most` points; records are never split.
 
     Args:
-        records: each with the place in its file where the next one begins.
+        records: each with the file offset after it.
 
     Returns:
-        For each batch the place behind its last record, and its points; a batch holds whole records.
+        For each batch the offset after its last record, and its points (name, value, time in milliseconds, step).
     """
     points: list[tuple[str, float, int, int]] = []
     behind = 0
@@ -144,7 +144,7 @@ def batches(records: Iterable[tuple[int, Record]], most: int) -> Iterator[tuple[
 
 
 def milliseconds(record: Record) -> int:
-    """When it happened, as MLflow counts."""
+    """The time of a record in milliseconds."""
     return math.floor(1000 * record["time"] + 0.5)
 
 
@@ -153,5 +153,5 @@ def _text(value: Any) -> str:
 
 
 def _name(key: str) -> str:
-    """A key in the characters that MLflow allows."""
+    """A key with characters that MLflow does not allow replaced by _."""
     return re.sub(r"[^\w\-. :/]", "_", key)[:250]

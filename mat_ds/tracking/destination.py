@@ -1,4 +1,4 @@
-"""Where the mirror of a run goes: which MLflow, and whether its address is one that can be written down."""
+"""The MLflow address that a run is mirrored to, and checks that it contains no secrets."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from mat_ds.errors import Problem, printable, raise_if_any
 
 NO_MIRROR = "none"
 SQLITE = "sqlite:///"
-# An address is taken only where nothing in it could be a secret: a list of secrets would miss the next one.
+# Only addresses of these forms are accepted: a list of forbidden secrets would always miss some.
 HOST = r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?"
 SERVER = re.compile(rf"https?://{HOST}(?:/[\w.~+ /-]*)?", re.I)
 DATABASE = re.compile(rf"(?:postgresql|mysql|mssql)(?:\+\w+)?://(?:{HOST})?(?:/[\w.~ -]*)?")
 DATABRICKS = re.compile(r"databricks(?:://[\w.-]+)?")
-# What a database's address may say behind a question mark.
+# Options allowed after the question mark of a database URL.
 OPTIONS = {"sslmode", "sslrootcert", "connect_timeout", "application_name", "charset", "driver", "encrypt",
            "trustservercertificate", "ssl_ca", "ssl_mode"}  # fmt: skip
 VALUE = re.compile(r"[\w ./+-]*")
-# What can be shown of what is no address.
+# Text that may be shown although it is not a valid address.
 HARMLESS = re.compile(rf"(?:[a-z][\w+.-]*://)?(?:{HOST}(?=/|$))?[\w./~ -]*", re.I)
 
 
@@ -31,7 +31,7 @@ def default_uri(run: Path) -> str:
 
 
 def mirror_uri(run: Path, configured: str | None) -> str | None:
-    """The MLflow that mirrors a run, by its `tracking.uri`; None if there is to be none."""
+    """The MLflow address that mirrors a run, given its `tracking.uri`; None: no mirror."""
     if configured == NO_MIRROR:
         return None
     if configured is None:
@@ -40,10 +40,10 @@ def mirror_uri(run: Path, configured: str | None) -> str | None:
 
 
 def database_file(uri: str) -> Path | None:
-    """The absolute path of an SQLite file; None of anything else.
+    """The absolute path in an SQLite URL; None for any other URL.
 
-    In an address `%25` stands for a percent sign. Where the folder meant that way is not there and the one spelt so is, as
-    where a path was pasted behind `sqlite:///`, that one is meant.
+    `%25` in a URL stands for a percent sign. If only the literal path's folder exists, because a path was pasted after
+    `sqlite:///`, the literal path is used.
     """
     if not uri.startswith(SQLITE):
         return None
@@ -53,7 +53,7 @@ def database_file(uri: str) -> Path | None:
 
 
 def absolute_uri(uri: str | None) -> str | None:
-    """The same address to a process in another folder."""
+    """An SQLite URL with an absolute path; any other URL unchanged."""
     if not uri or next(uri_problems("", uri), None):
         return uri
     file = database_file(uri)
@@ -61,10 +61,11 @@ def absolute_uri(uri: str | None) -> str | None:
 
 
 def client_uri(uri: str) -> str:
-    """An address as MLflow's client is to be given it.
+    """A URL in the form that MLflow's client needs.
 
-    From one of an SQLite file with escapes in it, under the name `sqlite`, it would also make the folder that is spelt like
-    them; and SQLAlchemy reads escapes only from 2.1 on, SQLite itself always.
+    For an SQLite URL with escapes and the scheme `sqlite`, MLflow would also create a folder with the escaped name.
+        SQLAlchemy
+    decodes escapes only since 2.1; SQLite itself always does.
     """
     if not uri.startswith(SQLITE) or "%" not in uri:
         return uri
@@ -74,23 +75,24 @@ def client_uri(uri: str) -> str:
 
 
 def is_remote(uri: str | None) -> bool:
-    """Whether it is of a server or of a database that is no file."""
+    """Whether a URL is of a server, or of a database that is not a file."""
     return uri not in (None, NO_MIRROR) and not str(uri).startswith(SQLITE)
 
 
 def _address(file: Path) -> str:
-    """Of an SQLite file: what would end the path, or read as an escape, is escaped."""
+    """URL of an SQLite file; characters that would end the path or start an escape are escaped."""
     escaped = (c if c.isprintable() and c not in "%?#" else quote(c, errors="surrogateescape") for c in str(file))
     return SQLITE + "".join(escaped)
 
 
 def check_uri(key: str, uri: str | None) -> None:
-    """Raises `UserError` where an address is not one that can be taken."""
+    """Raises `UserError` if an MLflow address is not acceptable."""
     raise_if_any(uri_problems(key, uri))
 
 
 def uri_problems(key: str, uri: str | None) -> Iterator[Problem]:
-    """Whether an address is of an MLflow, and free of what must not be written to a log, a configuration or a database."""
+    """Yields a problem if a URL is not of an MLflow server or database, or may contain secrets, which must not reach logs,
+    configurations or databases."""
     if uri in (None, NO_MIRROR):
         return
     assert uri is not None
@@ -99,13 +101,13 @@ def uri_problems(key: str, uri: str | None) -> Iterator[Problem]:
     if uri.startswith(SQLITE):
         yield from _file_problems(key, uri)
     elif kind in ("http", "https") and (not rest or rest.startswith(("/", ":"))):
-        yield Problem(key, shown_uri(uri), "names no host", "write it as http://<host>:<port>")
+        yield Problem(key, shown_uri(uri), "has no host", "write it as http://<host>:<port>")
     elif kind in ("http", "https", "postgresql", "mysql", "mssql", "databricks"):
         if not (found := _parsed(uri)):
             yield Problem(
                 key,
                 shown_uri(uri),
-                "holds credentials, or what may be some beside host, port and path, and an "
+                "contains credentials, or something other than host, port and path, but an "
                 "address is written into the run's files and shown",
                 "leave them out, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
                 "MLFLOW_TRACKING_TOKEN, in the environment (a database has its own)",
@@ -120,20 +122,20 @@ def uri_problems(key: str, uri: str | None) -> Iterator[Problem]:
         folder = (
             "MLflow 3 refuses to write into a folder of files"
             if "://" not in uri or kind == "file"
-            else f"{printable(kind)!r} is no such scheme"
+            else f"{printable(kind)!r} is not a supported scheme"
         )
         yield Problem(
             key,
             shown_uri(uri),
-            f"is no MLflow server or database: {folder}",
+            f"is not an MLflow server or database: {folder}",
             "pass sqlite:///<file>.db, http://<host>:<port> or https://<host>, none, or nothing at all",
         )
 
 
 def _parsed(uri: str) -> re.Match[str] | None:
-    """An address without anything that could be a secret; None of any other."""
+    """Parses an address that cannot contain secrets; None for any other."""
     address, _, options = uri.partition("?")
-    plain = unquote(address)  # or a password could hide behind %40
+    plain = unquote(address)  # decoded first: a password could be written with %40 for @
     for key, value in parse_qsl(options, keep_blank_values=True):
         if key.lower() not in OPTIONS or not VALUE.fullmatch(value):
             return None
@@ -148,7 +150,7 @@ def _file_problems(key: str, uri: str) -> Iterator[Problem]:
         yield Problem(
             key,
             shown_uri(uri),
-            "what stands behind a question mark are options, and an SQLite file takes none",
+            "has options after a question mark, but an SQLite file takes none",
             "leave it out; a question mark in a path is written %3F, a percent sign %25",
         )
     elif not path or path.endswith("/") or "\0" in unquote(path):
@@ -158,7 +160,7 @@ def _file_problems(key: str, uri: str) -> Iterator[Problem]:
 
 
 def shown_uri(uri: str) -> str:
-    """An address as it can be shown, whatever it is."""
+    """A URL with secrets hidden, safe to show."""
     if uri.startswith(SQLITE):
         path, mark, _ = uri.partition("?")
         return printable(path) + ("?***" if mark else "")

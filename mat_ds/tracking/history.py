@@ -1,4 +1,4 @@
-"""The runs of an MLflow experiment, read back."""
+"""Reads the runs of an MLflow experiment."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from mat_ds.tracking.replica import pages
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A run as MLflow has it.
+    """A run as stored in MLflow.
 
     Attributes:
         name, status, run_id: of the run in MLflow.
-        directory: its run directory when it was last delivered; None where that holds another run now.
+        directory: its run directory at the last delivery; None if another run is there now.
         params: the options it began with, as text, by dotted key.
-        tags: what else it says of itself.
-        records: its events, as `read_events` gives them; empty where the directory is still there to be read.
+        tags: its tags.
+        records: its events as from `read_events`; empty if the directory still exists.
     """
 
     name: str
@@ -39,7 +39,7 @@ class TrackedRun:
 
 
 def runs_of(uri: str, experiment: str) -> list[TrackedRun]:
-    """The runs of mat_ds in an experiment, the oldest first.
+    """The runs of mat_ds in an experiment, oldest first.
 
     Raises:
         UserError: if there is no such experiment.
@@ -48,7 +48,7 @@ def runs_of(uri: str, experiment: str) -> list[TrackedRun]:
     found = client.get_experiment_by_name(experiment)
     if found is None:
         known = ", ".join(sorted(entry.name for entry in pages(client.search_experiments)))
-        raise UserError(Problem("experiment", experiment, f"is none of {shown_uri(uri)}", f"known: {known}"))
+        raise UserError(Problem("experiment", experiment, f"does not exist in {shown_uri(uri)}", f"known: {known}"))
     runs = pages(client.search_runs, experiment_ids=[found.experiment_id], order_by=["attributes.start_time ASC"])
     return [_tracked(client, run) for run in runs if RUN_ID in run.data.tags]
 
@@ -57,7 +57,7 @@ def _tracked(client: MlflowClient, run: Run) -> TrackedRun:
     directory = Path(run.data.tags[DIRECTORY]) if DIRECTORY in run.data.tags else None
     own = run.data.tags[RUN_ID]
     if directory and read_tracking(RunDirectory(directory)).get("run_id", own) != own:
-        directory = None  # another run has taken its place
+        directory = None  # another run has replaced it
     records: list[Record] = []
     if not (directory and (directory / "events.jsonl").exists()):
         histories = (client.get_metric_history(run.info.run_id, name) for name in run.data.metrics)

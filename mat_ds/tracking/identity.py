@@ -1,4 +1,4 @@
-"""Who a run is to MLflow, in its `tracking.json`: its own id, and where it was delivered under which."""
+"""`tracking.json` of a run: its own id, and to which MLflow it was delivered."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from mat_ds.storage.disk import write_json, write_new_json
 from mat_ds.storage.reading import read_json
 from mat_ds.storage.rundir import RunDirectory
 
-LOST = "bring it back from a copy; or delete it, and the run is a new one to MLflow"
+LOST = "bring it back from a copy; or delete it; MLflow will then list the run as a new one"
 
 
 def own_id(run: RunDirectory) -> str:
-    """The run's own id, made when it is first asked for and kept from then on.
+    """The run's own id, created on first use.
 
     Raises:
-        UserError: if there is one that cannot be read: a new one would make it another run to everybody who knows it.
+        UserError: if tracking.json cannot be read; a new id would make it another run for MLflow.
     """
     if not os.path.lexists(run.tracking):
-        write_new_json(run.tracking, {"run_id": uuid.uuid4().hex, "mlflow": {}})  # unless another process has just done so
+        write_new_json(run.tracking, {"run_id": uuid.uuid4().hex, "mlflow": {}})  # unless another process just did
     return str(read_tracking(run)["run_id"])
 
 
 def note_delivery(run: RunDirectory, uri: str, run_id: str, experiment: str, place: int) -> None:
-    """Notes that an MLflow has the run, up to a place in its events. For readers only: MLflow itself knows too."""
-    if not run.holds_a_run:  # it has been deleted meanwhile
+    """Notes how far a run's events were delivered. Only informative: MLflow stores this itself."""
+    if not run.holds_a_run:  # deleted in the meantime
         return
     noted = read_tracking(run)
     noted["mlflow"] |= {uri: {"run_id": run_id, "experiment": experiment, "delivered": place}}
-    with suppress(OSError):  # the directory of another user, or a full disk
+    with suppress(OSError):  # another user's directory, or a full disk
         write_json(run.tracking, noted)
 
 
 def delivered(run: RunDirectory, uri: str) -> int:
-    """Up to where in its events a run was delivered, as far as it has been noted."""
+    """Offset in events.jsonl up to which a run was delivered, as noted."""
     return int(read_tracking(run).get("mlflow", {}).get(uri, {}).get("delivered", 0))
 
 
 def read_tracking(run: RunDirectory) -> dict[str, Any]:
-    """What `tracking.json` holds; nothing, where there is none.
+    """Contents of `tracking.json`; empty if it does not exist.
 
     Raises:
-        UserError: if it is torn, or not what `own_id` wrote.
+        UserError: if it is damaged.
     """
     if not os.path.lexists(run.tracking):
         return {}
@@ -53,7 +53,7 @@ def read_tracking(run: RunDirectory) -> dict[str, Any]:
     known = noted.get("mlflow")
     whole = isinstance(known, dict) and all(isinstance(at, dict) and _is_place(at.get("delivered", 0)) for at in known.values())
     if not isinstance(noted.get("run_id"), str) or not noted["run_id"] or not whole:
-        raise UserError(Problem(str(run.tracking), None, "does not say which run this is", LOST))
+        raise UserError(Problem(str(run.tracking), None, "does not identify the run", LOST))
     return noted
 
 

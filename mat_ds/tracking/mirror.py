@@ -1,9 +1,9 @@
-"""The process that mirrors a run to MLflow while it runs: it reads `events.jsonl` as training appends to it.
+"""A process that mirrors a run to MLflow, by reading `events.jsonl` while training appends to it.
 
-Training never speaks to MLflow, so no server can slow it down or stop it: the file is the queue. What this process could not
-deliver, because a server is down or the job was killed, the next start of the run delivers, or `mat-ds sync`.
+Training itself never talks to MLflow, so a slow or broken server cannot affect it. Whatever this process could not deliver is
+delivered by the next start of the run, or by `mat-ds sync`.
 
-It is started by rank 0 and ends after it. They share nothing but a pipe that closes with rank 0, however that ends.
+Rank 0 starts it, and it ends after rank 0. They only share a pipe, which closes when rank 0 ends for whatever reason.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from mat_ds.tracking.told import open_log
 if TYPE_CHECKING:
     from mat_ds.tracking.replica import Replica
 
-# Seconds between two looks at the file, at first and at most, as long as nothing can be delivered.
+# Seconds between two reads of the file: initially, and at most while delivery fails.
 LOOK, LONGEST_LOOK = 2.0, 60.0
-# Seconds in which the rest is delivered when the run has ended; that a request may take; that rank 0 waits in all.
+# Seconds to deliver the rest after the run has ended; for one request; that rank 0 waits in total.
 DRAIN, REQUEST, PATIENCE = 8.0, 5, 15.0
-# Failures after which nothing more is tried then.
+# After the run has ended, give up after this many failures.
 FAILURES = 3
 
-# A launcher's word to its ranks is none to this process.
+# The launcher's variables for ranks are removed from this process's environment.
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def start_mirror(run: RunDirectory, uri: str) -> subprocess.Popen[bytes]:
-    """Starts it; it ends when the standard input it is given is closed."""
+    """Starts the mirror process; it ends when its standard input is closed."""
     inherited = {key: value for key, value in os.environ.items() if key not in RANK_VARIABLES}
     path = os.pathsep.join(filter(None, [str(PACKAGE.parent), inherited.get("PYTHONPATH")]))
     own = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
@@ -53,19 +53,19 @@ def start_mirror(run: RunDirectory, uri: str) -> subprocess.Popen[bytes]:
 
 
 def bound_requests(seconds: int, retries: int) -> None:
-    """Keeps MLflow from waiting for a server for minutes, unless the environment says otherwise."""
+    """Sets MLflow's request timeouts, which are minutes by default, unless the environment sets them."""
     for name, value in (("TIMEOUT", seconds), ("MAX_RETRIES", retries)):
         os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", str(value))
 
 
 def reason(error: Exception) -> str:
-    """An error in one line that holds no more than it must, and no secret."""
+    """An error as one short line without secrets."""
     said = printable(masked(" ".join(str(error).split())))
     return f"{type(error).__name__}: {said[:300]}"
 
 
 def mirror(run: RunDirectory, uri: str, parent: int) -> bool:
-    """Delivers until process `parent`, whose end also closes the standard input, is gone; whether all has been."""
+    """Delivers until process `parent` is gone, which also closes standard input. Returns whether everything was delivered."""
     replica: Replica | None = None
     wait, said, deadline, failures = 0.0, "", float("inf"), 0
     while True:
@@ -76,7 +76,7 @@ def mirror(run: RunDirectory, uri: str, parent: int) -> bool:
                 replica = _connect(run, uri)
             replica.deliver()
             wait, said = LOOK, ""
-            # A rank that was killed may hold its lock a moment longer than its pipe.
+            # a killed rank may hold its lock a moment longer than its pipe
             delivered = replica.status != "RUNNING"
         except Exception as error:
             delivered, failures = False, failures + 1
@@ -101,20 +101,20 @@ def _connect(run: RunDirectory, uri: str) -> Replica:
 
 
 def _ended(seconds: float, parent: int) -> bool:
-    """Whether the run's process is gone; waits so long to hear."""
+    """Waits up to `seconds`; returns whether the run's process has ended."""
     heard = select.select([0], [], [], seconds)[0]
-    # The pipe may live on in a process that a library forked.
+    # a process forked by a library may keep the pipe open
     return bool(heard and not os.read(0, 1)) or os.getppid() != parent
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Mirrors the run in the folder that is the first argument to the MLflow that is the second."""
+    """Mirrors the run in folder `arguments[0]` to the MLflow at `arguments[1]`."""
     parent = os.getppid()
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):
         os.nice(10)
-        # Linux shares processors out among sessions first, and this process has its own.
+        # Linux distributes CPU time among sessions first, and this process has its own session.
         Path("/proc/self/autogroup").write_text("10")
     bound_requests(REQUEST, 0)
     return 0 if mirror(RunDirectory(Path(arguments[0])), arguments[1], parent) else 1

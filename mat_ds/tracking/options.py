@@ -1,4 +1,4 @@
-"""Options of where the numbers of a run go."""
+"""Tracking options of a run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mat_ds.tracking.destination import absolute_uri
 
 
 def _tags(value: object) -> object:
-    """A tag is text, whatever YAML takes `year=2026` for, and its name may have dots."""
+    """Tags as text, also if YAML parsed a number; names may contain dots."""
     if not isinstance(value, dict):
         return value
     return {name: json.dumps(tag) if isinstance(tag, (int, float)) else tag for name, tag in flatten(value).items()}
 
 
-# Pydantic warns of it: classes that can be abstract have a `register`, which nothing here calls.
+# Pydantic warns that the field hides `ABCMeta.register`, which is never called here.
 warnings.filterwarnings("ignore", 'Field name "register"')
 
 

@@ -1,5 +1,5 @@
-"""The run that MLflow shows the trials of a sweep under. It has no training of its own: who mirrors a trial makes it, if it is
-not there, and the sweep's workers keep it."""
+"""The MLflow run that groups the trials of a sweep. It does not train itself: the mirror of a trial creates it, and the sweep's
+workers update it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from mat_ds.terminal.display import show
 from mat_ds.tracking.content import RUN_ID
 from mat_ds.tracking.destination import client_uri, database_file
 
-# Seconds that a worker waits for a server; its trials need none.
+# Seconds that a worker waits for the server.
 PATIENCE = 20.0
 
 
 def parent_of(client: Any, experiment_id: str, run_id: str, name: str, running: bool = False) -> str:
-    """MLflow's id of the run above those whose tag `mat_ds.parent` names it, made if it is not there.
+    """The MLflow id of a parent run, created if it does not exist.
 
     Args:
         client: an `MlflowClient`.
-        experiment_id: where it is.
-        run_id, name: this program's own id of it, and what it is called.
-        running: whether a worker of it is there, who will say how it ends.
+        experiment_id: of its experiment.
+        run_id, name: mat_ds's own id of it (in the tag `mat_ds.parent` of its trials), and its name.
+        running: whether a worker will set its final status.
     """
 
     def found() -> list[Any]:
@@ -35,19 +35,19 @@ def parent_of(client: Any, experiment_id: str, run_id: str, name: str, running: 
         if not running:
             client.set_terminated(made)
         runs = found()
-        if runs[0].info.run_id != made:  # another trial's made it at the same moment
+        if runs[0].info.run_id != made:  # another trial created it at the same time
             client.delete_run(made)
     return str(runs[0].info.run_id)
 
 
 def keep_parent(uri: str, experiment: str, run_id: str, name: str, state: dict[str, str], status: str) -> None:
-    """Writes to the run of a sweep how the sweep stands, once trials of it are there. A server that does not answer costs
-    seconds, and no trial.
+    """Writes a sweep's state to its MLflow run once it has trials. If the server does not answer, this costs seconds and no
+    trial.
 
-    Args:
-        uri, experiment: where the trials are.
-        run_id, name: this program's own id of the run, and what it is called.
-        state, status: its tags, and RUNNING, FINISHED, KILLED or FAILED.
+        Args:
+            uri, experiment: where the trials are.
+            run_id, name: mat_ds's own id of the run, and its name.
+            state, status: its tags, and RUNNING, FINISHED, KILLED or FAILED.
     """
     failures: list[str] = []
 
@@ -61,7 +61,7 @@ def keep_parent(uri: str, experiment: str, run_id: str, name: str, state: dict[s
                 for key, value in state.items():
                     client.set_tag(run, key, value)
                 client.update_run(run, status) if status == "RUNNING" else client.set_terminated(run, status)
-        except Exception as error:  # whatever a server or a disk comes up with
+        except Exception as error:  # anything a server or disk may raise
             failures.append(printable(masked((str(error) or type(error).__name__).splitlines()[0])))
 
     file = database_file(uri)
@@ -73,4 +73,4 @@ def keep_parent(uri: str, experiment: str, run_id: str, name: str, state: dict[s
     if thread.is_alive():
         failures.append(f"no answer within {PATIENCE:.0f} s")
     for said in failures:
-        show(f"MLflow is not told how the sweep stands: {said}", sys.stderr)
+        show(f"the state of the sweep could not be sent to MLflow: {said}", sys.stderr)

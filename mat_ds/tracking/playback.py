@@ -1,4 +1,4 @@
-"""The events of a run in the order they were logged, read while they are being written."""
+"""Reads the events of a run in order, also while they are being written."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from mat_ds.storage.events import Record, is_event
 from mat_ds.storage.reading import open_regular
 from mat_ds.tracking.content import essence
 
-# Seconds since 1970: the year 5138. MLflow counts milliseconds in 64 bits.
+# Seconds since 1970 (year 5138): larger times overflow MLflow's 64-bit milliseconds.
 LATEST = 1e11
 
 
 class Playback:
-    """Plays an `events.jsonl` from its first line, and goes on from where it was with every `read`.
+    """Reads an `events.jsonl` from its first line; each `read` continues where the last one stopped.
 
-    A step that an interrupted run made again is played once, unless its numbers changed, as where more epochs stretch the
-    learning rate: MLflow takes nothing back, and would show it twice.
+    A step that an interrupted run repeated is yielded once, unless its numbers changed (for example because more epochs
+        stretch
+    the learning rate schedule): MLflow cannot delete points, and would show it twice.
 
     Attributes:
-        last: the last record that begins or ends a life of the run.
-        latest: the last record of all.
-        first: the first of all.
+        last: the last start or end event.
+        latest: the last event.
+        first: the first event.
     """
 
     def __init__(self, path: Path):
@@ -35,8 +36,7 @@ class Playback:
         self.latest: Record | None = None
 
     def read(self) -> Iterator[tuple[int, Record]]:
-        """Records that have been logged since, each with the place in the file behind it. A line without an end may still
-        be being written."""
+        """Yields new records, each with the file offset after it. An incomplete last line may still be being written."""
         for before, behind, record in _records(self._path, self._place):
             self._place = behind
             if record["event"] == "start" and record["step"] < self._furthest:
@@ -51,7 +51,7 @@ class Playback:
 
 
 def count(path: Path, place: int) -> int:
-    """How many records stand behind a place of the file."""
+    """Number of records after an offset of the file."""
     return sum(1 for _ in _records(path, place))
 
 
@@ -60,7 +60,7 @@ def _key(record: Record) -> tuple[str, int]:
 
 
 def _records(path: Path, start: int, stop: int | None = None) -> Iterator[tuple[int, int, Record]]:
-    """Place before, place behind, record; lines that a crash cut short are left out."""
+    """Yields (offset before, offset after, record); skips incomplete lines."""
     with open_regular(path) as file:
         place = file.seek(start)
         for line in file:
@@ -76,5 +76,5 @@ def _records(path: Path, start: int, stop: int | None = None) -> Iterator[tuple[
 
 
 def is_whole(record: Any) -> bool:
-    """Whether it says what happened, at which step and when, as MLflow can hold it."""
+    """Whether a record has event, step and a time that MLflow can store."""
     return is_event(record) and isinstance(time := record.get("time"), (int, float)) and 0 <= time < LATEST

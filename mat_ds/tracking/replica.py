@@ -1,8 +1,7 @@
-"""A run in MLflow: found by the run's own id or made, and brought up to date with the run directory.
+"""A run in MLflow: finds or creates it by the run's own id, and brings it up to date with the run directory.
 
-Nothing here needs to know what was delivered before: MLflow says so itself. The tag `mat_ds.delivered` is the place in
-`events.jsonl` up to which it has the events, set behind each batch of them, and a batch that is sent twice, because its tag was
-lost, has the same names, times, steps and values, which MLflow keeps once.
+MLflow itself stores what was delivered: the tag `mat_ds.delivered` is the offset in `events.jsonl` after the last delivered
+batch. If a batch is sent twice, because its tag was lost, its points are identical, and MLflow keeps them once.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ from mat_ds.tracking.parent import parent_of
 from mat_ds.tracking.playback import Playback
 from mat_ds.tracking.told import read_results, read_told, tell_log
 
-# MLflow takes 1000 entities of a batch, 100 of them parameters or tags.
+# MLflow accepts 1000 entities per batch, at most 100 of them parameters or tags.
 METRICS, PARAMS = 900, 100
-# What becomes an artifact, besides DeepSpeed's configuration.
+# Files uploaded as artifacts, besides DeepSpeed's configuration.
 ARTIFACTS = ("config.yaml", "environment.json", "results.json", "plots", "predictions")
-# Seconds to wait for another process that makes the tables of a new database.
+# Seconds to wait for another process that is creating the tables of a new database.
 TABLES = 60
 
 
@@ -47,14 +46,14 @@ class Replica:
     """A run directory and its run in MLflow.
 
     Args:
-        run: a run directory that holds a run.
-        uri: the MLflow.
+        run: a directory that contains a run.
+        uri: address of the MLflow.
 
     Attributes:
         experiment, run_id, status: of the run in MLflow.
-        told: events delivered since.
-        uploaded: files delivered since.
-        foreign: what was not uploaded since, and why.
+        told: number of events delivered by this object.
+        uploaded: number of files uploaded by it.
+        foreign: messages about files that were not uploaded.
     """
 
     def __init__(self, run: RunDirectory, uri: str):
@@ -72,7 +71,7 @@ class Replica:
             self.run_id, self.status = found.info.run_id, found.info.status
             self.experiment = self._client.get_experiment(found.info.experiment_id).name
             self._place = int(found.data.tags.get(content.DELIVERED, 0))
-            if self._place > run.events.stat().st_size:  # a machine that crashed has lost the end of it
+            if self._place > run.events.stat().st_size:  # the end of the file was lost in a crash of the machine
                 self._place = 0
             note_delivery(run, uri, self.run_id, self.experiment, self._place)
             self._above = self._parent(found.info.experiment_id)
@@ -80,7 +79,7 @@ class Replica:
         self._files_due, self._turned = True, False
         self._describe(found)
 
-    # A run that is in it, and one that is not.
+    # Finding or creating the run.
 
     def _find(self) -> Run | None:
         experiments = [experiment.experiment_id for experiment in pages(self._client.search_experiments)]
@@ -99,25 +98,25 @@ class Replica:
         return self._client.create_run(known, began, tags, self._options.get("run_name") or self._run.path.name)
 
     def _artifacts(self, experiment: str) -> str | None:
-        """Where the artifacts of a new experiment go, of which only a server has an idea of its own."""
+        """Artifact location of a new experiment; None if the server decides."""
         if self._uri.startswith(("http", "databricks")):
             return None
         beside = database_file(self._uri) or self._run.path.resolve()
         return (beside.parent / "mlartifacts" / re.sub(r"[^\w -]", "_", experiment)).as_uri()
 
     def _parent(self, experiment_id: str) -> dict[str, str]:
-        """The tag by which MLflow shows a run under that of its sweep, if it is of one."""
+        """The tag by which MLflow shows a trial below its sweep; empty for other runs."""
         tags = self._options.get("tags", {})
         if "mat_ds.parent" not in tags:
             return {}
-        # A worker of the sweep speaks to the MLflow that it has named to its trials.
+        # A sweep's worker only updates the parent in the MLflow that its trials are mirrored to.
         named = mirror_uri(self._run.path, self._options.get("uri"))
         spoken_to = named == self._uri and holder_of(self._run.path) is not None
         above = parent_of(self._client, experiment_id, tags["mat_ds.parent"], tags.get("mat_ds.sweep", "sweep"), spoken_to)
         return {"mlflow.parentRunId": above}
 
     def _describe(self, found: Run) -> None:
-        """Parameters it has not, which never change, and tags that are not what it has."""
+        """Adds missing parameters, which never change, and updates changed tags."""
         params = content.params_of(self._config, self._environment.get("starts", []))
         missing = iter([Param(key, value) for key, value in params.items() if key not in found.data.params])
         while some := list(islice(missing, PARAMS)):
@@ -133,8 +132,8 @@ class Replica:
     # Bringing it up to date.
 
     def deliver(self) -> None:
-        """Events that have been logged since, the status of the run, and its files when it begins and ends."""
-        held = holder_of(self._run.path) is not None  # asked first: a run says that it ends before it lets go
+        """Delivers new events, the run's status, and its files when it starts and ends."""
+        held = holder_of(self._run.path) is not None  # read before the events: a run logs its end before it releases the lock
         for place, points in content.batches(self._news(), METRICS):
             self._log(points, RunTag(content.DELIVERED, str(place)))
             self._place = place
@@ -142,12 +141,12 @@ class Replica:
         status = content.status_of(end) if end else "RUNNING" if held else "FAILED"
         if status != self.status or self._turned:
             self._set(status, end)
-        if self._files_due or self._turned:  # a life that goes on has changed files at its start, and each leaves some
+        if self._files_due or self._turned:  # a start may change files, and an end writes some
             self._upload()
         self._files_due = self._turned = False
 
     def note(self) -> None:
-        """Leaves word in the run directory of what has been delivered."""
+        """Notes in the run directory what has been delivered."""
         note_delivery(self._run, self._uri, self.run_id, self.experiment, self._place)
 
     def _news(self) -> Iterator[tuple[int, Record]]:
@@ -172,7 +171,7 @@ class Replica:
         self.status = status
 
     def _upload(self) -> None:
-        """The files, unless MLflow has them as they are. What is not a file of the folder's own stays here."""
+        """Uploads files that changed; skips files that are not the folder's own."""
         digests, foreign = {}, []
         for file, reason in own_files(self._run.path, ARTIFACTS):
             name = str(file.relative_to(self._run.path))
@@ -195,7 +194,7 @@ class Replica:
 
 
 def pages(search: Any, **criteria: Any) -> Iterator[Any]:
-    """All that a search of MLflow finds."""
+    """All results of a paged MLflow search."""
     token = None
     while True:
         page = search(**criteria, page_token=token)
@@ -206,7 +205,8 @@ def pages(search: Any, **criteria: Any) -> Iterator[Any]:
 
 @contextmanager
 def _alone(uri: str, run_id: str) -> Iterator[None]:
-    """Within it no other process makes the tables of this database, or this run on this server, if the disk has locks."""
+    """A context that excludes other processes from creating this database's tables, or this run on the server, if the disk
+    supports locks."""
     file = database_file(uri)
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,5 @@
-"""What a run folder tells MLflow of itself, which anyone may have written: read only if it is the folder's own, and has the
-shape that training gives it."""
+"""Reads the files of a run folder that are sent to MLflow. They may come from anyone, so they must be the folder's own and have
+the right structure."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mat_ds.storage.own_files import file_problems
 from mat_ds.storage.reading import read_json
 from mat_ds.storage.rundir import RunDirectory
 
-# What is read of a run, beside what becomes an artifact.
+# Files read from a run, besides the artifacts.
 TOLD = ("config.yaml", "environment.json", "events.jsonl", "results.json", "tracking.json")
 FIX = "put the file of the run there, or leave this run out"
 
 
 class Shape(BaseModel):
-    """What is looked at of a mapping; there may be more."""
+    """The part of a mapping that is checked; other keys are allowed."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -52,10 +52,10 @@ class _Environment(Shape):
 
 
 def read_told(run: RunDirectory) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options of a run, and what it says of its machines.
+    """A run's options and environment.
 
     Raises:
-        UserError: if they, or its events, are not files of its own, or not what training writes.
+        UserError: if these files or the events are not the folder's own, or malformed.
     """
     raise_if_any(file_problems(run.path, TOLD))
     config = checked(run.config, _Config, read_yaml(run.config))
@@ -63,7 +63,7 @@ def read_told(run: RunDirectory) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def read_results(run: RunDirectory) -> dict[str, Any]:
-    """What `results.json` holds; nothing where there is none that can be read."""
+    """Contents of `results.json`; empty if it is missing or unreadable."""
     with suppress(UserError):
         results = read_json(run.results, FIX)
         if isinstance(results.get("steps"), int):
@@ -72,34 +72,32 @@ def read_results(run: RunDirectory) -> dict[str, Any]:
 
 
 def checked(path: Path, shape: type[Shape], found: dict[str, Any]) -> dict[str, Any]:
-    """What was found in a file; raises `UserError` where it has another shape than training gives it."""
+    """Returns `found` unchanged; raises `UserError` if it does not have the required structure."""
     try:
         shape.model_validate(found)
     except ValidationError as error:
         wrong = error.errors()[0]
-        where = ".".join(map(str, wrong["loc"])) or "the whole"
-        raise UserError(
-            Problem(str(path), None, f"is not what training writes: {where}: {wrong['msg'].lower()}", FIX)
-        ) from None
+        where = ".".join(map(str, wrong["loc"])) or "the file"
+        raise UserError(Problem(str(path), None, f"is malformed at {where}: {wrong['msg'].lower()}", FIX)) from None
     return found
 
 
 def open_log(run: RunDirectory) -> int:
-    """A descriptor that appends to `tracking.log`.
+    """Opens `tracking.log` for appending and returns the file descriptor.
 
     Raises:
-        OSError: also if there is a link or a pipe in its place.
+        OSError: also if it is a link or a pipe.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(run.tracking_log, flags, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(f"{run.tracking_log} is no file")
+        raise OSError(f"{run.tracking_log} is not a regular file")
     return descriptor
 
 
 def tell_log(run: RunDirectory, line: str) -> None:
-    """Appends a line to `tracking.log`, with the time; a disk that is full or not ours keeps it from nothing."""
+    """Appends a line with the time to `tracking.log`; ignores errors of the disk."""
     with suppress(OSError):
         descriptor = open_log(run)
         try:

@@ -1,4 +1,4 @@
-"""What takes the records of a run."""
+"""Records a run's events."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from mat_ds.tracking.playback import count
 
 
 class Tracker:
-    """The event log of a run, and beside it the mirror; on all ranks but the first it does nothing.
+    """Writes a run's event log and starts its mirror; does nothing on other ranks than the first.
 
-    To be entered around the run: however that ends, the last event says so.
+    A context manager around the run: when it exits, it logs an end event.
 
     Args:
-        keeps: whether this rank keeps the log.
-        still_ours: raises `Displaced` if the run directory is another job's by now; then nothing is written there any more.
+        keeps: whether this rank writes the log.
+        still_ours: raises `Displaced` if another job has taken the run directory; then nothing more is written.
 
     Attributes:
-        run: the directory of the run, once it has begun, where this rank keeps its log.
+        run: the run directory, on the rank that writes the log, once the run has begun.
     """
 
     def __init__(self, keeps: bool, still_ours: Callable[[], None] = lambda: None):
@@ -41,7 +41,7 @@ class Tracker:
         self._uri: str | None = None
 
     def begin(self, run: RunDirectory, step: int, uri: str | None) -> None:
-        """Opens the log of a run that begins, or goes on after `step`, and starts the mirror.
+        """Opens the log of a run that begins, or resumes after `step`, and starts the mirror.
 
         Args:
             uri: `tracking.uri`.
@@ -54,11 +54,11 @@ class Tracker:
         if self._uri:
             try:
                 self._mirror = start_mirror(run, self._uri)
-            except OSError as error:  # no memory or no processes left: no reason not to train
+            except OSError as error:  # out of memory or processes: train without the mirror
                 self._tell(f"not mirrored to MLflow ({error})", run)
 
     def log(self, record: Record) -> None:
-        """One record: what happened under `event`, and the outer step it belongs to under `step`."""
+        """Logs a record with its name under `event` and its outer step under `step`."""
         if not self._log:
             return
         self._step = record["step"]
@@ -66,15 +66,15 @@ class Tracker:
             self._still_ours()
             self._log.log(record)
             self._refused = False
-        except OSError as error:  # whether training goes on where the disk is full is for a checkpoint to say
+        except OSError as error:  # a full disk only stops training when a checkpoint cannot be saved
             if not self._refused:
                 show(f"*** WARNING: events.jsonl cannot be written, tried again later: {error}", sys.stderr)
             self._refused = True
-        except Displaced:  # on this rank alone, while others wait for it; they agree on it where all are asked
+        except Displaced:  # only this rank knows yet; all ranks agree to stop at the next check
             self._abandon()
 
     def _abandon(self) -> None:
-        """Leaves the log and the mirror to the job that has taken the run over."""
+        """Leaves log and mirror to the job that took over the run."""
         if self._log:
             self._log.abandon()
             self._log = None
@@ -95,7 +95,7 @@ class Tracker:
             return self._abandon()
         told = kind is not None and issubclass(kind, (Interrupted, KeyboardInterrupt))
         status = "FINISHED" if kind is None else "KILLED" if told else "FAILED"
-        with suppress(OSError):  # where the disk is full, what went wrong has been said
+        with suppress(OSError):  # on a full disk the problem has been reported already
             self._log.log({"event": "end", "step": self._step, "status": status})
             self._log.close()
         self._log = None
@@ -103,7 +103,7 @@ class Tracker:
             self._mirror.stdin.close()
 
     def settle(self) -> None:
-        """Gives the mirror a bounded time to deliver the rest, and says what it could not; to be called last of all."""
+        """Waits a limited time for the mirror to deliver the rest, and reports what is missing. Call last."""
         if not self._mirror or not self.run:
             return
         events = 0
@@ -113,12 +113,12 @@ class Tracker:
             self._mirror.kill()
             code = self._mirror.wait()
         if code:
-            with suppress(OSError, UserError):  # of a run whose folder is gone, say
+            with suppress(OSError, UserError):  # the run's folder may be gone
                 events = count(self.run.events, delivered(self.run, str(self._uri)))
             self._tell(f"{f'{events} events' if events else 'some files'} of this run are not in MLflow yet", self.run)
 
     def _tell(self, what: str, run: RunDirectory) -> None:
-        # A folder's word for a server is not taken where credentials are set.
+        # sync does not trust a folder's address if credentials are set, so the address is given explicitly
         there = f" --uri {shlex.quote(self._uri)}" if self._uri and is_remote(self._uri) else ""
         again = f"mat-ds sync {shlex.quote(str(run.path))}{there}"
-        show(f"tracking: {what} ({run.tracking_log.name} says why): `{again}` delivers them", sys.stderr)
+        show(f"tracking: {what} (for the reason see {run.tracking_log.name}): `{again}` delivers them", sys.stderr)

@@ -1,5 +1,5 @@
-"""Whose word an address is: a recipe or a run folder may be a stranger's, and MLflow's client sends the user's token to any
-address that it is given."""
+"""Decides whether an address may be used: recipes and run folders may come from strangers, but MLflow's client sends the user's
+token to any address."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mat_ds.errors import Problem, raise_if_any
 from mat_ds.tracking.destination import database_file, is_remote, mirror_uri, shown_uri, uri_problems
 
 VARIABLE = "MLFLOW_TRACKING_URI"
-# What MLflow's client, or that of a store of artifacts to which a server can send it, takes from the environment.
+# Environment variables with credentials that MLflow's client, or the client of an artifact store, would send.
 CREDENTIALS = (
     "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_AUTH",
     "MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_TRACKING_CLIENT_CERT_PATH", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
@@ -25,14 +25,14 @@ CREDENTIALS = (
 
 
 def named_uri() -> str | None:
-    """`MLFLOW_TRACKING_URI`; None where it is not set."""
+    """Value of MLFLOW_TRACKING_URI; None if it is not set."""
     return os.environ.get(VARIABLE) or None
 
 
 def credentials(uri: str) -> list[str]:
-    """Names of what would be sent to an address, or could be asked for by it; never a value."""
+    """Names (never values) of credentials that would be sent to an address."""
     if not uri.lower().startswith(("http:", "https:")):
-        return ["what the database's own client finds (a password file, a ticket)"] if is_remote(uri) else []
+        return ["credentials found by the database's own client (a password file, a ticket)"] if is_remote(uri) else []
     found = [name for name in CREDENTIALS if os.environ.get(name)]
     if Path("~/.mlflow/credentials").expanduser().exists():
         found.append("~/.mlflow/credentials")
@@ -44,14 +44,14 @@ def credentials(uri: str) -> list[str]:
 
 
 def file_uri_problems(key: str, uri: str | None, file: str, fix: str) -> Iterator[Problem]:
-    """Whether an address that stands in a file may be used: not where credentials would go with it, unless
-    `MLFLOW_TRACKING_URI` says the same.
+    """Yields a problem if credentials would be sent to an address that is written in a file, unless MLFLOW_TRACKING_URI is the
+    same.
 
-    Args:
-        key: the option.
-        uri: the address.
-        file: where it stands.
-        fix: how else to name it.
+        Args:
+            key: the option.
+            uri: the address.
+            file: the file that contains it.
+            fix: another way to give it.
     """
     if uri is None or not is_remote(uri) or next(uri_problems(key, uri), None) or _same(uri, named_uri()):
         return
@@ -59,37 +59,38 @@ def file_uri_problems(key: str, uri: str | None, file: str, fix: str) -> Iterato
         yield Problem(
             key,
             shown_uri(uri),
-            f"stands in {file}, which need not be yours, and would be sent {', '.join(sent)}",
+            f"comes from {file}, which may not be yours, and would receive {', '.join(sent)}",
             f"if you trust it, {fix}, or set {VARIABLE} to it",
         )
 
 
 def recipe_uri_problems(uri: str | None, recipe: Path | None, overrides: Sequence[str]) -> Iterator[Problem]:
-    """`file_uri_problems` of the `tracking.uri` of a run, unless it was given on the command line."""
+    """`file_uri_problems` for a run's `tracking.uri`, unless it was given on the command line."""
     if recipe is not None and not any(argument.startswith(("tracking.uri=", "tracking=")) for argument in overrides):
         yield from file_uri_problems("tracking.uri", uri, str(recipe), "pass tracking.uri=<address> on the command line")
 
 
 def destination(run: Path, configured: object, given: str | None) -> str | None:
-    """Where a run folder is delivered; None if it says that it is not to be.
+    """The MLflow address that a run folder is delivered to; None if the folder says `none`.
 
-    What its user names wins. The folder's own word for a server is taken only where no credentials would go with it; else
-    MLFLOW_TRACKING_URI says where.
+    An address given by the user wins. The folder's own address of a server is only used if no credentials would be sent to
+        it;
+    otherwise MLFLOW_TRACKING_URI is used.
 
     Args:
         run: the run directory.
-        configured: its own `tracking.uri`, whatever stands there.
+        configured: its own `tracking.uri`, not validated.
         given: `--uri`.
 
     Raises:
-        UserError: if the address is none, or is not to be trusted.
+        UserError: if the address is invalid or not trusted.
     """
     key = f"tracking.uri of {run}"
     if given is not None:
         raise_if_any(uri_problems("--uri", given))
         return mirror_uri(run, given)
     if configured is not None and not isinstance(configured, str):
-        raise_if_any([Problem(key, configured, "is no address", "pass --uri <address>")])
+        raise_if_any([Problem(key, configured, "is not an address", "pass --uri <address>")])
     uri = None if configured is None else str(configured)
     raise_if_any(uri_problems(key, uri))
     if refused := list(file_uri_problems(key, uri, "the run folder", "pass it with --uri")):
@@ -108,33 +109,33 @@ def _same(uri: str, other: str | None) -> bool:
 
 
 def _foreign_file(key: str, file: Path, run: Path) -> Iterator[Problem]:
-    """Whether a file that a run folder names would be made, or made into a database, away from the folder."""
+    """Yields a problem if a file named by a run folder would be created or changed outside of the folder's surroundings."""
     beside = file.parent.resolve() in (run.parent, run.parent.parent)
     if file.exists() or file.is_symlink():
         if not _is_mlflows(file, beside):
             yield Problem(
                 key,
                 str(file),
-                "the run folder names a file that is no database of MLflow",
+                "the run folder names a file that is not an MLflow database",
                 "pass --uri, such as --uri sqlite:///runs/mlflow.db",
             )
     elif not beside:
         yield Problem(
             key,
             str(file),
-            "the run folder names a file that is not there, and not beside it",
-            f"if it shall be made, pass --uri sqlite:///{file}",
+            "the run folder names a file that does not exist and is not beside the folder",
+            f"to create it, pass --uri sqlite:///{file}",
         )
 
 
 def _is_mlflows(file: Path, beside: bool) -> bool:
-    """Whether a file is a database that MLflow has made; one beside a run may still wait for its tables."""
+    """Whether a file is an MLflow database; an empty one beside a run is accepted, as its tables may not exist yet."""
     if not file.is_file() or (beside and file.stat().st_size == 0):
         return file.is_file()
     try:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True, timeout=30)) as found:
             tables = {name for (name,) in found.execute("SELECT name FROM sqlite_master")}
-    except sqlite3.OperationalError:  # somebody else is at it
+    except sqlite3.OperationalError:  # locked by another process
         return True
     except sqlite3.DatabaseError:
         return False

@@ -85,10 +85,10 @@ def test_nothing_is_overwritten_and_what_cannot_be_is_told(runs, tmp_path, capsy
     for arguments, told in (
         ([runs["cola"], tmp_path / "full"], "not an empty folder"),
         ([tmp_path / "full", new], "neither"),
-        ([big, new, "--dtype", "float16"], "beyond its range"),
+        ([big, new, "--dtype", "float16"], "exceed its range"),
         ([runs["lora"], new, "--dtype", "float16"], "pass --merge"),
-        ([runs["cola"], new, "--weights", "average"], "no checkpoint"),
-        (["models:/a/1", new, "--weights", "raw"], "no run directory"),
+        ([runs["cola"], new, "--weights", "average"], "no undamaged checkpoint"),
+        (["models:/a/1", new, "--weights", "raw"], "not a run directory"),
     ):
         assert main(["export", *map(str, arguments)]) == ExitCode.USER_ERROR
         assert told in capsys.readouterr().err

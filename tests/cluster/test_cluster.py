@@ -112,7 +112,7 @@ def test_a_job_told_to_stop_while_it_starts_is_not_put_back_for_ever(slurm, run)
 def test_a_wrong_option_ends_the_job_with_the_programs_exit_code(slurm, run):
     job = run.submit(slurm, "train.sbatch", "--ntasks-per-node=2", "--gpus-per-node=2", options=["train.batch_size=17"])
     assert slurm.wait_for(job) == ("FAILED", "2:0")
-    assert "does not divide by the 4 ranks" in run.printed()
+    assert "is not divisible by the 4 ranks" in run.printed()
 
 
 @pytest.mark.slow

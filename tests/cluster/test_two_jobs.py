@@ -61,7 +61,7 @@ def test_a_job_that_is_cut_off_stopped_and_comes_back_never_writes_beside_its_su
     again = start(two, run.log, SLURM_RESTART_COUNT="1", CLOCK_STEP="3600")
     assert other.wait(200) == ExitCode.USER_ERROR
     said = (tmp_path / "other.log").read_text()
-    assert "another job is in it" in said and "on node1" in said and "Traceback" not in said
+    assert "another job uses it" in said and "on node1" in said and "Traceback" not in said
     wait_until(lambda: "waiting to see whether process" in run.printed(), 200, f"it waits\n{run.printed()}")
     before = len(run.steps())
     wait_until(lambda: len(run.steps()) > before + 2, 200, "the first trains on")
@@ -78,7 +78,7 @@ def test_a_job_that_is_cut_off_stopped_and_comes_back_never_writes_beside_its_su
     for process in (stopped, first.carrier):  # nsenter stops with what it waits for
         process.send_signal(signal.SIGCONT)
     assert first.wait(200) == ExitCode.DISPLACED, run.printed()
-    assert "is not this job's any more" in run.printed() and "Traceback" not in run.printed()
+    assert "no longer belongs to this job" in run.printed() and "Traceback" not in run.printed()
     saved = len(authors(run))
     wait_until(lambda: len(authors(run)) > saved, 200, f"the second trains on\n{run.printed()}")
     again.process.send_signal(signal.SIGTERM)

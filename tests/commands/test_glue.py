@@ -94,7 +94,7 @@ def test_a_damaged_file_of_results_is_named(content, runs, capsys, tmp_path):
     (tmp_path / "cola" / "results.json").write_bytes(content)
     assert main(runs) == ExitCode.USER_ERROR
     error = capsys.readouterr().err
-    assert str(tmp_path / "cola") in error and "holds no scores of a run" in error and "Traceback" not in error
+    assert str(tmp_path / "cola") in error and "does not contain scores" in error and "Traceback" not in error
 
 
 def test_names_from_a_file_of_results_cannot_write_to_the_terminal(runs, tmp_path, capsys):

@@ -97,7 +97,7 @@ def test_a_bad_row_is_named_and_leaves_no_file_behind(runs, tmp_path, capfd):
     file = tmp_path / "in.jsonl"
     lines = [json.dumps({"sentence": text}) for text in sentences()]
     for line, told in (
-        ('{"sentence": 3}', "is no text"),
+        ('{"sentence": 3}', "is not a text"),
         ("{", "is not JSON"),
         ('{"sentence": " "}', "blank"),
         ('{"sentense": "a"}', "did you mean 'sentense'"),

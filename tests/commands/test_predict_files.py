@@ -12,4 +12,4 @@ def test_answers_never_take_the_place_of_the_texts(tmp_path, capsys):
     os.link(texts, same)
     for out in (texts, same):
         assert main(["nowhere", str(texts), "--out", str(out)]) == ExitCode.USER_ERROR
-        assert "the answers would replace" in capsys.readouterr().err and texts.read_text() == '{"sentence": "lovely"}\n'
+        assert "would be overwritten" in capsys.readouterr().err and texts.read_text() == '{"sentence": "lovely"}\n'

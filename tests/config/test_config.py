@@ -129,7 +129,7 @@ def test_missing_and_broken_recipes_are_user_errors(tmp_path):
         read_yaml(tmp_path / "none.yaml")
     with pytest.raises(UserError, match="is not YAML"):
         read_yaml(write(tmp_path, "a: [1\n"))
-    with pytest.raises(UserError, match="no mapping"):
+    with pytest.raises(UserError, match="not hold a mapping"):
         read_yaml(write(tmp_path, "- a\n"))
 
 
@@ -161,7 +161,7 @@ def test_the_demo_runs_on_any_number_of_ranks_that_make_train_starts():
 
 def test_numbers_with_leading_zeros_are_decimal_and_odd_keys_are_named(tmp_path):
     assert load("seed=08").seed == 8 and load("seed=010").seed == 10
-    with pytest.raises(UserError, match="no mapping of options"):
+    with pytest.raises(UserError, match="not hold a mapping of options"):
         load(recipe=write(tmp_path, "1: 2\n"))
 
 

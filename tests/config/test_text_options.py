@@ -104,7 +104,7 @@ def test_a_path_that_cannot_be_expanded_is_refused_with_what_is_missing(monkeypa
     monkeypatch.setenv("BLANK", "")
     monkeypatch.setenv("AGAIN", "$NOWHERE")
     for written, said in (("$NOWHERE/x", "NOWHERE"), ("a/${BLANK}", "BLANK"), ("~nobody-of-that-name/x", "user"), ("", "empty"),
-                          ("$AGAIN", "again"), ("a\0b", "nul"), ("x" * 256, "longer"), ("x/" * 3000, "longer")):  # fmt: skip
+                          ("$AGAIN", "again"), ("a\0b", "nul"), ("x" * 256, "long"), ("x/" * 3000, "long")):  # fmt: skip
         found = refused(f"output_dir={written}", f"model.name={written}")
         assert all(said.lower() in found[key].reason for key in ("output_dir", "model.name"))
 

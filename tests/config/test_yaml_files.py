@@ -37,12 +37,12 @@ def problem(folder, content):
         ("a: ! 3", 1, "tag !"),
         ("seed: " + "9" * 5000, 1, "64 bits"),
         ("seed: -9223372036854775809", 1, "64 bits"),
-        ("a: {~: 1}", 1, "no text"),
-        ("a: {null : 1}", 1, "no text"),
-        ("a: {[1]: 2}", 1, "no text"),
-        ("a: {{b: 1}: 2}", 1, "no text"),
-        ("a: &x {b: 1}\nc: {<<: *x}", 2, "merges"),
-        ("a: &x [*x]", 1, "holds itself"),
+        ("a: {~: 1}", 1, "not text"),
+        ("a: {null : 1}", 1, "not text"),
+        ("a: {[1]: 2}", 1, "not text"),
+        ("a: {{b: 1}: 2}", 1, "not text"),
+        ("a: &x {b: 1}\nc: {<<: *x}", 2, "merge key"),
+        ("a: &x [*x]", 1, "contains itself"),
         ("a: *x", 1, "undefined alias"),
         ("a: 1\n---\nb: 2", 2, "another document"),
         ("a:\n\tb: 1", 2, "'\\t'"),
@@ -65,8 +65,8 @@ def test_what_cannot_be_meant_is_refused_with_its_line(content, line, said, tmp_
         (b"a: 1\nb: \xff", "in line 2"),
         (b"~: 1", "the key in line 1"),
         (b"a: 1\n2: 3", "the key in line 2"),
-        (b"[1]", "no mapping"),
-        (b"word", "no mapping"),
+        (b"[1]", "not hold a mapping"),
+        (b"word", "not hold a mapping"),
         (b"#" * (MOST_BYTES + 1), "1,048,576 bytes"),
     ],
 )
@@ -98,7 +98,7 @@ def test_a_trap_is_refused_within_seconds(content, tmp_path):
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
-    for name, said in (("pipe", "no regular file"), ("folder", "directory"), ("none", "No such file"), ("x\0y", "null")):
+    for name, said in (("pipe", "not a regular file"), ("folder", "directory"), ("none", "No such file"), ("x\0y", "null")):
         with pytest.raises(UserError, match="(?i)" + said):
             read_yaml(tmp_path / name)
 

@@ -137,7 +137,7 @@ def test_a_finished_run_is_not_overwritten_and_errors_are_told_once_by_two_ranks
     done = run_cli(*ZERO2, f"output_dir={demo[0]}", "train.batch_size=31", ranks=2, launcher=True)
     assert done.returncode == ExitCode.USER_ERROR
     everything = done.stdout + done.stderr
-    assert everything.count("holds a run already") == 1 and everything.count("does not divide by the 2 ranks") == 1
+    assert everything.count("holds a run already") == 1 and everything.count("is not divisible by the 2 ranks") == 1
     assert everything.count("2 problems in the input of this run") == 1 and "Traceback" not in everything
     assert (demo[0] / "results.json").read_bytes() == before
 

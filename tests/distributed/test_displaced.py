@@ -37,7 +37,7 @@ def test_all_ranks_of_a_displaced_run_stop_with_its_code_and_leave_the_directory
                 rank.kill()
         said = log.read_text()
         assert codes == [ExitCode.DISPLACED] * 2, said
-        assert said.count("stopped:") == 1 and "is not this job's any more" in said and "Traceback" not in said
+        assert said.count("stopped:") == 1 and "no longer belongs to this job" in said and "Traceback" not in said
         other.check()
         assert not run.interrupted.exists() and not [e for e in read_events(run.events) if e["event"] == "end"]
         late = {path.name: path.stat().st_ctime - taken for path in run.path.rglob("*") if path.is_file()}

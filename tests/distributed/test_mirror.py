@@ -200,9 +200,9 @@ def test_processes_that_begin_at_once_make_one_database(tmp_path):
 @pytest.mark.parametrize(
     "uri, why",
     [
-        ("http://user:canary-b7e1@127.0.0.1:9", "holds credentials"),
+        ("http://user:canary-b7e1@127.0.0.1:9", "contains credentials"),
         ("file:///tmp/mlruns", "folder of files"),
-        ("ftp://there", "no such scheme"),
+        ("ftp://there", "not a supported scheme"),
     ],
 )
 def test_an_address_that_is_none_or_tells_a_secret_is_refused_before_training(uri, why, tmp_path, capfd):

@@ -211,19 +211,19 @@ def test_versions_of_runs_are_compared_by_their_scores_and_a_run_that_goes_on_is
     with (runs[0] / "events.jsonl").open("a") as events:
         events.write('{"event": "start", "step": 6, "time": 1000000100.0}\n')
     assert main(["register", str(runs[0]), "as.good", "--uri", server]) == ExitCode.USER_ERROR
-    assert "was started again" in capsys.readouterr().err
+    assert "was restarted" in capsys.readouterr().err
 
 
 def test_what_cannot_be_registered_or_found_is_told(champions, server, tmp_path, capsys):
     run = finished_run(tmp_path / "run", "cola")
     (run / "results.json").write_text("{}")
     for command, reason in (
-        (["register", run, "cola"], "has not come to its end"),
+        (["register", run, "cola"], "has not finished"),
         (["models", "nothing"], "nothing"),
         (["predict", "models:/cola@nobody", run / "config.yaml", "--format", "text"], "nobody"),
         (["register", tmp_path, "cola"], "holds no run"),
         (["models", "--uri", f"sqlite:///{tmp_path}/nowhere.db"], "there is no such file"),
-        (["register", run, "a/b"], "no name for a registered model"),
+        (["register", run, "a/b"], "not allowed as the name of a registered model"),
     ):
         assert main([*map(str, command)]) == ExitCode.USER_ERROR
         assert reason in capsys.readouterr().err

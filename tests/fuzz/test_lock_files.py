@@ -108,7 +108,7 @@ def test_any_kind_of_file(kind, inside, tmp_path):
         os.chdir(before)
     else:
         where.write_text("[" * 100_000 if kind == "deep JSON" else "x" * 10**7)
-    with pytest.raises(UserError, match="another job is in it"):
+    with pytest.raises(UserError, match="another job uses it"):
         RunLock().acquire(folder)
     gone_by(folder)
     assert (other / "precious").read_text() == "precious" and [path.name for path in other.iterdir()] == ["precious"]
@@ -116,7 +116,7 @@ def test_any_kind_of_file(kind, inside, tmp_path):
 
 def test_a_folder_in_the_lock_is_moved_aside_and_not_deleted(tmp_path):
     (tmp_path / LOCK / "folder" / "below").mkdir(parents=True)
-    with pytest.raises(UserError, match="another job is in it"):
+    with pytest.raises(UserError, match="another job uses it"):
         RunLock().acquire(tmp_path)
     gone_by(tmp_path)
     assert list(tmp_path.glob(f".{LOCK}.*.aside/below"))

@@ -43,7 +43,7 @@ def refused(folder):
         ({"megatron_config": {"a": 1}, "megatron_core": "evil"}, "needs code"),
         ({"auto_map": {"AutoModel": "evil.Evil"}}, "needs code"),
         ({"peft_type": "XLORA"}, "XLORA"),
-        ({"peft_type": None}, "LORA alone"),
+        ({"peft_type": None}, "only LORA"),
         ({"base_model_name_or_path": None}, "base"),
         ({"base_model_name_or_path": ["a"]}, "base"),
         ({"base_model_name_or_path": "https://127.0.0.1:1/x"}, "https://127.0.0.1:1/x"),
@@ -76,7 +76,7 @@ def test_their_base_has_to_be_whole_and_a_model_of_its_own(folder):
     assert "none of its" in refused(folder)
     save_file(weights, kept, {"format": "pt"})
     shutil.copy(folder / "adapter_config.json", base)
-    assert "no model of its own" in refused(folder)
+    assert "not a whole model" in refused(folder)
 
 
 @pytest.mark.parametrize("part", ["classifier.out_proj.weight", "lora_B"])

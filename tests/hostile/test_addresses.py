@@ -195,7 +195,7 @@ def test_a_recipes_word_for_a_server_is_not_taken_where_credentials_are_set(list
         assert "recipe.yaml" in said and "tracking.uri" in said and CANARY not in said
     space.write_text(f"options: {{tracking.uri: {{choices: ['{listener.uri}']}}}}\n")
     assert main(["sweep", "--space", str(space), "--ds_config", given[1], f"output_dir={tmp_path}/s"]) == ExitCode.USER_ERROR
-    assert "where the trials are tracked" in capfd.readouterr().err
+    assert "the tracking of trials" in capfd.readouterr().err
     assert not listener.heard and not (tmp_path / "run").exists()
     assert parse_overrides([f"tracking.uri={listener.uri}"], RunConfig)[0] == {"tracking": {"uri": listener.uri}}
 

@@ -14,7 +14,7 @@ MIB = 2**20
 # Of each file: both cores may be busy with something else.
 SECONDS, BYTES = 30, 500 * MIB
 ADDRESS = "http://127.0.0.1:9/x.png"
-UNFOLDS, BROKEN = "unfolds to more than", "cannot be read"
+UNFOLDS, BROKEN = "decompresses to more than", "cannot be read"
 
 
 def dictionary(text, count):
@@ -74,13 +74,13 @@ BOMBS = {
     "record_without_end": (lambda f: sparse(f / "train.csv", 270 * MIB, b"sentence,label\n"), "has more than 100,000 char"),
     "header_without_end": (lambda f: sparse(f / "train.tsv", 270 * MIB), "the header has more than 100,000 characters"),
     "array_without_end": (lambda f: sparse(f / "train.json", 270 * MIB, b"["), "is an array of more than"),
-    "array_of_arrays": (lambda f: (f / "train.json").write_text("[" + "[]," * 50_000 + "[]]"), "is no JSON object"),
+    "array_of_arrays": (lambda f: (f / "train.json").write_text("[" + "[]," * 50_000 + "[]]"), "is not a JSON object"),
     "nested_arrays": (lambda f: (f / "train.jsonl").write_text('{"label":' + "[" * 3_000_000), "is not JSON"),
     "nested_just_enough": (lambda f: (f / "train.jsonl").write_text(
         "".join('{"sentence": "a", "label": ' + "[" * n + "]" * n + "}\n" for n in range(900, 1000))), "more rows are wrong"),
     "many_columns": (lambda f: (f / "train.csv").write_text("a," * 40_000 + "a\n" + "1," * 40_000 + "1\n"), "have one name"),
-    "quotes_that_open": (lambda f: (f / "train.csv").write_text("sentence,label\n" + 'x","\n' * 100_000), "is no record"),
-    "quotes_that_close": (lambda f: (f / "train.csv").write_text("sentence,label\n" + '"a"",\n' * 50_000), "is no record"),
+    "quotes_that_open": (lambda f: (f / "train.csv").write_text("sentence,label\n" + 'x","\n' * 100_000), "cannot be parsed"),
+    "quotes_that_close": (lambda f: (f / "train.csv").write_text("sentence,label\n" + '"a"",\n' * 50_000), "cannot be parsed"),
     "quotes_alone": (lambda f: (f / "train.csv").write_text("sentence,label\n" + ',"\n' * 20_001), "sentence is blank"),
     "empty_lines": (lambda f: (f / "train.csv").write_text("sentence,label\n" * 2 + "\r" * 200_000), "the label is none"),
 }  # fmt: skip

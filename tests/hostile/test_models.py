@@ -105,9 +105,9 @@ def test_a_model_that_transformers_has_made_its_own_loads_without_the_code_it_on
         ("config.json", {"vocab_size": "many"}, "cannot be loaded"),
         ("config.json", {"id2label": [1, 2]}, "cannot be loaded"),
         ("tokenizer_config.json", {"model_max_length": "long"}, "model_max_length"),
-        ("model.safetensors.index.json", {"weight_map": {"a": "../../../etc/passwd"}}, "no file beside it"),
-        ("model.safetensors.index.json", {"weight_map": {"a": "/etc/passwd"}}, "no file beside it"),
-        ("model.safetensors.index.json", {"weight_map": {"a": 3}}, "no file beside it"),
+        ("model.safetensors.index.json", {"weight_map": {"a": "../../../etc/passwd"}}, "not a file beside it"),
+        ("model.safetensors.index.json", {"weight_map": {"a": "/etc/passwd"}}, "not a file beside it"),
+        ("model.safetensors.index.json", {"weight_map": {"a": 3}}, "not a file beside it"),
         ("model.safetensors.index.json", {"metadata": {}}, "no weight_map"),
     ],
 )

@@ -100,7 +100,7 @@ def test_no_name_in_a_manifest_leads_out_of_the_folder(name, part, out):
     tree = json.loads((out / "manifest.json").read_text())
     tree[part][name] = next(iter(tree[part].values()))
     (out / "manifest.json").write_text(json.dumps(tree))
-    assert "is no path within the folder" in refused(out)
+    assert "is not a path within the folder" in refused(out)
 
 
 def test_links_that_lead_out_and_what_is_no_file_are_refused(out):

@@ -155,7 +155,7 @@ def test_a_tokenizer_made_for_generation_classifies_alike_at_any_padding(family,
 
 def test_padding_that_cannot_work_is_refused_before_training(tmp_path):
     options = save(tmp_path / "added", "llama", pad_token="<new>")
-    with pytest.raises(UserError, match="has number 64 and no word embedding"):
+    with pytest.raises(UserError, match="has the number 64, but no word embedding"):
         build_model(options, TASKS["mnli"], build_tokenizer(options, ()), 0)
     options = save(tmp_path / "last", "llama", eos_token="</s>")
     xlnet = AutoConfig.for_model("xlnet", vocab_size=VOCABULARY, d_model=16, n_layer=1, n_head=2, d_inner=16)

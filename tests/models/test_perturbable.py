@@ -179,7 +179,7 @@ def test_a_model_without_a_table_of_words_is_refused_by_methods_that_perturb_and
     hook, inputs = EmbeddingPerturbation(made(kind, **WITHOUT_TABLE[kind])), IDS
     with hook.applied(None):
         pass
-    with pytest.raises(UserError, match="no table of word embeddings"), hook.applied(torch.zeros(*inputs.shape, 16)):
+    with pytest.raises(UserError, match="no word embeddings"), hook.applied(torch.zeros(*inputs.shape, 16)):
         pass
     hook.remove()
 

@@ -118,7 +118,7 @@ def test_a_tokenizer_without_its_words_is_none(kind, kept, tmp_path):
         )
     edit(folder / "tokenizer_config.json", tokenizer_class=f"{kind.capitalize()}Tokenizer")
     edit(folder / "config.json", model_type=kind)
-    with pytest.raises(UserError, match=r"are not in the folder|no tokenizer|cannot be loaded"):
+    with pytest.raises(UserError, match=r"the folder lacks|no tokenizer|cannot be loaded"):
         build_tokenizer(ModelConfig(name=str(folder)), ())
 
 

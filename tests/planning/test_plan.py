@@ -130,7 +130,7 @@ def test_wrong_input_is_named_like_everywhere(capsys, folder, tmp_path):
     code, text = plan(capsys, "--recipe", RECIPES / "cola.yaml")
     assert code == 2 and "its configuration cannot be loaded" in text and "AutoConfig.from_pretrained('roberta-large')" in text
     code, text = plan(capsys, "task=cola", "model.name=tiny-roberta", gpus=4)
-    assert code == 2 and "its vocabulary is made of the task's texts" in text
+    assert code == 2 and "its vocabulary is trained on the task's texts" in text
     code, text = plan(capsys, "--recipe", RECIPES / "cola.yaml", f"model.name={tmp_path}")
     assert code == 2 and "holds no config.json" in text
 
@@ -150,7 +150,7 @@ def test_sizes_and_speeds_are_what_their_makers_mean():
     assert whole("8") == 8 and positive("0.5") == 0.5
     for function, text in ((memory, "16"), (memory, "0GB"), (memory, "16Gb"), (link, "10Gb"), (link, "10"), (whole, "0"),
                            (whole, "2.5"), (positive, "0"), (positive, "nan"), (positive, "fast")):  # fmt: skip
-        with pytest.raises(Exception, match="is no "):
+        with pytest.raises(Exception, match="is not a "):
             function(text)
     assert (gib(3 * 2**29), scaled(12.4e9, "B"), scaled(7, "B")) == ("1.5", "12.4 GB", "7 B")
     assert (duration(0.0123), duration(30), duration(600), duration(36000)) == ("12.3 ms", "30.0 s", "10.0 min", "10.0 h")

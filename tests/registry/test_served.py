@@ -92,7 +92,7 @@ def test_a_table_that_does_not_name_its_text_or_names_two_is_refused(models):
     refused(lambda: model.predict(pandas.DataFrame({"text": ["a"], "sentence": ["b"]})), "more than one")
     refused(lambda: model.predict(pandas.DataFrame([["a", "b"]], columns=["sentence", "sentence"])), "more than one")
     for wrong in (None, 3, 0.5, ["a"]):
-        refused(lambda wrong=wrong: model.predict({"sentence": [["a"], wrong][1:]}), "is no text")
+        refused(lambda wrong=wrong: model.predict({"sentence": [["a"], wrong][1:]}), "is not a text")
         refused(lambda wrong=wrong: model.predict(["a", wrong]), "row 1")
 
 

@@ -109,7 +109,7 @@ def test_a_recipe_cannot_name_code_to_load(tmp_path):
             "mat_ds.register_method(M)\n",
             "has no chain, cost, adversary",
         ),
-        ("import mat_ds\nmat_ds.register_task(name='a b', text=['s'], labels=['x', 'y'])\n", "no name"),
+        ("import mat_ds\nmat_ds.register_task(name='a b', text=['s'], labels=['x', 'y'])\n", "not allowed as a name"),
         ("import mat_ds\nmat_ds.register_task(name='cola', text=['s'], labels=['x', 'y'])\n", "registered already, by mat_ds"),
     ],
 )

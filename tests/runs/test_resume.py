@@ -72,7 +72,7 @@ def test_a_checkpoint_that_was_set_aside_is_put_back_by_whoever_looks(run, name,
         copy = shutil.copytree(run, tmp_path / "copy")
         assert look(copy) and sorted(path.name for path in (copy / "checkpoints").iterdir()) == [LATEST, name_of(3), name_of(7)]
         shutil.rmtree(copy)
-    assert "2 of 2 can be trusted" in capsys.readouterr().out
+    assert "2 of 2 are whole" in capsys.readouterr().out
 
 
 def test_a_checkpoint_of_another_version_is_told_from_one_that_can_be_gone_on_from(run, capsys):

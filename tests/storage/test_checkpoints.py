@@ -72,7 +72,7 @@ def test_mat_ds_verify_tells_whole_from_damaged(tmp_path, capsys):
         written(tmp_path / "run" / "checkpoints", step)
     (tmp_path / "run" / "checkpoints" / "latest").write_text("step-00000004")
     assert cli.main(["verify", str(tmp_path / "run")]) is ExitCode.OK
-    assert "3 of 3 can be trusted" in capsys.readouterr().out
+    assert "3 of 3 are whole" in capsys.readouterr().out
     (tmp_path / "run" / "checkpoints" / name_of(4) / "state.json").write_text("{}")
     assert cli.main(["verify", str(tmp_path / "run")]) is ExitCode.FAILED
     out = capsys.readouterr().out
@@ -87,7 +87,7 @@ def test_mat_ds_verify_tells_whole_from_damaged(tmp_path, capsys):
     assert cli.main(["verify", str(tmp_path / "run" / "checkpoints" / name_of(2))]) is ExitCode.OK
     for wrong in ([], [str(tmp_path / "nowhere")], [str(tmp_path), "more"]):
         assert cli.main(["verify", *wrong]) is ExitCode.USER_ERROR
-    assert "holds no checkpoint" in capsys.readouterr().err
+    assert "has no checkpoint" in capsys.readouterr().err
 
 
 def test_the_last_k_and_the_best_are_kept_and_damaged_or_later_ones_left_alone(tmp_path):

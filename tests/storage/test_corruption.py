@@ -53,7 +53,7 @@ def flip_latest(run, every):
     for what in flipped(run / "checkpoints" / LATEST, every):
         value, told = goes_on(run)
         # It may come to name the other one, or one that is before both.
-        assert value in (3, 7) or (value is None and "is earlier than all that there are" in told), (what, value, told)
+        assert value in (3, 7) or (value is None and "is earlier than every checkpoint" in told), (what, value, told)
 
 
 def flip_config(run, every):

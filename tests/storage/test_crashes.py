@@ -146,7 +146,7 @@ def test_who_has_been_displaced_changes_nothing_any_more(tmp_path):
         def still_ours():
             asked.append(sorted(path.name for path in run.checkpoints.iterdir()))
             if len(asked) > allowed:
-                raise Displaced("another job is in it")
+                raise Displaced("another job uses it")
 
         act(run, SmallEngine(), 2, 7, still_ours=still_ours)
         return asked

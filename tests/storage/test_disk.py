@@ -180,6 +180,6 @@ def test_a_run_writes_into_no_pipe_and_through_no_link(tmp_path):
         run = RunDirectory(tmp_path / str(number))
         run.path.mkdir()
         os.mkfifo(run.path / name) if number % 2 else (run.path / name).symlink_to(tmp_path / "outside")
-        with pytest.raises(UserError, match=f"{name}.*\n.*no regular file"):
+        with pytest.raises(UserError, match=f"{name}.*\n.*not a regular file"):
             run.create()
     assert not (tmp_path / "outside").exists()

@@ -177,9 +177,9 @@ def test_ranks_agree_that_they_are_displaced_before_they_agree_on_anything_else(
 
 def test_a_displaced_job_says_so_once_and_ends_with_a_code_of_its_own(capsys):
     def work():
-        raise Displaced("runs/x is not this job's any more")
+        raise Displaced("runs/x no longer belongs to this job")
 
     for rank in (1, 0):
         assert attempt(work, World(rank=rank, size=2), "") == ExitCode.DISPLACED
     said = capsys.readouterr().err
-    assert said.count("runs/x is not this job's any more") == 1 and "Traceback" not in said
+    assert said.count("runs/x no longer belongs to this job") == 1 and "Traceback" not in said

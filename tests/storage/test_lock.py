@@ -132,7 +132,7 @@ def test_a_job_on_another_machine_holds_while_it_beats_and_until_the_lease_is_ov
     assert not mine.take(tmp_path) and not mine.in_the_way.alive
     assert not takes(tmp_path)
     os.utime(path)
-    with pytest.raises(UserError, match="another job is in it"):
+    with pytest.raises(UserError, match="another job uses it"):
         mine.take(tmp_path)
     assert holder_of(tmp_path).alive and known_holder_of(tmp_path)
     with pytest.raises(UserError):

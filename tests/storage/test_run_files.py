@@ -58,9 +58,9 @@ def test_a_resumed_log_reads_as_that_of_one_life_and_nothing_of_it_is_lost(tmp_p
 
 def test_a_log_that_is_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "events.jsonl")
-    with pytest.raises(UserError, match="no regular file"):
+    with pytest.raises(UserError, match="not a regular file"):
         read_events(tmp_path / "events.jsonl")
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         list(Playback(tmp_path / "events.jsonl").read())
 
 

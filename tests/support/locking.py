@@ -81,7 +81,7 @@ def takes(folder):
     try:
         mine.acquire(folder)
     except UserError as error:
-        assert "another job is in it" in str(error) and str(folder / LOCK) in str(error)
+        assert "another job uses it" in str(error) and str(folder / LOCK) in str(error)
         return False
     mine.check()
     mine.release()

@@ -84,7 +84,7 @@ def test_what_is_on_the_way_or_in_other_hands_is_told_apart_from_what_is_finishe
     other.acquire(tmp_path / "seed-1")
     assert main(arguments(tmp_path, "--seeds", "2")) == ExitCode.OK
     said = capsys.readouterr().out
-    assert "seed-1 is in other hands" in said and "1 of 2 seeds finished; in other hands: seed-1" in said
+    assert "seed-1 is being trained by another" in said and "1 of 2 seeds finished; trained by other processes: seed-1" in said
     other.release()
     plan(monkeypatch, seed_1={"dies_at": 3, "times": 1})
     assert main(arguments(tmp_path, "--seeds", "2", "--json")) == ExitCode.OK

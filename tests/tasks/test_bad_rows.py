@@ -46,7 +46,7 @@ ROWS = [
     ('{"sentence": "a\x01b", "label": 1}', "is not JSON: Invalid control character", "corrupt line"),
     ("[" * 100_000, "is not JSON", "corrupt line"),
     ('{"sentence": "a", "label": ' + "1" * 5000 + "}", "is not JSON", "corrupt line"),
-    ("[1]", "is no JSON object", "corrupt line"),
+    ("[1]", "is not a JSON object", "corrupt line"),
     ('{"sentence": "a\udcff", "label": 1}', "is not UTF-8", "not UTF-8"),
     ('{"sentence": "a\\ud800", "label": 1}', "half of a surrogate pair", "not UTF-8"),
     ({"label": 1}, "sentence is no text", "missing text"),
@@ -85,7 +85,7 @@ def test_a_score_must_be_a_finite_number_in_range(label, scale, tmp_path):
         return
     ((place, reason),) = refused(spec, tmp_path)
     expected = (
-        "is no number" if not isinstance(label, float) and label != "nan" else "outside [0, 5]" if scale else "not finite"
+        "is not a number" if not isinstance(label, float) and label != "nan" else "outside [0, 5]" if scale else "not finite"
     )
     assert place == "train.jsonl:2" and expected in reason
     assert load(spec, tmp_path, bad_rows="skip").skipped == {"stsb/train": {"wrong label": 1}}
@@ -126,7 +126,7 @@ def test_more_than_half_of_a_split_is_never_left_out_and_half_of_it_is(tmp_path)
     cola(tmp_path, "bad")
     assert len(refused(TASKS["cola"], tmp_path, bad_rows="skip")) == 2
     cola(tmp_path)
-    assert refused(TASKS["cola"], tmp_path, bad_rows="skip") == [("train", "holds no example")]
+    assert refused(TASKS["cola"], tmp_path, bad_rows="skip") == [("train", "has no examples")]
 
 
 def test_rows_nobody_agreed_on_are_neither_bad_nor_good(tmp_path):
@@ -136,7 +136,7 @@ def test_rows_nobody_agreed_on_are_neither_bad_nor_good(tmp_path):
     assert refused(TASKS["snli"], tmp_path)[0][0] == "train.jsonl:5"
     assert load(TASKS["snli"], tmp_path, bad_rows="skip").skipped == {"snli/train": {"no agreed label": 3, "wrong label": 1}}
     write(tmp_path, "snli/train.jsonl", lines(*rows[:3]))
-    assert refused(TASKS["snli"], tmp_path, bad_rows="skip") == [("train", "holds no example")]
+    assert refused(TASKS["snli"], tmp_path, bad_rows="skip") == [("train", "has no examples")]
 
 
 def test_no_row_of_a_test_split_is_left_out_for_its_predictions_are_numbered_by_rows(tmp_path):

@@ -137,9 +137,9 @@ def test_the_description_of_a_task_that_repeats_nothing_is_a_list_as_ever():
     ("train: {small: 100000}", "less than or equal to 1000"), ("train: {small: null}", "valid integer"),
     ("train: {}", "at least 1"), ("train: []", "at least 1"), ("train: small", "take a list"),
     ("train: [small, small]", "listed twice"), ("also_train_on: [mnli, mnli]", "listed twice"),
-    ("also_train_on: {mnli: 0}", "greater than or equal to 1"), ("also_train_on: {cola: 2}", "as many texts"),
+    ("also_train_on: {mnli: 0}", "greater than or equal to 1"), ("also_train_on: {cola: 2}", "number of texts"),
     ("also_train_on: {nosuch: 2}", "same labels"), ("also_train_on: [anli_mixture]", "mixture itself"),
-    ("train: {../../x: 2}", "is no name"), ("also_train_on: {mnli: {a: 1}}", "valid integer"),
+    ("train: {../../x: 2}", "not allowed as a name"), ("also_train_on: {mnli: {a: 1}}", "valid integer"),
     ("name: mnli\nalso_train_on: [mnli]", "the task itself"),
 ])  # fmt: skip
 def test_a_mixture_that_cannot_be_meant_is_refused(folder, text, words):

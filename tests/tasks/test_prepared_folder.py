@@ -67,7 +67,7 @@ def test_a_folder_that_is_no_prepared_one_is_never_touched(out, raw, hub, tmp_pa
     options = ("task=cola", f"data.path={raw}", f"model.name={hub}")
     for taken in (hub, raw / "cola" / "train.jsonl"):
         before = contents(hub.parent)
-        assert "exists and is no prepared folder" in told(capsys, taken, *options)
+        assert "exists and is not a prepared folder" in told(capsys, taken, *options)
         assert contents(hub.parent) == before
     (tmp_path / "empty").mkdir()
     prepare(tmp_path / "empty", *options)
@@ -97,9 +97,9 @@ def test_everything_wrong_is_told_before_anything_is_written(out, raw, tmp_path,
     assert "4 problems" in text and "train.jsonl:1" in text and "cola/validation" in text and "no such folder" in text
     assert not (tmp_path / "new").exists()
     text = told(capsys, out, f"data.path={out}", f"model.name={out}/model", "task=cola")
-    assert "is prepared already" in text and "which is to be replaced" in text
+    assert "is prepared already" in text and "which would be replaced" in text
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert "the work of one process" in told(capsys, tmp_path / "new", "task=nosuch")
+    assert "in a single process" in told(capsys, tmp_path / "new", "task=nosuch")
     assert "mat-ds prepare prepared/cola" in told(capsys, "--verify")
 
 

@@ -79,9 +79,9 @@ def test_a_json_file_holds_an_array_or_lines(content, folder):
 
 @pytest.mark.parametrize("content, reason", [
     ('[{"sentence": "a", "label": 1},\n {', "is not JSON: Expecting property name enclosed in double quotes (line 2)"),
-    ("[" * 10**6, "is not JSON"), ("[]", "holds no example"), ("[1]", "train.json row 0 = 1"), ("", "holds no example"),
-    ('{"sentence": {"0": "a"}, "label": {"0": 1}}', "sentence is no text"), ('"text"', "is no JSON object"),
-    ('[{"sentence": "a", "label": 1, "label": 0}]', "has the key 'label' twice: 1 and 0"), ("[NaN]", "is no JSON object"),
+    ("[" * 10**6, "is not JSON"), ("[]", "has no examples"), ("[1]", "train.json row 0 = 1"), ("", "has no examples"),
+    ('{"sentence": {"0": "a"}, "label": {"0": 1}}', "sentence is no text"), ('"text"', "is not a JSON object"),
+    ('[{"sentence": "a", "label": 1, "label": 0}]', "has the key 'label' twice: 1 and 0"), ("[NaN]", "is not a JSON object"),
 ])  # fmt: skip
 def test_a_json_file_of_something_else_is_refused_with_the_place(content, reason, folder):
     write(folder, "sst2/train.json", content.encode())
@@ -106,7 +106,7 @@ def test_two_sources_of_one_split_are_both_named(more, folder):
         write(folder, f"sst2/{more}", b"sentence,label\na,1\n")
         assert (folder / "sst2" / more).exists() and (folder / "sst2" / "train.jsonl").exists()
     message = refused(folder)
-    assert "are each the whole split" in message and "train.jsonl" in message
+    assert "each hold the whole split" in message and "train.jsonl" in message
     assert {"dict": f"{folder}/train/"}.get(more, more.replace("00000", "*")) in message
 
 
@@ -167,7 +167,7 @@ def test_a_column_that_holds_no_text_is_named_with_what_it_holds(column, folder)
     assert "which is no text" in refused(folder)
     table = pyarrow.table({"sentence": ["a", "b"], "label": [[1], [2]]})
     pyarrow.parquet.write_table(table, folder / "sst2" / "train.parquet")
-    assert "list<element: int64>, which is no label" in refused(folder)
+    assert "list<element: int64>, not labels" in refused(folder)
     write(folder, "sst2/test.jsonl", lines({"sentence": "a"}))
 
 

@@ -38,7 +38,7 @@ def test_the_line_of_a_csv_record_is_the_one_it_begins_in(tmp_path):
 def test_a_stray_quote_costs_its_own_line_and_not_those_behind_it(bad, tmp_path):
     spec = two(tmp_path, ".csv", f'text,label\nbefore,a\n{bad}\nbehind,b\n"quoted",a\nlast,b\n')
     ((place, reason),) = refused(spec, tmp_path)
-    assert place == "train.csv:3" and "is no record" in reason
+    assert place == "train.csv:3" and "cannot be parsed" in reason
     data = load(spec, tmp_path, bad_rows="skip")
     assert [example.texts[0] for example in data.train] == ["before", "behind", "quoted", "last"]
 

@@ -157,7 +157,7 @@ def test_everything_wrong_is_named_at_once_with_file_and_line(tmp_path):
     write(tmp_path, "cola", "validation", [{"sentense": "x", "label": 1}])
     found = problems("cola", tmp_path)
     assert [p.key.rsplit("/", 1)[1] for p in found] == ["train.jsonl:2", "train.jsonl:3", "validation.jsonl:1"]
-    assert "none of 0 (unacceptable), 1 (acceptable)" in found[0].reason and "no text" in found[1].reason
+    assert "none of 0 (unacceptable), 1 (acceptable)" in found[0].reason and "not a text" in found[1].reason
     assert "did you mean 'sentense'" in found[2].fix
 
 
@@ -169,7 +169,7 @@ def test_a_file_full_of_errors_shows_the_first_few_and_a_count(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content, reason", [("not json\n", "is not JSON"), ("[1]\n", "no JSON object"), ("", "holds no example")]
+    "content, reason", [("not json\n", "is not JSON"), ("[1]\n", "not a JSON object"), ("", "has no examples")]
 )
 def test_a_broken_or_empty_file_is_named(content, reason, tmp_path):
     write(tmp_path, "cola", "validation", [{"sentence": "x", "label": 1}])
@@ -183,11 +183,11 @@ def test_scores_out_of_range_and_texts_for_scores_are_refused(tmp_path):
     write(tmp_path, "stsb", "train", [{**pair, "label": 5.5}, {**pair, "label": "high"}, {**pair, "label": float("nan")}])
     write(tmp_path, "stsb", "validation", [{**pair, "label": 1}])
     reasons = [p.reason for p in problems("stsb", tmp_path)]
-    assert reasons == ["the score is outside [0, 5]", "the label is no number", "the score is outside [0, 5]"]
+    assert reasons == ["the score is outside [0, 5]", "the label is not a number", "the score is outside [0, 5]"]
 
 
 def test_missing_folders_splits_and_tasks_are_named(tmp_path):
-    assert "is no folder" in problems("cola", tmp_path / "nowhere")[0].reason
+    assert "is not a folder" in problems("cola", tmp_path / "nowhere")[0].reason
     assert "holds no folder 'cola'" in problems("cola", tmp_path)[0].reason
     write(tmp_path, "cola", "train", [{"sentence": "x", "label": 1}])
     assert problems("cola", tmp_path)[0].key == "cola/validation"
@@ -204,11 +204,11 @@ def test_labels_that_are_numbers_are_taken_by_name(tmp_path):
 @pytest.mark.parametrize(
     "yaml, reason",
     [
-        ("labels: [a, b, c]\nmetrics: [f1]", "f1 is of two labels"),
+        ("labels: [a, b, c]\nmetrics: [f1]", "f1 needs exactly two labels"),
         ("labels: [a, a]", "listed twice"),
         ("labels: [a, b]\ndev: []", "at least 1"),
         ("labels: [a, b]\nalso_train_on: [nosuch]", "same labels"),
-        ("labels: [entailment, neutral, contradiction]\nalso_train_on: [mnli]", "as many texts"),
+        ("labels: [entailment, neutral, contradiction]\nalso_train_on: [mnli]", "number of texts"),
     ],
 )
 def test_a_task_yaml_that_could_not_be_trained_or_scored_is_refused(yaml, reason, tmp_path):

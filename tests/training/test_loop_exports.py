@@ -92,7 +92,7 @@ def test_the_last_is_exported_once_and_again_where_there_was_no_room():
 
 def test_a_checkpoint_of_before_it_was_noted_holds_its_best():
     evaluations = [{"step": 2, "score": 0.4}, {"step": 4, "score": 0.7}, {"step": 6, "score": 0.7}]
-    state = {"step": 6, "evaluations": evaluations, "of another version": 1}
+    state = {"step": 6, "evaluations": evaluations, "another version": 1}
     assert Progress.restored(state).exported == 4
     assert Progress.restored({**state, "exported": None}).exported is None
     assert Progress.restored({"step": 0}).exported is None

@@ -55,7 +55,7 @@ def test_options_data_model_and_deepspeeds_json_are_checked_together(tmp_path):
     assert "contradicts optimizer.max_grad_norm" in found["ds_config gradient_clipping"].reason
     assert "removed" in found["ds_config elasticity"].reason
     assert "label" in found[f"{tmp_path}/data/cola/train.jsonl:3"].reason
-    assert "holds no example" in found["cola/validation"].reason
+    assert "has no examples" in found["cola/validation"].reason
     assert {"train.resume", "method.delta_init"} < set(found) and len(found) == 7
     text = str(UserError(*found.values()))
     assert text.startswith("7 problems") and text.count("why:") == text.count("fix:") == 7
@@ -71,7 +71,7 @@ def test_a_batch_that_does_not_divide_and_a_missing_column(tmp_path):
 
 def test_adapters_need_a_pre_trained_model_and_layers_that_it_has(tmp_path):
     found = problems("model.lora.r=4", "train.epoch=1", *QUICK)
-    assert set(found) == {"model.lora", "train.epoch"} and "built from scratch" in found["model.lora"].reason
+    assert set(found) == {"model.lora", "train.epoch"} and "random weights" in found["model.lora"].reason
     prepared = prepare(["--ds_config", str(ZERO2), *QUICK], World())
     for part in (prepared.tokenizer, prepared.built.module):
         part.save_pretrained(tmp_path)
@@ -179,7 +179,7 @@ def test_a_run_goes_on_with_the_data_it_began_with(tmp_path):
 def test_a_run_directory_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     for path in ("file", "file/run"):
-        assert "is no folder" in problems(f"output_dir={tmp_path}/{path}", *QUICK)["output_dir"].reason
+        assert "is not a writable folder" in problems(f"output_dir={tmp_path}/{path}", *QUICK)["output_dir"].reason
 
 
 def test_processes_that_were_started_together_and_do_not_know_it(monkeypatch):
@@ -191,7 +191,7 @@ def test_processes_that_were_started_together_and_do_not_know_it(monkeypatch):
 def test_one_message_holds_what_is_wrong_anywhere(tmp_path):
     found = problems("train.epoch=3", "task=nosuch", "model.name=./nowhere", "train.batch_size=31", ranks=2)
     assert set(found) == {"train.epoch", "task", "model.name", "train.batch_size"}
-    assert "makes its own data" in problems(f"data.path={tmp_path}")["data.path"].reason
+    assert "generates its own data" in problems(f"data.path={tmp_path}")["data.path"].reason
 
 
 def test_a_command_line_that_is_none():

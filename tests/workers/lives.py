@@ -156,7 +156,7 @@ def changed(folder, whole, report):
             (run / LOCK).mkdir()
             (run / LOCK / "other").write_bytes(owner.as_text())
         code, words = heard(run, "train.telemetry_every=1", stage=1)
-        report[f"lock of the {name}"] = code == expected and ("another job is in it" in words) == (name == "living")
+        report[f"lock of the {name}"] = code == expected and ("another job uses it" in words) == (name == "living")
 
 
 def heard(run, *more, stage=2):

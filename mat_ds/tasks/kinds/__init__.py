@@ -1,6 +1,6 @@
-"""What a task is to the model, a file for each kind: its head, its labels, its loss, its answers and its scores.
+"""Kinds of tasks, one file each: model head, labels, loss, answers and scores.
 
-Adding a kind is one file and one line in `KINDS`.
+Adding a kind takes one file and one line in `KINDS`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Regression, Classif
 
 
 def kind_of(spec: TaskSpec) -> Kind:
-    """What a task is to the model."""
+    """The kind of a task."""
     return KINDS[spec.kind](spec)
 
 
 def kind_of_model(config: Any) -> type[Kind]:
-    """The kind of task that a model answers, or is being built to answer, by transformers' configuration of it."""
+    """The kind of task that a transformers configuration is for."""
     return next((kind for kind in KINDS.values() if kind.fits(config)), Classification)

@@ -1,4 +1,4 @@
-"""What a kind of task has to say of itself: all that the rest of the package needs to know of it."""
+"""The interface of a kind of task: everything the other rooms need to know about it."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from mat_ds.errors import Problem
 from mat_ds.tasks.spec import TaskSpec
 
 Label = int | float
-# The first line of a file for the GLUE server.
+# First line of a submission file for the GLUE server.
 SUBMISSION_HEADER = "index\tprediction"
 
 
 def read_output(output: Any) -> Tensor:
-    """What a transformers model with a head answers: (B, ...), where B is the number of examples."""
+    """The logits of a transformers model with a head: (B, ...), where B is the number of examples."""
     logits: Tensor = output.logits
     return logits
 
 
 class Kind(ABC):
-    """A task, as what it is to the model. In shapes, B and N are numbers of examples, C is `outputs`.
+    """A task as the model sees it. In shapes, B and N are numbers of examples, C is `outputs`.
 
     Args:
         spec: the task.
 
     Attributes:
-        name: as messages call it.
-        auto_class: transformers' class that builds its models.
-        problem_type: what transformers' configurations call it.
-        pipeline: transformers' pipeline of its models, which is also what the hub calls it.
-        peft_task, peft_heads: PEFT's name of it, and the modules that PEFT then takes for the head, whatever the model.
-        metrics: those that can score it.
-        label_dtype, stored_type: of labels in a batch, and in prepared data (a function of pyarrow).
-        distributions: whether an answer is a distribution of probabilities, which some methods are not defined without.
-        directions: how many divergences `divergence` adds up: a symmetric one is one, a symmetrised one two.
+        name: of the kind, in messages.
+        auto_class: name of the transformers class that builds its models.
+        problem_type: its name in transformers' configurations.
+        pipeline: name of transformers' pipeline, also used on the hub.
+        peft_task, peft_heads: PEFT's task type, and the modules that PEFT then treats as the head.
+        metrics: names of the metrics that can score it.
+        label_dtype, stored_type: of labels in a batch, and in prepared data (a pyarrow function).
+        distributions: whether the output is a probability distribution, which some methods require.
+        directions: number of divergences that `divergence` sums: 1 if it is symmetric, 2 if it is symmetrised.
     """
 
     name: ClassVar[str]
@@ -60,20 +60,20 @@ class Kind(ABC):
     # The task.
 
     def problems(self) -> Iterator[Problem]:
-        """What the description of the task says that has no meaning for this kind; keys are the description's."""
+        """Yields problems for keys of the task description that this kind does not support."""
         if wrong := [name for name in self.spec.metrics if name not in self.metrics]:
-            reason = f"is of another kind of task: {' and '.join(self.metrics)} score {self.name}"
-            yield Problem("metrics", ", ".join(wrong), reason, "take those")
+            reason = f"does not fit the task; use {' or '.join(self.metrics)} for {self.name}"
+            yield Problem("metrics", ", ".join(wrong), reason, "use those")
 
     @classmethod
     @abstractmethod
     def fits(cls, config: Any) -> bool:
-        """Whether a model with this configuration answers tasks of this kind."""
+        """Whether a model with this configuration is of this kind."""
 
     @staticmethod
     @abstractmethod
     def described_by(config: Any, text: tuple[str, ...]) -> TaskSpec:
-        """The task of a model that says no more of it than its configuration does.
+        """The task of a model that has no description besides its configuration.
 
         Args:
             config: of a model that `fits`.
@@ -84,34 +84,34 @@ class Kind(ABC):
 
     @abstractmethod
     def label(self, value: Any) -> Label:
-        """The label that a value in a file stands for.
+        """Converts a value from a file to a label.
 
         Raises:
-            ValueError: saying why it stands for none.
+            ValueError: with the reason, if it is not a label.
         """
 
     @abstractmethod
     def column_labels(self, names: list[str], where: str) -> list[str] | None:
-        """The labels that stand for the classes of a column which numbers them in an order of its own.
+        """Labels for a column that numbers its classes in its own order.
 
         Args:
-            names: of the column's classes, in its order.
-            where: what a message calls the file.
+            names: the column's class names, by number.
+            where: name of the file in messages.
 
         Returns:
-            None where the numbers themselves are the labels.
+            The label of each number; None if the numbers are the labels.
 
         Raises:
-            UserError: if the names are no labels of the task.
+            UserError: if the names are not labels of the task.
         """
 
     @property
     @abstractmethod
     def bounds(self) -> tuple[float, float]:
-        """The lowest and the highest label."""
+        """The lowest and highest valid label."""
 
     def collate(self, labels: Sequence[Label | None]) -> Tensor:
-        """The labels of a batch: (B,); one that is not known is 0."""
+        """The labels of a batch: (B,); an unknown label becomes 0."""
         return torch.tensor([label or 0 for label in labels], dtype=self.label_dtype)
 
     # The model.
@@ -119,10 +119,10 @@ class Kind(ABC):
     @property
     @abstractmethod
     def outputs(self) -> int:
-        """Width of the head."""
+        """Width of the head, C."""
 
     def head(self) -> dict[str, Any]:
-        """What the configuration of a model says of its head."""
+        """Entries of a transformers configuration that describe the head."""
         names = dict(enumerate(self.output_names))
         numbers = {name: i for i, name in names.items()}
         return {"num_labels": self.outputs, "id2label": names, "label2id": numbers, "problem_type": self.problem_type}
@@ -130,62 +130,62 @@ class Kind(ABC):
     @property
     @abstractmethod
     def output_names(self) -> tuple[str, ...]:
-        """What each output of the head is called."""
+        """Name of each output of the head."""
 
     @staticmethod
     def read(output: Any) -> Tensor:
-        """The answers in what the model returns: (B, C)."""
+        """The logits in a model's output: (B, C)."""
         return read_output(output)
 
     # The objective of training.
 
     @abstractmethod
     def loss(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
-        """L in fp32: the mean over the examples, or with `reduction="none"` that of each, (B,)."""
+        """The loss L in fp32: a scalar mean over examples, or (B,) with `reduction="none"`."""
 
     @abstractmethod
     def divergence(self, p_logits: Tensor, q_logits: Tensor) -> Tensor:
-        """R of each example: how far two answers are from each other, (B,) in fp32."""
+        """The divergence R between two outputs, per example: (B,) in fp32."""
 
     # Scores.
 
     @abstractmethod
     def predictions(self, logits: np.ndarray) -> np.ndarray:
-        """(N,) labels that are predicted, as metrics compare them."""
+        """Predicted labels (N,), as the metrics expect them."""
 
     @property
     @abstractmethod
     def quantity(self) -> str:
-        """The one of `quantities` that is drawn beside the task's metrics."""
+        """The one of `quantities` that plots show besides the task's metrics."""
 
     @abstractmethod
     def quantities(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
-        """What is measured of every model under attack and noise, whatever its task's metrics; (N, C) and (N,)."""
+        """Measurements under attack and noise, independent of the task's metrics; logits (N, C), labels (N,)."""
 
     def right(self, logits: Tensor, labels: Tensor) -> Tensor | None:
-        """Whether each example is answered rightly, (B,); None where an answer is only more or less off."""
+        """Whether each answer is correct, (B,); None if answers are not simply right or wrong."""
         return None
 
     # Answers.
 
     @abstractmethod
     def answers(self, logits: np.ndarray) -> list[dict[str, Any]]:
-        """What a user is told of each row of logits (N, C) fp32, ready to be written as JSON."""
+        """Answers for the user, one JSON-ready dictionary per row of logits (N, C) fp32."""
 
     @property
     @abstractmethod
     def answer_types(self) -> dict[str, Any]:
-        """The keys of an answer and their types: `double`, `string`, or a mapping of further keys to types."""
+        """The types of an answer's keys: `double`, `string`, or a mapping of nested keys to types."""
 
     @abstractmethod
     def gold(self, label: Label | None) -> Label | str | None:
-        """A label as answers name it; None of an example without one."""
+        """A label in the form used in answers; None if there is none."""
 
     @abstractmethod
     def submitted(self, logits: np.ndarray) -> list[str]:
-        """What the GLUE server is to be told of each row of logits (N, C)."""
+        """The answer for the GLUE server per row of logits (N, C)."""
 
     @property
     @abstractmethod
     def range_of_answers(self) -> tuple[str, tuple[str, ...]]:
-        """What the model card says an answer is, and the names of which it is one, if so: they are the user's words."""
+        """For the model card: what an answer is, and the label names to list, if any."""

@@ -1,4 +1,4 @@
-"""Each text, or pair, has one of several labels."""
+"""Classification: each text or pair has one of several labels."""
 
 from __future__ import annotations
 
@@ -34,9 +34,11 @@ class Classification(Kind):
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
         if "f1" in self.spec.metrics and len(self.spec.labels) != 2:
-            yield Problem("metrics", "f1", "f1 is of two labels, the second being the positive one", "take accuracy")
+            yield Problem("metrics", "f1", "f1 needs exactly two labels, the second being the positive one", "take accuracy")
         if self.spec.range:
-            yield Problem("range", self.spec.range, "is of a score, and the task has labels", "delete the range, or the labels")
+            yield Problem(
+                "range", self.spec.range, "is for regression, but the task has labels", "delete the range, or the labels"
+            )
 
     @classmethod
     def fits(cls, config: Any) -> bool:
@@ -71,7 +73,7 @@ class Classification(Kind):
         return F.cross_entropy(logits.float(), labels, reduction=reduction)
 
     def divergence(self, p_logits: Tensor, q_logits: Tensor) -> Tensor:
-        """The KL divergences of each from the other."""
+        """Symmetrised KL divergence, KL(p || q) + KL(q || p)."""
         return symmetric_kl(p_logits, q_logits)
 
     def predictions(self, logits: np.ndarray) -> np.ndarray:
@@ -85,7 +87,7 @@ class Classification(Kind):
         return logits.argmax(-1) == labels
 
     def answers(self, logits: np.ndarray) -> list[dict[str, Any]]:
-        """The label and the probability of each."""
+        """The predicted label and the probability of each label."""
         from scipy.special import softmax
 
         names = self.spec.labels
@@ -102,7 +104,7 @@ class Classification(Kind):
         return None if label is None else self.spec.labels[int(label)]
 
     def submitted(self, logits: np.ndarray) -> list[str]:
-        """The number of a label, or its name."""
+        """The label's number, or its name if the task says so."""
         return [self.spec.labels[i] if self.spec.submit_names else str(i) for i in self.predictions(logits)]
 
     @property

@@ -1,4 +1,4 @@
-"""Each text, or pair, has a score."""
+"""Regression: each text or pair has a score."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Regression(Kind):
         yield from super().problems()
         for spelling, label in self.spec.label_map.items():
             yield Problem(
-                "label_map", {spelling: label}, "names a label, and a regression has none", "list labels, or delete it"
+                "label_map", {spelling: label}, "maps to a label, but a regression task has none", "list labels, or delete it"
             )
         if self.spec.submit_names:
             yield Problem("submit_names", True, "a regression has no label names", "delete it")
@@ -53,7 +53,7 @@ class Regression(Kind):
 
     def label(self, value: Any) -> Label:
         if (score := score_of(value)) is None:
-            raise ValueError("the label is no number")
+            raise ValueError("the label is not a number")
         low, high = self.spec.range or (-math.inf, math.inf)
         if math.isfinite(score) and low <= score <= high:
             return score
@@ -76,7 +76,7 @@ class Regression(Kind):
         return F.mse_loss(logits.float().squeeze(-1), labels.float(), reduction=reduction)
 
     def divergence(self, p_logits: Tensor, q_logits: Tensor) -> Tensor:
-        """The squared difference (MAT, section 3.1)."""
+        """Squared difference (MAT, section 3.1)."""
         return (p_logits.float() - q_logits.float()).square().squeeze(-1)
 
     def predictions(self, logits: np.ndarray) -> np.ndarray:
@@ -97,7 +97,7 @@ class Regression(Kind):
         return label
 
     def submitted(self, logits: np.ndarray) -> list[str]:
-        """The score, within the task's range."""
+        """The score, clipped to the task's range."""
         low, high = self.spec.range or (-math.inf, math.inf)
         return [f"{min(max(value, low), high):.3f}" for value in logits[:, 0]]
 
