@@ -110,7 +110,7 @@ def class_names(spec: TaskSpec, names: list[str], where: str) -> list[str] | Non
         return None
     if not named or any(is_number(name) for name in names if name not in named):
         shown = ", ".join(map(repr, names[:SHOWN]))
-        raise UserError(Problem(where, shown, f"the classes of its label column are not among {known_labels(spec)}",
+        raise UserError(Problem(where, shown, f"the classes of its label column are none of {known_labels(spec)}",
                                 "map each of them to a label in the task's label_map"))  # fmt: skip
     return names
 

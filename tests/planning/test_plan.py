@@ -126,7 +126,7 @@ def test_wrong_input_is_named_like_everywhere(capsys, folder, tmp_path):
     assert code == 2 and text.lstrip().startswith("3 problems")
     assert "did you mean 'epochs'" in text and "7 ranks" in text and "--examples = 10" in text
     code, text = plan(capsys, *cola(folder), gpu_memory="16")
-    assert code == 2 and "'16' is no size, like 16GB" in text
+    assert code == 2 and "'16' is not a size, like 16GB" in text
     code, text = plan(capsys, "--recipe", RECIPES / "cola.yaml")
     assert code == 2 and "its configuration cannot be loaded" in text and "AutoConfig.from_pretrained('roberta-large')" in text
     code, text = plan(capsys, "task=cola", "model.name=tiny-roberta", gpus=4)

@@ -49,9 +49,9 @@ ROWS = [
     ("[1]", "is not a JSON object", "corrupt line"),
     ('{"sentence": "a\udcff", "label": 1}', "is not UTF-8", "not UTF-8"),
     ('{"sentence": "a\\ud800", "label": 1}', "half of a surrogate pair", "not UTF-8"),
-    ({"label": 1}, "sentence is no text", "missing text"),
-    ({"sentence": None, "label": 1}, "sentence is no text", "missing text"),
-    ({"sentence": 7, "label": 1}, "sentence is no text", "missing text"),
+    ({"label": 1}, "sentence is not a text", "missing text"),
+    ({"sentence": None, "label": 1}, "sentence is not a text", "missing text"),
+    ({"sentence": 7, "label": 1}, "sentence is not a text", "missing text"),
     ({"sentence": "", "label": 1}, "sentence is blank", "blank text"),
     ({"sentence": " \t\n\u2003", "label": 1}, "sentence is blank", "blank text"),
     ({"sentence": "x" * (LONGEST_TEXT + 1), "label": 1}, "more than 100,000", "long text"),
@@ -122,7 +122,7 @@ def test_more_than_half_of_a_split_is_never_left_out_and_half_of_it_is(tmp_path)
     cola(tmp_path, GOOD, "bad", "bad")
     found = refused(TASKS["cola"], tmp_path, bad_rows="skip")
     assert [place for place, _ in found] == ["train.jsonl:2", "train.jsonl:3", "train"]
-    assert "cannot be left out here: they are more than half" in found[-1][1]
+    assert "cannot be skipped here: they are more than half" in found[-1][1]
     cola(tmp_path, "bad")
     assert len(refused(TASKS["cola"], tmp_path, bad_rows="skip")) == 2
     cola(tmp_path)
@@ -162,7 +162,7 @@ def test_a_column_that_every_row_lacks_is_told_once_and_one_that_one_row_lacks_b
     cola(tmp_path, "oops", {"sentense": "a", "label": 1}, {"sentense": "b", "label": 1})
     assert refused(TASKS["cola"], tmp_path, bad_rows="skip") == [("train.jsonl:2", "lacks the column sentence")]
     cola(tmp_path, {"sentense": "a", "label": 1}, GOOD)
-    assert refused(TASKS["cola"], tmp_path) == [("train.jsonl:1", "sentence is no text")]
+    assert refused(TASKS["cola"], tmp_path) == [("train.jsonl:1", "sentence is not a text")]
 
 
 def test_a_limit_counts_examples_and_reads_no_further(tmp_path):

@@ -128,7 +128,7 @@ def test_a_manifest_of_another_program_is_none_and_a_damaged_one_is_refused(out,
     for foreign in ("{}", "[1]", '{"files": []}'):
         (tmp_path / "raw" / "manifest.json").write_text(foreign)
         assert len(run(*options).data.train) == 90
-    assert "holds no manifest.json of mat-ds" in told(capsys, tmp_path / "raw", "--verify")
+    assert "has no manifest.json of mat-ds" in told(capsys, tmp_path / "raw", "--verify")
     text = (out / "manifest.json").read_text()
     for damaged, reason in ((text[:-9], "cannot be read"), (text.replace('"max_length"', '"maximum"'), "cannot be read"),
                             (text.replace('prepared": 1', 'prepared": 2'), "another version")):  # fmt: skip
