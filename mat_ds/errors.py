@@ -151,7 +151,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
-def collect(found: list[Problem], function: Callable[..., Result], *arguments: Any) -> Result | None:
+def collect_problems(found: list[Problem], function: Callable[..., Result], *arguments: Any) -> Result | None:
     """Calls a function. If it raises `UserError`, adds its problems to `found` and returns None."""
     try:
         return function(*arguments)

@@ -52,7 +52,7 @@ def evaluate(model: Model, options: Mapping[str, Any] | None = None, /, quiet: b
     """
     from mat_ds.engine.group import process_group
     from mat_ds.evaluation.subject import load_subject
-    from mat_ds.evaluation.whole import evaluate as measure_all
+    from mat_ds.evaluation.whole import evaluate_subject as measure_all
     from mat_ds.terminal.display import Display
 
     load_plugins()

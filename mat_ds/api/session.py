@@ -53,10 +53,10 @@ def as_overrides(options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         if isinstance(value, Mapping) and value:
             yield from as_overrides(value, f"{key}.")
         else:
-            yield f"{key}={_text(key, value)}"
+            yield f"{key}={_value_text(key, value)}"
 
 
-def _text(key: str, value: Any) -> str:
+def _value_text(key: str, value: Any) -> str:
     if isinstance(value, (str, PathLike)):
         return fspath(value)
     try:

@@ -83,7 +83,7 @@ model of both."""
 def write_card(finished: Finished, folder: Path) -> None:
     """Writes the card into a folder that holds the run's model or its adapters."""
     adapters = (folder / "adapter_config.json").exists()
-    card = ModelCard(f"---\n{_metadata(finished, adapters).to_yaml()}\n---\n\n{_text(finished, adapters)}")
+    card = ModelCard(f"---\n{_metadata(finished, adapters).to_yaml()}\n---\n\n{_body(finished, adapters)}")
     write_text(folder / CARD, str(card))
 
 
@@ -134,9 +134,9 @@ def _metadata(finished: Finished, adapters: bool) -> ModelCardData:
     )
 
 
-def _text(finished: Finished, adapters: bool) -> str:
+def _body(finished: Finished, adapters: bool) -> str:
     run, spec, results, environment = finished.run, finished.spec, finished.results, finished.environment
-    base = f"`{TINY}`, a small model made from scratch" if run.model.name == TINY else _code(_name(run.model.name))
+    base = f"`{TINY}`, a small model made from scratch" if run.model.name == TINY else _code(_without_folders(run.model.name))
     hub = f"{_code(spec.hub or '')} on the hub"
     source = "made by mat_ds" if spec.generate else "files of the user's own" if run.data.path else hub
     columns = [f"{split} {metric}" for split in spec.dev for metric in spec.metrics]
@@ -144,16 +144,16 @@ def _text(finished: Finished, adapters: bool) -> str:
     answer, names = kind_of(spec).range_of_answers
     return TEXT.format(
         title=f"{spec.name}: {run.method.name}", model=base[0].upper() + base[1:], task=spec.name, method=run.method.name,
-        version=_plain(environment["packages"].get("mat_ds", "of an unknown version")),
-        reads="Reads a text." if len(spec.text) == 1 else f"Reads a pair of texts ({' and '.join(map(_plain, spec.text))}).",
-        answers=f"Answers with {answer} {', '.join(map(_plain, names))}".rstrip() + ".",
+        version=_markdown(environment["packages"].get("mat_ds", "of an unknown version")),
+        reads="Reads a text." if len(spec.text) == 1 else f"Reads a pair of texts ({' and '.join(map(_markdown, spec.text))}).",
+        answers=f"Answers with {answer} {', '.join(map(_markdown, names))}".rstrip() + ".",
         max_length=run.data.max_length, train=f"{'s' * (len(spec.train) > 1)} {_mixture(spec.train)}", source=source,
         others=f", and on {_mixture(spec.also_train_on)}" if spec.also_train_on else "",
-        dev=", ".join(spec.dev), data_sha256=_inert(environment["data_sha256"]), dev_sha256=_inert(results["dev_sha256"]),
-        metrics=" | ".join(columns), rule="|".join("---" for _ in columns), scores="\n".join(_scores(finished)),
+        dev=", ".join(spec.dev), data_sha256=_safe(environment["data_sha256"]), dev_sha256=_safe(results["dev_sha256"]),
+        metrics=" | ".join(columns), rule="|".join("---" for _ in columns), scores="\n".join(_score_rows(finished)),
         median=f"{results['median_last_half']:.4f}", which=results["export"]["which"], step=results["export"]["step"],
         score=f"{finished.score:.4f}", settings="\n".join(_settings(finished)), seed=run.seed, ranks=start["world_size"],
-        devices=_plain(", ".join(sorted(set(environment["devices"])))), stage=start["zero_stage"], steps=results["steps"],
+        devices=_markdown(", ".join(sorted(set(environment["devices"])))), stage=start["zero_stage"], steps=results["steps"],
         batch=run.train.batch_size, seconds=results["seconds"], units=f"{finished.forward_units:,}",
         loading=(LOADING_ADAPTERS if adapters else LOADING).format(auto_class=kind_of(spec).auto_class),
     )  # fmt: skip
@@ -164,7 +164,7 @@ def _mixture(sources: Mapping[str, int]) -> str:
     return ", ".join(name + (f" ({repeats} times)" if repeats > 1 else "") for name, repeats in sources.items())
 
 
-def _scores(finished: Finished) -> Iterator[str]:
+def _score_rows(finished: Finished) -> Iterator[str]:
     """Yields the rows of the score table. The median is of scores only and has no metrics."""
     for name in ("last", "best"):
         evaluation = finished.results[name]
@@ -178,7 +178,7 @@ def _settings(finished: Finished) -> Iterator[str]:
     """Yields table rows of all options that affect what is learnt."""
     run = finished.run.model_dump(mode="json")
     for section in ("method", "optimizer", "model"):
-        yield from (f"| `{section}.{key}` | {_code(_name(str(value)))} |" for key, value in run[section].items())
+        yield from (f"| `{section}.{key}` | {_code(_without_folders(str(value)))} |" for key, value in run[section].items())
     chosen = ("epochs", "max_steps", "batch_size", "export", "export_weights")
     yield from (f"| `train.{key}` | `{run['train'][key]}` |" for key in chosen)
     yield from (f"| `data.{key}` | `{run['data'][key]}` |" for key in ("max_length", "train_limit", "eval_limit", "bad_rows"))
@@ -189,20 +189,20 @@ def _is_ours(name: str) -> bool:
     return name == TINY or Path(name).is_absolute() or Path(name).exists() or len(Path(name).parts) > 2
 
 
-def _name(value: str) -> str:
+def _without_folders(value: str) -> str:
     """An absolute path's last part; the folders above it are private."""
     return Path(value).name if Path(value).is_absolute() else value
 
 
-def _plain(text: str) -> str:
+def _markdown(text: str) -> str:
     """Untrusted text as one line of Markdown, with markup and HTML escaped."""
     return re.sub(r"([\\`*_\[\]|#~!])", r"\\\1", html.escape(printable(text), quote=False))
 
 
-def _inert(text: str) -> str:
+def _safe(text: str) -> str:
     """Untrusted text for use between backquotes."""
     return printable(text).replace("`", "'").replace("|", "\\|")
 
 
 def _code(text: str) -> str:
-    return f"`{_inert(text)}`"
+    return f"`{_safe(text)}`"

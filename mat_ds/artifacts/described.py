@@ -39,7 +39,7 @@ def write_description(folder: Path, found: Description) -> None:
 def read_description(folder: Path) -> Description | None:
     """The description of a model folder: from its mat_ds.json, else from the run around it; None if there is neither."""
     if (folder / FILE).exists():
-        spec, max_length = _written(folder / FILE)
+        spec, max_length = _read_file(folder / FILE)
         known = TASKS.get(spec.name)  # the built-in task also has its generator
         same = known is not None and known.model_dump() == spec.model_dump()
         return Description(known if known and same else spec, max_length)
@@ -47,7 +47,7 @@ def read_description(folder: Path) -> Description | None:
     return Description(find_task(run.task), run.data.max_length) if run else None
 
 
-def _written(file: Path) -> tuple[TaskSpec, int]:
+def _read_file(file: Path) -> tuple[TaskSpec, int]:
     """Task and length in mat_ds.json; raises `UserError` if they are invalid."""
     written = read_object("model", file)
     task, max_length = written.get("task"), written.get("max_length")

@@ -34,7 +34,7 @@ class _Evaluation(Shape):
     score: float
 
 
-class _Export(Shape):
+class _ExportResult(Shape):
     which: Literal["last", "best"]
     step: Count
     score: float
@@ -47,21 +47,21 @@ class _Results(Shape):
     last: _Evaluation
     best: _Evaluation
     median_last_half: float
-    export: _Export
+    export: _ExportResult
     test: dict[str, dict[str, float]]
     dev_sha256: str
 
 
-class _Start(Shape):
+class _RunStart(Shape):
     world_size: Count
     zero_stage: Count
 
 
-class _Environment(Shape):
+class _FinishedEnvironment(Shape):
     data_sha256: str
     devices: list[str]
     packages: dict[str, str]
-    starts: Annotated[list[_Start], Field(min_length=1)]
+    starts: Annotated[list[_RunStart], Field(min_length=1)]
 
 
 AGAIN = "bring it back from a copy, or let the run go on from its last checkpoint (train.resume=auto)"
@@ -117,7 +117,7 @@ class Finished:
         return int(self.results["steps"] * method.cost)
 
 
-def _is_number(value: object) -> bool:
+def _fits_float(value: object) -> bool:
     """Whether a value is a number that fits a float."""
     return type(value) is float or (type(value) is int and abs(value) <= sys.float_info.max)
 
@@ -145,11 +145,11 @@ def read_finished(path: Path) -> Finished:
     for name, split in product(("last", "best"), known.spec.dev):
         measured = results[name].get(split)
         numbers = [measured.get(metric) for metric in known.spec.metrics] if isinstance(measured, dict) else [None]
-        if not all(map(_is_number, numbers)):
+        if not all(map(_fits_float, numbers)):
             raise UserError(
                 Problem(
                     str(rundir.results), None, f"its {name} evaluation has no {', '.join(known.spec.metrics)} on {split}", AGAIN
                 )
             )
-    environment = checked(rundir.environment, _Environment, read_json(rundir.environment, AGAIN))
+    environment = checked(rundir.environment, _FinishedEnvironment, read_json(rundir.environment, AGAIN))
     return Finished(rundir, load_run_config(rundir.config, ()), known.spec, results, environment)

@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
             answers, more, ended = lead(meeting, world, me, inputs.folder, half(inputs.tree), parsed.timeout)
         else:
             answers, more, ended = [me], collect("devices", mixed_cards, [me]), True
-    code = show(answers, more, parsed.json)
+    code = print_findings(answers, more, parsed.json)
     if meeting:
         part(meeting, world, code)
     return leave(code, ended)
@@ -131,7 +131,7 @@ def _attend(meeting: Meeting | None, world: World, me: Answer, seconds: float) -
     return ExitCode.FAILED, True
 
 
-def show(answers: list[Answer], more: list[Row], as_a_program: bool) -> ExitCode:
+def print_findings(answers: list[Answer], more: list[Row], as_a_program: bool) -> ExitCode:
     """Prints the results of all ranks and returns the exit code."""
     hosts = {answer.rank: answer.host for answer in answers}
     rows = merge([*(row for answer in answers for row in answer.rows), *more])

@@ -13,7 +13,7 @@ from mat_ds.engine.group import process_group
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.subject import load_subject
-from mat_ds.evaluation.whole import evaluate
+from mat_ds.evaluation.whole import evaluate_subject
 from mat_ds.ranks.exits import attempt, compute_deterministically, configure_process, report_problems
 from mat_ds.ranks.world import World
 from mat_ds.registry.locate import MEANING
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
         advice = "The model overflows: try dtype=float32."
 
         def work() -> None:
-            found = evaluate(subject, options, world, device, shown.say)
+            found = evaluate_subject(subject, options, world, device, shown.say)
             shown.conclude(json.dumps(found) if shown.json else f"report: {found['folder']}")
 
         return attempt(work, world, advice)

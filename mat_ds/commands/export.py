@@ -55,7 +55,7 @@ class Choice:
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code."""
-    return attempt(lambda: _run(parse(arguments)), World(), "")
+    return attempt(lambda: _export(parse(arguments)), World(), "")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -82,8 +82,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _run(parsed: argparse.Namespace) -> None:
-    raise_if_any(_problems(parsed))
+def _export(parsed: argparse.Namespace) -> None:
+    raise_if_any(_export_problems(parsed))
     load_plugins(parsed.plugin)
     choice = _choose(Path(parsed.model), parsed.weights) if parsed.weights else None
     source = RunDirectory(_run_of(Path(parsed.model))).model if choice else locate(parsed.model)
@@ -91,7 +91,7 @@ def _run(parsed: argparse.Namespace) -> None:
     print(parsed.out)
 
 
-def _problems(parsed: argparse.Namespace) -> Iterator[Problem]:
+def _export_problems(parsed: argparse.Namespace) -> Iterator[Problem]:
     if parsed.out.exists() and not (parsed.out.is_dir() and not any(parsed.out.iterdir())):
         yield Problem("OUT", str(parsed.out), "exists and is not an empty folder", "name a new folder")
     if parsed.weights and not is_local(parsed.model):

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
     The best of many evaluations is biased upwards, so the last one and the median are shown beside it.
     """
     try:
-        scored = _read(arguments)
+        scored = _read_scores(arguments)
         lines = _lines(scored)
     except UserError as error:
         show(error, sys.stderr)
@@ -82,7 +82,7 @@ def _lines(scored: Mapping[str, Scored]) -> list[str]:
     return [*lines, row("GLUE", [f"{total:.2f}" for total in totals.values()])]
 
 
-def _read(runs: Sequence[str]) -> dict[str, Scored]:
+def _read_scores(runs: Sequence[str]) -> dict[str, Scored]:
     """Reads the scores of each run, by task."""
     found: dict[str, Scored] = {}
     for run in runs:
@@ -106,7 +106,7 @@ def _scored(results: Any) -> Scored:
     task = results["task"]
     if not isinstance(task, str):
         raise TypeError("the task is not a text")
-    return Scored(task, splits, None if median is None else _number(median))
+    return Scored(task, splits, None if median is None else _finite_score(median))
 
 
 def _splits(evaluation: Any) -> Splits:
@@ -114,10 +114,10 @@ def _splits(evaluation: Any) -> Splits:
     splits = {name: value for name, value in evaluation.items() if isinstance(value, dict) and name not in OTHER_WEIGHTS}
     if not splits or not all(splits.values()):
         raise ValueError("an evaluation without a metric")
-    return {name: {metric: _number(value) for metric, value in metrics.items()} for name, metrics in splits.items()}
+    return {name: {metric: _finite_score(value) for metric, value in metrics.items()} for name, metrics in splits.items()}
 
 
-def _number(value: Any) -> float:
+def _finite_score(value: Any) -> float:
     if not math.isfinite(value):
         raise ValueError(f"a score of {value}")
     return float(value)

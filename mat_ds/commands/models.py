@@ -24,18 +24,18 @@ COLUMNS = {"task": "task", "method": "method", "seed": "seed", "score": "score",
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code."""
-    return attempt(lambda: _run(arguments), World(), "")
+    return attempt(lambda: _list(arguments), World(), "")
 
 
-def _run(arguments: Sequence[str]) -> None:
+def _list(arguments: Sequence[str]) -> None:
     parser = Parser(prog="mat-ds models", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
     parser.add_argument("name", metavar="NAME", nargs="?", help="a registered model; default: all")
     parser.add_argument("--uri", help="MLflow's address; default: MLFLOW_TRACKING_URI, else runs/mlflow.db")
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parsed = parser.parse_args(arguments)
-    from mat_ds.registry.versions import versions
+    from mat_ds.registry.versions import registered_versions
 
-    found = list(versions(parsed.name, parsed.uri))
+    found = list(registered_versions(parsed.name, parsed.uri))
     if parsed.json:
         print(json.dumps([asdict(entry) for entry in found]))
     else:
@@ -48,14 +48,14 @@ def as_table(entries: Iterable[Registered]) -> Iterator[str]:
 
     rows = [["model", "aliases", *COLUMNS]]
     for entry in entries:
-        values = [_short(heading, entry.tags.get(PREFIX + tag, "-")) for heading, tag in COLUMNS.items()]
+        values = [_shortened_value(heading, entry.tags.get(PREFIX + tag, "-")) for heading, tag in COLUMNS.items()]
         rows.append([*map(printable, (f"{entry.name}/{entry.version}", ", ".join(entry.aliases) or "-", *values))])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if len(rows) > 1:
         yield from ("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def _short(heading: str, value: str) -> str:
+def _shortened_value(heading: str, value: str) -> str:
     """A score with four decimals, or the start of a digest."""
     if value != "-" and heading in ("score", "last", "best", "median"):
         return f"{float(value):.4f}"

@@ -41,7 +41,7 @@ SUBMISSION = ".tsv"
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code."""
-    return attempt(lambda: predict(parse(arguments)), World(), "The model's weights are damaged, or never were finite.")
+    return attempt(lambda: predict_file(parse(arguments)), World(), "The model's weights are damaged, or never were finite.")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -65,14 +65,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def predict(parsed: argparse.Namespace) -> int:
+def predict_file(parsed: argparse.Namespace) -> int:
     """Predicts batch by batch; returns the number of texts."""
-    raise_if_any(_problems(parsed))
+    raise_if_any(_argument_problems(parsed))
     load_plugins(parsed.plugin)
     predictor = load_predictor(parsed.model, parsed.task, parsed.columns)
     suffix = SUFFIXES[parsed.format] if parsed.format else parsed.file.suffix
     examples, count, kind = read_examples(parsed.file, suffix, predictor.spec), 0, kind_of(predictor.spec)
-    with _written(parsed.out) as out, tqdm(unit=" texts", disable=_silent(parsed.out)) as bar:
+    with _open_output(parsed.out) as out, tqdm(unit=" texts", disable=_silent(parsed.out)) as bar:
         if parsed.out and parsed.out.suffix == SUBMISSION:
             print(SUBMISSION_HEADER, file=out)
         while batch := list(islice(examples, parsed.batch_size)):
@@ -109,7 +109,7 @@ def read_examples(path: Path, suffix: str, spec: TaskSpec) -> Iterator[Example]:
         yield replace(found, where=where)
 
 
-def _problems(parsed: argparse.Namespace) -> Iterable[Problem]:
+def _argument_problems(parsed: argparse.Namespace) -> Iterable[Problem]:
     if parsed.file != STDIN and not parsed.file.is_file():
         yield Problem("FILE", str(parsed.file), "there is no such file", "pass the path of one, or - for standard input")
     elif parsed.format is None and parsed.file.suffix not in SUFFIXES.values():
@@ -132,7 +132,7 @@ def _problems(parsed: argparse.Namespace) -> Iterable[Problem]:
 
 
 @contextmanager
-def _written(path: Path | None) -> Iterator[TextIO]:
+def _open_output(path: Path | None) -> Iterator[TextIO]:
     """Opens the output: a file that is renamed into place when complete, or standard output."""
     if path is None:
         try:

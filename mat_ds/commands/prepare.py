@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mat_ds.config.packaged import INSTALLED, RECIPES
-from mat_ds.errors import ExitCode, Problem, UserError, collect, printable, raise_if_any
+from mat_ds.errors import ExitCode, Problem, UserError, collect_problems, printable, raise_if_any
 from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input
 from mat_ds.models.options import ModelConfig
 from mat_ds.models.tiny import TINY
@@ -36,7 +36,7 @@ EXAMPLE = "mat-ds prepare prepared/cola --recipe launch/recipes/cola.yaml data.m
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code."""
-    return attempt(lambda: _run(parse(arguments)), World(), "")
+    return attempt(lambda: _prepare(parse(arguments)), World(), "")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -50,7 +50,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)
 
 
-def _run(parsed: argparse.Namespace) -> None:
+def _prepare(parsed: argparse.Namespace) -> None:
     if parsed.verify:
         show(verify_prepared(parsed.folder))
         return
@@ -64,7 +64,7 @@ def _run(parsed: argparse.Namespace) -> None:
     show(f"inputs are cut at {manifest.max_length} tokens")
     if _is_folder(source.run.model.name):
         show(f"{source.run.model.name} is a folder already and was not copied: copy it along")
-    show(f"{parsed.folder}: {_size(manifest)}\n\ntrain with\n    {_training(source, parsed)}")
+    show(f"{parsed.folder}: {_size_text(manifest)}\n\ntrain with\n    {_training(source, parsed)}")
 
 
 @dataclass(frozen=True)
@@ -101,23 +101,23 @@ def gather(parsed: argparse.Namespace) -> RunInput:
         UserError: naming every problem found.
     """
     found: list[Problem] = []
-    run, wrong = collect(found, read_run_config, parsed.recipe, parsed.overrides, DEMO_RECIPE) or (None, [])
+    run, wrong = collect_problems(found, read_run_config, parsed.recipe, parsed.overrides, DEMO_RECIPE) or (None, [])
     found += [*wrong, *_folder_problems(parsed.folder, run)]
     if run is None:
         raise UserError(*found)
     dropped = {problem.key for problem in wrong}
     model = ModelConfig(name=run.model.name)
-    spec = collect(found, find_task, run.task) if "task" not in dropped else None
+    spec = collect_problems(found, find_task, run.task) if "task" not in dropped else None
     whole = run.data.model_copy(update={"train_limit": None, "eval_limit": None})
-    data = collect(found, load_task_data, spec, whole) if spec else None
+    data = collect_problems(found, load_task_data, spec, whole) if spec else None
     texts = (text for example in (data.train if data else ()) for text in example.texts)
-    tokenizer = collect(found, build_tokenizer, model, texts)
+    tokenizer = collect_problems(found, build_tokenizer, model, texts)
     # A model that is not copied need not be read.
     unread = _is_folder(model.name)
-    built = collect(found, build_model, model, spec, tokenizer, run.seed, unread) if spec and tokenizer else None
+    built = collect_problems(found, build_model, model, spec, tokenizer, run.seed, unread) if spec and tokenizer else None
     if data and built:
         longest = min(run.data.max_length, longest_input(built.module, tokenizer))
-        data = collect(found, with_tokens, data, tokenizer, longest, run.data) or data
+        data = collect_problems(found, with_tokens, data, tokenizer, longest, run.data) or data
         splits = (data.train, *data.dev.values(), *data.test.values())
         found += vocabulary_problems("model.name", run.model.name, built.module, tokenizer, splits, longest)
     raise_if_any(found)
@@ -147,7 +147,7 @@ def _is_folder(model: str) -> bool:
 
 
 def _is_prepared(path: str | None) -> bool:
-    return collect([], find_manifest, path) is not None
+    return collect_problems([], find_manifest, path) is not None
 
 
 def write_prepared(source: RunInput, folder: Path) -> Manifest:
@@ -200,10 +200,10 @@ def verify_prepared(folder: Path) -> str:
     if manifest is None:
         raise UserError(Problem("folder", str(folder), f"has no {MANIFEST} of mat-ds prepare", "name a prepared folder"))
     raise_if_any(damage(manifest, folder, contents=True))
-    return f"{folder}: {_size(manifest)}, as they were prepared on {printable(manifest.date)}"
+    return f"{folder}: {_size_text(manifest)}, as they were prepared on {printable(manifest.date)}"
 
 
-def _size(manifest: Manifest) -> str:
+def _size_text(manifest: Manifest) -> str:
     return f"{len(manifest.files)} files, {sum(file.bytes for file in manifest.files.values()):,} bytes"
 
 

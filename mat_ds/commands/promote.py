@@ -18,10 +18,10 @@ EXAMPLE = "mat-ds promote acceptability 3 --alias champion"
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code."""
-    return attempt(lambda: _run(arguments), World(), "")
+    return attempt(lambda: _promote(arguments), World(), "")
 
 
-def _run(arguments: Sequence[str]) -> None:
+def _promote(arguments: Sequence[str]) -> None:
     parser = Parser(prog="mat-ds promote", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
     parser.add_argument("name", metavar="NAME", help="name of the registered model")
     parser.add_argument("version", metavar="VERSION", type=int, help="the version to promote")

@@ -18,10 +18,10 @@ EXAMPLE = "mat-ds register runs/cola acceptability"
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code."""
-    return attempt(lambda: _run(arguments), World(), "")
+    return attempt(lambda: _register(arguments), World(), "")
 
 
-def _run(arguments: Sequence[str]) -> None:
+def _register(arguments: Sequence[str]) -> None:
     parser = Parser(prog="mat-ds register", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
     parser.add_argument("run", metavar="RUN", type=Path, help="a finished run's directory")
     parser.add_argument("name", metavar="NAME", help="name of the registered model; created if it does not exist")

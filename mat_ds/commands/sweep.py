@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
         publish(study, launching)
         with StopSignals() as stop_signals:
             telling = partial(tell, study, launching.run)
-            code = Worker(study, launching, stop_signals, telling, partial(_say, display)).work(limit)
+            code = Worker(study, launching, stop_signals, telling, partial(_say_with_time, display)).work(limit)
     except UserError as error:
         show(f"\n{error}", sys.stderr)
         return ExitCode.USER_ERROR
@@ -98,7 +98,7 @@ def check(space: Space, launching: Launching) -> None:
         raise UserError(*found.values())
 
 
-def _say(display: Display, line: str) -> None:
+def _say_with_time(display: Display, line: str) -> None:
     display.say(f"{time.strftime('%H:%M:%S')} {line}")
 
 

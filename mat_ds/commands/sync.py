@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mat_ds.errors import ExitCode, Problem, UserError, collect, raise_if_any
+from mat_ds.errors import ExitCode, Problem, UserError, collect_problems, raise_if_any
 from mat_ds.storage.lock import known_holder_of
 from mat_ds.storage.rundir import RunDirectory, run_folders
 from mat_ds.terminal.display import show
@@ -67,7 +67,7 @@ def _destinations(runs: dict[Path, list[Path]], given: str | None) -> dict[Path,
     problems = list(_path_problems(runs))
     found = {}
     for folder in dict.fromkeys(folder for folders in runs.values() for folder in folders):
-        if uri := collect(problems, _destination, RunDirectory(folder), given):
+        if uri := collect_problems(problems, _destination, RunDirectory(folder), given):
             found[folder] = uri
     raise_if_any(problems)
     return found

@@ -28,12 +28,12 @@ def read_json_object(path: Path, key: str, fix: str) -> Tree:
     """
     text = read_text_file(path, key, MOST_BYTES, fix)
     try:
-        tree = _parse(text) if text.strip() else None
+        tree = _parse_json(text) if text.strip() else None
     except TwiceError as error:
         name, first, second = error.args
         raise UserError(
             Problem(
-                key, str(path), f"has the key {name!r} twice, as {_short(first)} and as {_short(second)}", "keep one of the two"
+                key, str(path), f"has the key {name!r} twice, as {_brief(first)} and as {_brief(second)}", "keep one of the two"
             )
         ) from None
     except RecursionError:
@@ -44,31 +44,31 @@ def read_json_object(path: Path, key: str, fix: str) -> Tree:
         raise UserError(Problem(key, str(path), f"is not JSON: {error}", "mend the file")) from None
     if not isinstance(tree, dict):
         raise UserError(Problem(key, str(path), "holds no JSON object", 'write {"zero_optimization": ...}'))
-    if reason := next(_impossible(tree), None):
+    if reason := next(_invalid_values(tree), None):
         raise UserError(Problem(key, str(path), reason, "mend the file"))
     return tree
 
 
-def _parse(text: str) -> Any:
+def _parse_json(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=once)
     except json.JSONDecodeError:  # hjson also accepts comments and trailing commas, as DeepSpeed does
         return hjson.loads(text, object_pairs_hook=once)
 
 
-def _impossible(value: Any, level: int = 1) -> Iterator[str]:
+def _invalid_values(value: Any, level: int = 1) -> Iterator[str]:
     """Yields the reasons why a tree cannot be a configuration: too deep, or a number out of range."""
     if level > MOST_LEVELS:
         yield f"is nested more than {MOST_LEVELS} levels deep"
     elif isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
-            yield from _impossible(inner, level + 1)
+            yield from _invalid_values(inner, level + 1)
     elif isinstance(value, float) and not math.isfinite(value):
         yield f"holds {value}, which is not a finite number"
     elif isinstance(value, int) and not -INT64 <= value < INT64:
         yield "holds a whole number of more than 64 bits"
 
 
-def _short(value: Any) -> str:
+def _brief(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 80 else f"{text[:80]}..."

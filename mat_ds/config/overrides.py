@@ -45,7 +45,7 @@ def parse_overrides(arguments: Iterable[str], schema: type[BaseModel]) -> tuple[
             problems.append(Problem(key[:100], None, "is nested too deep for an option", "name one of the options"))
             continue
         try:
-            value = _value(text, _type(schema, key.split(".")))
+            value = _parse_value(text, _type(schema, key.split(".")))
         except yaml.YAMLError as error:
             reason = getattr(error, "problem", None) or "cannot be read"
             problems.append(Problem(key, text, f"is not a YAML value: {reason}", "write a list as [a, b], a mapping as {a: b}"))
@@ -89,7 +89,7 @@ def _type(schema: type[BaseModel], keys: list[str]) -> Any:
     return field.annotation
 
 
-def _value(text: str, kind: Any) -> Any:
+def _parse_value(text: str, kind: Any) -> Any:
     """The value that an argument's text stands for, given the option's type."""
     members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     members = tuple(get_args(member)[0] if get_origin(member) is Annotated else member for member in members)

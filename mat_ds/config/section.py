@@ -40,13 +40,13 @@ class OneOf:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         def read(value: Any) -> Any:
-            return _one_of(tuple(self.kinds().values())).validate_python(value)
+            return _discriminated(tuple(self.kinds().values())).validate_python(value)
 
         return core_schema.no_info_plain_validator_function(read)
 
 
 @lru_cache
-def _one_of(kinds: tuple[type[Section], ...]) -> TypeAdapter[Any]:
+def _discriminated(kinds: tuple[type[Section], ...]) -> TypeAdapter[Any]:
     return TypeAdapter(Annotated[Union[kinds], Field(discriminator="name")])  # type: ignore[arg-type]  # noqa: UP007
 
 

@@ -42,10 +42,10 @@ def problems_of(
         renamed: returns a hint for an unknown key that another program uses, or None.
     """
     for found in error.errors():
-        location = _known(schema, _keys(schema, found["loc"]))
+        location = _option_location(schema, _option_keys(schema, found["loc"]))
         key, value = ".".join(location), found["input"]
         if found["type"] == "extra_forbidden":
-            section = _section(schema, location[:-1], found["loc"])
+            section = _section_at(schema, location[:-1], found["loc"])
             yield Problem(key, value, "there is no such option", renamed(key) or nearest(location[-1], section.model_fields))
         elif found["type"] in ("union_tag_invalid", "union_tag_not_found"):
             name, known = (value or {}).get("name"), choices(schema.model_fields[location[0]])
@@ -58,20 +58,20 @@ def problems_of(
 
 def drop(schema: type[BaseModel], tree: Tree, where: Place) -> None:
     """Removes from the tree the option at a location that pydantic reported."""
-    *parents, leaf = _keys(schema, where)
+    *parents, leaf = _option_keys(schema, where)
     for parent in parents:
         tree = tree.get(parent, {})
     tree.pop(leaf, None)
 
 
-def _keys(schema: type[BaseModel], where: Place) -> list[str]:
+def _option_keys(schema: type[BaseModel], where: Place) -> list[str]:
     """The option's keys in a location of pydantic's, which also contains names of chosen sections and list indices."""
     keys = [part for part in where if isinstance(part, str)]
     chosen = len(keys) > 1 and keys[0] in schema.model_fields and keys[1] in choices(schema.model_fields[keys[0]])
     return [keys[0], *keys[2:]] if chosen else keys
 
 
-def _known(schema: type[BaseModel], location: list[str]) -> list[str]:
+def _option_location(schema: type[BaseModel], location: list[str]) -> list[str]:
     """The location cut off at the option itself, without keys inside a dictionary option such as a run's tag."""
     for depth, part in enumerate(location[:-1], 1):
         if part not in schema.model_fields or choices(schema.model_fields[part]):
@@ -82,7 +82,7 @@ def _known(schema: type[BaseModel], location: list[str]) -> list[str]:
     return location
 
 
-def _section(schema: type[BaseModel], location: list[str], raw: Place) -> type[BaseModel]:
+def _section_at(schema: type[BaseModel], location: list[str], raw: Place) -> type[BaseModel]:
     """The section that contains the options at `location`."""
     for part in location:
         if kinds := choices(schema.model_fields[part]):
@@ -93,7 +93,7 @@ def _section(schema: type[BaseModel], location: list[str], raw: Place) -> type[B
 
 def _describe(schema: type[BaseModel], location: list[str], raw: Place) -> str:
     """Meaning and default of the option at `location`, as the fix of a problem."""
-    field = _section(schema, location[:-1], raw).model_fields[location[-1]]
+    field = _section_at(schema, location[:-1], raw).model_fields[location[-1]]
     if nested(field):
         return f"write {'.'.join(location)}.<option>=<value>"
     return f"{location[-1]} is: {field.description}; its default is {field.default!r}"

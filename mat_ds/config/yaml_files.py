@@ -98,7 +98,7 @@ def _float(loader: CoreLoader, node: Any) -> float:
     return float(re.sub(r"\.(?=inf|nan)", "", node.value))
 
 
-def _text(loader: CoreLoader, node: Any) -> str:
+def _construct_text(loader: CoreLoader, node: Any) -> str:
     if not is_unicode(node.value):
         raise _error("contains half of a surrogate pair, which is not a character", node.start_mark)
     return str(node.value)
@@ -111,7 +111,7 @@ def _mapping(loader: CoreLoader, node: Any) -> dict[Hashable, Any]:
 CoreLoader.add_constructor("tag:yaml.org,2002:int", CoreLoader.construct_int)
 CoreLoader.add_constructor("tag:yaml.org,2002:float", _float)
 CoreLoader.add_constructor("tag:yaml.org,2002:map", _mapping)
-CoreLoader.add_constructor(TEXT, _text)
+CoreLoader.add_constructor(TEXT, _construct_text)
 
 
 class CoreDumper(yaml.SafeDumper):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mat_ds.doctor.rows import Row, from_problem, warned
-from mat_ds.errors import Problem, UserError, collect
+from mat_ds.errors import Problem, UserError, collect_problems
 
 if TYPE_CHECKING:
     from mat_ds.runs.options import RunConfig
@@ -32,11 +32,11 @@ def check_belonging(run: RunConfig, folder: Path, parameters: int, first_rows: i
 
     found: list[Problem] = []
     model = run.model.model_copy(update={"name": str(folder), "lora": None})
-    tokenizer = collect(found, build_tokenizer, model, ())
-    spec = collect([], find_task, run.task)  # what is wrong with it, the check of the data says
+    tokenizer = collect_problems(found, build_tokenizer, model, ())
+    spec = collect_problems([], find_task, run.task)  # what is wrong with it, the check of the data says
     built = None
     if tokenizer and spec and parameters < MOST_PARAMETERS and weight_files(str(folder)):
-        built = collect(found, build_model, model, spec, tokenizer, 0, True)
+        built = collect_problems(found, build_model, model, spec, tokenizer, 0, True)
     yield from map(from_problem, found)
     if not (built and spec):
         return

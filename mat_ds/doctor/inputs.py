@@ -15,7 +15,7 @@ from mat_ds.doctor.belonging import check_belonging
 from mat_ds.doctor.disks import nearest_folder
 from mat_ds.doctor.hub import Hub
 from mat_ds.doctor.rows import Row, failed, from_problem, passed, warned
-from mat_ds.errors import Problem, UserError, collect
+from mat_ds.errors import Problem, UserError, collect_problems
 
 if TYPE_CHECKING:
     from mat_ds.ranks.world import World
@@ -116,7 +116,7 @@ def check_data(run: RunConfig, hub: Hub) -> Iterator[Row]:
         return
     data = run.data.model_copy(update={"train_limit": FIRST_ROWS, "eval_limit": FIRST_ROWS})
     found: list[Problem] = []
-    prepared = collect(found, find_manifest, data.path)
+    prepared = collect_problems(found, find_manifest, data.path)
     each = [
         source.model_copy(update={"train": {split: 1}, "also_train_on": {}}) for source in sources for split in source.train
     ]

@@ -28,7 +28,7 @@ def character_swap(text: str, rate: float, random: Random) -> str:
     """Swaps letters with the next letter: "wrod"."""
     letters = list(text)
     pairs = [i for i, (a, b) in enumerate(pairwise(letters)) if a.isalpha() and b.isalpha() and a != b]
-    for i in _pairs(pairs, rate * len(_letters(text)) / 2, random):
+    for i in _disjoint_pairs(pairs, rate * len(_letters(text)) / 2, random):
         letters[i : i + 2] = letters[i + 1], letters[i]
     return "".join(letters)
 
@@ -68,7 +68,7 @@ def word_swap(text: str, rate: float, random: Random) -> str:
     parts = re.split(r"(\s+)", text)
     at = [i for i, part in enumerate(parts) if part and not part.isspace()]
     pairs = [n for n, (i, j) in enumerate(pairwise(at)) if parts[i] != parts[j]]
-    for n in _pairs(pairs, rate * len(at) / 2, random):
+    for n in _disjoint_pairs(pairs, rate * len(at) / 2, random):
         parts[at[n]], parts[at[n + 1]] = parts[at[n + 1]], parts[at[n]]
     return "".join(parts)
 
@@ -113,7 +113,7 @@ def _first(places: Sequence[int], amount: float, random: Random) -> list[int]:
     return random.sample(places, len(places))[:count]
 
 
-def _pairs(places: Sequence[int], amount: float, random: Random) -> list[int]:
+def _disjoint_pairs(places: Sequence[int], amount: float, random: Random) -> list[int]:
     """Randomly chosen disjoint pairs of neighbours, given by the first of each; `amount` as in `_first`."""
     count = int(amount + random.random())
     taken: set[int] = set()

@@ -98,17 +98,17 @@ def measure_split(
         say: called with a line per result.
     """
     found: dict[str, Any] = {"clean": measurement.clean(split), "attack": [], "noise": {}}
-    say(f"{split}: {_shown(found['clean'])}")
+    say(f"{split}: {_point_text(found['clean'])}")
     if options.attack.curve:
         found["attack"] = measurement.attacked(split)
         for point in found["attack"]:
-            say(f"{split}, {options.attack.norm} radius {point['radius']:g}: {_shown(point)}")
+            say(f"{split}, {options.attack.norm} radius {point['radius']:g}: {_point_text(point)}")
     for kind in options.noise.kinds if options.noise.rates else ():
         found["noise"][kind] = [measurement.noisy(split, kind, rate) for rate in options.noise.rates]
         for point in found["noise"][kind]:
-            say(f"{split}, {kind} {point['rate']:g}: {_shown(point)}")
+            say(f"{split}, {kind} {point['rate']:g}: {_point_text(point)}")
     return found
 
 
-def _shown(point: Point) -> str:
+def _point_text(point: Point) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in point.items() if name not in ("radius", "rate"))

@@ -23,7 +23,7 @@ from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.rows import skipped_lines
 
 
-def evaluate(
+def evaluate_subject(
     subject: Subject, options: EvaluationOptions, world: World, device: torch.device, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Measures on all ranks and writes the report; returns it, with its folder as `folder`.

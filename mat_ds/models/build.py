@@ -83,7 +83,7 @@ def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int, l
     """
     with reading("model.name", model.name, "model"):
         config, match = _configure(model, task, tokenizer)
-        built = _load(model.name, config, seed, leave_unread)
+        built = _load_module(model.name, config, seed, leave_unread)
         if not match.same:
             built.head = _settle_head(built, match, seed)
     return _adapt(built, model, seed)
@@ -155,7 +155,7 @@ def _adapt(built: Built, model: ModelConfig, seed: int) -> Built:
     return built
 
 
-def _load(name: str, config: Any, seed: int, leave_unread: bool) -> Built:
+def _load_module(name: str, config: Any, seed: int, leave_unread: bool) -> Built:
     """Loads or builds the model without adapters."""
     torch.manual_seed(seed_from(seed, "model"))
     if name == TINY:

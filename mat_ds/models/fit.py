@@ -77,12 +77,12 @@ def fit_problems(key: str, name: str, module: Any, loading: Loading, whole: bool
         unknown = sorted(loading["unexpected_keys"])
         prefix = _common_prefix(unknown, missing, f"{module.base_model_prefix}.")
         if whole and not set(missing) & set(backbone):
-            reason = f"it was saved without a classification head: its files lack {_few(missing)}"
+            reason = f"it was saved without a classification head: its files lack {_first_names(missing)}"
             fix = FOLDER_FIX
         else:
             some = "none" if len(missing) == len(wanted) else f"only {len(wanted) - len(missing)}"
-            reason = f"{some} of its {len(wanted)} {part}s can be found in its files: they lack {_few(missing)}"
-            reason += f", and hold {_few(unknown)}" if unknown else ""
+            reason = f"{some} of its {len(wanted)} {part}s can be found in its files: they lack {_first_names(missing)}"
+            reason += f", and hold {_first_names(unknown)}" if unknown else ""
             fix = RENAME.format(prefix=prefix) if prefix else f"{RESTORE}, with the config.json that belongs to the weights"
         yield Problem(key, name, reason, fix)
     if shapes:
@@ -98,7 +98,7 @@ def fit_problems(key: str, name: str, module: Any, loading: Loading, whole: bool
         yield Problem(
             key,
             name,
-            f"its files hold layers that its config.json does not have: {_few(extra)}",
+            f"its files hold layers that its config.json does not have: {_first_names(extra)}",
             "bring the config.json that belongs to the weights, or save the shorter model with save_pretrained",
         )
 
@@ -151,5 +151,5 @@ def _layers_beyond(own: list[str], unexpected: Iterable[str]) -> Iterator[str]:
             yield name[: found.end() - 1]
 
 
-def _few(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

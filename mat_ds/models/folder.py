@@ -117,7 +117,7 @@ def _wrong(key: str, name: str, file: str, tree: dict[str, Any], adapters: bool)
     if file in INDICES:
         yield from _index_problems(key, name, file, tree)
         return
-    if classes := sorted(set(_foreign_classes(tree, every=file == CONFIG and not _known(tree.get("model_type"))))):
+    if classes := sorted(set(_foreign_classes(tree, every=file == CONFIG and not _supported(tree.get("model_type"))))):
         yield Problem(key, name, f"needs code of its own: auto_map in {file} names {', '.join(classes)}, but code that comes "
                       "with a model is never run", CONVERT)  # fmt: skip
     for option, value in sorted(set(_foreign_kernels(tree))):
@@ -169,7 +169,7 @@ def _index_problems(key: str, name: str, file: str, tree: dict[str, Any]) -> Ite
                       "restore the file as save_pretrained wrote it")  # fmt: skip
 
 
-def _sections(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _objects_in(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yields the tree and every object in it, at any depth."""
     left: list[Any] = [tree]
     while left:
@@ -181,7 +181,7 @@ def _sections(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _oversized(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yields options whose value exceeds `MOST`."""
-    for section in _sections(tree):
+    for section in _objects_in(tree):
         for option, value in section.items():
             if option in MOST and isinstance(value, int | float) and not value <= MOST[option]:
                 yield option, value
@@ -196,7 +196,7 @@ def _foreign_classes(tree: dict[str, Any], every: bool) -> Iterator[str]:
     """
     import transformers
 
-    for section in _sections(tree):
+    for section in _objects_in(tree):
         named = section.get("auto_map") or {}
         for auto, classes in named.items() if isinstance(named, dict) else [("AutoTokenizer", named)]:
             if str(auto).startswith(LOADED):
@@ -206,7 +206,7 @@ def _foreign_classes(tree: dict[str, Any], every: bool) -> Iterator[str]:
                         yield str(found)
 
 
-def _known(architecture: Any) -> bool:
+def _supported(architecture: Any) -> bool:
     """Whether transformers or an installed package provides an architecture."""
     return isinstance(architecture, str) and architecture in CONFIG_MAPPING
 
@@ -219,7 +219,7 @@ def _has(library: Any, name: str) -> bool:
 
 def _foreign_kernels(tree: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yields kernels that would be downloaded."""
-    for section in _sections(tree):
+    for section in _objects_in(tree):
         for option, value in section.items():
             if option.strip("_").removesuffix("_internal") in KERNELS:
                 for found in value.values() if isinstance(value, dict) else [value]:

@@ -33,21 +33,21 @@ def match_labels(config: Any, spec: TaskSpec) -> Match:
     Args:
         config: the model's transformers configuration.
     """
-    names = _names(config)
+    names = _label_names(config)
     if not spec.labels or not names:
         return Match((), None)
     exact = {label: i for i, label in enumerate(names)}
     if len(exact) == len(names) and set(spec.labels) == set(exact):
         return Match(names, tuple(exact[label] for label in spec.labels))
-    wanted = [_plain(label) for label in spec.labels]
-    spelt = {_plain(other): _plain(label) for other, label in spec.label_map.items()}
-    found = [_plain(name) if _plain(name) in wanted else spelt.get(_plain(name), "") for name in names]
+    wanted = [_normalised(label) for label in spec.labels]
+    spelt = {_normalised(other): _normalised(label) for other, label in spec.label_map.items()}
+    found = [_normalised(name) if _normalised(name) in wanted else spelt.get(_normalised(name), "") for name in names]
     if len(set(found)) < len(found) or sorted(found) != sorted(wanted):
         return Match(names, None)
     return Match(names, tuple(found.index(label) for label in wanted))
 
 
-def _names(config: Any) -> tuple[str, ...]:
+def _label_names(config: Any) -> tuple[str, ...]:
     """The labels of a configuration in order of outputs; empty if they are just numbers."""
     count = config.num_labels
     for names in (config.id2label, _turned(config.label2id)):
@@ -65,5 +65,5 @@ def _unnamed(names: Sequence[str], label: str) -> bool:
     return list(names) == [label.format(i) for i in range(len(names))]
 
 
-def _plain(label: str) -> str:
+def _normalised(label: str) -> str:
     return " ".join(label.casefold().replace("_", " ").replace("-", " ").split())

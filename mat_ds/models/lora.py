@@ -42,7 +42,7 @@ def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: in
         Raises:
             UserError: if a requested module does not exist, or PEFT does not know the architecture.
     """
-    raise_if_any(_problems(model, lora))
+    raise_if_any(_module_problems(model, lora))
     known = peft.utils.constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
     kind, heads = kind_of_model(model.config), heads_of(model)
     drawn = sorted({name.rpartition(".")[0] for name in fresh if not _within(name, heads)})
@@ -89,7 +89,7 @@ def copies(model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
             yield parameter, original
 
 
-def _problems(model: Any, lora: LoraConfig) -> Iterator[Problem]:
+def _module_problems(model: Any, lora: LoraConfig) -> Iterator[Problem]:
     """Yields a problem for requested modules that do not exist, listing those that do."""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     heads = heads_of(model)

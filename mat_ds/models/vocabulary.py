@@ -83,7 +83,7 @@ def vocabulary_problems(
             for example, ids in zip(batch, _ids(tokenizer, batch, max_length), strict=True):
                 text = " / ".join(example.texts)
                 if max(ids, default=0) >= rows:
-                    yield _problem(key, name, tokenizer, max(ids), rows, text)
+                    yield _embedding_problem(key, name, tokenizer, max(ids), rows, text)
                     return
                 if problem := _end_problem(key, name, tokenizer, end, ids, usual, text):
                     yield problem
@@ -97,7 +97,7 @@ def input_problems(
     rows, end, found = rows_of(model), end_of(model), inputs["input_ids"]
     if found.numel() and int(found.max()) >= rows:
         row = found[found.amax(1).argmax()]
-        yield _problem(key, name, tokenizer, int(found.max()), rows, tokenizer.decode(row, skip_special_tokens=False))
+        yield _embedding_problem(key, name, tokenizer, int(found.max()), rows, tokenizer.decode(row, skip_special_tokens=False))
     usual = _usual_ends(tokenizer, end, texts)
     for row, mask in zip(found, inputs["attention_mask"], strict=True) if end is not None else ():
         ids = row[mask.bool()].tolist()
@@ -140,7 +140,7 @@ def _end_problem(key: str, name: str, tokenizer: Any, end: int | None, ids: list
     )
 
 
-def _problem(key: str, name: str, tokenizer: Any, number: int, rows: int, text: str) -> Problem:
+def _embedding_problem(key: str, name: str, tokenizer: Any, number: int, rows: int, text: str) -> Problem:
     token = tokenizer.convert_ids_to_tokens(number)
     return Problem(
         key,

@@ -25,7 +25,7 @@ def locate(model: str) -> Path:
         from mat_ds.registry.versions import download
 
         return download(model)
-    return folder_of(Path(model)) if _means_a_folder(model) else _from_hub(model)
+    return folder_of(Path(model)) if _means_a_folder(model) else _download(model)
 
 
 def is_local(model: str) -> bool:
@@ -39,7 +39,7 @@ def _means_a_folder(model: str) -> bool:
     return path.exists() or path.is_absolute() or model.startswith(".") or len(path.parts) > 2
 
 
-def _from_hub(name: str) -> Path:
+def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:

@@ -46,7 +46,7 @@ class TextClassifier:
         Returns:
             `label` and `probabilities` (by label, in the model's order); or `score`.
         """
-        table = self._texts(_table(model_input))
+        table = self._texts(_as_table(model_input))
         for row, found in enumerate(table.to_dict(orient="records")):
             if wrong := [name for name, text in found.items() if not isinstance(text, str)]:
                 raise MlflowException.invalid_parameter_value(f"row {row}: {wrong[0]} is not a text: {found[wrong[0]]!r}")
@@ -80,7 +80,7 @@ class TextClassifier:
         return {"label": scores[0]["label"], "probabilities": {names[i]: by_label[names[i]] for i in range(len(names))}}
 
 
-def _table(model_input: Any) -> pandas.DataFrame:
+def _as_table(model_input: Any) -> pandas.DataFrame:
     """The input as a table; unnamed texts become column 0."""
     if isinstance(model_input, pandas.DataFrame):
         return model_input

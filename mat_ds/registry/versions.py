@@ -88,7 +88,7 @@ def register(run: Path, name: str, uri: str | None = None) -> tuple[int, str]:
         mirror = Replica(finished.folder, uri)
         mirror.deliver()
         mirror.note()
-        run_id, tags = mirror.run_id, _tags(finished)
+        run_id, tags = mirror.run_id, _version_tags(finished)
         source, adapter = whole_model(finished, Path(scratch) / "whole")
         experiment = client.get_run(run_id).info.experiment_id
         # MLflow allows dots in names of registered models, but not of logged models.
@@ -119,7 +119,7 @@ def promote(name: str, version: int, alias: str, force: bool = False, uri: str |
     Raises:
         UserError: if the version scores below the current one, or was scored on another dev set.
     """
-    found = {entry.version: entry for entry in versions(name, uri)}
+    found = {entry.version: entry for entry in registered_versions(name, uri)}
     if version not in found:
         raise UserError(Problem("VERSION", version, f"{name} has no such version", f"there are: {', '.join(map(str, found))}"))
     candidate = found[version]
@@ -143,7 +143,7 @@ def _against(candidate: Registered, champion: Registered, alias: str) -> str | N
     return None
 
 
-def versions(name: str | None = None, uri: str | None = None) -> list[Registered]:
+def registered_versions(name: str | None = None, uri: str | None = None) -> list[Registered]:
     """All versions of a registered model, or of all models, oldest first.
 
     Raises:
@@ -228,7 +228,7 @@ def errors_told(uri: str) -> Iterator[None]:
                                 f"pip install {error.name}, or name another registry")) from None  # fmt: skip
 
 
-def _tags(finished: Finished) -> dict[str, str]:
+def _version_tags(finished: Finished) -> dict[str, str]:
     """The tags by which a version is found and compared."""
     results, exported = finished.results, finished.exported
     own = read_tracking(finished.folder).get("run_id")

@@ -50,11 +50,11 @@ def learning_curves(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     figure, axes = sheet(2 + measured, 2.1, sharex=True)
     for group, style in styles.items():
         curves = found[group]
-        _draw(axes[0], curves["loss L"], {**style, "marker": ""})
-        _draw(axes[-1], curves["dev score, %"], style)
+        _draw_curve(axes[0], curves["loss L"], {**style, "marker": ""})
+        _draw_curve(axes[-1], curves["dev score, %"], style)
         if measured:
-            _draw(axes[1], curves["R, perturbed"], {**style, "linestyle": "-"})
-            _draw(axes[1], curves["R, not perturbed"], {**style, "linestyle": ":", "fillstyle": "none"})
+            _draw_curve(axes[1], curves["R, perturbed"], {**style, "linestyle": "-"})
+            _draw_curve(axes[1], curves["R, not perturbed"], {**style, "linestyle": ":", "fillstyle": "none"})
     axes[0].set_ylabel("loss L")
     legend = [sample(f"{g.label}{'' if g.finished else ', unfinished'}", **style) for g, style in styles.items()]
     if measured:
@@ -81,7 +81,7 @@ def _caption(drawn: int, kept: Sequence[Group]) -> str:
     return f"learning curves{seeds}.{fewer(len(kept), drawn)}"
 
 
-def _draw(axis: Axes, curve: Curve, style: dict[str, Any]) -> None:
+def _draw_curve(axis: Axes, curve: Curve, style: dict[str, Any]) -> None:
     every = max(1, len(curve.steps) // 12)
     axis.plot(curve.steps, curve.mean, markevery=every, **style)
     if curve.low != curve.high:

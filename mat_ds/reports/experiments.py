@@ -47,13 +47,13 @@ def recorded_options(params: dict[str, str]) -> dict[str, Any]:
         *sections, name = key.split(".")
         place, value = tree, read
         for section in sections:
-            place = _section(place, section)
+            place = _subsection(place, section)
             value = value.get(section, {})
         place[name] = text if problems else value[name]
     return tree
 
 
-def _section(place: dict[str, Any], name: str) -> dict[str, Any]:
+def _subsection(place: dict[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(place.get(name), dict):
         place[name] = {}
     section: dict[str, Any] = place[name]

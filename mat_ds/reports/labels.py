@@ -53,7 +53,7 @@ def labels_of(groups: Sequence[Experiment]) -> list[str]:
         said = {
             key: value for key, value in distinguishing_options(group, groups).items() if value != unsaid(key, group, groups)
         }
-        label = " ".join([name_in_papers(group.method), *(_say(key, value, group, groups) for key, value in said.items())])
+        label = " ".join([name_in_papers(group.method), *(_part(key, value, group, groups) for key, value in said.items())])
         taken[group.task, label] += 1
         number = taken[group.task, label]
         labels.append(f"{label} ({number})" if number > 1 else label)
@@ -92,7 +92,7 @@ def unsaid_options(groups: Sequence[Experiment]) -> Iterator[str]:
             usual = _defaults(group.method).get(key, value)
             if value is not None and (key in told or value != usual) and key not in ("task", "method.name"):
                 method = group.method if key.startswith("method.") else ""
-                found.setdefault((method, group.task), {})[_say(key, value, group, groups)] = None
+                found.setdefault((method, group.task), {})[_part(key, value, group, groups)] = None
     alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (method, task), parts in found.items():
         alike.setdefault((method, tuple(parts)), []).append(task)
@@ -112,14 +112,14 @@ def _defaults(method: str) -> dict[str, Any]:
     return flat
 
 
-def _say(key: str, value: Any, group: Experiment, groups: Sequence[Experiment]) -> str:
+def _part(key: str, value: Any, group: Experiment, groups: Sequence[Experiment]) -> str:
     """An option as part of a label."""
     if key == "model.name":
-        value = _shortened(str(value), {str(other.options.get(key)) for other in groups if other.task == group.task})
+        value = _distinct_end(str(value), {str(other.options.get(key)) for other in groups if other.task == group.task})
     return f"{SYMBOLS.get(key, key.rpartition('.')[2])}={shown(value)}"
 
 
-def _shortened(name: str, names: set[str]) -> str:
+def _distinct_end(name: str, names: set[str]) -> str:
     """As much of the end of a path as is unique: prepared models are all named `model`."""
     parts = PurePath(name).parts
     others = [PurePath(other).parts for other in names - {name}]

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mat_ds.config.yaml_files import read_yaml
-from mat_ds.errors import Problem, collect, raise_if_any
+from mat_ds.errors import Problem, collect_problems, raise_if_any
 from mat_ds.methods import METHODS
 from mat_ds.reports.shapes import Architecture, Config, Environment, Results, Robustness, events_of
 from mat_ds.storage.events import Record
@@ -169,22 +169,22 @@ def read_run(folder: Path, name: str) -> RunData:
         UserError: if one of its files cannot be read.
     """
     run = RunDirectory(folder)
-    reports = sorted(folder.glob("evaluation*/robustness.json"), key=lambda path: _number(path.parent.name))
+    reports = sorted(folder.glob("evaluation*/robustness.json"), key=lambda path: _trailing_number(path.parent.name))
     raise_if_any(file_problems(folder, [*TOLD, *(str(path.relative_to(folder)) for path in reports)]))
     shape = run.model / "config.json"
-    architecture = _read(shape, Architecture) if why_foreign(folder, shape) is None else {}  # may be on another disk
+    architecture = _json(shape, Architecture) if why_foreign(folder, shape) is None else {}  # may be on another disk
     return RunData(
-        name, checked(run.config, Config, read_yaml(run.config)), events_of(run.events), _read(run.environment, Environment),
-        _read(run.results, Results), [_read(path, Robustness) for path in reports], architecture, folder=folder.resolve(),
+        name, checked(run.config, Config, read_yaml(run.config)), events_of(run.events), _json(run.environment, Environment),
+        _json(run.results, Results), [_json(path, Robustness) for path in reports], architecture, folder=folder.resolve(),
         run_id=read_tracking(run).get("run_id"),
     )  # fmt: skip
 
 
-def _number(folder: str) -> int:
+def _trailing_number(folder: str) -> int:
     return int((re.search(r"[0-9]+$", folder) or [0])[0])
 
 
-def _read(path: Path, shape: type[Shape]) -> dict[str, Any]:
+def _json(path: Path, shape: type[Shape]) -> dict[str, Any]:
     """The JSON object in a file; empty if there is no file."""
     return checked(path, shape, read_json(path, "mend it, or leave this run out")) if path.exists() else {}
 
@@ -208,7 +208,8 @@ def read_runs(paths: Sequence[Path]) -> list[RunData]:
             found.setdefault(folder, folder.relative_to(path.resolve().parent).as_posix())
     names = list(found.values())
     runs = [
-        collect(problems, read_run, folder, name if names.count(name) == 1 else str(folder)) for folder, name in found.items()
+        collect_problems(problems, read_run, folder, name if names.count(name) == 1 else str(folder))
+        for folder, name in found.items()
     ]
     raise_if_any(problems)
     return [run for run in runs if run]

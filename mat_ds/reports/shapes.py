@@ -126,14 +126,14 @@ def events_of(path: Path) -> list[Record]:
 def _sounds(records: Iterable[Record]) -> list[Record]:
     """The valid records with their valid numbers; an evaluation must have a score."""
     kept = [_sound(record) for record in records if is_whole(record)]
-    return [record for record in kept if record["event"] != "evaluation" or _is_number(record.get("score"))]
+    return [record for record in kept if record["event"] != "evaluation" or _is_finite(record.get("score"))]
 
 
 def _sound(record: Record) -> Record:
-    flat = {key: value for key, value in record.items() if _is_number(value) or isinstance(value, str)}
+    flat = {key: value for key, value in record.items() if _is_finite(value) or isinstance(value, str)}
     tables = {key: value for key, value in record.items() if isinstance(value, dict)}
-    return flat | {key: {name: number for name, number in table.items() if _is_number(number)} for key, table in tables.items()}
+    return flat | {key: {name: number for name, number in table.items() if _is_finite(number)} for key, table in tables.items()}
 
 
-def _is_number(value: object) -> bool:
+def _is_finite(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and not abs(value) > sys.float_info.max

@@ -84,11 +84,11 @@ class Table:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(keys)
-        writer.writerows([_inert(row.get(key)) for key in keys] for row in self.rows)
+        writer.writerows([_csv_cell(row.get(key)) for key in keys] for row in self.rows)
         return out.getvalue()
 
 
-def _inert(value: Any) -> Any:
+def _csv_cell(value: Any) -> Any:
     """Prefixes text that a spreadsheet would run as a formula with a quote; names of runs are untrusted."""
     if not isinstance(value, str):
         return value

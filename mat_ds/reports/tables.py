@@ -129,10 +129,10 @@ def _glue_table(model: str, groups: Sequence[Group]) -> Table:
         alone = sum(other.task == group.task and other.method == group.method for other in groups) == 1
         members.setdefault(name_in_papers(group.method) if alone else group.label, []).append(group)
     rows = [_glue_row(label, kind, own) for label, own in members.items() for kind in KINDS]
-    columns = [Column(title, tuple(_keys(task))) for task, title in GLUE.items()]
+    columns = [Column(title, tuple(_metric_keys(task))) for task, title in GLUE.items()]
     columns += [Column("score", ("score",), digits=2), Column("of first metrics", ("first score",), digits=2)]
     quoted = published()["glue"].get(model, {"title": f"{model}, not published", "rows": []})
-    shown = [_with_scores(_quoted(row, {task: _keys(task) for task in GLUE})) for row in quoted["rows"]]
+    shown = [_with_scores(_quoted(row, {task: _metric_keys(task) for task in GLUE})) for row in quoted["rows"]]
     note = (
         "Dev sets, in percent: Matthews correlation, accuracy, accuracy/F1, Pearson/Spearman, matched/mismatched; a published "
         "number that stands alone is the first of the two. The score is the mean of the tasks' means, the last column the mean "
@@ -153,7 +153,7 @@ def _glue_row(label: str, kind: str, groups: Sequence[Group]) -> Row:
     return _with_scores(row)
 
 
-def _keys(task: str) -> list[str]:
+def _metric_keys(task: str) -> list[str]:
     """Row keys of a task's metrics."""
     return [f"{task} {name}" for name in metrics_of(task)]
 
@@ -161,7 +161,7 @@ def _keys(task: str) -> list[str]:
 def _with_scores(row: Row) -> Row:
     """Adds the scores over all tasks to a row that has them all: of all metrics, as in `tasks.metrics.glue_score`, and of each
     task's first metric. A published score applies to the metrics published with it."""
-    values = [[row.get(key) for key in _keys(task)] for task in GLUE]
+    values = [[row.get(key) for key in _metric_keys(task)] for task in GLUE]
     whole, first = all(None not in own for own in values), all(own[0] is not None for own in values)
     scores = {
         "score": mean(mean(float(value or 0.0) for value in own) for own in values) if whole else None,

@@ -19,13 +19,13 @@ from mat_ds.runs.trainer_names import renamed
 DEMO_RECIPE = RECIPES.path("demo")
 
 
-def merge(low: Tree, high: Tree) -> Tree:
+def merge_options(low: Tree, high: Tree) -> Tree:
     """Merges two trees section by section; values of `high` win."""
     merged = dict(low)
     for key, value in high.items():
         below = low.get(key)
         if isinstance(value, dict) and isinstance(below, dict):
-            merged[key] = merge(below, value)
+            merged[key] = merge_options(below, value)
         elif not isinstance(value, dict) or below is None:  # else `low` stays: validation reports what is wrong
             merged[key] = value
     return merged
@@ -85,7 +85,7 @@ def combine(
     default_method = RunConfig.model_fields["method"].default.name
     if method_name(high) not in (None, method_name(low) or default_method):
         low.pop("method", None)
-    tree = merge(low, high)
+    tree = merge_options(low, high)
     if isinstance(tree.get("method"), dict):
         tree["method"] = {"name": default_method, **tree["method"]}
     if missing := list(not_loaded(tree)):

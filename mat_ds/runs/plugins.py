@@ -97,7 +97,7 @@ def load_plugins(paths: Sequence[Path] = ()) -> None:
     for entry in entry_points(group=GROUP):
         if entry.value not in _loaded:
             package = entry.dist.name if entry.dist else entry.value
-            _run(f"plugin {entry.name}", package, "mend or uninstall that package", Path(entry.value), entry.load)
+            _execute(f"plugin {entry.name}", package, "mend or uninstall that package", Path(entry.value), entry.load)
             _loaded[entry.value] = ""
     for path in paths:
         _load_file(path.absolute())
@@ -156,14 +156,14 @@ def _load_file(path: Path) -> None:
             raise UserError(Problem("--plugin", str(path), "registers no method and no task", fix))
 
     try:
-        _run("--plugin", str(path), "mend the file", path, execute)
+        _execute("--plugin", str(path), "mend the file", path, execute)
     except UserError:
         del _loaded[str(path)]
         sys.modules.pop(name, None)
         raise
 
 
-def _run(key: str, value: str, fix: str, path: Path, load: Callable[[], object]) -> None:
+def _execute(key: str, value: str, fix: str, path: Path, load: Callable[[], object]) -> None:
     """Runs a plugin's code; if it fails, everything it registered is undone."""
     tables: tuple[dict[Any, Any], ...] = (METHODS, TASKS, _origins)
     before = [dict(table) for table in tables]

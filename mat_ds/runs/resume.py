@@ -54,7 +54,7 @@ def find_resume(run: RunConfig, ds_config: dict[str, Any]) -> list[Path]:
                                     "pass train.resume=auto to continue it, or another output_dir"))  # fmt: skip
         return []
     if rundir and every and not rundir.holds_a_run:
-        raise UserError(Problem("output_dir", run.output_dir, f"holds {_names(every)} but no config.yaml to describe them",
+        raise UserError(Problem("output_dir", run.output_dir, f"holds {_joined(every)} but no config.yaml to describe them",
                                 "bring config.yaml back from a copy, or name another output_dir"))  # fmt: skip
     # A run that was started from another run's checkpoint may be restarted by the same command.
     own = checkpoints_of(rundir.path) if rundir and taken else []
@@ -86,7 +86,7 @@ def find_resume(run: RunConfig, ds_config: dict[str, Any]) -> list[Path]:
     return found
 
 
-def _names(checkpoints: list[Path]) -> str:
+def _joined(checkpoints: list[Path]) -> str:
     return ", ".join(checkpoint.name for checkpoint in reversed(checkpoints))
 
 
@@ -95,7 +95,7 @@ def _beyond(folder: Path, every: list[Path]) -> Problem:
     return Problem(
         "train.resume",
         None,
-        f"{folder / LATEST} names {name_of(latest_of(folder) or 0)}, which is earlier than every checkpoint: {_names(every)}",
+        f"{folder / LATEST} names {name_of(latest_of(folder) or 0)}, which is earlier than every checkpoint: {_joined(every)}",
         f"pass train.resume={every[0]}, or another output_dir to start afresh",
     )
 

@@ -32,22 +32,22 @@ HEAD = "| option | default | meaning |\n|---|---|---|\n"
 
 def options_page() -> str:
     """The page as Markdown: one table per section, then one per method."""
-    parts = [INTRODUCTION, f"## The run\n\n{HEAD}{_rows('', RunConfig)}", *_sections("", RunConfig)]
+    parts = [INTRODUCTION, f"## The run\n\n{HEAD}{_option_rows('', RunConfig)}", *_section_tables("", RunConfig)]
     for name, method in METHODS.items():
         meaning = method.Settings.model_fields["name"].description
-        parts.append(f"## `method.name={name}`\n\n{meaning}\n\n{HEAD}{_rows('method.', method.Settings)}")
+        parts.append(f"## `method.name={name}`\n\n{meaning}\n\n{HEAD}{_option_rows('method.', method.Settings)}")
     return "\n".join(parts)
 
 
-def _sections(prefix: str, section: type[BaseModel]) -> Iterator[str]:
+def _section_tables(prefix: str, section: type[BaseModel]) -> Iterator[str]:
     for name, field in section.model_fields.items():
         key = f"{prefix}{name}"
         if key in TITLES and (inner := nested(field)):
-            yield f"## {TITLES[key]}\n\n{HEAD}{_rows(f'{key}.', inner)}"
-            yield from _sections(f"{key}.", inner)
+            yield f"## {TITLES[key]}\n\n{HEAD}{_option_rows(f'{key}.', inner)}"
+            yield from _section_tables(f"{key}.", inner)
 
 
-def _rows(prefix: str, section: type[BaseModel]) -> str:
+def _option_rows(prefix: str, section: type[BaseModel]) -> str:
     """One table line per option of a section. A nested section gets a line only if it is optional."""
     lines = ""
     for name, field in section.model_fields.items():

@@ -63,7 +63,7 @@ def write_bytes(path: Path, data: bytes, still_ours: Callable[[], None] = nobody
 def write_new_json(path: Path, value: Any) -> bool:
     """Writes a file that must not exist yet, atomically. Returns False if another process created it first."""
     try:
-        with_room(path, lambda: _write(path, (json.dumps(value, indent=2) + "\n").encode(), lambda aside: _name(aside, path)))
+        with_room(path, lambda: _write(path, (json.dumps(value, indent=2) + "\n").encode(), lambda aside: _create(aside, path)))
     except SaveError as error:
         if isinstance(error.__cause__, FileExistsError):
             return False
@@ -71,7 +71,7 @@ def write_new_json(path: Path, value: Any) -> bool:
     return True
 
 
-def _name(aside: Path, path: Path) -> None:
+def _create(aside: Path, path: Path) -> None:
     """Gives a file a name that is not taken; unlike a rename, a link never replaces an existing file."""
     try:
         os.link(aside, path)

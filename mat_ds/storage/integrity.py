@@ -113,13 +113,13 @@ def checkpoint_damage(checkpoint: Path, expected: dict[str, Entry] | None, found
         for name, entry in expected.items()
         if found.get(name) != entry
     ]
-    if not wrong and (fault := _fault(checkpoint, expected)):
+    if not wrong and (fault := _content_fault(checkpoint, expected)):
         wrong = [fault]
     rest = [f"and {len(wrong) - FAULTS_SAID} more"] if len(wrong) > FAULTS_SAID else []
     return printable("; ".join(wrong[:FAULTS_SAID] + rest)) or None
 
 
-def _fault(checkpoint: Path, expected: dict[str, Entry]) -> str | None:
+def _content_fault(checkpoint: Path, expected: dict[str, Entry]) -> str | None:
     """What is wrong inside a checkpoint whose files match its manifest; None if nothing is."""
     try:
         state = read_state(checkpoint)
@@ -139,10 +139,10 @@ def _fault(checkpoint: Path, expected: dict[str, Entry]) -> str | None:
     if not is_count(engine.get("updates")) or not isinstance(scale, dict) or not all(map(_is_number, scale.values())):
         return f"{STATE} does not hold the state of the engine"
     shards = sorted(name for name in expected if SHARD.fullmatch(name))
-    return _missing(engine, shards) or stretch_fault([checkpoint / name for name in shards], engine.get("elements"))
+    return _missing_shards(engine, shards) or stretch_fault([checkpoint / name for name in shards], engine.get("elements"))
 
 
-def _missing(engine: dict[str, Any], shards: list[str]) -> str | None:
+def _missing_shards(engine: dict[str, Any], shards: list[str]) -> str | None:
     """Which files that the ranks wrote are not in the manifest, as far as the state lists them; None if none is missing."""
     files = engine.get("files")
     if files is None:  # written by a version that did not list them

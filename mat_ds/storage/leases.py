@@ -85,10 +85,10 @@ class Lease:
 
 def leases_in(lock: Path) -> list[Lease]:
     """The leases in a lock; empty if the lock does not exist or is empty."""
-    return [lease for path in _entries(lock) if (lease := _look(path))]
+    return [lease for path in _lease_files(lock) if (lease := _look(path))]
 
 
-def _entries(lock: Path) -> Iterator[Path]:
+def _lease_files(lock: Path) -> Iterator[Path]:
     try:
         folder = os.open(lock, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -106,7 +106,7 @@ def _entries(lock: Path) -> Iterator[Path]:
 def _look(path: Path) -> Lease | None:
     """Observes a lease; None if it no longer exists."""
     try:
-        text, status = _read(path)
+        text, status = _read_lease(path)
     except FileNotFoundError:
         _watched.pop(str(path), None)
         return None
@@ -117,7 +117,7 @@ def _look(path: Path) -> Lease | None:
     return Lease(path, owner, owner.fate if owner else Fate.UNKNOWN, watch.silent, watch.beats)
 
 
-def _read(path: Path) -> tuple[bytes, os.stat_result]:
+def _read_lease(path: Path) -> tuple[bytes, os.stat_result]:
     """The contents of a small regular file (else empty), and its status; opening it refreshes the status over NFS."""
     status = os.lstat(path)
     if not stat.S_ISREG(status.st_mode):

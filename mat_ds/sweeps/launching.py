@@ -13,7 +13,7 @@ from typing import Any
 
 from mat_ds.config.packaged import HOME, add_file_arguments
 from mat_ds.engine.ds_config import read_ds_config
-from mat_ds.errors import Problem, UserError, collect
+from mat_ds.errors import Problem, UserError, collect_problems
 from mat_ds.runs.load import DEMO_RECIPE, load_run_config, read_run_config
 from mat_ds.runs.options import RunConfig
 from mat_ds.runs.plugins import add_plugin_argument, load_plugins
@@ -118,7 +118,7 @@ def read_launching(parsed: argparse.Namespace, own: Sequence[str]) -> Launching:
     """
     load_plugins(parsed.plugin)
     run, found = read_run_config(parsed.recipe, parsed.overrides, DEMO_RECIPE)
-    collect(found, read_ds_config, parsed.ds_config)
+    collect_problems(found, read_ds_config, parsed.ds_config)
     found += _launcher_problems(parsed.launcher)
     for argument in parsed.overrides:
         if (key := argument.partition("=")[0]) in own:

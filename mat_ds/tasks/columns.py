@@ -58,7 +58,7 @@ class Columns:
             raise UserError(lacking_columns(where, schema.names, missing))
         for ours, theirs in names.items():
             kind, text = schema.field(theirs).type, ours in self.spec.text
-            if not (_is_text(kind) or (not text and _is_label(kind))):
+            if not (_is_text_type(kind) or (not text and _is_label(kind))):
                 reason = f"the column holds {str(kind)[:80]}, not {'texts' if text else 'labels'}"
                 raise UserError(Problem(where, theirs, reason, "name the columns that hold the task's texts and its label"))
         return names
@@ -81,7 +81,7 @@ class Columns:
         return kind_of(self.spec).column_labels(found, where)
 
 
-def _is_text(kind: pyarrow.DataType) -> bool:
+def _is_text_type(kind: pyarrow.DataType) -> bool:
     from pyarrow import types
 
     kind = kind.value_type if types.is_dictionary(kind) else kind
@@ -183,7 +183,7 @@ def batch_rows(
         label: the task's name of the label column.
         take: called with the row count and characters of each row, before the row is decoded any further.
     """
-    values = [_values(batch.column(theirs)) for theirs in names.values()]
+    values = [_decoder(batch.column(theirs)) for theirs in names.values()]
     for i in range(batch.num_rows):
         row = dict(zip(names, (value(i) for value in values), strict=True))
         take(1, sum(len(value) for value in row.values() if isinstance(value, str)))
@@ -192,25 +192,25 @@ def batch_rows(
         yield row
 
 
-def _values(column: Any) -> Callable[[int], Any]:
+def _decoder(column: Any) -> Callable[[int], Any]:
     """A function that returns the value of a row; a text that many rows share is decoded only once."""
     import pyarrow
 
     if not pyarrow.types.is_dictionary(column.type):
-        return lambda i: _value(column[i])
+        return lambda i: _decode(column[i])
     shared: dict[int, Any] = {}
     indices, dictionary = column.indices, column.dictionary
 
     def value(i: int) -> Any:
         index = indices[i].as_py()
         if index is not None and index not in shared:
-            shared[index] = _value(dictionary[index])
+            shared[index] = _decode(dictionary[index])
         return None if index is None else shared[index]
 
     return value
 
 
-def _value(scalar: Any) -> Any:
+def _decode(scalar: Any) -> Any:
     """Decodes undecodable bytes to surrogates, so that only the row that contains them is bad, not the file."""
     import pyarrow
 

@@ -27,7 +27,7 @@ def contradictions(spec: TaskSpec, where: str) -> Iterator[Problem]:
         yield Problem(f"{where}: {problem.key}", problem.value, problem.reason, problem.fix)
 
 
-def _read(label: str) -> str:
+def _as_read(label: str) -> str:
     """A label normalised as in a file, where 1.0 is 1."""
     return label_text(label) or label
 
@@ -51,16 +51,16 @@ def label_problems(spec: TaskSpec) -> Iterator[Problem]:
             yield Problem("labels", label, "holds a character that cannot be seen", "take it out")
     for read, what in (
         (str.casefold, "differ only in case, which is ignored when models are matched"),
-        (_read, "read alike in a file"),
+        (_as_read, "read alike in a file"),
         (_looks, "look alike"),
     ):
         for alike in _twice(read(label) for label in spec.labels):
             yield Problem("labels", [label for label in spec.labels if read(label) == alike], what, "rename one")
-    meant = {_read(label).casefold(): label for label in spec.labels}
+    meant = {_as_read(label).casefold(): label for label in spec.labels}
     for spelling, label in spec.label_map.items() if spec.labels else ():
         if label not in spec.labels:
             yield Problem("label_map", {spelling: label}, f"{label!r} is not one of the labels", nearest(label, spec.labels))
-        elif (other := meant.setdefault(_read(spelling).casefold(), label)) != label:
+        elif (other := meant.setdefault(_as_read(spelling).casefold(), label)) != label:
             yield Problem("label_map", {spelling: label}, f"{spelling!r} already stands for {other!r}", "say it once")
     if spec.skip_unlabelled and (unlabelled := {"-1", "-"} & {*spec.labels, *spec.label_map}):
         yield Problem(

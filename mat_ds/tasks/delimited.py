@@ -29,7 +29,7 @@ def read_delimited(delimiter: str, quoting: Literal[0, 3]) -> Callable[[Path], I
 
     def read(path: Path) -> Iterator[LocatedRow]:
         with open_text(path, newline="") as file:
-            records = _records(bounded_lines(file), delimiter, quoting)
+            records = _parse_records(bounded_lines(file), delimiter, quoting)
             number, header = next(records, (1, []))
             if isinstance(header, BadRow):
                 raise UserError(Problem(f"{path}:{number}", header.value, f"the header {header.reason}", "mend the file"))
@@ -44,7 +44,7 @@ def read_delimited(delimiter: str, quoting: Literal[0, 3]) -> Callable[[Path], I
     return read
 
 
-def _records(lines: Iterator[str], delimiter: str, quoting: Literal[0, 3]) -> Iterator[tuple[int, list[str] | BadRow]]:
+def _parse_records(lines: Iterator[str], delimiter: str, quoting: Literal[0, 3]) -> Iterator[tuple[int, list[str] | BadRow]]:
     """Yields each record with the number of its first line; skips empty lines.
 
     An unclosed quote would swallow the lines after it. So after such a bad record the lines that it swallowed are read

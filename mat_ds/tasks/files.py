@@ -49,7 +49,7 @@ def read_split(spec: TaskSpec, split: str, data_path: str | None, labelled: bool
                                     "leave data.path out, or name the task of your files"))  # fmt: skip
         return ((f"{spec.name}/{split} row {i}", row) for i, row in enumerate(spec.generate(split)))
     if data_path is None:
-        return _from_hub(spec, split, labelled)
+        return _hub_split(spec, split, labelled)
     root = Path(data_path)
     if not root.is_dir():
         raise UserError(Problem("data.path", data_path, "is not a folder", "pass the folder that holds "
@@ -59,7 +59,7 @@ def read_split(spec: TaskSpec, split: str, data_path: str | None, labelled: bool
         raise UserError(Problem("data.path", data_path, f"holds no folder {folder.name!r}: {listing(root)}",
                                 f"put the files of the task at {folder}/<split>.jsonl"))  # fmt: skip
     source = find_source(folder, root, split)
-    return _rows(source, Columns(spec, labelled)) if source else None
+    return _source_rows(source, Columns(spec, labelled)) if source else None
 
 
 def _folder(spec: TaskSpec, data_path: str) -> Path:
@@ -72,7 +72,7 @@ def held(spec: TaskSpec, data_path: str | None) -> str:
     return f"; {listing(folder)}" if folder and folder.is_dir() else ""
 
 
-def _rows(source: Source, columns: Columns) -> Iterator[LocatedRow]:
+def _source_rows(source: Source, columns: Columns) -> Iterator[LocatedRow]:
     if source.suffix == SAVED:
         yield from read_saved(source.paths, columns)
     elif source.suffix == ".parquet":
@@ -97,7 +97,7 @@ def read_lines(path: Path, suffix: str) -> Iterator[LocatedRow]:
         raise UserError(Problem(str(path), None, f"cannot be read: {error}", "mend the file")) from None
 
 
-def _from_hub(spec: TaskSpec, split: str, labelled: bool) -> Iterator[LocatedRow] | None:
+def _hub_split(spec: TaskSpec, split: str, labelled: bool) -> Iterator[LocatedRow] | None:
     if spec.hub is None:
         raise UserError(Problem("data.path", None, f"task {spec.name!r} has no source on the hub",
                                 f"pass data.path=<folder>, with the files at <folder>/{spec.name}/<split>.jsonl"))  # fmt: skip

@@ -73,7 +73,7 @@ def read_json_rows(path: Path) -> Iterator[LocatedRow]:
         raise UserError(Problem(str(path), None, f"is an array of more than {LARGEST_ARRAY:,} bytes",
                                 "write one object in a line (.jsonl), which is read row by row"))  # fmt: skip
     with open_text(path, newline="") as file:
-        found = _parse(file.read(LARGEST_ARRAY))
+        found = _parse_row(file.read(LARGEST_ARRAY))
     if isinstance(found, BadRow):
         raise UserError(Problem(str(path), found.value, found.reason, "mend the file"))
     yield from ((f"{path} row {i}", _row(value, value)) for i, value in enumerate(found))
@@ -98,7 +98,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return repeated
 
 
-def _parse(text: str) -> Any:
+def _parse_row(text: str) -> Any:
     """The parsed JSON, or a `BadRow`."""
     try:
         return json.loads(text, object_pairs_hook=_object)
@@ -110,7 +110,7 @@ def _parse(text: str) -> Any:
 def _from_line(line: str) -> dict[str, Any] | BadRow:
     if not is_utf8(line):
         return BadRow(ENCODING, excerpt(line), "is not UTF-8 text")
-    return _row(_parse(line), line)
+    return _row(_parse_row(line), line)
 
 
 def _row(found: Any, shown: object) -> dict[str, Any] | BadRow:

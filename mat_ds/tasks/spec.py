@@ -33,14 +33,14 @@ def _counted(value: object) -> object:
     return dict(times)
 
 
-def _shown(mixture: dict[str, int]) -> list[str] | dict[str, int]:
+def _as_written(mixture: dict[str, int]) -> list[str] | dict[str, int]:
     """Serialises as it was written: a list if nothing is repeated, which also matches descriptions in older runs."""
     return list(mixture) if all(repeats == 1 for repeats in mixture.values()) else mixture
 
 
 # Sources of examples, and how often each is shown per epoch.
 Mixture = Annotated[
-    dict[Name, Annotated[int, Field(ge=1, le=MOST_REPEATS)]], BeforeValidator(_counted), PlainSerializer(_shown)
+    dict[Name, Annotated[int, Field(ge=1, le=MOST_REPEATS)]], BeforeValidator(_counted), PlainSerializer(_as_written)
 ]
 Splits = Annotated[tuple[Name, ...], Field(strict=False)]
 MetricName = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]

@@ -101,7 +101,7 @@ def stored_examples(
     order, tables = list(paths), {}
     for path in dict.fromkeys(order):
         try:
-            table = _table(path)
+            table = _load_table(path)
             wrong = _fault(table, spec, labelled, inputs)
         except UserError:
             raise
@@ -114,7 +114,7 @@ def stored_examples(
     return StoredExamples(pyarrow.concat_tables([tables[path] for path in order]).slice(0, limit), with_tokens)
 
 
-def _table(path: Path) -> Any:
+def _load_table(path: Path) -> Any:
     import pyarrow
 
     tables = []

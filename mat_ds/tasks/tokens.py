@@ -54,7 +54,7 @@ def _has_substance(text: str) -> bool:
 def token_problems(tokenizer: Any, examples: Sequence[Example], max_length: int) -> Iterator[Problem]:
     """Yields a problem for each example without tokens; for splits in which no row may be skipped."""
     for i in tokenless(tokenizer, examples, max_length):
-        yield _problem(examples[i], "the texts", "mend or delete the row")
+        yield _tokenless_problem(examples[i], "the texts", "mend or delete the row")
 
 
 def with_tokens(data: TaskData, tokenizer: Any, max_length: int, options: DataConfig) -> TaskData:
@@ -80,7 +80,7 @@ def with_tokens(data: TaskData, tokenizer: Any, max_length: int, options: DataCo
             return examples
         numbered = split in data.test
         by_row = {examples[i].where or str(i): examples[i] for i in sorted(found)}
-        problems.extend(_verdict(f"{data.spec.name}/{split or 'train'}", by_row, numbered, options, data.tallies))
+        problems.extend(_tokenless_verdict(f"{data.spec.name}/{split or 'train'}", by_row, numbered, options, data.tallies))
         return [examples[i] for i in range(len(examples)) if i not in found]
 
     train = kept(None, data.train)
@@ -90,7 +90,7 @@ def with_tokens(data: TaskData, tokenizer: Any, max_length: int, options: DataCo
     return replace(data, train=train, dev=dev, test=test)
 
 
-def _verdict(
+def _tokenless_verdict(
     name: str, found: dict[str, Example], numbered: bool, options: DataConfig, tallies: dict[str, Tally]
 ) -> Iterator[Problem]:
     """Yields the reasons to refuse a split; counts the rows that are skipped.
@@ -112,11 +112,11 @@ def _verdict(
     if leave_out:
         return
     fix = "mend or delete the row" + ("" if numbered or options.bad_rows == "skip" else ", or pass data.bad_rows=skip")
-    yield from (_problem(example, name, fix) for example in list(found.values())[:SHOWN])
+    yield from (_tokenless_problem(example, name, fix) for example in list(found.values())[:SHOWN])
     if len(found) > SHOWN:
         reason = f"{len(found) - SHOWN} more rows are wrong ({len(found)} in all: {TOKENLESS})"
         yield Problem(name, None, reason, "mend the file")
 
 
-def _problem(example: Example, name: str, fix: str) -> Problem:
+def _tokenless_problem(example: Example, name: str, fix: str) -> Problem:
     return Problem(example.where or name, excerpt(" / ".join(example.texts)), REASON, fix)

@@ -38,7 +38,7 @@ def params_of(config: dict[str, Any], starts: list[dict[str, Any]]) -> dict[str,
     for number in reversed(range(len(starts))):
         for key, pair in starts[number].get("changed", {}).items():
             options[key], changed[f"resume_{number}.{key}"] = pair
-    return {_name(key): masked(_text(value))[:PARAM_CHARACTERS] for key, value in {**options, **changed}.items()}
+    return {_allowed_key(key): masked(_as_param(value))[:PARAM_CHARACTERS] for key, value in {**options, **changed}.items()}
 
 
 def tags_of(environment: dict[str, Any], chosen: dict[str, str]) -> dict[str, str]:
@@ -46,7 +46,7 @@ def tags_of(environment: dict[str, Any], chosen: dict[str, str]) -> dict[str, st
     packages = {f"package.{name}": version for name, version in environment.get("packages", {}).items()}
     known = ("world_size", "devices", "platform", "python", "data_sha256", "git_commit")
     said = {name: environment[name] for name in known if environment.get(name) is not None}
-    tags = {f"mat_ds.{name}": _text(value) for name, value in {**said, **packages}.items()}
+    tags = {f"mat_ds.{name}": _as_param(value) for name, value in {**said, **packages}.items()}
     if precision := precision_of(environment):
         tags["mat_ds.precision"] = precision
     tags["mat_ds.starts"] = str(len(environment.get("starts", [])))
@@ -54,7 +54,7 @@ def tags_of(environment: dict[str, Any], chosen: dict[str, str]) -> dict[str, st
         tags["mlflow.source.git.commit"] = commit
     if command := environment.get("command"):
         tags |= {"mlflow.source.name": command[0], "mlflow.source.type": "LOCAL"}
-    return {_name(key): value[:TAG_CHARACTERS] for key, value in {**tags, **chosen}.items()}
+    return {_allowed_key(key): value[:TAG_CHARACTERS] for key, value in {**tags, **chosen}.items()}
 
 
 def precision_of(environment: dict[str, Any]) -> str | None:
@@ -86,7 +86,7 @@ def result_metrics(results: dict[str, Any]) -> dict[str, float]:
 def _numbers(tree: dict[str, Any], prefix: str) -> dict[str, float]:
     lists = {key: dict(enumerate(value)) if isinstance(value, list) else value for key, value in tree.items()}
     return {
-        _name(key): float(value)
+        _allowed_key(key): float(value)
         for key, value in flatten(lists, "/", prefix).items()
         if isinstance(value, (int, float)) and not isinstance(value, bool) and not abs(value) > LARGEST
     }
@@ -148,10 +148,10 @@ def milliseconds(record: Record) -> int:
     return math.floor(1000 * record["time"] + 0.5)
 
 
-def _text(value: Any) -> str:
+def _as_param(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _name(key: str) -> str:
+def _allowed_key(key: str) -> str:
     """A key with characters that MLflow does not allow replaced by _."""
     return re.sub(r"[^\w\-. :/]", "_", key)[:250]

@@ -15,7 +15,7 @@ from mat_ds.config.section import Section
 from mat_ds.tracking.destination import absolute_uri
 
 
-def _tags(value: object) -> object:
+def _flat_tags(value: object) -> object:
     """Tags as text, also if YAML parsed a number; names may contain dots."""
     if not isinstance(value, dict):
         return value
@@ -38,7 +38,7 @@ class TrackingConfig(Section):
     run_name: Annotated[str, Field(min_length=1, max_length=250)] | None = Field(
         None, description="name of the run in MLflow; null: that of its directory"
     )
-    tags: Annotated[dict[str, str], BeforeValidator(_tags)] = Field(
+    tags: Annotated[dict[str, str], BeforeValidator(_flat_tags)] = Field(
         {}, description="tags of the run in MLflow: `tracking.tags.<name>=<text>`"
     )
     register: Name | None = Field(

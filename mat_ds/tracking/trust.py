@@ -53,7 +53,7 @@ def file_uri_problems(key: str, uri: str | None, file: str, fix: str) -> Iterato
             file: the file that contains it.
             fix: another way to give it.
     """
-    if uri is None or not is_remote(uri) or next(uri_problems(key, uri), None) or _same(uri, named_uri()):
+    if uri is None or not is_remote(uri) or next(uri_problems(key, uri), None) or _same_address(uri, named_uri()):
         return
     if sent := credentials(uri):
         yield Problem(
@@ -104,7 +104,7 @@ def destination(run: Path, configured: object, given: str | None) -> str | None:
     return found
 
 
-def _same(uri: str, other: str | None) -> bool:
+def _same_address(uri: str, other: str | None) -> bool:
     return other is not None and uri.rstrip("/") == other.rstrip("/")
 
 

@@ -16,7 +16,7 @@ from mat_ds.config.overrides import given_twice
 from mat_ds.config.packaged import add_file_arguments
 from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config, serves
 from mat_ds.engine.ds_types import idle
-from mat_ds.errors import Problem, UserError, collect, raise_if_any
+from mat_ds.errors import Problem, UserError, collect_problems, raise_if_any
 from mat_ds.methods import METHODS
 from mat_ds.methods.settings import AdversarialSettings
 from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input
@@ -122,9 +122,9 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     parsed = parse_arguments(arguments)
     load_plugins(parsed.plugin)
     found: list[Problem] = []
-    run, wrong = collect(found, read_run_config, parsed.recipe, parsed.overrides, DEMO_RECIPE) or (None, [])
+    run, wrong = collect_problems(found, read_run_config, parsed.recipe, parsed.overrides, DEMO_RECIPE) or (None, [])
     found += wrong
-    tree = collect(found, read_ds_config, parsed.ds_config)
+    tree = collect_problems(found, read_ds_config, parsed.ds_config)
     if run is None:
         raise UserError(*found)
     dropped = {problem.key for problem in wrong}
@@ -139,24 +139,24 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
         run = run.model_copy(update={"method": run.method.settled(able)})
     found += [*refused, *launcher_problems(), *output_problems(run)]
 
-    spec = collect(found, find_task, run.task) if "task" not in dropped else None
+    spec = collect_problems(found, find_task, run.task) if "task" not in dropped else None
     found += task_problems(run, spec) if spec else ()
     unusable: list[Problem] = []
-    manifest = collect(unusable, _manifest, run, world)
+    manifest = collect_problems(unusable, _manifest, run, world)
     found += unusable
-    data = collect(found, load_task_data, spec, run.data) if spec and not unusable else None
+    data = collect_problems(found, load_task_data, spec, run.data) if spec and not unusable else None
     texts = (text for example in (data.train if data else ()) for text in example.texts)
-    tokenizer = collect(found, build_tokenizer, run.model, texts)
-    resume_from = (collect(found, find_resume, run, completed) if not dropped else None) or []
+    tokenizer = collect_problems(found, build_tokenizer, run.model, texts)
+    resume_from = (collect_problems(found, find_resume, run, completed) if not dropped else None) or []
     found += size_problems(run, data) if data else ()
     # Where parameters are sharded, no rank shall ever hold them all.
     sharded = completed.get("zero_optimization", {}).get("stage") == 3
-    built = collect(found, build_model, run.model, spec, tokenizer, run.seed, sharded) if spec and tokenizer else None
+    built = collect_problems(found, build_model, run.model, spec, tokenizer, run.seed, sharded) if spec and tokenizer else None
     max_length = min(run.data.max_length, longest_input(built.module, tokenizer)) if built else 0
     if manifest and built and not dropped & {"data.max_length", "model.name"}:
         found += changed_tokens(manifest, str(run.data.path), tokenizer, run.model.name, max_length)
     if data and built:
-        data = collect(found, with_tokens, data, tokenizer, max_length, run.data) or data
+        data = collect_problems(found, with_tokens, data, tokenizer, max_length, run.data) or data
         splits = (data.train, *data.dev.values(), *data.test.values())
         found += token_type_problems(run.data.path, run.model.name, built.module.config, splits)
         found += vocabulary_problems("model.name", run.model.name, built.module, tokenizer, splits, max_length)

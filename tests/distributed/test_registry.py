@@ -17,7 +17,7 @@ from mlflow import MlflowClient, artifacts
 
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode, UserError
-from mat_ds.registry.versions import promote, register, versions
+from mat_ds.registry.versions import promote, register, registered_versions
 from mat_ds.tasks.registry import TASKS
 from tests.support.heads import HEADS, adapter_run, finished_run, texts_of, write_rows
 from tests.support.launch import environment, free_port
@@ -179,7 +179,7 @@ def test_only_a_score_on_the_same_dev_set_that_is_not_lower_becomes_champion(cha
         client.create_model_version("rules", source.source, source.run_id, tags, model_id=model_id)
 
     def champion():
-        return next(entry.version for entry in versions("rules") if "champion" in entry.aliases)
+        return next(entry.version for entry in registered_versions("rules") if "champion" in entry.aliases)
 
     promote("rules", 1, "champion")
     for version, reason in ((2, "0.4, below"), (4, "not comparable"), (5, "not comparable"), (9, "there are: 1, 2, 3, 4, 5")):
@@ -206,7 +206,7 @@ def test_versions_of_runs_are_compared_by_their_scores_and_a_run_that_goes_on_is
         assert main(["register", str(run), "as.good", "--uri", server]) == ExitCode.OK
     promoting = [["promote", "as.good", str(version), "--alias", "champion"] for version in (1, 2, 3)]
     assert [main(command) for command in promoting] == [ExitCode.OK, ExitCode.USER_ERROR, ExitCode.OK]
-    of_one_run = {entry.tags["mat_ds.run_id"] for entry in versions("as.good") if entry.version != 2}
+    of_one_run = {entry.tags["mat_ds.run_id"] for entry in registered_versions("as.good") if entry.version != 2}
     assert len(of_one_run) == 1 and "it scores 0.5, below version 1" in capsys.readouterr().err
     with (runs[0] / "events.jsonl").open("a") as events:
         events.write('{"event": "start", "step": 6, "time": 1000000100.0}\n')

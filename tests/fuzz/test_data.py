@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mat_ds.errors import UserError
-from mat_ds.tasks.delimited import _records
+from mat_ds.tasks.delimited import _parse_records
 from mat_ds.tasks.examples import load_task_data
 from mat_ds.tasks.labels import class_of, label_text
 from mat_ds.tasks.options import DataConfig
@@ -105,7 +105,7 @@ def slow_records(content):
 def test_reading_each_line_once_finds_the_records_of_reading_them_from_every_line(content):
     found = [
         (number, None if isinstance(record, BadRow) else record)
-        for number, record in _records(iter(io.StringIO(content, newline="")), ",", csv.QUOTE_MINIMAL)
+        for number, record in _parse_records(iter(io.StringIO(content, newline="")), ",", csv.QUOTE_MINIMAL)
     ]
     assert found == list(slow_records(content))
 

@@ -198,7 +198,7 @@ def test_a_mixture_is_prepared_whole_and_its_parts_stay_in_order(hub, tmp_path, 
     options = ("task=anli_mixture", f"model.name={hub}")
     prepare(tmp_path / "out", *options, f"data.path={tmp_path}/raw")
     spec, read = TASKS["anli_mixture"], []
-    monkeypatch.setattr(stored, "_table", lambda path, original=stored._table: read.append(path) or original(path))
+    monkeypatch.setattr(stored, "_load_table", lambda path, original=stored._load_table: read.append(path) or original(path))
     for limit in (None, 2, 35, 44):
         one, other = (load(spec, tmp_path / name, train_limit=limit) for name in ("raw", "out"))
         assert list(one.train) == list(other.train) and len(one.train) == (limit or 46)
