@@ -1,8 +1,7 @@
-"""The user's DeepSpeed JSON: checked, then completed with what the recipe decides.
+"""Validates the user's DeepSpeed JSON and completes it from the recipe.
 
-The JSON owns the ZeRO stage, offload, precision and communication; the recipe owns batch sizes, clipping, optimizer and
-schedule. Nothing is set twice: a JSON that repeats the recipe's value or says "auto" is welcome, one that contradicts
-it is an error that names both.
+The JSON decides ZeRO stage, offload, precision and communication; the recipe decides batch sizes, clipping, optimizer and
+schedule. The JSON may repeat the recipe's values or say "auto"; a contradiction is an error that names both.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ REFUSED = {
 }
 
 
-# What DeepSpeed calls its sections when it finds one wrong.
+# DeepSpeed's config classes -> the section they validate.
 SECTION_OF = {
     "DeepSpeedZeroConfig": "zero_optimization", "DeepSpeedFP16Config": "fp16", "DeepSpeedBF16Config": "bf16",
     "CommsLoggerConfig": "comms_logger", "DeepSpeedThroughputTimerConfig": "timers.throughput",
@@ -51,7 +50,7 @@ SECTION_OF = {
 
 
 def owned_values(run: RunConfig, world: World) -> Tree:
-    """What the recipe decides of a DeepSpeed configuration."""
+    """The entries of a DeepSpeed configuration that the recipe decides."""
     train = run.train
     return {
         "train_batch_size": train.batch_size,
@@ -65,31 +64,31 @@ def owned_values(run: RunConfig, world: World) -> Tree:
 
 
 def read_ds_config(path: Path) -> Tree:
-    """The JSON object in `path`; raises `UserError` where there is none."""
+    """The JSON object in `path`; raises `UserError` if it cannot be read."""
     DS_CONFIGS.require(path, "--ds_config")
     tree = read_json_object(path, "--ds_config", "pass one of ds_configs/*.json or a JSON file of your own")
     return _without_nulls(tree)
 
 
 def _without_nulls(tree: Tree) -> Tree:
-    """A key that says null is a key that is not there."""
+    """Removes keys whose value is null."""
     kept = {key: value for key, value in tree.items() if value is not None}
     return {key: _without_nulls(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def complete(tree: Tree, run: RunConfig, world: World) -> Tree:
-    """The configuration that DeepSpeed gets: the JSON without its "auto"s, plus what the recipe decides."""
+    """The configuration passed to DeepSpeed: the JSON without "auto" values, plus the recipe's entries."""
     kept = {key: value for key, value in tree.items() if key not in RECIPE_SECTIONS and value != "auto"}
     zero = {key: value for key, value in kept.get("zero_optimization", {}).items() if value != "auto"}
     return {"steps_per_print": 10**9, **kept, "zero_optimization": zero, **owned_values(run, world)}
 
 
 def serves(completed: Tree, model: ModelConfig) -> Serves:
-    """What an engine of this configuration can do for a method.
+    """What an engine with this configuration can do for a method.
 
     Args:
-        completed: what `complete` returns.
-        model: the model it will run.
+        completed: from `complete`.
+        model: options of the model.
     """
     stage = completed["zero_optimization"].get("stage", 0)
     half = any(completed.get(section, {}).get("enabled") for section in ("fp16", "bf16"))
@@ -104,7 +103,8 @@ def serves(completed: Tree, model: ModelConfig) -> Serves:
 
 
 def ds_config_problems(tree: Tree, run: RunConfig, world: World, here: bool = True) -> Iterator[Problem]:
-    """Everything in the JSON that is unknown, contradicts the recipe, or cannot work; `here`: on this machine's devices."""
+    """Yields a problem for everything in the JSON that is unknown, contradicts the recipe, or cannot work. `here`: also check
+    this machine's devices."""
     found = list(type_problems(tree))
     if not found:
         removed = list(_removed_problems(tree))
@@ -134,7 +134,7 @@ def _key_problems(tree: Tree, owned: Tree, removed: set[str]) -> Iterator[Proble
 
 
 def _section_problems(tree: Tree, run: RunConfig) -> Iterator[Problem]:
-    """An optimizer or a scheduler in the JSON that is not the recipe's."""
+    """Yields a problem if the JSON's optimizer or scheduler differs from the recipe's."""
     optimizer, schedule = run.optimizer, run.optimizer.schedule
     params = {"lr": optimizer.lr, "betas": list(optimizer.betas), "eps": optimizer.eps, "weight_decay": optimizer.weight_decay}
     schedules = {"constant": ("WarmupLR",), "linear": ("WarmupDecayLR",), "cosine": ("WarmupCosineLR",)}
@@ -146,7 +146,7 @@ def _section_problems(tree: Tree, run: RunConfig) -> Iterator[Problem]:
         (types, known), section = ours[key], tree[key]
         given = section.get("params", {})
         same = all(value == "auto" or known.get(name) == value for name, value in given.items())
-        # With nothing but "auto" a scheduler's type says no more than that there is one.
+        # without parameters other than "auto", any scheduler type is accepted
         types = (*types, section.get("type")) if key == "scheduler" and given else types
         if section.get("type", "auto") not in ("auto", *types) or not same:
             yield Problem(f"ds_config {key}", section, f"contradicts the recipe ({RECIPE_SECTIONS[key]})",
@@ -154,7 +154,7 @@ def _section_problems(tree: Tree, run: RunConfig) -> Iterator[Problem]:
 
 
 def _removed_problems(tree: Tree) -> Iterator[Problem]:
-    """Sections DeepSpeed once had, with its own words on what became of them."""
+    """Yields problems for sections that DeepSpeed has removed, with DeepSpeed's explanation."""
     from deepspeed.runtime import config
 
     for path, section in (("", tree), ("zero_optimization.", tree.get("zero_optimization", {}))):
@@ -172,7 +172,7 @@ def _refusals(tree: Tree) -> Iterator[Problem]:
             yield Problem(f"ds_config {path}", value, reason, "delete it")
     zero, types = tree.get("zero_optimization", {}), tree.get("data_types", {})
     precision = next((key for key in ("fp16", "bf16") if tree.get(key, {}).get("enabled")), "fp32")
-    # ZeRO-0 has no master weights to add gradients of another type to.
+    # ZeRO-0 has no master weights to accumulate gradients of another dtype into.
     for key in ("param_dtype", *(() if zero.get("stage", 0) else ("grad_accum_dtype",))):
         if types.get(key) not in (None, precision):
             yield Problem(f"ds_config data_types.{key}", types[key], f"this run computes in {precision}",
@@ -197,7 +197,7 @@ def _refusals(tree: Tree) -> Iterator[Problem]:
 
 
 def precision_problems(tree: Tree) -> Iterator[Problem]:
-    """Whether this machine's devices compute in the precision asked for."""
+    """Yields a problem if this machine's devices cannot compute in the requested precision."""
     fp16, bf16 = (tree.get(key, {}).get("enabled") is True for key in ("fp16", "bf16"))
     if fp16 and bf16:
         yield Problem("ds_config fp16.enabled, bf16.enabled", True, "a run computes in one precision", "enable one of the two")
@@ -214,14 +214,14 @@ def precision_problems(tree: Tree) -> Iterator[Problem]:
 
 
 def cpu_has_fp16() -> bool:
-    """Whether this machine's CPU has fp16 kernels, as DeepSpeed sees it."""
+    """Whether DeepSpeed finds fp16 kernels for this CPU."""
     from deepspeed.accelerator import get_accelerator
 
     return bool(get_accelerator().is_fp16_supported())
 
 
 def _deepspeed_problems(completed: Tree, world: World) -> Iterator[Problem]:
-    """What DeepSpeed's own parser says, asked as if this were a run of one rank, since none has met another yet."""
+    """Runs DeepSpeed's own validation, as for a single rank, since ranks are not connected yet."""
     from deepspeed.runtime.config import DeepSpeedConfig
 
     alone = {**completed, "train_batch_size": completed["train_batch_size"] // world.size}

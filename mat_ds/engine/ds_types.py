@@ -1,4 +1,4 @@
-"""The types of what DeepSpeed's JSON may hold: DeepSpeed itself looks at few of them before it trains."""
+"""Type checks for the DeepSpeed JSON; DeepSpeed checks few types before training starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Tree = dict[str, Any]
 
 SECTIONS = ("zero_optimization", "fp16", "bf16", "optimizer", "scheduler", "data_types", "activation_checkpointing",
             "comms_logger", "flops_profiler", "timers")  # fmt: skip
-# What else DeepSpeed would not miss: it looks for these keys in a section, and at no other.
+# Known keys of sections in which DeepSpeed ignores unknown ones.
 KEYS = {
     "data_types": {"grad_accum_dtype", "param_dtype", "buffer_dtype", "keep_in_fp32_modules"},
     "flops_profiler": {"enabled", "recompute_fwd_factor", "profile_step", "module_depth", "top_modules", "detailed",
@@ -57,7 +57,7 @@ def _one_of(*words: str) -> Check:
 BOOL, COUNT = (_is_bool, "write true or false"), (_is_count, "write a whole number from 1")
 WHOLE = (_is_whole, "write a whole number")
 LEVELS, DTYPES = ("debug", "info", "warning", "error", "critical"), ("fp32", "fp16", "bf16")
-# What DeepSpeed takes as it stands, and trips over in the middle of training.
+# Values that DeepSpeed accepts unchecked, but that would fail during training.
 TYPES: dict[str, tuple[Check, str]] = {
     "prescale_gradients": BOOL, "wall_clock_breakdown": BOOL, "memory_breakdown": BOOL, "dump_state": BOOL,
     "disable_python_gc": BOOL,
@@ -71,15 +71,15 @@ TYPES: dict[str, tuple[Check, str]] = {
     "flops_profiler.enabled": BOOL, "flops_profiler.detailed": BOOL, "flops_profiler.profile_step": COUNT,
     "flops_profiler.module_depth": WHOLE, "flops_profiler.top_modules": COUNT,
     "flops_profiler.recompute_fwd_factor": (lambda value: type(value) in (int, float) and value >= 0, "write a number from 0"),
-    # DeepSpeed would overwrite whatever is there, and the file may be a stranger's word.
+    # DeepSpeed would overwrite an existing file, and the JSON may come from a stranger.
     "flops_profiler.output_file": (lambda value: False, "delete it: the profile is printed"),
-    "fp16.hysteresis": COUNT,  # a scale that overflows would never shrink
+    "fp16.hysteresis": COUNT,  # with other values an overflowing loss scale would never shrink
     "fp16.initial_scale_power": (lambda value: _is_whole(value) and 0 <= value <= 64, "write a whole number from 0 to 64"),
 }  # fmt: skip
 
 
 def type_problems(tree: Tree) -> Iterator[Problem]:
-    """Values of a type that no later check, or no later step of training, could read."""
+    """Yields a problem for each value of a type that a later check or training step could not handle."""
     zero = tree.get("zero_optimization", {})
     sections = {key: tree[key] for key in SECTIONS if key in tree}
     if isinstance(zero, dict):
@@ -103,7 +103,7 @@ def type_problems(tree: Tree) -> Iterator[Problem]:
     for path, (check, fix) in TYPES.items():
         section, _, key = path.rpartition(".")
         place = tree.get(section, {}) if section else tree
-        # An "auto" within a section that DeepSpeed reads itself is no word to it, but for those of a precision.
+        # DeepSpeed understands "auto" at the top level and in fp16, but not in other sections.
         welcome = (None, "auto") if section in ("", "fp16") else (None,)
         if isinstance(place, dict) and key in place and place[key] not in welcome and path != f"{section}.enabled":
             value = place[key]
@@ -113,7 +113,7 @@ def type_problems(tree: Tree) -> Iterator[Problem]:
 
 
 def _switches(sections: Tree) -> Iterator[Problem]:
-    """Words in the place of true and false, which DeepSpeed would take for one of them."""
+    """Yields a problem for each text in place of a boolean, which DeepSpeed would convert to one."""
     from deepspeed.comm.config import CommsLoggerConfig
     from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
@@ -140,7 +140,7 @@ def _switches(sections: Tree) -> Iterator[Problem]:
 
 
 def _undecided(path: str, value: Any) -> Problem:
-    """What to write where a precision is left to be decided."""
+    """The problem that `enabled` is not a boolean; for "auto", with a recommended precision."""
     if value != "auto" or path not in ("fp16", "bf16"):
         return Problem(f"ds_config {path}.enabled", value, "is neither true nor false", "write true or false")
     import torch
@@ -160,10 +160,10 @@ def _undecided(path: str, value: Any) -> Problem:
 
 
 def idle(tree: Tree) -> Iterator[str]:
-    """What a run says of the parts of a JSON that change nothing in it.
+    """Yields a message for each part of the JSON that has no effect.
 
     Args:
-        tree: the user's JSON, of the right types.
+        tree: the user's JSON, already type-checked.
     """
     zero = tree.get("zero_optimization", {})
     stage = zero.get("stage", 0)

@@ -1,4 +1,4 @@
-"""How the ranks of a run meet, and how they part."""
+"""Creates and destroys the process groups of a run."""
 
 from __future__ import annotations
 
@@ -25,25 +25,28 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 
 @contextmanager
 def process_group(world: World, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iterator[torch.device]:
-    """The process group of the run and the device of this rank; every group is gone on every path out.
+    """A context with the run's process groups, which yields this rank's device. All groups are destroyed on exit, also after an
+    error.
 
-    A gloo group keeps threads, and a thread keeps the last tensors it moved. If one drops such a tensor while the
-    interpreter shuts down, Python ends the thread inside a C++ destructor and the process aborts ("terminate called
-    without an active exception"). Destroying a group is not enough: its threads end when nothing refers to it any more.
+        gloo groups have threads that keep the last tensors they moved. If a thread drops such a tensor while the interpreter
+            shuts down,
+        the process aborts ("terminate called without an active exception"). Destroying a group is not enough: its threads end
+            only when
+        nothing refers to the group any more.
 
-    Args:
-        world: this rank.
-        timeout: how long a rank waits for the others, in a collective of any group and to meet them.
+        Args:
+            world: this rank.
+            timeout: for connecting, and for each collective of any group.
 
-    Raises:
-        PeerError: if the ranks did not meet.
+        Raises:
+            PeerError: if the ranks could not connect.
     """
     import deepspeed
     from deepspeed import comm
     from deepspeed.accelerator import get_accelerator
 
     lighten()
-    if world.size == 1:  # it meets nobody, whatever a launcher around it has left in the environment
+    if world.size == 1:  # a single process needs no address, whatever a launcher has set
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     for name, value in (("RANK", world.rank), ("WORLD_SIZE", world.size), ("LOCAL_RANK", world.local_rank)):
         os.environ.setdefault(name, str(value))
@@ -76,7 +79,7 @@ def process_group(world: World, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iter
 
 @contextmanager
 def _default_timeout(timeout: timedelta) -> Iterator[None]:
-    """Within it new groups get this time-out: DeepSpeed passes its own to the first group only."""
+    """A context in which new groups get this time-out; DeepSpeed only passes its own to the first group."""
     c10d: Any = dist.distributed_c10d
     before = c10d.default_pg_timeout, c10d.default_pg_nccl_timeout
     c10d.default_pg_timeout = c10d.default_pg_nccl_timeout = timeout

@@ -1,10 +1,10 @@
-"""What DeepSpeed found when it was installed and when it was imported."""
+"""Facts about the DeepSpeed installation."""
 
 from __future__ import annotations
 
 
 def accelerator() -> tuple[str, str]:
-    """The device that DeepSpeed computes on (cuda, cpu), and what its ranks talk over (nccl, gloo)."""
+    """DeepSpeed's device (cuda, cpu) and communication backend (nccl, gloo)."""
     from deepspeed.accelerator import get_accelerator
 
     found = get_accelerator()
@@ -12,7 +12,7 @@ def accelerator() -> tuple[str, str]:
 
 
 def prebuilt_operators() -> list[str]:
-    """Extensions that were compiled with the package, not when they are first used."""
+    """Extensions that were compiled at installation rather than on first use."""
     from deepspeed.git_version_info import installed_ops
 
     return sorted(name for name, built in installed_ops.items() if built)

@@ -1,4 +1,4 @@
-"""The dynamic loss scale of fp16, wherever DeepSpeed keeps it."""
+"""Reads and restores fp16's dynamic loss scale, wherever DeepSpeed stores it."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Any
 
 from deepspeed.runtime.engine import DeepSpeedEngine
 
-# What a step changes.
+# The fields that change during training.
 STATE = {"cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis"}
 
 
 def _keepers(ds: DeepSpeedEngine) -> list[Any]:
-    """Who holds it: DeepSpeed's optimizer itself at ZeRO-0, its loss scaler at the other stages."""
+    """The objects that hold the loss scale: the optimizer at ZeRO-0, its loss scaler at other stages."""
     keepers = [ds.optimizer, getattr(ds.optimizer, "loss_scaler", None)] if ds.fp16_enabled() else []
     return [keeper for keeper in keepers if keeper is not None]
 
 
 def read_loss_scale(ds: DeepSpeedEngine) -> dict[str, float]:
-    """The scale and its counters; empty where the precision has none."""
+    """The loss scale and its counters; empty without fp16."""
     return {name: value for keeper in _keepers(ds) for name, value in vars(keeper).items() if name in STATE}
 
 
 def restore_loss_scale(ds: DeepSpeedEngine, state: dict[str, float]) -> None:
-    """Puts back what `read_loss_scale` returned, of this engine or of one of another ZeRO stage."""
+    """Restores what `read_loss_scale` returned, also from another ZeRO stage."""
     for keeper in _keepers(ds):
         vars(keeper).update({name: value for name, value in state.items() if name in vars(keeper)})

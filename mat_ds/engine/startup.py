@@ -1,14 +1,14 @@
-"""What DeepSpeed leaves to its users before the first and after the last step of a process."""
+"""Works around DeepSpeed's side effects at the start and end of a process."""
 
 from __future__ import annotations
 
 
 def lighten() -> None:
-    """Keeps DeepSpeed from compiling anything; safe to call twice.
+    """Keeps DeepSpeed from compiling extensions; may be called twice.
 
-    - With no op marked as compatible it builds no C++ extension. The one it would build on a CPU serves inference only,
-      takes a minute and a compiler, and a run killed meanwhile leaves a lock that hangs every later run.
-    - It imports Muon to ask whether the optimizer is one, and Muon compiles its kernels on import: three seconds.
+    - Without compatible ops it builds no C++ extension. The CPU one is for inference only, takes a minute and a compiler;
+      killing a run meanwhile would leave a lock that hangs later runs.
+    - DeepSpeed imports Muon to check the optimizer's class, and Muon compiles kernels on import: three seconds.
     """
     import deepspeed
     from deepspeed.runtime import compiler
@@ -18,11 +18,11 @@ def lighten() -> None:
 
 
 def release() -> None:
-    """Undoes what DeepSpeed does to the process, and drops the references by which it keeps a closed engine, and its
-    process groups, alive.
+    """Reverts DeepSpeed's patches of the process, and drops references that keep a closed engine and its groups alive.
 
-    ZeRO-3 puts its own function in the place of `torch.nn.functional.linear`, puts the model on a global stack and never
-    takes it off, and caches a method's results for ever by the object it was called on.
+    ZeRO-3 replaces `torch.nn.functional.linear`, leaves the model on a global stack, and caches results of methods for ever
+        by their
+    object.
     """
     import torch
     from deepspeed import comm

@@ -1,4 +1,4 @@
-"""What a DeepSpeed configuration says about who holds what and who sends what, with DeepSpeed's own defaults filled in."""
+"""The memory and communication settings of a DeepSpeed configuration, with DeepSpeed's defaults."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Zero:
-    """The part of a configuration that decides bytes.
+    """The settings that decide memory and communication.
 
     Attributes:
         stage: 0, 1, 2 or 3.
         dtype: of weights, passes and their gradients.
         accumulated: dtype of gradients kept between backwards (`data_types.grad_accum_dtype`).
-        sent: dtype of gradients on the wire (`communication_data_type`).
-        offload_optimizer, offload_param: whether masters and their moments, and the shards of the weights, are in host memory.
-        overlap: whether communication runs beside the passes (`overlap_comm`).
+        sent: dtype of gradients in communication (`communication_data_type`).
+        offload_optimizer, offload_param: whether masters and moments, and weight shards, are in host memory.
+        overlap: whether communication overlaps with passes (`overlap_comm`).
         one_all_reduce: whether ZeRO-1 and 2 reduce a bucket for all ranks at once (`use_multi_rank_bucket_allreduce`).
-        bucket: elements of the buffer in which gradients are reduced (`reduce_bucket_size`).
+        bucket: elements of the gradient reduction buffer (`reduce_bucket_size`).
         prefetch: elements that ZeRO-3 gathers ahead of use.
-        persistent: ZeRO-3 leaves parameters of up to so many elements whole, together up to `persistent_total`.
-        reuse: ZeRO-3 keeps a parameter that is wanted again within so many elements.
+        persistent: ZeRO-3 keeps parameters of up to this many elements whole, in total up to `persistent_total`.
+        reuse: ZeRO-3 keeps a parameter that is used again within this many elements.
     """
 
     stage: int
@@ -45,7 +45,7 @@ class Zero:
 
 
 def read_zero(completed: Mapping[str, Any]) -> Zero:
-    """Reads a complete DeepSpeed configuration (`mat_ds.engine.ds_config.complete`)."""
+    """Reads a configuration returned by `mat_ds.engine.ds_config.complete`."""
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
     zero = DeepSpeedZeroConfig(**completed["zero_optimization"])

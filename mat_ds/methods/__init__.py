@@ -1,4 +1,4 @@
-"""The fine-tuning methods, one small file each."""
+"""The fine-tuning methods, one file each."""
 
 from mat_ds.methods.alum import ALUM
 from mat_ds.methods.base import Method

@@ -1,4 +1,4 @@
-"""What PGD, FreeAT and FreeLB share: ascent on the task loss within a ball around each sample's word embeddings."""
+"""Shared by PGD, FreeAT and FreeLB: ascent on the task loss within a ball around each sample's word embeddings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BallSettings(AdversarialSettings):
 
 
 def first_delta(engine: Engine, batch: MicroBatch, s: BallSettings) -> Tensor:
-    """delta_0 (B, L, H): uniform, its expected norm independent of the sample's length, zero on pads; not projected."""
+    """delta_0 (B, L, H): uniform, zero on padding, not projected; its expected norm does not depend on the sample's length."""
     start = engine.uniform(batch, "delta init") * batch.mask
     if s.delta_norm == "linf":
         return s.delta_init_norm * start
@@ -36,7 +36,7 @@ def first_delta(engine: Engine, batch: MicroBatch, s: BallSettings) -> Tensor:
 
 
 def ascend(delta: Tensor, gradient: Tensor, batch: MicroBatch, s: BallSettings, moves: Moves | None = None) -> Tensor:
-    """Pi[delta + alpha g / ||g||], per sample; detached."""
+    """Pi[delta + alpha g / ||g||], per sample, (B, L, H); detached."""
     step = s.delta_lr * ops.normalise(gradient * batch.mask, s.delta_norm)
     if moves:
         moves.add(delta, step)
@@ -55,7 +55,7 @@ def attack(
     steps: int,
     moves: Moves | None = None,
 ) -> Tensor:
-    """delta_K after `steps` ascents at the present parameters, all under the same dropout masks; 2F each."""
+    """delta_K after `steps` ascents at the current parameters, all with the same dropout masks; costs 2F each."""
     delta = first_delta(engine, batch, s)
 
     def payoff(logits: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What moves a perturbation, for whoever looks at it: how far a step reaches, and how much of it is noise."""
+"""Statistics of a perturbation's steps: how far they move it, and how much of that is noise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mat_ds.methods import ops
 
 
 class Moves:
-    """Euclidean norms of the parts of every step of a perturbation, per sample of it."""
+    """Collects the Euclidean norms of each step's parts, per sample."""
 
     def __init__(self) -> None:
         self._drifts: list[Tensor] = []
@@ -18,13 +18,13 @@ class Moves:
 
     @torch.no_grad()
     def add(self, delta: Tensor, step: Tensor, noise: Tensor | float = 0.0, kept: Tensor | float = 1.0) -> None:
-        """Notes one step.
+        """Adds one step.
 
         Args:
-            delta: (B, L, H) where it starts.
-            step: the ascent that is added to it.
+            delta: (B, L, H), before the step.
+            step: the ascent added to it.
             noise: of a Langevin step.
-            kept: what a projection that comes before the noise leaves of a step, as a share; per sample.
+            kept: fraction of the step that a projection before the noise keeps, per sample.
         """
         size, length = ops.l2(delta), ops.l2(step)
         self._shares.append(ops.divide(length, torch.maximum(size, length)))
@@ -32,7 +32,7 @@ class Moves:
         self._noises.append(ops.l2(noise) if isinstance(noise, Tensor) else torch.zeros_like(length))
 
     def __call__(self) -> dict[str, Tensor]:
-        """Means over steps and samples: `delta_moved`, the share of its own size that an ascent moves delta by, at most 1;
-        `delta_drift` and `delta_noise`, the norms of the two parts. Empty where nothing moved."""
+        """Means over steps and samples: `delta_moved`, the step's size relative to delta's, at most 1; `delta_drift` and
+        `delta_noise`, the norms of the two parts. Empty if there was no step."""
         found = {"delta_moved": self._shares, "delta_drift": self._drifts, "delta_noise": self._noises}
         return {name: torch.stack(values).mean() for name, values in found.items() if values}

@@ -1,4 +1,4 @@
-"""What SMART, ALUM and SALT share: a virtual adversary, which moves the prediction away from the clean one."""
+"""Shared by SMART, ALUM and SALT: a virtual adversary, which maximises the divergence from the clean prediction."""
 
 from __future__ import annotations
 
@@ -34,18 +34,19 @@ class AscentSettings(SmoothnessSettings):
 
 
 def first_delta(engine: Engine, batch: MicroBatch, s: SmoothnessSettings) -> Tensor:
-    """delta_0 ~ N(0, sigma^2), (B, L, H), zero on pads."""
+    """delta_0 ~ N(0, sigma^2), (B, L, H), zero on padding."""
     return s.delta_init_scale * engine.normal(batch, "delta init") * batch.mask
 
 
 def ascend(
     engine: Engine, batch: MicroBatch, clean: Tensor, s: AscentSettings, objective: Objective, moves: Moves | None = None
 ) -> Tensor:
-    """delta_K: K times Pi[delta + eta g / ||g||_inf], g the gradient of each sample's R, dropout masks fresh in each pass.
+    """delta_K: K times Pi[delta + eta g / ||g||_inf], where g is the gradient of each sample's R; fresh dropout masks in each
+    pass.
 
-    Args:
-        clean: (B, C) the clean prediction, a constant here.
-        moves: is told of every step.
+        Args:
+            clean: (B, C), the clean prediction, treated as a constant.
+            moves: collects statistics of every step.
     """
     delta, payoff = first_delta(engine, batch, s), partial(objective.divergence, clean.detach())
     for k in range(s.delta_steps):
@@ -58,5 +59,5 @@ def ascend(
 
 
 def clean_prediction(engine: Engine, batch: MicroBatch) -> Tensor:
-    """The clean prediction under the masks of its training pass."""
+    """The clean prediction (B, C) with the dropout masks of its training pass."""
     return engine.probe(batch, ("theta",))

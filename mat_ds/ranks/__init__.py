@@ -1,1 +1,1 @@
-"""The processes of a run: who they are, what they tell each other, and what becomes of the others when one fails."""
+"""The processes of a run: their ranks, their communication, and how a failure of one ends the others."""

@@ -1,4 +1,4 @@
-"""What every command has in common: process-wide settings, and how a failure becomes an exit code."""
+"""Shared by all commands: process-wide settings, and the mapping of failures to exit codes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mat_ds.errors import Displaced, ExitCode, Interrupted, NonFiniteError, Save
 from mat_ds.terminal.display import show
 from mat_ds.terminal.lost_readers import outlast_readers
 
-if TYPE_CHECKING:  # a command that looks for what is broken must start where torch is
+if TYPE_CHECKING:  # `mat-ds doctor` must start even if torch is broken
     from mat_ds.ranks.world import World
 
-# How long a rank waits for the one that reports: the launcher kills all ranks when the first exits.
+# Seconds that a rank waits for the one that prints: the launcher kills all ranks when the first exits.
 REPORT_SECONDS = 20
 
 
 def configure_process(world: World) -> None:
-    """Process-wide settings; ranks that share a CPU must not fight for its cores."""
+    """Applies process-wide settings; ranks that share a CPU divide its cores among them."""
     import torch
 
     outlast_readers()
@@ -32,10 +32,10 @@ def configure_process(world: World) -> None:
 
 
 def compute_deterministically(warn_only: bool = False) -> None:
-    """Bit-identical results on a GPU too (slower kernels); to be called before the device is used.
+    """Enables bit-identical results on a GPU too, with slower kernels. Call before the device is used.
 
     Args:
-        warn_only: whether an operation that has no such kernel warns instead of failing.
+        warn_only: whether an operation without a deterministic kernel warns instead of failing.
     """
     import torch
 
@@ -44,12 +44,12 @@ def compute_deterministically(warn_only: bool = False) -> None:
 
 
 def attempt(work: Callable[[], object], world: World, advice: str) -> ExitCode:
-    """Does the work, and turns what goes wrong into a message and an exit code.
+    """Calls `work`; turns an error into a message and an exit code.
 
     Args:
-        work: what all ranks do together.
+        work: done by all ranks together.
         world: this rank.
-        advice: what to say where a number stops being finite.
+        advice: printed if a number is not finite.
     """
     try:
         work()
@@ -82,12 +82,12 @@ def attempt(work: Callable[[], object], world: World, advice: str) -> ExitCode:
 
 
 def refused(error: SaveError) -> str:
-    """What to say where a disk ended a command."""
+    """The message when a disk error ends a command."""
     return f"\nstopped: {error}. What was there before is whole: make room and start it again, a run with train.resume=auto."
 
 
 def report_problems(error: UserError, world: World) -> ExitCode:
-    """Local rank 0 prints the problems; the others give it the time to."""
+    """Prints the problems on local rank 0; other ranks wait meanwhile."""
     if world.local_rank == 0:
         show(f"\n{error}", sys.stderr)
     else:

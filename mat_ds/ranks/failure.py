@@ -1,4 +1,4 @@
-"""What ended a rank: whose failure it is, and how it is told."""
+"""Describes the failure that ended a rank."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SPARE_MEMORY = (
 
 @dataclass(frozen=True)
 class Failure:
-    """What ended a rank.
+    """The failure that ended a rank.
 
     Attributes:
-        kind: own; collective: a collective failed, so that another rank may be gone; told: another rank failed and said so.
-        host: where the rank is.
+        kind: own; collective: a collective failed, so another rank may be gone; told: another rank reported its failure.
+        host: of the rank.
         summary: the error in one line.
-        text: rank, host, traceback and, where there is some, advice.
+        text: rank, host, traceback and possibly advice.
     """
 
     kind: Literal["own", "collective", "told"]
@@ -46,28 +46,28 @@ class Failure:
 
 
 def say(text: str) -> None:
-    """Prints to stderr, below a progress bar that may stand there."""
+    """Prints to stderr, below a progress bar."""
     show(f"\n{text}", sys.stderr)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it was raised from or while handling, the first to happen last."""
+    """Yields the error and what caused it, earliest last."""
     while error:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _kind(error: Exception) -> Literal["own", "collective", "told"]:
-    # Cleaning up after an error of one's own may fail in a collective: the first error counts.
+    # An error may cause a second one in a collective during clean-up: the first one counts.
     *_, first = _chain(error)
     if isinstance(first, PeerError):
         return "told"
-    # gloo's errors are plain RuntimeErrors that begin with a file of its source.
+    # gloo raises plain RuntimeErrors that start with the name of a source file.
     return "collective" if isinstance(first, dist.DistError) or "/gloo/" in str(first) else "own"
 
 
 def _advice(error: Exception, rank: int) -> str:
-    """What helps where memory was too small; empty where it was not that."""
+    """Advice for an out-of-memory error; empty for other errors."""
     for cause in _chain(error):
         short = isinstance(cause, (MemoryError, torch.OutOfMemoryError))
         if short or any(words in str(cause) for words in ("CUDA error: out of memory", "can't allocate memory")):

@@ -1,5 +1,5 @@
-"""What a launcher told this process, and whether that can be true: ranks that take a wrong word for a right one wait for each
-other until they time out."""
+"""Reads and checks the launcher's environment variables. With inconsistent ones, ranks would wait for each other until a
+time-out."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ import torch
 from mat_ds.errors import Problem, raise_if_any
 
 NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT")
-# What each of several ranks must be told.
+# Variables that must be set if there are several ranks.
 ALWAYS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-# Where launchers that set no RANK say how many processes they started.
+# Variables of launchers that do not set RANK, with their number of processes.
 OTHER_LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 FIX = (
     "start the ranks with `deepspeed`, torchrun or, under SLURM, `srun slurm/rank.sh python ...`, or set RANK, WORLD_SIZE, "
     "LOCAL_RANK, LOCAL_SIZE, MASTER_ADDR and MASTER_PORT for each; for one process unset them all"
 )
-# Times a name is asked for where the name service is out of order for the moment, and seconds all that may take.
+# Attempts to resolve a name while the name service fails temporarily, and seconds for all of them.
 ATTEMPTS, RESOLVE_SECONDS = 3, 20
 
 
 @dataclass(frozen=True)
 class Told:
-    """The place of this process among those of the run."""
+    """This process's position among the processes of the run."""
 
     rank: int
     size: int
@@ -38,7 +38,7 @@ class Told:
 
 
 def told() -> Told:
-    """What RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_SIZE say; one process where they say nothing.
+    """The values of RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_SIZE; a single process if they are not set.
 
     Raises:
         UserError: naming every variable that cannot be right.
@@ -52,7 +52,7 @@ def told() -> Told:
 
 
 def launcher_problems() -> Iterator[Problem]:
-    """Whether these processes, each taking itself for the only one, were started together."""
+    """Yields a problem if several processes were started together, but each believes to be the only one."""
     for variable in OTHER_LAUNCHERS:
         count = os.environ.get(variable, "1")
         if "RANK" not in os.environ and count.isdecimal() and int(count) > 1:
@@ -102,7 +102,7 @@ def _impossible(found: Told) -> Iterator[Problem]:
 
 
 def _nowhere(size: int) -> Iterator[Problem]:
-    """Whether the ranks can find the place where they are to meet."""
+    """Yields a problem if the ranks cannot reach MASTER_ADDR and MASTER_PORT."""
     port = _number("MASTER_PORT", 1 if size > 1 else 0)
     if not (1 if size > 1 else 0) <= port < 2**16:
         yield Problem("MASTER_PORT", port, "is no port: they go from 1 to 65535", FIX)
@@ -112,7 +112,7 @@ def _nowhere(size: int) -> Iterator[Problem]:
 
 
 def unresolved(address: str) -> str | None:
-    """Why a name stands for no machine; None if it does. Takes a bounded time, though a name service may not."""
+    """Why a host name cannot be resolved; None if it can. Takes limited time, even if the name service hangs."""
     reasons = ["the name service does not answer"]
 
     def resolve() -> None:

@@ -1,14 +1,15 @@
-"""What ended a run is told once: the ranks listen to each other at the store where they met.
+"""Reports a failure once for all ranks, through the TCP store that connected them.
 
-Each rank has a thread, its lookout, that every second leaves a sign of life at the store and looks whether another rank has
-failed. The rank that fails first says why, puts it on record, and leaves its groups when the others have heard. These leave
-without a traceback of their own: with gloo their collective fails as the first rank leaves. With NCCL it would not before
-its time-out, and aborting the communicator would let the main thread compute on with garbage, so a process that has not
-left some seconds after hearing is ended where it stands; what it was writing has not got its name yet.
+Each rank has a thread, its lookout, that every second writes a sign of life to the store and checks whether another rank has
+failed. The rank that fails first prints its error, records it in the store, and leaves its groups once the others have read it.
+The others exit without a traceback of their own: with gloo their collective fails when the first rank leaves. With NCCL it
+would only fail at its time-out, and aborting the communicator would let the main thread compute with garbage; so a process that
+has not exited some seconds after reading the record is ended at once. Files that it was writing do not have their final names
+yet.
 
-A rank that was killed leaves no record. Then the one whose collective fails first names those that show no sign of life.
-Where the store went too (rank 0 hosts it, but under torchrun), rank 1 and the first rank of each node say so. With NCCL a
-collective with a killed rank ends at its time-out, when NCCL's own watchdog aborts the process: its word is the last.
+A rank that was killed leaves no record. Then the first rank whose collective fails names the ranks without signs of life. If
+the store is gone too (rank 0 hosts it, except under torchrun), rank 1 and the first rank of each node report that. With NCCL, a
+collective with a killed rank ends at its time-out, when NCCL's own watchdog aborts the process and prints the last message.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ import torch.distributed as dist
 from mat_ds.errors import ExitCode
 from mat_ds.ranks.failure import Failure, say
 
-# Seconds between two signs of life, and how long a rank shows none before it is called gone.
+# Seconds between two signs of life, and without any before a rank counts as gone.
 BEAT, SILENCE = 1.0, 5.0
-# Seconds the others have to hear of a failure; that a rank waits until its end is told; that it then has to leave.
+# Seconds for the others to read a failure; that a rank waits for the report of its own; that it then has to exit.
 HEARING, TELLING, LEAVE = 5.0, 15.0, 20.0
 
 CLAIM, RECORD, HEARD = "lookout/claim", "lookout/record", "lookout/heard"
@@ -44,10 +45,10 @@ class StoreGoneError(ConnectionError):
 
 
 class Lookout(threading.Thread):
-    """The thread of one rank; it alone speaks to the store, which does not answer while its host is stopped.
+    """The thread of one rank. Only this thread uses the store, which does not answer while its host is stopped.
 
     Args:
-        rank, size, local_rank: this process among the processes of the run.
+        rank, size, local_rank: of this process.
     """
 
     def __init__(self, rank: int, size: int, local_rank: int):
@@ -55,7 +56,7 @@ class Lookout(threading.Thread):
         self._rank, self._size, self._local_rank = rank, size, local_rank
         c10d: Any = dist.distributed_c10d
         self._store = c10d._get_default_store().clone()
-        # An idle connection ends with its peer: of a store that is gone, torch itself would print a page of C++.
+        # An idle connection that closes when the host ends: otherwise torch would print a page of C++ about the lost store.
         address = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
         self._line = socket.create_connection(address, HEARING)
         self._woken = threading.Event()
@@ -64,10 +65,10 @@ class Lookout(threading.Thread):
         self._end = threading.Timer(LEAVE, _leave_at_once)
         self._end.daemon = True
 
-    # The main thread calls these.
+    # Called by the main thread.
 
     def tell(self, failure: Failure) -> None:
-        """Says what ended this rank, unless another rank's failure did; takes a bounded time."""
+        """Reports what ended this rank, unless another rank's failure did; takes limited time."""
         self._failure = failure
         self._woken.set()
         self.join(TELLING)
@@ -76,14 +77,14 @@ class Lookout(threading.Thread):
         self._let_end()
 
     def dismiss(self) -> None:
-        """Ends the thread; the process has left its groups and may live on."""
+        """Ends the thread, after the process has left its groups."""
         self._woken.set()
         self._end.cancel()
         self.join(HEARING)
         if not self.is_alive():
             self._line.close()
 
-    # The thread.
+    # Run by the thread.
 
     def run(self) -> None:
         with suppress(StoreGoneError, dist.DistError):
@@ -97,7 +98,7 @@ class Lookout(threading.Thread):
 
     def _tell(self, failure: Failure) -> None:
         if failure.kind == "collective":
-            time.sleep(BEAT)  # the store of a host that ended may close a moment after its groups
+            time.sleep(BEAT)  # the store may close a moment after its host's groups
         if failure.kind == "told" or self._ask("add", CLAIM, 1) > 1:
             return self._hear_of(failure)
         silent = self._silent() if failure.kind == "collective" else []
@@ -109,7 +110,7 @@ class Lookout(threading.Thread):
         self._wait_until(lambda: self._ask("add", HEARD, 0) >= self._size - 1 - len(silent), HEARING)
 
     def _hear_of(self, failure: Failure) -> None:
-        """Waits for the record of the rank that is telling; one that ended over it leaves the word to this one."""
+        """Waits for the record of the rank that reports; if that rank died first, reports this rank's own failure."""
         if self._wait_until(lambda: self._ask("check", [RECORD]), SILENCE + HEARING):
             self._hear()
         else:
@@ -118,14 +119,14 @@ class Lookout(threading.Thread):
     def _hear(self) -> None:
         record = json.loads(self._ask("get", RECORD))
         self._ask("add", HEARD, 1)
-        # Whoever reads the output of that host has read it there.
+        # On that host the error has been printed already.
         if self._local_rank == 0 and record["host"] != socket.gethostname():
             say(f"stopped: {record['what']}")
         self._told = True
         self._let_end()
 
     def _silent(self) -> list[int]:
-        """The ranks that show no sign of life."""
+        """The ranks without signs of life."""
         beats = [f"lookout/beat/{rank}" for rank in range(self._size)]
         before = [self._ask("add", beat, 0) for beat in beats]
         time.sleep(SILENCE)
@@ -136,7 +137,7 @@ class Lookout(threading.Thread):
         return self._ask("get", key).decode() if self._ask("check", [key]) else "its host"
 
     def _speak_alone(self, failure: Failure) -> None:
-        """Where the store cannot be asked."""
+        """Reports a failure when the store cannot be reached."""
         if failure.kind == "own":
             say(failure.text)
         elif self._rank == 1 or self._local_rank == 0:
@@ -147,7 +148,7 @@ class Lookout(threading.Thread):
         self._told = True
 
     def _let_end(self) -> None:
-        with suppress(RuntimeError):  # it counts already
+        with suppress(RuntimeError):  # the timer is running already
             self._end.start()
 
     def _ask(self, operation: str, *arguments: Any) -> Any:
@@ -174,7 +175,7 @@ _on_duty: Lookout | None = None
 
 @contextmanager
 def on_lookout(rank: int, size: int, local_rank: int) -> Iterator[None]:
-    """Within it the lookout of this rank is on duty; to be entered with the process group and left after it."""
+    """A context in which this rank's lookout runs; enter it with the process group and leave it afterwards."""
     global _on_duty
     _on_duty = lookout = Lookout(rank, size, local_rank)
     lookout.start()
@@ -186,9 +187,9 @@ def on_lookout(rank: int, size: int, local_rank: int) -> Iterator[None]:
 
 
 def announce_failure(error: Exception, rank: int) -> None:
-    """Says what ended this rank, once for all ranks."""
+    """Reports what ended this rank, once for all ranks."""
     failure = Failure.of(error, rank)
-    # The launcher ends the others as soon as it sees one end.
+    # The launcher terminates the other ranks as soon as one exits.
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if _on_duty:
         _on_duty.tell(failure)

@@ -1,15 +1,15 @@
-"""A small process beside each rank that ends what can no longer end itself.
+"""A small process beside each rank that ends it when it can no longer end itself.
 
-It is silent until it acts, and acts where nothing inside the rank could:
+It prints nothing until it acts. It acts if
 
-- The launcher is gone and its rank trains on: TERM, so that a rank which saves on TERM may, and KILL later.
-- The rank is stopped, or waits for a disk that does not answer: KILL, once its peers have given it up. Whether the main
-  thread ever runs is read from the kernel; a busy rank, however slow, is none of it. A rank that hangs in a collective is
-  ended by the collective's own time-out, and one that hangs elsewhere by its lookout (`mat_ds.ranks.lookout`).
-- The rank is gone and the launcher does not take note: TERM to the launcher.
+- the launcher is gone but its rank trains on: SIGTERM, so that a rank may save, and SIGKILL later;
+- the rank is stopped, or waits for a disk that does not respond: SIGKILL, after its peers have given up. The kernel tells
+  whether the main thread runs at all, so a slow but busy rank is not affected. A rank that hangs in a collective is ended by
+  the collective's time-out, and one that hangs elsewhere by its lookout (`mat_ds.ranks.lookout`);
+- the rank is gone but the launcher does not notice: SIGTERM to the launcher.
 
-Only what is known for a launcher by its name is taken for one, never a shell, a test runner or a terminal.
-It runs as a script of the standard library alone: this file must import nothing else.
+Only processes with the name of a launcher count as one, never a shell, a test runner or a terminal.
+It runs as a script with the standard library alone: this file must not import anything else.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ LAUNCHERS = {
 }  # fmt: skip
 SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "csh", "tcsh", "fish"}
 
-# Seconds between two looks.
+# Seconds between two checks.
 LOOK = 1.0
-# Seconds beyond the peers' time-out that a rank may stand still, so that they speak first.
+# Seconds beyond the peers' time-out that a rank may be stopped, so that the peers report first.
 GRACE = 15
-# Seconds from TERM to KILL, as launchers have it.
+# Seconds from SIGTERM to SIGKILL, as launchers use.
 LEAVE = 30
-# Seconds in which a launcher takes note that a rank is gone; DeepSpeed's looks every second, but waits for each rank it ends.
+# Seconds for a launcher to notice that a rank is gone. DeepSpeed's checks every second, but waits for each rank it ends.
 NOTICE = 60
 
 
 class Process(NamedTuple):
-    """A process, told from a later one of the same number by when it started (clock ticks since boot)."""
+    """A process, identified by its number and start time (clock ticks since boot), since numbers are reused."""
 
     pid: int
     started: int
@@ -54,7 +54,7 @@ class Process(NamedTuple):
 
     @property
     def state(self) -> str:
-        """The kernel's letter, `Z` for one that has ended and is not yet taken note of, empty for one that is no more."""
+        """The kernel's state letter; `Z` for a zombie, empty if the process is gone."""
         fields = _stat(self.pid)
         return fields[0] if fields and int(fields[19]) == self.started else ""
 
@@ -64,7 +64,7 @@ class Process(NamedTuple):
 
     @property
     def standstill(self) -> tuple[str, ...] | None:
-        """What changes as soon as the main thread runs again, if it is stopped or in uninterruptible sleep; else None."""
+        """Counters that change when the main thread runs, if it is stopped or in uninterruptible sleep; else None."""
         if self.state not in ("T", "t", "D"):
             return None
         with suppress(OSError):
@@ -79,7 +79,7 @@ class Process(NamedTuple):
 
 
 def _stat(pid: int) -> list[str]:
-    """`/proc/<pid>/stat` from the state on; a process may put anything into the name before it."""
+    """Fields of `/proc/<pid>/stat` from the state on; the program's name before it may contain anything."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -87,7 +87,7 @@ def _stat(pid: int) -> list[str]:
 
 
 def launchers() -> tuple[Process, ...]:
-    """The launchers above this process, the nearest first; shells between them and it are passed over."""
+    """The launchers above this process, nearest first; skips shells in between."""
     found, pid = [], os.getppid()
     while pid > 1 and (process := Process.find(pid)):
         try:
@@ -95,7 +95,7 @@ def launchers() -> tuple[Process, ...]:
             words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:5]
         except OSError:
             break
-        # A script's process has the name of the script, and its shell as the first word.
+        # A script's process has the script's name, and the shell as its first word.
         names = {name, *(word.rpartition("/")[2] for word in words)}
         if LAUNCHERS & names:
             found.append(process)
@@ -107,11 +107,11 @@ def launchers() -> tuple[Process, ...]:
 
 @contextmanager
 def watched(name: str, above: tuple[Process, ...], seconds: float) -> Iterator[None]:
-    """Within it a watchdog looks after this process; where there is no /proc, there is none.
+    """A context in which a watchdog monitors this process; does nothing without /proc.
 
     Args:
         name: of this process, in messages.
-        above: its launchers, the nearest first.
+        above: its launchers, nearest first.
         seconds: how long its peers wait for it.
     """
     if not (this := Process.find(os.getpid())):
@@ -119,7 +119,7 @@ def watched(name: str, above: tuple[Process, ...], seconds: float) -> Iterator[N
         return
     numbers = [str(number) for process in (this, *above) for number in process]
     command = [sys.executable, "-I", "-S", __file__, name, str(seconds), *numbers]
-    # In its rank's process group, so that whoever suspends a whole job suspends it too.
+    # In the rank's process group, so that suspending the job suspends it too.
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd="/", bufsize=0)
     try:
         yield
@@ -130,7 +130,7 @@ def watched(name: str, above: tuple[Process, ...], seconds: float) -> Iterator[N
 
 
 def watch(name: str, rank: Process, above: tuple[Process, ...], seconds: float) -> None:
-    """Looks after `rank` until it ends or sends a byte."""
+    """Monitors `rank` until it ends or sends a byte."""
     looks, last = 0, None
     asked: float | None = None
     while rank.alive:
@@ -143,7 +143,7 @@ def watch(name: str, rank: Process, above: tuple[Process, ...], seconds: float) 
         if asked is not None and time.monotonic() - asked > LEAVE:
             rank.send(signal.SIGKILL)
             break
-        # Looks are counted, not seconds: while this process is suspended with its rank, no time passes.
+        # Count checks, not seconds: no check happens while this process is suspended together with its rank.
         now = rank.standstill
         looks, last = (looks + 1 if now and now == last else 0), now
         if looks * LOOK > seconds + GRACE:
@@ -161,12 +161,12 @@ def watch(name: str, rank: Process, above: tuple[Process, ...], seconds: float) 
 
 
 def _byte_came() -> bool:
-    """Whether the rank needs no watchdog any more; waits for a look's time to hear."""
+    """Waits up to LOOK seconds; returns whether the rank has dismissed its watchdog."""
     if not select.select([0], [], [], LOOK)[0]:
         return False
     if os.read(0, 1):
         return True
-    time.sleep(LOOK / 5)  # closed: the rank is about to end
+    time.sleep(LOOK / 5)  # the pipe is closed: the rank is about to end
     return False
 
 
@@ -182,8 +182,8 @@ def _say(line: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """NAME SECONDS, then process number and start of the rank and of its launchers, the nearest first."""
-    # What is sent to the whole process group of a rank must not end this process before its work is done.
+    """Arguments: NAME SECONDS, then number and start time of the rank and of its launchers, nearest first."""
+    # Signals to the rank's whole process group must not end this process early.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     name, seconds, *numbers = arguments

@@ -1,4 +1,4 @@
-"""This process among the processes of the run."""
+"""`World`, the position of this process among those of the run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mat_ds.ranks.watchdog import Process, launchers
 
 @dataclass(frozen=True)
 class World:
-    """This process among the processes of the run, known before any of them speaks to another.
+    """This process's position among those of the run, known before they communicate.
 
     Attributes:
-        launchers: the processes that started it and wait for it, the nearest first.
+        launchers: the processes that started it and wait for it, nearest first.
     """
 
     rank: int = 0
@@ -24,6 +24,6 @@ class World:
 
     @classmethod
     def from_environment(cls) -> World:
-        """What the launcher says; one process without a launcher. Raises `UserError` if that cannot be."""
+        """Reads the launcher's variables; a single process without a launcher. Raises `UserError` if they are inconsistent."""
         said = told()
         return cls(said.rank, said.size, said.local_rank, said.local_size, launchers() if said.size > 1 else ())

@@ -1,1 +1,1 @@
-"""Langevin samplers of the parameters, their mixtures, and the keys of all randomness."""
+"""The Langevin samplers of the parameters, their mixtures, and keyed randomness."""

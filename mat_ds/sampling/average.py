@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# The share of a run in which `early_decay` holds (SMART, Jiang et al. 2020, section 4.1).
+# The fraction of a run in which `early_decay` applies (SMART, Jiang et al. 2020, section 4.1).
 EARLY = 0.1
 
 
 @dataclass(frozen=True)
 class Average:
-    """m_{t+1} = m_t + w_t (theta_{t+1} - m_t), with m_0 = theta_0.
+    """Running average m_{t+1} = m_t + w_t (theta_{t+1} - m_t), with m_0 = theta_0.
 
-    Attributes:
-        decay: 1 - w_t of a moving average; None for the uniform average of theta_1 .. theta_T, w_t = 1 / (t + 1), which is
-            what MAT's Algorithm 1 returns.
-        early_decay: takes the place of `decay` in the first tenth of the run.
+    Attributes: decay: 1 - w_t of an exponential average; None for the uniform average of theta_1 .. theta_T, w_t = 1 / (t +
+        1), which MAT's Algorithm 1 returns. early_decay: replaces `decay` in the first tenth of the run.
     """
 
     decay: float | None
@@ -26,7 +24,7 @@ class Average:
 
         Args:
             outer_step: t, counted from 0.
-            done: share of the run's outer steps before this one.
+            done: fraction of the run's outer steps before this one.
         """
         if self.decay is None:
             return 1 / (outer_step + 1)

@@ -1,4 +1,4 @@
-"""The parameters' player in one page: how many samples, which weights in the mixture, how much noise."""
+"""`Chain`: number of samples, mixture weights and noise of the parameters' player."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class Chain:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether the step ends anywhere else than at its last sample, so that a mixture buffer is needed."""
+        """Whether the step ends elsewhere than at its last sample, so that a mixture buffer is needed."""
         return any(coefficient != 0.0 for coefficient in self.coefficients[:-1])
 
     def beside(self, average: str, decay: float) -> Chain:
-        """This chain with a running average beside its own.
+        """This chain with an additional running average.
 
         Args:
             average: `none`, `ema` or `uniform` (`model.average`).

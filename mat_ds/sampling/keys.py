@@ -1,6 +1,6 @@
-"""Randomness by key: every draw of a run is a function of what it is for, never of what was drawn before.
+"""Keyed randomness: every draw depends only on its key, never on earlier draws.
 
-A resumed run needs no generator state, and the same run on another number of ranks draws the same numbers.
+So resuming needs no generator state, and a run on another number of ranks draws the same numbers.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import torch
 
 Part = int | str
 
-# A parameter's noise is drawn in whole chunks of this many elements, each with a key of its own, and sliced: a draw
-# of n numbers is no prefix of a draw of m, so a shard must never decide how many numbers are drawn at once.
+# Noise of a parameter is drawn in whole chunks of this many elements, each with its own key, and then sliced: a draw of n
+# numbers is not a prefix of a longer one, so the amount drawn must not depend on shards.
 CHUNK = 1 << 16
 
 

@@ -1,4 +1,4 @@
-"""Options of the parameters' chain."""
+"""Options of the parameters' optimizer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mat_ds.config.section import Fraction, Positive, Section
 
 
 def _schedule(given: Any) -> Any:
-    """transformers' polynomial is of degree one: linear, but that it ended at 1e-7. Runs and recipes of before name it."""
+    """Accepts `polynomial` of older recipes: transformers' version has degree one, which is linear."""
     return "linear" if given == "polynomial" else given
 
 

@@ -1,7 +1,7 @@
-"""Philox4x32-10, a counter-based generator (Salmon et al. 2011): every number is a function of its place and a key.
+"""Philox4x32-10, a counter-based random generator (Salmon et al. 2011): each number depends only on its position and a key.
 
-Nothing is carried from one number to the next, so a sub-batch, another padding or another order draws what the whole does.
-In integers of torch alone: the words are the same on every device, normal numbers up to the rounding of log and cosine.
+So a sub-batch, other padding or another order draws the same numbers. It uses torch integers only: words are identical on every
+device, and normal numbers agree up to rounding of log and cosine.
 """
 
 from __future__ import annotations
@@ -19,20 +19,24 @@ WORD = 0xFFFFFFFF
 
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
-# Blocks drawn at a time: as many as stay in a core's cache, or as leave a GPU's memory alone.
+# Blocks drawn at a time: few enough for a core's cache, or for little GPU memory.
 CPU_BLOCKS, GPU_BLOCKS = 1 << 15, 1 << 21
 
 
 def philox(counter: Words, key: tuple[int, int]) -> Words:
-    """Four random words for each counter.
+    """Four random words per counter.
 
     Args:
-        counter: four int64 tensors of unsigned 32-bit words, which broadcast: the first rounds work on what they differ in.
+        counter: four broadcastable int64 tensors of unsigned 32-bit words; early rounds only compute distinct ones.
         key: two unsigned 32-bit words.
+
+    Returns:
+        Four int64 tensors of unsigned 32-bit words.
     """
     (c0, c1, c2, c3), (k0, k1) = counter, key
     for _ in range(ROUNDS):
-        # A product that overflows has its 64 bits right. Of c1 and c3 only the low halves count, as all but xor see.
+        # Overflowing products keep their low 64 bits, as needed. c1 and c3 are only masked at the end: all but the xor ignore
+        # their high halves.
         low0, low1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
         c0, c1 = ((low1 >> 32) ^ (c1 ^ k0)) & WORD, low1
         c2, c3 = ((low0 >> 32) ^ (c3 ^ k1)) & WORD, low0
@@ -41,7 +45,7 @@ def philox(counter: Words, key: tuple[int, int]) -> Words:
 
 
 def uniform(key: int, examples: Tensor, tokens: Tensor, width: int) -> Tensor:
-    """Uniform on [-1, 1), as `normal`."""
+    """Uniform numbers on [-1, 1); arguments and result as for `normal`."""
     return _drawn(_uniforms, key, examples, tokens, width)
 
 
@@ -50,8 +54,8 @@ def normal(key: int, examples: Tensor, tokens: Tensor, width: int) -> Tensor:
 
     Args:
         key: 64 bits.
-        examples: (B,) int64, of each row.
-        tokens: (B, L) int64, of each row's columns.
+        examples: (B,) int64, number of each row's example.
+        tokens: (B, L) int64, position of each token.
         width: H.
 
     Returns:
@@ -65,7 +69,7 @@ def _drawn(fill: Callable[[Tensor, Words], None], key: int, examples: Tensor, to
     blocks = -(-width // 4)
     limit = CPU_BLOCKS * torch.get_num_threads() if device.type == "cpu" else GPU_BLOCKS
     at_once = max(1, limit // max(1, columns * blocks))
-    # The i-th words of all blocks of a token lie side by side.
+    # the i-th words of all blocks of a token are adjacent
     drawn = torch.empty(rows, columns, 4, blocks, device=device)
     units, zero = torch.arange(blocks, device=device), torch.zeros((), dtype=torch.long, device=device)
     for first in range(0, rows, at_once):
@@ -76,13 +80,13 @@ def _drawn(fill: Callable[[Tensor, Words], None], key: int, examples: Tensor, to
 
 
 def _uniforms(out: Tensor, words: Words) -> None:
-    """The upper 24 bits of each word, which fp32 holds exactly."""
+    """From the upper 24 bits of each word, which fp32 represents exactly."""
     for i, word in enumerate(words):
         torch.sub((word >> 8).float().mul_(2.0**-23), 1.0, out=out[:, :, i])
 
 
 def _normals(out: Tensor, words: Words) -> None:
-    """Two numbers from two words (Box and Muller 1958), with all 32 bits in the tail: up to 6.8 standard deviations."""
+    """Box-Muller (1958): two numbers from two words, with all 32 bits used for the tail, up to 6.8 standard deviations."""
     for i in (0, 2):
         radius = words[i].float().mul_(2.0**-32).add_(2.0**-33).log_().mul_(-2.0).sqrt_()
         angle = words[i + 1].float().mul_(2 * math.pi * 2.0**-32)

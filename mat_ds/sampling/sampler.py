@@ -1,4 +1,5 @@
-"""The parameters' player as an optimizer: preconditioned Langevin steps whose last one commits their mixture."""
+"""The parameters' player as an optimizer: preconditioned Langevin steps; the last one of an outer step commits their
+mixture."""
 
 from __future__ import annotations
 
@@ -16,14 +17,14 @@ from mat_ds.sampling.updates import MOMENTS, UPDATES
 
 @dataclass(frozen=True)
 class Slice:
-    """Where a stretch of one parameter lies in a flat fp32 master tensor.
+    """The position of a slice of one parameter in a flat fp32 master tensor.
 
     Attributes:
         parameter: index of the parameter in `named_parameters` order.
         total: number of elements of the whole parameter.
-        offset: first element of the parameter that lies here.
-        start: its position in the master tensor.
-        numel: length of the stretch.
+        offset: first element of the parameter in the slice.
+        start: position of the slice in the master tensor.
+        numel: length of the slice.
     """
 
     parameter: int
@@ -36,16 +37,17 @@ class Slice:
 class Sampler(torch.optim.Optimizer):
     """SGLD over the parameters with the mixture of MAT's Algorithm 2 (lines 8 to 12), one sample per `step()`.
 
-    DeepSpeed calls `step()` with whatever fp32 master tensors this rank owns, once per tensor or per group of them, so
-    all counts are kept per tensor. Until `arm` has been given the map from master tensors to parameters, `step()`
-    does nothing: DeepSpeed may call it while it builds its optimizer. Elements of a master tensor outside every slice
-    are alignment padding, possibly uninitialised memory; they are neither read nor written.
+    DeepSpeed calls `step()` for the fp32 master tensors of this rank, once per tensor or per group of them, so all counts
+        are kept per
+    tensor. Before `arm`, `step()` does nothing, because DeepSpeed may call it while it builds its optimizer. Elements of a
+        master
+    tensor outside every slice are padding, possibly uninitialised memory; they are neither read nor written.
 
     Args:
         groups: parameter groups with `params`, `lr`, `betas` (adam), `alpha` (rmsprop), `eps` and `weight_decay`.
         update: `sgd`, `rmsprop` or `adam`.
         chain: samples, mixture and noise of one outer step.
-        seed: the run's seed, first part of every noise key.
+        seed: of the run, the first part of every noise key.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], update: str, chain: Chain, seed: int):
@@ -63,11 +65,11 @@ class Sampler(torch.optim.Optimizer):
         self._noises: list[float] = []
 
     def arm(self, slices: Mapping[Tensor, Sequence[Slice]], device: torch.device) -> None:
-        """Gives the sampler its shards and creates all their state; from here on `step()` samples.
+        """Tells the sampler its shards and creates their state; from here on `step()` samples.
 
         Args:
-            slices: for each master tensor of this rank, what of which parameter it holds.
-            device: where noise is drawn, the same on every rank even if masters are offloaded.
+            slices: for each master tensor of this rank, the slices of parameters in it.
+            device: where noise is drawn; the same on every rank even if masters are offloaded.
         """
         self._slices, self._device = dict(slices), device
         names = (*self._moments, *(("mixture",) if self.chain.is_mixed else ()))
@@ -82,7 +84,7 @@ class Sampler(torch.optim.Optimizer):
         Args:
             outer_step: t, counted from 0 over the whole run.
             lr: step size gamma of this outer step.
-            done: share of the run's outer steps before this one.
+            done: fraction of the run's outer steps before this one.
             watch: whether to keep a copy of theta_t until the next `begin`, for `moved` and `parts`.
         """
         self._outer_step, self._done = outer_step, done
@@ -94,18 +96,18 @@ class Sampler(torch.optim.Optimizer):
 
     @property
     def moved(self) -> tuple[float, float]:
-        """Squares of how far the last sample and theta_{t+1} lie from theta_t, over what this rank holds; needs `watch`."""
+        """Squared distances of the last sample and of theta_{t+1} from theta_t, over this rank's shards; needs `watch`."""
         assert self._starts is not None
         committed = sum(self._squared(master.detach() - start, master) for master, start in self._starts.items())
         return sum(self._last_samples.values()), committed
 
     @property
     def parts(self) -> tuple[list[float], list[float]]:
-        """Squared norms of the drift and of the noise of each sample, over what this rank holds; needs `watch`."""
+        """Squared norms of drift and noise of each sample, over this rank's shards; needs `watch`."""
         return self._drifts, self._noises
 
     def _squared(self, value: Tensor, master: Tensor) -> float:
-        """Squared norm of what lies in a master's slices."""
+        """Squared norm over a master's slices."""
         flat = value.view(-1)
         return float(sum(flat[here].double().square().sum() for here in _runs(self._slices[master])))
 
@@ -125,11 +127,11 @@ class Sampler(torch.optim.Optimizer):
             self.state[master].update(step=count, sample=0)
 
     def kept(self, master: Tensor) -> dict[str, Tensor]:
-        """What outlives an outer step of one master tensor's state: its moments and running averages."""
+        """The state of a master tensor that outlives an outer step: moments and running averages."""
         return {name: self.state[master][name] for name in (*self._moments, *self.chain.averages)}
 
     def finite(self) -> Tensor:
-        """Whether all parameters, moments and running averages of this rank are, on the device where noise is drawn."""
+        """Whether all parameters, moments and running averages of this rank are finite; on the device where noise is drawn."""
         found = torch.ones((), dtype=torch.bool, device=self._device)
         for master, slices in self._slices.items():
             for tensor in (master.detach(), *self.kept(master).values()):
@@ -145,7 +147,7 @@ class Sampler(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One sample of every master tensor in the parameter groups; the K-th commits the mixture."""
+        """Draws one sample of every master tensor in the parameter groups; the K-th commits the mixture."""
         for group in self.param_groups:
             for master in group["params"]:
                 if master in self._slices:
@@ -199,7 +201,7 @@ class Sampler(torch.optim.Optimizer):
 
     @torch.no_grad()
     def swap(self, average: str) -> None:
-        """Exchanges the parameters with one of their running averages; a second time puts both back bit for bit."""
+        """Exchanges the parameters with a running average; a second call restores both bit for bit."""
         for master, slices in self._slices.items():
             theta, kept = master.view(-1), self.state[master][average].view(-1)
             for here in _runs(slices):
@@ -208,7 +210,7 @@ class Sampler(torch.optim.Optimizer):
                 kept[here].copy_(held)
 
     def _add_noise(self, theta: Tensor, slices: Sequence[Slice], sample: int, scale: float) -> None:
-        """theta += scale * xi, where xi depends on the run's seed, t, k, the parameter and the element alone."""
+        """theta += scale * xi, where xi only depends on seed, t, k, parameter and element."""
         for piece in slices:
             key = (self._seed, self._outer_step, "theta", sample, piece.parameter)
             noise = normal_slice(self._device, key, piece.total, piece.offset, piece.numel)
@@ -216,7 +218,7 @@ class Sampler(torch.optim.Optimizer):
 
 
 def _runs(slices: Sequence[Slice]) -> list[slice]:
-    """The stretches of a master tensor that hold parameters, adjacent slices merged; the gaps are padding."""
+    """The ranges of a master tensor that hold parameters, with adjacent slices merged; gaps are padding."""
     runs: list[slice] = []
     for piece in sorted(slices, key=lambda piece: piece.start):
         if runs and runs[-1].stop == piece.start:

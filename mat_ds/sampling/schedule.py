@@ -1,4 +1,4 @@
-"""The step size over outer steps: transformers' schedules, without the seconds that importing its trainer takes."""
+"""Step size schedules of transformers, without the seconds that importing its trainer takes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from mat_ds.sampling.options import OptimizerConfig
 
-# What is left of the peak step size at a share of the way from the end of the warm-up to the end of training.
+# Factor of the peak step size, by the fraction of the way from the end of warm-up to the end of training.
 DECAYS: dict[str, Callable[[float], float]] = {
     "linear": lambda done: 1 - done,
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
@@ -16,7 +16,7 @@ DECAYS: dict[str, Callable[[float], float]] = {
 
 
 def learning_rate(optimizer: OptimizerConfig, total_steps: int) -> Callable[[int], float]:
-    """lr(t) for outer steps t = 0 .. total_steps - 1; with a warm-up the first is 0.
+    """lr(t) for outer steps t = 0 .. total_steps - 1; with a warm-up, lr(0) is 0.
 
     Args:
         optimizer: peak step size, schedule and warm-up ratio.

@@ -1,6 +1,6 @@
-"""The drift of one Langevin step, as torch's own optimizers compute it, in place on one flat fp32 tensor.
+"""The drift of one Langevin step, like torch's own optimizers, in place on one flat fp32 tensor.
 
-Each function takes the parameter `theta`, its gradient and the moments it keeps; shapes are all the same, (numel,).
+Each function takes the parameter `theta`, its gradient and its moments, all of shape (numel,).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def adam_(theta: Tensor, gradient: Tensor, group: dict[str, Any], count: int, ex
     """`torch.optim.AdamW`: bias-corrected moments, eps outside the root, decoupled weight decay.
 
     Args:
-        count: this update's number, counted from 1 over the whole run.
+        count: number of this update, counted from 1 over the whole run.
     """
     beta_1, beta_2 = group["betas"]
     theta.mul_(1 - group["lr"] * group["weight_decay"])

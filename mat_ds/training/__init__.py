@@ -1,1 +1,1 @@
-"""One fine-tuning run, from its options to its results."""
+"""A training run, from its options to its results."""

@@ -1,4 +1,4 @@
-"""What a run says of itself: where it ran, what it is about to do, how it ended."""
+"""Describes a run: its environment, its plan before the first step, its results."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from mat_ds.training.preflight import Prepared
 
 
 def host_and_device(device: torch.device) -> tuple[str, str]:
-    """The host and the device that this rank computes on."""
+    """Host name and device of this rank."""
     return platform.node(), torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def environment(
     prepared: Prepared, world: World, places: Sequence[tuple[str, str]], before: RunDirectory | None
 ) -> dict[str, Any]:
-    """Command, machines, versions, digests and DeepSpeed's configuration, for `environment.json`.
+    """Contents of `environment.json`: command, machines, versions, digests, DeepSpeed's configuration.
 
     Args:
         places: host and device of each rank.
-        before: the run that goes on, if one does; its starts are kept, this one is added with what it changed.
+        before: the run to continue, if any; its starts are kept, and this one is added with the changed options.
     """
     packages = ("mat_ds", "torch", "deepspeed", "transformers", "peft", "datasets", "evaluate", "tokenizers", "numpy", "mlflow")
     start = {
@@ -72,26 +72,26 @@ def environment(
 
 
 def git_commit(folder: Path) -> str | None:
-    """The commit of the working tree whose top a folder is; None where it is none."""
+    """The git commit checked out in a folder; None if it is not the top of a working tree."""
     if not (folder / ".git").exists():
         return None
     try:
         command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):  # no git, or it does not trust the owner of the folder
+    except (OSError, subprocess.SubprocessError):  # git is not installed, or does not trust the folder's owner
         return None
 
 
 @dataclass(frozen=True)
 class Announcement:
-    """What is said of a run before its first step.
+    """Prints what a run is going to do.
 
     Attributes:
         prepared, loader: the run.
         parameters: elements of its model.
         cost: forward units of an outer step.
         world: this rank.
-        display: says it.
+        display: prints it.
     """
 
     prepared: Prepared
@@ -102,7 +102,7 @@ class Announcement:
     display: Display
 
     def announce(self, rundir: RunDirectory, progress: Progress) -> None:
-        """What the run is about to do."""
+        """Prints the plan of a run that starts now."""
         going_on = f", continuing after step {progress.step}" if progress.step else ""
         uri = mirror_uri(rundir.path, self.prepared.run.tracking.uri)
         mirrored = f"mirrored   to MLflow at {uri}" if uri else "mirrored   nowhere"
@@ -113,7 +113,7 @@ class Announcement:
         )
 
     def rehearse(self) -> None:
-        """What it would do, with all options and DeepSpeed's configuration."""
+        """Prints the plan for a dry run, with all options and DeepSpeed's configuration."""
         found = self.prepared.resume_from
         going_on = f", would continue from {found[0].name}" if found else ""
         options = as_yaml(self.prepared.run.model_dump(mode="json"))
@@ -144,10 +144,10 @@ class Announcement:
 
 
 def _repeated(data: TaskData) -> Iterator[str]:
-    """How often an epoch shows the examples of each training split, where it shows some more than once."""
+    """A line on how often an epoch shows each training split, if any is repeated."""
     sources = [(f"{source.name}/{split}", repeats) for source, split, repeats in train_splits(data.spec)]
     if any(repeats > 1 for _, repeats in sources):
-        parts = (f"{repeats} x {name}" for name, repeats in sources if name in data.tallies)  # a limit may come before some
+        parts = (f"{repeats} x {name}" for name, repeats in sources if name in data.tallies)  # a limit may exclude some
         yield f"mixture    {', '.join(parts)}"
 
 
@@ -160,7 +160,7 @@ def _few(names: list[str]) -> str:
 
 
 def conclusion(results: dict[str, Any], rundir: RunDirectory, as_json: bool) -> str:
-    """How the run ended."""
+    """A summary of the results."""
     if as_json:
         return json.dumps({"run": str(rundir.path), **results})
     export = results["export"]

@@ -1,4 +1,4 @@
-"""What a finished run leaves behind: its exported model checked in plain transformers, test predictions, results, card."""
+"""Finishes a run: checks the exported model in plain transformers, writes test predictions, results and model card."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from mat_ds.tasks.spec import TaskSpec
 from mat_ds.terminal.display import show
 from mat_ds.tracking.destination import is_remote
 
-# Of fewer outer steps there is nothing to see.
+# A shorter run has no curves worth plotting.
 STEPS_OF_A_CURVE = 10
 
 
@@ -41,16 +41,15 @@ def finish(
     run: RunConfig, data: TaskData, evaluator: Evaluator, rundir: RunDirectory, progress: Progress, dtype: torch.dtype,
     world: World, device: torch.device, still_ours: Callable[[], None],
 ) -> dict[str, Any]:  # fmt: skip
-    """Scores `model/` as plain transformers loads it, predicts the test splits with it, writes `results.json` and the card.
+    """Scores `model/` with plain transformers, predicts the test splits, and writes `results.json` and the model card.
 
-    Every rank must call it, when the engine has let go of its memory.
+    Every rank must call it, after the engine has released its memory.
 
-    Args:
-        still_ours: what rank 0 asks before it writes; it raises `Displaced`, which every rank then does, if another job has
-            taken the run directory.
+    Args: still_ours: called by rank 0 before it writes; raises `Displaced` (then on every rank) if another job took the
+        directory.
 
     Raises:
-        SaveError: on every rank, if no model could be exported, or the disk refuses what is written here.
+        SaveError: on every rank, if no model could be exported, or the disk refuses a file.
     """
 
     def write(function: Callable[[], None]) -> None:
@@ -69,7 +68,7 @@ def finish(
         "seed": run.seed,
         "world_size": world.size,
         **progress.results(),
-        **({} if reported is wanted else {"exported": reported}),  # the disk had no room for what was wanted
+        **({} if reported is wanted else {"exported": reported}),  # the disk had no room for the wanted one
         "export": {
             "which": run.train.export if reported is wanted else "exported",
             "step": reported["step"],
@@ -78,9 +77,9 @@ def finish(
         "test": {},
         "dev_sha256": dev_fingerprint(data.spec, data.dev),
     }
-    # Before anything is loaded that might not fit.
+    # Written before loading models, which might not fit into memory.
     write(lambda: write_json(rundir.results, results, still_ours))
-    # A model that only ZeRO-3 fitted onto the cards is scored on the CPU.
+    # A model that only fits onto the GPUs with ZeRO-3 is scored on the CPU.
     device = torch.device("cpu") if any_rank(not _fits(rundir.model, device), device) else device
     kind = kind_of(data.spec)
     model = _load(kind, rundir.model, dtype, device)
@@ -90,7 +89,7 @@ def finish(
     for split, examples in data.test.items():
         try:
             logits = evaluator.predict(model, examples)
-        except NonFiniteError:  # texts longer than any in training, beyond the range of fp16
+        except NonFiniteError:  # longer texts than in training may overflow fp16
             logits = evaluator.predict(_load(kind, rundir.model, torch.float32, device), examples)
         if data.spec.test_labelled:
             results["test"] |= evaluator.scores_of({split: logits}, {split: examples})[0]
@@ -113,12 +112,12 @@ def finish(
 
 
 def register_finished(run: Path, name: str, uri: str | None) -> None:
-    """Registers the model of a run that has just ended well; what goes wrong is told, and is no reason to call it failed.
+    """Registers the model of a run that has just finished; a failure is only a warning.
 
     Args:
         run: its directory.
         name: of the registered model.
-        uri: its `tracking.uri`, which training has checked.
+        uri: its `tracking.uri`, validated.
     """
     from mat_ds.registry.versions import register
 
@@ -131,8 +130,8 @@ def register_finished(run: Path, name: str, uri: str | None) -> None:
 
 
 def _draw(rundir: RunDirectory) -> None:
-    """The curves of the run. It has ended well, whatever becomes of its picture."""
-    from mat_ds.reports.curves import plot_run  # a second, for matplotlib
+    """Plots the run's curves; a failure is only a warning."""
+    from mat_ds.reports.curves import plot_run  # imported late: matplotlib takes a second
 
     try:
         plot_run(rundir)
@@ -141,13 +140,13 @@ def _draw(rundir: RunDirectory) -> None:
 
 
 def _fits(folder: Path, device: torch.device) -> bool:
-    """Whether the device has room for the whole model in fp32, and a half as much for a pass."""
+    """Whether the device has room for the model in fp32, and half as much again for a pass."""
     return device.type != "cuda" or 1.5 * weight_bytes(folder) < torch.cuda.mem_get_info(device)[0]
 
 
 def _same(found: Scores, reported: dict[str, Any]) -> bool:
-    """Whether no prediction changed: one that did moves a counted metric by more than this. Correlations are of logits
-    whose last bit depends on where in memory a matrix product finds its weights."""
+    """Whether no prediction changed, since a changed one moves a counted metric by more than the tolerance. Correlations depend
+    on logits, whose last bit may vary with the memory alignment of the weights."""
     return all(
         math.isclose(value, reported[split][metric], rel_tol=0, abs_tol=1e-6)
         for split, metrics in found.items()
@@ -156,7 +155,7 @@ def _same(found: Scores, reported: dict[str, Any]) -> bool:
 
 
 def _load(kind: Kind, folder: Path, dtype: torch.dtype, device: torch.device) -> Forward:
-    """The exported model of a task of some kind, loaded as anyone would load it."""
+    """The exported model, loaded with plain transformers, as a function from inputs to logits."""
     model = load_exported(folder, dtype, device)
 
     def forward(inputs: dict[str, Tensor]) -> Tensor:
@@ -168,7 +167,7 @@ def _load(kind: Kind, folder: Path, dtype: torch.dtype, device: torch.device) ->
 def write_dev_predictions(
     spec: TaskSpec, predicted: dict[str, Tensor], dev: Mapping[str, Sequence[Example]], rundir: RunDirectory
 ) -> None:
-    """Of each dev split, a line of JSON for each example, as `mat-ds predict` writes them, and the `gold` label beside it."""
+    """Writes a JSON line per example of each dev split, like `mat-ds predict`, plus the `gold` label."""
     kind = kind_of(spec)
     for split, logits in predicted.items():
         pairs = zip(kind.answers(logits.numpy()), dev[split], strict=True)
@@ -178,6 +177,6 @@ def write_dev_predictions(
 
 
 def write_predictions(spec: TaskSpec, split: str, logits: Tensor, rundir: RunDirectory) -> None:
-    """A GLUE submission file: tab-separated `index` and `prediction`, as the task's server expects them."""
+    """Writes a GLUE submission file: tab-separated `index` and `prediction`."""
     lines = [SUBMISSION_HEADER, *(f"{i}\t{value}" for i, value in enumerate(kind_of(spec).submitted(logits.numpy())))]
     write_text(rundir.predictions / spec.submission.get(split, f"{split}.tsv"), "\n".join(lines) + "\n")

@@ -1,4 +1,4 @@
-"""A run comes to its directory: takes it, alone, and writes down what it is."""
+"""Opens the run directory: locks it and writes the run's description."""
 
 from __future__ import annotations
 
@@ -22,20 +22,19 @@ from mat_ds.training.announce import environment, host_and_device
 from mat_ds.training.preflight import Prepared
 from mat_ds.training.stopping import StopRequests
 
-# How long a file that rank 0 wrote may take to be seen on another node: network disks cache what is not there.
+# Seconds until a file written by rank 0 must be visible on other nodes: network disks cache missing files.
 SHARED_SECONDS = 60
 
 
 def open_run_directory(
     prepared: Prepared, world: World, device: torch.device, lock: RunLock, stop_requests: StopRequests, display: Display
 ) -> RunDirectory:
-    """The run's directory, locked and described by rank 0.
+    """The run directory, locked and described by rank 0.
 
-    What it goes on from is looked for again, as another job may have been in it since the run was prepared.
+    Checkpoints are searched again here, since another job may have written some since the run was prepared.
 
-    Raises:
-        UserError: on every rank, if another job is in it, there is a run in it by now that this one may not go on with, or a
-            node does not see what rank 0 wrote.
+    Raises: UserError: on every rank, if another job uses the directory, it now holds a run that this one may not continue,
+        or a node does not see what rank 0 wrote.
     """
     run, places = prepared.run, from_all_ranks(host_and_device(device))
     rundir = RunDirectory(_take(prepared, lock, stop_requests, display))
@@ -62,10 +61,10 @@ def open_run_directory(
 
 
 def _take(prepared: Prepared, lock: RunLock, stop_requests: StopRequests, display: Display) -> Path:
-    """The run's directory, made and locked by rank 0; where nothing proves that the job before is gone, all wait to see it.
+    """The run directory, created and locked by rank 0; waits until it is known whether the previous job is gone.
 
     Raises:
-        UserError: on every rank, if another job is in it.
+        UserError: on every rank, if another job uses it.
     """
     run, before = prepared.run, run_of(prepared.resume_from) if prepared.resume_from else None
 
@@ -89,7 +88,7 @@ def _take(prepared: Prepared, lock: RunLock, stop_requests: StopRequests, displa
 
 
 def _found_again(prepared: Prepared) -> list[Path]:
-    """The checkpoints to continue from, as they are now that no other job can change them."""
+    """The checkpoints to continue from, searched while no other job can change them."""
     found = find_resume(prepared.run, prepared.ds_config)
     if found != prepared.resume_from and found:
         raise_if_any(changed_input(prepared.data_digest, prepared.weights_digest["frozen"], run_of(found)))

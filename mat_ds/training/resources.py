@@ -1,4 +1,4 @@
-"""What a run takes of its machines."""
+"""Memory and load of the machines."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from mat_ds.ranks.collectives import gather_rows
 
 MIB = 2**20
 
-psutil.cpu_percent()  # each call tells of the time since the one before
+psutil.cpu_percent()  # each later call reports the load since the previous call
 
 
 def resources(device: torch.device) -> dict[str, float | list[float]]:
-    """Memory of the ranks and load of this rank's node. Every rank must call it.
+    """Memory of all ranks and load of this rank's node. Every rank must call it.
 
-    Returns:
-        `rank_memory_mib`: of each rank, the most it has held on its GPU, or what it holds now where it computes on the CPU;
-        `cpu_percent` and `memory_percent` of the node, and `gpu_percent` and `gpu_memory_percent` of this rank's card.
+    Returns: `rank_memory_mib`: per rank, peak GPU memory, or current memory on a CPU; `cpu_percent` and `memory_percent` of
+        the node; `gpu_percent` and `gpu_memory_percent` of this rank's GPU.
     """
     on_gpu = device.type == "cuda"
     held = torch.cuda.max_memory_allocated(device) if on_gpu else psutil.Process().memory_info().rss

@@ -1,4 +1,4 @@
-"""Being told to stop, being displaced, checkpoints that are due: what one rank knows of, and what all ranks agree to act on."""
+"""Makes all ranks agree on stop requests, lost run directories and due checkpoints that only one rank knows of."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from mat_ds.terminal.stop_signals import StopSignals
 
 
 class StopRequests:
-    """What interrupts training.
+    """Decides when training is interrupted.
 
-    A signal may reach one rank or all of them, at different moments; no rank acts on it before all have agreed.
+    A signal may reach one rank or all of them at different times; no rank acts on it before all have agreed.
 
     Args:
-        stop_signals: what this rank has been told.
-        save_minutes: how long may pass between two checkpoints, by rank 0's clock; None: as long as it takes.
+        stop_signals: received by this rank.
+        save_minutes: maximum time between two checkpoints, by rank 0's clock; None: no limit.
         keeps_time: whether this rank is rank 0.
-        still_ours: raises `Displaced` if the run directory is another job's by now; cheap, as it is asked once a step.
+        still_ours: raises `Displaced` if another job took the run directory; called every step, so it must be cheap.
     """
 
     def __init__(
@@ -34,7 +34,8 @@ class StopRequests:
         self._saved_at = time.monotonic()
 
     def told_to_stop(self) -> bool:
-        """Whether any rank has been. Every rank must ask; raises `Displaced` on every rank, if one has been."""
+        """Whether any rank was told to stop. Every rank must call it; raises `Displaced` on every rank if one lost the
+        directory."""
         return self._agreed()[0]
 
     def _agreed(self, *more: bool) -> tuple[bool, ...]:
@@ -50,21 +51,21 @@ class StopRequests:
 
     @property
     def reason(self) -> str:
-        """What has told the ranks to stop, as far as this one knows."""
+        """The signal that told the ranks to stop, as far as this rank knows."""
         return self._stop_signals.received or "a signal to another rank"
 
     def leave_if_told(self) -> None:
-        """Raises `Interrupted` on every rank, if any has been told to stop, and `Displaced` if one has been. Every rank must
-        ask."""
+        """Raises `Interrupted` on every rank if any was told to stop, and `Displaced` if any lost the directory. Every rank
+        must call it."""
         if self.told_to_stop():
             raise Interrupted(self.reason)
 
     def told_to_stop_or_save(self) -> tuple[bool, bool]:
-        """Whether any rank has been told to stop, and whether a checkpoint is due by the clock. Every rank must ask; raises
-        `Displaced` on every rank, if one has been."""
+        """Whether any rank was told to stop, and whether a checkpoint is due by the clock. Every rank must call it; raises
+        `Displaced` on every rank if one lost the directory."""
         stop, due = self._agreed(time.monotonic() - self._saved_at >= self._save_seconds)
         return stop, due
 
     def saved(self) -> None:
-        """Starts the clock of the next checkpoint."""
+        """Restarts the clock of the next checkpoint."""
         self._saved_at = time.monotonic()
