@@ -1,4 +1,4 @@
-"""A disk that refuses one call, and a process that dies at one: every call of Python's that changes a disk, counted."""
+"""Counts every call of Python that changes a disk, and lets the n-th one fail, or kill the process."""
 
 import builtins
 import errno

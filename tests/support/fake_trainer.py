@@ -1,10 +1,9 @@
-"""Stands in for launch/train.py where a test needs many trainings in seconds: it leaves in a run directory what training does,
+"""Replaces launch/train.py in tests that need many trainings within seconds: it writes what training writes to a run directory,
 and saves and stops when told to.
 
-`FAKE` in the environment, as JSON, says what happens to a run, by the name of its directory and in its first `times` lives (in
-all of them, if that is not there): it `dies_at` an outer step, with a `code` (of KILL, if that is not there), or `stops_at` one
-as if its ranks had been told, or `waits_at` one until they are.
-"""
+The environment variable `FAKE` is JSON that maps names of run directories to what happens in their first `times` starts (by
+default in all): the run `dies_at` an outer step with exit `code` (default: killed by SIGKILL), `stops_at` a step as if told to
+stop, or `waits_at` a step until it is told to."""
 
 import json
 import os

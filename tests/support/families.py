@@ -1,4 +1,4 @@
-"""The model families that mat_ds fine-tunes, each a few thousand weights from its own config, and MAT on one process."""
+"""The supported model families, each as a model of a few thousand weights, and MAT on one process."""
 
 import torch
 from torch import nn

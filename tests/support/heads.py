@@ -1,4 +1,4 @@
-"""Finished runs of every kind of head, made in a moment: a tiny model of random weights in the directory of a run."""
+"""Finished runs of every kind of task without training: a tiny random model in a run directory."""
 
 import json
 import shutil

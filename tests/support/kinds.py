@@ -1,4 +1,4 @@
-"""Kinds of task, as methods and models meet them."""
+"""Kinds of tasks for tests of methods and models."""
 
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.registry import TASKS

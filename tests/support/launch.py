@@ -1,4 +1,4 @@
-"""Starting worker processes, with a launcher's environment but without its start-up time."""
+"""Starts worker processes with a launcher's environment, but without a launcher's start-up time."""
 
 import json
 import os

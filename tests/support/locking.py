@@ -1,4 +1,4 @@
-"""Locks as other jobs left them, other machines, and what happens between any two calls of the disk."""
+"""Locks left by other jobs and machines, and hooks between any two calls of the disk."""
 
 import contextlib
 import json

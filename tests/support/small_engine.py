@@ -1,4 +1,4 @@
-"""An engine of a few numbers, with what saving and exporting take of one: no DeepSpeed engine, one rank."""
+"""A minimal engine of a few numbers on one rank, without DeepSpeed, to test saving and exporting."""
 
 import json
 from contextlib import contextmanager

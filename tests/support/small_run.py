@@ -1,4 +1,4 @@
-"""A run directory of a few kilobytes with two checkpoints, written by what writes those of any run."""
+"""A run directory of a few kilobytes with two checkpoints, written by the product's own functions."""
 
 from mat_ds.config.yaml_files import as_yaml
 from mat_ds.engine import checkpoint

@@ -1,4 +1,4 @@
-"""A sweep of trainings that take a second, and what can be seen of it from outside."""
+"""Sweeps whose trainings take a second, and helpers to observe them from outside."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""A RoBERTa of a few thousand weights and batches for it, the same in every test and every process."""
+"""A RoBERTa of a few thousand weights and batches for it, identical in every test and process."""
 
 import torch
 from transformers import RobertaConfig, RobertaForSequenceClassification

@@ -1,4 +1,4 @@
-"""Run directories without a run, and what an MLflow holds of one."""
+"""Run directories without a run, and what MLflow stores of one."""
 
 import json
 import shutil
