@@ -167,7 +167,7 @@ def test_a_run_writes_into_folders_of_its_own(tmp_path, name):
         run = RunDirectory(tmp_path / str(number))
         run.path.mkdir()
         plant(run.path / name)
-        with pytest.raises(UserError, match=f"{name}.*\n.*no folder of its own"):
+        with pytest.raises(UserError, match=f"{name}.*\n.*not a folder of its own"):
             run.create()
     assert not list((tmp_path / "outside").iterdir())
     (tmp_path / "linked").symlink_to(tmp_path / "outside")
