@@ -1,4 +1,4 @@
-"""Forward passes and input gradients of a DeepSpeed model, with keyed dropout and noise."""
+"""Passes through a DeepSpeed model: every forward and input gradient a method asks for, their dropout and their noise."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mat_ds.tasks.kinds.base import read_output
 
 
 class Passes:
-    """The part of `mat_ds.methods.base.Engine` that does not change parameters.
+    """The half of `mat_ds.methods.base.Engine` that changes no parameter.
 
     Args:
-        ds: the initialised DeepSpeed engine.
-        perturbation: of its model's word embeddings.
-        seed: of the run.
-        read: extracts the logits (B, ...) from the model's output.
+        ds: the engine just initialised.
+        perturbation: of the word embeddings of its model.
+        seed: the run's seed.
+        read: takes the answers, (B, ...), out of what the model returns.
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class Passes:
         self._perturbation = perturbation
         self._outer_step = 0
         self._all_finite = torch.ones((), dtype=torch.bool, device=self.device)
-        # whether a training graph exists that no backward has consumed yet
+        # Graphs that a backward has yet to consume.
         self._tracked = False
-        # Called once per outer step, between the perturbation's loop and the parameters' loop.
+        # Asked once an outer step, between the perturbation's loop and the parameters'.
         self.leave_if_told: Callable[[], None] = lambda: None
 
     @property
@@ -53,7 +53,7 @@ class Passes:
     def forward_pair(
         self, batch: MicroBatch, delta: Tensor | None, masks: Masks, share_masks: bool = False, train_words: bool = True
     ) -> tuple[Tensor, Tensor]:
-        # One pass over both halves is faster and gives ZeRO a single graph; equal masks need two passes with one key.
+        # One pass over both halves is faster and gives ZeRO one graph; equal masks need two passes with one key.
         if share_masks:
             return self.forward(batch, masks), self.forward(batch, masks, delta)
         self._tracked = True
@@ -66,22 +66,21 @@ class Passes:
 
     @torch.no_grad()
     def probe(self, batch: MicroBatch, masks: Masks, delta: Tensor | None = None) -> Tensor:
-        # in fp32: divergences are differences too small for half-precision logits
+        # Divergences are differences of predictions a half-precision logit cannot tell apart.
         return self._inner(batch, masks, delta).float()
 
     def _inner(self, batch: MicroBatch, masks: Masks, delta: Tensor | None) -> Tensor:
-        """Logits from the inner module, in the compute dtype.
+        """Logits through the module alone, in the compute dtype.
 
-        Not from the engine's own forward: its hooks would treat a gradient with respect to delta as a training
-            backward, which raises
-        at ZeRO-0, breaks ZeRO-2's gradient buckets and silently corrupts ZeRO-3's gradients.
+        Never through the engine's own forward: its hooks would take a gradient to delta for a training backward, which raises
+        at ZeRO-0, breaks the gradient buckets of ZeRO-2 and corrupts those of ZeRO-3 in silence.
         """
         with self._perturbation.applied(delta), self._dropout(batch, masks):
             return self._read(self.ds.module(**batch.inputs))
 
     @torch.no_grad()
     def realised(self, batch: MicroBatch, delta: Tensor) -> tuple[Tensor, Tensor]:
-        """x and (x + delta) - x as rounded by the compute dtype, each (B, L, H) in fp32."""
+        """x and (x + delta) - x as the compute dtype has them, each (B, L, H) in fp32."""
         with self._perturbation.recorded() as seen:
             self.probe(batch, None, delta)
         x, moved = seen
@@ -95,9 +94,9 @@ class Passes:
         logits_fp32 = logits.float()
         total = payoff(logits_fp32).sum()
         if self.dtype == torch.float16:
-            # Each sample's backward starts from logit gradients of size one and is scaled back in fp32, so that nothing under-
-            # or overflows, whatever its loss. Retrying at another scale would need a second backward over the same graph, which
-            # ZeRO-3 does not support.
+            # Each sample's backward starts from logit gradients of size one and is scaled back in fp32: whatever the size
+            # of its loss, nothing under- or overflows. A second try at another scale would be a second backward over
+            # one graph, which ZeRO-3 does not survive.
             (seed,) = torch.autograd.grad(total, logits_fp32)
             size = seed.abs().reshape(len(seed), -1).amax(1)
             a_sample = size.view(-1, *[1] * (seed.dim() - 1))
@@ -117,7 +116,7 @@ class Passes:
 
     @contextmanager
     def _dropout(self, batch: MicroBatch, masks: Masks) -> Iterator[None]:
-        """Seeds the dropout of one pass from its key, or disables dropout if `masks` is None."""
+        """Seeds the dropout of one pass from its key, or switches it off."""
         if masks is None:
             was_training = self.ds.module.training
             self.ds.module.eval()
@@ -130,5 +129,5 @@ class Passes:
             yield
 
     def _key(self, *name: Part) -> int:
-        """The key of all random numbers of one name in this outer step."""
+        """Of all numbers of one name in this outer step."""
         return seed_from(self.seed, self._outer_step, *name)

@@ -1,4 +1,4 @@
-"""The engine's interface in plain torch on one process, counting passes, to test methods with."""
+"""The engine's vocabulary on one process in plain torch, counting passes: what methods are tested with."""
 
 from contextlib import contextmanager
 
