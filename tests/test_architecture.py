@@ -100,3 +100,24 @@ def test_no_file_is_long_or_named_utils():
 def test_doors_are_short():
     for path in (ROOT / "launch").glob("*.py"):
         assert len(path.read_text().splitlines()) <= 15, path
+
+
+# The same word in several modules, because each of them plays the same part.
+SHARED = {
+    "main": "what a module does that is run as a program, as each in `mat_ds.commands` is",
+    "parse": "the command line of one command, in `mat_ds.commands`",
+    "Engine": "the interface that methods are written against, and the class that implements it",
+}
+
+
+def test_one_word_means_one_thing():
+    places = {}
+    for path in SOURCES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                places.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    twice = {name: found for name, found in places.items() if len(found) > 1}
+    assert not {name: found for name, found in twice.items() if name not in SHARED}
+    assert twice.keys() >= SHARED.keys(), "what is shared no more"
+    assert all(path.startswith("commands/") for path in places["parse"])
+    assert set(places["Engine"]) == {"methods/base.py", "engine/engine.py"}

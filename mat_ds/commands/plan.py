@@ -25,9 +25,9 @@ from mat_ds.models.source import has_tokenizer
 from mat_ds.models.tiny import TINY
 from mat_ds.planning.alternatives import alternatives
 from mat_ds.planning.costs import NO_PASS, Costs
-from mat_ds.planning.extent import Extent, assume, example_problems, measure
+from mat_ds.planning.extent import Extent, assume, example_problems, measured_extent
 from mat_ds.planning.plan import Cards, make_plan
-from mat_ds.planning.report import Answer, as_json, as_text
+from mat_ds.planning.report import PlanReport, plan_json, plan_text
 from mat_ds.planning.states import PRECISIONS
 from mat_ds.ranks.exits import configure_process
 from mat_ds.ranks.world import World
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
     except UserError as error:
         show(f"\n{error}", sys.stderr)
         return ExitCode.USER_ERROR
-    show(json.dumps(as_json(answer), indent=2) if parsed.json else as_text(answer))
+    show(json.dumps(plan_json(answer), indent=2) if parsed.json else plan_text(answer))
     return ExitCode.OK if answer.plan.fits else ExitCode.FAILED
 
 
@@ -80,7 +80,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)
 
 
-def find(parsed: argparse.Namespace) -> Answer:
+def find(parsed: argparse.Namespace) -> PlanReport:
     """Makes the plan for a command line.
 
     Raises:
@@ -101,7 +101,7 @@ def find(parsed: argparse.Namespace) -> Answer:
     costs, extent = _costs(run, spec, dtype, world.size, parsed.examples)
     cards = Cards(world.size, parsed.gpu_memory, parsed.link, 1e12 * (parsed.tflops or SUSTAINED[dtype]))
     plan, others = make_plan(costs, run, completed, cards), alternatives(costs, asked, tree, cards)
-    return Answer(plan, others, cards, extent, costs, parsed.tflops is None)
+    return PlanReport(plan, others, cards, extent, costs, parsed.tflops is None)
 
 
 def _refuse_unperturbable(model: Any, length: int) -> None:
@@ -134,6 +134,6 @@ def _costs(run: RunConfig, spec: TaskSpec, dtype: torch.dtype, ranks: int, examp
     max_length = min(run.data.max_length, longest_input(model, tokenizer))
     if isinstance(run.method, AdversarialSettings):
         _refuse_unperturbable(model, max_length)
-    measured = measure(run, data, tokenizer, max_length, ranks) if data and tokenizer else None
+    measured = measured_extent(run, data, tokenizer, max_length, ranks) if data and tokenizer else None
     extent = measured or assume(run, spec, data, max_length, examples)
     return Costs(build, dtype, kind_of(spec), extent.longest, extent.typical), extent

@@ -24,7 +24,7 @@ from mat_ds.storage.leases import LOOK
 from mat_ds.storage.reading import read_json
 from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
 from mat_ds.sweeps.mirror import tracking_options
-from mat_ds.sweeps.standings import SCORES, as_text
+from mat_ds.sweeps.standings import SCORES, table_text
 from mat_ds.sweeps.study import redefined
 from mat_ds.sweeps.training import End, Scores, claim, is_claimed, is_unclear, persevere, results_of, scores_of
 from mat_ds.sweeps.turns import turn
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
         return ExitCode.DISPLACED
     if summary := seeds.publish():
         found = seeds.folder / "seeds.json"
-        display.conclude(one_line(found) if display.json else f"\n{as_text(summary)}\n{found}: {seeds.progress()}")
+        display.conclude(one_line(found) if display.json else f"\n{table_text(summary)}\n{found}: {seeds.progress()}")
     return code
 
 

@@ -18,7 +18,7 @@ from mat_ds.errors import Displaced, ExitCode, Problem, UserError
 from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
 from mat_ds.sweeps.mirror import tell
 from mat_ds.sweeps.space import Space, extremes, names, overrides, read_space
-from mat_ds.sweeps.standings import as_text, best_of, publish, table
+from mat_ds.sweeps.standings import best_of, publish, table, table_text
 from mat_ds.sweeps.study import SharedStudy
 from mat_ds.sweeps.worker import Worker
 from mat_ds.terminal.display import Display, one_line, show
@@ -107,7 +107,7 @@ def _conclude(study: SharedStudy, display: Display) -> None:
     if display.json:
         display.conclude(one_line(study.folder / "sweep.json"))
         return
-    lines = [f"\n{as_text(table(study))}"]
+    lines = [f"\n{table_text(table(study))}"]
     if best := best_of(study):
         lines += [
             f"\nbest: {study.folder_of(best.number)}, {study.space.objective} {best.value:.4f}; train with its options:",

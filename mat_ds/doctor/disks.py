@@ -42,15 +42,15 @@ def check_disks(folder: Path, parameters: int | None, checkpoints: int, world: W
     """
     size = parameters * CHECKPOINT_BYTES if parameters else 0
     wants = f"{checkpoints} checkpoints of up to {size / GIB:.1f} GiB" if size else ""
-    yield _judge("output_dir", folder, checkpoints * size or LITTLE, size, wants, "name another output_dir")
-    yield _judge("temporary", Path(tempfile.gettempdir()), LITTLE_TEMPORARY, 0, "", "export TMPDIR=<a folder with room>")
+    yield _rate("output_dir", folder, checkpoints * size or LITTLE, size, wants, "name another output_dir")
+    yield _rate("temporary", Path(tempfile.gettempdir()), LITTLE_TEMPORARY, 0, "", "export TMPDIR=<a folder with room>")
     if SHARED_MEMORY.is_dir():
         enough = SHARED_BYTES_PER_RANK * world.local_size
-        yield _judge("shared memory", SHARED_MEMORY, enough, 0, f"{enough / GIB:.2f} GiB for the ranks of this node",
+        yield _rate("shared memory", SHARED_MEMORY, enough, 0, f"{enough / GIB:.2f} GiB for the ranks of this node",
                      "delete what others left there; in a container: docker run --ipc=host, or --shm-size=8g")  # fmt: skip
 
 
-def _judge(name: str, folder: Path, enough: int, needed: int, wants: str, fix: str) -> Row:
+def _rate(name: str, folder: Path, enough: int, needed: int, wants: str, fix: str) -> Row:
     try:
         seconds = write(folder)
     except OSError as error:

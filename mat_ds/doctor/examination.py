@@ -12,7 +12,7 @@ from mat_ds.doctor.differences import Answer
 from mat_ds.doctor.disks import check_disks
 from mat_ds.doctor.extensions import check_deepspeed
 from mat_ds.doctor.hub import ask_hub, check_hub
-from mat_ds.doctor.inputs import Inputs, check_data, check_inputs, check_model, count_model, read_inputs
+from mat_ds.doctor.inputs import Inputs, check_data, check_inputs, check_model_files, count_model, read_inputs
 from mat_ds.doctor.launcher import check_launch, check_limits, check_secrets
 from mat_ds.doctor.network import check_network
 from mat_ds.doctor.packages import check_packages, versions
@@ -43,7 +43,7 @@ def examine(parsed: argparse.Namespace, world: World) -> tuple[list[Row], Inputs
         rows += collect("run", check_inputs, inputs)
         if inputs.run:
             rows += collect("run", check_data, inputs.run, hub)
-            rows += collect("run", check_model, inputs.run, inputs.tree, hub)
+            rows += collect("run", check_model_files, inputs.run, inputs.tree, hub)
     return rows, inputs
 
 

@@ -147,7 +147,7 @@ def _from_hub(spec: TaskSpec, hub: Hub) -> Row:
     return failed(name, f"{spec.hub} is neither on this machine nor within reach", PREPARE)
 
 
-def check_model(run: RunConfig, tree: dict[str, Any] | None, hub: Hub) -> Iterator[Row]:
+def check_model_files(run: RunConfig, tree: dict[str, Any] | None, hub: Hub) -> Iterator[Row]:
     """Whether the model's files are all here, and its weights suit the precision."""
     from mat_ds.models.source import check_folder, check_tokenizer
     from mat_ds.models.tiny import TINY

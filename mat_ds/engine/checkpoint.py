@@ -123,7 +123,7 @@ def _together(write: Callable[[], dict[str, Entry]]) -> dict[str, Entry]:
     return {name: entry for share, _ in shares for name, entry in share.items()}
 
 
-def load(
+def load_checkpoint(
     engine: Engine, candidates: Sequence[Path], model: Path | None = None, still_ours: Callable[[], None] = nobody_else
 ) -> tuple[dict[str, Any], list[str]]:
     """Restores the engine from the first checkpoint that is what its manifest says. Every rank must call it.

@@ -26,7 +26,7 @@ class BallSettings(AdversarialSettings):
     delta_norm: Literal["l2", "linf"] = Field("l2", description="norm of step and ball, per sample over its real tokens")
 
 
-def first_delta(engine: Engine, batch: MicroBatch, s: BallSettings) -> Tensor:
+def uniform_delta(engine: Engine, batch: MicroBatch, s: BallSettings) -> Tensor:
     """delta_0 (B, L, H): uniform, zero on padding, not projected; its expected norm does not depend on the sample's length."""
     start = engine.uniform(batch, "delta init") * batch.mask
     if s.delta_norm == "linf":
@@ -35,7 +35,7 @@ def first_delta(engine: Engine, batch: MicroBatch, s: BallSettings) -> Tensor:
     return s.delta_init_norm * start / entries.sqrt()
 
 
-def ascend(delta: Tensor, gradient: Tensor, batch: MicroBatch, s: BallSettings, moves: Moves | None = None) -> Tensor:
+def ascend_in_ball(delta: Tensor, gradient: Tensor, batch: MicroBatch, s: BallSettings, moves: Moves | None = None) -> Tensor:
     """Pi[delta + alpha g / ||g||], per sample, (B, L, H); detached."""
     step = s.delta_lr * ops.normalise(gradient * batch.mask, s.delta_norm)
     if moves:
@@ -56,11 +56,11 @@ def attack(
     moves: Moves | None = None,
 ) -> Tensor:
     """delta_K after `steps` ascents at the current parameters, all with the same dropout masks; costs 2F each."""
-    delta = first_delta(engine, batch, s)
+    delta = uniform_delta(engine, batch, s)
 
     def payoff(logits: Tensor) -> Tensor:
         return objective.loss(logits, batch.labels) * len(batch.labels)
 
     for _ in range(steps):
-        delta = ascend(delta, engine.delta_gradient(batch, masks, delta, payoff), batch, s, moves)
+        delta = ascend_in_ball(delta, engine.delta_gradient(batch, masks, delta, payoff), batch, s, moves)
     return delta

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.methods.ball import BallSettings, ascend, attack, first_delta
+from mat_ds.methods.ball import BallSettings, ascend_in_ball, attack, uniform_delta
 from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
 from mat_ds.methods.moves import Moves
 from mat_ds.methods.settings import MethodSettings
@@ -50,7 +50,7 @@ class FreeAT:
 
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         s, means = self.settings, Means()
-        deltas = {0: [first_delta(engine, batch, s) for batch in batches]}
+        deltas = {0: [uniform_delta(engine, batch, s) for batch in batches]}
         for k in engine.inner_steps():
             # A replay that comes again begins where it began.
             deltas[k + 1] = []
@@ -58,7 +58,7 @@ class FreeAT:
                 delta = start.requires_grad_()
                 loss = self.objective.loss(engine.forward(batch, ("theta", k), delta), batch.labels)
                 gradient = engine.backward(loss, delta)
-                deltas[k + 1].append(ascend(delta, gradient, batch, s))
+                deltas[k + 1].append(ascend_in_ball(delta, gradient, batch, s))
                 means.add(loss=loss, L=loss)
             engine.update()
         return means()

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.methods.ball import BallSettings, ascend, attack, first_delta
+from mat_ds.methods.ball import BallSettings, ascend_in_ball, attack, uniform_delta
 from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
 from mat_ds.methods.moves import Moves
 from mat_ds.methods.settings import MethodSettings
@@ -49,12 +49,12 @@ class FreeLB:
         s, means = self.settings, Means()
         for _ in engine.inner_steps():
             for batch in batches:
-                delta = first_delta(engine, batch, s)
+                delta = uniform_delta(engine, batch, s)
                 for _ in range(s.delta_steps):
                     delta = delta.requires_grad_()
                     loss = self.objective.loss(engine.forward(batch, self.masks, delta), batch.labels)
                     gradient = engine.backward(loss / s.delta_steps, delta)
-                    delta = ascend(delta, gradient, batch, s)
+                    delta = ascend_in_ball(delta, gradient, batch, s)
                     means.add(loss=loss, L=loss)
             engine.update()
         return means()

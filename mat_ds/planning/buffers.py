@@ -29,8 +29,8 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from mat_ds.engine.zero import Zero
-from mat_ds.planning.rehearsal import Tally
-from mat_ds.planning.states import MASTER, Row, Weight, parts, persistent, placed, reaching
+from mat_ds.planning.rehearsal import PassCounts
+from mat_ds.planning.states import MASTER, MemoryRow, Weight, parts, persistent, placed, reaching
 from mat_ds.planning.traffic import reused
 from mat_ds.runs.options import RunConfig
 from mat_ds.sampling.chain import Chain
@@ -39,7 +39,9 @@ from mat_ds.sampling.chain import Chain
 REPLICATED_BUCKET = 500_000_000
 
 
-def transient(weights: Sequence[Weight], zero: Zero, ranks: int, run: RunConfig, chain: Chain, tally: Tally) -> Iterator[Row]:
+def transient(
+    weights: Sequence[Weight], zero: Zero, ranks: int, run: RunConfig, chain: Chain, tally: PassCounts
+) -> Iterator[MemoryRow]:
     """What the fullest rank holds for a while.
 
     Args:
@@ -65,28 +67,28 @@ def _trained(weights: Sequence[Weight]) -> tuple[int, int]:
     return sum(sizes), max(sizes)
 
 
-def _buckets(weights: Sequence[Weight], zero: Zero, ranks: int, accumulates: bool) -> Iterator[Row]:
+def _buckets(weights: Sequence[Weight], zero: Zero, ranks: int, accumulates: bool) -> Iterator[MemoryRow]:
     size, (total, largest) = zero.dtype.itemsize, _trained(weights)
     elements = zero.bucket * (2 if zero.overlap else 1) + max(largest, min(zero.bucket, total))
-    yield Row("reduce bucket", size * elements, 0, f"{zero.bucket:,} elements, and a copy of what is in it", "passes")
+    yield MemoryRow("reduce bucket", size * elements, 0, f"{zero.bucket:,} elements, and a copy of what is in it", "passes")
     if zero.stage == 2 and accumulates and not zero.offload_optimizer and zero.accumulated == zero.dtype:
         held = size * reaching(weights, zero, ranks)
-        yield Row("gradients of a pass", held, 0, "before they join those of the passes before", "passes")
+        yield MemoryRow("gradients of a pass", held, 0, "before they join those of the passes before", "passes")
     if zero.offload_optimizer:
-        yield Row("offload buffer", size * largest, size * largest, "for the largest parameter's gradient")
+        yield MemoryRow("offload buffer", size * largest, size * largest, "for the largest parameter's gradient")
 
 
-def _gathered(weights: Sequence[Weight], zero: Zero, ranks: int, tally: Tally) -> Iterator[Row]:
+def _gathered(weights: Sequence[Weight], zero: Zero, ranks: int, tally: PassCounts) -> Iterator[MemoryRow]:
     size, (total, largest) = zero.dtype.itemsize, _trained(weights)
-    yield Row("reduce bucket", zero.sent.itemsize * zero.bucket, 0, f"{zero.bucket:,} elements")
-    yield Row("reduce copy", zero.sent.itemsize * max(largest, min(zero.bucket, total)), 0, "of what is in it", "passes")
+    yield MemoryRow("reduce bucket", zero.sent.itemsize * zero.bucket, 0, f"{zero.bucket:,} elements")
+    yield MemoryRow("reduce copy", zero.sent.itemsize * max(largest, min(zero.bucket, total)), 0, "of what is in it", "passes")
     if ranks == 1 and not zero.offload_param:
         return  # parameters are views of their only shard
     biggest, divided = max(w.numel for w in weights), sum(w.numel for w in weights) - persistent(weights, zero)
     live = min(divided, reused(weights, zero, tally) + zero.prefetch + biggest)
-    yield Row("gathered parameters", size * live, 0, "whole while they are in use, or soon will be", "passes")
+    yield MemoryRow("gathered parameters", size * live, 0, "whole while they are in use, or soon will be", "passes")
     if ranks > 1:
-        yield Row("gather buffer", size * max(biggest, min(zero.prefetch, divided)), 0, "in which they come", "passes")
+        yield MemoryRow("gather buffer", size * max(biggest, min(zero.prefetch, divided)), 0, "in which they come", "passes")
 
 
 def _update(weights: Sequence[Weight], zero: Zero, ranks: int, run: RunConfig, chain: Chain) -> int:

@@ -13,7 +13,7 @@ from mat_ds.methods.base import Method, MicroBatch
 from mat_ds.methods.settings import MethodSettings
 from mat_ds.models.perturb import word_embedding
 from mat_ds.models.spectral import SpectralHead
-from mat_ds.planning.rehearsal import Rehearsal, Stub, Tally, blank_batches
+from mat_ds.planning.rehearsal import PassCounts, Rehearsal, Stub, blank_batches
 from mat_ds.planning.states import weights_of
 from mat_ds.tasks.kinds.base import Kind
 
@@ -53,7 +53,7 @@ class Costs:
         """Elements of all parameters, and of those that are trained."""
         return sum(w.numel for w in self.weights), sum(w.numel for w in self.weights if w.trained)
 
-    def _tally(self, settings: MethodSettings, examples: int, count: int) -> Tally:
+    def _tally(self, settings: MethodSettings, examples: int, count: int) -> PassCounts:
         """Passes, backwards, updates and perturbations of one rank in one outer step.
 
         Args:

@@ -39,7 +39,7 @@ class Extent:
     source: str
 
 
-def measure(run: RunConfig, data: TaskData, tokenizer: Any, max_length: int, ranks: int) -> Extent:
+def measured_extent(run: RunConfig, data: TaskData, tokenizer: Any, max_length: int, ranks: int) -> Extent:
     """From the data, as the first rank's loader gives them out."""
     collate, device = Collator(tokenizer, max_length, kind_of(data.spec)), torch.device("cpu")
     loader = TrainLoader(

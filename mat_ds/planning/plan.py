@@ -9,7 +9,7 @@ from mat_ds.engine.zero import Zero, read_zero
 from mat_ds.methods import METHODS
 from mat_ds.planning.buffers import transient
 from mat_ds.planning.costs import Costs
-from mat_ds.planning.states import Row, model_states
+from mat_ds.planning.states import MemoryRow, model_states
 from mat_ds.planning.traffic import Traffic, traffic
 from mat_ds.runs.options import RunConfig
 from mat_ds.terminal.units import GIB
@@ -54,7 +54,7 @@ class Plan:
 
     run: RunConfig
     zero: Zero
-    rows: tuple[Row, ...]
+    rows: tuple[MemoryRow, ...]
     traffic: Traffic
     compute: float
     communication: float
@@ -110,9 +110,9 @@ def make_plan(costs: Costs, run: RunConfig, completed: dict[str, Any], cards: Ca
     rows = (
         *model_states(costs.weights, zero, cards.count, chain, run.optimizer.name),
         *transient(costs.weights, zero, cards.count, run, chain, tally),
-        Row("activations", passes, 0, shape, "passes"),
-        Row("perturbations", tally.held, 0, f"of {accumulation} micro-batches" if accumulation > 1 else ""),
-        Row("reserve", cards.reserve, 0, "CUDA's context, NCCL, and 5% for fragmentation"),
+        MemoryRow("activations", passes, 0, shape, "passes"),
+        MemoryRow("perturbations", tally.held, 0, f"of {accumulation} micro-batches" if accumulation > 1 else ""),
+        MemoryRow("reserve", cards.reserve, 0, "CUDA's context, NCCL, and 5% for fragmentation"),
     )
     sent = traffic(costs.weights, zero, cards.count, tally)
     compute = costs.step_flops(run.method, micro, accumulation, again) / cards.flops

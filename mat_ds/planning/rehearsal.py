@@ -48,7 +48,7 @@ class Work:
 
 
 @dataclass
-class Tally:
+class PassCounts:
     """What one outer step did.
 
     Attributes:
@@ -122,7 +122,7 @@ class Rehearsal(Passes):
                 # What gradients take is counted apart.
                 parameter.register_post_accumulate_grad_hook(_drop_gradient)
 
-    def play(self, method: Method, batches: Sequence[MicroBatch]) -> Tally:
+    def play(self, method: Method, batches: Sequence[MicroBatch]) -> PassCounts:
         """Runs one outer step and counts bytes.
 
         Args:
@@ -137,7 +137,7 @@ class Rehearsal(Passes):
         self._tally.peak = self._live.peak
         return self._tally
 
-    def count(self, method: Method, batches: Sequence[MicroBatch]) -> Tally:
+    def count(self, method: Method, batches: Sequence[MicroBatch]) -> PassCounts:
         """Runs one outer step and counts multiplications, and no bytes: torch's counter keeps tensors alive."""
         self._begin((), method.chain.samples)
         with gpu_kernels(), self._live, self._flops:
@@ -146,7 +146,7 @@ class Rehearsal(Passes):
         return self._tally
 
     def _begin(self, known: Sequence[Tensor], samples: int = 1) -> None:
-        self._samples, self._tally, self._live, self._flops = samples, Tally(), Live(known), FlopCounterMode(display=False)
+        self._samples, self._tally, self._live, self._flops = samples, PassCounts(), Live(known), FlopCounterMode(display=False)
 
     # The words of the vocabulary that draw numbers, or that passes leave to the engine.
 

@@ -11,12 +11,12 @@ from mat_ds.config.packaged import DS_CONFIGS
 from mat_ds.planning.costs import Costs
 from mat_ds.planning.extent import Extent
 from mat_ds.planning.plan import Cards, Plan
-from mat_ds.planning.states import PRECISIONS, Row
+from mat_ds.planning.states import PRECISIONS, MemoryRow
 from mat_ds.terminal.units import duration, gib, scaled
 
 
 @dataclass(frozen=True)
-class Answer:
+class PlanReport:
     """What was found out about a run.
 
     Attributes:
@@ -39,13 +39,13 @@ class Answer:
         return None if self.extent.steps is None else self.extent.steps * self.plan.seconds
 
 
-def as_text(answer: Answer) -> str:
+def plan_text(answer: PlanReport) -> str:
     """The tables; the first line is the verdict."""
     sections = (_verdict(answer), _holdings(answer.plan), _others(answer), _course(answer), _grounds(answer))
     return "\n\n".join("\n".join(section) for section in sections)
 
 
-def _verdict(answer: Answer) -> Iterator[str]:
+def _verdict(answer: PlanReport) -> Iterator[str]:
     plan, run = answer.plan, answer.plan.run
     taken = f"{gib(plan.card)} of {gib(plan.memory)} GiB on each of {answer.cards.count} cards"
     how = f"{run.method.name}, {_layout(plan)}, {PRECISIONS[plan.zero.dtype]}, micro-batches of {run.train.micro_batch_size}"
@@ -73,12 +73,12 @@ def _size(size: int) -> str:
     return gib(size) if size else ""
 
 
-def _remark(row: Row) -> str:
+def _remark(row: MemoryRow) -> str:
     at = {"always": "", "passes": "in passes: ", "update": "in updates: "}[row.when]
     return at + row.note
 
 
-def _others(answer: Answer) -> Iterator[str]:
+def _others(answer: PlanReport) -> Iterator[str]:
     profiles = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(DS_CONFIGS.folder.glob("*.json"))}
     yield (
         f"{'what would fit':48}{'recompute':>9}{'micro-batch':>13}{'card':>7}{'host':>7}{'sent per step':>15}"
@@ -105,7 +105,7 @@ def _shipped(plan: Plan, profiles: dict[str, dict[str, Any]]) -> Iterator[str]:
             yield name
 
 
-def _course(answer: Answer) -> Iterator[str]:
+def _course(answer: PlanReport) -> Iterator[str]:
     """Of the layout that was asked about: communication, computation, steps."""
     plan, cards, sent = answer.plan, answer.cards, answer.plan.traffic
     parts = (("gradients", sent.gradients), ("updated weights", sent.updates), ("gathered weights", sent.passes))
@@ -124,7 +124,7 @@ def _course(answer: Answer) -> Iterator[str]:
         yield f"steps     {answer.extent.steps:,} outer steps, {duration(answer.seconds)} in all{alone}"
 
 
-def _grounds(answer: Answer) -> Iterator[str]:
+def _grounds(answer: PlanReport) -> Iterator[str]:
     """What the numbers rest on."""
     total, trained = answer.costs.parameters
     yield f"model     {total:,} parameters" + (f", {trained:,} of them trained" if trained < total else "")
@@ -136,7 +136,7 @@ def _grounds(answer: Answer) -> Iterator[str]:
     yield "left out  evaluations, checkpoints and loading; moving what is offloaded; waiting for slower ranks"
 
 
-def as_json(answer: Answer) -> dict[str, Any]:
+def plan_json(answer: PlanReport) -> dict[str, Any]:
     """The same in bytes and seconds."""
     total, trained = answer.costs.parameters
     return {

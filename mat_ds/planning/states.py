@@ -61,7 +61,7 @@ class Weight:
 
 
 @dataclass(frozen=True)
-class Row:
+class MemoryRow:
     """Bytes of one thing that the fullest rank holds.
 
     Attributes:
@@ -75,9 +75,9 @@ class Row:
     when: When = "always"
 
 
-def placed(name: str, size: int, on_host: bool, note: str = "", when: When = "always") -> Row:
+def placed(name: str, size: int, on_host: bool, note: str = "", when: When = "always") -> MemoryRow:
     """A row on the card or in host memory."""
-    return Row(name, 0, size, note, when) if on_host else Row(name, size, 0, note, when)
+    return MemoryRow(name, 0, size, note, when) if on_host else MemoryRow(name, size, 0, note, when)
 
 
 def weights_of(module: nn.Module) -> list[Weight]:
@@ -125,7 +125,7 @@ def persistent(weights: Sequence[Weight], zero: Zero) -> int:
     return total
 
 
-def model_states(weights: Sequence[Weight], zero: Zero, ranks: int, chain: Chain, update: str) -> Iterator[Row]:
+def model_states(weights: Sequence[Weight], zero: Zero, ranks: int, chain: Chain, update: str) -> Iterator[MemoryRow]:
     """What the fullest rank keeps.
 
     Args:
@@ -133,7 +133,7 @@ def model_states(weights: Sequence[Weight], zero: Zero, ranks: int, chain: Chain
         zero, ranks: who holds what.
         chain, update: what the sampler keeps.
     """
-    yield _weights(weights, zero, ranks)
+    yield _weight_row(weights, zero, ranks)
     yield from _gradients(weights, zero, ranks)
     masters = 0 if zero.stage == 0 and zero.dtype == torch.float32 else 1
     kept = [
@@ -146,24 +146,24 @@ def model_states(weights: Sequence[Weight], zero: Zero, ranks: int, chain: Chain
         yield placed(name, MASTER * copies * sum(parts(weights, zero, ranks)), zero.offload_optimizer, note)
 
 
-def _weights(weights: Sequence[Weight], zero: Zero, ranks: int) -> Row:
+def _weight_row(weights: Sequence[Weight], zero: Zero, ranks: int) -> MemoryRow:
     size, frozen = zero.dtype.itemsize, [w.numel for w in weights if not w.trained]
     part, precision = sum(parts(weights, zero, ranks)), PRECISIONS[zero.dtype]
     if zero.stage < 3:
         copies = ranks if zero.stage else 1
-        return Row("weights", size * (copies * part + sum(frozen)), note=precision)
+        return MemoryRow("weights", size * (copies * part + sum(frozen)), note=precision)
     shards = size * (part + sum(_share(numel, ranks) for numel in frozen))
     whole = size * persistent(weights, zero) if ranks > 1 or zero.offload_param else 0
     note = f"{precision}, shards; parameters of up to {zero.persistent:,} elements whole"
-    return Row("weights", whole, shards, note) if zero.offload_param else Row("weights", shards + whole, note=note)
+    return MemoryRow("weights", whole, shards, note) if zero.offload_param else MemoryRow("weights", shards + whole, note=note)
 
 
-def _gradients(weights: Sequence[Weight], zero: Zero, ranks: int) -> Iterator[Row]:
+def _gradients(weights: Sequence[Weight], zero: Zero, ranks: int) -> Iterator[MemoryRow]:
     part, size, kept = sum(parts(weights, zero, ranks)), zero.dtype.itemsize, zero.accumulated.itemsize
     if zero.stage < 2:
         both = zero.stage == 1 and zero.dtype == torch.bfloat16 and zero.accumulated == torch.float32
         trained = sum(w.numel for w in weights if w.trained)
-        yield Row("gradients", (kept + both * size) * trained, note="whole, until the update")
+        yield MemoryRow("gradients", (kept + both * size) * trained, note="whole, until the update")
     elif zero.stage == 3 or kept > size:
         yield placed("gradients", kept * part, zero.offload_optimizer, "shards")
     else:
@@ -171,4 +171,4 @@ def _gradients(weights: Sequence[Weight], zero: Zero, ranks: int) -> Iterator[Ro
         yield placed("gradients", size * reaching(weights, zero, ranks), zero.offload_optimizer, note)
     if zero.offload_optimizer and zero.stage:
         back = 0 if zero.stage == 3 else size * part
-        yield Row("update on the host", 0, MASTER * part + back, "fp32 gradients, and new weights on their way back")
+        yield MemoryRow("update on the host", 0, MASTER * part + back, "fp32 gradients, and new weights on their way back")

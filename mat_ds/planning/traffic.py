@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mat_ds.engine.zero import Zero
-from mat_ds.planning.rehearsal import Tally
+from mat_ds.planning.rehearsal import PassCounts
 from mat_ds.planning.states import Weight, persistent
 
 
@@ -49,7 +49,7 @@ class Traffic:
         return self.gradients + self.updates + self.passes
 
 
-def traffic(weights: Sequence[Weight], zero: Zero, ranks: int, tally: Tally) -> Traffic:
+def traffic(weights: Sequence[Weight], zero: Zero, ranks: int, tally: PassCounts) -> Traffic:
     """What one outer step sends.
 
     Args:
@@ -73,7 +73,7 @@ def traffic(weights: Sequence[Weight], zero: Zero, ranks: int, tally: Tally) -> 
     return Traffic(gradients, told * once * whole * size, gathered, beside + ahead)
 
 
-def reused(weights: Sequence[Weight], zero: Zero, tally: Tally) -> int:
+def reused(weights: Sequence[Weight], zero: Zero, tally: PassCounts) -> int:
     """Elements that ZeRO-3 still has from a pass when it walks back through it: from there to the end and back is twice
     their number."""
     divided = sum(w.numel for w in weights) - persistent(weights, zero)

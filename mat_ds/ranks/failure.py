@@ -42,7 +42,7 @@ class Failure:
         host = socket.gethostname()
         summary = masked(traceback.format_exception_only(error)[-1].strip().splitlines()[0])[:200]
         text = f"rank {rank} on {host} failed:\n{masked(''.join(traceback.format_exception(error)))}"
-        return cls(_kind(error), host, summary, text + _advice(error, rank))
+        return cls(_failure_kind(error), host, summary, text + _failure_advice(error, rank))
 
 
 def say(text: str) -> None:
@@ -57,7 +57,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _kind(error: Exception) -> Literal["own", "collective", "told"]:
+def _failure_kind(error: Exception) -> Literal["own", "collective", "told"]:
     # An error may cause a second one in a collective during clean-up: the first one counts.
     *_, first = _chain(error)
     if isinstance(first, PeerError):
@@ -66,7 +66,7 @@ def _kind(error: Exception) -> Literal["own", "collective", "told"]:
     return "collective" if isinstance(first, dist.DistError) or "/gloo/" in str(first) else "own"
 
 
-def _advice(error: Exception, rank: int) -> str:
+def _failure_advice(error: Exception, rank: int) -> str:
     """Advice for an out-of-memory error; empty for other errors."""
     for cause in _chain(error):
         short = isinstance(cause, (MemoryError, torch.OutOfMemoryError))

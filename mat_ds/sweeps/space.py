@@ -90,14 +90,14 @@ def read_space(path: Path) -> Space:
                     found["input"], found["msg"].lower(), f"see {EXAMPLE} for how it is written")
             for found in error.errors()
         )) from None  # fmt: skip
-    raise_if_any((*_key_problems(path, space), *_range_problems(path, space)))
+    raise_if_any((*_option_problems(path, space), *_range_problems(path, space)))
     if space.sampler == "grid" and (count := prod(_count(extent) for extent in space.options.values())) > MOST_OF_A_GRID:
         raise UserError(Problem(f"{path}: sampler", "grid", f"{count:,} combinations are more than {MOST_OF_A_GRID:,}",
                                 "take fewer values, or sampler: tpe"))  # fmt: skip
     return space
 
 
-def _key_problems(path: Path, space: Space) -> Iterator[Problem]:
+def _option_problems(path: Path, space: Space) -> Iterator[Problem]:
     """Options that are searched twice, and values that are listed twice."""
     searched = [(name, key) for key in space.options for name in names(key)]
     for i, (name, key) in enumerate(searched):

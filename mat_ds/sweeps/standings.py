@@ -78,7 +78,7 @@ def table(study: SharedStudy) -> list[list[Any]]:
     return rows
 
 
-def as_text(rows: list[list[Any]]) -> str:
+def table_text(rows: list[list[Any]]) -> str:
     """A table in columns; numbers in four digits, nothing as a dash."""
     shown = [[_cell(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]

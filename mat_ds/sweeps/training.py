@@ -130,13 +130,13 @@ def persevere(
 
     Args:
         command: makes what starts or continues the training.
-        folder, wants_to_stop: as of `train`.
+        folder, wants_to_stop: as of `run_training`.
         say: is told in words that it goes on.
         died_at: the outer step at which it died when it was last tried; None: it has not.
         dies: is told of the outer step of each death.
     """
     while True:
-        end = train(command(), folder, wants_to_stop)
+        end = run_training(command(), folder, wants_to_stop)
         if end.results or end.interrupted or end.final:
             return end
         before, died_at = died_at, last_step(folder)
@@ -151,7 +151,7 @@ def last_step(folder: Path) -> int:
     return max((record["step"] for record in read_events(RunDirectory(folder).events)), default=0)
 
 
-def train(command: Sequence[str], folder: Path, wants_to_stop: Callable[[], bool]) -> End:
+def run_training(command: Sequence[str], folder: Path, wants_to_stop: Callable[[], bool]) -> End:
     """Trains in a folder until the end, or until it is told to stop; what is printed goes to `<folder>.log`.
 
     Args:

@@ -94,7 +94,7 @@ def run_on(
         with process_group(world, timedelta(minutes=prepared.run.train.timeout_minutes)) as device:
             to_the_end.enter_context(stop_signals)
             code = guard(
-                lambda: ended.append(train(prepared, world, device, house)),
+                lambda: ended.append(train_model(prepared, world, device, house)),
                 world,
                 "The last checkpoint is from before; a smaller optimizer.lr or bf16 instead of fp16 may help.",
             )
@@ -105,7 +105,7 @@ def run_on(
     return code, ended[0] if ended else None
 
 
-def train(prepared: Prepared, world: World, device: torch.device, house: Housekeeping) -> RunDirectory | None:
+def train_model(prepared: Prepared, world: World, device: torch.device, house: Housekeeping) -> RunDirectory | None:
     """Trains, exports and scores on all ranks; returns where, or None where it was but a dry run."""
     run, data = prepared.run, prepared.data
     same_on_all_ranks(prepared.fingerprint, "options, data, vocabulary or initial weights")
@@ -178,7 +178,7 @@ def _optimise(
         rundir = open_run_directory(prepared, world, device, house.lock, house.stop_requests, house.display)
         progress, still_ours = Progress(), house.lock.check
         if prepared.resume_from:
-            state, passed_over = checkpoint.load(engine, prepared.resume_from, rundir.model, still_ours)
+            state, passed_over = checkpoint.load_checkpoint(engine, prepared.resume_from, rundir.model, still_ours)
             progress = Progress.restored(state)
             on_rank_zero(lambda: move_base(rundir.model, run.model.name))  # adapters of the best model so far
             for damage in passed_over:

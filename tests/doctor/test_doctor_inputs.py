@@ -9,7 +9,7 @@ from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from mat_ds.commands.doctor import parse
 from mat_ds.doctor.hub import Hub
-from mat_ds.doctor.inputs import check_data, check_inputs, check_model, count_model, read_inputs
+from mat_ds.doctor.inputs import check_data, check_inputs, check_model_files, count_model, read_inputs
 from mat_ds.doctor.rows import Status, collect
 from mat_ds.errors import UserError
 from mat_ds.ranks.world import World
@@ -110,34 +110,34 @@ def test_data_of_the_hub_is_in_the_cache_or_to_be_fetched_or_out_of_reach(tmp_pa
 
 def test_a_models_folder_must_be_whole(model):
     run = [f"model.name={model}"]
-    assert "0.0 M parameters" in rows_of(check_model, run, None, OFFLINE)["model"].found
+    assert "0.0 M parameters" in rows_of(check_model_files, run, None, OFFLINE)["model"].found
     (model / "model.safetensors").rename(model / "model-00001-of-00002.safetensors")
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
-    row = rows_of(check_model, run, None, OFFLINE)["model"]
+    row = rows_of(check_model_files, run, None, OFFLINE)["model"]
     assert row.status is Status.FAIL and row.found.endswith("lacks model-00002-of-00002.safetensors")
     (model / "tokenizer.json").unlink()
-    assert "holds no tokenizer" in rows_of(check_model, run, None, OFFLINE)["model.name"].found
+    assert "holds no tokenizer" in rows_of(check_model_files, run, None, OFFLINE)["model.name"].found
 
 
 def test_a_model_of_the_hub_is_in_the_cache_or_to_be_fetched_or_out_of_reach(model, tmp_path):
     run = ["model.name=someone/some-model"]
-    assert rows_of(check_model, run, None, REACHED)["model"].status is Status.WARN
-    assert rows_of(check_model, run, None, OFFLINE)["model"].status is Status.FAIL
+    assert rows_of(check_model_files, run, None, REACHED)["model"].status is Status.WARN
+    assert rows_of(check_model_files, run, None, OFFLINE)["model"].status is Status.FAIL
     cached = tmp_path / "hub" / "models--someone--some-model"
     (cached / "refs").mkdir(parents=True)
     (cached / "refs" / "main").write_text("0123")
     (cached / "snapshots").mkdir()
     model.rename(cached / "snapshots" / "0123")
-    assert rows_of(check_model, run, None, OFFLINE)["model"].status is Status.PASS
+    assert rows_of(check_model_files, run, None, OFFLINE)["model"].status is Status.PASS
 
 
 def test_weights_trained_in_bf16_are_no_match_for_fp16(model):
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
-    rows = rows_of(check_model, [f"model.name={model}"], {"fp16": {"enabled": True}}, OFFLINE)
+    rows = rows_of(check_model_files, [f"model.name={model}"], {"fp16": {"enabled": True}}, OFFLINE)
     assert rows["model in fp16"].status is Status.WARN
-    assert "model in fp16" not in rows_of(check_model, [f"model.name={model}"], {"bf16": {"enabled": True}}, OFFLINE)
+    assert "model in fp16" not in rows_of(check_model_files, [f"model.name={model}"], {"bf16": {"enabled": True}}, OFFLINE)
 
 
 def test_parameters_are_counted_without_their_memory(model):

@@ -88,7 +88,7 @@ def test_a_group_can_read_what_the_umask_lets_it(tmp_path, umask):
         engine = SmallEngine(1.0)
         export_model(engine, Tokenizer(), tmp_path / "model")
         checkpoint.save(engine, tmp_path / "checkpoints", {"step": 1}, 2, tmp_path / "model")
-        checkpoint.load(engine, checkpoints_of(tmp_path), tmp_path / "model")
+        checkpoint.load_checkpoint(engine, checkpoints_of(tmp_path), tmp_path / "model")
     finally:
         os.umask(before)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -181,6 +181,6 @@ def test_a_step_saved_again_in_the_face_of_a_reader_is_there_once_and_whole(tmp_
     monkeypatch.setattr(checkpoint.folders.os, "rename", then)
     save(SmallEngine(2.0), tmp_path, 1)
     engine = SmallEngine()
-    checkpoint.load(engine, checkpoints_of(tmp_path))
+    checkpoint.load_checkpoint(engine, checkpoints_of(tmp_path))
     assert looked and set(looked) == {1} and engine.value == 2.0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", name_of(1)]

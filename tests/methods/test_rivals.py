@@ -82,10 +82,10 @@ def test_perturbations_stay_in_their_ball_and_off_the_pads(name, norm):
 
 
 def test_the_uniform_start_has_one_expected_length_whatever_the_sentence():
-    from mat_ds.methods.ball import BallSettings, first_delta
+    from mat_ds.methods.ball import BallSettings, uniform_delta
 
     (batch,) = batches(64, examples=64)
-    delta = first_delta(PlainEngine(tiny_roberta()), batch, BallSettings(name="x", delta_init_norm=0.3))
+    delta = uniform_delta(PlainEngine(tiny_roberta()), batch, BallSettings(name="x", delta_init_norm=0.3))
     assert torch.allclose(ops.l2(delta), torch.tensor(0.3 / 3**0.5), rtol=0.2)
     lengths = batch.mask.sum((1, 2))
     assert torch.corrcoef(torch.stack([lengths, ops.l2(delta).flatten()]))[0, 1].abs() < 0.4

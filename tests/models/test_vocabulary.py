@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from mat_ds.artifacts.exported import load_classifier
 from mat_ds.cli import main
 from mat_ds.doctor.hub import Hub
-from mat_ds.doctor.inputs import check_model
+from mat_ds.doctor.inputs import check_model_files
 from mat_ds.doctor.rows import Status, collect
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.models.build import build_tokenizer
@@ -128,7 +128,8 @@ def test_the_doctor_says_what_does_not_belong_together(longer, tmp_path):
     def rows(folder, where):
         options = [f"model.name={folder}", f"data.path={where}", "task=sst2"]
         return {
-            row.name: row for row in collect("run", check_model, load_run_config(None, options), None, Hub("", offline=True))
+            row.name: row
+            for row in collect("run", check_model_files, load_run_config(None, options), None, Hub("", offline=True))
         }
 
     assert rows(longer, seen)["model.name"].status is Status.FAIL and "[URL]" in rows(longer, seen)["model.name"].found

@@ -7,8 +7,8 @@ from mat_ds.engine.ds_config import complete
 from mat_ds.engine.zero import read_zero
 from mat_ds.planning.buffers import transient
 from mat_ds.planning.plan import Cards, Plan
-from mat_ds.planning.rehearsal import Tally, Work
-from mat_ds.planning.states import Row, Weight, model_states, parts, reaching
+from mat_ds.planning.rehearsal import PassCounts, Work
+from mat_ds.planning.states import MemoryRow, Weight, model_states, parts, reaching
 from mat_ds.planning.traffic import Traffic, traffic
 from mat_ds.ranks.world import World
 from mat_ds.runs.options import RunConfig
@@ -85,7 +85,7 @@ def test_frozen_parameters_have_weights_and_nothing_else():
 
 def tally(forward, backward, input_gradients=0, updates=1):
     """Of so many passes, each backward walking back through one."""
-    return Tally(Work(forward, forward), Work(backward, backward), Work(input_gradients, input_gradients), updates)
+    return PassCounts(Work(forward, forward), Work(backward, backward), Work(input_gradients, input_gradients), updates)
 
 
 def sent(stage, counted, precision=None, **options):
@@ -150,7 +150,12 @@ def plan(*rows, memory=100, traffic=None, compute=0.0, communication=0.0):
 
 
 def test_passes_and_updates_do_not_happen_at_once():
-    rows = Row("a", 10), Row("b", 20, when="passes"), Row("c", 15, when="passes"), Row("d", 30, 7, when="update")
+    rows = (
+        MemoryRow("a", 10),
+        MemoryRow("b", 20, when="passes"),
+        MemoryRow("c", 15, when="passes"),
+        MemoryRow("d", 30, 7, when="update"),
+    )
     assert plan(*rows).card == 45 and plan(*rows).host == 7
     assert plan(*rows, memory=45).fits and not plan(*rows, memory=44).fits
 

@@ -59,7 +59,7 @@ def resume(run):
     """The value that a new process goes on from, and what it passed over."""
     engine = SmallEngine()
     on_rank_zero(run.create)
-    state, passed_over = checkpoint.load(engine, checkpoints_of(run.path), run.model)
+    state, passed_over = checkpoint.load_checkpoint(engine, checkpoints_of(run.path), run.model)
     assert engine.value == state["value"]
     return state, passed_over
 

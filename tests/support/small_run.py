@@ -41,7 +41,7 @@ def goes_on(path):
         found = find_resume(options(path), DS_CONFIG)
         assert found, "the run would start afresh"
         raise_if_any(changed_input("d", "f", RunDirectory(path)))
-        state, passed_over = checkpoint.load(engine, found, RunDirectory(path).model)
+        state, passed_over = checkpoint.load_checkpoint(engine, found, RunDirectory(path).model)
     except UserError as error:
         return None, str(error)
     assert engine.value == state["step"]

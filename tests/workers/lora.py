@@ -96,7 +96,7 @@ def resumed(world, tree, folder):
     expected = steps(world, engine, player, micro, batches[2:], first=2)
     engine.close()
     engine, player = fresh()
-    checkpoint.load(engine, checkpoints_of(folder))
+    checkpoint.load_checkpoint(engine, checkpoints_of(folder))
     result = steps(world, engine, player, micro, batches[2:], first=2)
     engine.close()
     saved = {key.split(":")[1] for path in folder.glob("step-*/rank-*.safetensors") for key in load_file(path)}

@@ -30,7 +30,7 @@ def body(world, report):
     for name, precision, before, now in PAIRS:
         where = folder / f"{name}-zero-{before}"
         engine, player = make(world, ds_json(now, precision), NOISY, micro, model=tiny_roberta(dropout=0.1), averages=AVERAGES)
-        state, passed_over = checkpoint.load(engine, checkpoints_of(where))
+        state, passed_over = checkpoint.load_checkpoint(engine, checkpoints_of(where))
         assert state["step"] == 2 and not passed_over
         results = [steps(world, engine, player, micro, batches[2:], first=2)]
         for average in AVERAGES:

@@ -66,7 +66,7 @@ def body(world, report):
         engine.close()
 
         engine, player = fresh()
-        state, passed_over = checkpoint.load(engine, checkpoints_of(where))
+        state, passed_over = checkpoint.load_checkpoint(engine, checkpoints_of(where))
         result = steps(world, engine, player, micro, batches[2:], first=2)
         averages = [gather(engine, average) for average in AVERAGES]
         same = all(torch.equal(result[key], expected[key]) for key in expected)
