@@ -13,7 +13,7 @@ from torch import Tensor
 from mat_ds.methods.base import Masks, MicroBatch
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.sampling import philox
-from mat_ds.sampling.keys import Part, seed_from
+from mat_ds.sampling.keys import Part, dropout_seed, noise_key
 from mat_ds.tasks.kinds.base import read_output
 
 
@@ -109,10 +109,14 @@ class Passes:
         return gradient
 
     def normal(self, batch: MicroBatch, *name: Part) -> Tensor:
-        return philox.normal(self._key(*name), batch.examples, batch.tokens, self._perturbation.width)
+        return self._drawn(philox.normal, batch, name)
 
     def uniform(self, batch: MicroBatch, *name: Part) -> Tensor:
-        return philox.uniform(self._key(*name), batch.examples, batch.tokens, self._perturbation.width)
+        return self._drawn(philox.uniform, batch, name)
+
+    def _drawn(self, law: Callable[..., Tensor], batch: MicroBatch, name: tuple[Part, ...]) -> Tensor:
+        key = noise_key(self.seed, self._outer_step, *name)
+        return law(key, batch.examples, batch.tokens, self._perturbation.width)
 
     @contextmanager
     def _dropout(self, batch: MicroBatch, masks: Masks) -> Iterator[None]:
@@ -125,9 +129,5 @@ class Passes:
             finally:
                 self.ds.module.train(was_training)
         else:
-            torch.manual_seed(seed_from(self.seed, self._outer_step, "dropout", batch.index, *masks))
+            torch.manual_seed(dropout_seed(self.seed, self._outer_step, batch.index, masks))
             yield
-
-    def _key(self, *name: Part) -> int:
-        """Of all numbers of one name in this outer step."""
-        return seed_from(self.seed, self._outer_step, *name)

@@ -22,6 +22,16 @@ def seed_from(*parts: Part) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+def noise_key(seed: int, outer_step: int, *name: Part) -> int:
+    """The key of all numbers of one name in an outer step; which of them a token gets depends on its place in the batch."""
+    return seed_from(seed, outer_step, *name)
+
+
+def dropout_seed(seed: int, outer_step: int, micro_batch: int, masks: tuple[Part, ...]) -> int:
+    """The seed of the dropout masks of one pass over a micro-batch: passes with equal `masks` drop the same units."""
+    return seed_from(seed, outer_step, "dropout", micro_batch, *masks)
+
+
 def generator(device: torch.device, *parts: Part) -> torch.Generator:
     """A generator on `device` seeded from a key."""
     return torch.Generator(device=device).manual_seed(seed_from(*parts))

@@ -74,7 +74,7 @@ def climb(batch, delta, g, s):
 
 
 def freelb(model, batch, s, noise, t, **_):
-    delta = uniform_start(batch, noise.uniform(t, "delta init"), s)
+    delta = uniform_start(batch, noise.uniform(t), s)
     for _ in range(s.delta_steps):
         delta = delta.detach().requires_grad_()
         (task_loss(logits_of(model, batch, delta), batch["labels"], s.regression) / s.delta_steps).backward()
@@ -82,7 +82,7 @@ def freelb(model, batch, s, noise, t, **_):
 
 
 def pgd(model, batch, s, noise, t, **_):
-    delta = uniform_start(batch, noise.uniform(t, "delta init"), s)
+    delta = uniform_start(batch, noise.uniform(t), s)
     for _ in range(s.delta_steps):
         delta = delta.detach().requires_grad_()
         (g,) = torch.autograd.grad(task_loss(logits_of(model, batch, delta), batch["labels"], s.regression), delta)
@@ -91,7 +91,7 @@ def pgd(model, batch, s, noise, t, **_):
 
 
 def freeat(model, batch, s, noise, t, update, **_):
-    delta = uniform_start(batch, noise.uniform(t, "delta init"), s)
+    delta = uniform_start(batch, noise.uniform(t), s)
     for replay in range(s.delta_steps):
         delta = delta.detach().requires_grad_()
         task_loss(logits_of(model, batch, delta), batch["labels"], s.regression).backward()
@@ -102,7 +102,7 @@ def freeat(model, batch, s, noise, t, update, **_):
 
 def virtual(model, batch, s, noise, t):
     """Ascent on the divergence from the clean prediction, from a normal start, clamped to the Linf ball."""
-    delta = s.delta_init * per_sample(lambda d: d, batch, noise.normal(t, "delta init"))
+    delta = s.delta_init * per_sample(lambda d: d, batch, noise.normal(t))
     clean = logits_of(model, batch).detach()
     for _ in range(s.delta_steps):
         delta = delta.detach().requires_grad_()
@@ -138,7 +138,7 @@ def rdrop(model, batch, s, noise, t, **_):
 def r3f(model, batch, s, noise, t, **_):
     """The noised pass sees a constant copy of the word embeddings."""
     words = model.get_input_embeddings()(batch["input_ids"])
-    delta = s.delta_init * per_sample(lambda d: d, batch, noise.uniform(t, "noise"))
+    delta = s.delta_init * per_sample(lambda d: d, batch, noise.uniform(t))
     clean = logits_of(model, batch)
     noised = logits_of(model, batch, delta + words.detach() - words)
     (task_loss(clean, batch["labels"], False) + s.lam * symmetric_divergence(clean, noised, False).mean()).backward()
@@ -159,7 +159,7 @@ def salt_objective(model, batch, s, start):
 
 
 def salt(model, batch, s, noise, t, **_):
-    salt_objective(model, batch, s, s.delta_init * per_sample(lambda d: d, batch, noise.normal(t, "delta init"))).backward()
+    salt_objective(model, batch, s, s.delta_init * per_sample(lambda d: d, batch, noise.normal(t))).backward()
 
 
 METHODS = {f.__name__: f for f in (freelb, pgd, freeat, alum, smart, rdrop, r3f, salt)}
@@ -179,7 +179,7 @@ def run(model, batches, s, method, noise):
         model: a RobertaForSequenceClassification; it is copied.
         batches: one dict of `input_ids`, `attention_mask` and `labels` per outer step.
         method: its name; `r4f` is r3f with a unit head.
-        noise: the random numbers (`tests.support.tiny.KeyedNoise`).
+        noise: the random numbers (`tests.support.drawn.DrawnNoise`).
     """
     model = copy.deepcopy(model).double().eval()
     model.set_attn_implementation("eager")  # the fused kernels have no second derivative

@@ -10,9 +10,10 @@ import torch
 
 from mat_ds.methods import METHODS
 from tests.equivalence import rivals
+from tests.support.drawn import DrawnNoise
 from tests.support.kinds import CLASSIFICATION, REGRESSION
 from tests.support.plain_engine import PlainEngine
-from tests.support.tiny import KeyedNoise, global_batches, micro_batches, tiny_roberta
+from tests.support.tiny import global_batches, micro_batches, tiny_roberta
 
 SIZES = {"delta_init_scale": 2e-2, "delta_max_norm": 4e-2, "lam": 3.0}
 STEPS = {"linf": 5e-2, "l2": 0.5, "raw": 1.0}
@@ -43,7 +44,7 @@ class Game:
             regression=labels == 1, delta_init=SIZES["delta_init_scale"], delta_max_norm=radius, delta_norm=gradient,
             delta_lr=STEPS[gradient], projection=projection, lam=SIZES["lam"], follower=follower,
         )  # fmt: skip
-        drawn = KeyedNoise([self.batch]).normal(0, "delta init")
+        drawn = DrawnNoise(self.model(), {"name": "salt"}, [self.batch]).normal(0)
         self.start = SIZES["delta_init_scale"] * rivals.per_sample(lambda d: d, self.batch, drawn)
 
     def model(self):

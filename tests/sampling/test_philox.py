@@ -8,7 +8,7 @@ import torch
 
 from mat_ds.methods.base import MicroBatch
 from mat_ds.sampling import philox
-from mat_ds.sampling.keys import seed_from
+from mat_ds.sampling.keys import noise_key
 
 # Known answers of Philox4x32-10 from the authors' Random123 (kat_vectors): counter, key, result.
 KNOWN = [
@@ -72,8 +72,8 @@ def test_uniform_numbers_lie_in_their_interval_and_normal_ones_reach_the_tail():
 @pytest.mark.parametrize("kind", DRAWS)
 def test_examples_tokens_units_names_steps_and_seeds_are_independent(kind):
     x = numbers(kind)
-    keys = [(seed, step, name) for seed in (0, 1) for step in (0, 1) for name in ("delta", "noise")]
-    by_key = torch.stack([numbers(kind, examples=8, key=seed_from(*key)).flatten() for key in keys])
+    keys = [noise_key(seed, step, name) for seed in (0, 1) for step in (0, 1) for name in ("delta", "noise")]
+    by_key = torch.stack([numbers(kind, examples=8, key=key).flatten() for key in keys])
     for axis in (x.flatten(1), x.transpose(0, 1).flatten(1), x.flatten(0, 1).T, by_key):
         correlations = torch.corrcoef(axis).fill_diagonal_(0.0)
         assert correlations.abs().max() < 5.5 / axis.shape[1] ** 0.5

@@ -6,7 +6,7 @@ import torch
 
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.sampling import philox
-from mat_ds.sampling.keys import seed_from
+from mat_ds.sampling.keys import noise_key
 
 
 class PlainEngine:
@@ -56,13 +56,13 @@ class PlainEngine:
         return torch.autograd.grad(total, delta, create_graph=differentiable)[0]
 
     def normal(self, batch, *name):
-        return philox.normal(self.key(*name), batch.examples, batch.tokens, self.perturbation.width)
+        return self.drawn(philox.normal, batch, name)
 
     def uniform(self, batch, *name):
-        return philox.uniform(self.key(*name), batch.examples, batch.tokens, self.perturbation.width)
+        return self.drawn(philox.uniform, batch, name)
 
-    def key(self, *name):
-        return seed_from(self.seed, self.outer_step, *name)
+    def drawn(self, law, batch, name):
+        return law(noise_key(self.seed, self.outer_step, *name), batch.examples, batch.tokens, self.perturbation.width)
 
     def backward(self, loss, delta=None):
         self.backwards, self.graphs = self.backwards + self.graphs, 0

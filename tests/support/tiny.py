@@ -4,9 +4,6 @@ import torch
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from mat_ds.methods.base import MicroBatch
-from mat_ds.sampling import philox
-from mat_ds.sampling.keys import normal_slice, seed_from
-from tests.equivalence.oracle import NoNoise
 
 VOCABULARY = 64
 
@@ -67,37 +64,3 @@ def micro_batches(batch, micro, rank=0, ranks=1):
         inputs = {name: batch[name][rows, :longest] for name in ("input_ids", "attention_mask")}
         result.append(MicroBatch(inputs, batch["labels"][rows], index))
     return result
-
-
-class KeyedNoise(NoNoise):
-    """The random numbers an engine draws for global batches, however it cuts them.
-
-    Args:
-        batches: the global batches of the run.
-        delta, theta: the whole factors sqrt(2 gamma) epsilon of the two noises.
-        device: where the engine draws the noise of the parameters: each kind of device has numbers of its own.
-    """
-
-    def __init__(self, batches, seed=0, delta=0.0, theta=0.0, device="cpu"):
-        self.whole = [micro_batches(batch, len(batch["labels"]))[0] for batch in batches]
-        self.seed, self.delta, self.theta, self.device = seed, delta, theta, torch.device(device)
-
-    def normal(self, t, *name, width=24, draw=philox.normal):
-        batch = self.whole[t]
-        return draw(seed_from(self.seed, t, *name), batch.examples, batch.tokens, width).double()
-
-    def uniform(self, t, *name, width=24):
-        return self.normal(t, *name, width=width, draw=philox.uniform)
-
-    def first_delta(self, t, shape):
-        return self.normal(t, "delta init", width=shape[-1])
-
-    def delta_noise(self, t, k, shape):
-        return self.delta * self.normal(t, "delta", k, width=shape[-1])
-
-    def theta_noise(self, t, k, parameters):
-        noise = []
-        for i, p in enumerate(parameters):
-            drawn = normal_slice(self.device, (self.seed, t, "theta", k + 1, i), p.numel(), 0, p.numel())
-            noise.append(self.theta * drawn.double().cpu().view(p.shape))
-        return noise

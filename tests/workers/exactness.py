@@ -5,7 +5,8 @@ import sys
 from deepspeed.accelerator import get_accelerator
 
 from tests.equivalence import oracle
-from tests.support.tiny import KeyedNoise, global_batches, tiny_roberta
+from tests.support.drawn import DrawnNoise
+from tests.support.tiny import global_batches, tiny_roberta
 from tests.workers.worker import BF16, FP16, FP32, LR, MAT, ORACLE_OPTIONS, STAGES, ds_json, main, make, steps
 
 PRECISION = {"fp32": FP32, "bf16": BF16, "fp16": FP16}
@@ -18,9 +19,8 @@ def body(world, report):
     for update, lr in LR.items():
         micro = 8 // accumulation // world.size
         settings = oracle.Settings(update=update, lr=lr, **{k: MAT[k] for k in ORACLE_OPTIONS})
-        expected = (
-            oracle.run(tiny_roberta(), batches, settings, noise=KeyedNoise(batches, device=device)) if world.rank == 0 else None
-        )
+        noise = DrawnNoise(tiny_roberta(), MAT, batches, lr, device=device)
+        expected = oracle.run(tiny_roberta(), batches, settings, noise=noise) if world.rank == 0 else None
         for stage in STAGES:
             engine, player = make(world, ds_json(stage, precision), micro=micro, optimizer={"name": update, "lr": lr})
             result = steps(world, engine, player, micro, batches, lr=lr)

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import math
 import sys
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from mat_ds.engine import checkpoint
 from mat_ds.sampling.sampler import Sampler
 from mat_ds.storage.checkpoints import checkpoints_of
 from tests.equivalence import oracle
-from tests.support.tiny import KeyedNoise, global_batches, tiny_lora
+from tests.support.drawn import DrawnNoise
+from tests.support.tiny import global_batches, tiny_lora
 from tests.workers.keyed import NOISY
 from tests.workers.worker import BF16, FP16, FP32, LR, MAT, ORACLE_OPTIONS, STAGES, ds_json, main, make, steps
 
@@ -77,8 +77,8 @@ def measured(world, stage, precision, dtype, method=None, optimizer=None, model=
 def whole_run(lr, update, max_grad_norm, noise):
     """The oracle's run."""
     settings = oracle.Settings(update=update, lr=lr, max_grad_norm=max_grad_norm, **{k: MAT[k] for k in ORACLE_OPTIONS})
-    scales = {"delta": math.sqrt(2 * MAT["delta_lr"]) * NOISE["delta_noise"], "theta": math.sqrt(2 * lr) * NOISE["theta_noise"]}
-    return oracle.run(tiny_lora(), BATCHES, settings, noise=KeyedNoise(BATCHES, **(scales if noise else {})))
+    drawn = DrawnNoise(tiny_lora(), {**MAT, **(NOISE if noise else {})}, BATCHES, lr)
+    return oracle.run(tiny_lora(), BATCHES, settings, noise=drawn)
 
 
 def resumed(world, tree, folder):

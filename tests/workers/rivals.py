@@ -6,7 +6,8 @@ from deepspeed.accelerator import get_accelerator
 
 from mat_ds.models.spectral import SpectralHead
 from tests.equivalence import oracle, rivals
-from tests.support.tiny import KeyedNoise, global_batches, tiny_roberta
+from tests.support.drawn import DrawnNoise
+from tests.support.tiny import global_batches, tiny_roberta
 from tests.workers.worker import STAGES, ds_json, main, make, steps
 
 BALL = {"delta_steps": 3, "delta_lr": 0.4, "delta_init_norm": 0.3, "delta_max_norm": 0.5}
@@ -70,7 +71,7 @@ def body(world, report):
         own = {ORACLES.get(key, key): value for key, value in options.items() if key not in ("name", "derivative")}
         settings = rivals.Settings(regression=labels == 1, **own)
         if world.rank == 0:
-            noise = KeyedNoise(batches, device=get_accelerator().current_device_name())
+            noise = DrawnNoise(model(), options, batches, device=get_accelerator().current_device_name())
             expected = rivals.run(model(), batches, settings, options["name"], noise)[0]
         for stage in STAGES[: 3 if "exact" in name else 4]:
             student = model()

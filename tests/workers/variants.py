@@ -1,11 +1,10 @@
 """Worker: every option of MAT, the tasks' other shapes, and DeepSpeed's other layouts, against the oracle."""
 
-import math
-
 from deepspeed.accelerator import get_accelerator
 
 from tests.equivalence import oracle
-from tests.support.tiny import KeyedNoise, global_batches, tiny_roberta
+from tests.support.drawn import DrawnNoise
+from tests.support.tiny import global_batches, tiny_roberta
 from tests.workers.worker import BF16, FP16, LR, MAT, ORACLE_OPTIONS, STAGES, ds_json, main, make, steps
 
 CPU_OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
@@ -52,11 +51,8 @@ def body(world, report):
         engine, player = make(world, tree, chosen, micro, {"lr": lr, **(optimizer or {})}, model())
         result = steps(world, engine, player, micro, own, lr=lr)
         if world.rank == 0:
-            scales = {
-                "delta": math.sqrt(2 * chosen.get("delta_lr", 0)) * delta_noise,
-                "theta": math.sqrt(2 * lr) * theta_noise,
-            }
-            expected = oracle.run(model(), own, oracle.Settings(**shared), kind, KeyedNoise(own, **scales))
+            noise = DrawnNoise(model(), chosen, own, lr)
+            expected = oracle.run(model(), own, oracle.Settings(**shared), kind, noise)
             start = dict(model().named_parameters()) if labels != 3 else origin
             report[name] = oracle.distance(result, expected, start)
             report[f"skipped: {name}"] = engine.skipped_since_begin

@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mat_ds.engine.engine import Engine
 from mat_ds.methods.mat import Mat
 from tests.equivalence import oracle
-from tests.support.tiny import KeyedNoise, global_batches, micro_batches, tiny_roberta
+from tests.support.drawn import DrawnNoise
+from tests.support.tiny import global_batches, micro_batches, tiny_roberta
 from tests.workers.worker import LR, MAT, ORACLE_OPTIONS, ds_json, main, make, steps
 
 
@@ -86,7 +87,8 @@ def body(world, report):
     micro, batches, origin = 2, global_batches(), dict(tiny_roberta().named_parameters())
     raw = {"delta_gradient": "raw", "delta_lr": 5.0}
     settings = oracle.Settings(lr=LR["adam"], **{**{k: MAT[k] for k in ORACLE_OPTIONS}, **raw})
-    expected = oracle.run(tiny_roberta(), batches, settings, noise=KeyedNoise(batches)) if world.rank == 0 else None
+    noise = DrawnNoise(tiny_roberta(), {**MAT, **raw}, batches)
+    expected = oracle.run(tiny_roberta(), batches, settings, noise=noise) if world.rank == 0 else None
     for name, probe in (("right", right_probe), ("wrong", through_the_engine)):
         Engine._inner = probe
         engine, player = make(world, ds_json(3), {**MAT, **raw}, micro, optimizer={"name": "adam", "lr": LR["adam"]})

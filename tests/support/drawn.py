@@ -1,0 +1,112 @@
+"""The random numbers of a run, noted where the product draws them: what an oracle is handed, which rebuilds no key of them."""
+
+import copy
+import math
+
+import torch
+
+from mat_ds.methods import METHODS
+from mat_ds.sampling import philox
+from mat_ds.sampling.chain import Chain
+from mat_ds.sampling.sampler import Sampler, Slice
+from tests.equivalence.oracle import NoNoise
+from tests.support.kinds import CLASSIFICATION, REGRESSION
+from tests.support.plain_engine import PlainEngine
+from tests.support.tiny import micro_batches
+
+
+class Recorder(PlainEngine):
+    """Notes the law and the numbers of every draw that a method asks for."""
+
+    def __init__(self, model, seed=0, outer_step=0):
+        super().__init__(model)
+        self.seed, self.outer_step, self.draws = seed, outer_step, []
+
+    def drawn(self, law, batch, name):
+        self.draws.append((law, super().drawn(law, batch, name)))
+        return self.draws[-1][1]
+
+
+class StillSampler:
+    """The sampler on weights of zero that no gradient moves, so that what it leaves there is its noise.
+
+    Args:
+        shapes: of the parameters, in their order.
+        samples: K of the chain.
+        device: where it draws: each kind of device has numbers of its own.
+    """
+
+    def __init__(self, shapes, samples, outer_step, seed=0, device="cpu"):
+        self.weights = [torch.zeros(shape, requires_grad=True) for shape in shapes]
+        self._sampler = Sampler([{"params": self.weights}], "sgd", Chain(samples, noise=1.0), seed)
+        whole = {w: [Slice(i, w.numel(), 0, 0, w.numel())] for i, w in enumerate(self.weights)}
+        self._sampler.arm(whole, torch.device(device))
+        self._sampler.begin(outer_step, lr=0.5)  # of sqrt(2 lr) xi this leaves xi
+
+    @torch.no_grad()
+    def sample(self):
+        """xi of the next sample, one tensor a parameter."""
+        for weight in self.weights:
+            weight.zero_()
+        self._sampler.step()
+        return [weight.detach().clone() for weight in self.weights]
+
+
+class DrawnNoise(NoNoise):
+    """What a run on global batches draws, however an engine cuts them.
+
+    A draw is told by its turn within the outer step, as the definitions of the methods have it, and by no name.
+
+    Args:
+        model: any that the method can perturb; no draw depends on its weights.
+        method: the method's options, `name` among them.
+        batches: the global batches of the run.
+        lr: of the parameters, constant.
+        device: where the engine draws the noise of the parameters.
+    """
+
+    def __init__(self, model, method, batches, lr=1e-3, seed=0, device="cpu"):
+        self._model, self._batches, self._seed, self._device = model, batches, seed, device
+        objective = REGRESSION if model.config.num_labels == 1 else CLASSIFICATION
+        kind = METHODS[method["name"]]
+        self._player = kind(kind.Settings(**method), objective)
+        self._delta_scale = math.sqrt(2 * method.get("delta_lr", 0.0)) * method.get("delta_noise", 0.0)
+        self._theta_scale = math.sqrt(2 * lr) * method.get("theta_noise", 0.0)
+        self._noted = {}
+
+    def draws(self, t):
+        """(law, numbers) of every draw for the perturbation of outer step t, (B, L, H) over the whole batch."""
+        if t not in self._noted:
+            (whole,) = micro_batches(self._batches[t], len(self._batches[t]["labels"]))
+            recorder = Recorder(copy.deepcopy(self._model), self._seed, t)
+            self._player.adversary(recorder, whole)
+            self._noted[t] = recorder.draws
+        return self._noted[t]
+
+    def _draw(self, law, t, turn):
+        found, numbers = self.draws(t)[turn]
+        assert found is law, f"draw {turn} is {found.__name__}, by definition it is {law.__name__}"
+        return numbers.double()
+
+    def normal(self, t):
+        """The first draw of outer step t, which has to be standard normal."""
+        return self._draw(philox.normal, t, 0)
+
+    def uniform(self, t):
+        """As `normal`, but uniform on [-1, 1)."""
+        return self._draw(philox.uniform, t, 0)
+
+    def first_delta(self, t, shape):
+        return self.normal(t)
+
+    def delta_noise(self, t, k, shape):
+        if not self._delta_scale:
+            return super().delta_noise(t, k, shape)
+        return self._delta_scale * self._draw(philox.normal, t, 1 + k)
+
+    def theta_noise(self, t, k, parameters):
+        if not self._theta_scale:
+            return super().theta_noise(t, k, parameters)
+        if k == 0:
+            self._still = StillSampler([p.shape for p in parameters], self._player.chain.samples, t, self._seed, self._device)
+        return [self._theta_scale * xi.double() for xi in self._still.sample()]
