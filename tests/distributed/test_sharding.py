@@ -28,8 +28,16 @@ def test_the_sampler_is_inert_until_it_is_armed(shares):
     assert [name for name, inert in shares[1].items() if name.startswith("inert") and not inert] == []
 
 
-def test_equal_keys_drop_equal_units_in_two_passes_and_other_keys_others(shares):
-    assert shares[1]["masks zero-2"] and shares[1]["masks zero-3"]
+# Different sets of units that the passes of each loop drop: two samples of the perturbation, three of the parameters.
+SETS = {"independent": (2 * 2, 3 * 2), "frozen": (1, 3), "off": (1, 3 * 2)}
+
+
+@pytest.mark.parametrize("loop", SETS)
+def test_passes_drop_the_same_units_at_every_stage_where_the_method_says_so_and_else_their_own(loop, shares):
+    for stage in range(4):
+        loops = shares[1][f"dropped {loop} zero-{stage}"]
+        assert tuple(sets for sets, _ in loops) == SETS[loop]
+        assert [most > 0.1 for _, most in loops] == [loop != "off", True] and (loop != "off" or loops[0][1] == 0)
 
 
 def test_each_example_is_predicted_once_and_in_order(shares):

@@ -1,4 +1,4 @@
-"""The engine's vocabulary on one process in plain torch, counting passes: what methods are tested with."""
+"""The engine's vocabulary on one process in plain torch: what methods are tested with."""
 
 from contextlib import contextmanager
 
@@ -6,51 +6,51 @@ import torch
 
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.sampling import philox
-from mat_ds.sampling.keys import noise_key
+from mat_ds.sampling.keys import dropout_seed, noise_key
 
 
 class PlainEngine:
-    """Counts forward units as methods.cost does: a forward 1, a backward to the parameters 2, one to delta alone 1."""
+    """Makes the passes that a method asks for, their dropout as the engine's; an update moves nothing.
+
+    Args:
+        model: what is passed through.
+        samples: of the parameters in an outer step.
+        skips: which updates overflow, counted from 1.
+    """
 
     seed = outer_step = 0
 
     def __init__(self, model, samples=1, skips=()):
         self.model, self.samples = model, samples
         self.perturbation = EmbeddingPerturbation(model)
-        self.forwards = self.backwards = self.input_gradients = self.graphs = 0
-        self.masks = []
-        self.updates = 0
-        self.skips = set(skips)
+        self.updates, self.skips = 0, set(skips)
+        self.tracked = False
 
-    @property
-    def units(self):
-        return self.forwards + 2 * self.backwards + self.input_gradients
+    def seed_dropout(self, batch, masks):
+        self.model.train(masks is not None)
+        if masks is not None:
+            torch.manual_seed(dropout_seed(self.seed, self.outer_step, batch.index, masks))
 
-    def _logits(self, batch, delta, masks):
-        self.masks.append(masks)
-        with self.perturbation.applied(delta):
+    def _logits(self, batch, delta, masks, frozen_from=None):
+        self.seed_dropout(batch, masks)
+        with self.perturbation.applied(delta, frozen_from):
             return self.model(**batch.inputs).logits
 
     def forward(self, batch, masks, delta=None):
-        self.forwards += 1
-        self.graphs += 1
+        self.tracked = True
         return self._logits(batch, delta, masks)
 
     def forward_pair(self, batch, delta, masks, share_masks=False, train_words=True):
-        self.forwards += 2
-        self.graphs += 2
-        self.shared = share_masks
-        clean = self._logits(batch, None, masks)
-        with self.perturbation.applied(delta, None if train_words else 0):
-            return clean, self.model(**batch.inputs).logits
+        self.tracked = True
+        frozen_from = None if train_words else 0
+        second = masks if share_masks or masks is None else (*masks, "second")
+        return self._logits(batch, None, masks), self._logits(batch, delta, second, frozen_from)
 
     @torch.no_grad()
     def probe(self, batch, masks, delta=None):
-        self.forwards += 1
         return self._logits(batch, delta, masks)
 
     def delta_gradient(self, batch, masks, delta, payoff, differentiable=False):
-        self.forwards, self.input_gradients = self.forwards + 1, self.input_gradients + 1
         delta = delta.detach().requires_grad_()
         total = payoff(self._logits(batch, delta, masks)).sum()
         return torch.autograd.grad(total, delta, create_graph=differentiable)[0]
@@ -65,7 +65,7 @@ class PlainEngine:
         return law(noise_key(self.seed, self.outer_step, *name), batch.examples, batch.tokens, self.perturbation.width)
 
     def backward(self, loss, delta=None):
-        self.backwards, self.graphs = self.backwards + self.graphs, 0
+        self.tracked = False
         loss.backward()
         if delta is not None:
             gradient, delta.grad = delta.grad, None
@@ -73,7 +73,7 @@ class PlainEngine:
 
     @contextmanager
     def averaged_weights(self, name):
-        assert not self.graphs
+        assert not self.tracked
         yield
 
     def update(self):

@@ -7,7 +7,6 @@ import torch
 
 from mat_ds.methods import METHODS, ops
 from mat_ds.methods.moves import Moves
-from mat_ds.sampling.keys import seed_from
 from mat_ds.training.adversary import hidden_by_tf32, objections, tf32, uses_tf32
 from tests.support.kinds import CLASSIFICATION
 from tests.support.plain_engine import PlainEngine
@@ -17,15 +16,10 @@ from tests.support.tiny import global_batches, micro_batches, tiny_roberta
 OBJECTIVE = CLASSIFICATION
 
 
-class MaskedEngine(PlainEngine):
-    """With dropout that is a function of its key, in fp32 on a CPU."""
+class AskedEngine(PlainEngine):
+    """What else is asked of an engine before a run, in fp32 on a CPU."""
 
     device, dtype = torch.device("cpu"), torch.float32
-
-    def _logits(self, batch, delta, masks):
-        self.model.train(masks is not None)
-        torch.manual_seed(seed_from(*(masks or ())))
-        return super()._logits(batch, delta, masks)
 
     @torch.no_grad()
     def realised(self, batch, delta):
@@ -49,7 +43,7 @@ def build(name, **settings):
 
 def found(name, model_dropout=0.0, **settings):
     """Keys of what is said of a method on a model."""
-    player, engine = build(name, **settings), MaskedEngine(tiny_roberta(dropout=model_dropout))
+    player, engine = build(name, **settings), AskedEngine(tiny_roberta(dropout=model_dropout))
     problems = objections(engine, player, player.settings if name != "vanilla" else METHODS[name].Settings(), OBJECTIVE, BATCH)
     assert all(problem.reason and problem.fix for problem in problems)
     return [problem.key for problem in problems]
@@ -58,7 +52,7 @@ def found(name, model_dropout=0.0, **settings):
 @pytest.mark.parametrize("name", METHODS)
 def test_as_published_the_steps_of_every_perturbation_move_it(name):
     moves = Moves()
-    build(name).adversary(MaskedEngine(tiny_roberta()), BATCH, moves)
+    build(name).adversary(AskedEngine(tiny_roberta()), BATCH, moves)
     measured = moves()
     assert bool(measured) == (name not in ("vanilla", "rdrop", "r3f", "r4f"))
     assert measured.get("delta_moved", 1.0) > 0.5
@@ -67,7 +61,7 @@ def test_as_published_the_steps_of_every_perturbation_move_it(name):
 @pytest.mark.parametrize("name", ["smart", "alum", "salt", "mat"])
 def test_a_virtual_adversary_finds_more_than_its_random_start(name):
     """With twice the divergence per squared length: the direction counts, and not the size."""
-    engine = MaskedEngine(tiny_roberta())
+    engine = AskedEngine(tiny_roberta())
 
     def reached(player):
         delta = player.adversary(engine, BATCH).detach()
@@ -156,7 +150,7 @@ def test_what_moves_a_perturbation_is_told_in_its_parts():
 @pytest.mark.parametrize("semantics, low, high", [("paper", 0.02, 0.3), ("released", 3.0, 30.0)])
 def test_at_the_published_sizes_noise_is_small_as_printed_and_larger_than_the_step_as_released(semantics, low, high):
     moves, player = Moves(), build("mat", semantics=semantics, dropout="off")
-    player.adversary(MaskedEngine(tiny_roberta(hidden_size=96, intermediate_size=96)), BATCH, moves)
+    player.adversary(AskedEngine(tiny_roberta(hidden_size=96, intermediate_size=96)), BATCH, moves)
     parts = moves()
     assert low < float(parts["delta_noise"] / parts["delta_drift"]) < high
     scale = math.sqrt(2 * 1e-3) * 2e-4

@@ -1,4 +1,4 @@
-"""Worker: what lies where. Bytes of optimizer state, the inert sampler, and each example predicted once."""
+"""Worker: what lies where. Bytes of optimizer state, the inert sampler, the units dropped, and each example predicted once."""
 
 import torch
 from deepspeed.accelerator import get_accelerator
@@ -8,6 +8,7 @@ from mat_ds.ranks.collectives import all_reduce_sum
 from mat_ds.sampling.sampler import Sampler
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.rows import Example
+from tests.support.dropped import distinct, dropped_units, shares
 from tests.support.tiny import VOCABULARY, global_batches, micro_batches, tiny_roberta
 from tests.workers.worker import BF16, FP16, FP32, MAT, STAGES, ds_json, main, make, steps
 
@@ -42,18 +43,17 @@ def body(world, report):
             report[f"mixture {name} zero-{stage}"] = [engine.sampler.state_bytes, whole.item(), 4 * parameters]
             engine.close()
 
-    for stage in (2, 3):
-        engine, _ = make(world, ds_json(stage), micro=micro, batch=batch, model=tiny_roberta(dropout=0.1))
-        (own, *_) = micro_batches(batches[0], micro, world.rank, world.size)
-        engine.begin(0, 0.0)
-        nothing = torch.zeros(*own.inputs["input_ids"].shape, 24)
-        clean, same, other, off = (
-            engine.probe(own, masks, delta).detach()
-            for masks, delta in ((("delta",), None), (("delta",), nothing), (("delta", 1), nothing), (None, nothing))
-        )
-        differ = not torch.allclose(clean, other) and not torch.allclose(clean, off)
-        report[f"masks zero-{stage}"] = torch.equal(clean, same) and differ
-        engine.close()
+    for stage in STAGES:
+        for loop, masks in (("independent", "independent"), ("frozen", "frozen"), ("off", "independent")):
+            method = {**MAT, "dropout": loop, "theta_dropout": masks}
+            model = tiny_roberta(dropout=0.2, attn_implementation="eager")
+            engine, player = make(world, ds_json(stage), method, micro, batch=batch, model=model)
+            engine.begin(0, 1e-3)
+            with dropped_units(engine.ds.module, micro) as passes:
+                player.step(engine, micro_batches(batches[0], micro, world.rank, world.size))
+            loops = passes[:-6], passes[-6:]
+            report[f"dropped {loop} zero-{stage}"] = [[distinct(units), max(shares(units))] for units in loops]
+            engine.close()
 
     examples = [Example(("x" * (2 + 5 * i % 11),), i) for i in range(23)]
     for stage in (2, 3):
