@@ -13,22 +13,19 @@ from mat_ds.models.perturb import EmbeddingPerturbation
 SIZES = {"vocab_size": 32, "n_positions": 16, "n_embd": 16, "n_layer": 1, "n_head": 2, "bos_token_id": 0, "eos_token_id": 0}
 
 
-class OfDtype(Passes):
-    dtype = None
-
-
 def gradient(auto_class, dtype, scale):
     """Of a payoff of every number of the output, `scale` times."""
     torch.manual_seed(0)
     model = auto_class.from_config(GPT2Config(**SIZES, pad_token_id=0)).eval().to(dtype)
-    passes = object.__new__(OfDtype)
-    passes.ds, passes.dtype, passes._perturbation = SimpleNamespace(module=model), dtype, EmbeddingPerturbation(model)
-    passes._read, passes._all_finite = lambda output: output.logits, torch.ones((), dtype=torch.bool)
+    ds = SimpleNamespace(
+        module=model, device="cpu", fp16_enabled=lambda: dtype == torch.float16, bfloat16_enabled=lambda: False
+    )
+    passes = Passes(ds, EmbeddingPerturbation(model), seed=0)
     tokens = torch.tensor([[3, 5, 7, 9], [4, 6, 8, 10]])
     batch = MicroBatch({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}, tokens[:, 0], 0)
     delta = 1e-2 * torch.ones(2, 4, 16)
     found = passes.delta_gradient(batch, None, delta, lambda output: scale * output.square().flatten(1).sum(1))
-    assert passes._all_finite
+    assert found.isfinite().all()
     return found.double()
 
 

@@ -32,15 +32,21 @@ COMBINATIONS = list(
 
 
 @pytest.mark.parametrize("projection, gradient, preconditioner, init", COMBINATIONS)
-def test_every_sample_of_delta_obeys_the_bound_after_its_noise(projection, gradient, preconditioner, init, monkeypatch):
-    method = mat(delta_projection=projection, delta_gradient=gradient, delta_preconditioner=preconditioner, delta_init=init,
-                 delta_init_scale=1.0, delta_lr=0.1, delta_noise=0.5, delta_max_norm=RADIUS, dropout="off")  # fmt: skip
-    samples, project = [], ops.project
-    monkeypatch.setattr(ops, "project", lambda *a: samples.append(project(*a)) or samples[-1])
+def test_every_sample_of_delta_obeys_the_bound_after_its_noise(projection, gradient, preconditioner, init):
+    sizes = {"delta_init_scale": 1.0, "delta_lr": 0.1, "delta_noise": 0.5, "delta_max_norm": RADIUS, "beta_s": 0.0}
+    kinds = {"delta_projection": projection, "delta_gradient": gradient, "delta_preconditioner": preconditioner}
+    method = mat(**sizes, **kinds, delta_init=init, dropout="off")
+    samples = []
+
+    class Watched(PlainEngine):
+        def delta_gradient(self, batch, masks, delta, payoff, differentiable=False):
+            samples.append(delta)
+            return super().delta_gradient(batch, masks, delta, payoff, differentiable)
+
     (batch, *_) = batches()
-    mean = method.mean_delta(PlainEngine(tiny_roberta().eval()), batch)
+    samples.append(method.adversary(Watched(tiny_roberta()), batch))  # an average that forgets is its last sample
     assert len(samples) == 4  # delta^(1) and three more
-    for delta in (*samples, mean):
+    for delta in samples:
         assert ops.linf(delta).max() <= RADIUS
         assert (delta[(batch.mask == 0).expand_as(delta)] == 0).all()
 
@@ -49,7 +55,7 @@ def test_the_released_code_bounds_before_its_noise_and_leaves_the_first_sample_a
     method = mat(semantics="released", delta_init_scale=10 * RADIUS, delta_lr=0.1, delta_noise=0.01, delta_max_norm=RADIUS,
                  dropout="off", beta_s=0.9)  # fmt: skip
     (batch, *_) = batches()
-    mean = method.mean_delta(PlainEngine(tiny_roberta().eval()), batch)
+    mean = method.adversary(PlainEngine(tiny_roberta().eval()), batch)
     assert ops.linf(mean).max() > RADIUS
     assert method.chain.anchor == "first_update" and mat().chain.anchor == "start"
 
@@ -87,7 +93,7 @@ def test_lambda_scales_only_the_raw_gradient():
     def mean(lam, gradient):
         method = mat(lam=lam, delta_gradient=gradient, dropout="off", delta_max_norm=1e6, delta_lr=1e-1, delta_noise=0.0,
                      delta_init_scale=1e-2)  # fmt: skip
-        return method.mean_delta(PlainEngine(tiny_roberta().eval()), batches()[0])
+        return method.adversary(PlainEngine(tiny_roberta().eval()), batches()[0])
 
     assert torch.equal(mean(1.0, "linf"), mean(5.0, "linf"))
     assert not torch.equal(mean(1.0, "raw"), mean(5.0, "raw"))

@@ -47,7 +47,10 @@ def test_delta_stays_fp32_under_half_precision_embeddings():
 
 
 def test_the_hook_is_off_again_after_an_error():
-    hook = EmbeddingPerturbation(tiny_roberta())
-    with pytest.raises(ZeroDivisionError), hook.applied(torch.zeros(1)):
+    model, (batch,) = tiny_roberta().eval(), global_batches(1)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    before, hook = model(**inputs).logits, EmbeddingPerturbation(model)
+    with pytest.raises(ZeroDivisionError), hook.applied(torch.ones(*batch["input_ids"].shape, hook.width)):
+        assert not torch.equal(model(**inputs).logits, before)
         raise ZeroDivisionError
-    assert hook._delta is None
+    assert torch.equal(model(**inputs).logits, before)

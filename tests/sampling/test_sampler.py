@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 
-from mat_ds.engine.engine import _parameter_groups
 from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.options import OptimizerConfig
 from mat_ds.sampling.sampler import Sampler, Slice
@@ -55,9 +54,9 @@ def test_without_a_mixture_it_is_torchs_own_optimizer(update, weight_decay):
 def test_rmsprop_is_torchs_as_it_comes_and_no_option_of_adam():
     options = OptimizerConfig(name="rmsprop", betas=(0.5, 0.6))
     assert options.rmsprop_alpha == torch.optim.RMSprop([torch.zeros(1)]).defaults["alpha"]
-    (group,) = _parameter_groups(torch.nn.Linear(3, 2, bias=False), options)
     ours, theirs = (torch.ones(4, requires_grad=True) for _ in range(2))
-    sampler = Sampler([{**group, "params": [ours], "weight_decay": 0.0}], "rmsprop", Chain(), 0)
+    group = {"params": [ours], "alpha": options.rmsprop_alpha, "betas": options.betas, "eps": options.eps}
+    sampler = Sampler([group], "rmsprop", Chain(), 0)
     sampler.arm({ours: [Slice(0, 4, 0, 0, 4)]}, CPU)
     optimizer = torch.optim.RMSprop([theirs], lr=1e-3)
     for step in range(20):

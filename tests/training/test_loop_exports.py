@@ -1,13 +1,16 @@
 """Where the disk has no room for the model, training stops with that message, or goes on and knows what `model/` holds."""
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from mat_ds.errors import SaveError
 from mat_ds.runs.options import RunConfig
 from mat_ds.storage.progress import Progress
 from mat_ds.training.loop import Loop
+from tests.support.small_engine import one_rank
 
 
 class Told:
@@ -17,15 +20,49 @@ class Told:
     def say(self, *_):
         pass
 
+    @contextmanager
+    def bar(self, *_):
+        yield SimpleNamespace(update=lambda: None, set_postfix_str=lambda *_, **__: None)
+
     def warn(self, line):
         self.warnings.append(line)
 
 
-def loop(scores, refused, choice="continue", export="best"):
-    """A loop whose evaluations score so, one a step, and whose exports fail after some steps."""
-    run = RunConfig.model_validate({"train": {"on_save_failure": choice, "export": export}})
-    made, told = [], Told()
-    progress, scores = Progress(), iter(scores)
+class Still:
+    """An engine, a method, a loader and a stop that nobody asks for, of steps that do nothing."""
+
+    device, skipped_since_begin, gradient_norm, steps_per_epoch = torch.device("cpu"), 0, None, 1
+
+    def begin(self, *_):
+        pass
+
+    check = saved = begin
+
+    def step(self, _engine, _batches):
+        return {"loss": torch.zeros(())}
+
+    def end(self, measured):
+        return {name: float(value) for name, value in measured.items()}
+
+    def micro_batches(self, _step):
+        return [SimpleNamespace(inputs={"attention_mask": torch.ones(1, 1)})]
+
+    def told_to_stop_or_save(self):
+        return False, False
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone():
+    with one_rank():
+        yield
+
+
+def loop(scores, refused, choice="continue", export="best", steps=None, progress=None):
+    """A loop of a step and an evaluation for each score, whose exports fail after some steps."""
+    train = {"on_save_failure": choice, "export": export, "max_steps": steps or len(scores), "telemetry_every": 0}
+    run = RunConfig.model_validate({"train": train})
+    made, told, still, scores = [], Told(), Still(), iter(scores)
+    progress = progress or Progress()
 
     def write():
         if progress.step in refused:
@@ -36,17 +73,9 @@ def loop(scores, refused, choice="continue", export="best"):
         score = next(scores)
         return {"dev": {"accuracy": score}}, score
 
-    engine = SimpleNamespace(device=None)
     tracker = SimpleNamespace(log=lambda record: None)
-    found = Loop(run, engine, None, None, None, tracker, told, progress, None, evaluate, write, None)
-    found._log_resources = lambda: None
-    return found, made, told
-
-
-def live(found, steps, total):
-    for step in range(1, steps + 1):
-        found.progress.step = step
-        found._evaluate(is_last=step == total)
+    save = lambda progress: SimpleNamespace(seconds=0.0, bytes=0)  # noqa: E731
+    return Loop(run, still, still, None, still, tracker, told, progress, still, evaluate, write, save), made, told
 
 
 @pytest.mark.parametrize(
@@ -61,7 +90,7 @@ def live(found, steps, total):
 )
 def test_what_is_exported_is_the_best_that_could_be(scores, refused, made, exported):
     found, written, told = loop(scores, refused)
-    live(found, 4, 4)
+    found.train()
     assert written == made and found.progress.exported == exported
     assert len(told.warnings) == len(refused)
     assert all("could not be written" in line and "goes on without" in line for line in told.warnings)
@@ -72,22 +101,21 @@ def test_what_is_exported_is_the_best_that_could_be(scores, refused, made, expor
 def test_stop_stops():
     found, written, _ = loop((0.1, 0.2), (1,), choice="stop")
     with pytest.raises(SaveError, match="after step 1"):
-        live(found, 1, 2)
+        found.train()
     assert written == [] and found.progress.exported is None
 
 
 def test_the_last_is_exported_once_and_again_where_there_was_no_room():
     found, written, _ = loop((0.1, 0.3, 0.2), (), export="last")
-    live(found, 3, 3)
-    assert written == [3] and found.progress.exported == 3
-    found._export_if_wanted(is_last=True)
-    assert written == [3]
+    progress = found.train()
+    assert written == [3] and progress.exported == 3
+    again, written, _ = loop((), (), export="last", steps=3, progress=progress)
+    assert again.train().exported == 3 and written == []
     found, written, told = loop((0.1, 0.3, 0.2), (3,), export="last")
-    live(found, 3, 3)
-    assert written == [] and len(told.warnings) == 1
-    found.export = lambda: written.append("again")
-    found._export_if_wanted(is_last=True)
-    assert written == ["again"] and found.progress.exported == 3
+    progress = found.train()
+    assert written == [] and progress.exported is None and len(told.warnings) == 1
+    again, written, _ = loop((), (), export="last", steps=3, progress=progress)
+    assert again.train().exported == 3 and written == [3]
 
 
 def test_a_checkpoint_of_before_it_was_noted_holds_its_best():
