@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support.expected import named
 from tests.support.families import FAMILIES
 from tests.support.launch import run_ranks
 
@@ -10,7 +11,9 @@ pytestmark = pytest.mark.dist
 
 def test_a_step_of_mat_on_two_ranks_is_the_step_of_one_process_for_every_family():
     report = run_ranks("tests.workers.families", 2)
-    assert len(report) == 6 * len(FAMILIES)
+    plain = named("{} {}", FAMILIES, ("fp32, zero-2", "bf16, zero-3", "fp16, zero-2"))
+    recomputed = named("{} {} checkpointed, {}", FAMILIES, ("fp32", "fp16"), ("zero-3",))
+    assert report.keys() == plain | recomputed | named("{} bf16 checkpointed, zero-2", FAMILIES)
     # In half precision the two round their sums in other orders, and nothing else: each is compared with its own.
     tolerance = {name: 1e-4 if "fp32" in name else 0.03 for name in report}
     assert not {name: far for name, far in report.items() if not far <= tolerance[name]}

@@ -7,6 +7,7 @@ import torch
 
 from tests.equivalence import oracle
 from tests.support import families
+from tests.support.expected import STAGES, named
 from tests.support.launch import run_ranks
 from tests.support.tiny import tiny_roberta
 
@@ -32,7 +33,9 @@ def runs(folder):
     for path in folder.glob("*.pt"):
         dropout, _, stage, _, ranks = path.stem.split("-")
         found[dropout, int(stage), int(ranks)] = torch.load(path)
-    assert len(found) == 20
+    assert found.keys() == {
+        *itertools.product(DROPOUTS, STAGES, (1, 2)), *itertools.product(DROPOUTS, (2, 3), (4,))
+    }  # fmt: skip
     return found
 
 
@@ -40,7 +43,6 @@ def runs(folder):
 def test_ranks_accumulation_and_stages_draw_the_same_numbers(dropout, runs):
     reference = {name: p.double() for name, p in runs[dropout, 2, 1].items()}
     distances = {key: oracle.distance(result, reference, ORIGIN) for key, result in runs.items() if key[0] == dropout}
-    assert len(distances) == 10
     assert not {key: far for key, far in distances.items() if not far <= 1e-3}
 
 
@@ -59,7 +61,7 @@ def test_two_runs_with_one_seed_are_bit_identical(runs, tmp_path):
 @pytest.mark.parametrize("method", ["mat", "freelb", "r3f"])
 def test_without_dropout_any_micro_batch_and_number_of_ranks_is_the_same_run(method, folder):
     found = {path.stem: torch.load(path) for path in (folder / "cut").glob(f"{method}-*.pt")}
-    assert len(found) == 6
+    assert found.keys() == named(method + "-micro-{}-ranks-1", (1, 4, 8)) | named(method + "-micro-{}-ranks-2", (1, 2, 4))
     loss, reference = found[f"{method}-micro-8-ranks-1"]
     expected, origin = {name: p.double() for name, p in reference.items()}, dict(families.build("gpt2").named_parameters())
     assert {name: first for name, (first, _) in found.items()} == {name: pytest.approx(loss, rel=1e-5) for name in found}

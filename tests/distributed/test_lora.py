@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support.expected import PRECISIONS, STAGES, named
 from tests.support.launch import run_ranks
 
 pytestmark = pytest.mark.dist
@@ -11,12 +12,15 @@ TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 5e-2}
 
 @pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2], ids="{} ranks".format)
 def report(request, tmp_path_factory):
-    return run_ranks("tests.workers.lora", request.param, str(tmp_path_factory.mktemp("lora")))
+    report = run_ranks("tests.workers.lora", request.param, str(tmp_path_factory.mktemp("lora")))
+    trainings = named("{}, {}, zero-{}", ("adam", "checkpointed"), PRECISIONS, STAGES)
+    trainings |= named("{}, fp32, zero-{}", ("sgd", "clipped", "noise"), STAGES)
+    assert report.keys() == trainings | named("resumed, {}, zero-{}", PRECISIONS, STAGES) | {"trained"}
+    return report
 
 
 def test_every_stage_and_precision_gives_the_oracles_adapters_and_head(report):
     found = {name: entry["distance"] for name, entry in report.items() if isinstance(entry, dict)}
-    assert len(found) == 4 * (5 + 2 + 2)
     assert not {name: far for name, far in found.items() if not far <= TOLERANCE[name.split(", ")[1]]}
 
 
@@ -34,4 +38,4 @@ def test_the_sampler_gets_what_is_trained_and_nothing_else(report):
 
 def test_an_interrupted_run_is_bit_identical_and_saves_no_frozen_weight(report):
     found = {name: same for name, same in report.items() if name.startswith("resumed")}
-    assert len(found) == 12 and all(found.values()), found
+    assert all(found.values()), found

@@ -58,10 +58,10 @@ def body(world, report):
         logits = engine.forward(own, ("theta",))
         try:
             with engine.averaged_weights("moving"):
-                pass
+                report[f"refusal, {name}"] = False
         except RuntimeError:
-            engine.backward(logits.sum())
             report[f"refusal, {name}"] = True
+        engine.backward(logits.sum())
         if world.rank == 0:
             for found, wanted, kind in (
                 (result, expected[0], "raw"),
