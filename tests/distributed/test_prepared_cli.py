@@ -2,7 +2,6 @@
 
 import json
 import socket
-import subprocess
 import sys
 
 import pytest
@@ -12,6 +11,7 @@ from safetensors.torch import load_file
 from tests.distributed.test_cli import scores
 from tests.models.test_families import save
 from tests.support.launch import ROOT, environment, run_cli
+from tests.support.processes import run
 from tests.tasks.test_bad_rows import lines, write
 from tests.workers.small_run import steps
 
@@ -56,7 +56,7 @@ def test_two_ranks_on_prepared_data_repeat_the_run_on_the_files_without_a_networ
         *options,
         f"data.path={tmp_path}/raw",
     ]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=600)
+    done = run(command, 600, cwd=tmp_path, env=environment())
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"data.path={tmp_path}/out model.name={tmp_path}/model" in done.stdout.splitlines()[-1]
 
