@@ -31,6 +31,7 @@ def preload():
     import datasets  # noqa: F401
     import numpy
     import peft  # noqa: F401
+    import sklearn.metrics  # noqa: F401
     import torch
     import transformers.models.bert.modeling_bert
     import transformers.models.roberta.modeling_roberta  # noqa: F401
