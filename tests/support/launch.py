@@ -1,7 +1,9 @@
 """Starts worker processes with a launcher's environment, but without a launcher's start-up time."""
 
+import contextlib
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -12,9 +14,13 @@ from tests.support.processes import ROOT, Process, run
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port below those that the system gives to connections: ranks listen at it only after ten seconds of imports, in which
+    the connections of other tests may take any port that the system gave."""
+    chance = random.SystemRandom()  # tests that run side by side may have seeded the other one alike
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", chance.randrange(10_000, 32_000)))
+            return probe.getsockname()[1]
 
 
 def environment(device="cpu", **more):
