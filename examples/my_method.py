@@ -22,18 +22,11 @@ class ConfidenceSettings(mat_ds.MethodSettings):
 
 
 @mat_ds.register_method
-class Confidence:
+class Confidence(mat_ds.Method):
     """theta <- theta - gamma P(grad[L(theta) - beta H(theta)])."""
 
     Settings = ConfidenceSettings
-    chain = mat_ds.Chain()  # one sample of the parameters an outer step, no mixture, no noise
     cost = 3  # a forward pass is 1, a backward pass to the parameters 2
-
-    def __init__(self, settings, objective):
-        self.settings, self.objective = settings, objective
-
-    def adversary(self, engine, batch, moves=None):
-        return None  # it perturbs nothing
 
     def step(self, engine, batches):
         losses = []

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mat_ds.errors import UserError
     from mat_ds.evaluation.predictor import Predictor
     from mat_ds.methods import METHODS
-    from mat_ds.methods.base import MicroBatch
+    from mat_ds.methods.base import Method, MicroBatch
     from mat_ds.methods.settings import MethodSettings
     from mat_ds.ranks.world import World
     from mat_ds.runs.plugins import register_method, register_task
@@ -39,15 +39,15 @@ for _variable, _value in (
 _PLACES = {
     "evaluate": "api.models", "load": "api.models", "predict": "api.models", "Predictor": "evaluation.predictor",
     "Run": "api.training", "train": "api.training", "UserError": "errors",
-    "METHODS": "methods", "MethodSettings": "methods.settings",
+    "METHODS": "methods", "Method": "methods.base", "MethodSettings": "methods.settings",
     "register_method": "runs.plugins", "register_task": "runs.plugins",
     "Chain": "sampling.chain", "Engine": "engine.engine", "MicroBatch": "methods.base", "OptimizerConfig": "sampling.options",
     "Sampler": "sampling.sampler", "World": "ranks.world", "process_group": "engine.group",
 }  # fmt: skip
 
 __all__ = [
-    "METHODS", "Chain", "Engine", "MethodSettings", "MicroBatch", "OptimizerConfig", "Predictor", "Run", "Sampler", "UserError",
-    "World", "evaluate", "load", "predict", "process_group", "register_method", "register_task", "train",
+    "METHODS", "Chain", "Engine", "Method", "MethodSettings", "MicroBatch", "OptimizerConfig", "Predictor", "Run", "Sampler",
+    "UserError", "World", "evaluate", "load", "predict", "process_group", "register_method", "register_task", "train",
 ]  # fmt: skip
 
 

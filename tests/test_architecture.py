@@ -91,6 +91,18 @@ def test_a_method_names_no_rank_dtype_or_device():
                 assert not re.search(rf"\b{word}\b", code), (path.name, word)
 
 
+def test_nobody_asks_what_class_a_method_is():
+    for path in SOURCES:
+        if path.is_relative_to(PACKAGE / "methods"):
+            continue
+        known = {name.rpartition(".")[2] for name in imported(path) if name.startswith("mat_ds.methods")}
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "issubclass"):
+                classes = {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}
+                classes |= {part.attr for part in ast.walk(node.args[1]) if isinstance(part, ast.Attribute)}
+                assert not classes & known and "Settings" not in classes, (path, node.lineno, "let the method say it")
+
+
 def test_no_file_is_long_or_named_utils():
     for path in (*SOURCES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "launch").glob("*.py")):
         assert len(path.read_text().splitlines()) <= 250, path

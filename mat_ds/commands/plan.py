@@ -18,7 +18,7 @@ from mat_ds.config.packaged import add_file_arguments
 from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config, serves
 from mat_ds.engine.zero import read_zero
 from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
-from mat_ds.methods.settings import AdversarialSettings
+from mat_ds.methods import METHODS
 from mat_ds.models.build import build_skeleton, build_tokenizer, longest_input
 from mat_ds.models.perturb import MOST_TRIED, EmbeddingPerturbation
 from mat_ds.models.source import has_tokenizer
@@ -132,7 +132,7 @@ def _costs(run: RunConfig, spec: TaskSpec, dtype: torch.dtype, ranks: int, examp
 
     model = build(False)
     max_length = min(run.data.max_length, longest_input(model, tokenizer))
-    if isinstance(run.method, AdversarialSettings):
+    if METHODS[run.method.name].perturbs():
         _refuse_unperturbable(model, max_length)
     measured = measured_extent(run, data, tokenizer, max_length, ranks) if data and tokenizer else None
     extent = measured or assume(run, spec, data, max_length, examples)

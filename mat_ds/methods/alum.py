@@ -7,23 +7,21 @@ where the adversary attacks the prediction, not the label.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
+from mat_ds.methods.base import Engine, Means, Method, MicroBatch
 from mat_ds.methods.moves import Moves
-from mat_ds.methods.settings import MethodSettings
 from mat_ds.methods.smoothness import AscentSettings, ascend, clean_prediction
-from mat_ds.sampling.chain import Chain
 
 
 class ALUMSettings(AscentSettings):
     name: Literal["alum"] = Field("alum", description="virtual adversarial fine-tuning")
 
 
-class ALUM:
+class ALUM(Method):
     """K ascents, clamped to the ball, then one update on L + lam R, R through both predictions.
 
     Algorithm 1 prints the raw gradient, which at the published step, 1e-3, and start, 1e-5, leaves delta where it is: R grows
@@ -32,11 +30,8 @@ class ALUM:
     norm per token, at the output of the whole embedding block; on word embeddings this would destroy the input.
     """
 
-    Settings: ClassVar[type[MethodSettings]] = ALUMSettings
-    chain = Chain()
-
-    def __init__(self, settings: ALUMSettings, objective: Objective):
-        self.settings, self.objective = settings, objective
+    Settings = ALUMSettings
+    settings: ALUMSettings
 
     @property
     def cost(self) -> int:

@@ -7,6 +7,7 @@ in `METHODS`, one recipe and one test against a plain-torch oracle.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -131,18 +132,31 @@ class Objective(Protocol):
         """R: one number per example, (B,)."""
 
 
-class Method(Protocol):
-    """One fine-tuning method."""
+class Method(ABC):
+    """One fine-tuning method: a subclass has `Settings`, `cost` and `step`, and what of the rest is not as it stands here.
+
+    Args:
+        settings: its options.
+        objective: the losses of the task.
+    """
 
     Settings: ClassVar[type[MethodSettings]]
 
-    def __init__(self, settings: Any, objective: Objective): ...
+    def __init__(self, settings: Any, objective: Objective):
+        self.settings, self.objective = settings, objective
+
+    @classmethod
+    def perturbs(cls) -> bool:
+        """Whether it perturbs word embeddings: then it says with what."""
+        return cls.adversary is not Method.adversary
 
     @property
     def chain(self) -> Chain:
         """What the parameters' sampler has to do in one outer step."""
+        return Chain()
 
     @property
+    @abstractmethod
     def cost(self) -> int:
         """Forward units of one outer step: a forward is 1, a backward to the parameters 2, to delta alone 1."""
 
@@ -153,9 +167,23 @@ class Method(Protocol):
             engine, batch: whose.
             moves: is told of every step of it.
         """
+        return None
 
+    @abstractmethod
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         """One outer step on this rank's micro-batches; returns means of what it measured, `loss` among them."""
+
+
+def flaw_of(method: object) -> str | None:
+    """Why something cannot serve as a method; None where it can."""
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        return "is no subclass of mat_ds.Method"
+    settings = getattr(method, "Settings", None)
+    if not (isinstance(settings, type) and issubclass(settings, MethodSettings)):
+        return "has no `Settings` that are a subclass of mat_ds.MethodSettings"
+    if missing := sorted(method.__abstractmethods__):
+        return f"has no {', '.join(missing)}"
+    return None
 
 
 class Means:

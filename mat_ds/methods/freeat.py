@@ -7,15 +7,14 @@ perturbation for the next replay.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from mat_ds.methods.ball import BallSettings, ascend_in_ball, attack, uniform_delta
-from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
+from mat_ds.methods.base import Engine, Means, Method, MicroBatch
 from mat_ds.methods.moves import Moves
-from mat_ds.methods.settings import MethodSettings
 from mat_ds.sampling.chain import Chain
 
 
@@ -23,7 +22,7 @@ class FreeATSettings(BallSettings):
     name: Literal["freeat"] = Field("freeat", description="free adversarial training: delta_steps replays, an update each")
 
 
-class FreeAT:
+class FreeAT(Method):
     """m = delta_steps replays with an update each, at one step size; fresh dropout masks in every replay.
 
     For text the perturbation is drawn anew for every batch, as in the FreeLB authors' port: texts differ in length, so the
@@ -31,10 +30,8 @@ class FreeAT:
     by m, as the original does.
     """
 
-    Settings: ClassVar[type[MethodSettings]] = FreeATSettings
-
-    def __init__(self, settings: FreeATSettings, objective: Objective):
-        self.settings, self.objective = settings, objective
+    Settings = FreeATSettings
+    settings: FreeATSettings
 
     @property
     def chain(self) -> Chain:

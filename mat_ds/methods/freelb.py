@@ -7,35 +7,30 @@ parameters, as if the batch were K times as large.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from mat_ds.methods.ball import BallSettings, ascend_in_ball, attack, uniform_delta
-from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
+from mat_ds.methods.base import Engine, Means, Method, MicroBatch
 from mat_ds.methods.moves import Moves
-from mat_ds.methods.settings import MethodSettings
-from mat_ds.sampling.chain import Chain
 
 
 class FreeLBSettings(BallSettings):
     name: Literal["freelb"] = Field("freelb", description="free large-batch adversarial training")
 
 
-class FreeLB:
+class FreeLB(Method):
     """K passes at delta_0 .. delta_{K-1}, their gradients averaged into one update; the K-th gradient moves no delta.
 
     K is the paper's: the number of gradients averaged. The released fairseq code counts one less (`adv_steps`). Dropout
     masks are those of the first pass in all K (the paper's section 3.3).
     """
 
-    Settings: ClassVar[type[MethodSettings]] = FreeLBSettings
-    chain = Chain()
+    Settings = FreeLBSettings
+    settings: FreeLBSettings
     masks = ("theta",)
-
-    def __init__(self, settings: FreeLBSettings, objective: Objective):
-        self.settings, self.objective = settings, objective
 
     @property
     def cost(self) -> int:

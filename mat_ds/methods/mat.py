@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from mat_ds.errors import Problem
 from mat_ds.methods import ops
-from mat_ds.methods.base import Engine, Masks, Means, MicroBatch, Objective
+from mat_ds.methods.base import Engine, Masks, Means, Method, MicroBatch
 from mat_ds.methods.moves import Moves
-from mat_ds.methods.settings import AdversarialSettings, Divergence, MethodSettings
+from mat_ds.methods.settings import AdversarialSettings, Divergence
 from mat_ds.sampling.chain import Chain
 
 Count = Annotated[int, Field(ge=1)]
@@ -82,7 +82,7 @@ class MatSettings(AdversarialSettings):
             )
 
 
-class Mat:
+class Mat(Method):
     """Algorithm 2; line 12, the average of theta_t and the samples' average, is the sampler's last step.
 
     `semantics: paper` is not the printed algorithm in all. As in the authors' code the adversary's gradient is divided by its
@@ -96,10 +96,8 @@ class Mat:
     and the clean prediction of the perturbation's loop comes from one pass.
     """
 
-    Settings: ClassVar[type[MethodSettings]] = MatSettings
-
-    def __init__(self, settings: MatSettings, objective: Objective):
-        self.settings, self.objective = settings, objective
+    Settings = MatSettings
+    settings: MatSettings
 
     @property
     def chain(self) -> Chain:

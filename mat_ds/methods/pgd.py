@@ -7,31 +7,26 @@ trains the parameters.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from mat_ds.methods.ball import BallSettings, attack
-from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
+from mat_ds.methods.base import Engine, Means, Method, MicroBatch
 from mat_ds.methods.moves import Moves
-from mat_ds.methods.settings import MethodSettings
-from mat_ds.sampling.chain import Chain
 
 
 class PGDSettings(BallSettings):
     name: Literal["pgd"] = Field("pgd", description="K-step adversarial training, the last perturbation only")
 
 
-class PGD:
+class PGD(Method):
     """K ascents and one training pass, all under the same dropout masks."""
 
-    Settings: ClassVar[type[MethodSettings]] = PGDSettings
-    chain = Chain()
+    Settings = PGDSettings
+    settings: PGDSettings
     masks = ("theta",)
-
-    def __init__(self, settings: PGDSettings, objective: Objective):
-        self.settings, self.objective = settings, objective
 
     @property
     def cost(self) -> int:

@@ -11,10 +11,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
+from mat_ds.methods.base import Engine, Means, Method, MicroBatch
 from mat_ds.methods.moves import Moves
 from mat_ds.methods.settings import AdversarialSettings, Divergence, MethodSettings
-from mat_ds.sampling.chain import Chain
 
 Weight = Annotated[float, Field(ge=0.0)]
 
@@ -32,7 +31,7 @@ class R3FSettings(AdversarialSettings):
         return Divergence("lam", self.lam)
 
 
-class R3F:
+class R3F(Method):
     """One update on the clean and the noised pass.
 
     As in the authors' code the noise is added to a constant copy of the word embeddings, which the noised pass therefore
@@ -40,11 +39,8 @@ class R3F:
     """
 
     Settings: ClassVar[type[MethodSettings]] = R3FSettings
-    chain = Chain()
+    settings: R3FSettings
     cost = 6
-
-    def __init__(self, settings: R3FSettings, objective: Objective):
-        self.settings, self.objective = settings, objective
 
     def adversary(self, engine: Engine, batch: MicroBatch, moves: Moves | None = None) -> Tensor:
         draw = engine.uniform if self.settings.noise == "uniform" else engine.normal

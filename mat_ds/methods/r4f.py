@@ -7,7 +7,6 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from mat_ds.methods.r3f import R3F, R3FSettings
-from mat_ds.methods.settings import MethodSettings
 
 
 class R4FSettings(R3FSettings):
@@ -22,4 +21,4 @@ class R4F(R3F):
     As in the authors' code the dense layer before it is left as it is. sigma_max is exact, where the code iterates.
     """
 
-    Settings: ClassVar[type[MethodSettings]] = R4FSettings
+    Settings = R4FSettings

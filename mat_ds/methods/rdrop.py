@@ -6,15 +6,13 @@ min over theta of E[ L(z_1) + L(z_2) + (alpha / 2) sKL(z_1, z_2) ], z_1 and z_2 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
-from mat_ds.methods.moves import Moves
+from mat_ds.methods.base import Engine, Means, Method, MicroBatch
 from mat_ds.methods.settings import Divergence, MethodSettings
-from mat_ds.sampling.chain import Chain
 
 
 class RDropSettings(MethodSettings):
@@ -26,22 +24,16 @@ class RDropSettings(MethodSettings):
         return Divergence("alpha", self.alpha)
 
 
-class RDrop:
+class RDrop(Method):
     """One update on the paper's objective: sKL / 2 is the mean of its two divergences; (z_1 - z_2)^2, of scores, is one.
 
     The divergence is a mean over the batch. The authors' Hugging Face code sums it, so that their 0.5 at batch 16 is an
     alpha of 8 here; their fairseq code and the paper are what is implemented.
     """
 
-    Settings: ClassVar[type[MethodSettings]] = RDropSettings
-    chain = Chain()
+    Settings = RDropSettings
+    settings: RDropSettings
     cost = 6
-
-    def __init__(self, settings: RDropSettings, objective: Objective):
-        self.settings, self.objective = settings, objective
-
-    def adversary(self, engine: Engine, batch: MicroBatch, moves: Moves | None = None) -> None:
-        return None
 
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         means, weight = Means(), self.settings.alpha / self.objective.directions

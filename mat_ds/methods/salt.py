@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -19,11 +19,10 @@ from torch import Tensor
 
 from mat_ds.errors import Problem
 from mat_ds.methods import ops
-from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
+from mat_ds.methods.base import Engine, Means, Method, MicroBatch
 from mat_ds.methods.moves import Moves
-from mat_ds.methods.settings import MethodSettings, Serves
+from mat_ds.methods.settings import Serves
 from mat_ds.methods.smoothness import SmoothnessSettings, first_delta
-from mat_ds.sampling.chain import Chain
 
 # Relative rounding error of a gradient in fp32.
 ROUNDING = 1.2e-7
@@ -70,7 +69,7 @@ class SALTSettings(SmoothnessSettings):
             )
 
 
-class SALT:
+class SALT(Method):
     """One update on F. l_v is the divergence R of the other methods, twice the released code's.
 
     `follower: released` leaves the clean prediction out of d g_0 / d theta. With more than two classes, or a gradient that is
@@ -82,12 +81,9 @@ class SALT:
     its minimum, as ||xi v||^2 / ||delta_0||; xi balances the two.
     """
 
-    Settings: ClassVar[type[MethodSettings]] = SALTSettings
-    chain = Chain()
+    Settings = SALTSettings
+    settings: SALTSettings
     clean_masks, follower_masks = ("theta",), ("delta",)
-
-    def __init__(self, settings: SALTSettings, objective: Objective):
-        self.settings, self.objective = settings, objective
 
     @property
     def cost(self) -> int:

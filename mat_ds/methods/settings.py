@@ -68,6 +68,11 @@ class MethodSettings(Section):
         """What becomes of R; None where it is not computed."""
         return None
 
+    @property
+    def refuses_idling(self) -> bool:
+        """Whether a run ends before its first step whose method would do nothing."""
+        return False
+
     def problems(self) -> Iterator[Problem]:
         """Combinations of these options that cannot work."""
         yield from ()
@@ -89,3 +94,7 @@ class AdversarialSettings(MethodSettings):
         description="about a perturbation that rounding hides, that its steps do not move, or that changes nothing: "
         "train or not",
     )
+
+    @property
+    def refuses_idling(self) -> bool:
+        return self.on_invisible == "error"

@@ -7,14 +7,13 @@ in a Linf ball, D_Breg the divergence from the prediction of theta~, a moving av
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
+from mat_ds.methods.base import Engine, Means, Method, MicroBatch
 from mat_ds.methods.moves import Moves
-from mat_ds.methods.settings import MethodSettings
 from mat_ds.methods.smoothness import AscentSettings, Weight, ascend, clean_prediction
 from mat_ds.sampling.average import Average
 from mat_ds.sampling.chain import Chain
@@ -29,17 +28,15 @@ class SMARTSettings(AscentSettings):
     teacher_early_decay: Decay = Field(0.99, description="the same in the first tenth of the updates")
 
 
-class SMART:
+class SMART(Method):
     """The paper's algorithm with S = 1, not the authors' code, which has no teacher and another perturbation.
 
     Underspecified there, chosen here: gradients are divided by the Linf norm of their own sample, where the paper's is that
     of the batch and would depend on how batches are cut; the teacher predicts without dropout.
     """
 
-    Settings: ClassVar[type[MethodSettings]] = SMARTSettings
-
-    def __init__(self, settings: SMARTSettings, objective: Objective):
-        self.settings, self.objective = settings, objective
+    Settings = SMARTSettings
+    settings: SMARTSettings
 
     @property
     def chain(self) -> Chain:

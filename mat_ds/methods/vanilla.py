@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
-from mat_ds.methods.base import Engine, Means, MicroBatch, Objective
-from mat_ds.methods.moves import Moves
+from mat_ds.methods.base import Engine, Means, Method, MicroBatch
 from mat_ds.methods.settings import MethodSettings
-from mat_ds.sampling.chain import Chain
 
 
 class VanillaSettings(MethodSettings):
     name: Literal["vanilla"] = Field("vanilla", description="min over theta of L(theta)")
 
 
-class Vanilla:
+class Vanilla(Method):
     """theta <- theta - gamma P(grad L(theta))."""
 
-    Settings: ClassVar[type[MethodSettings]] = VanillaSettings
-    chain = Chain()
+    Settings = VanillaSettings
+    settings: VanillaSettings
     cost = 3
-
-    def __init__(self, settings: VanillaSettings, objective: Objective):
-        self.objective = objective
-
-    def adversary(self, engine: Engine, batch: MicroBatch, moves: Moves | None = None) -> None:
-        return None
 
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         means = Means()

@@ -20,16 +20,13 @@ from mat_ds.config.names import RULE, is_name
 from mat_ds.config.yaml_files import Tree
 from mat_ds.errors import Problem, UserError
 from mat_ds.methods import METHODS
-from mat_ds.methods.base import Method
-from mat_ds.methods.settings import MethodSettings
+from mat_ds.methods.base import Method, flaw_of
 from mat_ds.runs.options import RunConfig
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.spec import Rows, TaskSpec
 from mat_ds.tasks.written import read_spec
 
 GROUP = "mat_ds.plugins"
-# Attributes that a run needs of a method, besides `Settings`.
-WORDS = ("chain", "cost", "adversary", "step")
 NOTEBOOK = "a notebook"
 
 Registered = TypeVar("Registered", bound=type[Method])
@@ -46,11 +43,9 @@ def register_method(method: Registered) -> Registered:
     Raises:
         UserError: if it is not a valid method, or the name is taken. Re-running a notebook cell replaces its own method.
     """
-    settings = getattr(method, "Settings", None)
-    if not (isinstance(method, type) and isinstance(settings, type) and issubclass(settings, MethodSettings)):
-        raise UserError(_no_method(method, "has no `Settings` that are a subclass of mat_ds.MethodSettings"))
-    if missing := [word for word in WORDS if not hasattr(method, word)]:
-        raise UserError(_no_method(method, f"has no {', '.join(missing)}"))
+    if flaw := flaw_of(method):
+        raise UserError(_no_method(method, flaw))
+    settings = method.Settings
     kind = settings.model_fields["name"].annotation
     names = get_args(kind) if get_origin(kind) is Literal else ()
     if len(names) != 1 or settings.model_fields["name"].default != names[0] or not is_name(str(names[0])):

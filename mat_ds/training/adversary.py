@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mat_ds.engine.engine import Engine
 from mat_ds.errors import Problem
-from mat_ds.methods.base import Method, MicroBatch, Objective
+from mat_ds.methods.base import Method, MicroBatch
 from mat_ds.methods.moves import Moves
 from mat_ds.methods.ops import linf
 from mat_ds.methods.settings import MethodSettings
@@ -21,13 +21,11 @@ from mat_ds.training.telemetry import FACTORS, VISIBLE_COSINE, below_resolution,
 LEAST_MOVE = 0.01
 
 
-def objections(
-    engine: Engine, method: Method, settings: MethodSettings, objective: Objective, batch: MicroBatch
-) -> list[Problem]:
+def objections(engine: Engine, method: Method, batch: MicroBatch) -> list[Problem]:
     """What of a method has no effect at the present parameters. Every rank must call it; the same on every rank.
 
     Args:
-        engine, method, settings, objective: of the run.
+        engine, method: of the run.
         batch: a micro-batch of its first batch.
     """
     moves = Moves()
@@ -42,8 +40,8 @@ def objections(
     zero = delta is None or not mean_over_ranks(delta.abs().amax())
     moved = moves().get("delta_moved")
     if moved is not None and not zero:
-        found += unmoved(settings, mean_over_ranks(moved))
-    found += _idle(engine, settings, objective, batch, delta, zero)
+        found += unmoved(method.settings, mean_over_ranks(moved))
+    found += _idle(engine, method, batch, delta, zero)
     return found
 
 
@@ -108,10 +106,9 @@ def hidden_by_tf32(x: Tensor, delta: Tensor, mask: Tensor) -> Iterator[Problem]:
 
 
 @torch.no_grad()
-def _idle(
-    engine: Engine, settings: MethodSettings, objective: Objective, batch: MicroBatch, delta: Tensor | None, zero: bool
-) -> Iterator[Problem]:
+def _idle(engine: Engine, method: Method, batch: MicroBatch, delta: Tensor | None, zero: bool) -> Iterator[Problem]:
     """Passes that change nothing: a perturbation of zero, two that are one and the same, or a weight of zero."""
+    settings: MethodSettings = method.settings
     first, fresh = ("telemetry",), ("telemetry", "second")
     if (compared := settings.divergence) is None:
         if delta is not None and zero:
@@ -130,7 +127,7 @@ def _idle(
             f"take a positive method.{compared.option}, or method.name=vanilla",
         )
     second = engine.probe(batch, first if compared.shares_masks else fresh, delta)
-    r = objective.divergence(engine.probe(batch, first), second)
+    r = method.objective.divergence(engine.probe(batch, first), second)
     if not mean_over_ranks(r.abs().amax()):
         ways = ["give the model dropout with model.dropout=0.1"] if not compared.shares_masks else []
         ways += ["take a perturbation that is not zero"] if delta is not None and zero else []

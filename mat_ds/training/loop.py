@@ -13,7 +13,7 @@ from mat_ds.engine.checkpoint import Saved
 from mat_ds.engine.engine import Engine
 from mat_ds.errors import Interrupted, SaveError
 from mat_ds.evaluation.scores import Scores
-from mat_ds.methods.base import Method, Objective
+from mat_ds.methods.base import Method
 from mat_ds.ranks.collectives import world_size
 from mat_ds.runs.options import RunConfig
 from mat_ds.runs.steps import evaluation_points, total_steps
@@ -46,7 +46,6 @@ class Loop:
     run: RunConfig
     engine: Engine
     method: Method
-    objective: Objective
     loader: TrainLoader
     tracker: Tracker
     display: Display
@@ -119,7 +118,7 @@ class Loop:
         every = self.run.train.telemetry_every
         watched = bool(every) and step % every == 0
         self.engine.begin(step, lr, done, watched)
-        telemetry = measure(self.engine, self.method, self.objective, self.loader.micro_batches(step)[0]) if watched else {}
+        telemetry = measure(self.engine, self.method, self.loader.micro_batches(step)[0]) if watched else {}
         started = time.perf_counter()
         batches = self.loader.micro_batches(step)
         measured = self.method.step(self.engine, batches)

@@ -18,7 +18,6 @@ from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config
 from mat_ds.engine.ds_types import idle
 from mat_ds.errors import Problem, UserError, collect_problems, raise_if_any
 from mat_ds.methods import METHODS
-from mat_ds.methods.settings import AdversarialSettings
 from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input
 from mat_ds.models.perturb import MOST_TRIED, check_perturbable
 from mat_ds.models.unread import value_of
@@ -162,7 +161,7 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
         found += vocabulary_problems("model.name", run.model.name, built.module, tokenizer, splits, max_length)
     raise_if_any(found)
     assert built and data
-    if isinstance(run.method, AdversarialSettings):
+    if METHODS[run.method.name].perturbs():
         inputs, _ = Collator(tokenizer, min(max_length, MOST_TRIED), kind_of(data.spec))(data.train[:1], torch.device("cpu"))
         check_perturbable("model.name", run.model.name, built.module, inputs)
     digest, weights = _data_digest(data, tokenizer), weights_digest(built)

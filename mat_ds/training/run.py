@@ -20,13 +20,11 @@ from mat_ds.engine.loading import shard_unread
 from mat_ds.errors import ExitCode, Interrupted, SaveError, UserError
 from mat_ds.evaluation.scores import Evaluator, Scores
 from mat_ds.methods import METHODS
-from mat_ds.methods.base import Method, Objective
-from mat_ds.methods.settings import AdversarialSettings
+from mat_ds.methods.base import Method
 from mat_ds.models.spectral import SpectralHead
 from mat_ds.ranks.collectives import from_rank_zero, on_rank_zero, same_on_all_ranks
 from mat_ds.ranks.exits import attempt, compute_deterministically
 from mat_ds.ranks.world import World
-from mat_ds.runs.options import RunConfig
 from mat_ds.storage.lock import RunLock
 from mat_ds.storage.progress import Progress
 from mat_ds.storage.rundir import RunDirectory, mark_interrupted
@@ -170,7 +168,7 @@ def _optimise(
     engine.leave_if_told = house.stop_requests.leave_if_told
     try:
         if not prepared.resume_from:
-            _look_at_the_adversary(engine, method, objective, run, loader, house.display)
+            _look_at_the_adversary(engine, method, loader, house.display)
         plan = Announcement(prepared, loader, engine.parameters, method.cost, world, house.display)
         if prepared.dry_run:
             plan.rehearse()
@@ -206,7 +204,7 @@ def _optimise(
             return checkpoint.save(engine, rundir.checkpoints, state, keep, rundir.model, best, still_ours, house.lock.token)
 
         tracker, display, stop_requests = house.tracker, house.display, house.stop_requests
-        loop = Loop(run, engine, method, objective, loader, tracker, display, progress, stop_requests, evaluate, export, save)
+        loop = Loop(run, engine, method, loader, tracker, display, progress, stop_requests, evaluate, export, save)
         return rundir, loop.train(), engine.dtype
     finally:
         engine.close()
@@ -217,17 +215,15 @@ def _weights(engine: Engine, weights: str) -> AbstractContextManager[None]:
     return nullcontext() if weights == "raw" else engine.averaged_weights("average")
 
 
-def _look_at_the_adversary(
-    engine: Engine, method: Method, objective: Objective, run: RunConfig, loader: TrainLoader, display: Display
-) -> None:
+def _look_at_the_adversary(engine: Engine, method: Method, loader: TrainLoader, display: Display) -> None:
     """Before anything is written, whether the method does anything to a real batch.
 
     Raises:
         UserError: on every rank, if it does not and `method.on_invisible=error`.
     """
     engine.begin(0, 0.0)
-    problems = objections(engine, method, run.method, objective, loader.micro_batches(0)[0])
-    if problems and isinstance(run.method, AdversarialSettings) and run.method.on_invisible == "error":
+    problems = objections(engine, method, loader.micro_batches(0)[0])
+    if problems and method.settings.refuses_idling:
         raise UserError(*problems)
     for problem in problems:
         display.warn(f"the adversary does little ***\n- {problem}\n")

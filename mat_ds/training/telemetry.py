@@ -21,7 +21,7 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 FACTORS = [10 ** (i / 4) for i in range(41)]
 
 
-def measure(engine: Engine, method: Method, objective: Objective, batch: MicroBatch) -> dict[str, float]:
+def measure(engine: Engine, method: Method, batch: MicroBatch) -> dict[str, float]:
     """The perturbation of one micro-batch at the present parameters, and its share of R. Every rank must call it.
 
     Returns:
@@ -34,7 +34,7 @@ def measure(engine: Engine, method: Method, objective: Objective, batch: MicroBa
     moves = Moves()
     delta = method.adversary(engine, batch, moves)
     delta = None if delta is None else delta.detach()
-    values = _divergences(engine, objective, batch, delta)
+    values = _divergences(engine, method.objective, batch, delta)
     if delta is not None:
         x, moved = engine.realised(batch, delta)
         values |= {

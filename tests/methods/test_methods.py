@@ -60,6 +60,15 @@ def test_the_released_code_bounds_before_its_noise_and_leaves_the_first_sample_a
     assert method.chain.anchor == "first_update" and mat().chain.anchor == "start"
 
 
+def test_a_method_that_perturbs_says_what_becomes_of_a_perturbation_that_nobody_sees():
+    asked = {name for name, method in METHODS.items() if "on_invisible" in method.Settings.model_fields}
+    assert asked == {name for name, method in METHODS.items() if method.perturbs()} == METHODS.keys() - {"vanilla", "rdrop"}
+    for name in asked:
+        settings = METHODS[name].Settings
+        assert settings(on_invisible="error").refuses_idling and not settings(on_invisible="warn").refuses_idling
+    assert not any(METHODS[name].Settings().refuses_idling for name in METHODS.keys() - asked)
+
+
 def test_mat_without_its_parts_is_vanilla_and_makes_no_perturbed_pass():
     settings = METHODS["vanilla"].Settings()
     players = mat(lam=0.0, theta_steps=1, beta_s=0.0, beta_p=0.0), METHODS["vanilla"](settings, CLASSIFICATION)

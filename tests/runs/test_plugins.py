@@ -103,11 +103,17 @@ def test_a_recipe_cannot_name_code_to_load(tmp_path):
         ("import nowhere_to_be_found\n", "ModuleNotFoundError at line 1"),
         ("raise SystemExit(3)\n", "SystemExit at line 1"),
         ("x = 1\n", "registers no method and no task"),
-        ("import mat_ds\nmat_ds.register_method(dict)\n", "has no `Settings`"),
+        ("import mat_ds\nmat_ds.register_method(dict)\n", "is no subclass of mat_ds.Method"),
         (
-            "import mat_ds\nclass M:\n    class Settings(mat_ds.MethodSettings): pass\n    step = 1\n"
+            "import mat_ds\nclass M(mat_ds.Method):\n    class Settings(mat_ds.MethodSettings): pass\n    step = 1\n"
             "mat_ds.register_method(M)\n",
-            "has no chain, cost, adversary",
+            "has no cost",
+        ),
+        ("import mat_ds\nclass M(mat_ds.Method): Settings = 1\nmat_ds.register_method(M)\n", "has no `Settings`"),
+        (
+            "import mat_ds\nclass M(mat_ds.Method):\n    Settings, cost, step = mat_ds.MethodSettings, 3, 1\n"
+            "mat_ds.register_method(M)\n",
+            "do not say what it is called",
         ),
         ("import mat_ds\nmat_ds.register_task(name='a b', text=['s'], labels=['x', 'y'])\n", "not allowed as a name"),
         ("import mat_ds\nmat_ds.register_task(name='cola', text=['s'], labels=['x', 'y'])\n", "registered already, by mat_ds"),

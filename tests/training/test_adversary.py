@@ -44,7 +44,7 @@ def build(name, **settings):
 def found(name, model_dropout=0.0, **settings):
     """Keys of what is said of a method on a model."""
     player, engine = build(name, **settings), AskedEngine(tiny_roberta(dropout=model_dropout))
-    problems = objections(engine, player, player.settings if name != "vanilla" else METHODS[name].Settings(), OBJECTIVE, BATCH)
+    problems = objections(engine, player, BATCH)
     assert all(problem.reason and problem.fix for problem in problems)
     return [problem.key for problem in problems]
 

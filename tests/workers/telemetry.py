@@ -23,7 +23,7 @@ def watched(world, engine, player, batches):
         own = micro_batches(batch, 2, world.rank, world.size)
         before = steps(world, engine, player, 2, [])
         engine.begin(t, 1e-3, t / len(batches), watch=True)
-        found = measure(engine, player, OBJECTIVE, own[0])
+        found = measure(engine, player, own[0])
         player.step(engine, own)
         found["moved_by_chain"], found["moved"] = engine.moved
     return found, before
@@ -72,7 +72,7 @@ def body(world, report):
         weights = steps(world, engine, player, 4, [])
         engine.begin(0, 0.0)
         delta = player.adversary(engine, batch).detach()
-        found = measure(engine, player, OBJECTIVE, batch)
+        found = measure(engine, player, batch)
         if world.rank == 0:
             truth = expected(weights, batch, delta)
             report[f"truth, zero-{stage}"] = max(abs(found[k] / truth[k] - 1) for k in truth)
