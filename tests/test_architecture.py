@@ -103,6 +103,13 @@ def test_nobody_asks_what_class_a_method_is():
                 assert not classes & known and "Settings" not in classes, (path, node.lineno, "let the method say it")
 
 
+def test_only_methods_know_that_one_has_a_head_of_its_own():
+    for path in SOURCES:
+        place = str(path.relative_to(PACKAGE))
+        if not place.startswith("methods/") and place != "reports/labels.py":  # how a table writes the name of each
+            assert not re.search(r"r4f|spectral", path.read_text(), re.I), place
+
+
 def test_no_file_is_long_or_named_utils():
     for path in (*SOURCES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "launch").glob("*.py")):
         assert len(path.read_text().splitlines()) <= 250, path

@@ -21,9 +21,9 @@ from mat_ds.artifacts.described import read_description, run_around, write_descr
 from mat_ds.artifacts.exported import load_classifier
 from mat_ds.config.paths import argument
 from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
+from mat_ds.methods import METHODS
 from mat_ds.models.lora import ADAPTER, is_adapter, write_adapter
 from mat_ds.models.pretrained import load_tokenizer
-from mat_ds.models.spectral import SpectralHead
 from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
 from mat_ds.registry.locate import MEANING, is_local, locate
@@ -161,8 +161,9 @@ def _replace(model: Any, choice: Choice) -> dict[str, Tensor]:
                                 "train with model.average=ema or model.average=uniform, or pass --weights raw"))  # fmt: skip
     for name, value in parameters.items():
         value.requires_grad_(name in weights)
-    if choice.run.method.spectral_head:
-        SpectralHead(model).fold(weights)
+    method = choice.run.method
+    if fold := METHODS[method.name].prepare_model(model, method):
+        fold(weights)
     model.load_state_dict(weights, strict=False)
     return weights
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.shards import gather_master
+from mat_ds.methods.base import Fold
 from mat_ds.models.options import LoraConfig
 from mat_ds.ranks.collectives import on_rank_zero
 from mat_ds.storage.disk import nobody_else, write_json
@@ -54,7 +55,7 @@ def export_model(
     tokenizer: Any,
     folder: Path,
     lora: LoraConfig | None = None,
-    fold: Callable[[dict[str, Tensor]], None] | None = None,
+    fold: Fold | None = None,
     still_ours: Callable[[], None] = nobody_else,
 ) -> None:
     """Writes the fp32 masters (safetensors), the config and the tokenizer to `folder`, whole or not at all.
@@ -66,7 +67,7 @@ def export_model(
         tokenizer: what the model reads with.
         folder: where to.
         lora: of a model with adapters, its options: without `merge` they and the head are all that is written.
-        fold: changes the weights into those of a model without mat_ds's hooks.
+        fold: what the method's `prepare_model` returned.
         still_ours: what rank 0 asks before it writes and before each rename; it raises `Displaced`, which every rank then
             does, if another job has taken the run directory.
 

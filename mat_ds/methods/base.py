@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mat_ds.methods.moves import Moves
 from mat_ds.methods.settings import MethodSettings
@@ -24,6 +24,8 @@ from mat_ds.sampling.keys import Part
 # Names the dropout masks of a pass within its outer step and micro-batch: passes with equal masks drop the same
 # units. None switches dropout off.
 Masks = tuple[Part, ...] | None
+# Changes weights, by name, in place; of some of them it may be given a part.
+Fold = Callable[[dict[str, Tensor]], None]
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,19 @@ class Method(ABC):
     def perturbs(cls) -> bool:
         """Whether it perturbs word embeddings: then it says with what."""
         return cls.adversary is not Method.adversary
+
+    @staticmethod
+    def prepare_model(model: nn.Module, settings: Any) -> Fold | None:
+        """Gives a model what the method has of its own in it, before its first pass; parameters stay what and where they are.
+
+        Args:
+            model: on any device, of any task; it may have adapters.
+            settings: the method's options.
+
+        Returns:
+            What changes trained weights, by name, into those of a model without it; None where there is nothing to change.
+        """
+        return None
 
     @property
     def chain(self) -> Chain:

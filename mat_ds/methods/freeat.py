@@ -39,7 +39,7 @@ class FreeAT(Method):
 
     @property
     def cost(self) -> int:
-        return 3 * self.settings.delta_steps
+        return 3 * self.chain.samples
 
     def adversary(self, engine: Engine, batch: MicroBatch, moves: Moves | None = None) -> Tensor:
         s = self.settings

@@ -109,9 +109,9 @@ class Mat(Method):
     def cost(self) -> int:
         s = self.settings
         if not s.lam:
-            return 3 * s.theta_steps
+            return 3 * self.chain.samples
         clean_passes = s.delta_steps if self._fresh_clean_pass else min(1, s.delta_steps)
-        return clean_passes + 2 * s.delta_steps + 6 * s.theta_steps
+        return clean_passes + 2 * s.delta_steps + 6 * self.chain.samples
 
     @property
     def _fresh_clean_pass(self) -> bool:

@@ -2,23 +2,51 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, Literal
 
+import torch
 from pydantic import Field
+from torch import Tensor, nn
 
+from mat_ds.methods.base import Fold
 from mat_ds.methods.r3f import R3F, R3FSettings
 
 
 class R4FSettings(R3FSettings):
-    spectral_head: ClassVar[bool] = True
-
     name: Literal["r4f"] = Field("r4f", description="r3f with the head's last matrix divided by its spectral norm")  # type: ignore[assignment]
 
 
 class R4F(R3F):
-    """R3F's update; W / sigma_max(W) stands for the last matrix W of the head in every pass.
+    """R3F's update; W / sigma_max(W) stands for the last matrix W of the head in every pass (Miyato et al. 2018).
 
-    As in the authors' code the dense layer before it is left as it is. sigma_max is exact, where the code iterates.
+    As in the authors' code the dense layer before it is left as it is. sigma_max is exact, where the code iterates: the matrix
+    has as many rows as there are classes.
     """
 
     Settings = R4FSettings
+
+    @staticmethod
+    def prepare_model(model: nn.Module, settings: Any) -> Fold:
+        """A hook on the linear module, so that names and shapes of the weights are the model's own at every ZeRO stage."""
+        classes = model.config.num_labels  # type: ignore[union-attr]
+        *_, (name, head) = (
+            (name, module)
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and module.out_features == classes and module.weight.requires_grad
+        )
+        head.register_forward_hook(_divide)
+
+        def fold(weights: dict[str, Tensor]) -> None:
+            if (last := f"{name}.weight") in weights:
+                weights[last] = weights[last] / _spectral_norm(weights[last])
+
+        return fold
+
+
+def _divide(module: nn.Linear, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    bias = 0.0 if module.bias is None else module.bias.float()
+    return ((output.float() - bias) / _spectral_norm(module.weight) + bias).type_as(output)
+
+
+def _spectral_norm(weight: Tensor) -> Tensor:
+    return torch.linalg.matrix_norm(weight.float(), ord=2)

@@ -44,11 +44,9 @@ class MethodSettings(Section):
 
     Attributes:
         needs_distributions: whether the method is defined only where a prediction is a distribution of probabilities.
-        spectral_head: whether the classification head's last matrix is divided by its spectral norm.
     """
 
     needs_distributions: ClassVar[bool] = False
-    spectral_head: ClassVar[bool] = False
 
     name: str
 

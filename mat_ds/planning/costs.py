@@ -12,7 +12,6 @@ from mat_ds.methods import METHODS
 from mat_ds.methods.base import Method, MicroBatch
 from mat_ds.methods.settings import MethodSettings
 from mat_ds.models.perturb import word_embedding
-from mat_ds.models.spectral import SpectralHead
 from mat_ds.planning.rehearsal import PassCounts, Rehearsal, Stub, blank_batches
 from mat_ds.planning.states import weights_of
 from mat_ds.tasks.kinds.base import Kind
@@ -65,7 +64,7 @@ class Costs:
     def _pass_bytes(self, settings: MethodSettings, examples: int, checkpointing: bool) -> int:
         """Most bytes alive in the passes over one micro-batch, beside the perturbations that are there already."""
         try:
-            rehearsal = self._rehearsal(checkpointing, settings.spectral_head)
+            rehearsal = self._rehearsal(checkpointing, settings.shortened)
             tally = rehearsal.play(self._method(settings.shortened), self._batches(1, examples, self.longest))
             return tally.peak - tally.held
         except NO_PASS as error:
@@ -76,7 +75,7 @@ class Costs:
     def _flops(self, settings: MethodSettings, checkpointing: bool) -> tuple[float, float, float]:
         """Additions and multiplications per example of a forward, a backward, and a backward to the perturbation alone."""
         try:
-            rehearsal = self._rehearsal(checkpointing, settings.spectral_head)
+            rehearsal = self._rehearsal(checkpointing, settings.shortened)
             tally = rehearsal.count(self._method(settings.shortened), self._batches(1, 1, self.typical))
         except NO_PASS as error:
             self.estimated = (str(error).splitlines() or [type(error).__name__])[0]
@@ -90,10 +89,9 @@ class Costs:
         done = tally.forward.examples, tally.backward.examples, tally.input_gradient.examples
         return sum(number * flops for number, flops in zip(done, each, strict=True))
 
-    def _rehearse(self, checkpointing: bool, spectral: bool) -> Rehearsal:
+    def _rehearse(self, checkpointing: bool, settings: MethodSettings) -> Rehearsal:
         model = self._build(checkpointing)
-        if spectral:
-            SpectralHead(model)
+        METHODS[settings.name].prepare_model(model, settings)
         return Rehearsal(model, self._dtype)
 
     def _method(self, settings: MethodSettings) -> Method:

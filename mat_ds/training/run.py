@@ -21,7 +21,6 @@ from mat_ds.errors import ExitCode, Interrupted, SaveError, UserError
 from mat_ds.evaluation.scores import Evaluator, Scores
 from mat_ds.methods import METHODS
 from mat_ds.methods.base import Method
-from mat_ds.models.spectral import SpectralHead
 from mat_ds.ranks.collectives import from_rank_zero, on_rank_zero, same_on_all_ranks
 from mat_ds.ranks.exits import attempt, compute_deterministically
 from mat_ds.ranks.world import World
@@ -162,7 +161,7 @@ def _optimise(
     method = METHODS[run.method.name](run.method, objective)
     built = prepared.take_model()
     shard_unread(built.module, built.unread, prepared.ds_config)
-    fold = SpectralHead(built.module).fold if run.method.spectral_head else None
+    fold = method.prepare_model(built.module, run.method)
     chain = method.chain.beside(run.model.average, run.model.average_decay)
     engine = Engine(built.module, run.optimizer, chain, prepared.ds_config, run.seed, objective.read)
     engine.leave_if_told = house.stop_requests.leave_if_told

@@ -69,6 +69,23 @@ def test_a_method_that_perturbs_says_what_becomes_of_a_perturbation_that_nobody_
     assert not any(METHODS[name].Settings().refuses_idling for name in METHODS.keys() - asked)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_method_has_of_its_own_in_a_model_is_in_the_weights_that_are_exported(name):
+    model, plain = tiny_roberta().eval(), tiny_roberta().eval()
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    fold = METHODS[name].prepare_model(model, METHODS[name].Settings())
+    assert all(torch.equal(value, before[key]) for key, value in model.named_parameters())
+    (batch,) = batches(micro=8)
+    found, weights = model(**batch.inputs).logits, dict(model.state_dict())
+    assert (fold is None) == torch.equal(found, plain(**batch.inputs).logits) == (name != "r4f")
+    if fold:
+        fold(weights)
+        plain.load_state_dict(weights)
+        torch.testing.assert_close(plain(**batch.inputs).logits, found)
+        head = plain.classifier.out_proj.weight
+        assert torch.linalg.svdvals(head.double())[0].item() == pytest.approx(1, abs=1e-6)
+
+
 def test_mat_without_its_parts_is_vanilla_and_makes_no_perturbed_pass():
     settings = METHODS["vanilla"].Settings()
     players = mat(lam=0.0, theta_steps=1, beta_s=0.0, beta_p=0.0), METHODS["vanilla"](settings, CLASSIFICATION)

@@ -4,7 +4,7 @@ import sys
 
 from deepspeed.accelerator import get_accelerator
 
-from mat_ds.models.spectral import SpectralHead
+from mat_ds.methods import METHODS
 from tests.equivalence import oracle, rivals
 from tests.support.drawn import DrawnNoise
 from tests.support.tiny import global_batches, tiny_roberta
@@ -75,8 +75,7 @@ def body(world, report):
             expected = rivals.run(model(), batches, settings, options["name"], noise)[0]
         for stage in STAGES[: 3 if "exact" in name else 4]:
             student = model()
-            if options["name"] == "r4f":
-                SpectralHead(student)
+            METHODS[options["name"]].prepare_model(student, None)
             engine, player = make(world, ds_json(stage), options, micro, model=student)
             result = steps(world, engine, player, micro, batches)
             if world.rank == 0:
