@@ -91,6 +91,24 @@ def test_a_method_names_no_rank_dtype_or_device():
                 assert not re.search(rf"\b{word}\b", code), (path.name, word)
 
 
+COLLECTIVES = re.compile(
+    r"(all_|i)?(reduce|gather|scatter|send|recv|broadcast|to_all)\w*|(monitored_)?barrier|batch_isend_irecv|get_(rank|world_size)"
+)
+
+
+def test_ranks_speak_to_each_other_through_the_room_of_ranks_alone():
+    for path in SOURCES:
+        place = str(path.relative_to(PACKAGE))
+        if place.startswith("ranks/") or place == "doctor/links.py":  # how fast torch's own are, before there is a run
+            continue
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        for node in nodes:
+            if isinstance(node, ast.ImportFrom) and node.module in ("torch.distributed", "deepspeed.comm"):
+                assert not [alias.name for alias in node.names if COLLECTIVES.fullmatch(alias.name)], (place, node.lineno)
+            if isinstance(node, ast.Attribute) and COLLECTIVES.fullmatch(node.attr):
+                assert ast.unparse(node.value) not in ("dist", "distributed", "torch.distributed", "comm"), (place, node.lineno)
+
+
 def test_nobody_asks_what_class_a_method_is():
     for path in SOURCES:
         if path.is_relative_to(PACKAGE / "methods"):

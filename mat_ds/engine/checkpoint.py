@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import torch
-
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.state import LoadError, describe_state, load_state, write_state
 from mat_ds.errors import PeerError, Problem, SaveError, UserError
-from mat_ds.ranks.collectives import from_all_ranks, from_rank_zero, on_rank_zero
+from mat_ds.ranks.collectives import from_all_ranks, from_rank_zero, on_rank_zero, own_rank, world_size
 from mat_ds.storage import checkpoints, folders
 from mat_ds.storage.disk import beside, nobody_else, remove, room_at, write_json, write_text
 from mat_ds.storage.folders import finish_folder, write_folder
@@ -72,7 +70,7 @@ def save(
     def describe() -> dict[str, Entry]:
         if model and model.exists():
             folders.copy_files(model, aside / checkpoints.MODEL, _link)
-        shards = {"world_size": torch.distributed.get_world_size(), "files": sorted(written)}
+        shards = {"world_size": world_size(), "files": sorted(written)}
         own = {"format": FORMAT, **shards, **describe_state(engine)}
         write_json(aside / checkpoints.STATE, {"engine": own, "run": state, "writer": writer})
         others = [file for file in checkpoints.files_below(aside) if file not in written]
@@ -191,7 +189,7 @@ def _restore_model(checkpoint: Path, files: list[str], model: Path | None, still
 
 def _entries(folder: Path, names: list[str]) -> dict[str, Entry]:
     """Size and SHA-256 of files below `folder`, each rank reading its share, or the error of one that cannot be read."""
-    rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    rank, ranks = own_rank(), world_size()
     shares = from_all_ranks(entries_below(folder, names[rank::ranks]))
     return {name: entry for share in shares for name, entry in share.items()}
 

@@ -15,7 +15,7 @@ from mat_ds.engine.engine import Engine
 from mat_ds.engine.shards import gather_master
 from mat_ds.methods.base import Fold
 from mat_ds.models.options import LoraConfig
-from mat_ds.ranks.collectives import on_rank_zero
+from mat_ds.ranks.collectives import on_rank_zero, own_rank
 from mat_ds.storage.disk import nobody_else, write_json
 from mat_ds.storage.folders import write_folder
 
@@ -29,7 +29,7 @@ def gather_fp32(engine: Engine, frozen: bool = True) -> dict[str, Tensor]:
     Returns:
         On rank 0 the values on the CPU; on the others an empty dict.
     """
-    module, keep = engine.ds.module, torch.distributed.get_rank() == 0
+    module, keep = engine.ds.module, own_rank() == 0
     replicated = engine.ds.zero_optimization_stage() == 0
     whole: dict[str, Tensor] = {}
     index = 0

@@ -12,6 +12,7 @@ from torch import nn
 
 from mat_ds.engine.shards import EXACT
 from mat_ds.models.unread import Unread
+from mat_ds.ranks.collectives import broadcast_from_rank_zero, own_rank
 
 # Parameters of up to so many elements take turns in one tensor. Tensors that came and went between shards that stay would
 # leave holes in the heap, together up to a quarter of the model; larger ones glibc puts elsewhere and gives back.
@@ -38,7 +39,7 @@ def shard_unread(model: nn.Module, unread: Unread, ds_config: Mapping[str, Any])
     device = torch.device(get_accelerator().current_device_name())
     halves = {"fp16": torch.float16, "bf16": torch.bfloat16}
     dtype = next((half for name, half in halves.items() if ds_config.get(name, {}).get("enabled")), torch.float32)
-    rank = torch.distributed.get_rank()
+    rank = own_rank()
     first: Any = None
     parameter: Any
     shared = torch.empty(SHARED, device=device)
@@ -51,7 +52,7 @@ def shard_unread(model: nn.Module, unread: Unread, ds_config: Mapping[str, Any])
             value.copy_(parameter)
         exact = parameter.requires_grad and dtype != torch.float32
         if exact:  # DeepSpeed would pass on what it has rounded
-            torch.distributed.broadcast(value, src=0)
+            broadcast_from_rank_zero(value)
         parameter.data = value.to(dtype)
         if first is None:
             holder = nn.Module()

@@ -14,7 +14,7 @@ import torch
 from deepspeed.runtime.engine import DeepSpeedEngine
 from torch import Tensor
 
-from mat_ds.ranks.collectives import all_reduce_sum
+from mat_ds.ranks.collectives import all_reduce_sum, own_rank
 from mat_ds.sampling.sampler import Slice
 
 Shards = dict[Tensor, list[Slice]]
@@ -80,13 +80,13 @@ def _stretches(ds: DeepSpeedEngine, parameters: Sequence[Any]) -> Iterator[tuple
         for group in optimizer.fp16_groups:
             for p in group:
                 number, start, length = optimizer.grad_position[optimizer.get_param_id(p)]
-                offset = length * torch.distributed.get_rank(p.ds_process_group)
+                offset = length * own_rank(p.ds_process_group)
                 real = min(length, p.ds_numel - offset)
                 yield index[id(p)], optimizer.fp32_partitioned_groups_flat[number], offset, start, real
     elif hasattr(optimizer, "round_robin_bit16_groups"):
         # Not the hp-fragment addresses: under round_robin_gradients DeepSpeed 0.19 computes them in the wrong order.
         for number, master in enumerate(optimizer.single_partition_of_fp32_groups):
-            begin = torch.distributed.get_rank(optimizer.real_dp_process_group[number]) * optimizer.partition_size[number]
+            begin = own_rank(optimizer.real_dp_process_group[number]) * optimizer.partition_size[number]
             end = begin + optimizer.partition_size[number]
             flat = zip(optimizer.round_robin_bit16_groups[number], optimizer.round_robin_bit16_offsets[number], strict=True)
             for p, at in flat:

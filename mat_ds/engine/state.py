@@ -22,7 +22,7 @@ from torch import Tensor
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.loss_scale import read_loss_scale, restore_loss_scale
 from mat_ds.engine.shards import numel, refresh, trainable
-from mat_ds.ranks.collectives import from_all_ranks
+from mat_ds.ranks.collectives import from_all_ranks, own_rank, world_size
 from mat_ds.storage.stretches import stretches
 
 # A file is copied in memory before it is written.
@@ -43,7 +43,7 @@ def write_state(engine: Engine, folder: Path) -> list[str]:
     """Writes what this rank holds as safetensors files into `folder`; returns their names."""
     names: list[str] = []
     part: dict[str, Tensor] = {}
-    rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    rank, ranks = own_rank(), world_size()
     replicated = engine.ds.zero_optimization_stage() == 0
     mode = stat.S_IMODE(folder.stat().st_mode) & 0o666  # safetensors has one of its own
 

@@ -29,15 +29,20 @@ def world_size() -> int:
     return dist.get_world_size()
 
 
-def own_rank() -> int:
-    """The number of this one, counted from 0."""
-    return dist.get_rank()
+def own_rank(group: dist.ProcessGroup | None = None) -> int:
+    """The number of this one, counted from 0, in a group; None: in the run."""
+    return dist.get_rank(group)
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:
     """Sum of `value` over all ranks, in place."""
     dist.all_reduce(value)
     return value
+
+
+def broadcast_from_rank_zero(value: Tensor) -> None:
+    """Overwrites `value` with rank 0's."""
+    dist.broadcast(value, src=0)
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:

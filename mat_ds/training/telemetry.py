@@ -12,7 +12,7 @@ from mat_ds.errors import Problem
 from mat_ds.methods import ops
 from mat_ds.methods.base import Masks, Method, MicroBatch, Objective
 from mat_ds.methods.moves import Moves
-from mat_ds.ranks.collectives import all_reduce_sum
+from mat_ds.ranks.collectives import all_reduce_sum, world_size
 
 # A perturbation whose realised direction is further than this from the intended one is mostly rounding.
 VISIBLE_COSINE = 0.9
@@ -44,9 +44,8 @@ def measure(engine: Engine, method: Method, batch: MicroBatch) -> dict[str, floa
             "cosine": cosine(delta, moved, batch.mask),
             **moves(),
         }
-    world = torch.distributed.get_world_size()
     sums = all_reduce_sum(torch.stack([value.double() for value in values.values()]))
-    means = dict(zip(values, (sums / world).tolist(), strict=True))
+    means = dict(zip(values, (sums / world_size()).tolist(), strict=True))
     means["R_ratio"] = means["R"] / means["R_without"] if means["R_without"] else float("inf") if means["R"] else 1.0
     if "delta_drift" in means:
         means["delta_noise_ratio"] = noise_ratio(means["delta_drift"], means["delta_noise"])
@@ -114,7 +113,7 @@ def below_resolution(engine: Engine, method: Method, delta: Tensor, batch: Micro
 
 def mean_over_ranks(value: Tensor) -> float:
     """Mean of a scalar over the ranks."""
-    return float(all_reduce_sum(value.double().clone())) / torch.distributed.get_world_size()
+    return float(all_reduce_sum(value.double().clone())) / world_size()
 
 
 def _name(dtype: torch.dtype) -> str:
