@@ -76,9 +76,16 @@ class TrainLoader:
         accumulation = batch_size // micro_batch_size // world_size
         self._owned = range(rank * accumulation, (rank + 1) * accumulation)
         self._epoch, self._order = -1, [0]
+        # Of the step asked for last: it is looked at before it is made, while it is watched, and before it is kept.
+        self._step, self._batches = -1, list[MicroBatch]()
 
     def micro_batches(self, outer_step: int) -> list[MicroBatch]:
-        """This rank's micro-batches of outer step t, counted from 0 over the whole run."""
+        """This rank's micro-batches of outer step t, counted from 0 over the whole run; those of the last are at hand."""
+        if outer_step != self._step:
+            self._step, self._batches = outer_step, self._collated(outer_step)
+        return self._batches
+
+    def _collated(self, outer_step: int) -> list[MicroBatch]:
         epoch, position = divmod(outer_step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._epoch_order(epoch)
