@@ -75,7 +75,7 @@ def loop(scores, refused, choice="continue", export="best", steps=None, progress
 
     tracker = SimpleNamespace(log=lambda record: None)
     save = lambda progress: SimpleNamespace(seconds=0.0, bytes=0)  # noqa: E731
-    return Loop(run, still, still, None, still, tracker, told, progress, still, evaluate, write, save), made, told
+    return Loop(run, still, still, still, tracker, told, progress, still, evaluate, write, save), made, told
 
 
 @pytest.mark.parametrize(
