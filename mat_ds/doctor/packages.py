@@ -82,6 +82,20 @@ def _torch_build() -> str:
     return f"{torch.__version__}, " + (f"for CUDA {torch.version.cuda}{nccl}" if torch.version.cuda else "without CUDA")
 
 
+def check_deepspeed() -> Iterator[Row]:
+    """DeepSpeed's device and its compiled operators."""
+    import torch
+
+    from mat_ds.engine.inventory import accelerator, prebuilt_operators
+
+    device, backend = accelerator()
+    if torch.cuda.is_available() and device == "cpu":
+        yield warned("accelerator", "cpu, though torch sees GPUs", "unset DS_ACCELERATOR to train on them")
+    else:
+        yield passed("accelerator", f"{device}; ranks will talk over {backend}")
+    yield passed("operators", f"prebuilt: {', '.join(prebuilt_operators()) or 'none'}; mat_ds needs none, and compiles nothing")
+
+
 def versions() -> dict[str, str]:
     """What must be the same on every rank; a Python's last number may differ."""
     found = {"python": ".".join(platform.python_version_tuple()[:2])}

@@ -1,17 +1,16 @@
-"""What the doctor finds on machines that this one is not: other cards, packages, locks, disks, clocks, networks and hubs."""
+"""What the doctor finds on machines that this one is not: other cards, packages, disks, clocks, networks and hubs."""
 
 import os
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
 from types import SimpleNamespace
 
 import pytest
 
-from mat_ds.doctor import cards, clock, disks, extensions, launcher, network, packages
+from mat_ds.doctor import cards, clock, disks, launcher, network, packages
 from mat_ds.doctor.hub import ask_hub, check_hub
 from mat_ds.doctor.rows import Status, collect
 from mat_ds.ranks.world import World
@@ -123,32 +122,6 @@ def test_the_table_comes_even_where_torch_does_not(tmp_path):
     assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
     assert "FAIL  torch" in done.stdout and "libcudart.so.13" in done.stdout
     assert "pass  shared memory" in done.stdout and "pass  hub" in done.stdout, "what needs no torch is looked at all the same"
-
-
-def lock(folder, minutes):
-    folder.mkdir()
-    for name in ("build.ninja", "lock"):
-        (folder / name).touch()
-        os.utime(folder / name, (time.time() - 60 * minutes,) * 2)
-    os.utime(folder, (time.time() - 60 * minutes,) * 2)
-    return folder
-
-
-def test_a_lock_is_stale_when_nobody_builds_and_nothing_changes(tmp_path):
-    lock(tmp_path / "killed", 45)
-    lock(tmp_path / "elsewhere", 2)
-    builds = lock(tmp_path / "alive", 45)
-    process = subprocess.Popen(["sleep", "60"], cwd=builds)
-    try:
-        rows = list(extensions.check_locks(tmp_path))
-    finally:
-        process.kill()
-        process.wait()
-    killed, elsewhere, alive = (next(r for r in rows if f"/{name}" in r.found) for name in ("killed", "elsewhere", "alive"))
-    assert killed.status is Status.WARN and "is stale" in killed.found and killed.fix == f"rm {tmp_path}/killed/lock"
-    assert elsewhere.status is Status.WARN and "is stale" not in elsewhere.found
-    assert alive.status is Status.PASS and str(process.pid) in alive.found
-    assert extensions.extensions_folder().is_absolute()
 
 
 def test_disks_are_compared_with_what_checkpoints_need(tmp_path, monkeypatch):
