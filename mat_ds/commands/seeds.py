@@ -27,7 +27,7 @@ from mat_ds.sweeps.mirror import tracking_options
 from mat_ds.sweeps.standings import SCORES, table_text
 from mat_ds.sweeps.study import redefined
 from mat_ds.sweeps.training import End, Scores, claim, is_claimed, is_unclear, persevere, results_of, scores_of
-from mat_ds.sweeps.turns import turn
+from mat_ds.sweeps.turns import Turn
 from mat_ds.terminal.display import Display, one_line, show
 from mat_ds.terminal.lost_readers import outlast_readers
 from mat_ds.terminal.parser import Parser
@@ -99,7 +99,7 @@ class Seeds:
         """
         definition, file = self.launching.definition, self.folder / DEFINITION
         definition["options"].pop("seed")
-        with turn(self.folder):
+        with Turn(self.folder):
             if os.path.lexists(file):
                 before = read_json(file, "bring it back from a copy, or start anew with another output_dir")
                 raise_if_any(redefined(before, definition, f"what was trained in {self.folder}"))
@@ -117,8 +117,10 @@ class Seeds:
                 return ExitCode.REQUEUE
             if results_of(folder):
                 continue
-            while not (claimed := claim(folder)) and is_unclear(folder) and not stop_signals.received:
+            unclear, claimed = is_unclear(folder), claim(folder)
+            while unclear and not claimed and not stop_signals.received:
                 time.sleep(LOOK)
+                unclear, claimed = is_unclear(folder), claim(folder)  # in this order: a lease may expire between the two
             if not claimed:
                 self.display.say(f"{folder.name} is being trained by another process")
                 continue
@@ -164,7 +166,7 @@ class Seeds:
 
     def publish(self) -> list[list[Any]]:
         """Writes `seeds.json` and returns a table of the finished seeds; empty if there are none."""
-        with turn(self.folder):
+        with Turn(self.folder):
             return self._publish()
 
     def _publish(self) -> list[list[Any]]:

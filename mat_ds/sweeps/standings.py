@@ -14,7 +14,6 @@ from mat_ds.storage.disk import write_json, write_text
 from mat_ds.sweeps.launching import Launching
 from mat_ds.sweeps.space import overrides
 from mat_ds.sweeps.study import SharedStudy
-from mat_ds.sweeps.turns import turn
 
 SCORES = ("last", "best", "median_last_half")
 # What a trial has that its options are not: where it lies, how it is continued, who is told of it.
@@ -23,7 +22,7 @@ OWN: Any = {"output_dir": True, "tracking": True, "train": {"resume"}}
 
 def publish(study: SharedStudy, launching: Launching) -> None:
     """Writes `sweep.json`, `trials.csv` and, once a trial has a score, `best.yaml` into the sweep's folder."""
-    with turn(study.folder):
+    with study.turn:
         trials, rows = study.trials(), table(study)
         best = best_of(study)
         write_json(study.folder / "sweep.json", {

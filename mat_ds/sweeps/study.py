@@ -23,29 +23,29 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.sampling.keys import seed_from
-from mat_ds.storage.lock import RunLock
 from mat_ds.storage.reading import read_bytes
 from mat_ds.sweeps.space import Space, Values, draw
 from mat_ds.sweeps.training import Claim, claim, is_claimed, is_unclear
-from mat_ds.sweeps.turns import turn
+from mat_ds.sweeps.turns import Turn
 
 JOURNAL = "journal.log"
 MOST_BYTES = 1 << 30
 
 
 class JournalLock(JournalFileOpenLock):
-    """The journal's lock: Optuna's own takes away what it finds there after half a minute, be it another's by then.
+    """The journal is written by whose turn it is: Optuna's own locks take away what they find after half a minute, be it
+    another's by then.
 
     A worker that lost power may have left half a line, which nobody was told had been written and which would make all that
-    follow unreadable: whoever gets the lock takes it away.
+    follow unreadable: whoever writes next takes it away.
     """
 
-    def __init__(self, journal: Path):
+    def __init__(self, journal: Path, turn: Turn):
         super().__init__(str(journal))
-        self._journal, self._lock = journal, RunLock(f"{journal.name}.lock")
+        self._journal, self._turn = journal, turn
 
     def acquire(self) -> bool:
-        self._lock.wait(self._journal.parent)
+        self._turn.__enter__()
         with self._journal.open("r+b") as file:
             text = file.read()
             if not text.endswith(b"\n"):
@@ -53,7 +53,7 @@ class JournalLock(JournalFileOpenLock):
         return True
 
     def release(self) -> None:
-        self._lock.release()
+        self._turn.__exit__()
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,10 @@ class SharedStudy:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder, self.space, self._seed = folder, space, seed
         folder.mkdir(parents=True, exist_ok=True)
-        journal = folder / JOURNAL
-        with turn(self.folder):
+        journal, self.turn = folder / JOURNAL, Turn(folder)
+        with self.turn:
             raise_if_any(journal_problems(journal))
-            storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalLock(journal)))
+            storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalLock(journal, self.turn)))
             # The folder may be renamed, so the study has a name of its own.
             self.optuna = optuna.create_study(storage=storage, study_name="sweep", direction="maximize", load_if_exists=True,
                                               sampler=self._sampler(0), pruner=_pruner(space))  # fmt: skip
@@ -139,13 +139,10 @@ class SharedStudy:
         Args:
             limit: how many there are to be in all; None: as many as the grid has.
         """
-        with turn(self.folder):
+        with self.turn:  # in which no other worker marks a trial as done
             for running in self.trials(TrialState.RUNNING):
                 if claimed := claim(self.folder_of(running.number)):
-                    # Its worker may have ended it, and left, since.
-                    if running.number in {trial.number for trial in self.trials(TrialState.RUNNING)}:
-                        return self._take(optuna.Trial(self.optuna, running._trial_id), claimed)
-                    claimed.release()
+                    return self._take(optuna.Trial(self.optuna, running._trial_id), claimed)
             begun = len(self.trials()) - len(self.trials(TrialState.WAITING))
             if (limit is not None and begun >= limit) or (self.space.sampler == "grid" and begun == len(self.trials())):
                 return None

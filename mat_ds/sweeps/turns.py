@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from mat_ds.storage.lock import RunLock
 
-TURN = "turn.lock"
 
+class Turn:
+    """Whoever has it takes a run of a folder, or writes the folder's own files; for seconds at most, and again within it."""
 
-@contextmanager
-def turn(folder: Path) -> Iterator[None]:
-    """Within it no other worker takes a run of the folder or writes the folder's own files; for seconds at most."""
-    lock = RunLock(TURN)
-    lock.wait(folder)
-    try:
-        yield
-    finally:
-        lock.release()
+    def __init__(self, folder: Path):
+        self._folder, self._lock, self._depth = folder, RunLock("turn.lock"), 0
+
+    def __enter__(self) -> None:
+        if self._depth == 0:
+            self._lock.wait(self._folder)
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._lock.release()

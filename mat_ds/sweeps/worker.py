@@ -61,8 +61,9 @@ class Worker:
 
     def _work(self, limit: int | None) -> ExitCode:
         while not self.stop_signals.received:
+            unclear = self.study.unclear  # asked before: a lease may expire between the two
             if not (taken := self.study.take(limit)):
-                if not self.study.unclear:
+                if not unclear:
                     break
                 time.sleep(LOOK)
                 continue

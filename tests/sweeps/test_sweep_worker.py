@@ -1,6 +1,7 @@
 """Who is at a trial, when it stops, and what trackers are told of it, without a training."""
 
 import json
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -26,15 +27,22 @@ def test_a_trial_that_another_ends_while_a_worker_reaches_for_it_is_left_alone(t
     ours, theirs = shared(tmp_path, GRID), shared(tmp_path, GRID)
     first = theirs.take(None)
 
+    def end():
+        theirs.optuna.tell(first.trial, 0.5)
+        first.claim.release()
+
+    ending = threading.Thread(target=end)
+
     def late(folder):
-        """The other is done between our look at the trials and our claim."""
+        """The other would be done between our look at the trials and our claim."""
         if folder == first.claim.folder:
-            theirs.optuna.tell(first.trial, 0.5)
-            first.claim.release()
+            ending.start()
+            ending.join(1)
         return claim(folder)
 
     monkeypatch.setattr(study, "claim", late)
     taken = ours.take(None)
+    ending.join()
     assert taken.trial.number == 1 and not is_claimed(first.claim.folder) and is_claimed(taken.claim.folder)
     assert [trial.state for trial in ours.trials()] == [TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING]
     taken.claim.release()
