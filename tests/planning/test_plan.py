@@ -78,6 +78,7 @@ def test_a_run_that_does_not_fit_and_what_would(capsys, folder):
     assert costs == sorted(costs)
 
 
+@pytest.mark.slow
 def test_recomputing_and_smaller_micro_batches_take_less(capsys, folder):
     def activations(*options):
         found = json.loads(plan(capsys, *cola(folder, "--json", *options))[1])
@@ -93,6 +94,7 @@ def test_recomputing_and_smaller_micro_batches_take_less(capsys, folder):
     assert plain["step_seconds"]["compute"] == pytest.approx(found["step_seconds"]["compute"] * 3 / 75, rel=0.1)
 
 
+@pytest.mark.slow
 def test_adapters_and_averages(capsys, folder):
     code, text = plan(capsys, *cola(folder, "--json", "model.lora.r=4", "model.average=ema"), ds="zero3.json")
     found = json.loads(text)
@@ -101,6 +103,7 @@ def test_adapters_and_averages(capsys, folder):
     assert rows["average"] == rows["mixture"] == rows["masters"] == rows["moments"] / 2 < rows["weights"] / 5
 
 
+@pytest.mark.slow
 def test_half_precision_needs_no_card_here(capsys, folder):
     for ds, precision in (("zero2_v100_fp16.json", "fp16"), ("zero2_rtx3090_bf16.json", "bf16")):
         code, text = plan(capsys, *cola(folder, "--json"), ds=ds)
@@ -112,6 +115,7 @@ def test_the_built_in_model_is_measured_on_its_own_data(capsys):
     assert code == 0 and "640 training examples of up to 2" in text and "tokens; the average micro-batch has " in text
 
 
+@pytest.mark.slow
 def test_salt_takes_the_derivative_that_each_layout_has(capsys, folder):
     code, text = plan(capsys, *cola(folder, "--json", "method.name=salt", "model.attention=eager", "data.max_length=32"))
     found = json.loads(text)

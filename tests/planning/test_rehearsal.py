@@ -128,7 +128,13 @@ def test_a_method_makes_the_passes_that_it_says_it_costs(name):
     assert tally.backward.calls % accumulation == 0
 
 
-@pytest.mark.parametrize(("name", "dtype"), [*((name, torch.float32) for name in METHODS), ("mat", torch.float16)])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *(pytest.param(name, torch.float32, marks=[pytest.mark.slow] * (name not in ("vanilla", "mat"))) for name in METHODS),
+        pytest.param("mat", torch.float16, marks=pytest.mark.slow),
+    ],
+)
 def test_two_rounds_of_a_loop_hold_as_much_as_all(name, dtype):
     rehearsal, chosen = Rehearsal(on("meta", tiny_roberta, dropout=0.1, **LONG), dtype), settings(name)
     whole, short = (rehearsal.play(method(s), blank_batches(1, 4, 64, CLASSIFICATION)) for s in (chosen, chosen.shortened))
