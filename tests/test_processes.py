@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import sklearn.metrics  # noqa: F401
 import transformers.models.roberta.modeling_roberta  # noqa: F401
 
 import mat_ds.engine
@@ -14,6 +15,8 @@ from tests.support.launch import environment
 from tests.support.processes import Process, run
 
 pytestmark = pytest.mark.dist
+# Tests that ran before may have left variables in this process that it did not have when it began.
+ENVIRONMENT = environment()
 
 PROBE = """
 import atexit, json, os, signal, sys, threading
@@ -63,7 +66,7 @@ def both(command, **options):
 def test_what_is_forked_is_as_what_is_started(module, session, what, text, code, tmp_path):
     (tmp_path / "probe.py").write_text(PROBE)
     command = [sys.executable, *(["-m", "probe"] if module else ["probe.py"]), what, text]
-    forked, fresh = both(command, cwd=tmp_path, env=environment(RANK="3"), start_new_session=session)
+    forked, fresh = both(command, cwd=tmp_path, env={**ENVIRONMENT, "RANK": "3"}, start_new_session=session)
     told, expected = (json.loads(out.splitlines()[0]) for _, out, _ in (forked, fresh))
     assert not set(told.pop("chance")) & set(expected.pop("chance"))
     assert told == expected and told["session"] == session and told["input"] == "a line\nand another"
@@ -74,18 +77,18 @@ def test_what_is_forked_is_as_what_is_started(module, session, what, text, code,
 
 def test_a_variable_that_libraries_may_have_read_already_gets_a_fresh_process(tmp_path):
     (tmp_path / "show.py").write_text("import os; print(os.environ['HF_HUB_OFFLINE'])")
-    with Process([sys.executable, "show.py"], cwd=tmp_path, env=environment(HF_HUB_OFFLINE="0"), stdout=-1) as process:
+    with Process([sys.executable, "show.py"], cwd=tmp_path, env={**ENVIRONMENT, "HF_HUB_OFFLINE": "0"}, stdout=-1) as process:
         assert process.server is None and process.communicate()[0] == b"0\n"
 
 
 def test_a_process_is_waited_for_no_longer_than_said_and_can_be_killed(tmp_path):
     (tmp_path / "sleep.py").write_text("import time; time.sleep(600)")
     command = [sys.executable, "sleep.py"]
-    with Process(command, cwd=tmp_path, env=environment()) as process:
+    with Process(command, cwd=tmp_path, env=ENVIRONMENT) as process:
         assert process.server is not None and process.poll() is None
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.1)
         process.kill()
         assert process.wait() == -signal.SIGKILL
     with pytest.raises(subprocess.TimeoutExpired):
-        run(command, 0.5, cwd=tmp_path, env=environment())
+        run(command, 0.5, cwd=tmp_path, env=ENVIRONMENT)
