@@ -10,6 +10,7 @@ from mat_ds.methods.moves import Moves
 from mat_ds.training.adversary import hidden_by_tf32, objections, tf32, uses_tf32
 from tests.support.kinds import CLASSIFICATION
 from tests.support.plain_engine import PlainEngine
+from tests.support.small_engine import one_rank
 from tests.support.tiny import global_batches, micro_batches, tiny_roberta
 
 (BATCH,) = micro_batches(global_batches(1)[0], 8)
@@ -30,10 +31,8 @@ class AskedEngine(PlainEngine):
 
 @pytest.fixture(scope="module", autouse=True)
 def alone():
-    """A process group of one rank."""
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
+    with one_rank():
+        yield
 
 
 def build(name, **settings):

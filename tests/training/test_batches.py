@@ -16,6 +16,7 @@ from mat_ds.training.adversary import objections
 from mat_ds.training.loop import Loop
 from tests.support.kinds import CLASSIFICATION
 from tests.support.plain_engine import PlainEngine
+from tests.support.small_engine import one_rank
 from tests.support.tiny import tiny_roberta
 
 STEPS, BATCH, MICRO = 3, 8, 2
@@ -54,10 +55,8 @@ class Engine(PlainEngine):
 
 @pytest.fixture(scope="module", autouse=True)
 def alone():
-    """A process group of one rank."""
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
+    with one_rank():
+        yield
 
 
 @pytest.mark.parametrize("name", ["vanilla", "rdrop", "freelb", "smart", "mat"])
