@@ -19,8 +19,7 @@ def parse_overrides(arguments: Iterable[str], schema: type[BaseModel]) -> tuple[
     """Parses `["train.epochs=3", "method.name=mat"]` into a nested mapping.
 
     The value of a text option is taken literally, except that `null` means None if the option allows it. Any other value is
-        a
-    YAML scalar, or a list or mapping in brackets. If an option is given twice, the last value counts.
+    a YAML scalar, or a list or mapping in brackets. If an option is given twice, the last value counts.
 
     Args:
         arguments: the command line.

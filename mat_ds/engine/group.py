@@ -29,8 +29,8 @@ def process_group(world: World, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iter
     error.
 
         gloo groups have threads that keep the last tensors they moved. If a thread drops such a tensor while the interpreter
-            shuts down,
-        the process aborts ("terminate called without an active exception"). Destroying a group is not enough: its threads end
+        shuts down, the process aborts ("terminate called without an active exception"). Destroying a group is not enough: its
+        threads end
             only when
         nothing refers to the group any more.
 

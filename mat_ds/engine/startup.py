@@ -21,8 +21,7 @@ def release() -> None:
     """Reverts DeepSpeed's patches of the process, and drops references that keep a closed engine and its groups alive.
 
     ZeRO-3 replaces `torch.nn.functional.linear`, leaves the model on a global stack, and caches results of methods for ever
-        by their
-    object.
+    by their object.
     """
     import torch
     from deepspeed import comm

@@ -120,8 +120,7 @@ def robustness_curve(
     """Worst logits of each example at each radius: (B, E, C).
 
     The worst outcome at a smaller radius also counts at larger ones, whose balls contain it. So accuracy never rises with
-        the
-    radius, and the mean loss of a regression never falls.
+    the radius, and the mean loss of a regression never falls.
 
     Args:
         radii: ascending; the first is 0, for clean logits.

@@ -31,8 +31,7 @@ class EmbeddingPerturbation:
     """Adds delta to the output of a model's word embedding, by a forward hook, while it is applied.
 
     A hook works for every encoder and decoder, left and right padding, and ZeRO-3. Feeding `inputs_embeds` instead would
-        require
-    rebuilding position ids and gathering parameters by hand.
+    require rebuilding position ids and gathering parameters by hand.
 
     Args:
         model: a transformers model; one without word embeddings cannot be perturbed but runs normally.

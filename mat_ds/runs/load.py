@@ -58,8 +58,7 @@ def read_run_config(
 
     Returns:
         The options, and a problem for every unknown key, wrong type and value out of range. If there are problems, the
-            options
-        are what remains without the wrong ones, so that they can be checked too; None if the rest is not valid either.
+        options are what remains without the wrong ones, so that they can be checked too; None if the rest is not valid either.
 
     Raises:
         UserError: if the recipe cannot be read.

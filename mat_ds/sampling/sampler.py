@@ -38,8 +38,8 @@ class Sampler(torch.optim.Optimizer):
     """SGLD over the parameters with the mixture of MAT's Algorithm 2 (lines 8 to 12), one sample per `step()`.
 
     DeepSpeed calls `step()` for the fp32 master tensors of this rank, once per tensor or per group of them, so all counts
-        are kept per
-    tensor. Before `arm`, `step()` does nothing, because DeepSpeed may call it while it builds its optimizer. Elements of a
+    are kept per tensor. Before `arm`, `step()` does nothing, because DeepSpeed may call it while it builds its optimizer.
+    Elements of a
         master
     tensor outside every slice are padding, possibly uninitialised memory; they are neither read nor written.
 

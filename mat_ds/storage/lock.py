@@ -81,8 +81,7 @@ class RunLock:
 
         Returns:
             False if it is not known yet whether the holder is gone, or the holder is this SLURM job before it was
-                requeued; call
-            again about every second.
+            requeued; call again about every second.
 
         Raises:
             UserError: if another job holds it, or the disk refuses.

@@ -48,8 +48,8 @@ def _parse_records(lines: Iterator[str], delimiter: str, quoting: Literal[0, 3])
     """Yields each record with the number of its first line; skips empty lines.
 
     An unclosed quote would swallow the lines after it. So after such a bad record the lines that it swallowed are read
-        again, but
-    only once: reading stops at the line where the first attempt failed, since every later open quote would fail there too.
+    again, but only once: reading stops at the line where the first attempt failed, since every later open quote would fail
+    there too.
     """
     number, broken, taken, again = 1, 0, list[str](), deque[str]()
 

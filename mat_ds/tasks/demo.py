@@ -21,8 +21,7 @@ class Lexicon:
     """Open-class words with regular forms: nouns take -s; verbs take -s, -ed and -ing without a change of spelling.
 
     `plural` is the share of plural subjects. It is lower in training than in validation, so that a model that only learnt
-        word
-    frequencies scores badly.
+    word frequencies scores badly.
     """
 
     people: list[str]

@@ -121,8 +121,7 @@ def evaluation_batches(examples: Sequence[Example], micro_batch_size: int, rank:
     """Yields the rows of each pass of one rank over an evaluation split, longest examples first.
 
     All ranks make equally many passes, since a pass is a collective under ZeRO-3. A rank without rows left gets rows of
-        another
-    rank as `~row`, a negative number, to be ignored.
+    another rank as `~row`, a negative number, to be ignored.
     """
     order = sorted(range(len(examples)), key=lambda row: -examples[row].length)
     batches = [order[start : start + micro_batch_size] for start in range(0, len(order), micro_batch_size)]

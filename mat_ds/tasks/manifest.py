@@ -134,8 +134,7 @@ def describe_tokenizer(tokenizer: Any) -> dict[str, Any]:
     """Everything that decides a tokenizer's output and padding, as values or SHA-256.
 
     Saving and loading a tokenizer does not change its description. The truncation and padding settings of its last call,
-        which it
-    remembers, are not included.
+    which it remembers, are not included.
     """
     rules = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {}
     probe = [tokenizer(text)["input_ids"] for text in ("The keys near the cabinets ARE golden.", "naïve 東京 😀 1,000\t#")]

@@ -23,8 +23,7 @@ def tokenless(tokenizer: Any, examples: Sequence[Example], max_length: int) -> I
     """Yields positions of examples whose only tokens are special tokens.
 
     Texts with letters, digits or symbols are only tokenised to check if the tokenizer adds no special tokens, since an
-        empty input
-    would then fail. Stored tokens are never empty: that is checked when they are read.
+    empty input would then fail. Stored tokens are never empty: that is checked when they are read.
     """
     if not len(examples) or (isinstance(examples, StoredExamples) and examples.tokenised):
         return

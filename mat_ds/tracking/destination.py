@@ -64,8 +64,7 @@ def client_uri(uri: str) -> str:
     """A URL in the form that MLflow's client needs.
 
     For an SQLite URL with escapes and the scheme `sqlite`, MLflow would also create a folder with the escaped name.
-        SQLAlchemy
-    decodes escapes only since 2.1; SQLite itself always does.
+    SQLAlchemy decodes escapes only since 2.1; SQLite itself always does.
     """
     if not uri.startswith(SQLITE) or "%" not in uri:
         return uri

@@ -19,8 +19,7 @@ class Playback:
     """Reads an `events.jsonl` from its first line; each `read` continues where the last one stopped.
 
     A step that an interrupted run repeated is yielded once, unless its numbers changed (for example because more epochs
-        stretch
-    the learning rate schedule): MLflow cannot delete points, and would show it twice.
+    stretch the learning rate schedule): MLflow cannot delete points, and would show it twice.
 
     Attributes:
         last: the last start or end event.

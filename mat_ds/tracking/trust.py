@@ -74,8 +74,7 @@ def destination(run: Path, configured: object, given: str | None) -> str | None:
     """The MLflow address that a run folder is delivered to; None if the folder says `none`.
 
     An address given by the user wins. The folder's own address of a server is only used if no credentials would be sent to
-        it;
-    otherwise MLFLOW_TRACKING_URI is used.
+    it; otherwise MLFLOW_TRACKING_URI is used.
 
     Args:
         run: the run directory.
