@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import socket
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 from mat_ds.config.packaged import HOME, add_file_arguments
 from mat_ds.engine.ds_config import read_ds_config
 from mat_ds.errors import Problem, UserError, collect_problems
+from mat_ds.ranks.ports import free_port
 from mat_ds.runs.load import DEMO_RECIPE, load_run_config, read_run_config
 from mat_ds.runs.options import RunConfig
 from mat_ds.runs.plugins import add_plugin_argument, load_plugins
@@ -149,10 +149,8 @@ def _words(launcher: str | None) -> list[str]:
 
 
 def _with_port(launcher: Sequence[str]) -> list[str]:
-    """A launcher of one node gets a port of its own, so that several can run beside each other."""
+    """Adds a port of its own to a launcher of one node, so that several can run beside each other."""
     words = list(launcher)
     if Path(words[0]).name != "deepspeed" or {"--master_port", "--hostfile", "-H"} & {word.partition("=")[0] for word in words}:
         return words
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return [words[0], "--master_port", str(probe.getsockname()[1]), *words[1:]]
+    return [words[0], "--master_port", str(free_port()), *words[1:]]

@@ -1,26 +1,15 @@
 """Starts worker processes with a launcher's environment, but without a launcher's start-up time."""
 
-import contextlib
 import json
 import os
-import random
-import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from mat_ds.ranks.ports import free_port
+
 ROOT = Path(__file__).parents[2]
-
-
-def free_port():
-    """A port below those that the system gives to connections: ranks listen at it only after ten seconds of imports, in which
-    the connections of other tests may take any port that the system gave."""
-    chance = random.SystemRandom()  # tests that run side by side may have seeded the other one alike
-    while True:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", chance.randrange(10_000, 32_000)))
-            return probe.getsockname()[1]
 
 
 def environment(device="cpu", **more):
