@@ -17,6 +17,7 @@ from mat_ds.tracking.destination import is_remote, mirror_uri
 from mat_ds.tracking.identity import delivered, own_id
 from mat_ds.tracking.mirror import PATIENCE, start_mirror
 from mat_ds.tracking.playback import count
+from mat_ds.tracking.told import tell_log
 
 
 class Tracker:
@@ -112,6 +113,7 @@ class Tracker:
         except subprocess.TimeoutExpired:
             self._mirror.kill()
             code = self._mirror.wait()
+            tell_log(self.run, f"not delivered in time: the mirror was stopped {PATIENCE:.0f} s after the run had ended")
         if code:
             with suppress(OSError, UserError):  # the run's folder may be gone
                 events = count(self.run.events, delivered(self.run, str(self._uri)))

@@ -131,7 +131,9 @@ def test_a_run_whose_server_is_dead_ends_well_and_is_delivered_when_the_server_i
     assert f"mat-ds sync {run} --uri {server.uri}`" in done.stderr
     assert done.stderr.count("tracking:") == 1 and "Traceback" not in done.stderr
     assert records[-1]["event"] == "end" and json.loads((run / "results.json").read_text())["steps"] == 4
-    assert (run / "tracking.log").read_text().count("not delivered") == 1
+    # Each reason once, however often it was tried; on a busy machine that the time was up before it could be tried.
+    reasons = [line.partition("not delivered")[2] for line in (run / "tracking.log").read_text().splitlines()]
+    assert all(reasons) and 0 < len(reasons) == len(set(reasons)) <= 2
 
     server.start()
     for news in (f"{len(records)} events", "nothing new"):

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -74,6 +75,24 @@ def test_a_run_that_never_began_and_the_other_ranks_leave_nothing(tmp_path):
         tracker.log({"event": "step", "step": 1})
     tracker.settle()
     assert not run.events.exists() and not run.tracking.exists()
+
+
+def test_a_mirror_that_has_not_come_to_its_end_is_stopped_and_the_log_gives_that_as_the_reason(tmp_path, monkeypatch, capsys):
+    run, tracker, started = make_run(tmp_path / "run"), Tracker(keeps=True), []
+
+    def start(run, uri):  # busy elsewhere, and deaf to the end of the run
+        started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdin=subprocess.PIPE))
+        return started[0]
+
+    monkeypatch.setattr("mat_ds.tracking.tracker.start_mirror", start)
+    monkeypatch.setattr("mat_ds.tracking.tracker.PATIENCE", 0.1)
+    with tracker:
+        tracker.begin(run, 0, f"sqlite:///{tmp_path}/mlflow.db")
+    tracker.settle()
+    assert started[0].returncode == -signal.SIGKILL
+    shown = capsys.readouterr().err
+    assert "2 events of this run are not in MLflow yet (for the reason see tracking.log)" in shown
+    assert "not delivered in time" in run.tracking_log.read_text()
 
 
 def test_parameters_are_those_the_run_began_with_and_each_change_of_them(tmp_path):
