@@ -13,7 +13,7 @@ from mat_ds.terminal.display import show
 # Summary of each command; it is run by `main` of its module in `mat_ds.commands`. Modules are imported on use, as torch takes
 # seconds.
 COMMANDS = {
-    "train": "fine-tune in one process; on several ranks: deepspeed launch/train.py",
+    "train": "fine-tune in one process; on several ranks: deepspeed --module mat_ds.commands.train",
     "evaluate": "score a model, clean and under attack and noise",
     "predict": "print labels and probabilities, or scores, for texts in a file",
     "export": "write a model to a folder: merged adapters, averaged weights, another precision",

@@ -17,6 +17,7 @@ import zipfile
 
 import pytest
 
+from mat_ds.cli import COMMANDS
 from tests.support.launch import ROOT, environment, free_port
 
 pytestmark = pytest.mark.dist
@@ -107,9 +108,13 @@ def test_names_find_what_is_packaged(run, python):
     wrong = run("mat-ds", "train", "--recipe", "colla", "--ds_config", "zero9", code=2)
     assert "2 problems" in wrong and "'cola'" in wrong and "--ds_config = 'zero9'" in wrong
     plan = run("mat-ds", "plan", "--ds_config", "zero3", "--gpus", "2", "--gpu_memory", "16GB", "--link", "10Gb/s")
-    assert "zero3_offload.json" in plan and "zero2.json" in plan
+    assert "zero3_offload" in plan and "zero2" in plan
     found = json.loads(run("mat-ds", "doctor", "--json", "--ds_config", "zero1", "--recipe", "demo"))
-    assert any("zero2.json" in row["found"] for row in found["rows"] if row["name"] == "ds_configs/")
+    assert any("zero2" in row["found"] for row in found["rows"] if row["name"] == "--ds_config")
+    # Each command's own example, as it prints it.
+    assert (
+        json.loads(run("python", ROOT / "tests" / "support" / "printed_examples.py").splitlines()[-1]).keys() == COMMANDS.keys()
+    )
 
 
 def test_the_demo_trains_with_no_arguments_but_those_that_make_it_short(run, tmp_path):

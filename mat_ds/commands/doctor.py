@@ -28,7 +28,7 @@ from mat_ds.terminal.parser import Parser
 if TYPE_CHECKING:
     from mat_ds.ranks.world import World
 
-EXAMPLE = "deepspeed launch/doctor.py --ds_config ds_configs/zero2.json --recipe launch/recipes/cola.yaml data.path=data"
+EXAMPLE = "deepspeed --module mat_ds.commands.doctor --ds_config zero2 --recipe cola data.path=data"
 TIMEOUT_SECONDS = 60.0
 
 

@@ -55,7 +55,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, EvaluationOptio
     parser = Parser(prog="mat-ds evaluate", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
     parser.add_argument("model", metavar="MODEL", type=argument, help=f"{MEANING}; one that mat_ds did not train needs task=")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options (mat_ds/evaluation/options.py)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options, as in the example")
     add_plugin_argument(parser)
     add_display_arguments(parser)
     parsed = parser.parse_intermixed_args(arguments)

@@ -15,7 +15,7 @@ from mat_ds.storage.reading import load_json
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.terminal.display import show
 
-USAGE = "python launch/glue_score.py runs/<cola run> runs/<sst2 run> ... (one run of each of the eight tasks)"
+USAGE = "python -m mat_ds.commands.glue_score runs/<cola run> runs/<sst2 run> ... (one run of each of the eight tasks)"
 EVALUATIONS = ("best", "last")
 # An evaluation also contains the scores of the weights that are not exported, under these keys.
 OTHER_WEIGHTS = ("raw", "average")

@@ -43,9 +43,7 @@ from mat_ds.terminal.parser import Parser
 from mat_ds.terminal.units import link, memory, positive, whole
 from mat_ds.training.preflight import size_problems, task_problems
 
-EXAMPLE = (
-    "mat-ds plan --recipe launch/recipes/cola.yaml --ds_config ds_configs/zero2.json --gpus 8 --gpu_memory 16GB --link 10Gb/s"
-)
+EXAMPLE = "mat-ds plan --recipe cola --ds_config zero2 --gpus 8 --gpu_memory 16GB --link 10Gb/s"
 # Assumed sustained speed of a GPU in 10^12 operations per second, if --tflops is not given: a third to a half of the rated
 # speed of a V100 (fp32, fp16) and an RTX 3090 (bf16).
 SUSTAINED = {torch.float32: 7.0, torch.float16: 40.0, torch.bfloat16: 30.0}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mat_ds.config.packaged import INSTALLED, RECIPES
+from mat_ds.config.packaged import RECIPES
 from mat_ds.errors import ExitCode, Problem, UserError, collect_problems, printable, raise_if_any
 from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input
 from mat_ds.models.options import ModelConfig
@@ -31,7 +31,7 @@ from mat_ds.tasks.tokens import with_tokens
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser
 
-EXAMPLE = "mat-ds prepare prepared/cola --recipe launch/recipes/cola.yaml data.max_length=128"
+EXAMPLE = "mat-ds prepare prepared/cola --recipe cola data.max_length=128"
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
@@ -209,8 +209,7 @@ def _size_text(manifest: Manifest) -> str:
 
 def _training(source: RunInput, parsed: argparse.Namespace) -> str:
     """The command line of a run that trains on the prepared folder."""
-    door = ["--module", "mat_ds.commands.train"] if INSTALLED else ["launch/train.py"]
-    command = ["deepspeed", *door, "--ds_config", "zero2"]
+    command = ["deepspeed", "--module", "mat_ds.commands.train", "--ds_config", "zero2"]
     command += ["--recipe", str(parsed.recipe)] if parsed.recipe else []
     command += [option for option in parsed.overrides if option.split("=")[0] not in ("data.path", "model.name")]
     model = source.run.model.name if _is_folder(source.run.model.name) else parsed.folder / MODEL

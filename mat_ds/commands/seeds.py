@@ -34,7 +34,7 @@ from mat_ds.terminal.parser import Parser
 from mat_ds.terminal.stop_signals import StopSignals
 from mat_ds.terminal.units import whole
 
-EXAMPLE = "mat-ds seeds --recipe launch/recipes/cola_bert.yaml --seeds 5 output_dir=runs/cola-seeds"
+EXAMPLE = "mat-ds seeds --recipe cola_bert --seeds 5 output_dir=runs/cola-seeds"
 # Name of the file with everything that the seeds of a folder have in common.
 DEFINITION = "definition.json"
 

@@ -27,7 +27,7 @@ from mat_ds.terminal.parser import Parser
 from mat_ds.terminal.stop_signals import StopSignals
 from mat_ds.terminal.units import whole
 
-EXAMPLE = "mat-ds sweep --space launch/sweeps/mat_table7.yaml --recipe launch/recipes/cola_bert.yaml --trials 60"
+EXAMPLE = "mat-ds sweep --space mat_table7 --recipe cola_bert --trials 60"
 TRIALS = 20
 
 

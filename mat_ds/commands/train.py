@@ -1,4 +1,4 @@
-"""`mat-ds train` and launch/train.py: trains one run, on this rank."""
+"""`mat-ds train`: trains one run, on this rank."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mat_ds.training.run import run_on
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
-    """Runs the command line of `mat-ds train` and `launch/train.py` on this rank, and returns its exit code."""
+    """Runs the command line of `mat-ds train` on this rank, and returns its exit code."""
     try:
         world = World.from_environment()
     except UserError as error:

@@ -154,7 +154,7 @@ def parse_yaml(text: str) -> Any:
 
 def read_yaml(path: Path) -> Tree:
     """Reads a YAML file that holds a mapping; an empty file is an empty mapping. Raises `UserError` if it cannot be read."""
-    fix = "pass the path of a YAML file, such as launch/recipes/cola.yaml"
+    fix = "pass the path of a YAML file, with lines such as `seed: 1`"
     text = read_text_file(path, str(path), MOST_BYTES, fix)
     loader = None
     try:

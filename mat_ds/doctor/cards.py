@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from mat_ds.ranks.world import World
 
 GIB = 2**30
-OLDER_BUILD = "rm -rf .venv; make setup TORCH_INDEX=<index of the CUDA 12.6 build, as PyTorch's install page shows it>"
-NEWER_BUILD = "rm -rf .venv; make setup TORCH_INDEX=<index of a newer CUDA build, as PyTorch's install page shows it>"
+OLDER_BUILD = "install torch anew, from the index of the CUDA 12.6 build that PyTorch's install page shows"
+NEWER_BUILD = "install torch anew, from the index of a newer CUDA build that PyTorch's install page shows"
 FREE_ENOUGH = 0.8
 
 
@@ -153,7 +153,7 @@ def precisions(cards: list[Card]) -> list[str]:
 
 
 def check_precisions(world: World) -> Iterator[Row]:
-    """What the GPUs of this node can compute in, and which of ds_configs/ asks for no more than that."""
+    """What the GPUs of this node can compute in, and which packaged DeepSpeed configurations ask for no more."""
     from mat_ds.engine.ds_config import precision_problems, read_ds_config
 
     cards, own = find_cards(), own_cards(world)
@@ -169,10 +169,9 @@ def check_precisions(world: World) -> Iterator[Row]:
     able = precisions(cards)
     note = "" if "bf16" in able else " (bf16 needs compute capability 8.0; attention by sdpa, no torch.compile)"
     yield passed("precisions", ", ".join(able) + note)
-    profiles = map(DS_CONFIGS.path, DS_CONFIGS.names())
-    served = [path.name for path in profiles if not list(precision_problems(read_ds_config(path)))]
+    served = [name for name in DS_CONFIGS.names() if not list(precision_problems(read_ds_config(DS_CONFIGS.path(name))))]
     if served:
-        yield passed("ds_configs/", ", ".join(served))
+        yield passed("--ds_config", ", ".join(served))
 
 
 def multiply(index: int, precision: str) -> str:

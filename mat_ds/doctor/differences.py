@@ -83,7 +83,7 @@ def different_versions(answers: Sequence[Answer]) -> Iterator[Row]:
             holders.setdefault(answer.versions.get(name, "none"), []).append(answer.rank)
         if len(holders) > 1:
             found = "; ".join(f"{version} on {where(answers, ranks)}" for version, ranks in holders.items())
-            yield failed(name, found, "install the same on all nodes (constraints.txt), or share one environment")
+            yield failed(name, found, "install the same version on all nodes, or share one environment")
 
 
 def mixed_cards(answers: Sequence[Answer]) -> Iterator[Row]:
@@ -99,7 +99,7 @@ def mixed_cards(answers: Sequence[Answer]) -> Iterator[Row]:
     if len(holders) > 1:
         found = "; ".join(f"{name} on {where(answers, ranks)}" for name, ranks in holders.items())
         old = min(capabilities) < (8, 0) <= max(capabilities)
-        fix = "fp16 for all (ds_configs/zero2_v100_fp16.json) or fp32, and " if old else ""
+        fix = "fp16 for all (--ds_config zero2_v100_fp16) or fp32, and " if old else ""
         yield warned(
             "mixed GPUs",
             f"{found}: the slowest sets the pace" + (", the oldest has no bf16" if old else ""),

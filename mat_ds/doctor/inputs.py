@@ -1,4 +1,4 @@
-"""What a run would be given: options and DeepSpeed's JSON, checked as launch/train.py checks them; data and model, looked for.
+"""What a run would be given: options and DeepSpeed's JSON, checked as `mat-ds train` checks them; data and model, looked for.
 
 No weights are loaded, nothing is downloaded, and of the data only the first rows of each split are read.
 """
@@ -54,7 +54,7 @@ class Inputs:
 
 
 def read_inputs(recipe: Path | None, overrides: list[str], ds_config: Path | None, world: World) -> Inputs:
-    """Options and JSON with everything that launch/train.py would refuse in them."""
+    """Options and JSON with everything that `mat-ds train` would refuse in them."""
     from mat_ds.engine.ds_config import RECIPE_SECTIONS, ds_config_problems, owned_values, read_ds_config
     from mat_ds.runs.load import DEMO_RECIPE, read_run_config
     from mat_ds.runs.options import RunConfig, combination_problems
@@ -174,7 +174,7 @@ def check_model_files(run: RunConfig, tree: dict[str, Any] | None, hub: Hub) -> 
         yield warned(
             "model in fp16",
             "its weights were trained in bfloat16, whose numbers may be too large for fp16",
-            "fp32 (ds_configs/zero2.json), or bf16 on cards that have it",
+            "fp32 (--ds_config zero2), or bf16 on cards that have it",
         )
     yield from check_belonging(run, folder, parameters, FIRST_ROWS)
 

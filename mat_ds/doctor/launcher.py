@@ -31,7 +31,9 @@ def check_launch(world: World) -> Iterator[Row]:
     if problems := list(launcher_problems()):
         yield from map(from_problem, problems)
     elif world.size == 1:
-        yield passed("launcher", "none: one process", "`deepspeed launch/doctor.py` tests the links between ranks too")
+        yield passed(
+            "launcher", "none: one process", "`deepspeed --module mat_ds.commands.doctor` tests the links between ranks too"
+        )
     else:
         yield passed("launcher", f"{_launcher()}: {world.size} ranks, {world.local_size} on a node")
         yield from _master()

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import platform
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module, metadata
 from typing import Any
 
+from mat_ds.config.packaged import HOME, INSTALLED
 from mat_ds.doctor.rows import Row, brief, failed, passed, warned
 
 # Those whose import can fail where their version is right: they load compiled code or look for drivers.
 IMPORTED = ("torch", "deepspeed", "transformers")
-INSTALL = "rm -rf .venv; make setup; or, in an environment of your own, pip install -c constraints.txt -e ."
+# Of a package that is there, pip installs what is missing among its dependencies, or out of their ranges.
+WHAT = ["mat_ds"] if INSTALLED else ["-c", str(HOME / "constraints.txt"), "-e", str(HOME)]
+INSTALL = shlex.join([sys.executable, "-m", "pip", "install", *WHAT])
 
 
 def requirements() -> list[Any]:
@@ -63,7 +68,7 @@ def _python() -> Row:
     version, asked = platform.python_version(), metadata.metadata("mat_ds")["Requires-Python"]
     if SpecifierSet(asked).contains(version, prereleases=True):
         return passed("python", version)
-    return failed("python", f"{version} is outside {asked}", "rm -rf .venv; make setup PYTHON=<an interpreter in that range>")
+    return failed("python", f"{version} is outside {asked}", "make a new environment with a Python in that range")
 
 
 def import_failure(name: str) -> str:

@@ -66,7 +66,9 @@ def owned_values(run: RunConfig, world: World) -> Tree:
 def read_ds_config(path: Path) -> Tree:
     """The JSON object in `path`; raises `UserError` if it cannot be read."""
     DS_CONFIGS.require(path, "--ds_config")
-    tree = read_json_object(path, "--ds_config", "pass one of ds_configs/*.json or a JSON file of your own")
+    tree = read_json_object(
+        path, "--ds_config", "pass the name of one that comes with mat_ds, such as zero2, or a JSON file of your own"
+    )
     return _without_nulls(tree)
 
 
@@ -207,10 +209,10 @@ def precision_problems(tree: Tree) -> Iterator[Problem]:
         if major < 8:
             yield Problem("ds_config bf16.enabled", True,
                           f"{torch.cuda.get_device_name(card)} has compute capability {major}.{minor}; bf16 needs 8.0",
-                          "take ds_configs/zero2_v100_fp16.json, or fp32")  # fmt: skip
+                          "take --ds_config zero2_v100_fp16, or fp32")  # fmt: skip
     elif fp16 and not torch.cuda.is_available() and not cpu_has_fp16():
         yield Problem("ds_config fp16.enabled", True, "this machine has no GPU, and its CPU no fp16 kernels",
-                      "take ds_configs/zero2.json (fp32)")  # fmt: skip
+                      "take --ds_config zero2 (fp32)")  # fmt: skip
 
 
 def cpu_has_fp16() -> bool:

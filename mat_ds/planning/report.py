@@ -79,10 +79,10 @@ def _remark(row: MemoryRow) -> str:
 
 
 def _others(answer: PlanReport) -> Iterator[str]:
-    profiles = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(DS_CONFIGS.folder.glob("*.json"))}
+    profiles = {name: json.loads(DS_CONFIGS.path(name).read_text(encoding="utf-8")) for name in DS_CONFIGS.names()}
     yield (
         f"{'what would fit':48}{'recompute':>9}{'micro-batch':>13}{'card':>7}{'host':>7}{'sent per step':>15}"
-        f"{'time per step':>15}   ds_configs/"
+        f"{'time per step':>15}   --ds_config"
     )
     for position, plan in enumerate(answer.others):
         verdict = ("cheapest" if position == 0 else "fits") if plan.fits else "too big"
@@ -95,7 +95,7 @@ def _others(answer: PlanReport) -> Iterator[str]:
 
 
 def _shipped(plan: Plan, profiles: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """Names of the JSON files of `ds_configs/` that have a plan's stage, offload and precision."""
+    """Names of the packaged configurations that have a plan's stage, offload and precision."""
     for name, tree in profiles.items():
         zero = tree["zero_optimization"]
         precision = next((half for half in ("fp16", "bf16") if half in tree), "fp32")

@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from shlex import quote
 
 import torch
 
+from mat_ds.config.packaged import HOME
 from mat_ds.errors import Problem, raise_if_any
 
 NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT")
@@ -20,8 +22,8 @@ ALWAYS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 # Variables of launchers that do not set RANK, with their number of processes.
 OTHER_LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 FIX = (
-    "start the ranks with `deepspeed`, torchrun or, under SLURM, `srun slurm/rank.sh python ...`, or set RANK, WORLD_SIZE, "
-    "LOCAL_RANK, LOCAL_SIZE, MASTER_ADDR and MASTER_PORT for each; for one process unset them all"
+    f"start the ranks with `deepspeed`, torchrun or, under SLURM, `srun {quote(str(HOME / 'slurm' / 'rank.sh'))} python ...`, "
+    "or set RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_SIZE, MASTER_ADDR and MASTER_PORT for each; for one process unset them all"
 )
 # Attempts to resolve a name while the name service fails temporarily, and seconds for all of them.
 ATTEMPTS, RESOLVE_SECONDS = 3, 20

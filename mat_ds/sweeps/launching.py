@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--launcher",
         metavar="COMMAND",
-        help='what starts launch/train.py, like "deepspeed --num_gpus 2"; '
+        help='what starts each training, like "deepspeed --num_gpus 2"; '
         "default: deepspeed on all GPUs, or one process where there is none",
     )
     add_plugin_argument(parser)
@@ -51,7 +51,7 @@ class Launching:
     """What the trainings have in common.
 
     Attributes:
-        launcher: the words before launch/train.py.
+        launcher: the words before the path of launch/train.py.
         ds_config, recipe, overrides, plugins: its command line.
         run: the options these make.
     """

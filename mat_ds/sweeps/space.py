@@ -21,7 +21,6 @@ Number = int | float
 Scalar = bool | int | float | str | None
 Values = dict[str, Any]
 
-EXAMPLE = "launch/sweeps/demo.yaml"
 MOST_OF_A_GRID = 1000
 
 
@@ -87,7 +86,7 @@ def read_space(path: Path) -> Space:
     except ValidationError as error:
         raise UserError(*(
             Problem(f"{path}: {'.'.join(str(part) for part in found['loc'] if part not in ('choices', 'range'))}",
-                    found["input"], found["msg"].lower(), f"see {EXAMPLE} for how it is written")
+                    found["input"], found["msg"].lower(), f"see {SPACES.path('demo')} for how it is written")
             for found in error.errors()
         )) from None  # fmt: skip
     raise_if_any((*_option_problems(path, space), *_range_problems(path, space)))

@@ -59,7 +59,12 @@ def _problems(error: ValidationError, tree: dict[str, Any], where: str) -> Itera
         elif key in KNOWN:
             yield Problem(f"{where}: {key}", tree.get(key), reason, f"write it as in `{_example(key, tree.get(key))}`")
         else:
-            yield Problem(where, None, reason.removeprefix("value error, "), "see docs/quickstart.md on how to describe a task")
+            yield Problem(
+                where,
+                None,
+                reason.removeprefix("value error, "),
+                f"write at least `{EXAMPLES['text']}` and `{EXAMPLES['labels']}`, or `{EXAMPLES['range']}`",
+            )
 
 
 def _example(key: str, value: Any) -> str:

@@ -43,7 +43,7 @@ from mat_ds.tracking.trust import recipe_uri_problems
 # The ranks of one node. More of them would each read and tokenise all of the data, many times at once from one disk.
 MOST_THAT_TOKENISE = 8
 
-EXAMPLE = "deepspeed launch/train.py --ds_config ds_configs/zero2.json --recipe launch/recipes/cola.yaml seed=1"
+EXAMPLE = "deepspeed --module mat_ds.commands.train --ds_config zero2 --recipe cola seed=1"
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:

@@ -26,10 +26,10 @@ from mat_ds.training import preflight
 from tests.conftest import sentence
 from tests.models.test_families import save
 from tests.support.families import DECODERS, FAMILIES
-from tests.support.launch import ROOT
+from tests.support.printed_examples import check
 from tests.tasks.test_bad_rows import lines, write
 
-ZERO2 = ("--ds_config", str(ROOT / "ds_configs" / "zero2.json"))
+ZERO2 = ("--ds_config", "zero2")
 pytestmark = pytest.mark.usefixtures("offline")
 
 CPU = torch.device("cpu")
@@ -120,24 +120,24 @@ def test_the_hubs_model_is_brought_along_without_the_head_that_each_seed_draws(f
     options = ("task=cola", "model.name=somebody/bert", "data.max_length=12")
     prepare(tmp_path / "out", *options)
     assert {"somebody/bert", "nyu-mll/glue"} <= set(from_hub)
-    line = shlex.split(capsys.readouterr().out.splitlines()[-1])
-    assert line[:3] == ["deepspeed", "launch/train.py", "--ds_config"] and f"model.name={tmp_path}/out/model" in line
+    words = check(shlex.split(capsys.readouterr().out.splitlines()[-1]))
+    assert words[:2] == [*ZERO2] and f"model.name={tmp_path}/out/model" in words
     weights = load_file(tmp_path / "out" / "model" / "model.safetensors")
     assert weights and not any("classifier" in name for name in weights)
     for seed in (0, 1):
         source = run(*options, f"seed={seed}")
         from_hub.clear()
-        stored = run(*line[4:], f"seed={seed}")
+        stored = run(*words[2:], f"seed={seed}")
         assert same(source, stored) and stored.fresh == source.fresh == ["classifier.bias", "classifier.weight"]
         assert not {"somebody/bert", "nyu-mll/glue"} & set(from_hub)
 
 
 def test_the_demo_is_prepared_too_and_any_number_of_ranks_may_train_on_it(tmp_path, capsys):
     prepare(tmp_path / "out", "seed=4")
-    line = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    words = check(shlex.split(capsys.readouterr().out.splitlines()[-1]))
     demo = ("train.batch_size=64", "train.micro_batch_size=4")
-    found = run(*line[4:], *demo, world=World(0, 16, 0, 8))
-    assert len(found.data.train) == 12000 and same(run("seed=4", *demo), run(*line[4:], *demo))
+    found = run(*words[2:], *demo, world=World(0, 16, 0, 8))
+    assert len(found.data.train) == 12000 and same(run("seed=4", *demo), run(*words[2:], *demo))
     refused = problems("seed=4", *demo, world=World(0, 16, 0, 8))
     assert "each of 16 ranks" in refused["data.path"].reason and "mat-ds prepare <folder>" in refused["data.path"].fix
 

@@ -49,7 +49,7 @@ def test_a_version_that_differs_is_told_with_who_has_which():
 
 def test_the_oldest_card_decides_on_the_precision_of_all():
     (row,) = mixed_cards(FOUR)
-    assert row.status is Status.WARN and "zero2_v100_fp16.json" in row.fix and "ranks 2-3 (node1)" in row.found
+    assert row.status is Status.WARN and "--ds_config zero2_v100_fp16)" in row.fix and "ranks 2-3 (node1)" in row.found
     assert not list(mixed_cards(FOUR[2:])) and not list(mixed_cards([answer(0), answer(1)]))
     assert [row.name for row in mixed_cards([*FOUR[:2], answer(2)])] == ["GPUs"]
     assert precisions_to_test(FOUR, None) == ["fp32", "fp16"] and precisions_to_test(FOUR[:2], None)[-1] == "bf16"

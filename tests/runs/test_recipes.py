@@ -156,7 +156,7 @@ def test_half_precision_has_a_radius_it_sees_and_all_else_in_proportion(name):
     scaled = {"delta_lr", "delta_noise", "delta_init_scale", "delta_max_norm"}
     assert half.model_dump(exclude=scaled) == full.model_dump(exclude=scaled)
     assert RECIPES[name].model_copy(update={"method": full}) == RECIPES["cola"]
-    assert f"ds_configs/{profile}.json" in PATHS[name].read_text(encoding="utf-8")
+    assert f"--ds_config {profile}" in PATHS[name].read_text(encoding="utf-8")
     assert json.loads((ROOT / "ds_configs" / f"{profile}.json").read_text())[name.removeprefix("cola_")]["enabled"]
 
 
