@@ -179,7 +179,7 @@ def _execute(key: str, value: str, fix: str, path: Path, load: Callable[[], obje
         raise UserError(Problem(key, value, f"cannot be loaded: {type(error).__name__}{where}: {error}", fix)) from None
 
 
-def _no_method(method: object, reason: str, fix: str = "derive it from mat_ds.Method, and its Settings from mat_ds.MethodSettings") -> Problem:
+def _no_method(method: object, reason: str, fix: str = "see help(mat_ds.Method)") -> Problem:
     return Problem("register_method", getattr(method, "__name__", repr(method)), f"is not a method: {reason}", fix)
 
 
