@@ -41,9 +41,13 @@ def watch(rank, *above, seconds=0.5):
         stderr=subprocess.PIPE,
         text=True,
     )
-    while dog.poll() is None and not ignores_signals(dog.pid):
-        time.sleep(0.02)
+    wait_until_it_watches(dog.pid)
     return dog
+
+
+def wait_until_it_watches(pid):
+    while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE and not ignores_signals(pid):
+        time.sleep(0.02)
 
 
 def ignores_signals(pid):
@@ -159,8 +163,8 @@ def test_launchers_are_known_by_name_through_shells_and_nothing_else_is_one(tmp_
 
 def test_a_watched_process_costs_one_small_process_that_leaves_with_it():
     with watchdog.watched("rank 0", (), 60):
-        time.sleep(0.5)
         (child,) = (each for each in psutil.Process().children() if watchdog.__file__ in each.cmdline())
+        wait_until_it_watches(child.pid)
         loaded = Path(f"/proc/{child.pid}/maps").read_text()
         started = time.monotonic()
     assert "torch" not in loaded
