@@ -130,7 +130,7 @@ def read_finished(path: Path) -> Finished:
     """
     rundir = RunDirectory(path)
     if not rundir.holds_a_run:
-        reason = "holds no run" if path.is_dir() else "there is no such folder"
+        reason = "is not a run folder" if path.is_dir() else "there is no such folder"
         raise UserError(Problem("run", str(path), reason, "pass a run folder, such as runs/<run>"))
     model = folder_of(path)
     results = read_json(rundir.results, AGAIN) if os.path.lexists(rundir.results) else {}

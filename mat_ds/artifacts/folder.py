@@ -26,6 +26,6 @@ def folder_of(path: Path) -> Path:
     if rundir.holds_a_run:
         raise UserError(Problem("model", str(path), "the run has not exported a model", "let it train to its end"))
     if not any((path / name).exists() for name in ("config.json", "adapter_config.json")):
-        reason = "holds neither a run nor a model" if path.is_dir() else "there is no such folder"
+        reason = "has neither a run nor a model in it" if path.is_dir() else "there is no such folder"
         raise UserError(Problem("model", str(path), reason, FOLDER_FIX))
     return path

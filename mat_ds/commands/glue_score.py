@@ -88,7 +88,7 @@ def _read_scores(runs: Sequence[str]) -> dict[str, Scored]:
     for run in runs:
         path = RunDirectory(Path(run)).results
         if not path.is_file():
-            raise UserError(Problem("run", run, "holds no results.json", "pass the folder of a finished run"))
+            raise UserError(Problem("run", run, "has no results.json", "pass the folder of a finished run"))
         try:
             scored = _scored(load_json(path))
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:

@@ -87,7 +87,7 @@ def _path_problems(runs: dict[Path, list[Path]]) -> Iterator[Problem]:
     nothing = not any(runs.values())
     for path in runs:
         if not path.exists() or nothing:
-            reason = "holds no run directory with an events.jsonl" if path.exists() else "does not exist"
+            reason = "has no run directory with an events.jsonl" if path.exists() else "does not exist"
             yield Problem("RUN", str(path), reason, "pass runs/<run>, or a folder of such folders")
 
 

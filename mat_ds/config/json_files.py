@@ -43,7 +43,7 @@ def read_json_object(path: Path, key: str, fix: str) -> Tree:
     except (ValueError, OverflowError) as error:
         raise UserError(Problem(key, str(path), f"is not JSON: {error}", "mend the file")) from None
     if not isinstance(tree, dict):
-        raise UserError(Problem(key, str(path), "holds no JSON object", 'write {"zero_optimization": ...}'))
+        raise UserError(Problem(key, str(path), "is not a JSON object", 'write {"zero_optimization": ...}'))
     if reason := next(_invalid_values(tree), None):
         raise UserError(Problem(key, str(path), reason, "mend the file"))
     return tree

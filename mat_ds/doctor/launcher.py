@@ -96,7 +96,7 @@ def _master() -> Iterator[Row]:
     except OSError as error:
         yield failed(
             "MASTER_ADDR",
-            f"{address} is no address here ({brief(error)})",
+            f"{address} is not an address that this node can resolve ({brief(error)})",
             "name it as this node's /etc/hosts or name server does",
         )
 

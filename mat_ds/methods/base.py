@@ -192,7 +192,7 @@ class Method(ABC):
 def flaw_of(method: object) -> str | None:
     """Why something cannot serve as a method; None where it can."""
     if not (isinstance(method, type) and issubclass(method, Method)):
-        return "is no subclass of mat_ds.Method"
+        return "is not a subclass of mat_ds.Method"
     settings = getattr(method, "Settings", None)
     if not (isinstance(settings, type) and issubclass(settings, MethodSettings)):
         return "has no `Settings` that are a subclass of mat_ds.MethodSettings"

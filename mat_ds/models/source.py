@@ -22,7 +22,7 @@ def check_folder(name: str) -> None:
     if path.is_dir():
         if not (path / "config.json").exists():
             raise UserError(
-                Problem("model.name", name, "the folder holds no config.json", "pass a folder written by save_pretrained")
+                Problem("model.name", name, "the folder has no config.json", "pass a folder written by save_pretrained")
             )
         check_model("model.name", name)
     elif path.is_absolute() or name.startswith("."):
@@ -32,7 +32,7 @@ def check_folder(name: str) -> None:
 def check_tokenizer(name: str) -> None:
     """Raises `UserError` if a folder has no tokenizer."""
     if Path(name).is_dir() and not has_tokenizer(name):
-        raise UserError(Problem("model.name", name, "the folder holds no tokenizer",
+        raise UserError(Problem("model.name", name, "the folder has no tokenizer",
                                 "add one with AutoTokenizer.from_pretrained(...).save_pretrained(<folder>)"))  # fmt: skip
 
 

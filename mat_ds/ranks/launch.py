@@ -69,7 +69,7 @@ def _malformed() -> Iterator[Problem]:
     for name in NUMBERS:
         value = os.environ.get(name, "0")
         if not (value.isascii() and value.isdecimal() and len(value) < 10):
-            yield Problem(name, value, "is no whole number", FIX)
+            yield Problem(name, value, "is not a whole number", FIX)
 
 
 def _missing(size: int) -> Iterator[Problem]:
@@ -107,7 +107,7 @@ def _nowhere(size: int) -> Iterator[Problem]:
     """Yields a problem if the ranks cannot reach MASTER_ADDR and MASTER_PORT."""
     port = _number("MASTER_PORT", 1 if size > 1 else 0)
     if not (1 if size > 1 else 0) <= port < 2**16:
-        yield Problem("MASTER_PORT", port, "is no port: they go from 1 to 65535", FIX)
+        yield Problem("MASTER_PORT", port, "is not a port: ports go from 1 to 65535", FIX)
     if (address := os.environ.get("MASTER_ADDR")) is not None and (reason := unresolved(address)):
         fix = "name the node of rank 0 as this one knows it" if size > 1 else "unset it: one process meets nobody"
         yield Problem("MASTER_ADDR", address, reason, fix)

@@ -201,7 +201,7 @@ def read_runs(paths: Sequence[Path]) -> list[RunData]:
         folders = list(run_folders(path.resolve()))
         if not folders:
             reason = (
-                "holds no run (a folder with config.yaml and environment.json)" if path.is_dir() else "there is no such folder"
+                "has no run (a folder with config.yaml and environment.json)" if path.is_dir() else "there is no such folder"
             )
             problems.append(Problem("RUNS", str(path), reason, "pass runs/<run>, or a folder of such folders"))
         for folder in folders:

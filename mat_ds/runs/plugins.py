@@ -130,7 +130,7 @@ def not_loaded(tree: Tree) -> Iterator[Problem]:
 def _load_file(path: Path) -> None:
     fix = "pass a file of Python that calls mat_ds.register_method or mat_ds.register_task"
     if not path.is_file() or path.suffix != ".py":
-        reason = "is no file of Python: its name does not end in .py" if path.is_file() else "there is no such file"
+        reason = "is not a Python file: its name does not end in .py" if path.is_file() else "there is no such file"
         raise UserError(Problem("--plugin", str(path), reason, fix))
     digest = _digest(path)
     if _loaded.setdefault(str(path), digest) != digest:

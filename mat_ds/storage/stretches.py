@@ -33,7 +33,7 @@ def stretches(files: Iterable[Path], stack: ExitStack, framework: str = "np") ->
             piece = file.get_slice(key)
             plain = first.isascii() and first.isdecimal() and len(first) < 19
             if not (kind and parameter and plain) or piece.get_dtype() != "F32" or len(piece.get_shape()) != 1:
-                raise ValueError(f"{path.name} holds {key!r}, which is no stretch of a parameter in fp32")
+                raise ValueError(f"{path.name} holds {key!r}, which is not a stretch of a parameter in fp32")
             yield kind, parameter, int(first), piece
 
 

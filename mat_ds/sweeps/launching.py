@@ -135,7 +135,7 @@ def read_launching(parsed: argparse.Namespace, own: Sequence[str]) -> Launching:
 def _launcher_problems(launcher: str | None) -> Iterator[Problem]:
     try:
         if not shlex.split("python" if launcher is None else launcher):
-            yield Problem("--launcher", launcher, "names no program", 'pass one such as "deepspeed --num_gpus 2"')
+            yield Problem("--launcher", launcher, "does not name a program", 'pass one such as "deepspeed --num_gpus 2"')
     except ValueError as error:
         yield Problem("--launcher", launcher, f"cannot be read as a shell would: {error}", "close its quotes")
 

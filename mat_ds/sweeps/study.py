@@ -176,12 +176,12 @@ def journal_problems(journal: Path) -> Iterator[Problem]:
         for line in text.splitlines(keepends=True):
             # The last one may have been cut short, and is taken away by whoever writes next.
             if line.endswith(b"\n") and not isinstance(json.loads(line), dict):
-                raise ValueError("a line holds no JSON object")
+                raise ValueError("a line is not a JSON object")
     except (OSError, ValueError, RecursionError) as error:
         yield Problem("output_dir", str(journal), f"cannot be read: {error}", fix)
         return
     if text and trials and b"\n" not in text:
-        yield Problem("output_dir", str(journal), f"holds nothing that {', '.join(trials)} could have come of", fix)
+        yield Problem("output_dir", str(journal), f"has nothing from which {', '.join(trials)} could have come", fix)
 
 
 def _pruner(space: Space) -> BasePruner:

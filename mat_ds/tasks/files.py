@@ -56,7 +56,7 @@ def read_split(spec: TaskSpec, split: str, data_path: str | None, labelled: bool
                                 f"{spec.name}/<split>.jsonl, or leave data.path out to use the hub"))  # fmt: skip
     folder = _folder(spec, data_path)
     if not folder.is_dir() and not (root / DICT).exists():
-        raise UserError(Problem("data.path", data_path, f"holds no folder {folder.name!r}: {listing(root)}",
+        raise UserError(Problem("data.path", data_path, f"has no folder {folder.name!r}: {listing(root)}",
                                 f"put the files of the task at {folder}/<split>.jsonl"))  # fmt: skip
     source = find_source(folder, root, split)
     return _source_rows(source, Columns(spec, labelled)) if source else None

@@ -62,7 +62,7 @@ class Manifest(Section):
     def _tokenizer(cls, described: dict[str, Any]) -> dict[str, Any]:
         names = described.get("inputs")
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("tokenizer: names no inputs")
+            raise ValueError("tokenizer: has no inputs")
         return described
 
     @model_validator(mode="after")

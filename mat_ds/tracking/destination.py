@@ -115,7 +115,7 @@ def uri_problems(key: str, uri: str | None) -> Iterator[Problem]:
             yield Problem(key, shown_uri(uri), "its port is above 65535", "write it as http://<host>:<port>")
     elif kind == "sqlite":
         yield Problem(
-            key, shown_uri(uri), "names no file", "write it as sqlite:///<file>.db, with a fourth slash if the path is absolute"
+            key, shown_uri(uri), "has no file", "write it as sqlite:///<file>.db, with a fourth slash if the path is absolute"
         )
     else:
         folder = (
@@ -154,7 +154,7 @@ def _file_problems(key: str, uri: str) -> Iterator[Problem]:
         )
     elif not path or path.endswith("/") or "\0" in unquote(path):
         yield Problem(
-            key, shown_uri(uri), "names no file", "write it as sqlite:///<file>.db, with a fourth slash if the path is absolute"
+            key, shown_uri(uri), "has no file", "write it as sqlite:///<file>.db, with a fourth slash if the path is absolute"
         )
 
 

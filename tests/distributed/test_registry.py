@@ -221,7 +221,7 @@ def test_what_cannot_be_registered_or_found_is_told(champions, server, tmp_path,
         (["register", run, "cola"], "has not finished"),
         (["models", "nothing"], "nothing"),
         (["predict", "models:/cola@nobody", run / "config.yaml", "--format", "text"], "nobody"),
-        (["register", tmp_path, "cola"], "holds no run"),
+        (["register", tmp_path, "cola"], "is not a run folder"),
         (["models", "--uri", f"sqlite:///{tmp_path}/nowhere.db"], "there is no such file"),
         (["register", run, "a/b"], "not allowed as the name of a registered model"),
     ):

@@ -95,7 +95,7 @@ def test_data_is_looked_for_and_only_its_beginning_is_read(cola):
 def test_every_split_of_every_source_is_looked_for(cola):
     rows = collect("run", check_data, load_run_config(None, ["task=anli_mixture", f"data.path={cola}"]), OFFLINE)
     for source in ("anli", "mnli", "snli", "fever_nli"):
-        assert sum(f"holds no folder '{source}'" in row.found for row in rows) == 1
+        assert sum(f"has no folder '{source}'" in row.found for row in rows) == 1
 
 
 def test_data_of_the_hub_is_in_the_cache_or_to_be_fetched_or_out_of_reach(tmp_path):
@@ -117,7 +117,7 @@ def test_a_models_folder_must_be_whole(model):
     row = rows_of(check_model_files, run, None, OFFLINE)["model"]
     assert row.status is Status.FAIL and row.found.endswith("lacks model-00002-of-00002.safetensors")
     (model / "tokenizer.json").unlink()
-    assert "holds no tokenizer" in rows_of(check_model_files, run, None, OFFLINE)["model.name"].found
+    assert "has no tokenizer" in rows_of(check_model_files, run, None, OFFLINE)["model.name"].found
 
 
 def test_a_model_of_the_hub_is_in_the_cache_or_to_be_fetched_or_out_of_reach(model, tmp_path):

@@ -136,7 +136,7 @@ def test_wrong_input_is_named_like_everywhere(capsys, folder, tmp_path):
     code, text = plan(capsys, "task=cola", "model.name=tiny-roberta", gpus=4)
     assert code == 2 and "its vocabulary is trained on the task's texts" in text
     code, text = plan(capsys, "--recipe", RECIPES / "cola.yaml", f"model.name={tmp_path}")
-    assert code == 2 and "holds no config.json" in text
+    assert code == 2 and "has no config.json" in text
 
 
 def test_a_skeleton_is_the_model_without_its_values(folder):

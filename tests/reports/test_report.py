@@ -157,7 +157,7 @@ def test_what_is_missing_or_would_be_overwritten_is_told(runs, tmp_path, capsys)
     make_run(tmp_path / "torn", (0.1, 0.2, 0.3)).results.write_text("[")
     assert main(["report", str(runs), str(tmp_path / "torn"), "--out", str(tmp_path / "r")]) == ExitCode.USER_ERROR
     said = capsys.readouterr().err
-    assert all(words in said for words in ("is not a report", "holds no run", "there is no such folder", "cannot be written"))
+    assert all(words in said for words in ("is not a report", "has no run", "there is no such folder", "cannot be written"))
     assert re.search(r"torn/results\.json\n +why: cannot be read", said)
     assert main(["report"]) == ExitCode.USER_ERROR and "mat-ds report runs/" in capsys.readouterr().err
 

@@ -103,7 +103,7 @@ def test_a_recipe_cannot_name_code_to_load(tmp_path):
         ("import nowhere_to_be_found\n", "ModuleNotFoundError at line 1"),
         ("raise SystemExit(3)\n", "SystemExit at line 1"),
         ("x = 1\n", "registers no method and no task"),
-        ("import mat_ds\nmat_ds.register_method(dict)\n", "is no subclass of mat_ds.Method"),
+        ("import mat_ds\nmat_ds.register_method(dict)\n", "is not a subclass of mat_ds.Method"),
         (
             "import mat_ds\nclass M(mat_ds.Method):\n    class Settings(mat_ds.MethodSettings): pass\n    step = 1\n"
             "mat_ds.register_method(M)\n",

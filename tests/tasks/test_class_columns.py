@@ -51,7 +51,7 @@ def test_numbered_classes_are_scores_only_where_their_names_are(kind, names, exp
     if expected:
         assert [example.label for example in load(folder, spec).train] == expected
     else:
-        assert "are no scores" in refused(folder, spec)
+        assert "are not scores" in refused(folder, spec)
 
 
 @pytest.mark.parametrize("kind", ["saved", "parquet"])

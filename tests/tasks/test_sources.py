@@ -115,7 +115,7 @@ def test_where_there_is_no_such_split_the_files_that_are_there_are_named(folder)
         write(folder, f"sst2/{name}", b"x")
     message = refused(folder)
     assert "there is no such split" in message and all(name in message for name in ("TRAIN.jsonl", "dev.tsv", "train.jsonl.gz"))
-    assert "holds no folder 'cola'" in refused(folder, TASKS["cola"]) and "holds sst2/" in refused(folder, TASKS["cola"])
+    assert "has no folder 'cola'" in refused(folder, TASKS["cola"]) and "holds sst2/" in refused(folder, TASKS["cola"])
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])

@@ -188,7 +188,7 @@ def test_scores_out_of_range_and_texts_for_scores_are_refused(tmp_path):
 
 def test_missing_folders_splits_and_tasks_are_named(tmp_path):
     assert "is not a folder" in problems("cola", tmp_path / "nowhere")[0].reason
-    assert "holds no folder 'cola'" in problems("cola", tmp_path)[0].reason
+    assert "has no folder 'cola'" in problems("cola", tmp_path)[0].reason
     write(tmp_path, "cola", "train", [{"sentence": "x", "label": 1}])
     assert problems("cola", tmp_path)[0].key == "cola/validation"
     with pytest.raises(UserError, match="did you mean 'mrpc'"):

@@ -182,7 +182,7 @@ def test_files_that_a_shells_pattern_brings_along_are_passed_over_unless_nothing
     log.touch()
     assert main(["sync", *(str(path) for path in sorted(sweep.glob("trial-*")))]) == ExitCode.OK
     assert f"{log}: skipped" in capsys.readouterr().out and found(client, run).info.status == "FINISHED"
-    assert main(["sync", str(log)]) == ExitCode.USER_ERROR and "holds no run" in capsys.readouterr().err
+    assert main(["sync", str(log)]) == ExitCode.USER_ERROR and "has no run directory" in capsys.readouterr().err
     assert main(["sync", str(sweep), str(run.path)]) == ExitCode.OK
     assert capsys.readouterr().out.count("nothing new") == 1
     assert main(["sync", str(sweep), str(runs / "typo")]) == ExitCode.USER_ERROR and "does not exist" in capsys.readouterr().err

@@ -51,7 +51,7 @@ def test_options_data_model_and_deepspeeds_json_are_checked_together(tmp_path):
         "train.batch_size=2", "train.micro_batch_size=1", "method.delta_init=zero", "method.dropout=off",
         ds_config=ds_config, ranks=2,
     )  # fmt: skip
-    assert "holds no tokenizer" in found["model.name"].reason
+    assert "has no tokenizer" in found["model.name"].reason
     assert "contradicts optimizer.max_grad_norm" in found["ds_config gradient_clipping"].reason
     assert "removed" in found["ds_config elasticity"].reason
     assert "label" in found[f"{tmp_path}/data/cola/train.jsonl:3"].reason
@@ -226,7 +226,7 @@ def test_the_real_files_of_a_task_are_ready_to_train_on(task):
 
 def test_a_folder_without_the_tasks_files_is_named(tmp_path):
     shutil.copy(ZERO2, tmp_path / "zero2.json")
-    assert "holds no folder 'rte'" in problems("task=rte", f"data.path={tmp_path}")["data.path"].reason
+    assert "has no folder 'rte'" in problems("task=rte", f"data.path={tmp_path}")["data.path"].reason
 
 
 def test_what_changes_nothing_and_what_is_given_twice_is_remarked_on(tmp_path):

@@ -63,7 +63,7 @@ class Regression(Kind):
         if are_numbers(names):
             return None
         if not all(map(is_score, names)):
-            raise UserError(Problem(where, ", ".join(map(repr, names[:SHOWN])), "the classes of its label column are no scores",
+            raise UserError(Problem(where, ", ".join(map(repr, names[:SHOWN])), "the classes of its labels are not scores",
                                     "write the scores themselves into the column"))  # fmt: skip
         return names
 
