@@ -1,7 +1,8 @@
 """ALUM: adversarial training for large neural language models (Liu et al. 2020, Algorithm 1), in fine-tuning.
 
-min over theta of E[ L(z) + alpha max over ||delta||_inf <= epsilon of sKL(f(x), f(x + delta)) ]: virtual adversarial training,
-where the adversary attacks the prediction, not the label.
+    min over theta of E[ L(z) + alpha max over ||delta||_inf <= epsilon of sKL(f(x), f(x + delta)) ]
+
+This is virtual adversarial training: the adversary moves the prediction away from the clean one and does not use the label.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ class ALUMSettings(AscentSettings):
 
 
 class ALUM(Method):
-    """K ascents, clamped to the ball, then one update on L + lam R, R through both predictions.
+    """K ascents within the ball, then one update on L + lam R. R is differentiated through both predictions.
 
-    Algorithm 1 prints the raw gradient, which at the published step, 1e-3, and start, 1e-5, leaves delta where it is: R grows
-    with the square of delta. It is divided here by the Linf norm of its own sample, as in SMART, with whose code the authors
-    fine-tuned; a step does not depend on the size of the batch either. That code goes on to scale delta itself to a unit Linf
-    norm per token, at the output of the whole embedding block; on word embeddings this would destroy the input.
+    Algorithm 1 has the raw gradient. R grows with the square of delta, so with the published step of 1e-3 and start of 1e-5
+    the raw gradient would not move delta. Here it is divided by the Linf norm of its own sample, as in SMART, whose code the
+    authors used for fine-tuning. That code also scales delta to a Linf norm of one per token, at the output of the whole
+    embedding block. This is left out: on word embeddings it would destroy the input.
     """
 
     Settings = ALUMSettings

@@ -27,7 +27,10 @@ class BallSettings(AdversarialSettings):
 
 
 def uniform_delta(engine: Engine, batch: MicroBatch, s: BallSettings) -> Tensor:
-    """delta_0 (B, L, H): uniform, zero on padding, not projected; its expected norm does not depend on the sample's length."""
+    """delta_0 (B, L, H): uniform noise, zero on padding, not projected.
+
+    In the l2 norm it is divided by the root of the number of entries, so that its size does not depend on the text's length.
+    """
     start = engine.uniform(batch, "delta init") * batch.mask
     if s.delta_norm == "linf":
         return s.delta_init_norm * start
@@ -36,7 +39,14 @@ def uniform_delta(engine: Engine, batch: MicroBatch, s: BallSettings) -> Tensor:
 
 
 def ascend_in_ball(delta: Tensor, gradient: Tensor, batch: MicroBatch, s: BallSettings, moves: Moves | None = None) -> Tensor:
-    """Pi[delta + alpha g / ||g||], per sample, (B, L, H); detached."""
+    """Pi[delta + alpha g / ||g||] for each sample, (B, L, H), without a graph.
+
+    Args:
+        delta, gradient: (B, L, H).
+        batch: has the mask; padding stays zero.
+        s: the options.
+        moves: collects statistics of the step.
+    """
     step = s.delta_lr * ops.normalise(gradient * batch.mask, s.delta_norm)
     if moves:
         moves.add(delta, step)
@@ -55,7 +65,10 @@ def attack(
     steps: int,
     moves: Moves | None = None,
 ) -> Tensor:
-    """delta_K after `steps` ascents at the current parameters, all with the same dropout masks; costs 2F each."""
+    """The perturbation (B, L, H) after `steps` ascents on the task loss, all with the same dropout masks.
+
+    Each ascent costs two forward passes.
+    """
     delta = uniform_delta(engine, batch, s)
 
     def payoff(logits: Tensor) -> Tensor:

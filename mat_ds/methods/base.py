@@ -1,8 +1,8 @@
-"""What a method is, what it sees of the engine, and what it must say about itself.
+"""The interface between a fine-tuning method and the engine that runs it.
 
-A method never names DeepSpeed, ranks, dtypes or devices. It is given the micro-batches of one outer step and an engine
-with a vocabulary of a dozen words (`Engine` below); it returns what it measured. Adding a method is one file, one line
-in `METHODS`, one recipe and one test against a plain-torch oracle.
+A method never names DeepSpeed, ranks, dtypes or devices. In each outer step it gets the micro-batches of this rank and an
+`Engine`, and it returns its losses. To add a method, write one file, one line in `METHODS`, one recipe and one test that
+compares it with plain torch in float64.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from mat_ds.methods.settings import MethodSettings
 from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.keys import Part
 
-# Names the dropout masks of a pass within its outer step and micro-batch: passes with equal masks drop the same
-# units. None switches dropout off.
+# Identifies the dropout masks of a pass within an outer step and micro-batch: passes with equal values drop the same units.
+# None switches dropout off.
 Masks = tuple[Part, ...] | None
-# Changes weights, by name, in place; of some of them it may be given a part.
+# Changes weights in place, given a dictionary from their names to values. The dictionary may have only some of the weights.
 Fold = Callable[[dict[str, Tensor]], None]
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """A slice of a global batch, the same whatever ranks there are.
+    """A slice of the global batch, which does not depend on the number of ranks.
 
     Attributes:
-        inputs: what the model takes: `input_ids`, `attention_mask`, ... each (B, L).
-        labels: (B,) class indices, or real scores.
-        index: its position among the equally large micro-batches of the global batch, part of every key of its dropout.
+        inputs: the model's inputs: `input_ids`, `attention_mask`, ..., each (B, L).
+        labels: class indices or real scores, (B,).
+        index: position among the equally large micro-batches of the global batch; random draws for the micro-batch depend
+            on it.
     """
 
     inputs: dict[str, Tensor]
@@ -44,80 +45,97 @@ class MicroBatch:
 
     @property
     def mask(self) -> Tensor:
-        """(B, L, 1) fp32: 1 on real tokens, 0 on pads."""
+        """1 on real tokens and 0 on padding, (B, L, 1) in fp32."""
         return self.inputs["attention_mask"].unsqueeze(-1).float()
 
     @property
     def examples(self) -> Tensor:
-        """(B,): the position of each example in the global batch."""
+        """Position of each example in the global batch, (B,)."""
         return torch.arange(len(self.labels), device=self.labels.device) + self.index * len(self.labels)
 
     @property
     def tokens(self) -> Tensor:
-        """(B, L): the number of each real token of its example, whatever padding stands around it."""
+        """Position of each real token in its example, counted without padding, (B, L)."""
         return (self.inputs["attention_mask"].long().cumsum(1) - 1).clamp(min=0)
 
 
 class Engine(Protocol):
-    """The vocabulary between methods and what runs them (`mat_ds/engine/engine.py` on DeepSpeed)."""
+    """What a method can ask for. `mat_ds/engine/engine.py` implements it on DeepSpeed."""
 
     def forward(self, batch: MicroBatch, masks: Masks, delta: Tensor | None = None) -> Tensor:
-        """Logits (B, C) at x + delta with a graph for `backward`."""
+        """Logits (B, C) at x + delta, with a graph for `backward`."""
 
     def forward_pair(
         self, batch: MicroBatch, delta: Tensor | None, masks: Masks, share_masks: bool = False, train_words: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """Clean and perturbed logits with one graph for `backward`.
+        """Clean and perturbed logits, each (B, C), with one graph for `backward`.
 
         Args:
             batch: the micro-batch.
-            delta: (B, L, H); None for two clean passes that differ in their masks.
-            masks: of the two passes.
-            share_masks: whether both drop the same units.
-            train_words: whether the perturbed pass too has a gradient to the word embeddings.
+            delta: the perturbation (B, L, H); None: two clean passes with different dropout masks.
+            masks: the dropout masks of the two passes.
+            share_masks: whether both passes drop the same units.
+            train_words: whether the perturbed pass has a gradient to the word embeddings too.
         """
 
     def probe(self, batch: MicroBatch, masks: Masks, delta: Tensor | None = None) -> Tensor:
-        """Logits (B, C) in fp32 at x + delta, without a graph."""
+        """Logits (B, C) at x + delta in fp32, without a graph."""
 
     def delta_gradient(
         self, batch: MicroBatch, masks: Masks, delta: Tensor, payoff: Callable[[Tensor], Tensor], differentiable: bool = False
     ) -> Tensor:
-        """d payoff(logits at x + delta) / d delta, (B, L, H) in fp32, finite even in fp16. Nothing crosses ranks.
+        """d payoff(logits at x + delta) / d delta, (B, L, H) in fp32, finite even when the model computes in fp16.
+
+        Makes one forward and one backward pass, without communication between ranks.
 
         Args:
-            batch, masks: of the one pass that is made.
-            delta: where; taken as a constant.
-            payoff: of the fp32 logits (B, C) alone: one number for each sample, or their sum.
-            differentiable: whether the result has a graph to the parameters, also to those behind `payoff`. For the one method
-                that differentiates its adversary; not every engine can (`Serves.no_second_order`).
+            batch: the micro-batch.
+            masks: the dropout masks of the pass.
+            delta: the point at which the gradient is taken, (B, L, H); a constant.
+            payoff: a function of the fp32 logits (B, C) that returns one number per sample, or their sum.
+            differentiable: whether the result has a graph to the parameters, including those that `payoff` depends on. Only
+                SALT needs it, and not every engine can do it (`Serves.no_second_order`).
         """
 
     def normal(self, batch: MicroBatch, *name: Part) -> Tensor:
-        """Standard normal (B, L, H) fp32; on a real token a function of outer step, name, example, token and unit alone."""
+        """Standard normal noise (B, L, H) in fp32.
+
+        The value on a real token depends only on the seed, the outer step, `name`, and the positions of example, token and
+        hidden unit. It does not depend on the split into ranks and micro-batches.
+        """
 
     def uniform(self, batch: MicroBatch, *name: Part) -> Tensor:
-        """Uniform on [-1, 1), else as `normal`."""
+        """As `normal`, but uniform on [-1, 1)."""
 
     @overload
     def backward(self, loss: Tensor) -> None: ...
     @overload
     def backward(self, loss: Tensor, delta: Tensor) -> Tensor: ...
     def backward(self, loss: Tensor, delta: Tensor | None = None) -> Tensor | None:
-        """Adds the gradient of one micro-batch's mean loss to the next update.
+        """Adds the gradient of a micro-batch's mean loss to the gradients of the next update.
+
+        Args:
+            loss: a scalar.
+            delta: a leaf tensor that requires a gradient, (B, L, H).
 
         Returns:
-            d loss / d delta (B, L, H) in fp32, unscaled, if a leaf `delta` that requires it is given.
+            d loss / d delta (B, L, H) in fp32, without loss scaling, if `delta` is given.
         """
 
     def averaged_weights(self, name: str) -> AbstractContextManager[None]:
-        """Within it, passes are made with a running average of `chain.averages`; not between a forward and its backward."""
+        """A context in which passes use a running average of the parameters.
+
+        It must not be entered between a `forward` and its `backward`.
+
+        Args:
+            name: a key of `chain.averages`.
+        """
 
     def update(self) -> None:
-        """One sample of the parameters from the gradients added since the last one."""
+        """Updates the parameters once with the gradients added since the last update."""
 
     def inner_steps(self) -> Iterator[int]:
-        """0 .. K-1 of the method's chain, each once its update has been applied: what fp16 overflow skipped comes again."""
+        """Yields k = 0 .. K-1, K being `chain.samples`; k again if its update was skipped because of an fp16 overflow."""
 
 
 class Objective(Protocol):
@@ -125,20 +143,20 @@ class Objective(Protocol):
 
     @property
     def directions(self) -> int:
-        """How many divergences R adds up: two where it is symmetrised, one where it is symmetric by itself."""
+        """Number of divergences that R is the sum of: two for the symmetric KL, one for a squared difference."""
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """L: mean over the examples, a scalar."""
+        """The task loss L, averaged over the examples: a scalar."""
 
     def divergence(self, p_logits: Tensor, q_logits: Tensor) -> Tensor:
-        """R: one number per example, (B,)."""
+        """The divergence R of two predictions, per example: (B,)."""
 
 
 class Method(ABC):
-    """One fine-tuning method: a subclass has `Settings`, `cost` and `step`, and what of the rest is not as it stands here.
+    """Base class of the fine-tuning methods. A subclass defines `Settings`, `cost` and `step`; all else has defaults here.
 
     Args:
-        settings: its options.
+        settings: the method's options.
         objective: the losses of the task.
     """
 
@@ -149,48 +167,50 @@ class Method(ABC):
 
     @classmethod
     def perturbs(cls) -> bool:
-        """Whether it perturbs word embeddings: then it says with what."""
+        """Whether the method perturbs word embeddings, that is, whether it defines `adversary`."""
         return cls.adversary is not Method.adversary
 
     @staticmethod
     def prepare_model(model: nn.Module, settings: Any) -> Fold | None:
-        """Gives a model what the method has of its own in it, before its first pass; parameters stay what and where they are.
+        """Changes the model before its first pass, for instance by a hook. Must not add, replace or rename parameters.
 
         Args:
             model: on any device, of any task; it may have adapters.
             settings: the method's options.
 
         Returns:
-            What changes trained weights, by name, into those of a model without it; None where there is nothing to change.
+            A function that turns trained weights into those of an unchanged model that predicts the same; None if the weights
+            are the same.
         """
         return None
 
     @property
     def chain(self) -> Chain:
-        """What the parameters' sampler has to do in one outer step."""
+        """How the parameters are sampled in one outer step: number of updates, noise and averages."""
         return Chain()
 
     @property
     @abstractmethod
     def cost(self) -> int:
-        """Forward units of one outer step: a forward is 1, a backward to the parameters 2, to delta alone 1."""
+        """Cost of one outer step in forward passes; a backward pass counts 2 if it reaches the parameters, 1 if only delta."""
 
     def adversary(self, engine: Engine, batch: MicroBatch, moves: Moves | None = None) -> Tensor | None:
-        """The perturbation (B, L, H) that would train the present parameters on `batch`; None for a method without one.
+        """The perturbation (B, L, H) with which the current parameters would be trained; None if the method has none.
 
         Args:
-            engine, batch: whose.
-            moves: is told of every step of it.
+            engine: the engine.
+            batch: the micro-batch to perturb.
+            moves: collects statistics of every step of the perturbation.
         """
         return None
 
     @abstractmethod
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
-        """One outer step on this rank's micro-batches; returns means of what it measured, `loss` among them."""
+        """Makes one outer step on this rank's micro-batches; returns the means of its losses, one of them named `loss`."""
 
 
 def flaw_of(method: object) -> str | None:
-    """Why something cannot serve as a method; None where it can."""
+    """The reason why an object cannot be used as a method; None if it can."""
     if not (isinstance(method, type) and issubclass(method, Method)):
         return "is not a subclass of mat_ds.Method"
     settings = getattr(method, "Settings", None)
@@ -202,7 +222,7 @@ def flaw_of(method: object) -> str | None:
 
 
 class Means:
-    """Running means of scalars, without waiting for the device."""
+    """Collects scalars by name and returns their means, without waiting for the device."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[Tensor]] = {}

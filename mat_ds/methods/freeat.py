@@ -1,7 +1,9 @@
 """FreeAT: adversarial training for free (Shafahi et al. 2019, Algorithm 1; on word embeddings in Zhu et al. 2020).
 
-Each batch is replayed m times. One backward of a replay serves both players: it updates the parameters and moves the
-perturbation for the next replay.
+Each batch is replayed m times. The backward pass of a replay has two uses: it updates the parameters, and it moves the
+perturbation for the next replay:
+
+    theta <- theta - gamma P(grad_theta L(x + delta)),   delta <- Pi[ delta + alpha g / ||g|| ],   g = grad_delta L(x + delta)
 """
 
 from __future__ import annotations
@@ -23,11 +25,10 @@ class FreeATSettings(BallSettings):
 
 
 class FreeAT(Method):
-    """m = delta_steps replays with an update each, at one step size; fresh dropout masks in every replay.
+    """m = delta_steps replays, each with an update and with dropout masks of its own; the step size is the same in all.
 
-    For text the perturbation is drawn anew for every batch, as in the FreeLB authors' port: texts differ in length, so the
-    original's persistent perturbation has nothing to persist in. To keep the number of updates constant, divide the epochs
-    by m, as the original does.
+    The original keeps delta from batch to batch. Texts differ in length, so here delta is drawn again for every batch, as in
+    the port to text by FreeLB's authors. To keep the number of updates constant, divide the epochs by m, as the original does.
     """
 
     Settings = FreeATSettings
@@ -49,7 +50,7 @@ class FreeAT(Method):
         s, means = self.settings, Means()
         deltas = {0: [uniform_delta(engine, batch, s) for batch in batches]}
         for k in engine.inner_steps():
-            # A replay that comes again begins where it began.
+            # A replay whose update was skipped (fp16 overflow) is repeated from its own start.
             deltas[k + 1] = []
             for batch, start in zip(batches, deltas[k], strict=True):
                 delta = start.requires_grad_()

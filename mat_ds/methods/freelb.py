@@ -1,7 +1,8 @@
 """FreeLB: free large-batch adversarial training (Zhu et al. 2020, Algorithm 1).
 
-min over theta of E[ (1/K) sum_{t<K} L(x + delta_t) ]: every one of the K passes that move the perturbation also trains the
-parameters, as if the batch were K times as large.
+    min over theta of E[ (1/K) sum over t < K of L(x + delta_t) ],   delta_{t+1} = Pi[ delta_t + alpha g_t / ||g_t|| ]
+
+Each of the K passes that move the perturbation also trains the parameters, as if the batch were K times as large.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ class FreeLBSettings(BallSettings):
 
 
 class FreeLB(Method):
-    """K passes at delta_0 .. delta_{K-1}, their gradients averaged into one update; the K-th gradient moves no delta.
+    """K passes at delta_0 .. delta_{K-1}, then one update with the average of their gradients.
 
-    K is the paper's: the number of gradients averaged. The released fairseq code counts one less (`adv_steps`). Dropout
-    masks are those of the first pass in all K (the paper's section 3.3).
+    K is the paper's, the number of averaged gradients; `adv_steps` of the released fairseq code is one less. All K passes have
+    the same dropout masks (section 3.3).
     """
 
     Settings = FreeLBSettings

@@ -1,8 +1,13 @@
 """MAT: mixed-strategy adversarial training (Zhong, Chen and Wang 2023, Algorithm 2).
 
 The parameters theta and the perturbation delta of the word embeddings play a zero-sum game with payoff
-L(theta) + lam R(theta, delta), R the divergence between the clean and the perturbed prediction. Both play mixed
-strategies, sampled by stochastic gradient Langevin dynamics and replaced by moving averages of their samples.
+L(theta) + lam R(theta, delta), where R is the divergence between the clean and the perturbed prediction. Each player has a
+distribution instead of a point. It is sampled by stochastic gradient Langevin dynamics, and the moving average of the samples
+stands for it:
+
+    delta^(k+1) = Pi[ delta^(k) + gamma grad_delta lam R + sqrt(2 gamma) epsilon xi ]             (lines 2 to 7)
+    theta^(k+1) = theta^(k) - gamma P(grad_theta [L + lam R]) + sqrt(2 gamma) epsilon xi          (lines 8 to 11)
+    theta_{t+1} = beta_p theta_t + (1 - beta_p) theta-bar, theta-bar the average of the samples   (line 12)
 """
 
 from __future__ import annotations
@@ -83,17 +88,17 @@ class MatSettings(AdversarialSettings):
 
 
 class Mat(Method):
-    """Algorithm 2; line 12, the average of theta_t and the samples' average, is the sampler's last step.
+    """Algorithm 2. The sampler averages the parameters (lines 10 and 12) in its last update of an outer step.
 
-    `semantics: paper` is not the printed algorithm in all. As in the authors' code the adversary's gradient is divided by its
-    sample's Linf norm, which drops lambda from its loop (`delta_gradient: raw` has both); it has K, gamma and beta of its own,
-    where the paper has one for both players; and line 4 looks at theta_t, where the paper writes the average theta-bar_t.
-    At the published sizes neither player is random: the noise is about a tenth of the perturbation's step and two thousandths
-    of the parameters' (`delta_noise_ratio` and `theta_noise_ratio` in telemetry).
+    `semantics: paper` differs from the printed algorithm in three points, as the authors' code does. The gradient of delta is
+    divided by its sample's Linf norm, so that lambda has no effect on it (`delta_gradient: raw` keeps both). Each player has
+    its own K and gamma, and line 12 its own beta, where the paper has one of each. Line 4 takes the gradient at theta_t, where
+    the paper writes the average theta-bar_t. With the published settings the noise is small: about a tenth of the perturbation's step and two
+    thousandths of the parameters' (`delta_noise_ratio` and `theta_noise_ratio` in telemetry).
 
-    `semantics: released` is the authors' code as it runs: the mixture's theta_t is theta after the first update (their
-    saved state aliases the live one), the first delta is not projected, later ones are projected before their noise,
-    and the clean prediction of the perturbation's loop comes from one pass.
+    `semantics: released` is what the authors' code does when it runs. Line 12 averages with theta after the first update
+    instead of theta_t, because their saved copy shares memory with the live parameters. The first delta is not projected, and
+    later ones are projected before their noise is added. All steps of the perturbation share one clean pass.
     """
 
     Settings = MatSettings
@@ -144,7 +149,7 @@ class Mat(Method):
         return self.mean_delta(engine, batch, moves) if self.settings.lam else None
 
     def mean_delta(self, engine: Engine, batch: MicroBatch, moves: Moves | None = None) -> Tensor:
-        """The moving average of K samples of delta at theta_t (lines 2 to 7); (B, L, H), zero on pads."""
+        """The moving average of K samples of delta at theta_t (lines 2 to 7): (B, L, H), zero on padding."""
         s = self.settings
         delta = self._first_sample(engine, batch)
         mean, moments, clean = delta, None, None
@@ -171,7 +176,7 @@ class Mat(Method):
     def _next_sample(
         self, delta: Tensor, step: Tensor, engine: Engine, batch: MicroBatch, k: int, moves: Moves | None
     ) -> Tensor:
-        """Noise, then projection, so that every sample in the mean obeys the bound; the released code does it last."""
+        """Adds the step and the noise to delta, and projects the sum; `released` projects before it adds the noise."""
         s = self.settings
         scale = (2 * s.delta_lr) ** 0.5 * s.delta_noise
         noise = scale * engine.normal(batch, "delta", k) * batch.mask if scale else 0.0
@@ -186,5 +191,5 @@ class Mat(Method):
         return ops.project(ascended + noise, s.delta_max_norm, s.delta_projection)
 
     def _masks(self, kind: str, k: int) -> Masks:
-        """Dropout masks of one pass of the perturbation's loop."""
+        """Dropout masks of a pass in the perturbation's loop."""
         return {"independent": ("delta", kind, k), "frozen": ("delta",), "off": None}[self.settings.dropout]

@@ -21,10 +21,10 @@ class Moves:
         """Adds one step.
 
         Args:
-            delta: (B, L, H), before the step.
-            step: the ascent added to it.
-            noise: of a Langevin step.
-            kept: fraction of the step that a projection before the noise keeps, per sample.
+            delta: the perturbation before the step, (B, L, H).
+            step: the ascent that is added to it.
+            noise: the noise that is added to it.
+            kept: for each sample, the fraction of the step that remains if it is projected before the noise is added.
         """
         size, length = ops.l2(delta), ops.l2(step)
         self._shares.append(ops.divide(length, torch.maximum(size, length)))
@@ -32,7 +32,11 @@ class Moves:
         self._noises.append(ops.l2(noise) if isinstance(noise, Tensor) else torch.zeros_like(length))
 
     def __call__(self) -> dict[str, Tensor]:
-        """Means over steps and samples: `delta_moved`, the step's size relative to delta's, at most 1; `delta_drift` and
-        `delta_noise`, the norms of the two parts. Empty if there was no step."""
+        """The means over steps and samples; empty if there was no step.
+
+        Returns:
+            `delta_moved`: norm of the step relative to that of delta, at most 1. `delta_drift` and `delta_noise`: norms of
+            the gradient's part and of the noise.
+        """
         found = {"delta_moved": self._shares, "delta_drift": self._drifts, "delta_noise": self._noises}
         return {name: torch.stack(values).mean() for name, values in found.items() if values}

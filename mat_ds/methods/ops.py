@@ -1,7 +1,7 @@
 """The tensor maths of adversarial fine-tuning: pure functions in the symbols of the papers.
 
-Shapes: B examples, L tokens, H hidden units of the word embedding, C classes. A perturbation delta (B, L, H) is fp32;
-`mask` (B, L, 1) is 1 on real tokens and 0 on pads. Whatever is said to be per sample is over (L, H) jointly.
+Shapes: B examples, L tokens, H hidden units of the word embedding, C classes. A perturbation delta (B, L, H) is in fp32;
+`mask` (B, L, 1) is 1 on real tokens and 0 on padding. "Per sample" means over L and H together.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ DECAYS = {"rmsprop": 0.99, "adam": 0.999}
 
 
 def symmetric_kl(p_logits: Tensor, q_logits: Tensor) -> Tensor:
-    """sKL(p, q) = KL(p||q) + KL(q||p) = sum_c (p_c - q_c)(log p_c - log q_c), from log_softmax in fp32: (..., C) -> (...)."""
+    """Symmetric KL divergence: (..., C) -> (...), computed in fp32.
+
+    sKL(p, q) = KL(p||q) + KL(q||p) = sum_c (p_c - q_c)(log p_c - log q_c)
+    """
     log_p, log_q = p_logits.float().log_softmax(-1), q_logits.float().log_softmax(-1)
     return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1)
 
@@ -28,19 +31,19 @@ def linf(x: Tensor) -> Tensor:
 
 
 def l2(x: Tensor) -> Tensor:
-    """Euclidean norm per sample: (B, L, H) -> (B, 1, 1), free of underflow in the squares."""
+    """Euclidean norm per sample: (B, L, H) -> (B, 1, 1). Entries are scaled so that their squares do not underflow."""
     largest = linf(x)
-    # The largest entry makes the sum at least one, except of a zero sample, where a root would have no derivative.
+    # The sum is at least one, except for a zero sample. There `clamp` gives the root a finite derivative.
     return largest * divide(x, largest).square().sum((1, 2), keepdim=True).clamp(min=1.0).sqrt()
 
 
 def divide(x: Tensor, norm: Tensor) -> Tensor:
-    """x / norm, and zero where the norm is zero: a sample without a gradient takes no step."""
+    """x / norm, and zero where the norm is zero, so that a sample without a gradient does not move."""
     return torch.where(norm > 0, x / torch.where(norm > 0, norm, 1.0), 0.0)
 
 
 def normalise(g: Tensor, kind: str) -> Tensor:
-    """The ascent direction of each sample: g / ||g||_inf, g / ||g||_2, or g itself (`linf`, `l2`, `raw`)."""
+    """The direction of ascent of each sample: g / ||g||_inf (`linf`), g / ||g||_2 (`l2`) or g (`raw`); (B, L, H)."""
     return {"linf": lambda: divide(g, linf(g)), "l2": lambda: divide(g, l2(g)), "raw": lambda: g}[kind]()
 
 
@@ -49,14 +52,15 @@ def project(delta: Tensor, radius: float, kind: str) -> Tensor:
 
     Args:
         delta: (B, L, H).
-        kind: of the Linf norm, `rescale` shrinks the whole sample to the radius (MAT's released code) and `clamp` cuts
-            each entry; `l2` shrinks the whole sample to the Euclidean radius (FreeLB).
+        radius: the bound.
+        kind: `rescale` shrinks a sample whose Linf norm is too large (MAT's released code), `clamp` cuts each entry to the
+            radius, and `l2` shrinks a sample whose Euclidean norm is too large (FreeLB).
     """
     if kind == "l2":
         return delta * (radius / l2(delta).clamp(min=radius))
     if kind == "clamp":
         return delta.clamp(-radius, radius)
-    # The quotient of two roundings can end an ulp above the radius, and the bound is a promise.
+    # Rounding can leave the result just above the radius. The second clamp makes the bound exact.
     return (delta * (radius / linf(delta).clamp(min=radius))).clamp(-radius, radius)
 
 

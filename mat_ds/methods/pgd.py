@@ -1,7 +1,8 @@
 """PGD: K-step projected gradient descent adversarial training (Madry et al. 2018; on word embeddings in Zhu et al. 2020).
 
-min over theta of E[ max over ||delta|| <= epsilon of L(x + delta) ], the inner maximum by K ascents; only the last delta
-trains the parameters.
+    min over theta of E[ max over ||delta|| <= epsilon of L(x + delta) ]
+
+The maximum is approximated by K ascents. Only the last delta trains the parameters.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """R3F: robust representations through regularised finetuning (Aghajanyan et al. 2021, eq. 5).
 
-min over theta of E[ L(z) + lam sKL(z, z') ], z' = f(x + xi), xi small random noise: no inner maximisation.
+    min over theta of E[ L(z) + lam sKL(z, z') ],   z = f(x),   z' = f(x + xi)
+
+xi is small random noise; nothing is maximised.
 """
 
 from __future__ import annotations
@@ -32,10 +34,10 @@ class R3FSettings(AdversarialSettings):
 
 
 class R3F(Method):
-    """One update on the clean and the noised pass.
+    """One update on a clean pass and a pass with noise. R is differentiated through both.
 
-    As in the authors' code the noise is added to a constant copy of the word embeddings, which the noised pass therefore
-    does not train; both logits carry gradient. Noise on pads has no effect and is left out.
+    As in the authors' code, the pass with noise does not train the word embeddings. Padding gets no noise, where it would
+    have no effect.
     """
 
     Settings: ClassVar[type[MethodSettings]] = R3FSettings

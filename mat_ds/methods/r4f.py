@@ -17,17 +17,17 @@ class R4FSettings(R3FSettings):
 
 
 class R4F(R3F):
-    """R3F's update; W / sigma_max(W) stands for the last matrix W of the head in every pass (Miyato et al. 2018).
+    """R3F's update. In every pass the head's last matrix W is replaced by W / sigma_max(W) (Miyato et al. 2018).
 
-    As in the authors' code the dense layer before it is left as it is. sigma_max is exact, where the code iterates: the matrix
-    has as many rows as there are classes.
+    As in the authors' code, the dense layer before it is not normalised. Their code approximates sigma_max by iteration; here
+    it is exact, which is cheap because W has only one row per class.
     """
 
     Settings = R4FSettings
 
     @staticmethod
     def prepare_model(model: nn.Module, settings: Any) -> Fold:
-        """A hook on the linear module, so that names and shapes of the weights are the model's own at every ZeRO stage."""
+        """Registers a hook on the last linear layer, so that names and shapes of the weights stay the model's own."""
         classes = model.config.num_labels  # type: ignore[union-attr]
         *_, (name, head) = (
             (name, module)

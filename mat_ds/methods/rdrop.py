@@ -1,6 +1,8 @@
 """R-Drop: regularised dropout (Liang et al. 2021, eq. 1-3).
 
-min over theta of E[ L(z_1) + L(z_2) + (alpha / 2) sKL(z_1, z_2) ], z_1 and z_2 two passes with dropout masks of their own.
+    min over theta of E[ L(z_1) + L(z_2) + (alpha / 2) sKL(z_1, z_2) ]
+
+z_1 and z_2 are the predictions of two passes with different dropout masks.
 """
 
 from __future__ import annotations
@@ -25,10 +27,10 @@ class RDropSettings(MethodSettings):
 
 
 class RDrop(Method):
-    """One update on the paper's objective: sKL / 2 is the mean of its two divergences; (z_1 - z_2)^2, of scores, is one.
+    """One update on the paper's objective. For regression, the divergence is (z_1 - z_2)^2, with weight alpha.
 
-    The divergence is a mean over the batch. The authors' Hugging Face code sums it, so that their 0.5 at batch 16 is an
-    alpha of 8 here; their fairseq code and the paper are what is implemented.
+    The divergence is averaged over the batch, as in the paper and the authors' fairseq code. Their Hugging Face code sums it:
+    its alpha of 0.5 with batches of 16 is an alpha of 8 here.
     """
 
     Settings = RDropSettings

@@ -1,10 +1,14 @@
 """SALT: Stackelberg adversarial regularisation (Zuo et al. 2021), with one ascent step.
 
-min over theta of F(theta) = E[ L(theta) + lam l_v(x, delta_1(theta), theta) ]: the leader theta foresees how the follower
-answers it with one step
-    delta_1(theta) = Pi[ delta_0 + eta N(g_0(theta)) ],   g_0 = d l_v / d delta at delta_0,
-and differentiates through that step (eq. 6): dF = dL + lam [ d_theta l_v + (d delta_1 / d theta)^T d_delta l_v ].
-theta is in both predictions that l_v compares, the clean and the perturbed, whichever player looks at it.
+    min over theta of F(theta) = E[ L(theta) + lam l_v(x, delta_1(theta), theta) ]
+    delta_1(theta) = Pi[ delta_0 + eta N(g_0(theta)) ],   g_0 = d l_v / d delta at delta_0
+
+l_v is the divergence of the clean and the perturbed prediction. The parameters theta are the leader of a Stackelberg game, the
+perturbation is the follower. The leader's gradient includes how the follower's step depends on theta (eq. 6):
+
+    dF = dL + lam [ d_theta l_v + (d delta_1 / d theta)^T d_delta l_v ]
+
+Both predictions in l_v depend on theta.
 """
 
 from __future__ import annotations
@@ -70,15 +74,18 @@ class SALTSettings(SmoothnessSettings):
 
 
 class SALT(Method):
-    """One update on F. l_v is the divergence R of the other methods, twice the released code's.
+    """One update on F. l_v is the divergence R of the other methods, which is twice that of the released code.
 
-    `follower: released` leaves the clean prediction out of d g_0 / d theta. With more than two classes, or a gradient that is
-    not normalised, no function has that derivative; the authors' leader, who takes it for a constant too, has another.
+    `follower: released` treats the clean prediction in g_0 as a constant, as the authors' code does. With more than two
+    classes, or with a gradient that is not normalised, the result is not the gradient of any function.
 
-    `finite_difference`: with v = J^T d_delta l_v(delta_1), J the Jacobian of eta N and Pi at g_0, the follower's part is
-    [ d_theta l_v(delta_0 + xi v) - d_theta l_v(delta_0 - xi v) ] / (2 xi) for each sample, under the dropout masks of g_0. No
-    second-order graph is built. The error of rounding goes as 1 / ||xi v||, that of truncation, l_v being quadratic around
-    its minimum, as ||xi v||^2 / ||delta_0||; xi balances the two.
+    `derivative: finite_difference` builds no second-order graph. With v = J^T d_delta l_v(delta_1), where J is the Jacobian of
+    eta N and Pi at g_0, the last term of dF is, for each sample and with the dropout masks of g_0,
+
+        [ d_theta l_v(delta_0 + xi v) - d_theta l_v(delta_0 - xi v) ] / (2 xi)
+
+    Its rounding error grows as 1 / ||xi v||. Its truncation error grows as ||xi v||^2 / ||delta_0||, because l_v is quadratic
+    around its minimum. xi is chosen so that both are about equal.
     """
 
     Settings = SALTSettings
@@ -127,7 +134,7 @@ class SALT(Method):
         (v,) = torch.autograd.grad(answer, gradient, slope)
         length, distance = ops.l2(v), (ROUNDING * ops.l2(start)) ** (1 / 3)
         shift = distance * ops.divide(v, length)
-        # The same prediction again: its first graph is spent.
+        # The first pass's graph has been freed by its backward pass, so the clean prediction is computed again.
         clean = engine.forward(batch, self.clean_masks) if self._joint else clean
         above, below = (
             self._follower_payoff(clean, engine.forward(batch, self.follower_masks, start + sign * shift)) for sign in (1, -1)
@@ -150,7 +157,7 @@ class SALT(Method):
         return self.settings.delta_lr * ops.normalise(gradient, self.settings.delta_gradient)
 
     def _follower_payoff(self, clean: Tensor, perturbed: Tensor) -> Tensor:
-        """l_v as the leader foresees the follower to look at it, (B,)."""
+        """l_v as the follower's gradient sees it, (B,); with `follower: released` the clean prediction is a constant."""
         return self.objective.divergence(clean if self._joint else clean.detach(), perturbed)
 
     def _payoff(self, engine: Engine, batch: MicroBatch, clean: Tensor, delta: Tensor, means: Means) -> Tensor:

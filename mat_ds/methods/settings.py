@@ -1,4 +1,4 @@
-"""What the options of every method have in common, and what a method may ask of its engine."""
+"""Base classes of the methods' options, and what the options can ask of the engine."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mat_ds.errors import Problem
 
 @dataclass(frozen=True)
 class Serves:
-    """What an engine can do for a method beyond the vocabulary.
+    """What an engine can do.
 
     Attributes:
-        no_second_order: why a gradient with respect to delta cannot be differentiated again; None: it can.
-        half_precision: whether it computes in fp16 or bf16.
+        no_second_order: the reason why `delta_gradient` cannot be differentiable; None if it can.
+        half_precision: whether the model computes in fp16 or bf16.
     """
 
     no_second_order: str | None = None
@@ -29,7 +29,7 @@ class Divergence(NamedTuple):
     """How a method uses the divergence R of two passes.
 
     Attributes:
-        option: what its weight is called.
+        option: name of the option with its weight.
         weight: its weight in the objective.
         shares_masks: whether both passes drop the same units.
     """
@@ -40,10 +40,10 @@ class Divergence(NamedTuple):
 
 
 class MethodSettings(Section):
-    """Options of one method; each method subclasses it, with its `name` as a literal.
+    """Options of one method. Each method has a subclass, whose `name` is a literal.
 
     Attributes:
-        needs_distributions: whether the method is defined only where a prediction is a distribution of probabilities.
+        needs_distributions: whether the method is defined only for predictions that are probabilities, not for regression.
     """
 
     needs_distributions: ClassVar[bool] = False
@@ -52,35 +52,35 @@ class MethodSettings(Section):
 
     @property
     def shortened(self) -> MethodSettings:
-        """These options with every loop cut to two rounds; later rounds hold no more than the second. For rehearsals."""
+        """These options with at most two rounds of every loop, which need as much memory as all of them. For `mat-ds plan`."""
         loops = [name for name in type(self).model_fields if name.endswith("_steps")]
         return self.model_copy(update={name: min(2, getattr(self, name)) for name in loops})
 
     @property
     def variant(self) -> str:
-        """What a user should see of these options beside the method's name."""
+        """What is shown to the user beside the method's name; may be empty."""
         return ""
 
     @property
     def divergence(self) -> Divergence | None:
-        """What becomes of R; None where it is not computed."""
+        """How R is used; None if it is not computed."""
         return None
 
     @property
     def refuses_idling(self) -> bool:
-        """Whether a run ends before its first step whose method would do nothing."""
+        """Whether to refuse a run in which the method has no effect."""
         return False
 
     def problems(self) -> Iterator[Problem]:
-        """Combinations of these options that cannot work."""
+        """Yields a problem for each combination of these options that cannot work."""
         yield from ()
 
     def settled(self, serves: Serves) -> MethodSettings:
-        """These options with every `auto` replaced by what the engine can serve."""
+        """These options with every `auto` replaced by what the engine can do."""
         return self
 
     def engine_problems(self, serves: Serves) -> Iterator[Problem]:
-        """What these options ask for that the engine cannot serve."""
+        """Yields a problem for each option that asks for something that the engine cannot do."""
         yield from ()
 
 

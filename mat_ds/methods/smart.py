@@ -1,7 +1,9 @@
 """SMART: smoothness-inducing regularisation and Bregman proximal point optimisation (Jiang et al. 2020, Algorithm 1).
 
-min over theta of E[ L + lam R_s + mu D_Breg(theta, theta~) ], R_s the largest divergence of clean and perturbed prediction
-in a Linf ball, D_Breg the divergence from the prediction of theta~, a moving average of the parameters (mean teacher).
+    min over theta of E[ L + lam R_s + mu D_Breg(theta, theta~) ]
+
+R_s is the largest divergence of clean and perturbed prediction in a Linf ball. D_Breg is the divergence from the prediction of
+theta~, a moving average of the parameters (mean teacher): theta~ <- beta theta~ + (1 - beta) theta.
 """
 
 from __future__ import annotations
@@ -29,10 +31,10 @@ class SMARTSettings(AscentSettings):
 
 
 class SMART(Method):
-    """The paper's algorithm with S = 1, not the authors' code, which has no teacher and another perturbation.
+    """The paper's algorithm with S = 1. The authors' code differs: it has no teacher and another perturbation.
 
-    Underspecified there, chosen here: gradients are divided by the Linf norm of their own sample, where the paper's is that
-    of the batch and would depend on how batches are cut; the teacher predicts without dropout.
+    Two details are chosen here. A gradient is divided by the Linf norm of its own sample; the paper takes the norm over the
+    batch, which would depend on how batches are split. The teacher predicts without dropout.
     """
 
     Settings = SMARTSettings
@@ -70,7 +72,7 @@ class SMART(Method):
         return means()
 
     def _teacher(self, engine: Engine, batches: Sequence[MicroBatch]) -> list[Tensor | None]:
-        """Logits of theta~ for every micro-batch of the update."""
+        """Logits (B, C) of the teacher for each micro-batch; None for each if there is no Bregman term."""
         if not self.settings.mu:
             return [None] * len(batches)
         with engine.averaged_weights("teacher"):

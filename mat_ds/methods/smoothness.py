@@ -1,4 +1,4 @@
-"""Shared by SMART, ALUM and SALT: a virtual adversary, which maximises the divergence from the clean prediction."""
+"""Shared by SMART, ALUM and SALT: an adversary that maximises the divergence R from the clean prediction."""
 
 from __future__ import annotations
 
@@ -41,12 +41,16 @@ def first_delta(engine: Engine, batch: MicroBatch, s: SmoothnessSettings) -> Ten
 def ascend(
     engine: Engine, batch: MicroBatch, clean: Tensor, s: AscentSettings, objective: Objective, moves: Moves | None = None
 ) -> Tensor:
-    """delta_K: K times Pi[delta + eta g / ||g||_inf], where g is the gradient of each sample's R; fresh dropout masks in each
-    pass.
+    """delta_K, (B, L, H): K times delta <- Pi[delta + eta g / ||g||_inf], g the gradient of each sample's R.
 
-        Args:
-            clean: (B, C), the clean prediction, treated as a constant.
-            moves: collects statistics of every step.
+    Each pass has dropout masks of its own.
+
+    Args:
+        engine, batch: where the passes are made.
+        clean: the clean prediction (B, C), treated as a constant.
+        s: the options.
+        objective: has the divergence R.
+        moves: collects statistics of every step.
     """
     delta, payoff = first_delta(engine, batch, s), partial(objective.divergence, clean.detach())
     for k in range(s.delta_steps):
@@ -59,5 +63,5 @@ def ascend(
 
 
 def clean_prediction(engine: Engine, batch: MicroBatch) -> Tensor:
-    """The clean prediction (B, C) with the dropout masks of its training pass."""
+    """The clean prediction (B, C), without a graph, with the dropout masks of the pass that trains."""
     return engine.probe(batch, ("theta",))

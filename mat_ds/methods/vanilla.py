@@ -1,4 +1,4 @@
-"""Vanilla fine-tuning: one optimizer step on the task loss; the baseline of everything."""
+"""Vanilla fine-tuning: one optimizer step on the task loss per batch. The baseline of all other methods."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class VanillaSettings(MethodSettings):
 
 
 class Vanilla(Method):
-    """theta <- theta - gamma P(grad L(theta))."""
+    """theta <- theta - gamma P(grad L(theta)), where P is the optimizer's preconditioner."""
 
     Settings = VanillaSettings
     settings: VanillaSettings
