@@ -1,4 +1,4 @@
-"""Whether the parts of a model belong together and to the task: read as training reads them, weights left in their files."""
+"""Checks whether model, tokenizer and task fit together. The weights are not loaded."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from mat_ds.errors import Problem, UserError, collect_problems
 if TYPE_CHECKING:
     from mat_ds.runs.options import RunConfig
 
-# Of a larger model what the files lack, and training would draw, might not fit beside what else a login node does.
+# A larger model is not built: weights that its files lack would be drawn, which may take more memory than a login node has.
 MOST_PARAMETERS = 1_000_000_000
 
 
 def check_belonging(run: RunConfig, folder: Path, parameters: int, first_rows: int) -> Iterator[Row]:
-    """What training would refuse, or change, of a model that is all there.
+    """Yields a row for each reason why training would refuse the model, or change it.
 
     Args:
         run: the options.
-        folder, parameters: the model, and how many it has.
-        first_rows: of each split, to be looked at for tokens without an embedding.
+        folder: the model's folder, which has all files.
+        parameters: number of its parameters.
+        first_rows: how many rows of each split are searched for tokens that have no embedding.
     """
     from mat_ds.models.build import build_model, build_tokenizer, longest_input
     from mat_ds.models.unread import weight_files
@@ -33,7 +34,7 @@ def check_belonging(run: RunConfig, folder: Path, parameters: int, first_rows: i
     found: list[Problem] = []
     model = run.model.model_copy(update={"name": str(folder), "lora": None})
     tokenizer = collect_problems(found, build_tokenizer, model, ())
-    spec = collect_problems([], find_task, run.task)  # what is wrong with it, the check of the data says
+    spec = collect_problems([], find_task, run.task)  # `check_data` reports what is wrong with the task
     built = None
     if tokenizer and spec and parameters < MOST_PARAMETERS and weight_files(str(folder)):
         built = collect_problems(found, build_model, model, spec, tokenizer, 0, True)

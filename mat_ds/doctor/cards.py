@@ -1,4 +1,4 @@
-"""The GPUs of this node: whether torch has kernels for them, what they can compute in, and whether they are free."""
+"""Checks the GPUs of this node: kernels, precisions, free memory and peer access."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ FREE_ENOUGH = 0.8
 
 @dataclass(frozen=True)
 class Card:
-    """An NVIDIA GPU as torch numbers them here; memory in bytes."""
+    """An NVIDIA GPU.
+
+    Attributes:
+        index: its number in torch.
+        name: its model.
+        memory: in bytes.
+        capability: its compute capability, such as (8, 6).
+    """
 
     index: int
     name: str
@@ -44,13 +51,18 @@ def find_cards() -> list[Card]:
 
 
 def own_cards(world: World) -> list[Card]:
-    """The GPU of this rank; all GPUs where there is no launcher."""
+    """The GPU of this rank; without a launcher, all GPUs."""
     cards = find_cards()
     return cards if world.size == 1 else [card for card in cards if card.index == world.local_rank]
 
 
 def has_kernels(capability: tuple[int, int], built_for: list[str]) -> bool:
-    """Whether code built for `built_for` (sm_86: machine code; compute_90: code to be compiled by the driver) runs there."""
+    """Whether this torch runs on a GPU.
+
+    Args:
+        capability: the GPU's compute capability.
+        built_for: what torch was built for: `sm_86` is machine code, `compute_90` is code that the driver compiles.
+    """
     return any(
         built <= capability and (entry.startswith("compute") or built[0] == capability[0])
         for entry, built in zip(built_for, map(_capability, built_for), strict=True)
@@ -58,12 +70,12 @@ def has_kernels(capability: tuple[int, int], built_for: list[str]) -> bool:
 
 
 def _capability(entry: str) -> tuple[int, int]:
-    """(9, 0) of sm_90a."""
+    """The compute capability in an entry of torch's list: (9, 0) for `sm_90a`."""
     return divmod(int(entry.split("_")[1].rstrip("af")), 10)
 
 
 def check_cards(world: World) -> Iterator[Row]:
-    """Every GPU of this node; of the rank's own, whether its memory is free too."""
+    """Checks every GPU of this node, and whether the memory of this rank's own is free."""
     cards = find_cards()
     if not cards:
         yield _none()
@@ -144,7 +156,10 @@ def _peers(cards: list[Card]) -> Iterator[Row]:
 
 
 def precisions(cards: list[Card]) -> list[str]:
-    """What all of these compute in without emulation: torch.cuda.is_bf16_supported() says yes on a V100 too."""
+    """The precisions that all these GPUs, or without GPUs the CPU, compute in without emulation.
+
+    torch.cuda.is_bf16_supported() cannot be used: it returns True on a V100 too, where bf16 is emulated.
+    """
     if cards:
         return ["fp32", "fp16", *(["bf16"] if min(card.capability for card in cards) >= (8, 0) else [])]
     from mat_ds.engine.ds_config import cpu_has_fp16
@@ -153,7 +168,7 @@ def precisions(cards: list[Card]) -> list[str]:
 
 
 def check_precisions(world: World) -> Iterator[Row]:
-    """What the GPUs of this node can compute in, and which packaged DeepSpeed configurations ask for no more."""
+    """Lists the precisions of this node, and the packaged DeepSpeed configurations that it can run."""
     from mat_ds.engine.ds_config import precision_problems, read_ds_config
 
     cards, own = find_cards(), own_cards(world)
@@ -175,7 +190,7 @@ def check_precisions(world: World) -> Iterator[Row]:
 
 
 def multiply(index: int, precision: str) -> str:
-    """Why a GPU cannot multiply two matrices exactly; empty if it can."""
+    """The reason why a product of two small matrices fails or is wrong on a GPU; empty if it is right."""
     import torch
 
     dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]

@@ -1,4 +1,4 @@
-"""This machine's clock, against its disk and against what has been installed on it."""
+"""Checks this machine's clock against the file server's and against the dates of installed packages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ SET_IT = "set the clock: timedatectl set-ntp true, or ask who runs the machine"
 
 
 def check_clock(folder: Path) -> Iterator[Row]:
-    """The clock of this machine; a run's files will be written to `folder`."""
+    """Checks the clock of this machine and that of a disk.
+
+    Args:
+        folder: where a run's files will be written.
+    """
     now, (installed, what) = time.time(), newest_package()
     shown = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
     if now < installed - SKEW_SECONDS:
@@ -34,7 +38,7 @@ def check_clock(folder: Path) -> Iterator[Row]:
 
 
 def newest_package() -> tuple[float, str]:
-    """When the newest of the packages that matter was written, and which it is."""
+    """Date of the newest of the important packages, in seconds since 1970, and its name."""
     places = {"the newest package": Path(sysconfig.get_path("purelib"))}
     for name in ("torch", "deepspeed", "transformers"):
         if (spec := find_spec(name)) and spec.origin:
@@ -43,7 +47,10 @@ def newest_package() -> tuple[float, str]:
 
 
 def disk_skew(folder: Path) -> float:
-    """Seconds by which a file written now is stamped later than this clock says; a server stamps the files it keeps."""
+    """Seconds by which the disk's clock is ahead of this machine's.
+
+    A file server stamps new files with its own clock.
+    """
     before = time.time()
     with tempfile.NamedTemporaryFile(prefix=".mat-ds-doctor-", dir=folder) as file:
         file.write(b"what time is it?")

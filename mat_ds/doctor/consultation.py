@@ -1,6 +1,7 @@
-"""The ranks of a run come together: each answers for itself, rank 0 compares, all test their links, rank 0 has the last word.
+"""The protocol between the ranks of `mat-ds doctor`.
 
-Whatever happens in between, each says it in the store, so that a rank that fails is heard of.
+Each rank sends its findings to rank 0, which compares them. Then all ranks test their links, and rank 0 sends the exit code.
+Messages go through the launcher's key-value store, so that rank 0 learns which rank has failed.
 """
 
 from __future__ import annotations
@@ -25,28 +26,29 @@ from mat_ds.errors import ExitCode
 if TYPE_CHECKING:
     from mat_ds.ranks.world import World
 
-# How long a file may take to be seen on another node: network disks cache what is not there.
+# How long a new file may take to appear on another node. Network disks cache that a file does not exist.
 SHARED_SECONDS = 30.0
 LEAVE_SECONDS = 5.0
-# By how much rank 0, which looks at more, may be later than others.
+# How much longer than other ranks rank 0 may take, which makes more checks.
 EXAMINATION_SECONDS = 60.0
-# Ranks whose own are not in order, or not the same, are not tested beside each other.
+# Packages without which, or with different versions of which, the links cannot be tested.
 VITAL = ("python", "torch", "deepspeed")
 
 
 def lead(
     meeting: Meeting, world: World, me: Answer, folder: Path, half: str | None, seconds: float
 ) -> tuple[list[Answer], list[Row], bool]:
-    """Rank 0's part.
+    """Runs rank 0's side of the protocol.
 
     Args:
-        meeting, world, me: this rank and what it says of itself.
+        meeting: the connection to the other ranks.
+        world, me: this rank and its own findings.
         folder: where a run's files will be written.
-        half: the half precision that a run would use, where that is known.
+        half: the run's half precision, `fp16` or `bf16`; None if it has none, or it is unknown.
         seconds: how long to wait for a rank, and for each collective.
 
     Returns:
-        All answers, the rows about the ranks as a whole, and whether the test of their links has come to an end.
+        The findings of all ranks, the rows about the ranks as a whole, and whether the test of the links has ended.
     """
     others = range(1, world.size)
     heard = meeting.hear("answer", others, seconds)
@@ -81,12 +83,12 @@ def lead(
 
 
 class Terminated(Exception):
-    """The launcher has sent SIGTERM, as launchers do to all ranks when one of them has died."""
+    """Raised when the launcher sends SIGTERM, as it does to all ranks when one of them has died."""
 
 
 @contextmanager
 def heeding_the_launcher() -> Iterator[None]:
-    """Turns SIGTERM into an exception: there is time to say which rank it was."""
+    """A context in which SIGTERM raises `Terminated`, so that rank 0 can still report which rank has died."""
 
     def stop(*signal_and_frame: object) -> None:
         raise Terminated("the launcher ends all ranks, since one has died")
@@ -99,13 +101,18 @@ def heeding_the_launcher() -> Iterator[None]:
 
 
 def follow(meeting: Meeting, world: World, me: Answer, seconds: float) -> tuple[ExitCode, bool]:
-    """The part of every other rank.
+    """Runs the side of every other rank.
+
+    Args:
+        meeting: the connection to rank 0.
+        world, me: this rank and its own findings.
+        seconds: how long a collective may take.
 
     Returns:
-        The exit code that rank 0 has decided on, and whether the test of the links has come to an end.
+        The exit code that rank 0 has decided on, and whether the test of the links has ended.
 
     Raises:
-        TimeoutError: if rank 0 falls silent.
+        TimeoutError: if rank 0 does not send its next message in time.
     """
     meeting.say("answer", me.as_json())
     plan = _from_rank_zero(meeting, "plan", 2 * seconds + EXAMINATION_SECONDS)
@@ -121,7 +128,11 @@ def follow(meeting: Meeting, world: World, me: Answer, seconds: float) -> tuple[
 
 
 def part(meeting: Meeting, world: World, code: ExitCode) -> None:
-    """Rank 0 has printed, and the others may go: launchers end all ranks when the first fails. The store goes last."""
+    """Sends the exit code to the other ranks and waits for their reply. Rank 0 calls this after it has printed the table.
+
+    Until then the others must not exit: a launcher ends all ranks when one has failed. Rank 0 exits last because it serves the
+    store.
+    """
     met = meeting.hear("here", range(1, world.size), 0.0)
     meeting.say("code", int(code))
     meeting.hear("bye", met, LEAVE_SECONDS)
@@ -135,7 +146,7 @@ def _from_rank_zero(meeting: Meeting, what: str, seconds: float) -> Any:
 
 
 def precisions_to_test(answers: list[Answer], half: str | None) -> list[str]:
-    """Whose sums to test: that of the run beside fp32, or all that every rank's GPU computes in."""
+    """The precisions to test: fp32 and the run's half precision; if that is unknown, all that every rank can compute in."""
     if half:
         return ["fp32", half]
     old = any(capability < (8, 0) for answer in answers for _, capability in answer.cards)
@@ -144,7 +155,15 @@ def precisions_to_test(answers: list[Answer], half: str | None) -> list[str]:
 
 @contextmanager
 def file_to_be_seen(folder: Path, wanted: bool) -> Iterator[str | None]:
-    """The path of a file that is there meanwhile; None where it is not wanted or cannot be written."""
+    """A context in which a temporary file exists, to test whether other nodes see it.
+
+    Args:
+        folder: where it is written.
+        wanted: whether to write it at all.
+
+    Yields:
+        Its path; None if it is not wanted or cannot be written.
+    """
     with ExitStack() as stack:
         name = None
         if wanted:
@@ -154,7 +173,7 @@ def file_to_be_seen(folder: Path, wanted: bool) -> Iterator[str | None]:
 
 
 def _appears(file: str | None) -> bool:
-    """Whether a file of rank 0's is seen here, soon."""
+    """Whether rank 0's file appears on this node in time. True if there is no such file."""
     deadline = time.monotonic() + SHARED_SECONDS
     while file and not Path(file).exists():
         if time.monotonic() > deadline:

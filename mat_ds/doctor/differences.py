@@ -1,4 +1,4 @@
-"""What must be alike on all ranks of a run, and is not."""
+"""Compares the findings of all ranks: versions, GPUs, clocks and disks must be the same."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mat_ds.doctor.rows import Row, Status, failed, passed, warned
 
 @dataclass(frozen=True)
 class Answer:
-    """What a rank says of itself.
+    """The findings of one rank.
 
     Attributes:
-        rank, host: who it is.
-        versions: packages and builds, by name.
-        cards: names and compute capabilities of its GPUs: one under a launcher.
-        rows: what its own checks found.
+        rank, host: its number and its node's name.
+        versions: versions of its packages, by name.
+        cards: name and compute capability of each of its GPUs; under a launcher a rank has one.
+        rows: results of its own checks.
     """
 
     rank: int
@@ -38,7 +38,7 @@ class Answer:
 
 
 def spell(ranks: Iterable[int]) -> str:
-    """`rank 3`, `ranks 0-3, 7`."""
+    """Rank numbers as text: `rank 3`, `ranks 0-3, 7`."""
     ordered = sorted(ranks)
     runs: list[list[int]] = []
     for rank in ordered:
@@ -51,7 +51,7 @@ def spell(ranks: Iterable[int]) -> str:
 
 
 def where(answers: Sequence[Answer], ranks: Iterable[int]) -> str:
-    """`rank 3 (node2)`."""
+    """Rank numbers with their nodes: `rank 3 (node2)`."""
     chosen = set(ranks)
     hosts = sorted({answer.host for answer in answers if answer.rank in chosen})
     shown = hosts if len(hosts) <= 3 else [*hosts[:2], f"{len(hosts) - 2} more"]
@@ -59,7 +59,14 @@ def where(answers: Sequence[Answer], ranks: Iterable[int]) -> str:
 
 
 def missing_ranks(answers: Sequence[Answer], met: set[int], size: int, seconds: float) -> Iterator[Row]:
-    """Ranks that have not answered in time, by whether they had ever reached rank 0 (`met`)."""
+    """Yields a row for the ranks that have not answered.
+
+    Args:
+        answers: of the ranks that have.
+        met: ranks that had connected to rank 0.
+        size: number of ranks.
+        seconds: how long rank 0 waited.
+    """
     absent = set(range(size)) - {answer.rank for answer in answers}
     for ranks, reason in ((absent - met, "never reached rank 0"), (absent & met, "came, and did not finish their own checks")):
         if ranks:
@@ -76,7 +83,7 @@ def missing_ranks(answers: Sequence[Answer], met: set[int], size: int, seconds: 
 
 
 def different_versions(answers: Sequence[Answer]) -> Iterator[Row]:
-    """Packages that differ: what one rank computes would not be what the others do, if they can talk at all."""
+    """Yields a row for each package whose versions differ between ranks: they may compute other numbers, or not connect."""
     for name in sorted({name for answer in answers for name in answer.versions}):
         holders: dict[str, list[int]] = {}
         for answer in answers:
@@ -87,7 +94,7 @@ def different_versions(answers: Sequence[Answer]) -> Iterator[Row]:
 
 
 def mixed_cards(answers: Sequence[Answer]) -> Iterator[Row]:
-    """GPUs of more than one kind: the oldest decides on the precision, the slowest on the pace."""
+    """Yields a row if the ranks have different GPUs. The oldest limits the precision, and the slowest the speed."""
     holders: dict[str, list[int]] = {}
     for answer in answers:
         for name, _ in answer.cards:
@@ -108,7 +115,12 @@ def mixed_cards(answers: Sequence[Answer]) -> Iterator[Row]:
 
 
 def clock_skew(answers: Sequence[Answer], clocks: dict[int, float]) -> Iterator[Row]:
-    """Clocks read when rank 0 said so, to a tenth of a second."""
+    """Yields a row about the differences between the ranks' clocks.
+
+    Args:
+        answers: of all ranks.
+        clocks: each rank's time when rank 0 asked for it, in seconds since 1970. Accurate to about 0.1 s.
+    """
     late = {rank: clock - clocks[0] for rank, clock in clocks.items() if abs(clock - clocks[0]) > SKEW_SECONDS}
     if late:
         found = "; ".join(f"{where(answers, [rank])} is {skew:+.0f} s" for rank, skew in late.items())
@@ -118,7 +130,13 @@ def clock_skew(answers: Sequence[Answer], clocks: dict[int, float]) -> Iterator[
 
 
 def unshared_folder(answers: Sequence[Answer], sees: dict[int, bool], folder: str) -> Iterator[Row]:
-    """Whether what rank 0 writes is seen on the other nodes, as a run needs it."""
+    """Yields a row about whether all nodes share the disk of the run directory.
+
+    Args:
+        answers: of all ranks.
+        sees: whether each rank has seen a file that rank 0 wrote.
+        folder: where the file was.
+    """
     if len({answer.host for answer in answers}) > 1:
         blind = [rank for rank, seen in sees.items() if not seen]
         if blind:

@@ -1,4 +1,4 @@
-"""Where files will be written: whether they can be, as checkpoints are, and whether there is room."""
+"""Checks the folders that a run writes to: whether files can be written there, and how much room is left."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
     from mat_ds.ranks.world import World
 
 GIB = 2**30
-# Parameters, two moments and a running average, in fp32.
+# Per parameter: its value, two moments of the optimizer and a running average, each in fp32.
 CHECKPOINT_BYTES = 16
 LITTLE = 5 * GIB
 LITTLE_TEMPORARY = GIB
-# What gloo and NCCL take of shared memory, with room to spare; Docker's default is 64 MiB for all of a container.
+# Shared memory for gloo and NCCL, generously. Docker's default is 64 MiB for a whole container.
 SHARED_BYTES_PER_RANK = 256 * 2**20
 SLOW_SECONDS = 1.0
 SHARED_MEMORY = Path("/dev/shm")
 
 
 def nearest_folder(path: Path) -> Path:
-    """The path, or what will hold it once it is made."""
+    """The path, or if it does not exist, the nearest parent folder that does."""
     return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
 
 
 def check_disks(folder: Path, parameters: int | None, checkpoints: int, world: World) -> Iterator[Row]:
-    """Folders that a run writes to.
+    """Checks the run directory, the folder for temporary files and the shared memory.
 
     Args:
-        folder: the run's, or what will hold it.
-        parameters: how many the model has, where that is known.
-        checkpoints: how many will lie there at once.
+        folder: the run directory, or its nearest parent that exists.
+        parameters: number of the model's parameters; None if unknown.
+        checkpoints: how many the run keeps at the same time.
         world: this rank.
     """
     size = parameters * CHECKPOINT_BYTES if parameters else 0
@@ -67,12 +67,12 @@ def _rate(name: str, folder: Path, enough: int, needed: int, wants: str, fix: st
 
 
 def free_bytes(folder: Path) -> int:
-    """What this user may still write."""
+    """Bytes that this user can still write."""
     return shutil.disk_usage(folder).free
 
 
 def write(folder: Path) -> float:
-    """Writes a file aside, flushes and renames it as a checkpoint is written; returns the seconds it took."""
+    """Writes, flushes and renames a file of 1 MiB, as checkpoints are written; returns the seconds this took."""
     started = time.perf_counter()
     handle, aside = tempfile.mkstemp(prefix=".mat-ds-doctor-", dir=folder)
     path = Path(aside)

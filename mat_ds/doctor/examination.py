@@ -1,4 +1,4 @@
-"""What one rank can find out by itself: every check, in the order of the table."""
+"""Runs all checks that a rank can make by itself, in the order of the table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
 
 def examine(parsed: argparse.Namespace, world: World) -> tuple[list[Row], Inputs]:
-    """All rows of this rank, and the input of the run it was asked about; one rank of a node looks at what ranks share."""
+    """Runs this rank's checks. What all ranks of a node have in common is checked by the first of them.
+
+    Args:
+        parsed: the command line.
+        world: this rank.
+
+    Returns:
+        The rows, and the inputs of the run.
+    """
     rows = collect("packages", check_packages)
     rows += collect("devices", check_cards, world) + collect("devices", check_precisions, world)
     inputs = Inputs()
@@ -47,9 +55,9 @@ def examine(parsed: argparse.Namespace, world: World) -> tuple[list[Row], Inputs
 
 
 def introduce(world: World, rows: list[Row]) -> Answer:
-    """This rank with its rows, for the others."""
+    """This rank's findings, to be sent to rank 0."""
     try:
         cards = [(card.name, card.capability) for card in own_cards(world)]
-    except Exception:  # its row says so
+    except Exception:  # check_cards has a row about it
         cards = []
     return Answer(world.rank, socket.gethostname(), versions(), cards, rows)

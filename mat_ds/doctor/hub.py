@@ -1,4 +1,4 @@
-"""Whether the model and dataset hub can be reached from here."""
+"""Checks whether the hub of models and datasets can be reached."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ TIMEOUT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Hub:
-    """What there is of a hub: `offline` by choice, `reached` or not; `why` it is not."""
+    """State of the hub.
+
+    Attributes:
+        endpoint: its address.
+        offline: whether the user has switched access off.
+        why: why it cannot be reached; empty if it can.
+    """
 
     endpoint: str
     offline: bool = False
@@ -24,7 +30,7 @@ class Hub:
 
 
 def ask_hub() -> Hub:
-    """Makes one short request, unless HF_HUB_OFFLINE forbids it."""
+    """Sends one short request to the hub, unless HF_HUB_OFFLINE is set."""
     try:
         from huggingface_hub import constants, get_session
     except Exception as error:
@@ -34,12 +40,12 @@ def ask_hub() -> Hub:
     try:
         answer = get_session().head(constants.ENDPOINT, timeout=TIMEOUT_SECONDS)
         return Hub(constants.ENDPOINT, why=f"it answers {answer.status_code}" if answer.status_code >= 500 else "")
-    except Exception as error:  # each client library, proxy and resolver has classes of its own
+    except Exception as error:  # HTTP clients, proxies and name resolution each have their own exceptions
         return Hub(constants.ENDPOINT, why=brief(error))
 
 
 def check_hub(hub: Hub) -> Iterator[Row]:
-    """What the answer, or its absence, means for a run."""
+    """Yields a row about what the state of the hub means for a run."""
     if hub.offline:
         yield passed("hub", "not asked: HF_HUB_OFFLINE is set, and data and models come from folders or the cache")
     elif hub.reached:

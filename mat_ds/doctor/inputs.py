@@ -1,6 +1,6 @@
-"""What a run would be given: options and DeepSpeed's JSON, checked as `mat-ds train` checks them; data and model, looked for.
+"""Checks the inputs of a run: its options and DeepSpeed's JSON, as `mat-ds train` does, and whether data and model exist.
 
-No weights are loaded, nothing is downloaded, and of the data only the first rows of each split are read.
+No weights are loaded, nothing is downloaded, and only the first rows of each split are read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mat_ds.runs.options import RunConfig
     from mat_ds.tasks.spec import TaskSpec
 
-# Rows without a label may stand in front.
+# More than one, because the first rows may lack a label.
 FIRST_ROWS = 100
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 PREPARE = "run `mat-ds prepare` where the hub can be reached, such as a login node, and pass the folder it makes"
@@ -30,12 +30,12 @@ PREPARE = "run `mat-ds prepare` where the hub can be reached, such as a login no
 
 @dataclass
 class Inputs:
-    """What the command line described, as far as it could be read.
+    """The inputs of a run, as far as they could be read.
 
     Attributes:
-        run: the options; None if none were given.
-        tree: DeepSpeed's JSON; None if none was given.
-        problems: what is wrong with either by itself.
+        run: the options; None if none were given or they are not valid.
+        tree: DeepSpeed's JSON; None if none was given or it cannot be read.
+        problems: a row for each mistake in them.
     """
 
     run: RunConfig | None = None
@@ -44,17 +44,23 @@ class Inputs:
 
     @property
     def folder(self) -> Path:
-        """The folder that will hold what the run writes."""
+        """The run directory, or its nearest parent that exists."""
         return nearest_folder(Path((self.run and self.run.output_dir) or "runs"))
 
     @property
     def checkpoints(self) -> int:
-        """How many will lie there at once: those kept, the best, and the one being written."""
+        """How many checkpoints the run keeps at the same time: `keep_last`, the best, and the one being written."""
         return (self.run.train.keep_last if self.run else 0) + 2
 
 
 def read_inputs(recipe: Path | None, overrides: list[str], ds_config: Path | None, world: World) -> Inputs:
-    """Options and JSON with everything that `mat-ds train` would refuse in them."""
+    """Reads options and DeepSpeed's JSON, and finds everything that `mat-ds train` would refuse in them.
+
+    Args:
+        recipe, overrides: the options; both may be empty.
+        ds_config: the path of the JSON.
+        world: this rank.
+    """
     from mat_ds.engine.ds_config import RECIPE_SECTIONS, ds_config_problems, owned_values, read_ds_config
     from mat_ds.runs.load import DEMO_RECIPE, read_run_config
     from mat_ds.runs.options import RunConfig, combination_problems
@@ -74,7 +80,7 @@ def read_inputs(recipe: Path | None, overrides: list[str], ds_config: Path | Non
     try:
         if ds_config:
             tree = read_ds_config(ds_config)
-            # Nobody has said yet what a recipe will decide: what the JSON says of it can only be right.
+            # Without options, keys of the JSON that must agree with the options cannot be checked.
             others = {} if run else {**owned_values(RunConfig(), world), **RECIPE_SECTIONS}
             asked = {key: value for key, value in tree.items() if key not in others}
             found += ds_config_problems(asked, run or RunConfig(), world)
@@ -84,7 +90,7 @@ def read_inputs(recipe: Path | None, overrides: list[str], ds_config: Path | Non
 
 
 def check_inputs(inputs: Inputs) -> Iterator[Row]:
-    """What is wrong with the options and the JSON, or what they say."""
+    """Yields a row for each mistake in options and JSON, or a summary of them."""
     yield from inputs.problems
     wrong_json = any(row.name.startswith(("ds_config", "--ds_config")) for row in inputs.problems)
     if inputs.run and len(inputs.problems) == 0:
@@ -95,13 +101,13 @@ def check_inputs(inputs: Inputs) -> Iterator[Row]:
 
 
 def half(tree: dict[str, Any] | None) -> str | None:
-    """The half precision that a DeepSpeed JSON asks for."""
+    """The half precision in DeepSpeed's JSON, `fp16` or `bf16`; None if it has none."""
     sections = {name: (tree or {}).get(name) for name in ("fp16", "bf16")}
     return next((name for name, section in sections.items() if isinstance(section, dict) and section.get("enabled")), None)
 
 
 def check_data(run: RunConfig, hub: Hub) -> Iterator[Row]:
-    """Whether every split that training and evaluation need can be read, or must be fetched first."""
+    """Checks whether every split for training and evaluation can be read, or must be downloaded first."""
     from mat_ds.tasks.examples import load_task_data
     from mat_ds.tasks.manifest import find_manifest
     from mat_ds.tasks.registry import TASKS, find_task
@@ -148,7 +154,7 @@ def _from_hub(spec: TaskSpec, hub: Hub) -> Row:
 
 
 def check_model_files(run: RunConfig, tree: dict[str, Any] | None, hub: Hub) -> Iterator[Row]:
-    """Whether the model's files are all here, and its weights suit the precision."""
+    """Checks whether the model has all its files, and whether its weights suit the precision."""
     from mat_ds.models.source import check_folder, check_tokenizer
     from mat_ds.models.tiny import TINY
 
@@ -180,7 +186,7 @@ def check_model_files(run: RunConfig, tree: dict[str, Any] | None, hub: Hub) -> 
 
 
 def model_folder(name: str) -> Path | None:
-    """The folder of a model, its own or that in the hub's cache."""
+    """The folder of a model, given its path or its name on the hub; None if it is not on this machine."""
     if Path(name).is_dir() or Path(name).is_absolute() or name.startswith("."):
         return Path(name)
     from huggingface_hub import try_to_load_from_cache
@@ -190,7 +196,7 @@ def model_folder(name: str) -> Path | None:
 
 
 def missing_weights(folder: Path) -> str:
-    """Files of weights that a model's folder lacks; empty if it has them all."""
+    """Names of the weight files that are missing in a model's folder, as text; empty if there are none."""
     present = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if present is None:
         return " or ".join(WEIGHTS[::2])
@@ -201,16 +207,16 @@ def missing_weights(folder: Path) -> str:
 
 
 def count_model(run: RunConfig | None) -> int | None:
-    """How many parameters a run would train, if its model is at hand; adapters are small."""
+    """Number of parameters a run would train; None if the model is not on this machine, or only adapters are trained."""
     try:
         folder = None if run is None or run.model.lora else model_folder(run.model.name)
         return count_parameters(folder)[0] if folder else None
-    except Exception:  # check_model says what is wrong with it
+    except Exception:  # check_model_files reports what is wrong with it
         return None
 
 
 def count_parameters(folder: Path) -> tuple[int, str]:
-    """How many parameters the classifier of a model's folder has, and the dtype it was kept in; takes no memory."""
+    """Number of parameters of the classifier in a folder, and the dtype it was saved in. Allocates no memory for weights."""
     import torch
 
     from mat_ds.models.pretrained import load_config, new_model

@@ -1,4 +1,4 @@
-"""What started this process, and what it lets it use."""
+"""Checks what the launcher has set for this process: ranks, address, secrets, limits and threads."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 OPEN_FILES = 1024
 OPEN_FILES_PER_RANK = 16
 SLURM = ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE", "SLURM_GPUS_ON_NODE")
-# Variables that DeepSpeed's ssh launcher exports to all nodes, by how they begin.
+# DeepSpeed's ssh launcher exports the variables that begin with these to all nodes.
 EXPORTED = ("MLFLOW", "PYTHON", "MV2", "UCX", "NCCL")
 INFINIBAND = Path("/sys/class/infiniband")
 
 
 def check_launch(world: World) -> Iterator[Row]:
-    """Who started this process, and whether it told it all it must know."""
+    """Checks which launcher started this process, and whether it has set all variables that ranks need."""
     from mat_ds.ranks.launch import launcher_problems
 
     if problems := list(launcher_problems()):
@@ -42,7 +42,7 @@ def check_launch(world: World) -> Iterator[Row]:
 
 
 def check_secrets() -> Iterator[Row]:
-    """Whether DeepSpeed's ssh launcher would write a secret into the command line that it runs, and logs, for every node."""
+    """Warns of secrets that DeepSpeed's ssh launcher would write into the command line, and log, of every node."""
     exported = [name for name in os.environ if name.startswith(EXPORTED) and _holds_secret(name)]
     listed = {name: file for file in _environment_files() for name in _names_in(file) if _holds_secret(name)}
     if not exported and not listed:
@@ -62,7 +62,7 @@ def _holds_secret(name: str) -> bool:
 
 
 def _environment_files() -> Iterator[Path]:
-    """Where DeepSpeed's launcher looks for variables to export."""
+    """The files in which DeepSpeed's launcher looks for more variables to export."""
     name = os.environ.get("DS_ENV_FILE", ".deepspeed_env")
     for folder in dict.fromkeys((Path.home(), Path.cwd())):
         if (folder / name).is_file():
@@ -102,7 +102,7 @@ def _master() -> Iterator[Row]:
 
 
 def check_limits(world: World) -> Iterator[Row]:
-    """Open files, locked memory and threads that this process may have."""
+    """Checks the limits on open files and locked memory, and the number of threads."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = max(OPEN_FILES, OPEN_FILES_PER_RANK * world.size)
     if files != resource.RLIM_INFINITY and files < wanted:

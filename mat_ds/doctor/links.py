@@ -1,4 +1,4 @@
-"""The collective self-test: whether sums over all ranks are right, and how fast the links between them are."""
+"""Tests the links between ranks: whether sums over all ranks are right, and how fast they are."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ SMALL_ROUNDS, LARGE_ROUNDS, PAIR_ROUNDS = 20, 3, 3
 
 @dataclass
 class Links:
-    """What one rank measured.
+    """The measurements of one rank.
 
     Attributes:
-        stage: what it did last.
-        error: why it got no further; empty if it went through.
-        wrong: precisions in which a sum was wrong, each with the ranks whose part of it was.
-        latency: seconds of the sum of one number.
-        size, seconds: bytes of a large sum and the seconds it took.
-        pairs: (this rank, next rank, bytes per second) of the link between them, on the first of the two.
+        stage: the part of the test that it has reached.
+        error: why the test stopped there; empty if it came to its end.
+        wrong: texts such as `fp16 (rank 3)`: in this precision, the part of this rank was wrong in a sum.
+        latency: seconds for a sum of one number.
+        size, seconds: bytes of a large sum, and the seconds it took.
+        pairs: (first rank, second rank, bytes per second) of each link, on the first of the two ranks.
     """
 
     stage: str = "forming the group"
@@ -48,30 +48,28 @@ class Links:
 
 
 def neighbours(size: int) -> list[tuple[int, int]]:
-    """The links of the ring that NCCL builds, each once."""
+    """The pairs of ranks that are next to each other in the ring that NCCL builds."""
     return [(rank, (rank + 1) % size) for rank in range(size if size > 2 else size - 1)]
 
 
 def longest(world: World, seconds: float) -> float:
-    """Seconds that the whole self-test may take, if a collective may take `seconds`: one that fails, and many that do not."""
+    """Seconds that the whole test may take if one collective may take `seconds`. Most take much less; one may time out."""
     return 2 * seconds + world.size
 
 
 def try_links(links: Links, world: World, precisions: list[str], seconds: float) -> bool:
-    """Runs the self-test; every rank must call it.
-
-    A collective that hangs cannot be called off, so it runs beside this thread, which waits no longer than the test can take.
+    """Runs the test in a thread, because a collective that hangs cannot be cancelled. Every rank must call this.
 
     Args:
-        links: takes what is found, as it is found.
+        links: is filled with results while the test runs.
         world: this rank.
-        precisions: those whose sums are tested, the same on all ranks.
-        seconds: how long any one collective may take.
+        precisions: those in which sums are tested, the same on all ranks.
+        seconds: how long one collective may take.
 
     Returns:
-        Whether the test has come to an end; where it has not, the process must be left by os._exit.
+        Whether the test has ended. If not, its thread still hangs, and the process can only be ended by os._exit.
     """
-    # Waits that end with an exception instead of a process that NCCL's watchdog kills, this report with it.
+    # Makes NCCL raise an exception after a time-out. Otherwise its watchdog kills the process, and the report is lost.
     os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
     thread = Thread(target=_run, args=(links, world, precisions, timedelta(seconds=seconds)), daemon=True)
     thread.start()
@@ -99,7 +97,11 @@ def _run(links: Links, world: World, precisions: list[str], timeout: timedelta) 
 
 
 def wrong_parts(precision: str, world: World, device: torch.device) -> list[int]:
-    """Ranks whose part of a sum does not arrive as it was sent: each has elements of its own, and zeros elsewhere."""
+    """Ranks whose part of a sum over all ranks is wrong.
+
+    Each rank sends numbers in a part of the tensor that belongs to it alone, and zeros elsewhere, so that an error can be
+    attributed to its rank.
+    """
     import torch
     from torch import distributed
 
@@ -121,12 +123,12 @@ def _measure_all(links: Links, device: torch.device) -> None:
     links.size = BYTES.get(device.type, BYTES["cpu"])
     links.stage = f"a sum of {links.size // MIB} MiB"
     many = torch.zeros(links.size // 4, device=device)
-    _timed(lambda: distributed.all_reduce(many), device)  # the first takes buffers and connections
+    _timed(lambda: distributed.all_reduce(many), device)  # the first also creates buffers and connections
     links.seconds = median(_timed(lambda: distributed.all_reduce(many), device) for _ in range(LARGE_ROUNDS))
 
 
 def _measure_pair(links: Links, pair: tuple[int, int], world: World, device: torch.device) -> None:
-    """There and back between two ranks while the others wait, since links share what is beneath them."""
+    """Measures sending and receiving between two ranks, while all others wait so that they do not use the same hardware."""
     import torch
     from torch import distributed
 
@@ -151,7 +153,7 @@ def _measure_pair(links: Links, pair: tuple[int, int], world: World, device: tor
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds until the device has done the work."""
+    """Calls `work` and returns the seconds until the device has finished it."""
     import torch
 
     started = time.perf_counter()

@@ -1,5 +1,7 @@
-"""Ranks that talk before, beside and after their collectives: through the launcher's key-value store, which needs neither
-NCCL nor gloo and lets rank 0 say who is missing."""
+"""Messages between ranks through torch's key-value store.
+
+They need neither NCCL nor gloo, so rank 0 can find out which ranks are missing.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,10 @@ KNOCK_SECONDS = 0.5
 
 
 def await_server(address: str, port: int, seconds: float) -> None:
-    """Waits until somebody listens there. The store's own client would wait too, and then print pages of C++ frames.
+    """Waits until a server listens at an address. The store's own client would print pages of C++ frames after a time-out.
 
     Raises:
-        OSError: if nobody does in time; it says whether the door is shut, or nothing answers, or the name is unknown.
+        OSError: if there is none in time. Its message tells a refused connection, no answer and an unknown name apart.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -36,12 +38,16 @@ def await_server(address: str, port: int, seconds: float) -> None:
 
 
 class Meeting:
-    """The store at MASTER_ADDR:MASTER_PORT, which rank 0 serves unless torchrun does. What is said in it is JSON.
+    """A connection to the store at MASTER_ADDR:MASTER_PORT. Rank 0 serves it, or torchrun does. Values are sent as JSON.
 
-    Nothing here waits inside the store: a client that waits is closed to the process's other threads.
+    No method waits inside the store, since a client that waits blocks the other threads of its process.
+
+    Args:
+        world: this rank.
+        seconds: how long to wait for the store.
 
     Raises:
-        Exception: from the constructor, if the store cannot be served, or not be reached in time.
+        Exception: if rank 0 cannot serve the store, or another rank cannot reach it in time.
     """
 
     def __init__(self, world: World, seconds: float):
@@ -52,18 +58,27 @@ class Meeting:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         if not serves:
             await_server(address, port, seconds)
-        # The process group that comes later finds the server of its own process, since both are multi-tenant.
+        # Multi-tenant, so that the process group that is created later can use the same server.
         self._server = TCPStore(
             address, port, is_master=serves, timeout=timedelta(seconds=seconds), wait_for_workers=False, multi_tenant=True
         )
         self._store = PrefixStore(f"mat-ds doctor {attempt}", self._server)
 
     def say(self, what: str, value: Any = None) -> None:
-        """Leaves this rank's `value` for whoever asks."""
+        """Stores this rank's value under the name `what`."""
         self._store.set(f"{what}/{self._rank}", json.dumps(value))
 
     def hear(self, what: str, ranks: Iterable[int], seconds: float) -> dict[int, Any]:
-        """What each of `ranks` has said, waiting for up to `seconds`; a rank that has not is not in it."""
+        """Reads the values that ranks have stored.
+
+        Args:
+            what: the name of the value.
+            ranks: the ranks to wait for.
+            seconds: how long to wait.
+
+        Returns:
+            The values by rank, without the ranks that have not stored one in time.
+        """
         waiting, heard, deadline = list(ranks), {}, time.monotonic() + seconds
         while True:
             for rank in [rank for rank in waiting if self._store.check([f"{what}/{rank}"])]:

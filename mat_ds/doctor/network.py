@@ -1,4 +1,4 @@
-"""How ranks on several nodes would find each other: host name, interfaces, InfiniBand. Settings are suggested, never made."""
+"""Checks how ranks on several nodes would connect: host name, interfaces, InfiniBand. It suggests settings and makes none."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mat_ds.doctor.rows import Row, brief, failed, passed, warned
 if TYPE_CHECKING:
     from mat_ds.ranks.world import World
 
-# Made by containers and virtual machines: no other node answers there.
+# Names of interfaces inside this machine, such as those of containers, begin with these.
 INNER = ("lo", "docker", "br-", "virbr", "veth", "cni", "flannel", "podman", "tap", "tun")
 CHOICES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 
 def interfaces() -> dict[str, str]:
-    """Network interfaces that are up and lead out of this machine, with their IPv4 addresses."""
+    """IPv4 addresses of the network interfaces that are up and lead out of this machine, by name."""
     import psutil
 
     up = {name for name, state in psutil.net_if_stats().items() if state.isup}
@@ -33,12 +33,12 @@ def interfaces() -> dict[str, str]:
 
 
 def own_address() -> str:
-    """What this host's own name resolves to: where gloo and NCCL listen unless they are told otherwise."""
+    """The address of this host's own name, where gloo and NCCL listen by default."""
     return socket.gethostbyname(socket.gethostname())
 
 
 def check_network(world: World) -> Iterator[Row]:
-    """Name, interfaces and InfiniBand of this host; what is harmless within one node is a warning between several."""
+    """Checks name, interfaces and InfiniBand of this host. Some findings are a warning only if there are several nodes."""
     several_nodes, found = world.size > world.local_size, interfaces()
     yield from _host_name(several_nodes, found)
     shown = ", ".join(f"{name} {address}" for name, address in found.items()) or "none that leads out of this machine"
@@ -63,7 +63,7 @@ def _chosen() -> list[str]:
 
 
 def suggestion(found: dict[str, str]) -> str:
-    """The command that chooses the first interface."""
+    """The shell command that makes gloo and NCCL use the first of the interfaces."""
     return "export " + " ".join(f"{name}={next(iter(found), '<interface>')}" for name in CHOICES)
 
 

@@ -1,4 +1,4 @@
-"""The Python and the packages that run here, against the ranges that mat_ds is made for."""
+"""Checks the versions of Python and of the packages that mat_ds needs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 from mat_ds.config.packaged import HOME, INSTALLED
 from mat_ds.doctor.rows import Row, brief, failed, passed, warned
 
-# Those whose import can fail where their version is right: they load compiled code or look for drivers.
+# Packages that are also imported: they load compiled code or look for drivers, which can fail with the right version too.
 IMPORTED = ("torch", "deepspeed", "transformers")
-# Of a package that is there, pip installs what is missing among its dependencies, or out of their ranges.
+# If mat_ds is installed, pip still installs dependencies that are missing or have a wrong version.
 WHAT = ["mat_ds"] if INSTALLED else ["-c", str(HOME / "constraints.txt"), "-e", str(HOME)]
 INSTALL = shlex.join([sys.executable, "-m", "pip", "install", *WHAT])
 
 
 def requirements() -> list[Any]:
-    """What the package's own metadata (pyproject.toml) asks for."""
+    """The requirements in the metadata of mat_ds (pyproject.toml)."""
     from packaging.requirements import Requirement
 
     found = [Requirement(line) for line in metadata.requires("mat_ds") or ()]
@@ -29,7 +29,7 @@ def requirements() -> list[Any]:
 
 
 def installed(name: str) -> str | None:
-    """The version of an installed package."""
+    """The version of a package; None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -37,14 +37,14 @@ def installed(name: str) -> str | None:
 
 
 def check_packages() -> Iterator[Row]:
-    """Every package that mat_ds depends on; those that matter most are imported."""
+    """Checks the version of every package that mat_ds depends on, and imports the most important ones."""
     try:
         wanted = requirements()
     except metadata.PackageNotFoundError:
         yield warned("mat_ds", "is not installed, so the versions it needs are not known", INSTALL)
         return
     yield _python()
-    with suppress(Exception):  # says which accelerator DeepSpeed is to take, or that torch is broken
+    with suppress(Exception):  # selects DeepSpeed's accelerator before it is imported; fails if torch is broken
         import_module("mat_ds.engine")
     good = []
     for needed in wanted:
@@ -72,7 +72,7 @@ def _python() -> Row:
 
 
 def import_failure(name: str) -> str:
-    """Why a package cannot be imported; empty if it can."""
+    """The reason why a package cannot be imported; empty if it can."""
     try:
         import_module(name)
     except Exception as error:
@@ -88,7 +88,7 @@ def _torch_build() -> str:
 
 
 def check_deepspeed() -> Iterator[Row]:
-    """DeepSpeed's device and its compiled operators."""
+    """Reports DeepSpeed's device and its compiled operators."""
     import torch
 
     from mat_ds.engine.inventory import accelerator, prebuilt_operators
@@ -102,7 +102,7 @@ def check_deepspeed() -> Iterator[Row]:
 
 
 def versions() -> dict[str, str]:
-    """What must be the same on every rank; a Python's last number may differ."""
+    """Versions that must be the same on every rank, by name; for Python, major and minor version."""
     found = {"python": ".".join(platform.python_version_tuple()[:2])}
     with suppress(metadata.PackageNotFoundError):
         found |= {needed.name: installed(needed.name) or "none" for needed in requirements()}

@@ -1,4 +1,4 @@
-"""What a check says: a row with a status, what was found, and what to do about it."""
+"""The result of a check: a row with a status, a finding and a fix."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 from mat_ds.errors import Problem, UserError
 
-# Letters of an exception's text that a table has room for.
+# Longest text of an exception in a table, in letters.
 BRIEF = 160
 
 
 class Status(IntEnum):
-    """How bad it is; only FAIL makes the command fail."""
+    """How serious a finding is; only FAIL makes the command fail."""
 
     PASS = 0
     WARN = 1
@@ -28,11 +28,11 @@ class Row:
     """One line of the table.
 
     Attributes:
-        name: what was looked at.
-        status, found: how it is, in a status and in words.
-        fix: what to do; beside PASS a tip.
-        group: heading it stands under.
-        ranks: who found it.
+        name: what was checked.
+        status, found: the result.
+        fix: what to do about it; with PASS, a tip.
+        group: the heading of this part of the table.
+        ranks: the ranks with this result.
     """
 
     name: str
@@ -44,35 +44,41 @@ class Row:
 
 
 def passed(name: str, found: str, tip: str = "") -> Row:
-    """All is well; `tip`: what may still help."""
+    """A row about something that is in order, with an optional tip."""
     return Row(name, Status.PASS, found, tip)
 
 
 def warned(name: str, found: str, fix: str) -> Row:
-    """Training can go on, with the drawback that is found."""
+    """A row about a drawback with which training is possible."""
     return Row(name, Status.WARN, found, fix)
 
 
 def failed(name: str, found: str, fix: str) -> Row:
-    """Training would fail, or be wrong."""
+    """A row about something with which training would fail or be wrong."""
     return Row(name, Status.FAIL, found, fix)
 
 
 def from_problem(problem: Problem) -> Row:
-    """What every other command would refuse to start with."""
+    """A row about a problem that other commands would refuse."""
     shown = "" if problem.value is None else f"{problem.value!r}: "
     return failed(problem.key, f"{shown}{problem.reason}", problem.fix)
 
 
 def brief(error: BaseException) -> str:
-    """An exception in one line, without the place in gloo's or NCCL's sources that it may begin with."""
+    """An exception in one line, without the file and line of C++ code with which those of gloo and NCCL begin."""
     first, *_ = str(error).splitlines() or [""]
     first = textwrap.shorten(re.sub(r"^\[\S+:\d+\] ?", "", first), BRIEF, placeholder=" ...")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def collect(group: str, check: Callable[..., Iterable[Row]], *arguments: Any) -> list[Row]:
-    """The rows of a check; one that breaks down becomes a row itself, and the others go on."""
+    """Runs a check and returns its rows. An exception in it becomes a row too, so that other checks still run.
+
+    Args:
+        group: heading of the rows.
+        check: yields rows.
+        arguments: of the check.
+    """
     rows: list[Row] = []
     try:
         rows.extend(check(*arguments))

@@ -1,4 +1,4 @@
-"""What the self-test of the links means: sums that are wrong, tests that did not end, links that are slow."""
+"""Turns the measurements of the links into rows: wrong sums, tests that did not end, slow links."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mat_ds.doctor.rows import Row, failed, passed, warned
 GB = 1e9
 SLOW_LATENCY = 0.02
 SLOW_BANDWIDTH = 0.2 * GB
-# A link this much slower than the median of its kind is not like its fellows.
+# A link is slow if its speed is below this share of the median of all links of its kind.
 SLOW_SHARE = 0.5
 
 
 def check_links(answers: Sequence[Answer], results: dict[int, Links], choice: str) -> Iterator[Row]:
-    """Rows about the self-test.
+    """Yields the rows about the test of the links.
 
     Args:
         answers: of all ranks.
-        results: what each rank measured; one that has said nothing is not in it.
-        choice: the command that chooses a network interface.
+        results: measurements by rank, without the ranks that have not answered.
+        choice: the shell command that selects a network interface.
     """
     silent = [answer.rank for answer in answers if answer.rank not in results]
     broken = {rank: links for rank, links in results.items() if links.error}
@@ -44,7 +44,7 @@ def check_links(answers: Sequence[Answer], results: dict[int, Links], choice: st
 
 
 def _advice(answers: Sequence[Answer], choice: str) -> str:
-    """Settings that have helped others, most likely first."""
+    """Settings that often help, the most likely first."""
     several, cards = len({answer.host for answer in answers}) > 1, any(answer.cards for answer in answers)
     steps = [
         *(["export NCCL_P2P_DISABLE=1 (GeForce cards)"] if cards else []),
@@ -70,7 +70,7 @@ def _whole(links: Links, choice: str) -> Iterator[Row]:
 
 
 def _pairs(answers: Sequence[Answer], pairs: list[tuple[int, int, float]]) -> Iterator[Row]:
-    """The slowest link of each kind, beside the median of its kind."""
+    """Yields a row about the slowest link within a node and the slowest between nodes."""
     hosts = {answer.rank: answer.host for answer in answers}
     kinds = {"links in a node": True, "links between nodes": False}
     for name, inside in kinds.items():

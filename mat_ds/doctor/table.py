@@ -1,4 +1,4 @@
-"""The rows of all ranks as one table, or as JSON."""
+"""Prints the rows of all ranks as one table, or as JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WIDTH = 120
 
 
 def merge(rows: Sequence[Row]) -> list[Row]:
-    """One row for what several ranks found alike, with the ranks that found it; groups and names stay in order."""
+    """Merges equal rows of several ranks into one row with all these ranks. The order of groups and names is kept."""
     ranks: dict[Row, list[int]] = {}
     for row in rows:
         ranks.setdefault(replace(row, ranks=()), []).extend(row.ranks)
@@ -33,7 +33,7 @@ def merge(rows: Sequence[Row]) -> list[Row]:
 
 
 def shorten(rows: Sequence[Row]) -> list[Row]:
-    """Of the rows by which ranks pass the same check, the first: what differs between them is in the JSON."""
+    """Keeps the first of several rows that pass the same check with different findings. The JSON has them all."""
     kept: dict[tuple[object, ...], Row] = {}
     for row in rows:
         key = (row.group, row.name, row.status) if row.status is Status.PASS else (row,)
@@ -42,7 +42,10 @@ def shorten(rows: Sequence[Row]) -> list[Row]:
 
 
 def place(row: Row, rows: Sequence[Row], hosts: Mapping[int, str]) -> str:
-    """Who found it, if not all who looked: hosts where whole hosts did, else ranks."""
+    """A prefix that names who has this result; empty if all ranks that made the check have it.
+
+    Names hosts if all ranks of these hosts have the result, otherwise ranks.
+    """
     looked = {rank for other in rows if (other.group, other.name) == (row.group, row.name) for rank in other.ranks}
     if set(row.ranks) == looked:
         return ""
@@ -53,7 +56,7 @@ def place(row: Row, rows: Sequence[Row], hosts: Mapping[int, str]) -> str:
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """Counts, and the names of what is not well."""
+    """How many checks have passed and failed, with the names of those that did not pass."""
     names = {status: [row.name for row in rows if row.status is status] for status in Status}
     parts = [
         f"{len(names[status])} {word}" + (f" ({', '.join(dict.fromkeys(names[status]))})" if status else "")
@@ -64,12 +67,12 @@ def verdict(rows: Sequence[Row]) -> str:
 
 
 def worst(rows: Sequence[Row]) -> Status:
-    """The status of them all."""
+    """The most serious status among the rows."""
     return max((row.status for row in rows), default=Status.PASS)
 
 
 def as_text(title: str, rows: Sequence[Row], hosts: Mapping[int, str]) -> str:
-    """The table; with colours where it goes to a terminal."""
+    """The table as text, with colours if the output is a terminal."""
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     width = max(60, shutil.get_terminal_size((WIDTH, 0)).columns if colour else WIDTH)
 
@@ -88,18 +91,18 @@ def as_text(title: str, rows: Sequence[Row], hosts: Mapping[int, str]) -> str:
         indent = 8 + NAME_WIDTH
         found = textwrap.wrap(place(row, rows, hosts) + row.found, width - indent, break_on_hyphens=False) or [""]
         head, name = paint(WORDS[row.status], COLOURS[row.status]), f"{row.name:<{NAME_WIDTH}}"
-        if len(row.name) >= NAME_WIDTH:  # a long key, such as that of a file and its line
+        if len(row.name) >= NAME_WIDTH:  # a long name, such as a file and a line, gets a line of its own
             found, name = ["", *found], row.name
         lines.append(f"  {head}  {name}{found[0]}".rstrip())
         lines += [" " * indent + line for line in found[1:]]
-        if row.fix:  # never wrapped: it is there to be copied
+        if row.fix:  # not wrapped, so that it can be copied
             lines.append(" " * indent + paint(f"{'tip' if row.status is Status.PASS else 'fix'}: ", BOLD) + row.fix)
     end = worst(rows)
     return "\n".join([*lines, "", paint(f"{WORDS[end]}  ", COLOURS[end]) + verdict(rows)])
 
 
 def as_json(rows: Sequence[Row], hosts: Mapping[int, str]) -> str:
-    """Everything that was found, for programs."""
+    """All rows as JSON."""
     found = [
         {"group": row.group, "name": row.name, "status": WORDS[row.status].lower(), "found": row.found, "fix": row.fix,
          "ranks": list(row.ranks), "hosts": list(dict.fromkeys(hosts[rank] for rank in row.ranks))}

@@ -93,8 +93,8 @@ class Mat(Method):
     `semantics: paper` differs from the printed algorithm in three points, as the authors' code does. The gradient of delta is
     divided by its sample's Linf norm, so that lambda has no effect on it (`delta_gradient: raw` keeps both). Each player has
     its own K and gamma, and line 12 its own beta, where the paper has one of each. Line 4 takes the gradient at theta_t, where
-    the paper writes the average theta-bar_t. With the published settings the noise is small: about a tenth of the perturbation's step and two
-    thousandths of the parameters' (`delta_noise_ratio` and `theta_noise_ratio` in telemetry).
+    the paper writes the average theta-bar_t. With the published settings the noise is small: about a tenth of the
+    perturbation's step and two thousandths of the parameters' (`delta_noise_ratio` and `theta_noise_ratio` in telemetry).
 
     `semantics: released` is what the authors' code does when it runs. Line 12 averages with theta after the first update
     instead of theta_t, because their saved copy shares memory with the live parameters. The first delta is not projected, and
