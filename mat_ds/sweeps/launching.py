@@ -1,4 +1,4 @@
-"""How the trainings of a sweep are started: the launcher, and the command line that all of them have in common."""
+"""Builds the command lines with which a sweep starts its trainings."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from mat_ds.terminal.display import add_display_arguments
 from mat_ds.tracking.destination import uri_problems
 from mat_ds.tracking.trust import recipe_uri_problems
 
-# A script, since every launcher starts one.
+# A script, because not every launcher can start a module.
 DOOR = HOME / "launch" / "train.py"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of every command that trains."""
+    """Adds the arguments of the commands that start trainings (`sweep`, `seeds`)."""
     add_file_arguments(parser)
     parser.add_argument(
         "--launcher",
@@ -48,12 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Launching:
-    """What the trainings have in common.
+    """What all trainings of a sweep have in common.
 
     Attributes:
-        launcher: the words before the path of launch/train.py.
-        ds_config, recipe, overrides, plugins: its command line.
-        run: the options these make.
+        launcher: the words of the command line before the path of launch/train.py.
+        ds_config, recipe, overrides, plugins: arguments of launch/train.py.
+        run: the options that result from them.
     """
 
     launcher: Sequence[str]
@@ -64,11 +64,11 @@ class Launching:
     plugins: Sequence[Path] = ()
 
     def command(self, folder: Path, options: Sequence[str]) -> list[str]:
-        """Starts or continues the training in a folder.
+        """The command line that starts or continues one training.
 
         Args:
             folder: its run directory.
-            options: `key=value` arguments that win over all others.
+            options: `key=value` arguments that override all others.
         """
         recipe = ["--recipe", str(self.recipe)] if self.recipe else []
         recipe += [word for plugin in self.plugins for word in ("--plugin", str(plugin))]
@@ -78,40 +78,41 @@ class Launching:
         return [*_with_port(self.launcher), str(DOOR), "--ds_config", str(self.ds_config), *recipe, *given]
 
     def options(self, options: Sequence[str]) -> RunConfig:
-        """All options of one of the trainings."""
+        """All options of one training, given its own `key=value` arguments."""
         return load_run_config(self.recipe, [*self.overrides, *options], DEMO_RECIPE)
 
     def problems(self, options: Sequence[str]) -> list[Problem]:
-        """What is wrong with `key=value` arguments beside the others."""
+        """The problems of a training's own `key=value` arguments, together with the common ones."""
         return read_run_config(self.recipe, [*self.overrides, *options], DEMO_RECIPE)[1]
 
     def foreign(self, options: Sequence[str], folder: Path) -> Iterator[Problem]:
-        """Whether the run in a folder, if there is one, is another than the one that would be trained there.
+        """Yields a problem for each option that differs between the run in a folder and the training to be started there.
 
         Args:
-            options: `key=value` arguments beside the others.
+            options: the training's own `key=value` arguments.
+            folder: its run directory, which may be empty.
         """
         for key, (old, new) in changes(self.options(options), RunDirectory(folder)).items():
-            # An `auto` is settled when the engine is known, and the run compares it then.
+            # `auto` gets its value once the engine is known. The training itself compares that value.
             if key not in ("output_dir", "train.resume") and not key.startswith("tracking.") and new != "auto":
                 yield Problem(key, new, f"the run in {folder} has {old!r}", "pass the same, or another output_dir")
 
     @property
     def definition(self) -> dict[str, Any]:
-        """What must stay the same for trainings to be comparable, as JSON has it."""
+        """The options that must stay the same for the trainings to be comparable, as a JSON object."""
         run = self.run.model_dump(mode="json", exclude={"output_dir", "tracking"})
         run["train"].pop("resume")
-        if not run["plugins"]:  # what a study wrote down before there were any
+        if not run["plugins"]:  # studies of earlier versions do not have this option
             del run["plugins"]
         return {"ds_config": read_ds_config(self.ds_config), "options": run}
 
 
 def read_launching(parsed: argparse.Namespace, own: Sequence[str]) -> Launching:
-    """The common part of a command line.
+    """Reads the arguments that `add_arguments` has added.
 
     Args:
-        parsed: with the arguments of `add_arguments`.
-        own: options that the command sets itself.
+        parsed: the parsed command line.
+        own: options that the command sets itself; they may not be given.
 
     Raises:
         UserError: naming every problem found.
@@ -125,7 +126,7 @@ def read_launching(parsed: argparse.Namespace, own: Sequence[str]) -> Launching:
             found.append(Problem(key, argument.partition("=")[2], "is set for each training by this command", "leave it out"))
     if run:
         found += uri_problems("tracking.uri", run.tracking.uri)
-        # Each training is told the address on its command line, where it is taken for its user's word.
+        # The address is passed on each training's command line and trusted there, so it must be checked here.
         found += recipe_uri_problems(run.tracking.uri, parsed.recipe, parsed.overrides)
     if found or run is None:
         raise UserError(*found)

@@ -1,4 +1,4 @@
-"""How trackers know the runs of a sweep for runs of one sweep."""
+"""Marks the runs of a sweep in MLflow as belonging together, and keeps a parent run with the state of the sweep."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mat_ds.tracking.parent import keep_parent
 
 
 def tracking_options(run: RunConfig, folder: Path, number: int, parent: str | None) -> list[str]:
-    """The `tracking.*` options of one run of many.
+    """The `tracking.*` options of one run, as `key=value` arguments.
 
     Args:
-        run: the options they have in common.
-        folder: of them all; its name is that of their experiment, unless the user gave one.
-        number: of the run.
-        parent: this program's own id of the run that is above them all, if there is one.
+        run: the options that all runs have in common.
+        folder: the folder of the sweep. Its name becomes the experiment's, unless the user has given one.
+        number: number of the run.
+        parent: id that mat_ds has given to the parent run; None if there is none.
     """
     tracking = run.tracking
     tags = {
@@ -38,26 +38,29 @@ def tracking_options(run: RunConfig, folder: Path, number: int, parent: str | No
 
 
 def experiment_of(run: RunConfig, folder: Path) -> str:
-    """The experiment of the runs: what the user gave, else the name of their folder."""
+    """The MLflow experiment of the runs: the user's, or the name of the sweep's folder."""
     given = run.tracking.experiment
     return folder.name if given == TrackingConfig.model_fields["experiment"].default else given
 
 
 def mirror_of(run: RunConfig, folder: Path) -> str:
-    """The MLflow of the runs: what the user gave, else the database of the folder beside other runs. Jobs of a cluster must not
-    write to one SQLite file at once: they have none, and `mat-ds sync` delivers later."""
+    """The MLflow address of the runs: the user's, or the SQLite file beside the sweep's folder.
+
+    Under SLURM there is no default, because several jobs must not write to one SQLite file. `mat-ds sync` delivers the runs
+    later.
+    """
     if run.tracking.uri:
         return run.tracking.uri
     return NO_MIRROR if "SLURM_JOB_ID" in os.environ else default_uri(folder)
 
 
 def tell(study: SharedStudy, run: RunConfig, end: str) -> None:
-    """Tells the mirror how the sweep stands.
+    """Updates the parent run in MLflow with the state of the sweep.
 
     Args:
         study: the sweep.
-        run: the options its trials have in common.
-        end: its status where no worker is at it.
+        run: the options that all trials have in common.
+        end: the status to set if no worker is training a trial.
     """
     uri = mirror_of(run, study.folder)
     if uri == NO_MIRROR:

@@ -1,4 +1,4 @@
-"""What a sweep searches: the space file, its checks, and values drawn from it."""
+"""The search space of a sweep: reads and checks the file, and draws values from it."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Range(Section):
 
     @property
     def whole(self) -> bool:
-        """Whether it holds whole numbers only."""
+        """Whether it is a range of whole numbers."""
         return all(isinstance(number, int) for number in (self.low, self.high, self.step or 1))
 
 
 def _kind(value: Any) -> str:
-    """Which of the two an option's value is, as written or as read."""
+    """Whether a value, as written or as read, is `choices` or a `range`."""
     return "choices" if isinstance(value, Choices) or (isinstance(value, dict) and "choices" in value) else "range"
 
 
@@ -49,7 +49,7 @@ Extent = Annotated[Annotated[Choices, Tag("choices")] | Annotated[Range, Tag("ra
 
 
 class Space(Section):
-    """A space file. A key of `options` may name several options, joined by commas: they get the same value."""
+    """The contents of a space file. A key of `options` may name several options, joined by commas, which get the same value."""
 
     options: Annotated[dict[str, Extent], Field(min_length=1)] = Field(
         description="option -> {choices} or {low, high, log, step}"
@@ -74,10 +74,10 @@ class Space(Section):
 
 
 def read_space(path: Path) -> Space:
-    """The space in a file.
+    """Reads a space file.
 
     Raises:
-        UserError: naming everything in it that cannot be.
+        UserError: naming everything that is wrong in it.
     """
     SPACES.require(path, "--space")
     tree = read_yaml(path)
@@ -97,7 +97,7 @@ def read_space(path: Path) -> Space:
 
 
 def _option_problems(path: Path, space: Space) -> Iterator[Problem]:
-    """Options that are searched twice, and values that are listed twice."""
+    """Yields a problem for each option that is searched twice, and each value that is listed twice."""
     searched = [(name, key) for key in space.options for name in names(key)]
     for i, (name, key) in enumerate(searched):
         if other := next((before for one, before in searched[:i] if one == name), None):
@@ -125,14 +125,14 @@ def _range_problems(path: Path, space: Space) -> Iterator[Problem]:
 
 
 def _count(extent: Choices | Range) -> int:
-    """How many values `_values` has."""
+    """Number of values that `_values` returns."""
     if isinstance(extent, Choices):
         return len(extent.choices)
     return int(min((extent.high - extent.low) / extent.step + 1e-9, 1e15)) + 1 if extent.step else 2
 
 
 def _values(extent: Choices | Range) -> list[Any]:
-    """All values of an option; of a range without steps its ends. Sums of steps are as one writes them, 0.3 after 0.2."""
+    """All values of an option; for a range without steps, its two ends. Rounded, so that 0.2 + 0.1 is 0.3."""
     if isinstance(extent, Choices):
         return list(extent.choices)
     if not extent.step:
@@ -142,13 +142,13 @@ def _values(extent: Choices | Range) -> list[Any]:
 
 
 def extremes(space: Space) -> Iterator[tuple[str, Any]]:
-    """What each option can be at the utmost: if a run can have these, one at a time, it can have all between."""
+    """Yields each option with its smallest and largest value. If a run accepts both, it accepts all values between."""
     for key, extent in space.options.items():
         yield from ((key, value) for value in (_values(extent) if isinstance(extent, Choices) else (extent.low, extent.high)))
 
 
 def draw(trial: optuna.Trial, space: Space) -> Values:
-    """A value for every option; those that the trial has already stay what they are."""
+    """Draws a value for every option. A trial that is continued keeps the values that it has."""
     values: Values = {}
     for key, extent in space.options.items():
         if isinstance(extent, Choices):
@@ -161,7 +161,7 @@ def draw(trial: optuna.Trial, space: Space) -> Values:
 
 
 def names(key: str) -> list[str]:
-    """The options that a key of the space stands for."""
+    """The options that a key of the space names."""
     return [name.strip() for name in key.split(",")]
 
 

@@ -1,4 +1,4 @@
-"""What a sweep has found so far: the table, the best options as a recipe, and the files that reports are made from."""
+"""The results of a sweep so far: a table of its trials, the best options as a recipe, and the files that reports read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mat_ds.sweeps.space import overrides
 from mat_ds.sweeps.study import SharedStudy
 
 SCORES = ("last", "best", "median_last_half")
-# What a trial has that its options are not: where it lies, how it is continued, who is told of it.
+# Options that are not part of the recipe of a trial: its folder, its tracking, and how it is resumed.
 OWN: Any = {"output_dir": True, "tracking": True, "train": {"resume"}}
 
 
@@ -40,19 +40,19 @@ def publish(study: SharedStudy, launching: Launching) -> None:
 
 
 def best_of(study: SharedStudy) -> FrozenTrial | None:
-    """The first of the best trials that came to their end."""
+    """The finished trial with the highest score, the first of several; None if no trial has finished."""
     return max(study.trials(TrialState.COMPLETE), key=lambda trial: float(trial.value or 0.0), default=None)
 
 
 def recipe_of(run: RunConfig) -> str:
-    """A run's options as a recipe of differences from the defaults."""
+    """The text of a recipe with all options of a run that differ from their defaults."""
     tree = run.model_dump(mode="json", exclude_defaults=True, exclude=OWN)
     tree["method"] = {"name": run.method.name, **tree.get("method", {})}
     return as_yaml({key: value for key, value in tree.items() if value != {}})
 
 
 def _described(study: SharedStudy, trial: FrozenTrial) -> dict[str, Any]:
-    # Optuna gives a trial that was pruned its last score, whatever the objective.
+    # The value of a pruned trial is its last reported score, which may not be the objective.
     value = trial.value if trial.state == TrialState.COMPLETE else None
     return {
         "number": trial.number,
@@ -67,7 +67,7 @@ def _described(study: SharedStudy, trial: FrozenTrial) -> dict[str, Any]:
 
 
 def table(study: SharedStudy) -> list[list[Any]]:
-    """A heading and a row for each trial: its run, state, scores and options."""
+    """A row of headings, and a row per trial with its folder, state, scores and options."""
     keys = list(study.space.options)
     rows: list[list[Any]] = [["trial", "state", *SCORES, "evaluations", *keys]]
     for trial in study.trials():
@@ -78,7 +78,7 @@ def table(study: SharedStudy) -> list[list[Any]]:
 
 
 def table_text(rows: list[list[Any]]) -> str:
-    """A table in columns; numbers in four digits, nothing as a dash."""
+    """A table as text in columns. Numbers have four digits; None is shown as a dash."""
     shown = [[_cell(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown)

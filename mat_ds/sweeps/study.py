@@ -1,7 +1,7 @@
-"""The study of a sweep: Optuna's, in a journal file that many workers on many nodes write to, and whose turn it is.
+"""Optuna's study of a sweep, in a journal file that workers on several nodes share.
 
-SQLite on a network disk locks up or breaks; a journal is appended to under a lock that is made of a file's existence, which
-network disks get right. Journals have no heartbeat: a trial's worker lives if its lock in the trial's folder does.
+SQLite is not safe on network disks. The journal is appended to under a lock file, which works there. Optuna's journals have no
+heartbeat, so a lock in the trial's folder shows whether the worker of a trial is alive.
 """
 
 from __future__ import annotations
@@ -33,11 +33,10 @@ MOST_BYTES = 1 << 30
 
 
 class JournalLock(JournalFileOpenLock):
-    """The journal is written by whose turn it is: Optuna's own locks take away what they find after half a minute, be it
-    another's by then.
+    """Lets Optuna write the journal only under the sweep's `Turn`.
 
-    A worker that lost power may have left half a line, which nobody was told had been written and which would make all that
-    follow unreadable: whoever writes next takes it away.
+    Optuna's own locks expire after half a minute even if their owner is still writing. An incomplete last line, left by a
+    machine that lost power, would make all later lines unreadable; it is removed before the next write.
     """
 
     def __init__(self, journal: Path, turn: Turn):
@@ -58,12 +57,12 @@ class JournalLock(JournalFileOpenLock):
 
 @dataclass(frozen=True)
 class Taken:
-    """A trial that is this worker's.
+    """A trial that this worker trains.
 
     Attributes:
-        trial: Optuna's, with a value for every option.
-        values: these.
-        claim: its run directory.
+        trial: Optuna's trial.
+        values: a value for every searched option.
+        claim: the right to train in its run directory.
     """
 
     trial: optuna.Trial
@@ -72,16 +71,16 @@ class Taken:
 
 
 class SharedStudy:
-    """A sweep's trials, by all its workers.
+    """The trials of a sweep, shared by all its workers.
 
     Args:
-        folder: of the sweep.
-        space: what it searches.
-        definition: what else makes its trials comparable, as JSON has it.
-        seed: key of the draws.
+        folder: the folder of the sweep.
+        space: the search space.
+        definition: all else that must be the same for the trials to be comparable, as a JSON object.
+        seed: key of the random draws.
 
     Raises:
-        UserError: if the folder holds a sweep of something else.
+        UserError: if there is a sweep with another definition in the folder.
     """
 
     def __init__(self, folder: Path, space: Space, definition: dict[str, Any], seed: int):
@@ -92,19 +91,19 @@ class SharedStudy:
         with self.turn:
             raise_if_any(journal_problems(journal))
             storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalLock(journal, self.turn)))
-            # The folder may be renamed, so the study has a name of its own.
+            # The study is not named after the folder, which may be renamed.
             self.optuna = optuna.create_study(storage=storage, study_name="sweep", direction="maximize", load_if_exists=True,
                                               sampler=self._sampler(0), pruner=_pruner(space))  # fmt: skip
             self._define({"space": space.model_dump(mode="json"), **definition})
 
     def _define(self, definition: dict[str, Any]) -> None:
-        """Writes down what this sweep is, or compares."""
+        """Stores the definition of the sweep, or compares it with the stored one."""
         known = self.optuna.user_attrs
         if "definition" in known:
             raise_if_any(redefined(known["definition"], definition, f"the sweep in {self.folder}"))
             return
         if self.space.sampler == "grid":
-            begun = bool(self.trials())  # by a worker that died before it was through
+            begun = bool(self.trials())  # by a worker that died before it had added all trials
             for values in self.space.grid:
                 self.optuna.enqueue_trial(values, skip_if_exists=begun)
         self.optuna.set_user_attr("run_id", uuid.uuid4().hex)
@@ -112,21 +111,21 @@ class SharedStudy:
 
     @property
     def run_id(self) -> str:
-        """This program's own id of the sweep, for trackers."""
+        """The id that mat_ds has given to the sweep, for MLflow."""
         return str(self.optuna.user_attrs["run_id"])
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """All trials, or those in some states, in order."""
+        """The trials in the given states, or all trials, in order of their numbers."""
         return self.optuna.get_trials(deepcopy=False, states=states or None)
 
     @property
     def in_work(self) -> bool:
-        """Whether a worker, this one or another, is at a trial."""
+        """Whether a worker, this one or another, has claimed a trial."""
         return any(is_claimed(self.folder_of(trial.number)) for trial in self.trials())
 
     @property
     def unclear(self) -> bool:
-        """Whether there is a trial of which it is not known yet whether its worker, or its training, is gone."""
+        """Whether there is a trial whose worker or training may be dead, which is known only when its lease expires."""
         return any(is_unclear(self.folder_of(trial.number)) for trial in self.trials(TrialState.RUNNING))
 
     def folder_of(self, number: int) -> Path:
@@ -134,12 +133,18 @@ class SharedStudy:
         return self.folder / f"trial-{number:04}"
 
     def take(self, limit: int | None) -> Taken | None:
-        """A trial whose worker stopped or died, else a new one; None if all are done or in other hands.
+        """Takes a trial whose worker has stopped or died, or else a new one.
 
         Args:
-            limit: how many there are to be in all; None: as many as the grid has.
+            limit: number of trials of the whole sweep; None: those of the grid.
+
+        Returns:
+            The trial; None if all are finished or claimed by other workers.
+
+        Raises:
+            UserError: if another job, not of this sweep, is in the folder of the new trial.
         """
-        with self.turn:  # in which no other worker marks a trial as done
+        with self.turn:  # no other worker can mark a trial as finished meanwhile
             for running in self.trials(TrialState.RUNNING):
                 if claimed := claim(self.folder_of(running.number)):
                     return self._take(optuna.Trial(self.optuna, running._trial_id), claimed)
@@ -159,7 +164,7 @@ class SharedStudy:
         return Taken(trial, draw(trial, self.space), claimed)
 
     def _sampler(self, number: int) -> BaseSampler:
-        """The sampler of one trial, keyed by its number: which worker asks changes nothing."""
+        """The sampler of one trial. Its seed depends on the trial's number, so any worker draws the same values."""
         seed = seed_from(self._seed, "trial", number) % 2**32
         if self.space.sampler == "tpe":
             return TPESampler(n_startup_trials=self.space.startup_trials, seed=seed)
@@ -167,14 +172,14 @@ class SharedStudy:
 
 
 def journal_problems(journal: Path) -> Iterator[Problem]:
-    """Whether the journal of a sweep is one: what cannot be read would be begun anew, under another id."""
+    """Yields a problem if the journal cannot be read. Otherwise Optuna would start a new study with another id."""
     fix = "bring it back from a copy, or name another output_dir"
     trials = sorted(path.parent.name for path in journal.parent.glob("trial-*/config.yaml"))
     text = b""
     try:
         text = read_bytes(journal, MOST_BYTES) if os.path.lexists(journal) else b""
         for line in text.splitlines(keepends=True):
-            # The last one may have been cut short, and is taken away by whoever writes next.
+            # The last line may be incomplete; it is removed before the next write.
             if line.endswith(b"\n") and not isinstance(json.loads(line), dict):
                 raise ValueError("a line is not a JSON object")
     except (OSError, ValueError, RecursionError) as error:
@@ -185,24 +190,25 @@ def journal_problems(journal: Path) -> Iterator[Problem]:
 
 
 def _pruner(space: Space) -> BasePruner:
-    """Steps are evaluations, counted from 1: trials may differ in how many outer steps lie between."""
+    """The pruner. It compares trials by number of evaluation, counted from 1, not by outer step."""
     if space.pruner == "none":
         return NopPruner()
     return MedianPruner(n_startup_trials=space.startup_trials, n_warmup_steps=space.warmup_evaluations + 1)
 
 
 def redefined(before: dict[str, Any], now: dict[str, Any], what: str) -> list[Problem]:
-    """Where the definition of what is in a folder is not what it was begun with.
+    """The problems of a definition that differs from the one that a folder was started with.
 
     Args:
-        what: is in the folder.
+        before, now: the two definitions.
+        what: name of what is in the folder, for the message.
     """
     fix = "take it back, or start anew with another output_dir"
     return [Problem(key, new, f"{what} has {old!r}", fix) for key, old, new in differences(before, now)]
 
 
 def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Where two nested mappings differ: dotted key, old and new value."""
+    """Yields the differences between two nested mappings: dotted key, old value, new value."""
     for key in [*before, *(key for key in now if key not in before)]:
         old, new = before.get(key), now.get(key)
         if isinstance(old, dict) and isinstance(new, dict):

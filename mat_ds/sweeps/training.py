@@ -1,6 +1,6 @@
-"""One training in processes of its own: started or continued, followed, told to stop, and how it ended.
+"""Runs one training of a sweep in separate processes: starts or continues it, follows it, stops it, and reports its end.
 
-Ranks and DeepSpeed cannot be started twice in one process, and one that dies must not take the others along.
+DeepSpeed cannot be started twice in one process, and a training that dies must not end the sweep.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from mat_ds.storage.owner import Fate
 from mat_ds.storage.reading import load_json
 from mat_ds.storage.rundir import RunDirectory
 
-# Seconds between two looks at a training.
+# Seconds between two checks of a training.
 LOOK = 0.5
-# Of the worker, beside the lock of the training itself.
+# The worker's lock in a run directory, in addition to that of the training.
 WORKER_LOCK = "worker.lock"
-# What would end the same way again.
+# Exit codes after which a training is not started again, since it would end in the same way.
 FINAL = (ExitCode.USER_ERROR, ExitCode.NON_FINITE, ExitCode.DISPLACED)
 REASON_LINES, REASON_LENGTH = 6, 600
 
@@ -37,10 +37,10 @@ class End:
     """How a training ended.
 
     Attributes:
-        results: its `results.json`, if it came to its end.
-        interrupted: whether it was told to stop, and can go on.
-        code: of its launcher.
-        reason: the last that it said, where it neither came to its end nor was told to stop.
+        results: its `results.json`; None if it did not finish.
+        interrupted: whether it was told to stop and can be continued.
+        code: exit code of its launcher.
+        reason: exit code and last lines of its output.
     """
 
     results: dict[str, Any] | None
@@ -50,32 +50,32 @@ class End:
 
     @property
     def final(self) -> bool:
-        """Whether starting it again would end the same way."""
+        """Whether it would end in the same way if it were started again."""
         return self.code in FINAL
 
 
 def results_of(folder: Path) -> dict[str, Any] | None:
-    """The results of a run that came to its end: its exported model was scored, which comes last."""
+    """The results of a finished run; None if it has not finished. Scoring the exported model is its last step."""
     try:
         results = load_json(RunDirectory(folder).results)
-    except (OSError, ValueError):  # it comes again where the training goes on from its last checkpoint
+    except (OSError, ValueError):  # it is written again when the training continues from its last checkpoint
         return None
     exported = results.get("export") if isinstance(results, dict) else None
     return results if isinstance(exported, dict) and "score" in exported else None
 
 
 def scores_of(results: dict[str, Any]) -> dict[str, float]:
-    """The dev scores by which runs are compared, side by side."""
+    """The dev scores that runs are compared by."""
     return {"last": results["last"]["score"], "best": results["best"]["score"], "median_last_half": results["median_last_half"]}
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A run directory that this worker alone starts trainings in.
+    """The right of this worker alone to start trainings in a run directory.
 
     Attributes:
-        folder: the directory.
-        abandoned: whether the worker before died in it.
+        folder: the run directory.
+        abandoned: whether the previous worker died.
     """
 
     folder: Path
@@ -83,7 +83,7 @@ class Claim:
     _lock: RunLock
 
     def check(self) -> None:
-        """Raises `Displaced` if it is another worker's by now."""
+        """Raises `Displaced` if another worker has taken the directory."""
         self._lock.check()
 
     def release(self) -> None:
@@ -91,7 +91,7 @@ class Claim:
 
 
 def claim(folder: Path) -> Claim | None:
-    """Takes a run directory, if no other worker is in it and no training that is out of reach."""
+    """Claims a run directory; None if another worker has it, or a training in it may be running on another machine."""
     abandoned, lock = (folder / WORKER_LOCK).exists(), RunLock(WORKER_LOCK)
     try:
         lock.acquire(folder)
@@ -101,20 +101,20 @@ def claim(folder: Path) -> Claim | None:
     if trains and trains.fate != Fate.ALIVE:
         lock.release()
         return None
-    with suppress(UserError):  # clears an expired lease away, for which the training would wait once more
+    with suppress(UserError):  # removes an expired lease, so that the training need not wait for it
         (left := RunLock()).acquire(folder)
         left.release()
     return Claim(folder, abandoned, lock)
 
 
 def is_unclear(folder: Path) -> bool:
-    """Whether it is not known yet if somebody is still in a run directory; looking again tells in a minute or two."""
+    """Whether a worker or training in a run directory may be dead. This is known after a minute or two."""
     holders = [holder_of(folder, name) for name in (WORKER_LOCK, LOCK)]
     return any(holder and not holder.alive for holder in holders)
 
 
 def is_claimed(folder: Path) -> bool:
-    """Whether a worker is in a run directory."""
+    """Whether a worker has claimed a run directory."""
     return holder_of(folder, WORKER_LOCK) is not None
 
 
@@ -126,14 +126,14 @@ def persevere(
     died_at: int | None = None,
     dies: Callable[[int], None] = lambda step: None,
 ) -> End:
-    """Trains to the end, and goes on where processes died, as long as each life gets further than the one before.
+    """Trains to the end. If the training dies, it is continued, as long as it gets further each time.
 
     Args:
-        command: makes what starts or continues the training.
-        folder, wants_to_stop: as of `run_training`.
-        say: is told in words that it goes on.
-        died_at: the outer step at which it died when it was last tried; None: it has not.
-        dies: is told of the outer step of each death.
+        command: returns the command line that starts or continues the training.
+        folder, wants_to_stop: as for `run_training`.
+        say: shows a line to the user.
+        died_at: the outer step at which the training died in the last attempt; None if it has not died.
+        dies: called with the outer step each time the training dies.
     """
     while True:
         end = run_training(command(), folder, wants_to_stop)
@@ -147,23 +147,23 @@ def persevere(
 
 
 def last_step(folder: Path) -> int:
-    """The last outer step that a run has logged."""
+    """The last outer step in a run's log; 0 if there is none."""
     return max((record["step"] for record in read_events(RunDirectory(folder).events)), default=0)
 
 
 def run_training(command: Sequence[str], folder: Path, wants_to_stop: Callable[[], bool]) -> End:
-    """Trains in a folder until the end, or until it is told to stop; what is printed goes to `<folder>.log`.
+    """Trains until the end, or until it is told to stop. The output is appended to `<folder>.log`.
 
     Args:
-        command: starts or continues the training.
-        folder: its run directory, claimed.
-        wants_to_stop: asked every half second, and once when it has ended.
+        command: the command line that starts or continues the training.
+        folder: its run directory, which this worker has claimed.
+        wants_to_stop: called every half second, and once after the end; returns True to stop the training.
     """
-    while holder_of(folder):  # of a worker that died; it saves what it has
+    while holder_of(folder):  # a training whose worker died is still running; it is told to save and stop
         _tell(folder, None)
         time.sleep(LOOK)
     RunDirectory(folder).interrupted.unlink(missing_ok=True)
-    # Programs of the environment that this one runs in come first, also where that was not activated.
+    # Puts this Python's environment first in PATH, in case it has not been activated.
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
     log, told = folder.with_name(f"{folder.name}.log"), False
     with log.open("ab") as out:
@@ -181,7 +181,7 @@ def run_training(command: Sequence[str], folder: Path, wants_to_stop: Callable[[
                 told = True
             time.sleep(LOOK)
         wants_to_stop()
-    except BaseException:  # nobody will look after it
+    except BaseException:  # this process ends, so nobody would follow the training any more
         _tell(folder, process)
         raise
     results = results_of(folder)
@@ -191,8 +191,11 @@ def run_training(command: Sequence[str], folder: Path, wants_to_stop: Callable[[
 
 
 def _tell(folder: Path, process: subprocess.Popen[bytes] | None) -> None:
-    """Tells a training to save and stop: its first rank, as launchers pass signals on in ways of their own, `srun` as KILL.
-    Before there is one that could save anything, whatever runs is ended."""
+    """Tells a training to save and stop.
+
+    The signal is sent to its first rank, because launchers pass signals on in different ways; `srun` sends KILL. If no rank has
+    started to train yet, there is nothing to save, and the launcher's process group is ended.
+    """
     holder = holder_of(folder)
     with suppress(ProcessLookupError):
         if holder and holder.owner and holder.fate == Fate.ALIVE:
@@ -202,7 +205,7 @@ def _tell(folder: Path, process: subprocess.Popen[bytes] | None) -> None:
 
 
 def _last_lines(log: Path, beginning: int) -> str:
-    """The end of what was printed since an offset."""
+    """The last lines of a log after an offset in bytes."""
     with log.open("rb") as file:
         file.seek(beginning)
         lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
@@ -210,14 +213,14 @@ def _last_lines(log: Path, beginning: int) -> str:
 
 
 class Scores:
-    """The dev scores in a run's log, read on from where the last look ended."""
+    """Reads the dev scores in a run's log. Each call reads only what was added since the last one."""
 
     def __init__(self, folder: Path):
         self._path, self._offset = RunDirectory(folder).events, 0
         self._scores: dict[int, float] = {}
 
     def __call__(self) -> list[tuple[int, float]]:
-        """Outer step and score of each evaluation so far, each once, however often the run was started."""
+        """Outer step and score of each evaluation, in order. An evaluation that was repeated after a restart counts once."""
         for record in self._new():
             if record["event"] == "evaluation":
                 self._scores[record["step"]] = float(record["score"])

@@ -1,4 +1,4 @@
-"""One at a time, among workers on many nodes that share a disk."""
+"""Mutual exclusion between the workers of a sweep, which may run on several nodes that share a disk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from mat_ds.storage.lock import RunLock
 
 
 class Turn:
-    """Whoever has it takes a run of a folder, or writes the folder's own files; for seconds at most, and again within it."""
+    """A re-entrant lock, held for seconds at most, for claiming a run of a sweep and for writing the sweep's own files.
+
+    Args:
+        folder: the folder of the sweep.
+    """
 
     def __init__(self, folder: Path):
         self._folder, self._lock, self._depth = folder, RunLock("turn.lock"), 0

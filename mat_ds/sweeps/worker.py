@@ -1,4 +1,4 @@
-"""A worker of a sweep: takes one trial after another, trains it, reports its dev scores, and marks how it ended."""
+"""A worker of a sweep: trains one trial after another, reports its dev scores, and records how it ended."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from mat_ds.sweeps.training import End, Scores, last_step, persevere, results_of
 from mat_ds.terminal.stop_signals import StopSignals
 
 Say = Callable[[str], None]
-# What trackers call the end of a sweep by the code of its last worker; that of any other is FAILED.
+# MLflow's status for a sweep whose last worker ended with an exit code; FAILED for all other codes.
 ENDS = {ExitCode.OK: "FINISHED", ExitCode.REQUEUE: "KILLED"}
 
 
 @dataclass(frozen=True)
 class Worker:
-    """One of those that share a sweep.
+    """One worker of a sweep.
 
     Attributes:
-        study: the trials.
+        study: the trials of all workers.
         launching: how they are trained.
-        stop_signals: whether it has been told to stop.
-        tell: tells trackers how the sweep stands, and how it ended if no worker is left.
-        say: takes the lines that show how it goes.
+        stop_signals: knows whether this process has been told to stop.
+        tell: updates MLflow, given the status to set if no other worker is left.
+        say: shows a line of progress.
     """
 
     study: SharedStudy
@@ -43,14 +43,14 @@ class Worker:
     say: Say
 
     def work(self, limit: int | None) -> ExitCode:
-        """Until no trial is left to take.
+        """Trains trials until none is left to take.
 
         Args:
-            limit: trials of the sweep in all; None: those of the grid.
+            limit: number of trials of the whole sweep; None: those of the grid.
 
         Returns:
-            0: all are done or in other hands; 75: told to stop, and another worker can go on; 2: what a trial said of its
-            input must hold for all; 1: no trial has a score.
+            0 if all trials are finished or claimed by other workers. 75 if this worker was told to stop. 2 if a trial was
+            refused for its input before any trial got a score, which means that all would be. 1 if no trial has a score.
         """
         code = ExitCode.FAILED
         try:
@@ -61,7 +61,7 @@ class Worker:
 
     def _work(self, limit: int | None) -> ExitCode:
         while not self.stop_signals.received:
-            unclear = self.study.unclear  # asked before: a lease may expire between the two
+            unclear = self.study.unclear  # asked first, because a lease may expire before `take`
             if not (taken := self.study.take(limit)):
                 if not unclear:
                     break
@@ -80,10 +80,13 @@ class Worker:
         return ExitCode.OK if self.study.trials(TrialState.COMPLETE, TrialState.RUNNING) else ExitCode.FAILED
 
     def _train(self, taken: Taken) -> ExitCode | None:
-        """One trial to its end; a code where the worker is to stop.
+        """Trains one trial to its end.
+
+        Returns:
+            An exit code if the worker must stop, otherwise None.
 
         Raises:
-            UserError: if its folder holds a run of something else.
+            UserError: if a run with other options is in the trial's folder.
         """
         trial, folder = taken.trial, taken.claim.folder
         raise_if_any(self.launching.foreign(overrides(taken.values), folder))
@@ -95,7 +98,7 @@ class Worker:
             if before is not None and step <= before:
                 return self._fail(taken, End(None, False, 1, "the worker died again, and the trial had got no further"))
         watch = Watch(self, taken)
-        if results := results_of(folder):  # the worker before did not live to say so
+        if results := results_of(folder):  # the previous worker died before it could record the end
             watch.report()
             end = End(results, False, 0, "")
         else:
@@ -138,7 +141,7 @@ class Worker:
 
 
 class Watch:
-    """Reports the evaluations of a trial while it trains, and says when it is to stop."""
+    """Reports the evaluations of a trial to Optuna while it trains. A call returns whether the training must stop."""
 
     def __init__(self, worker: Worker, taken: Taken):
         self._worker, self._taken, self._scores = worker, taken, Scores(taken.claim.folder)
@@ -152,7 +155,7 @@ class Watch:
         return self.pruned or self._worker.stop_signals.received is not None
 
     def report(self) -> None:
-        """Reports what is new. A trial that was below the median at one evaluation has been told to stop, and stays so."""
+        """Reports new evaluations. Once a trial was below the median at an evaluation, it stays pruned."""
         scores = self._scores()
         for index, (step, score) in enumerate(scores[self._reported :], self._reported + 1):
             self._taken.trial.report(score, index)
