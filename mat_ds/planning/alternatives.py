@@ -1,4 +1,4 @@
-"""What else would fit: every ZeRO stage, offload and gradient checkpointing, each with the largest micro-batch that does."""
+"""Plans of other layouts: every ZeRO stage, offload and gradient checkpointing, with the largest micro-batch that fits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mat_ds.runs.options import RunConfig
 
 HOST = {"device": "cpu", "pin_memory": True}
 OPTIMIZER, PARAMETERS = OFFLOADS
-# ZeRO stage, and what is in host memory.
+# Pairs of a ZeRO stage and what is offloaded to host memory.
 LAYOUTS: list[tuple[int, tuple[str, ...]]] = [
     *((stage, ()) for stage in (0, 1, 2, 3)),
     *((stage, (OPTIMIZER,)) for stage in (1, 2, 3)),
@@ -20,27 +20,30 @@ LAYOUTS: list[tuple[int, tuple[str, ...]]] = [
 
 
 def alternatives(costs: Costs, run: RunConfig, tree: Tree, cards: Cards) -> list[Plan]:
-    """The plans of all layouts that the method can run at, the cheapest that fits first.
+    """The plans of all layouts that the method can use, the cheapest that fits first.
 
     Args:
-        costs: of the run's passes.
-        run: its options, as they were given.
-        tree: the user's DeepSpeed JSON, whose buckets and precision stay what they are.
-        cards: what it runs on.
+        costs: costs of the passes.
+        run: the options as given.
+        tree: the user's DeepSpeed JSON; its buckets and precision are kept.
+        cards: the GPUs.
     """
     found = (_largest(costs, run, tree, cards, *layout, again) for layout in LAYOUTS for again in (False, True))
     return sorted(filter(None, found), key=lambda plan: (not plan.fits, *cost(plan)))
 
 
 def cost(plan: Plan) -> tuple[float, ...]:
-    """Less is cheaper. What is in host memory comes last: its updates are slow in a way that is not counted here."""
+    """The key by which plans are sorted, cheapest first. Offload comes last, because its slow updates are not estimated."""
     return plan.zero.offload_optimizer + plan.zero.offload_param, plan.seconds, plan.traffic.total, plan.card
 
 
 def _largest(
     costs: Costs, run: RunConfig, tree: Tree, cards: Cards, stage: int, offloads: tuple[str, ...], again: bool
 ) -> Plan | None:
-    """The plan at the largest micro-batch that fits, or at one example if none does; None where the method cannot run."""
+    """The plan of a layout with the largest micro-batch that fits, or with one example if none fits.
+
+    None if the method cannot run with this layout.
+    """
     share = run.train.batch_size // cards.count
     plan = None
     for micro in (size for size in range(share, 0, -1) if share % size == 0):
@@ -62,14 +65,16 @@ def _largest(
 
 
 def _passes(costs: Costs, run: RunConfig, share: int) -> int:
-    """Bytes of activations, on the chord between the smallest and the largest micro-batch. A peak is the largest of several
-    sums that grow linearly with the micro-batch, so it lies on the chord or below."""
+    """Bytes of activations, interpolated between the smallest and the largest micro-batch.
+
+    The true value is not larger: a peak is the maximum of several linear functions of the micro-batch, and thus convex.
+    """
     least, most = (costs.pass_bytes(run.method, size, run.model.gradient_checkpointing) for size in (1, share))
     return least + (most - least) * (run.train.micro_batch_size - 1) // max(1, share - 1)
 
 
 def _at(tree: Tree, stage: int, offloads: tuple[str, ...]) -> Tree:
-    """The user's JSON at another stage and offload."""
+    """The user's JSON with another stage and offload."""
     given: Tree = tree.get("zero_optimization", {})
     ruled_out = (*OFFLOADS, *(("overlap_comm",) if stage < 2 else ()))
     kept = {key: value for key, value in given.items() if key not in ruled_out}

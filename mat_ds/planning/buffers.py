@@ -1,25 +1,26 @@
-"""Bytes that one rank holds for a while beside what it keeps: buckets, gathered parameters, copies of an update.
+"""Temporary memory of one rank: buckets, gathered parameters, copies in an update.
 
-From the sources of deepspeed 0.19.8 (`runtime/`) and `mat_ds/sampling/`, letters as in `mat_ds/planning/states.py`, R:
-`reduce_bucket_size`, F: `stage3_prefetch_bucket_size`, L: elements of the largest parameter.
+According to the sources of deepspeed 0.19.8 (`runtime/`; names of its functions and attributes in parentheses) and
+`mat_ds/sampling/`. Letters as in `mat_ds/planning/states.py`, and R: `reduce_bucket_size`, F: `stage3_prefetch_bucket_size`,
+L: elements of the largest parameter.
 
-While passes are made:
-- ZeRO-1 and 2: a bucket of b R, with `overlap_comm` two (`setup_buckets`), and a flat copy of what is in it
-  (`allreduce_bucket`): b max(L, min(R, T)). In all backwards of an update but the first ZeRO-2 has the gradients of the pass,
-  too, before they are added to the others (`grads_in_partition`). Offload moves them through b L
+During passes:
+- ZeRO-1 and 2: a bucket of b R bytes, two with `overlap_comm` (`setup_buckets`), and a flat copy of its contents
+  (`allreduce_bucket`): b max(L, min(R, T)). In every backward pass of an update except the first, ZeRO-2 also has the gradients
+  of the pass before they are added to the others (`grads_in_partition`). Offload needs a buffer of b L bytes
   (`temp_grad_buffer_for_gpu_offload`).
-- ZeRO-3: a bucket of R elements of the communication's dtype, always (`_setup_for_real_optimizer`), and its copy
-  (`reduce_scatter_coalesced`). Gathered parameters: those of the layer at work, F elements ahead of it and those that will be
-  reused (`mat_ds/planning/traffic.py`), and the flat buffer in which the last have come (`AllGatherCoalescedHandle.wait`).
+- ZeRO-3: a bucket of R elements in the dtype of communication, all the time (`_setup_for_real_optimizer`), and a copy of its
+  contents (`reduce_scatter_coalesced`). Gathered parameters: those of the current layer, F elements ahead of it, and those that
+  will be reused (`mat_ds/planning/traffic.py`). The flat buffer of the last gather (`AllGatherCoalescedHandle.wait`).
 
-While an update is made, activations and the above being gone:
-- the gradient of the larger group, flat, in a and, if that is not fp32, in fp32 (`step`); before that at ZeRO-1 what ZeRO-2 has
-  in passes (`reduce_gradients`); at ZeRO-0 a flat copy of up to 5e8 elements in an all-reduce, then in half precision fp32
-  gradients of everything (`fp16/unfused_optimizer.py`);
-- what the sampler computes for a group (ZeRO-0: for a parameter): a root (adam: 4 part; rmsprop with weight decay: 8), or the
-  noise of one parameter, twice, or, where telemetry watches, a distance in fp32 and its square in fp64: 20 part.
+During an update, when activations and all of the above have been freed:
+- The flat gradient of the larger group, in the dtype of gradients and, if that is not fp32, also in fp32 (`step`). Before that,
+  ZeRO-1 needs what ZeRO-2 needs in passes (`reduce_gradients`). ZeRO-0 needs a flat copy of up to 5e8 elements for an
+  all-reduce, and then, in half precision, fp32 gradients of all parameters (`fp16/unfused_optimizer.py`).
+- The sampler's temporaries for a group (ZeRO-0: for a parameter). Either a root (adam: 4 part; rmsprop with weight decay: 8
+  part), or the noise of one parameter twice, or, in steps with telemetry, a distance in fp32 and its square in fp64: 20 part.
 
-Telemetry keeps a copy of the masters throughout every `train.telemetry_every`-th outer step.
+In every `train.telemetry_every`-th outer step, telemetry keeps a copy of the masters.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ REPLICATED_BUCKET = 500_000_000
 def transient(
     weights: Sequence[Weight], zero: Zero, ranks: int, run: RunConfig, chain: Chain, tally: PassCounts
 ) -> Iterator[MemoryRow]:
-    """What the fullest rank holds for a while.
+    """Yields the temporary memory of the rank that needs most.
 
     Args:
         weights: the parameters.
-        zero, ranks: who holds what.
-        run, chain: what the sampler does, and whether telemetry watches it.
+        zero, ranks: how they are sharded.
+        run, chain: what the sampler does, and whether there is telemetry.
         tally: the passes of one rank in one outer step.
     """
     if zero.stage in (1, 2):
@@ -62,7 +63,7 @@ def transient(
 
 
 def _trained(weights: Sequence[Weight]) -> tuple[int, int]:
-    """Elements of all parameters that are trained, and of the largest of them."""
+    """Number of elements of all trained parameters, and of the largest of them."""
     sizes = [w.numel for w in weights if w.trained]
     return sum(sizes), max(sizes)
 
@@ -83,7 +84,7 @@ def _gathered(weights: Sequence[Weight], zero: Zero, ranks: int, tally: PassCoun
     yield MemoryRow("reduce bucket", zero.sent.itemsize * zero.bucket, 0, f"{zero.bucket:,} elements")
     yield MemoryRow("reduce copy", zero.sent.itemsize * max(largest, min(zero.bucket, total)), 0, "of what is in it", "passes")
     if ranks == 1 and not zero.offload_param:
-        return  # parameters are views of their only shard
+        return  # parameters are views of their only shard, so gathering copies nothing
     biggest, divided = max(w.numel for w in weights), sum(w.numel for w in weights) - persistent(weights, zero)
     live = min(divided, reused(weights, zero, tally) + zero.prefetch + biggest)
     yield MemoryRow("gathered parameters", size * live, 0, "whole while they are in use, or soon will be", "passes")
@@ -92,7 +93,7 @@ def _gathered(weights: Sequence[Weight], zero: Zero, ranks: int, tally: PassCoun
 
 
 def _update(weights: Sequence[Weight], zero: Zero, ranks: int, run: RunConfig, chain: Chain) -> int:
-    """Bytes of the copies that an update makes of its larger group."""
+    """Bytes of the copies in an update of the larger group."""
     part, (total, largest) = max(parts(weights, zero, ranks)), _trained(weights)
     widened = 0 if zero.accumulated == torch.float32 else MASTER
     flat = (zero.accumulated.itemsize + widened) * part
@@ -100,7 +101,7 @@ def _update(weights: Sequence[Weight], zero: Zero, ranks: int, run: RunConfig, c
         flat = max(zero.dtype.itemsize * min(total, REPLICATED_BUCKET + largest), widened * total)
         part = largest
     elif zero.offload_optimizer:
-        flat = 0  # there is a row of it
+        flat = 0  # `model_states` has a row for it
     decayed = 2 if run.optimizer.weight_decay else 1
     roots = {"adam": MASTER, "rmsprop": decayed * MASTER, "sgd": 0}[run.optimizer.name] * part
     noise = 2 * MASTER * min(largest, part) if chain.noise else 0
@@ -109,9 +110,9 @@ def _update(weights: Sequence[Weight], zero: Zero, ranks: int, run: RunConfig, c
 
 
 def _reduction(weights: Sequence[Weight], zero: Zero, ranks: int) -> int:
-    """Bytes beside its gradients with which ZeRO-1 begins an update."""
+    """Bytes that ZeRO-1 needs in addition to its gradients at the beginning of an update."""
     if zero.stage != 1 or zero.offload_optimizer:
         return 0
     total, largest = _trained(weights)
-    moved = min(zero.bucket, total)  # into the bucket, and no longer in `.grad`
+    moved = min(zero.bucket, total)  # moved from `.grad` to the bucket
     return zero.dtype.itemsize * (zero.bucket - moved + max(largest, moved) + reaching(weights, zero, ranks))

@@ -1,4 +1,4 @@
-"""How long a run's inputs are and how many steps it takes: from its data where they are here, else from what is known."""
+"""Length of a run's inputs and number of its steps, from its data if they are on this machine, otherwise by assumption."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.tasks.registry import TASKS, TRAINING_EXAMPLES
 from mat_ds.tasks.spec import TaskSpec
 
-# Of the examples with the most characters, so many are looked at for the one with the most tokens.
+# How many of the examples with the most characters are tokenised to find the one with the most tokens.
 CANDIDATES = 64
-# So many outer steps show how long padded inputs are on average.
+# How many outer steps are collated to find the average length of padded inputs.
 SAMPLED_STEPS = 32
 
 
 @dataclass(frozen=True)
 class Extent:
-    """How much there is to compute.
+    """Length of the inputs and number of steps.
 
     Attributes:
-        longest, typical: tokens of the longest and of the average micro-batch, padded.
-        steps: outer steps of the run; None: not known.
-        source: where that comes from.
+        longest, typical: tokens per example, with padding, in the longest and in the average micro-batch.
+        steps: outer steps of the run; None if unknown.
+        source: a text that says where these numbers come from.
     """
 
     longest: int
@@ -40,7 +40,7 @@ class Extent:
 
 
 def measured_extent(run: RunConfig, data: TaskData, tokenizer: Any, max_length: int, ranks: int) -> Extent:
-    """From the data, as the first rank's loader gives them out."""
+    """Measures the extent on the data, with the micro-batches of the first rank."""
     collate, device = Collator(tokenizer, max_length, kind_of(data.spec)), torch.device("cpu")
     loader = TrainLoader(
         data.train, collate, run.train.batch_size, run.train.micro_batch_size, run.data, run.seed, 0, ranks, device
@@ -56,13 +56,13 @@ def measured_extent(run: RunConfig, data: TaskData, tokenizer: Any, max_length: 
 
 
 def assume(run: RunConfig, spec: TaskSpec, data: TaskData | None, max_length: int, examples: int | None) -> Extent:
-    """Without data or without a tokenizer: every input is as long as it may be.
+    """Assumes that every input has the maximum length. For runs whose data or tokenizer are not on this machine.
 
     Args:
         run, spec: the options and the task.
-        data: the data, if they are here.
+        data: the data, if they are on this machine.
         max_length: tokens an input is cut at.
-        examples: number of training examples, where the user says it.
+        examples: number of training examples as given by the user.
     """
     number, origin = (len(data.train), "") if data else (examples or _published(spec), "" if examples else " (published)")
     if number and run.data.train_limit:
@@ -81,6 +81,6 @@ def _published(spec: TaskSpec) -> int | None:
 
 
 def example_problems(run: RunConfig, examples: int | None) -> Iterator[Problem]:
-    """Whether the number that the user gave makes a batch."""
+    """Yields a problem if the number given by the user is less than a batch."""
     if examples is not None and examples < run.train.batch_size:
         yield Problem("--examples", examples, f"is less than train.batch_size={run.train.batch_size}", "give a whole batch")

@@ -1,8 +1,7 @@
-"""Bytes of tensors that are alive at a time, and the kernels that decide how many a GPU would hold.
+"""Counts the bytes of the tensors that are alive while a model runs on the meta device.
 
-On the meta device tensors have shapes and no memory, so the passes of a model of any size can be made in a second and every
-tensor they keep be counted. What differs there from a GPU is which kernels compute dropout and attention; `gpu_kernels` puts
-the GPU's in place.
+Tensors on the meta device have shapes but no memory, so a model of any size can run in a second. The meta device has other
+kernels for dropout and attention than a GPU, which keep other tensors; `gpu_kernels` replaces them by the GPU's.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# Elements that the rows of an attention bias are padded to (aten's pad_bias).
+# The rows of an attention bias are padded to a multiple of this many elements (aten's pad_bias).
 BIAS_ALIGNMENT = 16
 
 
 class Live(TorchDispatchMode):
-    """Within it, `now` is the number of bytes that came to life within it and still are, `peak` the largest it was.
+    """A context that counts the bytes of tensors. `now`: created in it and still alive; `peak`: the maximum of `now`.
 
-    Views count once. A tensor without values cannot say whether there is no pad; it is taken to say that there is one: then
-    models make a mask, which costs more.
+    Storage that several tensors share counts once. Models ask whether a batch has no padding. Tensors without values cannot
+    tell, so the answer here is that it has some: then models make an attention mask, which needs more memory.
 
     Args:
-        known: tensors that were there before and do not count.
+        known: tensors that existed before and are not counted.
     """
 
     def __init__(self, known: Iterable[Tensor]):
@@ -61,11 +60,11 @@ class Live(TorchDispatchMode):
 
 @contextmanager
 def gpu_kernels() -> Iterator[None]:
-    """Within it, dropout and attention keep for the backward what they keep on a GPU.
+    """A context in which dropout and attention keep the same tensors for the backward pass as on a GPU.
 
-    Dropout: one byte an element, its mask, where the CPU's keeps a whole factor. Attention: query, key, value, output and
-    one number per row and head (the memory-efficient kernel, which every card from V100 on has in every precision), where
-    the meta device would compute it with matrices of L x L; a mask becomes a bias of one such matrix per example.
+    Dropout keeps a mask of one byte per element; on a CPU it keeps a factor in the compute dtype. Attention keeps query, key,
+    value, output and one number per row and head, as the memory-efficient kernel does, which all GPUs from V100 on have in
+    every precision; the meta device would use matrices of L x L. An attention mask becomes a bias of L x L per example.
     """
     kept = F.dropout, F.scaled_dot_product_attention
     F.dropout, F.scaled_dot_product_attention = _dropout, _attention
@@ -97,7 +96,7 @@ def _attention(
 
 
 def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """What aten makes of a mask: a bias whose rows begin at aligned addresses."""
+    """The bias that aten makes of a mask, whose rows begin at aligned addresses."""
     bias = torch.where(mask, 0.0, float("-inf")).to(dtype) if mask.dtype == torch.bool else mask
     length = bias.shape[-1]
     return F.pad(bias, (0, -length % BIAS_ALIGNMENT))[..., :length] if length % BIAS_ALIGNMENT else bias

@@ -1,4 +1,4 @@
-"""The plan of a run at one layout: what each rank holds, what it sends, how long an outer step takes."""
+"""The plan of a run with one layout: memory of each rank, communication, and time of an outer step."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from mat_ds.planning.traffic import Traffic, traffic
 from mat_ds.runs.options import RunConfig
 from mat_ds.terminal.units import GIB
 
-# Of a card's memory: CUDA's context, kernels and NCCL's buffers, and what falls between the allocator's blocks.
+# Memory of a GPU that tensors cannot use: bytes for CUDA's context, kernels and NCCL's buffers, and a share that is lost to
+# fragmentation.
 CONTEXT, FRAGMENTED = GIB, 0.05
 
 
 @dataclass(frozen=True)
 class Cards:
-    """What a run is to run on.
+    """The GPUs of a run.
 
     Attributes:
-        count: ranks.
-        memory: bytes of each card.
-        link: bytes per second of the slowest link between two ranks; None: not known.
-        flops: additions and multiplications per second that a card sustains.
+        count: number of GPUs, which is the number of ranks.
+        memory: memory of each GPU in bytes.
+        link: bytes per second of the slowest link between two GPUs; None if unknown.
+        flops: sustained additions and multiplications per second of a GPU.
     """
 
     count: int
@@ -36,20 +37,21 @@ class Cards:
 
     @property
     def reserve(self) -> int:
-        """Bytes of a card that no tensor gets."""
+        """Bytes of a GPU that tensors cannot use."""
         return CONTEXT + int(FRAGMENTED * self.memory)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one layout comes to.
+    """The estimates for one layout.
 
     Attributes:
         run, zero: the options and the layout.
-        rows: what the fullest rank holds.
-        traffic: what a rank sends in an outer step.
-        compute, communication: seconds of an outer step for either, the second 0 where no link is known.
-        memory: bytes of a card.
+        rows: memory of the rank that needs most.
+        traffic: bytes that a rank sends in an outer step.
+        compute, communication: seconds of computation and of communication in an outer step; the latter is 0 if the speed of
+            the link is unknown.
+        memory: memory of a GPU in bytes.
     """
 
     run: RunConfig
@@ -62,12 +64,12 @@ class Plan:
 
     @property
     def card(self) -> int:
-        """Bytes of the card that are taken at the fullest moment, its reserve included."""
+        """Peak memory of the GPU in bytes, including the reserve."""
         return _most([(row.when, row.card) for row in self.rows])
 
     @property
     def host(self) -> int:
-        """Bytes of host memory that the rank takes at the fullest moment."""
+        """Peak host memory of the rank in bytes."""
         return _most([(row.when, row.host) for row in self.rows])
 
     @property
@@ -76,13 +78,13 @@ class Plan:
 
     @property
     def exposed(self) -> float:
-        """Seconds of an outer step in which the rank waits for communication."""
+        """Seconds of an outer step in which the rank only waits for communication."""
         beside = self.communication * self.traffic.beside / self.traffic.total if self.communication else 0.0
         return self.communication - min(beside, self.compute)
 
     @property
     def seconds(self) -> float:
-        """Of an outer step."""
+        """Seconds of an outer step."""
         return self.compute + self.exposed
 
 
@@ -92,14 +94,14 @@ def _most(held: list[tuple[str, int]]) -> int:
 
 
 def make_plan(costs: Costs, run: RunConfig, completed: dict[str, Any], cards: Cards, passes: int | None = None) -> Plan:
-    """The plan of a run at the layout of a complete DeepSpeed configuration.
+    """Makes the plan of a run.
 
     Args:
-        costs: of its passes.
-        run: the options, settled for the layout.
-        completed: what DeepSpeed gets.
-        cards: what it runs on.
-        passes: bytes of its activations, where they are known.
+        costs: costs of its passes.
+        run: the options, with every `auto` of the method replaced.
+        completed: the complete DeepSpeed configuration, which says the layout.
+        cards: the GPUs.
+        passes: bytes of its activations; None: they are computed.
     """
     zero, again, micro = read_zero(completed), run.model.gradient_checkpointing, run.train.micro_batch_size
     chain = METHODS[run.method.name](run.method, costs.kind).chain.beside(run.model.average, run.model.average_decay)

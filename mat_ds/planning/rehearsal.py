@@ -1,6 +1,6 @@
-"""One outer step of a method on the meta device: which passes it makes, what they hold at a time, how much they compute.
+"""Runs one outer step of a method on the meta device, to count its passes, their memory and their computation.
 
-Nothing is assumed about a method: its own `step` runs, on an engine whose tensors have no values.
+The method's own `step` is called, with an engine whose tensors have no values.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ INPUTS = ("input_ids", "attention_mask")
 
 @dataclass
 class Work:
-    """What was done of one kind.
+    """Counts of one kind of work.
 
     Attributes:
-        calls: how often.
-        graphs: over how many passes through the model that went.
-        examples: and over how many examples, all passes together.
-        flops: additions and multiplications of its matrix products, where they are counted.
+        calls: how often it was done.
+        graphs: passes through the model that it covered, in all calls together.
+        examples: examples in these passes.
+        flops: additions and multiplications of its matrix products, if they are counted.
     """
 
     calls: int = 0
@@ -49,17 +49,18 @@ class Work:
 
 @dataclass
 class PassCounts:
-    """What one outer step did.
+    """Counts of one outer step.
 
     Attributes:
-        forward: passes through the model.
-        backward: to the parameters; each walks back through every training pass since the last.
-        input_gradient: backwards to the perturbation alone.
-        updates: samples of the parameters.
-        exchanges: how often an average took the place of the parameters, or gave it back.
-        tracked: most examples in training passes that no backward has walked through yet.
-        held: most bytes alive before a pass while no training pass was: perturbations, and what moves them.
-        peak: most bytes alive at all, parameters and their gradients aside.
+        forward: forward passes.
+        backward: backward passes to the parameters; each covers all training passes since the last one.
+        input_gradient: backward passes to the perturbation alone.
+        updates: updates of the parameters.
+        exchanges: how often the parameters were replaced by an average, or put back.
+        tracked: largest number of examples in training passes whose backward pass has not been made yet.
+        held: largest number of bytes before a forward pass while no training pass is waiting for its backward pass. These are
+            perturbations and their statistics.
+        peak: largest number of bytes, without parameters and their gradients.
     """
 
     forward: Work = field(default_factory=Work)
@@ -73,16 +74,16 @@ class PassCounts:
 
     @property
     def one_by_one(self) -> bool:
-        """Whether every pass is walked back before the next is made."""
+        """Whether the backward pass of each forward pass is made before the next forward pass."""
         walked = self.backward.calls + self.input_gradient.calls
         return self.backward.graphs == self.backward.calls and self.forward.calls == walked
 
 
 class StandIn:
-    """What `Passes` touches of a DeepSpeed engine, around a model on the meta device.
+    """The part of a DeepSpeed engine that `Passes` uses, for a model on the meta device.
 
     Attributes:
-        tracked: examples of each training pass that no backward has walked through yet.
+        tracked: number of examples of each training pass whose backward pass has not been made yet.
     """
 
     device = META
@@ -104,10 +105,10 @@ class StandIn:
 
 
 class Rehearsal(Passes):
-    """`mat_ds.methods.base.Engine` on the meta device.
+    """Implements `mat_ds.methods.base.Engine` on the meta device.
 
     Args:
-        module: on the meta device; it is cast to `dtype`.
+        module: the model, on the meta device; it is cast to `dtype`.
         dtype: the compute dtype.
     """
 
@@ -119,15 +120,15 @@ class Rehearsal(Passes):
         module.register_forward_hook(self._after, with_kwargs=True)
         for parameter in module.parameters():
             if parameter.requires_grad:
-                # What gradients take is counted apart.
+                # `model_states` counts the gradients.
                 parameter.register_post_accumulate_grad_hook(_drop_gradient)
 
     def play(self, method: Method, batches: Sequence[MicroBatch]) -> PassCounts:
-        """Runs one outer step and counts bytes.
+        """Runs one outer step and counts passes and bytes.
 
         Args:
-            method: of the run, or of one with shorter loops.
-            batches: what one rank has of a batch, without values.
+            method: the run's method, perhaps with shorter loops.
+            batches: the micro-batches of one rank, without values.
         """
         known = [*self._engine.module.parameters(), *self._engine.module.buffers()]
         values = (tensor for batch in batches for tensor in (*batch.inputs.values(), batch.labels))
@@ -138,7 +139,7 @@ class Rehearsal(Passes):
         return self._tally
 
     def count(self, method: Method, batches: Sequence[MicroBatch]) -> PassCounts:
-        """Runs one outer step and counts multiplications, and no bytes: torch's counter keeps tensors alive."""
+        """Runs one outer step and counts passes and flops. Bytes cannot be counted too: torch's counter keeps tensors alive."""
         self._begin((), method.chain.samples)
         with gpu_kernels(), self._live, self._flops:
             method.step(self, batches)
@@ -148,7 +149,7 @@ class Rehearsal(Passes):
     def _begin(self, known: Sequence[Tensor], samples: int = 1) -> None:
         self._samples, self._tally, self._live, self._flops = samples, PassCounts(), Live(known), FlopCounterMode(display=False)
 
-    # The words of the vocabulary that draw numbers, or that passes leave to the engine.
+    # The methods of `Engine` that `Passes` does not implement, or that must be counted.
 
     def normal(self, batch: MicroBatch, *name: Part) -> Tensor:
         return torch.empty(*batch.inputs["input_ids"].shape, self._perturbation.width, device=META)
@@ -184,7 +185,7 @@ class Rehearsal(Passes):
         self._tally.exchanges += 2
         yield
 
-    # Around every pass through the model.
+    # Hooks around every forward pass.
 
     def _before(self, module: nn.Module, inputs: Any) -> None:
         self._flops_before = self._flops.get_total_flops()
@@ -196,11 +197,11 @@ class Rehearsal(Passes):
 
 
 class Stub(nn.Module):
-    """Stands in for a model where only the number and the order of its passes matter.
+    """A minimal model, for when only number and order of the passes matter.
 
     Args:
-        width: of the word embeddings, so that perturbations have their size.
-        outputs: of the head.
+        width: hidden units of the word embeddings, so that perturbations have the right size.
+        outputs: outputs of the head.
     """
 
     def __init__(self, width: int, outputs: int):
@@ -216,12 +217,12 @@ class Stub(nn.Module):
 
 
 def blank_batches(count: int, examples: int, length: int, kind: Kind) -> list[MicroBatch]:
-    """Micro-batches without values.
+    """Makes micro-batches on the meta device.
 
     Args:
-        count: how many.
-        examples, length: of each, B and L.
-        kind: of the task.
+        count: number of micro-batches.
+        examples, length: B and L of each.
+        kind: the kind of the task.
     """
 
     def batch(index: int) -> MicroBatch:

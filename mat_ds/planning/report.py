@@ -1,4 +1,4 @@
-"""A plan as a table for people and as JSON for machines."""
+"""Prints a plan as tables, or as JSON."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mat_ds.terminal.units import duration, gib, scaled
 
 @dataclass(frozen=True)
 class PlanReport:
-    """What was found out about a run.
+    """The plan of a run and of its alternatives.
 
     Attributes:
-        plan: of the layout that was asked about.
-        others: of every layout, the cheapest that fits first.
-        cards, extent, costs: what it rests on.
-        assumed_speed: whether the cards' speed is a default.
+        plan: the plan of the layout that was asked for.
+        others: the plans of all layouts, the cheapest that fits first.
+        cards, extent, costs: the GPUs, inputs and costs that they are based on.
+        assumed_speed: whether the speed of the GPUs is the default.
     """
 
     plan: Plan
@@ -35,12 +35,12 @@ class PlanReport:
 
     @property
     def seconds(self) -> float | None:
-        """Of all outer steps; None where their number is not known."""
+        """Seconds of all outer steps; None if their number is unknown."""
         return None if self.extent.steps is None else self.extent.steps * self.plan.seconds
 
 
 def plan_text(answer: PlanReport) -> str:
-    """The tables; the first line is the verdict."""
+    """The plan as text. The first line says whether the run fits."""
     sections = (_verdict(answer), _holdings(answer.plan), _others(answer), _course(answer), _grounds(answer))
     return "\n\n".join("\n".join(section) for section in sections)
 
@@ -95,7 +95,7 @@ def _others(answer: PlanReport) -> Iterator[str]:
 
 
 def _shipped(plan: Plan, profiles: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """Names of the packaged configurations that have a plan's stage, offload and precision."""
+    """Yields the names of the packaged configurations with the stage, offload and precision of a plan."""
     for name, tree in profiles.items():
         zero = tree["zero_optimization"]
         precision = next((half for half in ("fp16", "bf16") if half in tree), "fp32")
@@ -106,7 +106,7 @@ def _shipped(plan: Plan, profiles: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 
 def _course(answer: PlanReport) -> Iterator[str]:
-    """Of the layout that was asked about: communication, computation, steps."""
+    """Communication, computation and number of steps of the layout that was asked for."""
     plan, cards, sent = answer.plan, answer.cards, answer.plan.traffic
     parts = (("gradients", sent.gradients), ("updated weights", sent.updates), ("gathered weights", sent.passes))
     named = ", ".join(f"{name} {scaled(size, 'B')}" for name, size in parts if size)
@@ -125,7 +125,7 @@ def _course(answer: PlanReport) -> Iterator[str]:
 
 
 def _grounds(answer: PlanReport) -> Iterator[str]:
-    """What the numbers rest on."""
+    """The assumptions behind the numbers."""
     total, trained = answer.costs.parameters
     yield f"model     {total:,} parameters" + (f", {trained:,} of them trained" if trained < total else "")
     yield f"inputs    {answer.extent.source}"
@@ -137,7 +137,7 @@ def _grounds(answer: PlanReport) -> Iterator[str]:
 
 
 def plan_json(answer: PlanReport) -> dict[str, Any]:
-    """The same in bytes and seconds."""
+    """The plan as a JSON object, in bytes and seconds."""
     total, trained = answer.costs.parameters
     return {
         **_plan(answer.plan), "rows": [asdict(row) for row in answer.plan.rows], "cards": asdict(answer.cards),

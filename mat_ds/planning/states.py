@@ -1,8 +1,8 @@
-"""Bytes that one rank keeps from step to step: weights, gradients, masters, moments, mixture, averages.
+"""Permanent memory of one rank: weights, gradients, masters, moments, mixture, averages.
 
-From the sources of deepspeed 0.19.8 (`runtime/`) and `mat_ds/sampling/sampler.py`. P: elements of all parameters, T: of those
-that are trained, N: ranks, b: bytes of the compute dtype, a: of gradients between backwards (b, unless the JSON says
-otherwise).
+According to the sources of deepspeed 0.19.8 (`runtime/`; names of its functions and attributes in parentheses) and
+`mat_ds/sampling/sampler.py`. P: elements of all parameters. T: elements of the trained parameters. N: number of ranks. b: bytes
+of an element in the compute dtype. a: bytes of an element of the accumulated gradients (b, unless the JSON says otherwise).
 
 A rank's part of T. Parameters are in two groups, matrices and vectors.
 - ZeRO-0: T.
@@ -10,25 +10,25 @@ A rank's part of T. Parameters are in two groups, matrices and vectors.
 - ZeRO-3: each parameter over N, rounded up (`zero/partition_parameters.py`, `_partition_param`).
 
 Weights.
-- ZeRO-0 to 2: b P; those that are trained lie in one flat buffer of N parts.
-- ZeRO-3: b times the parts, frozen parameters cut like the others; parameters of up to `stage3_param_persistence_threshold`
-  elements are whole as well (`mark_persistent_parameters`), which costs nothing where the only rank's part is the whole.
+- ZeRO-0 to 2: b P. The trained parameters lie in one flat buffer of N parts.
+- ZeRO-3: b times the parts; frozen parameters are sharded too. Parameters of up to `stage3_param_persistence_threshold`
+  elements are also kept whole (`mark_persistent_parameters`). With one rank this costs nothing.
 
-Masters: 4 part. At ZeRO-0 in fp32 the weights themselves. Not so at ZeRO-1 and 2, which clone them, nor at ZeRO-3, which means
-to use the shards but compares their device with a device's name (`_create_fp32_partitions`).
+Masters: 4 part. At ZeRO-0 in fp32 they are the weights themselves. ZeRO-1 and 2 always clone the weights. ZeRO-3 does so too:
+it is meant to use the shards, but compares their device with the name of a device (`_create_fp32_partitions`).
 
-Moments (adam: 2, rmsprop: 1, sgd: 0), a mixture if the chain is mixed, and each running average (`model.average`, SMART's
-teacher): 4 part each. The sampler makes them like the masters and where the masters are.
+Moments (adam: 2, rmsprop: 1, sgd: 0), the mixture if the chain has one, and each running average (`model.average`, SMART's
+teacher): 4 part each, on the same device as the masters.
 
-Gradients, after a backward.
-- ZeRO-0 and 1: a T, in `.grad` until the update; with bf16 weights and fp32 gradients ZeRO-1 keeps both (`bf16_optimizer.py`).
-- ZeRO-2: b times all parameters that reach into the part, whole (`copy_grads_in_partition`); a part where a is fp32 and b is
-  not (`_build_compact_grad_partition_buffer`).
+Gradients, after a backward pass.
+- ZeRO-0 and 1: a T, in `.grad` until the update. With bf16 weights and fp32 gradients, ZeRO-1 keeps both (`bf16_optimizer.py`).
+- ZeRO-2: b times the size of all parameters that overlap the part, whole (`copy_grads_in_partition`). If a is fp32 and b is
+  not: a part (`_build_compact_grad_partition_buffer`).
 - ZeRO-3: a part (`grad_partitions_flat_buffer`).
 
-`offload_optimizer` puts all but the weights into host memory; ZeRO-1's gradients stay on the card. There the update has 4 part
-of gradients of its own, and at ZeRO-1 and 2 b part of new weights on their way back. `offload_param` puts ZeRO-3's parts of
-the weights there too.
+`offload_optimizer` moves everything but the weights to host memory, except the gradients of ZeRO-1. There the update needs 4
+part for its own copy of the gradients and, at ZeRO-1 and 2, b part for the new weights. `offload_param` also moves the weights'
+parts of ZeRO-3.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from mat_ds.engine.zero import Zero
 from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.updates import MOMENTS
 
-# Bytes of an element of a master, and of whatever is made like it.
+# Bytes of an element of the masters, moments, mixture and averages.
 MASTER = 4
 PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
@@ -53,7 +53,13 @@ When = Literal["always", "passes", "update"]
 
 @dataclass(frozen=True)
 class Weight:
-    """One parameter: its elements, whether it is trained, and which group of the optimizer it belongs to."""
+    """One parameter.
+
+    Attributes:
+        numel: number of its elements.
+        trained: whether it is trained.
+        matrix: whether it is in the optimizer's group of matrices, not in that of vectors.
+    """
 
     numel: int
     trained: bool
@@ -62,10 +68,13 @@ class Weight:
 
 @dataclass(frozen=True)
 class MemoryRow:
-    """Bytes of one thing that the fullest rank holds.
+    """One item of the memory of the rank that needs most.
 
     Attributes:
-        when: always, while passes are made, or while an update is made.
+        name: of the item.
+        card, host: its bytes on the GPU and in host memory.
+        note: an explanation.
+        when: whether it exists always, during passes, or during an update.
     """
 
     name: str
@@ -76,23 +85,23 @@ class MemoryRow:
 
 
 def placed(name: str, size: int, on_host: bool, note: str = "", when: When = "always") -> MemoryRow:
-    """A row on the card or in host memory."""
+    """A row for bytes on the GPU or in host memory."""
     return MemoryRow(name, 0, size, note, when) if on_host else MemoryRow(name, size, 0, note, when)
 
 
 def weights_of(module: nn.Module) -> list[Weight]:
-    """The parameters of a model, on whatever device."""
+    """The parameters of a model on any device."""
     return [Weight(p.numel(), p.requires_grad, p.ndim > 1) for p in module.parameters()]
 
 
 def groups(weights: Sequence[Weight]) -> list[list[int]]:
-    """Sizes of the trained parameters of each group of the optimizer, in order."""
+    """Numbers of elements of the trained parameters in each group of the optimizer, in order."""
     found = [[w.numel for w in weights if w.trained and w.matrix is matrix] for matrix in (True, False)]
     return [group for group in found if group]
 
 
 def parts(weights: Sequence[Weight], zero: Zero, ranks: int) -> list[int]:
-    """Elements of each group that one rank updates."""
+    """Number of elements of each group that one rank updates."""
     if zero.stage == 0:
         return [sum(group) for group in groups(weights)]
     if zero.stage < 3:
@@ -105,7 +114,7 @@ def _share(numel: int, ranks: int) -> int:
 
 
 def reaching(weights: Sequence[Weight], zero: Zero, ranks: int) -> int:
-    """Elements of all parameters that reach into one rank's parts, at the rank where they are most."""
+    """Number of elements of all parameters that overlap one rank's parts, on the rank with the most."""
     totals = [0] * ranks
     for group, part in zip(groups(weights), parts(weights, zero, ranks), strict=True):
         begin = 0
@@ -117,7 +126,7 @@ def reaching(weights: Sequence[Weight], zero: Zero, ranks: int) -> int:
 
 
 def persistent(weights: Sequence[Weight], zero: Zero) -> int:
-    """Elements of the parameters that ZeRO-3 leaves whole."""
+    """Number of elements of the parameters that ZeRO-3 keeps whole."""
     total = 0
     for weight in weights:
         if weight.numel <= zero.persistent and weight.numel + total <= zero.persistent_total:
@@ -126,12 +135,12 @@ def persistent(weights: Sequence[Weight], zero: Zero) -> int:
 
 
 def model_states(weights: Sequence[Weight], zero: Zero, ranks: int, chain: Chain, update: str) -> Iterator[MemoryRow]:
-    """What the fullest rank keeps.
+    """Yields the permanent memory of the rank that needs most.
 
     Args:
         weights: the parameters.
-        zero, ranks: who holds what.
-        chain, update: what the sampler keeps.
+        zero, ranks: how they are sharded.
+        chain, update: the sampler's chain and update rule, which decide what it keeps.
     """
     yield _weight_row(weights, zero, ranks)
     yield from _gradients(weights, zero, ranks)

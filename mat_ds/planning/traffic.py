@@ -1,23 +1,23 @@
-"""Bytes that one rank sends in one outer step, in rings: over the slowest link of a ring go as many.
+"""Bytes that one rank sends in one outer step. In a ring, the slowest link carries as many.
 
-A ring of N ranks all-reduces S bytes by sending 2 (N-1)/N S from each, and gathers or reduce-scatters them by sending
-(N-1)/N S. From the sources of deepspeed 0.19.8 (`runtime/`), letters as in `mat_ds/planning/states.py`:
+In a ring of N ranks, an all-reduce of S bytes makes each rank send 2 (N-1)/N S bytes, and a gather or reduce-scatter (N-1)/N S.
+According to the sources of deepspeed 0.19.8 (`runtime/`); letters as in `mat_ds/planning/states.py`:
 
-| | for every backward | for every update |
+| | for each backward pass | for each update |
 |---|---|---|
 | ZeRO-0 | | all-reduce of b T gradients (`engine.py`, `allreduce_gradients`) |
 | ZeRO-1 | | all-reduce of b T gradients (`reduce_gradients`), gather of b T weights (`all_gather_dp_groups`) |
 | ZeRO-2 | all-reduce of b T gradients (`allreduce_and_scatter`) | gather of b T weights |
 | ZeRO-3 | reduce-scatter of b T gradients (`reduce_scatter_coalesced`) | gather of what is persistent |
 
-- An average that takes the parameters' place, or gives it back (SMART's teacher), is told to all ranks like an update.
-- Without `use_multi_rank_bucket_allreduce` ZeRO-1 and 2 reduce each slice to its owner, which sends half as much.
-- ZeRO-3 gathers b P weights, less the persistent ones, for every pass through the model and every walk back through one; the
-  perturbation's loop pays too, and frozen parameters are gathered like the others. It recognises a pass by its place in a
-  recorded order. Where every pass is walked back before the next is made the order holds: gathers come ahead of their
-  use, and what is wanted again within `stage3_max_reuse_distance` elements is kept for the walk back. Any other order breaks
-  the record (`partitioned_param_coordinator.py`, `trace_prologue`), and everything is gathered when it is used.
-- With `overlap_comm`, ZeRO-3's default, gradients are reduced beside the backward.
+- Replacing the parameters by an average, and putting them back (SMART's teacher), each sends as much as an update.
+- Without `use_multi_rank_bucket_allreduce`, ZeRO-1 and 2 reduce each slice to its owner, which sends half as much.
+- ZeRO-3 gathers b P bytes of weights, without the persistent ones, for each forward and each backward pass, including those of
+  the perturbation's loop. Frozen parameters are gathered too. ZeRO-3 records the order in which parameters are used. If each
+  backward pass follows its forward pass, this order is always the same: parameters are gathered in advance, and those that are
+  used again within `stage3_max_reuse_distance` elements are kept for the backward pass. Any other order invalidates the record
+  (`partitioned_param_coordinator.py`, `trace_prologue`), and each parameter is gathered when it is used.
+- With `overlap_comm`, ZeRO-3's default, gradients are reduced during the backward pass.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from mat_ds.planning.states import Weight, persistent
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes one rank sends in one outer step.
+    """Bytes that one rank sends in one outer step.
 
     Attributes:
         gradients, updates, passes: for gradients, for updated weights, and for weights that ZeRO-3 gathers in passes.
-        beside: of these, what can be sent while the rank computes.
+        beside: the bytes among these that can be sent while the rank computes.
     """
 
     gradients: float
@@ -50,12 +50,12 @@ class Traffic:
 
 
 def traffic(weights: Sequence[Weight], zero: Zero, ranks: int, tally: PassCounts) -> Traffic:
-    """What one outer step sends.
+    """The bytes that one outer step sends.
 
     Args:
         weights: the parameters.
-        zero, ranks: who holds what.
-        tally: the passes, backwards and updates of one rank in one outer step.
+        zero, ranks: how they are sharded.
+        tally: the passes and updates of one rank in one outer step.
     """
     once, size = (ranks - 1) / ranks, zero.dtype.itemsize
     trained, everything = sum(w.numel for w in weights if w.trained), sum(w.numel for w in weights)
@@ -74,7 +74,10 @@ def traffic(weights: Sequence[Weight], zero: Zero, ranks: int, tally: PassCounts
 
 
 def reused(weights: Sequence[Weight], zero: Zero, tally: PassCounts) -> int:
-    """Elements that ZeRO-3 still has from a pass when it walks back through it: from there to the end and back is twice
-    their number."""
+    """Number of elements that ZeRO-3 keeps from a forward pass for its backward pass.
+
+    The distance from a parameter's use to its next one, forward to the end of the model and back, is twice the number of
+    elements behind it.
+    """
     divided = sum(w.numel for w in weights) - persistent(weights, zero)
     return min(divided, zero.reuse // 2) if tally.one_by_one else 0

@@ -1,4 +1,4 @@
-"""What the ranks of a run tell each other."""
+"""Collectives: what the ranks of a run send each other. Every rank must call each of these functions."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from mat_ds.storage.disk import REFUSALS
 
 Value = TypeVar("Value")
 
-# The group over which ranks agree on what to do; None: the default one, where that is of the CPU.
+# The gloo group for control messages; None: the default group, if that is a gloo group itself.
 _control: dist.ProcessGroup | None = None
 
 
 def talk_over(group: dist.ProcessGroup | None) -> None:
-    """Sets the group over which ranks agree on what to do; None: the default one."""
+    """Sets the gloo group for control messages; None: the default group."""
     global _control
     _control = group
 
 
 def world_size() -> int:
-    """How many ranks there are."""
+    """Number of ranks."""
     return dist.get_world_size()
 
 
 def own_rank(group: dist.ProcessGroup | None = None) -> int:
-    """The number of this one, counted from 0, in a group; None: in the run."""
+    """Number of this rank in a group, counted from 0; None: in the whole run."""
     return dist.get_rank(group)
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:
-    """Sum of `value` over all ranks, in place."""
+    """Sums a tensor over all ranks, in place."""
     dist.all_reduce(value)
     return value
 
 
 def broadcast_from_rank_zero(value: Tensor) -> None:
-    """Overwrites `value` with rank 0's."""
+    """Overwrites a tensor with that of rank 0."""
     dist.broadcast(value, src=0)
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:
-    """Whether `flag` is set on any rank; all ranks get the same answer."""
+    """Whether a flag is set on any rank. The same on all ranks."""
     return bool(all_reduce_sum(torch.tensor(float(flag), device=device)).item())
 
 
 def agreed(*flags: bool) -> tuple[bool, ...]:
-    """Which of `flags` are set on any rank, the same on all ranks; over the CPU, so that nothing waits for a GPU."""
+    """Which flags are set on any rank. The same on all ranks. Sent by gloo, so that the host does not wait for a GPU."""
     if world_size() == 1:
         return flags
     found = torch.tensor([float(flag) for flag in flags])
@@ -60,7 +60,7 @@ def agreed(*flags: bool) -> tuple[bool, ...]:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Rows of all ranks, one below the other, on every rank; each rank must bring equally many."""
+    """Concatenates the rows of all ranks, on every rank. Each rank must have equally many rows."""
     gathered = [torch.empty_like(rows) for _ in range(world_size())]
     dist.all_gather(gathered, rows.contiguous())
     return torch.cat(gathered)
@@ -81,9 +81,20 @@ def from_all_ranks(value: Value) -> list[Value]:
 
 
 def on_rank_zero(function: Callable[[], Value]) -> Value:
-    """What `function` returns on rank 0, on every rank; what it raises there, every rank raises. Every rank must call it.
+    """Calls a function on rank 0 only.
 
-    Files of a run are written like this: a full disk must not leave the other ranks waiting for the first.
+    The files of a run are written in this way, so that a full disk does not leave the other ranks waiting for rank 0.
+
+    Args:
+        function: called on rank 0.
+
+    Returns:
+        Its result, on every rank.
+
+    Raises:
+        UserError, Displaced, SaveError: on every rank, if the function raises it. An OSError of a full or broken disk counts as
+            SaveError.
+        PeerError: on all ranks but rank 0, if the function raises anything else.
     """
     result, failure = None, None
     if own_rank() == 0:
@@ -113,7 +124,11 @@ def on_rank_zero(function: Callable[[], Value]) -> Value:
 
 
 def same_on_all_ranks(fingerprint: str, what: str) -> None:
-    """Compares a fingerprint over all ranks.
+    """Compares a fingerprint between all ranks.
+
+    Args:
+        fingerprint: of this rank's data.
+        what: name of the data, in the plural, for the message.
 
     Raises:
         RuntimeError: on every rank, if it is not the same everywhere.

@@ -16,7 +16,7 @@ from mat_ds.terminal.lost_readers import outlast_readers
 if TYPE_CHECKING:  # `mat-ds doctor` must start even if torch is broken
     from mat_ds.ranks.world import World
 
-# Seconds that a rank waits for the one that prints: the launcher kills all ranks when the first exits.
+# Seconds that other ranks wait while local rank 0 prints. The launcher kills all ranks when the first one exits.
 REPORT_SECONDS = 20
 
 
@@ -47,7 +47,7 @@ def attempt(work: Callable[[], object], world: World, advice: str) -> ExitCode:
     """Calls `work`; turns an error into a message and an exit code.
 
     Args:
-        work: done by all ranks together.
+        work: called by all ranks.
         world: this rank.
         advice: printed if a number is not finite.
     """

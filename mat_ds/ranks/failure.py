@@ -26,8 +26,9 @@ class Failure:
     """The failure that ended a rank.
 
     Attributes:
-        kind: own; collective: a collective failed, so another rank may be gone; told: another rank reported its failure.
-        host: of the rank.
+        kind: `own`: this rank failed by itself; `collective`: a collective failed, so another rank may be gone; `told`: another
+            rank has reported its failure.
+        host: the rank's node.
         summary: the error in one line.
         text: rank, host, traceback and possibly advice.
     """
@@ -51,14 +52,14 @@ def say(text: str) -> None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yields the error and what caused it, earliest last."""
+    """Yields an error and its causes, the earliest last."""
     while error:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _failure_kind(error: Exception) -> Literal["own", "collective", "told"]:
-    # An error may cause a second one in a collective during clean-up: the first one counts.
+    # During clean-up, an error may cause a second one in a collective. The first one counts.
     *_, first = _chain(error)
     if isinstance(first, PeerError):
         return "told"

@@ -31,9 +31,9 @@ import torch.distributed as dist
 from mat_ds.errors import ExitCode
 from mat_ds.ranks.failure import Failure, say
 
-# Seconds between two signs of life, and without any before a rank counts as gone.
+# Seconds between two signs of life, and seconds without one after which a rank counts as gone.
 BEAT, SILENCE = 1.0, 5.0
-# Seconds for the others to read a failure; that a rank waits for the report of its own; that it then has to exit.
+# Seconds for the other ranks to read a failure; that a rank waits until its own is reported; that it then has to exit.
 HEARING, TELLING, LEAVE = 5.0, 15.0, 20.0
 
 CLAIM, RECORD, HEARD = "lookout/claim", "lookout/record", "lookout/heard"
@@ -56,7 +56,7 @@ class Lookout(threading.Thread):
         self._rank, self._size, self._local_rank = rank, size, local_rank
         c10d: Any = dist.distributed_c10d
         self._store = c10d._get_default_store().clone()
-        # An idle connection that closes when the host ends: otherwise torch would print a page of C++ about the lost store.
+        # This connection closes when the store's host ends. Using the lost store would make torch print a page of C++.
         address = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
         self._line = socket.create_connection(address, HEARING)
         self._woken = threading.Event()
@@ -98,7 +98,7 @@ class Lookout(threading.Thread):
 
     def _tell(self, failure: Failure) -> None:
         if failure.kind == "collective":
-            time.sleep(BEAT)  # the store may close a moment after its host's groups
+            time.sleep(BEAT)  # the store may close a moment after its host has left its groups
         if failure.kind == "told" or self._ask("add", CLAIM, 1) > 1:
             return self._hear_of(failure)
         silent = self._silent() if failure.kind == "collective" else []

@@ -2,7 +2,7 @@
 
 It prints nothing until it acts. It acts if
 
-- the launcher is gone but its rank trains on: SIGTERM, so that a rank may save, and SIGKILL later;
+- the launcher is gone but its rank still trains: SIGTERM, so that the rank can save, and SIGKILL later;
 - the rank is stopped, or waits for a disk that does not respond: SIGKILL, after its peers have given up. The kernel tells
   whether the main thread runs at all, so a slow but busy rank is not affected. A rank that hangs in a collective is ended by
   the collective's time-out, and one that hangs elsewhere by its lookout (`mat_ds.ranks.lookout`);
@@ -130,7 +130,14 @@ def watched(name: str, above: tuple[Process, ...], seconds: float) -> Iterator[N
 
 
 def watch(name: str, rank: Process, above: tuple[Process, ...], seconds: float) -> None:
-    """Monitors `rank` until it ends or sends a byte."""
+    """Monitors a rank until it ends, or until a byte arrives on standard input.
+
+    Args:
+        name: of the rank, in messages.
+        rank: its process.
+        above: its launchers, nearest first.
+        seconds: how long its peers wait for it.
+    """
     looks, last = 0, None
     asked: float | None = None
     while rank.alive:

@@ -1,4 +1,4 @@
-"""The engine's vocabulary on one process in plain torch: what methods are tested with."""
+"""Implements `mat_ds.methods.base.Engine` in plain torch on one process, for tests of methods."""
 
 from contextlib import contextmanager
 
@@ -10,12 +10,16 @@ from mat_ds.sampling.keys import dropout_seed, noise_key
 
 
 class PlainEngine:
-    """Makes the passes that a method asks for, their dropout as the engine's; an update moves nothing.
+    """Makes the passes that a method asks for, with the same dropout masks as the real engine. An update changes no parameter.
 
     Args:
-        model: what is passed through.
-        samples: of the parameters in an outer step.
-        skips: which updates overflow, counted from 1.
+        model: a classifier of transformers.
+        samples: number of updates in an outer step.
+        skips: the updates that are skipped as if fp16 had overflowed, counted from 1.
+
+    Attributes:
+        updates: number of updates so far, with those that were skipped.
+        tracked: whether a training pass waits for its backward pass.
     """
 
     seed = outer_step = 0
