@@ -28,7 +28,7 @@ def main():
     print(report["splits"]["validation"]["clean"], Path(report["folder"]).name)
 
     try:
-        mat_ds.train(method={"name": "vanila"}, ds_config={"zero_optimization": {"stage": 1}})
+        mat_ds.train(method={"name": "vanila"})  # DeepSpeed's configuration is zero2 where none is given
     except mat_ds.UserError as error:  # all that is wrong, at once, before anything is trained
         print(error)
 

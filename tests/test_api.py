@@ -5,12 +5,17 @@ import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 import mat_ds
 from examples import train_from_python
+from mat_ds.api.training import _flags
 from mat_ds.methods import METHODS
+from mat_ds.runs import plugins
+from mat_ds.tasks.registry import TASKS
+from mat_ds.training.preflight import parse_arguments
 from tests.support.launch import ROOT, environment
 
 ZERO1 = {"zero_optimization": {"stage": 1}}
@@ -56,6 +61,39 @@ def test_wrong_options_are_told_as_on_the_command_line_and_end_no_process(tmp_pa
     assert "there is no such option" in refusal(mat_ds.evaluate, tmp_path, atack=1)["atack"].reason
     assert "run" in refusal(mat_ds.Run, tmp_path)
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "typed"),
+    [
+        ({}, ""),
+        ({"recipe": "cola", "ds_config": "zero3"}, "--recipe cola --ds_config zero3"),
+        ({"plugin": Path("one.py")}, "--plugin one.py"),
+        ({"plugin": ["one.py", Path("two.py")], "recipe": "demo"}, "--recipe demo --plugin one.py --plugin two.py"),
+    ],
+)
+def test_files_are_given_and_left_out_as_on_the_command_line(given, typed, tmp_path):
+    files = {"recipe": None, "ds_config": None, "plugin": (), **given}
+    assert parse_arguments([*_flags(**files, folder=tmp_path)]) == parse_arguments(typed.split())
+
+
+def test_a_plugin_is_loaded_before_the_options_are_read(tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text("import mat_ds\nmat_ds.register_task(name='from_python', text=['s'], labels=['x', 'y'])\n")
+    try:
+        assert "there is no such task" in refusal(mat_ds.train, task="from_python")["task"].reason
+        found = refusal(mat_ds.train, plugin=plugin, task="from_python", train={"epochs": -1})
+        assert set(found) == {"train.epochs", "data.path"}
+        assert "from_python" in TASKS
+        assert "there is no such file" in refusal(mat_ds.train, plugin=tmp_path / "none.py")["--plugin"].reason
+    finally:
+        forget(plugin, "from_python")
+
+
+def forget(plugin, task):
+    TASKS.pop(task, None)
+    plugins._origins.pop(("task", task), None)
+    plugins._loaded.pop(str(plugin), None)
 
 
 def test_another_thread_than_the_main_one_is_refused():

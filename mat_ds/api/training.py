@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,8 @@ def train(
     /,
     *,
     recipe: PathOrText | None = None,
-    ds_config: PathOrText | Mapping[str, Any],
+    ds_config: PathOrText | Mapping[str, Any] | None = None,
+    plugin: PathOrText | Sequence[PathOrText] = (),
     quiet: bool = False,
     **keywords: Any,
 ) -> Run:
@@ -82,8 +83,9 @@ def train(
 
     Args:
         options, keywords: options of the run, by dotted name or as one mapping per section; they override the recipe.
-        recipe: a YAML file of options.
-        ds_config: DeepSpeed's configuration, or the path of its JSON file.
+        recipe: a YAML file of options, or the name of a packaged one.
+        ds_config: DeepSpeed's configuration, the path of its JSON file, or the name of a packaged one; None: `zero2`.
+        plugin: a Python file, or several, to load first: it registers a method or a task.
         quiet: whether to print only warnings and the result.
 
     Raises:
@@ -98,18 +100,29 @@ def train(
     from mat_ds.training.run import run_on
 
     with session() as world, LibraryLogs(kept=world.rank == 0) as library_logs, tempfile.TemporaryDirectory() as folder:
-        arguments = [*(["--recipe", str(recipe)] if recipe else []), *(["--quiet"] if quiet else [])]
-        arguments += as_overrides({**(options or {}), **keywords})
-        prepared = prepare(["--ds_config", _file_of(ds_config, Path(folder)), *arguments], world)
+        arguments = [*_flags(recipe, ds_config, plugin, Path(folder)), *(["--quiet"] if quiet else [])]
+        prepared = prepare([*arguments, *as_overrides({**(options or {}), **keywords})], world)
         _, rundir = run_on(prepared, world, library_logs, raising)
     assert rundir is not None  # this is not a dry run
     return Run(rundir.path.absolute())
 
 
-def _file_of(ds_config: PathOrText | Mapping[str, Any], folder: Path) -> str:
-    """Path of a file with the DeepSpeed configuration; a mapping is written to `folder`."""
-    if not isinstance(ds_config, Mapping):
-        return str(ds_config)
+def _flags(
+    recipe: PathOrText | None,
+    ds_config: PathOrText | Mapping[str, Any] | None,
+    plugin: PathOrText | Sequence[PathOrText],
+    folder: Path,
+) -> Iterator[str]:
+    """The files of `train` as flags of `mat-ds train`; a DeepSpeed configuration in Python is written to `folder`."""
+    plugins = [plugin] if isinstance(plugin, (str, PathLike)) else plugin
+    files = [("--recipe", recipe), ("--ds_config", ds_config), *(("--plugin", path) for path in plugins)]
+    for flag, file in files:
+        if file is not None:
+            yield from (flag, _file_of(file, folder) if isinstance(file, Mapping) else fspath(file))
+
+
+def _file_of(ds_config: Mapping[str, Any], folder: Path) -> str:
+    """Writes a DeepSpeed configuration to a file in `folder` and returns its path."""
     try:
         (folder / "ds_config.json").write_text(json.dumps(ds_config))
     except (TypeError, ValueError) as error:

@@ -22,8 +22,9 @@ from mat_ds.doctor.rows import Row, Status, brief, collect, failed, from_problem
 from mat_ds.doctor.table import as_json, as_text, merge, worst
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.ranks.exits import configure_process, report_problems
+from mat_ds.runs.trainer_names import renamed
 from mat_ds.terminal.display import show as say
-from mat_ds.terminal.parser import Parser
+from mat_ds.terminal.parser import Parser, add_plugin_argument
 
 if TYPE_CHECKING:
     from mat_ds.ranks.world import World
@@ -34,8 +35,11 @@ TIMEOUT_SECONDS = 60.0
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parses the command line; raises `UserError` if it is invalid."""
-    parser = Parser(prog="mat-ds doctor", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser = Parser(
+        prog="mat-ds doctor", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False, renamed=renamed
+    )
     add_file_arguments(parser, ds_config=None)
+    add_plugin_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
         "--timeout",

@@ -17,9 +17,9 @@ from mat_ds.evaluation.whole import evaluate_subject
 from mat_ds.ranks.exits import attempt, compute_deterministically, configure_process, report_problems
 from mat_ds.ranks.world import World
 from mat_ds.registry.locate import MEANING
-from mat_ds.runs.plugins import add_plugin_argument, load_plugins
+from mat_ds.runs.plugins import load_plugins
 from mat_ds.terminal.display import Display, add_display_arguments
-from mat_ds.terminal.parser import Parser
+from mat_ds.terminal.parser import Parser, add_plugin_argument
 
 EXAMPLE = "mat-ds evaluate runs/cola attack.radii=[1e-4,1e-3,1e-2] noise.rates=[0.05,0.1] limit=500"
 

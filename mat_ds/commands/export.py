@@ -28,12 +28,12 @@ from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
 from mat_ds.registry.locate import MEANING, is_local, locate
 from mat_ds.runs.options import RunConfig
-from mat_ds.runs.plugins import add_plugin_argument, load_plugins
+from mat_ds.runs.plugins import load_plugins
 from mat_ds.storage.checkpoints import checkpoints_of
 from mat_ds.storage.folders import copy_files, restore, write_folder
 from mat_ds.storage.integrity import verify_checkpoint
 from mat_ds.storage.rundir import RunDirectory
-from mat_ds.terminal.parser import Parser
+from mat_ds.terminal.parser import Parser, add_plugin_argument
 
 EXAMPLE = "mat-ds export runs/cola models/cola --merge --dtype float16"
 

@@ -33,13 +33,14 @@ from mat_ds.ranks.exits import configure_process
 from mat_ds.ranks.world import World
 from mat_ds.runs.load import DEMO_RECIPE, read_run_config
 from mat_ds.runs.options import RunConfig, combination_problems
-from mat_ds.runs.plugins import add_plugin_argument, load_plugins
+from mat_ds.runs.plugins import load_plugins
+from mat_ds.runs.trainer_names import renamed
 from mat_ds.tasks.examples import load_task_data
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.terminal.display import show
-from mat_ds.terminal.parser import Parser
+from mat_ds.terminal.parser import Parser, add_plugin_argument
 from mat_ds.terminal.units import link, memory, positive, whole
 from mat_ds.training.preflight import size_problems, task_problems
 
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parses the command line; raises `UserError` if it is invalid."""
-    parser = Parser(prog="mat-ds plan", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser = Parser(prog="mat-ds plan", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False, renamed=renamed)
     add_file_arguments(parser)
     parser.add_argument("--gpus", type=whole, required=True, metavar="N", help="GPUs of the run, on all nodes together")
     parser.add_argument("--gpu_memory", type=memory, required=True, metavar="SIZE", help="memory of each GPU, like 16GB")

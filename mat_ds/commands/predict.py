@@ -24,7 +24,7 @@ from mat_ds.evaluation.predictor import load_predictor
 from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
 from mat_ds.registry.locate import MEANING
-from mat_ds.runs.plugins import add_plugin_argument, load_plugins
+from mat_ds.runs.plugins import load_plugins
 from mat_ds.storage.disk import open_aside
 from mat_ds.tasks.files import read_lines
 from mat_ds.tasks.kinds import kind_of
@@ -32,7 +32,7 @@ from mat_ds.tasks.kinds.base import SUBMISSION_HEADER
 from mat_ds.tasks.lines import STDIN, TEXT
 from mat_ds.tasks.rows import BadRow, Example, lacking_columns, make_example
 from mat_ds.tasks.spec import TaskSpec
-from mat_ds.terminal.parser import Parser
+from mat_ds.terminal.parser import Parser, add_plugin_argument
 
 EXAMPLE = "mat-ds predict runs/cola sentences.txt --out answers.jsonl"
 SUFFIXES = {"csv": ".csv", "tsv": ".tsv", "jsonl": ".jsonl", "text": ".txt"}

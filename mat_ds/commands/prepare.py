@@ -20,7 +20,8 @@ from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
 from mat_ds.runs.load import DEMO_RECIPE, read_run_config
 from mat_ds.runs.options import RunConfig
-from mat_ds.runs.plugins import add_plugin_argument, load_plugins
+from mat_ds.runs.plugins import load_plugins
+from mat_ds.runs.trainer_names import renamed
 from mat_ds.storage.folders import write_folder
 from mat_ds.tasks.examples import TaskData, load_task_data, train_splits
 from mat_ds.tasks.manifest import DATA, MANIFEST, MODEL, Manifest, damage, find_manifest, write_manifest
@@ -29,7 +30,7 @@ from mat_ds.tasks.rows import Example, skipped_lines
 from mat_ds.tasks.stored import store_examples
 from mat_ds.tasks.tokens import with_tokens
 from mat_ds.terminal.display import show
-from mat_ds.terminal.parser import Parser
+from mat_ds.terminal.parser import Parser, add_plugin_argument
 
 EXAMPLE = "mat-ds prepare prepared/cola --recipe cola data.max_length=128"
 
@@ -41,7 +42,9 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parses the command line; raises `UserError` if it is invalid."""
-    parser = Parser(prog="mat-ds prepare", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser = Parser(
+        prog="mat-ds prepare", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False, renamed=renamed
+    )
     parser.add_argument("folder", type=Path, help="target folder; an existing prepared folder is replaced")
     parser.add_argument("--recipe", type=RECIPES.argument, metavar="FILE", help="the run's recipe")
     parser.add_argument("--verify", action="store_true", help="only compare the folder's files with its manifest")

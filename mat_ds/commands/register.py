@@ -9,9 +9,9 @@ from pathlib import Path
 from mat_ds.errors import ExitCode
 from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
-from mat_ds.runs.plugins import add_plugin_argument, load_plugins
+from mat_ds.runs.plugins import load_plugins
 from mat_ds.terminal.display import show
-from mat_ds.terminal.parser import Parser
+from mat_ds.terminal.parser import Parser, add_plugin_argument
 
 EXAMPLE = "mat-ds register runs/cola acceptability"
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from mat_ds.config.names import name_of_file
 from mat_ds.errors import Displaced, ExitCode, UserError, raise_if_any
+from mat_ds.runs.trainer_names import renamed
 from mat_ds.storage.disk import write_json
 from mat_ds.storage.leases import LOOK
 from mat_ds.storage.reading import read_json
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parses the command line; raises `UserError` if it is invalid."""
-    parser = Parser(prog="mat-ds seeds", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser = Parser(prog="mat-ds seeds", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False, renamed=renamed)
     parser.add_argument("--seeds", type=whole, default=5, metavar="N", help="seeds 0 to N - 1 (default: 5)")
     add_arguments(parser)
     return parser.parse_intermixed_args(arguments)

@@ -15,6 +15,7 @@ from pathlib import Path
 from mat_ds.config.names import name_of_file
 from mat_ds.config.packaged import SPACES
 from mat_ds.errors import Displaced, ExitCode, Problem, UserError
+from mat_ds.runs.trainer_names import renamed
 from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
 from mat_ds.sweeps.mirror import tell
 from mat_ds.sweeps.space import Space, extremes, names, overrides, read_space
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parses the command line; raises `UserError` if it is invalid."""
-    parser = Parser(prog="mat-ds sweep", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser = Parser(prog="mat-ds sweep", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False, renamed=renamed)
     parser.add_argument(
         "--space",
         type=SPACES.argument,

@@ -36,7 +36,7 @@ def examine(parsed: argparse.Namespace, world: World) -> tuple[list[Row], Inputs
     inputs = Inputs()
     if world.local_rank == 0:
         try:
-            inputs = read_inputs(parsed.recipe, parsed.overrides, parsed.ds_config, world)
+            inputs = read_inputs(parsed.recipe, parsed.overrides, parsed.ds_config, world, parsed.plugin)
         except Exception as error:
             inputs.problems.append(warned("options", f"could not be read ({brief(error)})", "mend what failed above first"))
         rows += collect("deepspeed", check_deepspeed)

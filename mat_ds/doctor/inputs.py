@@ -6,7 +6,7 @@ No weights are loaded, nothing is downloaded, and only the first rows of each sp
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,25 +53,31 @@ class Inputs:
         return (self.run.train.keep_last if self.run else 0) + 2
 
 
-def read_inputs(recipe: Path | None, overrides: list[str], ds_config: Path | None, world: World) -> Inputs:
+def read_inputs(
+    recipe: Path | None, overrides: list[str], ds_config: Path | None, world: World, plugins: Sequence[Path] = ()
+) -> Inputs:
     """Reads options and DeepSpeed's JSON, and finds everything that `mat-ds train` would refuse in them.
 
     Args:
         recipe, overrides: the options; both may be empty.
         ds_config: the path of the JSON.
         world: this rank.
+        plugins: files to load first.
     """
     from mat_ds.engine.ds_config import RECIPE_SECTIONS, ds_config_problems, owned_values, read_ds_config
     from mat_ds.runs.load import DEMO_RECIPE, read_run_config
     from mat_ds.runs.options import RunConfig, combination_problems
+    from mat_ds.runs.plugins import load_plugins
     from mat_ds.runs.resume import output_problems
     from mat_ds.tracking.trust import recipe_uri_problems
 
     found: list[Problem] = []
     run, tree = None, None
+    collect_problems(found, load_plugins, plugins)
     try:
         if recipe or overrides:
-            run, found = read_run_config(recipe, overrides, DEMO_RECIPE)
+            run, wrong = read_run_config(recipe, overrides, DEMO_RECIPE)
+            found += wrong
         if run and not found:
             found += [*combination_problems(run, world.size), *output_problems(run)]
             found += recipe_uri_problems(run.tracking.uri, recipe, overrides)

@@ -6,7 +6,6 @@ run records the files that defined its method and task; it is only used to repor
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import importlib.util
 import sys
@@ -75,12 +74,6 @@ def register_task(*, generate: Callable[[str], Rows] | None = None, **descriptio
     _claim("task", spec.name, TASKS, _caller())
     TASKS[spec.name] = spec
     return spec
-
-
-def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds `--plugin` to a command that reads options; the command must then call `load_plugins`."""
-    parser.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE",
-                        help="Python of your own that registers a method or a task; may be given again")  # fmt: skip
 
 
 def load_plugins(paths: Sequence[Path] = ()) -> None:

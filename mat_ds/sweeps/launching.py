@@ -16,10 +16,11 @@ from mat_ds.errors import Problem, UserError, collect_problems
 from mat_ds.ranks.ports import free_port
 from mat_ds.runs.load import DEMO_RECIPE, load_run_config, read_run_config
 from mat_ds.runs.options import RunConfig
-from mat_ds.runs.plugins import add_plugin_argument, load_plugins
+from mat_ds.runs.plugins import load_plugins
 from mat_ds.runs.resume import changes
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.terminal.display import add_display_arguments
+from mat_ds.terminal.parser import add_plugin_argument
 from mat_ds.tracking.destination import uri_problems
 from mat_ds.tracking.trust import recipe_uri_problems
 

@@ -34,3 +34,9 @@ class Parser(argparse.ArgumentParser):
         if found := [Problem(flag, None, "there is no such flag", hint) for flag in flags if (hint := self.renamed(flag))]:
             raise UserError(*found)
         return parsed, unknown
+
+
+def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds `--plugin`; the command must then load what it names."""
+    parser.add_argument("--plugin", type=Path, action="append", default=[], metavar="FILE",
+                        help="Python of your own that registers a method or a task; may be given again")  # fmt: skip

@@ -26,7 +26,7 @@ from mat_ds.ranks.launch import launcher_problems
 from mat_ds.ranks.world import World
 from mat_ds.runs.load import DEMO_RECIPE, read_run_config
 from mat_ds.runs.options import RunConfig, combination_problems
-from mat_ds.runs.plugins import add_plugin_argument, load_plugins
+from mat_ds.runs.plugins import load_plugins
 from mat_ds.runs.resume import changed_input, find_resume, output_problems, run_of
 from mat_ds.runs.trainer_names import renamed
 from mat_ds.tasks.examples import TaskData, load_task_data
@@ -37,7 +37,7 @@ from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tasks.tokens import with_tokens
 from mat_ds.terminal.display import add_display_arguments
-from mat_ds.terminal.parser import Parser
+from mat_ds.terminal.parser import Parser, add_plugin_argument
 from mat_ds.tracking.trust import recipe_uri_problems
 
 # The ranks of one node. More of them would each read and tokenise all of the data, many times at once from one disk.

@@ -13,7 +13,9 @@ from mat_ds.doctor.inputs import check_data, check_inputs, check_model_files, co
 from mat_ds.doctor.rows import Status, collect
 from mat_ds.errors import UserError
 from mat_ds.ranks.world import World
+from mat_ds.runs import plugins
 from mat_ds.runs.load import load_run_config
+from mat_ds.tasks.registry import TASKS
 from tests.support.launch import ROOT
 
 ALONE = World()
@@ -40,6 +42,20 @@ def rows_of(check, overrides, *arguments):
 def read(overrides=(), ds_config=None, recipe=None, world=ALONE):
     inputs = read_inputs(recipe, list(overrides), ds_config, world)
     return inputs, found(check_inputs(inputs))
+
+
+def test_a_plugin_is_loaded_first_and_one_that_cannot_be_is_a_row(tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text("import mat_ds\nmat_ds.register_task(name='from_doctor', text=['s'], labels=['x', 'y'])\n")
+    try:
+        for given, expected in ((plugin, Status.PASS), (tmp_path / "none.py", Status.FAIL)):
+            parsed = parse(["--plugin", str(given), "task=from_doctor", "method.name=vanilla"])
+            rows = found(check_inputs(read_inputs(parsed.recipe, parsed.overrides, None, ALONE, parsed.plugin)))
+            assert rows["options" if expected is Status.PASS else "--plugin"].status is expected
+    finally:
+        TASKS.pop("from_doctor", None)
+        plugins._origins.pop(("task", "from_doctor"), None)
+        plugins._loaded.pop(str(plugin), None)
 
 
 @pytest.fixture

@@ -1,17 +1,17 @@
 """Options by their names in Hugging Face's Trainer: an error says what they are called here, and a page lists them all."""
 
 import re
+from importlib import import_module
 
 import pytest
 from transformers import TrainingArguments
 
 from mat_ds.config.section import nested
 from mat_ds.errors import UserError
-from mat_ds.ranks.world import World
 from mat_ds.runs.load import load_run_config
 from mat_ds.runs.options import RunConfig
 from mat_ds.runs.trainer_names import TRAINER_NAMES
-from mat_ds.training.preflight import prepare
+from mat_ds.training.preflight import parse_arguments
 from tests.support.launch import ROOT
 
 # Of the example scripts, not of TrainingArguments.
@@ -50,10 +50,17 @@ def test_an_unknown_option_of_that_name_is_told_where_it_is(tmp_path):
     assert "train.micro_batch_size" in problems(load_run_config, recipe, [])["per_device_train_batch_size"].fix
 
 
-def test_so_is_a_flag():
-    found = problems(prepare, ["--learning_rate", "2e-5", "--model-name-or-path=x", "seed=1"], World())
+NEEDED = {"plan": ["--gpus", "1", "--gpu_memory", "16GB"], "sweep": ["--space", "demo"], "prepare": ["folder"]}
+
+
+@pytest.mark.parametrize("command", ["train", "plan", "doctor", "sweep", "seeds", "prepare"])
+def test_so_is_a_flag_of_every_command_that_takes_the_options_of_a_run(command):
+    parse = parse_arguments if command == "train" else import_module(f"mat_ds.commands.{command}").parse
+    needed = NEEDED.get(command, [])
+    found = problems(parse, [*needed, "--learning_rate", "2e-5", "--model-name-or-path=x", "seed=1"])
     assert "optimizer.lr" in found["--learning_rate"].fix and "model.name" in found["--model-name-or-path"].fix
-    assert set(problems(prepare, ["--bogus", "1"], World())) == {"command line"}
+    assert set(problems(parse, [*needed, "--bogus", "1"])) == {"command line"}
+    assert parse([*needed, "seed=1"]).overrides == ["seed=1"]
 
 
 def test_the_page_has_the_table():
