@@ -21,8 +21,11 @@ KEY = "model"
 def load_exported(folder: Path, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
     """Loads the classifier in `folder`, in evaluation mode.
 
-    Args: folder: written by `train.export` (`runs/<run>/model`), or any `save_pretrained` folder of a classifier, or
-        adapters that name their base. dtype: to compute in. device: to load it to.
+    Args:
+        folder: written by `train.export` (`runs/<run>/model`), or any `save_pretrained` folder of a classifier, or adapters
+            that name their base.
+        dtype: to compute in.
+        device: to load it to.
 
     Raises:
         UserError: if weights are missing, or it needs code of its own.

@@ -55,8 +55,10 @@ class Evaluator:
     def each(self, compute: Compute, examples: Sequence[Example]) -> Tensor:
         """`predict` for any function of batches, which may compute gradients.
 
-        Args: compute: maps inputs, labels and the B positions in `examples` to (B, ...); all but B must be the same in
-            every batch.
+        Args:
+            compute: maps inputs, labels and the B positions in `examples` to (B, ...); all but B must be the same in every
+                batch.
+            examples: the same on all ranks.
         """
         rows, found = [], []
         for batch in evaluation_batches(examples, self._micro, self._world.rank, self._world.size):

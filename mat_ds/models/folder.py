@@ -188,11 +188,13 @@ def _oversized(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _foreign_classes(tree: dict[str, Any], every: bool) -> Iterator[str]:
-    """Yields classes that transformers does not have. Models published before transformers supported them still name such
-    classes, which is accepted.
+    """Yields the classes in a configuration that transformers does not have.
 
-        Args:
-            every: whether to yield all classes, because transformers lacks the architecture.
+    Models that were published before transformers supported them still name classes of their own. These are accepted.
+
+    Args:
+        tree: the configuration.
+        every: whether to yield all classes, because transformers lacks the architecture.
     """
     import transformers
 

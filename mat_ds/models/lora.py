@@ -29,18 +29,17 @@ ADAPTER = "adapter"
 
 
 def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: int) -> nn.Module:
-    """Adds adapters to a model and freezes everything but adapters, head and randomly initialised modules; identical on every
-    rank.
+    """Adds adapters to a model, and freezes all but adapters, head and randomly initialised modules. Same on every rank.
 
-        Args:
-            model: a transformers classifier in fp32.
-            base: folder or hub id it was loaded from, stored with the adapters.
-            lora: the options.
-            fresh: names of randomly initialised parameters.
-            seed: of the run.
+    Args:
+        model: a transformers classifier in fp32.
+        base: folder or hub id it was loaded from, stored with the adapters.
+        lora: the options.
+        fresh: names of randomly initialised parameters.
+        seed: of the run.
 
-        Raises:
-            UserError: if a requested module does not exist, or PEFT does not know the architecture.
+    Raises:
+        UserError: if a requested module does not exist, or PEFT does not know the architecture.
     """
     raise_if_any(_module_problems(model, lora))
     known = peft.utils.constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING

@@ -64,14 +64,15 @@ def token_type_problems(path: str | None, name: str, config: Any, splits: Iterab
 def vocabulary_problems(
     key: str, name: str, model: Any, tokenizer: Any, splits: Iterable[Sequence[Example]], max_length: int
 ) -> Iterator[Problem]:
-    """Yields a problem if a text has a token without an embedding, or the wrong number of end tokens. Texts are only tokenised
-    if that is possible at all.
+    """Yields a problem if a text has a token without an embedding, or the wrong number of end tokens.
 
-        Args:
-            key, name: the option that named the model, and its name.
-            model, tokenizer: to be checked.
-            splits: the examples.
-            max_length: maximum tokens of an input.
+    Texts are only tokenised if the model and the tokenizer make either possible.
+
+    Args:
+        key, name: the option that named the model, and its name.
+        model, tokenizer: to be checked.
+        splits: the examples.
+        max_length: maximum tokens of an input.
     """
     rows, end = rows_of(model), end_of(model)
     if highest(tokenizer) < rows and end is None:

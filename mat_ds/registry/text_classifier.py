@@ -40,8 +40,10 @@ class TextClassifier:
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pandas.DataFrame:
         """Predicts answers for texts, or for the text columns of a table.
 
-        Args: model_input: a text or a list of texts; or a table, records or columns in which the texts are named as in
-            transformers (`text`, `text_pair`) or as in the task. Other columns are ignored. params: unused.
+        Args:
+            model_input: a text or a list of texts; or a table, records or columns in which the texts are named as in
+                transformers (`text`, `text_pair`) or as in the task. Other columns are ignored.
+            params: unused.
 
         Returns:
             `label` and `probabilities` (by label, in the model's order); or `score`.

@@ -12,8 +12,10 @@ EARLY = 0.1
 class Average:
     """Running average m_{t+1} = m_t + w_t (theta_{t+1} - m_t), with m_0 = theta_0.
 
-    Attributes: decay: 1 - w_t of an exponential average; None for the uniform average of theta_1 .. theta_T, w_t = 1 / (t +
-        1), which MAT's Algorithm 1 returns. early_decay: replaces `decay` in the first tenth of the run.
+    Attributes:
+        decay: 1 - w_t of an exponential average; None for the uniform average of theta_1 .. theta_T, w_t = 1 / (t + 1), which
+            MAT's Algorithm 1 returns.
+        early_decay: replaces `decay` in the first tenth of the run.
     """
 
     decay: float | None

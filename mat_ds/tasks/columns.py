@@ -64,11 +64,12 @@ class Columns:
         return names
 
     def label_names(self, names: Mapping[str, str], features: Any, where: str) -> list[str] | None:
-        """The class names of the label column, if it numbers classes in its own order; None if its values can be used as they
-        are.
+        """The class names of a label column that numbers classes in an order of its own; None if its values need no names.
 
-                Args:
-                    features: the `datasets` library's description of the columns.
+        Args:
+            names: name of each column in the file, by its name in the task.
+            features: the `datasets` library's description of the columns.
+            where: name of the source in messages.
         """
         described = features.get(names.get(self.spec.label, "")) if isinstance(features, dict) and self.labelled else None
         if not isinstance(described, dict) or described.get("_type") != "ClassLabel":

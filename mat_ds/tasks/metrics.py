@@ -78,14 +78,15 @@ GLUE_SCORE_TASKS = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte"
 
 
 def glue_score(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float:
-    """The GLUE score in percent as in the MAT paper: the mean over eight tasks (without WNLI) of each task's mean over metrics
-    and dev splits.
+    """The GLUE score in percent, as in the MAT paper.
 
-        Args:
-            scores: task -> dev split -> metric -> value in [0, 1].
+    It is the mean over eight tasks (without WNLI) of each task's mean over metrics and dev splits.
 
-        Raises:
-            ValueError: naming the missing tasks.
+    Args:
+        scores: task -> dev split -> metric -> value in [0, 1].
+
+    Raises:
+        ValueError: naming the missing tasks.
     """
     missing = [task for task in GLUE_SCORE_TASKS if task not in scores]
     if missing:

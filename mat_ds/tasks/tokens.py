@@ -63,8 +63,8 @@ def with_tokens(data: TaskData, tokenizer: Any, max_length: int, options: DataCo
         tokenizer, max_length: of the run.
         options: decide whether bad rows are skipped.
 
-    Raises: UserError: if such rows may not be skipped, or are too many; or if stored tokens are outside the tokenizer's
-        vocabulary.
+    Raises:
+        UserError: if such rows may not be skipped, or are too many; or if stored tokens are outside the tokenizer's vocabulary.
     """
     problems: list[Problem] = []
     known = max(tokenizer.get_vocab().values(), default=-1)

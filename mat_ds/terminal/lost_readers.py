@@ -11,9 +11,8 @@ from typing import Any, TextIO, cast
 class Lasting:
     """A text stream that goes silent when its reader is gone, instead of failing.
 
-    When `deepspeed --hostfile` is told to stop, it ends pdsh, which reads the ranks' output, before it signals the ranks:
-        without
-    this, the next line printed would kill a rank that is still saving. The same happens when a terminal closes.
+    When `deepspeed --hostfile` is told to stop, it ends pdsh, which reads the ranks' output, before it signals the ranks. The
+    next line printed would kill a rank that is still saving. The same happens when a terminal closes.
     """
 
     def __init__(self, stream: TextIO):

@@ -41,13 +41,14 @@ def parent_of(client: Any, experiment_id: str, run_id: str, name: str, running: 
 
 
 def keep_parent(uri: str, experiment: str, run_id: str, name: str, state: dict[str, str], status: str) -> None:
-    """Writes a sweep's state to its MLflow run once it has trials. If the server does not answer, this costs seconds and no
-    trial.
+    """Writes a sweep's state to its MLflow run once it has trials.
 
-        Args:
-            uri, experiment: where the trials are.
-            run_id, name: mat_ds's own id of the run, and its name.
-            state, status: its tags, and RUNNING, FINISHED, KILLED or FAILED.
+    If the server does not answer, this takes some seconds, and no trial is lost.
+
+    Args:
+        uri, experiment: where the trials are.
+        run_id, name: mat_ds's own id of the run, and its name.
+        state, status: its tags, and RUNNING, FINISHED, KILLED or FAILED.
     """
     failures: list[str] = []
 

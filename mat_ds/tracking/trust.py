@@ -44,14 +44,13 @@ def credentials(uri: str) -> list[str]:
 
 
 def file_uri_problems(key: str, uri: str | None, file: str, fix: str) -> Iterator[Problem]:
-    """Yields a problem if credentials would be sent to an address that is written in a file, unless MLFLOW_TRACKING_URI is the
-    same.
+    """Yields a problem if credentials would be sent to an address in a file, unless MLFLOW_TRACKING_URI is the same address.
 
-        Args:
-            key: the option.
-            uri: the address.
-            file: the file that contains it.
-            fix: another way to give it.
+    Args:
+        key: the option.
+        uri: the address.
+        file: the file that contains it.
+        fix: another way to give it.
     """
     if uri is None or not is_remote(uri) or next(uri_problems(key, uri), None) or _same_address(uri, named_uri()):
         return
