@@ -58,6 +58,7 @@ def test_wrong_options_are_told_as_on_the_command_line_and_end_no_process(tmp_pa
     assert "is given twice" in refusal(mat_ds.train, {"seed": 1}, seed=2, ds_config=ZERO1)["seed"].reason
     assert "which an option cannot have" in refusal(mat_ds.train, ds_config=ZERO1, seed=object())["seed"].reason
     assert "ds_config" in refusal(mat_ds.train, ds_config={"a": object()})
+    assert set(refusal(mat_ds.train, recipe={"seed": 1}, ds_config=ZERO1)) == {"--recipe"}  # options are no recipe
     assert "there is no such option" in refusal(mat_ds.evaluate, tmp_path, atack=1)["atack"].reason
     assert "run" in refusal(mat_ds.Run, tmp_path)
     assert not os.listdir(tmp_path)

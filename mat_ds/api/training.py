@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +115,10 @@ def _flags(
 ) -> Iterator[str]:
     """The files of `train` as flags of `mat-ds train`; a DeepSpeed configuration in Python is written to `folder`."""
     plugins = [plugin] if isinstance(plugin, (str, PathLike)) else plugin
-    files = [("--recipe", recipe), ("--ds_config", ds_config), *(("--plugin", path) for path in plugins)]
-    for flag, file in files:
+    config = _file_of(ds_config, folder) if isinstance(ds_config, Mapping) else ds_config
+    for flag, file in (("--recipe", recipe), ("--ds_config", config), *(("--plugin", path) for path in plugins)):
         if file is not None:
-            yield from (flag, _file_of(file, folder) if isinstance(file, Mapping) else fspath(file))
+            yield from (flag, str(file))
 
 
 def _file_of(ds_config: Mapping[str, Any], folder: Path) -> str:
