@@ -42,13 +42,13 @@ def load(report: Path, folder: str, stage: str) -> None:
     world, options = World.from_environment(), ("--ds_config", f"ds_configs/zero{stage}.json", "data.train_limit=64")
     prepare(options, world)  # imports and data, which are no part of the model
     start = resident("VmRSS")
-    prepared = prepare([*options, f"model.name={folder}"], world)
+    setup = prepare([*options, f"model.name={folder}"], world)
     grown = [resident("VmHWM") - start]
     with process_group(world):
-        built = prepared.take_model()
-        shard_unread(built.module, built.unread, prepared.ds_config)
+        built = setup.model.take()
+        shard_unread(built.module, built.unread, setup.options.ds_config)
         grown += [resident("VmHWM") - start, resident("VmRSS") - start]
-        engine = Engine(built.module, OptimizerConfig(name="sgd"), Chain(), prepared.ds_config, 0)
+        engine = Engine(built.module, OptimizerConfig(name="sgd"), Chain(), setup.options.ds_config, 0)
         grown += [resident("VmHWM") - start]
         ranks = gather_rows(torch.tensor([grown], dtype=torch.float64)).tolist()
         engine.close()

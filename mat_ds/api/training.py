@@ -101,8 +101,8 @@ def train(
 
     with session() as world, LibraryLogs(kept=world.rank == 0) as library_logs, tempfile.TemporaryDirectory() as folder:
         arguments = [*_flags(recipe, ds_config, plugin, Path(folder)), *(["--quiet"] if quiet else [])]
-        prepared = prepare([*arguments, *as_overrides({**(options or {}), **keywords})], world)
-        _, rundir = run_on(prepared, world, library_logs, raising)
+        setup = prepare([*arguments, *as_overrides({**(options or {}), **keywords})], world)
+        _, rundir = run_on(setup, world, library_logs, raising)
     assert rundir is not None  # this is not a dry run
     return Run(rundir.path.absolute())
 

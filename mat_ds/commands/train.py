@@ -22,10 +22,10 @@ def main(arguments: Sequence[str]) -> ExitCode:
     configure_process(world)
     with LibraryLogs(kept=world.rank == 0) as library_logs:
         try:
-            prepared = prepare(arguments, world)
+            setup = prepare(arguments, world)
         except UserError as error:
             return report_problems(error, world)
-        return run_on(prepared, world, library_logs)[0]
+        return run_on(setup, world, library_logs)[0]
 
 
 if __name__ == "__main__":

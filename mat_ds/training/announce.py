@@ -28,7 +28,7 @@ from mat_ds.tasks.loader import TrainLoader
 from mat_ds.tasks.rows import skipped_lines
 from mat_ds.terminal.display import Display
 from mat_ds.tracking.destination import mirror_uri
-from mat_ds.training.preflight import Prepared
+from mat_ds.training.setup import Data, Model, Options, Start
 
 
 def host_and_device(device: torch.device) -> tuple[str, str]:
@@ -37,22 +37,24 @@ def host_and_device(device: torch.device) -> tuple[str, str]:
 
 
 def environment(
-    prepared: Prepared, world: World, places: Sequence[tuple[str, str]], before: RunDirectory | None
+    options: Options, data: Data, start: Start, world: World, places: Sequence[tuple[str, str]], before: RunDirectory | None
 ) -> dict[str, Any]:
     """Contents of `environment.json`: command, machines, versions, digests, DeepSpeed's configuration.
 
     Args:
+        options, data, start: of the run that starts now.
+        world: this rank.
         places: host and device of each rank.
         before: the run to continue, if any; its starts are kept, and this one is added with the changed options.
     """
     packages = ("mat_ds", "torch", "deepspeed", "transformers", "peft", "datasets", "evaluate", "tokenizers", "numpy", "mlflow")
-    start = {
+    this_start = {
         "time": time.strftime("%Y-%m-%d %H:%M:%S"),
         "hosts": list(dict.fromkeys(host for host, _ in places)),
         "world_size": world.size,
-        "zero_stage": prepared.ds_config["zero_optimization"].get("stage", 0),
-        "from": prepared.resume_from[0].name if prepared.resume_from else None,
-        "changed": changes(prepared.run, before) if before else {},
+        "zero_stage": options.ds_config["zero_optimization"].get("stage", 0),
+        "from": start.checkpoints[0].name if start.checkpoints else None,
+        "changed": changes(options.run, before) if before else {},
     }
     return {
         "command": [masked(argument) for argument in sys.argv],
@@ -62,12 +64,12 @@ def environment(
         "python": platform.python_version(),
         "packages": {name: version_of(name) for name in packages},
         "git_commit": git_commit(HOME),
-        "data_sha256": prepared.data_digest,
-        "frozen_sha256": prepared.weights_digest["frozen"],
-        "skipped": prepared.data.skipped,
-        "half_blank": {split: tally.half_blank for split, tally in prepared.data.tallies.items() if tally.half_blank},
-        "deepspeed_config": prepared.ds_config,
-        "starts": [*(read_environment(before).get("starts", []) if before else []), start],
+        "data_sha256": start.data_digest,
+        "frozen_sha256": start.weights_digest["frozen"],
+        "skipped": data.examples.skipped,
+        "half_blank": {split: tally.half_blank for split, tally in data.examples.tallies.items() if tally.half_blank},
+        "deepspeed_config": options.ds_config,
+        "starts": [*(read_environment(before).get("starts", []) if before else []), this_start],
     }
 
 
@@ -87,14 +89,16 @@ class Announcement:
     """Prints what a run is going to do.
 
     Attributes:
-        prepared, loader: the run.
+        options, data, model, loader: of the run.
         parameters: elements of its model.
         cost: forward units of an outer step.
         world: this rank.
         display: prints it.
     """
 
-    prepared: Prepared
+    options: Options
+    data: Data
+    model: Model
     loader: TrainLoader
     parameters: int
     cost: int
@@ -104,7 +108,7 @@ class Announcement:
     def announce(self, rundir: RunDirectory, progress: Progress) -> None:
         """Prints the plan of a run that starts now."""
         going_on = f", continuing after step {progress.step}" if progress.step else ""
-        uri = mirror_uri(rundir.path, self.prepared.run.tracking.uri)
+        uri = mirror_uri(rundir.path, self.options.run.tracking.uri)
         mirrored = f"mirrored   to MLflow at {uri}" if uri else "mirrored   nowhere"
         self.display.say(
             *self._lines(going_on),
@@ -112,27 +116,35 @@ class Announcement:
             printable(mirrored),
         )
 
-    def rehearse(self) -> None:
-        """Prints the plan for a dry run, with all options and DeepSpeed's configuration."""
-        found = self.prepared.resume_from
-        going_on = f", would continue from {found[0].name}" if found else ""
-        options = as_yaml(self.prepared.run.model_dump(mode="json"))
-        configuration = json.dumps(self.prepared.ds_config, indent=2)
-        self.display.say(*self._lines(going_on), "run        dry: no step made, nothing written", "", "# all options", options,
-                         "# DeepSpeed's configuration", configuration)  # fmt: skip
+    def rehearse(self, checkpoints: Sequence[Path]) -> None:
+        """Prints the plan for a dry run, with all options and DeepSpeed's configuration.
+
+        Args:
+            checkpoints: those that the run would continue from.
+        """
+        going_on = f", would continue from {checkpoints[0].name}" if checkpoints else ""
+        self.display.say(
+            *self._lines(going_on),
+            "run        dry: no step made, nothing written",
+            "",
+            "# all options",
+            as_yaml(self.options.run.model_dump(mode="json")),
+            "# DeepSpeed's configuration",
+            json.dumps(self.options.ds_config, indent=2),
+        )
 
     def _lines(self, going_on: str) -> tuple[str, ...]:
-        run, data, loader = self.prepared.run, self.prepared.data, self.loader
+        run, data, loader = self.options.run, self.data.examples, self.loader
         steps = total_steps(run, loader.steps_per_epoch)
-        stage = self.prepared.ds_config["zero_optimization"].get("stage", 0)
+        stage = self.options.ds_config["zero_optimization"].get("stage", 0)
         lines = (
             f"task       {data.spec.name}: {len(data.train)} training examples, "
             + ", ".join(f"{len(examples)} {split}" for split, examples in data.dev.items()),
             *_repeated(data),
-            f"model      {run.model.name}, {self.parameters:,} parameters, drawn anew: {_few(self.prepared.fresh)}; "
-            + (f"{self.prepared.head}; " if self.prepared.head else "")
+            f"model      {run.model.name}, {self.parameters:,} parameters, drawn anew: {_few(self.model.fresh)}; "
+            + (f"{self.model.head}; " if self.model.head else "")
             + (f"adapters of rank {run.model.lora.r}; " if run.model.lora else "")
-            + f"inputs are cut at {self.prepared.max_length} tokens",
+            + f"inputs are cut at {self.data.max_length} tokens",
             f"method     {run.method.name} {run.method.variant}".rstrip()
             + f", {self.cost} forward units per step (vanilla: 3)",
             f"steps      {steps} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch_size} on "

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from mat_ds.engine.checkpoint import Saved
 from mat_ds.engine.engine import Engine
 from mat_ds.errors import Interrupted, SaveError
 from mat_ds.evaluation.scores import Scores
@@ -24,6 +22,7 @@ from mat_ds.terminal.display import Display
 from mat_ds.tracking.tracker import Tracker
 from mat_ds.training.adversary import LEAST_MOVE
 from mat_ds.training.resources import resources
+from mat_ds.training.snapshots import Snapshots
 from mat_ds.training.stopping import StopRequests
 from mat_ds.training.telemetry import measure, noise_ratio
 
@@ -33,30 +32,30 @@ class Loop:
     """Runs a method to the end of its outer steps; every rank runs one.
 
     Attributes:
-        run, engine, method, loader: the options, and who plays on what.
-        tracker: takes the records; it does nothing on other ranks than the first.
+        run: the options.
+        engine: holds the model.
+        method: trains it.
+        loader: yields the micro-batches.
+        snapshots: scores, exports and saves the weights.
+        tracker: records the events; does nothing on other ranks than the first.
         display: shows the progress.
-        progress: how far an earlier process came.
-        stop_requests: what interrupts it.
-        evaluate: scores the dev splits.
-        export: writes the model as it stands to the run directory.
-        save: writes a checkpoint of the engine and of `progress`.
+        stop_requests: decides when the loop is interrupted.
     """
 
     run: RunConfig
     engine: Engine
     method: Method
     loader: TrainLoader
+    snapshots: Snapshots
     tracker: Tracker
     display: Display
-    progress: Progress
     stop_requests: StopRequests
-    evaluate: Callable[[str], tuple[Scores, float]]
-    export: Callable[[], None]
-    save: Callable[[Progress], Saved]
 
-    def train(self) -> Progress:
-        """From where `progress` stands to the last outer step.
+    def train(self, progress: Progress) -> Progress:
+        """Trains to the last outer step.
+
+        Args:
+            progress: how far an earlier process came; it is kept up to date.
 
         Raises:
             NonFiniteError: on every rank, if the run diverged; what was saved before stays what it was.
@@ -64,7 +63,7 @@ class Loop:
                 outer step that has begun; a checkpoint of that moment is saved.
             SaveError: on every rank, if a checkpoint or the model could not be written and training is not to go on without.
         """
-        epoch, progress = self.loader.steps_per_epoch, self.progress
+        epoch = self.loader.steps_per_epoch
         total = total_steps(self.run, epoch)
         lr = learning_rate(self.run.optimizer, total)
         evaluate_after = evaluation_points(self.run.train.eval_per_epoch, epoch, total)
@@ -73,12 +72,12 @@ class Loop:
         with self.display.bar(self.run.method.name, total, progress.step) as bar:
             try:
                 if progress.step in evaluate_after and not progress.evaluated:  # interrupted in between
-                    self._evaluate(is_last=progress.step == total)
+                    self._evaluate(progress, is_last=progress.step == total)
                     saved_at = -1
                 elif progress.evaluated and progress.step == total:  # where the disk was full
-                    self._export_if_wanted(is_last=True)
+                    self._export_if_wanted(progress, is_last=True)
                 for step in range(progress.step, total):
-                    record = self._step(step, lr(step), step / total)
+                    record = self._step(progress, lr(step), step / total)
                     bar.set_postfix_str(_shown(record, progress), refresh=False)
                     bar.update()
                     stop, due = self.stop_requests.told_to_stop_or_save()
@@ -90,32 +89,32 @@ class Loop:
                     if evaluates or saves:
                         self.engine.check(self.loader.micro_batches(step)[0])
                     if evaluates:
-                        self._evaluate(is_last=progress.step == total)
+                        self._evaluate(progress, is_last=progress.step == total)
                         bar.set_postfix_str(_shown(record, progress), refresh=False)
-                    if saves and self._save():
+                    if saves and self._save(progress):
                         saved_at = progress.step
                 if saved_at != total:
-                    self._save()
+                    self._save(progress)
             except Interrupted:
                 if saved_at != progress.step:
-                    self._save()
+                    self._save(progress)
                 raise
         return progress
 
-    def _save(self) -> bool:
+    def _save(self, progress: Progress) -> bool:
         """Writes a checkpoint and logs what it took; whether it could be written."""
         try:
-            saved = self.save(self.progress)
+            saved = self.snapshots.save(progress)
         except SaveError as error:
             self._go_on_without(error)
             return False
         self.stop_requests.saved()
-        self.tracker.log({"event": "checkpoint", "step": self.progress.step, "seconds": saved.seconds, "bytes": saved.bytes})
+        self.tracker.log({"event": "checkpoint", "step": progress.step, "seconds": saved.seconds, "bytes": saved.bytes})
         return True
 
-    def _step(self, step: int, lr: float, done: float) -> dict[str, Any]:
+    def _step(self, progress: Progress, lr: float, done: float) -> dict[str, Any]:
         """One outer step and its record."""
-        every = self.run.train.telemetry_every
+        step, every = progress.step, self.run.train.telemetry_every
         watched = bool(every) and step % every == 0
         self.engine.begin(step, lr, done, watched)
         telemetry = measure(self.engine, self.method, self.loader.micro_batches(step)[0]) if watched else {}
@@ -126,7 +125,7 @@ class Loop:
         means = self.engine.end({**measured, "tokens": real_tokens})
         seconds = time.perf_counter() - started
 
-        progress, tokens = self.progress, round(means.pop("tokens") * world_size())
+        tokens = round(means.pop("tokens") * world_size())
         progress.step = step + 1
         progress.seconds += seconds
         progress.samples += self.run.train.batch_size
@@ -151,38 +150,37 @@ class Loop:
                 "event": "telemetry", "step": progress.step, **telemetry, "moved_by_chain": chain, "moved": outer,
                 "skipped_steps": progress.skipped_steps,
             })  # fmt: skip
-            self._log_resources()
+            self._log_resources(progress)
             if "cosine" in telemetry:
                 self.display.say(f"step {progress.step}: {_adversary(telemetry)}")
         return record
 
-    def _log_resources(self) -> None:
+    def _log_resources(self, progress: Progress) -> None:
         """What the run takes of its machines now."""
-        self.tracker.log({"event": "system", "step": self.progress.step, **resources(self.engine.device)})
+        self.tracker.log({"event": "system", "step": progress.step, **resources(self.engine.device)})
 
-    def _evaluate(self, is_last: bool) -> None:
+    def _evaluate(self, progress: Progress, is_last: bool) -> None:
         """Scores the dev splits and exports the model if it is the one wanted so far."""
-        evaluation: dict[str, Any] = {"step": self.progress.step}
+        evaluation: dict[str, Any] = {"step": progress.step}
         chosen = self.run.train.export_weights
         for weights in ("raw", "average") if self.run.model.average != "none" else ("raw",):
-            splits, score = self.evaluate(weights)
+            splits, score = self.snapshots.evaluate(weights)
             if weights == chosen:
                 evaluation |= {"score": score, **splits}
             else:
                 evaluation[weights] = {"score": score, **splits}
-            self.display.say(f"step {self.progress.step}{', average' if weights == 'average' else ''}: {_scores(splits)}")
-        self.progress.evaluations.append(evaluation)
+            self.display.say(f"step {progress.step}{', average' if weights == 'average' else ''}: {_scores(splits)}")
+        progress.evaluations.append(evaluation)
         self.tracker.log({"event": "evaluation", **evaluation})
-        self._log_resources()
-        self._export_if_wanted(is_last)
+        self._log_resources(progress)
+        self._export_if_wanted(progress, is_last)
 
-    def _export_if_wanted(self, is_last: bool) -> None:
+    def _export_if_wanted(self, progress: Progress, is_last: bool) -> None:
         """Exports the weights as they stand, if they are those wanted so far and not in `model/` yet."""
-        progress = self.progress
         if progress.exported == progress.step or not (is_last if self.run.train.export == "last" else progress.improved):
             return
         try:
-            self.export()
+            self.snapshots.export()
         except SaveError as error:
             self._go_on_without(error)
         else:

@@ -6,8 +6,6 @@ import argparse
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +25,7 @@ from mat_ds.ranks.world import World
 from mat_ds.runs.load import DEMO_RECIPE, read_run_config
 from mat_ds.runs.options import RunConfig, combination_problems
 from mat_ds.runs.plugins import load_plugins
-from mat_ds.runs.resume import changed_input, find_resume, output_problems, run_of
+from mat_ds.runs.resume import changed_input, find_resume, output_problems
 from mat_ds.runs.trainer_names import renamed
 from mat_ds.tasks.examples import TaskData, load_task_data
 from mat_ds.tasks.kinds import kind_of
@@ -39,6 +37,7 @@ from mat_ds.tasks.tokens import with_tokens
 from mat_ds.terminal.display import add_display_arguments
 from mat_ds.terminal.parser import Parser, add_plugin_argument
 from mat_ds.tracking.trust import recipe_uri_problems
+from mat_ds.training.setup import Data, Model, Options, Setup, Start
 
 # The ranks of one node. More of them would each read and tokenise all of the data, many times at once from one disk.
 MOST_THAT_TOKENISE = 8
@@ -64,56 +63,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)
 
 
-@dataclass
-class Prepared:
-    """A run whose input has been checked.
-
-    Attributes:
-        run, ds_config: the options, and what DeepSpeed gets.
-        data, tokenizer, built: what is trained on what; the model until it is taken.
-        fresh, head: names of the model's weights that were drawn anew, and what became of its head.
-        max_length: tokens an input is cut at.
-        resume_from: the checkpoints to continue from, in the order to try them; empty: start afresh.
-        data_digest: SHA-256 of all examples and the vocabulary.
-        weights_digest: SHA-256 of the trained and of the frozen weights; no checkpoint holds the latter.
-        dry_run: whether to stop before the first step.
-        quiet, json: what the run shows of itself.
-        remarks: what is not wrong with the input but must be known.
-    """
-
-    run: RunConfig
-    ds_config: dict[str, Any]
-    data: TaskData
-    tokenizer: Any
-    built: Built | None
-    fresh: list[str]
-    head: str
-    max_length: int
-    resume_from: list[Path]
-    data_digest: str
-    weights_digest: dict[str, str]
-    dry_run: bool
-    quiet: bool
-    json: bool
-    remarks: tuple[str, ...] = ()
-
-    def take_model(self) -> Built:
-        """Hands the model over: kept here too, its weights would outlive the engine that shards them."""
-        built, self.built = self.built, None
-        assert built is not None
-        return built
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal on two ranks if they were given the same options, data, vocabulary and weights."""
-        digest = hashlib.sha256(self.run.model_dump_json().encode())
-        rest = [self.ds_config, self.data_digest, self.weights_digest]
-        digest.update(json.dumps(rest, sort_keys=True).encode())
-        return digest.hexdigest()
-
-
-def prepare(arguments: Sequence[str], world: World) -> Prepared:
-    """From the command line to a run that can start; speaks to no other rank.
+def prepare(arguments: Sequence[str], world: World) -> Setup:
+    """Checks everything that the command line names, and loads it; communicates with no other rank.
 
     Raises:
         UserError: naming every problem found.
@@ -164,13 +115,16 @@ def prepare(arguments: Sequence[str], world: World) -> Prepared:
     if METHODS[run.method.name].perturbs():
         inputs, _ = Collator(tokenizer, min(max_length, MOST_TRIED), kind_of(data.spec))(data.train[:1], torch.device("cpu"))
         check_perturbable("model.name", run.model.name, built.module, inputs)
-    digest, weights = _data_digest(data, tokenizer), weights_digest(built)
-    raise_if_any(changed_input(digest, weights["frozen"], run_of(resume_from)) if resume_from else ())
-    return Prepared(
-        run, completed, data, tokenizer, built, built.fresh, built.head, max_length, resume_from, digest, weights,
-        parsed.dry_run, parsed.quiet, parsed.json,
-        (*given_twice(parsed.overrides), *idle(tree or {}), *([f"{run.model.name}: {built.head}"] if built.head else [])),
-    )  # fmt: skip
+    start = Start(_data_digest(data, tokenizer), weights_digest(built), resume_from)
+    if start.before:
+        raise_if_any(changed_input(start.data_digest, start.weights_digest["frozen"], start.before))
+    remarks = (*given_twice(parsed.overrides), *idle(tree or {}))
+    return Setup(
+        Options(run, completed, parsed.dry_run, parsed.quiet, parsed.json, remarks),
+        Data(data, tokenizer, max_length),
+        Model(built, built.fresh, built.head),
+        start,
+    )
 
 
 def _data_digest(data: TaskData, tokenizer: Any) -> str:

@@ -81,10 +81,9 @@ def problems(*options, **more):
     return {problem.key: problem for problem in caught.value.problems}
 
 
-def batches(prepared, steps):
+def batches(setup, steps):
     """Inputs and labels of every micro-batch of some steps, and of one pass over each evaluation split."""
-    data, options = prepared.data, prepared.run
-    collate = Collator(prepared.tokenizer, prepared.max_length, kind_of(data.spec))
+    options, data, collate = setup.options.run, setup.data.examples, setup.data.collate
     loader = TrainLoader(
         data.train, collate, options.train.batch_size, options.train.micro_batch_size, options.data, options.seed, 0, 1, CPU
     )
@@ -99,8 +98,8 @@ def same(one, other, steps=14):
         assert list(inputs) == list(others) and torch.equal(labels, other_labels) and labels.dtype == other_labels.dtype
         for name, value in inputs.items():
             assert torch.equal(value, others[name]) and value.dtype == others[name].dtype
-    assert one.data_digest == other.data_digest and one.max_length == other.max_length
-    assert one.weights_digest == other.weights_digest
+    assert one.data.max_length == other.data.max_length
+    assert one.start.data_digest == other.start.data_digest and one.start.weights_digest == other.start.weights_digest
     return True
 
 
@@ -108,7 +107,7 @@ def same(one, other, steps=14):
 def test_a_run_on_prepared_data_is_the_run_on_the_files(task, raw, hub, tmp_path):
     options = (f"task={task}", "data.max_length=16", f"model.name={hub}", "model.dropout=0.1")
     prepare(tmp_path / "out", *options, f"data.path={raw}", "data.train_limit=3", "data.eval_limit=2")
-    tokens = run(*options, f"data.path={tmp_path}/out").data.train[1].tokens
+    tokens = run(*options, f"data.path={tmp_path}/out").data.examples.train[1].tokens
     assert set(tokens) == {"input_ids", "token_type_ids"} and len(tokens["input_ids"]) <= 16
     for more in ((), ("seed=3", "data.group_by_length=true"), ("data.train_limit=37", "data.eval_limit=5")):
         assert same(run(*options, f"data.path={raw}", *more), run(*options, f"data.path={tmp_path}/out", *more))
@@ -128,7 +127,7 @@ def test_the_hubs_model_is_brought_along_without_the_head_that_each_seed_draws(f
         source = run(*options, f"seed={seed}")
         from_hub.clear()
         stored = run(*words[2:], f"seed={seed}")
-        assert same(source, stored) and stored.fresh == source.fresh == ["classifier.bias", "classifier.weight"]
+        assert same(source, stored) and stored.model.fresh == source.model.fresh == ["classifier.bias", "classifier.weight"]
         assert not {"somebody/bert", "nyu-mll/glue"} & set(from_hub)
 
 
@@ -137,14 +136,14 @@ def test_the_demo_is_prepared_too_and_any_number_of_ranks_may_train_on_it(tmp_pa
     words = check(shlex.split(capsys.readouterr().out.splitlines()[-1]))
     demo = ("train.batch_size=64", "train.micro_batch_size=4")
     found = run(*words[2:], *demo, world=World(0, 16, 0, 8))
-    assert len(found.data.train) == 12000 and same(run("seed=4", *demo), run(*words[2:], *demo))
+    assert len(found.data.examples.train) == 12000 and same(run("seed=4", *demo), run(*words[2:], *demo))
     refused = problems("seed=4", *demo, world=World(0, 16, 0, 8))
     assert "each of 16 ranks" in refused["data.path"].reason and "mat-ds prepare <folder>" in refused["data.path"].fix
 
 
 def test_files_are_refused_on_many_ranks_without_being_read(raw, hub):
     options = ("task=cola", f"data.path={raw}", f"model.name={hub}", "train.batch_size=72", "train.micro_batch_size=1")
-    assert len(run(*options, world=World(0, 8, 0, 8)).data.train) == 90
+    assert len(run(*options, world=World(0, 8, 0, 8)).data.examples.train) == 90
     found = problems(*options, world=World(0, 9, 0, 8))
     assert set(found) == {"data.path"} and "each of 9 ranks would read and tokenise all of it" in found["data.path"].reason
 
@@ -206,7 +205,7 @@ def test_nothing_is_looked_for_on_a_network(raw, hub, tmp_path, monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    assert len(run(*options, f"data.path={tmp_path}/out").data.train) == 90 and not asked
+    assert len(run(*options, f"data.path={tmp_path}/out").data.examples.train) == 90 and not asked
 
 
 def test_every_change_since_is_named_in_one_message(raw, hub, tmp_path):
@@ -218,7 +217,7 @@ def test_every_change_since_is_named_in_one_message(raw, hub, tmp_path):
     out = tmp_path / "out"
     options = (f"task={task}", f"model.name={hub}", "data.bad_rows=skip", "data.max_length=16")
     prepare(out, *options, f"data.path={tmp_path}")
-    assert len(run(*options, f"data.path={out}").data.train) == 90
+    assert len(run(*options, f"data.path={out}").data.examples.train) == 90
 
     save(tmp_path / "other", "bert", pad_token="<unk>", eos_token="</s>")
     task.write_text("text: [sentence]\nlabels: [good, bad]\ntrain: [train, more]\ntest: []\n")

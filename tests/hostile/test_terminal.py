@@ -19,6 +19,7 @@ from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.registry import TASKS
 from mat_ds.terminal.display import Display, show
 from mat_ds.training.announce import Announcement
+from mat_ds.training.setup import Data, Model, Options
 
 PACKAGE = Path(__file__).parents[2] / "mat_ds"
 # Escape sequences of 7 and 8 bits, a carriage return over what stands there, a bell, a backspace, text turned around, the end
@@ -70,10 +71,11 @@ def test_an_announcement_adds_no_line_of_its_own(tmp_path):
     lines = []
     run = RunConfig.model_validate({"model": {"name": "a\nmirrored   nowhere\x1b"}, "tracking": {"uri": "none"}})
     data = SimpleNamespace(spec=TASKS["cola"], train=[], dev={"d\x1b": []}, tallies={})
-    prepared = SimpleNamespace(run=run, data=data, ds_config={"zero_optimization": {}}, fresh=["h\x1b"], head="", max_length=8)
+    options, data, model = Options(run, {"zero_optimization": {}}), Data(data, None, 8), Model(None, ["h\x1b"], "")
     loader = SimpleNamespace(steps_per_epoch=1, dropped_per_epoch=0)
     quiet = SimpleNamespace(say=lambda *said: lines.extend(said))
-    Announcement(prepared, loader, 1, 3, World(), quiet).announce(RunDirectory(tmp_path / "r\x1b\nx"), SimpleNamespace(step=0))
+    plan = Announcement(options, data, model, loader, 1, 3, World(), quiet)
+    plan.announce(RunDirectory(tmp_path / "r\x1b\nx"), SimpleNamespace(step=0))
     assert len(lines) == 7 and not any(c for line in lines for c in line if not c.isprintable())
 
 

@@ -109,7 +109,7 @@ PERTURBING = METHODS.keys() - {"vanilla", "rdrop"}
 @pytest.mark.parametrize("kind", ["bart", "t5"])
 def test_two_sided_models_pass_what_is_checked_before_training(kind, method, tmp_path):
     options = [f"model.name={folder_of(tmp_path / 'model', kind, **TWO_SIDED[kind])}", f"data.path={data(tmp_path / 'data')}"]
-    assert preflight.prepare([*ZERO2, *options, "task=sst2", f"method.name={method}", *BATCH], World()).built
+    assert preflight.prepare([*ZERO2, *options, "task=sst2", f"method.name={method}", *BATCH], World()).model.built
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -121,7 +121,7 @@ def test_a_model_that_puts_time_first_is_refused_by_methods_that_perturb_and_by_
         told = capsys.readouterr().err
         assert "model.name" in told and str(name) in told and "word embeddings" in told
     else:
-        assert preflight.prepare([*options, f"method.name={method}"], World()).built
+        assert preflight.prepare([*options, f"method.name={method}"], World()).model.built
 
 
 @pytest.mark.parametrize("kind", [*TWO_SIDED, "xlnet"])
@@ -171,7 +171,7 @@ def test_a_model_without_a_table_of_words_is_refused_by_methods_that_perturb_and
         assert main([*door, "method.name=r3f"]) == ExitCode.USER_ERROR
         told = capsys.readouterr().err
         assert "model.name" in told and str(name) in told and "word embeddings" in told and "without a perturbation" in told
-    assert preflight.prepare([*options, "method.name=vanilla"], World()).built
+    assert preflight.prepare([*options, "method.name=vanilla"], World()).model.built
     assert main([*plan, "method.name=vanilla"]) == ExitCode.OK
     (tmp_path / "in.txt").write_text("fine\n")
     assert main(["predict", str(name), str(tmp_path / "in.txt")]) == ExitCode.OK

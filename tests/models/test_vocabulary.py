@@ -60,7 +60,7 @@ def test_a_token_without_an_embedding_in_any_split_is_named_before_anything_star
 
 def test_texts_without_such_tokens_train_with_a_tokenizer_that_has_them(longer, tmp_path):
     options = [f"data.path={data(tmp_path / 'data')}", f"model.name={longer}", "task=sst2", *BATCH]
-    assert preflight.prepare([*ZERO2, *options], World()).fresh == []
+    assert preflight.prepare([*ZERO2, *options], World()).model.fresh == []
 
 
 def test_a_text_with_such_a_token_is_not_predicted(longer, tmp_path, capsys):

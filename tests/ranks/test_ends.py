@@ -64,4 +64,4 @@ def test_a_pair_has_the_ends_that_its_tokenizer_puts_between_and_behind(tmp_path
     for split in ("train", "validation", "test"):
         (tmp_path / "data" / "mrpc" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     ready = [*ZERO2, *BATCH, f"model.name={folder}", f"data.path={tmp_path / 'data'}", "task=mrpc", "method.name=vanilla"]
-    assert preflight.prepare(ready, World()).built
+    assert preflight.prepare(ready, World()).model.built

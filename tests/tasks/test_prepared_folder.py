@@ -108,11 +108,11 @@ def test_a_copy_that_broke_off_is_found_at_the_start_and_a_changed_byte_when_ask
     shutil.copytree(out, moved)
     options = ("task=cola", f"data.path={moved}", f"model.name={hub}")
     prepare(moved, "--verify")
-    assert "files, " in capsys.readouterr().out and len(run(*options).data.train) == 90
+    assert "files, " in capsys.readouterr().out and len(run(*options).data.examples.train) == 90
     name = "data/train/cola/train/data-00000-of-00001.arrow"
     whole = (moved / name).read_bytes()
     (moved / name).write_bytes(whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:])
-    assert len(run(*options).data.train) == 90, "sizes are all that is compared"
+    assert len(run(*options).data.examples.train) == 90, "sizes are all that is compared"
     assert f"{name}" in told(capsys, moved, "--verify")
     (moved / name).write_bytes(whole[:-8])
     (moved / "data/dev/cola/validation/state.json").unlink()
@@ -127,7 +127,7 @@ def test_a_manifest_of_another_program_is_none_and_a_damaged_one_is_refused(out,
     options = ("task=cola", f"data.path={tmp_path}/raw", f"model.name={hub}")
     for foreign in ("{}", "[1]", '{"files": []}'):
         (tmp_path / "raw" / "manifest.json").write_text(foreign)
-        assert len(run(*options).data.train) == 90
+        assert len(run(*options).data.examples.train) == 90
     assert "has no manifest.json of mat-ds" in told(capsys, tmp_path / "raw", "--verify")
     text = (out / "manifest.json").read_text()
     for damaged, reason in ((text[:-9], "cannot be read"), (text.replace('"max_length"', '"maximum"'), "cannot be read"),
@@ -183,8 +183,10 @@ def test_the_real_files_of_a_task_train_alike_when_prepared(task, tmp_path):
     prepare(tmp_path / "out", f"task={task}", f"data.path={REAL}", "model.name=tiny-roberta")
     one = run(f"task={task}", f"data.path={REAL}", "model.name=tiny-roberta")
     other = run(f"task={task}", f"data.path={tmp_path}/out", f"model.name={tmp_path}/out/model")
-    assert same(one, other, steps=3) and len(one.data.train) == len(other.data.train) > 2000
-    assert one.data.tallies == other.data.tallies and list(one.data.test) == list(other.data.test) == ["test"]
+    assert same(one, other, steps=3)
+    one, other = one.data.examples, other.data.examples
+    assert len(one.train) == len(other.train) > 2000
+    assert one.tallies == other.tallies and list(one.test) == list(other.test) == ["test"]
 
 
 def test_a_mixture_is_prepared_whole_and_its_parts_stay_in_order(hub, tmp_path, monkeypatch):
@@ -239,8 +241,9 @@ def test_examples_stay_in_their_files(tmp_path, hub):
 
 def test_the_digest_of_the_data_is_that_of_earlier_runs(out, hub):
     found = run("task=cola", f"data.path={out}", f"model.name={hub}")
-    digest = hashlib.sha256(found.data.spec.model_dump_json().encode())
-    for examples in (found.data.train, *found.data.dev.values(), *found.data.test.values()):
+    data = found.data.examples
+    digest = hashlib.sha256(data.spec.model_dump_json().encode())
+    for examples in (data.train, *data.dev.values(), *data.test.values()):
         digest.update(repr([(example.texts, example.label) for example in examples]).encode())
-    digest.update(json.dumps(found.tokenizer.get_vocab(), sort_keys=True).encode())
-    assert found.data_digest == digest.hexdigest()
+    digest.update(json.dumps(found.data.tokenizer.get_vocab(), sort_keys=True).encode())
+    assert found.start.data_digest == digest.hexdigest()

@@ -81,10 +81,10 @@ def test_training_and_preparing_name_the_row_before_they_start(split, line, mode
 
 def test_they_are_left_out_and_counted_as_other_bad_rows_are(models, tmp_path):
     options = ("task=cola", f"data.path={cola(tmp_path / 'raw')}", f"model.name={models}/gpt2", "data.bad_rows=skip")
-    data = run(*options).data
+    data = run(*options).data.examples
     assert len(data.train) == 38 and data.skipped == {"cola/train": {"no tokens": 2}} and data.tallies["cola/train"].kept == 38
     prepare(tmp_path / "out", *options)
-    again = run(*options[:1], *options[2:], f"data.path={tmp_path}/out").data
+    again = run(*options[:1], *options[2:], f"data.path={tmp_path}/out").data.examples
     assert list(again.train) == list(data.train) and again.skipped == data.skipped
 
 

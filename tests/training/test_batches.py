@@ -76,7 +76,8 @@ def test_the_examples_of_an_outer_step_are_collated_once(name):
     tracker = SimpleNamespace(log=lambda record: records.append(record["event"]))
     stopping = SimpleNamespace(told_to_stop_or_save=lambda: (False, False), saved=lambda: None)
     saved = SimpleNamespace(seconds=0.0, bytes=0)
-    Loop(run, engine, method, loader, tracker, shown, Progress(), stopping,
-         lambda weights: ({"dev": {"accuracy": 0.5}}, 0.5), lambda: None, lambda progress: saved).train()  # fmt: skip
+    scored = {"dev": {"accuracy": 0.5}}, 0.5
+    snapshots = SimpleNamespace(evaluate=lambda weights: scored, export=lambda: None, save=lambda progress: saved)
+    Loop(run, engine, method, loader, snapshots, tracker, shown, stopping).train(Progress())
     assert [records.count(kind) for kind in ("step", "telemetry", "evaluation", "checkpoint")] == [STEPS] * 4
     assert tokenizer.padded == STEPS * BATCH // MICRO

@@ -75,7 +75,9 @@ def loop(scores, refused, choice="continue", export="best", steps=None, progress
 
     tracker = SimpleNamespace(log=lambda record: None)
     save = lambda progress: SimpleNamespace(seconds=0.0, bytes=0)  # noqa: E731
-    return Loop(run, still, still, still, tracker, told, progress, still, evaluate, write, save), made, told
+    snapshots = SimpleNamespace(evaluate=evaluate, export=write, save=save)
+    train = Loop(run, still, still, still, snapshots, tracker, told, still).train
+    return lambda: train(progress), made, told
 
 
 @pytest.mark.parametrize(
@@ -89,33 +91,34 @@ def loop(scores, refused, choice="continue", export="best", steps=None, progress
     ],
 )
 def test_what_is_exported_is_the_best_that_could_be(scores, refused, made, exported):
-    found, written, told = loop(scores, refused)
-    found.train()
-    assert written == made and found.progress.exported == exported
+    train, written, told = loop(scores, refused)
+    progress = train()
+    assert written == made and progress.exported == exported
     assert len(told.warnings) == len(refused)
     assert all("could not be written" in line and "goes on without" in line for line in told.warnings)
-    held = found.progress.in_model
+    held = progress.in_model
     assert (held and held["step"]) == exported
 
 
 def test_stop_stops():
-    found, written, _ = loop((0.1, 0.2), (1,), choice="stop")
+    progress = Progress()
+    train, written, _ = loop((0.1, 0.2), (1,), choice="stop", progress=progress)
     with pytest.raises(SaveError, match="after step 1"):
-        found.train()
-    assert written == [] and found.progress.exported is None
+        train()
+    assert written == [] and progress.exported is None
 
 
 def test_the_last_is_exported_once_and_again_where_there_was_no_room():
-    found, written, _ = loop((0.1, 0.3, 0.2), (), export="last")
-    progress = found.train()
+    train, written, _ = loop((0.1, 0.3, 0.2), (), export="last")
+    progress = train()
     assert written == [3] and progress.exported == 3
     again, written, _ = loop((), (), export="last", steps=3, progress=progress)
-    assert again.train().exported == 3 and written == []
-    found, written, told = loop((0.1, 0.3, 0.2), (3,), export="last")
-    progress = found.train()
+    assert again().exported == 3 and written == []
+    train, written, told = loop((0.1, 0.3, 0.2), (3,), export="last")
+    progress = train()
     assert written == [] and progress.exported is None and len(told.warnings) == 1
     again, written, _ = loop((), (), export="last", steps=3, progress=progress)
-    assert again.train().exported == 3 and written == [3]
+    assert again().exported == 3 and written == [3]
 
 
 def test_a_checkpoint_of_before_it_was_noted_holds_its_best():

@@ -35,9 +35,9 @@ def rows(folder, split, *labels, column="sentence"):
 
 
 def test_the_default_run_has_no_problem():
-    prepared = prepare(["--ds_config", str(ZERO2), "--local_rank=1", *QUICK], World(1, 2, 1, 2))
-    assert prepared.run.task == "demo" and len(prepared.data.train) == 64
-    assert prepared.ds_config["train_micro_batch_size_per_gpu"] == 8
+    options, data, _, _ = prepare(["--ds_config", str(ZERO2), "--local_rank=1", *QUICK], World(1, 2, 1, 2))
+    assert options.run.task == "demo" and len(data.examples.train) == 64
+    assert options.ds_config["train_micro_batch_size_per_gpu"] == 8
 
 
 def test_options_data_model_and_deepspeeds_json_are_checked_together(tmp_path):
@@ -72,8 +72,8 @@ def test_a_batch_that_does_not_divide_and_a_missing_column(tmp_path):
 def test_adapters_need_a_pre_trained_model_and_layers_that_it_has(tmp_path):
     found = problems("model.lora.r=4", "train.epoch=1", *QUICK)
     assert set(found) == {"model.lora", "train.epoch"} and "random weights" in found["model.lora"].reason
-    prepared = prepare(["--ds_config", str(ZERO2), *QUICK], World())
-    for part in (prepared.tokenizer, prepared.built.module):
+    _, data, model, _ = prepare(["--ds_config", str(ZERO2), *QUICK], World())
+    for part in (data.tokenizer, model.built.module):
         part.save_pretrained(tmp_path)
     options = (f"model.name={tmp_path}", *QUICK)
     found = problems(*options, "model.lora.target_modules=[querry, key]", "model.lora.modules_to_save=[poler]")
@@ -82,7 +82,7 @@ def test_adapters_need_a_pre_trained_model_and_layers_that_it_has(tmp_path):
     assert (
         "poler" in found["model.lora.modules_to_save"].reason and "word_embeddings" in found["model.lora.modules_to_save"].fix
     )
-    model = prepare(["--ds_config", str(ZERO2), *options, "model.lora.r=4"], World()).built.module
+    model = prepare(["--ds_config", str(ZERO2), *options, "model.lora.r=4"], World()).model.built.module
     trained = {name.removeprefix("base_model.model.") for name, p in model.named_parameters() if p.requires_grad}
     assert len(trained) == 12 and all("lora_" in name or "classifier.modules_to_save" in name for name in trained)
 
@@ -111,14 +111,14 @@ def test_a_run_directory_is_never_taken_over_in_silence(tmp_path):
 
 def run_folder(path, *overrides):
     """A run directory with a checkpoint, as far as the checks look at one."""
-    prepared = prepare(["--ds_config", str(ZERO2), *QUICK, f"output_dir={path}", *overrides], World())
+    options, _, _, start = prepare(["--ds_config", str(ZERO2), *QUICK, f"output_dir={path}", *overrides], World())
     step = path / "checkpoints" / "step-00000004"
     step.mkdir(parents=True)
     (step / "state.json").write_text("{}")
     (step.parent / "latest").write_text("step-00000004")
-    (path / "config.yaml").write_text(yaml.safe_dump(prepared.run.model_dump(mode="json")))
+    (path / "config.yaml").write_text(yaml.safe_dump(options.run.model_dump(mode="json")))
     (path / "environment.json").write_text(json.dumps({
-        "world_size": 1, "deepspeed_config": prepared.ds_config, "data_sha256": prepared.data_digest,
+        "world_size": 1, "deepspeed_config": options.ds_config, "data_sha256": start.data_digest,
     }))  # fmt: skip
     return step
 
@@ -127,17 +127,19 @@ def test_a_run_goes_on_with_the_options_it_began_with(tmp_path):
     step = run_folder(tmp_path / "run")
     again = (*QUICK, f"output_dir={tmp_path}/run", "train.resume=auto")
     free = ("train.max_steps=900", "train.keep_last=5", "tracking.uri=none", "tracking.tags.team=nlp", "tracking.run_name=x")
-    assert prepare(["--ds_config", str(ZERO2), *again, *free], World()).resume_from == [step]
+    assert prepare(["--ds_config", str(ZERO2), *again, *free], World()).start.checkpoints == [step]
     # As do runs of a version that had another section.
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({**config, "tracking": {"enabled": False}}))
-    assert prepare(["--ds_config", str(ZERO2), *again, *free], World()).resume_from == [step]
+    assert prepare(["--ds_config", str(ZERO2), *again, *free], World()).start.checkpoints == [step]
     found = problems(*again, "seed=1", "method.lam=2", "optimizer.lr=1e-4")
     assert set(found) == {"seed", "method.lam", "optimizer.lr"}
     assert "has 0" in found["seed"].reason
     assert "mat" in problems(*again, "method.name=vanilla")["method.name"].reason
     # Any number of ranks and any ZeRO stage, but not another precision.
-    assert prepare(["--ds_config", str(ROOT / "ds_configs" / "zero3.json"), *again], World(1, 2, 1, 2)).resume_from == [step]
+    assert prepare(["--ds_config", str(ROOT / "ds_configs" / "zero3.json"), *again], World(1, 2, 1, 2)).start.checkpoints == [
+        step
+    ]
     half = problems(*again, ds_config=ROOT / "ds_configs" / "zero2_rtx3090_bf16.json")
     assert set(half) == {"ds_config bf16.enabled"} and "has False" in half["ds_config bf16.enabled"].reason
     elsewhere = tmp_path / "step-00000004"
@@ -148,7 +150,7 @@ def test_a_run_goes_on_with_the_options_it_began_with(tmp_path):
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again_as_the_same_run(tmp_path):
     shutil.rmtree(run_folder(tmp_path / "run").parent)
     again = (*QUICK, f"output_dir={tmp_path}/run", "train.resume=auto")
-    assert prepare(["--ds_config", str(ZERO2), *again], World()).resume_from == []
+    assert prepare(["--ds_config", str(ZERO2), *again], World()).start.checkpoints == []
     assert set(problems(*again, "seed=6")) == {"seed"}
 
 
@@ -156,9 +158,9 @@ def test_a_run_that_went_on_from_another_is_started_again_by_its_own_command(tmp
     origin = run_folder(tmp_path / "old")
     command = (*QUICK, f"train.resume={origin}", f"output_dir={tmp_path}/new")
     own = run_folder(tmp_path / "new", f"train.resume={origin}")
-    assert prepare(["--ds_config", str(ZERO2), *command], World()).resume_from == [own]
+    assert prepare(["--ds_config", str(ZERO2), *command], World()).start.checkpoints == [own]
     shutil.rmtree(own.parent)
-    assert prepare(["--ds_config", str(ZERO2), *command], World()).resume_from == [origin]
+    assert prepare(["--ds_config", str(ZERO2), *command], World()).start.checkpoints == [origin]
     found = problems(*QUICK, f"output_dir={tmp_path}/new", "train.resume=auto")
     assert f"train.resume={origin}" in found["train.resume"].fix
     third = run_folder(tmp_path / "third")
@@ -171,7 +173,7 @@ def test_a_run_goes_on_with_the_data_it_began_with(tmp_path):
     options = ("task=cola", f"data.path={tmp_path}", "train.batch_size=2", "train.micro_batch_size=1")
     run_folder(tmp_path / "run", *options)
     again = (*options, *QUICK, f"output_dir={tmp_path}/run", "train.resume=auto")
-    assert prepare(["--ds_config", str(ZERO2), *again], World()).resume_from
+    assert prepare(["--ds_config", str(ZERO2), *again], World()).start.checkpoints
     rows(tmp_path / "cola", "train", 0, 1, 1, 1)
     assert "not those the run" in problems(*again)["data.path, model.name"].reason
 
@@ -217,7 +219,7 @@ def test_the_real_files_of_a_task_are_ready_to_train_on(task):
         pytest.skip(f"no real {task} at {data}")
     recipe = yaml.safe_load((ROOT / "launch" / "recipes" / f"{task}.yaml").read_text())
     arguments = ["--recipe", str(ROOT / "launch" / "recipes" / f"{task}.yaml"), f"data.path={data}", "model.name=tiny-roberta"]
-    data = prepare(["--ds_config", str(ZERO2), *arguments], World()).data
+    data = prepare(["--ds_config", str(ZERO2), *arguments], World()).data.examples
     assert recipe["task"] == data.spec.name == task
     published = {"cola": 8551, "sst2": 67349, "mrpc": 3668, "rte": 2490, "stsb": 5749, "mnli": 19999, "anli": 748}
     assert len(data.train) == published[task]
@@ -231,5 +233,5 @@ def test_a_folder_without_the_tasks_files_is_named(tmp_path):
 
 def test_what_changes_nothing_and_what_is_given_twice_is_remarked_on(tmp_path):
     (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 0}, "activation_checkpointing": {}}')
-    remarks = prepare(["--ds_config", str(tmp_path / "ds.json"), "seed=1", "seed=2"], World()).remarks
+    remarks = prepare(["--ds_config", str(tmp_path / "ds.json"), "seed=1", "seed=2"], World()).options.remarks
     assert "seed is given twice" in remarks[0] and "activation_checkpointing does nothing" in remarks[1] and len(remarks) == 2

@@ -1,0 +1,91 @@
+"""Scores, exports, saves and restores the weights of a run between two outer steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mat_ds.artifacts.exported import move_base
+from mat_ds.engine import checkpoint
+from mat_ds.engine.engine import Engine
+from mat_ds.engine.export import export_model
+from mat_ds.evaluation.scores import Evaluator, Scores
+from mat_ds.methods.base import Fold
+from mat_ds.ranks.collectives import on_rank_zero
+from mat_ds.runs.options import RunConfig
+from mat_ds.storage.lock import RunLock
+from mat_ds.storage.progress import Progress
+from mat_ds.storage.rundir import RunDirectory
+from mat_ds.training.setup import Data
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """What is kept of the weights as they stand. Every rank must call each method.
+
+    Attributes:
+        run: the options.
+        engine: holds the weights.
+        data: its dev splits are scored; its tokenizer is exported with the model.
+        evaluator: scores them.
+        rundir: where model and checkpoints are written.
+        fold: what the method's `prepare_model` returned.
+        lock: of the run directory; if another job took it, every method that writes raises `Displaced` on every rank.
+    """
+
+    run: RunConfig
+    engine: Engine
+    data: Data
+    evaluator: Evaluator
+    rundir: RunDirectory
+    fold: Fold | None
+    lock: RunLock
+
+    def evaluate(self, weights: str) -> tuple[Scores, float]:
+        """Metrics of each dev split, and the score that selects a model.
+
+        Args:
+            weights: `raw` or `average`.
+        """
+        with self._weights(weights):
+            return self.evaluator.scores(self.engine.predict, self.data.examples.dev)
+
+    def export(self) -> None:
+        """Writes the model to the run directory.
+
+        Raises:
+            SaveError: on every rank, if it could not be written; the model exported before is left as it was.
+        """
+        with self._weights(self.run.train.export_weights):
+            tokenizer, folder, lora = self.data.tokenizer, self.rundir.model, self.run.model.lora
+            export_model(self.engine, tokenizer, folder, lora, self.fold, self.lock.check)
+
+    def save(self, progress: Progress) -> checkpoint.Saved:
+        """Writes a checkpoint of the engine and of `progress`.
+
+        Raises:
+            SaveError: on every rank, if it could not be written; earlier checkpoints are left as they were.
+        """
+        rundir, keep = self.rundir, self.run.train.keep_last
+        best = progress.best["step"] if progress.evaluations else None
+        still_ours, writer = self.lock.check, self.lock.token
+        return checkpoint.save(self.engine, rundir.checkpoints, asdict(progress), keep, rundir.model, best, still_ours, writer)
+
+    def restore(self, checkpoints: Sequence[Path]) -> tuple[Progress, list[str]]:
+        """Restores engine and `model/` from the first checkpoint that is intact.
+
+        Returns:
+            The progress saved in it, and what is wrong with the checkpoints before it.
+
+        Raises:
+            UserError: on every rank, if none is intact.
+        """
+        state, damaged = checkpoint.load_checkpoint(self.engine, checkpoints, self.rundir.model, self.lock.check)
+        on_rank_zero(lambda: move_base(self.rundir.model, self.run.model.name))  # adapters of the best model so far
+        return Progress.restored(state), damaged
+
+    def _weights(self, weights: str) -> AbstractContextManager[None]:
+        """Within it, the engine has the weights that options call `raw` or `average`."""
+        return nullcontext() if weights == "raw" else self.engine.averaged_weights("average")
