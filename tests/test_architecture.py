@@ -60,6 +60,22 @@ def test_only_the_engine_knows_deepspeed():
     assert importers("deepspeed") and all(path.startswith("engine/") for path in importers("deepspeed"))
 
 
+def test_only_the_map_of_the_shards_knows_how_deepspeed_keeps_parameters():
+    """The rest sees its words: masters, whole, refresh. The loss scale has a module of its own."""
+    kept = re.compile(
+        r"\bds_(id|tensor|numel|shape|status)\b|GatheredParameters|\w*(fp16|bit16|fp32)_\w*(groups|partition)\w*|_hp_mapping"
+    )
+    for path in SOURCES:
+        place = str(path.relative_to(PACKAGE))
+        code = re.sub(r'""".*?"""', "", path.read_text(), flags=re.S)
+        if place != "engine/shards.py":
+            assert not kept.search(code), (place, kept.search(code))
+        if place in ("engine/checkpoint.py", "engine/state.py", "engine/export.py") or not place.startswith("engine/"):
+            assert not re.search(r"\bds\.optimizer\b|\.zero_optimization(_stage)?\(|^(import|from) deepspeed", code, re.M), (
+                place
+            )
+
+
 def test_only_tracking_and_the_registry_know_mlflow_and_only_lora_knows_peft():
     assert all(path.startswith(("tracking/", "registry/")) for path in importers("mlflow"))
     assert importers("peft") <= {"models/lora.py"}

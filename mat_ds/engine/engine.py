@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mat_ds.engine.norms import Norms
-from mat_ds.engine.shards import exact_values, fill_masters, numel, read_shards, refresh, shape
+from mat_ds.engine.shards import Shards, exact_values, numel, shape
 from mat_ds.engine.startup import release
 from mat_ds.errors import Interrupted, NonFiniteError, SaveError
 from mat_ds.methods.base import MicroBatch
@@ -55,10 +55,10 @@ class Engine(Norms):
         exact = exact_values(model) if halved else {}
         ds, *_ = deepspeed.initialize(model=model, optimizer=self.sampler, config=ds_config)
         super().__init__(ds, perturbation, seed, read)
-        self.shards = read_shards(self.ds)
+        self.shards = Shards(ds)
         if exact:
-            fill_masters(self.shards, exact)
-        self.sampler.arm(self.shards, self.device)
+            self.shards.fill(exact)
+        self.sampler.arm(self.shards.slices, self.device)
         self._backwards_per_update = self.ds.gradient_accumulation_steps()
         self._looks_at_gradients = self.dtype != torch.float32 or self.ds.zero_optimization()
         self._applied = True
@@ -172,7 +172,7 @@ class Engine(Norms):
 
     def _swap(self, name: str) -> None:
         self.sampler.swap(name)
-        refresh(self.ds)
+        self.shards.refresh()
 
     def update(self) -> None:
         """One sample of the parameters.
@@ -197,7 +197,7 @@ class Engine(Norms):
             self._refuse_losses()
             if self.dtype != torch.float16:
                 raise self._not_finite("a gradient")
-        self._forget_gradients()
+        self.shards.forget_gradients()
 
     def _refuse_losses(self) -> None:
         if all_reduce_sum((~self._all_finite).float()).item():
@@ -220,14 +220,6 @@ class Engine(Norms):
             skipped_in_a_row += 1
             if skipped_in_a_row == MOST_SKIPS:
                 raise NonFiniteError(f"fp16 gradients overflowed {MOST_SKIPS} times in a row")
-
-    def _forget_gradients(self) -> None:
-        """Zeroes what ZeRO-3 and offload keep: they would reuse it for a parameter that gets no gradient next time."""
-        kept = [getattr(self.ds.optimizer, "grad_partitions_flat_buffer", None)]
-        kept += [master.grad for master in self.sampler.masters]
-        for gradient in kept:
-            if gradient is not None:
-                gradient.zero_()
 
 
 def _parameter_groups(model: nn.Module, optimizer: OptimizerConfig) -> list[dict[str, Any]]:

@@ -7,12 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
 from torch import Tensor
 
 from mat_ds.engine.engine import Engine
-from mat_ds.engine.shards import gather_master
 from mat_ds.methods.base import Fold
 from mat_ds.models.options import LoraConfig
 from mat_ds.ranks.collectives import on_rank_zero, own_rank
@@ -30,20 +28,12 @@ def gather_fp32(engine: Engine, frozen: bool = True) -> dict[str, Tensor]:
         On rank 0 the values on the CPU; on the others an empty dict.
     """
     module, keep = engine.ds.module, own_rank() == 0
-    replicated = engine.ds.zero_optimization_stage() == 0
     whole: dict[str, Tensor] = {}
-    index = 0
     for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            value = gather_master(engine.shards, index, parameter, engine.device, replicated)
-            index += 1
-        elif not frozen:
-            continue
-        else:
-            with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
-                value = parameter.detach().clone()
-        if keep:
-            whole[name] = value.float().cpu()
+        if parameter.requires_grad or frozen:
+            value = engine.shards.whole(name)
+            if keep:
+                whole[name] = value.float().cpu()
     if keep and frozen:
         persistent = module.state_dict(keep_vars=True).keys()
         whole |= {name: buffer.cpu() for name, buffer in module.named_buffers() if name in persistent}

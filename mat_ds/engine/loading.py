@@ -10,7 +10,7 @@ import torch
 from deepspeed.accelerator import get_accelerator
 from torch import nn
 
-from mat_ds.engine.shards import EXACT
+from mat_ds.engine.shards import EXACT, shard_numel
 from mat_ds.models.unread import Unread
 from mat_ds.ranks.collectives import broadcast_from_rank_zero, own_rank
 
@@ -62,7 +62,7 @@ def shard_unread(model: nn.Module, unread: Unread, ds_config: Mapping[str, Any])
         else:
             first.convert_to_zero_parameters(param_list=[parameter])
         if exact:
-            length = parameter.ds_tensor.ds_numel
+            length = shard_numel(parameter)
             setattr(parameter, EXACT, value.view(-1)[rank * length : (rank + 1) * length].cpu().clone())
     for buffer in model.buffers():
         buffer.data = buffer.data.to(device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from mat_ds.engine.passes import Passes
+from mat_ds.engine.shards import Shards
 from mat_ds.ranks.collectives import all_reduce_sum
 from mat_ds.sampling.sampler import Sampler
 
@@ -13,6 +14,7 @@ class Norms(Passes):
     """What the engine measures of its shards."""
 
     sampler: Sampler
+    shards: Shards
     _last_loss_scale: float
 
     @property
@@ -42,5 +44,4 @@ class Norms(Passes):
     def _global_norm(self, square: float) -> float:
         """Root of the sum over ranks of the squares of what each holds alone."""
         total = torch.tensor(square, dtype=torch.float64, device=self.device)
-        replicated = self.ds.zero_optimization_stage() == 0
-        return float(total if replicated else all_reduce_sum(total)) ** 0.5
+        return float(total if self.shards.replicated else all_reduce_sum(total)) ** 0.5

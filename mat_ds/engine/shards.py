@@ -1,8 +1,8 @@
-"""Which piece of which parameter lies where in this rank's fp32 master tensors, as DeepSpeed itself says.
+"""The fp32 master weights of a DeepSpeed engine of any ZeRO stage, by parameter.
 
-The order of a flat buffer is never assumed: parameter groups, `round_robin_gradients` and alignment gaps reorder it.
-What DeepSpeed says is checked against the weights themselves, since every sample's noise, every export and every fp32
-start rests on it.
+The only module that knows how DeepSpeed stores them. The positions of parameters in its flat buffers are read from DeepSpeed,
+never derived: parameter groups, `round_robin_gradients` and alignment change their order. They are compared with the weights
+themselves, because noise, checkpoints and exports depend on them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import deepspeed
 import torch
 from deepspeed.runtime.engine import DeepSpeedEngine
 from torch import Tensor
@@ -17,64 +18,131 @@ from torch import Tensor
 from mat_ds.ranks.collectives import all_reduce_sum, own_rank
 from mat_ds.sampling.sampler import Slice
 
-Shards = dict[Tensor, list[Slice]]
-
-# Attribute of a parameter cut into shards in half precision: this rank's shard of its fp32 values.
+# Attribute of a parameter that was sharded in half precision: this rank's shard of its fp32 values.
 EXACT = "exact_shard"
 
 
 def trainable(module: torch.nn.Module) -> list[tuple[str, Tensor]]:
-    """Names and parameters that are sampled, in the order that numbers them in every `Slice`."""
+    """Names and parameters that are trained; a `Slice` numbers them in this order."""
     return [(name, p) for name, p in module.named_parameters() if p.requires_grad]
 
 
 def numel(parameter: Tensor) -> int:
-    """Elements of the whole parameter, which ZeRO-3 keeps out of the tensor."""
+    """Number of elements of the whole parameter, also where ZeRO-3 has sharded it."""
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
+def shard_numel(parameter: Any) -> int:
+    """Number of elements of each rank's shard of a ZeRO-3 parameter, including the padding of the last rank's."""
+    return int(parameter.ds_tensor.ds_numel)
+
+
 def shape(parameter: Tensor) -> torch.Size:
-    """Shape of the whole parameter, which ZeRO-3 keeps out of the tensor."""
+    """Shape of the whole parameter, also where ZeRO-3 has sharded it."""
     return torch.Size(getattr(parameter, "ds_shape", parameter.shape))
 
 
-def read_shards(ds: DeepSpeedEngine) -> Shards:
-    """For each fp32 master tensor of this rank, the stretches of parameters in it.
+class Shards:
+    """The fp32 master tensors of a DeepSpeed engine, and which slices of which parameters they contain.
 
     Args:
         ds: an engine just initialised, of any ZeRO stage and precision.
 
+    Attributes:
+        slices: for each master tensor of this rank, the slices of parameters in it.
+        replicated: whether every rank has all of them (ZeRO-0).
+
     Raises:
-        RuntimeError: on every rank, if the stretches do not cover every trainable parameter exactly once, or do not hold
-            the values of the parameters they are said to be of.
+        RuntimeError: on every rank, if the slices do not cover every trainable parameter exactly once, or do not have the
+            values of their parameters.
     """
-    parameters = [p for _, p in trainable(ds.module)]
-    shards: Shards = {}
-    covered = torch.zeros(len(parameters) + 1, dtype=torch.float64, device=ds.device)
-    for index, master, offset, start, length in _stretches(ds, parameters):
-        if length <= 0:
-            continue
-        shards.setdefault(master, []).append(Slice(index, numel(parameters[index]), offset, start, length))
-        covered[index] += length
-        here = master.detach().view(-1)[start : start + length]
-        there = _local_values(ds, parameters[index], offset, length)
-        covered[-1] += not torch.equal(here.to(there), there)
-    copies = ds.dp_world_size if ds.zero_optimization_stage() == 0 else 1
-    expected = torch.tensor([*(numel(p) * copies for p in parameters), 0], dtype=torch.float64, device=ds.device)
-    if not torch.equal(all_reduce_sum(covered), expected):
-        raise RuntimeError("DeepSpeed's fp32 shards are not where it says they are; mat_ds knows deepspeed 0.19")
-    return shards
+
+    def __init__(self, ds: DeepSpeedEngine):
+        self._ds = ds
+        self._names, parameters = map(list, zip(*trainable(ds.module), strict=True))
+        self.replicated = ds.zero_optimization_stage() == 0
+        self.slices: dict[Tensor, list[Slice]] = {}
+        covered = torch.zeros(len(parameters) + 1, dtype=torch.float64, device=ds.device)
+        for index, master, offset, start, length in _stretches(ds, parameters):
+            if length <= 0:
+                continue
+            self.slices.setdefault(master, []).append(Slice(index, numel(parameters[index]), offset, start, length))
+            covered[index] += length
+            here = master.detach().view(-1)[start : start + length]
+            there = _local_values(ds, parameters[index], offset, length)
+            covered[-1] += not torch.equal(here.to(there), there)
+        copies = ds.dp_world_size if self.replicated else 1
+        expected = torch.tensor([*(numel(p) * copies for p in parameters), 0], dtype=torch.float64, device=ds.device)
+        if not torch.equal(all_reduce_sum(covered), expected):
+            raise RuntimeError("DeepSpeed's fp32 shards are not where it says they are; mat_ds knows deepspeed 0.19")
+
+    def masters(self) -> Iterator[tuple[Tensor, list[tuple[str, Slice]]]]:
+        """Each master tensor of this rank, with the names and slices of the parameters in it."""
+        for master, pieces in self.slices.items():
+            yield master, [(self._names[piece.parameter], piece) for piece in pieces]
+
+    @torch.no_grad()
+    def whole(self, name: str) -> Tensor:
+        """One whole parameter: its fp32 master, or a frozen parameter as it is. Every rank must call it, and gets it."""
+        parameter = self._ds.module.get_parameter(name)
+        if not parameter.requires_grad:
+            with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
+                return parameter.detach().clone()
+        whole = torch.zeros(numel(parameter), dtype=torch.float32, device=self._ds.device)
+        for master, pieces in self.masters():
+            for other, piece in pieces:
+                if other == name:
+                    source = master.detach().view(-1)[piece.start : piece.start + piece.numel]
+                    whole[piece.offset : piece.offset + piece.numel].copy_(source)
+        return (whole if self.replicated else all_reduce_sum(whole)).view(shape(parameter))
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Copies the masters to the model's parameters, as DeepSpeed's own step does at its end. Every rank must call it."""
+        optimizer = self._ds.optimizer
+        if self._ds.zero_optimization_stage() == 3:
+            optimizer._partition_all_parameters()
+            for group in range(len(optimizer.fp16_groups)):
+                optimizer._reassign_or_swap_out_partitioned_parameters(group)
+            # Small parameters stay gathered on every rank; the copy above does not update them.
+            if optimizer.persistent_parameters:
+                optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
+        elif self._ds.zero_optimization():
+            optimizer.update_lp_params()
+        elif self._ds.fp16_enabled() or self._ds.bfloat16_enabled():
+            for group, masters in zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True):
+                for parameter, master in zip(group, masters, strict=True):
+                    parameter.data.copy_(master.data)
+
+    @torch.no_grad()
+    def fill(self, values: Mapping[int, Tensor]) -> None:
+        """Overwrites the masters with what `exact_values` returned before DeepSpeed rounded the weights."""
+        for master, pieces in self.slices.items():
+            for piece in pieces:
+                whole = values[piece.parameter].numel() == piece.total
+                first = piece.offset if whole else 0
+                source = values[piece.parameter][first : first + piece.numel]
+                master.view(-1)[piece.start : piece.start + piece.numel].copy_(source)
+
+    def forget_gradients(self) -> None:
+        """Zeroes the gradients that ZeRO-3 and offload keep: a parameter without a gradient in the next update would get the
+        old one again."""
+        kept = [getattr(self._ds.optimizer, "grad_partitions_flat_buffer", None), *(master.grad for master in self.slices)]
+        for gradient in kept:
+            if gradient is not None:
+                gradient.zero_()
 
 
 def _local_values(ds: DeepSpeedEngine, parameter: Any, offset: int, length: int) -> Tensor:
-    """The working copy of elements `offset ..` of a parameter, as far as this rank holds it."""
+    """Elements `offset` to `offset + length` of a parameter of the model; under ZeRO-3, of this rank's shard."""
     if ds.zero_optimization_stage() == 3:
         return parameter.ds_tensor.detach()[:length]
     return parameter.detach().view(-1)[offset : offset + length]
 
 
 def _stretches(ds: DeepSpeedEngine, parameters: Sequence[Any]) -> Iterator[tuple[int, Tensor, int, int, int]]:
-    """(parameter index, master tensor, offset in the parameter, start in the master, length) of this rank."""
+    """Yields (index of a parameter, master tensor, offset in the parameter, start in the master, length) for each slice of
+    this rank, as DeepSpeed stores them; a length of 0 or less means that there is none."""
     optimizer, index = ds.optimizer, {id(p): i for i, p in enumerate(parameters)}
     if ds.zero_optimization_stage() == 3:
         for group in optimizer.fp16_groups:
@@ -84,7 +152,7 @@ def _stretches(ds: DeepSpeedEngine, parameters: Sequence[Any]) -> Iterator[tuple
                 real = min(length, p.ds_numel - offset)
                 yield index[id(p)], optimizer.fp32_partitioned_groups_flat[number], offset, start, real
     elif hasattr(optimizer, "round_robin_bit16_groups"):
-        # Not the hp-fragment addresses: under round_robin_gradients DeepSpeed 0.19 computes them in the wrong order.
+        # hp-fragment addresses cannot be used: DeepSpeed 0.19 computes them in the wrong order with round_robin_gradients.
         for number, master in enumerate(optimizer.single_partition_of_fp32_groups):
             begin = own_rank(optimizer.real_dp_process_group[number]) * optimizer.partition_size[number]
             end = begin + optimizer.partition_size[number]
@@ -108,56 +176,6 @@ def _stretches(ds: DeepSpeedEngine, parameters: Sequence[Any]) -> Iterator[tuple
 
 
 def exact_values(module: torch.nn.Module) -> dict[int, Tensor]:
-    """fp32 values of the trainable parameters, by index, flat: all of a whole one, this rank's shard of one cut into shards."""
+    """fp32 values of the trainable parameters, flat, by index; of a sharded parameter only this rank's shard."""
     kept = {i: (p, p.__dict__.pop(EXACT, None)) for i, (_, p) in enumerate(trainable(module))}
     return {i: p.detach().reshape(-1).clone() if shard is None else shard for i, (p, shard) in kept.items()}
-
-
-@torch.no_grad()
-def fill_masters(shards: Shards, values: Mapping[int, Tensor]) -> None:
-    """Overwrites the masters with what `exact_values` returned before DeepSpeed rounded it."""
-    for master, pieces in shards.items():
-        for piece in pieces:
-            whole = values[piece.parameter].numel() == piece.total
-            first = piece.offset if whole else 0
-            source = values[piece.parameter][first : first + piece.numel]
-            master.view(-1)[piece.start : piece.start + piece.numel].copy_(source)
-
-
-@torch.no_grad()
-def refresh(ds: DeepSpeedEngine) -> None:
-    """Makes the working copies what the masters hold, as the end of DeepSpeed's own step does. Every rank must call it."""
-    optimizer = ds.optimizer
-    if ds.zero_optimization_stage() == 3:
-        optimizer._partition_all_parameters()
-        for group in range(len(optimizer.fp16_groups)):
-            optimizer._reassign_or_swap_out_partitioned_parameters(group)
-        # Biases and norms stay gathered on every rank, where the copy above does not reach them.
-        if optimizer.persistent_parameters:
-            optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
-    elif ds.zero_optimization():
-        optimizer.update_lp_params()
-    elif ds.fp16_enabled() or ds.bfloat16_enabled():
-        for group, masters in zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True):
-            for parameter, master in zip(group, masters, strict=True):
-                parameter.data.copy_(master.data)
-
-
-@torch.no_grad()
-def gather_master(shards: Shards, index: int, parameter: Tensor, device: torch.device, replicated: bool) -> Tensor:
-    """One whole parameter in fp32, on every rank. Every rank must call it.
-
-    Args:
-        shards: this rank's map.
-        index: number of the parameter.
-        parameter: the parameter, for its shape.
-        device: where the process group can reduce.
-        replicated: whether every rank holds the whole (ZeRO-0).
-    """
-    whole = torch.zeros(numel(parameter), dtype=torch.float32, device=device)
-    for master, pieces in shards.items():
-        for piece in pieces:
-            if piece.parameter == index:
-                source = master.detach().view(-1)[piece.start : piece.start + piece.numel]
-                whole[piece.offset : piece.offset + piece.numel].copy_(source)
-    return (whole if replicated else all_reduce_sum(whole)).view(shape(parameter))

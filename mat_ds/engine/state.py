@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.loss_scale import read_loss_scale, restore_loss_scale
-from mat_ds.engine.shards import numel, refresh, trainable
+from mat_ds.engine.shards import numel, trainable
 from mat_ds.ranks.collectives import from_all_ranks, own_rank, world_size
 from mat_ds.storage.stretches import stretches
 
@@ -44,7 +44,6 @@ def write_state(engine: Engine, folder: Path) -> list[str]:
     names: list[str] = []
     part: dict[str, Tensor] = {}
     rank, ranks = own_rank(), world_size()
-    replicated = engine.ds.zero_optimization_stage() == 0
     mode = stat.S_IMODE(folder.stat().st_mode) & 0o666  # safetensors has one of its own
 
     def flush() -> None:
@@ -54,7 +53,7 @@ def write_state(engine: Engine, folder: Path) -> list[str]:
         part.clear()
 
     for number, (kind, parameter, first, values) in enumerate(_pieces(engine)):
-        if replicated and number % ranks != rank:
+        if engine.shards.replicated and number % ranks != rank:
             continue
         if part and sum(tensor.nbytes for tensor in part.values()) + values.nbytes > PART_BYTES:
             flush()
@@ -85,7 +84,7 @@ def load_state(engine: Engine, files: list[Path], numbers: dict[str, Any]) -> No
         raise LoadError(fault or found[0])
     engine.sampler.updates = numbers["updates"]
     restore_loss_scale(engine.ds, numbers["loss_scale"])
-    refresh(engine.ds)
+    engine.shards.refresh()
 
 
 def _read(engine: Engine, files: list[Path]) -> str | None:
@@ -108,10 +107,9 @@ def _read(engine: Engine, files: list[Path]) -> str | None:
 
 def _pieces(engine: Engine) -> Pieces:
     """Views of all that is to be kept of this rank's master tensors."""
-    names = [name for name, _ in trainable(engine.ds.module)]
-    for master, slices in engine.shards.items():
+    for master, pieces in engine.shards.masters():
         kept = {THETA: master.detach(), **engine.sampler.kept(master)}
         for kind, tensor in kept.items():
             flat = tensor.view(-1)
-            for piece in slices:
-                yield kind, names[piece.parameter], piece.offset, flat[piece.start : piece.start + piece.numel]
+            for name, piece in pieces:
+                yield kind, name, piece.offset, flat[piece.start : piece.start + piece.numel]

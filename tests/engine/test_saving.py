@@ -132,7 +132,7 @@ def test_what_has_the_name_of_a_checkpoint_to_be_saved_is_set_aside(tmp_path, wh
 def test_a_state_that_is_not_finite_is_never_saved(tmp_path, kind, value):
     save(SmallEngine(1.0), tmp_path, 1)
     engine = SmallEngine(2.0)
-    master = list(engine.shards)[1]
+    master = list(engine.shards.slices)[1]
     kept = engine.sampler.kept(master)
     assert len(kept) == 3 and "average" in kept
     tensor = {"theta": master.detach(), "average": kept["average"]}.get(kind, next(iter(kept.values())))
@@ -146,13 +146,13 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path, kind, value):
 def test_an_export_that_fails_leaves_training_its_own_weights():
     """With `train.on_save_failure=continue` it goes on with them."""
     engine = SmallEngine(1.0)
-    for master in engine.shards:
+    for master in engine.shards.slices:
         engine.sampler.kept(master)["average"].fill_(5.0)
     engine._tracked, engine._swap = False, engine.sampler.swap
     with pytest.raises(SaveError), Engine.averaged_weights(engine, "average"):
-        assert {float(x) for master in engine.shards for x in master.detach().view(-1)} == {5.0}
+        assert {float(x) for master in engine.shards.slices for x in master.detach().view(-1)} == {5.0}
         raise SaveError("no room")
-    assert {float(x) for master in engine.shards for x in master.detach().view(-1)} == {1.0}
+    assert {float(x) for master in engine.shards.slices for x in master.detach().view(-1)} == {1.0}
 
 
 def test_large_numbers_are_finite_and_padding_is_not_looked_at(tmp_path):
@@ -160,7 +160,7 @@ def test_large_numbers_are_finite_and_padding_is_not_looked_at(tmp_path):
     engine.check(None)
     flat = torch.full((20,), float("nan"))
     flat[2:6] = 1.0
-    (first, *_), (_, *pieces) = engine.shards.values(), engine.shards.values()
+    (first, *_), (_, *pieces) = engine.shards.slices.values(), engine.shards.slices.values()
     engine.sampler.arm({flat: [type(first[0])(0, 4, 0, 2, 4)]}, engine.device)
     engine.check(None)
     assert pieces is not None

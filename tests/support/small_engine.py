@@ -8,9 +8,10 @@ import torch
 import torch.distributed as dist
 
 from mat_ds.engine.engine import Engine
+from mat_ds.engine.shards import Shards
 from mat_ds.sampling.average import Average
 from mat_ds.sampling.chain import Chain
-from mat_ds.sampling.sampler import Sampler, Slice
+from mat_ds.sampling.sampler import Sampler
 
 
 class Module(torch.nn.Module):
@@ -41,23 +42,25 @@ class SmallEngine:
             fp16_enabled=lambda: False,
             bfloat16_enabled=lambda: False,
             optimizer=None,
+            device=self.device,
+            dp_world_size=1,
         )
         parameters = list(module.parameters())
-        self.shards = {p: [Slice(i, p.numel(), 0, 0, p.numel())] for i, p in enumerate(parameters)}
+        self.shards = Shards(self.ds)
         self.sampler = Sampler([{"params": parameters}], "adam", Chain(averages={"average": Average(0.5)}), 0)
-        self.sampler.arm(self.shards, self.device)
+        self.sampler.arm(self.shards.slices, self.device)
         self.fill(value)
 
     @torch.no_grad()
     def fill(self, value):
-        for master in self.shards:
+        for master in self.shards.slices:
             for tensor in (master, *self.sampler.kept(master).values()):
                 tensor.fill_(value)
 
     @property
     def value(self):
         """What all of it is; None where it is not all the same."""
-        found = {float(x) for m in self.shards for t in (m.detach(), *self.sampler.kept(m).values()) for x in t.view(-1)}
+        found = {float(x) for m in self.shards.slices for t in (m.detach(), *self.sampler.kept(m).values()) for x in t.view(-1)}
         return found.pop() if len(found) == 1 else None
 
 

@@ -50,7 +50,7 @@ def measured(world, stage, precision, dtype, method=None, optimizer=None, model=
     engine, player = make(world, ds_json(stage, precision), wanted, micro, optimizer, tiny_lora(**(model or {})))
     first = steps(world, engine, player, micro, BATCHES[:1], lr=lr)
     result = steps(world, engine, player, micro, BATCHES[1:], first=1, lr=lr)
-    sampled = torch.tensor(float(sum(piece.numel for slices in engine.shards.values() for piece in slices)))
+    sampled = torch.tensor(float(sum(piece.numel for slices in engine.shards.slices.values() for piece in slices)))
     sampled = all_reduce_sum(sampled).item() / (1 if stage else world.size)
     engine.close()
     if world.rank:
