@@ -88,18 +88,18 @@ def type_problems(tree: Tree) -> Iterator[Problem]:
         sections["timers.throughput"] = timers["throughput"]
     for path, value in sections.items():
         if not isinstance(value, dict):
-            yield Problem(f"ds_config {path}", value, "is no JSON object", 'write {"key": value}, or delete it')
+            yield Problem(f"ds_config {path}", value, "is not a JSON object", 'write {"key": value}, or delete it')
         elif not isinstance(value.get("enabled", True), bool):
             yield _undecided(path, value["enabled"])
         elif not isinstance(value.get("params", {}), dict):
-            yield Problem(f"ds_config {path}.params", value["params"], "is no JSON object", "delete it")
+            yield Problem(f"ds_config {path}.params", value["params"], "is not a JSON object", "delete it")
         for key in value.keys() - KEYS[path] if isinstance(value, dict) and path in KEYS else ():
             yield Problem(
-                f"ds_config {path}.{key}", value[key], "is no key that DeepSpeed looks for there", nearest(key, KEYS[path])
+                f"ds_config {path}.{key}", value[key], "is not a key that DeepSpeed reads there", nearest(key, KEYS[path])
             )
     stage = zero.get("stage", 0) if isinstance(zero, dict) else 0
     if isinstance(stage, bool) or stage not in (0, 1, 2, 3):
-        yield Problem("ds_config zero_optimization.stage", stage, "is no ZeRO stage", "write 0, 1, 2 or 3")
+        yield Problem("ds_config zero_optimization.stage", stage, "is not a ZeRO stage", "write 0, 1, 2 or 3")
     for path, (check, fix) in TYPES.items():
         section, _, key = path.rpartition(".")
         place = tree.get(section, {}) if section else tree
@@ -108,7 +108,7 @@ def type_problems(tree: Tree) -> Iterator[Problem]:
         if isinstance(place, dict) and key in place and place[key] not in welcome and path != f"{section}.enabled":
             value = place[key]
             if not check(value):
-                yield Problem(f"ds_config {path}", value, "is nothing that DeepSpeed could use there", fix)
+                yield Problem(f"ds_config {path}", value, "is not a value that DeepSpeed accepts there", fix)
     yield from _switches(sections)
 
 
