@@ -1,7 +1,7 @@
-"""Saving and restoring a run at an outer boundary: all ranks together, whole or not at all.
+"""Saves and restores a run between two outer steps, on all ranks together.
 
-A checkpoint is written aside, each rank reading back what it wrote for the manifest, renamed into place, and only then named
-in `latest`.
+A checkpoint is written to a temporary folder, where each rank reads back its files to put their checksums into the manifest.
+Then it is renamed, and only then named in `latest`; so a checkpoint is complete or does not exist.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mat_ds.storage.reading import size_of
 
 @dataclass(frozen=True)
 class Saved:
-    """What a save took: seconds, and bytes of files that it wrote."""
+    """How long a save took in seconds, and how many bytes it wrote."""
 
     seconds: float
     bytes: int
@@ -39,22 +39,23 @@ def save(
     engine: Engine, folder: Path, state: dict[str, Any], keep_last: int, model: Path | None = None, best: int | None = None,
     still_ours: Callable[[], None] = nobody_else, writer: str = "",
 ) -> Saved:  # fmt: skip
-    """Saves the run as it stands between two outer steps. Every rank must call it.
+    """Saves a checkpoint between two outer steps. Every rank must call it.
 
     Args:
         engine: what to save.
         folder: the run's `checkpoints/`.
-        state: the run's own state, JSON types only; `step` names the checkpoint.
-        keep_last: of this and the earlier checkpoints all but so many are deleted, once the new one is in place.
-        model: the run's `model/` so far, kept by hard links: the best model is part of the state.
-        best: the step of the best evaluation, whose checkpoint is kept too if there is one.
-        still_ours: what rank 0 asks before it writes and before each rename; it raises `Displaced` if another job has taken
-            the run directory.
-        writer: who saves it, for who wants to know later: the token by which this start of the run holds its lock.
+        state: the run's own state, JSON types only; its `step` names the checkpoint.
+        keep_last: number of checkpoints to keep, this one included; older ones are deleted once this one is complete.
+        model: the run's `model/`; the checkpoint gets hard links to its weights.
+        best: the step of the best evaluation; its checkpoint, if there is one, is kept as well.
+        still_ours: called by rank 0 before it writes and before each rename; raises `Displaced` if another job took the run
+            directory.
+        writer: identifies this start of the run: the token of its lock.
 
     Raises:
-        Displaced: on every rank, if that has happened.
-        SaveError: on every rank, if some rank could not write; earlier checkpoints are what they were.
+        Displaced: on every rank, if another job took the run directory.
+        NonFiniteError: on every rank, if the state is not finite.
+        SaveError: on every rank, if some rank could not write; earlier checkpoints are left as they were.
     """
     started, name = time.perf_counter(), checkpoints.name_of(state["step"])
     engine.check(None)
@@ -81,7 +82,7 @@ def save(
     def put_in_place() -> None:
         if unread := [f"{file}: {entry['error']}" for file, entry in manifest.items() if "error" in entry]:
             raise OSError(errno.EIO, f"what was just written cannot be read: {'; '.join(unread)}", str(aside))
-        # One by one: what a network disk lists may be half a minute old.
+        # File by file, because a network disk may list a folder as it was half a minute ago.
         if unseen := [file for file, entry in manifest.items() if size_of(aside / file) != entry["bytes"]]:
             raise OSError(errno.EIO, f"the first rank does not see all that was written to {', '.join(unseen)}", str(aside))
         write_json(aside / checkpoints.MANIFEST, manifest)
@@ -98,8 +99,8 @@ def save(
         written = _together(lambda: {file: checkpoints.entry_of(aside / file) for file in write_state(engine, aside)})
         manifest = {**written, **on_rank_zero(describe)}
         on_rank_zero(put_in_place)
-    except (OSError, PeerError) as error:  # not a rank that is gone: it cannot be told anything any more
-        on_rank_zero(still_ours)  # it may be the other job that has taken this one's files away
+    except (OSError, PeerError) as error:  # PeerError: rank 0 failed, all ranks are still there
+        on_rank_zero(still_ours)  # perhaps the files are gone because another job took the run directory
         on_rank_zero(lambda: remove(aside))
         cause = error.__cause__ if isinstance(error, SaveError) and error.__cause__ else error
         raise SaveError(f"checkpoint {final} could not be written ({cause}){room_at(folder)}") from error
@@ -108,12 +109,12 @@ def save(
 
 
 def _together(write: Callable[[], dict[str, Entry]]) -> dict[str, Entry]:
-    """What `write` returns on all ranks, put together; what one raises, all raise."""
+    """Calls `write` on every rank and merges what it returns; if it fails on any, every rank raises OSError."""
     found: dict[str, Entry] = {}
     failure = None
     try:
         found = write()
-    except Exception as error:  # safetensors has classes of its own for a full disk
+    except Exception as error:  # for a full disk, safetensors raises exceptions of its own
         failure = error
     shares = from_all_ranks((found, None if failure is None else str(failure)))
     if failed := [(rank, said) for rank, (_, said) in enumerate(shares) if said is not None]:
@@ -124,19 +125,19 @@ def _together(write: Callable[[], dict[str, Entry]]) -> dict[str, Entry]:
 def load_checkpoint(
     engine: Engine, candidates: Sequence[Path], model: Path | None = None, still_ours: Callable[[], None] = nobody_else
 ) -> tuple[dict[str, Any], list[str]]:
-    """Restores the engine from the first checkpoint that is what its manifest says. Every rank must call it.
+    """Restores the engine from the first checkpoint that agrees with its manifest. Every rank must call it.
 
     Args:
-        engine: what to restore; it may have another number of ranks or another ZeRO stage than the one that was saved.
+        engine: what to restore; its number of ranks and ZeRO stage may differ from those of the engine that was saved.
         candidates: the checkpoints to try, in this order.
-        model: the run's `model/`, which becomes what it was.
-        still_ours: what rank 0 asks before it writes.
+        model: the run's `model/`; it is restored too.
+        still_ours: called by rank 0 before it writes; raises `Displaced` if another job took the run directory.
 
     Returns:
-        The run's own state, and what is wrong with each checkpoint that was passed over.
+        The run's own state, and what is wrong with each checkpoint that was skipped.
 
     Raises:
-        UserError: on every rank, if there is none that can be trusted.
+        UserError: on every rank, if none is intact.
     """
     passed_over = []
     for checkpoint in candidates:
@@ -167,7 +168,7 @@ def load_checkpoint(
 
 
 def _judge(checkpoint: Path, expected: dict[str, Entry] | None, found: dict[str, Entry]) -> dict[str, Any] | str:
-    """A checkpoint's state, or why it is passed over."""
+    """A checkpoint's state, or why it cannot be used."""
     if wrong := checkpoint_damage(checkpoint, expected, found):
         return f"{checkpoint} is damaged: {wrong}"
     state = checkpoints.read_state(checkpoint)
@@ -175,7 +176,7 @@ def _judge(checkpoint: Path, expected: dict[str, Entry] | None, found: dict[str,
 
 
 def _restore_model(checkpoint: Path, files: list[str], model: Path | None, still_ours: Callable[[], None]) -> None:
-    """Makes `model/` what it was; what lies in the checkpoint and is not in its manifest stays there."""
+    """Restores `model/` from a checkpoint; files of the checkpoint that are not in its manifest are not copied."""
 
     def fill(aside: Path) -> None:
         for file in files:
@@ -188,14 +189,14 @@ def _restore_model(checkpoint: Path, files: list[str], model: Path | None, still
 
 
 def _entries(folder: Path, names: list[str]) -> dict[str, Entry]:
-    """Size and SHA-256 of files below `folder`, each rank reading its share, or the error of one that cannot be read."""
+    """Size and SHA-256 of each file below `folder`, or the error on reading it. Each rank reads its share of the files."""
     rank, ranks = own_rank(), world_size()
     shares = from_all_ranks(entries_below(folder, names[rank::ranks]))
     return {name: entry for share in shares for name, entry in share.items()}
 
 
 def _link(source: Path, target: Path) -> None:
-    """A hard link for weights, where the disk has them; a copy for what a user may edit."""
+    """Makes a hard link to a weight file, if the disk supports it, and a copy of any other file, since users may edit those."""
     if source.suffix == ".safetensors":
         with suppress(OSError):
             os.link(source, target)

@@ -132,7 +132,9 @@ def _key_problems(tree: Tree, owned: Tree, removed: set[str]) -> Iterator[Proble
                 yield Problem(f"ds_config {key}", value, f"contradicts {source}, which makes it {owned[key]!r}",
                               f'delete the key from the JSON, or write "auto"; set {source} instead')  # fmt: skip
         elif key not in JSON_KEYS | RECIPE_SECTIONS.keys() | REFUSED.keys() | removed:
-            yield Problem(f"ds_config {key}", value, "is not a DeepSpeed section that mat_ds passes on", nearest(key, JSON_KEYS))
+            yield Problem(
+                f"ds_config {key}", value, "is not a DeepSpeed section that mat_ds passes on", nearest(key, JSON_KEYS)
+            )
 
 
 def _section_problems(tree: Tree, run: RunConfig) -> Iterator[Problem]:

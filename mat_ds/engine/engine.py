@@ -1,4 +1,4 @@
-"""The engine: the vocabulary of `mat_ds.methods.base` on a DeepSpeed engine of any ZeRO stage and precision."""
+"""Implements the engine that methods see (`mat_ds.methods.base.Engine`) with DeepSpeed, for any ZeRO stage and precision."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ from mat_ds.sampling.options import OptimizerConfig
 from mat_ds.sampling.sampler import Sampler
 from mat_ds.tasks.kinds.base import read_output
 
-# A loss scale that can fall at all has fallen from 2^32 to 1 by then; a static one, or ZeRO-0's at its minimum, never will.
+# Each skipped update halves a dynamic loss scale, and 32 of them take it from 2^32 to 1. If updates still overflow after twice
+# as many, the loss scale is static, or is ZeRO-0's at its minimum, and will never fall.
 MOST_SKIPS = 64
 
 
 class Engine(Norms):
-    """Runs a method's outer steps on a sharded model; see `mat_ds.methods.base.Engine` for the words methods use.
+    """Runs a method's outer steps on a sharded model; `mat_ds.methods.base.Engine` documents what methods call.
 
     Args:
-        model: a transformers model with a classification head, in fp32 on the CPU or sharded; DeepSpeed takes it over.
+        model: a transformers model in fp32 on the CPU, or sharded by `shard_unread`; DeepSpeed takes it over.
         optimizer: the sampler's hyper-parameters.
         chain: samples, mixture and noise of the parameters in one outer step.
         ds_config: a complete DeepSpeed configuration (`mat_ds.engine.ds_config.complete`).
         seed: the run's seed.
-        read: takes the answers, (B, ...), out of what the model returns.
+        read: extracts the predictions (B, ...) from the model's output.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Engine(Norms):
         self.skipped_since_begin = 0
         perturbation = EmbeddingPerturbation(model)
         self.sampler = Sampler(_parameter_groups(model, optimizer), optimizer.name, chain, seed)
-        # DeepSpeed takes its fp32 masters from weights it has already cast to the compute dtype.
+        # DeepSpeed makes its fp32 masters from weights that it has already cast to the compute dtype.
         halved = any(ds_config.get(section, {}).get("enabled") for section in ("fp16", "bf16"))
         exact = exact_values(model) if halved else {}
         ds, *_ = deepspeed.initialize(model=model, optimizer=self.sampler, config=ds_config)
@@ -64,26 +65,28 @@ class Engine(Norms):
         self._applied = True
         self._last_loss_scale = 1.0
 
-    # What the loop says.
+    # What the loop calls.
 
     def begin(self, outer_step: int, lr: float, done: float = 0.0, watch: bool = False) -> None:
-        """Starts an outer step: its number is part of every key, its learning rate holds for all its samples.
+        """Starts an outer step.
 
         Args:
-            outer_step: t, counted from 0 over the whole run.
-            lr: step size of the parameters.
-            done: share of the run's outer steps before this one.
-            watch: whether `moved` is wanted after it; costs a copy of this rank's shards.
+            outer_step: t, counted from 0 over the whole run; part of the key of every random draw.
+            lr: learning rate of all samples of the step.
+            done: fraction of the run's outer steps before this one.
+            watch: whether `moved` and `parts` will be read after it; costs a copy of this rank's shards.
         """
         self._outer_step, self.skipped_since_begin = outer_step, 0
         self.ds.module.train()
         self.sampler.begin(outer_step, lr, done, watch)
 
     def end(self, measured: Mapping[str, Tensor]) -> dict[str, float]:
-        """Ends an outer step. Here the host waits for the device, and else only where DeepSpeed itself looks at a gradient.
+        """Ends an outer step. Every rank must call it.
+
+        The host waits for the device here; in the rest of the step it only waits where DeepSpeed checks a gradient.
 
         Args:
-            measured: scalars of this rank.
+            measured: scalars of this rank, the same names on every rank.
 
         Returns:
             Their means over the ranks.
@@ -108,15 +111,15 @@ class Engine(Norms):
         return sum(numel(parameter) for parameter in self.ds.module.parameters())
 
     def check(self, batch: MicroBatch | None) -> None:
-        """Makes sure, before anything of this state is kept, that it is one: no loss after the last update has shown it.
+        """Checks that the state after the last update is finite before it is saved, since no loss has been computed with it.
 
         Every rank must call it.
 
         Args:
-            batch: what to predict; None where a pass has just been left half done.
+            batch: predicted as part of the check; None to skip the prediction, as after an interrupted pass.
 
         Raises:
-            NonFiniteError: on every rank, if a parameter, moment or average is not finite, or a prediction of `batch` is not.
+            NonFiniteError: on every rank, if a parameter, moment, average or prediction is not finite on any.
         """
         finite = torch.ones((), dtype=torch.bool, device=self.device)
         if batch is not None:
@@ -126,11 +129,11 @@ class Engine(Norms):
             raise NonFiniteError(f"parameters, moments, averages or predictions not finite after outer step {self._outer_step}")
 
     def close(self) -> None:
-        """Lets go of DeepSpeed's hooks and buffers."""
+        """Removes DeepSpeed's hooks and frees its buffers."""
         self.ds.destroy()
         release()
 
-    # What methods say.
+    # What methods call; documented in `mat_ds.methods.base.Engine`.
 
     @overload
     def backward(self, loss: Tensor) -> None: ...
@@ -150,22 +153,25 @@ class Engine(Norms):
         assert gradient is not None
         if self.dtype != torch.float16:
             self._all_finite &= gradient.isfinite().all()
-        # Where fp16 overflowed, the parameters' gradient did too: this update will be skipped and drawn again.
+        # If this gradient overflowed in fp16, so did the parameters': their update will be skipped and repeated.
         return torch.nan_to_num(gradient / self._last_loss_scale, 0.0, 0.0, 0.0) * self._backwards_per_update
 
     @contextmanager
     def averaged_weights(self, name: str) -> Iterator[None]:
-        """Passes within it are made with a running average of the parameters.
+        """Within this context the parameters are those of a running average. Every rank must enter it.
+
+        Args:
+            name: of the average in the chain.
 
         Raises:
-            RuntimeError: if a graph is alive: its backward would be of the wrong parameters.
+            RuntimeError: between a forward and its backward, which would then see other parameters.
         """
         if self._tracked:
             raise RuntimeError("averaged_weights() between a forward and its backward would change what the backward sees")
         self._swap(name)
         try:
             yield
-        except (Interrupted, SaveError):  # every rank; a pass that fails on one alone has no other come to gather the weights
+        except (Interrupted, SaveError):  # raised by every rank; after other errors, others may not join in swapping back
             self._swap(name)
             raise
         self._swap(name)
@@ -175,14 +181,14 @@ class Engine(Norms):
         self.shards.refresh()
 
     def update(self) -> None:
-        """One sample of the parameters.
+        """Draws one sample of the parameters from the gradients accumulated since the last one. Every rank must call it.
 
-        DeepSpeed skips an update whose gradient is not finite on some rank, and says so on all of them; then, and without ZeRO
-        in fp32, where it does not look, the losses are asked for.
+        With ZeRO or in half precision, DeepSpeed skips the update on all ranks if a gradient is not finite on any. In fp32
+        without ZeRO it does not check gradients, so the losses are checked here before each update.
 
         Raises:
-            NonFiniteError: on every rank, if a loss was not finite on any rank (before the parameters are touched), or if
-                the gradient was not and no fp16 loss scale explains it.
+            NonFiniteError: on every rank, if a loss was not finite on any; the parameters are left as they were. Also if a
+                gradient was not finite, except in fp16, where the update is repeated with a lower loss scale.
         """
         if not self._looks_at_gradients:
             self._refuse_losses()
@@ -207,9 +213,14 @@ class Engine(Norms):
         return NonFiniteError(f"{what} was not finite in outer step {self._outer_step}")
 
     def inner_steps(self) -> Iterator[int]:
-        """Rule for fp16: a sample whose gradient overflowed is drawn again with the lowered loss scale, its masks and
-        its noise unchanged, so an outer step always commits a mixture of exactly K samples."""
-        self.leave_if_told()  # theta is still theta_t
+        """Yields 0 .. K-1. In fp16 a sample whose gradient overflowed is repeated with the lowered loss scale and the same
+        dropout masks and noise, so that an outer step always commits a mixture of exactly K samples.
+
+        Raises:
+            Interrupted: on every rank, before the first sample, if the run is to stop.
+            NonFiniteError: on every rank, if too many samples in a row overflow.
+        """
+        self.leave_if_told()  # here, because theta is still theta_t
         k = skipped_in_a_row = 0
         while k < self.sampler.chain.samples:
             yield k
@@ -223,7 +234,7 @@ class Engine(Norms):
 
 
 def _parameter_groups(model: nn.Module, optimizer: OptimizerConfig) -> list[dict[str, Any]]:
-    """Weight decay on matrices only: vectors are biases and norms."""
+    """Parameter groups of the trainable parameters, with weight decay only for matrices: vectors are biases and norms."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     common = {"lr": optimizer.lr, "betas": optimizer.betas, "alpha": optimizer.rmsprop_alpha, "eps": optimizer.eps}
     groups = (

@@ -1,4 +1,4 @@
-"""What was trained, in fp32 out of its shards, as a folder that plain transformers (and peft) load."""
+"""Exports the trained model in fp32 to a folder that plain transformers (and peft) can load."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from mat_ds.storage.folders import write_folder
 
 @torch.no_grad()
 def gather_fp32(engine: Engine, frozen: bool = True) -> dict[str, Tensor]:
-    """fp32 masters of the trainable parameters, by name, and with `frozen` the frozen ones and the persistent buffers.
+    """Gathers the model on rank 0, one parameter at a time, so that no other rank needs memory for it. Every rank must call it.
 
-    Parameters are gathered one at a time, so no rank but the first ever holds the model. Every rank must call it.
+    Args:
+        engine: whose model.
+        frozen: whether to include frozen parameters and persistent buffers.
 
     Returns:
-        On rank 0 the values on the CPU; on the others an empty dict.
+        On rank 0, fp32 parameters (masters of the trainable ones) and buffers by name, on the CPU; an empty dict on the others.
     """
     module, keep = engine.ds.module, own_rank() == 0
     whole: dict[str, Tensor] = {}
@@ -54,15 +56,15 @@ def export_model(
 
     Args:
         engine: what to export.
-        tokenizer: what the model reads with.
-        folder: where to.
-        lora: of a model with adapters, its options: without `merge` they and the head are all that is written.
+        tokenizer: the model's.
+        folder: where to export to; replaced as a whole.
+        lora: options of the adapters, if the model has any; without `merge` only adapters and head are written.
         fold: what the method's `prepare_model` returned.
-        still_ours: what rank 0 asks before it writes and before each rename; it raises `Displaced`, which every rank then
-            does, if another job has taken the run directory.
+        still_ours: called by rank 0 before it writes and before each rename; raises `Displaced` (then on every rank) if
+            another job took the run directory.
 
     Raises:
-        SaveError: on every rank, if the disk refuses; `folder` is what it was.
+        SaveError: on every rank, if the files could not be written; `folder` is left as it was.
     """
     weights = gather_fp32(engine, frozen=lora is None)
     if fold:
@@ -75,7 +77,7 @@ def export_model(
             write_adapter(engine.ds.module, weights, aside, lora.merge)
         else:
             engine.ds.module.save_pretrained(str(aside), state_dict=weights)
-            # transformers would note the compute dtype, and load the fp32 weights rounded to it.
+            # transformers writes the compute dtype here, and would round the fp32 weights to it on loading.
             config = json.loads((aside / "config.json").read_text(encoding="utf-8"))
             write_json(aside / "config.json", {**config, "dtype": "float32"})
         tokenizer.save_pretrained(str(aside))

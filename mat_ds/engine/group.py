@@ -25,21 +25,18 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 
 @contextmanager
 def process_group(world: World, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iterator[torch.device]:
-    """A context with the run's process groups, which yields this rank's device. All groups are destroyed on exit, also after an
-    error.
+    """Creates the run's process groups, yields this rank's device, and destroys the groups on exit, also after an error.
 
-        gloo groups have threads that keep the last tensors they moved. If a thread drops such a tensor while the interpreter
-        shuts down, the process aborts ("terminate called without an active exception"). Destroying a group is not enough: its
-        threads end
-            only when
-        nothing refers to the group any more.
+    gloo groups have threads that keep the last tensors they moved. If a thread drops such a tensor while the interpreter shuts
+    down, the process aborts ("terminate called without an active exception"). Destroying a group is not enough: its threads
+    end only when nothing refers to the group any more.
 
-        Args:
-            world: this rank.
-            timeout: for connecting, and for each collective of any group.
+    Args:
+        world: this rank.
+        timeout: for connecting, and for each collective of any group.
 
-        Raises:
-            PeerError: if the ranks could not connect.
+    Raises:
+        PeerError: if the ranks could not connect.
     """
     import deepspeed
     from deepspeed import comm

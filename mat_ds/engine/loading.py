@@ -1,4 +1,4 @@
-"""A model's weights from their files straight into the ranks' shards, one parameter at a time."""
+"""Reads a model's weights from their files directly into ZeRO-3 shards, one parameter at a time."""
 
 from __future__ import annotations
 
@@ -14,24 +14,22 @@ from mat_ds.engine.shards import EXACT, shard_numel
 from mat_ds.models.unread import Unread
 from mat_ds.ranks.collectives import broadcast_from_rank_zero, own_rank
 
-# Parameters of up to so many elements take turns in one tensor. Tensors that came and went between shards that stay would
-# leave holes in the heap, together up to a quarter of the model; larger ones glibc puts elsewhere and gives back.
+# Parameters of up to this many elements are read into one shared tensor. Separate temporary tensors, allocated between shards
+# that stay, would leave holes in the heap of up to a quarter of the model's size. glibc returns larger ones to the system.
 SHARED = 1 << 23
 
 
 @torch.no_grad()
 def shard_unread(model: nn.Module, unread: Unread, ds_config: Mapping[str, Any]) -> None:
-    """Cuts every parameter of a model that is still in its files into this rank's ZeRO-3 shards. Every rank must call it.
+    """Shards a model whose weights are still in their files, so that no rank ever needs memory for all of it.
 
-    Rank 0 reads and the others get their parts of what it read, so a rank holds one whole parameter besides its shards.
-    A model whose weights have all been read is left to DeepSpeed's own initialisation.
-
-    Adapters are put on before, while parameters are whole and cost nothing: PEFT copies the head, and of parameters already
-    sharded it copies nothing.
+    Rank 0 reads one parameter at a time and distributes its shards. Does nothing if all weights have been read; DeepSpeed then
+    shards the model itself. Adapters must have been added before: PEFT copies the head, and cannot copy sharded parameters.
+    Every rank must call it.
 
     Args:
         model: in fp32 on the CPU, the same on every rank.
-        unread: its parameters that are stand-ins, and where their values are.
+        unread: its parameters without memory, and where their values are.
         ds_config: a complete DeepSpeed configuration of stage 3.
     """
     if not unread:
@@ -51,7 +49,7 @@ def shard_unread(model: nn.Module, unread: Unread, ds_config: Mapping[str, Any])
         elif rank == 0:
             value.copy_(parameter)
         exact = parameter.requires_grad and dtype != torch.float32
-        if exact:  # DeepSpeed would pass on what it has rounded
+        if exact:  # DeepSpeed would only distribute the rounded values
             broadcast_from_rank_zero(value)
         parameter.data = value.to(dtype)
         if first is None:

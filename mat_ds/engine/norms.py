@@ -1,4 +1,4 @@
-"""How large things are over all ranks: an update's gradient, and how far the parameters move by drift and by noise."""
+"""Norms over all ranks: of an update's gradient, and of the parameters' moves by drift and by noise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mat_ds.sampling.sampler import Sampler
 
 
 class Norms(Passes):
-    """What the engine measures of its shards."""
+    """The part of the engine that measures gradients and moves of the parameters."""
 
     sampler: Sampler
     shards: Shards
@@ -19,29 +19,30 @@ class Norms(Passes):
 
     @property
     def moved(self) -> tuple[float, float]:
-        """How far the last sample, and the mixture it ended in, lie from theta_t. Every rank must call it."""
+        """Distances of the last sample and of theta_{t+1} from theta_t; needs `begin(watch=True)`. Every rank must call it."""
         return self._global_norm(self.sampler.moved[0]), self._global_norm(self.sampler.moved[1])
 
     @property
     def parts(self) -> tuple[float, float]:
-        """Norms of the drift and of the noise of a sample, means over those of this outer step. Every rank must call it."""
+        """Norms of drift and noise, means over the samples of this outer step; needs `begin(watch=True)`. Every rank must call
+        it."""
         drifts, noises = ([self._global_norm(square) for square in squares] for squares in self.sampler.parts)
         return sum(drifts) / len(drifts), sum(noises) / len(noises)
 
     @property
     def gradient_norm(self) -> float | None:
-        """Global norm of the last update's gradient before clipping; None where DeepSpeed computes none (ZeRO-0 in fp32)."""
+        """Global norm of the last update's gradient before clipping; None if DeepSpeed does not compute it (ZeRO-0, fp32)."""
         norm = self.ds.get_global_grad_norm()
-        # Only ZeRO-0 in fp16 leaves the loss scale in.
+        # Only at ZeRO-0 in fp16 does DeepSpeed's norm include the loss scale.
         return None if norm is None else float(norm) / (self._last_loss_scale if self._scales_itself else 1.0)
 
     @property
     def _scales_itself(self) -> bool:
-        """Whether fp16 losses must be multiplied by the loss scale here: DeepSpeed 0.19 forgets to at ZeRO-0, and
-        divides the gradients by it all the same."""
+        """Whether fp16 losses must be multiplied by the loss scale here: at ZeRO-0 DeepSpeed 0.19 does not do it, but still
+        divides the gradients by it."""
         return bool(self.ds.fp16_enabled() and not self.ds.zero_optimization())
 
     def _global_norm(self, square: float) -> float:
-        """Root of the sum over ranks of the squares of what each holds alone."""
+        """Norm of a vector distributed over the ranks, from the squared norm of this rank's part."""
         total = torch.tensor(square, dtype=torch.float64, device=self.device)
         return float(total if self.shards.replicated else all_reduce_sum(total)) ** 0.5

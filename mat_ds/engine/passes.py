@@ -1,4 +1,4 @@
-"""Passes through a DeepSpeed model: every forward and input gradient a method asks for, their dropout and their noise."""
+"""Forward passes and input gradients of a DeepSpeed model, with keyed dropout and noise."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mat_ds.tasks.kinds.base import read_output
 
 
 class Passes:
-    """The half of `mat_ds.methods.base.Engine` that changes no parameter.
+    """The part of `mat_ds.methods.base.Engine` that does not change parameters; see there for what methods call.
 
     Args:
-        ds: the engine just initialised.
-        perturbation: of the word embeddings of its model.
+        ds: the DeepSpeed engine.
+        perturbation: adds delta to the word embeddings of its model.
         seed: the run's seed.
-        read: takes the answers, (B, ...), out of what the model returns.
+        read: extracts the predictions (B, ...) from the model's output.
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class Passes:
         self._perturbation = perturbation
         self._outer_step = 0
         self._all_finite = torch.ones((), dtype=torch.bool, device=self.device)
-        # Graphs that a backward has yet to consume.
+        # Whether there is a graph whose backward has not been called yet.
         self._tracked = False
-        # Asked once an outer step, between the perturbation's loop and the parameters'.
+        # Called once per outer step, after the perturbation's loop and before the parameters'; may raise `Interrupted`.
         self.leave_if_told: Callable[[], None] = lambda: None
 
     @property
@@ -53,7 +53,7 @@ class Passes:
     def forward_pair(
         self, batch: MicroBatch, delta: Tensor | None, masks: Masks, share_masks: bool = False, train_words: bool = True
     ) -> tuple[Tensor, Tensor]:
-        # One pass over both halves is faster and gives ZeRO one graph; equal masks need two passes with one key.
+        # One pass over both halves is faster, and ZeRO sees a single graph. Equal masks need two passes with the same key.
         if share_masks:
             return self.forward(batch, masks), self.forward(batch, masks, delta)
         self._tracked = True
@@ -66,21 +66,22 @@ class Passes:
 
     @torch.no_grad()
     def probe(self, batch: MicroBatch, masks: Masks, delta: Tensor | None = None) -> Tensor:
-        # Divergences are differences of predictions a half-precision logit cannot tell apart.
+        # In fp32, since divergences are computed from small differences of logits.
         return self._inner(batch, masks, delta).float()
 
     def _inner(self, batch: MicroBatch, masks: Masks, delta: Tensor | None) -> Tensor:
-        """Logits through the module alone, in the compute dtype.
+        """Predictions (B, ...) in the compute dtype, from the module inside the DeepSpeed engine.
 
-        Never through the engine's own forward: its hooks would take a gradient to delta for a training backward, which raises
-        at ZeRO-0, breaks the gradient buckets of ZeRO-2 and corrupts those of ZeRO-3 in silence.
+        Calling the engine instead would be wrong: its hooks take a later gradient with respect to delta for a training
+        backward. At ZeRO-0 that raises, at ZeRO-2 it breaks the gradient buckets, and at ZeRO-3 it silently corrupts gradients.
         """
         with self._perturbation.applied(delta), self._dropout(batch, masks):
             return self._read(self.ds.module(**batch.inputs))
 
     @torch.no_grad()
     def realised(self, batch: MicroBatch, delta: Tensor) -> tuple[Tensor, Tensor]:
-        """x and (x + delta) - x as the compute dtype has them, each (B, L, H) in fp32."""
+        """Word embeddings x, and the perturbation (x + delta) - x that is left of delta in the compute dtype; each (B, L, H)
+        fp32."""
         with self._perturbation.recorded() as seen:
             self.probe(batch, None, delta)
         x, moved = seen
@@ -94,9 +95,9 @@ class Passes:
         logits_fp32 = logits.float()
         total = payoff(logits_fp32).sum()
         if self.dtype == torch.float16:
-            # Each sample's backward starts from logit gradients of size one and is scaled back in fp32: whatever the size
-            # of its loss, nothing under- or overflows. A second try at another scale would be a second backward over
-            # one graph, which ZeRO-3 does not survive.
+            # Each sample's backward starts from logit gradients with a largest entry of one and is scaled back in fp32, so it
+            # neither underflows nor overflows. Trying again with another scale is not an option: ZeRO-3 does not support a
+            # second backward through the same graph.
             (seed,) = torch.autograd.grad(total, logits_fp32)
             size = seed.abs().reshape(len(seed), -1).amax(1)
             a_sample = size.view(-1, *[1] * (seed.dim() - 1))
@@ -120,7 +121,7 @@ class Passes:
 
     @contextmanager
     def _dropout(self, batch: MicroBatch, masks: Masks) -> Iterator[None]:
-        """Seeds the dropout of one pass from its key, or switches it off."""
+        """Within this context dropout is seeded from the key of the pass, or off if `masks` is None."""
         if masks is None:
             was_training = self.ds.module.training
             self.ds.module.eval()

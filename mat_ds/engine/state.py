@@ -1,9 +1,9 @@
-"""What a run must keep of its engine: fp32 masters, moments and running averages, by parameter and not by rank.
+"""Writes and reads the state of an engine: fp32 masters, moments and running averages.
 
-A rank writes the stretches of parameters that it holds, each under the parameter's name and the place of its first element.
-Whoever reads takes what overlaps with his own, so any number of ranks and any ZeRO stage continues what any other has
-written. Frozen parameters are those of the folder they came from; the mixture is dead between two outer steps; random
-generators need no saving, since every draw comes from a key.
+Each rank writes its slices of parameters, named after the parameter and the position of the slice's first element. On reading,
+each rank takes the values that overlap with its own slices, so number of ranks and ZeRO stage may change. Not written are
+frozen parameters, which the model's folder contains; the mixture, which is unused between outer steps; and random
+generators, since every draw has its own key.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mat_ds.engine.shards import numel, trainable
 from mat_ds.ranks.collectives import from_all_ranks, own_rank, world_size
 from mat_ds.storage.stretches import stretches
 
-# A file is copied in memory before it is written.
+# Maximum size of a file, because safetensors copies it in memory before writing it.
 PART_BYTES = 1 << 29
 THETA = "theta"
 
@@ -34,17 +34,17 @@ Pieces = Iterator[tuple[str, str, int, Tensor]]
 
 
 def describe_state(engine: Engine) -> dict[str, Any]:
-    """The numbers among an engine's state, JSON types only."""
+    """Update count, loss scale and parameter sizes of an engine, in JSON types."""
     elements = {name: numel(parameter) for name, parameter in trainable(engine.ds.module)}
     return {"updates": engine.sampler.updates, "loss_scale": read_loss_scale(engine.ds), "elements": elements}
 
 
 def write_state(engine: Engine, folder: Path) -> list[str]:
-    """Writes what this rank holds as safetensors files into `folder`; returns their names."""
+    """Writes this rank's part of the state as safetensors files into `folder`; returns their names."""
     names: list[str] = []
     part: dict[str, Tensor] = {}
     rank, ranks = own_rank(), world_size()
-    mode = stat.S_IMODE(folder.stat().st_mode) & 0o666  # safetensors has one of its own
+    mode = stat.S_IMODE(folder.stat().st_mode) & 0o666  # safetensors would set another one
 
     def flush() -> None:
         names.append(f"rank-{rank:05d}-{len(names)}.safetensors")
@@ -64,16 +64,21 @@ def write_state(engine: Engine, folder: Path) -> list[str]:
 
 
 class LoadError(RuntimeError):
-    """The files of a checkpoint do not hold what an engine needs; raised by every rank alike."""
+    """The files of a checkpoint lack values that the engine needs. Raised on every rank."""
 
 
 @torch.no_grad()
 def load_state(engine: Engine, files: list[Path], numbers: dict[str, Any]) -> None:
-    """Restores what `write_state` wrote on any number of ranks and `describe_state` said. Every rank must call it.
+    """Restores an engine. Every rank must call it.
+
+    Args:
+        engine: what to restore.
+        files: all files that `write_state` wrote, on any number of ranks.
+        numbers: what `describe_state` returned.
 
     Raises:
-        LoadError: on every rank, if the files do not hold every element that some rank needs; the engine is to be restored
-            from others, or not used.
+        LoadError: on every rank, if the files lack values that some rank needs; the engine is then only partly restored and
+            must not be used unless restored from other files.
     """
     try:
         fault = _read(engine, files)
@@ -88,7 +93,7 @@ def load_state(engine: Engine, files: list[Path], numbers: dict[str, Any]) -> No
 
 
 def _read(engine: Engine, files: list[Path]) -> str | None:
-    """Fills this rank's tensors; what the files lack of them."""
+    """Reads this rank's slices; returns what the files lack, or None."""
     with ExitStack() as stack:
         written: dict[tuple[str, str], list[tuple[int, int, Any]]] = {}
         for kind, parameter, first, piece in stretches(files, stack, "pt"):
@@ -106,7 +111,7 @@ def _read(engine: Engine, files: list[Path]) -> str | None:
 
 
 def _pieces(engine: Engine) -> Pieces:
-    """Views of all that is to be kept of this rank's master tensors."""
+    """Views of all slices of this rank that are saved: of masters, moments and averages."""
     for master, pieces in engine.shards.masters():
         kept = {THETA: master.detach(), **engine.sampler.kept(master)}
         for kind, tensor in kept.items():
