@@ -96,7 +96,7 @@ def serves(completed: Tree, model: ModelConfig) -> Serves:
     half = any(completed.get(section, {}).get("enabled") for section in ("fp16", "bf16"))
     reason = None
     if stage == 3:
-        reason = "ZeRO-3 has taken the parameters away by the time a second backward asks for them"
+        reason = "ZeRO-3 has freed the gathered parameters before a second backward needs them"
     elif half:
         reason = "a second derivative is lost in half precision"
     elif model.attention != "eager":
@@ -182,7 +182,7 @@ def _refusals(tree: Tree) -> Iterator[Problem]:
             yield Problem(f"ds_config data_types.{key}", types[key], f"this run computes in {precision}",
                           f'delete it, or write "{precision}"')  # fmt: skip
     if zero.get("compute_grad_norm", True) is False:
-        yield Problem("ds_config zero_optimization.compute_grad_norm", False, "a run tells by it whether gradients are finite",
+        yield Problem("ds_config zero_optimization.compute_grad_norm", False, "the norm shows whether gradients are finite",
                       "delete it")  # fmt: skip
     for key in OFFLOADS:
         offload = zero.get(key, {})

@@ -154,7 +154,7 @@ def _undecided(path: str, value: Any) -> Problem:
     return Problem(
         f"ds_config {path}.enabled",
         value,
-        "is decided by nothing: precision is part of the algorithm, and the recipe says nothing of it",
+        "cannot be auto: the precision is part of the algorithm, and no option of the recipe sets it",
         f"write true or false: {here}",
     )
 

@@ -59,8 +59,8 @@ def process_group(world: World, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iter
         except dist.DistError as error:
             place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             raise PeerError(
-                f"{world.size} ranks were to meet at {place} within {timeout} and did not: {error}. "
-                "One that failed before has said why"
+                f"{world.size} ranks could not connect at {place} within {timeout}: {error}. "
+                "A rank that failed before has printed the reason"
             ) from None
         talk_over(None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo"))
         try:
