@@ -1,4 +1,4 @@
-"""What a method would do for nothing, found on a real batch before its run begins."""
+"""Checks on a real batch, before a run begins, whether the method's perturbation has an effect."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from mat_ds.methods.settings import MethodSettings
 from mat_ds.ranks.collectives import any_rank
 from mat_ds.training.telemetry import FACTORS, VISIBLE_COSINE, below_resolution, cosine, mean_over_ranks
 
-# A step that moves a perturbation by a smaller share of its size leaves it the random number it began as.
+# Steps that move a perturbation by a smaller fraction of its size leave it as random as it was initialised.
 LEAST_MOVE = 0.01
 
 
 def objections(engine: Engine, method: Method, batch: MicroBatch) -> list[Problem]:
-    """What of a method has no effect at the present parameters. Every rank must call it; the same on every rank.
+    """The parts of a method that have no effect at the current parameters. Every rank must call it, and gets the same list.
 
     Args:
-        engine, method: of the run.
-        batch: a micro-batch of its first batch.
+        engine: after `begin`.
+        method: of the run.
+        batch: a micro-batch of the first outer step.
     """
     moves = Moves()
     delta = method.adversary(engine, batch, moves)
@@ -34,7 +35,7 @@ def objections(engine: Engine, method: Method, batch: MicroBatch) -> list[Proble
     found: list[Problem] = []
     if delta is not None:
         found += below_resolution(engine, method, delta, batch)
-        # Any: ranks may have cards of different kinds, and all of them must come to what follows.
+        # On any rank, because GPUs may differ between ranks, and every rank must take part in what follows.
         if any_rank(engine.dtype == torch.float32 and uses_tf32(engine.device), engine.device):
             found += hidden_by_tf32(engine.realised(batch, delta)[0], delta, batch.mask)
     zero = delta is None or not mean_over_ranks(delta.abs().amax())
@@ -46,11 +47,11 @@ def objections(engine: Engine, method: Method, batch: MicroBatch) -> list[Proble
 
 
 def unmoved(settings: MethodSettings, share: float) -> Iterator[Problem]:
-    """Whether the steps of a perturbation go nowhere.
+    """Yields a problem if the steps hardly move the perturbation.
 
     Args:
         settings: of the method.
-        share: mean share of its size that a step moves the perturbation by, at most 1.
+        share: mean of |step| / |delta| over the steps, at most 1.
     """
     if share < LEAST_MOVE:
         raw = getattr(settings, "delta_gradient", None) == "raw"
@@ -63,7 +64,7 @@ def unmoved(settings: MethodSettings, share: float) -> Iterator[Problem]:
 
 
 def uses_tf32(device: torch.device) -> bool:
-    """Whether matrix products of fp32 numbers are computed in TF32 there."""
+    """Whether this device computes matrix products of fp32 tensors in TF32."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
         return False
     forced = os.environ.get("NVIDIA_TF32_OVERRIDE")
@@ -71,15 +72,16 @@ def uses_tf32(device: torch.device) -> bool:
 
 
 def tf32(x: Tensor) -> Tensor:
-    """fp32 numbers as a matrix product in TF32 takes them: the nearest with ten bits behind the leading one."""
+    """`x` rounded to TF32: fp32 with a mantissa of 10 bits."""
     bits = x.float().contiguous().view(torch.int32)
     return ((bits + 0x0FFF + ((bits >> 13) & 1)) & ~0x1FFF).view(torch.float32)
 
 
 def hidden_by_tf32(x: Tensor, delta: Tensor, mask: Tensor) -> Iterator[Problem]:
-    """Whether a perturbation is below the 2^-11 that TF32 resolves of the inputs of a product. Every rank must call it.
+    """Yields a problem if TF32 rounds a perturbation away. Every rank must call it.
 
-    Embeddings and norms are fp32 all the same; the first product takes them as the norm of their token leaves them.
+    TF32 rounds the inputs of matrix products to a relative precision of 2^-11. Embeddings and LayerNorm are still computed in
+    fp32, so the first rounded tensor is the embeddings after LayerNorm; here each token is divided by its root mean square.
 
     Args:
         x, delta: (B, L, H) word embeddings and their perturbation.
@@ -107,7 +109,14 @@ def hidden_by_tf32(x: Tensor, delta: Tensor, mask: Tensor) -> Iterator[Problem]:
 
 @torch.no_grad()
 def _idle(engine: Engine, method: Method, batch: MicroBatch, delta: Tensor | None, zero: bool) -> Iterator[Problem]:
-    """Passes that change nothing: a perturbation of zero, two that are one and the same, or a weight of zero."""
+    """Yields a problem if passes have no effect: if delta is 0, if both predictions of a divergence R are equal, or if R has a
+    weight of 0.
+
+    Args:
+        engine, method, batch: as in `objections`.
+        delta: the method's perturbation (B, L, H), if it has one.
+        zero: whether delta is 0, or there is none, on all ranks.
+    """
     settings: MethodSettings = method.settings
     first, fresh = ("telemetry",), ("telemetry", "second")
     if (compared := settings.divergence) is None:

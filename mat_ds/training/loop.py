@@ -29,7 +29,7 @@ from mat_ds.training.telemetry import measure, noise_ratio
 
 @dataclass
 class Loop:
-    """Runs a method to the end of its outer steps; every rank runs one.
+    """Trains a model with a method; runs on every rank.
 
     Attributes:
         run: the options.
@@ -58,10 +58,10 @@ class Loop:
             progress: how far an earlier process came; it is kept up to date.
 
         Raises:
-            NonFiniteError: on every rank, if the run diverged; what was saved before stays what it was.
-            Interrupted: on every rank, if one was told to stop: at once while theta is still theta_t, otherwise after the
-                outer step that has begun; a checkpoint of that moment is saved.
-            SaveError: on every rank, if a checkpoint or the model could not be written and training is not to go on without.
+            NonFiniteError: on every rank, if the run diverged; earlier checkpoints are left as they were.
+            Interrupted: on every rank, if one was told to stop, after saving a checkpoint. An outer step that has begun is
+                completed first, unless it has not changed the parameters yet.
+            SaveError: on every rank, if a checkpoint or the model could not be written and `train.on_save_failure` is `stop`.
         """
         epoch = self.loader.steps_per_epoch
         total = total_steps(self.run, epoch)
@@ -71,10 +71,10 @@ class Loop:
         saved_at = progress.step
         with self.display.bar(self.run.method.name, total, progress.step) as bar:
             try:
-                if progress.step in evaluate_after and not progress.evaluated:  # interrupted in between
+                if progress.step in evaluate_after and not progress.evaluated:  # interrupted before the evaluation
                     self._evaluate(progress, is_last=progress.step == total)
                     saved_at = -1
-                elif progress.evaluated and progress.step == total:  # where the disk was full
+                elif progress.evaluated and progress.step == total:  # the disk may have been full before
                     self._export_if_wanted(progress, is_last=True)
                 for step in range(progress.step, total):
                     record = self._step(progress, lr(step), step / total)
@@ -102,7 +102,7 @@ class Loop:
         return progress
 
     def _save(self, progress: Progress) -> bool:
-        """Writes a checkpoint and logs what it took; whether it could be written."""
+        """Writes a checkpoint and logs its time and size; returns whether it could be written."""
         try:
             saved = self.snapshots.save(progress)
         except SaveError as error:
@@ -113,7 +113,13 @@ class Loop:
         return True
 
     def _step(self, progress: Progress, lr: float, done: float) -> dict[str, Any]:
-        """One outer step and its record."""
+        """Makes one outer step, updates `progress`, and returns the step's record.
+
+        Args:
+            progress: before the step.
+            lr: learning rate.
+            done: fraction of the run's outer steps before this one.
+        """
         step, every = progress.step, self.run.train.telemetry_every
         watched = bool(every) and step % every == 0
         self.engine.begin(step, lr, done, watched)
@@ -156,11 +162,11 @@ class Loop:
         return record
 
     def _log_resources(self, progress: Progress) -> None:
-        """What the run takes of its machines now."""
+        """Logs the memory and load of the machines."""
         self.tracker.log({"event": "system", "step": progress.step, **resources(self.engine.device)})
 
     def _evaluate(self, progress: Progress, is_last: bool) -> None:
-        """Scores the dev splits and exports the model if it is the one wanted so far."""
+        """Scores the dev splits, and exports the model if `train.export` asks for the current one."""
         evaluation: dict[str, Any] = {"step": progress.step}
         chosen = self.run.train.export_weights
         for weights in ("raw", "average") if self.run.model.average != "none" else ("raw",):
@@ -176,7 +182,8 @@ class Loop:
         self._export_if_wanted(progress, is_last)
 
     def _export_if_wanted(self, progress: Progress, is_last: bool) -> None:
-        """Exports the weights as they stand, if they are those wanted so far and not in `model/` yet."""
+        """Exports the current weights if `train.export` asks for them (as the best so far or the last) and `model/` lacks
+        them."""
         if progress.exported == progress.step or not (is_last if self.run.train.export == "last" else progress.improved):
             return
         try:
@@ -187,14 +194,14 @@ class Loop:
             progress.exported = progress.step
 
     def _go_on_without(self, error: SaveError) -> None:
-        """Says that something could not be written, where training is to go on all the same."""
+        """Warns that something could not be written; raises `error` if `train.on_save_failure` is `stop`."""
         if self.run.train.on_save_failure == "stop":
             raise error
         self.display.warn(f"{error}; training goes on without it")
 
 
 def _shown(record: dict[str, Any], progress: Progress) -> str:
-    """What stands behind the progress bar: the objective, its parts, the speed, the best dev score so far."""
+    """The text after the progress bar: the objective, its parts, the speed, the best dev score so far."""
     parts = [f"{name} {record[name]:.4f}" for name in ("loss", "L", "R") if name in record]
     parts.append(f"{record['samples_per_second']:.0f} examples/s")
     if progress.evaluations:
@@ -203,7 +210,7 @@ def _shown(record: dict[str, Any], progress: Progress) -> str:
 
 
 def _adversary(telemetry: dict[str, float]) -> str:
-    """How large the perturbation is, how much of it the compute dtype keeps, and what it adds to R."""
+    """A line on the perturbation: its size, how much of it the compute dtype keeps, and its effect on R."""
     said = (
         "|delta| {delta_linf:.1e}, {cosine:.0%} of it kept; R {R:.2e}, {R_without:.2e} without it, {R_eval:.1e} without dropout"
     )

@@ -1,4 +1,4 @@
-"""Everything that can be found wrong with a run before its ranks meet: options, DeepSpeed JSON, data, model, folders."""
+"""Checks the input of a run before its ranks connect: options, DeepSpeed JSON, data, model and folders."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ from mat_ds.terminal.parser import Parser, add_plugin_argument
 from mat_ds.tracking.trust import recipe_uri_problems
 from mat_ds.training.setup import Data, Model, Options, Setup, Start
 
-# The ranks of one node. More of them would each read and tokenise all of the data, many times at once from one disk.
+# At most one node's ranks may tokenise the data themselves, since each of them reads all of it from the same disk.
 MOST_THAT_TOKENISE = 8
 
 EXAMPLE = "deepspeed --module mat_ds.commands.train --ds_config zero2 --recipe cola seed=1"
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line of `mat-ds train` and launch/train.py; raises `UserError` where it is not one."""
+    """Parses the command line of `mat-ds train` and launch/train.py; raises `UserError` if it is wrong."""
     parser = Parser(
         prog="mat-ds train",
         description="Fine-tune a language model on DeepSpeed.",
@@ -99,7 +99,7 @@ def prepare(arguments: Sequence[str], world: World) -> Setup:
     tokenizer = collect_problems(found, build_tokenizer, run.model, texts)
     resume_from = (collect_problems(found, find_resume, run, completed) if not dropped else None) or []
     found += size_problems(run, data) if data else ()
-    # Where parameters are sharded, no rank shall ever hold them all.
+    # At ZeRO-3 weights are left in their files, so that no rank needs memory for all of them.
     sharded = completed.get("zero_optimization", {}).get("stage") == 3
     built = collect_problems(found, build_model, run.model, spec, tokenizer, run.seed, sharded) if spec and tokenizer else None
     max_length = min(run.data.max_length, longest_input(built.module, tokenizer)) if built else 0
@@ -130,7 +130,7 @@ def prepare(arguments: Sequence[str], world: World) -> Setup:
 def _data_digest(data: TaskData, tokenizer: Any) -> str:
     digest = hashlib.sha256(data.spec.model_dump_json().encode())
     for examples in (data.train, *data.dev.values(), *data.test.values()):
-        # As of the list's repr, which need not be in memory.
+        # The same digest as of `repr(list(...))`, without building that string in memory.
         digest.update(b"[")
         for i, example in enumerate(examples):
             digest.update(f"{', ' if i else ''}{(example.texts, example.label)!r}".encode())
@@ -140,7 +140,11 @@ def _data_digest(data: TaskData, tokenizer: Any) -> str:
 
 
 def _manifest(run: RunConfig, world: World) -> Manifest | None:
-    """The manifest of the run's data, where it is prepared; many ranks must not have any other."""
+    """The manifest of the run's data if it is a prepared folder, otherwise None.
+
+    Raises:
+        UserError: if it is not prepared and the run has more ranks than may tokenise it.
+    """
     manifest = find_manifest(run.data.path)
     if manifest is None and world.size > MOST_THAT_TOKENISE:
         raise UserError(
@@ -156,7 +160,7 @@ def _manifest(run: RunConfig, world: World) -> Manifest | None:
 
 
 def task_problems(run: RunConfig, spec: TaskSpec) -> Iterator[Problem]:
-    """Whether the method is defined for the task."""
+    """Yields a problem if the method is not defined for the task."""
     kind = kind_of(spec)
     if run.method.needs_distributions and not kind.distributions:
         able = ", ".join(name for name, method in METHODS.items() if not method.Settings.needs_distributions)
@@ -166,7 +170,7 @@ def task_problems(run: RunConfig, spec: TaskSpec) -> Iterator[Problem]:
 
 
 def weights_digest(built: Built) -> dict[str, str]:
-    """SHA-256 of the trained and of the frozen parameters, one of them in memory at a time."""
+    """SHA-256 of the `trained` and of the `frozen` parameters; reads one parameter at a time."""
     digests = {"trained": hashlib.sha256(), "frozen": hashlib.sha256()}
     for parameter in built.module.parameters():
         value = value_of(parameter, built.unread).contiguous().numpy().data
@@ -175,7 +179,7 @@ def weights_digest(built: Built) -> dict[str, str]:
 
 
 def size_problems(run: RunConfig, data: TaskData) -> Iterator[Problem]:
-    """Whether there is a whole batch of examples."""
+    """Yields a problem if there are fewer training examples than a batch has."""
     if 0 < len(data.train) < run.train.batch_size:
         yield Problem(
             "train.batch_size",

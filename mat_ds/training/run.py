@@ -1,4 +1,4 @@
-"""One fine-tuning run: configuration, task, model, method, engine, loop."""
+"""Runs one fine-tuning: connects the ranks, trains, and finishes the run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from mat_ds.training.setup import Model, Options, Setup
 from mat_ds.training.snapshots import Snapshots
 from mat_ds.training.stopping import StopRequests
 
-# Does the work of a rank, and makes an exit code of what goes wrong; the last argument is an advice.
+# Calls a function on this rank and turns exceptions into an exit code; the text is advice for a run that diverged.
 Guard = Callable[[Callable[[], object], World, str], ExitCode]
 
 
@@ -49,17 +49,16 @@ def run_on(
     library_logs: LibraryLogs,
     guard: Guard = attempt,
 ) -> tuple[ExitCode, RunDirectory | None]:
-    """Brings this rank together with the others and trains.
+    """Connects this rank with the others and trains.
 
     Args:
         setup: what to train.
         world: this rank.
         library_logs: collects what libraries log.
-        guard: what becomes of an error: it is given what all ranks do together, this rank, and advice where a number stops
-            being finite.
+        guard: calls the function that all ranks run together, and handles its exceptions; see `Guard`.
 
     Returns:
-        The exit code, and where the run is; None where it has not come to its end, or was but a dry run.
+        The exit code, and the run directory; None if the run did not finish, or was a dry run.
     """
     ended: list[RunDirectory | None] = []
     options, run = setup.options, setup.options.run
@@ -79,7 +78,7 @@ def run_on(
                 world,
                 "The last checkpoint is from before; a smaller optimizer.lr or bf16 instead of fp16 may help.",
             )
-        # No other rank waits any more. A launcher that ends the last one, because another has told to, can wait.
+        # Only now, when no other rank waits for this one any more.
         services.tracker.settle()
     if run.tracking.register and services.tracker.run and code == ExitCode.OK:
         register_finished(services.tracker.run.path, run.tracking.register, run.tracking.uri)
@@ -87,17 +86,17 @@ def run_on(
 
 
 def train_model(setup: Setup, world: World, device: torch.device, services: Services) -> RunDirectory | None:
-    """Trains, exports and scores on all ranks; returns where, or None where it was but a dry run."""
+    """Trains, exports and scores on all ranks; returns the run directory, or None after a dry run."""
     run, data = setup.options.run, setup.data
     same_on_all_ranks(setup.fingerprint, "options, data, vocabulary or initial weights")
-    # Another job that is still there may have saved since one rank looked and before the next did.
+    # Ranks may have found different checkpoints, if another job is still saving.
     setup = setup._replace(start=from_rank_zero(setup.start))
     micro = run.train.eval_micro_batch_size or run.train.micro_batch_size
     evaluator = Evaluator(data.examples.spec, data.collate, micro, world, device, services.stop_requests.leave_if_told)
     try:
         with services.tracker:
             trained = _optimise(setup, evaluator, world, device, services)
-            # The engine's memory is for the exported model now.
+            # Free the engine's memory for the exported model.
             gc.collect()
             if device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -106,7 +105,7 @@ def train_model(setup: Setup, world: World, device: torch.device, services: Serv
                 services.display.conclude(conclusion(results, trained[0], setup.options.json))
         return trained[0] if trained else None
     except Interrupted as interruption:
-        # A launcher ends the other ranks when one has gone: none goes before the first has left word.
+        # A launcher kills the other ranks when one exits, so every rank waits until rank 0 has written the mark.
         on_rank_zero(partial(_leave_word, services.lock, interruption))
         if services.lock.folder:
             raise Interrupted(f"{interruption}; go on with output_dir={services.lock.folder} train.resume=auto") from None
@@ -116,10 +115,10 @@ def train_model(setup: Setup, world: World, device: torch.device, services: Serv
 
 
 def _leave_word(lock: RunLock, interruption: Interrupted) -> None:
-    """Says in the run directory, if it came to one, that the run can go on, and leaves it."""
+    """Marks the run directory, if there is one yet, as interrupted, and unlocks it."""
     if lock.folder:
         lock.check()
-        with suppress(SaveError):  # a disk that is full has said so, and the exit code says the rest
+        with suppress(SaveError):  # a full disk has been reported already
             mark_interrupted(RunDirectory(lock.folder), interruption)
         lock.release()
 
@@ -127,7 +126,7 @@ def _leave_word(lock: RunLock, interruption: Interrupted) -> None:
 def _optimise(
     setup: Setup, evaluator: Evaluator, world: World, device: torch.device, services: Services
 ) -> tuple[RunDirectory, Progress, torch.dtype] | None:
-    """All outer steps; returns where and how they went, and the dtype they computed in; None where it was but a dry run."""
+    """Runs all outer steps; returns the run directory, the progress, and the compute dtype, or None after a dry run."""
     options, data, model, start = setup
     run, display = options.run, services.display
     loader = TrainLoader(
@@ -166,7 +165,7 @@ def _optimise(
 
 
 def _build_engine(options: Options, kind: Kind, model: Model, method: Method) -> tuple[Engine, Fold | None]:
-    """The model on DeepSpeed, and what takes the method's own part of it out of exported weights."""
+    """The engine, and what the method's `prepare_model` returned."""
     run, built = options.run, model.take()
     shard_unread(built.module, built.unread, options.ds_config)
     fold = method.prepare_model(built.module, run.method)
@@ -182,10 +181,10 @@ def _begin(rundir: RunDirectory, progress: Progress, uri: str | None, services: 
 
 
 def _look_at_the_adversary(engine: Engine, method: Method, loader: TrainLoader, display: Display) -> None:
-    """Before anything is written, whether the method does anything to a real batch.
+    """Warns of parts of the method that have no effect on a real batch, before anything is written.
 
     Raises:
-        UserError: on every rank, if it does not and `method.on_invisible=error`.
+        UserError: on every rank, if there are any and `method.on_invisible` is `error`.
     """
     engine.begin(0, 0.0)
     problems = objections(engine, method, loader.micro_batches(0)[0])

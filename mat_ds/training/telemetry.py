@@ -1,4 +1,4 @@
-"""Is the adversary doing anything? What a perturbation is, what the compute dtype leaves of it, and what it does to R."""
+"""Measures what the adversary does: the size of a perturbation, what the compute dtype leaves of it, and its effect on R."""
 
 from __future__ import annotations
 
@@ -14,22 +14,27 @@ from mat_ds.methods.base import Masks, Method, MicroBatch, Objective
 from mat_ds.methods.moves import Moves
 from mat_ds.ranks.collectives import all_reduce_sum, world_size
 
-# A perturbation whose realised direction is further than this from the intended one is mostly rounding.
+# If the cosine of intended and realised perturbation is smaller, the latter is mostly rounding error.
 VISIBLE_COSINE = 0.9
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-# The radius is tried at this many times its size in turn, a quarter of a decade apart.
+# A larger radius that works is searched among these multiples, a quarter of a decade apart.
 FACTORS = [10 ** (i / 4) for i in range(41)]
 
 
 def measure(engine: Engine, method: Method, batch: MicroBatch) -> dict[str, float]:
-    """The perturbation of one micro-batch at the present parameters, and its share of R. Every rank must call it.
+    """Measures the perturbation of one micro-batch at the current parameters. Every rank must call it.
+
+    Args:
+        engine: after `begin`.
+        method: of the run.
+        batch: a micro-batch of this rank.
 
     Returns:
-        Means over the ranks. `R`: divergence of two passes with dropout masks of their own, the second perturbed;
-        `R_without`: the same two passes, unperturbed; `R_ratio`: their quotient; `R_shared_masks`: with one set of masks for
-        both; `R_eval`: without dropout; `L`. Where there is a perturbation: `delta_linf` and `delta_l2`, norms per sample;
-        `entries_changed`, the share of entries of x + delta on real tokens that differ from x in the compute dtype; `cosine`
-        of intended and realised delta. Where steps move it, what `Moves` says, and `delta_noise_ratio`, noise over drift.
+        Means over the ranks. `L`: the task loss; `R`: the divergence of a clean and a perturbed pass with different dropout
+        masks; `R_without`: the same without the perturbation; `R_ratio`: R / R_without; `R_shared_masks`: R with equal masks;
+        `R_eval`: R without dropout. If the method has a perturbation: its norms `delta_linf` and `delta_l2` per sample;
+        `entries_changed`: fraction of entries of x + delta on real tokens that differ from x in the compute dtype; `cosine` of
+        intended and realised delta. If it is moved in steps: what `Moves` returns, and `delta_noise_ratio`: noise / drift.
     """
     moves = Moves()
     delta = method.adversary(engine, batch, moves)
@@ -53,7 +58,7 @@ def measure(engine: Engine, method: Method, batch: MicroBatch) -> dict[str, floa
 
 
 def noise_ratio(drift: float, noise: float) -> float:
-    """How random a player's sample is: the norm of its noise over that of its drift; 0 of a player who stands still."""
+    """Norm of the noise over norm of the drift; 0 if both are 0."""
     return noise / drift if drift else float("inf") if noise else 0.0
 
 
@@ -75,7 +80,7 @@ def _divergences(engine: Engine, objective: Objective, batch: MicroBatch, delta:
 
 
 def cosine(intended: Tensor, realised: Tensor, mask: Tensor) -> Tensor:
-    """Cosine of two perturbations (B, L, H) over real tokens; 1 of nothing with nothing, 0 of something with nothing."""
+    """Cosine of two perturbations (B, L, H) over real tokens, as a scalar; 1 if both are 0, and 0 if only one is."""
     a, b = (intended * mask).double().flatten(), (realised * mask).double().flatten()
     if not a.any() and not b.any():
         return torch.ones((), dtype=torch.float64, device=a.device)
@@ -83,10 +88,15 @@ def cosine(intended: Tensor, realised: Tensor, mask: Tensor) -> Tensor:
 
 
 def below_resolution(engine: Engine, method: Method, delta: Tensor, batch: MicroBatch) -> Iterator[Problem]:
-    """Whether a perturbation (B, L, H) is below the resolution of the compute dtype. Every rank must call it.
+    """Yields a problem if the compute dtype rounds most of a perturbation away. Every rank must call it, and gets the same.
+
+    Args:
+        engine, method: of the run.
+        delta: (B, L, H) perturbation of `batch`.
+        batch: a micro-batch of this rank.
 
     Yields:
-        What is wrong with it, with the smallest radius and the precisions that work; the same on every rank.
+        A problem that names the smallest radius and the precisions that would work.
     """
     x, moved = engine.realised(batch, delta)
     seen = mean_over_ranks(cosine(delta, moved, batch.mask))
