@@ -1,4 +1,4 @@
-"""What the passes of one run cost, each found out once: bytes, multiplications, and how many passes there are."""
+"""Number of passes of a run's outer step, and their memory and floating-point operations."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from mat_ds.planning.rehearsal import PassCounts, Rehearsal, Stub, blank_batches
 from mat_ds.planning.states import weights_of
 from mat_ds.tasks.kinds.base import Kind
 
-# What a model raises on the meta device that asks for a value, and what torch's counter does where it loses its way.
+# What a model raises that reads values, which tensors on the meta device do not have; and what torch's FLOP counter may raise.
 NO_PASS = (NotImplementedError, RuntimeError, AssertionError)
 
 
 class Costs:
-    """Rehearses a run's method on its model on the meta device.
+    """Runs a method's outer step on the meta device and measures it; results are cached.
 
     Args:
-        build: makes the model, given whether it recomputes activations.
+        build: builds the model on the meta device; its argument is whether the model recomputes activations.
         dtype: the compute dtype.
         kind: of the task.
-        longest, typical: tokens of the longest micro-batch, which decides bytes, and of the average one, which decides time.
+        longest, typical: tokens of an example in the longest micro-batch, for the memory, and on average, for the time.
 
     Attributes:
         kind: of the task.
         weights: the model's parameters.
-        estimated: why the passes cannot be made on the meta device, if so: then bytes and multiplications are those of
-            `estimated_bytes` and `estimated_flops`.
+        estimated: if the model cannot run on the meta device, why; memory and FLOPs are then those of `estimated_bytes` and
+            `estimated_flops`. Otherwise empty.
     """
 
     def __init__(self, build: Callable[[bool], Any], dtype: torch.dtype, kind: Kind, longest: int, typical: int):
@@ -49,20 +49,21 @@ class Costs:
 
     @property
     def parameters(self) -> tuple[int, int]:
-        """Elements of all parameters, and of those that are trained."""
+        """Number of elements of all parameters, and of the trained ones."""
         return sum(w.numel for w in self.weights), sum(w.numel for w in self.weights if w.trained)
 
     def _tally(self, settings: MethodSettings, examples: int, count: int) -> PassCounts:
-        """Passes, backwards, updates and perturbations of one rank in one outer step.
+        """What one rank does in one outer step.
 
         Args:
             settings: of the method.
-            examples, count: of its micro-batches, and how many they are.
+            examples: of a micro-batch.
+            count: number of micro-batches.
         """
         return self._stub.play(self._method(settings), self._batches(count, examples, self.longest))
 
     def _pass_bytes(self, settings: MethodSettings, examples: int, checkpointing: bool) -> int:
-        """Most bytes alive in the passes over one micro-batch, beside the perturbations that are there already."""
+        """Peak memory in bytes of the passes over one micro-batch, without perturbations that exist before them."""
         try:
             rehearsal = self._rehearsal(checkpointing, settings.shortened)
             tally = rehearsal.play(self._method(settings.shortened), self._batches(1, examples, self.longest))
@@ -73,7 +74,7 @@ class Costs:
             return estimated_bytes(self._config, tracked * self.longest, self.longest, self._dtype.itemsize, checkpointing)
 
     def _flops(self, settings: MethodSettings, checkpointing: bool) -> tuple[float, float, float]:
-        """Additions and multiplications per example of a forward, a backward, and a backward to the perturbation alone."""
+        """FLOPs per example of a forward, of a backward to the parameters, and of a backward to the perturbation."""
         try:
             rehearsal = self._rehearsal(checkpointing, settings.shortened)
             tally = rehearsal.count(self._method(settings.shortened), self._batches(1, 1, self.typical))
@@ -84,7 +85,7 @@ class Costs:
         return forward, backward, back
 
     def step_flops(self, settings: MethodSettings, examples: int, count: int, checkpointing: bool) -> float:
-        """Additions and multiplications of one rank in one outer step."""
+        """FLOPs of one rank in one outer step."""
         tally, each = self.tally(settings, examples, count), self.flops(settings, checkpointing)
         done = tally.forward.examples, tally.backward.examples, tally.input_gradient.examples
         return sum(number * flops for number, flops in zip(done, each, strict=True))
@@ -102,13 +103,14 @@ class Costs:
 
 
 def estimated_bytes(config: Any, tokens: int, length: int, size: int, checkpointing: bool) -> int:
-    """Activations of a transformer: 34 s b h + 5 a s^2 b bytes a layer in half precision (Korthikanti et al. 2022, eq. 2).
+    """Bytes of a transformer's activations: 34 s b h + 5 a s^2 b a layer in half precision (Korthikanti et al. 2022, eq. 2).
 
     Args:
-        config: the model's, for h, a and the number of layers.
-        tokens, length: s b of all training passes together, and s.
-        size: bytes of the compute dtype.
-        checkpointing: whether all layers but the one at work keep their input alone.
+        config: of the model, for h, a and the number of layers.
+        tokens: s b of all training passes together.
+        length: s, the tokens of an example.
+        size: bytes of a number in the compute dtype.
+        checkpointing: whether layers keep only their inputs and recompute the rest.
     """
     hidden, heads, layers = config.hidden_size, config.num_attention_heads, config.num_hidden_layers
     layer = size * tokens * (17 * hidden + 2.5 * heads * length)
@@ -116,7 +118,8 @@ def estimated_bytes(config: Any, tokens: int, length: int, size: int, checkpoint
 
 
 def estimated_flops(parameters: int, length: int, checkpointing: bool) -> tuple[float, float, float]:
-    """Two for each parameter and token of a forward, twice that for a backward, and once for one to the input alone."""
+    """FLOPs per example as `Costs.flops`: a forward takes 2 per parameter and token, a backward to the parameters 4,
+    and a backward to the input 2."""
     forward = 2.0 * parameters * length
     again = forward if checkpointing else 0.0
     return forward, 2 * forward + again, forward + again
