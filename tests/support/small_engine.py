@@ -30,8 +30,8 @@ class Module(torch.nn.Module):
 class SmallEngine:
     """Its parameters, moments and average are all `value`."""
 
-    check = Engine.check
-    device, _outer_step = torch.device("cpu"), 0
+    check, averaged_weights, _swap = Engine.check, Engine.averaged_weights, Engine._swap
+    device, _outer_step, _tracked = torch.device("cpu"), 0, False
 
     def __init__(self, value=0.0):
         module = Module()
