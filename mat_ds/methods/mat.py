@@ -57,9 +57,6 @@ class MatSettings(AdversarialSettings):
     delta_gradient: Literal["linf", "l2", "raw"] = Field(
         "linf", description="norm that each sample's gradient is divided by; raw: none, and lam multiplies it"
     )
-    delta_preconditioner: Literal["none", "rmsprop", "adam"] = Field(
-        "none", description="of the perturbation's gradient, its state fresh for each batch"
-    )
     dropout: Literal["independent", "frozen", "off"] = Field(
         "independent", description="masks in the perturbation's loop: fresh in every pass, one set, none"
     )
@@ -152,7 +149,7 @@ class Mat(Method):
         """The moving average of K samples of delta at theta_t (lines 2 to 7): (B, L, H), zero on padding."""
         s = self.settings
         delta = self._first_sample(engine, batch)
-        mean, moments, clean = delta, None, None
+        mean, clean = delta, None
         for k in range(s.delta_steps):
             if clean is None or self._fresh_clean_pass:
                 clean = engine.probe(batch, self._masks("clean", k))
@@ -160,8 +157,7 @@ class Mat(Method):
             gradient = engine.delta_gradient(batch, self._masks("perturbed", k), delta, payoff) * batch.mask
             if s.delta_gradient == "raw":
                 gradient = s.lam * gradient
-            direction, moments = ops.precondition(gradient, moments, s.delta_preconditioner)
-            step = s.delta_lr * ops.normalise(direction, s.delta_gradient)
+            step = s.delta_lr * ops.normalise(gradient, s.delta_gradient)
             delta = self._next_sample(delta, step, engine, batch, k, moves)
             mean = s.beta_s * mean + (1 - s.beta_s) * delta
         return mean

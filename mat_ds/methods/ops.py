@@ -6,14 +6,8 @@ Shapes: B examples, L tokens, H hidden units of the word embedding, C classes. A
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
-
-EPS = 1e-8
-# Of the second moment: torch's defaults.
-DECAYS = {"rmsprop": 0.99, "adam": 0.999}
 
 
 def symmetric_kl(p_logits: Tensor, q_logits: Tensor) -> Tensor:
@@ -62,32 +56,3 @@ def project(delta: Tensor, radius: float, kind: str) -> Tensor:
         return delta.clamp(-radius, radius)
     # Rounding can leave the result just above the radius. The second clamp makes the bound exact.
     return (delta * (radius / linf(delta).clamp(min=radius))).clamp(-radius, radius)
-
-
-class Moments(NamedTuple):
-    """Running moments of one perturbation's gradients and how many gradients entered them; fresh for every batch."""
-
-    steps: int
-    exp_avg: Tensor
-    exp_avg_sq: Tensor
-
-
-def precondition(g: Tensor, moments: Moments | None, kind: str) -> tuple[Tensor, Moments | None]:
-    """P(g) of SGLD: identity, RMSprop (alpha 0.99) or Adam (betas 0.9, 0.999), eps relative to the sample's largest root.
-
-    A gradient of R at a radius of 1e-5 is far below any absolute eps, which would silently turn Adam into SGD.
-
-    Args:
-        g: (B, L, H).
-        moments: what the earlier steps on this batch left, None at the first.
-        kind: `none`, `rmsprop` or `adam`.
-    """
-    if kind == "none":
-        return g, None
-    count, m, v = moments or Moments(0, torch.zeros_like(g), torch.zeros_like(g))
-    # Squares of the smallest gradients leave fp32; they are scaled out with each sample's largest entry in fp64.
-    decay = DECAYS[kind]
-    count, m, v = count + 1, m.lerp(g, 0.1), v.double().lerp(g.double().square(), 1 - decay)
-    root = (v / (1 - decay**count) if kind == "adam" else v).sqrt()
-    direction = (m / (1 - 0.9**count) if kind == "adam" else g) / (root + EPS * linf(root)).clamp(min=1e-300)
-    return direction.float(), Moments(count, m, v)

@@ -21,13 +21,16 @@ from mat_ds.sampling.average import Average
 from mat_ds.sampling.chain import Chain
 
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+# Of the teacher in the first tenth of the updates (section 4.1).
+EARLY_DECAY = 0.99
 
 
 class SMARTSettings(AscentSettings):
     name: Literal["smart"] = Field("smart", description="smoothness-inducing regulariser and Bregman proximal term")
     mu: Weight = Field(1.0, description="weight of the Bregman term; 0: no teacher is kept")
-    teacher_decay: Decay = Field(0.999, description="beta of the teacher theta~ = beta theta~ + (1 - beta) theta")
-    teacher_early_decay: Decay = Field(0.99, description="the same in the first tenth of the updates")
+    teacher_decay: Decay = Field(
+        0.999, description="beta of the teacher theta~ = beta theta~ + (1 - beta) theta; 0.99 in the first tenth of the updates"
+    )
 
 
 class SMART(Method):
@@ -43,7 +46,7 @@ class SMART(Method):
     @property
     def chain(self) -> Chain:
         s = self.settings
-        return Chain(averages={"teacher": Average(s.teacher_decay, s.teacher_early_decay)} if s.mu else {})
+        return Chain(averages={"teacher": Average(s.teacher_decay, EARLY_DECAY)} if s.mu else {})
 
     @property
     def cost(self) -> int:

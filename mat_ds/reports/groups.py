@@ -12,7 +12,7 @@ from typing import Any
 from mat_ds.config.dotted import flatten
 from mat_ds.reports.labels import METHOD_NAMES, Options, distinguishing_options, labels_of
 from mat_ds.reports.runs import RunData
-from mat_ds.runs.load import merge_options
+from mat_ds.runs.load import forget_gone, merge_options
 from mat_ds.runs.options import RunConfig
 from mat_ds.runs.resume import FREE
 from mat_ds.tracking.content import precision_of
@@ -107,7 +107,9 @@ def group_runs(runs: Sequence[RunData]) -> list[Group]:
 
 def options_of(run: RunData) -> Options:
     """The options that define a run's experiment, by dotted key; data is identified by its contents, not its path."""
-    flat = flatten(merge_options(RunConfig().model_dump(mode="json", exclude={"method"}), run.config))
+    merged = merge_options(RunConfig().model_dump(mode="json", exclude={"method"}), run.config)
+    forget_gone(merged)
+    flat = flatten(merged)
     options = {key: value for key, value in flat.items() if key not in IRRELEVANT and not key.startswith("tracking.")}
     precision = run.environment.get("precision") or precision_of(run.environment) or "unknown"
     data = run.environment.get("data_sha256")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -17,6 +19,8 @@ from mat_ds.runs.plugins import not_loaded, plugins_of
 from mat_ds.runs.trainer_names import renamed
 
 DEMO_RECIPE = RECIPES.path("demo")
+# Options of earlier versions, which stand in the `config.yaml` of their runs, and the only value that still has a meaning.
+GONE = {"method.delta_preconditioner": "none", "method.teacher_early_decay": 0.99, "data.shuffle": True}
 
 
 def merge_options(low: Tree, high: Tree) -> Tree:
@@ -81,6 +85,7 @@ def combine(
     if recipe:
         RECIPES.require(recipe, "--recipe")
     low = read_yaml(recipe) if recipe else {}
+    forget_gone(low)
     default_method = RunConfig.model_fields["method"].default.name
     if method_name(high) not in (None, method_name(low) or default_method):
         low.pop("method", None)
@@ -92,13 +97,29 @@ def combine(
     try:
         return _with_plugins(RunConfig.model_validate(tree)), found
     except ValidationError as error:
-        found += problems_of(error, RunConfig, renamed)
+        found += problems_of(error, RunConfig, hint_at)
         for wrong in error.errors():
             drop(RunConfig, tree, wrong["loc"])
     try:
         return _with_plugins(RunConfig.model_validate(tree)), found
     except ValidationError:
         return None, found
+
+
+def forget_gone(tree: Any) -> None:
+    """Removes options of earlier versions from nested options, in place, if they have the value that still has a meaning."""
+    for dotted, value in GONE.items():
+        section, _, key = dotted.partition(".")
+        options = tree.get(section) if isinstance(tree, dict) else None
+        if isinstance(options, dict) and options.get(key) == value:
+            del options[key]
+
+
+def hint_at(key: str) -> str | None:
+    """What to do about an unknown option that an earlier version or another program has; None for any other."""
+    if key in GONE:
+        return f"leave it out: it is always {json.dumps(GONE[key])} now; another value needs the mat_ds that began the run"
+    return renamed(key)
 
 
 def _with_plugins(run: RunConfig) -> RunConfig:

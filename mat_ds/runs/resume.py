@@ -10,7 +10,7 @@ from typing import Any
 from mat_ds.config.dotted import flatten
 from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, UserError, raise_if_any
-from mat_ds.runs.load import load_run_config
+from mat_ds.runs.load import GONE, forget_gone, hint_at, load_run_config
 from mat_ds.runs.options import RunConfig
 from mat_ds.storage.checkpoints import LATEST, checkpoints_of, latest_of, name_of
 from mat_ds.storage.reading import read_json
@@ -166,6 +166,7 @@ def _options_of(before: RunDirectory) -> dict[str, Any]:
         # Keep the recorded plugins, not those that are loaded now.
         return {**load_run_config(before.config, ()).model_dump(mode="json"), "plugins": found.get("plugins", {})}
     except UserError:  # an older version with other options wrote it
+        forget_gone(found)
         return found
 
 
@@ -173,12 +174,9 @@ def _changed_options(run: RunConfig, before: RunDirectory) -> Iterator[Problem]:
     """Yields a problem for each changed option that may not change in a run."""
     for key, (old, new) in changes(run, before).items():
         if key not in FREE and not key.startswith("tracking."):
-            yield Problem(
-                key,
-                new,
-                f"the run to continue ({before.path}) has {old!r}",
-                "pass the same value, or start a run of its own in another output_dir",
-            )
+            gone = hint_at(key) if key in GONE else None
+            fix = gone or "pass the same value, or start a run of its own in another output_dir"
+            yield Problem(key, new, f"the run to continue ({before.path}) has {old!r}", fix)
 
 
 def _changed_precision(ds_config: dict[str, Any], before: RunDirectory) -> Iterator[Problem]:

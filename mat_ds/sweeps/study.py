@@ -22,6 +22,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.runs.load import forget_gone
 from mat_ds.sampling.keys import seed_from
 from mat_ds.storage.reading import read_bytes
 from mat_ds.sweeps.space import Space, Values, draw
@@ -204,6 +205,7 @@ def redefined(before: dict[str, Any], now: dict[str, Any], what: str) -> list[Pr
         what: name of what is in the folder, for the message.
     """
     fix = "take it back, or start anew with another output_dir"
+    forget_gone(before.get("options"))
     return [Problem(key, new, f"{what} has {old!r}", fix) for key, old, new in differences(before, now)]
 
 

@@ -72,7 +72,7 @@ class TrainLoader:
         self.dropped_per_epoch = len(examples) % batch_size
         self._examples, self._collate, self._device = examples, collate, device
         self._batch, self._micro = batch_size, micro_batch_size
-        self._shuffle, self._group_by_length, self._seed = data.shuffle, data.group_by_length, seed
+        self._group_by_length, self._seed = data.group_by_length, seed
         accumulation = batch_size // micro_batch_size // world_size
         self._owned = range(rank * accumulation, (rank + 1) * accumulation)
         self._epoch, self._order = -1, [0]
@@ -98,10 +98,8 @@ class TrainLoader:
         return result
 
     def _epoch_order(self, epoch: int) -> list[int]:
-        order = list(range(len(self._examples)))
         key = generator(torch.device("cpu"), self._seed, "order", epoch)
-        if self._shuffle:
-            order = torch.randperm(len(order), generator=key).tolist()
+        order: list[int] = torch.randperm(len(self._examples), generator=key).tolist()
         if self._group_by_length:
             whole = order[: self.steps_per_epoch * self._batch]
             span = MEGABATCH * self._batch
@@ -111,9 +109,7 @@ class TrainLoader:
                 for row in sorted(whole[start : start + span], key=lambda row: -self._examples[row].length)
             ]
             batches = [grouped[start : start + self._batch] for start in range(0, len(grouped), self._batch)]
-            if self._shuffle:
-                batches = [batches[i] for i in torch.randperm(len(batches), generator=key)]
-            order = [row for batch in batches for row in batch]
+            order = [row for index in torch.randperm(len(batches), generator=key) for row in batches[index]]
         return order
 
 

@@ -17,7 +17,6 @@ class DataConfig(Section):
         "what `mat-ds prepare` wrote; null: the hub",
     )
     max_length: Annotated[int, Field(ge=4)] = Field(512, description="tokens an input is cut at")
-    shuffle: bool = Field(True, description="a new order of the training examples each epoch, fixed by the seed")
     group_by_length: bool = Field(False, description="put examples of like length into one batch (less padding)")
     bad_rows: Literal["refuse", "skip"] = Field(
         "refuse",

@@ -49,9 +49,9 @@ def test_scalars_are_read_as_people_write_them(tmp_path):
     recipe = write(
         tmp_path, "optimizer: {lr: 1e-4}\nmethod: {name: mat, dropout: off, delta_lr: 5E-3}\noutput_dir: 2026-01-01\n"
     )
-    run = load("optimizer.eps=1e-6", "data.shuffle=false", "data.path=null", recipe=recipe)
+    run = load("optimizer.eps=1e-6", "data.group_by_length=true", "data.path=null", recipe=recipe)
     assert run.optimizer.lr == 1e-4 and run.optimizer.eps == 1e-6 and run.method.dropout == "off"
-    assert run.data.shuffle is False and run.data.path is None and run.output_dir == "2026-01-01"
+    assert run.data.group_by_length is True and run.data.path is None and run.output_dir == "2026-01-01"
     assert load("optimizer.betas=[0.8, 0.9]").optimizer.betas == (0.8, 0.9)
 
 
@@ -64,9 +64,9 @@ def test_every_unknown_key_is_named_with_its_nearest():
 
 
 def test_wrong_types_and_values_say_what_the_option_means():
-    found = problems("optimizer.lr=fast", "train.batch_size=2.5", "data.shuffle=1", "train.epochs=-1", "seed=true",
+    found = problems("optimizer.lr=fast", "train.batch_size=2.5", "data.group_by_length=1", "train.epochs=-1", "seed=true",
                      "method.beta_s=1.5", "data.max_length=.inf", "method.semantics=both", "nonsense")  # fmt: skip
-    assert set(found) == {"optimizer.lr", "train.batch_size", "data.shuffle", "train.epochs", "seed", "method.beta_s",
+    assert set(found) == {"optimizer.lr", "train.batch_size", "data.group_by_length", "train.epochs", "seed", "method.beta_s",
                           "data.max_length", "method.semantics", "nonsense"}  # fmt: skip
     assert "peak step size" in found["optimizer.lr"].fix and "1e-05" in found["optimizer.lr"].fix
     assert found["optimizer.lr"].value == "fast"

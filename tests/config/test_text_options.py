@@ -78,10 +78,12 @@ def test_null_is_none_where_there_may_be_none_and_a_word_elsewhere():
 
 
 def test_other_options_are_numbers_booleans_and_lists_and_a_hash_begins_no_comment():
-    run = load_run_config(None, ["train.epochs=1e1", "data.shuffle=false", "optimizer.betas=[0.8, 0.9]", "seed=08"])
-    assert (run.train.epochs, run.data.shuffle, run.optimizer.betas, run.seed) == (10, False, (0.8, 0.9), 8)
-    found = refused("train.epochs=3 # three", "seed=*x", "data.shuffle=!!bool true", "optimizer.betas=[0.8", 'optimizer.lr="1"')
-    assert set(found) == {"train.epochs", "seed", "data.shuffle", "optimizer.betas", "optimizer.lr"}
+    run = load_run_config(None, ["train.epochs=1e1", "data.group_by_length=true", "optimizer.betas=[0.8, 0.9]", "seed=08"])
+    assert (run.train.epochs, run.data.group_by_length, run.optimizer.betas, run.seed) == (10, True, (0.8, 0.9), 8)
+    found = refused(
+        "train.epochs=3 # three", "seed=*x", "data.group_by_length=!!bool true", "optimizer.betas=[0.8", 'optimizer.lr="1"'
+    )
+    assert set(found) == {"train.epochs", "seed", "data.group_by_length", "optimizer.betas", "optimizer.lr"}
     assert "number" in found["train.epochs"].reason and "not a YAML value" in found["optimizer.betas"].reason
 
 

@@ -58,7 +58,7 @@ def test_a_key_that_stands_twice_is_named_with_both_values(comment, tmp_path):
         ('{"steps_per_print": NaN}', "not a finite number"), ('{"steps_per_print": -Infinity}', "not a finite number"),
         ('{"a": 1e999}', "not a finite"), ('{"zero_optimization": {"reduce_bucket_size": 1' + "0" * 30 + "}}", "64 bits"),
         ('{"a": 1' + "0" * 5000 + "}", "is not"), ("[" * 100_000, "deep"), ('{"a": ' * 60 + "1" + "}" * 60, "deep"),
-        ('{"a": ' * 100_000, "deep"), ("// c\n" + "[" * 50_000, "deep"), ("", "no JSON object"), ("a: b", ""),
+        ('{"a": ' * 100_000, "deep"), ("// c\n" + "[" * 50_000, "deep"), ("", "not a JSON object"), ("a: b", ""),
         ('{"a": 1', "is not JSON"), ('{"a": 1} /* x', "comment"),
         (b'{"a": "\xff"}', "UTF-8"), ("#" * 2_000_000, "bytes"),
         ('{"a": 1}'.encode("utf-16"), "UTF-8"),

@@ -29,7 +29,6 @@ class Settings:
     delta_max_norm: float = 5e-2
     delta_projection: str = "rescale"
     delta_gradient: str = "linf"
-    delta_preconditioner: str = "none"
     beta_s: float = 0.3
     beta_p: float = 0.3
     semantics: str = "paper"
@@ -81,18 +80,8 @@ def bounded(sample, s):
     return sample * (s.delta_max_norm / largest) if largest > s.delta_max_norm else sample
 
 
-def direction(sample, state, s):
-    """Preconditioned and normalised gradient of one sample."""
-    if s.delta_preconditioner == "rmsprop":
-        state["v"] = 0.99 * state.get("v", 0) + 0.01 * sample**2
-        root = state["v"].sqrt()
-        sample = sample / (root + 1e-8 * root.max())
-    elif s.delta_preconditioner == "adam":
-        state["n"] = state.get("n", 0) + 1
-        state["m"] = 0.9 * state.get("m", 0) + 0.1 * sample
-        state["v"] = 0.999 * state.get("v", 0) + 0.001 * sample**2
-        root = (state["v"] / (1 - 0.999 ** state["n"])).sqrt()
-        sample = state["m"] / (1 - 0.9 ** state["n"]) / (root + 1e-8 * root.max())
+def direction(sample, s):
+    """Normalised gradient of one sample."""
     norm = {"linf": sample.abs().max(), "l2": sample.pow(2).sum().sqrt(), "raw": torch.ones(())}[s.delta_gradient]
     return sample / norm
 
@@ -105,7 +94,6 @@ def mean_perturbation(model, batch, s, noise, t):
     delta = s.delta_init_scale * mask * noise.first_delta(t, shape)
     if s.semantics == "paper":
         delta = torch.stack([bounded(row, s) for row in delta])
-    states = [{} for _ in delta]
     mean = delta.clone()
     for k in range(s.delta_steps):
         delta = delta.detach().requires_grad_()
@@ -114,7 +102,7 @@ def mean_perturbation(model, batch, s, noise, t):
         moved, xi = torch.zeros_like(delta), mask * noise.delta_noise(t, k, shape)
         for i, n in enumerate(lengths):
             real = slice(0, n) if batch["attention_mask"][i, 0] else slice(-n, None)
-            step = delta[i, real].detach() + s.delta_lr * direction(g[i, real], states[i], s)
+            step = delta[i, real].detach() + s.delta_lr * direction(g[i, real], s)
             if s.semantics == "paper":
                 moved[i, real] = bounded(step + xi[i, real], s)
             else:

@@ -31,7 +31,7 @@ class Settings:
     lam: float = 1.0
     mu: float = 1.0
     decay: float = 0.999
-    early_decay: float = 0.99
+    early_decay: float = 0.99  # the paper's
 
 
 def real_tokens(batch):

@@ -26,7 +26,7 @@ def reference():
 @pytest.mark.parametrize("options", [
     {"lam": 0.0}, {"lam": 3.0}, {"semantics": "released"}, {"delta_projection": "clamp"},
     {"delta_gradient": "l2", "delta_lr": 5.0}, {"delta_gradient": "raw", "delta_lr": 5.0},
-    {"delta_preconditioner": "rmsprop"}, {"delta_preconditioner": "adam"}, {"beta_s": 0.7}, {"beta_p": 0.1},
+    {"beta_s": 0.7}, {"beta_p": 0.1},
     {"delta_steps": 1}, {"theta_steps": 2}, {"update": "sgd"}, {"max_grad_norm": 0.5}, {"weight_decay": 1.0},
     {"delta_noise": 6e-2}, {"theta_noise": 1e-2}, {"method": "vanilla"},
 ], ids=str)  # fmt: skip

@@ -24,17 +24,13 @@ def batches(micro=4):
 RADIUS = 1e-3
 
 
-COMBINATIONS = list(
-    itertools.product(
-        ("rescale", "clamp"), ("linf", "l2", "raw"), ("none", "rmsprop", "adam"), ("normal", "uniform", "constant")
-    )
-)
+COMBINATIONS = list(itertools.product(("rescale", "clamp"), ("linf", "l2", "raw"), ("normal", "uniform", "constant")))
 
 
-@pytest.mark.parametrize("projection, gradient, preconditioner, init", COMBINATIONS)
-def test_every_sample_of_delta_obeys_the_bound_after_its_noise(projection, gradient, preconditioner, init):
+@pytest.mark.parametrize("projection, gradient, init", COMBINATIONS)
+def test_every_sample_of_delta_obeys_the_bound_after_its_noise(projection, gradient, init):
     sizes = {"delta_init_scale": 1.0, "delta_lr": 0.1, "delta_noise": 0.5, "delta_max_norm": RADIUS, "beta_s": 0.0}
-    kinds = {"delta_projection": projection, "delta_gradient": gradient, "delta_preconditioner": preconditioner}
+    kinds = {"delta_projection": projection, "delta_gradient": gradient}
     method = mat(**sizes, **kinds, delta_init=init, dropout="off")
     samples = []
 

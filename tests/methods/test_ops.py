@@ -62,40 +62,9 @@ def test_a_direction_has_norm_one_however_small_the_gradient(kind, norm, scale):
 
 
 @pytest.mark.parametrize("kind", ["linf", "l2", "raw"])
-@pytest.mark.parametrize("preconditioner", ["none", "rmsprop", "adam"])
-def test_a_sample_without_a_gradient_takes_no_step(kind, preconditioner):
+def test_a_sample_without_a_gradient_takes_no_step(kind):
     g = normal(3, 4, 5)
     g[1] = 0.0
-    moments = None
-    for _ in range(3):
-        direction, moments = ops.precondition(g, moments, preconditioner)
-        step = ops.normalise(direction, kind)
-        assert torch.equal(step[1], torch.zeros(4, 5)) and step.isfinite().all()
-        assert (step[[0, 2]] != 0).any()
-
-
-@pytest.mark.parametrize("preconditioner", ["rmsprop", "adam"])
-@pytest.mark.parametrize("scale", [1e-25, 1e-9, 1.0])
-def test_a_preconditioned_direction_does_not_depend_on_the_gradients_scale(preconditioner, scale):
-    def direction(scale):
-        moments = None
-        for seed in range(3):
-            d, moments = ops.precondition(scale * normal(2, 3, 4, seed=seed), moments, preconditioner)
-        return ops.normalise(d, "linf")
-
-    torch.testing.assert_close(direction(scale), direction(1.0), rtol=1e-4, atol=1e-5)
-
-
-def test_the_preconditioners_are_torchs_optimizers():
-    """What one moves a parameter by at a step size of one; its eps is absolute and small here."""
-    ours, theirs = {}, {}
-    for kind, optimizer in (("rmsprop", torch.optim.RMSprop), ("adam", torch.optim.Adam)):
-        parameter, moments = torch.zeros(2, 3, 4, requires_grad=True), None
-        torchs = optimizer([parameter], lr=1.0, eps=1e-12)
-        for seed in range(5):
-            parameter.grad = normal(2, 3, 4, seed=seed)
-            before = parameter.detach().clone()
-            torchs.step()
-            ours[kind], moments = ops.precondition(parameter.grad, moments, kind)
-            theirs[kind] = before - parameter.detach()
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    step = ops.normalise(g, kind)
+    assert torch.equal(step[1], torch.zeros(4, 5)) and step.isfinite().all()
+    assert (step[[0, 2]] != 0).any()

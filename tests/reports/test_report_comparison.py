@@ -79,6 +79,16 @@ def test_a_run_in_half_precision_is_pooled_with_no_other_also_from_mlflow(tmp_pa
     assert sorted(len(group.runs) for group in group_runs([*here, *old])) == [1, 1, 2]
 
 
+def test_a_run_with_an_option_that_is_gone_is_of_the_group_of_new_runs_unless_it_set_it(tmp_path):
+    make_run(tmp_path / "new", SCORES)
+    (new,) = read_runs([tmp_path])
+    left, changed = (
+        RunData(name, {**new.config, "data": {**new.config.get("data", {}), "shuffle": value}}, new.events, new.environment)
+        for name, value in (("left alone", True), ("changed", False))
+    )
+    assert sorted(len(group.runs) for group in group_runs([new, left, changed])) == [1, 2]
+
+
 def test_a_seed_that_ran_twice_counts_once_and_its_newest_finished_run_is_the_one(tmp_path):
     make_run(tmp_path / "alone", (0.1, 0.1, 0.1))
     for seed in (0, 1):

@@ -32,7 +32,7 @@ RIVALS = {
     "pgd": {"delta_steps": 3, "delta_lr": 5e-2, "delta_init_norm": 0.4, "delta_max_norm": 0.2},
     "freeat": {"delta_steps": 3, "delta_lr": 5e-2, "delta_init_norm": 0.4, "delta_max_norm": 0.2},
     "smart": {"delta_steps": 1, "delta_lr": 1e-3, "delta_init_scale": 1e-5, "delta_max_norm": 1e-5, "mu": 1.0,
-              "teacher_decay": 0.999, "teacher_early_decay": 0.99},
+              "teacher_decay": 0.999},
     "alum": {"delta_steps": 1, "delta_lr": 1e-3, "delta_init_scale": 1e-5, "delta_max_norm": 1e-5, "lam": 1.0},
     "rdrop": {"alpha": 1.0},
     "r3f": {"lam": 0.7, "noise": "uniform", "noise_scale": 1e-5},

@@ -5,8 +5,9 @@ import shutil
 import pytest
 
 from mat_ds import cli
-from mat_ds.config.yaml_files import as_yaml
+from mat_ds.config.yaml_files import as_yaml, read_yaml
 from mat_ds.errors import ExitCode, UserError
+from mat_ds.runs.load import load_run_config
 from mat_ds.runs.resume import find_resume
 from mat_ds.storage.checkpoints import LATEST, checkpoints_of, name_of
 from mat_ds.storage.integrity import verify_checkpoint
@@ -117,3 +118,37 @@ def test_a_run_that_has_saved_nothing_begins_where_it_began(tmp_path):
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text(as_yaml(options(run).model_dump(mode="json")))
     assert resumed(run, "auto") == []
+
+
+@pytest.fixture
+def written(run):
+    """Writes the run's config.yaml as an earlier version did, with options that are gone now."""
+    before = read_yaml(run / "config.yaml")
+
+    def write(shuffle=True, **method):
+        tree = {**before, "method": {**before["method"], **method}, "data": {**before["data"], "shuffle": shuffle}}
+        (run / "config.yaml").write_text(as_yaml(tree))
+
+    return write
+
+
+def test_a_run_goes_on_if_it_left_alone_the_options_that_are_gone_since(run, written):
+    before, found = load_run_config(run / "config.yaml", ()), resumed(run, "auto")
+    written(delta_preconditioner="none", teacher_early_decay=0.99)
+    assert resumed(run, "auto") == found != []
+    assert load_run_config(run / "config.yaml", ()) == before
+
+
+@pytest.mark.parametrize("gone", [{"delta_preconditioner": "adam"}, {"teacher_early_decay": 0.5}, {"shuffle": False}])
+def test_a_run_that_set_an_option_that_is_gone_is_refused_by_its_name_and_value(run, written, gone):
+    asked = options(run)
+    written(**gone)
+    ((name, value),) = gone.items()
+    key = f"data.{name}" if name == "shuffle" else f"method.{name}"
+    with pytest.raises(UserError) as resuming:
+        find_resume(asked.model_copy(update={"train": asked.train.model_copy(update={"resume": "auto"})}), DS_CONFIG)
+    with pytest.raises(UserError) as reading:
+        load_run_config(run / "config.yaml", ())
+    for told in (resuming, reading):
+        (problem,) = told.value.problems
+        assert problem.key == key and repr(value) in str(problem) and "the mat_ds that began the run" in problem.fix

@@ -22,8 +22,8 @@ CASES = {
     "pgd": {"name": "pgd", **BALL},
     "pgd regression": {"name": "pgd", **BALL},
     "freeat": {"name": "freeat", **BALL},
-    "smart": {"name": "smart", "delta_steps": 2, **VIRTUAL, "teacher_decay": 0.5, "teacher_early_decay": 0.3, "mu": 2.0},
-    "smart regression": {"name": "smart", "delta_steps": 1, **VIRTUAL, "teacher_decay": 0.5, "teacher_early_decay": 0.3},
+    "smart": {"name": "smart", "delta_steps": 2, **VIRTUAL, "teacher_decay": 0.5, "mu": 2.0},
+    "smart regression": {"name": "smart", "delta_steps": 1, **VIRTUAL, "teacher_decay": 0.5},
     "alum": {"name": "alum", "delta_steps": 2, **VIRTUAL},
     "alum regression": {"name": "alum", "delta_steps": 1, **VIRTUAL},
     "rdrop": {"name": "rdrop", "alpha": 5.0},
@@ -54,7 +54,6 @@ ORACLES = {
     "delta_init_scale": "delta_init",
     "noise_scale": "delta_init",
     "teacher_decay": "decay",
-    "teacher_early_decay": "early_decay",
     "delta_gradient": "delta_norm",
     "delta_projection": "projection",
 }

@@ -15,8 +15,6 @@ METHOD_OPTIONS = {
     "clamp": {"delta_projection": "clamp"},
     "l2": {"delta_gradient": "l2", "delta_lr": 5.0},
     "raw, lambda 3": {"delta_gradient": "raw", "delta_lr": 5.0, "lam": 3.0},
-    "rmsprop on delta": {"delta_preconditioner": "rmsprop"},
-    "adam on delta": {"delta_preconditioner": "adam"},
     "betas": {"beta_s": 0.7, "beta_p": 0.1},
     "lambda 0": {"lam": 0.0},
 }
