@@ -2,9 +2,16 @@
 
 import pytest
 
-from tests.support.launch import ROOT
+from tests.support.launch import ROOT, environment
+from tests.support.processes import ForkServer
 
 WORDS = "the key near the cabinets is golden and nobody who saw it lifted these lamps by themselves".split()
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):  # the processes of xdist are served by what the first has started
+        server = ForkServer(environment())
+        config.add_cleanup(server.close)
 
 
 @pytest.fixture

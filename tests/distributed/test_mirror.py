@@ -20,6 +20,7 @@ from mat_ds.errors import ExitCode
 from mat_ds.storage.events import read_events
 from mat_ds.storage.rundir import RunDirectory
 from tests.support.launch import ROOT, environment, free_port, run_cli
+from tests.support.processes import Process
 from tests.support.tracked import everything, found, history, live, make_run
 
 pytestmark = pytest.mark.dist
@@ -86,8 +87,8 @@ def lead():
 
     def start(run, first=1):
         command = [sys.executable, "-m", "tests.workers.tracked_life", str(run.path), str(first)]
-        lives.append(subprocess.Popen(command, cwd=ROOT, env=environment(**SECRETS), stdin=subprocess.PIPE,
-                                      stderr=subprocess.PIPE, text=True, bufsize=1))  # fmt: skip
+        lives.append(Process(command, cwd=ROOT, env=environment(**SECRETS), stdin=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True, bufsize=1))  # fmt: skip
         return lives[-1]
 
     yield start
@@ -192,7 +193,7 @@ def test_processes_that_begin_at_once_make_one_database(tmp_path):
     for run in runs:
         live(run, 1, 2)
     command = [sys.executable, "-m", "mat_ds.cli", "sync"]
-    processes = [subprocess.Popen([*command, str(run.path)], cwd=ROOT, env=environment()) for run in runs]
+    processes = [Process([*command, str(run.path)], cwd=ROOT, env=environment()) for run in runs]
     assert [process.wait(120) for process in processes] == [0, 0, 0]
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     assert {found(client, run).info.status for run in runs} == {"FINISHED"}

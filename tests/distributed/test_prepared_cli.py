@@ -1,8 +1,8 @@
 """Training on what `mat-ds prepare` wrote, as its users meet it: the same run to the last bit, and no network."""
 
 import json
+import os
 import socket
-import subprocess
 import sys
 
 import pytest
@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tests.distributed.test_cli import scores
 from tests.models.test_families import save
 from tests.support.launch import ROOT, environment, run_cli
+from tests.support.processes import ADDRESS, run
 from tests.tasks.test_bad_rows import lines, write
 from tests.workers.small_run import steps
 
@@ -56,7 +57,7 @@ def test_two_ranks_on_prepared_data_repeat_the_run_on_the_files_without_a_networ
         *options,
         f"data.path={tmp_path}/raw",
     ]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=600)
+    done = run(command, 600, cwd=tmp_path, env=environment())
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"data.path={tmp_path}/out model.name={tmp_path}/model" in done.stdout.splitlines()[-1]
 
@@ -79,5 +80,5 @@ def test_two_ranks_on_prepared_data_repeat_the_run_on_the_files_without_a_networ
     assert found[0]["data_sha256"] == found[1]["data_sha256"]
     assert [each["skipped"] for each in found] == [{"cola/train": {"corrupt line": 1, "blank text": 1}}] * 2
     asked = (tmp_path / "asked").read_text().splitlines()
-    here = ("watched", "localhost", "127.0.0.1", "::1", socket.gethostname())
+    here = ("watched", "localhost", "127.0.0.1", "::1", socket.gethostname(), os.environ[ADDRESS])
     assert asked.count("watched") >= 2 and not [line for line in asked if not any(name in line for name in here)]

@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.heads import finished_run
 from tests.support.launch import ROOT, cli, environment
+from tests.support.processes import Process
 
 pytestmark = pytest.mark.dist
 
@@ -14,9 +15,8 @@ pytestmark = pytest.mark.dist
 def test_answers_come_while_texts_do_and_nobody_who_reads_them_is_no_failure(tmp_path):
     run = finished_run(tmp_path / "run", "cola")
     command = cli("predict", run, "-", "--format", "text", "--batch-size", "2", module="mat_ds.cli")
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with Process(command, cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                 stderr=subprocess.PIPE, text=True) as process:  # fmt: skip
         for batch in range(3):
             process.stdin.write("the key is golden.\nthe keys is golden.\n")
             process.stdin.flush()

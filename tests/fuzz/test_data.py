@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import subprocess
 import sys
 
 import pytest
@@ -19,6 +18,7 @@ from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.rows import BadRow, Example, make_example
 from mat_ds.tasks.spec import TaskSpec
 from tests.support.launch import ROOT, environment
+from tests.support.processes import run
 from tests.tasks.test_bad_rows import lines, write
 
 SST2 = TASKS["sst2"]
@@ -133,7 +133,7 @@ def test_a_label_means_what_its_text_means(names, value):
 
 def flipping(count):
     command = [sys.executable, "-m", "tests.fuzz.flipping", str(count)]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=900)
+    done = run(command, 900, cwd=ROOT, env=environment())
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from mat_ds.ranks.ports import free_port
 
-ROOT = Path(__file__).parents[2]
+from tests.support.processes import ROOT, Process, run
 
 
 def environment(device="cpu", **more):
     """The variables of a process under test, on the CPU even where there is a GPU unless `device` is "cuda"."""
     inherited = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE")}
     # Packages may lie beside the interpreter's own.
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(dict.fromkeys(filter(None, [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])))
     ours = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": device}
     return {**inherited, **ours, **({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}), **more}
 
@@ -38,7 +38,7 @@ def run_ranks(module, ranks, *arguments, timeout=600, device="cpu"):
             env = environment(device, **rank_variables(rank, ranks, port))
             command = [sys.executable, "-m", module, str(report), *arguments]
             with log.open("w") as out:
-                processes.append(subprocess.Popen(command, env=env, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT))
+                processes.append(Process(command, env=env, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT))
         try:
             codes = [process.wait(timeout) for process in processes]
         finally:
@@ -54,9 +54,7 @@ def start_ranks(ranks, *arguments, log=None, module=None):
     processes = []
     for rank in range(ranks):
         env = environment(**rank_variables(rank, ranks, port))
-        processes.append(
-            subprocess.Popen(cli(*arguments, module=module), cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT)
-        )
+        processes.append(Process(cli(*arguments, module=module), cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT))
     return processes
 
 
@@ -79,12 +77,11 @@ def cli(*arguments, ranks=None, door="train", module=None, launcher=False):
 def run_cli(*arguments, timeout=600, device="cpu", ranks=None, door="train", module=None, launcher=False, **env):
     """Runs what `cli` says, and returns the finished process."""
     command = cli(*arguments, ranks=ranks, door=door, module=module, launcher=launcher)
-    return subprocess.run(command, cwd=ROOT, env=environment(device, **env), capture_output=True, text=True, timeout=timeout)
+    return run(command, timeout, cwd=ROOT, env=environment(device, **env))
 
 
 def start_cli(*arguments, ranks=None):
     """Starts launch/train.py, on ranks under the launcher, silent and in a process group of its own; returns the process."""
     command = cli(*arguments, ranks=ranks, launcher=ranks is not None)
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment(), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    return Process(command, cwd=ROOT, env=environment(), start_new_session=True, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL)  # fmt: skip

@@ -12,6 +12,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from mat_ds.commands.sweep import main
 from tests.support.launch import ROOT, environment
+from tests.support.processes import Process
 
 FAKE = f"{sys.executable} {ROOT}/tests/support/fake_trainer.py"
 GRID = {"options": {"method.lam": {"choices": [3.0, 1.0, 5.0]}}, "sampler": "grid", "pruner": "none"}
@@ -36,7 +37,7 @@ class Sweep:
     def start(self, *more, out=subprocess.DEVNULL):
         """A worker in a process of its own."""
         command = [sys.executable, "-m", "mat_ds.cli", "sweep", *self.arguments(*more)]
-        return subprocess.Popen(command, env=environment(), cwd=ROOT, stdout=out)
+        return Process(command, env=environment(), cwd=ROOT, stdout=out)
 
     def trials(self):
         storage = JournalStorage(JournalFileBackend(str(self.folder / "journal.log")))

@@ -16,6 +16,7 @@ from mat_ds.sweeps.training import WORKER_LOCK
 from tests.support.fake_trainer import STEPS, score_at
 from tests.support.launch import ROOT, environment
 from tests.support.locking import elsewhere
+from tests.support.processes import Process
 from tests.support.sweeping import FAKE, plan, until
 
 pytestmark = pytest.mark.usefixtures("at_once")
@@ -31,7 +32,7 @@ def lives(folder, seed):
 
 def start(folder, *more):
     command = [sys.executable, "-m", "mat_ds.cli", "seeds", *arguments(folder, *more)]
-    return subprocess.Popen(command, env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL)
+    return Process(command, env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
 def test_the_table_has_last_best_and_median_of_every_seed_and_their_spread(tmp_path, capsys):

@@ -4,19 +4,16 @@ Its exit code is that of the first rank that failed, which ends the others.
 """
 
 import os
-import subprocess
 import sys
 import time
 
 from tests.support.launch import free_port, rank_variables
+from tests.support.processes import Process
 
 
 def main(count, *program):
     port = free_port()
-    ranks = [
-        subprocess.Popen([sys.executable, *program], env={**os.environ, **rank_variables(rank, count, port)})
-        for rank in range(count)
-    ]
+    ranks = [Process([sys.executable, *program], env=os.environ | rank_variables(rank, count, port)) for rank in range(count)]
     while (codes := [rank.poll() for rank in ranks]).count(0) < count:
         if failed := [code for code in codes if code]:
             for rank in ranks:

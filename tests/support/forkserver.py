@@ -1,0 +1,150 @@
+"""`python -m tests.support.forkserver LISTENER LIFE`: makes the Python processes of tests by forking one that has imported what
+takes ten seconds. It imports when it is first asked, serves all who run tests at once, and ends when the pipe LIFE is closed.
+
+What it makes has the environment, working directory, files, session and end of a process that is started afresh; only the seed
+of its hashes is that of all others. Where libraries could have found another environment as they were imported it refuses, and
+who asked starts a process (`tests.support.processes`).
+"""
+
+import contextlib
+import gc
+import json
+import os
+import runpy
+import selectors
+import socket
+import sys
+import types
+
+# Variables that no library reads when it is imported.
+FREE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT", "PYTEST_CURRENT_TEST",
+        "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID", "PYTEST_VERSION", "FAKE", "FAULT",
+        "TOKENIZERS_PARALLELISM", "CUBLAS_WORKSPACE_CONFIG", "PYTORCH_NVML_BASED_CUDA_CHECK")  # fmt: skip
+# The second belongs to Arrow's memory, and is stopped and started again by whoever forks.
+THREADS = {"python", "jemalloc_bg_thd"}
+
+
+def preload():
+    """Imports all but this project, of which what is forked has its own; returns the variables that libraries set."""
+    global numpy, torch
+    before = dict(os.environ)
+    import datasets  # noqa: F401
+    import numpy
+    import peft  # noqa: F401
+    import sklearn.metrics  # noqa: F401
+    import torch
+    import transformers.models.bert.modeling_bert
+    import transformers.models.roberta.modeling_roberta  # noqa: F401
+
+    import mat_ds.engine
+    import mat_ds.tracking  # noqa: F401
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mat_ds"]:
+        del sys.modules[name]
+    threads = set()
+    for task in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{task}/comm") as file:
+            threads.add(file.read().strip())
+    assert threads <= THREADS, f"a process with threads cannot be forked: {threads}"
+    gc.collect()
+    gc.freeze()
+    return {name: value for name, value in os.environ.items() if before.get(name) != value}
+
+
+class Server:
+    def __init__(self, listener, life):
+        self._listener, self._life = socket.socket(fileno=listener), life
+        self._selector, self._children = selectors.DefaultSelector(), {}
+        self._environment, self._imported = dict(os.environ), None
+
+    def serve(self):
+        """Forks for whoever asks. Returns, in what is forked, what it is to be, and in the server, at its end, None."""
+        for file in (self._listener, self._life):
+            self._selector.register(file, selectors.EVENT_READ)
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj == self._life:
+                    return None
+                if key.fileobj is not self._listener:
+                    self._tell_end(key.fileobj)
+                elif asked := self._answer():
+                    return asked
+
+    def _answer(self):
+        """The process number of what was asked for, or 0 where only a fresh one will do; its end follows (`_tell_end`)."""
+        connection, _ = self._listener.accept()
+        message, files, _, _ = socket.recv_fds(connection, 1 << 20, 3)
+        asked = json.loads(message)
+        if self._imported is None:
+            self._imported = preload()
+        if self._as_imported(asked["environment"]):
+            if not (pid := os.fork()):
+                return self._forked(asked, files, connection)
+            pidfd = os.pidfd_open(pid)
+            self._children[pidfd] = pid, connection
+            self._selector.register(pidfd, selectors.EVENT_READ)
+        else:
+            pid = 0
+        for file in files:
+            os.close(file)
+        connection.send(str(pid).encode())
+
+    def _as_imported(self, environment):
+        """Whether nothing imported here could have found anything else in an environment. Who asks may have the variables that
+        imports set, and those of MLflow, which is not among them."""
+        here = self._environment
+        for name in (environment.keys() | here.keys()).difference(FREE):
+            found = environment.get(name)
+            if not (found in (here.get(name), self._imported.get(name, here.get(name))) or name.startswith("MLFLOW_")):
+                return False
+        return True
+
+    def _tell_end(self, pidfd):
+        self._selector.unregister(pidfd)
+        os.close(pidfd)
+        pid, connection = self._children.pop(pidfd)
+        _, status = os.waitpid(pid, 0)
+        with connection, contextlib.suppress(OSError):  # who asked may be gone
+            connection.send(str(status).encode())
+
+    def _forked(self, asked, files, connection):
+        """Leaves to the server what is its own."""
+        self._selector.close()
+        for pidfd, (_, other) in self._children.items():
+            os.close(pidfd)
+            other.close()
+        connection.close()
+        self._listener.close()
+        os.close(self._life)
+        return {**asked, "files": files, "environment": {**self._imported, **asked["environment"]}}
+
+
+def become(asked):
+    """What Python does between its start and the first line of a program, and then the program."""
+    if asked["session"]:
+        os.setsid()
+    os.chdir(asked["folder"])
+    for number, file in enumerate(asked["files"]):
+        os.dup2(file, number)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    # Python seeds its own generator anew in what is forked; these are given a seed by chance as they are imported.
+    torch.seed()
+    numpy.random.seed()
+    option, *arguments = asked["arguments"]
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    if option == "-m":
+        sys.argv, sys.path[0] = arguments, os.getcwd()
+        runpy._run_module_as_main(arguments[0])  # what `python -m` calls
+    else:
+        sys.argv, sys.path[0] = [option, *arguments], os.path.dirname(os.path.abspath(option))
+        main.__file__ = option
+        with open(option, "rb") as script:
+            exec(compile(script.read(), option, "exec"), main.__dict__)
+
+
+if __name__ == "__main__":
+    this = sys.modules["__main__"]  # which keeps what is defined here
+    if asked := Server(*map(int, sys.argv[1:])).serve():
+        become(asked)

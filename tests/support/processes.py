@@ -1,0 +1,109 @@
+"""`subprocess` for Python programs that import for ten seconds: where it can be, they are forked from one that has done so."""
+
+import inspect
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+# Where it listens, for all who run tests at once.
+ADDRESS = "MAT_DS_TESTS_FORKSERVER"
+PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+
+
+class ForkServer:
+    """What makes processes for the tests of this process and of those that it starts, as long as it is entered."""
+
+    def __init__(self, env):
+        self._folder = tempfile.TemporaryDirectory()
+        address, listener = f"{self._folder.name}/socket", socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(address)
+        listener.listen(64)
+        os.environ[ADDRESS] = env[ADDRESS] = address
+        life, self._life = os.pipe()
+        with listener:
+            command = [sys.executable, "-m", "tests.support.forkserver", str(listener.fileno()), str(life)]
+            self._process = subprocess.Popen(command, cwd=ROOT, env=env, pass_fds=(listener.fileno(), life),
+                                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # fmt: skip
+        os.close(life)
+
+    def close(self):
+        del os.environ[ADDRESS]
+        os.close(self._life)
+        self._process.wait()
+        self._folder.cleanup()
+
+
+class Process(subprocess.Popen):
+    """As `subprocess.Popen`; `python -m MODULE ...` and `python SCRIPT ...` are forked where that makes no difference to them.
+
+    Attributes:
+        server: the connection to what forked it, which tells its end; None: it was started as any other process.
+    """
+
+    server = None
+
+    def _execute_child(self, *given):
+        asked = inspect.signature(super()._execute_child).bind(*given).arguments  # a private function: its arguments have names
+        command, env = asked["args"], os.environ if asked["env"] is None else asked["env"]
+        python = list(command[:1]) == [sys.executable] and (command[1] == "-m" or not command[1].startswith("-"))
+        plain = not (asked["executable"] or asked["preexec_fn"] or asked["pass_fds"]) and asked["close_fds"]
+        ends = [asked[end] for end in ("p2cread", "c2pwrite", "errwrite")]
+        files = [number if end == -1 else end for number, end in enumerate(ends)]
+        options = dict(folder=str(asked["cwd"] or os.getcwd()), environment=dict(env), session=asked["start_new_session"])
+        if not (ADDRESS in os.environ and python and plain and self._fork(list(map(str, command[1:])), files, **options)):
+            return super()._execute_child(*given)
+        self._child_created = True
+        self._close_pipe_fds(*(asked[end] for end in PIPES))
+
+    def _fork(self, arguments, files, **options):
+        """Whether the server has done so."""
+        asked = {"arguments": arguments, **options}
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        server.connect(os.environ[ADDRESS])
+        socket.send_fds(server, [json.dumps(asked).encode()], files)
+        self.pid = int(server.recv(100))
+        if self.pid:
+            self.server = server
+        else:
+            server.close()
+        return bool(self.pid)
+
+    def _try_wait(self, flags):
+        if self.server is None:
+            return super()._try_wait(flags)
+        self.server.setblocking(not flags)
+        try:
+            status = int(self.server.recv(100))
+        except BlockingIOError:
+            return 0, 0
+        self.server.close()
+        return self.pid, status
+
+    def _internal_poll(self, *given, **more):
+        if self.server is None:
+            return super()._internal_poll(*given, **more)
+        if self.returncode is None and self._waitpid_lock.acquire(False):
+            try:
+                pid, status = self._try_wait(os.WNOHANG)
+                if pid:
+                    self._handle_exitstatus(status)
+            finally:
+                self._waitpid_lock.release()
+        return self.returncode
+
+
+def run(command, timeout, **options):
+    """As `subprocess.run` with its output as text."""
+    with Process(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+                 **options) as process:  # fmt: skip
+        try:
+            out, errors = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, errors)
