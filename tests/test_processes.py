@@ -59,14 +59,18 @@ def both(command, **options):
 
 
 @pytest.mark.parametrize(
-    ("module", "session", "what", "text", "code"),
-    [(False, False, "exit", "75", 75), (True, False, "raise", "no such thing", 1),
-     (False, True, "kill", str(int(signal.SIGTERM)), -signal.SIGTERM)],
+    ("module", "session", "interrupt", "what", "text", "code"),
+    [(False, False, signal.default_int_handler, "exit", "75", 75), (True, False, signal.SIG_IGN, "raise", "no such thing", 1),
+     (False, True, signal.default_int_handler, "kill", str(int(signal.SIGTERM)), -signal.SIGTERM)],
 )  # fmt: skip
-def test_what_is_forked_is_as_what_is_started(module, session, what, text, code, tmp_path):
+def test_what_is_forked_is_as_what_is_started(module, session, interrupt, what, text, code, tmp_path):
+    before = signal.signal(signal.SIGINT, interrupt)
     (tmp_path / "probe.py").write_text(PROBE)
     command = [sys.executable, *(["-m", "probe"] if module else ["probe.py"]), what, text]
-    forked, fresh = both(command, cwd=tmp_path, env={**ENVIRONMENT, "RANK": "3"}, start_new_session=session)
+    try:
+        forked, fresh = both(command, cwd=tmp_path, env={**ENVIRONMENT, "RANK": "3"}, start_new_session=session)
+    finally:
+        signal.signal(signal.SIGINT, before)
     told, expected = (json.loads(out.splitlines()[0]) for _, out, _ in (forked, fresh))
     assert not set(told.pop("chance")) & set(expected.pop("chance"))
     assert told == expected and told["session"] == session and told["input"] == "a line\nand another"
@@ -84,11 +88,13 @@ def test_a_variable_that_libraries_may_have_read_already_gets_a_fresh_process(tm
 def test_a_process_is_waited_for_no_longer_than_said_and_can_be_killed(tmp_path):
     (tmp_path / "sleep.py").write_text("import time; time.sleep(600)")
     command = [sys.executable, "sleep.py"]
-    with Process(command, cwd=tmp_path, env=ENVIRONMENT) as process:
+    process = Process(command, cwd=tmp_path, env=ENVIRONMENT)
+    try:
         assert process.server is not None and process.poll() is None
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.1)
+    finally:
         process.kill()
-        assert process.wait() == -signal.SIGKILL
+    assert process.wait() == -signal.SIGKILL
     with pytest.raises(subprocess.TimeoutExpired):
         run(command, 0.5, cwd=tmp_path, env=ENVIRONMENT)

@@ -12,6 +12,7 @@ import json
 import os
 import runpy
 import selectors
+import signal
 import socket
 import sys
 import types
@@ -19,7 +20,9 @@ import types
 # Variables that no library reads when it is imported.
 FREE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT", "PYTEST_CURRENT_TEST",
         "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID", "PYTEST_VERSION", "FAKE", "FAULT",
-        "TOKENIZERS_PARALLELISM", "CUBLAS_WORKSPACE_CONFIG", "PYTORCH_NVML_BASED_CUDA_CHECK")  # fmt: skip
+        "TOKENIZERS_PARALLELISM", "CUBLAS_WORKSPACE_CONFIG", "PYTORCH_NVML_BASED_CUDA_CHECK", "COLUMNS", "LINES")  # fmt: skip
+# Signals that a process ignores from its start if the one that started it did.
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 # The second belongs to Arrow's memory, and is stopped and started again by whoever forks.
 THREADS = {"python", "jemalloc_bg_thd"}
 
@@ -123,6 +126,9 @@ def become(asked):
     """What Python does between its start and the first line of a program, and then the program."""
     if asked["session"]:
         os.setsid()
+    for number in PASSED_ON:
+        own = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN if number in asked["ignored"] else own)
     os.chdir(asked["folder"])
     for number, file in enumerate(asked["files"]):
         os.dup2(file, number)

@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 
 from mat_ds.ranks.ports import free_port
-
 from tests.support.processes import ROOT, Process, run
 
 

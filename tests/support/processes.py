@@ -3,11 +3,14 @@
 import inspect
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from tests.support.forkserver import PASSED_ON
 
 ROOT = Path(__file__).parents[2]
 # Where it listens, for all who run tests at once.
@@ -54,7 +57,10 @@ class Process(subprocess.Popen):
         plain = not (asked["executable"] or asked["preexec_fn"] or asked["pass_fds"]) and asked["close_fds"]
         ends = [asked[end] for end in ("p2cread", "c2pwrite", "errwrite")]
         files = [number if end == -1 else end for number, end in enumerate(ends)]
-        options = dict(folder=str(asked["cwd"] or os.getcwd()), environment=dict(env), session=asked["start_new_session"])
+        ignored = [number for number in PASSED_ON if signal.getsignal(number) == signal.SIG_IGN]
+        options = dict(
+            folder=str(asked["cwd"] or os.getcwd()), environment=dict(env), session=asked["start_new_session"], ignored=ignored
+        )
         if not (ADDRESS in os.environ and python and plain and self._fork(list(map(str, command[1:])), files, **options)):
             return super()._execute_child(*given)
         self._child_created = True
