@@ -1,5 +1,10 @@
 """What several tests begin with: files, a model as the hub has it, and trainings that are started at once."""
 
+import os
+
+# No hub can be reached, and without this each look for one waits 23 seconds; before anything reads it.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 import pytest
 
 from tests.support.launch import ROOT, environment
