@@ -7,10 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mat_ds.config.paths import PathText
-from mat_ds.config.section import Section
+from mat_ds.config.section import Count, Section
 from mat_ds.evaluation.noise import NOISES
 
-Count = Annotated[int, Field(ge=1)]
 Radius = Annotated[float, Field(ge=0.0)]
 Rate = Annotated[float, Field(gt=0.0, le=1.0)]
 

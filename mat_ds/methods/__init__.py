@@ -13,16 +13,5 @@ from mat_ds.methods.salt import SALT
 from mat_ds.methods.smart import SMART
 from mat_ds.methods.vanilla import Vanilla
 
-METHODS: dict[str, type[Method]] = {
-    "alum": ALUM,
-    "freeat": FreeAT,
-    "freelb": FreeLB,
-    "mat": Mat,
-    "pgd": PGD,
-    "r3f": R3F,
-    "r4f": R4F,
-    "rdrop": RDrop,
-    "salt": SALT,
-    "smart": SMART,
-    "vanilla": Vanilla,
-}
+KINDS = (ALUM, FreeAT, FreeLB, Mat, PGD, R3F, R4F, RDrop, SALT, SMART, Vanilla)
+METHODS: dict[str, type[Method]] = {kind.Settings.model_fields["name"].default: kind for kind in KINDS}

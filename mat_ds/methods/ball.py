@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
+from mat_ds.config.section import Count, Weight
 from mat_ds.methods import ops
 from mat_ds.methods.base import Engine, Masks, MicroBatch, Objective
 from mat_ds.methods.moves import Moves
 from mat_ds.methods.settings import AdversarialSettings
-
-Count = Annotated[int, Field(ge=1)]
-Weight = Annotated[float, Field(ge=0.0)]
 
 
 class BallSettings(AdversarialSettings):

@@ -20,16 +20,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from mat_ds.config.section import Count, Fraction, Positive, Weight
 from mat_ds.errors import Problem
 from mat_ds.methods import ops
 from mat_ds.methods.base import Engine, Masks, Means, Method, MicroBatch
 from mat_ds.methods.moves import Moves
 from mat_ds.methods.settings import AdversarialSettings, Divergence
 from mat_ds.sampling.chain import Chain
-
-Count = Annotated[int, Field(ge=1)]
-Weight = Annotated[float, Field(ge=0.0)]
-Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class MatSettings(AdversarialSettings):
@@ -42,15 +39,13 @@ class MatSettings(AdversarialSettings):
     delta_noise: Weight = Field(2e-4, description="epsilon of the perturbation's noise sqrt(2 gamma) epsilon xi")
     theta_noise: Weight = Field(2e-6, description="epsilon of the parameters' noise sqrt(2 lr) epsilon xi")
     lam: Weight = Field(1.0, description="weight lambda of the divergence R; 0 makes no perturbed pass")
-    beta_s: Decay = Field(0.3, description="decay of the moving averages of the samples (lines 4 and 10)")
-    beta_p: Decay = Field(0.3, description="weight of theta_t in theta_{t+1} (line 12)")
+    beta_s: Fraction = Field(0.3, description="decay of the moving averages of the samples (lines 4 and 10)")
+    beta_p: Fraction = Field(0.3, description="weight of theta_t in theta_{t+1} (line 12)")
     delta_init: Literal["normal", "uniform", "zero", "constant"] = Field(
         "normal", description="first sample of delta, times delta_init_scale; constant: the scale in every entry"
     )
     delta_init_scale: Weight = Field(1e-5, description="size of the first sample")
-    delta_max_norm: Annotated[float, Field(gt=0.0)] = Field(
-        1e-5, description="bound on the Linf norm of each sample's delta, over its real tokens"
-    )
+    delta_max_norm: Positive = Field(1e-5, description="bound on the Linf norm of each sample's delta, over its real tokens")
     delta_projection: Literal["rescale", "clamp"] = Field(
         "rescale", description="how the bound is met: shrink the whole sample, or cut each entry"
     )

@@ -8,18 +8,19 @@ z_1 and z_2 are the predictions of two passes with different dropout masks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
+from mat_ds.config.section import Weight
 from mat_ds.methods.base import Engine, Means, Method, MicroBatch
 from mat_ds.methods.settings import Divergence, MethodSettings
 
 
 class RDropSettings(MethodSettings):
     name: Literal["rdrop"] = Field("rdrop", description="regularised dropout: two passes that must agree")
-    alpha: Annotated[float, Field(ge=0.0)] = Field(0.5, description="weight of the divergence of the two passes")
+    alpha: Weight = Field(0.5, description="weight of the divergence of the two passes")
 
     @property
     def divergence(self) -> Divergence:

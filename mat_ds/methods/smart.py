@@ -9,18 +9,18 @@ theta~, a moving average of the parameters (mean teacher): theta~ <- beta theta~
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
+from mat_ds.config.section import Fraction, Weight
 from mat_ds.methods.base import Engine, Means, Method, MicroBatch
 from mat_ds.methods.moves import Moves
-from mat_ds.methods.smoothness import AscentSettings, Weight, ascend, clean_prediction
+from mat_ds.methods.smoothness import AscentSettings, ascend, clean_prediction
 from mat_ds.sampling.average import Average
 from mat_ds.sampling.chain import Chain
 
-Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 # Of the teacher in the first tenth of the updates (section 4.1).
 EARLY_DECAY = 0.99
 
@@ -28,7 +28,7 @@ EARLY_DECAY = 0.99
 class SMARTSettings(AscentSettings):
     name: Literal["smart"] = Field("smart", description="smoothness-inducing regulariser and Bregman proximal term")
     mu: Weight = Field(1.0, description="weight of the Bregman term; 0: no teacher is kept")
-    teacher_decay: Decay = Field(
+    teacher_decay: Fraction = Field(
         0.999, description="beta of the teacher theta~ = beta theta~ + (1 - beta) theta; 0.99 in the first tenth of the updates"
     )
 

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor
 
+from mat_ds.config.section import Count, Positive, Weight
 from mat_ds.methods import ops
 from mat_ds.methods.base import Engine, MicroBatch, Objective
 from mat_ds.methods.moves import Moves
 from mat_ds.methods.settings import AdversarialSettings, Divergence
 
-Count = Annotated[int, Field(ge=1)]
-Weight = Annotated[float, Field(ge=0.0)]
-Size = Annotated[float, Field(gt=0.0)]
-
 
 class SmoothnessSettings(AdversarialSettings):
     lam: Weight = Field(1.0, description="weight of the divergence R of clean and perturbed prediction")
     delta_lr: Weight = Field(1e-3, description="step size eta of the perturbation")
-    delta_init_scale: Size = Field(1e-5, description="sigma of the normal start; R has no gradient at zero")
-    delta_max_norm: Size = Field(1e-5, description="radius epsilon of the Linf ball, per entry")
+    delta_init_scale: Positive = Field(1e-5, description="sigma of the normal start; R has no gradient at zero")
+    delta_max_norm: Positive = Field(1e-5, description="radius epsilon of the Linf ball, per entry")
 
     @property
     def divergence(self) -> Divergence:
