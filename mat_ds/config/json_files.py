@@ -30,12 +30,7 @@ def read_json_object(path: Path, key: str, fix: str) -> Tree:
     try:
         tree = _parse_json(text) if text.strip() else None
     except TwiceError as error:
-        name, first, second = error.args
-        raise UserError(
-            Problem(
-                key, str(path), f"has the key {name!r} twice, as {_brief(first)} and as {_brief(second)}", "keep one of the two"
-            )
-        ) from None
+        raise UserError(Problem(key, str(path), str(error), "keep one of the two")) from None
     except RecursionError:
         raise UserError(Problem(key, str(path), "is nested too deep", "write it flat")) from None
     except IndexError:  # hjson's way of reporting a comment that is not closed
@@ -67,8 +62,3 @@ def _invalid_values(value: Any, level: int = 1) -> Iterator[str]:
         yield f"holds {value}, which is not a finite number"
     elif isinstance(value, int) and not -INT64 <= value < INT64:
         yield "holds a whole number of more than 64 bits"
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -5,10 +5,8 @@ Only data is trusted. Weights are read by safetensors, or by torch without unpic
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,13 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils.hub import cached_file
 
 from mat_ds.errors import Problem, UserError, raise_if_any
-from mat_ds.storage.reading import TwiceError, once
+from mat_ds.storage.reading import read_json
 
 CONFIG, TOKENIZER_CONFIG, ADAPTER_CONFIG = "config.json", "tokenizer_config.json", "adapter_config.json"
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 # Suffixes that transformers and PEFT read. Each must be a regular file, since opening a pipe would block.
 READ = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
-# Maximum bytes of a JSON file; vocabularies are read elsewhere.
-MOST_BYTES = 1 << 26
+AS_WRITTEN = "restore the file as save_pretrained wrote it"
 
 # Maximum values in a config.json; libraries would loop over larger ones for hours.
 MOST = {"num_labels": 100_000} | dict.fromkeys((
@@ -85,23 +82,7 @@ def read_object(key: str, path: Path) -> dict[str, Any]:
     Raises:
         UserError: if it cannot be read, or holds something else.
     """
-    try:
-        if not path.is_file():
-            raise ValueError("it is not a file")
-        if (size := path.stat().st_size) > MOST_BYTES:
-            raise ValueError(f"it has {size:,} bytes")
-        found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=partial(once, same=True))
-        if not isinstance(found, dict):
-            raise ValueError(f"it holds a {type(found).__name__}, not an object")
-    except (OSError, ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        if isinstance(error, TwiceError):
-            twice, first, second = error.args
-            reason = f"{twice!r} is {first!r:.80} and {second!r:.80}"
-        raise UserError(
-            Problem(key, str(path), f"cannot be read as JSON: {reason}", "restore the file as save_pretrained wrote it")
-        ) from None
-    return found
+    return read_json(path, AS_WRITTEN, key, links=True)
 
 
 def _irregular(key: str, folder: Path) -> Iterator[Problem]:
@@ -132,7 +113,7 @@ def _wrong(key: str, name: str, file: str, tree: dict[str, Any], adapters: bool)
                       "use the original model")  # fmt: skip
     for option, value in _oversized(tree) if file == CONFIG else ():
         yield Problem(key, name, f"{option} in {file} is {value}, more than {MOST[option]:,}",
-                      "restore the file as save_pretrained wrote it")  # fmt: skip
+                      AS_WRITTEN)  # fmt: skip
     if file == ADAPTER_CONFIG:
         yield from _adapter_problems(key, name, tree, adapters)
 
@@ -161,12 +142,12 @@ def _index_problems(key: str, name: str, file: str, tree: dict[str, Any]) -> Ite
     """Yields a problem if an index names anything but files in the same folder."""
     files = tree.get("weight_map")
     if not isinstance(files, dict) or not files:
-        yield Problem(key, name, f"{file} has no weight_map", "restore the file as save_pretrained wrote it")
+        yield Problem(key, name, f"{file} has no weight_map", AS_WRITTEN)
         return
     outside = {repr(part) for part in files.values() if not isinstance(part, str) or Path(part).name != part or part == ".."}
     if outside:
         yield Problem(key, name, f"{file} names {', '.join(sorted(outside)[:3])}, which is not a file beside it",
-                      "restore the file as save_pretrained wrote it")  # fmt: skip
+                      AS_WRITTEN)  # fmt: skip
 
 
 def _objects_in(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,8 @@ class TwiceError(ValueError):
     """An object has a key twice; arguments: the key and both values."""
 
     def __str__(self) -> str:
-        return f"it names {self.args[0]!r} twice"
+        key, first, second = self.args
+        return f"has the key {key!r} twice, as {first!r:.80} and as {second!r:.80}"
 
 
 class IrregularError(OSError):
@@ -48,13 +49,13 @@ def open_regular(path: Path, links: bool = False) -> BinaryIO:
     raise IrregularError(errno.EINVAL, "it is not a regular file", str(path))
 
 
-def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+def read_bytes(path: Path, most: int = MOST_BYTES, links: bool = False) -> bytes:
     """Reads a regular file of limited size.
 
     Raises:
         OSError: if it is not a regular file, cannot be read, or has more than `most` bytes.
     """
-    with open_regular(path) as file:
+    with open_regular(path, links) as file:
         data = file.read(most + 1)
     if len(data) > most:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
@@ -70,45 +71,48 @@ def size_of(path: Path) -> int | None:
         return None
 
 
-def load_json(path: Path) -> Any:
-    """Parses a JSON file.
+def load_json(path: Path, links: bool = False) -> Any:
+    """Parses a JSON file; `links`: whether to follow a link.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is not JSON in UTF-8, or an object has a key twice.
+        ValueError: if it is not JSON in UTF-8, or an object has a key twice with different values.
     """
     try:
-        return json.loads(read_bytes(path).decode("utf-8"), object_pairs_hook=once)
+        return json.loads(read_bytes(path, links=links).decode("utf-8"), object_pairs_hook=once)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
 
-def once(pairs: list[tuple[str, Any]], same: bool = False) -> dict[str, Any]:
-    """A JSON object from its pairs; raises `TwiceError` for a repeated key, unless `same` allows equal values."""
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object from its pairs; raises `TwiceError` for a repeated key, unless its values are equal."""
     found: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found and not (same and found[key] == value):
+        if key in found and found[key] != value:
             raise TwiceError(key, found[key], value)
         found[key] = value
     return found
 
 
-def read_json(path: Path, fix: str) -> dict[str, Any]:
+def read_json(path: Path, fix: str, key: str | None = None, links: bool = False) -> dict[str, Any]:
     """The JSON object in a file.
 
     Args:
         path: the file.
         fix: what the error message advises.
+        key: the option that named the file, if any, for the message.
+        links: whether to follow a link.
 
     Raises:
         UserError: if it cannot be read, or holds anything but a JSON object.
     """
+    named = (key, str(path)) if key else (str(path), None)
     try:
-        found = load_json(path)
+        found = load_json(path, links)
     except (OSError, ValueError) as error:
-        raise UserError(Problem(str(path), None, f"cannot be read: {error}", fix)) from None
+        raise UserError(Problem(*named, f"cannot be read as JSON: {error}", fix)) from None
     if not isinstance(found, dict):
-        raise UserError(Problem(str(path), None, f"holds a {type(found).__name__}, not a JSON object", fix))
+        raise UserError(Problem(*named, f"holds a {type(found).__name__}, not a JSON object", fix))
     return found
 
 

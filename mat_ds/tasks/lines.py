@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mat_ds.errors import Problem, UserError
+from mat_ds.storage.reading import TwiceError, once
 from mat_ds.tasks.rows import CORRUPT, ENCODING, LONG, LONGEST_LINE, BadRow, LocatedRow, excerpt, is_utf8
 from mat_ds.tasks.sources import open_data
 
@@ -79,29 +80,12 @@ def read_json_rows(path: Path) -> Iterator[LocatedRow]:
     yield from ((f"{path} row {i}", _row(value, value)) for i, value in enumerate(found))
 
 
-class _Repeated(dict[str, Any]):
-    """A JSON object with a repeated key."""
-
-    twice: tuple[str, object, object]
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) == len(pairs):
-        return row
-    repeated, seen = _Repeated(row), dict[str, Any]()
-    for key, value in pairs:
-        if key in seen:
-            repeated.twice = key, seen[key], value
-            break
-        seen[key] = value
-    return repeated
-
-
 def _parse_row(text: str) -> Any:
     """The parsed JSON, or a `BadRow`."""
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        return json.loads(text, object_pairs_hook=once)
+    except TwiceError as error:
+        return BadRow(CORRUPT, excerpt(text), str(error))
     except (ValueError, RecursionError) as error:
         place = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) and error.lineno > 1 else ""
         return BadRow(CORRUPT, excerpt(text), f"is not JSON: {getattr(error, 'msg', error)}{place}")
@@ -114,8 +98,4 @@ def _from_line(line: str) -> dict[str, Any] | BadRow:
 
 
 def _row(found: Any, shown: object) -> dict[str, Any] | BadRow:
-    if isinstance(found, _Repeated):
-        key, one, other = found.twice
-        reason = f"has the key {excerpt(key)!r} twice: {excerpt(one)!r} and {excerpt(other)!r}"
-        return BadRow(CORRUPT, excerpt(shown), reason)
     return found if isinstance(found, dict | BadRow) else BadRow(CORRUPT, excerpt(shown), "is not a JSON object")

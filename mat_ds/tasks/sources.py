@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -12,17 +11,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mat_ds.config.names import is_name
-from mat_ds.config.text_files import read_text_file
 from mat_ds.errors import Problem, UserError
-from mat_ds.storage.reading import IrregularError, open_regular
+from mat_ds.storage.reading import IrregularError, open_regular, read_json
 
 SAVED = ""  # used instead of a file suffix for `save_to_disk` folders
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 # Shard names as on the hub: train-00000-of-00002.parquet, optionally with a digest at the end.
 SHARD = re.compile(r"-(\d{5,9})-of-(\d{5,9})(-[0-9a-f]+)?")
 STATE, INFO, DICT = "state.json", "dataset_info.json", "dataset_dict.json"
-# A JSON description is read into memory as a whole.
-LARGEST_DESCRIPTION = 16 * 2**20
 SHOWN = 10
 AGAIN = "save the data again"
 
@@ -120,22 +116,10 @@ def read_saved_description(path: Path, key: str, kind: type) -> Any:
     Raises:
         UserError: if it is missing or of another type.
     """
-    value = _description(path).get(key)
+    value = read_json(path, AGAIN, links=True).get(key)
     if not isinstance(value, kind):
         raise UserError(Problem(str(path), None, f"has no {kind.__name__} {key!r}", AGAIN))
     return value
-
-
-def _description(path: Path) -> dict[str, Any]:
-    try:
-        tree = json.loads(read_text_file(path, str(path), LARGEST_DESCRIPTION, AGAIN))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(Problem(str(path), None, f"is not JSON: {error}", AGAIN)) from None
-    if not isinstance(tree, dict):
-        raise UserError(Problem(str(path), None, "is not a JSON object", AGAIN))
-    return tree
 
 
 def saved_files(folder: Path) -> list[Path]:
@@ -144,8 +128,7 @@ def saved_files(folder: Path) -> list[Path]:
     Raises:
         UserError: if its description is damaged, or names a file outside the folder.
     """
-    tree = _description(folder / STATE)
-    if tree.get("_indices_data_files"):
+    if read_json(folder / STATE, AGAIN, links=True).get("_indices_data_files"):
         raise UserError(Problem(str(folder / STATE), None, "stores the order of its rows in a separate file",
                                 "save the data again, after flatten_indices()"))  # fmt: skip
     entries = read_saved_description(folder / STATE, "_data_files", list)

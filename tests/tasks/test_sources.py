@@ -81,7 +81,7 @@ def test_a_json_file_holds_an_array_or_lines(content, folder):
     ('[{"sentence": "a", "label": 1},\n {', "is not JSON: Expecting property name enclosed in double quotes (line 2)"),
     ("[" * 10**6, "is not JSON"), ("[]", "has no examples"), ("[1]", "train.json row 0 = 1"), ("", "has no examples"),
     ('{"sentence": {"0": "a"}, "label": {"0": 1}}', "sentence is not a text"), ('"text"', "is not a JSON object"),
-    ('[{"sentence": "a", "label": 1, "label": 0}]', "has the key 'label' twice: 1 and 0"), ("[NaN]", "is not a JSON object"),
+    ('[{"sentence": "a", "label": 1, "label": 0}]', "'label' twice, as 1 and as 0"), ("[NaN]", "is not a JSON object"),
 ])  # fmt: skip
 def test_a_json_file_of_something_else_is_refused_with_the_place(content, reason, folder):
     write(folder, "sst2/train.json", content.encode())
@@ -134,13 +134,15 @@ def test_a_column_or_key_that_stands_there_twice_is_refused(kind, again, folder)
         mark = "," if kind == "csv" else "\t"
         path.write_text(f"sentence{mark}label{mark}{again}\na{mark}1{mark}0\n")
     message = refused(folder)
-    assert "has the key 'label' twice: 1 and 0" in message if kind == "jsonl" else "columns 2 and 3 have one name" in message
+    assert "'label' twice, as 1 and as 0" in message if kind == "jsonl" else "columns 2 and 3 have one name" in message
 
 
-def test_columns_without_a_name_and_keys_of_nested_objects_are_nobodys(folder):
+def test_columns_without_a_name_are_nobodys_and_a_nested_key_may_stand_twice_only_with_one_value(folder):
     write(folder, "sst2/train.csv", b"\xef\xbb\xbfsentence,label,,\na,1,,\n")
-    write(folder, "sst2/validation.jsonl", b'{"sentence": "a", "label": 1, "meta": {"x": 1, "x": 2}}\n')
+    write(folder, "sst2/validation.jsonl", b'{"sentence": "a", "label": 1, "meta": {"x": 1, "x": 1}}\n')
     assert load(folder).train[0].label == load(folder).dev["validation"][0].label == 1
+    write(folder, "sst2/validation.jsonl", b'{"sentence": "a", "label": 1, "meta": {"x": 1, "x": 2}}\n')
+    assert "has the key 'x' twice, as 1 and as 2" in refused(folder)
 
 
 def test_the_case_of_an_ending_makes_no_other_kind_of_file(folder):
