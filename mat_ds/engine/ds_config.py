@@ -1,7 +1,7 @@
 """Validates the user's DeepSpeed JSON and completes it from the recipe.
 
 The JSON decides ZeRO stage, offload, precision and communication; the recipe decides batch sizes, clipping, optimizer and
-schedule. The JSON may repeat the recipe's values or say "auto"; a contradiction is an error that names both.
+schedule. The JSON may repeat the recipe's batch sizes and clipping, or say "auto"; a contradiction is an error that names both.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ REFUSED = {
     "zero_optimization.legacy_stage1": "DeepSpeed has no other ZeRO-1 any more",
     "fp16.fp16_master_weights_and_grads": "the samples' noise and mixture need fp32 masters",
     "bf16.bf16_master_weights_and_grads": "the samples' noise and mixture need fp32 masters",
+    "flops_profiler.output_file": "DeepSpeed would overwrite a file of this name; the profile is printed",
 }
 
 
@@ -138,23 +139,13 @@ def _key_problems(tree: Tree, owned: Tree, removed: set[str]) -> Iterator[Proble
 
 
 def _section_problems(tree: Tree, run: RunConfig) -> Iterator[Problem]:
-    """Yields a problem if the JSON's optimizer or scheduler differs from the recipe's."""
-    optimizer, schedule = run.optimizer, run.optimizer.schedule
-    params = {"lr": optimizer.lr, "betas": list(optimizer.betas), "eps": optimizer.eps, "weight_decay": optimizer.weight_decay}
-    schedules = {"constant": ("WarmupLR",), "linear": ("WarmupDecayLR",), "cosine": ("WarmupCosineLR",)}
-    ours: dict[str, tuple[tuple[str, ...], Tree]] = {
-        "optimizer": ({"adam": ("Adam", "AdamW")}.get(optimizer.name, ()), params),
-        "scheduler": (schedules.get(schedule, ()), {}),
-    }
+    """Yields a problem if the JSON's optimizer or scheduler does not leave everything to the recipe."""
+    adam = ("auto", "Adam", "AdamW") if run.optimizer.name == "adam" else ("auto",)
     for key in RECIPE_SECTIONS.keys() & tree.keys():
-        (types, known), section = ours[key], tree[key]
-        given = section.get("params", {})
-        same = all(value == "auto" or known.get(name) == value for name, value in given.items())
-        # without parameters other than "auto", any scheduler type is accepted
-        types = (*types, section.get("type")) if key == "scheduler" and given else types
-        if section.get("type", "auto") not in ("auto", *types) or not same:
-            yield Problem(f"ds_config {key}", section, f"contradicts the recipe ({RECIPE_SECTIONS[key]})",
-                          f"delete the section and set {RECIPE_SECTIONS[key]}")  # fmt: skip
+        kind, params = tree[key].get("type", "auto"), tree[key].get("params", {}).values()
+        if not params or any(value != "auto" for value in params) or (key == "optimizer" and kind not in adam):
+            yield Problem(f"ds_config {key}", tree[key], f"is the recipe's to decide ({RECIPE_SECTIONS[key]})",
+                          f'delete the section, or write "auto" for all its params; set {RECIPE_SECTIONS[key]}')  # fmt: skip
 
 
 def _removed_problems(tree: Tree) -> Iterator[Problem]:

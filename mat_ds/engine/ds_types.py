@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from typing import Any, get_args
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel
+from pydantic import Field, TypeAdapter, ValidationError
 
+from mat_ds.config.section import Count, Positive, Weight
 from mat_ds.errors import Problem, nearest
 
 Tree = dict[str, Any]
@@ -27,55 +27,25 @@ KEYS = {
 }  # fmt: skip
 OFFLOADS = ("offload_optimizer", "offload_param")
 
-Check = Callable[[Any], bool]
-
-
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 1
-
-
-def _is_whole(value: Any) -> bool:
-    return type(value) is int
-
-
-def _is_positive(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value > 0
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _one_of(*words: str) -> Check:
-    return lambda value: isinstance(value, str) and value in words
-
-
-BOOL, COUNT = (_is_bool, "write true or false"), (_is_count, "write a whole number from 1")
-WHOLE = (_is_whole, "write a whole number")
-LEVELS, DTYPES = ("debug", "info", "warning", "error", "critical"), ("fp32", "fp16", "bf16")
+Dtype = Literal["fp32", "fp16", "bf16"]
 # Values that DeepSpeed accepts unchecked, but that would fail during training.
-TYPES: dict[str, tuple[Check, str]] = {
-    "prescale_gradients": BOOL, "wall_clock_breakdown": BOOL, "memory_breakdown": BOOL, "dump_state": BOOL,
-    "disable_python_gc": BOOL,
-    "steps_per_print": COUNT,
-    "gradient_predivide_factor": (_is_positive, "write a number above 0"),
-    "communication_data_type": (_one_of(*DTYPES), f"write one of {', '.join(DTYPES)}"),
-    "log_level": (_one_of(*LEVELS), f"write one of {', '.join(LEVELS)}"),
-    "data_types.grad_accum_dtype": (_one_of(*DTYPES), f"write one of {', '.join(DTYPES)}"),
-    "data_types.param_dtype": (_one_of(*DTYPES), f"write one of {', '.join(DTYPES)}"),
-    "data_types.buffer_dtype": (_one_of(*DTYPES), f"write one of {', '.join(DTYPES)}"),
-    "flops_profiler.enabled": BOOL, "flops_profiler.detailed": BOOL, "flops_profiler.profile_step": COUNT,
-    "flops_profiler.module_depth": WHOLE, "flops_profiler.top_modules": COUNT,
-    "flops_profiler.recompute_fwd_factor": (lambda value: type(value) in (int, float) and value >= 0, "write a number from 0"),
-    # DeepSpeed would overwrite an existing file, and the JSON may come from a stranger.
-    "flops_profiler.output_file": (lambda value: False, "delete it: the profile is printed"),
-    "fp16.hysteresis": COUNT,  # with other values an overflowing loss scale would never shrink
-    "fp16.initial_scale_power": (lambda value: _is_whole(value) and 0 <= value <= 64, "write a whole number from 0 to 64"),
+TYPES: dict[str, Any] = {
+    "prescale_gradients": bool, "wall_clock_breakdown": bool, "memory_breakdown": bool, "dump_state": bool,
+    "disable_python_gc": bool, "steps_per_print": Count, "gradient_predivide_factor": Positive,
+    "communication_data_type": Dtype, "log_level": Literal["debug", "info", "warning", "error", "critical"],
+    "data_types.grad_accum_dtype": Dtype, "data_types.param_dtype": Dtype, "data_types.buffer_dtype": Dtype,
+    "flops_profiler.detailed": bool, "flops_profiler.profile_step": Count, "flops_profiler.module_depth": int,
+    "flops_profiler.top_modules": Count, "flops_profiler.recompute_fwd_factor": Weight,
+    "fp16.hysteresis": Count,  # with other values an overflowing loss scale would never shrink
+    "fp16.initial_scale_power": Annotated[int, Field(ge=0, le=64)],
+    "zero_optimization.overlap_comm": bool, "zero_optimization.compute_grad_norm": bool,
 }  # fmt: skip
+# DeepSpeed understands "auto" at the top level and in fp16; in zero_optimization it is taken out before.
+WITH_AUTO = ("", "fp16", "zero_optimization")
+PRECISION = (
+    "write true or false, as the precision is part of the algorithm: bf16 for cards of compute capability 8.0 or more, fp16 "
+    "for older ones, and neither for fp32"
+)
 
 
 def type_problems(tree: Tree) -> Iterator[Problem]:
@@ -90,7 +60,8 @@ def type_problems(tree: Tree) -> Iterator[Problem]:
         if not isinstance(value, dict):
             yield Problem(f"ds_config {path}", value, "is not a JSON object", 'write {"key": value}, or delete it')
         elif not isinstance(value.get("enabled", True), bool):
-            yield _undecided(path, value["enabled"])
+            fix = PRECISION if path in ("fp16", "bf16") else "write true or false"
+            yield Problem(f"ds_config {path}.enabled", value["enabled"], "is neither true nor false", fix)
         elif not isinstance(value.get("params", {}), dict):
             yield Problem(f"ds_config {path}.params", value["params"], "is not a JSON object", "delete it")
         for key in value.keys() - KEYS[path] if isinstance(value, dict) and path in KEYS else ():
@@ -100,63 +71,16 @@ def type_problems(tree: Tree) -> Iterator[Problem]:
     stage = zero.get("stage", 0) if isinstance(zero, dict) else 0
     if isinstance(stage, bool) or stage not in (0, 1, 2, 3):
         yield Problem("ds_config zero_optimization.stage", stage, "is not a ZeRO stage", "write 0, 1, 2 or 3")
-    for path, (check, fix) in TYPES.items():
+    for path, kind in TYPES.items():
         section, _, key = path.rpartition(".")
         place = tree.get(section, {}) if section else tree
-        # DeepSpeed understands "auto" at the top level and in fp16, but not in other sections.
-        welcome = (None, "auto") if section in ("", "fp16") else (None,)
-        if isinstance(place, dict) and key in place and place[key] not in welcome and path != f"{section}.enabled":
-            value = place[key]
-            if not check(value):
-                yield Problem(f"ds_config {path}", value, "is not a value that DeepSpeed accepts there", fix)
-    yield from _switches(sections)
-
-
-def _switches(sections: Tree) -> Iterator[Problem]:
-    """Yields a problem for each text in place of a boolean, which DeepSpeed would convert to one."""
-    from deepspeed.comm.config import CommsLoggerConfig
-    from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
-    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
-    from deepspeed.runtime.zero.offload_config import DeepSpeedZeroOffloadOptimizerConfig, DeepSpeedZeroOffloadParamConfig
-    from deepspeed.utils.config import DeepSpeedThroughputTimerConfig
-
-    schemas: dict[str, type[BaseModel]] = {
-        "zero_optimization": DeepSpeedZeroConfig,
-        "fp16": DeepSpeedFP16Config,
-        "bf16": DeepSpeedBF16Config,
-        "zero_optimization.offload_optimizer": DeepSpeedZeroOffloadOptimizerConfig,
-        "zero_optimization.offload_param": DeepSpeedZeroOffloadParamConfig,
-        "comms_logger": CommsLoggerConfig,
-        "timers.throughput": DeepSpeedThroughputTimerConfig,
-    }
-    for path, schema in schemas.items():
-        section = sections.get(path)
-        kinds = {field.alias or name: field.annotation for name, field in schema.model_fields.items()}
-        for key, value in section.items() if isinstance(section, dict) else ():
-            kind = kinds.get(key)
-            switch = kind is bool or bool in get_args(kind)
-            if switch and key != "enabled" and value != "auto" and not isinstance(value, bool):
-                yield Problem(f"ds_config {path}.{key}", value, "is neither true nor false", "write true or false")
-
-
-def _undecided(path: str, value: Any) -> Problem:
-    """The problem that `enabled` is not a boolean; for "auto", with a recommended precision."""
-    if value != "auto" or path not in ("fp16", "bf16"):
-        return Problem(f"ds_config {path}.enabled", value, "is neither true nor false", "write true or false")
-    import torch
-
-    cards = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    if cards:
-        best = "bf16" if min(torch.cuda.get_device_capability(i)[0] for i in cards) >= 8 else "fp16"
-        here = f"for the cards of this machine {best} enabled, or neither for fp32"
-    else:
-        here = "on this machine, which has no GPU, false for both"
-    return Problem(
-        f"ds_config {path}.enabled",
-        value,
-        "cannot be auto: the precision is part of the algorithm, and no option of the recipe sets it",
-        f"write true or false: {here}",
-    )
+        value = place.get(key) if isinstance(place, dict) else None
+        if value is None or (value == "auto" and section in WITH_AUTO):
+            continue
+        try:
+            TypeAdapter(kind).validate_python(value, strict=True)
+        except ValidationError as error:
+            yield Problem(f"ds_config {path}", value, error.errors()[0]["msg"].lower(), "write such a value, or delete it")
 
 
 def idle(tree: Tree) -> Iterator[str]:

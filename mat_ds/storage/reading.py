@@ -21,7 +21,7 @@ class TwiceError(ValueError):
 
     def __str__(self) -> str:
         key, first, second = self.args
-        return f"has the key {key!r} twice, as {first!r:.80} and as {second!r:.80}"
+        return f"has the key {key!r} twice, as {json.dumps(first)[:80]} and as {json.dumps(second)[:80]}"
 
 
 class IrregularError(OSError):

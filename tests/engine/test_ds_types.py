@@ -93,10 +93,10 @@ def test_a_pipe_in_the_place_of_the_file_does_not_hang(tmp_path):
         ("flops_profiler", [True, {"enabled": "yes"}, {"profile_step": 0}, {"top_modules": "3"}, {"output_file": 3},
                             {"output_file": "/"}, {"output_file": "a\0"}, {"output_file": "profile.txt"}],
          [{"enabled": False, "profile_step": 2, "output_file": None}]),
-        ("comms_logger", [True, {"enabled": 1}, {"prof_all": "yes"}, {"prof_ops": "all"}], [{"enabled": False}]),
+        ("comms_logger", [True, {"enabled": 1}, {"prof_all": "perhaps"}, {"prof_ops": "all"}], [{"enabled": False}]),
         ("data_types", ["fp32", {"grad_accum_dtype": "double"}, {"grad_accum_dtype": 32}], [{"grad_accum_dtype": "fp32"}]),
         ("activation_checkpointing", [True, []], [{"partition_activations": False}]),
-        ("timers", [1, {"throughput": True}, {"throughput": {"enabled": "yes"}}, {"throughput": {"synchronized": 0}}],
+        ("timers", [1, {"throughput": True}, {"throughput": {"enabled": "yes"}}, {"throughput": {"synchronized": "x"}}],
          [{}, {"throughput": {"enabled": False}}]),
         ("fp16", [{"loss_scale": "much"}, {"loss_scale_window": True}, {"hysteresis": "x"}, {"fp32": 1}, {"hysteresis": 0},
                   {"initial_scale_power": 500}, {"initial_scale_power": -1}],
@@ -153,32 +153,23 @@ def test_types_of_gradients_that_the_engine_cannot_mix_are_refused():
     assert set(problems(tree)) == {"data_types.param_dtype", "zero_optimization.compute_grad_norm"}
 
 
-def test_a_word_in_the_place_of_true_or_false_is_no_guess():
-    assert set(problems({"zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": "no"}})) == {
-        "zero_optimization.stage3_gather_16bit_weights_on_model_save",
-    }
-    zero = {"stage": 1, "overlap_comm": "true", "contiguous_gradients": 1, "round_robin_gradients": "auto"}
-    assert set(problems({"zero_optimization": zero})) == {
-        "zero_optimization.overlap_comm",
-        "zero_optimization.contiguous_gradients",
-    }
+def test_a_word_in_the_place_of_true_or_false_is_read_as_deepspeed_reads_it_and_no_guess_where_it_is_read_here():
+    zero = {"stage": 1, "overlap_comm": "true", "contiguous_gradients": "perhaps", "round_robin_gradients": "auto"}
+    assert set(problems({"zero_optimization": zero})) == {"zero_optimization.overlap_comm"}
+    assert set(problems({"zero_optimization": {**zero, "overlap_comm": "auto"}})) == {"zero_optimization.contiguous_gradients"}
+    assert set(problems({"zero_optimization": {"compute_grad_norm": "no"}})) == {"zero_optimization.compute_grad_norm"}
     offload = {"device": "cpu", "pin_memory": "no"}
-    assert set(problems({"zero_optimization": {"stage": 2, "offload_optimizer": offload}})) == {
-        "zero_optimization.offload_optimizer.pin_memory",
-    }
+    assert not problems({"zero_optimization": {"stage": 2, "contiguous_gradients": "yes", "offload_optimizer": offload}})
 
 
 def test_floats_that_are_whole_are_the_numbers_that_people_write():
     assert not problems({"zero_optimization": {"stage": 2, "reduce_bucket_size": 5e8, "allgather_bucket_size": 2e8}})
 
 
-@pytest.mark.parametrize(("capability", "said"), [(None, "false for both"), ((7, 0), "fp16 enabled"), ((8, 6), "bf16 enabled")])
-def test_a_precision_left_open_is_answered_with_what_this_machine_can_do(capability, said, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: capability is not None)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    monkeypatch.setattr("torch.cuda.get_device_capability", lambda i=0: capability)
+def test_a_precision_left_open_is_answered_with_which_cards_each_is_for():
     found = problems({"fp16": {"enabled": "auto"}, "bf16": {"enabled": "auto"}})
-    assert set(found) == {"fp16.enabled", "bf16.enabled"} and all(said in problem.fix for problem in found.values())
+    assert set(found) == {"fp16.enabled", "bf16.enabled"}
+    assert all(word in problem.fix for problem in found.values() for word in ("8.0", "fp16", "bf16", "fp32"))
 
 
 def test_parts_that_change_nothing_are_said():
