@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from shlex import quote
 
 import torch
@@ -29,17 +28,7 @@ FIX = (
 ATTEMPTS, RESOLVE_SECONDS = 3, 20
 
 
-@dataclass(frozen=True)
-class Told:
-    """This process's position among the processes of the run."""
-
-    rank: int
-    size: int
-    local_rank: int
-    local_size: int
-
-
-def told() -> Told:
+def told() -> tuple[int, int, int, int]:
     """The values of RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_SIZE; a single process if they are not set.
 
     Raises:
@@ -48,8 +37,8 @@ def told() -> Told:
     raise_if_any(_malformed())
     size = _number("WORLD_SIZE", 1)
     local_size = _number("LOCAL_SIZE", _number("LOCAL_WORLD_SIZE", size))
-    found = Told(_number("RANK", 0), size, _number("LOCAL_RANK", 0), local_size)
-    raise_if_any([*_missing(size), *_impossible(found), *_nowhere(size)])
+    found = _number("RANK", 0), size, _number("LOCAL_RANK", 0), local_size
+    raise_if_any([*_missing(size), *_impossible(*found), *_nowhere(size)])
     return found
 
 
@@ -78,26 +67,24 @@ def _missing(size: int) -> Iterator[Problem]:
             yield Problem(name, None, f"is not set, and WORLD_SIZE={size} says that there are several ranks", FIX)
 
 
-def _impossible(found: Told) -> Iterator[Problem]:
-    if found.size == 0:
+def _impossible(rank: int, size: int, local_rank: int, local_size: int) -> Iterator[Problem]:
+    if size == 0:
         yield Problem("WORLD_SIZE", 0, "there is at least one rank", FIX)
-    elif found.rank >= found.size:
-        said = f"WORLD_SIZE={found.size}" if "WORLD_SIZE" in os.environ else "without WORLD_SIZE there is one rank, and"
-        yield Problem("RANK", found.rank, f"{said} counts them from 0", FIX)
+    elif rank >= size:
+        said = f"WORLD_SIZE={size}" if "WORLD_SIZE" in os.environ else "without WORLD_SIZE there is one rank, and"
+        yield Problem("RANK", rank, f"{said} counts them from 0", FIX)
     sizes = {name: os.environ[name] for name in ("LOCAL_SIZE", "LOCAL_WORLD_SIZE") if name in os.environ}
     name = next(iter(sizes), "LOCAL_RANK")
     if len({int(value) for value in sizes.values()}) > 1:
-        yield Problem(name, found.local_size, f"LOCAL_WORLD_SIZE={sizes['LOCAL_WORLD_SIZE']} says otherwise", FIX)
-    elif sizes and not 1 <= found.local_size <= max(found.size, 1):
-        yield Problem(
-            name, found.local_size, f"of {found.size} ranks, as WORLD_SIZE has it, that many are not on one node", FIX
-        )
-    if found.local_rank >= max(found.local_size, 1):
-        yield Problem("LOCAL_RANK", found.local_rank, f"there are {found.local_size} ranks on this node, counted from 0", FIX)
-    elif torch.cuda.is_available() and found.local_rank >= (cards := torch.cuda.device_count()):
+        yield Problem(name, local_size, f"LOCAL_WORLD_SIZE={sizes['LOCAL_WORLD_SIZE']} says otherwise", FIX)
+    elif sizes and not 1 <= local_size <= max(size, 1):
+        yield Problem(name, local_size, f"of {size} ranks, as WORLD_SIZE has it, that many are not on one node", FIX)
+    if local_rank >= max(local_size, 1):
+        yield Problem("LOCAL_RANK", local_rank, f"there are {local_size} ranks on this node, counted from 0", FIX)
+    elif torch.cuda.is_available() and local_rank >= (cards := torch.cuda.device_count()):
         yield Problem(
             "LOCAL_RANK",
-            found.local_rank,
+            local_rank,
             f"this process sees {cards} GPUs, and a rank takes the one of its number",
             "start as many ranks as there are GPUs, and let each see them all",
         )

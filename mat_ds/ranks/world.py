@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import psutil
+
 from mat_ds.ranks.launch import told
-from mat_ds.ranks.watchdog import Process, launchers
+from mat_ds.ranks.watchdog import launchers
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,10 @@ class World:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    launchers: tuple[Process, ...] = ()
+    launchers: tuple[psutil.Process, ...] = ()
 
     @classmethod
     def from_environment(cls) -> World:
         """Reads the launcher's variables; a single process without a launcher. Raises `UserError` if they are inconsistent."""
-        said = told()
-        return cls(said.rank, said.size, said.local_rank, said.local_size, launchers() if said.size > 1 else ())
+        rank, size, local_rank, local_size = told()
+        return cls(rank, size, local_rank, local_size, launchers() if size > 1 else ())

@@ -52,7 +52,7 @@ class Owner:
     def me(cls) -> Owner:
         """The current process."""
         restarts = os.environ.get("SLURM_RESTART_COUNT", "")
-        stat = _process_stat(os.getpid())
+        stat = process_stat(os.getpid())
         return cls(
             socket.gethostname(),
             os.getpid(),
@@ -95,7 +95,7 @@ class Owner:
             return Fate.GONE
         except OSError:  # another user's process
             pass
-        stat = _process_stat(self.pid)
+        stat = process_stat(self.pid)
         if stat is None:  # hidden from this user, or just ended
             return Fate.UNKNOWN
         state, started = stat
@@ -126,7 +126,7 @@ def place_here() -> str | None:
     return f"{boot} {numbers} {ticks}" if boot else None
 
 
-def _process_stat(pid: int) -> tuple[str, int] | None:
+def process_stat(pid: int) -> tuple[str, int] | None:
     """State letter and start time (ticks) of a process from /proc; None if it cannot be read."""
     try:
         text = Path(f"/proc/{pid}/stat").read_bytes()

@@ -106,13 +106,13 @@ def read_json(path: Path, fix: str, key: str | None = None, links: bool = False)
     Raises:
         UserError: if it cannot be read, or holds anything but a JSON object.
     """
-    named = (key, str(path)) if key else (str(path), None)
+    name, value = (key, str(path)) if key else (str(path), None)
     try:
         found = load_json(path, links)
     except (OSError, ValueError) as error:
-        raise UserError(Problem(*named, f"cannot be read as JSON: {error}", fix)) from None
+        raise UserError(Problem(name, value, f"cannot be read as JSON: {error}", fix)) from None
     if not isinstance(found, dict):
-        raise UserError(Problem(*named, f"holds a {type(found).__name__}, not a JSON object", fix))
+        raise UserError(Problem(name, value, f"holds a {type(found).__name__}, not a JSON object", fix))
     return found
 
 

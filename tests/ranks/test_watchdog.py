@@ -12,7 +12,6 @@ import psutil
 import pytest
 
 from mat_ds.ranks import watchdog
-from mat_ds.ranks.watchdog import Process
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is a watchdog where there is /proc")
 
@@ -34,7 +33,7 @@ DEAF = [sys.executable, "-c", "import signal, time\nsignal.signal(15, signal.SIG
 
 
 def watch(rank, *above, seconds=0.5):
-    numbers = [str(number) for pid in (rank, *above) for number in Process.find(pid)]
+    numbers = map(str, (rank, *above))
     dog = subprocess.Popen(
         [sys.executable, "-c", QUICK, "rank 7", str(seconds), *numbers],
         stdin=subprocess.PIPE,
@@ -79,10 +78,12 @@ def launched(tmp_path, started, request):
 
 
 def ended(pid, within):
-    process, deadline = Process.find(pid), time.monotonic() + within
-    while process and process.alive and time.monotonic() < deadline:
+    deadline = time.monotonic() + within
+    while not (gone := not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE):
+        if time.monotonic() > deadline:
+            break
         time.sleep(0.02)
-    return not (process and process.alive)
+    return gone
 
 
 def test_a_stopped_rank_is_killed_after_its_time_and_a_busy_or_briefly_stopped_one_is_not(started):

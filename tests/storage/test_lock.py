@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from mat_ds.errors import UserError
-from mat_ds.ranks.watchdog import Process
 from mat_ds.storage import lock
 from mat_ds.storage.lock import LOCK, RunLock, holder_of, known_holder_of
-from mat_ds.storage.owner import Fate, Owner
+from mat_ds.storage.owner import Fate, Owner, process_stat
 from tests.support.launch import ROOT
 from tests.support.locking import asked, elsewhere, leave_behind, said, start_holder, takes, tokens
 
@@ -61,11 +60,10 @@ def test_a_job_that_was_killed_holds_nothing_and_one_that_is_stopped_does(tmp_pa
 
 def test_what_is_left_of_a_process_or_has_its_number_holds_nothing(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
-    process = Process.find(child.pid)
     child.stdout.read()
-    while process.state != "Z":
+    while process_stat(child.pid)[0] != "Z":
         time.sleep(0.01)
-    leave_behind(tmp_path, pid=child.pid, started=process.started)
+    leave_behind(tmp_path, pid=child.pid, started=process_stat(child.pid)[1])
     assert takes(tmp_path)
     child.wait()
     leave_behind(tmp_path, pid=os.getpid(), started=1)

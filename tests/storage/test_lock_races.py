@@ -8,10 +8,10 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from mat_ds.errors import Displaced, UserError
-from mat_ds.ranks.watchdog import Process
 from mat_ds.storage import leases
 from mat_ds.storage.lock import LOCK, RunLock
 from tests.support.launch import ROOT
@@ -121,7 +121,7 @@ def test_a_finder_that_is_really_stopped_lets_another_in_and_stays_out_when_it_w
     stale = elsewhere(tmp_path)
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     finder = subprocess.Popen([sys.executable, "-c", FINDER, str(tmp_path), step], env=env, text=True, stdout=subprocess.PIPE)
-    while Process.find(finder.pid).state != "T":
+    while psutil.Process(finder.pid).status() != psutil.STATUS_STOPPED:
         assert finder.poll() is None
         time.sleep(0.02)
     stale.unlink(missing_ok=True)

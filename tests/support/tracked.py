@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import yaml
 
-from mat_ds.ranks.watchdog import Process
 from mat_ds.storage.events import EventLog
 from mat_ds.storage.lock import LOCK
-from mat_ds.storage.owner import Owner
+from mat_ds.storage.owner import Owner, process_stat
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tracking.content import RUN_ID
 from mat_ds.tracking.identity import own_id
@@ -73,7 +72,7 @@ def hold(run, pid=None):
     """The lock of a process, which is this one unless another is given."""
     owner = Owner.me()
     if pid:
-        owner = replace(owner, pid=pid, started=Process.find(pid).started)
+        owner = replace(owner, pid=pid, started=process_stat(pid)[1])
     shutil.rmtree(run.path / LOCK, ignore_errors=True)
     (run.path / LOCK).mkdir()
     (run.path / LOCK / "x").write_bytes(owner.as_text())

@@ -20,10 +20,9 @@ from mat_ds.engine import checkpoint
 from mat_ds.engine.engine import Engine
 from mat_ds.errors import ExitCode
 from mat_ds.ranks import exits
-from mat_ds.ranks.watchdog import Process
 from mat_ds.storage.checkpoints import checkpoints_of, name_of
 from mat_ds.storage.lock import LOCK
-from mat_ds.storage.owner import Owner
+from mat_ds.storage.owner import Owner, process_stat
 from tests.workers.small_run import OPTIONS, STEPS, same
 
 torch.set_num_threads(1)
@@ -149,7 +148,7 @@ def changed(folder, whole, report):
     report["changed"] = refused and code == 0 and noted
 
     # Whoever started the ranks is there as long as they are.
-    process = replace(Owner.me(), pid=os.getppid(), started=Process.find(os.getppid()).started)
+    process = replace(Owner.me(), pid=os.getppid(), started=process_stat(os.getppid())[1])
     for name, owner, expected in (("living", process, ExitCode.USER_ERROR), ("dead", replace(process, started=1), ExitCode.OK)):
         if RANK == 0:
             shutil.rmtree(run / LOCK, ignore_errors=True)
