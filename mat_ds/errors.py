@@ -118,9 +118,12 @@ class UserError(ValueError):
     """All problems in a run's input. Raised once, before training starts, and identically on every rank."""
 
     def __init__(self, *problems: Problem):
+        super().__init__(*problems)
         self.problems = problems
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        super().__init__(f"{count} in the input of this run\n" + "\n".join(f"- {p}" for p in problems))
+
+    def __str__(self) -> str:
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        return f"{count} in the input of this run\n" + "\n".join(f"- {problem}" for problem in self.problems)
 
 
 class SaveError(OSError):

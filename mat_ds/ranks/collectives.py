@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mat_ds.errors import Displaced, PeerError, Problem, SaveError, UserError
+from mat_ds.errors import Displaced, PeerError, SaveError, UserError
 from mat_ds.storage.disk import REFUSALS
 
 Value = TypeVar("Value")
@@ -106,20 +106,12 @@ def on_rank_zero(function: Callable[[], Value]) -> Value:
         refused = SaveError(str(failure))
         refused.__cause__ = failure
         failure = refused
-    told: str | tuple[Problem, ...] | Displaced | SaveError | None = None
-    if isinstance(failure, (Displaced, SaveError)):
-        told = failure
-    elif failure:
-        told = failure.problems if isinstance(failure, UserError) else f"{type(failure).__name__}: {failure}"
+    told = failure
+    if failure and not isinstance(failure, (UserError, Displaced, SaveError)):
+        told = PeerError(f"rank 0 failed: {type(failure).__name__}: {failure}")
     result, told = from_rank_zero((result, told))
-    if failure:
-        raise failure
-    if isinstance(told, tuple):
-        raise UserError(*told)
-    if isinstance(told, Exception):
-        raise told
-    if told:
-        raise PeerError(f"rank 0 failed: {told}")
+    if failure or told:
+        raise failure or told  # type: ignore[misc]
     return cast(Value, result)
 
 

@@ -56,29 +56,23 @@ def attempt(work: Callable[[], object], world: World, advice: str) -> ExitCode:
         return ExitCode.OK
     except UserError as error:
         return report_problems(error, world)
-    except Interrupted as interruption:
-        if world.rank == 0:
-            show(f"\ninterrupted by {interruption}", sys.stderr)
-        return ExitCode.REQUEUE
+    except Interrupted as error:
+        said, code = f"\ninterrupted by {error}", ExitCode.REQUEUE
     except Displaced as error:
-        if world.rank == 0:
-            show(
-                f"\nstopped: {error}. This job has written nothing there since; what it had saved before is there.", sys.stderr
-            )
-        return ExitCode.DISPLACED
+        said = f"\nstopped: {error}. This job has written nothing there since; what it had saved before is there."
+        code = ExitCode.DISPLACED
     except SaveError as error:
-        if world.rank == 0:
-            show(refused(error), sys.stderr)
-        return ExitCode.FAILED
+        said, code = refused(error), ExitCode.FAILED
     except NonFiniteError as error:
-        if world.rank == 0:
-            show(f"\nstopped: {error}. {advice}", sys.stderr)
-        return ExitCode.NON_FINITE
+        said, code = f"\nstopped: {error}. {advice}", ExitCode.NON_FINITE
     except Exception as error:
         from mat_ds.ranks.lookout import announce_failure
 
         announce_failure(error, world.rank)
         return ExitCode.FAILED
+    if world.rank == 0:
+        show(said, sys.stderr)
+    return code
 
 
 def refused(error: SaveError) -> str:
