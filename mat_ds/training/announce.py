@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,12 @@ from mat_ds.errors import masked, printable
 from mat_ds.ranks.world import World
 from mat_ds.runs.resume import changes, read_environment
 from mat_ds.runs.steps import total_steps
-from mat_ds.storage.progress import Progress
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.examples import TaskData, train_splits
 from mat_ds.tasks.loader import TrainLoader
 from mat_ds.tasks.rows import skipped_lines
-from mat_ds.terminal.display import Display
 from mat_ds.tracking.destination import mirror_uri
-from mat_ds.training.setup import Data, Model, Options, Start
+from mat_ds.training.setup import Data, Options, Setup, Start
 
 
 def host_and_device(device: torch.device) -> tuple[str, str]:
@@ -84,75 +81,55 @@ def git_commit(folder: Path) -> str | None:
         return None
 
 
-@dataclass(frozen=True)
-class Announcement:
-    """Prints what a run is going to do.
+def place_lines(rundir: RunDirectory, uri: str | None) -> tuple[str, ...]:
+    """Where a run writes and what it is mirrored to, given its `tracking.uri`."""
+    mirror = mirror_uri(rundir.path, uri)
+    return (
+        printable(f"run        {rundir.path} (all options: {rundir.config.name})"),
+        printable(f"mirrored   to MLflow at {mirror}" if mirror else "mirrored   nowhere"),
+    )
 
-    Attributes:
-        options, data, model, loader: of the run.
+
+def dry_lines(options: Options) -> tuple[str, ...]:
+    """What a dry run prints below the plan: all options and DeepSpeed's configuration."""
+    return (
+        "run        dry: no step made, nothing written",
+        "",
+        "# all options",
+        as_yaml(options.run.model_dump(mode="json")),
+        "# DeepSpeed's configuration",
+        json.dumps(options.ds_config, indent=2),
+    )
+
+
+def plan_lines(setup: Setup, loader: TrainLoader, parameters: int, cost: int, ranks: int, start: str) -> tuple[str, ...]:
+    """What a run is going to do, for the user.
+
+    Args:
+        setup, loader: of the run.
         parameters: elements of its model.
         cost: forward units of an outer step.
-        world: this rank.
-        display: prints it.
+        ranks: number of ranks.
+        start: where it starts, unless at step 0.
     """
-
-    options: Options
-    data: Data
-    model: Model
-    loader: TrainLoader
-    parameters: int
-    cost: int
-    world: World
-    display: Display
-
-    def announce(self, rundir: RunDirectory, progress: Progress) -> None:
-        """Prints the plan of a run that starts now."""
-        going_on = f", continuing after step {progress.step}" if progress.step else ""
-        uri = mirror_uri(rundir.path, self.options.run.tracking.uri)
-        mirrored = f"mirrored   to MLflow at {uri}" if uri else "mirrored   nowhere"
-        self.display.say(
-            *self._lines(going_on),
-            printable(f"run        {rundir.path} (all options: {rundir.config.name})"),
-            printable(mirrored),
-        )
-
-    def rehearse(self, checkpoints: Sequence[Path]) -> None:
-        """Prints the plan for a dry run, with all options and DeepSpeed's configuration.
-
-        Args:
-            checkpoints: those that the run would continue from.
-        """
-        going_on = f", would continue from {checkpoints[0].name}" if checkpoints else ""
-        self.display.say(
-            *self._lines(going_on),
-            "run        dry: no step made, nothing written",
-            "",
-            "# all options",
-            as_yaml(self.options.run.model_dump(mode="json")),
-            "# DeepSpeed's configuration",
-            json.dumps(self.options.ds_config, indent=2),
-        )
-
-    def _lines(self, going_on: str) -> tuple[str, ...]:
-        run, data, loader = self.options.run, self.data.examples, self.loader
-        steps = total_steps(run, loader.steps_per_epoch)
-        stage = self.options.ds_config["zero_optimization"].get("stage", 0)
-        lines = (
-            f"task       {data.spec.name}: {len(data.train)} training examples, "
-            + ", ".join(f"{len(examples)} {split}" for split, examples in data.dev.items()),
-            *_repeated(data),
-            f"model      {run.model.name}, {self.parameters:,} parameters, drawn anew: {_few(self.model.fresh)}; "
-            + (f"{self.model.head}; " if self.model.head else "")
-            + (f"adapters of rank {run.model.lora.r}; " if run.model.lora else "")
-            + f"inputs are cut at {self.data.max_length} tokens",
-            f"method     {run.method.name} {run.method.variant}".rstrip()
-            + f", {self.cost} forward units per step (vanilla: 3)",
-            f"steps      {steps} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch_size} on "
-            f"{_ranks(self.world.size)}, ZeRO-{stage}{going_on}",
-            f"left out   {loader.dropped_per_epoch} examples per epoch (last partial batch)",
-            *(f"skipped    {line}" for line in skipped_lines(data.tallies)),
-        )
-        return tuple(map(printable, lines))
+    run, data, model = setup.options.run, setup.data.examples, setup.model
+    steps = total_steps(run, loader.steps_per_epoch)
+    stage = setup.options.ds_config["zero_optimization"].get("stage", 0)
+    lines = (
+        f"task       {data.spec.name}: {len(data.train)} training examples, "
+        + ", ".join(f"{len(examples)} {split}" for split, examples in data.dev.items()),
+        *_repeated(data),
+        f"model      {run.model.name}, {parameters:,} parameters, drawn anew: {_few(model.fresh)}; "
+        + (f"{model.head}; " if model.head else "")
+        + (f"adapters of rank {run.model.lora.r}; " if run.model.lora else "")
+        + f"inputs are cut at {setup.data.max_length} tokens",
+        f"method     {run.method.name} {run.method.variant}".rstrip() + f", {cost} forward units per step (vanilla: 3)",
+        f"steps      {steps} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch_size} on "
+        f"{ranks} rank{'s' if ranks > 1 else ''}, ZeRO-{stage}{start}",
+        f"left out   {loader.dropped_per_epoch} examples per epoch (last partial batch)",
+        *(f"skipped    {line}" for line in skipped_lines(data.tallies)),
+    )
+    return tuple(map(printable, lines))
 
 
 def _repeated(data: TaskData) -> Iterator[str]:
@@ -161,10 +138,6 @@ def _repeated(data: TaskData) -> Iterator[str]:
     if any(repeats > 1 for _, repeats in sources):
         parts = (f"{repeats} x {name}" for name, repeats in sources if name in data.tallies)  # a limit may exclude some
         yield f"mixture    {', '.join(parts)}"
-
-
-def _ranks(count: int) -> str:
-    return "1 rank" if count == 1 else f"{count} ranks"
 
 
 def _few(names: list[str]) -> str:

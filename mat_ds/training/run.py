@@ -30,7 +30,7 @@ from mat_ds.terminal.library_logs import LibraryLogs
 from mat_ds.terminal.stop_signals import StopSignals
 from mat_ds.tracking.tracker import Tracker
 from mat_ds.training.adversary import objections
-from mat_ds.training.announce import Announcement, conclusion
+from mat_ds.training.announce import conclusion, dry_lines, place_lines, plan_lines
 from mat_ds.training.finish import finish, register_finished
 from mat_ds.training.loop import Loop
 from mat_ds.training.opening import open_run_directory
@@ -146,9 +146,10 @@ def _optimise(
     try:
         if not start.checkpoints:
             _look_at_the_adversary(engine, method, loader, display)
-        plan = Announcement(options, data, model, loader, engine.parameters, method.cost, world, display)
+        plan = partial(plan_lines, setup, loader, engine.parameters, method.cost, world.size)
         if options.dry_run:
-            plan.rehearse(start.checkpoints)
+            continuing = f", would continue from {start.checkpoints[0].name}" if start.checkpoints else ""
+            display.say(*plan(continuing), *dry_lines(options))
             return None
         rundir, start = open_run_directory(options, data, start, world, device, services)
         snapshots, progress = Snapshots(run, engine, data, evaluator, rundir, fold, services.lock), Progress()
@@ -157,7 +158,8 @@ def _optimise(
             for damage in passed_over:
                 display.warn(f"{damage}; passed over, not deleted")
         on_rank_zero(lambda: _begin(rundir, progress, run.tracking.uri, services))
-        plan.announce(rundir, progress)
+        continuing = f", continuing after step {progress.step}" if progress.step else ""
+        display.say(*plan(continuing), *place_lines(rundir, run.tracking.uri))
         loop = Loop(run, engine, method, loader, snapshots, services.tracker, display, services.stop_requests)
         return rundir, loop.train(progress), engine.dtype
     finally:

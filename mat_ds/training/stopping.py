@@ -33,11 +33,6 @@ class StopRequests:
         self._save_seconds = 60 * save_minutes if save_minutes and keeps_time else float("inf")
         self._saved_at = time.monotonic()
 
-    def told_to_stop(self) -> bool:
-        """Whether any rank was told to stop. Every rank must call it; raises `Displaced` on every rank if one lost the
-        directory."""
-        return self._agreed()[0]
-
     def _agreed(self, *more: bool) -> tuple[bool, ...]:
         displaced = None
         try:
@@ -57,7 +52,7 @@ class StopRequests:
     def leave_if_told(self) -> None:
         """Raises `Interrupted` on every rank if any was told to stop, and `Displaced` if any lost the directory. Every rank
         must call it."""
-        if self.told_to_stop():
+        if self._agreed()[0]:
             raise Interrupted(self.reason)
 
     def told_to_stop_or_save(self) -> tuple[bool, bool]:

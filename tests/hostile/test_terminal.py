@@ -13,13 +13,12 @@ from mat_ds.doctor.rows import Row, Status
 from mat_ds.doctor.table import as_text
 from mat_ds.errors import Problem, UserError, printable, printable_json
 from mat_ds.ranks.failure import Failure, say
-from mat_ds.ranks.world import World
 from mat_ds.runs.options import RunConfig
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.registry import TASKS
 from mat_ds.terminal.display import Display, show
-from mat_ds.training.announce import Announcement
-from mat_ds.training.setup import Data, Model, Options
+from mat_ds.training.announce import place_lines, plan_lines
+from mat_ds.training.setup import Data, Model, Options, Setup, Start
 
 PACKAGE = Path(__file__).parents[2] / "mat_ds"
 # Escape sequences of 7 and 8 bits, a carriage return over what stands there, a bell, a backspace, text turned around, the end
@@ -68,14 +67,12 @@ def test_a_display_shows_letters_alone(moving, capsys):
 
 
 def test_an_announcement_adds_no_line_of_its_own(tmp_path):
-    lines = []
     run = RunConfig.model_validate({"model": {"name": "a\nmirrored   nowhere\x1b"}, "tracking": {"uri": "none"}})
     data = SimpleNamespace(spec=TASKS["cola"], train=[], dev={"d\x1b": []}, tallies={})
     options, data, model = Options(run, {"zero_optimization": {}}), Data(data, None, 8), Model(None, ["h\x1b"], "")
     loader = SimpleNamespace(steps_per_epoch=1, dropped_per_epoch=0)
-    quiet = SimpleNamespace(say=lambda *said: lines.extend(said))
-    plan = Announcement(options, data, model, loader, 1, 3, World(), quiet)
-    plan.announce(RunDirectory(tmp_path / "r\x1b\nx"), SimpleNamespace(step=0))
+    setup = Setup(options, data, model, Start("", {}, []))
+    lines = (*plan_lines(setup, loader, 1, 3, 1, ""), *place_lines(RunDirectory(tmp_path / "r\x1b\nx"), run.tracking.uri))
     assert len(lines) == 7 and not any(c for line in lines for c in line if not c.isprintable())
 
 
