@@ -184,31 +184,26 @@ def batch_rows(
         label: the task's name of the label column.
         take: called with the row count and characters of each row, before the row is decoded any further.
     """
-    values = [_decoder(batch.column(theirs)) for theirs in names.values()]
-    for i in range(batch.num_rows):
-        row = dict(zip(names, (value(i) for value in values), strict=True))
+    for values in zip(*(_decoded(batch.column(theirs)) for theirs in names.values()), strict=True):
+        row = dict(zip(names, values, strict=True))
         take(1, sum(len(value) for value in row.values() if isinstance(value, str)))
         if labels is not None and isinstance(number := row.get(label), int) and number != -1:
             row[label] = labels[number] if 0 <= number < len(labels) else f"class {number} of {len(labels)}"
         yield row
 
 
-def _decoder(column: Any) -> Callable[[int], Any]:
-    """A function that returns the value of a row; a text that many rows share is decoded only once."""
+def _decoded(column: Any) -> Iterator[Any]:
+    """Yields the values of a column; a text that many rows share is decoded only once."""
     import pyarrow
 
     if not pyarrow.types.is_dictionary(column.type):
-        return lambda i: _decode(column[i])
-    shared: dict[int, Any] = {}
-    indices, dictionary = column.indices, column.dictionary
-
-    def value(i: int) -> Any:
-        index = indices[i].as_py()
-        if index is not None and index not in shared:
-            shared[index] = _decode(dictionary[index])
-        return None if index is None else shared[index]
-
-    return value
+        yield from map(_decode, column)
+        return
+    shared: dict[int | None, Any] = {None: None}
+    for scalar in column.indices:
+        if (index := scalar.as_py()) not in shared:
+            shared[index] = _decode(column.dictionary[index])
+        yield shared[index]
 
 
 def _decode(scalar: Any) -> Any:

@@ -43,11 +43,11 @@ class Kind(ABC):
     """
 
     name: ClassVar[str]
-    auto_class: ClassVar[str]
+    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     problem_type: ClassVar[str]
-    pipeline: ClassVar[str]
-    peft_task: ClassVar[str]
-    peft_heads: ClassVar[tuple[str, ...]]
+    pipeline: ClassVar[str] = "text-classification"
+    peft_task: ClassVar[str] = "SEQ_CLS"
+    peft_heads: ClassVar[tuple[str, ...]] = ("classifier", "score")
     metrics: ClassVar[tuple[str, ...]]
     label_dtype: ClassVar[torch.dtype]
     stored_type: ClassVar[str]

@@ -19,11 +19,7 @@ from mat_ds.tasks.spec import TaskSpec
 
 class Classification(Kind):
     name = "classification"
-    auto_class = "AutoModelForSequenceClassification"
     problem_type = "single_label_classification"
-    pipeline = "text-classification"
-    peft_task = "SEQ_CLS"
-    peft_heads = ("classifier", "score")
     metrics = ("accuracy", "f1", "matthews_correlation")
     label_dtype = torch.long
     stored_type = "int64"

@@ -20,11 +20,7 @@ from mat_ds.tasks.spec import TaskSpec
 
 class Regression(Kind):
     name = "regression"
-    auto_class = "AutoModelForSequenceClassification"
     problem_type = "regression"
-    pipeline = "text-classification"
-    peft_task = "SEQ_CLS"
-    peft_heads = ("classifier", "score")
     metrics = ("pearson", "spearman")
     label_dtype = torch.float32
     stored_type = "float64"
