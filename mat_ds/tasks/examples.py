@@ -177,29 +177,32 @@ class _Reader:
                 break
         tally.kept = len(examples)
         # If only some rows lack a column, those rows are bad; if all do, the file is.
-        self.problems += [lacking] if lacking and not complete else self._verdict(name, tally, bad, split in spec.test)
+        self.problems += [lacking] if lacking and not complete else refusals(name, tally, bad, split in spec.test, self._data)
         return examples
 
-    def _verdict(self, name: str, tally: Tally, bad: list[tuple[str, BadRow]], numbered: bool) -> Iterator[Problem]:
-        """Yields the reasons to refuse a split.
 
-        Args:
-            bad: the first few bad rows of each kind.
-            numbered: whether predictions on the split are numbered by its rows, so that no row may be skipped.
-        """
-        if not tally.kept and not bad:
-            yield Problem(name, None, "has no examples", "provide at least one row")
-        most = 2 * tally.bad > tally.rows - tally.skipped.get(UNLABELLED, 0)
-        if self._data.bad_rows == "skip" and not numbered and not most:
-            return
-        fix = "mend or delete the row" + ("" if numbered or most else ", or pass data.bad_rows=skip")
-        for where, row in bad:
-            yield Problem(where, row.value, row.reason, fix)
-        for kind, count in tally.skipped.items():
-            if kind != UNLABELLED and count > SHOWN:
-                yield Problem(name, None, f"{count - SHOWN} more rows are wrong ({count} in all: {kind})", "mend the file")
-        if self._data.bad_rows == "skip" and bad:
-            reason = "the predictions on a test split are numbered by its rows" if numbered else "they are more than half"
-            yield Problem(
-                name, f"{tally.bad} of {tally.rows} rows", f"bad rows cannot be skipped here: {reason}", "mend the file"
-            )
+def refusals(
+    name: str, tally: Tally, bad: Sequence[tuple[str, BadRow]], numbered: bool, options: DataConfig
+) -> Iterator[Problem]:
+    """Yields the reasons to refuse a split.
+
+    Args:
+        name, tally: of the split.
+        bad: the first few bad rows of each kind, with their places.
+        numbered: whether predictions on the split are numbered by its rows, so that no row may be skipped.
+        options: say whether bad rows may be skipped.
+    """
+    if not tally.kept and not bad:
+        yield Problem(name, None, "has no examples", "provide at least one row")
+    most = 2 * tally.bad > tally.rows - tally.skipped.get(UNLABELLED, 0)
+    if options.bad_rows == "skip" and not numbered and not most:
+        return
+    fix = "mend or delete the row" + ("" if numbered or most else ", or pass data.bad_rows=skip")
+    for where, row in bad:
+        yield Problem(where, row.value, row.reason, fix)
+    if options.bad_rows == "skip" and bad:
+        reason = "the predictions on a test split are numbered by its rows" if numbered else "they are more than half"
+        yield Problem(name, f"{tally.bad} of {tally.rows} rows", f"bad rows cannot be skipped here: {reason}", "mend the file")
+    for kind, count in tally.skipped.items():
+        if kind != UNLABELLED and count > SHOWN:
+            yield Problem(name, None, f"{count - SHOWN} more rows are wrong ({count} in all: {kind})", "mend the file")

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from mat_ds.errors import Problem, UserError, raise_if_any
-from mat_ds.tasks.examples import SHOWN, Splits, TaskData
+from mat_ds.tasks.examples import SHOWN, Splits, TaskData, refusals
 from mat_ds.tasks.loader import tokenise
 from mat_ds.tasks.options import DataConfig
-from mat_ds.tasks.rows import TOKENLESS, UNLABELLED, Example, Tally, excerpt
+from mat_ds.tasks.rows import TOKENLESS, BadRow, Example, Tally, excerpt
 from mat_ds.tasks.stored import StoredExamples
 
 # Examples tokenised at a time.
@@ -53,7 +53,8 @@ def _has_substance(text: str) -> bool:
 def token_problems(tokenizer: Any, examples: Sequence[Example], max_length: int) -> Iterator[Problem]:
     """Yields a problem for each example without tokens; for splits in which no row may be skipped."""
     for i in tokenless(tokenizer, examples, max_length):
-        yield _tokenless_problem(examples[i], "the texts", "mend or delete the row")
+        row = _tokenless_row(examples[i])
+        yield Problem(examples[i].where or "the texts", row.value, row.reason, "mend or delete the row")
 
 
 def with_tokens(data: TaskData, tokenizer: Any, max_length: int, options: DataConfig) -> TaskData:
@@ -77,9 +78,17 @@ def with_tokens(data: TaskData, tokenizer: Any, max_length: int, options: DataCo
         found = set(tokenless(tokenizer, examples, max_length))
         if not found:
             return examples
-        numbered = split in data.test
-        by_row = {examples[i].where or str(i): examples[i] for i in sorted(found)}
-        problems.extend(_tokenless_verdict(f"{data.spec.name}/{split or 'train'}", by_row, numbered, options, data.tallies))
+        bad: dict[str, list[tuple[str, BadRow]]] = {}
+        # An example that an epoch shows several times is one row.
+        for example in {examples[i].where or str(i): examples[i] for i in sorted(found)}.values():
+            name = example.split or f"{data.spec.name}/{split or 'train'}"
+            tally = data.tallies.setdefault(name, Tally(len(examples), len(examples)))
+            tally.kept -= 1
+            rows = bad.setdefault(name, [])
+            if tally.skip(TOKENLESS) <= SHOWN:
+                rows.append((example.where or name, _tokenless_row(example)))
+        for name, rows in bad.items():
+            problems.extend(refusals(name, data.tallies[name], rows, split in data.test, options))
         return [examples[i] for i in range(len(examples)) if i not in found]
 
     train = kept(None, data.train)
@@ -89,33 +98,5 @@ def with_tokens(data: TaskData, tokenizer: Any, max_length: int, options: DataCo
     return replace(data, train=train, dev=dev, test=test)
 
 
-def _tokenless_verdict(
-    name: str, found: dict[str, Example], numbered: bool, options: DataConfig, tallies: dict[str, Tally]
-) -> Iterator[Problem]:
-    """Yields the reasons to refuse a split; counts the rows that are skipped.
-
-    Args:
-        name: of the split.
-        found: its examples without tokens, by row: an example repeated within an epoch is one row.
-        numbered: whether predictions on it are numbered by its rows, so that no row may be skipped.
-    """
-    leave_out = options.bad_rows == "skip" and not numbered
-    for example in found.values() if leave_out else ():
-        tally = tallies.get(example.split or name)
-        if tally is None:
-            continue
-        tally.skip(TOKENLESS)
-        tally.kept -= 1
-        if 2 * tally.bad > tally.rows - tally.skipped.get(UNLABELLED, 0):
-            leave_out = False
-    if leave_out:
-        return
-    fix = "mend or delete the row" + ("" if numbered or options.bad_rows == "skip" else ", or pass data.bad_rows=skip")
-    yield from (_tokenless_problem(example, name, fix) for example in list(found.values())[:SHOWN])
-    if len(found) > SHOWN:
-        reason = f"{len(found) - SHOWN} more rows are wrong ({len(found)} in all: {TOKENLESS})"
-        yield Problem(name, None, reason, "mend the file")
-
-
-def _tokenless_problem(example: Example, name: str, fix: str) -> Problem:
-    return Problem(example.where or name, excerpt(" / ".join(example.texts)), REASON, fix)
+def _tokenless_row(example: Example) -> BadRow:
+    return BadRow(TOKENLESS, excerpt(" / ".join(example.texts)), REASON)
