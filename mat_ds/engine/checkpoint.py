@@ -20,7 +20,7 @@ from mat_ds.engine.engine import Engine
 from mat_ds.engine.state import LoadError, describe_state, load_state, write_state
 from mat_ds.errors import PeerError, Problem, SaveError, UserError
 from mat_ds.ranks.collectives import from_all_ranks, from_rank_zero, on_rank_zero, own_rank, world_size
-from mat_ds.storage import checkpoints, folders
+from mat_ds.storage import checkpoints, folders, integrity
 from mat_ds.storage.disk import beside, nobody_else, remove, room_at, write_json, write_text
 from mat_ds.storage.folders import finish_folder, write_folder
 from mat_ds.storage.integrity import FORMAT, SHARD, Entry, checkpoint_damage, entries_below, is_foreign
@@ -73,11 +73,11 @@ def save(
             folders.copy_files(model, aside / checkpoints.MODEL, _link)
         shards = {"world_size": world_size(), "files": sorted(written)}
         own = {"format": FORMAT, **shards, **describe_state(engine)}
-        write_json(aside / checkpoints.STATE, {"engine": own, "run": state, "writer": writer})
-        others = [file for file in checkpoints.files_below(aside) if file not in written]
+        write_json(aside / integrity.STATE, {"engine": own, "run": state, "writer": writer})
+        others = [file for file in integrity.files_below(aside) if file not in written]
         if strangers := list(filter(SHARD.fullmatch, others)):
             raise OSError(errno.EIO, f"no rank wrote {', '.join(strangers)}", str(aside))
-        return {file: checkpoints.entry_of(aside / file) for file in others}
+        return {file: integrity.entry_of(aside / file) for file in others}
 
     def put_in_place() -> None:
         if unread := [f"{file}: {entry['error']}" for file, entry in manifest.items() if "error" in entry]:
@@ -85,9 +85,9 @@ def save(
         # File by file, because a network disk may list a folder as it was half a minute ago.
         if unseen := [file for file, entry in manifest.items() if size_of(aside / file) != entry["bytes"]]:
             raise OSError(errno.EIO, f"the first rank does not see all that was written to {', '.join(unseen)}", str(aside))
-        write_json(aside / checkpoints.MANIFEST, manifest)
+        write_json(aside / integrity.MANIFEST, manifest)
         finish_folder(aside)
-        if os.path.lexists(final) and checkpoints.verify_checkpoint(final):
+        if os.path.lexists(final) and integrity.verify_checkpoint(final):
             still_ours()
             checkpoints.keep_damaged(final)
         folders.put_in_place(aside, final, still_ours)
@@ -96,7 +96,7 @@ def save(
 
     try:
         on_rank_zero(begin)
-        written = _together(lambda: {file: checkpoints.entry_of(aside / file) for file in write_state(engine, aside)})
+        written = _together(lambda: {file: integrity.entry_of(aside / file) for file in write_state(engine, aside)})
         manifest = {**written, **on_rank_zero(describe)}
         on_rank_zero(put_in_place)
     except (OSError, PeerError) as error:  # PeerError: rank 0 failed, all ranks are still there
@@ -141,7 +141,7 @@ def load_checkpoint(
     """
     passed_over = []
     for checkpoint in candidates:
-        expected = on_rank_zero(lambda checkpoint=checkpoint: checkpoints.read_manifest(checkpoint))  # type: ignore[misc]
+        expected = on_rank_zero(lambda checkpoint=checkpoint: integrity.read_manifest(checkpoint))  # type: ignore[misc]
         found = _entries(checkpoint, sorted(expected or ()))
         judged = on_rank_zero(lambda c=checkpoint, e=expected, f=found: _judge(c, e, f))  # type: ignore[misc]
         if isinstance(judged, str):
@@ -171,7 +171,7 @@ def _judge(checkpoint: Path, expected: dict[str, Entry] | None, found: dict[str,
     """A checkpoint's state, or why it cannot be used."""
     if wrong := checkpoint_damage(checkpoint, expected, found):
         return f"{checkpoint} is damaged: {wrong}"
-    state = checkpoints.read_state(checkpoint)
+    state = integrity.read_state(checkpoint)
     return f"{checkpoint} was written by another version of mat_ds" if is_foreign(state) else state
 
 

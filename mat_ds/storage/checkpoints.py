@@ -20,14 +20,9 @@ from pathlib import Path
 from mat_ds.errors import Problem, UserError
 from mat_ds.storage.disk import beside, remove
 from mat_ds.storage.folders import restore
-from mat_ds.storage.integrity import MANIFEST, STATE, Entry, entry_of, files_below, read_manifest, read_state, verify_checkpoint
+from mat_ds.storage.integrity import read_manifest
 from mat_ds.storage.reading import read_bytes
 from mat_ds.storage.rundir import new_folder
-
-__all__ = [
-    "LATEST", "MANIFEST", "MODEL", "STATE", "Entry", "checkpoints_of", "damaged_of", "entry_of", "files_below", "keep_damaged",
-    "latest_of", "lost_latest", "name_of", "prune", "read_manifest", "read_state", "step_of", "tidy", "verify_checkpoint",
-]  # fmt: skip
 
 LATEST, MODEL = "latest", "model"
 NAME = re.compile(r"step-(\d{8,18})", re.ASCII)

@@ -10,14 +10,8 @@ from itertools import chain, count
 from pathlib import Path
 
 from mat_ds.errors import Interrupted, Problem, raise_if_any
-from mat_ds.storage.disk import write_bytes, write_json, write_text
-from mat_ds.storage.folders import clear, restore, write_folder
-from mat_ds.storage.reading import sha256_of_file
-
-__all__ = [
-    "RunDirectory", "mark_interrupted", "new_folder", "run_folders", "sha256_of_file", "write_bytes", "write_folder",
-    "write_json", "write_text",
-]  # fmt: skip
+from mat_ds.storage.disk import write_json
+from mat_ds.storage.folders import clear, restore
 
 
 def new_folder(path: Path) -> Path:

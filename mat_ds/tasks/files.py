@@ -10,13 +10,11 @@ from typing import Any
 from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.columns import Columns, batch_rows, read_parquet, read_saved
 from mat_ds.tasks.delimited import read_delimited
-from mat_ds.tasks.lines import STDIN, TEXT, read_json_rows, read_jsonl, read_text
+from mat_ds.tasks.lines import read_json_rows, read_jsonl, read_text
 from mat_ds.tasks.registry import FOLDERS
 from mat_ds.tasks.rows import LocatedRow
 from mat_ds.tasks.sources import DICT, SAVED, Source, find_source, listing
 from mat_ds.tasks.spec import TaskSpec
-
-__all__ = ["STDIN", "TEXT", "LocatedRow", "held", "read_lines", "read_split"]
 
 # .tsv has no quoting, as in GLUE's own files.
 READERS: dict[str, Callable[[Path], Iterator[LocatedRow]]] = {
