@@ -12,7 +12,7 @@ from mat_ds.artifacts.described import Description, head_problems, read_descript
 from mat_ds.artifacts.exported import load_classifier
 from mat_ds.errors import NonFiniteError, Problem, UserError, raise_if_any
 from mat_ds.models.build import longest_input
-from mat_ds.models.vocabulary import input_problems
+from mat_ds.models.vocabulary import vocabulary_problems
 from mat_ds.registry.locate import locate
 from mat_ds.tasks.kinds import kind_of, kind_of_model
 from mat_ds.tasks.lines import TEXT
@@ -45,8 +45,9 @@ class Predictor:
     def logits(self, examples: Sequence[Example]) -> torch.Tensor:
         """Logits (N, C), fp32 on the CPU; raises `UserError` for inputs that the model cannot read."""
         raise_if_any(token_problems(self.tokenizer, examples, self.collate.max_length))
+        length = self.collate.max_length
+        raise_if_any(vocabulary_problems("MODEL", self.name, self.model, self.tokenizer, [examples], length))
         inputs, _ = self.collate(examples, self.device)
-        raise_if_any(input_problems("MODEL", self.name, self.model, self.tokenizer, inputs, len(self.spec.text)))
         found: torch.Tensor = kind_of(self.spec).read(self.model(**inputs)).float().cpu()
         if not bool(found.isfinite().all()):
             raise NonFiniteError("a prediction is not finite")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
-
-from torch import Tensor
 
 from mat_ds.errors import Problem
 from mat_ds.tasks.loader import tokenise
@@ -41,6 +40,7 @@ def end_of(model: Any) -> int | None:
     return end
 
 
+@lru_cache(maxsize=8)
 def highest(tokenizer: Any) -> int:
     """The highest token number of a tokenizer; -1 if it is empty."""
     return max(tokenizer.get_vocab().values(), default=-1)
@@ -89,22 +89,6 @@ def vocabulary_problems(
                 if problem := _end_problem(key, name, tokenizer, end, ids, usual, text):
                     yield problem
                     return
-
-
-def input_problems(
-    key: str, name: str, model: Any, tokenizer: Any, inputs: Mapping[str, Tensor], texts: int
-) -> Iterator[Problem]:
-    """`vocabulary_problems` for a batch of examples with `texts` texts each."""
-    rows, end, found = rows_of(model), end_of(model), inputs["input_ids"]
-    if found.numel() and int(found.max()) >= rows:
-        row = found[found.amax(1).argmax()]
-        yield _embedding_problem(key, name, tokenizer, int(found.max()), rows, tokenizer.decode(row, skip_special_tokens=False))
-    usual = _usual_ends(tokenizer, end, texts)
-    for row, mask in zip(found, inputs["attention_mask"], strict=True) if end is not None else ():
-        ids = row[mask.bool()].tolist()
-        if problem := _end_problem(key, name, tokenizer, end, ids, usual, tokenizer.decode(ids, skip_special_tokens=False)):
-            yield problem
-            return
 
 
 def _ids(tokenizer: Any, batch: Sequence[Example], max_length: int) -> list[list[int]]:

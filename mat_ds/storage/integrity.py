@@ -133,8 +133,8 @@ def _content_fault(checkpoint: Path, expected: dict[str, Entry]) -> str | None:
     if not isinstance(run, dict) or (fault := progress_fault(run)):
         return f"{STATE} does not hold the run's progress: {fault if isinstance(run, dict) else 'it has no part `run`'}"
     named = re.fullmatch(r"step-(\d+)", checkpoint.name)
-    if named and int(named[1]) != run["step"]:
-        return f"it belongs to step {run['step']}"
+    if named and int(named[1]) != run.get("step"):
+        return f"it belongs to step {run.get('step')}"
     scale = engine.get("loss_scale")
     if not is_count(engine.get("updates")) or not isinstance(scale, dict) or not all(map(_is_number, scale.values())):
         return f"{STATE} does not hold the state of the engine"

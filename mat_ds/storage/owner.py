@@ -15,10 +15,9 @@ import zlib
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-SEAL = "crc32"
-LARGEST_PID = 2**31 - 1
+from pydantic import Field, TypeAdapter
 
 
 class Fate(Enum):
@@ -41,7 +40,7 @@ class Owner:
     """
 
     host: str
-    pid: int
+    pid: Annotated[int, Field(gt=0, lt=2**31)]
     since: str
     place: str | None = None
     started: int | None = None
@@ -67,18 +66,11 @@ class Owner:
     def read(cls, text: bytes) -> Owner | None:
         """Parses what `as_text` wrote; None if it is anything else."""
         try:
-            found = json.loads(text)
-            # without the checksum, one flipped bit could name a process that certainly does not exist
-            if sealed({name: value for name, value in found.items() if name != SEAL}) != text:
-                return None
-            owner = cls(**{name: value for name, value in found.items() if name != SEAL})
-        except (ValueError, TypeError, AttributeError, RecursionError):
+            owner = TypeAdapter(cls).validate_json(text, strict=True)
+        except ValueError:
             return None
-        texts = (owner.host, owner.since)
-        may_lack = ((owner.place, str), (owner.started, int), (owner.slurm_job, str), (owner.slurm_restart, int))
-        well_formed = all(type(value) is str for value in texts) and type(owner.pid) is int and 0 < owner.pid <= LARGEST_PID
-        well_formed &= all(value is None or type(value) is kind for value, kind in may_lack) and owner.slurm_restart is not None
-        return owner if well_formed else None
+        # without the checksum, one flipped bit could name a process that certainly does not exist
+        return owner if owner.as_text() == text else None
 
     def as_text(self) -> bytes:
         """As JSON with a checksum."""
@@ -109,7 +101,7 @@ class Owner:
 
 def sealed(fields: dict[str, Any]) -> bytes:
     """Fields as JSON, with their checksum."""
-    return json.dumps({**fields, SEAL: zlib.crc32(json.dumps(fields).encode())}).encode()
+    return json.dumps({**fields, "crc32": zlib.crc32(json.dumps(fields).encode())}).encode()
 
 
 def place_here() -> str | None:

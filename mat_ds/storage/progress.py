@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, fields
-from math import isfinite
 from statistics import median
 from typing import Any
+
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
+from pydantic import NonNegativeInt as Count
 
 
 @dataclass
@@ -23,13 +26,13 @@ class Progress:
         exported: step of the evaluation whose weights are in `model/`; None if it is empty.
     """
 
-    step: int = 0
+    step: Count = 0
     evaluations: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0
-    samples: int = 0
-    tokens: int = 0
-    skipped_steps: int = 0
-    exported: int | None = None
+    seconds: FiniteFloat = 0.0
+    samples: Count = 0
+    tokens: Count = 0
+    skipped_steps: Count = 0
+    exported: Count | None = None
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> Progress:
@@ -88,18 +91,10 @@ def last_half(evaluations: list[dict[str, Any]], steps: int, name: str = "score"
 
 def progress_fault(state: dict[str, Any]) -> str | None:
     """Why a checkpoint's state is not a valid `Progress`; None if it is."""
-    counts = {name: state.get(name, 0) for name in ("samples", "tokens", "skipped_steps")}
-    counts |= {"step": state.get("step"), "exported": 0 if state.get("exported") is None else state["exported"]}
-    for name, value in counts.items():
-        if type(value) is not int or value < 0:
-            return f"{name} is not a count"
-    if type(state.get("seconds", 0)) not in (int, float) or not isfinite(state.get("seconds", 0)):
-        return "seconds is not a number"
-    evaluations = state.get("evaluations", [])
-    if not isinstance(evaluations, list) or not all(map(_is_evaluation, evaluations)):
-        return "evaluations is not a list of scores"
-    return None
-
-
-def _is_evaluation(value: object) -> bool:
-    return isinstance(value, dict) and type(value.get("step")) is int and type(value.get("score")) in (int, float)
+    try:
+        progress = TypeAdapter(Progress).validate_json(json.dumps(state), strict=True)
+    except (ValidationError, RecursionError) as error:
+        found = error.errors()[0] if isinstance(error, ValidationError) else {"loc": "it", "msg": "is nested too deeply"}
+        return f"{found['loc'][0]}: {found['msg']}"
+    good = all(type(each.get("step")) is int and type(each.get("score")) in (int, float) for each in progress.evaluations)
+    return None if good else "evaluations is not a list of scores"
