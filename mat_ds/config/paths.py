@@ -27,26 +27,19 @@ def expanded(path: str) -> str:
     if "\0" in path:
         raise ValueError("contains a NUL character")
 
-    def value(match: re.Match[str]) -> str:
-        name = match[1] or match[2]
-        if not (found := os.environ.get(name)):
-            raise ValueError(f"names the variable {name}, which is not set: set it, or write the path out")
-        return found
-
-    head, slash, rest = path.partition("/")
-    if head.startswith("~") and (home := os.path.expanduser(head)) != head:
-        head, rest = home, VARIABLE.sub(value, slash + rest)
-    elif head.startswith("~"):
+    home = os.path.expanduser(path)
+    if path.startswith("~") and home == path:
         raise ValueError(f"names the home folder of an unknown user: write ./{path} if that is the folder's name")
-    else:
-        head, rest = "", VARIABLE.sub(value, path)
-    if VARIABLE.search(head + rest):  # config.yaml stores the expanded path; expanding that once more must not change it
-        raise ValueError(f"stands for {head + rest}, which contains a variable again: write the path without a $")
-    if len(os.fsencode(head + rest)) > MOST or any(len(os.fsencode(part)) > MOST_OF_A_NAME for part in rest.split("/")):
+    if unset := [name for pair in VARIABLE.findall(path) for name in pair if name and not os.environ.get(name)]:
+        raise ValueError(f"names the variable {unset[0]}, which is not set: set it, or write the path out")
+    full = os.path.expandvars(home)
+    if VARIABLE.search(full):  # config.yaml stores the expanded path; expanding that once more must not change it
+        raise ValueError(f"stands for {full}, which contains a variable again: write the path without a $")
+    if len(os.fsencode(full)) > MOST or any(len(os.fsencode(part)) > MOST_OF_A_NAME for part in full.split("/")):
         raise ValueError("is too long for a file system: use a shorter path")
-    if _goes_round(head + rest):
+    if _goes_round(full):
         raise ValueError("runs into a circle of symbolic links: delete one of them, or use another path")
-    return head + rest
+    return full
 
 
 def _goes_round(path: str) -> bool:
