@@ -93,29 +93,17 @@ def _module_problems(model: Any, lora: LoraConfig) -> Iterator[Problem]:
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     heads = heads_of(model)
     linear = [name for name in linear if not _within(name, heads)]
-    if lora.target_modules is None:
-        if model.config.model_type not in peft.utils.constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING:
-            yield Problem(
-                "model.lora.target_modules",
-                None,
-                f"PEFT has no default for {model.config.model_type}",
-                f"name some of: {_ends(linear)}",
-            )
-    elif missing := [name for name in lora.target_modules if not any(_named(module, name) for module in linear)]:
-        yield Problem(
-            "model.lora.target_modules",
-            lora.target_modules,
-            f"no linear layer is called {', '.join(missing)}",
-            f"there are: {_ends(linear)}",
-        )
+    kind, known = model.config.model_type, peft.utils.constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    if lora.target_modules is None and kind not in known:
+        yield Problem("model.lora.target_modules", None, f"PEFT has no default for {kind}", f"name some of: {_ends(linear)}")
     modules = [name for name, module in model.named_modules() if name and next(module.parameters(), None) is not None]
-    if missing := [name for name in lora.modules_to_save if not any(_named(module, name) for module in modules)]:
-        yield Problem(
-            "model.lora.modules_to_save",
-            lora.modules_to_save,
-            f"no module is called {', '.join(missing)}",
-            f"there are: {_ends(modules)}",
-        )
+    for option, asked, there, what in (
+        ("target_modules", lora.target_modules or [], linear, "linear layer"),
+        ("modules_to_save", lora.modules_to_save, modules, "module"),
+    ):
+        if missing := [name for name in asked if not any(_named(module, name) for module in there)]:
+            reason = f"no {what} is called {', '.join(missing)}"
+            yield Problem(f"model.lora.{option}", asked, reason, f"there are: {_ends(there)}")
 
 
 def _named(module: str, end: str) -> bool:

@@ -110,8 +110,8 @@ class RunLock:
                 if self.in_the_way:
                     return self.in_the_way
                 if self._enter(lock, me):
-                    self.folder = folder
-                    self._begin_to_beat()
+                    self.folder, self._held, self._lost, self._stop = folder, True, False, threading.Event()
+                    threading.Thread(target=self._keep_beating, args=(self._stop,), name="lock", daemon=True).start()
                     return None
         except OSError as error:
             raise UserError(Problem("output_dir", str(folder), f"its lock {lock} cannot be taken: {error}",
@@ -141,10 +141,6 @@ class RunLock:
         self._renewed = began
         return True
 
-    def _begin_to_beat(self) -> None:
-        self._held, self._lost, self._stop = True, False, threading.Event()
-        threading.Thread(target=self._keep_beating, args=(self._stop,), name="lock", daemon=True).start()
-
     def _keep_beating(self, stop: threading.Event) -> None:
         while not stop.wait(BEAT_SECONDS) and not self._lost:
             self._renew()
@@ -166,18 +162,9 @@ class RunLock:
         Raises:
             Displaced: if it does not, or if that can no longer be verified.
         """
-        if self._held:
-            self._renew()
-            self._complain()
-
-    def check_from_memory(self) -> None:
-        """`check` for frequent calls: only asks the disk if the lease was not touched recently."""
-        lately = 0 <= _now() - self._renewed < LEASE_SECONDS - 2 * BEAT_SECONDS
-        if self._held and (self._lost or not lately):
-            self.check()
-
-    def _complain(self) -> None:
-        assert self.folder
+        if not self._held:
+            return
+        self._renew()
         if self._lost:
             others = leases_in(self._lease.parent)
             by = f"{others[0]} has taken it over" if others else "another job took it over, or somebody deleted its lock"
@@ -186,6 +173,12 @@ class RunLock:
             raise Displaced(
                 f"{self._lease} could not be touched for {seconds:.0f} s, and another job may have taken {self.folder} over"
             )
+
+    def check_from_memory(self) -> None:
+        """`check` for frequent calls: only asks the disk if the lease was not touched recently."""
+        lately = 0 <= _now() - self._renewed < LEASE_SECONDS - 2 * BEAT_SECONDS
+        if self._held and (self._lost or not lately):
+            self.check()
 
     def release(self) -> None:
         """Releases the lock if it was taken; another job's lease stays."""

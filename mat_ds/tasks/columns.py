@@ -4,7 +4,7 @@ rows of a small file may take."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.arrow import open_stream
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.rows import LocatedRow, lacking_columns, repeated
-from mat_ds.tasks.sources import INFO, open_data, read_saved_description, saved_files
+from mat_ds.tasks.sources import INFO, SAVED, open_data, read_saved_description, saved_files
 from mat_ds.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -39,11 +39,6 @@ class Columns:
     labelled: bool
     theirs: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def ours(self) -> list[str]:
-        """The columns by the task's names."""
-        return [*self.spec.text, *((self.spec.label,) if self.labelled else ())]
-
     def names(self, schema: pyarrow.Schema, where: str) -> dict[str, str]:
         """Maps the task's column names to the file's, in the task's order.
 
@@ -52,13 +47,14 @@ class Columns:
         """
         if twice := repeated(schema.names):
             raise UserError(Problem(where, *twice))
-        names = {ours: self.theirs.get(ours, ours) for ours in self.ours}
+        wanted = (*self.spec.text, *((self.spec.label,) if self.labelled else ()))
+        names = {ours: self.theirs.get(ours, ours) for ours in wanted}
         names = {ours: theirs if theirs in schema.names else ours for ours, theirs in names.items()}
         if missing := [name for name in names.values() if name not in schema.names]:
             raise UserError(lacking_columns(where, schema.names, missing))
         for ours, theirs in names.items():
             kind, text = schema.field(theirs).type, ours in self.spec.text
-            if not (_is_text_type(kind) or (not text and _is_label(kind))):
+            if not _may_hold(kind, text):
                 reason = f"the column holds {str(kind)[:80]}, not {'texts' if text else 'labels'}"
                 raise UserError(Problem(where, theirs, reason, "name the columns that hold the task's texts and its label"))
         return names
@@ -82,18 +78,13 @@ class Columns:
         return kind_of(self.spec).column_labels(found, where)
 
 
-def _is_text_type(kind: pyarrow.DataType) -> bool:
+def _may_hold(kind: pyarrow.DataType, text: bool) -> bool:
+    """Whether values of a type can be texts, or labels if `text` is false."""
     from pyarrow import types
 
     kind = kind.value_type if types.is_dictionary(kind) else kind
-    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind))
-
-
-def _is_label(kind: pyarrow.DataType) -> bool:
-    from pyarrow import types
-
-    kind = kind.value_type if types.is_dictionary(kind) else kind
-    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind))
+    number = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind)
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind) or (number and not text))
 
 
 class _Allowance:
@@ -120,12 +111,6 @@ class _Allowance:
         self._left -= rows * ROW_BYTES + characters
 
 
-def read_parquet(paths: Sequence[Path], columns: Columns) -> Iterator[LocatedRow]:
-    """Yields the rows of Parquet files."""
-    for path in paths:
-        yield from _guarded(path, _parquet_rows, columns)
-
-
 def _parquet_rows(path: Path, columns: Columns) -> Iterator[LocatedRow]:
     import pyarrow.parquet
 
@@ -146,12 +131,6 @@ def _parquet_rows(path: Path, columns: Columns) -> Iterator[LocatedRow]:
             for row in batch_rows(batch, names, columns.spec.label, labels, allowance.take):
                 yield f"{path} row {number}", row
                 number += 1
-
-
-def read_saved(paths: Sequence[Path], columns: Columns) -> Iterator[LocatedRow]:
-    """Yields the rows of a split that `save_to_disk` wrote."""
-    (folder,) = paths
-    yield from _guarded(folder, _saved_rows, columns)
 
 
 def _saved_rows(folder: Path, columns: Columns) -> Iterator[LocatedRow]:
@@ -226,12 +205,15 @@ def _features(metadata: Mapping[bytes, bytes] | None, where: str) -> Any:
         ) from None
 
 
-def _guarded(path: Path, read: Callable[[Path, Columns], Iterator[LocatedRow]], columns: Columns) -> Iterator[LocatedRow]:
-    """Yields the rows; turns any pyarrow error about a damaged file into `UserError`."""
+READERS: dict[str, Callable[[Path, Columns], Iterator[LocatedRow]]] = {".parquet": _parquet_rows, SAVED: _saved_rows}
+
+
+def read_columns(path: Path, suffix: str, columns: Columns) -> Iterator[LocatedRow]:
+    """Yields the rows of a Parquet file or a `save_to_disk` folder; raises `UserError` if it cannot be read."""
     try:
-        yield from read(path, columns)
+        yield from READERS[suffix](path, columns)
     except UserError:
         raise
-    except Exception as error:
+    except Exception as error:  # a damaged file can fail anywhere in pyarrow
         reason = f"cannot be read: {error or type(error).__name__}"
         raise UserError(Problem(str(path), None, reason, "write the file again")) from None

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mat_ds.errors import Problem, UserError
-from mat_ds.tasks.columns import Columns, batch_rows, read_parquet, read_saved
+from mat_ds.tasks.columns import Columns, batch_rows, read_columns
 from mat_ds.tasks.delimited import read_delimited
 from mat_ds.tasks.lines import read_json_rows, read_jsonl, read_text
 from mat_ds.tasks.registry import FOLDERS
 from mat_ds.tasks.rows import LocatedRow
-from mat_ds.tasks.sources import DICT, SAVED, Source, find_source, listing
+from mat_ds.tasks.sources import DICT, Source, find_source, listing
 from mat_ds.tasks.spec import TaskSpec
 
 # .tsv has no quoting, as in GLUE's own files.
@@ -71,13 +71,9 @@ def held(spec: TaskSpec, data_path: str | None) -> str:
 
 
 def _source_rows(source: Source, columns: Columns) -> Iterator[LocatedRow]:
-    if source.suffix == SAVED:
-        yield from read_saved(source.paths, columns)
-    elif source.suffix == ".parquet":
-        yield from read_parquet(source.paths, columns)
-    else:
-        for path in source.paths:
-            yield from read_lines(path, source.suffix)
+    for path in source.paths:
+        rows = read_lines(path, source.suffix) if source.suffix in READERS else read_columns(path, source.suffix, columns)
+        yield from rows
 
 
 def read_lines(path: Path, suffix: str) -> Iterator[LocatedRow]:

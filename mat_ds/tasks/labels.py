@@ -71,8 +71,7 @@ def class_of(spec: TaskSpec, value: Any) -> int | None:
     """The class of a label, by `label_map`, name or class number; None if it is none of these.
 
     A class number counts as a label only if no name or key of `label_map` is a number or contains a conflicting one: with
-        labels 1
-    to 5, 0 must not mean the first class, nor 1 the label `2 stars`.
+    labels 1 to 5, 0 must not mean the first class, nor 1 the label `2 stars`.
     """
     text = label_text(value)
     if text is None:
