@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from mat_ds.errors import Problem, UserError
 from mat_ds.storage.reading import open_regular
 
+SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 def is_unicode(text: str) -> bool:
     """Whether a text can be encoded in UTF-8. It cannot if it contains surrogates, which Python makes of undecodable bytes."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    return SURROGATE.search(text) is None
 
 
 def read_text_file(path: Path, key: str, most: int, fix: str) -> str:

@@ -1,4 +1,4 @@
-"""Reads and writes YAML 1.2: no tags, no duplicate keys, limited size.
+"""Reads and writes YAML 1.2: no tags, no aliases, no duplicate keys, limited size.
 
 What is written here reads back unchanged, also with YAML 1.1 readers.
 """
@@ -20,7 +20,7 @@ from mat_ds.errors import Problem, UserError
 
 Tree = dict[str, Any]
 
-# A recipe has about a hundred lines; a file beyond these limits is a mistake or an attack (aliases that expand endlessly).
+# A recipe has about a hundred lines; a file beyond these limits is a mistake or an attack.
 MOST_BYTES, MOST_NODES, MOST_LEVELS = 1 << 20, 50_000, 40
 INT64 = 2**63
 
@@ -41,32 +41,23 @@ class CoreLoader(yaml.SafeLoader):
     def __init__(self, text: str):
         super().__init__(text)
         self._level = self._count = 0
-        self._sizes: dict[str, int] = {}
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Composes a node within the size limits; nodes repeated by an alias count again."""
+        """Composes a node within the size limits."""
         event = self.peek_event()
         if isinstance(event, AliasEvent):
-            if event.anchor in self.anchors and event.anchor not in self._sizes:
-                raise _error(f"*{event.anchor} contains itself", event.start_mark)
-            self._add(self._sizes.get(str(event.anchor), 0), event.start_mark)
-        elif isinstance(event, NodeEvent) and (tag := getattr(event, "tag", None)) is not None:
+            raise _error(f"holds the alias *{event.anchor}", event.start_mark)
+        if isinstance(event, NodeEvent) and (tag := getattr(event, "tag", None)) is not None:
             raise _error(f"holds the tag {tag}", event.start_mark)
-        before = self._count
-        self._add(1, event.start_mark)
+        self._count += 1
         self._level += 1
+        if self._count > MOST_NODES:
+            raise _error(f"holds more than {MOST_NODES:,} values", event.start_mark)
         if self._level > MOST_LEVELS and isinstance(event, CollectionStartEvent):
             raise _error(f"is nested more than {MOST_LEVELS} levels deep", event.start_mark)
         node = super().compose_node(parent, index)
         self._level -= 1
-        if not isinstance(event, AliasEvent) and event.anchor:
-            self._sizes[event.anchor] = self._count - before
         return node
-
-    def _add(self, nodes: int, mark: Any) -> None:
-        self._count += nodes
-        if self._count > MOST_NODES:
-            raise _error(f"holds more than {MOST_NODES:,} values", mark)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         """Builds a mapping; its keys must be text and unique."""
@@ -75,8 +66,6 @@ class CoreLoader(yaml.SafeLoader):
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":null"):
                 raise _error("has a key that is not text", key.start_mark)
-            if key.value == "<<" and key.style is None:
-                raise _error("uses a merge key (<<), which YAML 1.2 does not have", key.start_mark)
             if key.value in lines:
                 raise _error(f"{key.value!r} stands in line {lines[key.value]} and again in line {line}", key.start_mark)
             lines[key.value] = line
@@ -104,13 +93,9 @@ def _construct_text(loader: CoreLoader, node: Any) -> str:
     return str(node.value)
 
 
-def _mapping(loader: CoreLoader, node: Any) -> dict[Hashable, Any]:
-    return loader.construct_mapping(node)
-
-
 CoreLoader.add_constructor("tag:yaml.org,2002:int", CoreLoader.construct_int)
 CoreLoader.add_constructor("tag:yaml.org,2002:float", _float)
-CoreLoader.add_constructor("tag:yaml.org,2002:map", _mapping)
+CoreLoader.add_constructor("tag:yaml.org,2002:map", CoreLoader.construct_mapping)
 CoreLoader.add_constructor(TEXT, _construct_text)
 
 
@@ -191,8 +176,7 @@ def _explained(error: yaml.YAMLError, text: str) -> tuple[int | None, str, str]:
         "'\\t'": "indent with blanks instead of tabs",
         "expected a single document": "leave one document in the file",
         "levels deep": "write it flat",
-        "contains itself": "write the values out",
-        "merge key": "write the values out",
+        "the alias": "write the values out",
         "holds more than": "write the values out",
     }
     special = "mend the line; texts with special characters need quotes"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
+from mat_ds.config.text_files import is_unicode
 from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.lines import bounded_lines, open_text
 from mat_ds.tasks.rows import (
@@ -19,7 +20,6 @@ from mat_ds.tasks.rows import (
     BadRow,
     LocatedRow,
     excerpt,
-    is_utf8,
     repeated,
 )
 
@@ -80,7 +80,7 @@ def _parse_records(lines: Iterator[str], delimiter: str, quoting: Literal[0, 3])
             record = BadRow(LONG if too_long else CORRUPT, excerpt(taken[0]), reason)
         if record is None:
             return
-        if not all(is_utf8(line) for line in taken):
+        if not all(is_unicode(line) for line in taken):
             record = BadRow(ENCODING, excerpt("".join(taken)), "is not UTF-8 text")
         if record:
             yield number, record

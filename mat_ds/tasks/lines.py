@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from mat_ds.config.text_files import is_unicode
 from mat_ds.errors import Problem, UserError
 from mat_ds.storage.reading import TwiceError, once
-from mat_ds.tasks.rows import CORRUPT, ENCODING, LONG, LONGEST_LINE, BadRow, LocatedRow, excerpt, is_utf8
+from mat_ds.tasks.rows import CORRUPT, ENCODING, LONG, LONGEST_LINE, BadRow, LocatedRow, excerpt
 from mat_ds.tasks.sources import open_data
 
 STDIN = Path("-")
@@ -47,7 +48,7 @@ def read_text(path: Path) -> Iterator[LocatedRow]:
     with open_text(path, newline="\n") as file:
         for number, line in enumerate(bounded_lines(file), start=1):
             text = line.removesuffix("\n").removesuffix("\r")
-            good = is_utf8(line)
+            good = is_unicode(line)
             row = too_long(line) if len(line) >= LONGEST_LINE else {TEXT: text}
             yield f"{path}:{number}", row if good else BadRow(ENCODING, excerpt(line), "is not UTF-8 text")
 
@@ -92,7 +93,7 @@ def _parse_row(text: str) -> Any:
 
 
 def _from_line(line: str) -> dict[str, Any] | BadRow:
-    if not is_utf8(line):
+    if not is_unicode(line):
         return BadRow(ENCODING, excerpt(line), "is not UTF-8 text")
     return _row(_parse_row(line), line)
 

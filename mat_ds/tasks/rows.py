@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from mat_ds.config.text_files import is_unicode
 from mat_ds.errors import Problem, nearest
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.labels import class_of, label_text
@@ -97,15 +98,6 @@ def skipped_lines(tallies: Mapping[str, Tally]) -> Iterator[str]:
         yield from (f"{split}: {count:,} of {tally.rows:,} rows, {kind}" for kind, count in tally.skipped.items())
 
 
-def is_utf8(text: str) -> bool:
-    """Whether a text can be encoded as UTF-8; not if it contains surrogates."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def excerpt(value: object) -> object:
     """`value`, shortened for a message."""
     if isinstance(value, str):
@@ -153,7 +145,7 @@ def make_example(spec: TaskSpec, row: Mapping[str, Any], labelled: bool) -> Exam
         if len(text) > LONGEST_TEXT:
             reason = f"{column} has {len(text):,} characters, more than {LONGEST_TEXT:,}"
             return BadRow(LONG, excerpt(text), reason)
-        if not is_utf8(text):
+        if not is_unicode(text):
             return BadRow(ENCODING, excerpt(text), f"{column} contains half of a surrogate pair, which is not a character")
         texts.append(text)
     if not any(text.strip() for text in texts):
