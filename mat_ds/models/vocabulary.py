@@ -83,8 +83,11 @@ def vocabulary_problems(
             usual = _usual_ends(tokenizer, end, len(batch[0].texts))
             for example, ids in zip(batch, _ids(tokenizer, batch, max_length), strict=True):
                 text = " / ".join(example.texts)
-                if max(ids, default=0) >= rows:
-                    yield _embedding_problem(key, name, tokenizer, max(ids), rows, text)
+                if (number := max(ids, default=0)) >= rows:
+                    token = tokenizer.convert_ids_to_tokens(number)
+                    reason = f"its tokenizer gives {token!r} the number {number}, the model has embeddings for {rows} tokens"
+                    fix = "call model.resize_token_embeddings(len(tokenizer)) and save both, or use the model's own tokenizer"
+                    yield Problem(key, name, f"{reason}; it is in {text[:80]!r}", fix)
                     return
                 if problem := _end_problem(key, name, tokenizer, end, ids, usual, text):
                     yield problem
@@ -109,29 +112,9 @@ def _end_problem(key: str, name: str, tokenizer: Any, end: int | None, ids: list
     if end is None or found == usual > 0:
         return None
     token = tokenizer.convert_ids_to_tokens(end)
+    reads = f"it reads its answer at the end token {token!r}"
     if not usual:
-        return Problem(
-            key,
-            name,
-            f"it reads its answer at the end token {token!r}, which its tokenizer does not add",
-            "let the tokenizer's post-processor add it, and save it again",
-        )
-    return Problem(
-        key,
-        name,
-        f"it reads its answer at the end token {token!r}, but a text contains one itself, so that there are "
-        f"{found} of it where others have {usual}: {text[:80]!r}",
-        f"remove {token!r} from the text, or use another model",
-    )
-
-
-def _embedding_problem(key: str, name: str, tokenizer: Any, number: int, rows: int, text: str) -> Problem:
-    token = tokenizer.convert_ids_to_tokens(number)
-    return Problem(
-        key,
-        name,
-        f"its tokenizer gives {token!r} the number {number}, but the model has embeddings for {rows} "
-        f"tokens; it is in {text[:80]!r}",
-        "call model.resize_token_embeddings(len(tokenizer)) and save both, or use the tokenizer that the model was "
-        "trained with",
-    )
+        fix = "let the tokenizer's post-processor add it, and save it again"
+        return Problem(key, name, f"{reads}, which its tokenizer does not add", fix)
+    itself = f"but a text contains one itself, so that there are {found} of it where others have {usual}: {text[:80]!r}"
+    return Problem(key, name, f"{reads}, {itself}", f"remove {token!r} from the text, or use another model")

@@ -85,47 +85,26 @@ def batch_problems(train: TrainConfig, world_size: int) -> Iterator[Problem]:
     if train.batch_size % world_size:
         below, above = train.batch_size // world_size * world_size, -(-train.batch_size // world_size) * world_size
         working = " or ".join(str(size) for size in (below, above) if size)
-        yield Problem(
-            "train.batch_size",
-            train.batch_size,
-            f"is not divisible by the {world_size} ranks of this run",
-            f"use train.batch_size={working}",
-        )
+        reason = f"is not divisible by the {world_size} ranks of this run"
+        yield Problem("train.batch_size", train.batch_size, reason, f"use train.batch_size={working}")
     elif train.batch_size // world_size % train.micro_batch_size:
         share = train.batch_size // world_size
         working = ", ".join(str(size) for size in range(1, share + 1) if share % size == 0)
-        yield Problem(
-            "train.micro_batch_size",
-            train.micro_batch_size,
-            f"each of {world_size} ranks has {share} of the {train.batch_size} examples of a batch, which "
-            "is not divisible by this",
-            f"use one of {working}",
-        )
+        reason = f"does not divide the {share} of {train.batch_size} examples that each of {world_size} ranks has of a batch"
+        yield Problem("train.micro_batch_size", train.micro_batch_size, reason, f"use one of {working}")
 
 
 def combination_problems(run: RunConfig, world_size: int) -> Iterator[Problem]:
     """Checks options that are valid on their own but not together."""
     yield from batch_problems(run.train, world_size)
     if run.train.export_weights == "average" and run.model.average == "none":
-        yield Problem(
-            "train.export_weights",
-            "average",
-            "no average of the weights is kept (model.average=none)",
-            "pass model.average=ema or model.average=uniform",
-        )
+        reason = "no average of the weights is kept (model.average=none)"
+        yield Problem("train.export_weights", "average", reason, "pass model.average=ema or model.average=uniform")
     yield from run.method.problems()
     yield from uri_problems("tracking.uri", run.tracking.uri)
     if run.model.lora and run.model.name == ModelConfig().name:
-        yield Problem(
-            "model.lora",
-            f"r={run.model.lora.r}",
-            f"{run.model.name} has random weights: adapters need a pre-trained model",
-            "name a pre-trained model with model.name=<folder or hub id>",
-        )
+        reason = f"{run.model.name} has random weights: adapters need a pre-trained model"
+        yield Problem("model.lora", f"r={run.model.lora.r}", reason, "name one with model.name=<folder or hub id>")
     if run.train.resume == "auto" and run.output_dir is None:
-        yield Problem(
-            "train.resume",
-            "auto",
-            "without output_dir there is no run to look for",
-            "pass output_dir=<folder> and keep it the same when you start the job again",
-        )
+        fix = "pass output_dir=<folder> and keep it the same when you start the job again"
+        yield Problem("train.resume", "auto", "without output_dir there is no run to look for", fix)

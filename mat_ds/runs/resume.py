@@ -92,12 +92,9 @@ def _joined(checkpoints: list[Path]) -> str:
 
 def _beyond(folder: Path, every: list[Path]) -> Problem:
     """The problem that `latest` names an earlier step than every checkpoint, so that the run would silently start over."""
-    return Problem(
-        "train.resume",
-        None,
-        f"{folder / LATEST} names {name_of(latest_of(folder) or 0)}, which is earlier than every checkpoint: {_joined(every)}",
-        f"pass train.resume={every[0]}, or another output_dir to start afresh",
-    )
+    named = name_of(latest_of(folder) or 0)
+    reason = f"{folder / LATEST} names {named}, which is earlier than every checkpoint: {_joined(every)}"
+    return Problem("train.resume", None, reason, f"pass train.resume={every[0]}, or another output_dir to start afresh")
 
 
 def run_of(candidates: list[Path]) -> RunDirectory:
@@ -118,20 +115,13 @@ def changed_input(data: str, frozen: str, before: RunDirectory) -> Iterator[Prob
         before: the run to continue.
     """
     environment = read_environment(before)
-    if environment.get("data_sha256", data) != data:
-        yield Problem(
-            "data.path, model.name",
-            None,
-            f"examples or vocabulary are not those the run in {before.path} began with",
-            "pass the same files, or start a run of its own",
-        )
-    if environment.get("frozen_sha256", frozen) != frozen:
-        yield Problem(
-            "model.name",
-            None,
-            f"its frozen weights are not those the run in {before.path} began with",
-            "pass the same model, or start a run of its own",
-        )
+    for key, now, option, what in (
+        ("data_sha256", data, "data.path, model.name", "examples or vocabulary"),
+        ("frozen_sha256", frozen, "model.name", "its frozen weights"),
+    ):
+        if environment.get(key, now) != now:
+            reason = f"{what} are not those the run in {before.path} began with"
+            yield Problem(option, None, reason, "pass the same files, or start a run of its own")
 
 
 def read_environment(rundir: RunDirectory) -> dict[str, Any]:
@@ -189,9 +179,6 @@ def _changed_precision(ds_config: dict[str, Any], before: RunDirectory) -> Itera
     old, new = flatten(before_it), flatten(ds_config)
     for key in ("fp16.enabled", "bf16.enabled"):
         if old.get(key, False) != new.get(key, False):
-            yield Problem(
-                f"ds_config {key}",
-                new.get(key, False),
-                f"the run to continue ({before.path}) has {old.get(key, False)!r}",
-                "pass a DeepSpeed configuration of the precision it began with",
-            )
+            reason = f"the run to continue ({before.path}) has {old.get(key, False)!r}"
+            fix = "pass a DeepSpeed configuration of the precision it began with"
+            yield Problem(f"ds_config {key}", new.get(key, False), reason, fix)

@@ -81,14 +81,9 @@ def column_problems(spec: TaskSpec) -> Iterator[Problem]:
         yield Problem("text", spec.text, "is the same column twice", "name the column of each text")
     if spec.label in spec.text:
         yield Problem("label", spec.label, "is a text column too, so the model would read the answer", "name another column")
-    for column in (*columns, *spec.hub_columns.values()):
-        if not column.strip():
-            yield Problem(
-                "hub_columns" if column not in columns else "text, label",
-                column,
-                "is not a column name",
-                "write the name of a column",
-            )
+    for key, names in (("text, label", columns), ("hub_columns", spec.hub_columns.values())):
+        for blank in (name for name in names if not name.strip()):
+            yield Problem(key, blank, "is not a column name", "write the name of a column")
     for column in spec.hub_columns.keys() - set(columns):
         yield Problem("hub_columns", column, "is not a column of this task", f"the columns are: {', '.join(columns)}")
     for theirs in _twice(spec.hub_columns.values()):
@@ -114,24 +109,16 @@ def column_problems(spec: TaskSpec) -> Iterator[Problem]:
 
 def split_problems(spec: TaskSpec) -> Iterator[Problem]:
     """Yields problems with splits that are both trained on and scored, named twice, or written to the same file."""
-    roles = {role: tuple(getattr(spec, role)) for role in ("train", "dev", "test")}
-    for role, splits in roles.items():
-        for split in _twice(splits):
-            yield Problem(role, split, "is named twice", "name it once")
+    for key in ("dev", "test", "metrics"):
+        for name in _twice(getattr(spec, key)):
+            yield Problem(key, name, "is named twice", "name it once")
     for role in ("dev", "test"):  # dev and test may share a split, which is then scored and predicted
-        for split in dict.fromkeys(roles[role]):
-            if split in roles["train"]:
-                yield Problem(role, split, "is trained on, so its score says nothing", f"name it under train or under {role}")
+        for split in (split for split in dict.fromkeys(getattr(spec, role)) if split in spec.train):
+            yield Problem(role, split, "is trained on, so its score says nothing", f"name it under train or under {role}")
     for split in spec.submission.keys() - set(spec.test):
-        yield Problem(
-            "submission",
-            split,
-            "is not one of the test splits",
-            nearest(split, spec.test) if spec.test else f"write test: [{split}] too",
-        )
+        fix = nearest(split, spec.test) if spec.test else f"write test: [{split}] too"
+        yield Problem("submission", split, "is not one of the test splits", fix)
     written = [f"{split}.jsonl" for split in dict.fromkeys(spec.dev)]
     written += [spec.submission.get(split, f"{split}.tsv") for split in dict.fromkeys(spec.test)]
     for name in _twice(name.casefold() for name in written):
         yield Problem("submission", name, "would hold the predictions of two splits", "give each a file of its own")
-    for metric in _twice(spec.metrics):
-        yield Problem("metrics", metric, "is named twice", "name it once")

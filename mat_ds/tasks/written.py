@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,26 +56,7 @@ def _problems(error: ValidationError, tree: dict[str, Any], where: str) -> Itera
         if found["type"] == "missing":
             yield Problem(f"{where}: {key}", None, "is missing", f"write it, as in `{EXAMPLES[key]}`")
         elif key in KNOWN:
-            yield Problem(f"{where}: {key}", tree.get(key), reason, f"write it as in `{_example(key, tree.get(key))}`")
+            yield Problem(f"{where}: {key}", tree.get(key), reason, f"write it as in `{EXAMPLES[key]}`")
         else:
-            yield Problem(
-                where,
-                None,
-                reason.removeprefix("value error, "),
-                f"write at least `{EXAMPLES['text']}` and `{EXAMPLES['labels']}`, or `{EXAMPLES['range']}`",
-            )
-
-
-def _example(key: str, value: Any) -> str:
-    """An example of how to write a key, with the user's value if the intention can be guessed."""
-    in_brackets = EXAMPLES[key].partition(": ")[2].startswith("[")
-    items = [value] if isinstance(value, (str, int, float)) else value
-    texts = isinstance(value, list) and all(isinstance(item, str) for item in value)  # right form, wrong values
-    if in_brackets and key != "range" and isinstance(items, list) and not texts and all(_is_scalar(item) for item in items):
-        words = [item if isinstance(item, str) else json.dumps(item) for item in items]
-        return f"{key}: {json.dumps(words, ensure_ascii=False)}"
-    return EXAMPLES[key]
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, (str, int, float)) and len(str(value)) <= 80
+            fix = f"write at least `{EXAMPLES['text']}` and `{EXAMPLES['labels']}`, or `{EXAMPLES['range']}`"
+            yield Problem(where, None, reason.removeprefix("value error, "), fix)
