@@ -88,19 +88,12 @@ def fit_problems(key: str, name: str, module: Any, loading: Loading, whole: bool
     if shapes:
         first, (found, own) = min(shapes.items())
         more = f", and {len(shapes) - 1} more" if len(shapes) > 1 else ""
-        yield Problem(
-            key,
-            name,
-            f"{first} has the shape {found} in its files and {own} by its config.json{more}",
-            "bring the config.json that belongs to the weights",
-        )
+        reason = f"{first} has the shape {found} in its files and {own} by its config.json{more}"
+        yield Problem(key, name, reason, "bring the config.json that belongs to the weights")
     if extra := sorted(set(_layers_beyond(backbone, loading["unexpected_keys"]))):
-        yield Problem(
-            key,
-            name,
-            f"its files hold layers that its config.json does not have: {_first_names(extra)}",
-            "bring the config.json that belongs to the weights, or save the shorter model with save_pretrained",
-        )
+        reason = f"its files hold layers that its config.json does not have: {_first_names(extra)}"
+        fix = "bring the config.json that belongs to the weights, or save the shorter model with save_pretrained"
+        yield Problem(key, name, reason, fix)
 
 
 def label_dimensions(module: Any) -> dict[str, int]:

@@ -186,12 +186,8 @@ def changed_data(
     for name, (task, parts) in wanted.items():
         before, now = manifest.tasks.get(name), task.model_dump(mode="json")
         if before is None:
-            yield Problem(
-                "task",
-                name,
-                f"{folder} was prepared for {', '.join(manifest.tasks)}",
-                f"{again}, or pass task={manifest.options.get('task')}",
-            )
+            reason = f"{folder} was prepared for {', '.join(manifest.tasks)}"
+            yield Problem("task", name, reason, f"{again}, or pass task={manifest.options.get('task')}")
             continue
         for key in DECIDING:
             if before[key] != now[key]:
@@ -201,12 +197,8 @@ def changed_data(
                 yield Problem(f"task {name}: {part}", new, f"{folder} was prepared with {before[part]!r}", again)
     bad = sum(tally.bad for tally in manifest.splits.values())
     if bad and data.bad_rows == "refuse":
-        yield Problem(
-            "data.bad_rows",
-            "refuse",
-            f"{folder} was prepared with 'skip', and {bad} bad rows were left out",
-            f"pass data.bad_rows=skip, or mend the files and run `mat-ds prepare {folder}` again",
-        )
+        reason = f"{folder} was prepared with 'skip', and {bad} bad rows were left out"
+        yield Problem("data.bad_rows", "refuse", reason, f"pass data.bad_rows=skip, or mend the files and {again}")
 
 
 def changed_tokens(manifest: Manifest, folder: str, tokenizer: Any, model: str, max_length: int) -> Iterator[Problem]:
@@ -216,19 +208,13 @@ def changed_tokens(manifest: Manifest, folder: str, tokenizer: Any, model: str, 
         tokenizer, model: the run's tokenizer, and the name of its model.
         max_length: the run's maximum number of tokens.
     """
+    again = f"run `mat-ds prepare {folder}` again with"
     if max_length != manifest.max_length:
-        yield Problem(
-            "data.max_length",
-            max_length,
-            f"{folder} was prepared with {manifest.max_length}",
-            f"run `mat-ds prepare {folder}` again with data.max_length={max_length}, or pass "
-            f"data.max_length={manifest.max_length}",
-        )
+        reason = f"{folder} was prepared with {manifest.max_length}"
+        fix = f"{again} data.max_length={max_length}, or pass data.max_length={manifest.max_length}"
+        yield Problem("data.max_length", max_length, reason, fix)
     for key, now in describe_tokenizer(tokenizer).items():
         if (before := manifest.tokenizer.get(key)) != now:
-            yield Problem(
-                f"model.name: {key} of the tokenizer",
-                now,
-                f"{folder} was prepared with {before!r}, the tokenizer of {manifest.options.get('model.name')}",
-                f"run `mat-ds prepare {folder}` again with model.name={model}, or pass the model it was prepared with",
-            )
+            reason = f"{folder} was prepared with {before!r}, the tokenizer of {manifest.options.get('model.name')}"
+            fix = f"{again} model.name={model}, or pass the model it was prepared with"
+            yield Problem(f"model.name: {key} of the tokenizer", now, reason, fix)

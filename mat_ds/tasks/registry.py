@@ -102,22 +102,15 @@ def find_task(name: str) -> TaskSpec:
 
 def _mixture_problems(path: Path, spec: TaskSpec) -> Iterator[Problem]:
     """Yields the reasons why a task in `also_train_on` cannot be added."""
+    key = f"{path}: also_train_on"
     for other in spec.also_train_on:
         if other == spec.name:
-            yield Problem(
-                f"{path}: also_train_on",
-                other,
-                "is the task itself, which already trains on its own splits",
-                "say how often an epoch shows them: " + f"train: {{{next(iter(spec.train))}: 2}}",
-            )
+            fix = f"say how often an epoch shows them: train: {{{next(iter(spec.train))}: 2}}"
+            yield Problem(key, other, "is the task itself, which already trains on its own splits", fix)
         elif other not in TASKS or not _alike(TASKS[other], spec):
             able = [known.name for known in TASKS.values() if _alike(known, spec) and not known.also_train_on]
             fix = nearest(other, able) if able else "delete it: no task known by name has these labels"
-            yield Problem(f"{path}: also_train_on", other, "is not a task with the same labels and number of texts", fix)
+            yield Problem(key, other, "is not a task with the same labels and number of texts", fix)
         elif TASKS[other].also_train_on:
-            yield Problem(
-                f"{path}: also_train_on",
-                other,
-                "is a mixture itself",
-                f"name its parts: {', '.join(TASKS[other].also_train_on)}, and those of {other} itself",
-            )
+            fix = f"name its parts: {', '.join(TASKS[other].also_train_on)}, and those of {other} itself"
+            yield Problem(key, other, "is a mixture itself", fix)

@@ -147,15 +147,9 @@ def _manifest(run: RunConfig, world: World) -> Manifest | None:
     """
     manifest = find_manifest(run.data.path)
     if manifest is None and world.size > MOST_THAT_TOKENISE:
-        raise UserError(
-            Problem(
-                "data.path",
-                run.data.path,
-                f"is not prepared, and each of {world.size} ranks would read and tokenise all of it",
-                "run `mat-ds prepare <folder>` once with the options of this run, and pass data.path=<folder> "
-                "model.name=<folder>/model",
-            )
-        )
+        reason = f"is not prepared, and each of {world.size} ranks would read and tokenise all of it"
+        fix = "run `mat-ds prepare <folder>` once with these options, and pass data.path=<folder> model.name=<folder>/model"
+        raise UserError(Problem("data.path", run.data.path, reason, fix))
     return manifest
 
 
@@ -180,10 +174,5 @@ def weights_digest(built: Built) -> dict[str, str]:
 
 def size_problems(run: RunConfig, data: TaskData) -> Iterator[Problem]:
     """Yields a problem if there are fewer training examples than a batch has."""
-    if 0 < len(data.train) < run.train.batch_size:
-        yield Problem(
-            "train.batch_size",
-            run.train.batch_size,
-            f"is more than the {len(data.train)} training examples",
-            f"take at most {len(data.train)}",
-        )
+    if 0 < (count := len(data.train)) < (size := run.train.batch_size):
+        yield Problem("train.batch_size", size, f"is more than the {count} training examples", f"take at most {count}")
