@@ -196,19 +196,12 @@ def _settle_head(built: Built, match: Match, seed: int) -> str:
 def _padding_problems(name: str, config: Any, tokenizer: Any) -> Iterator[Problem]:
     """Yields the reasons why texts of different lengths cannot share a batch."""
     if tokenizer.pad_token_id >= config.vocab_size:
-        yield Problem(
-            "model.name",
-            name,
-            f"its padding token has the number {tokenizer.pad_token_id}, but no word embedding",
-            "set tokenizer.pad_token to a token the model has, such as its end token, and save it",
-        )
+        reason = f"its padding token has the number {tokenizer.pad_token_id}, but no word embedding"
+        fix = "set tokenizer.pad_token to a token the model has, such as its end token, and save it"
+        yield Problem("model.name", name, reason, fix)
     if getattr(config, "summary_type", None) == "last":
-        yield Problem(
-            "model.name",
-            name,
-            "it classifies by the last position, which is padding in shorter texts",
-            "use a model that reads the first or the last real token",
-        )
+        reason = "it classifies by the last position, which is padding in shorter texts"
+        yield Problem("model.name", name, reason, "use a model that reads the first or the last real token")
 
 
 def longest_input(model: torch.nn.Module, tokenizer: Any = None) -> int:

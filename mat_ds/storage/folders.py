@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -141,13 +141,9 @@ def clear(path: Path, alone: bool = False) -> None:
 def _hidden(path: Path, kind: str) -> list[Path]:
     """The hidden names that `beside` made for `path`; also the `old` names of earlier versions."""
     named = re.compile(rf"\.{re.escape(path.name)}\.([0-9a-f]{{8}}\.)?{kind}")
-    return [Path(entry.path) for entry in _scan(path.parent) if named.fullmatch(entry.name)]
-
-
-def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """The entries of a folder, without links."""
-    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as found:
-        yield from [entry for entry in found if not entry.is_symlink()]
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(path.parent) as found:
+        return [Path(entry.path) for entry in found if named.fullmatch(entry.name) and not entry.is_symlink()]
+    return []
 
 
 def _changed(path: Path) -> float:

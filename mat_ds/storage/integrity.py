@@ -73,15 +73,8 @@ def _is_listed(item: tuple[str, Any]) -> bool:
     name, entry = item
     path = PurePosixPath(name)
     inside = name.isprintable() and path.as_posix() == name and not path.is_absolute() and ".." not in path.parts
-    return (
-        inside
-        and name not in ("", ".", MANIFEST)
-        and isinstance(entry, dict)
-        and entry.keys() == {"bytes", "sha256"}
-        and is_count(entry["bytes"])
-        and isinstance(entry["sha256"], str)
-        and SHA256.fullmatch(entry["sha256"]) is not None
-    )
+    known = isinstance(entry, dict) and entry.keys() == {"bytes", "sha256"} and is_count(entry["bytes"])
+    return inside and name not in ("", ".", MANIFEST) and known and SHA256.fullmatch(str(entry["sha256"])) is not None
 
 
 def is_count(value: Any) -> bool:

@@ -231,11 +231,5 @@ def _now() -> float:
 
 def _taken(lock: Path, holder: Lease) -> UserError:
     wait = "" if holder.alive else f" (or was: it is known to be gone when its lease has not changed for {LEASE_SECONDS:.0f} s)"
-    return UserError(
-        Problem(
-            "output_dir",
-            str(lock.parent),
-            f"another job uses it: {holder}{wait}",
-            f"wait for it or stop it; if you are sure that it is gone, delete {lock}",
-        )
-    )
+    fix = f"wait for it or stop it; if you are sure that it is gone, delete {lock}"
+    return UserError(Problem("output_dir", str(lock.parent), f"another job uses it: {holder}{wait}", fix))

@@ -59,13 +59,9 @@ class RunDirectory:
         folders = (self.checkpoints, self.model, self.predictions, self.plots)
         expected = {**dict.fromkeys((*files, self.interrupted), stat.S_IFREG), **dict.fromkeys(folders, stat.S_IFDIR)}
         called = {stat.S_IFREG: "regular file", stat.S_IFDIR: "folder of its own"}
+        fix = "move it away, or pass another output_dir, which may itself be a link"
         raise_if_any(
-            Problem(
-                "output_dir",
-                str(path),
-                f"is not a {called[kind]}, but a run writes there",
-                "move it away, or pass another output_dir, which may itself be a link",
-            )
+            Problem("output_dir", str(path), f"is not a {called[kind]}, but a run writes there", fix)
             for path, kind in expected.items()
             if os.path.lexists(path) and stat.S_IFMT(path.lstat().st_mode) != kind
         )
