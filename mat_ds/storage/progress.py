@@ -93,8 +93,10 @@ def progress_fault(state: dict[str, Any]) -> str | None:
     """Why a checkpoint's state is not a valid `Progress`; None if it is."""
     try:
         progress = TypeAdapter(Progress).validate_json(json.dumps(state), strict=True)
-    except (ValidationError, RecursionError) as error:
-        found = error.errors()[0] if isinstance(error, ValidationError) else {"loc": "it", "msg": "is nested too deeply"}
-        return f"{found['loc'][0]}: {found['msg']}"
+    except RecursionError:
+        return "it is nested too deeply"
+    except ValidationError as error:
+        found = error.errors()[0]
+        return " ".join(map(str, (*found["loc"], found["msg"])))
     good = all(type(each.get("step")) is int and type(each.get("score")) in (int, float) for each in progress.evaluations)
     return None if good else "evaluations is not a list of scores"
