@@ -165,6 +165,31 @@ def test_an_evaluation_scores_as_the_run_did_and_writes_its_report(runs):
     assert os.path.isfile(f"{found['folder']}/robustness.json")
 
 
+def test_a_model_of_a_plugins_task_is_used_where_that_task_is_not_known_yet(tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "import mat_ds\n"
+        "def rows(split):\n"
+        "    return [{'s': word, 'label': i % 2} for i, word in enumerate('a b c d e f g h'.split())]\n"
+        "mat_ds.register_task(name='of_a_plugin', text=['s'], labels=['x', 'y'], test=[], generate=rows)\n"
+    )
+    options = SMALL | {"train.max_steps": 1, "output_dir": tmp_path / "run"}
+    try:
+        run = mat_ds.train(options, task="of_a_plugin", plugin=plugin, ds_config=ZERO1, quiet=True)
+        forget(plugin, "of_a_plugin")
+        untold = refusal(mat_ds.evaluate, run.path, {"noise.rates": [], "attack.radii": []})
+        assert "mine.py, which is not loaded" in untold["--plugin"].reason
+        found = mat_ds.evaluate(run.path, {"noise.rates": [], "attack.radii": []}, plugin=plugin)
+        assert found["splits"]["validation"]["clean"]["accuracy"] == pytest.approx(run.score)
+        forget(plugin, "of_a_plugin")
+        assert mat_ds.load(run.path, "of_a_plugin", plugin=[plugin]).spec is TASKS["of_a_plugin"]
+        forget(plugin, "of_a_plugin")
+        assert mat_ds.predict(run.path, ["a"], plugin=plugin)[0]["label"] in ("x", "y") and "of_a_plugin" in TASKS
+        assert "there is no such file" in refusal(mat_ds.load, run.path, plugin=tmp_path / "none.py")["--plugin"].reason
+    finally:
+        forget(plugin, "of_a_plugin")
+
+
 def test_the_example_in_python_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     train_from_python.main()

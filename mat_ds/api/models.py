@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any
 
 from mat_ds.api.session import as_overrides, raising, session
@@ -13,34 +14,55 @@ from mat_ds.evaluation.predictor import Predictor, load_predictor
 from mat_ds.ranks.exits import compute_deterministically
 from mat_ds.runs.plugins import load_plugins
 
-Model = str | PathLike[str]
+PathOrText = str | PathLike[str]
+Plugins = PathOrText | Sequence[PathOrText]
 Texts = Sequence[str | Sequence[str]]
 
 
-def load(model: Model, task: str | None = None) -> Predictor:
+def plugin_paths(plugin: Plugins) -> list[Path]:
+    """The files that `plugin` names."""
+    return [Path(path) for path in ([plugin] if isinstance(plugin, (str, PathLike)) else plugin)]
+
+
+def load(model: PathOrText, task: str | None = None, *, plugin: Plugins = ()) -> Predictor:
     """Loads a trained model in fp32, on the GPU if there is one.
 
     Args:
         model: a run, a model folder, a hub model, or `models:/NAME@ALIAS` of MLflow's registry.
         task: its task, if the model does not name one itself.
+        plugin: a Python file, or several, to load first: it registers the model's task or method.
 
     Raises:
         UserError: if there is no such model, or it does not fit the task.
     """
-    load_plugins()
+    load_plugins(plugin_paths(plugin))
     return load_predictor(fspath(model), task)
 
 
-def predict(model: Model | Predictor, texts: Texts, batch_size: int = 32) -> list[dict[str, Any]]:
-    """Predicts an answer per text or pair of texts: `label` and `probabilities`, or `score`; see `Predictor.predict`."""
-    return (model if isinstance(model, Predictor) else load(model)).predict(texts, batch_size)
+def predict(model: PathOrText | Predictor, texts: Texts, batch_size: int = 32, *, plugin: Plugins = ()) -> list[dict[str, Any]]:
+    """Predicts an answer per text or pair of texts: `label` and `probabilities`, or `score`; see `Predictor.predict`.
+
+    Args:
+        model, plugin: as for `load`, or what that returns.
+        texts: texts, or pairs of texts if the task reads pairs.
+        batch_size: texts per forward pass.
+    """
+    return (model if isinstance(model, Predictor) else load(model, plugin=plugin)).predict(texts, batch_size)
 
 
-def evaluate(model: Model, options: Mapping[str, Any] | None = None, /, quiet: bool = True, **keywords: Any) -> dict[str, Any]:
+def evaluate(
+    model: PathOrText,
+    options: Mapping[str, Any] | None = None,
+    /,
+    *,
+    plugin: Plugins = (),
+    quiet: bool = True,
+    **keywords: Any,
+) -> dict[str, Any]:
     """Scores a model on the labelled splits of its task: clean, under attack and under noise, like `mat-ds evaluate`.
 
     Args:
-        model: as for `load`.
+        model, plugin: as for `load`.
         options, keywords: options of `mat-ds evaluate`, by dotted name or as one mapping per section.
         quiet: whether to print nothing.
 
@@ -55,7 +77,7 @@ def evaluate(model: Model, options: Mapping[str, Any] | None = None, /, quiet: b
     from mat_ds.evaluation.whole import evaluate_subject as measure_all
     from mat_ds.terminal.display import Display
 
-    load_plugins()
+    load_plugins(plugin_paths(plugin))
     asked = read_options(EvaluationOptions, as_overrides({**(options or {}), **keywords}))
     with session() as world:
         subject, found = load_subject(fspath(model), asked), {}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from mat_ds.api.models import load
+from mat_ds.api.models import PathOrText, Plugins, load, plugin_paths
 from mat_ds.api.session import as_overrides, raising, session
 from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, UserError
@@ -20,8 +19,6 @@ from mat_ds.storage.events import read_events
 from mat_ds.storage.reading import read_json
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.terminal.library_logs import LibraryLogs
-
-PathOrText = str | PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ def train(
     *,
     recipe: PathOrText | None = None,
     ds_config: PathOrText | Mapping[str, Any] | None = None,
-    plugin: PathOrText | Sequence[PathOrText] = (),
+    plugin: Plugins = (),
     quiet: bool = False,
     **keywords: Any,
 ) -> Run:
@@ -110,13 +107,12 @@ def train(
 def _flags(
     recipe: PathOrText | None,
     ds_config: PathOrText | Mapping[str, Any] | None,
-    plugin: PathOrText | Sequence[PathOrText],
+    plugin: Plugins,
     folder: Path,
 ) -> Iterator[str]:
     """The files of `train` as flags of `mat-ds train`; a DeepSpeed configuration in Python is written to `folder`."""
-    plugins = [plugin] if isinstance(plugin, (str, PathLike)) else plugin
     config = _file_of(ds_config, folder) if isinstance(ds_config, Mapping) else ds_config
-    for flag, file in (("--recipe", recipe), ("--ds_config", config), *(("--plugin", path) for path in plugins)):
+    for flag, file in (("--recipe", recipe), ("--ds_config", config), *(("--plugin", path) for path in plugin_paths(plugin))):
         if file is not None:
             yield from (flag, str(file))
 

@@ -61,7 +61,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--task", type=argument, help="a task or a task YAML, for a model that does not name its task itself")
     add_plugin_argument(parser)
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="texts per forward pass (%(default)s)")
+    parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="texts per forward pass (%(default)s)")
     return parser.parse_args(arguments)
 
 
@@ -126,7 +126,7 @@ def _argument_problems(parsed: argparse.Namespace) -> Iterable[Problem]:
     if parsed.out and parsed.file.is_file() and parsed.out.exists() and parsed.out.samefile(parsed.file):
         yield Problem("--out", str(parsed.out), "is the input file, which would be overwritten", "use another name")
     if parsed.batch_size < 1:
-        yield Problem("--batch-size", parsed.batch_size, "is not a positive number", "use at least 1")
+        yield Problem("--batch_size", parsed.batch_size, "is not a positive number", "use at least 1")
     if parsed.columns and len(parsed.columns) > 2:
         yield Problem("--columns", " ".join(parsed.columns), "names more than a pair", "name one or two")
 

@@ -27,13 +27,22 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(Problem("command line", None, message, f"write it as in the {self.epilog}"))
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, but an unknown flag that has another name here is an error that says so."""
+        return self._with_hints(*super().parse_known_args(args, namespace))
+
     def parse_known_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's, but gives a hint for unknown flags that another program uses."""
-        parsed, unknown = super().parse_known_intermixed_args(args, namespace)
+        return self._with_hints(*super().parse_known_intermixed_args(args, namespace))
+
+    def _with_hints(self, parsed: Any, unknown: list[str]) -> Any:
         flags = [flag.partition("=")[0] for flag in unknown if flag.startswith("--")]
-        if found := [Problem(flag, None, "there is no such flag", hint) for flag in flags if (hint := self.renamed(flag))]:
+        if found := [Problem(flag, None, "there is no such flag", hint) for flag in flags if (hint := self._hint(flag))]:
             raise UserError(*found)
         return parsed, unknown
+
+    def _hint(self, flag: str) -> str | None:
+        spelt = f"--{flag[2:].replace('-', '_')}"
+        return f"it is called {spelt}" if spelt in self._option_string_actions else self.renamed(flag)
 
 
 def add_plugin_argument(parser: argparse.ArgumentParser) -> None:

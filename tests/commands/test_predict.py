@@ -35,7 +35,7 @@ def logits(run, texts):
 
 def predict(run, file, *more, out=None):
     out = out or file.with_name("answers.jsonl")
-    assert main(["predict", str(run), str(file), "--batch-size", "5", "--out", str(out), *more]) == ExitCode.OK
+    assert main(["predict", str(run), str(file), "--batch_size", "5", "--out", str(out), *more]) == ExitCode.OK
     return [json.loads(line) for line in out.read_text().splitlines()] if out.suffix == ".jsonl" else out.read_text()
 
 
@@ -107,7 +107,7 @@ def test_a_bad_row_is_named_and_leaves_no_file_behind(runs, tmp_path, capfd):
         error = capfd.readouterr().err
         assert f"{file}:8" in error and told in error, error
         assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
-    assert main(["predict", str(runs["cola"]), str(file), "--batch-size", "3"]) == ExitCode.USER_ERROR
+    assert main(["predict", str(runs["cola"]), str(file), "--batch_size", "3"]) == ExitCode.USER_ERROR
     assert len(capfd.readouterr().out.splitlines()) == 6, "whole batches before it are answered"
 
 
@@ -127,7 +127,7 @@ def test_standard_input_is_read_like_a_file(runs, tmp_path):
 
 
 def test_what_is_wrong_with_the_command_is_told_before_a_model_is_loaded(runs, tmp_path, capsys):
-    wrong = ["predict", "nowhere/at/all", str(tmp_path / "missing.csv"), "--out", "a.xml", "--batch-size", "0"]
+    wrong = ["predict", "nowhere/at/all", str(tmp_path / "missing.csv"), "--out", "a.xml", "--batch_size", "0"]
     assert main(wrong) == ExitCode.USER_ERROR
     told = capsys.readouterr().err
     assert "3 problems" in told and all(word in told for word in ("there is no such file", ".jsonl", "at least 1"))

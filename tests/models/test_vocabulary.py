@@ -65,7 +65,7 @@ def test_texts_without_such_tokens_train_with_a_tokenizer_that_has_them(longer, 
 
 def test_a_text_with_such_a_token_is_not_predicted(longer, tmp_path, capsys):
     (tmp_path / "in.txt").write_text("fine\nby [USER]\n")
-    assert main(["predict", str(longer), str(tmp_path / "in.txt"), "--batch-size", "1"]) == ExitCode.USER_ERROR
+    assert main(["predict", str(longer), str(tmp_path / "in.txt"), "--batch_size", "1"]) == ExitCode.USER_ERROR
     told = capsys.readouterr()
     assert "[USER]" in told.err and len(told.out.splitlines()) == 1
 

@@ -39,7 +39,7 @@ def test_a_text_with_an_end_token_of_its_own_is_named_before_anything_starts(kin
 def test_such_a_text_is_not_predicted_and_others_are(kind, tmp_path, capsys):
     folder = folder_of(tmp_path / "model", kind, **TWO_SIDED[kind])
     (tmp_path / "in.txt").write_text("fine\nlong and fine\nso </s> fine\n")
-    assert main(["predict", str(folder), str(tmp_path / "in.txt"), "--batch-size", "2"]) == ExitCode.USER_ERROR
+    assert main(["predict", str(folder), str(tmp_path / "in.txt"), "--batch_size", "2"]) == ExitCode.USER_ERROR
     told = capsys.readouterr()
     assert "'</s>'" in told.err and len(told.out.splitlines()) == 2
 
