@@ -159,8 +159,8 @@ def _metric_keys(task: str) -> list[str]:
 
 
 def _with_scores(row: Row) -> Row:
-    """Adds the scores over all tasks to a row that has them all: of all metrics, as in `tasks.metrics.glue_score`, and of each
-    task's first metric. A published score applies to the metrics published with it."""
+    """Adds the GLUE scores to a row that has all tasks: the mean over tasks of each one's mean over metrics and dev splits, as
+    in the MAT paper, and the mean of each task's first metric. A published score applies to the metrics published with it."""
     values = [[row.get(key) for key in _metric_keys(task)] for task in GLUE]
     whole, first = all(None not in own for own in values), all(own[0] is not None for own in values)
     scores = {

@@ -72,23 +72,3 @@ def score(spec: TaskSpec, logits: np.ndarray, labels: Sequence[float]) -> dict[s
 def selection_score(splits: Mapping[str, Mapping[str, float]]) -> float:
     """The number that selects the best model: the mean over the task's metrics and dev splits."""
     return mean(mean(metrics.values()) for metrics in splits.values())
-
-
-GLUE_SCORE_TASKS = ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte")
-
-
-def glue_score(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float:
-    """The GLUE score in percent, as in the MAT paper.
-
-    It is the mean over eight tasks (without WNLI) of each task's mean over metrics and dev splits.
-
-    Args:
-        scores: task -> dev split -> metric -> value in [0, 1].
-
-    Raises:
-        ValueError: naming the missing tasks.
-    """
-    missing = [task for task in GLUE_SCORE_TASKS if task not in scores]
-    if missing:
-        raise ValueError(f"the GLUE score needs all of {', '.join(GLUE_SCORE_TASKS)}; missing: {', '.join(missing)}")
-    return 100 * mean(selection_score(scores[task]) for task in GLUE_SCORE_TASKS)
