@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mat_ds.doctor.clock import SET_IT, SKEW_SECONDS
 from mat_ds.doctor.rows import Row, Status, failed, passed, warned
+
+SKEW_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ def clock_skew(answers: Sequence[Answer], clocks: dict[int, float]) -> Iterator[
     late = {rank: clock - clocks[0] for rank, clock in clocks.items() if abs(clock - clocks[0]) > SKEW_SECONDS}
     if late:
         found = "; ".join(f"{where(answers, [rank])} is {skew:+.0f} s" for rank, skew in late.items())
-        yield warned("clocks", f"beside rank 0's, {found}: logs and file times will not agree", SET_IT)
+        fix = "set the clocks: timedatectl set-ntp true, or ask who runs the machines"
+        yield warned("clocks", f"beside rank 0's, {found}: logs and file times will not agree", fix)
     elif len(clocks) > 1:
         yield passed("clocks", f"within {max(clocks.values()) - min(clocks.values()):.1f} s of each other")
 

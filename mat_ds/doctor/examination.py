@@ -7,7 +7,6 @@ import socket
 from typing import TYPE_CHECKING
 
 from mat_ds.doctor.cards import check_cards, check_precisions, own_cards
-from mat_ds.doctor.clock import check_clock
 from mat_ds.doctor.differences import Answer
 from mat_ds.doctor.disks import check_disks
 from mat_ds.doctor.hub import ask_hub, check_hub
@@ -41,7 +40,6 @@ def examine(parsed: argparse.Namespace, world: World) -> tuple[list[Row], Inputs
             inputs.problems.append(warned("options", f"could not be read ({brief(error)})", "mend what failed above first"))
         rows += collect("deepspeed", check_deepspeed)
         rows += collect("disks", check_disks, inputs.folder, count_model(inputs.run), inputs.checkpoints, world)
-        rows += collect("clock", check_clock, inputs.folder)
     rows += collect("launch", check_launch, world) + collect("launch", check_limits, world)
     rows += collect("launch", check_secrets)
     if world.local_rank == 0:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mat_ds.doctor import cards, clock, disks, launcher, network, packages
+from mat_ds.doctor import cards, disks, launcher, network, packages
 from mat_ds.doctor.hub import ask_hub, check_hub
 from mat_ds.doctor.rows import Status, collect
 from mat_ds.ranks.world import World
@@ -140,14 +140,6 @@ def test_a_folder_that_takes_no_files_fails(tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", full)
     row = found(disks.check_disks(tmp_path, None, 2, ALONE))["output_dir"]
     assert row.status is Status.FAIL and "No space left" in row.found and not list(tmp_path.iterdir())
-
-
-def test_a_clock_before_the_packages_or_beside_the_disk_is_told(tmp_path, monkeypatch):
-    assert {row.status for row in clock.check_clock(tmp_path)} == {Status.PASS}
-    monkeypatch.setattr(clock.time, "time", lambda: 1e9)
-    rows = found(clock.check_clock(tmp_path))
-    assert rows["time"].status is Status.WARN and "2001-09-09" in rows["time"].found
-    assert rows["time of the disk"].status is Status.WARN and "ahead of" in rows["time of the disk"].found
 
 
 def test_a_host_name_that_only_this_host_understands_is_no_use_to_several_nodes(monkeypatch):
