@@ -106,9 +106,7 @@ def find_world() -> tuple[World, list[Row]]:
 def open_meeting(world: World, seconds: float, lost: list[Row]) -> Meeting | None:
     """Connects all ranks through rank 0's store, before anything else. Appends failures to `lost` and returns None."""
     try:
-        meeting = Meeting(world, seconds)
-        meeting.say("here")
-        return meeting
+        return Meeting(world, seconds)
     except Exception as error:
         at = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         if world.rank == 0:

@@ -53,15 +53,17 @@ def lead(
     others = range(1, world.size)
     heard = meeting.hear("answer", others, seconds)
     answers = [me, *(Answer.from_json(heard[rank]) for rank in sorted(heard))]
-    met = {0, *meeting.hear("here", others, 0.0)}
-    rows = collect("ranks", missing_ranks, answers, met, world.size, seconds)
+    rows = collect("ranks", missing_ranks, answers, world.size, seconds)
     rows += collect("ranks", different_versions, answers)
     everything = [*rows, *(row for answer in answers for row in answer.rows)]
     ill = [row for row in everything if row.status is Status.FAIL and (row.group == "devices" or row.name in VITAL)]
     precisions = [] if ill or len(answers) < world.size else precisions_to_test(answers, half)
     rows += collect("ranks", mixed_cards, answers)
 
-    with file_to_be_seen(folder, len({answer.host for answer in answers}) > 1) as file:
+    with ExitStack() as stack:
+        file = None
+        with suppress(OSError):  # `check_disks` reports it
+            file = stack.enter_context(tempfile.NamedTemporaryFile(prefix=".mat-ds-doctor-", dir=folder)).name
         meeting.say("plan", {"file": file, "precisions": precisions})
         readings = {0: {"time": time.time(), "sees": True}}
         readings |= meeting.hear("reading", heard, seconds + SHARED_SECONDS)
@@ -133,9 +135,9 @@ def part(meeting: Meeting, world: World, code: ExitCode) -> None:
     Until then the others must not exit: a launcher ends all ranks when one has failed. Rank 0 exits last because it serves the
     store.
     """
-    met = meeting.hear("here", range(1, world.size), 0.0)
+    there = meeting.hear("answer", range(1, world.size), 0.0)
     meeting.say("code", int(code))
-    meeting.hear("bye", met, LEAVE_SECONDS)
+    meeting.hear("bye", there, LEAVE_SECONDS)
 
 
 def _from_rank_zero(meeting: Meeting, what: str, seconds: float) -> Any:
@@ -151,25 +153,6 @@ def precisions_to_test(answers: list[Answer], half: str | None) -> list[str]:
         return ["fp32", half]
     old = any(capability < (8, 0) for answer in answers for _, capability in answer.cards)
     return ["fp32", "fp16", *([] if old else ["bf16"])]
-
-
-@contextmanager
-def file_to_be_seen(folder: Path, wanted: bool) -> Iterator[str | None]:
-    """A context in which a temporary file exists, to test whether other nodes see it.
-
-    Args:
-        folder: where it is written.
-        wanted: whether to write it at all.
-
-    Yields:
-        Its path; None if it is not wanted or cannot be written.
-    """
-    with ExitStack() as stack:
-        name = None
-        if wanted:
-            with suppress(OSError):
-                name = stack.enter_context(tempfile.NamedTemporaryFile(prefix=".mat-ds-doctor-", dir=folder)).name
-        yield name
 
 
 def _appears(file: str | None) -> bool:

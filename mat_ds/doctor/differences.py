@@ -59,26 +59,23 @@ def where(answers: Sequence[Answer], ranks: Iterable[int]) -> str:
     return f"{spell(chosen)} ({', '.join(shown)})" if hosts else spell(chosen)
 
 
-def missing_ranks(answers: Sequence[Answer], met: set[int], size: int, seconds: float) -> Iterator[Row]:
+def missing_ranks(answers: Sequence[Answer], size: int, seconds: float) -> Iterator[Row]:
     """Yields a row for the ranks that have not answered.
 
     Args:
         answers: of the ranks that have.
-        met: ranks that had connected to rank 0.
         size: number of ranks.
         seconds: how long rank 0 waited.
     """
-    absent = set(range(size)) - {answer.rank for answer in answers}
-    for ranks, reason in ((absent - met, "never reached rank 0"), (absent & met, "came, and did not finish their own checks")):
-        if ranks:
-            there = where(answers, (answer.rank for answer in answers))
-            yield failed(
-                spell(ranks),
-                f"{reason} within {seconds:.0f} s; {there} answered",
-                "see their own output, whether their nodes are up, and whether MASTER_ADDR can be reached from there "
-                "(firewall, GLOO_SOCKET_IFNAME); --timeout gives slow disks more time",
-            )
-    if not absent:
+    there = [answer.rank for answer in answers]
+    if absent := set(range(size)) - set(there):
+        yield failed(
+            spell(absent),
+            f"did not answer within {seconds:.0f} s; {where(answers, there)} did",
+            "see their own output, whether their nodes are up, and whether MASTER_ADDR can be reached from there "
+            "(firewall, GLOO_SOCKET_IFNAME); --timeout gives slow disks more time",
+        )
+    else:
         hosts = {answer.host for answer in answers}
         yield passed("ranks", f"all {size} answered, on {len(hosts)} node{'s' if len(hosts) > 1 else ''}")
 

@@ -67,7 +67,7 @@ def test_the_table_comes_even_when_the_launcher_ends_all_ranks_because_of_one(vi
 
 def test_a_rank_that_does_not_come_is_named_in_time(visits):
     found = failures(visits["absent"])
-    assert set(found) == {("ranks", "rank 1")} and "never reached rank 0 within 2 s" in found["ranks", "rank 1"]["found"]
+    assert set(found) == {("ranks", "rank 1")} and "did not answer within 2 s" in found["ranks", "rank 1"]["found"]
     assert [row["found"] for row in visits["absent"]["rows"] if row["name"] == "self-test"] == ["was not run"]
 
 
