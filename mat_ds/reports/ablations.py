@@ -1,16 +1,14 @@
-"""Effect of K and lambda (Tables 4 and 5 of the MAT paper): figures and tables of runs that differ in nothing else."""
+"""Effect of K and lambda (Tables 4 and 5 of the MAT paper): tables of runs that differ in nothing else."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from mat_ds.reports.drawing import KIND_COLOURS, KIND_LINES, Picture, filled, legend_below, picture, sample, sheet
 from mat_ds.reports.groups import Group
 from mat_ds.reports.labels import name_in_papers, shown
-from mat_ds.reports.published import limits_of, metric_title, metrics_of, published, source_of
-from mat_ds.reports.runs import KINDS
+from mat_ds.reports.published import metric_title, metrics_of, published, source_of
 from mat_ds.reports.table import Row, Table, text
 from mat_ds.reports.tables import SIDE_BY_SIDE, mean_columns, means_of
 
@@ -42,35 +40,6 @@ def families(groups: Sequence[Group]) -> list[Family]:
                 rest = {key: other for key, other in group.options.items() if key not in keys}
                 found.setdefault((varied, json.dumps(rest, sort_keys=True)), {})[value] = group
     return [Family(varied, dict(sorted(members.items()))) for (varied, _), members in found.items() if len(members) > 1]
-
-
-def ablations(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
-    """Figures of last, best and median score over the varied option; published values in grey."""
-    count: dict[str, int] = {}
-    for family in families(groups):
-        count[family.varied] = count.get(family.varied, 0) + 1
-        quoted, metric = quoted_of(family, task), metric_of(family, task)
-        places = {value: place for place, value in enumerate(sorted({*family.members, *quoted}))}
-        figure, (axis,) = sheet(1, 2.6)
-        legend = []
-        for kind, title in KINDS.items():
-            look = {"linestyle": KIND_LINES[kind], "marker": "o", **filled(kind, KIND_COLOURS[kind])}
-            means = [100 * (group.mean(kind, metric) or 0.0) for group in family.members.values()]
-            axis.plot([places[value] for value in family.members], means, **look)
-            legend.append(sample(title, **look))
-        if quoted:
-            look = {"color": "gray", "linestyle": "-.", "marker": "x"}
-            axis.plot([places[value] for value in quoted], list(quoted.values()), **look)
-            legend.append(sample("published (BERT-base)", **look))
-        axis.set_xticks(list(places.values()), [_said(value) for value in places])
-        axis.set_xlabel(AXES[family.varied])
-        axis.set_ylabel("dev score, %" if metric == "score" else f"dev {metric_title(metric)}, %")
-        legend_below(figure, legend)
-        again = f"-{count[family.varied]}" if count[family.varied] > 1 else ""
-        limits = limits_of(family.first)
-        seeds = f"means over the seeds{limits and f', {limits}'}"
-        said = f"what {family.varied} does to {name_in_papers(family.first.method)}; {seeds}."
-        yield picture(figure, task, f"{family.varied}{again}", said)
 
 
 def quoted_of(family: Family, task: str) -> dict[Value, float]:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
-from mat_ds.reports.drawing import Picture, fewer, house_style, legend_below, looks, number, picture, sample, sheet
+from mat_ds.reports.drawing import Picture, house_style, legend_below, looks, picture, sample, sheet
 from mat_ds.reports.groups import Group, group_runs
 from mat_ds.reports.runs import RunData, read_run
 from mat_ds.reports.table import Column, Row, Table, text
@@ -78,7 +78,8 @@ def _rank(group: Group) -> float:
 def _caption(drawn: int, kept: Sequence[Group]) -> str:
     several = any(len(group.seeds) > 1 for group in kept)
     seeds = "; means over the seeds, shaded from the lowest to the highest" if several else ""
-    return f"learning curves{seeds}.{fewer(len(kept), drawn)}"
+    best = f" Of {drawn} experiments the {len(kept)} with the highest median scores." if len(kept) < drawn else ""
+    return f"learning curves{seeds}.{best}"
 
 
 def _draw_curve(axis: Axes, curve: Curve, style: dict[str, Any]) -> None:
@@ -101,7 +102,7 @@ def _logarithmic(axis: Axes) -> None:
         axis.set_yscale("log")
         if positive.max() < 100 * least:  # less than two decades: label 1, 2, 5
             axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.yaxis.set_major_formatter(lambda value, _: "" if 0 < value < 0.9 * least else number(value))
+    axis.yaxis.set_major_formatter(lambda value, _: "" if 0 < value < 0.9 * least else f"{value:g}")
     axis.yaxis.set_minor_formatter(lambda value, _: "")
 
 

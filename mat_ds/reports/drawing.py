@@ -23,10 +23,9 @@ BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
 PALETTE = (BLUE, "#D55E00", GREEN, "#CC79A7", ORANGE, "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 LINES = ("-", "--", "-.", ":")
-# Colour, hatching, line and marker fill of last, best and median.
+# Colour and hatching of last, best and median.
 KIND_COLOURS = {"last": BLUE, "best": ORANGE, "median": GREEN}
 KIND_HATCHES = {"last": "", "best": "////", "median": "xxx"}
-KIND_LINES = {"last": "--", "best": ":", "median": "-"}
 LINE = 64  # characters of a legend in a line
 BESIDE = 26  # characters of a line beside an axis
 WIDTH = 5.2  # inches: a phone shrinks it to three quarters, a desktop puts two side by side
@@ -97,26 +96,6 @@ def _length(handles: Sequence[Line2D | Patch], columns: int) -> int:
 def sample(words: str, **look: Any) -> Line2D:
     """A legend entry of a line or marker."""
     return Line2D([], [], label=textwrap.fill(words, LINE), **look)
-
-
-def filled(kind: str, color: str) -> dict[str, Any]:
-    """Marker fill of last (half), best (empty) or median (full)."""
-    return {
-        "color": color,
-        "fillstyle": "left" if kind == "last" else "full",
-        "markerfacecoloralt": "white",
-        "markerfacecolor": "white" if kind == "best" else color,
-    }
-
-
-def fewer(shown: int, whole: int) -> str:
-    """Part of a caption, if a figure only shows the best experiments; else empty."""
-    return f" Of {whole} experiments the {shown} with the highest median scores." if shown < whole else ""
-
-
-def number(value: float, _: object = None) -> str:
-    """A tick label."""
-    return f"{value:g}"
 
 
 def picture(figure: Figure, task: str, part: str, caption: str) -> Picture:

@@ -1,4 +1,4 @@
-"""Figures: box plots over seeds, robustness, and score against cost."""
+"""Figures: box plots over seeds, and robustness."""
 
 from __future__ import annotations
 
@@ -8,28 +8,13 @@ from textwrap import fill
 from typing import Any
 
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, NullLocator
 
-from mat_ds.reports.drawing import (
-    BESIDE,
-    KIND_COLOURS,
-    KIND_HATCHES,
-    Picture,
-    fewer,
-    filled,
-    legend_below,
-    looks,
-    number,
-    picture,
-    sample,
-    sheet,
-)
+from mat_ds.reports.drawing import BESIDE, KIND_COLOURS, KIND_HATCHES, Picture, legend_below, looks, picture, sample, sheet
 from mat_ds.reports.groups import Group, one_a_seed
 from mat_ds.reports.runs import KINDS
 from mat_ds.tasks.registry import TASKS
 
 Points = list[tuple[float, float]]
-SHOWN = 21  # experiments in the figure of costs; more cannot be told apart
 
 
 def box_plot(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
@@ -57,50 +42,6 @@ def box_plot(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     axis.grid(axis="y", visible=False)
     legend_below(figure, [Patch(edgecolor="black", label=title, **looks_of[kind]) for kind, title in KINDS.items()])
     yield picture(figure, task, "seeds", "scores over the seeds, their number in brackets; every seed is a dot.")
-
-
-def score_against_cost(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
-    """Score of finished runs against their cost in forward passes, or in seconds if a method's cost is unknown."""
-    found = [group for group in groups if group.finished and group.values("last")]
-    if len(found) < 2:
-        return
-    shown = sorted(found, key=lambda group: group.mean("median") or 0.0, reverse=True)[:SHOWN]
-    scored = [group for group in found if group in shown]
-    counted = all(run.passes for group in scored for run in group.counted)
-    figure, (axis,) = sheet(1, 2.9)
-    styles = looks(len(scored))
-    spent = [mean((run.passes or 0.0) / 1000 if counted else run.seconds for run in group.counted) for group in scored]
-    for place, group, style in zip(_beside_each_other(spent), scored, styles, strict=True):
-        scores = {kind: 100 * (group.mean(kind) or 0.0) for kind in KINDS}
-        axis.plot([place] * 3, list(scores.values()), color=style["color"], linewidth=1)
-        for kind, score in scores.items():
-            axis.plot(place, score, marker=style["marker"], markersize=7, **filled(kind, style["color"]))
-    axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter(number)
-    axis.xaxis.set_minor_locator(NullLocator())
-    axis.set_xlabel("thousand forward passes of one example" if counted else "seconds of training")
-    axis.set_ylabel("dev score, %")
-    legend = [sample(group.label, **{**style, "linestyle": "none"}) for group, style in zip(scored, styles, strict=True)]
-    legend += [sample(title, marker="o", linestyle="none", **filled(kind, "gray")) for kind, title in KINDS.items()]
-    legend_below(figure, legend)
-    yield picture(
-        figure,
-        task,
-        "cost",
-        "score of finished runs against the cost of training; means over the seeds. "
-        f"Experiments of equal cost stand beside each other.{fewer(len(scored), len(found))}",
-    )
-
-
-def _beside_each_other(values: Sequence[float]) -> list[float]:
-    """Values, with nearly equal ones moved apart by 5%."""
-    taken: list[float] = []
-    for value in values:
-        while any(abs(value / other - 1) < 0.045 for other in taken):
-            value *= 1.05
-        taken.append(value)
-    return taken
 
 
 def robustness(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
@@ -131,7 +72,7 @@ def robustness(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
         if "radius" in title and len(levels) > 1:  # logarithmic axis that still shows 0
             axis.set_xscale("symlog", linthresh=levels[1], linscale=0.5)
             axis.set_xticks([], minor=True)
-        axis.set_xticks(levels, [number(level) for level in levels])
+        axis.set_xticks(levels, [f"{level:g}" for level in levels])
         axis.set_xlabel(title)
         axis.set_ylabel(quantity)
     legend_below(figure, [sample(group.label, **style) for group, style in styles.items()])
@@ -157,7 +98,7 @@ def _curves(report: dict[str, Any]) -> tuple[str, dict[str, Points]]:
     found = {}
     if attack["radii"]:
         ball = {"linf": "L∞", "l2": "L2"}.get(attack["norm"], attack["norm"])
-        title = f"{ball} radius in the word embeddings, {attack['steps']} steps of {number(attack['step_size'])} radii"
+        title = f"{ball} radius in the word embeddings, {attack['steps']} steps of {attack['step_size']:g} radii"
         columns = zip(*(split["attack"] for split in dev), strict=True)
         found[title] = [(radius, value(points)) for radius, points in zip(attack["radii"], columns, strict=True)]
     kinds = [points for split in dev for points in split["noise"].values()]

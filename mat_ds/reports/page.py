@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader
 
 from mat_ds.errors import printable
 from mat_ds.reports import figures
-from mat_ds.reports.ablations import VARIED, ablation_table, ablations
+from mat_ds.reports.ablations import VARIED, ablation_table
 from mat_ds.reports.attacks import robustness_table
 from mat_ds.reports.curves import curves_table, learning_curves
 from mat_ds.reports.drawing import Picture, file_name, house_style
@@ -31,12 +31,11 @@ PARTS = {
     "scores": ("scores", "no run has been evaluated yet"),
     "curves": ("learning curves", "no run has made a step yet"),
     "seeds": ("box plot over seeds", "no experiment has two finished seeds: mat-ds seeds"),
-    "K": ("K ablation", "no two finished experiments differ in K alone"),
-    "λ": ("λ ablation", "no two finished experiments differ in λ alone"),
+    "ablation-K": ("K ablation", "no two finished experiments differ in K alone"),
+    "ablation-lambda": ("λ ablation", "no two finished experiments differ in λ alone"),
     "glue": ("GLUE table", "no run is on one of its tasks"),
     "anli": ("ANLI table", "no run is on ANLI"),
     "robustness": ("robustness curves", "mat-ds evaluate has measured none of the runs"),
-    "cost": ("cost against score", "no two finished experiments on one task have a score"),
 }
 
 
@@ -69,7 +68,7 @@ def draw_figures(groups: Sequence[Group]) -> Iterator[Picture]:
     with house_style():
         for task in dict.fromkeys(group.task for group in groups):
             own = [group for group in groups if group.task == task]
-            for part in (learning_curves, figures.box_plot, ablations, figures.robustness, figures.score_against_cost):
+            for part in (learning_curves, figures.box_plot, figures.robustness):
                 yield from part(task, own)
 
 
@@ -87,8 +86,9 @@ def tables_of(groups: Sequence[Group]) -> Iterator[Table]:
 
 def missing(tables: Sequence[Table], pictures: Sequence[Picture]) -> list[str]:
     """Notes about the parts of a report that there is no data for."""
-    have = {name.partition("-")[0] for name in (*(table.name for table in tables), *(drawn.part for drawn in pictures))}
-    return [f"left out: {title} ({reason})" for part, (title, reason) in PARTS.items() if part not in have]
+    have = [*(table.name for table in tables), *(drawn.part for drawn in pictures)]
+    absent = (told for part, told in PARTS.items() if not any(name.startswith(part) for name in have))
+    return [f"left out: {title} ({reason})" for title, reason in absent]
 
 
 def render(groups: Sequence[Group], tables: Sequence[Table], pictures: Sequence[Picture], left_out: Sequence[str]) -> str:

@@ -45,7 +45,7 @@ def measured(table):
     return [row for row in table.rows if row["source"].startswith("measured")]
 
 
-def test_beside_published_accuracy_stands_our_accuracy(tmp_path, monkeypatch):
+def test_beside_published_accuracy_stands_our_accuracy(tmp_path):
     for lam, score in ((1.0, 0.5), (3.0, 0.6)):
         make_run(tmp_path / f"{lam}", (score,) * 3, task="mrpc", lam=lam)
         make_run(tmp_path / f"cola-{lam}", (score,) * 3, task="cola", lam=lam)
@@ -53,18 +53,13 @@ def test_beside_published_accuracy_stands_our_accuracy(tmp_path, monkeypatch):
     rows = {(row["task"], row["value"]): row for row in measured(ablations.ablation_table(groups, "λ"))}
     assert [rows["mrpc", value]["last"] for value in ("1", "3")] == pytest.approx([52, 62])
     assert [rows[task, "1"]["metric"] for task in ("mrpc", "cola")] == ["accuracy", "Matthews correlation"]
-    ((figure, _),) = drawn(monkeypatch, ablations, ablations.ablations, [group for group in groups if group.task == "mrpc"])
-    (axis,) = figure.axes
-    assert axis.get_ylabel() == "dev accuracy, %" and list(axis.get_lines()[0].get_ydata()) == pytest.approx([52, 62])
 
 
-def test_where_nothing_is_published_the_mean_of_the_metrics_is_drawn_and_called_score(tmp_path, monkeypatch):
+def test_where_nothing_is_published_the_mean_of_the_metrics_stands_and_is_called_score(tmp_path):
     for lam in (1.0, 3.0):
         make_run(tmp_path / f"{lam}", (0.5,) * 3, task="qqp", lam=lam)
     groups = groups_of(tmp_path)
     assert [(row["metric"], row["last"]) for row in measured(ablations.ablation_table(groups, "λ"))] == [("score", 50)] * 2
-    ((figure, _),) = drawn(monkeypatch, ablations, ablations.ablations, groups)
-    assert figure.axes[0].get_ylabel() == "dev score, %"
 
 
 def test_a_run_in_half_precision_is_pooled_with_no_other_also_from_mlflow(tmp_path):
@@ -123,10 +118,9 @@ def test_runs_that_were_cut_short_are_in_no_figure_of_results(tmp_path, monkeypa
     (family,) = ablations.families(groups)
     assert list(family.members) == [(1.0,), (2.0,)]
     cut = next(group.label for group in groups if not group.finished)
-    for figure_of in (figures.score_against_cost, figures.box_plot):
-        ((figure, _),) = drawn(monkeypatch, figures, figure_of, groups)
-        said = [*legend_of(figure), *(label.get_text() for label in figure.axes[0].get_yticklabels())]
-        assert not any(cut in words for words in said) and any("MAT λ=2" in words for words in said)
+    ((figure, _),) = drawn(monkeypatch, figures, figures.box_plot, groups)
+    said = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert not any(cut in words for words in said) and any("MAT λ=2" in words for words in said)
     ((figure, _),) = drawn(monkeypatch, curves, curves.learning_curves, groups)
     assert f"{cut}, unfinished" in legend_of(figure) and "MAT λ=2" in legend_of(figure)
 
@@ -137,7 +131,7 @@ def test_a_row_beside_published_ones_says_that_its_runs_are_unfinished(tmp_path,
     assert {row["source"] for row in measured(anli_table(groups_of(tmp_path)))} == {expected}
 
 
-def test_a_row_beside_published_ones_says_on_how_much_of_the_data(tmp_path, monkeypatch):
+def test_a_row_beside_published_ones_says_on_how_much_of_the_data(tmp_path):
     parts = {"data": {"eval_limit": 100, "train_limit": 768}}
     for lam in (1.0, 3.0):
         make_run(tmp_path / "cola" / f"{lam}", SCORES, model="bert-base-cased", lam=lam, options=parts)
@@ -147,8 +141,6 @@ def test_a_row_beside_published_ones_says_on_how_much_of_the_data(tmp_path, monk
     part = "measured, on 100 of 1,043 dev examples, trained on 768 of 8,551 examples"
     cola = groups_of(tmp_path / "cola")
     assert {row["source"] for row in measured(ablations.ablation_table(cola, "λ"))} == {part}
-    ((_, caption),) = drawn(monkeypatch, ablations, ablations.ablations, cola)
-    assert part.removeprefix("measured, ") in caption
 
     def of_glue(*tasks):
         chosen = [group for group in groups_of(tmp_path) if group.task in tasks]
@@ -202,9 +194,8 @@ def test_a_figure_of_the_best_experiments_says_of_how_many(tmp_path, monkeypatch
     for number in range(4):
         make_run(tmp_path / f"{number}", (0.1, 0.1, number / 10), lam=float(number))
     groups = groups_of(tmp_path)
-    for module, figure_of in ((figures, figures.score_against_cost), (curves, curves.learning_curves)):
-        ((_, caption),) = drawn(monkeypatch, module, figure_of, groups)
-        assert "Of 4" not in caption
-        monkeypatch.setattr(module, "SHOWN", 3)
-        ((_, caption),) = drawn(monkeypatch, module, figure_of, groups)
-        assert caption.endswith(" Of 4 experiments the 3 with the highest median scores.")
+    ((_, caption),) = drawn(monkeypatch, curves, curves.learning_curves, groups)
+    assert "Of 4" not in caption
+    monkeypatch.setattr(curves, "SHOWN", 3)
+    ((_, caption),) = drawn(monkeypatch, curves, curves.learning_curves, groups)
+    assert caption.endswith(" Of 4 experiments the 3 with the highest median scores.")
