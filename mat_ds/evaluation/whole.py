@@ -9,18 +9,29 @@ from typing import Any
 
 import torch
 
+from mat_ds.config.versions import version_of
 from mat_ds.evaluation.options import EvaluationOptions
-from mat_ds.evaluation.report import robustness_report, write_report
 from mat_ds.evaluation.robustness import Measurement, measure_split
 from mat_ds.evaluation.scores import Evaluator
 from mat_ds.evaluation.subject import Subject
 from mat_ds.ranks.collectives import on_rank_zero, same_on_all_ranks
 from mat_ds.ranks.world import World
+from mat_ds.storage.disk import write_json
 from mat_ds.storage.folders import write_folder
 from mat_ds.storage.rundir import new_folder
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.rows import skipped_lines
+
+PACKAGES = ("mat_ds", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "scipy")
+
+ATTACK_RULES = (
+    "untargeted ascent on the task's loss with respect to a perturbation added to the word embeddings, evaluation mode",
+    "the ball is per example, over all its real tokens together, special tokens included; pads carry nothing",
+    "one random start per example, keyed by (seed, split, position), scaled to each radius",
+    "the worst of all iterates counts: a wrong answer before a right one, then the greater loss",
+    "what was found at a smaller radius counts at every larger one: accuracy cannot rise with the radius by construction",
+)
 
 
 def evaluate_subject(
@@ -46,8 +57,29 @@ def evaluate_subject(
 
     def write() -> Path:
         folder = new_folder(subject.folder / "evaluation") if options.output_dir is None else Path(options.output_dir)
-        write_folder(folder, lambda aside: write_report(aside, found, subject))
+        write_folder(folder, lambda aside: write_json(aside / "robustness.json", found))
         return folder
 
     folder = on_rank_zero(write)
     return found | {"folder": str(folder)}
+
+
+def robustness_report(subject: Subject, options: EvaluationOptions, splits: dict[str, Any]) -> dict[str, Any]:
+    """The report; independent of the number of ranks and the time."""
+    attack = options.attack
+    return {
+        "task": subject.spec.name,
+        "model": {"folder": str(subject.folder), "sha256": subject.model_sha256, "dtype": options.dtype},
+        "data": {
+            "sha256": subject.data_sha256, "max_length": subject.max_length,
+            "examples": {split: len(examples) for split, examples in subject.splits.items()},
+            "skipped": {split: tally.skipped for split, tally in subject.tallies.items() if tally.skipped},
+        },
+        "seed": options.seed,
+        "attack": {"norm": attack.norm, "radii": list(attack.curve), "steps": attack.steps, "step_size": attack.step_size,
+                   "rules": ATTACK_RULES},
+        "noise": {"kinds": options.noise.kinds, "rates": options.noise.rates},
+        "splits": splits,
+        "options": options.model_dump(mode="json"),
+        "versions": {name: version_of(name) for name in PACKAGES},
+    }  # fmt: skip

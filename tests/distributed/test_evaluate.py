@@ -59,7 +59,7 @@ def test_accuracy_falls_with_the_radius_and_every_setting_is_on_file(run, report
     assert {point["changed"] > 0 for found in report["splits"]["validation"]["noise"].values() for point in found} == {True}
     assert set(report) == {"task", "model", "data", "seed", "attack", "noise", "splits", "options", "versions"}
     assert (report["attack"]["steps"], report["data"]["examples"]) == (3, {"validation": 101})
-    assert {path.name for path in (run / "evaluation").iterdir()} == {"robustness.json", "robustness.png"}
+    assert {path.name for path in (run / "evaluation").iterdir()} == {"robustness.json"}
 
 
 def test_the_whole_report_is_the_same_on_one_two_and_three_ranks(run, tmp_path):

@@ -3,14 +3,12 @@
 import json
 
 import pytest
-import torch
 import yaml
 
 from mat_ds.cli import COMMANDS, main
 from mat_ds.commands.evaluate import parse
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.evaluation.options import AttackOptions, EvaluationOptions
-from mat_ds.evaluation.report import plot
 from mat_ds.evaluation.subject import load_subject
 from mat_ds.models.build import build_model, build_tokenizer
 from mat_ds.models.options import ModelConfig
@@ -112,20 +110,3 @@ def test_radii_are_sorted_and_begin_with_zero():
     assert AttackOptions(radii=[0.1, 1e-3, 0.1]).curve == (0.0, 1e-3, 0.1) and AttackOptions(radii=[]).curve == ()
     assert AttackOptions().curve[-1] == 1e-2 and AttackOptions(norm="l2").curve[-1] == 1.0
     assert parse(["x", "attack.radii=[1e-3]"])[1] == EvaluationOptions(attack=AttackOptions(radii=(1e-3,)))
-
-
-@pytest.mark.parametrize("attacked", [True, False])
-def test_a_plot_is_drawn_with_and_without_each_part(attacked, model_folder, tmp_path):
-    found = subject(model_folder, "task=demo", "limit=4")
-    scores = {"matthews_correlation": 0.5, "accuracy": 0.5}
-    splits = {
-        "validation": {
-            "clean": scores,
-            "attack": [scores] * 2 if attacked else [],
-            "noise": {} if attacked else {"word_drop": [{"rate": 0.1, **scores}]},
-        }
-    }
-    attack = {"norm": "linf", "radii": [0.0, 0.1] if attacked else [], "steps": 1}
-    plot(tmp_path / "plot.png", {"splits": splits, "attack": attack}, found)
-    assert (tmp_path / "plot.png").stat().st_size > 5000
-    assert torch.is_grad_enabled()

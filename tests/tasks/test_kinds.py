@@ -89,7 +89,7 @@ def test_an_answer_is_right_where_it_is_the_label_and_a_score_never_is():
 class Several(Kind):
     """Any number of labels for each text: bit i of a number says whether label i is one of them."""
 
-    name, problem_type, quantity = "several labels", "multi_label_classification", "mean"
+    name, problem_type = "several labels", "multi_label_classification"
     auto_class, pipeline = "AutoModelForSequenceClassification", "text-classification"
     peft_task, peft_heads = "SEQ_CLS", ("classifier", "score")
     metrics, label_dtype, stored_type = ("accuracy",), torch.long, "int64"

@@ -153,11 +153,6 @@ class Kind(ABC):
     def predictions(self, logits: np.ndarray) -> np.ndarray:
         """Predicted labels (N,), as the metrics expect them."""
 
-    @property
-    @abstractmethod
-    def quantity(self) -> str:
-        """The one of `quantities` that plots show besides the task's metrics."""
-
     @abstractmethod
     def quantities(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
         """Measurements under attack and noise, independent of the task's metrics; logits (N, C), labels (N,)."""

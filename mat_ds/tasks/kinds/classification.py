@@ -25,7 +25,6 @@ class Classification(Kind):
     stored_type = "int64"
     distributions = True
     directions = 2
-    quantity = "accuracy"
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()

@@ -28,7 +28,6 @@ class Regression(Kind):
     directions = 1
     outputs = 1
     output_names = ("score",)
-    quantity = "mse"
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
