@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mat_ds.doctor.belonging import check_belonging
 from mat_ds.doctor.disks import nearest_folder
 from mat_ds.doctor.hub import Hub
 from mat_ds.doctor.rows import Row, failed, from_problem, passed, warned
@@ -188,7 +187,6 @@ def check_model_files(run: RunConfig, tree: dict[str, Any] | None, hub: Hub) -> 
             "its weights were trained in bfloat16, whose numbers may be too large for fp16",
             "fp32 (--ds_config zero2), or bf16 on cards that have it",
         )
-    yield from check_belonging(run, folder, parameters, FIRST_ROWS)
 
 
 def model_folder(name: str) -> Path | None:

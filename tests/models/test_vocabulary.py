@@ -8,14 +8,10 @@ from transformers import AutoTokenizer
 
 from mat_ds.artifacts.exported import load_classifier
 from mat_ds.cli import main
-from mat_ds.doctor.hub import Hub
-from mat_ds.doctor.inputs import check_model_files
-from mat_ds.doctor.rows import Status, collect
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.models.build import build_tokenizer
 from mat_ds.models.options import ModelConfig
 from mat_ds.ranks.world import World
-from mat_ds.runs.load import load_run_config
 from mat_ds.training import preflight
 from tests.hostile.strangers import edit, stranger
 from tests.models.test_families import save
@@ -120,23 +116,3 @@ def test_a_tokenizer_without_its_words_is_none(kind, kept, tmp_path):
     edit(folder / "config.json", model_type=kind)
     with pytest.raises(UserError, match=r"the folder lacks|no tokenizer|cannot be loaded"):
         build_tokenizer(ModelConfig(name=str(folder)), ())
-
-
-def test_the_doctor_says_what_does_not_belong_together(longer, tmp_path):
-    seen, unseen = data(tmp_path / "seen", train="by [URL]"), data(tmp_path / "unseen")
-
-    def rows(folder, where):
-        options = [f"model.name={folder}", f"data.path={where}", "task=sst2"]
-        return {
-            row.name: row
-            for row in collect("run", check_model_files, load_run_config(None, options), None, Hub("", offline=True))
-        }
-
-    assert rows(longer, seen)["model.name"].status is Status.FAIL and "[URL]" in rows(longer, seen)["model.name"].found
-    assert rows(longer, unseen)["tokenizer"].status is Status.WARN and "model.name" not in rows(longer, unseen)
-    other = stranger(tmp_path / "other")
-    assert list(rows(other, unseen)) == ["model"]
-    edit(other / "config.json", id2label={"0": "glad", "1": "sad"}, label2id=None)
-    assert rows(other, unseen)["labels"].status is Status.WARN and "glad, sad" in rows(other, unseen)["labels"].found
-    edit(other / "config.json", num_hidden_layers=3)
-    assert rows(other, unseen)["model.name"].status is Status.FAIL

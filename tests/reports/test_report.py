@@ -115,7 +115,7 @@ def test_the_page_needs_nothing_but_itself_and_names_of_runs_are_no_markup(repor
     page = Links()
     page.feed(text)
     assert "script" not in page.tags and f"runs/{HOSTILE}" in page.text and "link" not in page.tags
-    assert page.tags.count("img") == 6
+    assert page.tags.count("img") == 3
     for target in page.targets:
         assert target.startswith("data:image/svg+xml;base64,") or (report / target).is_file(), target[:80]
     assert not re.search(r"url\(|@import", text)
