@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
 from os import cpu_count, environ
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,7 +101,6 @@ def check_cards(world: World) -> Iterator[Row]:
             "(srun --gpus-per-node without --gpus-per-task or --gpu-bind)",
         )
     yield from _occupied(own_cards(world))
-    yield from _peers(cards)
 
 
 def _none() -> Row:
@@ -140,19 +138,6 @@ def _occupied(cards: list[Card]) -> Iterator[Row]:
             yield warned(
                 f"memory of GPU {card.index}", taken, "nvidia-smi shows by whom; CUDA_VISIBLE_DEVICES chooses other cards"
             )
-
-
-def _peers(cards: list[Card]) -> Iterator[Row]:
-    from torch import cuda
-
-    pairs = [(a.index, b.index) for a, b in combinations(cards, 2)]
-    apart = [f"{a}-{b}" for a, b in pairs if not cuda.can_device_access_peer(a, b)]
-    geforce = any("GeForce" in card.name or "RTX" in card.name for card in cards)
-    tip = "where ranks hang in their first collective: export NCCL_P2P_DISABLE=1" if geforce else ""
-    if apart:
-        yield passed("peer access", f"not between GPUs {', '.join(apart)}: NCCL goes through host memory", tip)
-    elif pairs:
-        yield passed("peer access", "between all GPUs", tip)
 
 
 def precisions(cards: list[Card]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -50,12 +49,6 @@ def check_network(world: World) -> Iterator[Row]:
         if name and name not in known:
             yield failed("GLOO_SOCKET_IFNAME", f"{name}: there is no such interface here", f"one of {', '.join(sorted(known))}")
     yield from _infiniband()
-    if several_nodes and shutil.which("pdsh") and "SLURM_STEP_ID" not in os.environ:
-        yield passed(
-            "dead nodes",
-            "pdsh waits for a node that has died",
-            "where you launch: export PDSH_SSH_ARGS_APPEND='-o ServerAliveInterval=5 -o ServerAliveCountMax=2'",
-        )
 
 
 def _chosen() -> list[str]:

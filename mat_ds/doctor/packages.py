@@ -88,17 +88,16 @@ def _torch_build() -> str:
 
 
 def check_deepspeed() -> Iterator[Row]:
-    """Reports DeepSpeed's device and its compiled operators."""
+    """Reports DeepSpeed's device."""
     import torch
 
-    from mat_ds.engine.inventory import accelerator, prebuilt_operators
+    from mat_ds.engine.inventory import accelerator
 
     device, backend = accelerator()
     if torch.cuda.is_available() and device == "cpu":
         yield warned("accelerator", "cpu, though torch sees GPUs", "unset DS_ACCELERATOR to train on them")
     else:
         yield passed("accelerator", f"{device}; ranks will talk over {backend}")
-    yield passed("operators", f"prebuilt: {', '.join(prebuilt_operators()) or 'none'}; mat_ds needs none, and compiles nothing")
 
 
 def versions() -> dict[str, str]:

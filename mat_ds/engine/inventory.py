@@ -9,10 +9,3 @@ def accelerator() -> tuple[str, str]:
 
     found = get_accelerator()
     return found.device_name(), found.communication_backend_name()
-
-
-def prebuilt_operators() -> list[str]:
-    """Extensions that were compiled at installation rather than on first use."""
-    from deepspeed.git_version_info import installed_ops
-
-    return sorted(name for name, built in installed_ops.items() if built)

@@ -29,7 +29,7 @@ def found(rows):
 def machine(monkeypatch):
     """Puts GPUs, each (name, GiB, compute capability), and a torch built for some architectures into this machine."""
 
-    def install(*gpus, built_for=CUDA_126, free=1.0, peers=True):
+    def install(*gpus, built_for=CUDA_126, free=1.0):
         fakes = {
             "is_available": lambda: bool(gpus),
             "device_count": lambda: len(gpus),
@@ -38,7 +38,6 @@ def machine(monkeypatch):
             "get_device_capability": lambda i=0: gpus[i][2],
             "get_device_properties": lambda i=0: SimpleNamespace(total_memory=gpus[i][1] * GIB),
             "mem_get_info": lambda i=0: (free * gpus[i][1] * GIB, gpus[i][1] * GIB),
-            "can_device_access_peer": lambda a, b: peers,
         }
         for name, fake in fakes.items():
             monkeypatch.setattr(f"torch.cuda.{name}", fake)
@@ -63,13 +62,11 @@ def test_a_card_newer_than_the_build_needs_a_newer_build():
     assert cards.has_kernels((10, 3), ["sm_80", "compute_90"]), "the driver compiles what is newer"
 
 
-def test_more_ranks_than_gpus_memory_in_use_and_cards_without_peer_access_are_told(machine):
-    machine(RTX3090, RTX3090, free=0.5, peers=False)
+def test_more_ranks_than_gpus_and_memory_in_use_are_told(machine):
+    machine(RTX3090, RTX3090, free=0.5)
     rows = found(cards.check_cards(World(1, 4, 1, 4)))
     assert rows["GPUs for ranks"].status is Status.FAIL and "4 ranks on this node see 2" in rows["GPUs for ranks"].found
     assert "12 of 24 GiB" in rows["memory of GPU 1"].found and "memory of GPU 0" not in rows, "each rank looks at its own"
-    assert "0-1" in rows["peer access"].found and "NCCL_P2P_DISABLE=1" in rows["peer access"].fix
-    assert rows["peer access"].status is Status.PASS
 
 
 def test_bf16_is_for_cards_that_compute_in_it_whatever_torch_says(machine, monkeypatch):
