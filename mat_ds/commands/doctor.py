@@ -35,9 +35,7 @@ TIMEOUT_SECONDS = 60.0
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parses the command line; raises `UserError` if it is invalid."""
-    parser = Parser(
-        prog="mat-ds doctor", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False, renamed=renamed
-    )
+    parser = Parser("doctor", __doc__, EXAMPLE, renamed)
     add_file_arguments(parser, ds_config=None)
     add_plugin_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, EvaluationOptions]:
     """Parses the command line and its options; raises `UserError` if they are invalid."""
-    parser = Parser(prog="mat-ds evaluate", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser = Parser("evaluate", __doc__, EXAMPLE)
     parser.add_argument("model", metavar="MODEL", type=argument, help=f"{MEANING}; one that mat_ds did not train needs task=")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options, as in the example")

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parses the command line; raises `UserError` if it is invalid."""
-    parser = Parser(prog="mat-ds export", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser = Parser("export", __doc__, EXAMPLE)
     parser.add_argument(
         "model",
         metavar="MODEL",

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 
 def _list(arguments: Sequence[str]) -> None:
-    parser = Parser(prog="mat-ds models", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser = Parser("models", __doc__, EXAMPLE)
     parser.add_argument("name", metavar="NAME", nargs="?", help="a registered model; default: all")
     parser.add_argument("--uri", help="MLflow's address; default: MLFLOW_TRACKING_URI, else runs/mlflow.db")
     parser.add_argument("--json", action="store_true", help="print one line of JSON")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -29,7 +28,7 @@ from mat_ds.planning.extent import Extent, assume, example_problems, measured_ex
 from mat_ds.planning.plan import Cards, make_plan
 from mat_ds.planning.report import PlanReport, plan_json, plan_text
 from mat_ds.planning.states import PRECISIONS
-from mat_ds.ranks.exits import configure_process
+from mat_ds.ranks.exits import attempt, configure_process
 from mat_ds.ranks.world import World
 from mat_ds.runs.load import DEMO_RECIPE, read_run_config
 from mat_ds.runs.options import RunConfig, combination_problems
@@ -53,19 +52,18 @@ SUSTAINED = {torch.float32: 7.0, torch.float16: 40.0, torch.bfloat16: 30.0}
 def main(arguments: Sequence[str]) -> ExitCode:
     """Prints the plan; returns 0 if the run fits, 1 if it does not, 2 for wrong input."""
     configure_process(World())
-    try:
-        parsed = parse(arguments)
-        answer = find(parsed)
-    except UserError as error:
-        show(f"\n{error}", sys.stderr)
-        return ExitCode.USER_ERROR
+    return attempt(lambda: _plan(parse(arguments)), World(), "")
+
+
+def _plan(parsed: argparse.Namespace) -> ExitCode:
+    answer = find(parsed)
     show(json.dumps(plan_json(answer), indent=2) if parsed.json else plan_text(answer))
     return ExitCode.OK if answer.plan.fits else ExitCode.FAILED
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parses the command line; raises `UserError` if it is invalid."""
-    parser = Parser(prog="mat-ds plan", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False, renamed=renamed)
+    parser = Parser("plan", __doc__, EXAMPLE, renamed)
     add_file_arguments(parser)
     parser.add_argument("--gpus", type=whole, required=True, metavar="N", help="GPUs of the run, on all nodes together")
     parser.add_argument("--gpu_memory", type=memory, required=True, metavar="SIZE", help="memory of each GPU, like 16GB")

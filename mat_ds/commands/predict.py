@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parses the command line; raises `UserError` if it is invalid."""
-    parser = Parser(prog="mat-ds predict", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser = Parser("predict", __doc__, EXAMPLE)
     parser.add_argument("model", metavar="MODEL", type=argument, help=MEANING)
     parser.add_argument(
         "file", metavar="FILE", type=Path, help="the texts: .csv, .tsv, .jsonl or .txt (one text per line); - is standard input"

@@ -42,9 +42,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parses the command line; raises `UserError` if it is invalid."""
-    parser = Parser(
-        prog="mat-ds prepare", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False, renamed=renamed
-    )
+    parser = Parser("prepare", __doc__, EXAMPLE, renamed)
     parser.add_argument("folder", type=Path, help="target folder; an existing prepared folder is replaced")
     parser.add_argument("--recipe", type=RECIPES.argument, metavar="FILE", help="the run's recipe")
     parser.add_argument("--verify", action="store_true", help="only compare the folder's files with its manifest")

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 
 def _promote(arguments: Sequence[str]) -> None:
-    parser = Parser(prog="mat-ds promote", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser = Parser("promote", __doc__, EXAMPLE)
     parser.add_argument("name", metavar="NAME", help="name of the registered model")
     parser.add_argument("version", metavar="VERSION", type=int, help="the version to promote")
     parser.add_argument("--alias", required=True, help="the alias that will point to the version")

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 
 def _register(arguments: Sequence[str]) -> None:
-    parser = Parser(prog="mat-ds register", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    parser = Parser("register", __doc__, EXAMPLE)
     parser.add_argument("run", metavar="RUN", type=Path, help="a finished run's directory")
     parser.add_argument("name", metavar="NAME", help="name of the registered model; created if it does not exist")
     parser.add_argument(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from mat_ds.errors import ExitCode, Problem, UserError
+from mat_ds.ranks.exits import attempt
+from mat_ds.ranks.world import World
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser
 
@@ -15,23 +16,22 @@ EXAMPLE = "mat-ds report runs/cola-seeds runs/vanilla --out report"
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code."""
-    parser = Parser(prog="mat-ds report", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False)
+    return attempt(lambda: _report(arguments), World(), "")
+
+
+def _report(arguments: Sequence[str]) -> None:
+    parser = Parser("report", __doc__, EXAMPLE)
     parser.add_argument("runs", metavar="RUNS", type=Path, nargs="*", help="run directories, or folders that contain some")
     parser.add_argument("--experiment", metavar="NAME", help="an MLflow experiment, instead of RUNS or in addition")
     parser.add_argument("--uri", help="MLflow's address (default: MLFLOW_TRACKING_URI, or sqlite:///runs/mlflow.db)")
     parser.add_argument(
         "--out", type=Path, default=Path("report"), help="folder of the report (report); an older one is replaced"
     )
-    try:
-        parsed = parser.parse_args(arguments)
-        if not parsed.runs and not parsed.experiment:
-            parser.error("RUNS or --experiment: there is nothing to report")
-        for line in compare(parsed.runs, parsed.experiment, parsed.uri, parsed.out):
-            show(line)
-    except UserError as error:
-        show(error, sys.stderr)
-        return ExitCode.USER_ERROR
-    return ExitCode.OK
+    parsed = parser.parse_args(arguments)
+    if not parsed.runs and not parsed.experiment:
+        parser.error("RUNS or --experiment: there is nothing to report")
+    for line in compare(parsed.runs, parsed.experiment, parsed.uri, parsed.out):
+        show(line)
 
 
 def compare(paths: Sequence[Path], experiment: str | None, uri: str | None, out: Path) -> list[str]:

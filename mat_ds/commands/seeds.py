@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,9 @@ from statistics import mean, stdev
 from typing import Any
 
 from mat_ds.config.names import name_of_file
-from mat_ds.errors import Displaced, ExitCode, UserError, raise_if_any
+from mat_ds.errors import ExitCode, raise_if_any
+from mat_ds.ranks.exits import attempt
+from mat_ds.ranks.world import World
 from mat_ds.runs.trainer_names import renamed
 from mat_ds.storage.disk import write_json
 from mat_ds.storage.leases import LOOK
@@ -29,7 +30,7 @@ from mat_ds.sweeps.standings import SCORES, table_text
 from mat_ds.sweeps.study import redefined
 from mat_ds.sweeps.training import End, Scores, claim, is_claimed, is_unclear, persevere, results_of, scores_of
 from mat_ds.sweeps.turns import Turn
-from mat_ds.terminal.display import Display, one_line, show
+from mat_ds.terminal.display import Display, one_line
 from mat_ds.terminal.lost_readers import outlast_readers
 from mat_ds.terminal.parser import Parser
 from mat_ds.terminal.stop_signals import StopSignals
@@ -43,21 +44,17 @@ DEFINITION = "definition.json"
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code: 0; 75 if interrupted; 2 for wrong input; 1 if a seed failed."""
     outlast_readers()
-    try:
-        parsed = parse(arguments)
-        display = Display(True, parsed.quiet, parsed.json)
-        launching = read_launching(parsed, ["seed", "train.resume"])
-        named = launching.run.output_dir or f"runs/{name_of_file(parsed.recipe or Path(launching.run.task))}-seeds"
-        seeds = Seeds(Path(named), range(parsed.seeds), launching, display)
-        seeds.define()
-        with StopSignals() as stop_signals:
-            code = seeds.train(stop_signals)
-    except UserError as error:
-        show(f"\n{error}", sys.stderr)
-        return ExitCode.USER_ERROR
-    except Displaced as error:
-        show(f"\nstopped: {error}", sys.stderr)
-        return ExitCode.DISPLACED
+    return attempt(lambda: _seeds(parse(arguments)), World(), "")
+
+
+def _seeds(parsed: argparse.Namespace) -> ExitCode:
+    display = Display(True, parsed.quiet, parsed.json)
+    launching = read_launching(parsed, ["seed", "train.resume"])
+    named = launching.run.output_dir or f"runs/{name_of_file(parsed.recipe or Path(launching.run.task))}-seeds"
+    seeds = Seeds(Path(named), range(parsed.seeds), launching, display)
+    seeds.define()
+    with StopSignals() as stop_signals:
+        code = seeds.train(stop_signals)
     if summary := seeds.publish():
         found = seeds.folder / "seeds.json"
         display.conclude(one_line(found) if display.json else f"\n{table_text(summary)}\n{found}: {seeds.progress()}")
@@ -66,7 +63,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parses the command line; raises `UserError` if it is invalid."""
-    parser = Parser(prog="mat-ds seeds", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False, renamed=renamed)
+    parser = Parser("seeds", __doc__, EXAMPLE, renamed)
     parser.add_argument("--seeds", type=whole, default=5, metavar="N", help="seeds 0 to N - 1 (default: 5)")
     add_arguments(parser)
     return parser.parse_intermixed_args(arguments)

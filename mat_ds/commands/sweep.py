@@ -6,7 +6,6 @@ Running the same command again continues the sweep. Several such commands, on on
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -14,7 +13,9 @@ from pathlib import Path
 
 from mat_ds.config.names import name_of_file
 from mat_ds.config.packaged import SPACES
-from mat_ds.errors import Displaced, ExitCode, Problem, UserError
+from mat_ds.errors import ExitCode, Problem, UserError
+from mat_ds.ranks.exits import attempt
+from mat_ds.ranks.world import World
 from mat_ds.runs.trainer_names import renamed
 from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
 from mat_ds.sweeps.mirror import tell
@@ -22,7 +23,7 @@ from mat_ds.sweeps.space import Space, extremes, names, overrides, read_space
 from mat_ds.sweeps.standings import best_of, publish, table, table_text
 from mat_ds.sweeps.study import SharedStudy
 from mat_ds.sweeps.worker import Worker
-from mat_ds.terminal.display import Display, one_line, show
+from mat_ds.terminal.display import Display, one_line
 from mat_ds.terminal.lost_readers import outlast_readers
 from mat_ds.terminal.parser import Parser
 from mat_ds.terminal.stop_signals import StopSignals
@@ -35,32 +36,28 @@ TRIALS = 20
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code."""
     outlast_readers()
-    try:
-        parsed = parse(arguments)
-        display = Display(True, parsed.quiet, parsed.json)
-        space = read_space(parsed.space)
-        launching = read_launching(parsed, [*(name for key in space.options for name in names(key)), "train.resume"])
-        check(space, launching)
-        folder = Path(launching.run.output_dir or f"runs/{name_of_file(parsed.space)}")
-        study = SharedStudy(folder, space, launching.definition, launching.run.seed)
-        limit = parsed.trials or (None if space.sampler == "grid" else TRIALS)
-        publish(study, launching)
-        with StopSignals() as stop_signals:
-            telling = partial(tell, study, launching.run)
-            code = Worker(study, launching, stop_signals, telling, partial(_say_with_time, display)).work(limit)
-    except UserError as error:
-        show(f"\n{error}", sys.stderr)
-        return ExitCode.USER_ERROR
-    except Displaced as error:
-        show(f"\nstopped: {error}", sys.stderr)
-        return ExitCode.DISPLACED
+    return attempt(lambda: _sweep(parse(arguments)), World(), "")
+
+
+def _sweep(parsed: argparse.Namespace) -> ExitCode:
+    display = Display(True, parsed.quiet, parsed.json)
+    space = read_space(parsed.space)
+    launching = read_launching(parsed, [*(name for key in space.options for name in names(key)), "train.resume"])
+    check(space, launching)
+    folder = Path(launching.run.output_dir or f"runs/{name_of_file(parsed.space)}")
+    study = SharedStudy(folder, space, launching.definition, launching.run.seed)
+    limit = parsed.trials or (None if space.sampler == "grid" else TRIALS)
+    publish(study, launching)
+    with StopSignals() as stop_signals:
+        telling = partial(tell, study, launching.run)
+        code = Worker(study, launching, stop_signals, telling, partial(_say_with_time, display)).work(limit)
     _conclude(study, display)
     return code
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parses the command line; raises `UserError` if it is invalid."""
-    parser = Parser(prog="mat-ds sweep", description=__doc__, epilog=f"example: {EXAMPLE}", allow_abbrev=False, renamed=renamed)
+    parser = Parser("sweep", __doc__, EXAMPLE, renamed)
     parser.add_argument(
         "--space",
         type=SPACES.argument,

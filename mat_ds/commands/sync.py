@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mat_ds.errors import ExitCode, Problem, UserError, collect_problems, raise_if_any
+from mat_ds.ranks.exits import attempt
+from mat_ds.ranks.world import World
 from mat_ds.storage.lock import known_holder_of
 from mat_ds.storage.rundir import RunDirectory, run_folders
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser
-from mat_ds.tracking.destination import uri_problems
+from mat_ds.tracking.destination import check_uri
 from mat_ds.tracking.identity import read_tracking
 from mat_ds.tracking.mirror import bound_requests, reason
 from mat_ds.tracking.told import read_told
@@ -23,12 +25,11 @@ REQUEST, RETRIES = 30, 2
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Prints a line per run; returns 0 if all are delivered, 1 if an MLflow could not be reached or refused one."""
-    parser = Parser(
-        prog="mat-ds sync",
-        description=__doc__,
-        epilog="example: mat-ds sync runs --uri http://127.0.0.1:5000",
-        allow_abbrev=False,
-    )
+    return attempt(lambda: _sync_all(arguments), World(), "")
+
+
+def _sync_all(arguments: Sequence[str]) -> ExitCode:
+    parser = Parser("sync", __doc__, "mat-ds sync runs --uri http://127.0.0.1:5000")
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN", help="a run directory, or a folder of some; syncing twice does no harm"
     )
@@ -37,15 +38,11 @@ def main(arguments: Sequence[str]) -> ExitCode:
         help="an MLflow server or database; default: the run's own tracking.uri, but a "
         "server is only used with credentials if MLFLOW_TRACKING_URI names it",
     )
-    try:
-        parsed = parser.parse_args(arguments)
-        raise_if_any(uri_problems("--uri", parsed.uri))
-        # A shell pattern such as runs/* also matches logs, databases and artifacts, which are ignored.
-        runs = {path: [folder for folder in run_folders(path) if RunDirectory(folder).events.exists()] for path in parsed.runs}
-        found = _destinations(runs, parsed.uri)
-    except UserError as error:
-        show(error, sys.stderr)
-        return ExitCode.USER_ERROR
+    parsed = parser.parse_args(arguments)
+    check_uri("--uri", parsed.uri)
+    # A shell pattern such as runs/* also matches logs, databases and artifacts, which are ignored.
+    runs = {path: [folder for folder in run_folders(path) if RunDirectory(folder).events.exists()] for path in parsed.runs}
+    found = _destinations(runs, parsed.uri)
     bound_requests(REQUEST, RETRIES)
     for path, folders in runs.items():
         if not folders:

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from mat_ds.errors import ExitCode, Problem, UserError
+from mat_ds.ranks.exits import attempt
+from mat_ds.ranks.world import World
 from mat_ds.storage.checkpoints import checkpoints_of, damaged_of, lost_latest
 from mat_ds.storage.integrity import is_foreign, read_manifest, read_state, verify_checkpoint
-from mat_ds.terminal.display import Display, add_display_arguments, show
+from mat_ds.terminal.display import Display, add_display_arguments
 from mat_ds.terminal.parser import Parser
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Reads every byte of the checkpoints and prints a line for each; returns 0 if all are whole, 1 if one is not."""
-    parser = Parser(prog="mat-ds verify", description=__doc__, epilog="example: mat-ds verify runs/cola", allow_abbrev=False)
+    return attempt(lambda: _verify(arguments), World(), "")
+
+
+def _verify(arguments: Sequence[str]) -> ExitCode:
+    parser = Parser("verify", __doc__, "mat-ds verify runs/cola")
     parser.add_argument("path", type=Path, help="a run folder, its checkpoints/, or one checkpoint")
     add_display_arguments(parser)
-    try:
-        parsed = parser.parse_args(arguments)
-        path, display = parsed.path, Display(True, parsed.quiet, parsed.json)
-        found = checkpoints_of(path, beyond_latest=True)
-        if not found:
-            raise UserError(Problem("path", str(path), "has no checkpoint", "pass runs/<run>, or one of its checkpoints"))
-    except UserError as error:
-        show(error, sys.stderr)
-        return ExitCode.USER_ERROR
+    parsed = parser.parse_args(arguments)
+    path, display = parsed.path, Display(True, parsed.quiet, parsed.json)
+    found = checkpoints_of(path, beyond_latest=True)
+    if not found:
+        raise UserError(Problem("path", str(path), "has no checkpoint", "pass runs/<run>, or one of its checkpoints"))
     damages = {}
     for checkpoint in found:
         damages[checkpoint.name] = damage = verify_checkpoint(checkpoint)

@@ -47,13 +47,13 @@ def attempt(work: Callable[[], object], world: World, advice: str) -> ExitCode:
     """Calls `work`; turns an error into a message and an exit code.
 
     Args:
-        work: called by all ranks.
+        work: called by all ranks; it may return an exit code.
         world: this rank.
         advice: printed if a number is not finite.
     """
     try:
-        work()
-        return ExitCode.OK
+        code = work()
+        return code if isinstance(code, ExitCode) else ExitCode.OK
     except UserError as error:
         return report_problems(error, world)
     except Interrupted as error:

@@ -12,15 +12,19 @@ from mat_ds.errors import Problem, UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises `UserError` for a wrong command line, pointing to the parser's `epilog`, and expands `~` and `$VARIABLE` in
-    paths."""
+    """Raises `UserError` for a wrong command line, and expands `~` and `$VARIABLE` in paths.
 
-    def __init__(self, *arguments: Any, renamed: Callable[[str], str | None] = lambda flag: None, **options: Any):
-        """
-        Args:
-            renamed: a hint at an unknown flag, where another program has one of that name.
-        """
-        super().__init__(*arguments, **options)
+    Args:
+        command: the name of the command.
+        description: what it does.
+        example: a command line, shown in its help and with every error.
+        renamed: a hint at an unknown flag, where another program has one of that name.
+    """
+
+    def __init__(
+        self, command: str, description: str | None, example: str, renamed: Callable[[str], str | None] = lambda flag: None
+    ):
+        super().__init__(prog=f"mat-ds {command}", description=description, epilog=f"example: {example}", allow_abbrev=False)
         self.renamed = renamed
         self.register("type", Path, path_argument)
 

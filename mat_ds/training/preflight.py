@@ -47,13 +47,7 @@ EXAMPLE = "deepspeed --module mat_ds.commands.train --ds_config zero2 --recipe c
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Parses the command line of `mat-ds train` and launch/train.py; raises `UserError` if it is wrong."""
-    parser = Parser(
-        prog="mat-ds train",
-        description="Fine-tune a language model on DeepSpeed.",
-        epilog=f"example: {EXAMPLE}",
-        allow_abbrev=False,
-        renamed=renamed,
-    )
+    parser = Parser("train", "Fine-tune a language model on DeepSpeed.", EXAMPLE, renamed)
     add_file_arguments(parser)
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
     parser.add_argument("--dry_run", action="store_true", help="do everything up to the first step, write nothing, and stop")

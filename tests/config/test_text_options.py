@@ -119,7 +119,7 @@ def test_the_other_commands_expand_their_paths_alike(monkeypatch, tmp_path):
         f"{tmp_path}/d",
         f"{tmp_path}/o #1",
     )
-    parser = Parser(prog="x", epilog="example")
+    parser = Parser("x", None, "mat-ds x")
     parser.add_argument("--recipe", type=Path)
     assert parser.parse_args(["--recipe", "~/r.yaml"]).recipe == tmp_path / "r.yaml"
     with pytest.raises(UserError, match="NOWHERE"):
