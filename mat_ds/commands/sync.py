@@ -96,7 +96,6 @@ def _sync(run: RunDirectory, uri: str) -> bool:
     try:
         replica = Replica(run, uri)
         replica.deliver()
-        replica.note()
     except Exception as error:
         show(f"{run.path}: NOT delivered to {uri}: {reason(error)}", sys.stderr)
         return False

@@ -87,7 +87,6 @@ def register(run: Path, name: str, uri: str | None = None) -> tuple[int, str]:
         client = _client(uri)
         mirror = Replica(finished.folder, uri)
         mirror.deliver()
-        mirror.note()
         run_id, tags = mirror.run_id, _version_tags(finished)
         source, adapter = whole_model(finished, Path(scratch) / "whole")
         experiment = client.get_run(run_id).info.experiment_id

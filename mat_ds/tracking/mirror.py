@@ -80,16 +80,11 @@ def mirror(run: RunDirectory, uri: str, parent: int) -> bool:
             delivered = replica.status != "RUNNING"
         except Exception as error:
             delivered, failures = False, failures + 1
-            if replica:
-                with suppress(OSError):
-                    replica.note()
             replica, wait = None, min(max(2 * wait, LOOK), LONGEST_LOOK)
             if said != (said := reason(error)):
                 show(f"{time.strftime('%Y-%m-%d %H:%M:%S')} not delivered, tried again later: {said}")
         if deadline < float("inf"):
             if delivered or failures == FAILURES or time.monotonic() > deadline:
-                if replica:
-                    replica.note()
                 return delivered
             time.sleep(LOOK / 4)
 

@@ -49,11 +49,6 @@ class Playback:
                 yield behind, record
 
 
-def count(path: Path, place: int) -> int:
-    """Number of records after an offset of the file."""
-    return sum(1 for _ in _records(path, place))
-
-
 def _key(record: Record) -> tuple[str, int]:
     return record["event"], record["step"]
 

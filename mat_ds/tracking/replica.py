@@ -29,7 +29,7 @@ from mat_ds.storage.reading import sha256_of_file
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tracking import content
 from mat_ds.tracking.destination import client_uri, database_file, mirror_uri
-from mat_ds.tracking.identity import note_delivery, own_id
+from mat_ds.tracking.identity import own_id
 from mat_ds.tracking.parent import parent_of
 from mat_ds.tracking.playback import Playback
 from mat_ds.tracking.told import read_results, read_told, tell_log
@@ -73,7 +73,6 @@ class Replica:
             self._place = int(found.data.tags.get(content.DELIVERED, 0))
             if self._place > run.events.stat().st_size:  # the end of the file was lost in a crash of the machine
                 self._place = 0
-            note_delivery(run, uri, self.run_id, self.experiment, self._place)
             self._above = self._parent(found.info.experiment_id)
         self._files = found.data.tags.get(content.FILES)
         self._files_due, self._turned = True, False
@@ -144,10 +143,6 @@ class Replica:
         if self._files_due or self._turned:  # a start may change files, and an end writes some
             self._upload()
         self._files_due = self._turned = False
-
-    def note(self) -> None:
-        """Notes in the run directory what has been delivered."""
-        note_delivery(self._run, self._uri, self.run_id, self.experiment, self._place)
 
     def _news(self) -> Iterator[tuple[int, Record]]:
         for place, record in self._playback.read():

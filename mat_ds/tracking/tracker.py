@@ -9,14 +9,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 
-from mat_ds.errors import Displaced, Interrupted, UserError
+from mat_ds.errors import Displaced, Interrupted
 from mat_ds.storage.events import EventLog, Record
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.terminal.display import show
 from mat_ds.tracking.destination import is_remote, mirror_uri
-from mat_ds.tracking.identity import delivered, own_id
+from mat_ds.tracking.identity import own_id
 from mat_ds.tracking.mirror import PATIENCE, start_mirror
-from mat_ds.tracking.playback import count
 from mat_ds.tracking.told import tell_log
 
 
@@ -107,7 +106,6 @@ class Tracker:
         """Waits a limited time for the mirror to deliver the rest, and reports what is missing. Call last."""
         if not self._mirror or not self.run:
             return
-        events = 0
         try:
             code = self._mirror.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -115,9 +113,7 @@ class Tracker:
             code = self._mirror.wait()
             tell_log(self.run, f"not delivered in time: the mirror was stopped {PATIENCE:.0f} s after the run had ended")
         if code:
-            with suppress(OSError, UserError):  # the run's folder may be gone
-                events = count(self.run.events, delivered(self.run, str(self._uri)))
-            self._tell(f"{f'{events} events' if events else 'some files'} of this run are not in MLflow yet", self.run)
+            self._tell("not everything of this run is in MLflow yet", self.run)
 
     def _tell(self, what: str, run: RunDirectory) -> None:
         # sync does not trust a folder's address if credentials are set, so the address is given explicitly

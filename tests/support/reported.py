@@ -59,7 +59,7 @@ def make_run(
             score = scores[step // EVERY - 1]
             log.log({"event": "evaluation", "step": step, "score": score, **(metrics_at(score, task) if task in TASKS else {})})
     if run_id:
-        run.tracking.write_text(json.dumps({"run_id": run_id, "mlflow": {}}))
+        run.tracking.write_text(json.dumps({"run_id": run_id}))
     if end:
         log.log({"event": "end", "step": STEPS, "status": end})
         results = {"task": task, "steps": STEPS, "seconds": 6.0, "export": {"which": "last"}, "test": test or {}}
