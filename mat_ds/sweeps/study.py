@@ -21,12 +21,14 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
+from mat_ds.config.dotted import flatten
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.runs.load import forget_gone
 from mat_ds.sampling.keys import seed_from
+from mat_ds.storage.lock import RunLock
 from mat_ds.storage.reading import read_bytes
 from mat_ds.sweeps.space import Space, Values, draw
-from mat_ds.sweeps.training import Claim, claim, is_claimed, is_unclear
+from mat_ds.sweeps.training import WORKER_LOCK, claim, is_claimed, is_unclear
 from mat_ds.sweeps.turns import Turn
 
 JOURNAL = "journal.log"
@@ -63,12 +65,15 @@ class Taken:
     Attributes:
         trial: Optuna's trial.
         values: a value for every searched option.
-        claim: the right to train in its run directory.
+        folder, claim: its run directory, and the right to train in it.
+        abandoned: whether its previous worker died.
     """
 
     trial: optuna.Trial
     values: Values
-    claim: Claim
+    folder: Path
+    claim: RunLock
+    abandoned: bool
 
 
 class SharedStudy:
@@ -147,22 +152,22 @@ class SharedStudy:
         """
         with self.turn:  # no other worker can mark a trial as finished meanwhile
             for running in self.trials(TrialState.RUNNING):
-                if claimed := claim(self.folder_of(running.number)):
-                    return self._take(optuna.Trial(self.optuna, running._trial_id), claimed)
+                folder = self.folder_of(running.number)
+                abandoned = (folder / WORKER_LOCK).exists()
+                if claimed := claim(folder):
+                    trial = optuna.Trial(self.optuna, running._trial_id)
+                    return Taken(trial, draw(trial, self.space), folder, claimed, abandoned)
             begun = len(self.trials()) - len(self.trials(TrialState.WAITING))
             if (limit is not None and begun >= limit) or (self.space.sampler == "grid" and begun == len(self.trials())):
                 return None
             self.optuna.sampler = self._sampler(begun)
             trial = self.optuna.ask()
-            claimed = claim(self.folder_of(trial.number))
+            folder = self.folder_of(trial.number)
+            claimed = claim(folder)
             if claimed is None:
-                folder = str(self.folder_of(trial.number))
-                raise UserError(Problem("output_dir", folder, "a job that is not of this sweep is in it",
+                raise UserError(Problem("output_dir", str(folder), "a job that is not of this sweep is in it",
                                         "wait for it, or name another output_dir"))  # fmt: skip
-            return self._take(trial, claimed)
-
-    def _take(self, trial: optuna.Trial, claimed: Claim) -> Taken:
-        return Taken(trial, draw(trial, self.space), claimed)
+            return Taken(trial, draw(trial, self.space), folder, claimed, False)
 
     def _sampler(self, number: int) -> BaseSampler:
         """The sampler of one trial. Its seed depends on the trial's number, so any worker draws the same values."""
@@ -206,14 +211,6 @@ def redefined(before: dict[str, Any], now: dict[str, Any], what: str) -> list[Pr
     """
     fix = "take it back, or start anew with another output_dir"
     forget_gone(before.get("options"))
-    return [Problem(key, new, f"{what} has {old!r}", fix) for key, old, new in differences(before, now)]
-
-
-def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yields the differences between two nested mappings: dotted key, old value, new value."""
-    for key in [*before, *(key for key in now if key not in before)]:
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            yield f"{prefix}{key}", old, new
+    old, new = flatten(before), flatten(now)
+    changed = (key for key in {**old, **new} if old.get(key) != new.get(key))
+    return [Problem(key, new.get(key), f"{what} has {old.get(key)!r}", fix) for key in changed]

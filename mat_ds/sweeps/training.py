@@ -48,11 +48,6 @@ class End:
     code: int
     reason: str
 
-    @property
-    def final(self) -> bool:
-        """Whether it would end in the same way if it were started again."""
-        return self.code in FINAL
-
 
 def results_of(folder: Path) -> dict[str, Any] | None:
     """The results of a finished run; None if it has not finished. Scoring the exported model is its last step."""
@@ -69,30 +64,12 @@ def scores_of(results: dict[str, Any]) -> dict[str, float]:
     return {"last": results["last"]["score"], "best": results["best"]["score"], "median_last_half": results["median_last_half"]}
 
 
-@dataclass(frozen=True)
-class Claim:
-    """The right of this worker alone to start trainings in a run directory.
+def claim(folder: Path) -> RunLock | None:
+    """Claims the right of this worker alone to start trainings in a run directory.
 
-    Attributes:
-        folder: the run directory.
-        abandoned: whether the previous worker died.
+    None if another worker has it, or a training in it may be running on another machine.
     """
-
-    folder: Path
-    abandoned: bool
-    _lock: RunLock
-
-    def check(self) -> None:
-        """Raises `Displaced` if another worker has taken the directory."""
-        self._lock.check()
-
-    def release(self) -> None:
-        self._lock.release()
-
-
-def claim(folder: Path) -> Claim | None:
-    """Claims a run directory; None if another worker has it, or a training in it may be running on another machine."""
-    abandoned, lock = (folder / WORKER_LOCK).exists(), RunLock(WORKER_LOCK)
+    lock = RunLock(WORKER_LOCK)
     try:
         lock.acquire(folder)
     except UserError:
@@ -104,7 +81,7 @@ def claim(folder: Path) -> Claim | None:
     with suppress(UserError):  # removes an expired lease, so that the training need not wait for it
         (left := RunLock()).acquire(folder)
         left.release()
-    return Claim(folder, abandoned, lock)
+    return lock
 
 
 def is_unclear(folder: Path) -> bool:
@@ -137,7 +114,7 @@ def persevere(
     """
     while True:
         end = run_training(command(), folder, wants_to_stop)
-        if end.results or end.interrupted or end.final:
+        if end.results or end.interrupted or end.code in FINAL:
             return end
         before, died_at = died_at, last_step(folder)
         dies(died_at)

@@ -88,11 +88,11 @@ class Worker:
         Raises:
             UserError: if a run with other options is in the trial's folder.
         """
-        trial, folder = taken.trial, taken.claim.folder
+        trial, folder = taken.trial, taken.folder
         raise_if_any(self.launching.foreign(overrides(taken.values), folder))
         verb = "goes on" if (folder / "config.yaml").exists() else "begins"
         self.say(f"{folder.name} {verb}: {' '.join(overrides(taken.values))}")
-        if taken.claim.abandoned and not results_of(folder):
+        if taken.abandoned and not results_of(folder):
             step, before = last_step(folder), trial.user_attrs.get("died_at")
             trial.set_user_attr("died_at", step)
             if before is not None and step <= before:
@@ -130,12 +130,12 @@ class Worker:
             taken.trial.set_user_attr(name, score)
         self.study.optuna.tell(taken.trial, found[self.study.space.objective])
         shown = ", ".join(f"{name} {score:.4f}" for name, score in found.items())
-        self.say(f"{taken.claim.folder.name} is done: {shown}")
+        self.say(f"{taken.folder.name} is done: {shown}")
 
     def _fail(self, taken: Taken, end: End) -> ExitCode | None:
         taken.trial.set_user_attr("reason", end.reason)
         self.study.optuna.tell(taken.trial, state=TrialState.FAIL)
-        self.say(f"{taken.claim.folder.name} failed: {end.reason}")
+        self.say(f"{taken.folder.name} failed: {end.reason}")
         got_going = any(trial.intermediate_values for trial in self.study.trials())
         return ExitCode.USER_ERROR if end.code == ExitCode.USER_ERROR and not got_going else None
 
@@ -144,7 +144,7 @@ class Watch:
     """Reports the evaluations of a trial to Optuna while it trains. A call returns whether the training must stop."""
 
     def __init__(self, worker: Worker, taken: Taken):
-        self._worker, self._taken, self._scores = worker, taken, Scores(taken.claim.folder)
+        self._worker, self._taken, self._scores = worker, taken, Scores(taken.folder)
         number = taken.trial.number
         known = next(trial for trial in worker.study.trials() if trial.number == number)
         self._reported = len(known.intermediate_values)
@@ -160,6 +160,6 @@ class Watch:
         for index, (step, score) in enumerate(scores[self._reported :], self._reported + 1):
             self._taken.trial.report(score, index)
             best = max(score for _, score in scores[:index])
-            self._worker.say(f"{self._taken.claim.folder.name} step {step}: score {score:.4f}, best {best:.4f}")
+            self._worker.say(f"{self._taken.folder.name} step {step}: score {score:.4f}, best {best:.4f}")
             self.pruned = self.pruned or self._taken.trial.should_prune()
         self._reported = len(scores)
