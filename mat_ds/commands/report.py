@@ -41,7 +41,7 @@ def compare(paths: Sequence[Path], experiment: str | None, uri: str | None, out:
         UserError: if there are no runs, or `out` exists and is not a report.
     """
     from mat_ds.reports.experiments import tracked_runs
-    from mat_ds.reports.groups import group_runs
+    from mat_ds.reports.labels import group_runs
     from mat_ds.reports.page import MARK, PAGE, write_page
     from mat_ds.reports.runs import each_once, read_runs
 

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
 from mat_ds.reports.drawing import Picture, house_style, legend_below, looks, picture, sample, sheet
-from mat_ds.reports.groups import Group, group_runs
+from mat_ds.reports.groups import Group
+from mat_ds.reports.labels import group_runs
 from mat_ds.reports.runs import RunData, read_run
 from mat_ds.reports.table import Column, Row, Table, text
 from mat_ds.storage.disk import write_bytes

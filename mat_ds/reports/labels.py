@@ -1,32 +1,26 @@
-"""Labels of experiments: the method, and what distinguishes it from others."""
+"""Groups runs into experiments, and labels them: the method, and what distinguishes it from others."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import PurePath
-from typing import Any, Protocol
+from typing import Any
 
 from mat_ds.config.dotted import flatten
 from mat_ds.methods import METHODS
+from mat_ds.reports.groups import Group, Options
+from mat_ds.reports.runs import RunData
+from mat_ds.runs.load import forget_gone, merge_options
 from mat_ds.runs.options import RunConfig
+from mat_ds.runs.resume import FREE
+from mat_ds.tracking.content import precision_of
 
-Options = dict[str, Any]
-
-
-class Experiment(Protocol):
-    """What a label is made from: `options` by dotted key."""
-
-    @property
-    def task(self) -> str: ...
-    @property
-    def method(self) -> str: ...
-    @property
-    def options(self) -> Options: ...
-
-
+# Options that do not distinguish experiments: paths, micro-batch sizes, how often it saves and measures.
+IRRELEVANT = FREE - {"model.name", "train.epochs", "train.max_steps", "train.eval_per_epoch"} | {"seed", "method.on_invisible"}
 # In the order of tables.
 METHOD_NAMES = {
     "vanilla": "vanilla", "pgd": "PGD", "freeat": "FreeAT", "freelb": "FreeLB", "smart": "SMART", "alum": "ALUM",
@@ -40,12 +34,48 @@ SYMBOLS = {
 }  # fmt: skip
 
 
+def group_runs(runs: Sequence[RunData]) -> list[Group]:
+    """Groups runs by task, method and distinguishing options, sorted in this order."""
+    found: dict[tuple[str, str, str], list[RunData]] = {}
+    for run in runs:
+        key = (run.task, run.method, json.dumps(options_of(run), sort_keys=True))
+        found.setdefault(key, []).append(run)
+    groups = [
+        Group(task, method, "", json.loads(options), tuple(sorted(members, key=lambda run: (run.seed, run.name))))
+        for (task, method, options), members in found.items()
+    ]
+    order = list(METHOD_NAMES)
+
+    def place(group: Group) -> tuple[Any, ...]:
+        rank = order.index(group.method) if group.method in order else len(order)
+        return (group.task, rank, [(key, _sortable(value)) for key, value in distinguishing_options(group, groups).items()])
+
+    ordered = sorted(groups, key=place)
+    return [replace(group, label=label) for group, label in zip(ordered, labels_of(ordered), strict=True)]
+
+
+def options_of(run: RunData) -> Options:
+    """The options that define a run's experiment, by dotted key; data is identified by its contents, not its path."""
+    merged = merge_options(RunConfig().model_dump(mode="json", exclude={"method"}), run.config)
+    forget_gone(merged)
+    flat = flatten(merged)
+    options = {key: value for key, value in flat.items() if key not in IRRELEVANT and not key.startswith("tracking.")}
+    precision = run.environment.get("precision") or precision_of(run.environment) or "unknown"
+    data = run.environment.get("data_sha256")
+    return options | {"task": run.task, "precision": precision, "data": str(data)[:8]}
+
+
+def _sortable(value: Any) -> tuple[bool, float, str]:
+    number = isinstance(value, (int, float))
+    return (not number, float(value) if number else 0.0, str(value))
+
+
 def name_in_papers(method: str) -> str:
     """A method's name as written in papers."""
     return METHOD_NAMES.get(method, method)
 
 
-def labels_of(groups: Sequence[Experiment]) -> list[str]:
+def labels_of(groups: Sequence[Group]) -> list[str]:
     """A label for each group, unique within its task."""
     labels: list[str] = []
     taken: Counter[tuple[str, str]] = Counter()
@@ -60,7 +90,7 @@ def labels_of(groups: Sequence[Experiment]) -> list[str]:
     return labels
 
 
-def distinguishing_options(group: Experiment, groups: Sequence[Experiment]) -> Options:
+def distinguishing_options(group: Group, groups: Sequence[Group]) -> Options:
     """The options in which a group differs from others of its task; method options are compared within the method."""
     return {
         key: value
@@ -69,19 +99,19 @@ def distinguishing_options(group: Experiment, groups: Sequence[Experiment]) -> O
     }
 
 
-def unsaid(key: str, group: Experiment, groups: Sequence[Experiment]) -> Any:
+def unsaid(key: str, group: Group, groups: Sequence[Group]) -> Any:
     """The value that more than half of the groups share, which labels can omit; None if there is none."""
     counts = Counter(json.dumps(other.options.get(key)) for other in _comparable(key, group, groups))
     value, count = counts.most_common(1)[0]
     return json.loads(value) if 2 * count > counts.total() else None
 
 
-def _comparable(key: str, group: Experiment, groups: Sequence[Experiment]) -> list[Experiment]:
+def _comparable(key: str, group: Group, groups: Sequence[Group]) -> list[Group]:
     own = [other for other in groups if other.task == group.task]
     return [other for other in own if other.method == group.method] if key.startswith("method.") else own
 
 
-def unsaid_options(groups: Sequence[Experiment]) -> Iterator[str]:
+def unsaid_options(groups: Sequence[Group]) -> Iterator[str]:
     """Yields notes about what labels omit: shared options that are not defaults, or that some label contradicts; for all
     experiments and per method."""
     found: dict[tuple[str, str], dict[str, None]] = {}
@@ -112,7 +142,7 @@ def _defaults(method: str) -> dict[str, Any]:
     return flat
 
 
-def _part(key: str, value: Any, group: Experiment, groups: Sequence[Experiment]) -> str:
+def _part(key: str, value: Any, group: Group, groups: Sequence[Group]) -> str:
     """An option as part of a label."""
     if key == "model.name":
         value = _distinct_end(str(value), {str(other.options.get(key)) for other in groups if other.task == group.task})

@@ -13,7 +13,7 @@ import pytest
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode
 from mat_ds.reports.curves import plot_run
-from mat_ds.reports.groups import group_runs
+from mat_ds.reports.labels import group_runs
 from mat_ds.reports.runs import read_runs
 from mat_ds.storage.rundir import RunDirectory
 from tests.support.reported import attack, make_run

@@ -10,8 +10,7 @@ from mat_ds.cli import main
 from mat_ds.errors import ExitCode
 from mat_ds.reports import ablations, curves, figures, runs
 from mat_ds.reports.experiments import environment_of
-from mat_ds.reports.groups import group_runs
-from mat_ds.reports.labels import unsaid_options
+from mat_ds.reports.labels import group_runs, unsaid_options
 from mat_ds.reports.runs import RunData, read_runs
 from mat_ds.reports.tables import anli_table, glue_tables, scores_table
 from mat_ds.tracking.content import tags_of

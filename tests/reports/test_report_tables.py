@@ -6,7 +6,7 @@ from statistics import mean
 import pytest
 
 from mat_ds.reports.experiments import environment_of, recorded_options
-from mat_ds.reports.groups import group_runs
+from mat_ds.reports.labels import group_runs
 from mat_ds.reports.published import published
 from mat_ds.reports.runs import KINDS, read_runs
 from mat_ds.reports.tables import GLUE, _metric_keys, _quoted, _with_scores, anli_table, glue_tables
