@@ -17,7 +17,6 @@ from mat_ds.reports.curves import curves_table, learning_curves
 from mat_ds.reports.drawing import Picture, file_name, house_style
 from mat_ds.reports.groups import Group
 from mat_ds.reports.labels import unsaid_options
-from mat_ds.reports.runs import RunData
 from mat_ds.reports.table import Table
 from mat_ds.reports.tables import anli_table, glue_tables, runs_table, scores_table
 from mat_ds.storage.disk import write_text
@@ -122,21 +121,5 @@ def _facts(groups: Sequence[Group]) -> dict[str, str]:
     return {
         "runs": f"{len(runs)} ({told}) of {len(groups)} experiments on {tasks}",
         "seeds": ", ".join(str(seed) for seed in sorted({run.seed for run in runs})),
-        "commit": _all(run.environment.get("git_commit") for run in runs),
-        "versions": "; ".join(
-            f"{name} {_all(_version(run, name) for run in runs)}" for name in ("mat_ds", "torch", "deepspeed", "transformers")
-        ),
-        "machines": _all(", ".join(dict.fromkeys(run.environment.get("devices") or [])) for run in runs),
         "made on": str(date.today()),
     }
-
-
-def _version(run: RunData, package: str) -> str | None:
-    version: str | None = run.environment.get("packages", {}).get(package)
-    return version
-
-
-def _all(values: Iterator[str | None]) -> str:
-    """The distinct values; a commit is cut to twelve digits."""
-    found = dict.fromkeys(str(value or "not known")[:60] for value in values)
-    return ", ".join(value[:12] if len(value) == 40 else value for value in found)
