@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -30,24 +29,16 @@ def whole_model(finished: Finished, target: Path) -> tuple[Path, Path | None]:
     if not (folder / FILE).exists():
         write_description(folder, Description(finished.spec, finished.run.data.max_length))
     if is_adapter(folder):
-        merge_into(folder, target, torch.float32)
+        model, tokenizer = load_classifier(folder, torch.float32, torch.device("cpu"))
+        model.merge_and_unload().save_pretrained(str(target))
+        tokenizer.save_pretrained(str(target))
+        shutil.copy2(folder / FILE, target / FILE)
         write_card(finished, target)
         return target, folder
     if (folder / ADAPTER).is_dir():
         shutil.copytree(folder, target, ignore=shutil.ignore_patterns(ADAPTER))
         return target, folder / ADAPTER
     return folder, None
-
-
-def merge_into(folder: Path, target: Path, dtype: torch.dtype) -> None:
-    """Merges adapters into their base and writes the whole model, with card and description."""
-    model, tokenizer = load_classifier(folder, torch.float32, torch.device("cpu"))
-    whole: Any = model.merge_and_unload()
-    whole.to(dtype).save_pretrained(str(target))
-    tokenizer.save_pretrained(str(target))
-    for name in (CARD, FILE):
-        if (folder / name).exists():
-            shutil.copy2(folder / name, target / name)
 
 
 def effective_length(folder: Path, max_length: int) -> int:

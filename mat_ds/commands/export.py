@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from mat_ds.models.pretrained import load_tokenizer
 from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
 from mat_ds.registry.locate import MEANING, is_local, locate
-from mat_ds.runs.options import RunConfig
 from mat_ds.runs.plugins import load_plugins
 from mat_ds.storage.checkpoints import checkpoints_of
 from mat_ds.storage.folders import copy_files, restore, write_folder
@@ -36,21 +34,6 @@ from mat_ds.storage.rundir import RunDirectory
 from mat_ds.terminal.parser import Parser, add_plugin_argument
 
 EXAMPLE = "mat-ds export runs/cola models/cola --merge --dtype float16"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Weights from a checkpoint of a run.
-
-    Attributes:
-        checkpoint: its folder.
-        weights: `raw` or `average`.
-        run: the run's options.
-    """
-
-    checkpoint: Path
-    weights: str
-    run: RunConfig
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
@@ -85,9 +68,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def _export(parsed: argparse.Namespace) -> None:
     raise_if_any(_export_problems(parsed))
     load_plugins(parsed.plugin)
-    choice = _choose(Path(parsed.model), parsed.weights) if parsed.weights else None
-    source = RunDirectory(_run_of(Path(parsed.model))).model if choice else locate(parsed.model)
-    write_folder(parsed.out, lambda aside: _fill(aside, source, choice, parsed.merge, parsed.dtype))
+    checkpoint = _checkpoint_of(Path(parsed.model)) if parsed.weights else None
+    source = RunDirectory(_run_of(Path(parsed.model))).model if checkpoint else locate(parsed.model)
+    write_folder(parsed.out, lambda aside: _fill(aside, source, checkpoint, parsed))
     print(parsed.out)
 
 
@@ -108,31 +91,30 @@ def _run_of(path: Path) -> Path:
     return path if RunDirectory(path).holds_a_run else path.absolute().parent.parent
 
 
-def _choose(path: Path, weights: str) -> Choice:
+def _checkpoint_of(path: Path) -> Path:
     """The newest undamaged checkpoint of a run, or the given checkpoint."""
     rundir = RunDirectory(_run_of(path))
     with suppress(OSError):  # another user's run may be read-only
         restore(rundir.model)
-    run = run_around(rundir.model)
     found = next((checkpoint for checkpoint in checkpoints_of(path) if verify_checkpoint(checkpoint) is None), None)
-    if run is None or found is None:
+    if not rundir.holds_a_run or found is None:
         raise UserError(
             Problem("MODEL", str(path), "has no undamaged checkpoint", "see `mat-ds verify`, or leave --weights out")
         )
     if not rundir.model.is_dir():
         raise UserError(Problem("MODEL", str(path), "the run has not exported a model yet", "let it evaluate once"))
-    return Choice(found, weights, run)
+    return found
 
 
-def _fill(out: Path, source: Path, choice: Choice | None, merge: bool, dtype: str) -> None:
+def _fill(out: Path, source: Path, checkpoint: Path | None, parsed: argparse.Namespace) -> None:
     """Writes the exported model."""
-    inner = source / ADAPTER if choice and is_adapter(source / ADAPTER) else source
-    adapters = is_adapter(inner)
-    merge |= inner != source
+    inner = source / ADAPTER if checkpoint and is_adapter(source / ADAPTER) else source
+    adapters, dtype = is_adapter(inner), parsed.dtype
+    merge = parsed.merge or inner != source
     if adapters and not merge and dtype != "float32":
         raise UserError(Problem("--dtype", dtype, "adapters alone are stored in float32", "pass --merge, or leave --dtype out"))
     model, _ = load_classifier(inner if adapters else source, torch.float32, torch.device("cpu"))
-    weights = _replace(model, choice) if choice else {}
+    weights = _replace(model, source, checkpoint, parsed.weights) if checkpoint else {}
     if adapters and not merge and weights:
         write_adapter(model, weights, out, merge=False)
     elif adapters and not merge:
@@ -147,32 +129,30 @@ def _fill(out: Path, source: Path, choice: Choice | None, merge: bool, dtype: st
         write_description(out, known)
     if (source / CARD).exists():
         merged = adapters and merge
-        write_copy(source, out, list(_differences(choice, merged, dtype)), merged, choice is None)
+        write_copy(source, out, list(_differences(checkpoint, merged, parsed)), merged, checkpoint is None)
 
 
-def _replace(model: Any, choice: Choice) -> dict[str, Tensor]:
+def _replace(model: Any, source: Path, checkpoint: Path, kind: str) -> dict[str, Tensor]:
     """Loads a checkpoint's weights into the model, and returns them by name."""
     parameters = dict(model.named_parameters())
-    weights = whole_weights(
-        choice.checkpoint, KEPT_AS[choice.weights], {name: value.shape for name, value in parameters.items()}
-    )
+    weights = whole_weights(checkpoint, KEPT_AS[kind], {name: value.shape for name, value in parameters.items()})
     if not weights:
-        raise UserError(Problem("--weights", choice.weights, f"{choice.checkpoint} has no such weights",
+        raise UserError(Problem("--weights", kind, f"{checkpoint} has no such weights",
                                 "train with model.average=ema or model.average=uniform, or pass --weights raw"))  # fmt: skip
     for name, value in parameters.items():
         value.requires_grad_(name in weights)
-    method = choice.run.method
-    if fold := METHODS[method.name].prepare_model(model, method):
+    run = run_around(source)
+    if run and (fold := METHODS[run.method.name].prepare_model(model, run.method)):
         fold(weights)
     model.load_state_dict(weights, strict=False)
     return weights
 
 
-def _differences(choice: Choice | None, merged: bool, dtype: str) -> Iterator[str]:
+def _differences(checkpoint: Path | None, merged: bool, parsed: argparse.Namespace) -> Iterator[str]:
     """Yields notes for the model card about what differs from the scored model."""
-    if choice:
-        yield f"The {choice.weights} weights of the run's {choice.checkpoint.name}: the scores above are of other weights."
+    if checkpoint:
+        yield f"The {parsed.weights} weights of the run's {checkpoint.name}: the scores above are of other weights."
     if merged:
         yield "Its adapters have been merged: load it like any model of transformers."
-    if dtype != "float32":
-        yield f"Rounded to {dtype} after it was scored."
+    if parsed.dtype != "float32":
+        yield f"Rounded to {parsed.dtype} after it was scored."

@@ -9,7 +9,7 @@ from huggingface_hub.repocard import ModelCardData, metadata_load
 from safetensors.torch import load_file
 
 from mat_ds.artifacts.finished import read_finished
-from mat_ds.artifacts.whole import merge_into, whole_model
+from mat_ds.artifacts.whole import whole_model
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode
 from mat_ds.evaluation.predictor import load_predictor
@@ -56,7 +56,7 @@ def test_a_model_merged_in_training_is_registered_whole_with_the_adapters_beside
     """As `model.lora.merge` leaves it: the whole model in `model/`, what was trained in `model/adapter/`."""
     run = shutil.copytree(runs["lora"], tmp_path / "run")
     adapters = (run / "model").rename(tmp_path / "adapters")
-    merge_into(adapters, run / "model", torch.float32)
+    assert main(["export", str(adapters), str(run / "model"), "--merge"]) == ExitCode.OK
     shutil.copytree(adapters, run / "model" / "adapter")
     source, kept = whole_model(read_finished(run), tmp_path / "whole")
     assert kept == run / "model" / "adapter" and (kept / "adapter_config.json").exists()
