@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from mat_ds.errors import ExitCode, printable
 from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
-from mat_ds.terminal.display import show
+from mat_ds.terminal.display import show, table_text
 from mat_ds.terminal.parser import Parser
 
 if TYPE_CHECKING:
@@ -39,20 +39,18 @@ def _list(arguments: Sequence[str]) -> None:
     if parsed.json:
         print(json.dumps([asdict(entry) for entry in found]))
     else:
-        show("\n".join(as_table(found)) or "no model is registered")
+        show(as_table(found) if found else "no model is registered")
 
 
-def as_table(entries: Iterable[Registered]) -> Iterator[str]:
-    """Yields the lines of a table with a heading and a line per version."""
+def as_table(entries: Iterable[Registered]) -> str:
+    """A table with a heading and a line per version."""
     from mat_ds.registry.versions import PREFIX
 
     rows = [["model", "aliases", *COLUMNS]]
     for entry in entries:
         values = [_shortened_value(heading, entry.tags.get(PREFIX + tag, "-")) for heading, tag in COLUMNS.items()]
         rows.append([*map(printable, (f"{entry.name}/{entry.version}", ", ".join(entry.aliases) or "-", *values))])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    if len(rows) > 1:
-        yield from ("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return table_text(rows)
 
 
 def _shortened_value(heading: str, value: str) -> str:

@@ -20,10 +20,10 @@ from mat_ds.runs.trainer_names import renamed
 from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
 from mat_ds.sweeps.mirror import tell
 from mat_ds.sweeps.space import Space, extremes, names, overrides, read_space
-from mat_ds.sweeps.standings import best_of, publish, table, table_text
+from mat_ds.sweeps.standings import best_of, publish, table
 from mat_ds.sweeps.study import SharedStudy
 from mat_ds.sweeps.worker import Worker
-from mat_ds.terminal.display import Display, one_line
+from mat_ds.terminal.display import Display, one_line, table_text
 from mat_ds.terminal.lost_readers import outlast_readers
 from mat_ds.terminal.parser import Parser
 from mat_ds.terminal.stop_signals import StopSignals

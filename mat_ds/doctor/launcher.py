@@ -44,7 +44,11 @@ def check_launch(world: World) -> Iterator[Row]:
 def check_secrets() -> Iterator[Row]:
     """Warns of secrets that DeepSpeed's ssh launcher would write into the command line, and log, of every node."""
     exported = [name for name in os.environ if name.startswith(EXPORTED) and _holds_secret(name)]
-    listed = {name: file for file in _environment_files() for name in _names_in(file) if _holds_secret(name)}
+    listed: dict[str, Path] = {}
+    for file in {folder / os.environ.get("DS_ENV_FILE", ".deepspeed_env") for folder in (Path.home(), Path.cwd())}:
+        if file.is_file():  # of more variables that DeepSpeed's launcher exports
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+            listed |= {name: file for line in lines if _holds_secret(name := line.partition("=")[0].strip())}
     if not exported and not listed:
         return
     found = ", ".join([*sorted(exported), *(f"{name} in {file}" for name, file in sorted(listed.items()))])
@@ -59,19 +63,6 @@ def check_secrets() -> Iterator[Row]:
 
 def _holds_secret(name: str) -> bool:
     return bool(HOLDS_SECRET.search(name)) or name in CREDENTIALS
-
-
-def _environment_files() -> Iterator[Path]:
-    """The files in which DeepSpeed's launcher looks for more variables to export."""
-    name = os.environ.get("DS_ENV_FILE", ".deepspeed_env")
-    for folder in dict.fromkeys((Path.home(), Path.cwd())):
-        if (folder / name).is_file():
-            yield folder / name
-
-
-def _names_in(file: Path) -> Iterator[str]:
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        yield line.partition("=")[0].strip()
 
 
 def _launcher() -> str:

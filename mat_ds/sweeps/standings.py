@@ -75,14 +75,3 @@ def table(study: SharedStudy) -> list[list[Any]]:
         rows.append([study.folder_of(trial.number).name, trial.state.name.lower(), *scores, len(trial.intermediate_values),
                      *(trial.params.get(key) for key in keys)])  # fmt: skip
     return rows
-
-
-def table_text(rows: list[list[Any]]) -> str:
-    """A table as text in columns. Numbers have four digits; None is shown as a dash."""
-    shown = [[_cell(value) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown)
-
-
-def _cell(value: object) -> str:
-    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -32,6 +32,17 @@ def one_line(file: Path) -> str:
     return json.dumps(json.loads(file.read_text(encoding="utf-8")))
 
 
+def table_text(rows: list[list[Any]]) -> str:
+    """A table as text in columns. Numbers have four digits; None is shown as a dash."""
+    shown = [[_cell(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown)
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 class Lines:
     """A stream on which tqdm prints each update as a new line instead of moving the cursor."""
 
