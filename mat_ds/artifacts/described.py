@@ -1,8 +1,9 @@
-"""mat_ds.json in a model folder: the model's task and its maximum input length."""
+"""The model folder of a run, and mat_ds.json in it: the model's task and its maximum input length."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.models.folder import read_object
 from mat_ds.models.labels import match_labels
+from mat_ds.models.source import FOLDER_FIX
 from mat_ds.runs.load import load_run_config
 from mat_ds.runs.options import RunConfig
 from mat_ds.storage.disk import write_json
+from mat_ds.storage.folders import restore
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.contradictions import column_problems, label_problems
 from mat_ds.tasks.kinds import kind_of
@@ -103,3 +106,23 @@ def run_around(folder: Path) -> RunConfig | None:
     """The options of the run that contains this `model/` folder; None for any other folder."""
     rundir = RunDirectory(folder.parent)
     return load_run_config(rundir.config, ()) if rundir.holds_a_run and folder.name == rundir.model.name else None
+
+
+def folder_of(path: Path) -> Path:
+    """The model folder of a run, or `path` itself if it holds a model.
+
+    Raises:
+        UserError: if it is neither, or the run has no model yet.
+    """
+    rundir = RunDirectory(path)
+    if rundir.holds_a_run:
+        with suppress(OSError):  # another user's folder may be read-only
+            restore(rundir.model)
+    if rundir.holds_a_run and rundir.model.is_dir():
+        return rundir.model
+    if rundir.holds_a_run:
+        raise UserError(Problem("model", str(path), "the run has not exported a model", "let it train to its end"))
+    if not any((path / name).exists() for name in ("config.json", "adapter_config.json")):
+        reason = "has neither a run nor a model in it" if path.is_dir() else "there is no such folder"
+        raise UserError(Problem("model", str(path), reason, FOLDER_FIX))
+    return path

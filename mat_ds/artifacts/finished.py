@@ -12,8 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mat_ds.artifacts.described import read_description
-from mat_ds.artifacts.folder import folder_of
+from mat_ds.artifacts.described import folder_of, read_description
 from mat_ds.errors import Problem, UserError
 from mat_ds.methods import METHODS
 from mat_ds.runs.load import load_run_config

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mat_ds.doctor.differences import Answer, clock_skew, different_versions, missing_ranks, mixed_cards, unshared_folder
-from mat_ds.doctor.links import Links, longest, try_links
+from mat_ds.doctor.links import Links, check_links, longest, try_links
 from mat_ds.doctor.meeting import Meeting
 from mat_ds.doctor.network import interfaces, suggestion
 from mat_ds.doctor.rows import Row, Status, collect, warned
-from mat_ds.doctor.speeds import check_links
 from mat_ds.errors import ExitCode
 
 if TYPE_CHECKING:

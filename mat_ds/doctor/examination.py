@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from mat_ds.doctor.cards import check_cards, check_precisions, own_cards
 from mat_ds.doctor.differences import Answer
 from mat_ds.doctor.disks import check_disks
-from mat_ds.doctor.hub import ask_hub, check_hub
 from mat_ds.doctor.inputs import Inputs, check_data, check_inputs, check_model_files, count_model, read_inputs
 from mat_ds.doctor.launcher import check_launch, check_limits, check_secrets
-from mat_ds.doctor.network import check_network
+from mat_ds.doctor.network import ask_hub, check_hub, check_network
 from mat_ds.doctor.packages import check_deepspeed, check_packages, versions
 from mat_ds.doctor.rows import Row, brief, collect, warned
 

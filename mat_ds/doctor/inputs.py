@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mat_ds.doctor.disks import nearest_folder
-from mat_ds.doctor.hub import Hub
+from mat_ds.doctor.network import Hub
 from mat_ds.doctor.rows import Row, failed, from_problem, passed, warned
 from mat_ds.errors import Problem, UserError, collect_problems
 

@@ -1,10 +1,12 @@
-"""Checks how ranks on several nodes would connect: host name, interfaces, InfiniBand. It suggests settings and makes none."""
+"""Checks how ranks on several nodes would connect: host name, interfaces, InfiniBand (it suggests settings and makes none); and
+whether the hub of models and datasets can be reached."""
 
 from __future__ import annotations
 
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mat_ds.doctor.launcher import INFINIBAND
@@ -13,6 +15,7 @@ from mat_ds.doctor.rows import Row, brief, failed, passed, warned
 if TYPE_CHECKING:
     from mat_ds.ranks.world import World
 
+HUB_SECONDS = 5.0
 # Names of interfaces inside this machine, such as those of containers, begin with these.
 INNER = ("lo", "docker", "br-", "virbr", "veth", "cni", "flannel", "podman", "tap", "tun")
 CHOICES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
@@ -84,3 +87,52 @@ def _infiniband() -> Iterator[Row]:
         yield passed("infiniband", shown, "where NCCL fails on it: export NCCL_IB_DISABLE=1")
     else:
         yield warned("infiniband", f"{shown}: no port is active", "export NCCL_IB_DISABLE=1")
+
+
+@dataclass(frozen=True)
+class Hub:
+    """State of the hub.
+
+    Attributes:
+        endpoint: its address.
+        offline: whether the user has switched access off.
+        why: why it cannot be reached; empty if it can.
+    """
+
+    endpoint: str
+    offline: bool = False
+    why: str = ""
+
+    @property
+    def reached(self) -> bool:
+        return not self.offline and not self.why
+
+
+def ask_hub() -> Hub:
+    """Sends one short request to the hub, unless HF_HUB_OFFLINE is set."""
+    try:
+        from huggingface_hub import constants, get_session
+    except Exception as error:
+        return Hub("the hub", why=brief(error))
+    if constants.HF_HUB_OFFLINE:
+        return Hub(constants.ENDPOINT, offline=True)
+    try:
+        answer = get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+        return Hub(constants.ENDPOINT, why=f"it answers {answer.status_code}" if answer.status_code >= 500 else "")
+    except Exception as error:  # HTTP clients, proxies and name resolution each have their own exceptions
+        return Hub(constants.ENDPOINT, why=brief(error))
+
+
+def check_hub(hub: Hub) -> Iterator[Row]:
+    """Yields a row about what the state of the hub means for a run."""
+    if hub.offline:
+        yield passed("hub", "not asked: HF_HUB_OFFLINE is set, and data and models come from folders or the cache")
+    elif hub.reached:
+        yield passed("hub", f"{hub.endpoint} answers")
+    else:
+        yield warned(
+            "hub",
+            f"{hub.endpoint} cannot be reached ({hub.why})",
+            "run `mat-ds prepare` on a login node, "
+            "pass the folders as model.name= and data.path=, and export HF_HUB_OFFLINE=1 here",
+        )

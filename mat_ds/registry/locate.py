@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mat_ds.artifacts.folder import folder_of
+from mat_ds.artifacts.described import folder_of
 from mat_ds.errors import Problem, UserError
 from mat_ds.models.source import FOLDER_FIX
 

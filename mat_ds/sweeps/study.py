@@ -28,8 +28,7 @@ from mat_ds.sampling.keys import seed_from
 from mat_ds.storage.lock import RunLock
 from mat_ds.storage.reading import read_bytes
 from mat_ds.sweeps.space import Space, Values, draw
-from mat_ds.sweeps.training import WORKER_LOCK, claim, is_claimed, is_unclear
-from mat_ds.sweeps.turns import Turn
+from mat_ds.sweeps.training import WORKER_LOCK, Turn, claim, is_claimed, is_unclear
 
 JOURNAL = "journal.log"
 MOST_BYTES = 1 << 30

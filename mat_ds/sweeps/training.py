@@ -211,3 +211,24 @@ class Scores:
             whole, end, _ = file.read().rpartition(b"\n")
         self._offset += len(whole + end)
         return list(parse_event(whole))
+
+
+class Turn:
+    """A re-entrant lock, held for seconds at most, for claiming a run of a sweep and for writing the sweep's own files.
+
+    Args:
+        folder: the folder of the sweep.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder, self._lock, self._depth = folder, RunLock("turn.lock"), 0
+
+    def __enter__(self) -> None:
+        if self._depth == 0:
+            self._lock.wait(self._folder)
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._lock.release()

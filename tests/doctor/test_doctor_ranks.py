@@ -7,9 +7,8 @@ import pytest
 
 from mat_ds.doctor.consultation import precisions_to_test
 from mat_ds.doctor.differences import Answer, clock_skew, different_versions, missing_ranks, mixed_cards, spell, unshared_folder
-from mat_ds.doctor.links import Links, neighbours
+from mat_ds.doctor.links import Links, check_links, neighbours
 from mat_ds.doctor.rows import Row, Status, failed, passed, warned
-from mat_ds.doctor.speeds import check_links
 from mat_ds.doctor.table import as_json, as_text, merge, worst
 
 V100, RTX3090 = ("Tesla V100-SXM2-16GB", (7, 0)), ("NVIDIA GeForce RTX 3090", (8, 6))

@@ -9,8 +9,8 @@ import pytest
 
 from mat_ds.cli import main
 from mat_ds.commands.evaluate import parse
-from mat_ds.doctor.hub import Hub
 from mat_ds.doctor.inputs import check_data
+from mat_ds.doctor.network import Hub
 from mat_ds.doctor.rows import Status
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.evaluation.subject import load_subject
