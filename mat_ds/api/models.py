@@ -73,8 +73,8 @@ def evaluate(
         UserError: naming everything wrong with the options, the model or the data.
     """
     from mat_ds.engine.group import process_group
+    from mat_ds.evaluation.robustness import evaluate_subject as measure_all
     from mat_ds.evaluation.subject import load_subject
-    from mat_ds.evaluation.whole import evaluate_subject as measure_all
     from mat_ds.terminal.display import Display
 
     load_plugins(plugin_paths(plugin))

@@ -12,8 +12,8 @@ from mat_ds.config.validation import read_options
 from mat_ds.engine.group import process_group
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.evaluation.options import EvaluationOptions
+from mat_ds.evaluation.robustness import evaluate_subject
 from mat_ds.evaluation.subject import load_subject
-from mat_ds.evaluation.whole import evaluate_subject
 from mat_ds.ranks.exits import attempt, compute_deterministically, configure_process, report_problems
 from mat_ds.ranks.world import World
 from mat_ds.registry.locate import MEANING

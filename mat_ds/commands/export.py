@@ -6,8 +6,8 @@ Adapters can be merged, the precision changed, or a checkpoint's weights or runn
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from mat_ds.artifacts.card import CARD, write_copy
-from mat_ds.artifacts.checkpointed import KEPT_AS, whole_weights
 from mat_ds.artifacts.described import read_description, run_around, write_description
 from mat_ds.artifacts.exported import load_classifier
 from mat_ds.config.paths import argument
@@ -29,11 +28,14 @@ from mat_ds.registry.locate import MEANING, is_local, locate
 from mat_ds.runs.plugins import load_plugins
 from mat_ds.storage.checkpoints import checkpoints_of
 from mat_ds.storage.folders import copy_files, restore, write_folder
-from mat_ds.storage.integrity import verify_checkpoint
+from mat_ds.storage.integrity import SHARD, read_manifest, verify_checkpoint
 from mat_ds.storage.rundir import RunDirectory
+from mat_ds.storage.stretches import stretches
 from mat_ds.terminal.parser import Parser, add_plugin_argument
 
 EXAMPLE = "mat-ds export runs/cola models/cola --merge --dtype float16"
+# Maps `--weights` to the kind of tensor in a checkpoint.
+KEPT_AS = {"raw": "theta", "average": "average"}
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
@@ -156,3 +158,32 @@ def _differences(checkpoint: Path | None, merged: bool, parsed: argparse.Namespa
         yield "Its adapters have been merged: load it like any model of transformers."
     if parsed.dtype != "float32":
         yield f"Rounded to {parsed.dtype} after it was scored."
+
+
+def whole_weights(checkpoint: Path, kind: str, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """fp32 values of the trained parameters by name; empty if the checkpoint has none of this kind.
+
+    Args:
+        checkpoint: a verified checkpoint; its `rank-*.safetensors` contain slices of parameters.
+        kind: of tensor, see `KEPT_AS`.
+        shapes: of the model's parameters.
+
+    Raises:
+        RuntimeError: if the slices do not cover a parameter.
+    """
+    whole: dict[str, Tensor] = {}
+    missing: dict[str, int] = {}
+    files = [checkpoint / name for name in sorted(read_manifest(checkpoint) or ()) if SHARD.fullmatch(name)]
+    with ExitStack() as stack:
+        for found, name, first, piece in stretches(files, stack, "pt"):
+            if found != kind:
+                continue
+            if name not in whole:
+                whole[name] = torch.empty(shapes[name], dtype=torch.float32)
+                missing[name] = whole[name].numel()
+            values = piece[:]
+            whole[name].view(-1)[first : first + len(values)] = values
+            missing[name] -= len(values)
+    if lacking := {name: count for name, count in missing.items() if count}:
+        raise RuntimeError(f"{checkpoint} does not hold whole parameters: {lacking}")
+    return whole
