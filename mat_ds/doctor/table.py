@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import textwrap
@@ -15,8 +14,6 @@ from mat_ds.doctor.rows import Row, Status
 from mat_ds.errors import printable, printable_lines
 
 WORDS = {Status.PASS: "pass", Status.WARN: "WARN", Status.FAIL: "FAIL"}
-COLOURS = {Status.PASS: "\033[32m", Status.WARN: "\033[33m", Status.FAIL: "\033[1;31m"}
-DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
 NAME_WIDTH = 22
 WIDTH = 120
 
@@ -72,33 +69,27 @@ def worst(rows: Sequence[Row]) -> Status:
 
 
 def as_text(title: str, rows: Sequence[Row], hosts: Mapping[int, str]) -> str:
-    """The table as text, with colours if the output is a terminal."""
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    width = max(60, shutil.get_terminal_size((WIDTH, 0)).columns if colour else WIDTH)
-
-    def paint(text: str, code: str) -> str:
-        return f"{code}{text}{PLAIN}" if colour else text
-
+    """The table as text, as wide as the terminal."""
+    width = max(60, shutil.get_terminal_size((WIDTH, 0)).columns if sys.stdout.isatty() else WIDTH)
     hosts = {rank: printable(host) for rank, host in hosts.items()}
     rows = [
         replace(row, name=printable(row.name), found=printable_lines(row.found), fix=printable_lines(row.fix)) for row in rows
     ]
-    lines, group = [paint(printable(title), BOLD)], ""
+    lines, group = [printable(title)], ""
     for row in shorten(rows):
         if row.group != group:
             group = row.group
-            lines += ["", paint(group, BOLD)]
+            lines += ["", group]
         indent = 8 + NAME_WIDTH
         found = textwrap.wrap(place(row, rows, hosts) + row.found, width - indent, break_on_hyphens=False) or [""]
-        head, name = paint(WORDS[row.status], COLOURS[row.status]), f"{row.name:<{NAME_WIDTH}}"
+        name = f"{row.name:<{NAME_WIDTH}}"
         if len(row.name) >= NAME_WIDTH:  # a long name, such as a file and a line, gets a line of its own
             found, name = ["", *found], row.name
-        lines.append(f"  {head}  {name}{found[0]}".rstrip())
+        lines.append(f"  {WORDS[row.status]}  {name}{found[0]}".rstrip())
         lines += [" " * indent + line for line in found[1:]]
         if row.fix:  # not wrapped, so that it can be copied
-            lines.append(" " * indent + paint(f"{'tip' if row.status is Status.PASS else 'fix'}: ", BOLD) + row.fix)
-    end = worst(rows)
-    return "\n".join([*lines, "", paint(f"{WORDS[end]}  ", COLOURS[end]) + verdict(rows)])
+            lines.append(f"{' ' * indent}{'tip' if row.status is Status.PASS else 'fix'}: {row.fix}")
+    return "\n".join([*lines, "", f"{WORDS[worst(rows)]}  {verdict(rows)}"])
 
 
 def as_json(rows: Sequence[Row], hosts: Mapping[int, str]) -> str:

@@ -1,9 +1,6 @@
 """What the doctor concludes from the answers of many ranks, and the table it makes of them."""
 
 import json
-import sys
-
-import pytest
 
 from mat_ds.doctor.consultation import precisions_to_test
 from mat_ds.doctor.differences import Answer, clock_skew, different_versions, missing_ranks, mixed_cards, spell, unshared_folder
@@ -136,10 +133,3 @@ def test_passes_that_differ_in_a_number_are_one_line_and_all_of_them_json():
     tree = json.loads(as_json(rows, HOSTS))
     assert [row["found"] for row in tree["rows"]] == ["9 GiB free", "8 GiB free"] and tree["rows"][1]["hosts"] == ["node1"]
     assert tree["verdict"] == "pass" and tree["counts"] == {"pass": 2, "warn": 0, "fail": 0}
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_colours_are_for_terminals(monkeypatch, terminal):
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
-    assert ("\033[" in as_text("title", [by(0, failed("x", "y", "z"))], HOSTS)) is terminal
