@@ -164,21 +164,17 @@ class Seeds:
     def publish(self) -> list[list[Any]]:
         """Writes `seeds.json` and returns a table of the finished seeds; empty if there are none."""
         with Turn(self.folder):
-            return self._publish()
-
-    def _publish(self) -> list[list[Any]]:
-        finished = {seed: results for seed in self.numbers if (results := results_of(self.folder_of(seed)))}
-        if not finished:
-            return []
-        scores = {seed: scores_of(results) for seed, results in finished.items()}
-        columns = {name: [found[name] for found in scores.values()] for name in SCORES}
-        summary = {name: spread(values) for name, values in columns.items()}
-        first = next(iter(finished.values()))
-        write_json(self.folder / "seeds.json", {
-            "name": self.folder.name, "task": first["task"], "method": first["method"], "asked": len(self.numbers),
-            "runs": [{"seed": seed, "run": self.folder_of(seed).name, **found} for seed, found in scores.items()],
-            "summary": summary,
-        })  # fmt: skip
+            finished = {seed: results for seed in self.numbers if (results := results_of(self.folder_of(seed)))}
+            if not finished:
+                return []
+            scores = {seed: scores_of(results) for seed, results in finished.items()}
+            summary = {name: spread([found[name] for found in scores.values()]) for name in SCORES}
+            first = next(iter(finished.values()))
+            write_json(self.folder / "seeds.json", {
+                "name": self.folder.name, "task": first["task"], "method": first["method"], "asked": len(self.numbers),
+                "runs": [{"seed": seed, "run": self.folder_of(seed).name, **found} for seed, found in scores.items()],
+                "summary": summary,
+            })  # fmt: skip
         rows: list[list[Any]] = [["seed", *SCORES], *([seed, *found.values()] for seed, found in scores.items())]
         rows += [[statistic, *(summary[name][statistic] for name in SCORES)] for statistic in summary["last"]]
         return rows

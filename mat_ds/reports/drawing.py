@@ -12,7 +12,6 @@ from itertools import cycle, islice
 from typing import Any
 
 import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -79,18 +78,13 @@ def looks(number: int) -> list[dict[str, Any]]:
 
 def legend_below(figure: Figure, handles: Sequence[Line2D | Patch]) -> None:
     """Adds a legend of all panels below the last, with as many columns as fit."""
-    columns = next(columns for columns in (4, 3, 2, 1) if columns == 1 or _length(handles, columns) <= LINE)
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(4, LINE // (8 + longest)))  # a symbol and a gap count as eight
     # Enlarge the figure for it; constrained layout would shrink the panels instead.
     width, height = figure.get_size_inches()
     lines = sum(1 + str(handle.get_label()).count("\n") for handle in handles)
     figure.set_size_inches(width, height + 0.2 * -(-lines // columns) + 0.1)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.2)
-
-
-def _length(handles: Sequence[Line2D | Patch], columns: int) -> int:
-    """Characters of a legend line, filled column by column; symbols and gaps count as eight."""
-    parts = np.array_split([len(str(handle.get_label())) for handle in handles], columns)
-    return sum(8 + int(part.max()) for part in parts if len(part))
 
 
 def sample(words: str, **look: Any) -> Line2D:

@@ -105,14 +105,10 @@ def _cost_of(group: Group) -> Row:
     counts = sorted({len(run.evaluations) for run in group.counted})
     return {
         "evaluations": "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))),
-        "passes": _thousands(mean_of(run.passes for run in group.counted)),
+        "passes": mean_of(run.passes and run.passes / 1000 for run in group.counted),
         "cost": None if group.counted[0].step_cost is None else float(group.counted[0].step_cost),
         "seconds": mean(run.seconds for run in group.counted),
     }
-
-
-def _thousands(value: float | None) -> float | None:
-    return None if value is None else value / 1000
 
 
 def glue_tables(groups: Sequence[Group]) -> list[Table]:

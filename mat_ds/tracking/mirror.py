@@ -73,7 +73,9 @@ def mirror(run: RunDirectory, uri: str, parent: int) -> bool:
             deadline, failures = time.monotonic() + DRAIN, 0
         try:
             if replica is None:
-                replica = _connect(run, uri)
+                from mat_ds.tracking.replica import Replica
+
+                replica = Replica(run, uri)
             replica.deliver()
             wait, said = LOOK, ""
             # a killed rank may hold its lock a moment longer than its pipe
@@ -87,12 +89,6 @@ def mirror(run: RunDirectory, uri: str, parent: int) -> bool:
             if delivered or failures == FAILURES or time.monotonic() > deadline:
                 return delivered
             time.sleep(LOOK / 4)
-
-
-def _connect(run: RunDirectory, uri: str) -> Replica:
-    from mat_ds.tracking.replica import Replica
-
-    return Replica(run, uri)
 
 
 def _ended(seconds: float, parent: int) -> bool:

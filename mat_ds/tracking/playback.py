@@ -24,13 +24,11 @@ class Playback:
     Attributes:
         last: the last start or end event.
         latest: the last event.
-        first: the first event.
     """
 
     def __init__(self, path: Path):
         self._path, self._place, self._furthest = path, 0, 0
         self._again: dict[tuple[str, int], Record] = {}
-        self.first: Record | None = None
         self.last: Record | None = None
         self.latest: Record | None = None
 
@@ -43,7 +41,7 @@ class Playback:
                 self._again = {_key(r): essence(r) for _, _, r in made if r["step"] > record["step"]}
             if record["event"] in ("start", "end"):
                 self.last = record
-            self.first, self.latest = self.first or record, record
+            self.latest = record
             self._furthest = max(self._furthest, record["step"])
             if self._again.get(_key(record)) != essence(record) or record["event"] in ("start", "end"):
                 yield behind, record
