@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,12 +14,16 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 from mat_ds.config.packaged import add_file_arguments
+from mat_ds.doctor.cards import check_cards, check_precisions, own_cards
 from mat_ds.doctor.consultation import follow, lead, part
 from mat_ds.doctor.differences import Answer, mixed_cards
-from mat_ds.doctor.examination import examine, introduce
-from mat_ds.doctor.inputs import half
+from mat_ds.doctor.disks import check_disks
+from mat_ds.doctor.inputs import Inputs, check_data, check_inputs, check_model_files, count_model, half, read_inputs
+from mat_ds.doctor.launcher import check_launch, check_limits, check_secrets
 from mat_ds.doctor.meeting import Meeting
-from mat_ds.doctor.rows import Row, Status, brief, collect, failed, from_problem
+from mat_ds.doctor.network import ask_hub, check_hub, check_network
+from mat_ds.doctor.packages import check_deepspeed, check_packages, versions
+from mat_ds.doctor.rows import Row, Status, brief, collect, failed, from_problem, warned
 from mat_ds.doctor.table import as_json, as_text, merge, worst
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.ranks.exits import configure_process, report_problems
@@ -79,6 +84,47 @@ def main(arguments: Sequence[str]) -> ExitCode:
     if meeting:
         part(meeting, world, code)
     return leave(code, ended)
+
+
+def examine(parsed: argparse.Namespace, world: World) -> tuple[list[Row], Inputs]:
+    """Runs this rank's checks. What all ranks of a node have in common is checked by the first of them.
+
+    Args:
+        parsed: the command line.
+        world: this rank.
+
+    Returns:
+        The rows, and the inputs of the run.
+    """
+    rows = collect("packages", check_packages)
+    rows += collect("devices", check_cards, world) + collect("devices", check_precisions, world)
+    inputs = Inputs()
+    if world.local_rank == 0:
+        try:
+            inputs = read_inputs(parsed.recipe, parsed.overrides, parsed.ds_config, world, parsed.plugin)
+        except Exception as error:
+            inputs.problems.append(warned("options", f"could not be read ({brief(error)})", "mend what failed above first"))
+        rows += collect("deepspeed", check_deepspeed)
+        rows += collect("disks", check_disks, inputs.folder, count_model(inputs.run), inputs.checkpoints, world)
+    rows += collect("launch", check_launch, world) + collect("launch", check_limits, world)
+    rows += collect("launch", check_secrets)
+    if world.local_rank == 0:
+        hub = ask_hub()
+        rows += collect("network", check_network, world) + collect("network", check_hub, hub)
+        rows += collect("run", check_inputs, inputs)
+        if inputs.run:
+            rows += collect("run", check_data, inputs.run, hub)
+            rows += collect("run", check_model_files, inputs.run, inputs.tree, hub)
+    return rows, inputs
+
+
+def introduce(world: World, rows: list[Row]) -> Answer:
+    """This rank's findings, to be sent to rank 0."""
+    try:
+        cards = [(card.name, card.capability) for card in own_cards(world)]
+    except Exception:  # check_cards has a row about it
+        cards = []
+    return Answer(world.rank, socket.gethostname(), versions(), cards, rows)
 
 
 def find_world() -> tuple[World, list[Row]]:

@@ -14,9 +14,8 @@ from mat_ds.storage.rundir import RunDirectory, run_folders
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser
 from mat_ds.tracking.destination import check_uri
-from mat_ds.tracking.identity import read_tracking
 from mat_ds.tracking.mirror import bound_requests, reason
-from mat_ds.tracking.told import read_told
+from mat_ds.tracking.told import read_told, read_tracking
 from mat_ds.tracking.trust import destination
 
 # Timeout of a request in seconds, and number of retries.

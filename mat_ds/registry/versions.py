@@ -34,9 +34,8 @@ from mat_ds.tracking.destination import (
     default_uri,
     shown_uri,
 )
-from mat_ds.tracking.identity import read_tracking
 from mat_ds.tracking.replica import Replica, pages
-from mat_ds.tracking.told import TOLD, read_told
+from mat_ds.tracking.told import TOLD, read_told, read_tracking
 from mat_ds.tracking.trust import VARIABLE, destination, named_uri
 
 PREFIX, DEFAULT_FILE = "mat_ds.", Path("runs") / "mlflow.db"

@@ -21,8 +21,7 @@ from mat_ds.storage.own_files import file_problems, why_foreign
 from mat_ds.storage.progress import Progress, last_half
 from mat_ds.storage.reading import read_json
 from mat_ds.storage.rundir import RunDirectory, run_folders
-from mat_ds.tracking.identity import read_tracking
-from mat_ds.tracking.told import TOLD, Shape, checked
+from mat_ds.tracking.told import TOLD, Shape, checked, read_tracking
 
 # The three scores that are always shown together, with their titles.
 KINDS = {"last": "last", "best": "best", "median": "median of the last half"}

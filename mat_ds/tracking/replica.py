@@ -29,10 +29,9 @@ from mat_ds.storage.reading import sha256_of_file
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tracking import content
 from mat_ds.tracking.destination import client_uri, database_file, mirror_uri
-from mat_ds.tracking.identity import own_id
 from mat_ds.tracking.parent import parent_of
 from mat_ds.tracking.playback import Playback
-from mat_ds.tracking.told import read_results, read_told, tell_log
+from mat_ds.tracking.told import own_id, read_results, read_told, tell_log
 
 # MLflow accepts 1000 entities per batch, at most 100 of them parameters or tags.
 METRICS, PARAMS = 900, 100

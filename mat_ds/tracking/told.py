@@ -1,11 +1,14 @@
-"""Reads the files of a run folder that are sent to MLflow. They may come from anyone, so they must be the folder's own and have
-the right structure."""
+"""The files of a run folder that MLflow is told of, and the id by which it knows the run.
+
+They may come from anyone, so they must be the folder's own and have the right structure.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
 import time
+import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,12 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, UserError, masked, printable, raise_if_any
+from mat_ds.storage.disk import write_new_json
 from mat_ds.storage.own_files import file_problems
 from mat_ds.storage.reading import read_json
 from mat_ds.storage.rundir import RunDirectory
 
 # Files read from a run, besides the artifacts.
 TOLD = ("config.yaml", "environment.json", "events.jsonl", "results.json", "tracking.json")
+LOST = "bring it back from a copy; or delete it; MLflow will then list the run as a new one"
 FIX = "put the file of the run there, or leave this run out"
 
 
@@ -104,3 +109,28 @@ def tell_log(run: RunDirectory, line: str) -> None:
             os.write(descriptor, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {printable(masked(line))}\n".encode())
         finally:
             os.close(descriptor)
+
+
+def own_id(run: RunDirectory) -> str:
+    """The run's own id, created on first use.
+
+    Raises:
+        UserError: if tracking.json cannot be read; a new id would make it another run for MLflow.
+    """
+    if not os.path.lexists(run.tracking):
+        write_new_json(run.tracking, {"run_id": uuid.uuid4().hex})  # unless another process just did
+    return str(read_tracking(run)["run_id"])
+
+
+def read_tracking(run: RunDirectory) -> dict[str, Any]:
+    """Contents of `tracking.json`; empty if it does not exist.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    if not os.path.lexists(run.tracking):
+        return {}
+    noted = read_json(run.tracking, LOST)
+    if not isinstance(noted.get("run_id"), str) or not noted["run_id"]:
+        raise UserError(Problem(str(run.tracking), None, "does not identify the run", LOST))
+    return noted

@@ -14,9 +14,8 @@ from mat_ds.storage.events import EventLog, Record
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.terminal.display import show
 from mat_ds.tracking.destination import is_remote, mirror_uri
-from mat_ds.tracking.identity import own_id
 from mat_ds.tracking.mirror import PATIENCE, start_mirror
-from mat_ds.tracking.told import tell_log
+from mat_ds.tracking.told import own_id, tell_log
 
 
 class Tracker:
