@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from mat_ds.config.paths import argument
 from mat_ds.config.validation import read_options
 from mat_ds.engine.group import process_group
-from mat_ds.errors import ExitCode, UserError
+from mat_ds.errors import ExitCode
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.robustness import evaluate_subject
 from mat_ds.evaluation.subject import load_subject
-from mat_ds.ranks.exits import attempt, compute_deterministically, configure_process, report_problems
+from mat_ds.ranks.exits import as_rank, attempt, compute_deterministically
 from mat_ds.ranks.world import World
 from mat_ds.registry.locate import MEANING
 from mat_ds.runs.plugins import load_plugins
@@ -26,17 +26,13 @@ EXAMPLE = "mat-ds evaluate runs/cola attack.radii=[1e-4,1e-3,1e-2] noise.rates=[
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command on this rank and returns its exit code."""
-    try:
-        world = World.from_environment()
-    except UserError as error:
-        return report_problems(error, World())
-    configure_process(world)
-    try:
-        parsed, options = parse(arguments)
-        load_plugins(parsed.plugin)
-        subject = load_subject(parsed.model, options)
-    except UserError as error:
-        return report_problems(error, world)
+    return as_rank(lambda world: _evaluate(arguments, world))
+
+
+def _evaluate(arguments: Sequence[str], world: World) -> ExitCode:
+    parsed, options = parse(arguments)
+    load_plugins(parsed.plugin)
+    subject = load_subject(parsed.model, options)
     # Kernels that sum in varying order could flip predictions that are close to a decision boundary.
     compute_deterministically(warn_only=True)
     shown = Display(world.rank == 0, parsed.quiet, parsed.json)

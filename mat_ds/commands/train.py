@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from mat_ds.errors import ExitCode, UserError
-from mat_ds.ranks.exits import configure_process, report_problems
+from mat_ds.errors import ExitCode
+from mat_ds.ranks.exits import as_rank
 from mat_ds.ranks.world import World
 from mat_ds.terminal.library_logs import LibraryLogs
 from mat_ds.training.preflight import prepare
@@ -15,17 +15,12 @@ from mat_ds.training.run import run_on
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command line of `mat-ds train` on this rank, and returns its exit code."""
-    try:
-        world = World.from_environment()
-    except UserError as error:
-        return report_problems(error, World())
-    configure_process(world)
+    return as_rank(lambda world: _train(arguments, world))
+
+
+def _train(arguments: Sequence[str], world: World) -> ExitCode:
     with LibraryLogs(kept=world.rank == 0) as library_logs:
-        try:
-            setup = prepare(arguments, world)
-        except UserError as error:
-            return report_problems(error, world)
-        return run_on(setup, world, library_logs)[0]
+        return run_on(prepare(arguments, world), world, library_logs)[0]
 
 
 if __name__ == "__main__":

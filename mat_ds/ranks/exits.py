@@ -43,6 +43,19 @@ def compute_deterministically(warn_only: bool = False) -> None:
     torch.use_deterministic_algorithms(True, warn_only=warn_only)
 
 
+def as_rank(work: Callable[[World], ExitCode]) -> ExitCode:
+    """Calls `work` as the rank that the launcher's variables say; what is wrong with its input is printed once."""
+    from mat_ds.ranks.world import World
+
+    world = World()
+    try:
+        world = World.from_environment()
+        configure_process(world)
+        return work(world)
+    except UserError as error:
+        return report_problems(error, world)
+
+
 def attempt(work: Callable[[], object], world: World, advice: str) -> ExitCode:
     """Calls `work`; turns an error into a message and an exit code.
 

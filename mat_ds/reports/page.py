@@ -12,7 +12,6 @@ from jinja2 import Environment, PackageLoader
 from mat_ds.errors import printable
 from mat_ds.reports import figures
 from mat_ds.reports.ablations import VARIED, ablation_table
-from mat_ds.reports.attacks import robustness_table
 from mat_ds.reports.curves import curves_table, learning_curves
 from mat_ds.reports.drawing import Picture, file_name, house_style
 from mat_ds.reports.groups import Group
@@ -80,7 +79,6 @@ def tables_of(groups: Sequence[Group]) -> Iterator[Table]:
         yield ablation_table(groups, varied)
     yield runs_table(groups)
     yield curves_table(groups)
-    yield robustness_table(groups)
 
 
 def missing(tables: Sequence[Table], pictures: Sequence[Picture]) -> list[str]:

@@ -86,11 +86,6 @@ def test_k_and_lambda_have_a_table_each_with_published_rows_in_a_column_of_their
     assert quoted["3"]["published"] == "62.6" and quoted["50"]["published"] == "57.8" and not quoted["3"]["best"]
 
 
-def test_of_evaluations_with_the_same_settings_the_newest_is_drawn_and_all_are_in_the_file(report):
-    found = [(row["evaluation"], row["what"], row["accuracy"]) for row in rows(report, "robustness")]
-    assert len(found) == 3 * 4 and ("3", "l2 attack, 5 steps", "0.2") in found and ("2", "word_drop", "0.1") in found
-
-
 def test_curves_in_the_file_are_means_with_the_lowest_and_the_highest_seed(report):
     found = [row for row in rows(report, "curves") if row["label"] == "MAT" and row["quantity"] == "dev score, %"]
     at = {float(row["step"]): [float(row[name]) for name in ("mean", "low", "high")] for row in found}

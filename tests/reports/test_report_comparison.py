@@ -189,6 +189,16 @@ def test_no_two_experiments_on_a_task_have_the_same_label_or_take_each_others_pl
     assert len(figure.axes[0].get_lines()) == 4
 
 
+def test_of_evaluations_with_the_same_settings_the_newest_is_drawn(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run", SCORES)
+    attack(run, "linf", (0.9, 0.8, 0.7))
+    attack(run, "linf", (0.6, 0.5, 0.4), "evaluation-2")
+    attack(run, "l2", (0.6, 0.3, 0.2), "evaluation-10")
+    ((figure, _),) = drawn(monkeypatch, figures, figures.robustness, groups_of(tmp_path))
+    lines = {axis.get_xlabel().split()[0]: list(axis.get_lines()[0].get_ydata()) for axis in figure.axes}
+    assert lines == {"L∞": pytest.approx([60, 50, 40]), "share": pytest.approx([60, 20]), "L2": pytest.approx([60, 30, 20])}
+
+
 def test_a_figure_of_the_best_experiments_says_of_how_many(tmp_path, monkeypatch):
     for number in range(4):
         make_run(tmp_path / f"{number}", (0.1, 0.1, number / 10), lam=float(number))
