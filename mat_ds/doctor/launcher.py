@@ -45,8 +45,10 @@ def check_secrets() -> Iterator[Row]:
     """Warns of secrets that DeepSpeed's ssh launcher would write into the command line, and log, of every node."""
     exported = [name for name in os.environ if name.startswith(EXPORTED) and _holds_secret(name)]
     listed: dict[str, Path] = {}
-    for file in {folder / os.environ.get("DS_ENV_FILE", ".deepspeed_env") for folder in (Path.home(), Path.cwd())}:
-        if file.is_file():  # of more variables that DeepSpeed's launcher exports
+    for folder in (Path.home(), Path.cwd()):
+        if (
+            file := folder / os.environ.get("DS_ENV_FILE", ".deepspeed_env")
+        ).is_file():  # of more variables that DeepSpeed's launcher exports
             lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
             listed |= {name: file for line in lines if _holds_secret(name := line.partition("=")[0].strip())}
     if not exported and not listed:

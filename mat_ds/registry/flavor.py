@@ -1,6 +1,7 @@
-"""Saves a model folder in MLflow's transformers flavor, with a python_function that answers raw texts like `mat-ds predict`.
+"""Makes one folder of a run's model, and saves it in MLflow's transformers flavor.
 
-It does not refer to anything outside: no base model on the hub, no local path. Only adapters kept beside it name their base.
+Its python_function answers raw texts like `mat-ds predict`. It refers to nothing outside: no base model on the hub, no local
+path. Only adapters kept beside it name their base.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import Object, Property
 from packaging.version import Version
 
-from mat_ds.artifacts.card import CARD
-from mat_ds.artifacts.described import Description
+from mat_ds.artifacts.card import CARD, write_card
+from mat_ds.artifacts.described import FILE, Description, write_description
 from mat_ds.artifacts.exported import load_classifier
-from mat_ds.models.lora import ADAPTER
+from mat_ds.artifacts.finished import Finished
+from mat_ds.models.build import longest_input
+from mat_ds.models.lora import ADAPTER, is_adapter
+from mat_ds.models.pretrained import load_config, load_tokenizer, new_model
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.kinds.base import Kind
 
@@ -87,3 +91,35 @@ def signature_of(kind: Kind) -> ModelSignature:
 def pinned() -> list[str]:
     """Requirements with the installed versions, without local parts such as +cu121."""
     return [f"{name}=={Version(version(name)).public}" for name in PACKAGES]
+
+
+def whole_model(finished: Finished, target: Path) -> tuple[Path, Path | None]:
+    """The run's model as one folder, and the folder of its adapters or None.
+
+    Args:
+        finished: the run; a missing card or description is added to its `model/`.
+        target: where to write a copy, if `model/` has adapters.
+    """
+    folder = finished.folder.model
+    if not (folder / CARD).exists():
+        write_card(finished, folder)
+    if not (folder / FILE).exists():
+        write_description(folder, Description(finished.spec, finished.run.data.max_length))
+    if is_adapter(folder):
+        model, tokenizer = load_classifier(folder, torch.float32, torch.device("cpu"))
+        model.merge_and_unload().save_pretrained(str(target))
+        tokenizer.save_pretrained(str(target))
+        shutil.copy2(folder / FILE, target / FILE)
+        write_card(finished, target)
+        return target, folder
+    if (folder / ADAPTER).is_dir():
+        shutil.copytree(folder, target, ignore=shutil.ignore_patterns(ADAPTER))
+        return target, folder / ADAPTER
+    return folder, None
+
+
+def effective_length(folder: Path, max_length: int) -> int:
+    """Maximum tokens of inputs: the run's, but no more than model and tokenizer accept."""
+    with torch.device("meta"):
+        model = new_model(load_config(str(folder), "model", adapters=True))
+    return min(max_length, longest_input(model, load_tokenizer(str(folder), "model", adapters=True)))

@@ -71,8 +71,7 @@ def register(run: Path, name: str, uri: str | None = None) -> tuple[int, str]:
     Raises:
         UserError: if the run has not finished, or the registry cannot be reached.
     """
-    from mat_ds.artifacts.whole import effective_length, whole_model  # imported late: PEFT takes seconds
-    from mat_ds.registry.flavor import save_flavor
+    from mat_ds.registry.flavor import effective_length, save_flavor, whole_model  # imported late: PEFT takes seconds
 
     if not is_name(name):
         raise UserError(Problem("NAME", name, "is not allowed as the name of a registered model", f"use {RULE}"))

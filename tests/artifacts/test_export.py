@@ -9,10 +9,10 @@ from huggingface_hub.repocard import ModelCardData, metadata_load
 from safetensors.torch import load_file
 
 from mat_ds.artifacts.finished import read_finished
-from mat_ds.artifacts.whole import whole_model
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode
 from mat_ds.evaluation.predictor import load_predictor
+from mat_ds.registry.flavor import whole_model
 from mat_ds.tasks.rows import Example
 from tests.support.heads import HEADS, adapter_run, finished_run, texts_of
 
