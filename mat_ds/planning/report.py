@@ -11,8 +11,10 @@ from mat_ds.config.packaged import DS_CONFIGS
 from mat_ds.planning.costs import Costs
 from mat_ds.planning.extent import Extent
 from mat_ds.planning.plan import Cards, Plan
-from mat_ds.planning.states import PRECISIONS, MemoryRow
+from mat_ds.planning.states import PRECISIONS
 from mat_ds.terminal.units import duration, gib, scaled
+
+WHEN = {"always": "", "passes": "in passes: ", "update": "in updates: "}
 
 
 @dataclass(frozen=True)
@@ -65,17 +67,12 @@ def _holdings(plan: Plan) -> Iterator[str]:
 
     yield f"{'each rank holds, GiB':22}{'card':>7}{'host' if plan.host else '':>8}".rstrip()
     for row in plan.rows:
-        yield line(row.name, row.card, row.host, _remark(row))
+        yield line(row.name, row.card, row.host, WHEN[row.when] + row.note)
     yield line("at the fullest moment", plan.card, plan.host)
 
 
 def _size(size: int) -> str:
     return gib(size) if size else ""
-
-
-def _remark(row: MemoryRow) -> str:
-    at = {"always": "", "passes": "in passes: ", "update": "in updates: "}[row.when]
-    return at + row.note
 
 
 def _others(answer: PlanReport) -> Iterator[str]:

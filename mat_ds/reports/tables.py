@@ -15,14 +15,7 @@ from mat_ds.reports.table import Column, Row, Table, text
 
 GLUE = {"cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "qqp": "QQP", "stsb": "STS-B", "mnli": "MNLI", "qnli": "QNLI",
         "rte": "RTE"}  # fmt: skip
-ANLI = {
-    "dev_r1": "dev R1",
-    "dev_r2": "dev R2",
-    "dev_r3": "dev R3",
-    "test_r1": "test R1",
-    "test_r2": "test R2",
-    "test_r3": "test R3",
-}
+ANLI = {f"{part}_r{number}": f"{part} R{number}" for part in ("dev", "test") for number in (1, 2, 3)}
 # Architecture, width and layers in the exported model's config.json -> its name in papers.
 MODELS: dict[tuple[Any, ...], str] = {
     ("bert", 768, 12): "BERT-base",
