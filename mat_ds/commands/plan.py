@@ -52,10 +52,10 @@ SUSTAINED = {torch.float32: 7.0, torch.float16: 40.0, torch.bfloat16: 30.0}
 def main(arguments: Sequence[str]) -> ExitCode:
     """Prints the plan; returns 0 if the run fits, 1 if it does not, 2 for wrong input."""
     configure_process(World())
-    return attempt(lambda: _plan(parse(arguments)), World(), "")
+    return attempt(lambda: _show_plan(parse(arguments)), World(), "")
 
 
-def _plan(parsed: argparse.Namespace) -> ExitCode:
+def _show_plan(parsed: argparse.Namespace) -> ExitCode:
     answer = find(parsed)
     show(json.dumps(plan_json(answer), indent=2) if parsed.json else plan_text(answer))
     return ExitCode.OK if answer.plan.fits else ExitCode.FAILED

@@ -43,10 +43,10 @@ DEFINITION = "definition.json"
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code: 0; 75 if interrupted; 2 for wrong input; 1 if a seed failed."""
     outlast_readers()
-    return attempt(lambda: _seeds(parse(arguments)), World(), "")
+    return attempt(lambda: _train_seeds(parse(arguments)), World(), "")
 
 
-def _seeds(parsed: argparse.Namespace) -> ExitCode:
+def _train_seeds(parsed: argparse.Namespace) -> ExitCode:
     display = Display(True, parsed.quiet, parsed.json)
     launching = read_launching(parsed, ["seed", "train.resume"])
     named = launching.run.output_dir or f"runs/{name_of_file(parsed.recipe or Path(launching.run.task))}-seeds"

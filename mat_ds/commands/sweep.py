@@ -36,10 +36,10 @@ TRIALS = 20
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code."""
     outlast_readers()
-    return attempt(lambda: _sweep(parse(arguments)), World(), "")
+    return attempt(lambda: _search(parse(arguments)), World(), "")
 
 
-def _sweep(parsed: argparse.Namespace) -> ExitCode:
+def _search(parsed: argparse.Namespace) -> ExitCode:
     display = Display(True, parsed.quiet, parsed.json)
     space = read_space(parsed.space)
     launching = read_launching(parsed, [*(name for key in space.options for name in names(key)), "train.resume"])
