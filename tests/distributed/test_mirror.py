@@ -160,10 +160,12 @@ def test_a_run_is_followed_through_a_server_that_hangs_and_a_rank_that_is_killed
     hurry(run)
 
     def losses():
-        return [step for step, _, _ in history(client, found(client, run), "loss")]
+        try:
+            return [step for step, _, _ in history(client, found(client, run), "loss")]
+        except ValueError:  # MLflow does not know the run yet
+            return []
 
     life.stdin.write("go\n" * 3)
-    assert wait_for(lambda: run.tracking.exists() and server.uri in run.tracking.read_text())
     assert wait_for(lambda: losses() == [1, 2, 3]) and found(client, run).info.status == "RUNNING"
     server.hang()
     life.stdin.write("go\n" * 2)
