@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from deepspeed.accelerator import get_accelerator
 from deepspeed.runtime.engine import DeepSpeedEngine
 from torch import Tensor
 
@@ -33,6 +34,8 @@ class Passes:
         self.ds, self.seed, self._read = ds, seed, read
         self.device = torch.device(ds.device)
         self._perturbation = perturbation
+        # What dropout on this device draws from, and all else does; `torch.manual_seed` takes as long as a layer.
+        self._generators = {torch.default_generator, get_accelerator().default_generator(self.device.index or 0)}
         self._outer_step = 0
         self._all_finite = torch.ones((), dtype=torch.bool, device=self.device)
         # Whether there is a graph whose backward has not been called yet.
@@ -130,5 +133,6 @@ class Passes:
             finally:
                 self.ds.module.train(was_training)
         else:
-            torch.manual_seed(dropout_seed(self.seed, self._outer_step, batch.index, masks))
+            for generator in self._generators:
+                generator.manual_seed(dropout_seed(self.seed, self._outer_step, batch.index, masks))
             yield

@@ -1,6 +1,6 @@
 """MAT under ZeRO is MAT: sharded runs end where the float64 oracle ends.
 
-The measure is ||theta - theta*|| / ||theta* - theta_0|| after three outer steps, over all trainable parameters but
+The measure is ||theta - theta*|| / ||theta* - theta_0|| after two outer steps, over all trainable parameters but
 attention key biases, whose true gradient is zero.
 """
 

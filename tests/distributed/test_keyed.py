@@ -9,10 +9,10 @@ from tests.equivalence import oracle
 from tests.support import families
 from tests.support.expected import STAGES, named
 from tests.support.launch import run_ranks
-from tests.support.tiny import tiny_roberta
+from tests.support.tiny import shallow_roberta
 
 pytestmark = pytest.mark.dist
-ORIGIN = dict(tiny_roberta(dropout=0.1).named_parameters())
+ORIGIN = dict(shallow_roberta(dropout=0.1).named_parameters())
 DROPOUTS = ("independent", "frozen")
 
 

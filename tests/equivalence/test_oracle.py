@@ -5,17 +5,17 @@ import torch
 
 from tests.equivalence import oracle
 from tests.support.drawn import DrawnNoise
-from tests.support.tiny import global_batches, tiny_roberta
-from tests.workers.worker import MAT, ORACLE_OPTIONS
+from tests.support.tiny import global_batches, shallow_roberta
+from tests.workers.worker import LR, MAT, ORACLE_OPTIONS
 
 BATCHES = global_batches()
-ORIGIN = dict(tiny_roberta().named_parameters())
+ORIGIN = dict(shallow_roberta().named_parameters())
 
 
 def run(method="mat", delta_noise=0.0, theta_noise=0.0, **settings):
     chosen = oracle.Settings(**{**{k: MAT[k] for k in ORACLE_OPTIONS}, **settings})
-    noise = DrawnNoise(tiny_roberta(), {**MAT, "delta_noise": delta_noise, "theta_noise": theta_noise}, BATCHES)
-    return oracle.run(tiny_roberta(), BATCHES, chosen, method, noise)
+    noise = DrawnNoise(shallow_roberta(), {**MAT, "delta_noise": delta_noise, "theta_noise": theta_noise}, BATCHES)
+    return oracle.run(shallow_roberta(), BATCHES, chosen, method, noise)
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +27,20 @@ def reference():
     {"lam": 0.0}, {"lam": 3.0}, {"semantics": "released"}, {"delta_projection": "clamp"},
     {"delta_gradient": "l2", "delta_lr": 5.0}, {"delta_gradient": "raw", "delta_lr": 5.0},
     {"beta_s": 0.7}, {"beta_p": 0.1},
-    {"delta_steps": 1}, {"theta_steps": 2}, {"update": "sgd"}, {"max_grad_norm": 0.5}, {"weight_decay": 1.0},
+    {"delta_steps": 1}, {"theta_steps": 2}, {"update": "sgd"}, {"weight_decay": 1.0},
     {"delta_noise": 6e-2}, {"theta_noise": 1e-2}, {"method": "vanilla"},
 ], ids=str)  # fmt: skip
 def test_every_option_moves_the_result_by_ten_times_the_tolerance(options, reference):
     assert oracle.distance(run(**options), reference, ORIGIN) > 1e-2
 
 
+def test_a_norm_that_is_not_clipped_would_be_seen():
+    sgd = {"update": "sgd", "lr": LR["sgd"]}
+    assert oracle.distance(run(**sgd, max_grad_norm=0.5), run(**sgd), ORIGIN) > 1e-2
+
+
 def test_an_update_with_one_gradient_missing_would_be_seen(reference):
-    frozen = tiny_roberta()
+    frozen = shallow_roberta()
     frozen.classifier.dense.weight.requires_grad_(False)
     result = {name: p.double() for name, p in reference.items()}
     result["classifier.dense.weight"] = ORIGIN["classifier.dense.weight"].double()
@@ -43,7 +48,7 @@ def test_an_update_with_one_gradient_missing_would_be_seen(reference):
 
 
 def test_vanilla_is_a_plain_loop():
-    model = tiny_roberta().double().eval()
+    model = shallow_roberta().double().eval()
     optimizer = torch.optim.AdamW(
         [
             {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.01},

@@ -11,9 +11,9 @@ from tests.support.tiny import VOCABULARY
 
 PAD, BEGIN, END = 1, 0, 2
 
-BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24,
+BERT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24,
         "max_position_embeddings": 20, "type_vocab_size": 2}  # fmt: skip
-LLAMA = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
+LLAMA = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
          "intermediate_size": 24, "max_position_embeddings": 18}  # fmt: skip
 DEBERTA_V2 = {**BERT, "embedding_size": 8, "conv_kernel_size": 3}
 DEBERTA_V3 = {**BERT, "type_vocab_size": 0, "position_biased_input": False, "relative_attention": True, "share_att_key": True,
@@ -25,10 +25,10 @@ FAMILIES = {
     "roberta": ("roberta", {**BERT, "type_vocab_size": 1}, 16, 18),
     "xlm-roberta": ("xlm-roberta", {**BERT, "type_vocab_size": 1}, 16, 18),
     "electra": ("electra", {**BERT, "embedding_size": 8}, 8, 20),
-    "albert": ("albert", {**BERT, "embedding_size": 8}, 8, 20),
+    "albert": ("albert", {**BERT, "embedding_size": 8, "num_hidden_layers": 2}, 8, 20),
     "deberta-v2": ("deberta-v2", DEBERTA_V2, 8, 20),
     "deberta-v3": ("deberta-v2", DEBERTA_V3, 16, 20),
-    "gpt2": ("gpt2", {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 18}, 16, 18),
+    "gpt2": ("gpt2", {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 18}, 16, 18),
     "llama": ("llama", LLAMA, 16, 18),
     "qwen2": ("qwen2", LLAMA, 16, 18),
     "qwen3": ("qwen3", LLAMA, 16, 18),

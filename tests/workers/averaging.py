@@ -6,7 +6,7 @@ from deepspeed.accelerator import get_accelerator
 from mat_ds.engine.export import gather_fp32
 from mat_ds.sampling.average import Average
 from tests.equivalence import oracle, rivals
-from tests.support.tiny import global_batches, micro_batches, tiny_roberta
+from tests.support.tiny import global_batches, micro_batches, shallow_roberta
 from tests.workers.worker import BF16, FP16, FP32, STAGES, ds_json, main, make, steps
 
 OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
@@ -21,7 +21,7 @@ def held(engine):
 
 
 def logits_with(weights, batch):
-    model = tiny_roberta().eval()
+    model = shallow_roberta().eval()
     model.load_state_dict(weights, strict=False)
     with torch.no_grad():
         return model(**batch.inputs).logits
@@ -29,9 +29,9 @@ def logits_with(weights, batch):
 
 def body(world, report):
     get_accelerator().is_fp16_supported = lambda: True
-    micro, batches, origin = 2, global_batches(4), dict(tiny_roberta().named_parameters())
+    micro, batches, origin = 2, global_batches(2), dict(shallow_roberta().named_parameters())
     settings = rivals.Settings(decay=0.7, alpha=1.0)
-    expected = rivals.run(tiny_roberta(), batches, settings, "rdrop", noise=None)
+    expected = rivals.run(shallow_roberta(), batches, settings, "rdrop", noise=None)
     layouts = {f"fp32 zero-{stage}": ds_json(stage, FP32) for stage in STAGES}
     layouts |= {
         f"{name} zero-{stage}": ds_json(stage, half) for name, half in (("bf16", BF16), ("fp16", FP16)) for stage in STAGES
@@ -51,7 +51,7 @@ def body(world, report):
                 predicted[average] = engine.predict(own.inputs).float()
         after = held(engine)
         share = 1 if name.endswith("zero-0") else world.size
-        kept = sum(p.numel() for p in tiny_roberta().parameters()) * 4 * (2 + len(AVERAGES)) / share
+        kept = sum(p.numel() for p in shallow_roberta().parameters()) * 4 * (2 + len(AVERAGES)) / share
         report[f"bytes, {name}"] = engine.sampler.state_bytes / kept
         report[f"student, {name}"] = all(torch.equal(p, q) for p, q in zip(before, after, strict=True))
         engine.begin(9, 0.0)

@@ -6,7 +6,7 @@ from deepspeed.accelerator import get_accelerator
 
 from tests.equivalence import oracle
 from tests.support.drawn import DrawnNoise
-from tests.support.tiny import global_batches, tiny_roberta
+from tests.support.tiny import global_batches, shallow_roberta
 from tests.workers.worker import BF16, FP16, FP32, LR, MAT, ORACLE_OPTIONS, STAGES, ds_json, main, make, steps
 
 PRECISION = {"fp32": FP32, "bf16": BF16, "fp16": FP16}
@@ -14,13 +14,13 @@ PRECISION = {"fp32": FP32, "bf16": BF16, "fp16": FP16}
 
 def body(world, report):
     precision, device = PRECISION[sys.argv[2]], get_accelerator().current_device_name()
-    batches, origin = global_batches(), dict(tiny_roberta().named_parameters())
+    batches, origin = global_batches(), dict(shallow_roberta().named_parameters())
     accumulation = int(sys.argv[3])
     for update, lr in LR.items():
         micro = 8 // accumulation // world.size
         settings = oracle.Settings(update=update, lr=lr, **{k: MAT[k] for k in ORACLE_OPTIONS})
-        noise = DrawnNoise(tiny_roberta(), MAT, batches, lr, device=device)
-        expected = oracle.run(tiny_roberta(), batches, settings, noise=noise) if world.rank == 0 else None
+        noise = DrawnNoise(shallow_roberta(), MAT, batches, lr, device=device)
+        expected = oracle.run(shallow_roberta(), batches, settings, noise=noise) if world.rank == 0 else None
         for stage in STAGES:
             engine, player = make(world, ds_json(stage, precision), micro=micro, optimizer={"name": update, "lr": lr})
             result = steps(world, engine, player, micro, batches, lr=lr)

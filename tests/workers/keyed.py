@@ -9,7 +9,7 @@ import torch
 from mat_ds.engine.export import gather_fp32
 from mat_ds.ranks.collectives import all_reduce_sum
 from tests.support import families
-from tests.support.tiny import global_batches, micro_batches, tiny_roberta
+from tests.support.tiny import global_batches, micro_batches, shallow_roberta
 from tests.workers.worker import MAT, ds_json, main, make, steps
 
 NOISY = {**MAT, "delta_noise": 2e-2, "theta_noise": 1e-2, "dropout": "independent"}
@@ -25,7 +25,7 @@ def body(world, report):
     for stage in map(int, stages):
         for dropout in ("independent", "frozen"):
             method = {**NOISY, "dropout": dropout, "theta_dropout": dropout}
-            engine, player = make(world, ds_json(stage), method, micro=2, model=tiny_roberta(dropout=0.1), seed=5)
+            engine, player = make(world, ds_json(stage), method, micro=2, model=shallow_roberta(dropout=0.1), seed=5)
             result = steps(world, engine, player, 2, global_batches())
             engine.close()
             if world.rank == 0:
@@ -39,7 +39,7 @@ def body(world, report):
 
 
 def cut(world, method, micro):
-    """(first loss, parameters) of three outer steps of a decoder without dropout."""
+    """(first loss, parameters) of two outer steps of a decoder without dropout."""
     # Its attention has biases without a gradient, of whose rounding Adam would make steps.
     engine, player = make(world, ds_json(2), method, micro, {"name": "sgd"}, families.build("gpt2"), seed=5)
     for t, batch in enumerate(global_batches()):

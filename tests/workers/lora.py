@@ -14,7 +14,7 @@ from mat_ds.ranks.collectives import all_reduce_sum
 from mat_ds.storage.checkpoints import checkpoints_of
 from tests.equivalence import oracle
 from tests.support.drawn import DrawnNoise
-from tests.support.tiny import global_batches, tiny_lora
+from tests.support.tiny import global_batches, shallow_lora
 from tests.workers.keyed import NOISY
 from tests.workers.worker import BF16, FP16, FP32, LR, MAT, ORACLE_OPTIONS, STAGES, ds_json, main, make, steps
 
@@ -36,7 +36,7 @@ def body(world, report):
     for stage, name, case in itertools.product(STAGES, PRECISIONS, CASES):
         if name == "fp32" or case in ("adam", "checkpointed"):
             report[f"{case}, {name}, zero-{stage}"] = measured(world, stage, *PRECISIONS[name], **CASES[case])
-    report["trained"] = sum(p.numel() for p in tiny_lora().parameters() if p.requires_grad)
+    report["trained"] = sum(p.numel() for p in shallow_lora().parameters() if p.requires_grad)
     for stage, (name, (precision, _)) in itertools.product(STAGES, PRECISIONS.items()):
         report[f"resumed, {name}, zero-{stage}"] = resumed(
             world, ds_json(stage, precision), Path(sys.argv[2]) / f"{name}-{stage}"
@@ -44,10 +44,10 @@ def body(world, report):
 
 
 def measured(world, stage, precision, dtype, method=None, optimizer=None, model=None):
-    """How far a run of three steps ends from the oracle, what it did to frozen parameters, and what its first step moved."""
+    """How far a run of two steps ends from the oracle, what it did to frozen parameters, and what its first step moved."""
     micro, optimizer = 4 // world.size, optimizer or {}
     lr, wanted = optimizer.get("lr", LR["adam"]), {**MAT, **(method or {})}
-    engine, player = make(world, ds_json(stage, precision), wanted, micro, optimizer, tiny_lora(**(model or {})))
+    engine, player = make(world, ds_json(stage, precision), wanted, micro, optimizer, shallow_lora(**(model or {})))
     first = steps(world, engine, player, micro, BATCHES[:1], lr=lr)
     result = steps(world, engine, player, micro, BATCHES[1:], first=1, lr=lr)
     sampled = torch.tensor(float(sum(piece.numel for slices in engine.shards.slices.values() for piece in slices)))
@@ -55,7 +55,7 @@ def measured(world, stage, precision, dtype, method=None, optimizer=None, model=
     engine.close()
     if world.rank:
         return {}
-    before = dict(tiny_lora().named_parameters())
+    before = dict(shallow_lora().named_parameters())
     expected = whole_run(lr, optimizer.get("name", "adam"), optimizer.get("max_grad_norm", 0.0), bool(method))
     frozen = [n for n, p in before.items() if not p.requires_grad]
     return {
@@ -71,30 +71,30 @@ def measured(world, stage, precision, dtype, method=None, optimizer=None, model=
 def whole_run(lr, update, max_grad_norm, noise):
     """The oracle's run."""
     settings = oracle.Settings(update=update, lr=lr, max_grad_norm=max_grad_norm, **{k: MAT[k] for k in ORACLE_OPTIONS})
-    drawn = DrawnNoise(tiny_lora(), {**MAT, **(NOISE if noise else {})}, BATCHES, lr)
-    return oracle.run(tiny_lora(), BATCHES, settings, noise=drawn)
+    drawn = DrawnNoise(shallow_lora(), {**MAT, **(NOISE if noise else {})}, BATCHES, lr)
+    return oracle.run(shallow_lora(), BATCHES, settings, noise=drawn)
 
 
 def resumed(world, tree, folder):
     """Whether a run that was interrupted ends bit for bit where one that was not does, and no frozen weight was saved."""
-    micro, batches = 8 // world.size // 2, global_batches(4)
+    micro, batches = 8 // world.size // 2, global_batches(2)
 
     def fresh():
-        return make(world, tree, NOISY, micro, model=tiny_lora(dropout=0.1))
+        return make(world, tree, NOISY, micro, model=shallow_lora(dropout=0.1))
 
     engine, player = fresh()
-    steps(world, engine, player, micro, batches[:2])
+    steps(world, engine, player, micro, batches[:1])
     if world.rank == 0:
         folder.mkdir()
-    checkpoint.save(engine, folder, {"step": 2}, keep_last=1)
-    expected = steps(world, engine, player, micro, batches[2:], first=2)
+    checkpoint.save(engine, folder, {"step": 1}, keep_last=1)
+    expected = steps(world, engine, player, micro, batches[1:], first=1)
     engine.close()
     engine, player = fresh()
     checkpoint.load_checkpoint(engine, checkpoints_of(folder))
-    result = steps(world, engine, player, micro, batches[2:], first=2)
+    result = steps(world, engine, player, micro, batches[1:], first=1)
     engine.close()
     saved = {key.split(":")[1] for path in folder.glob("step-*/rank-*.safetensors") for key in load_file(path)}
-    trained = {name for name, p in tiny_lora().named_parameters() if p.requires_grad}
+    trained = {name for name, p in shallow_lora().named_parameters() if p.requires_grad}
     return (world.rank > 0 or saved == trained) and all(torch.equal(result[name], expected[name]) for name in expected)
 
 

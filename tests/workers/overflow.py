@@ -6,7 +6,7 @@ from deepspeed.accelerator import get_accelerator
 from mat_ds.engine.export import gather_fp32
 from mat_ds.errors import NonFiniteError
 from tests.equivalence import oracle
-from tests.support.tiny import global_batches, micro_batches, tiny_roberta
+from tests.support.tiny import global_batches, micro_batches, shallow_roberta
 from tests.workers.worker import BF16, FP16, FP32, MAT, STAGES, ds_json, main, make, steps
 
 HIGH = {"fp16": {"enabled": True, "initial_scale_power": 24, "hysteresis": 1}}
@@ -24,7 +24,7 @@ def infinite_gradient(loss):
 def body(world, report):
     get_accelerator().is_fp16_supported = lambda: True
     micro, batches = 4 // world.size, global_batches(2)
-    origin = dict(tiny_roberta().named_parameters())
+    origin = dict(shallow_roberta().named_parameters())
     for stage in STAGES:
         # The same run from a scale that overflows again and again and from one that never does: equal but for rounding,
         # so a skipped sample left no update, no noise and no mixture behind, and no outer step lacks a sample.

@@ -17,7 +17,7 @@ from mat_ds.planning.plan import Cards, make_plan
 from mat_ds.runs.options import RunConfig
 from mat_ds.sampling.average import Average
 from tests.support.kinds import CLASSIFICATION
-from tests.support.tiny import tiny_lora, tiny_roberta
+from tests.support.tiny import shallow_lora, shallow_roberta
 from tests.workers.worker import BF16, FP32, MAT, STAGES, ds_json, main, make
 
 # Three million parameters, an embedding among them that lies across the ranks' parts.
@@ -104,7 +104,7 @@ def compared(world, tree, live, lora=False, average=False, method=SHORT, optimiz
 
 
 def model(lora):
-    return (tiny_lora if lora else tiny_roberta)(**SIZE)
+    return (shallow_lora if lora else shallow_roberta)(**SIZE)
 
 
 @functools.cache

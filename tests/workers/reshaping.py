@@ -10,7 +10,7 @@ from mat_ds.engine import checkpoint
 from mat_ds.engine.export import gather_fp32
 from mat_ds.storage.checkpoints import checkpoints_of
 from tests.equivalence import oracle
-from tests.support.tiny import global_batches, tiny_roberta
+from tests.support.tiny import global_batches, shallow_roberta
 from tests.workers.averaging import AVERAGES
 from tests.workers.keyed import NOISY
 from tests.workers.worker import BF16, FP16, FP32, STAGES, ds_json, main, make, steps
@@ -25,14 +25,16 @@ PAIRS += [
 
 def body(world, report):
     get_accelerator().is_fp16_supported = lambda: True
-    folder, micro, batches = Path(sys.argv[2]), 8 // int(sys.argv[3]) // 2, global_batches(4)
-    origin = dict(tiny_roberta().named_parameters())
+    folder, micro, batches = Path(sys.argv[2]), 8 // int(sys.argv[3]) // 2, global_batches(2)
+    origin = dict(shallow_roberta().named_parameters())
     for name, precision, before, now in PAIRS:
         where = folder / f"{name}-zero-{before}"
-        engine, player = make(world, ds_json(now, precision), NOISY, micro, model=tiny_roberta(dropout=0.1), averages=AVERAGES)
+        engine, player = make(
+            world, ds_json(now, precision), NOISY, micro, model=shallow_roberta(dropout=0.1), averages=AVERAGES
+        )
         state, passed_over = checkpoint.load_checkpoint(engine, checkpoints_of(where))
-        assert state["step"] == 2 and not passed_over
-        results = [steps(world, engine, player, micro, batches[2:], first=2)]
+        assert state["step"] == 1 and not passed_over
+        results = [steps(world, engine, player, micro, batches[1:], first=1)]
         for average in AVERAGES:
             with engine.averaged_weights(average):
                 results.append(gather_fp32(engine))

@@ -7,7 +7,7 @@ from deepspeed.accelerator import get_accelerator
 from mat_ds.methods import METHODS
 from tests.equivalence import oracle, rivals
 from tests.support.drawn import DrawnNoise
-from tests.support.tiny import global_batches, tiny_roberta
+from tests.support.tiny import global_batches, shallow_roberta
 from tests.workers.worker import STAGES, ds_json, main, make, steps
 
 BALL = {"delta_steps": 3, "delta_lr": 0.4, "delta_init_norm": 0.3, "delta_max_norm": 0.5}
@@ -64,7 +64,7 @@ def body(world, report):
     for name, options in CASES.items():
         labels = 1 if name.endswith("regression") else 3
         micro, batches = 8 // accumulation // world.size, global_batches(labels=labels)
-        model = lambda labels=labels, exact="exact" in name: tiny_roberta(  # noqa: E731
+        model = lambda labels=labels, exact="exact" in name: shallow_roberta(  # noqa: E731
             labels=labels, **({"attn_implementation": "eager"} if exact else {})
         )
         own = {ORACLES.get(key, key): value for key, value in options.items() if key not in ("name", "derivative")}

@@ -9,7 +9,7 @@ from mat_ds.ranks.collectives import all_reduce_sum
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.rows import Example
 from tests.support.dropped import distinct, dropped_units, shares
-from tests.support.tiny import VOCABULARY, global_batches, micro_batches, tiny_roberta
+from tests.support.tiny import VOCABULARY, global_batches, micro_batches, shallow_roberta
 from tests.workers.worker import BF16, FP16, FP32, MAT, STAGES, ds_json, main, make, steps
 
 
@@ -25,9 +25,9 @@ def collate(examples, device):
 def body(world, report):
     micro, batch = 2, 2 * world.size
     batches = global_batches(1, examples=batch)
-    parameters = sum(p.numel() for p in tiny_roberta().parameters())
+    parameters = sum(p.numel() for p in shallow_roberta().parameters())
     get_accelerator().is_fp16_supported = lambda: True
-    origin = dict(tiny_roberta().named_parameters())
+    origin = dict(shallow_roberta().named_parameters())
     for name, precision in (("fp32", FP32), ("bf16", BF16), ("fp16", FP16)):
         for stage in STAGES:
             engine, player = make(world, ds_json(stage, precision), micro=micro, optimizer={"name": "sgd"}, batch=batch)
@@ -44,7 +44,7 @@ def body(world, report):
     for stage in STAGES:
         for loop, masks in (("independent", "independent"), ("frozen", "frozen"), ("off", "independent")):
             method = {**MAT, "dropout": loop, "theta_dropout": masks}
-            model = tiny_roberta(dropout=0.2, attn_implementation="eager")
+            model = shallow_roberta(dropout=0.2, attn_implementation="eager")
             engine, player = make(world, ds_json(stage), method, micro, batch=batch, model=model)
             engine.begin(0, 1e-3)
             with dropped_units(engine.ds.module, micro) as passes:
@@ -59,7 +59,7 @@ def body(world, report):
         for size in (1, 4, 30):
             evaluator = Evaluator(TASKS["mnli"], collate, size, world, engine.device)
             logits = evaluator.predict(engine.predict, examples)
-            expected = torch.cat([tiny_roberta().eval()(**collate([e], None)[0]).logits for e in examples])
+            expected = torch.cat([shallow_roberta().eval()(**collate([e], None)[0]).logits for e in examples])
             report[f"predictions zero-{stage}, {size} at a time"] = torch.allclose(logits, expected, atol=1e-5)
         engine.close()
 

@@ -8,7 +8,7 @@ from deepspeed.accelerator import get_accelerator
 from mat_ds.training.telemetry import FACTORS, below_resolution, measure
 from tests.equivalence.oracle import symmetric_divergence
 from tests.support.kinds import CLASSIFICATION
-from tests.support.tiny import global_batches, micro_batches, tiny_roberta
+from tests.support.tiny import global_batches, micro_batches, shallow_roberta
 from tests.workers.worker import BF16, FP16, FP32, MAT, STAGES, ds_json, main, make, steps
 
 METHODS = {"mat": {**MAT, "dropout": "independent"}, "rdrop": {"name": "rdrop"}, "freelb": {"name": "freelb"}}
@@ -31,7 +31,7 @@ def watched(world, engine, player, batches):
 
 def expected(weights, batch, delta):
     """R and L without dropout, by plain torch."""
-    model = tiny_roberta().double()
+    model = shallow_roberta().double()
     model.load_state_dict({name: value.double() for name, value in weights.items()}, strict=False)
     clean = model(**batch.inputs).logits
     words = model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: output + delta.double())
@@ -50,7 +50,7 @@ def body(world, report):
             for stage in STAGES if name == "mat" else (2, 3):
                 clipped = {"max_grad_norm": 0.1}
                 pair = [
-                    make(world, ds_json(stage, half), method, 2, clipped, tiny_roberta(dropout=0.1), batch=4 * world.size)
+                    make(world, ds_json(stage, half), method, 2, clipped, shallow_roberta(dropout=0.1), batch=4 * world.size)
                     for _ in range(2)
                 ]
                 (one, player), (two, again) = pair

@@ -17,7 +17,7 @@ from mat_ds.methods import METHODS
 from mat_ds.ranks.world import World
 from mat_ds.runs.options import RunConfig
 from tests.support.kinds import CLASSIFICATION, REGRESSION
-from tests.support.tiny import micro_batches, tiny_roberta
+from tests.support.tiny import micro_batches, shallow_roberta
 
 torch.set_num_threads(1)
 
@@ -41,7 +41,7 @@ def ds_json(stage, precision=FP32, **zero):
 
 def make(world, tree, method=MAT, micro=2, optimizer=None, model=None, seed=0, batch=8, averages=None):
     """(engine, method) on the tiny model, put together as a run does it."""
-    model = model or tiny_roberta()
+    model = model or shallow_roberta()
     run = RunConfig.model_validate(
         {
             "train": {"batch_size": batch, "micro_batch_size": micro},

@@ -13,7 +13,7 @@ from mat_ds.engine.engine import Engine
 from mat_ds.methods.mat import Mat
 from tests.equivalence import oracle
 from tests.support.drawn import DrawnNoise
-from tests.support.tiny import global_batches, micro_batches, tiny_roberta
+from tests.support.tiny import global_batches, micro_batches, shallow_roberta
 from tests.workers.worker import LR, MAT, ORACLE_OPTIONS, ds_json, main, make, steps
 
 
@@ -84,11 +84,11 @@ def talk(world, report):
 def body(world, report):
     talk(world, report)
     right_probe = Engine._inner
-    micro, batches, origin = 2, global_batches(), dict(tiny_roberta().named_parameters())
+    micro, batches, origin = 2, global_batches(), dict(shallow_roberta().named_parameters())
     raw = {"delta_gradient": "raw", "delta_lr": 5.0}
     settings = oracle.Settings(lr=LR["adam"], **{**{k: MAT[k] for k in ORACLE_OPTIONS}, **raw})
-    noise = DrawnNoise(tiny_roberta(), {**MAT, **raw}, batches)
-    expected = oracle.run(tiny_roberta(), batches, settings, noise=noise) if world.rank == 0 else None
+    noise = DrawnNoise(shallow_roberta(), {**MAT, **raw}, batches)
+    expected = oracle.run(shallow_roberta(), batches, settings, noise=noise) if world.rank == 0 else None
     for name, probe in (("right", right_probe), ("wrong", through_the_engine)):
         Engine._inner = probe
         engine, player = make(world, ds_json(3), {**MAT, **raw}, micro, optimizer={"name": "adam", "lr": LR["adam"]})
