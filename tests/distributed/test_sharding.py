@@ -8,8 +8,8 @@ from tests.support.launch import run_ranks
 
 pytestmark = pytest.mark.dist
 
-# Different sets of units that the passes of each loop drop: two samples of the perturbation, three of the parameters.
-SETS = {"independent": (2 * 2, 3 * 2), "frozen": (1, 3), "off": (1, 3 * 2)}
+# Different sets of units that the passes of each loop drop: two samples of the perturbation, two of the parameters.
+SETS = {"independent": (2 * 2, 2 * 2), "frozen": (1, 2), "off": (1, 2 * 2)}
 
 
 @pytest.fixture(scope="module", params=[*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3)), 2], ids="{} ranks".format)

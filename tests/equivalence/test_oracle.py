@@ -27,7 +27,7 @@ def reference():
     {"lam": 0.0}, {"lam": 3.0}, {"semantics": "released"}, {"delta_projection": "clamp"},
     {"delta_gradient": "l2", "delta_lr": 5.0}, {"delta_gradient": "raw", "delta_lr": 5.0},
     {"beta_s": 0.7}, {"beta_p": 0.1},
-    {"delta_steps": 1}, {"theta_steps": 2}, {"update": "sgd"}, {"weight_decay": 1.0},
+    {"delta_steps": 1}, {"theta_steps": 3}, {"update": "sgd"}, {"weight_decay": 1.0},
     {"delta_noise": 6e-2}, {"theta_noise": 1e-2}, {"method": "vanilla"},
 ], ids=str)  # fmt: skip
 def test_every_option_moves_the_result_by_ten_times_the_tolerance(options, reference):

@@ -49,7 +49,7 @@ def body(world, report):
             engine.begin(0, 1e-3)
             with dropped_units(engine.ds.module, micro) as passes:
                 player.step(engine, micro_batches(batches[0], micro, world.rank, world.size))
-            loops = passes[:-6], passes[-6:]
+            loops = passes[:-4], passes[-4:]
             report[f"dropped {loop} zero-{stage}"] = [[distinct(units), max(shares(units))] for units in loops]
             engine.close()
 
