@@ -125,8 +125,8 @@ def restarts(folder, fault, every):
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_no_step_is_lost_whose_save_had_returned(fault, tmp_path):
-    lives(tmp_path, fault, every=23)
-    restarts(tmp_path / "restarts", fault, every=7)
+    lives(tmp_path, fault, every=47)
+    restarts(tmp_path / "restarts", fault, every=13)
 
 
 @pytest.mark.slow
