@@ -37,13 +37,14 @@ def scores(run):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """The embedded default as `make train` runs it, half as long: (run directory, finished process, folder for compiled
-    extensions)."""
+    """The embedded default as `make train` runs it, half as long, each update in one pass: (run directory, finished process,
+    folder for compiled extensions)."""
     folder = tmp_path_factory.mktemp("demo")
     done = run_cli(
         *ZERO2,
         f"output_dir={folder}/run",
         "train.epochs=1",
+        "train.micro_batch_size=32",
         "tracking.uri=null",
         ranks=2,
         launcher=True,
