@@ -157,7 +157,7 @@ def test_ranks_do_not_outlive_a_launcher_that_was_killed(tmp_path, launched):
     assert "is ended: its launcher" in log.read_text() and tracebacks(log.read_text()) == 0
 
 
-@pytest.mark.parametrize(("rank", "error"), [(0, "MemoryError"), (1, "KeyError")])
+@pytest.mark.parametrize(("rank", "error"), [pytest.param(0, "KeyError", marks=pytest.mark.slow), (1, "MemoryError")])
 def test_under_the_launcher_a_rank_that_fails_in_the_loader_is_the_only_one_to_speak(rank, error, tmp_path):
     done = run_cli(
         *ENDLESS, f"output_dir={tmp_path}/run", ranks=2, module="tests.workers.faulty", launcher=True, FAULT=f"{rank} {error}"
