@@ -37,8 +37,7 @@ def scores(run):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """The embedded default as `make train` runs it, half as long, each update in one pass: (run directory, finished process,
-    folder for compiled extensions)."""
+    """The default as `make train` runs it, half as long, in passes of 32: (run, finished process, folder of extensions)."""
     folder = tmp_path_factory.mktemp("demo")
     done = run_cli(
         *ZERO2,
