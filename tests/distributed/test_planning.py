@@ -5,7 +5,7 @@ import pytest
 from tests.support.expected import STAGES, named
 from tests.support.launch import run_ranks
 
-pytestmark = pytest.mark.dist
+pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 WHOLE = named("{} zero-{}", ("fp32", "bf16"), STAGES)
 PARTS = named("average: fp32 zero-{}", (1, 3)) | named("adapters: fp32 zero-{}", (0, 2, 3)) | {"adapters: bf16 zero-3"}
@@ -15,7 +15,7 @@ PARTS |= named("{}: fp32 zero-{}", ("vanilla", "freelb"), (2, 3)) | named("smart
 STATES = ("weights", "gradients", "masters", "kept", "update")
 
 
-@pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2], ids="{} ranks".format)
+@pytest.fixture(scope="module", params=[1, 2], ids="{} ranks".format)
 def report(request):
     return run_ranks("tests.workers.planning", request.param, timeout=1200)
 

@@ -120,7 +120,7 @@ def test_another_model_precision_or_data_make_another_experiment(tmp_path, capsy
     assert main(arguments(tmp_path, "--seeds", "1")) == ExitCode.OK and lives(tmp_path, 0) == [0]
 
 
-@pytest.mark.parametrize("torn", [b"", b"[]", b"{", b"\xff", b'{"options": {}, "options": {}}'])
+@pytest.mark.parametrize("torn", [b"", b"[]", b"{", b"\xff", b'{"options": {}, "options": {"seed": 1}}'])
 def test_a_definition_that_is_torn_is_an_error_and_stays(tmp_path, torn, capsys):
     (tmp_path / "definition.json").write_bytes(torn)
     assert main(arguments(tmp_path, "--seeds", "1")) == ExitCode.USER_ERROR

@@ -37,7 +37,7 @@ def body(world, report):
                 here = {name: tensor.to(engine.device) for name, tensor in batch.items()}
                 player.step(engine, micro_batches(here, micro, world.rank, world.size))
                 skips += engine.skipped_since_begin
-                assert engine.sampler.updates == 3 * (t + 1)
+                assert engine.sampler.updates == MAT["theta_steps"] * (t + 1)
             found.append(gather_fp32(engine))
             skipped.append(skips)
             engine.close()
