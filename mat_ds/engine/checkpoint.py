@@ -20,6 +20,7 @@ from mat_ds.engine.engine import Engine
 from mat_ds.engine.state import LoadError, describe_state, load_state, write_state
 from mat_ds.errors import PeerError, Problem, SaveError, UserError
 from mat_ds.ranks.collectives import from_all_ranks, from_rank_zero, on_rank_zero, own_rank, world_size
+from mat_ds.sampling.keys import CPU_STREAM
 from mat_ds.storage import checkpoints, folders, integrity
 from mat_ds.storage.disk import beside, nobody_else, remove, room_at, write_json, write_text
 from mat_ds.storage.folders import finish_folder, write_folder
@@ -134,7 +135,7 @@ def load_checkpoint(
         still_ours: called by rank 0 before it writes; raises `Displaced` if another job took the run directory.
 
     Returns:
-        The run's own state, and what is wrong with each checkpoint that was skipped.
+        The run's own state, and remarks: what is wrong with each checkpoint that was skipped, and whether noise differs.
 
     Raises:
         UserError: on every rank, if none is intact.
@@ -155,7 +156,15 @@ def load_checkpoint(
             continue
         files = [file for file in expected if file.startswith(f"{checkpoints.MODEL}/")]
         on_rank_zero(lambda c=checkpoint, f=files: _restore_model(c, f, model, still_ours))  # type: ignore[misc]
-        return judged["run"], [*checkpoints.lost_latest(checkpoint.parent), *passed_over]
+        remarks = [f"{what}; passed over, not deleted" for what in (*checkpoints.lost_latest(checkpoint.parent), *passed_over)]
+        # Earlier checkpoints do not say what drew their noise; on a CPU it was what draws it now.
+        drawn, before = engine.sampler.noise_stream, judged["engine"].get("noise", CPU_STREAM)
+        if drawn and before not in (None, drawn):
+            remarks.append(
+                f"method.theta_noise: before {checkpoint.name} the noise was another stream of numbers ({before}) than here "
+                f"({drawn}); the run goes on by the same law, but not bit for bit"
+            )
+        return judged["run"], remarks
     there = on_rank_zero(lambda: checkpoints.checkpoints_of(candidates[0].parent, beyond_latest=True))
     others = [path for path in there if path not in candidates]
     fix = "bring it back from a copy, or start a run of its own in another output_dir; nothing here was deleted"

@@ -16,7 +16,7 @@ from deepspeed.runtime.engine import DeepSpeedEngine
 from torch import Tensor
 
 from mat_ds.ranks.collectives import all_reduce_sum, own_rank
-from mat_ds.sampling.sampler import Slice
+from mat_ds.sampling.slices import Slice
 
 # Attribute of a parameter that was sharded in half precision: this rank's shard of its fp32 values.
 EXACT = "exact_shard"

@@ -17,8 +17,8 @@ During an update, when activations and all of the above have been freed:
 - The flat gradient of the larger group, in the dtype of gradients and, if that is not fp32, also in fp32 (`step`). Before that,
   ZeRO-1 needs what ZeRO-2 needs in passes (`reduce_gradients`). ZeRO-0 needs a flat copy of up to 5e8 elements for an
   all-reduce, and then, in half precision, fp32 gradients of all parameters (`fp16/unfused_optimizer.py`).
-- The sampler's temporaries for a group (ZeRO-0: for a parameter). Either a root (adam: 4 part; rmsprop with weight decay: 8
-  part), or the noise of one parameter twice, or, in steps with telemetry, a distance in fp32 and its square in fp64: 20 part.
+- The sampler's temporaries for a group (ZeRO-0: for a parameter) on a card. Either a root (rmsprop: 4 part, with weight decay
+  8 part; adam needs none), or a chunk of noise, or, in steps with telemetry, a copy in fp32 and a square in fp64: 20 part.
 
 In every `train.telemetry_every`-th outer step, telemetry keeps a copy of the masters.
 """
@@ -35,6 +35,7 @@ from mat_ds.planning.states import MASTER, MemoryRow, Weight, parts, persistent,
 from mat_ds.planning.traffic import reused
 from mat_ds.runs.options import RunConfig
 from mat_ds.sampling.chain import Chain
+from mat_ds.sampling.keys import GPU_CHUNK
 
 # deepspeed.runtime.engine.MEMORY_OPT_ALLREDUCE_SIZE
 REPLICATED_BUCKET = 500_000_000
@@ -103,8 +104,8 @@ def _update(weights: Sequence[Weight], zero: Zero, ranks: int, run: RunConfig, c
     elif zero.offload_optimizer:
         flat = 0  # `model_states` has a row for it
     decayed = 2 if run.optimizer.weight_decay else 1
-    roots = {"adam": MASTER, "rmsprop": decayed * MASTER, "sgd": 0}[run.optimizer.name] * part
-    noise = 2 * MASTER * min(largest, part) if chain.noise else 0
+    roots = decayed * MASTER * part if run.optimizer.name == "rmsprop" else 0
+    noise = MASTER * min(largest, GPU_CHUNK) if chain.noise else 0
     watched = 20 * part if run.train.telemetry_every else 0
     return max(_reduction(weights, zero, ranks), flat + max(roots, noise, watched))
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 import hashlib
 
 import torch
+from torch import Tensor
 
 Part = int | str
 
 # Noise of a parameter is drawn in whole chunks of this many elements, each with its own key, and then sliced: a draw of n
-# numbers is not a prefix of a longer one, so the amount drawn must not depend on shards.
-CHUNK = 1 << 16
+# numbers is not a prefix of a longer one, so the amount drawn must not depend on shards. A chunk stays in the cache of a
+# processor; on a card it is long enough that few are launched, and short enough that all cards of 80 multiprocessors or more
+# draw the same numbers.
+CPU_CHUNK, GPU_CHUNK = 1 << 16, 1 << 19
 
 
 def seed_from(*parts: Part) -> int:
@@ -37,23 +40,37 @@ def generator(device: torch.device, *parts: Part) -> torch.Generator:
     return torch.Generator(device=device).manual_seed(seed_from(*parts))
 
 
-def normal_slice(device: torch.device, key: tuple[Part, ...], total: int, offset: int, numel: int) -> torch.Tensor:
-    """Elements `offset .. offset + numel` of the standard normal vector of length `total` that belongs to `key`.
+def chunk_size(device: torch.device) -> int:
+    """How many elements a chunk of noise has on a device."""
+    return CPU_CHUNK if device.type == "cpu" else GPU_CHUNK
+
+
+def stream_name(device: torch.device) -> str:
+    """Names the stream of noise of a device: under another name the same keys give other numbers."""
+    return f"{device.type}, chunks of {chunk_size(device)}"
+
+
+CPU_STREAM = stream_name(torch.device("cpu"))
+
+
+def add_normal_(
+    theta: Tensor, scale: float, key: tuple[Part, ...], total: int, offset: int, device: torch.device | None = None
+) -> None:
+    """theta += scale * elements `offset ..` of the standard normal vector of length `total` that belongs to `key`.
 
     Args:
-        device: where the numbers are drawn; each kind of device has its own stream.
+        theta: fp32, flat.
+        scale: of the numbers.
         key: identifies the vector; chunk `c` of it has the key `(*key, c)`.
         total: length of the whole vector, e.g. the number of elements of a parameter.
-        offset: first element wanted.
-        numel: number of elements wanted.
-
-    Returns:
-        fp32 tensor of shape (numel,).
+        offset: the element that is added to the first one of `theta`.
+        device: where the numbers are drawn, if not where `theta` is; each kind of device has its own stream.
     """
-    pieces = []
-    for chunk in range(offset // CHUNK, -(-(offset + numel) // CHUNK)):
-        first = chunk * CHUNK
-        length = min(CHUNK, total - first)
-        drawn = torch.randn(length, generator=generator(device, *key, chunk), device=device, dtype=torch.float32)
-        pieces.append(drawn[max(offset - first, 0) : min(offset + numel - first, length)])
-    return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+    device = device or theta.device
+    size, end = chunk_size(device), offset + theta.numel()
+    drawn = torch.empty(min(size, total), device=device)
+    for chunk in range(offset // size, -(-end // size)):
+        first = chunk * size
+        numbers = drawn[: total - first].normal_(generator=generator(device, *key, chunk))
+        begin, stop = max(first, offset), min(first + numbers.numel(), end)
+        theta[begin - offset : stop - offset].add_(numbers[begin - first : stop - first].to(theta.device), alpha=scale)

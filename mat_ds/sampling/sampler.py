@@ -4,34 +4,15 @@ mixture."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mat_ds.sampling.chain import Chain
-from mat_ds.sampling.keys import normal_slice
+from mat_ds.sampling.keys import add_normal_, stream_name
+from mat_ds.sampling.slices import Block, Slice, blocks_of
 from mat_ds.sampling.updates import MOMENTS, UPDATES
-
-
-@dataclass(frozen=True)
-class Slice:
-    """The position of a slice of one parameter in a flat fp32 master tensor.
-
-    Attributes:
-        parameter: index of the parameter in `named_parameters` order.
-        total: number of elements of the whole parameter.
-        offset: first element of the parameter in the slice.
-        start: position of the slice in the master tensor.
-        numel: length of the slice.
-    """
-
-    parameter: int
-    total: int
-    offset: int
-    start: int
-    numel: int
 
 
 class Sampler(torch.optim.Optimizer):
@@ -39,9 +20,7 @@ class Sampler(torch.optim.Optimizer):
 
     DeepSpeed calls `step()` for the fp32 master tensors of this rank, once per tensor or per group of them, so all counts
     are kept per tensor. Before `arm`, `step()` does nothing, because DeepSpeed may call it while it builds its optimizer.
-    Elements of a
-        master
-    tensor outside every slice are padding, possibly uninitialised memory; they are neither read nor written.
+    Elements outside every slice are padding, possibly uninitialised memory; they are neither read nor written.
 
     Args:
         groups: parameter groups with `params`, `lr`, `betas` (adam), `alpha` (rmsprop), `eps` and `weight_decay`.
@@ -58,9 +37,9 @@ class Sampler(torch.optim.Optimizer):
         self._seed = seed
         self._outer_step, self._done = 0, 0.0
         self._device = torch.device("cpu")
-        self._slices: dict[Tensor, Sequence[Slice]] = {}
+        self._blocks: dict[Tensor, list[Block]] = {}
         self._starts: dict[Tensor, Tensor] | None = None
-        self._last_samples: dict[Tensor, float] = {}
+        self._moved_by_chain = 0.0
         self._drifts: list[float] = []
         self._noises: list[float] = []
 
@@ -71,9 +50,10 @@ class Sampler(torch.optim.Optimizer):
             slices: for each master tensor of this rank, the slices of parameters in it.
             device: where noise is drawn; the same on every rank even if masters are offloaded.
         """
-        self._slices, self._device = dict(slices), device
+        self._blocks = {master: blocks_of(own) for master, own in slices.items()}
+        self._device = device
         names = (*self._moments, *(("mixture",) if self.chain.is_mixed else ()))
-        for master in self._slices:
+        for master in self._blocks:
             self.state[master] = {name: torch.zeros_like(master, requires_grad=False) for name in names}
             self.state[master].update(step=0, sample=0)
             self.state[master].update({name: master.detach().clone() for name in self.chain.averages})
@@ -88,8 +68,8 @@ class Sampler(torch.optim.Optimizer):
             watch: whether to keep a copy of theta_t until the next `begin`, for `moved` and `parts`.
         """
         self._outer_step, self._done = outer_step, done
-        self._starts = {master: master.detach().clone() for master in self._slices} if watch else None
-        self._last_samples = {}
+        self._starts = {master: master.detach().clone() for master in self._blocks} if watch else None
+        self._moved_by_chain = 0.0
         self._drifts, self._noises = [0.0] * self.chain.samples, [0.0] * self.chain.samples
         for group in self.param_groups:
             group["lr"] = lr
@@ -98,23 +78,26 @@ class Sampler(torch.optim.Optimizer):
     def moved(self) -> tuple[float, float]:
         """Squared distances of the last sample and of theta_{t+1} from theta_t, over this rank's shards; needs `watch`."""
         assert self._starts is not None
-        committed = sum(self._squared(master.detach() - start, master) for master, start in self._starts.items())
-        return sum(self._last_samples.values()), committed
+        committed = 0.0
+        for master, start in self._starts.items():
+            for block in self._blocks[master]:
+                committed += squared_distance(master.detach().view(-1)[block.here], start.view(-1)[block.here])
+        return self._moved_by_chain, committed
 
     @property
     def parts(self) -> tuple[list[float], list[float]]:
         """Squared norms of drift and noise of each sample, over this rank's shards; needs `watch`."""
         return self._drifts, self._noises
 
-    def _squared(self, value: Tensor, master: Tensor) -> float:
-        """Squared norm over a master's slices."""
-        flat = value.view(-1)
-        return float(sum(flat[here].double().square().sum() for here in _runs(self._slices[master])))
-
     @property
     def masters(self) -> list[Tensor]:
         """The fp32 master tensors of this rank."""
-        return list(self._slices)
+        return list(self._blocks)
+
+    @property
+    def noise_stream(self) -> str | None:
+        """The name of the stream that its noise comes from; None if it draws none."""
+        return stream_name(self._device) if self.chain.noise else None
 
     @property
     def updates(self) -> int:
@@ -123,7 +106,7 @@ class Sampler(torch.optim.Optimizer):
 
     @updates.setter
     def updates(self, count: int) -> None:
-        for master in self._slices:
+        for master in self._blocks:
             self.state[master].update(step=count, sample=0)
 
     def kept(self, master: Tensor) -> dict[str, Tensor]:
@@ -133,10 +116,10 @@ class Sampler(torch.optim.Optimizer):
     def finite(self) -> Tensor:
         """Whether all parameters, moments and running averages of this rank are finite; on the device where noise is drawn."""
         found = torch.ones((), dtype=torch.bool, device=self._device)
-        for master, slices in self._slices.items():
+        for master, blocks in self._blocks.items():
             for tensor in (master.detach(), *self.kept(master).values()):
-                for here in _runs(slices):
-                    found &= tensor.view(-1)[here].isfinite().all().to(self._device)
+                for block in blocks:
+                    found &= tensor.view(-1)[block.here].isfinite().all().to(self._device)
         return found
 
     @property
@@ -150,79 +133,70 @@ class Sampler(torch.optim.Optimizer):
         """Draws one sample of every master tensor in the parameter groups; the K-th commits the mixture."""
         for group in self.param_groups:
             for master in group["params"]:
-                if master in self._slices:
+                if master in self._blocks:
                     self._sample(master, group)
 
     def _sample(self, master: Tensor, group: dict[str, Any]) -> None:
-        state, slices = self.state[master], self._slices[master]
+        state = self.state[master]
         state["step"] += 1
         state["sample"] += 1
+        gradient = torch.zeros_like(master) if master.grad is None else master.grad
+        flat = {"theta": master.detach().view(-1), "gradient": gradient.reshape(-1)}
+        flat |= {name: value.view(-1) for name, value in state.items() if isinstance(value, Tensor)}
+        if self._starts is not None:
+            flat["start"] = self._starts[master].view(-1)
+        for block in self._blocks[master]:
+            self._advance(block, {name: tensor[block.here] for name, tensor in flat.items()}, group, state)
+        if state["sample"] == self.chain.samples:
+            state["sample"] = 0
+
+    def _advance(self, block: Block, own: dict[str, Tensor], group: dict[str, Any], state: dict[str, Any]) -> None:
+        """Draws a sample of one block: drift, noise, mixture, averages."""
+        theta, mixture, start = own["theta"], own.get("mixture"), own.get("start")
         sample, weights = state["sample"], self.chain.coefficients
         first, last = sample == 1, sample == self.chain.samples
-        mixed, from_start = self.chain.is_mixed, self.chain.anchor == "start"
-        theta = master.view(-1)
-        gradient = master.grad.reshape(-1) if master.grad is not None else torch.zeros_like(theta)
-        moments = {name: state[name].view(-1) for name in self._moments}
-        mixture = state["mixture"].view(-1) if mixed else theta
-        before = master.detach().clone() if self._starts is not None else None
+        before = None if start is None else theta.clone()
 
-        for here in _runs(slices):
-            if mixed and first and from_start:
-                torch.mul(theta[here], weights[0], out=mixture[here])
-            own_moments = {name: moment[here] for name, moment in moments.items()}
-            self._update(theta[here], gradient[here], group, state["step"], **own_moments)
-            if mixed and first and not from_start:
-                torch.mul(theta[here], weights[0], out=mixture[here])
+        if mixture is not None and first and self.chain.anchor == "start":
+            torch.mul(theta, weights[0], out=mixture)
+        self._update(theta, own["gradient"], group, state["step"], **{name: own[name] for name in self._moments})
+        if mixture is not None and first and self.chain.anchor == "first_update":
+            torch.mul(theta, weights[0], out=mixture)
 
         if before is not None:
-            self._drifts[sample - 1] += self._squared(master - before, master)
-            before.copy_(master)
-        if self.chain.noise and group["lr"]:
-            self._add_noise(theta, slices, sample, (2 * group["lr"]) ** 0.5 * self.chain.noise)
+            self._drifts[sample - 1] += squared_distance(theta, before)
+            before.copy_(theta)
+        if scale := (2 * group["lr"]) ** 0.5 * self.chain.noise:
+            self._add_noise(theta, block, sample, scale)
         if before is not None:
-            self._noises[sample - 1] += self._squared(master - before, master)
+            self._noises[sample - 1] += squared_distance(theta, before)
 
-        if last and self._starts is not None:
-            self._last_samples[master] = self._squared(master - self._starts[master], master)
-        for here in _runs(slices):
-            if mixed:
-                mixture[here].add_(theta[here], alpha=weights[sample])
-            if mixed and last:
-                theta[here].copy_(mixture[here])
+        if last and start is not None:
+            self._moved_by_chain += squared_distance(theta, start)
+        if mixture is not None:
+            torch.add(mixture, theta, alpha=weights[sample], out=theta if last else mixture)
         if last:
-            state["sample"] = 0
-            self._keep_averages(theta, state, slices)
+            for name, average in self.chain.averages.items():
+                own[name].lerp_(theta, average.weight(self._outer_step, self._done))
 
-    def _keep_averages(self, theta: Tensor, state: dict[str, Any], slices: Sequence[Slice]) -> None:
-        for name, average in self.chain.averages.items():
-            weight, kept = average.weight(self._outer_step, self._done), state[name].view(-1)
-            for here in _runs(slices):
-                kept[here].lerp_(theta[here], weight)
+    def _add_noise(self, theta: Tensor, block: Block, sample: int, scale: float) -> None:
+        """theta += scale * xi, where xi only depends on seed, t, k, parameter and element."""
+        for piece in block.slices:
+            here = slice(piece.start - block.here.start, piece.start - block.here.start + piece.numel)
+            key = (self._seed, self._outer_step, "theta", sample, piece.parameter)
+            add_normal_(theta[here], scale, key, piece.total, piece.offset, self._device)
 
     @torch.no_grad()
     def swap(self, average: str) -> None:
         """Exchanges the parameters with a running average; a second call restores both bit for bit."""
-        for master, slices in self._slices.items():
+        for master, blocks in self._blocks.items():
             theta, kept = master.view(-1), self.state[master][average].view(-1)
-            for here in _runs(slices):
-                held = theta[here].clone()
-                theta[here].copy_(kept[here])
-                kept[here].copy_(held)
-
-    def _add_noise(self, theta: Tensor, slices: Sequence[Slice], sample: int, scale: float) -> None:
-        """theta += scale * xi, where xi only depends on seed, t, k, parameter and element."""
-        for piece in slices:
-            key = (self._seed, self._outer_step, "theta", sample, piece.parameter)
-            noise = normal_slice(self._device, key, piece.total, piece.offset, piece.numel)
-            theta[piece.start : piece.start + piece.numel].add_(noise.to(theta.device), alpha=scale)
+            for block in blocks:
+                held = theta[block.here].clone()
+                theta[block.here].copy_(kept[block.here])
+                kept[block.here].copy_(held)
 
 
-def _runs(slices: Sequence[Slice]) -> list[slice]:
-    """The ranges of a master tensor that hold parameters, with adjacent slices merged; gaps are padding."""
-    runs: list[slice] = []
-    for piece in sorted(slices, key=lambda piece: piece.start):
-        if runs and runs[-1].stop == piece.start:
-            runs[-1] = slice(runs[-1].start, piece.start + piece.numel)
-        else:
-            runs.append(slice(piece.start, piece.start + piece.numel))
-    return runs
+def squared_distance(one: Tensor, other: Tensor) -> float:
+    """||one - other||^2, summed in fp64."""
+    return float((one - other).double().square().sum())

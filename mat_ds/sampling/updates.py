@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 MOMENTS = {"sgd": (), "rmsprop": ("exp_avg_sq",), "adam": ("exp_avg", "exp_avg_sq")}
@@ -28,17 +29,17 @@ def rmsprop_(theta: Tensor, gradient: Tensor, group: dict[str, Any], count: int,
 
 
 def adam_(theta: Tensor, gradient: Tensor, group: dict[str, Any], count: int, exp_avg: Tensor, exp_avg_sq: Tensor) -> None:
-    """`torch.optim.AdamW`: bias-corrected moments, eps outside the root, decoupled weight decay.
+    """`torch.optim.AdamW`: bias-corrected moments, eps outside the root, decoupled weight decay; in one pass over memory.
 
     Args:
         count: number of this update, counted from 1 over the whole run.
     """
     beta_1, beta_2 = group["betas"]
-    theta.mul_(1 - group["lr"] * group["weight_decay"])
-    exp_avg.lerp_(gradient, 1 - beta_1)
-    exp_avg_sq.mul_(beta_2).addcmul_(gradient, gradient, value=1 - beta_2)
-    root = exp_avg_sq.sqrt().div_((1 - beta_2**count) ** 0.5).add_(group["eps"])
-    theta.addcdiv_(exp_avg, root, value=-group["lr"] / (1 - beta_1**count))
+    torch._fused_adamw_(
+        [theta], [gradient], [exp_avg], [exp_avg_sq], [], [torch.full((), float(count), device=theta.device)],
+        lr=group["lr"], beta1=beta_1, beta2=beta_2, weight_decay=group["weight_decay"], eps=group["eps"],
+        amsgrad=False, maximize=False,
+    )  # fmt: skip
 
 
 UPDATES: dict[str, Callable[..., None]] = {"sgd": sgd_, "rmsprop": rmsprop_, "adam": adam_}

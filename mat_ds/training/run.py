@@ -154,9 +154,9 @@ def _optimise(
         rundir, start = open_run_directory(options, data, start, world, device, services)
         snapshots, progress = Snapshots(run, engine, data, evaluator, rundir, fold, services.lock), Progress()
         if start.checkpoints:
-            progress, passed_over = snapshots.restore(start.checkpoints)
-            for damage in passed_over:
-                display.warn(f"{damage}; passed over, not deleted")
+            progress, remarks = snapshots.restore(start.checkpoints)
+            for remark in remarks:
+                display.warn(remark)
         on_rank_zero(lambda: _begin(rundir, progress, run.tracking.uri, services))
         continuing = f", continuing after step {progress.step}" if progress.step else ""
         display.say(*plan(continuing), *place_lines(rundir, run.tracking.uri))

@@ -77,14 +77,14 @@ class Snapshots:
         """Restores engine and `model/` from the first checkpoint that is intact.
 
         Returns:
-            The progress saved in it, and what is wrong with the checkpoints before it.
+            The progress saved in it, and remarks on it and the checkpoints before it.
 
         Raises:
             UserError: on every rank, if none is intact.
         """
-        state, damaged = checkpoint.load_checkpoint(self.engine, checkpoints, self.rundir.model, self.lock.check)
+        state, remarks = checkpoint.load_checkpoint(self.engine, checkpoints, self.rundir.model, self.lock.check)
         on_rank_zero(lambda: move_base(self.rundir.model, self.run.model.name))  # adapters of the best model so far
-        return Progress.restored(state), damaged
+        return Progress.restored(state), remarks
 
     def _weights(self, weights: str) -> AbstractContextManager[None]:
         """Within it, the engine has the weights that options call `raw` or `average`."""

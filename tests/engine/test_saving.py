@@ -80,6 +80,30 @@ def test_a_checkpoint_says_which_ranks_wrote_what(tmp_path):
     assert engine["elements"] == {"table": 15, "bias": 4} and verify_checkpoint(tmp_path / name_of(1)) is None
 
 
+@pytest.mark.parametrize(
+    "saved, resumed, written, told",
+    [
+        (1.0, 1.0, {"noise": "cpu, chunks of 65536"}, False),
+        (1.0, 1.0, {"noise": "cuda, chunks of 524288"}, True),
+        (1.0, 1.0, {}, False),  # an earlier version's
+        (1.0, 0.0, {"noise": "cuda, chunks of 524288"}, False),
+        (0.0, 1.0, {"noise": None}, False),
+    ],
+)
+def test_a_run_that_draws_noise_is_told_where_the_numbers_before_were_others(
+    tmp_path, monkeypatch, saved, resumed, written, told
+):
+    describe = checkpoint.describe_state
+    own = describe(SmallEngine(1.0, noise=saved))
+    assert own["noise"] == ("cpu, chunks of 65536" if saved else None)
+    monkeypatch.setattr(
+        checkpoint, "describe_state", lambda engine: {key: value for key, value in own.items() if key != "noise"} | written
+    )
+    save(SmallEngine(1.0, noise=saved), tmp_path, 1)
+    _, remarks = checkpoint.load_checkpoint(SmallEngine(0.0, noise=resumed), checkpoints_of(tmp_path))
+    assert len(remarks) == told and all("method.theta_noise" in remark and "cuda" in remark for remark in remarks)
+
+
 @pytest.mark.parametrize("umask", [0o002, 0o027])
 def test_a_group_can_read_what_the_umask_lets_it(tmp_path, umask):
     before = os.umask(umask)

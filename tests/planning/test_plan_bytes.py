@@ -137,12 +137,15 @@ def test_zero_3_holds_its_bucket_always_and_parameters_as_long_as_they_are_wante
 
 
 def test_an_update_copies_its_gradient_and_what_telemetry_looks_at():
-    assert buffers(2)["copies"] == (4 * 36 + 4 * 36, 0, "update")
-    assert buffers(2, precision=BF16)["copies"] == (2 * 36 + 4 * 36 + 4 * 36, 0, "update")
-    assert buffers(0)["copies"] == (600 + 4 * 100, 0, "update")
+    assert buffers(2)["copies"] == (4 * 36, 0, "update")
+    assert buffers(2, precision=BF16)["copies"] == (2 * 36 + 4 * 36, 0, "update")
+    assert buffers(0)["copies"] == (600, 0, "update")
+    rmsprop = {"optimizer": {"name": "rmsprop"}}.items()
+    assert buffers(0, options=rmsprop)["copies"] == (600 + 8 * 100, 0, "update")
+    assert buffers(2, options=rmsprop)["copies"] == (4 * 36 + 8 * 36, 0, "update")
     watched = buffers(2, options={"train": {"telemetry_every": 7}}.items())
     assert watched["copies"] == (4 * 36 + 20 * 36, 0, "update") and watched["telemetry"] == (160, 0, "always")
-    assert buffers(2, **OFFLOAD)["copies"] == (0, 4 * 36, "update")
+    assert buffers(2, options=rmsprop, **OFFLOAD)["copies"] == (0, 8 * 36, "update")
 
 
 def plan(*rows, memory=100, traffic=None, compute=0.0, communication=0.0):

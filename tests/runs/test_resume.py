@@ -47,7 +47,8 @@ def test_latest_below_every_checkpoint_is_refused_by_their_names(run):
 
 def test_latest_that_names_none_that_is_there_is_told_of(run, capsys):
     latest(run, name_of(5))
-    assert goes_on(run) == (3, f"{run}/checkpoints/latest names {name_of(5)}, which is not there")
+    remark = f"{run}/checkpoints/latest names {name_of(5)}, which is not there; passed over, not deleted"
+    assert goes_on(run) == (3, remark)
     assert cli.main(["verify", str(run)]) is ExitCode.OK and name_of(5) in capsys.readouterr().err
     latest(run, name_of(9))
     assert goes_on(run)[0] == 7

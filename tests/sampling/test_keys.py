@@ -1,31 +1,87 @@
 """Randomness by key: a draw depends on what it is for, and a slice of a vector on nothing but the vector."""
 
+import itertools
+import math
+
 import torch
 
-from mat_ds.sampling.keys import CHUNK, generator, normal_slice, seed_from
+from mat_ds.sampling import keys
+from mat_ds.sampling.keys import CPU_CHUNK, add_normal_, generator, seed_from, stream_name
+from mat_ds.sampling.slices import Slice, blocks_of
 
-CPU = torch.device("cpu")
+CPU, CARD = torch.device("cpu"), torch.device("cuda")
+KEY = 7, 3, "theta", 1, 0
+
+
+def normal(key, total, offset, numel):
+    """Elements of the vector that belongs to a key."""
+    drawn = torch.zeros(numel)
+    add_normal_(drawn, 1.0, key, total, offset)
+    return drawn
 
 
 def test_a_slice_is_the_same_however_the_vector_is_cut():
-    total = 2 * CHUNK + 1000
-    whole = normal_slice(CPU, (7, 3, "theta", 1, 0), total, 0, total)
-    for offset, numel in ((0, 10), (5, 1), (CHUNK - 3, 7), (CHUNK, CHUNK), (1, total - 2), (total - 1, 1)):
-        piece = normal_slice(CPU, (7, 3, "theta", 1, 0), total, offset, numel)
-        assert torch.equal(piece, whole[offset : offset + numel]), (offset, numel)
+    total = 2 * CPU_CHUNK + 1000
+    whole = normal(KEY, total, 0, total)
+    for offset, numel in ((0, 10), (5, 1), (CPU_CHUNK - 3, 7), (CPU_CHUNK, CPU_CHUNK), (1, total - 2), (total - 1, 1)):
+        assert torch.equal(normal(KEY, total, offset, numel), whole[offset : offset + numel]), (offset, numel)
+
+
+def test_noise_is_added_at_its_scale():
+    theta, numbers = torch.arange(100_000.0), normal(KEY, 100_000, 0, 100_000)
+    add_normal_(theta[40_000:70_000], 0.5, KEY, 100_000, 40_000)
+    expected = torch.arange(100_000.0).double()
+    expected[40_000:70_000] += 0.5 * numbers[40_000:70_000].double()
+    torch.testing.assert_close(theta.double(), expected, rtol=1e-7, atol=0)
+
+
+def test_a_chunk_is_torchs_normal_numbers_from_the_seed_of_its_key():
+    total = CPU_CHUNK + 1000
+    for chunk, length in ((0, CPU_CHUNK), (1, 1000)):
+        expected = torch.randn(length, generator=torch.Generator().manual_seed(seed_from(*KEY, chunk)))
+        assert torch.equal(normal(KEY, total, chunk * CPU_CHUNK, length), expected)
 
 
 def test_different_keys_draw_different_numbers():
-    keys = [(seed, step, "theta", k, parameter) for seed in (0, 1) for step in (0, 1) for k in (1, 2) for parameter in (0, 1)]
-    drawn = torch.stack([normal_slice(CPU, key, 64, 0, 64) for key in keys])
-    assert len(torch.unique(drawn, dim=0)) == len(keys)
+    names = [(seed, step, "theta", k, parameter) for seed in (0, 1) for step in (0, 1) for k in (1, 2) for parameter in (0, 1)]
+    drawn = torch.stack([normal(key, 64, 0, 64) for key in names])
+    assert len(torch.unique(drawn, dim=0)) == len(names)
 
 
-def test_noise_is_standard_normal_and_chunks_are_uncorrelated():
-    total = 4 * CHUNK
-    x = normal_slice(CPU, ("statistics",), total, 0, total).double()
-    assert abs(x.mean()) < 0.01 and abs(x.std() - 1) < 0.01
-    assert abs((x[:CHUNK] * x[CHUNK : 2 * CHUNK]).mean()) < 0.02
+def test_noise_has_the_moments_and_the_distribution_of_the_law():
+    x = normal(("statistics",), 4 * CPU_CHUNK, 0, 4 * CPU_CHUNK).double()
+    n = x.numel()
+    # Five standard errors; the draws are fixed, so this does not fail by chance.
+    for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96), (6, 15, 10170)):
+        assert abs(x.pow(power).mean() - moment) < 5 * (variance / n) ** 0.5, power
+    below, steps = (1 + torch.erf(x.sort().values / math.sqrt(2))) / 2, torch.arange(n + 1).double() / n
+    assert max((below - steps[:-1]).abs().max(), (steps[1:] - below).abs().max()) < 1.95 / n**0.5  # Kolmogorov, at 0.001
+
+
+def test_no_position_tells_of_another():
+    x = normal(("statistics",), 4 * CPU_CHUNK, 0, 4 * CPU_CHUNK).double()
+    for lag, power in itertools.product((1, 2, 4, 7, 8, 16, 624, CPU_CHUNK, CPU_CHUNK + 8, 2 * CPU_CHUNK), (1, 2)):
+        one, other = x[:-lag] ** power, x[lag:] ** power  # a pair of Box and Muller's shares its radius
+        assert abs(torch.corrcoef(torch.stack([one, other]))[0, 1]) < 5 / len(one) ** 0.5, (lag, power)
+
+
+def test_no_key_tells_of_another():
+    names = itertools.product((0, 1), (0, 1, 2), ("theta",), (1, 2, 3), (0, 1))
+    drawn = torch.stack([normal(name, CPU_CHUNK, 0, CPU_CHUNK) for name in names]).double()
+    for power in (1, 2):
+        assert torch.corrcoef(drawn**power).fill_diagonal_(0.0).abs().max() < 5 / CPU_CHUNK**0.5
+
+
+def test_each_kind_of_device_names_its_stream():
+    assert stream_name(CPU) == keys.CPU_STREAM == "cpu, chunks of 65536"
+    assert stream_name(CARD) == "cuda, chunks of 524288"
+
+
+def test_blocks_are_adjacent_slices_joined_in_their_order():
+    first, second, apart = Slice(4, 50, 10, 3, 40), Slice(1, 7, 0, 43, 7), Slice(0, 9, 2, 60, 5)
+    blocks = blocks_of([apart, second, first])
+    assert [(block.here, block.slices) for block in blocks] == [(slice(3, 50), (first, second)), (slice(60, 65), (apart,))]
+    assert blocks_of([]) == []
 
 
 def test_parts_of_a_key_do_not_run_together():

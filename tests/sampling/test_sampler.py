@@ -8,7 +8,9 @@ import torch
 
 from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.options import OptimizerConfig
-from mat_ds.sampling.sampler import Sampler, Slice
+from mat_ds.sampling.sampler import Sampler
+from mat_ds.sampling.slices import Slice
+from mat_ds.sampling.updates import adam_
 
 CPU = torch.device("cpu")
 TORCH = {
@@ -66,6 +68,28 @@ def test_rmsprop_is_torchs_as_it_comes_and_no_option_of_adam():
         sampler.step()
         optimizer.step()
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def adam_by_the_paper(theta, gradients, lr, betas, eps, weight_decay):
+    """Loshchilov and Hutter 2019, algorithm 2, in fp64."""
+    m, v = torch.zeros_like(theta), torch.zeros_like(theta)
+    for count, gradient in enumerate(gradients, 1):
+        m, v = betas[0] * m + (1 - betas[0]) * gradient, betas[1] * v + (1 - betas[1]) * gradient**2
+        root = (v / (1 - betas[1] ** count)).sqrt() + eps
+        theta = theta - lr * weight_decay * theta - lr * m / (1 - betas[0] ** count) / root
+    return theta, m, v
+
+
+@pytest.mark.parametrize("numel", [1, 7, 1003, 4096])
+def test_adam_in_one_pass_is_the_papers(numel):
+    group = {"lr": 1e-2, "betas": (0.8, 0.99), "eps": 1e-6, "weight_decay": 0.1}
+    theta, m, v = torch.randn(numel, generator=torch.Generator().manual_seed(1)), torch.zeros(numel), torch.zeros(numel)
+    gradients = [10.0**-k * torch.randn(numel, generator=torch.Generator().manual_seed(k)) for k in (2, 3, 4, 5, 6)]
+    expected = adam_by_the_paper(theta.double(), [gradient.double() for gradient in gradients], **group)
+    for count, gradient in enumerate(gradients, 1):
+        adam_(theta, gradient, group, count, m, v)
+    for found, wanted in zip((theta, m, v), expected, strict=True):
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=3e-7 * float(wanted.abs().max()))
 
 
 @pytest.mark.parametrize("anchor", ["start", "first_update"])

@@ -8,7 +8,8 @@ import torch
 from mat_ds.methods import METHODS
 from mat_ds.sampling import philox
 from mat_ds.sampling.chain import Chain
-from mat_ds.sampling.sampler import Sampler, Slice
+from mat_ds.sampling.sampler import Sampler
+from mat_ds.sampling.slices import Slice
 from tests.equivalence.oracle import NoNoise
 from tests.support.kinds import CLASSIFICATION, REGRESSION
 from tests.support.plain_engine import PlainEngine

@@ -5,7 +5,8 @@ from torch import nn
 from torch.func import functional_call
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from mat_ds.sampling.sampler import Sampler, Slice
+from mat_ds.sampling.sampler import Sampler
+from mat_ds.sampling.slices import Slice
 from tests.support.plain_engine import PlainEngine
 from tests.support.tiny import VOCABULARY
 

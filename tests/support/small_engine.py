@@ -28,12 +28,12 @@ class Module(torch.nn.Module):
 
 
 class SmallEngine:
-    """Its parameters, moments and average are all `value`."""
+    """Its parameters, moments and average are all `value`; `noise` is that of its chain."""
 
     check, averaged_weights, _swap = Engine.check, Engine.averaged_weights, Engine._swap
     device, _outer_step, _tracked = torch.device("cpu"), 0, False
 
-    def __init__(self, value=0.0):
+    def __init__(self, value=0.0, noise=0.0):
         module = Module()
         self.ds = SimpleNamespace(
             module=module,
@@ -47,7 +47,7 @@ class SmallEngine:
         )
         parameters = list(module.parameters())
         self.shards = Shards(self.ds)
-        self.sampler = Sampler([{"params": parameters}], "adam", Chain(averages={"average": Average(0.5)}), 0)
+        self.sampler = Sampler([{"params": parameters}], "adam", Chain(noise=noise, averages={"average": Average(0.5)}), 0)
         self.sampler.arm(self.shards.slices, self.device)
         self.fill(value)
 
