@@ -1,0 +1,80 @@
+"""How fast training is, against what it could be.
+
+    python -m benchmarks.speed [--only NAME] [--json FILE] [--model FOLDER] [--data FOLDER]
+
+Prints a table and writes its figures with what they were made of as JSON. Each ratio is measured in one run, the two sides in
+turn, on one thread: the median over the rounds, with the lowest and the highest. While more processes want to run than there
+are cores no ratio is concluded; what was seen is in the JSON all the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks.speed import counts, sampler, step
+from benchmarks.speed.timing import Figure
+
+Section = Callable[[argparse.Namespace], Figure]
+SECTIONS: dict[str, Section] = {
+    "outer_step_padded": lambda given: step.measure(given.model, given.data),
+    "sampler_mixture": lambda given: sampler.measure(0.0, given.model),
+    "sampler_noise": lambda given: sampler.measure(2e-6, given.model),
+    "host_waits": lambda given: counts.host_waits(),
+    "loop_collectives": lambda given: counts.loop_collectives(),
+}
+ROOT = Path(__file__).parents[2]
+
+
+def machine() -> dict[str, str | int]:
+    """What the figures were measured on, and of what."""
+    commit = subprocess.run(("git", "describe", "--always", "--dirty"), cwd=ROOT, capture_output=True, text=True, check=False)
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    cpu = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    return {
+        "processor": cpu[0] if cpu else platform.machine(), "cores": len(cpu), "card": card, "torch": torch.__version__,
+        "capability": torch.backends.cpu.get_cpu_capability(), "commit": commit.stdout.strip(),
+    }  # fmt: skip
+
+
+def line(name: str, figure: Figure) -> str:
+    """A row of the table."""
+    seen = [
+        f"{by} {figure.details[f'ratio_{by}']} {figure.details[f'spread_{by}']}" for by in ("cpu", "wall") if figure.is_ratio
+    ]
+    value = f"none: {figure.refusal}" if figure.refusal else figure.value
+    return f"| {name} | {value} | {', '.join(seen)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=sorted(SECTIONS), help="one figure")
+    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--model", type=Path, help="folder of a classifier's encoder and tokenizer; else MiniLM's shape")
+    parser.add_argument("--data", type=Path, help="folder with cola/; else sentences of its lengths")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    names = [given.only] if given.only else list(SECTIONS)
+    print("| figure | value | median, lowest and highest by processor time and by the wall |\n|---|---|---|")
+    found: dict[str, Figure] = {}
+    for name in names:
+        found[name] = SECTIONS[name](given)
+        print(line(name, found[name]), flush=True)
+    if given.json:
+        figures = {name: figure.value for name, figure in found.items()}
+        details = {name: {**figure.details, "refusal": figure.refusal} for name, figure in found.items()}
+        tree = {**figures, "details": details, "machine": machine(), "command": shlex.join(sys.argv[1:])}
+        given.json.write_text(json.dumps(tree, indent=1) + "\n")
+    sys.exit(1 if any(figure.refusal for figure in found.values()) else 0)
+
+
+if __name__ == "__main__":
+    main()

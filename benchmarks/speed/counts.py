@@ -1,0 +1,123 @@
+"""What is counted and not timed: how often the host waits for the device, and what crosses ranks."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch.distributed import ProcessGroup
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import BertConfig, BertForSequenceClassification
+
+from benchmarks.speed.step import Product, alone, batches
+from benchmarks.speed.timing import Figure
+
+# What hands values to the host: `.item()`, `bool()`, `float()` and `.tolist()`, comparisons, and shapes that depend on values.
+READS = {"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "_unique2", "unique_dim"}
+COLLECTIVES = (
+    "allreduce", "allreduce_coalesced", "reduce", "broadcast", "allgather", "_allgather_base",
+    "allgather_into_tensor_coalesced", "gather", "scatter", "reduce_scatter", "_reduce_scatter_base",
+    "reduce_scatter_tensor_coalesced", "alltoall", "alltoall_base", "send", "recv", "barrier",
+)  # fmt: skip
+TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+
+
+class Reads(TorchDispatchMode):
+    """Counts reads of values from tensors, on whatever device they lie."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in READS:
+            self.found[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def waits() -> Iterator[Counter[str]]:
+    """Counts while it is open: on a card what torch says of every wait, on a CPU every read that on a card would be one."""
+    if not torch.cuda.is_available():
+        with Reads() as reads:
+            to_list = torch.Tensor.tolist
+
+            def counted(tensor: torch.Tensor) -> Any:
+                reads.found["tolist"] += tensor.dim() > 0  # of one number it is an `.item()`
+                return to_list(tensor)
+
+            with patch.object(torch.Tensor, "tolist", counted):
+                yield reads.found
+        return
+    found: Counter[str] = Counter()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            yield found
+        found["synchronizing"] = sum("synchronizing" in str(one.message) for one in said)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@contextmanager
+def collectives() -> Iterator[Counter[str]]:
+    """Counts what is asked of any process group while it is open."""
+    found: Counter[str] = Counter()
+
+    def counting(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            found[name] += 1
+            return original(*args, **kwargs)
+
+        return call
+
+    patches = [
+        patch.object(ProcessGroup, name, counting(name, getattr(ProcessGroup, name)))
+        for name in COLLECTIVES
+        if hasattr(ProcessGroup, name)
+    ]
+    for one in patches:
+        one.start()
+    try:
+        yield found
+    finally:
+        for one in patches:
+            one.stop()
+
+
+@contextmanager
+def tiny(accumulation: int) -> Iterator[tuple[Product, Any]]:
+    """A run at K 5 / 10 of a model so small that only its calls matter, and a batch for it."""
+    with alone() as device:
+        product = Product(BertForSequenceClassification(BertConfig(**TINY)), accumulation, delta_steps=5, theta_steps=10)
+        inputs, labels = batches(None, None)[0]
+        yield product, ({name: value.to(device) for name, value in inputs.items()}, labels.to(device))
+        product.engine.close()
+
+
+def host_waits() -> Figure:
+    """In one outer step at K 5 / 10 and ZeRO-1, one micro-batch."""
+    with tiny(accumulation=1) as (product, batch):
+        product.step(*batch)
+        with waits() as found:
+            product.step(*batch)
+    return Figure(found.total(), {"by_kind": dict(found)})
+
+
+def loop_collectives() -> Figure:
+    """In one outer step's loops of the perturbation, K 5, two micro-batches, ZeRO-1; beside it those of the step."""
+    with tiny(accumulation=2) as (product, batch):
+        product.step(*batch)
+        with collectives() as whole:
+            product.step(*batch)
+        with collectives() as found:
+            for micro in product.micro_batches(*batch):
+                product.player.mean_delta(product.engine, micro)
+    return Figure(found.total(), {"in_the_loop": dict(found), "in_the_outer_step": dict(whole)})

@@ -1,0 +1,118 @@
+"""An outer step of MAT on DeepSpeed's ZeRO-1, against the authors' loop: same model, same padded batches, same K."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.speed.baseline import Baseline, Sizes
+from benchmarks.speed.shapes import make_model
+from benchmarks.speed.timing import Figure, alternate, ratio
+from mat_ds.methods.base import MicroBatch
+
+BATCH, BATCHES, ROUNDS = 16, 7, 7
+# Tokens of CoLA's training sentences with their ends, every fourth percentile: what is read where no folder is named.
+LENGTHS = (6, 7, 7, 8, 8, 8, 8, 9, 9, 9, 9, 10, 10, 10, 11, 11, 11, 12, 12, 13, 13, 14, 15, 17, 21)
+JSON = Path(__file__).parents[2] / "ds_configs" / "zero1.json"
+
+Batch = tuple[dict[str, Tensor], Tensor]
+
+
+def rows(data: Path) -> list[tuple[str, int]]:
+    """The first sentences of CoLA with their labels."""
+    with (data / "cola" / "train.jsonl").open(encoding="utf-8") as file:
+        found = [json.loads(next(file)) for _ in range(BATCH * BATCHES)]
+    return [(row["sentence"], row["label"]) for row in found]
+
+
+def batches(model: Path | None, data: Path | None) -> list[Batch]:
+    """Each padded to its longest sentence."""
+    from transformers import AutoTokenizer
+
+    drawn = torch.Generator().manual_seed(0)
+    if model is not None and data is not None:
+        tokenizer, sentences = AutoTokenizer.from_pretrained(model), rows(data)
+        ids = [tokenizer(sentence, truncation=True, max_length=128)["input_ids"] for sentence, _ in sentences]
+        labels = [label for _, label in sentences]
+    else:
+        turns = torch.randint(len(LENGTHS), (BATCH * BATCHES,), generator=drawn).tolist()
+        ids = [torch.randint(1000, 30000, (LENGTHS[turn],), generator=drawn).tolist() for turn in turns]
+        labels = [turn % 2 for turn in turns]
+    found = []
+    for first in range(0, len(ids), BATCH):
+        here = [torch.tensor(one) for one in ids[first : first + BATCH]]
+        padded = nn.utils.rnn.pad_sequence(here, batch_first=True)
+        mask = nn.utils.rnn.pad_sequence([torch.ones_like(one) for one in here], batch_first=True)
+        found.append(({"input_ids": padded, "attention_mask": mask}, torch.tensor(labels[first : first + BATCH])))
+    return found
+
+
+class Product:
+    """A run's engine and method, put together as a run does it, without its files.
+
+    Args:
+        model: the classifier.
+        method: options of MAT.
+        accumulation: micro-batches of a global batch.
+    """
+
+    def __init__(self, model: nn.Module, accumulation: int = 1, **method: Any):
+        from mat_ds.engine.ds_config import complete, read_ds_config
+        from mat_ds.engine.engine import Engine
+        from mat_ds.methods import METHODS
+        from mat_ds.ranks.world import World
+        from mat_ds.runs.options import RunConfig
+        from mat_ds.tasks.kinds import kind_of
+        from mat_ds.tasks.registry import TASKS
+
+        train = {"batch_size": BATCH, "micro_batch_size": BATCH // accumulation}
+        run = RunConfig.model_validate({"train": train, "optimizer": {"lr": Sizes.lr}, "method": {"name": "mat", **method}})
+        self.player: Any = METHODS["mat"](run.method, kind_of(TASKS["cola"]))
+        self.engine = Engine(model, run.optimizer, self.player.chain, complete(read_ds_config(JSON), run, World()), seed=0)
+        self._micro, self._done = BATCH // accumulation, 0
+
+    def micro_batches(self, inputs: dict[str, Tensor], labels: Tensor) -> list[MicroBatch]:
+        """A global batch, cut."""
+        cuts = [slice(first, first + self._micro) for first in range(0, BATCH, self._micro)]
+        return [MicroBatch({n: v[cut] for n, v in inputs.items()}, labels[cut], index) for index, cut in enumerate(cuts)]
+
+    def step(self, inputs: dict[str, Tensor], labels: Tensor) -> None:
+        """One outer step, from `begin` to `end`."""
+        self.engine.begin(self._done, Sizes.lr)
+        measured = self.player.step(self.engine, self.micro_batches(inputs, labels))
+        self.engine.end(measured)
+        self._done += 1
+
+
+@contextmanager
+def alone() -> Iterator[torch.device]:
+    """A process group of this process."""
+    from mat_ds.engine.group import process_group
+    from mat_ds.ranks.world import World
+
+    with process_group(World()) as device:
+        yield device
+
+
+def measure(model: Path | None, data: Path | None) -> Figure:
+    """How many of ours the authors' outer step takes."""
+    sizes = Sizes()
+    found = batches(model, data)
+    with alone() as device:
+        moved = [({name: value.to(device) for name, value in inputs.items()}, labels.to(device)) for inputs, labels in found]
+        ours = Product(make_model(model), delta_steps=sizes.delta_steps, theta_steps=sizes.theta_steps, semantics="released")
+        theirs = Baseline(make_model(model).to(device), sizes)
+        turns = {"ours": cycle(moved), "theirs": cycle(moved)}
+        cases = {"theirs": lambda: theirs.step(*next(turns["theirs"])), "ours": lambda: ours.step(*next(turns["ours"]))}
+        result = ratio(alternate(cases, ROUNDS), "theirs", "ours")
+        ours.engine.close()
+    result.details["padded_tokens"] = sum(labels.numel() * inputs["input_ids"].shape[1] for inputs, labels in found)
+    result.details["real_tokens"] = int(sum(inputs["attention_mask"].sum() for inputs, _ in found))
+    return result
