@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from deepspeed.accelerator import get_accelerator
 from torch.distributed import ProcessGroup
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertConfig, BertForSequenceClassification
@@ -30,9 +31,9 @@ TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "in
 class Reads(TorchDispatchMode):
     """Counts reads of values from tensors, on whatever device they lie."""
 
-    def __init__(self) -> None:
+    def __init__(self, found: Counter[str]) -> None:
         super().__init__()
-        self.found: Counter[str] = Counter()
+        self.found = found
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
@@ -43,24 +44,37 @@ class Reads(TorchDispatchMode):
 
 @contextmanager
 def waits() -> Iterator[Counter[str]]:
-    """Counts while it is open: on a card what torch says of every wait, on a CPU every read that on a card would be one."""
+    """Counts while it is open: what DeepSpeed asks for by name; beside it, on a card what torch says of every wait, on a CPU
+    every read that on a card would be one."""
+    accelerator = type(get_accelerator())
+    found, synchronize = Counter[str](), accelerator.synchronize
+
+    def asked(*args: Any, **kwargs: Any) -> Any:
+        found["synchronize"] += 1
+        return synchronize(*args, **kwargs)
+
+    with patch.object(accelerator, "synchronize", asked), _unasked(found):
+        yield found
+
+
+@contextmanager
+def _unasked(found: Counter[str]) -> Iterator[None]:
     if not torch.cuda.is_available():
-        with Reads() as reads:
+        with Reads(found):
             to_list = torch.Tensor.tolist
 
             def counted(tensor: torch.Tensor) -> Any:
-                reads.found["tolist"] += tensor.dim() > 0  # of one number it is an `.item()`
+                found["tolist"] += tensor.dim() > 0  # of one number it is an `.item()`
                 return to_list(tensor)
 
             with patch.object(torch.Tensor, "tolist", counted):
-                yield reads.found
+                yield
         return
-    found: Counter[str] = Counter()
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            yield found
+            yield
         found["synchronizing"] = sum("synchronizing" in str(one.message) for one in said)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -83,7 +83,9 @@ def complete(tree: Tree, run: RunConfig, world: World) -> Tree:
     """The configuration passed to DeepSpeed: the JSON without "auto" values, plus the recipe's entries."""
     kept = {key: value for key, value in tree.items() if key not in RECIPE_SECTIONS and value != "auto"}
     zero = {key: value for key, value in kept.get("zero_optimization", {}).items() if value != "auto"}
-    return {"steps_per_print": 10**9, **kept, "zero_optimization": zero, **owned_values(run, world)}
+    # DeepSpeed's throughput timer makes the host wait for the card in each pass, for a line that is never printed.
+    quiet = {"steps_per_print": 10**9, "timers": {"throughput": {"enabled": False}}}
+    return {**quiet, **kept, "zero_optimization": zero, **owned_values(run, world)}
 
 
 def serves(completed: Tree, model: ModelConfig) -> Serves:

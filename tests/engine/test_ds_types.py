@@ -191,3 +191,9 @@ def test_parts_that_change_nothing_are_said():
 def test_the_configuration_that_deepspeed_gets_is_the_users_without_auto():
     done = complete({"steps_per_print": "auto", "communication_data_type": "auto"}, RunConfig(), World())
     assert done["steps_per_print"] == 10**9 and "communication_data_type" not in done
+
+
+def test_nothing_waits_for_the_throughput_timer_unless_it_is_asked_for():
+    assert not complete({}, RunConfig(), World())["timers"]["throughput"]["enabled"]
+    asked = {"timers": {"throughput": {"enabled": True}}}
+    assert complete(asked, RunConfig(), World())["timers"] == asked["timers"]
