@@ -20,7 +20,6 @@ from mat_ds.engine.engine import Engine
 from mat_ds.engine.state import LoadError, describe_state, load_state, write_state
 from mat_ds.errors import PeerError, Problem, SaveError, UserError
 from mat_ds.ranks.collectives import from_all_ranks, from_rank_zero, on_rank_zero, own_rank, world_size
-from mat_ds.sampling.keys import CPU_STREAM
 from mat_ds.storage import checkpoints, folders, integrity
 from mat_ds.storage.disk import beside, nobody_else, remove, room_at, write_json, write_text
 from mat_ds.storage.folders import finish_folder, write_folder
@@ -157,12 +156,13 @@ def load_checkpoint(
         files = [file for file in expected if file.startswith(f"{checkpoints.MODEL}/")]
         on_rank_zero(lambda c=checkpoint, f=files: _restore_model(c, f, model, still_ours))  # type: ignore[misc]
         remarks = [f"{what}; passed over, not deleted" for what in (*checkpoints.lost_latest(checkpoint.parent), *passed_over)]
-        # Earlier checkpoints do not say what drew their noise; on a CPU it was what draws it now.
-        drawn, before = engine.sampler.noise_stream, judged["engine"].get("noise", CPU_STREAM)
+        # Earlier checkpoints do not say where their noise was drawn.
+        drawn = engine.sampler.noise_device
+        before = judged["engine"].get("noise", drawn)
         if drawn and before not in (None, drawn):
             remarks.append(
-                f"method.theta_noise: before {checkpoint.name} the noise was another stream of numbers ({before}) than here "
-                f"({drawn}); the run goes on by the same law, but not bit for bit"
+                f"method.theta_noise: before {checkpoint.name} the noise was drawn by a {before}, here it is by a {drawn}, "
+                "whose numbers are others; the run goes on by the same law, but not bit for bit"
             )
         return judged["run"], remarks
     there = on_rank_zero(lambda: checkpoints.checkpoints_of(candidates[0].parent, beyond_latest=True))

@@ -37,7 +37,7 @@ def describe_state(engine: Engine) -> dict[str, Any]:
     """Update count, loss scale, kind of noise and parameter sizes of an engine, in JSON types."""
     elements = {name: numel(parameter) for name, parameter in trainable(engine.ds.module)}
     numbers = {"updates": engine.sampler.updates, "loss_scale": read_loss_scale(engine.ds), "elements": elements}
-    return {**numbers, "noise": engine.sampler.noise_stream}
+    return {**numbers, "noise": engine.sampler.noise_device}
 
 
 def write_state(engine: Engine, folder: Path) -> list[str]:

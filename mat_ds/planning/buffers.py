@@ -35,7 +35,7 @@ from mat_ds.planning.states import MASTER, MemoryRow, Weight, parts, persistent,
 from mat_ds.planning.traffic import reused
 from mat_ds.runs.options import RunConfig
 from mat_ds.sampling.chain import Chain
-from mat_ds.sampling.keys import GPU_CHUNK
+from mat_ds.sampling.keys import CHUNK
 
 # deepspeed.runtime.engine.MEMORY_OPT_ALLREDUCE_SIZE
 REPLICATED_BUCKET = 500_000_000
@@ -105,7 +105,7 @@ def _update(weights: Sequence[Weight], zero: Zero, ranks: int, run: RunConfig, c
         flat = 0  # `model_states` has a row for it
     decayed = 2 if run.optimizer.weight_decay else 1
     roots = decayed * MASTER * part if run.optimizer.name == "rmsprop" else 0
-    noise = MASTER * min(largest, GPU_CHUNK) if chain.noise else 0
+    noise = MASTER * min(largest, CHUNK) if chain.noise else 0
     watched = 20 * part if run.train.telemetry_every else 0
     return max(_reduction(weights, zero, ranks), flat + max(roots, noise, watched))
 

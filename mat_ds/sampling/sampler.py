@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mat_ds.sampling.chain import Chain
-from mat_ds.sampling.keys import add_normal_, stream_name
+from mat_ds.sampling.keys import add_normal_
 from mat_ds.sampling.slices import Block, Slice, blocks_of
 from mat_ds.sampling.updates import MOMENTS, UPDATES
 
@@ -95,9 +95,9 @@ class Sampler(torch.optim.Optimizer):
         return list(self._blocks)
 
     @property
-    def noise_stream(self) -> str | None:
-        """The name of the stream that its noise comes from; None if it draws none."""
-        return stream_name(self._device) if self.chain.noise else None
+    def noise_device(self) -> str | None:
+        """The kind of device that draws its noise, of which each has its own numbers; None if there is none."""
+        return self._device.type if self.chain.noise else None
 
     @property
     def updates(self) -> int:

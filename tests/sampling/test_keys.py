@@ -5,11 +5,10 @@ import math
 
 import torch
 
-from mat_ds.sampling import keys
-from mat_ds.sampling.keys import CPU_CHUNK, add_normal_, generator, seed_from, stream_name
+from mat_ds.sampling.keys import CHUNK, add_normal_, generator, seed_from
 from mat_ds.sampling.slices import Slice, blocks_of
 
-CPU, CARD = torch.device("cpu"), torch.device("cuda")
+CPU = torch.device("cpu")
 KEY = 7, 3, "theta", 1, 0
 
 
@@ -21,9 +20,9 @@ def normal(key, total, offset, numel):
 
 
 def test_a_slice_is_the_same_however_the_vector_is_cut():
-    total = 2 * CPU_CHUNK + 1000
+    total = 2 * CHUNK + 1000
     whole = normal(KEY, total, 0, total)
-    for offset, numel in ((0, 10), (5, 1), (CPU_CHUNK - 3, 7), (CPU_CHUNK, CPU_CHUNK), (1, total - 2), (total - 1, 1)):
+    for offset, numel in ((0, 10), (5, 1), (CHUNK - 3, 7), (CHUNK, CHUNK), (1, total - 2), (total - 1, 1)):
         assert torch.equal(normal(KEY, total, offset, numel), whole[offset : offset + numel]), (offset, numel)
 
 
@@ -36,10 +35,10 @@ def test_noise_is_added_at_its_scale():
 
 
 def test_a_chunk_is_torchs_normal_numbers_from_the_seed_of_its_key():
-    total = CPU_CHUNK + 1000
-    for chunk, length in ((0, CPU_CHUNK), (1, 1000)):
+    total = CHUNK + 1000
+    for chunk, length in ((0, CHUNK), (1, 1000)):
         expected = torch.randn(length, generator=torch.Generator().manual_seed(seed_from(*KEY, chunk)))
-        assert torch.equal(normal(KEY, total, chunk * CPU_CHUNK, length), expected)
+        assert torch.equal(normal(KEY, total, chunk * CHUNK, length), expected)
 
 
 def test_different_keys_draw_different_numbers():
@@ -49,7 +48,7 @@ def test_different_keys_draw_different_numbers():
 
 
 def test_noise_has_the_moments_and_the_distribution_of_the_law():
-    x = normal(("statistics",), 4 * CPU_CHUNK, 0, 4 * CPU_CHUNK).double()
+    x = normal(("statistics",), 4 * CHUNK, 0, 4 * CHUNK).double()
     n = x.numel()
     # Five standard errors; the draws are fixed, so this does not fail by chance.
     for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96), (6, 15, 10170)):
@@ -59,22 +58,17 @@ def test_noise_has_the_moments_and_the_distribution_of_the_law():
 
 
 def test_no_position_tells_of_another():
-    x = normal(("statistics",), 4 * CPU_CHUNK, 0, 4 * CPU_CHUNK).double()
-    for lag, power in itertools.product((1, 2, 4, 7, 8, 16, 624, CPU_CHUNK, CPU_CHUNK + 8, 2 * CPU_CHUNK), (1, 2)):
+    x = normal(("statistics",), 4 * CHUNK, 0, 4 * CHUNK).double()
+    for lag, power in itertools.product((1, 2, 4, 7, 8, 16, 624, CHUNK, CHUNK + 8, 2 * CHUNK), (1, 2)):
         one, other = x[:-lag] ** power, x[lag:] ** power  # a pair of Box and Muller's shares its radius
         assert abs(torch.corrcoef(torch.stack([one, other]))[0, 1]) < 5 / len(one) ** 0.5, (lag, power)
 
 
 def test_no_key_tells_of_another():
     names = itertools.product((0, 1), (0, 1, 2), ("theta",), (1, 2, 3), (0, 1))
-    drawn = torch.stack([normal(name, CPU_CHUNK, 0, CPU_CHUNK) for name in names]).double()
+    drawn = torch.stack([normal(name, CHUNK, 0, CHUNK) for name in names]).double()
     for power in (1, 2):
-        assert torch.corrcoef(drawn**power).fill_diagonal_(0.0).abs().max() < 5 / CPU_CHUNK**0.5
-
-
-def test_each_kind_of_device_names_its_stream():
-    assert stream_name(CPU) == keys.CPU_STREAM == "cpu, chunks of 65536"
-    assert stream_name(CARD) == "cuda, chunks of 524288"
+        assert torch.corrcoef(drawn**power).fill_diagonal_(0.0).abs().max() < 5 / CHUNK**0.5
 
 
 def test_blocks_are_adjacent_slices_joined_in_their_order():
