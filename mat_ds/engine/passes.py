@@ -133,6 +133,7 @@ class Passes:
             finally:
                 self.ds.module.train(was_training)
         else:
+            seed = dropout_seed(self.seed, self._outer_step, batch.index, masks)
             for generator in self._generators:
-                generator.manual_seed(dropout_seed(self.seed, self._outer_step, batch.index, masks))
+                generator.manual_seed(seed)
             yield
