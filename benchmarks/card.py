@@ -52,11 +52,17 @@ def measure(folder, model, data, method, precision, steps):
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     run = mat_ds.train(
-        task="cola", output_dir=str(folder), ds_config=f"ds_configs/{PROFILES[precision]}.json", quiet=True,
-        model={"name": str(model)}, method=METHODS[method], optimizer={"lr": 1e-5}, tracking={"uri": "none"},
+        task="cola",
+        output_dir=str(folder),
+        ds_config=f"ds_configs/{PROFILES[precision]}.json",
+        quiet=True,
+        model={"name": str(model)},
+        method=METHODS[method],
+        optimizer={"lr": 1e-5},
+        tracking={"uri": "none"},
         data={"path": str(data), "train_limit": 32 * steps, "eval_limit": 64},
         train={"max_steps": steps, "batch_size": 32, "micro_batch_size": 32, "telemetry_every": 0, "save_minutes": None},
-    )  # fmt: skip
+    )
     speeds = [event["samples_per_second"] for event in run.events if event["event"] == "step"][WARM:]
     (memory,) = [event["rank_memory_mib"][0] for event in run.events if event["event"] == "system"][-1:]
     return {"examples_per_second": round(median(speeds), 1), "mib": memory, "score_is_finite": run.score == run.score}

@@ -60,9 +60,12 @@ def both(command, **options):
 
 @pytest.mark.parametrize(
     ("module", "session", "interrupt", "what", "text", "code"),
-    [(False, False, signal.default_int_handler, "exit", "75", 75), (True, False, signal.SIG_IGN, "raise", "no such thing", 1),
-     (False, True, signal.default_int_handler, "kill", str(int(signal.SIGTERM)), -signal.SIGTERM)],
-)  # fmt: skip
+    [
+        (False, False, signal.default_int_handler, "exit", "75", 75),
+        (True, False, signal.SIG_IGN, "raise", "no such thing", 1),
+        (False, True, signal.default_int_handler, "kill", str(int(signal.SIGTERM)), -signal.SIGTERM),
+    ],
+)
 def test_what_is_forked_is_as_what_is_started(module, session, interrupt, what, text, code, tmp_path):
     before = signal.signal(signal.SIGINT, interrupt)
     (tmp_path / "probe.py").write_text(PROBE)

@@ -23,8 +23,15 @@ from tests.support.launch import ROOT, environment, free_port
 pytestmark = pytest.mark.dist
 
 LAID_BESIDE = ("ds_configs", "launch", "slurm")
-SMALL = ("data.train_limit=64", "data.eval_limit=20", "train.batch_size=16", "train.micro_batch_size=8", "train.max_steps=1",
-         "method.name=vanilla", "tracking.uri=none")  # fmt: skip
+SMALL = (
+    "data.train_limit=64",
+    "data.eval_limit=20",
+    "train.batch_size=16",
+    "train.micro_batch_size=8",
+    "train.max_steps=1",
+    "method.name=vanilla",
+    "tracking.uri=none",
+)
 BUILD = "from setuptools import build_meta as b; print(b.build_sdist({0!r})); print(b.build_wheel({0!r}))"
 
 

@@ -40,9 +40,13 @@ def machine() -> dict[str, str | int]:
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     cpu = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
     return {
-        "processor": cpu[0] if cpu else platform.machine(), "cores": len(cpu), "card": card, "torch": torch.__version__,
-        "capability": torch.backends.cpu.get_cpu_capability(), "commit": commit.stdout.strip(),
-    }  # fmt: skip
+        "processor": cpu[0] if cpu else platform.machine(),
+        "cores": len(cpu),
+        "card": card,
+        "torch": torch.__version__,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "commit": commit.stdout.strip(),
+    }
 
 
 def line(name: str, figure: Figure) -> str:

@@ -175,8 +175,9 @@ def _refusals(tree: Tree) -> Iterator[Problem]:
             yield Problem(f"ds_config data_types.{key}", types[key], f"this run computes in {precision}",
                           f'delete it, or write "{precision}"')  # fmt: skip
     if zero.get("compute_grad_norm", True) is False:
-        yield Problem("ds_config zero_optimization.compute_grad_norm", False, "the norm shows whether gradients are finite",
-                      "delete it")  # fmt: skip
+        yield Problem(
+            "ds_config zero_optimization.compute_grad_norm", False, "the norm shows whether gradients are finite", "delete it"
+        )
     for key in OFFLOADS:
         offload = zero.get(key, {})
         if offload.get("device") == "nvme":

@@ -109,11 +109,11 @@ def _wrong(key: str, name: str, file: str, tree: dict[str, Any], adapters: bool)
             yield Problem(key, name, f"{option} in {file} names other files to read",
                           f"delete {option}, and give the files the names that save_pretrained gives them")  # fmt: skip
     if tree.get("quantization_config") and file == CONFIG:
-        yield Problem(key, name, "its weights are quantised, so training and scores would be of rounded weights",
-                      "use the original model")  # fmt: skip
+        yield Problem(
+            key, name, "its weights are quantised, so training and scores would be of rounded weights", "use the original model"
+        )
     for option, value in _oversized(tree) if file == CONFIG else ():
-        yield Problem(key, name, f"{option} in {file} is {value}, more than {MOST[option]:,}",
-                      AS_WRITTEN)  # fmt: skip
+        yield Problem(key, name, f"{option} in {file} is {value}, more than {MOST[option]:,}", AS_WRITTEN)
     if file == ADAPTER_CONFIG:
         yield from _adapter_problems(key, name, tree, adapters)
 
@@ -146,8 +146,7 @@ def _index_problems(key: str, name: str, file: str, tree: dict[str, Any]) -> Ite
         return
     outside = {repr(part) for part in files.values() if not isinstance(part, str) or Path(part).name != part or part == ".."}
     if outside:
-        yield Problem(key, name, f"{file} names {', '.join(sorted(outside)[:3])}, which is not a file beside it",
-                      AS_WRITTEN)  # fmt: skip
+        yield Problem(key, name, f"{file} names {', '.join(sorted(outside)[:3])}, which is not a file beside it", AS_WRITTEN)
 
 
 def _objects_in(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -128,8 +128,15 @@ class Host:
 
     def run(self, *command, check=True, timeout=600, **env):
         """Runs a command to its end and returns the finished process, stdout and stderr in one text."""
-        done = subprocess.run(self.command(*command), env={**self.env, **env}, stdin=subprocess.DEVNULL, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout)  # fmt: skip
+        done = subprocess.run(
+            self.command(*command),
+            env={**self.env, **env},
+            stdin=subprocess.DEVNULL,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+        )
         assert not check or done.returncode == 0, f"{self.name}: {' '.join(map(str, command))}\n{done.stdout}"
         return done
 
@@ -140,8 +147,16 @@ class Host:
     def start(self, *command, log, **env):
         """Starts a command that goes on, its output appended to a file."""
         with Path(log).open("a") as out:
-            return Started(subprocess.Popen(self.command(*command), env={**self.env, **env}, stdin=subprocess.DEVNULL,
-                                            stdout=out, stderr=out, start_new_session=True))  # fmt: skip
+            return Started(
+                subprocess.Popen(
+                    self.command(*command),
+                    env={**self.env, **env},
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    start_new_session=True,
+                )
+            )
 
     def kill(self):
         """Power loss: all that runs on it is gone at once."""

@@ -54,8 +54,15 @@ def test_deepspeed_over_ssh_that_is_told_to_stop_saves_and_the_same_command_cont
     (tmp_path / "hostfile").write_text("".join(f"{name} slots=1\n" for name in network.nodes))
     carried = ("PATH", "OMP_NUM_THREADS", "DS_ACCELERATOR", "HF_HUB_OFFLINE")
     (tmp_path / "environment").write_text("".join(f"{name}={network.head.env[name]}\n" for name in carried))
-    command = ("deepspeed", "--hostfile", tmp_path / "hostfile", "launch/train.py", *OPTIONS, f"output_dir={run.path}",
-               "train.resume=auto")  # fmt: skip
+    command = (
+        "deepspeed",
+        "--hostfile",
+        tmp_path / "hostfile",
+        "launch/train.py",
+        *OPTIONS,
+        f"output_dir={run.path}",
+        "train.resume=auto",
+    )
 
     def start(*more):
         return network.head.start(*command, *more, log=run.log, DS_ENV_FILE=str(tmp_path / "environment"))

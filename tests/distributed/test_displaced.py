@@ -23,8 +23,17 @@ def test_all_ranks_of_a_displaced_run_stop_with_its_code_and_leave_the_directory
     # One that saves hears of it from the disk, one that does not when its lease is to be renewed.
     for name, every in (("saves", "train.save_every=1"), ("does not save", f"train.save_every={STEPS}")):
         run, log, other = RunDirectory(tmp_path / name), tmp_path / f"{name}.log", RunLock()
-        ranks = start_ranks(2, "--ds_config", "ds_configs/zero2.json", *OPTIONS, f"train.max_steps={STEPS}", every,
-                            "train.eval_per_epoch=1", f"output_dir={run.path}", log=log)  # fmt: skip
+        ranks = start_ranks(
+            2,
+            "--ds_config",
+            "ds_configs/zero2.json",
+            *OPTIONS,
+            f"train.max_steps={STEPS}",
+            every,
+            "train.eval_per_epoch=1",
+            f"output_dir={run.path}",
+            log=log,
+        )
         try:
             wait_until(lambda run=run: len(read_events(run.events)) > 4)
             (lease,) = (run.path / LOCK).iterdir()

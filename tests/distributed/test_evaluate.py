@@ -89,8 +89,14 @@ def test_a_regression_reports_correlations_and_a_rising_error(tmp_path):
     tokenizer = build_tokenizer(ModelConfig(), ["text 1 2 3"] * 50)
     build_model(ModelConfig(), TASKS["stsb"], tokenizer, 0).module.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    evaluate(tmp_path / "model", "task=stsb", f"data.path={tmp_path}/data", "attack.norm=l2", "attack.radii=[0.1,1.0]",
-             "noise.rates=[]")  # fmt: skip
+    evaluate(
+        tmp_path / "model",
+        "task=stsb",
+        f"data.path={tmp_path}/data",
+        "attack.norm=l2",
+        "attack.radii=[0.1,1.0]",
+        "noise.rates=[]",
+    )
     report = json.loads((tmp_path / "model" / "evaluation" / "robustness.json").read_text())
     points = report["splits"]["validation"]["attack"]
     assert set(points[0]) == {"radius", "pearson", "spearman", "mse"}

@@ -127,8 +127,15 @@ def test_a_stopped_rank_ends_its_peer_at_the_time_out_and_then_its_own_launcher(
     """Two launchers, as on two nodes: the one of the stopped rank would not hear of its peer's end."""
     run, port = tmp_path / "run", free_port()
     nodes = base64.urlsafe_b64encode(json.dumps({"one": [0], "two": [0]}).encode()).decode()
-    launch = [sys.executable, "-m", "deepspeed.launcher.launch", f"--world_info={nodes}", "--master_addr=127.0.0.1",
-              f"--master_port={port}", "--log_level=error"]  # fmt: skip
+    launch = [
+        sys.executable,
+        "-m",
+        "deepspeed.launcher.launch",
+        f"--world_info={nodes}",
+        "--master_addr=127.0.0.1",
+        f"--master_port={port}",
+        "--log_level=error",
+    ]
     first, second = (
         launched(
             [*launch, f"--node_rank={node}", "launch/train.py", *ENDLESS, f"output_dir={run}"], tmp_path / f"node-{node}.log"

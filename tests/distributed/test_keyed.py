@@ -33,9 +33,7 @@ def runs(folder):
     for path in folder.glob("*.pt"):
         dropout, _, stage, _, ranks = path.stem.split("-")
         found[dropout, int(stage), int(ranks)] = torch.load(path)
-    assert found.keys() == {
-        *itertools.product(DROPOUTS, STAGES, (1, 2)), *itertools.product(DROPOUTS, (2, 3), (4,))
-    }  # fmt: skip
+    assert found.keys() == {*itertools.product(DROPOUTS, STAGES, (1, 2)), *itertools.product(DROPOUTS, (2, 3), (4,))}
     return found
 
 

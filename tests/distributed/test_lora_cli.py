@@ -37,10 +37,18 @@ def base(tmp_path_factory):
     tokenizer = build_tokenizer(ModelConfig(), [row["sentence"] for row in rows("train")])
     tokenizer.save_pretrained(folder / "encoder")
     torch.manual_seed(0)
-    RobertaModel(RobertaConfig(
-        vocab_size=len(tokenizer), hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96,
-        max_position_embeddings=66, pad_token_id=1, initializer_range=0.1,
-    )).save_pretrained(folder / "encoder")  # fmt: skip
+    RobertaModel(
+        RobertaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=96,
+            max_position_embeddings=66,
+            pad_token_id=1,
+            initializer_range=0.1,
+        )
+    ).save_pretrained(folder / "encoder")
     (folder / "recipe.yaml").write_text(RECIPE % (folder / "encoder"))
     return folder
 

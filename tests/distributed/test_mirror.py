@@ -87,8 +87,17 @@ def lead():
 
     def start(run, first=1):
         command = [sys.executable, "-m", "tests.workers.tracked_life", str(run.path), str(first)]
-        lives.append(Process(command, cwd=ROOT, env=environment(**SECRETS), stdin=subprocess.PIPE,
-                             stderr=subprocess.PIPE, text=True, bufsize=1))  # fmt: skip
+        lives.append(
+            Process(
+                command,
+                cwd=ROOT,
+                env=environment(**SECRETS),
+                stdin=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                bufsize=1,
+            )
+        )
         return lives[-1]
 
     yield start

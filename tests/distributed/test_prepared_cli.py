@@ -66,8 +66,14 @@ def test_two_ranks_on_prepared_data_repeat_the_run_on_the_files_without_a_networ
     watched = {"PYTHONPATH": f"{tmp_path}/watch:{ROOT}", "ASKED": str(tmp_path / "asked")}
     ds_config, out = ("--ds_config", "ds_configs/zero2.json"), {}
     for source in ("raw", "out"):
-        done = run_cli(*ds_config, *options, f"data.path={tmp_path}/{source}", f"output_dir={tmp_path}/{source}-run", ranks=2,
-                       **(watched if source == "out" else {}))  # fmt: skip
+        done = run_cli(
+            *ds_config,
+            *options,
+            f"data.path={tmp_path}/{source}",
+            f"output_dir={tmp_path}/{source}-run",
+            ranks=2,
+            **(watched if source == "out" else {}),
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         out[source] = done.stdout
     assert "skipped    cola/train: 1 of" in out["raw"] and "corrupt line" in out["raw"] and "blank text" in out["out"]

@@ -15,8 +15,9 @@ pytestmark = pytest.mark.dist
 def test_answers_come_while_texts_do_and_nobody_who_reads_them_is_no_failure(tmp_path):
     run = finished_run(tmp_path / "run", "cola")
     command = cli("predict", run, "-", "--format", "text", "--batch_size", "2", module="mat_ds.cli")
-    with Process(command, cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                 stderr=subprocess.PIPE, text=True) as process:  # fmt: skip
+    with Process(
+        command, cwd=ROOT, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         for batch in range(3):
             process.stdin.write("the key is golden.\nthe keys is golden.\n")
             process.stdin.flush()

@@ -17,8 +17,14 @@ from tests.support.launch import ROOT, environment
 # `docs/tracking.md`, which is tested too, has a search and several seeds that nothing disturbs.
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
-SMALL = ("data.train_limit=256", "data.eval_limit=50", "method.delta_steps=1", "train.max_steps=6", "train.eval_per_epoch=2",
-         "train.telemetry_every=0")  # fmt: skip
+SMALL = (
+    "data.train_limit=256",
+    "data.eval_limit=50",
+    "method.delta_steps=1",
+    "train.max_steps=6",
+    "train.eval_per_epoch=2",
+    "train.telemetry_every=0",
+)
 
 
 def command(name, *arguments):

@@ -40,10 +40,17 @@ def test_the_preflight_names_a_radius_and_the_precisions_that_work(report):
 @pytest.mark.parametrize("choice, code", [("error", 2), ("warn", 0)])
 def test_an_invisible_adversary_stops_a_run_or_warns(choice, code, tmp_path):
     done = run_cli(
-        "--ds_config", "ds_configs/zero2_rtx3090_bf16.json", f"output_dir={tmp_path}/run", f"method.on_invisible={choice}",
-        "method.delta_max_norm=1e-5", "method.delta_init_scale=1e-5", "train.max_steps=2", "data.train_limit=128",
-        "data.eval_limit=64", ranks=2,
-    )  # fmt: skip
+        "--ds_config",
+        "ds_configs/zero2_rtx3090_bf16.json",
+        f"output_dir={tmp_path}/run",
+        f"method.on_invisible={choice}",
+        "method.delta_max_norm=1e-5",
+        "method.delta_init_scale=1e-5",
+        "train.max_steps=2",
+        "data.train_limit=128",
+        "data.eval_limit=64",
+        ranks=2,
+    )
     assert done.returncode == code, done.stderr[-2000:]
     assert "below the resolution of bf16" in done.stderr and "times as large" in done.stderr
     assert ("WARNING" in done.stderr) == (choice == "warn")

@@ -114,8 +114,14 @@ def test_versions_outside_the_ranges_and_packages_that_do_not_import_are_named(m
 def test_the_table_comes_even_where_torch_does_not(tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.13: cannot open shared object file')\n")
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-m", "mat_ds.cli", "doctor", "task=cola"], env=env, cwd=ROOT, capture_output=True,
-                          text=True, timeout=120)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "mat_ds.cli", "doctor", "task=cola"],
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
     assert "FAIL  torch" in done.stdout and "libcudart.so.13" in done.stdout
     assert "pass  shared memory" in done.stdout and "pass  hub" in done.stdout, "what needs no torch is looked at all the same"

@@ -41,9 +41,15 @@ class Game:
             "delta_max_norm": radius,
         }
         self.settings = rivals.Settings(
-            regression=labels == 1, delta_init=SIZES["delta_init_scale"], delta_max_norm=radius, delta_norm=gradient,
-            delta_lr=STEPS[gradient], projection=projection, lam=SIZES["lam"], follower=follower,
-        )  # fmt: skip
+            regression=labels == 1,
+            delta_init=SIZES["delta_init_scale"],
+            delta_max_norm=radius,
+            delta_norm=gradient,
+            delta_lr=STEPS[gradient],
+            projection=projection,
+            lam=SIZES["lam"],
+            follower=follower,
+        )
         drawn = DrawnNoise(self.model(), {"name": "salt"}, [self.batch]).normal(0)
         self.start = SIZES["delta_init_scale"] * rivals.per_sample(lambda d: d, self.batch, drawn)
 

@@ -105,8 +105,14 @@ def test_a_run_whose_own_files_are_somebody_elses_is_refused(name, how, shared, 
         (run.path / name).symlink_to(outside / f"secret.{'yaml' if name == 'config.yaml' else 'json'}")
     else:
         os.mkfifo(run.path / name) if how == "pipe" else (run.path / name).mkdir()
-    codes = {main(command) for command in (["sync", str(run.path)], ["register", str(run.path), "x"],
-                                           ["report", str(run.path), "--out", str(tmp_path / "out")])}  # fmt: skip
+    codes = {
+        main(command)
+        for command in (
+            ["sync", str(run.path)],
+            ["register", str(run.path), "x"],
+            ["report", str(run.path), "--out", str(tmp_path / "out")],
+        )
+    }
     said = capfd.readouterr()
     assert codes == {ExitCode.USER_ERROR} and CANARY not in said.out + said.err and "Traceback" not in said.err
     assert not carrying(shared) and not (tmp_path / "mlflow.db").exists() and not (tmp_path / "out").exists()

@@ -48,8 +48,15 @@ def test_every_sample_of_delta_obeys_the_bound_after_its_noise(projection, gradi
 
 
 def test_the_released_code_bounds_before_its_noise_and_leaves_the_first_sample_alone():
-    method = mat(semantics="released", delta_init_scale=10 * RADIUS, delta_lr=0.1, delta_noise=0.01, delta_max_norm=RADIUS,
-                 dropout="off", beta_s=0.9)  # fmt: skip
+    method = mat(
+        semantics="released",
+        delta_init_scale=10 * RADIUS,
+        delta_lr=0.1,
+        delta_noise=0.01,
+        delta_max_norm=RADIUS,
+        dropout="off",
+        beta_s=0.9,
+    )
     (batch, *_) = batches()
     mean = method.adversary(PlainEngine(tiny_roberta().eval()), batch)
     assert ops.linf(mean).max() > RADIUS
@@ -113,8 +120,15 @@ def test_a_perturbation_that_cannot_move_is_refused():
 
 def test_lambda_scales_only_the_raw_gradient():
     def mean(lam, gradient):
-        method = mat(lam=lam, delta_gradient=gradient, dropout="off", delta_max_norm=1e6, delta_lr=1e-1, delta_noise=0.0,
-                     delta_init_scale=1e-2)  # fmt: skip
+        method = mat(
+            lam=lam,
+            delta_gradient=gradient,
+            dropout="off",
+            delta_max_norm=1e6,
+            delta_lr=1e-1,
+            delta_noise=0.0,
+            delta_init_scale=1e-2,
+        )
         return method.adversary(PlainEngine(tiny_roberta().eval()), batches()[0])
 
     assert torch.equal(mean(1.0, "linf"), mean(5.0, "linf"))

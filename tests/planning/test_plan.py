@@ -12,8 +12,16 @@ from mat_ds.terminal.units import duration, gib, link, memory, positive, scaled,
 from tests.support.launch import ROOT
 
 DS, RECIPES = ROOT / "ds_configs", ROOT / "launch" / "recipes"
-LARGE = dict(hidden_size=256, num_hidden_layers=2, num_attention_heads=4, intermediate_size=1024, vocab_size=20000,
-             max_position_embeddings=130, type_vocab_size=1, pad_token_id=1)  # fmt: skip
+LARGE = dict(
+    hidden_size=256,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=1024,
+    vocab_size=20000,
+    max_position_embeddings=130,
+    type_vocab_size=1,
+    pad_token_id=1,
+)
 
 
 @pytest.fixture(autouse=True)

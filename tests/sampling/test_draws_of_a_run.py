@@ -87,8 +87,10 @@ def test_micro_batches_draw_what_the_whole_batch_draws_by_the_law_of_the_paper(n
             recorder = Recorder(tiny_roberta())
             player.adversary(recorder, batch)
             assert {found for found, _ in recorder.draws} == {law}
-            found += zip(*([row[m.bool()] for row, m in zip(x, batch.inputs["attention_mask"], strict=True)]
-                           for _, x in recorder.draws), strict=True)  # fmt: skip
+            found += zip(
+                *([row[m.bool()] for row, m in zip(x, batch.inputs["attention_mask"], strict=True)] for _, x in recorder.draws),
+                strict=True,
+            )
         return found
 
     whole, parts = rows(64), rows(16)

@@ -76,8 +76,14 @@ def main(arguments):
             lock.release()
             return 75
     scores = [evaluation["score"] for evaluation in evaluations]
-    results = {"task": "demo", "method": "mat", "last": evaluations[-1], "best": evaluations[-1],
-               "median_last_half": sorted(scores)[-2], "export": {"score": scores[-1]}}  # fmt: skip
+    results = {
+        "task": "demo",
+        "method": "mat",
+        "last": evaluations[-1],
+        "best": evaluations[-1],
+        "median_last_half": sorted(scores)[-2],
+        "export": {"score": scores[-1]},
+    }
     write_json(run.results, results)
     lock.release()
     return 0

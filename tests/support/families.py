@@ -41,9 +41,15 @@ def build(family, dropout=0.0):
     """The family's model for three classes, without dropout, its weights so large that every token matters."""
     kind, settings, *_ = FAMILIES[family]
     config = AutoConfig.for_model(
-        kind, vocab_size=VOCABULARY, pad_token_id=PAD, bos_token_id=BEGIN, eos_token_id=END, num_labels=3,
-        initializer_range=0.2, **settings,
-    )  # fmt: skip
+        kind,
+        vocab_size=VOCABULARY,
+        pad_token_id=PAD,
+        bos_token_id=BEGIN,
+        eos_token_id=END,
+        num_labels=3,
+        initializer_range=0.2,
+        **settings,
+    )
     for option, value in config.to_dict().items():
         if "drop" in option and isinstance(value, float):
             setattr(config, option, dropout)

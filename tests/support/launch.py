@@ -22,8 +22,14 @@ def environment(device="cpu", **more):
 
 def rank_variables(rank, count, port):
     """What a launcher tells one of `count` ranks on this machine."""
-    return {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_SIZE": str(count),
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(count),
+        "LOCAL_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
 
 
 def run_ranks(module, ranks, *arguments, timeout=600, device="cpu"):
@@ -82,5 +88,6 @@ def run_cli(*arguments, timeout=600, device="cpu", ranks=None, door="train", mod
 def start_cli(*arguments, ranks=None):
     """Starts launch/train.py, on ranks under the launcher, silent and in a process group of its own; returns the process."""
     command = cli(*arguments, ranks=ranks, launcher=ranks is not None)
-    return Process(command, cwd=ROOT, env=environment(), start_new_session=True, stdout=subprocess.DEVNULL,
-                   stderr=subprocess.DEVNULL)  # fmt: skip
+    return Process(
+        command, cwd=ROOT, env=environment(), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )

@@ -45,8 +45,14 @@ CALLS += [(Path, name) for name in ("mkdir", "rename", "unlink", "rmdir", "write
 def start_holder(folder, *prefix, **env):
     """A process that takes the lock of a folder; what it says comes line by line."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), **env}
-    return subprocess.Popen([*prefix, sys.executable, "-c", HOLDER, str(folder)], cwd=ROOT, env=env, text=True,
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+    return subprocess.Popen(
+        [*prefix, sys.executable, "-c", HOLDER, str(folder)],
+        cwd=ROOT,
+        env=env,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
 
 
 def said(holder):

@@ -30,8 +30,14 @@ class ForkServer:
         life, self._life = os.pipe()
         with listener:
             command = [sys.executable, "-m", "tests.support.forkserver", str(listener.fileno()), str(life)]
-            self._process = subprocess.Popen(command, cwd=ROOT, env=env, pass_fds=(listener.fileno(), life),
-                                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # fmt: skip
+            self._process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=env,
+                pass_fds=(listener.fileno(), life),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
         os.close(life)
 
     def close(self):
@@ -105,8 +111,9 @@ class Process(subprocess.Popen):
 
 def run(command, timeout, **options):
     """As `subprocess.run` with its output as text."""
-    with Process(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
-                 **options) as process:  # fmt: skip
+    with Process(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, **options
+    ) as process:
         try:
             out, errors = process.communicate(timeout=timeout)
         except BaseException:

@@ -18,10 +18,19 @@ BERT = {"model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12}
 
 
 def make_run(
-    folder: Path, scores: tuple[float, ...], seed: int = 0, task: str = "cola", end: str | None = "FINISHED", model: str = "",
-    shape: dict[str, Any] | None = None, test: dict[str, Any] | None = None, half: str = "", run_id: str = "",
-    options: dict[str, dict[str, Any]] | None = None, **method: Any,
-) -> RunDirectory:  # fmt: skip
+    folder: Path,
+    scores: tuple[float, ...],
+    seed: int = 0,
+    task: str = "cola",
+    end: str | None = "FINISHED",
+    model: str = "",
+    shape: dict[str, Any] | None = None,
+    test: dict[str, Any] | None = None,
+    half: str = "",
+    run_id: str = "",
+    options: dict[str, dict[str, Any]] | None = None,
+    **method: Any,
+) -> RunDirectory:
     """A run of twelve steps, evaluated after every fourth; no two metrics are alike, and the score is their mean.
 
     Args:

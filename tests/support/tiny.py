@@ -11,11 +11,22 @@ VOCABULARY = 64
 def tiny_roberta(labels=3, dropout=0.0, seed=0, **overrides):
     torch.manual_seed(seed)
     settings = dict(
-        vocab_size=VOCABULARY, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=40,
-        max_position_embeddings=32, type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2,
-        hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, num_labels=labels,
-        problem_type="regression" if labels == 1 else "single_label_classification", initializer_range=0.1,
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=40,
+        max_position_embeddings=32,
+        type_vocab_size=1,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        num_labels=labels,
+        problem_type="regression" if labels == 1 else "single_label_classification",
+        initializer_range=0.1,
+    )
     model = RobertaForSequenceClassification(RobertaConfig(**settings | overrides))
     # Used by no pass: a parameter without a gradient has to be treated as having a zero one at every stage.
     model.spare = torch.nn.Linear(3, 5)

@@ -31,9 +31,16 @@ def make_run(path, uri=None, options=(), **tracking):
         **dict(options),
     }
     run.config.write_text(yaml.safe_dump(config))
-    environment = {"command": ["launch/train.py"], "world_size": 2, "devices": ["cpu"], "git_commit": "c0ffee",
-                   "packages": {"torch": "2.13.0"}, "data_sha256": "da7a", "starts": [{"changed": {}}],
-                   "deepspeed_config": {"train_batch_size": 8, "fp16": {"enabled": True}}}  # fmt: skip
+    environment = {
+        "command": ["launch/train.py"],
+        "world_size": 2,
+        "devices": ["cpu"],
+        "git_commit": "c0ffee",
+        "packages": {"torch": "2.13.0"},
+        "data_sha256": "da7a",
+        "starts": [{"changed": {}}],
+        "deepspeed_config": {"train_batch_size": 8, "fp16": {"enabled": True}},
+    }
     run.environment.write_text(json.dumps(environment))
     return run
 

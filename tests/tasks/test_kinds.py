@@ -175,7 +175,14 @@ def test_a_kind_is_one_more_class_to_rows_models_loaders_methods_and_scores(name
     assert score(spec, np.array([[1.0, -1.0, 1.0], [1.0, 1.0, -1.0]]), [5, 1]) == {"accuracy": 0.5}
     mask = batches[0].mask
     curve = robustness_curve(
-        lambda delta: logits if delta is None else logits + delta.sum((1, 2)).unsqueeze(1), batches[0].labels,
-        torch.zeros(*mask.shape[:2], 4), mask, (0.0, 9.0), "linf", 1, 1.0, kind,
-    )  # fmt: skip
+        lambda delta: logits if delta is None else logits + delta.sum((1, 2)).unsqueeze(1),
+        batches[0].labels,
+        torch.zeros(*mask.shape[:2], 4),
+        mask,
+        (0.0, 9.0),
+        "linf",
+        1,
+        1.0,
+        kind,
+    )
     assert torch.equal(curve[:, 0], logits)

@@ -50,9 +50,15 @@ def test_what_a_full_disk_refuses_is_written_when_there_is_room_and_training_goe
             return super().write(data[:10])  # as much as goes
 
     opened = Path.open
-    monkeypatch.setattr(Path, "open", lambda self, mode="r", *rest, **more: (
-        io.BufferedRandom(Disk(self, mode.replace("b", "")), more["buffering"]) if mode == "a+b"
-        else opened(self, mode, *rest, **more)))  # fmt: skip
+    monkeypatch.setattr(
+        Path,
+        "open",
+        lambda self, mode="r", *rest, **more: (
+            io.BufferedRandom(Disk(self, mode.replace("b", "")), more["buffering"])
+            if mode == "a+b"
+            else opened(self, mode, *rest, **more)
+        ),
+    )
     with tracker:
         tracker.begin(run, 0, "none")
         tracker.log({"event": "step", "step": 1})

@@ -47,10 +47,17 @@ def test_options_data_model_and_deepspeeds_json_are_checked_together(tmp_path):
     ds_config = tmp_path / "ds.json"
     ds_config.write_text(json.dumps({"gradient_clipping": 0.5, "elasticity": {}, "zero_optimization": {"stage": 2}}))
     found = problems(
-        "task=cola", f"data.path={tmp_path}/data", f"model.name={tmp_path}/model", "train.resume=auto",
-        "train.batch_size=2", "train.micro_batch_size=1", "method.delta_init=zero", "method.dropout=off",
-        ds_config=ds_config, ranks=2,
-    )  # fmt: skip
+        "task=cola",
+        f"data.path={tmp_path}/data",
+        f"model.name={tmp_path}/model",
+        "train.resume=auto",
+        "train.batch_size=2",
+        "train.micro_batch_size=1",
+        "method.delta_init=zero",
+        "method.dropout=off",
+        ds_config=ds_config,
+        ranks=2,
+    )
     assert "has no tokenizer" in found["model.name"].reason
     assert "contradicts optimizer.max_grad_norm" in found["ds_config gradient_clipping"].reason
     assert "removed" in found["ds_config elasticity"].reason
@@ -117,9 +124,15 @@ def run_folder(path, *overrides):
     (step / "state.json").write_text("{}")
     (step.parent / "latest").write_text("step-00000004")
     (path / "config.yaml").write_text(yaml.safe_dump(options.run.model_dump(mode="json")))
-    (path / "environment.json").write_text(json.dumps({
-        "world_size": 1, "deepspeed_config": options.ds_config, "data_sha256": start.data_digest,
-    }))  # fmt: skip
+    (path / "environment.json").write_text(
+        json.dumps(
+            {
+                "world_size": 1,
+                "deepspeed_config": options.ds_config,
+                "data_sha256": start.data_digest,
+            }
+        )
+    )
     return step
 
 

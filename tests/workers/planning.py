@@ -21,8 +21,15 @@ from tests.support.tiny import shallow_lora, shallow_roberta
 from tests.workers.worker import BF16, FP32, MAT, STAGES, ds_json, main, make
 
 # Half a million parameters, an embedding among them that lies across the ranks' parts.
-SIZE = dict(vocab_size=4000, hidden_size=80, num_hidden_layers=2, num_attention_heads=4, intermediate_size=320,
-            max_position_embeddings=40, attn_implementation="eager")  # fmt: skip
+SIZE = dict(
+    vocab_size=4000,
+    hidden_size=80,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=320,
+    max_position_embeddings=40,
+    attn_implementation="eager",
+)
 LENGTH, MICRO, ACCUMULATION = 32, 2, 2
 SHORT = {**MAT, "delta_steps": 1, "theta_steps": 2}
 OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
