@@ -40,7 +40,7 @@ class Evaluator:
         leave_if_told: Callable[[], None] = lambda: None,
     ):
         self._spec, self._collate, self._micro = spec, collate, micro_batch_size
-        self._world, self._device, self._leave_if_told = world, device, leave_if_told
+        self.world, self.device, self._leave_if_told = world, device, leave_if_told
 
     @torch.no_grad()
     def predict(self, forward: Forward, examples: Sequence[Example]) -> Tensor:
@@ -61,17 +61,17 @@ class Evaluator:
             examples: the same on all ranks.
         """
         rows, found = [], []
-        for batch in evaluation_batches(examples, self._micro, self._world.rank, self._world.size):
+        for batch in evaluation_batches(examples, self._micro, self.world.rank, self.world.size):
             self._leave_if_told()
             real_rows = [row if row >= 0 else ~row for row in batch]
-            inputs, labels = self._collate([examples[row] for row in real_rows], self._device)
+            inputs, labels = self._collate([examples[row] for row in real_rows], self.device)
             filler = [-1] * (self._micro - len(batch))
             rows += [row if row >= 0 else -1 for row in batch] + filler
             here = compute(inputs, labels, real_rows).detach().float()
             found.append(torch.cat([here, here.new_zeros(len(filler), *here.shape[1:])]))
         shape = found[0].shape[1:]
         # One gather for row numbers and logits: fp64 represents both exactly.
-        numbers = torch.tensor(rows, dtype=torch.float64, device=self._device).unsqueeze(1)
+        numbers = torch.tensor(rows, dtype=torch.float64, device=self.device).unsqueeze(1)
         everything = gather_rows(torch.cat([numbers, torch.cat(found).flatten(1).double()], dim=1)).cpu()
         real = everything[everything[:, 0] >= 0]
         order = real[:, 0].long()

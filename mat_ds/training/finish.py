@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,37 +20,53 @@ from mat_ds.artifacts.finished import read_finished
 from mat_ds.errors import NonFiniteError, SaveError, masked
 from mat_ds.evaluation.scores import Evaluator, Forward, Scores
 from mat_ds.ranks.collectives import any_rank, on_rank_zero
-from mat_ds.ranks.world import World
-from mat_ds.runs.options import RunConfig
 from mat_ds.storage.disk import write_json, write_text
 from mat_ds.storage.progress import Progress
 from mat_ds.storage.rundir import RunDirectory
-from mat_ds.tasks.examples import TaskData, dev_fingerprint
+from mat_ds.tasks.examples import dev_fingerprint
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.kinds.base import SUBMISSION_HEADER, Kind
 from mat_ds.tasks.rows import Example
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.terminal.display import show
 from mat_ds.tracking.destination import is_remote
+from mat_ds.training.setup import Setup
 
 # A shorter run has no curves worth plotting.
 STEPS_OF_A_CURVE = 10
 
 
-def finish(
-    run: RunConfig, data: TaskData, evaluator: Evaluator, rundir: RunDirectory, progress: Progress, dtype: torch.dtype,
-    world: World, device: torch.device, still_ours: Callable[[], None],
-) -> dict[str, Any]:  # fmt: skip
+class Trained(NamedTuple):
+    """A run after its last outer step.
+
+    Attributes:
+        rundir: its directory, with the exported model.
+        progress: its steps and scores.
+        dtype: the compute dtype.
+    """
+
+    rundir: RunDirectory
+    progress: Progress
+    dtype: torch.dtype
+
+
+def finish(setup: Setup, trained: Trained, evaluator: Evaluator, still_ours: Callable[[], None]) -> dict[str, Any]:
     """Scores `model/` with plain transformers, predicts the test splits, and writes `results.json` and the model card.
 
     Every rank must call it, after the engine has released its memory.
 
-    Args: still_ours: called by rank 0 before it writes; raises `Displaced` (then on every rank) if another job took the
-        directory.
+    Args:
+        setup: of the run.
+        trained: what training left.
+        evaluator: makes the predictions.
+        still_ours: called by rank 0 before it writes; raises `Displaced` (then on every rank) if another job took the
+            directory.
 
     Raises:
         SaveError: on every rank, if no model could be exported, or the disk refuses a file.
     """
+    run, data, kind = setup.options.run, setup.data.examples, setup.data.kind
+    rundir, progress, dtype = trained
 
     def write(function: Callable[[], None]) -> None:
         def written() -> None:
@@ -66,7 +82,7 @@ def finish(
         "task": data.spec.name,
         "method": run.method.name,
         "seed": run.seed,
-        "world_size": world.size,
+        "world_size": evaluator.world.size,
         **progress.results(),
         **({} if reported is wanted else {"exported": reported}),  # the disk had no room for the wanted one
         "export": {
@@ -80,8 +96,8 @@ def finish(
     # Written before loading models, which might not fit into memory.
     write(lambda: write_json(rundir.results, results, still_ours))
     # A model that only fits onto the GPUs with ZeRO-3 is scored on the CPU.
+    device = evaluator.device
     device = torch.device("cpu") if any_rank(not _fits(rundir.model, device), device) else device
-    kind = kind_of(data.spec)
     model = _load(kind, rundir.model, dtype, device)
     predicted = {split: evaluator.predict(model, examples) for split, examples in data.dev.items()}
     splits, score = evaluator.scores_of(predicted, data.dev)

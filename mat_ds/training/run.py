@@ -31,7 +31,7 @@ from mat_ds.terminal.stop_signals import StopSignals
 from mat_ds.tracking.tracker import Tracker
 from mat_ds.training.adversary import objections
 from mat_ds.training.announce import conclusion, dry_lines, place_lines, plan_lines
-from mat_ds.training.finish import finish, register_finished
+from mat_ds.training.finish import Trained, finish, register_finished
 from mat_ds.training.loop import Loop
 from mat_ds.training.opening import open_run_directory
 from mat_ds.training.services import Services
@@ -101,12 +101,12 @@ def train_model(setup: Setup, world: World, device: torch.device, services: Serv
             if device.type == "cuda":
                 torch.cuda.empty_cache()
             if trained:
-                results = finish(run, data.examples, evaluator, *trained, world, device, services.lock.check)
-                services.display.conclude(conclusion(results, trained[0], setup.options.json))
-        return trained[0] if trained else None
+                results = finish(setup, trained, evaluator, services.lock.check)
+                services.display.conclude(conclusion(results, trained.rundir, setup.options.json))
+        return trained.rundir if trained else None
     except Interrupted as interruption:
         # A launcher kills the other ranks when one exits, so every rank waits until rank 0 has written the mark.
-        on_rank_zero(partial(_leave_word, services.lock, interruption))
+        on_rank_zero(partial(_record_interruption, services.lock, interruption))
         if services.lock.folder:
             raise Interrupted(f"{interruption}; go on with output_dir={services.lock.folder} train.resume=auto") from None
         raise
@@ -114,7 +114,7 @@ def train_model(setup: Setup, world: World, device: torch.device, services: Serv
         services.lock.release()
 
 
-def _leave_word(lock: RunLock, interruption: Interrupted) -> None:
+def _record_interruption(lock: RunLock, interruption: Interrupted) -> None:
     """Marks the run directory, if there is one yet, as interrupted, and unlocks it."""
     if lock.folder:
         lock.check()
@@ -123,10 +123,8 @@ def _leave_word(lock: RunLock, interruption: Interrupted) -> None:
         lock.release()
 
 
-def _optimise(
-    setup: Setup, evaluator: Evaluator, world: World, device: torch.device, services: Services
-) -> tuple[RunDirectory, Progress, torch.dtype] | None:
-    """Runs all outer steps; returns the run directory, the progress, and the compute dtype, or None after a dry run."""
+def _optimise(setup: Setup, evaluator: Evaluator, world: World, device: torch.device, services: Services) -> Trained | None:
+    """Runs all outer steps; returns None after a dry run."""
     options, data, model, start = setup
     run, display = options.run, services.display
     loader = TrainLoader(
@@ -161,7 +159,7 @@ def _optimise(
         continuing = f", continuing after step {progress.step}" if progress.step else ""
         display.say(*plan(continuing), *place_lines(rundir, run.tracking.uri))
         loop = Loop(run, engine, method, loader, snapshots, services.tracker, display, services.stop_requests)
-        return rundir, loop.train(progress), engine.dtype
+        return Trained(rundir, loop.train(progress), engine.dtype)
     finally:
         engine.close()
 
