@@ -7,8 +7,6 @@
 #                          job with the step's exit code or puts it back into the queue
 #   work COMMAND...        the same of a command that starts job steps itself, and tells their ranks what it is told
 
-[ -f launch/train.py ] || { echo "submit this from the project's folder, where launch/ is" >&2; exit 2; }
-
 # One task of an array has the number of the whole array, and to that all of them would listen.
 this_job=${SLURM_ARRAY_TASK_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 this_job=${this_job:-$SLURM_JOB_ID}

@@ -1,6 +1,8 @@
 """The shell of slurm/, without a SLURM: which rank a task is, which run a job has, and what becomes of a job that ends."""
 
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 
@@ -51,16 +53,69 @@ def test_a_task_ends_with_its_programs_code_unless_it_was_ended(program, number,
     assert process.wait(20) == code
 
 
+def put(folder, **programs):
+    """Writes shell scripts that a job finds before the programs of those names."""
+    for name, text in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+
+
 def job(shell, text, folder, state="JobState=RUNNING", **more):
     """Runs a batch script's lines with commands in the place of SLURM's that say what they were asked."""
-    for name, answer in (
-        ("scontrol", f'[ "$1" = show ] && echo "{state}"; [ "$1" = show ] || echo "asked: $*"'),
-        ("scancel", ""),
-    ):
-        (folder / name).write_text(f"#!/bin/sh\n{answer}\n")
-        (folder / name).chmod(0o755)
+    put(folder, scancel="", scontrol=f'[ "$1" = show ] && echo "{state}"; [ "$1" = show ] || echo "asked: $*"')
     env = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "my job", **more}
     return subprocess.run([shell, "-c", f". slurm/job.sh\n{text}"], cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+@pytest.fixture
+def batch(tmp_path):
+    """Runs a batch script as SLURM does, as a copy, in a folder that is not the checkout; programs print their arguments."""
+    home, bin_folder, here = (tmp_path / name for name in ("a place", "bin", "here"))
+    for folder in (home, bin_folder, here):
+        folder.mkdir()
+    for name in ("mat_ds", "launch", "slurm", "ds_configs"):
+        (home / name).symlink_to(ROOT / name)
+    put(bin_folder, srun='printf "%s\\n" srun "$@"', scontrol="echo first", **{"mat-ds": 'printf "%s\\n" mat-ds "$@"'})
+
+    def run(script, *arguments, **more):
+        shutil.copy(ROOT / "slurm" / script, tmp_path / "slurm_script")
+        env = {**os.environ, "PYTHONPATH": str(home), "PATH": f"{bin_folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "12"}
+        env |= {"SLURM_JOB_NAME": "job", "SLURM_CPUS_PER_TASK": "4", "SLURM_JOB_NODELIST": "first", **more}
+        return subprocess.run(
+            ["bash", tmp_path / "slurm_script", *arguments], cwd=here, env=env, capture_output=True, text=True
+        )
+
+    run.home, run.bin_folder, run.folder = home, bin_folder, here
+    return run
+
+
+STEP = ["srun", "--kill-on-bad-exit=1", "--cpus-per-task=4"]
+
+
+def test_a_job_in_any_folder_starts_the_ranks_of_the_package_that_its_python_imports(batch):
+    step = [*STEP, f"{batch.home}/slurm/rank.sh", "python"]
+    command = [f"{batch.home}/launch/train.py", "train.resume=auto", "output_dir=runs/job-12"]
+    done = batch("train.sbatch", "--", "--recipe", "cola", "data.path=my data")
+    assert done.stdout.splitlines() == [*step, *command, "--recipe", "cola", "data.path=my data"], done.stderr
+    found = batch("train_torchrun.sbatch", "--", "seed=1").stdout.splitlines()
+    assert found[:3] == STEP and found[-5:] == ["torchrun", *command, "seed=1"]
+    (batch.folder / "sweep.txt").write_text("seed=1\n'data.path=my data' seed=2\n")
+    task = {"SLURM_ARRAY_JOB_ID": "11", "SLURM_ARRAY_TASK_ID": "2"}
+    command[2:] = ["--recipe", "cola", "output_dir=runs/job-11_2", "data.path=my data", "seed=2"]
+    assert batch("sweep.sbatch", "sweep.txt", "--", "--recipe", "cola", **task).stdout.splitlines() == [*step, *command]
+    worker = batch("sweep.sbatch", "mat-ds", "seeds", "--seeds", "5", **task).stdout.splitlines()
+    assert worker[:3] == ["mat-ds", "seeds", "--launcher"] and worker[4:] == ["--seeds", "5"]
+    assert shlex.split(worker[3]) == step
+
+
+@pytest.mark.parametrize("script", ["train.sbatch", "train_torchrun.sbatch", "sweep.sbatch"])
+def test_a_job_whose_python_has_no_mat_ds_says_so(script, batch):
+    put(batch.bin_folder, python="exit 1")
+    done = batch(script)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.splitlines() == [
+        f"{batch.bin_folder}/python cannot import mat_ds: activate the environment that has it before sbatch"
+    ]
 
 
 @pytest.mark.parametrize("shell", SHELLS)

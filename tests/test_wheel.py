@@ -89,7 +89,7 @@ def run(python, tmp_path):
     env["PATH"] = f"{python.parent}:{env['PATH']}"
 
     def run(*command, code=0):
-        program = python.with_name(command[0])
+        program = shutil.which(command[0], path=env["PATH"])
         done = subprocess.run([program, *map(str, command[1:])], cwd=tmp_path, env=env, capture_output=True, text=True)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -122,6 +122,18 @@ def test_names_find_what_is_packaged(run, python):
     assert (
         json.loads(run("python", ROOT / "tests" / "support" / "printed_examples.py").splitlines()[-1]).keys() == COMMANDS.keys()
     )
+
+
+def test_a_copy_of_a_batch_script_starts_the_installed_program(run, tmp_path):
+    """srun is replaced by a script that runs its command once, as a task would be run."""
+    (tmp_path / "srun").write_text(
+        '#!/bin/sh\nshift 2\nexport SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=1 SLURM_LOCALID=0\nexec "$@"\n'
+    )
+    (tmp_path / "srun").chmod(0o755)
+    copy = 'cp "$(python -c "from mat_ds.config.packaged import HOME; print(HOME)")"/slurm/train.sbatch .'
+    task = "PATH=.:$PATH SLURM_JOB_ID=7 SLURM_JOB_NAME=job SLURM_NODEID=0 SLURM_STEP_TASKS_PER_NODE=1 MASTER_ADDR=127.0.0.1"
+    printed = run("sh", "-c", f"{copy} && {task} bash train.sbatch -- --recipe colla", code=2)
+    assert "--recipe = 'colla'" in printed and "'cola'" in printed
 
 
 def test_the_demo_trains_with_no_arguments_but_those_that_make_it_short(run, tmp_path):
