@@ -1,8 +1,8 @@
-"""What several tests begin with: files, a model as the hub has it, and trainings that are started at once."""
+"""Fixtures shared by several test modules: files, a model as on the hub, and trainings without waits."""
 
 import os
 
-# No hub can be reached, and without this each look for one waits 23 seconds; before anything reads it.
+# No hub can be reached, and each attempt would wait 23 seconds. Set before any library reads it.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
@@ -14,7 +14,7 @@ WORDS = "the key near the cabinets is golden and nobody who saw it lifted these 
 
 
 def pytest_configure(config):
-    if not hasattr(config, "workerinput"):  # the processes of xdist are served by what the first has started
+    if not hasattr(config, "workerinput"):  # the first process starts the fork server for all processes of xdist
         server = ForkServer(environment())
         config.add_cleanup(server.close)
 
@@ -47,7 +47,7 @@ def raw(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
-    """What the hub has under the name of somebody/bert: a model without a head, and its tokenizer."""
+    """A folder as the hub has it for somebody/bert: a model without a head, and its tokenizer."""
     from tests.models.test_families import save  # seconds, for transformers
 
     folder = tmp_path_factory.mktemp("hub") / "bert"
@@ -59,7 +59,7 @@ def hub(tmp_path_factory):
 
 @pytest.fixture
 def at_once(monkeypatch):
-    """For sweeps: nobody waits long between two looks, nothing is a cluster, and processes find this package."""
+    """For sweeps: they poll often, see no SLURM, and their processes find this package."""
     from mat_ds.sweeps import training
 
     monkeypatch.setattr(training, "LOOK", 0.05)

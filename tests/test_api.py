@@ -1,4 +1,4 @@
-"""The public Python API: what `import mat_ds` costs and offers, and runs started from a script."""
+"""The public Python API: what `import mat_ds` imports and offers, and runs started from a script."""
 
 import os
 import re
@@ -50,7 +50,7 @@ def refusal(function, *arguments, **options):
     return {problem.key: problem for problem in caught.value.problems}
 
 
-def test_wrong_options_are_told_as_on_the_command_line_and_end_no_process(tmp_path, monkeypatch):
+def test_wrong_options_raise_the_error_of_the_command_line_and_do_not_exit(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = refusal(mat_ds.train, {"train.epochs": -1, "optimizer.lrr": 1}, ds_config=ZERO1, method={"name": "mta"})
     assert "did you mean 'lr'?" in found["optimizer.lrr"].fix and found["train.epochs"].value == -1
@@ -73,7 +73,7 @@ def test_wrong_options_are_told_as_on_the_command_line_and_end_no_process(tmp_pa
         ({"plugin": ["one.py", Path("two.py")], "recipe": "demo"}, "--recipe demo --plugin one.py --plugin two.py"),
     ],
 )
-def test_files_are_given_and_left_out_as_on_the_command_line(given, typed, tmp_path):
+def test_recipe_and_ds_config_have_the_same_defaults_as_on_the_command_line(given, typed, tmp_path):
     files = {"recipe": None, "ds_config": None, "plugin": (), **given}
     assert parse_arguments([*_flags(**files, folder=tmp_path)]) == parse_arguments(typed.split())
 
@@ -97,7 +97,7 @@ def forget(plugin, task):
     plugins._loaded.pop(str(plugin), None)
 
 
-def test_another_thread_than_the_main_one_is_refused():
+def test_training_outside_the_main_thread_is_refused():
     seen = []
     thread = threading.Thread(target=lambda: seen.append(refusal(mat_ds.train, ds_config=ZERO1)))
     thread.start()
@@ -107,7 +107,7 @@ def test_another_thread_than_the_main_one_is_refused():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The same run twice in one process, with a plain dictionary and with a file, and what the process was before and after."""
+    """The same run twice in one process, from a dictionary and from a file, and the process's state before and after."""
     folder = tmp_path_factory.mktemp("runs")
     before = (dict(os.environ), sys.stdout, sys.stderr)
     first = mat_ds.train(
@@ -126,7 +126,7 @@ def runs(tmp_path_factory):
     return first, second, changed or (sys.stdout, sys.stderr) != before[1:]
 
 
-def test_a_run_is_what_its_folder_holds(runs):
+def test_a_run_object_has_the_results_of_its_folder(runs):
     run = runs[0]
     assert run.options["method"]["name"] == "rdrop" and run.results["steps"] == 2
     assert run.score == run.results["export"]["score"]
@@ -134,26 +134,26 @@ def test_a_run_is_what_its_folder_holds(runs):
     assert mat_ds.Run(str(run.path)) == run
 
 
-def test_two_runs_of_one_process_are_the_same_run_and_leave_the_process_as_it_was(runs):
+def test_two_runs_of_one_process_are_identical_and_leave_the_process_as_it_was(runs):
     first, second, changed = runs
     weights = [(run.model / "model.safetensors").read_bytes() for run in (first, second)]
     assert weights[0] == weights[1] and not changed
 
 
-def test_a_trained_model_answers_for_texts(runs):
+def test_a_trained_model_predicts_texts(runs):
     texts = ["the key is golden", "the key are golden", "nobody saw it"]
     model = mat_ds.load(runs[0].path)
     found = model.predict(texts, batch_size=2)
     assert [set(answer) for answer in found] == [{"label", "probabilities"}] * 3
     assert all(abs(sum(answer["probabilities"].values()) - 1) < 1e-6 for answer in found)
     assert found == runs[0].load().predict([(text,) for text in texts], batch_size=2)
-    for one, other in zip(found, mat_ds.predict(runs[0].model, texts), strict=True):  # padded otherwise
+    for one, other in zip(found, mat_ds.predict(runs[0].model, texts), strict=True):  # with other padding
         assert one["label"] == other["label"]
     assert model.predict([]) == []
 
 
 @pytest.mark.parametrize("texts", ["one text", ["fine", 3], [("a", "pair")], [None]])
-def test_what_is_no_list_of_texts_is_refused(runs, texts):
+def test_predict_refuses_anything_but_a_list_of_texts(runs, texts):
     assert len(refusal(mat_ds.predict, runs[0].path, texts)) == 1
 
 
@@ -165,7 +165,7 @@ def test_an_evaluation_scores_as_the_run_did_and_writes_its_report(runs):
     assert os.path.isfile(f"{found['folder']}/robustness.json")
 
 
-def test_a_model_of_a_plugins_task_is_used_where_that_task_is_not_known_yet(tmp_path):
+def test_a_model_of_a_plugins_task_can_be_used_before_the_plugin_is_loaded(tmp_path):
     plugin = tmp_path / "mine.py"
     plugin.write_text(
         "import mat_ds\n"
@@ -190,7 +190,7 @@ def test_a_model_of_a_plugins_task_is_used_where_that_task_is_not_known_yet(tmp_
         forget(plugin, "of_a_plugin")
 
 
-def test_the_example_in_python_runs(tmp_path, monkeypatch, capsys):
+def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     train_from_python.main()
     out = capsys.readouterr().out
@@ -198,7 +198,7 @@ def test_the_example_in_python_runs(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "runs").is_dir()
 
 
-def test_the_code_of_the_page_runs_in_its_order(tmp_path, monkeypatch):
+def test_the_code_blocks_of_the_page_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.setattr("mat_ds.runs.plugins._origins", {})

@@ -1,4 +1,4 @@
-"""The rules of the house, checked: who may import what, and how long a page may be."""
+"""The rules of the package: what may import what, which names may repeat, and how long a file may be."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ PACKAGE = ROOT / "mat_ds"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
-# A room imports only from rooms before it. These four never import each other.
+# A room imports only from rooms before it. The four in APART never import each other.
 ROOMS = (
     "errors", "storage", "config", "terminal", "ranks", "tracking", "sampling", "methods", "tasks", "models", "runs",
     "artifacts", "engine", "registry", "evaluation", "sweeps", "doctor", "planning", "reports", "training", "api", "commands",
@@ -19,7 +19,7 @@ APART = {"doctor", "planning", "sweeps", "training"}
 
 
 def imported(path):
-    """The modules that a file imports, wherever in it."""
+    """The modules that a file imports, at the top or inside functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: a relative import"
@@ -40,7 +40,7 @@ def test_a_room_imports_only_rooms_before_it():
     assert not [arrow for arrow in arrows if arrow[1] != arrow[2] and {*arrow[1:]} <= APART]
 
 
-def test_no_modules_import_each_other():
+def test_no_modules_import_each_other_in_a_circle():
     names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in SOURCES}
     known = {
         name: {found if found in names else found.rpartition(".")[0] for found in imported(path)} & (names.keys() - {name})
@@ -60,8 +60,8 @@ def test_only_the_engine_knows_deepspeed():
     assert importers("deepspeed") and all(path.startswith("engine/") for path in importers("deepspeed"))
 
 
-def test_only_the_map_of_the_shards_knows_how_deepspeed_keeps_parameters():
-    """The rest sees its words: masters, whole, refresh. The loss scale has a module of its own."""
+def test_only_shards_py_reads_how_deepspeed_stores_parameters():
+    """The rest uses its functions masters, whole and refresh. The loss scale is in another module."""
     kept = re.compile(
         r"\bds_(id|tensor|numel|shape|status)\b|GatheredParameters|\w*(fp16|bit16|fp32)_\w*(groups|partition)\w*|_hp_mapping"
     )
@@ -81,7 +81,7 @@ def test_only_tracking_and_the_registry_know_mlflow_and_only_lora_knows_peft():
     assert importers("peft") <= {"models/lora.py"}
 
 
-def test_only_the_kinds_of_task_know_what_a_task_is_to_the_model():
+def test_only_tasks_kinds_knows_losses_outputs_and_labels_of_a_task():
     names = {"classification", "regression", "single_label_classification", "text-classification", "SEQ_CLS"}
     for path in SOURCES:
         place = str(path.relative_to(PACKAGE))
@@ -112,10 +112,10 @@ COLLECTIVES = re.compile(
 )
 
 
-def test_ranks_speak_to_each_other_through_the_room_of_ranks_alone():
+def test_only_the_ranks_room_calls_collectives():
     for path in SOURCES:
         place = str(path.relative_to(PACKAGE))
-        if place.startswith("ranks/") or place == "doctor/links.py":  # how fast torch's own are, before there is a run
+        if place.startswith("ranks/") or place == "doctor/links.py":  # it measures torch's own collectives
             continue
         nodes = list(ast.walk(ast.parse(path.read_text())))
         for node in nodes:
@@ -125,7 +125,7 @@ def test_ranks_speak_to_each_other_through_the_room_of_ranks_alone():
                 assert ast.unparse(node.value) not in ("dist", "distributed", "torch.distributed", "comm"), (place, node.lineno)
 
 
-def test_nobody_asks_what_class_a_method_is():
+def test_nothing_checks_the_class_of_a_method():
     for path in SOURCES:
         if path.is_relative_to(PACKAGE / "methods"):
             continue
@@ -137,10 +137,10 @@ def test_nobody_asks_what_class_a_method_is():
                 assert not classes & known and "Settings" not in classes, (path, node.lineno, "let the method say it")
 
 
-def test_only_methods_know_that_one_has_a_head_of_its_own():
+def test_no_method_is_named_outside_methods():
     for path in SOURCES:
         place = str(path.relative_to(PACKAGE))
-        if not place.startswith("methods/") and place != "reports/labels.py":  # how a table writes the name of each
+        if not place.startswith("methods/") and place != "reports/labels.py":  # the names of methods in tables
             assert not re.search(r"r4f|spectral", path.read_text(), re.I), place
 
 
@@ -150,12 +150,12 @@ def test_no_file_is_long_or_named_utils():
         assert "utils" not in path.stem, path
 
 
-def test_doors_are_short():
+def test_launch_scripts_are_short():
     for path in (ROOT / "launch").glob("*.py"):
         assert len(path.read_text().splitlines()) <= 15, path
 
 
-# The same word in several modules, because each of them plays the same part.
+# Names that several modules define on purpose: each has the same role in its module.
 SHARED = {
     "main": "what a module does that is run as a program, as each in `mat_ds.commands` is",
     "parse": "the command line of one command, in `mat_ds.commands`",

@@ -13,7 +13,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = README + "".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))
 
 
-def test_the_page_of_options_is_the_programs():
+def test_the_page_of_options_is_the_generated_one():
     assert (ROOT / "docs" / "options.md").read_text(encoding="utf-8") == options_page(), (
         "write it with `python -m mat_ds.runs.table > docs/options.md`"
     )
@@ -30,7 +30,7 @@ def test_every_link_leads_somewhere():
 
 
 def headings(page):
-    """What a link can name in a page, as GitHub makes it of the headings."""
+    """The anchors of a page, as GitHub derives them from its headings."""
     lines = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
     return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
 
@@ -51,7 +51,7 @@ def test_every_task_of_glue_has_a_recipe():
     assert {name for name, spec in TASKS.items() if spec.hub == "nyu-mll/glue"} | {"anli", "anli_mixture"} <= recipes
 
 
-def test_the_table_of_results_is_the_benchmarks_and_claims_no_deviation_of_two_seeds(capsys):
+def test_the_table_of_results_is_that_of_the_benchmarks_and_has_no_deviation_for_two_seeds(capsys):
     results = ROOT / "benchmarks" / "rivals.jsonl"
     rivals.table(results)
     lines = capsys.readouterr().out.splitlines()

@@ -16,7 +16,7 @@ SHAPES = [(1, 1), (1, 4), (5, 1), (2, 2), (2, 7), (3, 3), (6, 2), (4, 5), (9, 9)
 
 
 def solved(payoff):
-    """Value and an equilibrium, exactly: the least v such that some x pays at most v against every column."""
+    """The exact value and an equilibrium: the smallest v such that some x pays at most v against every column."""
     n, m = payoff.shape
     cost, simplex = np.r_[np.zeros(n), 1], np.r_[np.ones(n), 0][None]
     bounds = [(0, None)] * n + [(None, None)]
@@ -25,12 +25,12 @@ def solved(payoff):
 
 
 def averages(pair):
-    """Of the first 1, 2, ..., T iterates."""
+    """Averages of the first 1, 2, ..., T iterates."""
     return tuple((side.cumsum(0).T / np.arange(1, len(side) + 1)).T for side in pair)
 
 
 def guaranteed(game, iterations):
-    """What the averages of the first 1, 2, ..., T iterates cannot exceed, by Hoeffding's lemma."""
+    """An upper bound for the averages of the first 1, 2, ..., T iterates, by Hoeffding's lemma."""
     eta, divergence = game.step_size(iterations), -np.log(game.x.min()) - np.log(game.y.min())
     return divergence / (eta * np.arange(1, iterations + 1)) + eta * np.ptp(game.payoff) ** 2 / 4
 
@@ -52,7 +52,7 @@ def test_averages_of_random_games_approach_the_exact_solution_within_the_bound(s
             assert xs[-1] @ payoff @ ys[-1] == pytest.approx(value, abs=bound + close)
 
 
-def test_the_bound_falls_with_the_root_of_the_iterations_and_no_other_step_size_has_a_smaller_one():
+def test_the_bound_falls_with_the_root_of_the_iterations_and_the_step_size_minimises_it():
     game = Game(np.arange(15.0).reshape(3, 5), np.full(3, 1 / 3), np.full(5, 1 / 5))
     for iterations in (10, 1000):
         best, eta = game.bound(iterations), game.step_size(iterations)
@@ -61,7 +61,7 @@ def test_the_bound_falls_with_the_root_of_the_iterations_and_no_other_step_size_
             assert np.log(15) / (other * iterations) + other * 14**2 / 4 > best
 
 
-def test_a_game_of_one_payoff_is_solved_by_anything():
+def test_in_a_game_with_one_payoff_every_strategy_is_optimal():
     game = Game(np.full((2, 3), 7.0), np.full(2, 1 / 2), np.full(3, 1 / 3))
     assert game.exploitability(*game.mirror_descent(5)) == pytest.approx(0) and game.bound(5) == 0
 
@@ -118,11 +118,11 @@ def test_langevin_samples_follow_the_exact_densities_to_the_equilibrium(seed):
     assert gaps[-1] < 0.12 < gaps[99] < 0.8 < gaps[9]
     assert np.abs(np.stack(sampled) - np.stack(exact))[:, 100:].max() < 0.1
     assert np.abs(np.stack(sampled)[:, -1] - np.stack(circle.EQUILIBRIUM)).max() < 0.1
-    # A mixture it is: the nearest pure strategies are as exploitable as ever.
+    # The equilibrium is mixed: the nearest pure strategies stay exploitable.
     assert circle.exploitability(*(side[-1] / abs(side[-1]) for side in sampled)) > 0.7
 
 
-def test_langevin_play_is_a_function_of_its_seed():
+def test_langevin_samples_depend_only_on_the_seed():
     once, again, other = (np.stack(circle.langevin_play(50, seed)) for seed in (0, 0, 1))
     assert (once == again).all() and (once != other).all()
 

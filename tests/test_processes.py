@@ -1,4 +1,4 @@
-"""What tests fork cannot tell itself from what Python starts afresh."""
+"""Processes that tests fork behave like processes that Python starts afresh."""
 
 import json
 import signal
@@ -15,7 +15,7 @@ from tests.support.launch import environment
 from tests.support.processes import Process, run
 
 pytestmark = pytest.mark.dist
-# Tests that ran before may have left variables in this process that it did not have when it began.
+# Earlier tests may have set environment variables in this process.
 ENVIRONMENT = environment()
 
 PROBE = """
@@ -48,7 +48,7 @@ sys.exit(int(text))
 
 
 def both(command, **options):
-    """(what a forked, what a fresh process did) with the same command."""
+    """The results of a forked and of a fresh process with the same command."""
     results = []
     for start in (Process, subprocess.Popen):
         process = start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
@@ -66,7 +66,7 @@ def both(command, **options):
         (False, True, signal.default_int_handler, "kill", str(int(signal.SIGTERM)), -signal.SIGTERM),
     ],
 )
-def test_what_is_forked_is_as_what_is_started(module, session, interrupt, what, text, code, tmp_path):
+def test_a_forked_process_behaves_like_a_started_one(module, session, interrupt, what, text, code, tmp_path):
     before = signal.signal(signal.SIGINT, interrupt)
     (tmp_path / "probe.py").write_text(PROBE)
     command = [sys.executable, *(["-m", "probe"] if module else ["probe.py"]), what, text]
@@ -82,13 +82,13 @@ def test_what_is_forked_is_as_what_is_started(module, session, interrupt, what, 
     assert ("ValueError: no such thing" in forked[2]) == ("ValueError: no such thing" in fresh[2]) == (what == "raise")
 
 
-def test_a_variable_that_libraries_may_have_read_already_gets_a_fresh_process(tmp_path):
+def test_a_changed_variable_that_imports_have_read_gets_a_fresh_process(tmp_path):
     (tmp_path / "show.py").write_text("import os; print(os.environ['HF_HUB_OFFLINE'])")
     with Process([sys.executable, "show.py"], cwd=tmp_path, env={**ENVIRONMENT, "HF_HUB_OFFLINE": "0"}, stdout=-1) as process:
         assert process.server is None and process.communicate()[0] == b"0\n"
 
 
-def test_a_process_is_waited_for_no_longer_than_said_and_can_be_killed(tmp_path):
+def test_waiting_for_a_process_times_out_and_it_can_be_killed(tmp_path):
     (tmp_path / "sleep.py").write_text("import time; time.sleep(600)")
     command = [sys.executable, "sleep.py"]
     process = Process(command, cwd=tmp_path, env=ENVIRONMENT)

@@ -1,4 +1,4 @@
-"""The shell of slurm/, without a SLURM: which rank a task is, which run a job has, and what becomes of a job that ends."""
+"""The shell scripts of slurm/, without SLURM: a task's rank, a job's run directory, and when a job is requeued."""
 
 import os
 import shlex
@@ -23,13 +23,13 @@ def rank(command, tasks="2(x3),1", node=0, **more):
     ("tasks", "sizes"),
     [("4", [4]), ("2(x3),1", [2, 2, 2, 1]), ("1,3(x2)", [1, 3, 3]), ("16(x12)", [16] * 12), ("1,1,2", [1, 1, 2])],
 )
-def test_a_task_learns_how_many_its_node_has(tasks, sizes):
+def test_a_task_learns_the_number_of_tasks_on_its_node(tasks, sizes):
     say = ["sh", "-c", "echo $LOCAL_SIZE $LOCAL_WORLD_SIZE"]
     said = [rank(say, tasks, node, stdout=subprocess.PIPE).communicate()[0].split() for node in range(len(sizes))]
     assert said == [[str(size)] * 2 for size in sizes]
 
 
-def test_a_task_learns_its_rank_and_where_to_meet_and_arguments_stay_whole():
+def test_a_task_learns_its_rank_and_the_address_and_arguments_stay_whole():
     say = 'echo "$RANK $WORLD_SIZE $LOCAL_RANK $MASTER_ADDR $MASTER_PORT $1"'
     told = rank(["sh", "-c", say, "sh", "a b"], stdout=subprocess.PIPE).communicate()[0]
     assert told == "5 7 1 first 10003 a b\n"
@@ -45,7 +45,7 @@ def test_a_task_learns_its_rank_and_where_to_meet_and_arguments_stay_whole():
         ("trap 'exit 75' TERM; echo; sleep 60 & wait", signal.SIGTERM, 75),
     ],
 )
-def test_a_task_ends_with_its_programs_code_unless_it_was_ended(program, number, code):
+def test_a_task_ends_with_its_programs_code_unless_srun_ended_it(program, number, code):
     process = rank(["sh", "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     if number:
         process.stdout.readline()
@@ -54,14 +54,14 @@ def test_a_task_ends_with_its_programs_code_unless_it_was_ended(program, number,
 
 
 def put(folder, **programs):
-    """Writes shell scripts that a job finds before the programs of those names."""
+    """Writes shell scripts that stand in for the programs of those names."""
     for name, text in programs.items():
         (folder / name).write_text(f"#!/bin/sh\n{text}\n")
         (folder / name).chmod(0o755)
 
 
 def job(shell, text, folder, state="JobState=RUNNING", **more):
-    """Runs a batch script's lines with commands in the place of SLURM's that say what they were asked."""
+    """Runs lines of a batch script, with stand-ins for SLURM's commands that print their arguments."""
     put(folder, scancel="", scontrol=f'[ "$1" = show ] && echo "{state}"; [ "$1" = show ] || echo "asked: $*"')
     env = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "12", "SLURM_JOB_NAME": "my job", **more}
     return subprocess.run([shell, "-c", f". slurm/job.sh\n{text}"], cwd=ROOT, env=env, capture_output=True, text=True)
@@ -69,7 +69,7 @@ def job(shell, text, folder, state="JobState=RUNNING", **more):
 
 @pytest.fixture
 def batch(tmp_path):
-    """Runs a batch script as SLURM does, as a copy, in a folder that is not the checkout; programs print their arguments."""
+    """Runs a copy of a batch script, as SLURM does, outside the checkout; the programs it starts print their arguments."""
     home, bin_folder, here = (tmp_path / name for name in ("a place", "bin", "here"))
     for folder in (home, bin_folder, here):
         folder.mkdir()
@@ -119,7 +119,7 @@ def test_a_job_whose_python_has_no_mat_ds_says_so(script, batch):
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_run_is_named_after_its_job_or_as_it_is_told(shell, tmp_path):
+def test_a_run_is_named_by_output_dir_or_after_its_job(shell, tmp_path):
     array = {"SLURM_ARRAY_JOB_ID": "11", "SLURM_ARRAY_TASK_ID": "3"}
     show = 'echo "$RUN"'
     assert job(shell, f"name_run seed=1; {show}", tmp_path).stdout == "runs/my job-12\n"
@@ -137,21 +137,21 @@ def test_a_run_is_named_after_its_job_or_as_it_is_told(shell, tmp_path):
         ("JobState=COMPLETING Reason=None", False),
     ],
 )
-def test_an_interrupted_job_is_put_back_unless_it_was_cancelled(shell, state, asked, tmp_path):
+def test_an_interrupted_job_is_requeued_unless_it_was_cancelled(shell, state, asked, tmp_path):
     done = job(shell, f"RUN={tmp_path}; launch sh -c 'touch {tmp_path}/interrupted.json; exit 143'", tmp_path, state)
     assert done.returncode == 75 and ("asked: requeue 12" in done.stdout) == asked
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_task_of_an_array_means_itself_and_not_the_array_whose_number_it_may_have(shell, tmp_path):
+def test_a_task_of_an_array_requeues_itself_and_not_the_whole_array(shell, tmp_path):
     array = {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}
     done = job(shell, f"RUN={tmp_path}; launch sh -c 'touch {tmp_path}/interrupted.json'", tmp_path, **array)
     assert "asked: requeue 12_3\n" in done.stdout
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_any_other_end_is_the_programs(shell, tmp_path):
-    (tmp_path / "interrupted.json").touch()  # of an earlier life
+def test_a_job_that_was_not_interrupted_ends_with_the_programs_code(shell, tmp_path):
+    (tmp_path / "interrupted.json").touch()  # from an earlier start
     for code in (0, 3):
         done = job(shell, f"RUN={tmp_path}; launch sh -c 'exit {code}'", tmp_path)
         assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
@@ -161,23 +161,23 @@ def test_any_other_end_is_the_programs(shell, tmp_path):
 
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("signal_name", ["USR1", "TERM"])
-def test_a_worker_is_told_what_its_job_is_told_and_goes_back_into_the_queue(shell, signal_name, tmp_path):
+def test_a_signal_to_a_job_reaches_its_worker_and_the_job_is_requeued(shell, signal_name, tmp_path):
     worker = f"trap 'exit 75' TERM; kill -{signal_name} $PPID; sleep 20 >/dev/null 2>&1 & wait"
     done = job(shell, 'work sh -c "$WORKER"', tmp_path, WORKER=worker)
     assert done.returncode == 75 and "asked: requeue 12" in done.stdout
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_worker_that_has_nothing_left_to_do_ends_its_job(shell, tmp_path):
+def test_a_worker_with_nothing_left_to_do_ends_its_job(shell, tmp_path):
     for code in (0, 1, 2):
         done = job(shell, f"work sh -c 'exit {code}'", tmp_path)
         assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_another_jobs_word_puts_no_job_back_and_is_left_where_it_is(shell, tmp_path):
+def test_interrupted_json_of_another_job_requeues_nothing_and_is_kept(shell, tmp_path):
     file = tmp_path / "interrupted.json"
-    for code in (2, 3, 4):  # whatever appears there: it was refused, diverged or was displaced
+    for code in (2, 3, 4):  # it was refused, diverged or was displaced
         done = job(shell, f"RUN='{tmp_path}'; launch sh -c 'echo {{}} >> {file}; exit {code}'", tmp_path)
         assert done.returncode == code and "asked" not in done.stdout
     for writer, asked in (("13", False), ("12", True)):
@@ -185,15 +185,15 @@ def test_another_jobs_word_puts_no_job_back_and_is_left_where_it_is(shell, tmp_p
         done = job(shell, f"RUN='{tmp_path}'; launch sh -c 'echo \"{word}\" > {file}; exit 143'", tmp_path)
         assert ("asked: requeue 12" in done.stdout) == asked and done.returncode == (75 if asked else 143), done.stderr
     before = file.read_text()
-    for code in (0, 1, 75, 143):  # of an earlier life, and this one came to nothing
+    for code in (0, 1, 75, 143):  # the file is from an earlier start, and this one saved nothing
         done = job(shell, f"RUN='{tmp_path}'; launch sh -c 'exit {code}'", tmp_path)
         assert (done.returncode, "asked" in done.stdout, file.read_text()) == (code, False, before)
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("code", [0, 1])
-def test_a_run_that_went_on_and_ended_is_not_put_back(shell, code, tmp_path):
-    (tmp_path / "interrupted.json").write_text('{"reason": "x", "slurm_job_id": "12"}')  # a run that goes on deletes it
+def test_a_run_that_continued_and_ended_is_not_requeued(shell, code, tmp_path):
+    (tmp_path / "interrupted.json").write_text('{"reason": "x", "slurm_job_id": "12"}')  # a run that continues deletes it
     done = job(shell, f"RUN='{tmp_path}'; launch sh -c 'rm {tmp_path}/interrupted.json; exit {code}'", tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 

@@ -1,8 +1,8 @@
-"""The wheel, installed where there is no checkout: it finds what comes with it, and trains.
+"""The wheel, installed where there is no checkout: it finds its packaged files, and trains.
 
-It is installed into an environment of its own. To install its dependencies anew would take minutes and a network, so a .pth
-file there names the site-packages of the environment that runs the tests. Python does not read the .pth files of a folder that
-it was told of in this way, so the editable mat_ds of that environment is not seen.
+It is installed into a new environment. Installing its dependencies there would take minutes and a network, so a .pth file adds
+the site-packages of the environment that runs the tests. Python does not read .pth files in folders that were added in this
+way, so an editable mat_ds of that environment stays hidden.
 """
 
 import json
@@ -37,7 +37,7 @@ BUILD = "from setuptools import build_meta as b; print(b.build_sdist({0!r})); pr
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """A source distribution, and the wheel that is built from it and nothing else."""
+    """The wheel, built from the source distribution alone."""
     folder = tmp_path_factory.mktemp("built")
     (folder / "checkout").mkdir()
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md"):
@@ -85,7 +85,7 @@ def run(python, tmp_path):
     """Runs a program of that environment in an empty folder."""
     env = environment()
     del env["PYTHONPATH"]
-    # Of DeepSpeed's programs the tests' own environment has one, whose interpreter is another.
+    # The `deepspeed` program of the tests' environment would run another interpreter.
     env["PATH"] = f"{python.parent}:{env['PATH']}"
 
     def run(*command, code=0):
@@ -97,7 +97,7 @@ def run(python, tmp_path):
     return run
 
 
-def test_the_wheel_has_the_one_copy_that_a_checkout_has(built):
+def test_the_wheel_has_the_files_of_the_checkout_and_no_others(built):
     inside = contents(built)
     tracked = subprocess.run(["git", "ls-files", "mat_ds", *LAID_BESIDE], cwd=ROOT, capture_output=True, text=True)
     if tracked.returncode:
@@ -107,7 +107,7 @@ def test_the_wheel_has_the_one_copy_that_a_checkout_has(built):
     assert "mat_ds/py.typed" in inside
 
 
-def test_names_find_what_is_packaged(run, python):
+def test_names_find_packaged_files(run, python):
     where = run("python", "-c", "import mat_ds, mat_ds.config.packaged as p; print(mat_ds.__file__, p.HOME)")
     assert all(path.startswith(str(python.parents[1])) for path in where.split())
     version = run("python", "-c", "from importlib.metadata import version; print(version('mat_ds'))").strip()
@@ -118,7 +118,7 @@ def test_names_find_what_is_packaged(run, python):
     assert "zero3_offload" in plan and "zero2" in plan
     found = json.loads(run("mat-ds", "doctor", "--json", "--ds_config", "zero1", "--recipe", "demo"))
     assert any("zero2" in row["found"] for row in found["rows"] if row["name"] == "--ds_config")
-    # Each command's own example, as it prints it.
+    # The example in the help of each command.
     assert (
         json.loads(run("python", ROOT / "tests" / "support" / "printed_examples.py").splitlines()[-1]).keys() == COMMANDS.keys()
     )
@@ -136,7 +136,7 @@ def test_a_copy_of_a_batch_script_starts_the_installed_program(run, tmp_path):
     assert "--recipe = 'colla'" in printed and "'cola'" in printed
 
 
-def test_the_demo_trains_with_no_arguments_but_those_that_make_it_short(run, tmp_path):
+def test_the_demo_trains_without_ds_config_recipe_or_data(run, tmp_path):
     run("mat-ds", "train", *SMALL, "output_dir=one")
     config = json.loads((tmp_path / "one" / "environment.json").read_text())["deepspeed_config"]
     assert config["zero_optimization"]["stage"] == 2

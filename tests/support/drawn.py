@@ -1,4 +1,4 @@
-"""The random numbers of a run, noted where the product draws them: what an oracle is handed, which rebuilds no key of them."""
+"""Records the random numbers of a run where they are drawn, for oracles, which then need not rebuild their keys."""
 
 import copy
 import math
@@ -17,7 +17,7 @@ from tests.support.tiny import micro_batches
 
 
 class Recorder(PlainEngine):
-    """Notes the law and the numbers of every draw that a method asks for."""
+    """Records the distribution and the numbers of every draw that a method asks for."""
 
     def __init__(self, model, seed=0, outer_step=0):
         super().__init__(model)
@@ -29,12 +29,12 @@ class Recorder(PlainEngine):
 
 
 class StillSampler:
-    """The sampler on weights of zero that no gradient moves, so that what it leaves there is its noise.
+    """The sampler on zero weights without gradients, so that the weights become its noise.
 
     Args:
         shapes: of the parameters, in their order.
         samples: K of the chain.
-        device: where it draws: each kind of device has numbers of its own.
+        device: where it draws; the numbers depend on the kind of device.
     """
 
     def __init__(self, shapes, samples, outer_step, seed=0, device="cpu"):
@@ -42,11 +42,11 @@ class StillSampler:
         self._sampler = Sampler([{"params": self.weights}], "sgd", Chain(samples, noise=1.0), seed)
         whole = {w: [Slice(i, w.numel(), 0, 0, w.numel())] for i, w in enumerate(self.weights)}
         self._sampler.arm(whole, torch.device(device))
-        self._sampler.begin(outer_step, lr=0.5)  # of sqrt(2 lr) xi this leaves xi
+        self._sampler.begin(outer_step, lr=0.5)  # makes sqrt(2 lr) xi equal to xi
 
     @torch.no_grad()
     def sample(self):
-        """xi of the next sample, one tensor a parameter."""
+        """xi of the next sample, one tensor per parameter."""
         for weight in self.weights:
             weight.zero_()
         self._sampler.step()
@@ -56,10 +56,10 @@ class StillSampler:
 class DrawnNoise(NoNoise):
     """What a run on global batches draws, however an engine cuts them.
 
-    A draw is told by its turn within the outer step, as the definitions of the methods have it, and by no name.
+    A draw is identified by its position within the outer step, as the methods are defined, not by its name.
 
     Args:
-        model: any that the method can perturb; no draw depends on its weights.
+        model: a model that the method can perturb; no draw depends on its weights.
         method: the method's options, `name` among them.
         batches: the global batches of the run.
         lr: of the parameters, constant.
@@ -76,7 +76,7 @@ class DrawnNoise(NoNoise):
         self._noted = {}
 
     def draws(self, t):
-        """(law, numbers) of every draw for the perturbation of outer step t, (B, L, H) over the whole batch."""
+        """(distribution, numbers) of every draw for the perturbation of outer step t, (B, L, H) over the whole batch."""
         if t not in self._noted:
             (whole,) = micro_batches(self._batches[t], len(self._batches[t]["labels"]))
             recorder = Recorder(copy.deepcopy(self._model), self._seed, t)
@@ -90,7 +90,7 @@ class DrawnNoise(NoNoise):
         return numbers.double()
 
     def normal(self, t):
-        """The first draw of outer step t, which has to be standard normal."""
+        """The first draw of outer step t, which must be standard normal."""
         return self._draw(philox.normal, t, 0)
 
     def uniform(self, t):

@@ -1,4 +1,4 @@
-"""Which units the passes of a model drop: the zeros that dropout leaves, not anybody's seeds."""
+"""Which units the passes of a model drop, read from the zeros that dropout leaves instead of from seeds."""
 
 from contextlib import contextmanager
 
@@ -7,22 +7,22 @@ from torch.nn import functional
 
 
 def distinct(passes):
-    """How many different sets of dropped units there are."""
+    """The number of different sets of dropped units."""
     return len({tuple(dropped.flatten().tolist()) for dropped in passes})
 
 
 def shares(passes):
-    """Of each pass, the share of its units that were dropped."""
+    """The share of units that each pass dropped."""
     return [dropped.float().mean().item() for dropped in passes]
 
 
 @contextmanager
 def dropped_units(model, examples):
-    """Notes of each pass made within it, in order, which units were dropped: (examples, units) bool.
+    """Records which units each pass within the context dropped, in order: (examples, units) bool.
 
     Args:
-        model: with attention in plain operations (`eager`): a fused kernel tells nobody what it drops.
-        examples: of one pass; a pass over a multiple of them is as many passes at once.
+        model: with `eager` attention, since a fused kernel does not expose what it drops.
+        examples: of one pass; a pass over n times as many counts as n passes.
     """
     passes, layers, dropout = [], [], functional.dropout
 

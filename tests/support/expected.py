@@ -1,4 +1,4 @@
-"""What workers report on, by name: one that left a check out is not taken for one that passed."""
+"""The names of all checks that workers must report, so that a check left out does not count as passed."""
 
 import itertools
 
@@ -6,7 +6,7 @@ STAGES, PRECISIONS = range(4), ("fp32", "bf16", "fp16")
 
 
 def named(pattern, *parts):
-    """The pattern filled with each combination of the parts."""
+    """The pattern, filled in with each combination of the parts."""
     return {pattern.format(*each) for each in itertools.product(*parts)}
 
 
@@ -15,7 +15,7 @@ def exactness(accumulation):
 
 
 def rivals(accumulation):
-    """An exact derivative of the follower's step is not served by ZeRO-3."""
+    """The rivals' checks; ZeRO-3 cannot compute the exact derivative of the follower's step."""
     plain = named("{}{}", ("freelb", "pgd", "smart", "alum", "rdrop"), ("", " regression"))
     plain |= {"freelb linf", "freeat", "r3f", "r4f"}
     salt = ("linf clamp {}", "l2 l2 {}", "raw rescale {}", "{} regression", "released {}")

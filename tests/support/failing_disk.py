@@ -1,4 +1,4 @@
-"""Counts every call of Python that changes a disk, and lets the n-th one fail, or kill the process."""
+"""Counts Python's calls that change a disk, and makes the n-th fail or kill the process."""
 
 import builtins
 import errno
@@ -14,14 +14,14 @@ WRITING = set("wax+")
 
 
 class KilledError(BaseException):
-    """What a process that was killed does next: nothing, whatever it would have caught or cleaned up."""
+    """Stands for a killed process: code that catches exceptions must not catch it or clean up."""
 
 
 class Disk:
-    """Counts calls, and at the `at`-th does what `fault` says.
+    """Counts calls, and produces `fault` at call number `at`.
 
     Args:
-        at: of the calls, from 1; None: only counts.
+        at: counted from 1; None: only counts.
         fault: `killed` before the call; `torn`, killed in the middle of what it writes, or after a call that writes nothing;
             or the name of an error that the call raises.
     """
@@ -44,7 +44,7 @@ class Disk:
         raise OSError(getattr(errno, self.fault), os.strerror(getattr(errno, self.fault)))
 
     def saving(self, save_file):
-        """safetensors' `save_file`, which writes past Python."""
+        """Replaces safetensors' `save_file`, which does not write through Python."""
 
         def save(tensors, path):
             def half():
@@ -57,7 +57,7 @@ class Disk:
 
     @contextmanager
     def failing(self):
-        """Within it the calls are counted."""
+        """A context in which the calls are counted."""
         opened = io.open
 
         def open_file(file, mode="r", *rest, **options):
@@ -80,7 +80,7 @@ class Disk:
 
 
 class Written:
-    """A file that is written to."""
+    """A file opened for writing."""
 
     def __init__(self, disk, file):
         self._disk, self._file = disk, file

@@ -25,7 +25,7 @@ STEPS = 6
 
 
 def score_at(lam, step):
-    """The better the nearer lam is to 3, and the longer it trains."""
+    """Better the nearer lam is to 3, and the longer training takes."""
     return (1 - abs(lam - 3) / 10) * step / STEPS
 
 

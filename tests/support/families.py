@@ -20,7 +20,7 @@ DEBERTA_V2 = {**BERT, "embedding_size": 8, "conv_kernel_size": 3}
 DEBERTA_V3 = {**BERT, "type_vocab_size": 0, "position_biased_input": False, "relative_attention": True, "share_att_key": True,
               "pos_att_type": ["c2p", "p2c"], "position_buckets": 4, "norm_rel_ebd": "layer_norm"}  # fmt: skip
 
-# Model type, settings of its config, width of its word embedding, tokens its positions reach to.
+# Model type, settings of its config, width of its word embedding, number of positions.
 FAMILIES = {
     "bert": ("bert", BERT, 16, 20),
     "roberta": ("roberta", {**BERT, "type_vocab_size": 1}, 16, 18),
@@ -38,7 +38,7 @@ DECODERS = {"gpt2", "llama", "qwen2", "qwen3"}
 
 
 def build(family, dropout=0.0):
-    """The family's model for three classes, without dropout, its weights so large that every token matters."""
+    """A model of the family for three classes, without dropout, with weights so large that every token matters."""
     kind, settings, *_ = FAMILIES[family]
     config = AutoConfig.for_model(
         kind,
@@ -58,7 +58,7 @@ def build(family, dropout=0.0):
 
 
 class Rounded(nn.Module):
-    """A model whose passes see its fp32 weights rounded to a half precision, as every mixed-precision run has them."""
+    """A model whose passes use its fp32 weights rounded to a half precision, as in a mixed-precision run."""
 
     def __init__(self, model, dtype):
         super().__init__()
@@ -73,7 +73,7 @@ class Rounded(nn.Module):
 
 
 class SamplingEngine(PlainEngine):
-    """`PlainEngine` whose updates are the sampler's, with the noise of a run: what a sharded run has to end at.
+    """A `PlainEngine` with the sampler's updates and a run's noise; a sharded run must end with the same parameters.
 
     Args:
         model: what is trained.

@@ -1,9 +1,9 @@
-"""`python -m tests.support.forkserver LISTENER LIFE`: makes the Python processes of tests by forking one that has imported what
-takes ten seconds. It imports when it is first asked, serves all who run tests at once, and ends when the pipe LIFE is closed.
+"""`python -m tests.support.forkserver LISTENER LIFE`: makes the Python processes of tests by forking one that has done the
+imports, which take ten seconds. It imports at the first request, and ends when the pipe LIFE is closed.
 
-What it makes has the environment, working directory, files, session and end of a process that is started afresh; only the seed
-of its hashes is that of all others. Where libraries could have found another environment as they were imported it refuses, and
-who asked starts a process (`tests.support.processes`).
+A forked process has the environment, working directory, files, session and end of a process that is started afresh; only its
+hash seed is that of the server. If a variable differs that a library may have read while it was imported, the server refuses,
+and the caller starts a new process instead (`tests.support.processes`).
 """
 
 import contextlib
@@ -21,14 +21,14 @@ import types
 FREE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT", "PYTEST_CURRENT_TEST",
         "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID", "PYTEST_VERSION", "FAKE", "FAULT",
         "TOKENIZERS_PARALLELISM", "CUBLAS_WORKSPACE_CONFIG", "PYTORCH_NVML_BASED_CUDA_CHECK", "COLUMNS", "LINES")  # fmt: skip
-# Signals that a process ignores from its start if the one that started it did.
+# Signals that a process ignores from its start if its parent did.
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-# The second belongs to Arrow's memory, and is stopped and started again by whoever forks.
+# The second belongs to Arrow's memory pool, which stops and restarts it around a fork.
 THREADS = {"python", "jemalloc_bg_thd"}
 
 
 def preload():
-    """Imports all but this project, of which what is forked has its own; returns the variables that libraries set."""
+    """Imports everything but this project, which a forked process imports itself; returns the variables that libraries set."""
     global numpy, torch
     before = dict(os.environ)
     import datasets  # noqa: F401
@@ -61,7 +61,7 @@ class Server:
         self._environment, self._imported = dict(os.environ), None
 
     def serve(self):
-        """Forks for whoever asks. Returns, in what is forked, what it is to be, and in the server, at its end, None."""
+        """Answers requests by forking. Returns the request in a forked process, and None in the server at its end."""
         for file in (self._listener, self._life):
             self._selector.register(file, selectors.EVENT_READ)
         while True:
@@ -74,7 +74,7 @@ class Server:
                     return asked
 
     def _answer(self):
-        """The process number of what was asked for, or 0 where only a fresh one will do; its end follows (`_tell_end`)."""
+        """Sends the forked process's number, or 0 if only a fresh process will do. `_tell_end` sends its end later."""
         connection, _ = self._listener.accept()
         message, files, _, _ = socket.recv_fds(connection, 1 << 20, 3)
         asked = json.loads(message)
@@ -93,8 +93,8 @@ class Server:
         connection.send(str(pid).encode())
 
     def _as_imported(self, environment):
-        """Whether nothing imported here could have found anything else in an environment. Who asks may have the variables that
-        imports set, and those of MLflow, which is not among them."""
+        """Whether the imports would have seen the same variables in another environment. It may have the variables that imports
+        set, and MLflow's, since MLflow is not imported here."""
         here = self._environment
         for name in (environment.keys() | here.keys()).difference(FREE):
             found = environment.get(name)
@@ -107,11 +107,11 @@ class Server:
         os.close(pidfd)
         pid, connection = self._children.pop(pidfd)
         _, status = os.waitpid(pid, 0)
-        with connection, contextlib.suppress(OSError):  # who asked may be gone
+        with connection, contextlib.suppress(OSError):  # the caller may be gone
             connection.send(str(status).encode())
 
     def _forked(self, asked, files, connection):
-        """Leaves to the server what is its own."""
+        """Closes in the forked process what belongs to the server."""
         self._selector.close()
         for pidfd, (_, other) in self._children.items():
             os.close(pidfd)
@@ -123,7 +123,7 @@ class Server:
 
 
 def become(asked):
-    """What Python does between its start and the first line of a program, and then the program."""
+    """Does what Python does between its start and the first line of a program, then runs the program."""
     if asked["session"]:
         os.setsid()
     for number in PASSED_ON:
@@ -135,14 +135,14 @@ def become(asked):
         os.close(file)
     os.environ.clear()
     os.environ.update(asked["environment"])
-    # Python seeds its own generator anew in what is forked; these are given a seed by chance as they are imported.
+    # Python reseeds its own generator after a fork; these got a random seed when they were imported.
     torch.seed()
     numpy.random.seed()
     option, *arguments = asked["arguments"]
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     if option == "-m":
         sys.argv, sys.path[0] = arguments, os.getcwd()
-        runpy._run_module_as_main(arguments[0])  # what `python -m` calls
+        runpy._run_module_as_main(arguments[0])  # as `python -m` does
     else:
         sys.argv, sys.path[0] = [option, *arguments], os.path.dirname(os.path.abspath(option))
         main.__file__ = option
@@ -151,6 +151,6 @@ def become(asked):
 
 
 if __name__ == "__main__":
-    this = sys.modules["__main__"]  # which keeps what is defined here
+    this = sys.modules["__main__"]  # keeps the functions of this module alive
     if asked := Server(*map(int, sys.argv[1:])).serve():
         become(asked)

@@ -1,4 +1,4 @@
-"""Finished runs of every kind of task without training: a tiny random model in a run directory."""
+"""Finished runs of each kind of task, made without training: a tiny random model in a run directory."""
 
 import json
 import shutil
@@ -27,20 +27,20 @@ MAX_LENGTH = 12
 
 @cache
 def sentences(count=12):
-    """Texts of all lengths, some cut by a model, some with what CSV, TSV and Python's own literals make trouble of."""
+    """Texts of all lengths; some are truncated by the model, some hold characters that are special in CSV, TSV or Python."""
     found = [row["sentence"] for row, _ in zip(rows("validation"), range(count), strict=False)]
     found[1:1] = ['"It is golden."', "42", "['a', 'b']", "a, b; \u2028 é", found[0] * 5]
     return found[:count]
 
 
 def texts_of(task, count=12):
-    """`count` tuples of as many texts as the task reads."""
+    """`count` tuples of texts, each with one text per text column of the task."""
     here = sentences(count)
     return [(text, *here[::-1][i : i + 1])[: len(TASKS[task].text)] for i, text in enumerate(here)]
 
 
 def finished_run(folder, task, seed=0, score=0.5, dev="dev", model=None):
-    """A run directory as training leaves it.
+    """A run directory as training leaves it behind.
 
     Args:
         score: of its exported model.
@@ -85,7 +85,7 @@ def finished_run(folder, task, seed=0, score=0.5, dev="dev", model=None):
 
 
 def adapter_run(folder, base):
-    """The same of adapters of a model without a head in the folder `base`, on CoLA."""
+    """The same on CoLA, for adapters on the headless model in the folder `base`."""
     from mat_ds.models.lora import write_adapter
 
     finished_run(folder, "cola", model={"name": str(base), "lora": {"r": 4}})
@@ -105,7 +105,7 @@ def adapter_run(folder, base):
 
 
 def write_rows(path, spec, texts):
-    """The texts as a file of the kind that its name says."""
+    """Writes the texts to a file in the format of its suffix."""
     import csv
 
     if path.suffix == ".jsonl":

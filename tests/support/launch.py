@@ -12,7 +12,7 @@ from tests.support.processes import ROOT, Process, run
 
 
 def environment(device="cpu", **more):
-    """The variables of a process under test, on the CPU even where there is a GPU unless `device` is "cuda"."""
+    """Environment variables of a process under test. It runs on the CPU, even with a GPU present, unless `device` is "cuda"."""
     inherited = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE")}
     # Packages may lie beside the interpreter's own.
     path = os.pathsep.join(dict.fromkeys(filter(None, [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])))
@@ -21,7 +21,7 @@ def environment(device="cpu", **more):
 
 
 def rank_variables(rank, count, port):
-    """What a launcher tells one of `count` ranks on this machine."""
+    """The variables that a launcher sets for one of `count` ranks on this machine."""
     return {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -54,7 +54,7 @@ def run_ranks(module, ranks, *arguments, timeout=600, device="cpu"):
 
 
 def start_ranks(ranks, *arguments, log=None, module=None):
-    """Starts launch/train.py, or a module, on `ranks` processes as a launcher would, without one; returns them."""
+    """Starts launch/train.py, or a module, on `ranks` processes without a launcher; returns the processes."""
     port, out = free_port(), log.open("a") if log else subprocess.DEVNULL
     processes = []
     for rank in range(ranks):
@@ -64,9 +64,9 @@ def start_ranks(ranks, *arguments, log=None, module=None):
 
 
 def cli(*arguments, ranks=None, door="train", module=None, launcher=False):
-    """The command that runs a door of launch/, or a module, on `ranks` processes; under deepspeed's launcher if that matters.
+    """The command that runs a script of launch/, or a module, on `ranks` processes, on request under deepspeed's launcher.
 
-    A run is mirrored to MLflow, which costs seconds, only where its options say so.
+    A run is mirrored to MLflow, which takes seconds, only if its options ask for it.
     """
     arguments = list(map(str, arguments))
     if (door, module) == ("train", None) and not any(argument.startswith("tracking.") for argument in arguments):
@@ -86,7 +86,7 @@ def run_cli(*arguments, timeout=600, device="cpu", ranks=None, door="train", mod
 
 
 def start_cli(*arguments, ranks=None):
-    """Starts launch/train.py, on ranks under the launcher, silent and in a process group of its own; returns the process."""
+    """Starts launch/train.py under the launcher, without output, in a new process group; returns the process."""
     command = cli(*arguments, ranks=ranks, launcher=ranks is not None)
     return Process(
         command, cwd=ROOT, env=environment(), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -1,4 +1,4 @@
-"""Locks left by other jobs and machines, and hooks between any two calls of the disk."""
+"""Locks left by other jobs and machines, and hooks before any call that accesses the disk."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from mat_ds.storage.lock import LOCK, RunLock
 from mat_ds.storage.owner import Owner
 from tests.support.launch import ROOT
 
-# Takes the lock, says so, and gives it back when a line comes.
+# Takes the lock, prints that, and releases it when it reads a line.
 HOLDER = """
 import sys
 from pathlib import Path
@@ -43,7 +43,7 @@ CALLS += [(Path, name) for name in ("mkdir", "rename", "unlink", "rmdir", "write
 
 
 def start_holder(folder, *prefix, **env):
-    """A process that takes the lock of a folder; what it says comes line by line."""
+    """A process that takes the lock of a folder and prints what it does line by line."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), **env}
     return subprocess.Popen(
         [*prefix, sys.executable, "-c", HOLDER, str(folder)],
@@ -60,14 +60,14 @@ def said(holder):
 
 
 def asked(holder):
-    """What it says of its lock."""
+    """Sends a holder a line; returns what it then prints about its lock."""
     holder.stdin.write("\n")
     holder.stdin.flush()
     return said(holder)
 
 
 def leave_behind(folder, lock=LOCK, **changes):
-    """A lock as another job left it: on this machine, of a number that nobody has, unless changed."""
+    """A lock left by another job: by default on this machine, of a process number that is not in use."""
     shutil.rmtree(folder / lock, ignore_errors=True)
     token = uuid.uuid4().hex
     (folder / lock).mkdir(parents=True)
@@ -82,7 +82,7 @@ def elsewhere(folder, **changes):
 
 
 def takes(folder):
-    """Whether the lock can be taken at once; given back, it leaves nothing."""
+    """Whether the lock can be taken at once; it is then released and leaves no file."""
     mine = RunLock()
     try:
         mine.acquire(folder)
@@ -101,8 +101,8 @@ def tokens(folder):
 
 @contextlib.contextmanager
 def before_call(number, happens):
-    """Within it, something happens before the `number`-th call of the disk, as if the caller had been paused there; yields a
-    list that has an entry for each call. Calls of other threads, which keep leases alive, are none of its."""
+    """A context that calls `happens` before disk call number `number`, as if the caller had been paused there; yields a
+    list with an entry per call. Calls by other threads, which renew leases, are not counted."""
     calls, caller = [], threading.get_ident()
     with contextlib.ExitStack() as patched:
         for owner, name in CALLS:

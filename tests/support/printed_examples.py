@@ -1,6 +1,6 @@
-"""Parses the example that each command prints with --help, as it is printed.
+"""Parses the examples that the commands print with --help.
 
-Imports nothing of the tests: the Python of an installed wheel runs this file too.
+Imports nothing from tests/, since the Python of an installed wheel runs this file too.
 """
 
 import io
@@ -18,11 +18,11 @@ from mat_ds.terminal.parser import Parser
 
 
 class Parsed(BaseException):
-    """Ends a command where its arguments have been parsed."""
+    """Raised to end a command after its arguments have been parsed."""
 
 
 def parsed_by(door, words):
-    """What the parser of a command makes of its words."""
+    """The parsed arguments of a command line."""
 
     def ending(parse):
         def stop(parser, arguments):
@@ -40,7 +40,7 @@ def parsed_by(door, words):
 
 
 def door_of(words):
-    """The function that a command line calls, and the arguments that it gets."""
+    """The function that a command line calls, and its arguments."""
     if words[0] == "mat-ds":
         return cli.main, words[1:]
     assert words[:2] == ["deepspeed", "--module"], words
@@ -61,16 +61,16 @@ def check(words):
 
 
 def printed_by(command):
-    """The words of the example in the help of a command."""
+    """The example in the help of a command, split into arguments."""
     shown = io.StringIO()
-    # The doctor prints its help to the other stream. In few columns a long line would be broken.
+    # The doctor prints its help to stderr. COLUMNS is large so that no line is wrapped.
     with redirect_stdout(shown), redirect_stderr(shown), patch.dict(os.environ, {"COLUMNS": "1000"}), suppress(SystemExit):
         cli.main([command, "--help"])
     return shlex.split(shown.getvalue().rpartition("example: ")[2])
 
 
 def examples():
-    """The example of each command; one that cannot be run as it is printed is an `AssertionError`."""
+    """The example of each command. Raises `AssertionError` for one that cannot be run as printed."""
     found = {command: printed_by(command) for command in cli.COMMANDS}
     for words in found.values():
         check(words)

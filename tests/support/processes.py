@@ -1,4 +1,4 @@
-"""`subprocess` for Python programs that import for ten seconds: where it can be, they are forked from one that has done so."""
+"""Like `subprocess`, for Python programs whose imports take ten seconds: it forks them from a process that has them."""
 
 import inspect
 import json
@@ -13,13 +13,13 @@ from pathlib import Path
 from tests.support.forkserver import PASSED_ON
 
 ROOT = Path(__file__).parents[2]
-# Where it listens, for all who run tests at once.
+# The socket of the server, shared by all test processes.
 ADDRESS = "MAT_DS_TESTS_FORKSERVER"
 PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
 
 
 class ForkServer:
-    """What makes processes for the tests of this process and of those that it starts, as long as it is entered."""
+    """A context in which a fork server serves the tests of this process and of its children."""
 
     def __init__(self, env):
         self._folder = tempfile.TemporaryDirectory()
@@ -48,16 +48,16 @@ class ForkServer:
 
 
 class Process(subprocess.Popen):
-    """As `subprocess.Popen`; `python -m MODULE ...` and `python SCRIPT ...` are forked where that makes no difference to them.
+    """A `subprocess.Popen` that forks `python -m MODULE ...` and `python SCRIPT ...` if that makes no difference to them.
 
     Attributes:
-        server: the connection to what forked it, which tells its end; None: it was started as any other process.
+        server: the connection to the fork server, which reports the process's end; None if it was started, not forked.
     """
 
     server = None
 
     def _execute_child(self, *given):
-        asked = inspect.signature(super()._execute_child).bind(*given).arguments  # a private function: its arguments have names
+        asked = inspect.signature(super()._execute_child).bind(*given).arguments  # a private function: by name
         command, env = asked["args"], os.environ if asked["env"] is None else asked["env"]
         python = list(command[:1]) == [sys.executable] and (command[1] == "-m" or not command[1].startswith("-"))
         plain = not (asked["executable"] or asked["preexec_fn"] or asked["pass_fds"]) and asked["close_fds"]
@@ -73,7 +73,7 @@ class Process(subprocess.Popen):
         self._close_pipe_fds(*(asked[end] for end in PIPES))
 
     def _fork(self, arguments, files, **options):
-        """Whether the server has done so."""
+        """Asks the server to fork; returns whether it did."""
         asked = {"arguments": arguments, **options}
         server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         server.connect(os.environ[ADDRESS])
@@ -110,7 +110,7 @@ class Process(subprocess.Popen):
 
 
 def run(command, timeout, **options):
-    """As `subprocess.run` with its output as text."""
+    """Like `subprocess.run`, with text output."""
     with Process(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, **options
     ) as process:

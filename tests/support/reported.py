@@ -31,17 +31,17 @@ def make_run(
     options: dict[str, dict[str, Any]] | None = None,
     **method: Any,
 ) -> RunDirectory:
-    """A run of twelve steps, evaluated after every fourth; no two metrics are alike, and the score is their mean.
+    """A run of twelve steps, evaluated after every fourth. All metrics differ, and the score is their mean.
 
     Args:
         scores: of the evaluations, in [0, 1].
-        end: what its events say of its end; None: it goes on.
+        end: status in its end event; None: it is still running.
         model, shape: the name of its model, and the config of the exported one.
         test: scores of labelled test splits.
-        half: fp16 or bf16, where it is not fp32.
-        run_id: the id that mat_ds gave it.
-        options: others, by section.
-        method: options of the method; MAT unless they name another.
+        half: fp16 or bf16; empty for fp32.
+        run_id: the run's id.
+        options: further options, by section.
+        method: options of the method, by default of MAT.
     """
     run = RunDirectory(folder)
     folder.mkdir(parents=True)
@@ -80,7 +80,7 @@ def make_run(
 
 
 def metrics_at(score: float, task: str) -> dict[str, dict[str, float]]:
-    """Metrics by split whose mean is a score: two metrics are 0.04 apart and two splits 0.02, the first the highest."""
+    """Metrics by split, whose mean is `score`. They fall by 0.04 from metric to metric and by 0.02 from split to split."""
     spec = TASKS[task]
 
     def around(number: int, step: float) -> list[float]:

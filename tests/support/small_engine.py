@@ -1,4 +1,4 @@
-"""A minimal engine of a few numbers on one rank, without DeepSpeed, to test saving and exporting."""
+"""A minimal engine with a few numbers, on one rank and without DeepSpeed, to test saving and exporting."""
 
 import json
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ class Module(torch.nn.Module):
 
 
 class SmallEngine:
-    """Its parameters, moments and average are all `value`; `noise` is that of its chain."""
+    """All its parameters, moments and averages are `value`; `noise` is the noise of its chain."""
 
     check, averaged_weights, _swap = Engine.check, Engine.averaged_weights, Engine._swap
     device, _outer_step, _tracked = torch.device("cpu"), 0, False
@@ -59,7 +59,7 @@ class SmallEngine:
 
     @property
     def value(self):
-        """What all of it is; None where it is not all the same."""
+        """The value of all its tensors; None if they differ."""
         found = {float(x) for m in self.shards.slices for t in (m.detach(), *self.sampler.kept(m).values()) for x in t.view(-1)}
         return found.pop() if len(found) == 1 else None
 
@@ -72,7 +72,7 @@ class Tokenizer:
 
 @contextmanager
 def one_rank():
-    """A process group of this process alone."""
+    """A process group with this process only."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         yield

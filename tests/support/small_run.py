@@ -20,7 +20,7 @@ def options(path):
 
 
 def small_run(path):
-    """The run, whose checkpoints after steps 3 and 7 hold the values 3 and 7."""
+    """A run whose checkpoints after steps 3 and 7 hold the values 3 and 7."""
     run, engine = RunDirectory(path), SmallEngine()
     run.create()
     write_text(run.config, as_yaml(options(path).model_dump(mode="json")))
@@ -35,7 +35,7 @@ def small_run(path):
 
 
 def goes_on(path):
-    """The value a run goes on from, and what is said of what was passed over; where it does not, what the user is told."""
+    """The value from which a run continues, and the remarks on skipped checkpoints; if it does not continue, the error."""
     engine = SmallEngine()
     try:
         found = find_resume(options(path), DS_CONFIG)
@@ -49,7 +49,7 @@ def goes_on(path):
 
 
 def sign(folder):
-    """Makes a checkpoint's manifest that of the files it holds."""
+    """Rewrites a checkpoint's manifest so that it matches the files."""
     write_json(folder / MANIFEST, {name: entry_of(folder / name) for name in files_below(folder)})
 
 

@@ -1,4 +1,4 @@
-"""Sweeps whose trainings take a second, and helpers to observe them from outside."""
+"""Sweeps with trainings of one second, and helpers to observe them from outside."""
 
 import json
 import subprocess
@@ -35,7 +35,7 @@ class Sweep:
         return main(self.arguments(*more))
 
     def start(self, *more, out=subprocess.DEVNULL):
-        """A worker in a process of its own."""
+        """Starts a worker process."""
         command = [sys.executable, "-m", "mat_ds.cli", "sweep", *self.arguments(*more)]
         return Process(command, env=environment(), cwd=ROOT, stdout=out)
 
@@ -47,12 +47,12 @@ class Sweep:
         return [trial.state.name for trial in self.trials()]
 
     def lives(self, number):
-        """Where each start of a trial began."""
+        """The step at which each start of a trial began."""
         path = self.folder / f"trial-{number:04}" / "lives"
         return [int(line) for line in path.read_text().split()] if path.exists() else []
 
     def steps(self, number):
-        """The outer steps that a trial made, in order."""
+        """The outer steps of a trial, in order."""
         records = (self.folder / f"trial-{number:04}" / "events.jsonl").read_text().splitlines()
         return [record["step"] for record in map(json.loads, records) if record["event"] == "step"]
 

@@ -1,4 +1,4 @@
-"""A RoBERTa of a few thousand weights and batches for it, identical in every test and process."""
+"""A RoBERTa with a few thousand weights, and batches for it, identical in every test and process."""
 
 import torch
 from transformers import RobertaConfig, RobertaForSequenceClassification
@@ -28,18 +28,18 @@ def tiny_roberta(labels=3, dropout=0.0, seed=0, **overrides):
         initializer_range=0.1,
     )
     model = RobertaForSequenceClassification(RobertaConfig(**settings | overrides))
-    # Used by no pass: a parameter without a gradient has to be treated as having a zero one at every stage.
+    # No pass uses it: at every stage a parameter without a gradient must count as one with a zero gradient.
     model.spare = torch.nn.Linear(3, 5)
     return model
 
 
 def shallow_roberta(**overrides):
-    """The same with one layer: what ranks train, which costs as much again for each layer more, and shows nothing new."""
+    """The same with one layer, for tests on ranks: further layers would take time and show nothing new."""
     return tiny_roberta(**{"num_hidden_layers": 1, **overrides})
 
 
 def shallow_lora(checkpointing=False, **overrides):
-    """The same with adapters of rank 4 on query and value, and their dropout off."""
+    """The same with adapters of rank 4 on query and value, without dropout."""
     from mat_ds.models.lora import add_lora  # peft takes seconds to import
     from mat_ds.models.options import LoraConfig
 
@@ -50,7 +50,7 @@ def shallow_lora(checkpointing=False, **overrides):
 
 
 def global_batches(steps=2, examples=8, labels=3, seed=1, left_padding=False):
-    """`steps` batches of ragged sentences; labels are class indices, or scores in [0, 5] where labels == 1."""
+    """`steps` batches of sentences of different lengths; labels are class indices, or scores in [0, 5] if labels == 1."""
     generator = torch.Generator().manual_seed(seed)
     batches = []
     for _ in range(steps):
@@ -70,7 +70,7 @@ def global_batches(steps=2, examples=8, labels=3, seed=1, left_padding=False):
 
 
 def micro_batches(batch, micro, rank=0, ranks=1):
-    """The micro-batches of `rank`, each cut to its own longest sentence (right padding)."""
+    """The micro-batches of `rank`, each truncated to its longest sentence (right padding)."""
     count = len(batch["labels"]) // micro
     accumulation = count // ranks
     result = []

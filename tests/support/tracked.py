@@ -1,4 +1,4 @@
-"""Run directories without a run, and what MLflow stores of one."""
+"""Run directories made without training, and queries for what MLflow stores of a run."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def make_run(path, uri=None, options=(), **tracking):
 
 
 def resume(run, **train):
-    """What a later start leaves in the files when it changes options of `train`."""
+    """Updates the files as a later start does that changes options of `train`."""
     config, environment = yaml.safe_load(run.config.read_text()), json.loads(run.environment.read_text())
     changed = {f"train.{key}": [config["train"][key], value] for key, value in train.items()}
     config["train"] |= train
@@ -56,7 +56,7 @@ def resume(run, **train):
 
 
 def live(run, first, last, status="FINISHED", loss=lambda step: 1 / step):
-    """A life of the run: steps `first` to `last`, and its end if there is a status."""
+    """Logs one start of the run: steps `first` to `last`, and its end if `status` is given."""
     log = EventLog(run.events, first - 1)
     for step in range(first, last + 1):
         log.log(
@@ -76,7 +76,7 @@ def live(run, first, last, status="FINISHED", loss=lambda step: 1 / step):
 
 
 def hold(run, pid=None):
-    """The lock of a process, which is this one unless another is given."""
+    """The lock of a process, by default of this one."""
     owner = Owner.me()
     if pid:
         owner = replace(owner, pid=pid, started=process_stat(pid)[1])
@@ -86,7 +86,7 @@ def hold(run, pid=None):
 
 
 def found(client, run):
-    """The one run of an MLflow that is this run."""
+    """The run in MLflow that mirrors this run; there must be exactly one."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     (only,) = client.search_runs(experiments, filter_string=f"tags.\"{RUN_ID}\" = '{own_id(run)}'")
     return only
@@ -98,7 +98,7 @@ def history(client, mlflow_run, name):
 
 
 def everything(client, run):
-    """All that an MLflow holds of a run."""
+    """Everything that MLflow holds of a run."""
     there = found(client, run)
     files = [
         file.path for folder in (None, "plots", "predictions") for file in client.list_artifacts(there.info.run_id, folder)

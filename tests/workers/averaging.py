@@ -1,4 +1,4 @@
-"""Worker: running averages of the parameters against the oracle, and the student bit for bit what it was after a visit."""
+"""Worker: running averages of the parameters against the oracle; after `averaged_weights` the parameters are what they were."""
 
 import torch
 from deepspeed.accelerator import get_accelerator
@@ -14,7 +14,7 @@ AVERAGES = {"uniform": Average(None), "moving": Average(0.7)}
 
 
 def held(engine):
-    """What this rank holds of the working copies: whole parameters, or ZeRO-3's shards and its persistent parameters."""
+    """This rank's part of the working copies: whole parameters, or ZeRO-3's shards and persistent parameters."""
     tensors = [p.ds_tensor if hasattr(p, "ds_tensor") else p for p in engine.ds.module.parameters()]
     tensors += [p for p in engine.ds.module.parameters() if p.numel()]
     return [tensor.detach().clone() for tensor in (*tensors, *engine.sampler.masters)]

@@ -1,4 +1,4 @@
-"""Worker: two ranks see the doctor, with one thing wrong on rank 1 at a time. argv: report, a port for each visit."""
+"""Worker: two ranks run the doctor repeatedly, each time with one fault on rank 1. argv: report, a port for each run."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Worker: MAT at every ZeRO stage and update rule against the float64 oracle, in one precision, with one accumulation."""
+"""Worker: MAT at every ZeRO stage and update rule against the float64 oracle, for one precision and accumulation."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Worker: the time-out of every process group, and what the ranks say and return when one of them fails.
+"""Worker: the time-out of every process group, and the ranks' messages and exit codes when one of them fails.
 
 It is given a free port for each process group that it makes.
 """
@@ -29,13 +29,13 @@ ERRORS = {
 
 
 def timeouts():
-    """Seconds of every group that there is."""
+    """Time-outs of all process groups, in seconds."""
     groups = dist.distributed_c10d._world.pg_map
     return [group._get_backend(torch.device("cpu")).options._timeout.total_seconds() for group in groups]
 
 
 def fails_while_the_others_wait(rank, failing, error):
-    """A collective, after which one rank fails and the others are in the next."""
+    """After a collective one rank fails, while the others are in the next."""
 
     def work():
         all_reduce_sum(torch.ones(3))
@@ -47,7 +47,7 @@ def fails_while_the_others_wait(rank, failing, error):
 
 
 def cleans_up_in_a_collective(rank):
-    """Rank 1 fails, and fails again as it cleans up where no other rank is."""
+    """Rank 1 fails, and its clean-up fails in a collective that the other rank is not in."""
 
     def work():
         try:
@@ -78,7 +78,7 @@ def fails_with_averaged_weights(world):
 
 
 def all_fail_together(rank):
-    """Every rank fails of its own error at the same time."""
+    """All ranks fail at the same time, each with another error."""
 
     def work():
         barrier()
@@ -88,7 +88,7 @@ def all_fail_together(rank):
 
 
 def rank_zero_tells(rank):
-    """What rank 0 does for all fails."""
+    """Work that rank 0 does for all ranks fails."""
     return lambda: on_rank_zero(lambda: (_ for _ in ()).throw(OSError("disk full")))
 
 

@@ -1,4 +1,4 @@
-"""Worker: one step of MAT for every family of models at ZeRO-2 and 3, in fp32, bf16 and fp16, half of it checkpointed."""
+"""Worker: one step of MAT for every model family at ZeRO-2 and 3, in fp32, bf16 and fp16, half of them with checkpointing."""
 
 import torch
 from deepspeed.accelerator import get_accelerator
@@ -9,7 +9,7 @@ from tests.support import families
 from tests.support.tiny import global_batches, micro_batches
 from tests.workers.worker import BF16, FP16, FP32, MAT, ds_json, main, make, steps
 
-# Noise on, and passes in training mode: without dropout they are the same, and they are what is recomputed.
+# With noise and in training mode: without dropout passes give the same in both modes, and only training mode checkpoints.
 METHOD = {**MAT, "delta_noise": 1e-2, "theta_noise": 1e-3, "dropout": "independent"}
 SGD, LR = {"name": "sgd", "lr": 1e-2, "weight_decay": 0.0}, 1e-2
 RUNS = {
@@ -23,7 +23,7 @@ RUNS = {
 
 
 def alone(family, batches, player, micro, dtype):
-    """Where one process in plain torch ends, in the same precision."""
+    """The parameters with which one process in plain torch ends, in the same precision."""
     model = families.build(family)
     passes = model if dtype == torch.float32 else families.Rounded(model, dtype)
     engine = families.SamplingEngine(passes, player.chain, "sgd", backwards=len(batches[0]["labels"]) // micro)

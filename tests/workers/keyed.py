@@ -40,7 +40,7 @@ def body(world, report):
 
 def cut(world, method, micro):
     """(first loss, parameters) of two outer steps of a decoder without dropout."""
-    # Its attention has biases without a gradient, of whose rounding Adam would make steps.
+    # Its attention has biases without a gradient, and Adam would turn their rounding errors into steps.
     engine, player = make(world, ds_json(2), method, micro, {"name": "sgd"}, families.build("gpt2"), seed=5)
     for t, batch in enumerate(global_batches()):
         engine.begin(t, 1e-2)

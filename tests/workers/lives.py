@@ -1,6 +1,6 @@
-"""Worker: the same small run again and again, interrupted, damaged and continued in every way, against one that was not.
+"""Worker: the same small run, interrupted, damaged and continued in many ways, against one that was left alone.
 
-Each life is a call of launch/train.py's `main` with a process group of its own; what interrupts it is a real signal.
+Each start is a call of launch/train.py's `main`, with a new process group; interruptions are real signals.
 """
 
 import contextlib
@@ -32,15 +32,15 @@ RANK, RANKS = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
 def live(folder, *more, stage=2):
-    """One life of a run; its exit code."""
-    # A rank that is early would find the store of the life before.
+    """Starts or continues a run; returns its exit code."""
+    # With the same port, a rank that is early would find the store of the previous start.
     os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + 1)
     return int(train(["--ds_config", f"ds_configs/zero{stage}.json", *OPTIONS, f"output_dir={folder}", *more]))
 
 
 @contextlib.contextmanager
 def signalled(owner, name, step, number, ranks, call=1):
-    """Within it, the ranks send themselves a signal in a function's `call`-th call of outer step `step`."""
+    """A context in which the ranks send themselves a signal at call number `call` of a function in outer step `step`."""
     original, calls = getattr(owner, name), []
 
     def told(engine, *arguments, **options):
@@ -62,7 +62,7 @@ def saved(run):
 
 
 PHASES = {
-    # what is called where, and the step of the checkpoint that must then be there
+    # the function, the outer step of the signal, and the step of the checkpoint that must then exist
     "perturbation's loop": (Engine, "delta_gradient", 4, 4),
     "parameters' loop": (Engine, "update", 4, 5),
     "evaluation": (Engine, "predict", 5, 6),
@@ -71,7 +71,7 @@ PHASES = {
 
 
 def interrupted(folder, whole, report):
-    """A signal to one rank or to all, in every phase: saved at once or after the loop that has begun, and continued."""
+    """A signal to one rank or to all, in every phase: the run saves at once or after the current loop, and continues."""
     for phase, (owner, name, step, kept) in PHASES.items():
         for number, ranks in ((signal.SIGTERM, tuple(range(RANKS))), (signal.SIGUSR1, (RANKS - 1,))):
             run = folder / f"{name}-{number}"
@@ -92,7 +92,7 @@ def interrupted(folder, whole, report):
 
 
 def damaged(folder, whole, report):
-    """Checkpoints that are not what was written are told of, passed over, and still there; the run ends as it should."""
+    """Damaged checkpoints are reported, skipped and kept; the run ends as the undamaged one."""
     shard = f"checkpoints/{name_of(STEPS)}/rank-00000-0.safetensors"
 
     def cut(run):
@@ -135,7 +135,7 @@ def damaged(folder, whole, report):
 
 
 def changed(folder, whole, report):
-    """What would make it another run is refused and named; what would not is accepted and recorded."""
+    """Options that would make it another run are refused by name; others are accepted and recorded."""
     run = folder / "changed"
     if RANK == 0:
         shutil.copytree(whole, run)
@@ -147,7 +147,7 @@ def changed(folder, whole, report):
     noted &= starts[-1]["changed"].keys() == {"output_dir"}
     report["changed"] = refused and code == 0 and noted
 
-    # Whoever started the ranks is there as long as they are.
+    # The ranks' parent process lives as long as they do.
     process = replace(Owner.me(), pid=os.getppid(), started=process_stat(os.getppid())[1])
     for name, owner, expected in (("living", process, ExitCode.USER_ERROR), ("dead", replace(process, started=1), ExitCode.OK)):
         if RANK == 0:
@@ -159,7 +159,7 @@ def changed(folder, whole, report):
 
 
 def heard(run, *more, stage=2):
-    """A life's exit code, and what it said on stderr."""
+    """The exit code of a start, and its stderr."""
     with contextlib.redirect_stderr(io.StringIO()) as words:
         code = live(run, *more, stage=stage)
     return code, words.getvalue()

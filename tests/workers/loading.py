@@ -26,7 +26,7 @@ ADAPTERS = {"whole": None, "adapters": {"r": 4, "modules_to_save": ["layer.1.out
 
 
 class Pads:
-    """All that a model needs of its tokenizer."""
+    """The part of a tokenizer that a model needs."""
 
     pad_token_id, model_input_names = 1, ["input_ids", "attention_mask"]
 
@@ -52,7 +52,7 @@ def body(world, report):
 
 
 def same(world, folder, sharded, replicated, lora):
-    """Whether the parameters, and what two steps make of them, are the same bit for bit; and at ZeRO-2 at the start."""
+    """Whether the parameters are equal bit for bit, at the start (also under ZeRO-2) and after two steps."""
     micro, found = 2, []
     for tree, leave_unread in ((sharded, True), (sharded, False), (replicated, False)):
         built = build(folder, leave_unread, lora)
@@ -76,9 +76,9 @@ def memory(world, folder, leave_unread):
     before, size = resident("VmRSS"), sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     Path("/proc/self/clear_refs").write_text("5")
     built, config = build(folder, leave_unread), {"train_batch_size": 8, **ds_json(3)}
-    weights_digest(built)  # which reads them all
+    weights_digest(built)  # this reads all weights
     shard_unread(built.module, built.unread, config)
-    if not leave_unread:  # as deepspeed.initialize does it
+    if not leave_unread:  # as deepspeed.initialize does
         deepspeed.zero.Init(module=built.module, config_dict_or_path=config)
     grown = torch.tensor([float(resident("VmHWM") - before)])
     return [size, *gather_rows(grown).tolist()]

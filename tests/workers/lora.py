@@ -21,7 +21,7 @@ from tests.workers.worker import BF16, FP16, FP32, LR, MAT, ORACLE_OPTIONS, STAG
 BATCHES = global_batches()
 PRECISIONS = {"fp32": (FP32, torch.float32), "bf16": (BF16, torch.bfloat16), "fp16": (FP16, torch.float16)}
 NOISE = {"delta_noise": 1e-1, "theta_noise": 1e-2}
-# Options of MAT, of its optimizer and of the model; what the oracle knows of them it gets too.
+# Options of MAT, of the optimizer and of the model; the oracle gets those that it knows.
 CASES = {
     "adam": {},
     "sgd": {"optimizer": {"name": "sgd", "lr": LR["sgd"]}},
@@ -44,7 +44,7 @@ def body(world, report):
 
 
 def measured(world, stage, precision, dtype, method=None, optimizer=None, model=None):
-    """How far a run of two steps ends from the oracle, what it did to frozen parameters, and what its first step moved."""
+    """After two steps: distance from the oracle, changes of frozen parameters, and what the first step moved."""
     micro, optimizer = 4 // world.size, optimizer or {}
     lr, wanted = optimizer.get("lr", LR["adam"]), {**MAT, **(method or {})}
     engine, player = make(world, ds_json(stage, precision), wanted, micro, optimizer, shallow_lora(**(model or {})))
@@ -76,7 +76,7 @@ def whole_run(lr, update, max_grad_norm, noise):
 
 
 def resumed(world, tree, folder):
-    """Whether a run that was interrupted ends bit for bit where one that was not does, and no frozen weight was saved."""
+    """Whether an interrupted run ends bit for bit like an uninterrupted one, and saved no frozen weight."""
     micro, batches = 8 // world.size // 2, global_batches(2)
 
     def fresh():

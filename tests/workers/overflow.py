@@ -1,4 +1,4 @@
-"""Worker: fp16 steps that overflow, losses that are not finite, and what is left of the parameters after each."""
+"""Worker: fp16 steps that overflow, losses that are not finite, and the parameters after each."""
 
 import torch
 from deepspeed.accelerator import get_accelerator
@@ -15,7 +15,7 @@ STUCK = {"fp16": {"enabled": True, "initial_scale_power": 24, "hysteresis": 1, "
 
 
 def infinite_gradient(loss):
-    """The same loss, with a gradient that is not finite."""
+    """The same loss, but its gradient is not finite."""
     same = loss * 1.0
     same.register_hook(lambda gradient: gradient * float("inf"))
     return same
@@ -26,8 +26,8 @@ def body(world, report):
     micro, batches = 4 // world.size, global_batches(2)
     origin = dict(shallow_roberta().named_parameters())
     for stage in STAGES:
-        # The same run from a scale that overflows again and again and from one that never does: equal but for rounding,
-        # so a skipped sample left no update, no noise and no mixture behind, and no outer step lacks a sample.
+        # The same run, from a loss scale that overflows repeatedly and from one that never does. They are equal but for
+        # rounding, so a skipped sample left no update, no noise and no mixture behind, and no outer step lacks a sample.
         found, skipped = [], []
         for precision in (HIGH, LOW):
             engine, player = make(world, ds_json(stage, precision), {**MAT, "theta_noise": 1e-2}, micro)
@@ -69,7 +69,7 @@ def body(world, report):
                 raised = True
             expected = name != "one rank's loss" or world.size > 1
             after = gather_fp32(engine)
-            # ZeRO-0 in fp32 looks at no gradient: what it has done is found before it is kept.
+            # ZeRO-0 in fp32 checks no gradient; the damage is found before anything is saved.
             too_late = name == "gradient" and stage == 0
             untouched = too_late or not expected or all(torch.equal(after[key], before[key]) for key in before)
             report[f"{name} zero-{stage}"] = raised == expected and untouched

@@ -1,4 +1,4 @@
-"""examples/own_loop.py at each ZeRO stage, on the ranks of one start."""
+"""Worker: examples/own_loop.py at each ZeRO stage."""
 
 import mat_ds
 from examples.own_loop import train

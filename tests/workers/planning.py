@@ -1,4 +1,4 @@
-"""Worker: what ranks really hold and send at every stage, beside what a plan says without running anything."""
+"""Worker: what ranks hold and send at every stage, next to what a plan predicts without running anything."""
 
 import functools
 import itertools
@@ -20,7 +20,7 @@ from tests.support.kinds import CLASSIFICATION
 from tests.support.tiny import shallow_lora, shallow_roberta
 from tests.workers.worker import BF16, FP32, MAT, STAGES, ds_json, main, make
 
-# Half a million parameters, an embedding among them that lies across the ranks' parts.
+# Half a million parameters; the shards of several ranks cut the embedding.
 SIZE = dict(
     vocab_size=4000,
     hidden_size=80,
@@ -43,7 +43,7 @@ CASES = {
     **{f"offload: bf16 zero-{s}": (ds_json(s, BF16, **OFFLOAD), {}) for s in (1, 2, 3)},
     "parameters too: fp32 zero-3": (ds_json(3, offload_param={"device": "cpu"}, **OFFLOAD), {}),
     **{f"fp32 gradients: bf16 zero-{s}": (ds_json(s, WIDE), {}) for s in (1, 2, 3)},
-    # At a loss scale that no gradient overflows, and no update has to be made again.
+    # With a loss scale at which no gradient overflows, so that no update is repeated.
     "half: fp16 zero-0": (ds_json(0, {"fp16": {"enabled": True, "loss_scale": 1.0}}), {}),
     "sgd: fp32 zero-2": (ds_json(2), {"optimizer": {"name": "sgd"}}),
     "rmsprop: bf16 zero-3": (ds_json(3, BF16), {"optimizer": {"name": "rmsprop"}}),
@@ -51,12 +51,12 @@ CASES = {
     **{f"smart: fp32 zero-{s}": (ds_json(s), {"method": {"name": "smart"}}) for s in (1, 2)},
 }
 
-# What the collectives of this rank have sent.
+# Bytes that the collectives of this rank have sent.
 SENT = []
 
 
 class Real(Live):
-    """Tells memory from the meta tensors in which DeepSpeed notes shapes."""
+    """Counts real memory, and not the meta tensors in which DeepSpeed records shapes."""
 
     def _see(self, storage):
         if storage.device.type != "meta":
@@ -71,14 +71,14 @@ def body(world, report):
 
 
 def compared(world, tree, live, lora=False, average=False, method=SHORT, optimizer=None):
-    """Pairs (planned, measured) of bytes: of each kind of model state on the fullest rank, at the fullest moment if `live`
-    looks on, and sent in an outer step."""
+    """Pairs (planned, measured) of bytes: of each kind of model state on the fullest rank, of the peak if `live` counts
+    it, and of what an outer step sends."""
 
     batches, size = [batch(index) for index in range(ACCUMULATION)], MICRO * ACCUMULATION * world.size
     with live or nullcontext():
         averages = {"average": Average(None)} if average else {}
         engine, player = make(world, tree, method, MICRO, optimizer, model(lora), batch=size, averages=averages)
-        # In its first step ZeRO-3 gets to know the order of its passes.
+        # ZeRO-3 learns the order of its passes in the first step.
         for step in range(2 if engine.ds.zero_optimization_stage() == 3 else 1):
             SENT.clear()
             engine.begin(step, 1e-3)
@@ -124,14 +124,14 @@ def costs_of(lora, dtype):
 
 
 def batch(index):
-    """Two texts, the second a token shorter."""
+    """Two texts, the second shorter by a token."""
     ids, mask = torch.full((MICRO, LENGTH), 5), torch.ones(MICRO, LENGTH, dtype=torch.long)
     mask[1, -1] = 0
     return MicroBatch({"input_ids": ids, "attention_mask": mask}, torch.zeros(MICRO, dtype=torch.long), index)
 
 
 def held(engine):
-    """Bytes of the storages that really are there after a backward, by what is in them."""
+    """Bytes of the existing storages after a backward, by what they hold."""
     ds, optimizer, parameters = engine.ds, engine.ds.optimizer, list(engine.ds.module.parameters())
     weights = storages(p.data for p in parameters) | storages(getattr(p, "ds_tensor", None) for p in parameters)
     masters = storages(engine.sampler.masters)
@@ -160,12 +160,12 @@ def storages(tensors):
 
 
 def watch(name, position, rounds):
-    """Puts a collective in the place of torch's that notes how many bytes a ring would have this rank send.
+    """Replaces a collective of torch by one that records how many bytes this rank would send in a ring.
 
     Args:
         name: of the collective.
-        position: among its arguments, of the tensor that is as large as what all ranks have together.
-        rounds: how often that goes round the ring.
+        position: of the argument with the tensor that is as large as those of all ranks together.
+        rounds: how often the data go round the ring.
     """
     original = getattr(torch.distributed, name)
 

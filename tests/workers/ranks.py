@@ -1,6 +1,6 @@
-"""`python -m tests.workers.ranks N PROGRAM ...`: N ranks as a launcher starts them, without its seconds of start-up.
+"""`python -m tests.workers.ranks N PROGRAM ...`: starts N ranks as a launcher does, but seconds faster.
 
-Its exit code is that of the first rank that failed, which ends the others.
+The first rank that fails ends the others and determines the exit code.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Worker: what other ranks saved at another ZeRO stage (`resuming.py`), continued, against the run that went on."""
+"""Worker: continues what another number of ranks saved at another ZeRO stage (`resuming.py`), against the uninterrupted run."""
 
 import sys
 from pathlib import Path

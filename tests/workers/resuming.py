@@ -1,4 +1,4 @@
-"""Worker: at every stage and precision, a run interrupted by a checkpoint against one that was not."""
+"""Worker: at every stage and precision, a run continued from a checkpoint against one that was not interrupted."""
 
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
 
 
 def pruned(engine, folder, world):
-    """Whether old checkpoints go, the latest stays, and a run continued from an old one leaves the later ones alone."""
+    """Whether old checkpoints are deleted, the latest is kept, and a run continued from an old one keeps the later ones."""
     left = []
     if world.rank == 0:
         folder.mkdir()

@@ -13,7 +13,7 @@ from tests.workers.worker import STAGES, ds_json, main, make, steps
 BALL = {"delta_steps": 3, "delta_lr": 0.4, "delta_init_norm": 0.3, "delta_max_norm": 0.5}
 VIRTUAL = {"delta_lr": 5e-2, "delta_init_scale": 2e-2, "delta_max_norm": 4e-2, "lam": 3.0}
 
-# name -> options of the method, and what the oracle calls them where that differs.
+# name -> options of the method, and their names in the oracle if these differ.
 CASES = {
     "freelb": {"name": "freelb", **BALL},
     "freelb linf": {

@@ -1,4 +1,4 @@
-"""Worker: what lies where. Bytes of optimizer state, the inert sampler, the units dropped, and each example predicted once."""
+"""Worker: bytes of optimizer state per rank, the unarmed sampler, dropped units, and predictions of every example once."""
 
 import torch
 from deepspeed.accelerator import get_accelerator
@@ -14,7 +14,7 @@ from tests.workers.worker import BF16, FP16, FP32, MAT, STAGES, ds_json, main, m
 
 
 def collate(examples, device):
-    """Texts are lengths here: a sentence of n tokens, all of one number."""
+    """A text is a length n here, and becomes n equal tokens."""
     longest = max(example.length for example in examples)
     ids = torch.ones(len(examples), longest, dtype=torch.long)
     for row, example in enumerate(examples):

@@ -1,4 +1,4 @@
-"""A run of seconds with everything in it that a run has: what its lives are compared by."""
+"""A run of a few seconds that has all parts of a run, and its comparison with another."""
 
 import torch
 from safetensors.torch import load_file
@@ -14,7 +14,7 @@ OPTIONS = (
 
 
 def steps(run):
-    """What a run logged, but for how fast it was."""
+    """The logged steps of a run, without speeds."""
     measured, looking_on = (
         {"samples_per_second", "tokens_per_second", "seconds", "bytes", "time"},
         {"start", "checkpoint", "system", "end"},
@@ -24,6 +24,6 @@ def steps(run):
 
 
 def same(run, whole):
-    """Whether two runs ended bit for bit alike, and logged alike."""
+    """Whether two runs have equal weights, bit for bit, and equal logs."""
     found, expected = (load_file(folder / "model" / "model.safetensors") for folder in (run, whole))
     return all(torch.equal(found[k], expected[k]) for k in found | expected) and steps(run) == steps(whole)

@@ -1,4 +1,4 @@
-"""Worker: telemetry against plain torch, a watched run against an unwatched one, and the pre-flight at three precisions."""
+"""Worker: telemetry against plain torch, a run with telemetry against one without, and the pre-flight at three precisions."""
 
 import math
 
@@ -17,7 +17,7 @@ OBJECTIVE = CLASSIFICATION
 
 
 def watched(world, engine, player, batches):
-    """Outer steps with a measurement before each; the last measurement, and theta before it."""
+    """Makes outer steps with a measurement before each; returns the last measurement, and theta before it."""
     found, before = {}, {}
     for t, batch in enumerate(batches):
         own = micro_batches(batch, 2, world.rank, world.size)
@@ -30,7 +30,7 @@ def watched(world, engine, player, batches):
 
 
 def expected(weights, batch, delta):
-    """R and L without dropout, by plain torch."""
+    """R and L without dropout, in plain torch."""
     model = shallow_roberta().double()
     model.load_state_dict({name: value.double() for name, value in weights.items()}, strict=False)
     clean = model(**batch.inputs).logits
@@ -65,7 +65,7 @@ def body(world, report):
                 one.close()
                 two.close()
 
-    # One micro-batch for all ranks, so that their mean is its own.
+    # The same micro-batch on all ranks, so that their mean is its value.
     (batch,) = micro_batches(global_batches(1, examples=4)[0], 4)
     for stage in STAGES:
         engine, player = make(world, ds_json(stage), MAT, 4, {"max_grad_norm": 1e-3}, batch=4 * world.size)

@@ -1,6 +1,6 @@
-"""Worker: a life of a run as rank 0 leads it, without the training: `python -m tests.workers.tracked_life RUN FIRST`.
+"""Worker: logs a run as rank 0 does, without training: `python -m tests.workers.tracked_life RUN FIRST`.
 
-It logs a step for every line it reads, and ends as the line says: `end`, `fail`, `stop`.
+It logs a step for every line it reads, until the line is `end`, `fail` or `stop`, and then ends in that way.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Worker: every option of MAT, the tasks' other shapes, and DeepSpeed's other layouts, against the oracle."""
+"""Worker: every option of MAT, other numbers of labels, and other layouts of DeepSpeed, against the oracle."""
 
 import json
 
@@ -21,7 +21,7 @@ METHOD_OPTIONS = {
     "lambda 0": {"lam": 0.0},
 }
 SGD = {"name": "sgd", "lr": LR["sgd"]}
-# Adam's steps are nearly as large whatever a gradient's size.
+# Adam's steps hardly depend on the size of the gradients.
 CLIPPED = {"optimizer": {**SGD, "max_grad_norm": 0.5}, "update": "sgd", "max_grad_norm": 0.5}
 LAYOUTS = {
     "round robin": ds_json(2, round_robin_gradients=True),
@@ -37,7 +37,7 @@ LAYOUTS = {
 def body(world, report):
     get_accelerator().is_fp16_supported = lambda: True  # for this test alone: the CPU's fp16 is slow, not wrong
     micro = 2 // world.size * 2
-    oracles = {}  # a run of it for all stages and layouts
+    oracles = {}  # one run of the oracle serves all stages and layouts
     origin = dict(shallow_roberta().named_parameters())
 
     def compare(name, tree, method=None, optimizer=None, labels=3, delta_noise=0.0, theta_noise=0.0, **settings):

@@ -1,4 +1,4 @@
-"""What the worker processes of the distributed tests have in common: building engines and running outer steps."""
+"""Shared by the workers of the distributed tests: builds engines and runs outer steps."""
 
 import dataclasses
 import gc
@@ -40,7 +40,7 @@ def ds_json(stage, precision=FP32, **zero):
 
 
 def make(world, tree, method=MAT, micro=2, optimizer=None, model=None, seed=0, batch=8, averages=None):
-    """(engine, method) on the tiny model, put together as a run does it."""
+    """(engine, method) on the tiny model, built as in a run."""
     model = model or shallow_roberta()
     run = RunConfig.model_validate(
         {
@@ -68,7 +68,7 @@ def main(body):
     """Runs `body(world, report)` in a process group; rank 0 writes the report to the path in argv[1].
 
     Every rank checks that no thread of a process group outlives it, since one that does can abort the process at exit,
-    and that torch is again what it was.
+    and that torch's settings have been restored.
     """
     linear = torch.nn.functional.linear
     world, report = World.from_environment(), {}
@@ -78,7 +78,7 @@ def main(body):
 
 
 def write_report(world, report, linear=torch.nn.functional.linear):
-    """Checks what `main` says of a process that has left its group, and writes the report."""
+    """Makes the checks that `main` describes, and writes the report."""
     gc.collect()
     left = [name for name in threads() if "gloo" in name or "tcpstore" in name]
     assert not left, left

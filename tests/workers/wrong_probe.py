@@ -1,6 +1,6 @@
-"""Worker: what would happen if the perturbation's gradient were taken through DeepSpeed's engine at ZeRO-3, and who waits.
+"""Worker: the perturbation's gradient taken through DeepSpeed's engine at ZeRO-3, which is wrong, and the waits of a step.
 
-Its hooks divide every gradient that leaves its outputs by the accumulation steps: no error, a perturbation too small.
+The engine's hooks divide every gradient of its outputs by the accumulation steps: no error, but too small a perturbation.
 """
 
 import sys
@@ -23,7 +23,7 @@ def through_the_engine(self, batch, masks, delta):
 
 
 class Reads(TorchDispatchMode):
-    """Counts values that mat_ds itself reads off the device, not what DeepSpeed and the model read."""
+    """Counts the values that mat_ds reads from the device, without those that DeepSpeed and the model read."""
 
     def __init__(self):
         super().__init__()
@@ -40,7 +40,7 @@ class Reads(TorchDispatchMode):
 
 @contextmanager
 def counted(calls):
-    """Within it, every call of a collective of torch.distributed is noted by name."""
+    """A context that records the name of every collective of torch.distributed that is called."""
     names = ("all_reduce", "all_gather", "broadcast", "reduce", "all_gather_object", "broadcast_object_list", "barrier")
     originals = {name: getattr(torch.distributed, name) for name in names}
     for name, original in originals.items():
@@ -53,7 +53,7 @@ def counted(calls):
 
 
 def talk(world, report):
-    """Collectives of the perturbation's loop, and values read while an outer step is computed, with accumulation 2."""
+    """The collectives of the perturbation's loop, and the values read during an outer step, with accumulation 2."""
     for stage in (0, 2):
         engine, player = make(world, ds_json(stage), {**MAT, "dropout": "independent", "theta_noise": 1e-3}, micro=2)
         engine.begin(0, 1e-3)
