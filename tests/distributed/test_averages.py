@@ -1,4 +1,4 @@
-"""The weights that `mat-ds export` takes out of a checkpoint are those that training itself exports."""
+"""`mat-ds export` of a checkpoint gives the weights that training itself exports."""
 
 import json
 
@@ -28,8 +28,8 @@ def export(run, out, *options):
     return load_file(next(path for path in out.iterdir() if path.suffix == ".safetensors"))
 
 
-def test_of_a_whole_model_with_a_folded_head(tmp_path):
-    """And `mat-ds predict` on the dev split scores what the run reported."""
+def test_exporting_a_checkpoint_of_a_whole_model_with_a_folded_head(tmp_path):
+    """Predictions of `mat-ds predict` on the dev split have the score that the run reported."""
     run = tmp_path / "run"
     train(run, "method.name=r4f", "model.average_decay=0.5")
     exported = load_file(run / "model" / "model.safetensors")
@@ -55,7 +55,7 @@ def scored(run, folder):
     assert matthews_corrcoef([row["label"] for row in dev], found) == reported["export"]["score"]
 
 
-def test_of_adapters_merged_or_not(tmp_path):
+def test_exporting_a_checkpoint_of_adapters_merged_or_not(tmp_path):
     base = finished_run(tmp_path / "made", "cola") / "model"
     AutoModelForSequenceClassification.from_pretrained(base).roberta.save_pretrained(tmp_path / "base")
     AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path / "base")

@@ -1,4 +1,4 @@
-"""The command line as its users meet it: what a run prints, writes, refuses, survives, and leaves behind."""
+"""The command line as users call it: what a run prints, writes, refuses, survives, and leaves behind."""
 
 import json
 import os
@@ -29,7 +29,7 @@ SMALL = ("data.train_limit=256", "data.eval_limit=50", "method.delta_steps=1", "
 
 
 def scores(run):
-    """What a run reports, but for how fast it was."""
+    """The results of a run, without times and speeds."""
     measured = {"seconds", "samples_per_second", "tokens_per_second"}
     results = json.loads((run / "results.json").read_text())
     return {name: value for name, value in results.items() if name not in measured}
@@ -53,7 +53,7 @@ def demo(tmp_path_factory):
     return folder / "run", done, folder / "compiled"
 
 
-def test_the_embedded_default_learns_the_rules_and_not_the_words(demo):
+def test_the_built_in_demo_learns_rules_that_hold_for_unseen_words(demo):
     results = json.loads((demo[0] / "results.json").read_text())
     assert min(results["best"]["score"], results["last"]["score"]) >= 0.6 and results["median_last_half"] >= 0.4
 
@@ -76,7 +76,7 @@ def test_results_have_fixed_keys_and_types(demo):
     assert (results["task"], results["method"], results["steps"], results["world_size"]) == ("demo", "mat", 187, 2)
 
 
-def test_the_run_directory_holds_what_the_design_says(demo):
+def test_the_run_directory_holds_the_documented_files(demo):
     run = demo[0]
     assert {path.name for path in run.iterdir()} == {
         "config.yaml", "environment.json", "events.jsonl", "train.log", "results.json", "checkpoints", "model",
@@ -116,7 +116,7 @@ def test_the_progress_bar_shows_loss_both_parts_speed_and_time_left(demo):
     assert "validation: matthews_correlation" in demo[1].stdout + shown
 
 
-def test_nothing_is_compiled_while_a_run_runs(demo):
+def test_a_run_compiles_no_extension(demo):
     assert not demo[2].exists() or not list(demo[2].rglob("*"))
 
 
@@ -132,7 +132,7 @@ def test_the_exported_model_needs_only_transformers(demo):
     assert model.config.id2label == {0: "unacceptable", 1: "acceptable"}
 
 
-def test_a_finished_run_is_not_overwritten_and_errors_are_told_once_by_two_ranks(demo):
+def test_a_finished_run_is_not_overwritten_and_two_ranks_print_an_error_once(demo):
     before = (demo[0] / "results.json").read_bytes()
     done = run_cli(*ZERO2, f"output_dir={demo[0]}", "train.batch_size=31", ranks=2, launcher=True)
     assert done.returncode == ExitCode.USER_ERROR
@@ -155,7 +155,7 @@ def test_a_run_that_diverges_stops_all_ranks_and_keeps_the_last_good_state(tmp_p
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_with_the_same_command_and_ends_bit_identical(tmp_path):
+def test_a_killed_run_continues_with_the_same_command_and_ends_bit_identical(tmp_path):
     options = (*ZERO2, *SMALL, "train.max_steps=24", "train.save_every=4", "train.resume=auto", "train.eval_per_epoch=2",
                "model.dropout=0.1")  # fmt: skip
     whole, cut, branch = tmp_path / "whole", tmp_path / "cut", tmp_path / "branch"
@@ -172,7 +172,7 @@ def test_a_killed_run_goes_on_with_the_same_command_and_ends_bit_identical(tmp_p
     done = run_cli(*options, f"output_dir={cut}", ranks=2)
     assert done.returncode == 0 and "continuing after step" in done.stdout, done.stderr[-3000:]
 
-    # And once more from an older checkpoint, into a folder of its own.
+    # Continued from an older checkpoint, into a new folder.
     older = ("train.resume=" + str(whole / "checkpoints" / "step-00000020"), f"output_dir={branch}")
     done = run_cli(*options, *older, ranks=2)
     assert done.returncode == 0 and "continuing after step 20" in done.stdout, done.stderr[-3000:]
@@ -214,8 +214,8 @@ def test_a_model_folder_and_local_files_give_a_glue_submission(tmp_path):
     assert json.loads((tmp_path / "again" / "results.json").read_text())["export"]["reproduces_reported"]
 
 
-def test_a_decoder_plays_under_zero_3_with_checkpointed_activations(tmp_path):
-    """A folder of a model family of its own: left padding, a padding token that is none of the model's."""
+def test_a_decoder_trains_under_zero_3_with_activation_checkpointing(tmp_path):
+    """A GPT-2 folder, with left padding and a padding token that the model does not have."""
     tokenizer = build_tokenizer(ModelConfig(), [row["sentence"] for row in rows("train")])
     tokenizer.padding_side = "left"
     tokenizer.save_pretrained(tmp_path / "gpt2")
@@ -240,7 +240,7 @@ def test_half_precision_exports_fp32_and_reproduces_its_score(tmp_path):
 
 @pytest.mark.slow
 def test_thirty_launches_end_clean(tmp_path):
-    """A thread of a process group that outlives it aborts one of ten processes at exit."""
+    """A thread that outlives its process group would abort one of ten processes at exit."""
     codes = []
     for i in range(30):
         stage = ("zero1", "zero2", "zero3")[i % 3]

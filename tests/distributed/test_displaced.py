@@ -1,4 +1,4 @@
-"""A run whose directory another job has taken: all ranks stop with a code of their own and write nothing there any more."""
+"""A run whose directory another job has taken: all ranks stop with exit code 4 and write nothing more there."""
 
 import time
 
@@ -20,7 +20,7 @@ def wait_until(true, seconds=200):
 
 
 def test_all_ranks_of_a_displaced_run_stop_with_its_code_and_leave_the_directory_alone(tmp_path):
-    # One that saves hears of it from the disk, one that does not when its lease is to be renewed.
+    # A run that saves notices it at the save; one that does not, when it renews its lease.
     for name, every in (("saves", "train.save_every=1"), ("does not save", f"train.save_every={STEPS}")):
         run, log, other = RunDirectory(tmp_path / name), tmp_path / f"{name}.log", RunLock()
         ranks = start_ranks(
@@ -37,7 +37,7 @@ def test_all_ranks_of_a_displaced_run_stop_with_its_code_and_leave_the_directory
         try:
             wait_until(lambda run=run: len(read_events(run.events)) > 4)
             (lease,) = (run.path / LOCK).iterdir()
-            lease.unlink()  # as one does that has seen it stand still
+            lease.unlink()  # as another job does after the lease was not renewed
             other.acquire(run.path)
             taken = time.time()
             codes = [rank.wait(60) for rank in ranks]
@@ -50,6 +50,6 @@ def test_all_ranks_of_a_displaced_run_stop_with_its_code_and_leave_the_directory
         other.check()
         assert not run.interrupted.exists() and not [e for e in read_events(run.events) if e["event"] == "end"]
         late = {path.name: path.stat().st_ctime - taken for path in run.path.rglob("*") if path.is_file()}
-        # What had begun is all, and what comes before a lease is to be renewed.
+        # It may complete the current step, and those before the next renewal of the lease.
         assert all(seconds < 15 for file, seconds in late.items() if file not in (other.token, "train.log")), late
         other.release()

@@ -1,4 +1,4 @@
-"""Every command of docs/ runs as it stands, page by page, in a folder that has of the project what a user's has."""
+"""Every command of docs/ runs as written, page by page, in a folder with the project's files."""
 
 import re
 import subprocess
@@ -18,12 +18,12 @@ COMMAND = re.compile(r"^ {4}(?:\$ )?(?:mat-ds|deepspeed|python|torchrun|sbatch|m
 
 @pytest.fixture
 def project(tmp_path):
-    """The project's folder, and programs on the path that two tests at once can use."""
+    """A folder with the project's files, and a `deepspeed` on the path that parallel tests can use."""
     for name in ("launch", "ds_configs", "slurm", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
     programs = tmp_path / "bin"
     programs.mkdir()
-    # The launcher's default port is the same for all that run at once.
+    # All launchers have the same default port.
     (programs / "deepspeed").write_text(
         f'#!/bin/sh\nexec {Path(sys.executable).parent}/deepspeed --master_port {free_port()} "$@"\n'
     )
@@ -31,7 +31,7 @@ def project(tmp_path):
     return tmp_path
 
 
-@pytest.mark.slow  # minutes each, and other tests run every command in other words
+@pytest.mark.slow  # minutes each, and other tests cover every command
 @pytest.mark.parametrize("page", [page for page in PAGES if "```sh" in page.read_text("utf-8")], ids=lambda page: page.stem)
 def test_every_command_of_the_page_runs(page, project):
     env = environment()
@@ -46,5 +46,5 @@ def test_every_command_of_the_page_runs(page, project):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_there_is_no_command_that_is_not_run(page):
+def test_every_command_is_in_a_block_that_the_test_runs(page):
     assert COMMAND.findall(BLOCK.sub("", page.read_text(encoding="utf-8"))) == []

@@ -1,4 +1,4 @@
-"""The doctor among ranks: whatever is wrong with one of them, rank 0 prints one table that says so, and all end alike."""
+"""The doctor on several ranks: rank 0 prints one table with every fault of any rank, and all ranks end with the same code."""
 
 import json
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.dist
 
 @pytest.fixture(scope="module")
 def visits():
-    """Exit code, whether the self-test came to an end, and the rows, of each visit on rank 0."""
+    """For each run of the doctor, on rank 0: exit code, whether the self-test finished, and the rows."""
     ports = [str(free_port()) for _ in WRONG_ON_RANK_1]
     report = run_ranks("tests.workers.doctoring", 2, *ports)
     return {name: {**visit, "rows": json.loads(visit["printed"])["rows"]} for name, visit in report.items()}
@@ -24,11 +24,11 @@ def failures(visit):
 
 
 def told(visit):
-    """What all failures say; several may bear one name."""
+    """The texts of all failures, by name; several may have the same name."""
     return " | ".join(row["found"] for row in visit["rows"] if row["status"] == "fail")
 
 
-def test_two_healthy_ranks_pass_with_exact_sums_and_a_speed_of_their_link(visits):
+def test_two_healthy_ranks_pass_with_exact_sums_and_a_measured_link(visits):
     healthy = visits["healthy"]
     rows = {row["name"]: row for row in healthy["rows"] if row["group"] == "ranks"}
     assert healthy["code"] == ExitCode.OK and healthy["ended"] and not failures(healthy)
@@ -37,13 +37,13 @@ def test_two_healthy_ranks_pass_with_exact_sums_and_a_speed_of_their_link(visits
     assert {tuple(row["ranks"]) for row in healthy["rows"] if row["group"] == "packages"} == {(0, 1)}
 
 
-def test_a_package_that_one_rank_has_in_another_version_is_told(visits):
+def test_different_versions_of_a_package_are_reported(visits):
     found = failures(visits["version"])
     assert visits["version"]["code"] == ExitCode.FAILED and set(found) == {("ranks", "transformers")}
     assert "5.99.0 on rank 1" in found["ranks", "transformers"]["found"]
 
 
-def test_a_clock_that_is_late_is_a_warning(visits):
+def test_a_clock_that_differs_is_a_warning(visits):
     (row,) = (row for row in visits["clock"]["rows"] if row["name"] == "clocks")
     assert row["status"] == "warn" and "rank 1" in row["found"] and "+100 s" in row["found"]
     assert visits["clock"]["code"] == ExitCode.OK
@@ -54,18 +54,18 @@ def test_a_rank_whose_part_of_a_sum_is_wrong_is_named(visits):
     assert row["name"] == "sums" and "fp32 (rank 1)" in row["found"] and "rank 0" not in row["found"]
 
 
-def test_a_rank_that_stops_or_hangs_in_the_self_test_is_named_and_the_table_comes(visits):
+def test_a_rank_that_stops_or_hangs_in_the_self_test_is_named_in_the_table(visits):
     stops, hangs = told(visits["stops"]), told(visits["hangs"])
     assert "rank 1" in stops and "stopped at a sum in fp32 (RuntimeError: no kernel image is available)" in stops
     assert "rank 1 (" in hangs and "stopped at a sum in fp32 (no end within 12 s)" in hangs
     assert visits["stops"]["code"] == visits["hangs"]["code"] == ExitCode.FAILED
 
 
-def test_the_table_comes_even_when_the_launcher_ends_all_ranks_because_of_one(visits):
+def test_the_table_is_printed_even_when_the_launcher_ends_all_ranks_because_of_one(visits):
     assert "rank 1 (" in told(visits["killed"]) and visits["killed"]["code"] == ExitCode.FAILED
 
 
-def test_a_rank_that_does_not_come_is_named_in_time(visits):
+def test_a_rank_that_does_not_join_is_named_in_time(visits):
     found = failures(visits["absent"])
     assert set(found) == {("ranks", "rank 1")} and "did not answer within 2 s" in found["ranks", "rank 1"]["found"]
     assert [row["found"] for row in visits["absent"]["rows"] if row["name"] == "self-test"] == ["was not run"]

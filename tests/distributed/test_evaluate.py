@@ -1,4 +1,4 @@
-"""`mat-ds evaluate` as its users meet it: on a finished run, on any number of ranks, for classes and for scores."""
+"""`mat-ds evaluate` as users call it: on a finished run, on any number of ranks, for classification and regression."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ def evaluate(*arguments, ranks=None):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A short run of the demo, evaluated by one process into its own folder."""
+    """A short run of the demo, evaluated by one process into the run's folder."""
     folder = tmp_path_factory.mktemp("evaluate") / "run"
     options = ("method.name=vanilla", "train.max_steps=12", "data.train_limit=768", "data.eval_limit=101")
     done = run_cli("--ds_config", "ds_configs/zero2.json", *options, f"output_dir={folder}")
@@ -41,7 +41,7 @@ def report(run):
     return json.loads((run / "evaluation" / "robustness.json").read_text())
 
 
-def test_radius_zero_is_the_clean_score_and_that_is_what_training_reported(run, report):
+def test_radius_zero_gives_the_clean_score_that_training_reported(run, report):
     found = report["splits"]["validation"]
     reported = json.loads((run / "results.json").read_text())["export"]["score"]
     assert found["clean"]["matthews_correlation"] == reported
@@ -49,7 +49,7 @@ def test_radius_zero_is_the_clean_score_and_that_is_what_training_reported(run, 
     assert found["attack"][0]["broken"] == 0
 
 
-def test_accuracy_falls_with_the_radius_and_every_setting_is_on_file(run, report):
+def test_accuracy_falls_with_the_radius_and_the_report_has_every_setting(run, report):
     points = report["splits"]["validation"]["attack"]
     assert [point["radius"] for point in points] == report["attack"]["radii"] == [0.0, 1e-3, 1e-2, 3e-2]
     accuracies = [point["accuracy"] for point in points]
@@ -63,7 +63,7 @@ def test_accuracy_falls_with_the_radius_and_every_setting_is_on_file(run, report
 
 
 def test_the_whole_report_is_the_same_on_one_two_and_three_ranks(run, tmp_path):
-    """And an evaluation that is there already stays: the second goes beside it."""
+    """An existing evaluation is kept, and the second is written next to it."""
     expected = (run / "evaluation" / "robustness.json").read_bytes()
     evaluate(run, *OPTIONS, ranks=2)
     assert (run / "evaluation-2" / "robustness.json").read_bytes() == expected
@@ -75,14 +75,14 @@ def test_the_whole_report_is_the_same_on_one_two_and_three_ranks(run, tmp_path):
     assert three == once and (run / "evaluation" / "robustness.json").read_bytes() == expected
 
 
-def test_wrong_input_is_told_once_by_two_ranks_before_they_meet(run):
+def test_two_ranks_print_wrong_input_once_and_before_they_connect(run):
     done = run_cli(run, f"output_dir={run}", "attack.step=3", ranks=2, door="evaluate")
     everything = done.stdout + done.stderr
     assert done.returncode == ExitCode.USER_ERROR and "Traceback" not in everything
     assert everything.count("there is no such option") == 1
 
 
-def test_a_regression_reports_correlations_and_a_rising_error(tmp_path):
+def test_a_regression_reports_correlations_and_an_error_that_rises_with_the_radius(tmp_path):
     (tmp_path / "data" / "stsb").mkdir(parents=True)
     pairs = [{"sentence1": f"text {i}", "sentence2": f"text {i % 3}", "label": float(i % 6)} for i in range(20)]
     (tmp_path / "data" / "stsb" / "validation.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))

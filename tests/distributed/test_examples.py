@@ -1,4 +1,4 @@
-"""The examples run: a method and a task of one's own on two ranks, and the engine in a loop of one's own at every stage."""
+"""The examples run: a custom method and task on two ranks, and the engine in a custom loop at every stage."""
 
 import json
 import re
@@ -41,7 +41,7 @@ def test_a_method_and_a_task_from_files_train_on_two_ranks(run):
     assert re.search(r"^plugins:\n  my_method.py: [0-9a-f]{64}\n  my_task.py: [0-9a-f]{64}$", config, re.M)
 
 
-def test_a_run_goes_on_and_is_evaluated_only_with_its_plugins(run, tmp_path):
+def test_a_run_is_continued_and_evaluated_only_with_its_plugins(run, tmp_path):
     assert "confidence" not in METHODS
     with pytest.raises(UserError, match=r"pass --plugin <path of my_(method|task)\.py>"):
         load_subject(str(run), EvaluationOptions(output_dir=str(tmp_path / "report")))
@@ -62,11 +62,11 @@ def test_a_run_goes_on_and_is_evaluated_only_with_its_plugins(run, tmp_path):
     assert other.returncode == 2 and "plugins.my_method.py" in other.stderr, other.stderr[-2000:]
 
 
-def test_the_engine_serves_a_loop_of_ones_own_at_every_stage():
+def test_the_engine_works_in_a_custom_loop_at_every_stage():
     done = run_cli(ranks=2, module="tests.workers.own_loop")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     found = re.findall(r"ZeRO-(\d), 2 ranks: loss (\d\.\d+) to (\d\.\d+)", done.stdout)
     assert [int(stage) for stage, *_ in found] == [0, 1, 2, 3]
     first, last = zip(*((float(first), float(last)) for _, first, last in found), strict=True)
     assert max(first) - min(first) < 0.002 and max(last) - min(last) < 0.02
-    assert max(last) < min(first) - 0.3  # it learns
+    assert max(last) < min(first) - 0.3  # the loss falls

@@ -1,4 +1,4 @@
-"""A rank that fails, dies or hangs takes the others along: in bounded time, with one message, and no process left."""
+"""When a rank fails, dies or hangs, the others end too: in bounded time, with one message, and no process left."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ ENDLESS = ("--ds_config", "ds_configs/zero2.json", "train.timeout_minutes=0.3333
 
 @pytest.fixture
 def launched():
-    """Starts a launcher, its output in a file; whatever it leaves is killed."""
+    """Starts launchers that print to a file; at the end all remaining processes are killed."""
     processes = []
 
     def start(command, output):
@@ -44,7 +44,7 @@ def launched():
 
 
 def ranks_of(run):
-    """The processes that train into a folder, by rank; one that ends meanwhile is none."""
+    """The running processes that train into a folder, by rank."""
     found = {}
     for process in psutil.process_iter():
         try:
@@ -71,7 +71,7 @@ def tracebacks(text):
     return text.count("Traceback (most recent call last)")
 
 
-def test_every_group_waits_as_long_as_configured_and_the_first_failure_is_told_once():
+def test_every_group_has_the_configured_timeout_and_the_first_failure_is_printed_once():
     report = run_ranks("tests.workers.failing", 2, *(str(free_port()) for _ in range(11)))
     assert report.pop("default put back")
     for stage in range(4):
@@ -93,7 +93,7 @@ def test_every_group_waits_as_long_as_configured_and_the_first_failure_is_told_o
 
 
 @pytest.mark.parametrize("killed", [0, 1])
-def test_a_killed_rank_is_named_by_the_one_that_is_left(killed, tmp_path):
+def test_the_remaining_rank_names_the_one_that_was_killed(killed, tmp_path):
     run, log = tmp_path / "run", tmp_path / "ranks.log"
     ranks = start_ranks(2, *ENDLESS, f"output_dir={run}", log=log)
     try:
@@ -110,8 +110,8 @@ def test_a_killed_rank_is_named_by_the_one_that_is_left(killed, tmp_path):
     assert "terminate called" not in said and "c10" not in said
 
 
-def test_a_rank_that_does_not_leave_after_another_failed_is_ended_where_it_stands(tmp_path):
-    """As one in an NCCL collective, which would go on waiting until its time-out."""
+def test_a_rank_that_waits_after_another_failed_is_ended(tmp_path):
+    """For instance in an NCCL collective, which would wait until its time-out."""
     log = tmp_path / "ranks.log"
     fails, waits = start_ranks(2, log=log, module="tests.workers.stuck")
     try:
@@ -123,8 +123,8 @@ def test_a_rank_that_does_not_leave_after_another_failed_is_ended_where_it_stand
     assert tracebacks(log.read_text()) == 1 and "RuntimeError: out of luck" in log.read_text()
 
 
-def test_a_stopped_rank_ends_its_peer_at_the_time_out_and_then_its_own_launcher(tmp_path, launched):
-    """Two launchers, as on two nodes: the one of the stopped rank would not hear of its peer's end."""
+def test_a_stopped_rank_makes_its_peer_end_at_the_timeout_and_then_its_own_launcher(tmp_path, launched):
+    """Two launchers, as on two nodes: the launcher of the stopped rank would not notice that the peer ended."""
     run, port = tmp_path / "run", free_port()
     nodes = base64.urlsafe_b64encode(json.dumps({"one": [0], "two": [0]}).encode()).decode()
     launch = [
@@ -165,7 +165,7 @@ def test_ranks_do_not_outlive_a_launcher_that_was_killed(tmp_path, launched):
 
 
 @pytest.mark.parametrize(("rank", "error"), [pytest.param(0, "KeyError", marks=pytest.mark.slow), (1, "MemoryError")])
-def test_under_the_launcher_a_rank_that_fails_in_the_loader_is_the_only_one_to_speak(rank, error, tmp_path):
+def test_under_the_launcher_only_the_rank_that_fails_in_the_loader_prints(rank, error, tmp_path):
     done = run_cli(
         *ENDLESS, f"output_dir={tmp_path}/run", ranks=2, module="tests.workers.faulty", launcher=True, FAULT=f"{rank} {error}"
     )

@@ -1,4 +1,4 @@
-"""Every family of models is sharded alike: two ranks end where one process in plain torch ends."""
+"""Sharding works for every model family: two ranks end with the parameters of one process in plain torch."""
 
 import pytest
 
@@ -9,11 +9,11 @@ from tests.support.launch import run_ranks
 pytestmark = pytest.mark.dist
 
 
-def test_a_step_of_mat_on_two_ranks_is_the_step_of_one_process_for_every_family():
+def test_two_ranks_make_the_same_step_of_mat_as_one_process_for_every_family():
     report = run_ranks("tests.workers.families", 2)
     plain = named("{} {}", FAMILIES, ("fp32, zero-2", "bf16, zero-3", "fp16, zero-2"))
     recomputed = named("{} {} checkpointed, {}", FAMILIES, ("fp32", "fp16"), ("zero-3",))
     assert report.keys() == plain | recomputed | named("{} bf16 checkpointed, zero-2", FAMILIES)
-    # In half precision the two round their sums in other orders, and nothing else: each is compared with its own.
+    # In half precision they differ only by the order of rounded sums, so each is compared in its own precision.
     tolerance = {name: 1e-4 if "fp32" in name else 0.03 for name in report}
     assert not {name: far for name, far in report.items() if not far <= tolerance[name]}

@@ -1,4 +1,4 @@
-"""Numbers that are not finite, and a gradient taken through the wrong door."""
+"""Numbers that are not finite, and an input gradient taken through DeepSpeed's engine instead of its module."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def test_a_sample_that_overflowed_is_drawn_again_and_a_loss_that_is_not_finite_s
     report = run_ranks("tests.workers.overflow", ranks)
     for stage in range(4):
         skipped_high, skipped_low, difference = report.pop(f"overflow zero-{stage}")
-        # The first sample is repeated until the scale has come down; what is left between the runs is fp16 rounding.
+        # The first sample is repeated until the loss scale has fallen; the runs then differ only by fp16 rounding.
         assert skipped_high >= 4 and skipped_low == 0, (stage, skipped_high, skipped_low)
         assert difference < 5e-2, (stage, difference)
     broken = ("loss", "loss bf16", "one rank's loss", "loss fp16", "scale", "gradient", "gradient bf16")
@@ -21,11 +21,11 @@ def test_a_sample_that_overflowed_is_drawn_again_and_a_loss_that_is_not_finite_s
     assert [name for name, right in report.items() if not right] == []
 
 
-def test_a_perturbation_differentiated_through_deepspeeds_forward_would_be_caught_and_its_loop_is_local():
+def test_a_gradient_through_deepspeeds_forward_would_be_noticed_and_the_perturbations_loop_is_local():
     report = run_ranks("tests.workers.wrong_probe", 2)
     assert report["right"] < 1e-3 < report["wrong"]
     for stage in (0, 2):
         found = report[f"zero-{stage}"]
-        assert found["loops"] == [0, 0] and found["updates"]  # one for each micro-batch; the count sees what updates say
-        # Under ZeRO nothing is read before the step ends; without it and in fp32 DeepSpeed looks at no gradient.
+        assert found["loops"] == [0, 0] and found["updates"]  # none in the loops of both micro-batches; updates do communicate
+        # Under ZeRO nothing is read before the step ends; without ZeRO and in fp32 DeepSpeed checks no gradient.
         assert found["step"] == (0 if stage else 2)

@@ -1,4 +1,4 @@
-"""Randomness is keyed: noise and dropout on, the run is the same for any ranks, accumulation, stage and repetition."""
+"""Randomness is keyed: with noise and dropout, a run does not depend on ranks, accumulation, stage or repetition."""
 
 import itertools
 
@@ -18,7 +18,7 @@ DROPOUTS = ("independent", "frozen")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where 1, 2 and 4 ranks leave their runs."""
+    """The folder into which 1, 2 and 4 ranks write their runs."""
     folder = tmp_path_factory.mktemp("keyed")
     (folder / "cut").mkdir()
     for ranks, stages in ((1, "0,1,2,3"), (2, "0,1,2,3"), (4, "2,3")):
@@ -44,7 +44,7 @@ def test_ranks_accumulation_and_stages_draw_the_same_numbers(dropout, runs):
     assert not {key: far for key, far in distances.items() if not far <= 1e-3}
 
 
-def test_the_noise_and_the_masks_do_something(runs):
+def test_noise_and_dropout_change_the_parameters(runs):
     independent, frozen = (runs[dropout, 2, 1] for dropout in DROPOUTS)
     assert oracle.distance(independent, {name: p.double() for name, p in frozen.items()}, ORIGIN) > 1e-2
 
@@ -57,7 +57,7 @@ def test_two_runs_with_one_seed_are_bit_identical(runs, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["mat", "freelb", "r3f"])
-def test_without_dropout_any_micro_batch_and_number_of_ranks_is_the_same_run(method, folder):
+def test_without_dropout_micro_batches_and_ranks_do_not_change_the_run(method, folder):
     found = {path.stem: torch.load(path) for path in (folder / "cut").glob(f"{method}-*.pt")}
     assert found.keys() == named(method + "-micro-{}-ranks-1", (1, 4, 8)) | named(method + "-micro-{}-ranks-2", (1, 2, 4))
     loss, reference = found[f"{method}-micro-8-ranks-1"]

@@ -1,4 +1,4 @@
-"""Processes killed at any moment, and disks that are full: what was saved is whole, and the run goes on from it."""
+"""Processes killed at any moment, and full disks: what was saved is intact, and the run continues from it."""
 
 import json
 import os
@@ -17,9 +17,9 @@ from tests.workers.small_run import OPTIONS, STEPS, same, steps
 
 pytestmark = pytest.mark.dist
 
-# A rank whose peer dies before they meet waits for it as long as it may.
+# A rank whose peer dies before they connect waits for it until the time-out.
 ZERO2 = ("--ds_config", "ds_configs/zero2.json", *OPTIONS, "train.timeout_minutes=0.25")
-# Within this a rank whose peer is gone has to be gone too.
+# Seconds within which a rank must end after its peer has ended.
 SECONDS = 60
 
 
@@ -31,7 +31,7 @@ def whole(tmp_path_factory):
 
 
 def reached(run, step, processes, seconds=300):
-    """Waits until a run has logged a step; whether it has."""
+    """Waits until a run has logged a step; returns whether it has."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and all(process.poll() is None for process in processes):
         if any(record["step"] >= step for record in steps(run)):
@@ -41,7 +41,7 @@ def reached(run, step, processes, seconds=300):
 
 
 def kill_and_go_on(run, times, seed):
-    """One rank killed at a random moment, so many times; then the run is let to its end."""
+    """Kills one rank at a random moment, `times` times, then lets the run finish."""
     chance = random.Random(seed)
     for life in range(times):
         ranks = start_ranks(2, *ZERO2, f"output_dir={run}")
@@ -70,20 +70,20 @@ def test_a_rank_killed_three_times_ends_the_others_and_the_run_ends_bit_identica
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
-def test_twenty_kills_later_the_run_ends_bit_identical(whole, tmp_path, seed):
+def test_after_twenty_kills_the_run_ends_bit_identical(whole, tmp_path, seed):
     kill_and_go_on(tmp_path / "run", times=4, seed=seed)
     assert same(tmp_path / "run", whole)
 
 
 @pytest.fixture
 def keyboard():
-    """Ctrl-C reaches what a test starts, also where the tests were started to ignore it, as in a script's background."""
+    """Lets Ctrl-C reach the processes of a test even if the tests were started to ignore it, as in a script's background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-def test_ctrl_c_saves_and_the_run_can_go_on(keyboard, tmp_path):
+def test_ctrl_c_saves_and_the_run_can_continue(keyboard, tmp_path):
     run = tmp_path / "run"
     rank = start_cli(*ZERO2, f"output_dir={run}")
     try:
@@ -98,12 +98,12 @@ def test_ctrl_c_saves_and_the_run_can_go_on(keyboard, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_the_launcher_passes_a_signal_on_and_the_run_goes_on(number, keyboard, whole, tmp_path):
+def test_the_launcher_forwards_a_signal_and_the_run_can_continue(number, keyboard, whole, tmp_path):
     run = tmp_path / "run"
     launcher = start_cli(*ZERO2, f"output_dir={run}", ranks=2)
     try:
         assert reached(run, 2, [launcher])
-        # The front process of one node knows no TERM: its group does. Ctrl-C goes to the group anyhow.
+        # deepspeed's front process ignores TERM, so it is sent to the process group, as Ctrl-C is.
         os.killpg(launcher.pid, number)
         asked = time.monotonic()
         assert launcher.wait(SECONDS) != 0 and time.monotonic() - asked < 30
@@ -120,7 +120,7 @@ def test_the_launcher_passes_a_signal_on_and_the_run_goes_on(number, keyboard, w
 
 @pytest.fixture
 def small_disk(tmp_path, request):
-    """A disk of so many KiB."""
+    """Mounts a disk of `request.param` KiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={request.param}k", "tmpfs", str(folder)]
@@ -137,10 +137,10 @@ def on(small_disk, choice):
     return done
 
 
-# Room for one checkpoint and not for two.
+# Room for one checkpoint but not for two.
 @pytest.mark.parametrize("small_disk", [4700], indirect=True)
 @pytest.mark.parametrize("choice, code", [("stop", ExitCode.FAILED), ("continue", ExitCode.OK)])
-def test_a_full_disk_is_told_of_once_and_leaves_the_last_checkpoint_whole(small_disk, choice, code):
+def test_a_full_disk_is_reported_once_and_keeps_the_last_checkpoint(small_disk, choice, code):
     done = on(small_disk, choice)
     assert done.returncode == code, done.stderr[-3000:]
     (kept,) = checkpoints_of(small_disk / "run")

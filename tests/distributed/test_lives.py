@@ -1,4 +1,4 @@
-"""A run through signals, damage and changes: it ends bit for bit where one that was left alone does."""
+"""A run with signals, damage and changed options ends bit for bit like one that was left alone."""
 
 import pytest
 
@@ -13,14 +13,14 @@ def failures(report):
 
 
 @pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_signals_in_every_phase_save_at_once_or_after_the_loop_and_the_run_goes_on(ranks, tmp_path):
+def test_signals_in_every_phase_save_at_once_or_after_the_loop_and_the_run_continues(ranks, tmp_path):
     report = run_ranks("tests.workers.lives", ranks, str(tmp_path), "interrupted")
     phases = ("perturbation's loop", "parameters' loop", "evaluation", "saving")
     assert report.keys() == named("{}, {}", phases, ("SIGTERM", "SIGUSR1")) | {"twice", "after the last step"}
     assert failures(report) == []
 
 
-def test_damaged_checkpoints_are_passed_over_changes_that_matter_refused_and_a_second_job_kept_out(tmp_path):
+def test_damaged_checkpoints_are_skipped_changes_that_matter_refused_and_a_second_job_kept_out(tmp_path):
     report = run_ranks("tests.workers.lives", 1, str(tmp_path), "damaged", "changed")
     damages = {"truncated", "flipped", "missing", "no manifest", "no latest", "latest nowhere", "latest torn", "all damaged"}
     assert report.keys() == damages | {"changed", "lock of the living", "lock of the dead"}

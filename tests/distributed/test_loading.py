@@ -1,4 +1,4 @@
-"""Under ZeRO-3 no rank ever holds the whole model, and the run is the same as if every rank did."""
+"""Under ZeRO-3 no rank ever holds the whole model, and the run is the same as with whole models."""
 
 import pytest
 
@@ -8,7 +8,7 @@ pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_model_read_into_shards_is_the_model_read_whole_and_takes_a_ranks_share_of_memory(ranks, tmp_path):
+def test_a_model_read_into_shards_equals_the_model_read_whole_and_takes_a_ranks_share_of_memory(ranks, tmp_path):
     report = run_ranks("tests.workers.loading", ranks, str(tmp_path))
     (size, *shares), (_, *wholes) = report.pop("memory")
     assert {name: found for name, found in report.items() if found != [True] * 4} == {} and len(report) == 8

@@ -1,4 +1,4 @@
-"""Adapters under ZeRO: they and the head alone are sampled, mixed, clipped and saved, exactly, and the base stays as it is."""
+"""Adapters under ZeRO: only they and the head are sampled, averaged, clipped and saved, exactly; the base does not change."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_every_stage_and_precision_gives_the_oracles_adapters_and_head(report):
     assert not {name: far for name, far in found.items() if not far <= TOLERANCE[name.split(", ")[1]]}
 
 
-def test_frozen_parameters_are_bit_for_bit_what_they_were_and_the_first_step_moves_every_adapter(report):
+def test_frozen_parameters_do_not_change_by_a_bit_and_the_first_step_moves_every_adapter(report):
     for name, entry in report.items():
         if isinstance(entry, dict):
             frozen, trained, total = entry["parts"]
@@ -32,7 +32,7 @@ def test_frozen_parameters_are_bit_for_bit_what_they_were_and_the_first_step_mov
             assert entry["thawed"] == entry["unmoved"] == [], name
 
 
-def test_the_sampler_gets_what_is_trained_and_nothing_else(report):
+def test_the_sampler_gets_only_trained_parameters(report):
     assert {entry["sampled"] for entry in report.values() if isinstance(entry, dict)} == {report["trained"]}
 
 

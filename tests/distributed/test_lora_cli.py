@@ -1,4 +1,4 @@
-"""Adapters from the command line to the files they leave, which plain peft and transformers load."""
+"""Adapters from the command line to the exported files, which plain peft and transformers load."""
 
 import json
 import shutil
@@ -54,7 +54,7 @@ def base(tmp_path_factory):
 
 
 def score(model, folder):
-    """Matthews correlation of a model on what the run was scored on."""
+    """Matthews correlation of a model on the run's dev split."""
     from sklearn.metrics import matthews_corrcoef
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -65,14 +65,14 @@ def score(model, folder):
 
 
 def with_peft(folder, base):
-    """The adapters in `folder` as the manual of peft says."""
+    """Loads the adapters in `folder` as peft's manual says."""
     config = AutoConfig.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(base, config=config, dtype=torch.float32)
     return peft.PeftModel.from_pretrained(model, folder)
 
 
 def train(base, run, stage, *more):
-    """A finished run on two ranks: its best score, and its folder of the model."""
+    """Trains on two ranks; returns the best score and the model folder."""
     done = run_cli(
         "--ds_config", f"ds_configs/zero{stage}.json", "--recipe", base / "recipe.yaml", *more, f"output_dir={run}", ranks=2
     )
@@ -81,7 +81,7 @@ def train(base, run, stage, *more):
     return json.loads((run / "results.json").read_text())["best"]["score"], run / "model"
 
 
-def test_adapters_are_exported_for_plain_peft_and_a_continued_run_ends_with_the_same(base, tmp_path):
+def test_adapters_are_exported_for_plain_peft_and_a_continued_run_ends_with_the_same_ones(base, tmp_path):
     reported, model = train(base, tmp_path / "run", 2)
     assert {"adapter_model.safetensors", "adapter_config.json", "config.json", "tokenizer.json"} <= {
         f.name for f in model.iterdir()
@@ -98,7 +98,7 @@ def test_adapters_are_exported_for_plain_peft_and_a_continued_run_ends_with_the_
     assert again.keys() == saved.keys() and all(torch.equal(again[name], saved[name]) for name in saved)
 
 
-def test_averaged_and_merged_under_zero_3_the_model_needs_only_transformers_and_the_adapters_lie_beside_it(base, tmp_path):
+def test_a_merged_average_under_zero_3_needs_only_transformers_and_the_adapters_are_kept(base, tmp_path):
     reported, model = train(base, tmp_path / "run", 3, "model.lora.merge=true", "model.gradient_checkpointing=true",
                             "model.average=ema", "model.average_decay=0.5", "train.export_weights=average")  # fmt: skip
     whole = AutoModelForSequenceClassification.from_pretrained(model)
@@ -109,7 +109,7 @@ def test_averaged_and_merged_under_zero_3_the_model_needs_only_transformers_and_
     assert score(with_peft(model / "adapter", base / "encoder"), model) == pytest.approx(reported, abs=1e-12)
 
 
-def test_a_run_goes_on_with_the_frozen_weights_it_began_with_wherever_they_lie(base, tmp_path, capsys):
+def test_a_run_continues_with_the_same_frozen_weights_even_from_another_folder(base, tmp_path, capsys):
     first, second, other = (tmp_path / name for name in ("first", "second", "other"))
     shutil.copytree(base / "encoder", first)
     options = ("--ds_config", "ds_configs/zero1.json", "--recipe", base / "recipe.yaml", f"output_dir={tmp_path}/run",

@@ -1,4 +1,4 @@
-"""Methods, averages and their refusals on the whole command line."""
+"""Methods and averages through the command line, and the combinations that are refused."""
 
 import json
 
@@ -50,7 +50,7 @@ def test_r4fs_export_needs_no_mat_ds(tmp_path):
 
 
 @pytest.mark.parametrize("attention, form", [("eager", "exact"), ("sdpa", "finite_difference")])
-def test_salt_says_and_writes_down_which_derivative_it_takes(attention, form, tmp_path):
+def test_salt_prints_and_records_which_derivative_it_takes(attention, form, tmp_path):
     done = run_cli("--ds_config", "ds_configs/zero2.json", f"output_dir={tmp_path}/run", *SMALL, "method.name=salt",
                    f"model.attention={attention}", "train.max_steps=2")  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
@@ -58,7 +58,7 @@ def test_salt_says_and_writes_down_which_derivative_it_takes(attention, form, tm
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["method"]["derivative"] == form
 
 
-def test_what_cannot_be_is_refused_by_name_in_one_message(tmp_path):
+def test_impossible_options_are_refused_by_name_in_one_message(tmp_path):
     done = run_cli("--ds_config", "ds_configs/zero3.json", f"output_dir={tmp_path}/run", "task=stsb", f"data.path={tmp_path}",
                    "method.name=salt", "method.derivative=exact", "train.export_weights=average")  # fmt: skip
     assert done.returncode == 2
@@ -68,7 +68,7 @@ def test_what_cannot_be_is_refused_by_name_in_one_message(tmp_path):
     assert done.returncode == 2 and "method.name = 'r3f'" in done.stderr and "regression" in done.stderr
 
 
-def test_passes_for_nothing_and_steps_that_go_nowhere_are_said_before_training(tmp_path):
+def test_useless_passes_and_steps_are_reported_before_training(tmp_path):
     small = ["--ds_config", "ds_configs/zero2.json", f"output_dir={tmp_path}/run", *SMALL]
     done = run_cli(*small, "method.name=rdrop", "--dry_run")
     assert done.returncode == 0, done.stderr[-2000:]

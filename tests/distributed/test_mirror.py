@@ -1,4 +1,4 @@
-"""The mirror beside a run: it delivers while the run goes on, never holds it up, and tells how it ended, however it ended."""
+"""The mirror of a run in MLflow: it follows the run without delaying it, and records how it ended, even by a kill."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def wait_for(condition, seconds=120):
 
 
 class Server:
-    """An MLflow server on a port of its own."""
+    """An MLflow server on a free port."""
 
     def __init__(self, folder):
         self._folder, self._port, self._process = folder, free_port(), None
@@ -50,7 +50,7 @@ class Server:
                    "--backend-store-uri", f"sqlite:///{self._folder}/server.db", "--artifacts-destination",
                    str(self._folder / "files")]  # fmt: skip
         with (self._folder / "server.log").open("a") as log:
-            # Without the six processes for jobs of its own, which nothing here asks for.
+            # Without its six processes for jobs, which are not needed here.
             env = environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
             self._process = subprocess.Popen(command, env=env, cwd=self._folder, stdout=log, stderr=log, start_new_session=True)
         assert wait_for(self._listens, 120), (self._folder / "server.log").read_text()
@@ -60,7 +60,7 @@ class Server:
             return probe.connect_ex(("127.0.0.1", self._port)) == 0
 
     def hang(self):
-        """From now on it takes requests and answers none, until it wakes and answers them all."""
+        """Suspends the server: it accepts requests and answers them only after `wake`."""
         os.killpg(self._process.pid, signal.SIGSTOP)
 
     def wake(self):
@@ -82,7 +82,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def lead():
-    """Starts lives of runs; whatever they leave is killed."""
+    """Starts runs without training; at the end all remaining processes are killed."""
     lives = []
 
     def start(run, first=1):
@@ -107,7 +107,7 @@ def lead():
 
 
 def mirrors(run):
-    """The processes that mirror a run."""
+    """The mirror processes of a run."""
     processes = []
     for process in psutil.process_iter():
         try:
@@ -119,20 +119,20 @@ def mirrors(run):
 
 
 def hurry(run):
-    """Lets the mirror, which stands back for everything else, work like everything else: a busy machine is not the point."""
+    """Raises the mirror's low priority to normal, so that a busy machine does not slow the test."""
     assert wait_for(lambda: [mirror for mirror in mirrors(run) if mirror.nice() > 0])
-    with suppress(psutil.Error, OSError):  # not everyone may
+    with suppress(psutil.Error, OSError):  # this may need privileges
         for mirror in mirrors(run):
             mirror.nice(0)
             Path(f"/proc/{mirror.pid}/autogroup").write_text("0")
 
 
 def carries_secret(*folders):
-    """Files that hold what must be nowhere."""
+    """Files that contain the secret."""
     return [file for folder in folders for file in folder.rglob("*") if file.is_file() and CANARY.encode() in file.read_bytes()]
 
 
-def test_a_run_whose_server_is_dead_ends_well_and_is_delivered_when_the_server_is_back(server, tmp_path):
+def test_a_run_whose_server_is_down_succeeds_and_is_delivered_when_the_server_is_back(server, tmp_path):
     run = tmp_path / "run"
     done = run_cli(*TINY, f"output_dir={run}", f"tracking.uri={server.uri}", "tracking.tags.team=nlp", **SECRETS)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -141,7 +141,7 @@ def test_a_run_whose_server_is_dead_ends_well_and_is_delivered_when_the_server_i
     assert f"mat-ds sync {run} --uri {server.uri}`" in done.stderr
     assert done.stderr.count("tracking:") == 1 and "Traceback" not in done.stderr
     assert records[-1]["event"] == "end" and json.loads((run / "results.json").read_text())["steps"] == 4
-    # Each reason once, however often it was tried; on a busy machine that the time was up before it could be tried.
+    # Each reason is printed once, whatever the number of attempts; on a busy machine the time may be over before the first.
     reasons = [line.partition("not delivered")[2] for line in (run / "tracking.log").read_text().splitlines()]
     assert all(reasons) and 0 < len(reasons) == len(set(reasons)) <= 2
 
@@ -184,8 +184,8 @@ def test_a_run_is_followed_through_a_server_that_hangs_and_a_rank_that_is_killed
 
     (mirror,) = mirrors(run)
     assert "MASTER_PORT" not in mirror.environ() and os.getsid(mirror.pid) != os.getsid(life.pid)
-    mirror.send_signal(signal.SIGTERM)  # meant for ranks
-    life.kill()  # as the kernel does where memory is short; it stays a zombie until it is waited for
+    mirror.send_signal(signal.SIGTERM)  # a signal meant for the ranks
+    life.kill()  # as the kernel does when memory is short; it is a zombie until `wait`
     assert wait_for(lambda: found(client, run).info.status == "FAILED")
     assert psutil.wait_procs([mirror], 30)[1] == []
 
@@ -199,7 +199,7 @@ def test_a_run_is_followed_through_a_server_that_hangs_and_a_rank_that_is_killed
     assert not carries_secret(tmp_path)
 
 
-def test_processes_that_begin_at_once_make_one_database(tmp_path):
+def test_processes_that_start_at_once_create_one_database(tmp_path):
     runs = [make_run(tmp_path / name) for name in "abc"]
     for run in runs:
         live(run, 1, 2)
@@ -219,7 +219,7 @@ def test_processes_that_begin_at_once_make_one_database(tmp_path):
         ("ftp://there", "not a supported scheme"),
     ],
 )
-def test_an_address_that_is_none_or_tells_a_secret_is_refused_before_training(uri, why, tmp_path, capfd):
+def test_an_invalid_address_or_one_with_a_secret_is_refused_before_training(uri, why, tmp_path, capfd):
     assert train([*TINY, f"output_dir={tmp_path}/run", f"tracking.uri={uri}"]) == ExitCode.USER_ERROR
     said = capfd.readouterr()
     assert why in said.err and "tracking.uri" in said.err and CANARY not in said.err + said.out

@@ -1,4 +1,4 @@
-"""A plan against what ranks really hold and send: every model state to within 5%, the rest as close as it can be known."""
+"""A plan against what ranks hold and send: every model state to within 5%, the rest within the bounds given here."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def report(request):
 def test_every_model_state_is_what_was_planned(report):
     assert report.keys() == WHOLE | PARTS
     if not report["fp32 zero-2"]["sent"][0]:
-        # What is on the card and what is on the host is one thing on a CPU, where a view of the one serves as the other.
+        # On a CPU device and host memory are the same, and a tensor of one may be a view of the other.
         report.pop("parameters too: fp32 zero-3", None)
     off = {
         (name, state): pair
@@ -37,7 +37,7 @@ def test_every_model_state_is_what_was_planned(report):
         assert found["kept"][1] == pytest.approx(kept * (found["masters"][1] or found["gradients"][1]), rel=0.05), name
 
 
-def test_the_fullest_moment_is_not_fuller_than_planned(report):
+def test_the_peak_is_not_higher_than_planned(report):
     peaks = {name: found["peak"] for name, found in report.items() if "peak" in found}
     assert peaks.keys() == WHOLE
     assert not {name: pair for name, pair in peaks.items() if not 0.75 <= pair[1] / pair[0] <= 1.02}
@@ -47,7 +47,7 @@ def test_what_is_sent_is_what_was_planned(report):
     for name, found in report.items():
         planned, sent = found["sent"]
         if planned:
-            # ZeRO-3 loses its place in MAT's passes, but finds it now and then, and does not gather what it never lost.
+            # ZeRO-3's prefetching loses track of MAT's passes, but not always, and then it gathers less than planned.
             exact = "zero-3" not in name or name.startswith(("vanilla", "freelb"))
             assert sent == pytest.approx(planned, rel=0.01 if exact else 0.3), name
         else:

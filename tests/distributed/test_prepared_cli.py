@@ -1,4 +1,4 @@
-"""Training on what `mat-ds prepare` wrote, as its users meet it: the same run to the last bit, and no network."""
+"""Training on a prepared folder through the command line: the same run to the last bit, and no network."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.workers.small_run import steps
 
 pytestmark = pytest.mark.dist
 
-# Python runs it at the start of every process: who is looked for, and connected to, is written down.
+# Python runs this at the start of every process. It records every host name looked up and every connection.
 WATCH = """
 import os, socket
 def note(what):

@@ -1,4 +1,4 @@
-"""The registry against a real MLflow server: a version needs neither run nor hub, and answers as `mat-ds predict` does."""
+"""The registry on a real MLflow server: a version needs neither its run nor the hub, and predicts as `mat-ds predict` does."""
 
 import json
 import os
@@ -37,16 +37,16 @@ for name, texts in json.load(sys.stdin).items():
 
 
 def on_path(**env):
-    """The variables of a process that starts others by name, as in an activated environment."""
+    """Variables of a process in an activated environment, where programs are found by name."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    # A server's six processes for jobs of its own, which nothing here asks for, take a minute to start.
+    # A server's six processes for jobs take a minute to start and are not needed here.
     return environment(PATH=path, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", **env)
 
 
 def start(*arguments, port, health, log, **env):
-    """A server in a process group of its own, once it answers."""
+    """Starts a server in a new process group, and waits until it answers."""
     command = [MLFLOW, *map(str, arguments), "--host", "127.0.0.1", "--port", str(port)]
-    with log.open("w") as out:  # a pipe that nobody empties would stop it
+    with log.open("w") as out:  # a full pipe would block it
         process = subprocess.Popen(command, env=on_path(**env), start_new_session=True, stdout=out, stderr=out)
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline and process.poll() is None:
@@ -84,7 +84,7 @@ def inputs(task):
 
 
 def predict(model, task, folder):
-    """What `mat-ds predict` answers."""
+    """The predictions of `mat-ds predict`."""
     file, out = write_rows(folder / f"{task}.jsonl", TASKS[task], texts_of(task)), folder / "out.jsonl"
     assert main(["predict", str(model), str(file), "--out", str(out)]) == ExitCode.OK
     answers = [json.loads(line) for line in out.read_text().splitlines()]
@@ -102,7 +102,7 @@ def alike(found, expected):
 
 @pytest.fixture(scope="module")
 def champions(server, tmp_path_factory):
-    """What `mat-ds predict` answered for a run of each head, and for one of adapters; all registered, promoted and deleted."""
+    """Predictions of a run of each kind of head and of one with adapters; the runs are registered, promoted, then deleted."""
     folder = tmp_path_factory.mktemp("runs")
     runs = {task: finished_run(folder / task, task) for task in HEADS} | {"lora": adapter_run(folder / "lora", folder / "base")}
     expected = {name: predict(run, "cola" if name == "lora" else name, folder) for name, run in runs.items()}
@@ -113,7 +113,7 @@ def champions(server, tmp_path_factory):
     return expected
 
 
-def test_a_version_says_all_about_itself_and_nothing_of_this_machine(champions, server, tmp_path):
+def test_a_version_has_all_metadata_and_no_path_of_this_machine(champions, server, tmp_path):
     client = MlflowClient(server)
     for name in champions:
         found = client.get_model_version_by_alias(name, "champion")
@@ -144,7 +144,7 @@ def test_a_version_says_all_about_itself_and_nothing_of_this_machine(champions, 
         shutil.rmtree(folder)
 
 
-def test_the_champion_answers_raw_texts_as_predict_does_without_run_and_hub(champions, server, tmp_path):
+def test_the_champion_predicts_as_the_deleted_run_did_without_the_hub(champions, server, tmp_path):
     assert main(["export", "models:/cola@champion", str(tmp_path / "copy")]) == ExitCode.OK
     alike(predict(tmp_path / "copy", "cola", tmp_path), champions["cola"])
     asked = {name: inputs("cola" if name == "lora" else name) for name in champions}
@@ -157,14 +157,14 @@ def test_the_champion_answers_raw_texts_as_predict_does_without_run_and_hub(cham
 
 
 def ask(port, texts):
-    """What a served model answers."""
+    """The answers of a served model."""
     body = {"inputs": texts} if isinstance(texts[0], str) else {"dataframe_records": texts}
     where, kind = f"http://127.0.0.1:{port}/invocations", {"Content-Type": "application/json"}
     with urlopen(Request(where, json.dumps(body).encode(), kind), timeout=60) as response:
         return json.load(response)["predictions"]
 
 
-def test_a_champion_that_mlflow_serves_answers_over_http(champions, server, tmp_path):
+def test_a_champion_served_by_mlflow_answers_over_http(champions, server, tmp_path):
     command, port = ("models", "serve", "-m", "models:/cola@champion", "--env-manager", "local"), free_port()
     serving = start(*command, port=port, health="ping", log=tmp_path / "log", MLFLOW_TRACKING_URI=server)
     try:
@@ -175,7 +175,7 @@ def test_a_champion_that_mlflow_serves_answers_over_http(champions, server, tmp_
 
 @pytest.mark.parametrize("task", [task for task in HEADS if task != "cola"])
 def test_mlflows_server_in_this_process_answers_over_http(task, champions, server, monkeypatch):
-    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")  # which it sets, and leaves
+    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")  # MLflow sets it and leaves it set
     app = scoring_server.init(pyfunc.load_model(f"models:/{task}@champion"))
     serving = uvicorn.Server(uvicorn.Config(app, port=free_port(), log_level="warning"))
     (thread := threading.Thread(target=serving.run)).start()
@@ -188,7 +188,7 @@ def test_mlflows_server_in_this_process_answers_over_http(task, champions, serve
         thread.join(30)
 
 
-def test_only_a_score_on_the_same_dev_set_that_is_not_lower_becomes_champion(champions, server, capsys):
+def test_only_a_version_with_no_lower_score_on_the_same_dev_set_becomes_champion(champions, server, capsys):
     client = MlflowClient(server)
     source = client.get_model_version_by_alias("cola", "champion")
     client.create_registered_model("rules")
@@ -219,7 +219,7 @@ def test_only_a_score_on_the_same_dev_set_that_is_not_lower_becomes_champion(cha
     assert "champion" in found[4]["aliases"] and found[4]["tags"]["mat_ds.score"] == "0.9"
 
 
-def test_versions_of_runs_are_compared_by_their_scores_and_a_run_that_goes_on_is_none(champions, server, tmp_path, capsys):
+def test_versions_are_compared_by_their_scores_and_a_restarted_run_is_refused(champions, server, tmp_path, capsys):
     runs = [finished_run(tmp_path / str(score), "cola", score=score) for score in (0.6, 0.5)]
     for run in (*runs, runs[0]):
         assert main(["register", str(run), "as.good", "--uri", server]) == ExitCode.OK
@@ -233,7 +233,7 @@ def test_versions_of_runs_are_compared_by_their_scores_and_a_run_that_goes_on_is
     assert "was restarted" in capsys.readouterr().err
 
 
-def test_what_cannot_be_registered_or_found_is_told(champions, server, tmp_path, capsys):
+def test_wrong_runs_versions_and_addresses_are_refused(champions, server, tmp_path, capsys):
     run = finished_run(tmp_path / "run", "cola")
     (run / "results.json").write_text("{}")
     for command, reason in (

@@ -1,4 +1,4 @@
-"""Every rival of MAT under ZeRO ends where its float64 oracle ends, and averages are what they say and leave no trace."""
+"""Every rival of MAT under ZeRO ends with the parameters of its float64 oracle, and averages do not disturb training."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.support.launch import run_ranks
 pytestmark = pytest.mark.dist
 
 ROUND_OFF, HALF_ROUND_OFF = 1e-3, 1e-1
-# Their own error, of which Adam makes whole steps where a gradient is near zero; a leader blind to the follower is 4e-2 off.
+# Adam turns the finite differences' errors into whole steps where a gradient is near zero. Ignoring the follower costs 4e-2.
 DIFFERENCES = 3e-3
 
 
@@ -33,22 +33,22 @@ def averages(request):
     return report
 
 
-def test_averages_are_the_oracles_and_passes_see_them(averages):
+def test_averages_equal_the_oracles_and_passes_use_them(averages):
     half = ("bf16", "fp16", "accumulation")
     distances = {name: far for name, far in averages.items() if name.split(",")[0] in DISTANCES}
     tolerance = {name: HALF_ROUND_OFF if any(word in name for word in half) else ROUND_OFF for name in distances}
     assert not {name: far for name, far in distances.items() if not far <= tolerance[name]}
 
 
-def test_a_visit_of_an_average_leaves_the_student_bit_for_bit(averages):
+def test_using_an_average_leaves_the_parameters_bit_for_bit(averages):
     assert not [name for name, same in averages.items() if name.startswith("student") and not same]
 
 
 def test_an_average_costs_four_bytes_a_parameter_over_all_ranks_and_a_copy_each_without_zero(averages):
     shares = {name: share for name, share in averages.items() if name.startswith("bytes")}
-    # Beside Adam's two moments; alignment pads each shard by a few elements.
+    # In addition to Adam's two moments; alignment pads each shard by a few elements.
     assert all(0.98 <= share <= 1.02 for share in shares.values()), shares
 
 
-def test_weights_are_not_exchanged_under_a_graph(averages):
+def test_averages_are_refused_between_a_forward_and_its_backward(averages):
     assert all(refused for name, refused in averages.items() if name.startswith("refusal"))

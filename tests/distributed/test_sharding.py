@@ -8,7 +8,7 @@ from tests.support.launch import run_ranks
 
 pytestmark = pytest.mark.dist
 
-# Different sets of units that the passes of each loop drop: two samples of the perturbation, two of the parameters.
+# Number of different sets of dropped units in each loop, of two samples of the perturbation and two of the parameters.
 SETS = {"independent": (2 * 2, 2 * 2), "frozen": (1, 2), "off": (1, 2 * 2)}
 
 
@@ -34,12 +34,12 @@ def test_the_mixture_is_sharded_over_the_ranks(shares):
             assert own <= 1.02 * needed * copies / ranks, name
 
 
-def test_the_sampler_is_inert_until_it_is_armed(shares):
+def test_the_sampler_changes_nothing_until_it_is_armed(shares):
     assert [name for name, inert in shares[1].items() if name.startswith("inert") and not inert] == []
 
 
 @pytest.mark.parametrize("loop", SETS)
-def test_passes_drop_the_same_units_at_every_stage_where_the_method_says_so_and_else_their_own(loop, shares):
+def test_passes_drop_the_same_units_at_every_stage_only_where_the_method_asks_for_it(loop, shares):
     for stage in range(4):
         loops = shares[1][f"dropped {loop} zero-{stage}"]
         assert tuple(sets for sets, _ in loops) == SETS[loop]
@@ -64,7 +64,7 @@ def test_an_interrupted_run_is_bit_identical_at_every_stage_and_precision(resume
     assert [name for name, same in report.items() if not same] == []
 
 
-def test_a_run_goes_on_with_any_number_of_ranks_and_any_zero_stage(resumed):
+def test_a_run_continues_with_any_number_of_ranks_and_any_zero_stage(resumed):
     before, folder, _ = resumed
     for ranks in {1: (2,), 2: (1, 4)}[before]:
         report = run_ranks("tests.workers.reshaping", ranks, str(folder), str(before))
@@ -72,6 +72,6 @@ def test_a_run_goes_on_with_any_number_of_ranks_and_any_zero_stage(resumed):
             "{}, {}", ("bf16", "fp16"), ("zero-1 to zero-3", "zero-3 to zero-2", "zero-2 to zero-0", "zero-0 to zero-1")
         )
         assert report.keys() == named("fp32, zero-{} to zero-{}", STAGES, STAGES) | half
-        # What the sums' order makes of two steps; in half precision, of the working copies too.
+        # The effect of the order of sums after two steps; in half precision also that of rounded working copies.
         bounds = {name: 1e-4 if "fp32" in name else 5e-2 for name in report}
         assert not {name: far for name, far in report.items() if not far <= bounds[name]}, (before, ranks)

@@ -1,4 +1,4 @@
-"""`mat-ds predict` at the end of a pipe that has no end."""
+"""`mat-ds predict` in an endless pipe."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from tests.support.processes import Process
 pytestmark = pytest.mark.dist
 
 
-def test_answers_come_while_texts_do_and_nobody_who_reads_them_is_no_failure(tmp_path):
+def test_predictions_are_printed_as_texts_arrive_and_a_closed_output_is_no_error(tmp_path):
     run = finished_run(tmp_path / "run", "cola")
     command = cli("predict", run, "-", "--format", "text", "--batch_size", "2", module="mat_ds.cli")
     with Process(

@@ -1,4 +1,4 @@
-"""A search and a spread over seeds as their users run them: real trainings, one of them told to stop."""
+"""A search and several seeds through the command line: real trainings, one of which is told to stop."""
 
 import json
 import signal
@@ -14,7 +14,7 @@ from mat_ds.runs.load import load_run_config
 from mat_ds.storage.events import read_events
 from tests.support.launch import ROOT, environment
 
-# `docs/tracking.md`, which is tested too, has a search and several seeds that nothing disturbs.
+# The commands of `docs/tracking.md`, also tested, cover an undisturbed search and several seeds.
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 SMALL = (
@@ -35,7 +35,7 @@ def run(name, *arguments):
     return subprocess.run(command(name, *arguments), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=1500)
 
 
-def test_a_search_told_to_stop_goes_on_with_its_trial_and_ends_with_a_recipe(tmp_path):
+def test_a_search_told_to_stop_continues_its_trial_and_ends_with_a_recipe(tmp_path):
     (tmp_path / "space.yaml").write_text(
         "options: {'method.lam': {choices: [0.5, 2.0]}, 'method.theta_steps': {choices: [2]}}\nsampler: grid\nobjective: last\n"
     )

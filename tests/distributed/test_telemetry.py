@@ -1,4 +1,4 @@
-"""Telemetry is true, costs the run nothing but time, and the pre-flight sees what rounding takes away."""
+"""Telemetry is correct and does not change the run, and the pre-flight notices perturbations lost in rounding."""
 
 import pytest
 
@@ -15,12 +15,12 @@ def report(request):
     return run_ranks("tests.workers.telemetry", request.param)
 
 
-def test_a_watched_run_is_bit_for_bit_the_unwatched_one(report):
+def test_a_run_with_telemetry_is_bit_for_bit_one_without(report):
     same = {name: value for name, value in report.items() if name.startswith("undisturbed")}
     assert same.keys() == named("undisturbed, {}", RUNS) and all(same.values()), same
 
 
-def test_what_is_measured_is_finite_and_what_plain_torch_finds(report):
+def test_measurements_are_finite_and_equal_those_of_plain_torch(report):
     assert not {name: value for name, value in report.items() if name.startswith("values") and value}
     truth = {name: far for name, far in report.items() if name.startswith(("truth", "moved"))}
     assert truth.keys() == named("moved, {}", RUNS) | named("truth, zero-{}", STAGES)
