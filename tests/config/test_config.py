@@ -1,4 +1,4 @@
-"""Defaults, recipe and command line: who wins, what is an error, and that one message says it all."""
+"""Defaults, recipe and command line: their precedence, their errors, and that one message has all errors."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_overrides_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path
     assert run.train.keep_last == RunConfig().train.keep_last
 
 
-def test_the_contracts_defaults():
+def test_the_documented_defaults():
     run = RunConfig()
     assert (run.optimizer.name, run.optimizer.lr, run.optimizer.betas, run.optimizer.eps) == ("adam", 1e-5, (0.9, 0.999), 1e-8)
     assert (run.optimizer.weight_decay, run.optimizer.warmup_ratio, run.optimizer.max_grad_norm) == (0.01, 0.1, 0.0)
@@ -45,7 +45,7 @@ def test_the_contracts_defaults():
     assert (mat.delta_init_scale, mat.delta_max_norm, mat.semantics) == (1e-5, 1e-5, "paper")
 
 
-def test_scalars_are_read_as_people_write_them(tmp_path):
+def test_numbers_lists_and_texts_are_read_as_people_write_them(tmp_path):
     recipe = write(
         tmp_path, "optimizer: {lr: 1e-4}\nmethod: {name: mat, dropout: off, delta_lr: 5E-3}\noutput_dir: 2026-01-01\n"
     )
@@ -55,7 +55,7 @@ def test_scalars_are_read_as_people_write_them(tmp_path):
     assert load("optimizer.betas=[0.8, 0.9]").optimizer.betas == (0.8, 0.9)
 
 
-def test_every_unknown_key_is_named_with_its_nearest():
+def test_every_unknown_key_is_named_with_the_nearest_known_one():
     found = problems("train.epoch=3", "method.delta_step=2", "optimiser.lr=1", "data.path.x=1")
     assert "did you mean 'epochs'" in found["train.epoch"].fix
     assert "did you mean 'delta_steps'" in found["method.delta_step"].fix
@@ -72,7 +72,7 @@ def test_wrong_types_and_values_say_what_the_option_means():
     assert found["optimizer.lr"].value == "fast"
 
 
-def test_more_than_any_run_could_do_is_a_slip():
+def test_absurdly_large_numbers_are_refused():
     found = problems("train.epochs=1e308", "train.max_steps=9223372036854775807", "train.eval_per_epoch=1000000000")
     assert set(found) == {"train.epochs", "train.max_steps", "train.eval_per_epoch"}
 
@@ -99,7 +99,7 @@ def test_an_unknown_method_lists_the_known():
     assert "mat" in problems("method.name=mad")["method.name"].fix
 
 
-def test_tags_are_text_whatever_yaml_takes_them_for():
+def test_tags_are_text_even_if_yaml_reads_numbers():
     tags = load("tracking.tags.year=2026", "tracking.tags.draft=true", "tracking.tags.my.team=nlp").tracking.tags
     assert tags == {"year": "2026", "draft": "true", "my.team": "nlp"}
     assert RunConfig.model_validate({"tracking": {"tags": tags}}).tracking.tags == tags
@@ -118,7 +118,7 @@ def test_a_recipes_method_options_belong_to_its_method(tmp_path):
     assert "method.lam" in problems("method.name=vanilla", "method.lam=1", recipe=recipe)
 
 
-def test_the_demo_recipe_stands_in_for_none_only_on_the_demo():
+def test_the_demo_recipe_is_the_default_only_for_the_demo():
     demo = ROOT / "launch" / "recipes" / "demo.yaml"
     assert load_run_config(None, [], demo).optimizer.lr == 1e-3
     assert load_run_config(None, ["task=cola"], demo).optimizer.lr == 1e-5
@@ -148,7 +148,7 @@ def test_impossible_combinations_are_found_together():
     assert keys == {"train.micro_batch_size", "train.resume", "method.delta_init"}
 
 
-def test_the_resolved_config_is_a_recipe_of_itself(tmp_path):
+def test_the_resolved_config_can_be_used_as_a_recipe(tmp_path):
     run = load("optimizer.betas=[0.8, 0.99]", "method.dropout=off", "task=cola", "optimizer.lr=3e-7")
     path = write(tmp_path, as_yaml(run.model_dump(mode="json")))
     assert load(recipe=path) == run
@@ -165,7 +165,7 @@ def test_numbers_with_leading_zeros_are_decimal_and_odd_keys_are_named(tmp_path)
         load(recipe=write(tmp_path, "1: 2\n"))
 
 
-def test_what_is_wrong_does_not_hide_the_rest():
+def test_one_wrong_option_does_not_hide_the_others():
     run, problems = read_run_config(None, ["task=cola", "train.epoch=3", "optimizer.betas=[2, 0.9]", "method.lamb=1", "seed=3"])
     assert {problem.key for problem in problems} == {"train.epoch", "optimizer.betas", "method.lamb"}
     assert run is not None and run.seed == 3 and run.task == "cola" and run.optimizer.betas == (0.9, 0.999)

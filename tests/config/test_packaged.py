@@ -1,4 +1,4 @@
-"""What comes with the package is found by name, a path stays a path, and one that names nothing gets a hint."""
+"""Packaged files are found by name, paths stay paths, and a wrong name gets a hint."""
 
 import re
 from pathlib import Path
@@ -22,11 +22,11 @@ def test_every_file_of_a_checkout_has_a_name():
         assert all(shelf.argument(name) == ROOT / folder / f"{name}{shelf.suffix}" for name in shelf.names())
 
 
-def test_a_path_stays_a_path_and_a_file_of_the_users_wins(tmp_path, monkeypatch):
+def test_paths_stay_paths_and_a_users_file_wins_over_a_packaged_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "vanilla").mkdir()
     assert RECIPES.argument("./cola") == Path("./cola") and RECIPES.argument("cola.yaml") == Path("cola.yaml")
-    assert SPACES.argument("vanilla") == SPACES.path("vanilla")  # a folder is no space
+    assert SPACES.argument("vanilla") == SPACES.path("vanilla")  # the folder of that name is not a space
     (tmp_path / "cola").write_text("seed: 7\n")
     assert load_run_config(RECIPES.argument("cola"), []).seed == 7
     assert DS_CONFIGS.argument("zero2") == ROOT / "ds_configs" / "zero2.json"
@@ -40,7 +40,7 @@ def test_a_path_stays_a_path_and_a_file_of_the_users_wins(tmp_path, monkeypatch)
         (read_space, "--space", "vanila", "vanilla"),
     ],
 )
-def test_a_name_of_nothing_is_one_error_with_the_nearest_name(read, key, wrong, near, tmp_path, monkeypatch):
+def test_a_wrong_name_is_one_error_with_the_nearest_name(read, key, wrong, near, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
         read(Path(wrong))

@@ -54,7 +54,7 @@ def refused(*overrides, recipe=None):
 
 
 @pytest.mark.parametrize("text", WORDS)
-def test_a_text_option_is_what_the_shell_passed_and_what_is_written_down_says_so(text, tmp_path):
+def test_a_text_option_is_what_the_shell_passed_also_in_config_yaml(text, tmp_path):
     run = load_run_config(None, [f"tracking.run_name={text}", f"tracking.tags.note={text}", f"tracking.experiment={text}"])
     assert (run.tracking.run_name, run.tracking.tags, run.tracking.experiment) == (text, {"note": text}, text)
     recipe = tmp_path / "config.yaml"
@@ -71,13 +71,13 @@ def test_a_path_is_what_the_shell_passed(text):
     assert load_run_config(None, ["output_dir=/data/run #2/x"]).output_dir == "/data/run #2/x"
 
 
-def test_null_is_none_where_there_may_be_none_and_a_word_elsewhere():
+def test_null_is_none_for_optional_texts_and_a_text_elsewhere():
     run = load_run_config(None, ["output_dir=null", "data.path=null", "tracking.run_name=null", "model.attention=null"])
     assert [run.output_dir, run.data.path, run.tracking.run_name, run.model.attention] == [None] * 4
     assert load_run_config(None, ["tracking.experiment=null"]).tracking.experiment == "null"
 
 
-def test_other_options_are_numbers_booleans_and_lists_and_a_hash_begins_no_comment():
+def test_other_options_are_yaml_scalars_and_lists_without_comments():
     run = load_run_config(None, ["train.epochs=1e1", "data.group_by_length=true", "optimizer.betas=[0.8, 0.9]", "seed=08"])
     assert (run.train.epochs, run.data.group_by_length, run.optimizer.betas, run.seed) == (10, True, (0.8, 0.9), 8)
     found = refused(
@@ -101,7 +101,7 @@ def test_home_and_variables_are_expanded_in_every_path(key, way, tmp_path, monke
         assert getattr(getattr(run, section) if section else run, name) == meant
 
 
-def test_a_path_that_cannot_be_expanded_is_refused_with_what_is_missing(monkeypatch):
+def test_a_path_that_cannot_be_expanded_is_refused_with_the_missing_variable(monkeypatch):
     monkeypatch.delenv("NOWHERE", raising=False)
     monkeypatch.setenv("BLANK", "")
     monkeypatch.setenv("AGAIN", "$NOWHERE")
@@ -111,7 +111,7 @@ def test_a_path_that_cannot_be_expanded_is_refused_with_what_is_missing(monkeypa
         assert all(said.lower() in found[key].reason for key in ("output_dir", "model.name"))
 
 
-def test_the_other_commands_expand_their_paths_alike(monkeypatch, tmp_path):
+def test_the_other_commands_expand_paths_in_the_same_way(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     options = read_options(EvaluationOptions, ["task=~/t.yaml", "data.path=$HOME/d", "output_dir=${HOME}/o #1"])
     assert (options.task, options.data.path, options.output_dir) == (
@@ -126,14 +126,14 @@ def test_the_other_commands_expand_their_paths_alike(monkeypatch, tmp_path):
         parser.parse_args(["--recipe", "$NOWHERE/r.yaml"])
 
 
-def test_the_path_of_a_database_is_a_path(monkeypatch):
+def test_the_path_of_a_database_is_expanded_too(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     for written in ("sqlite:///~/m.db", "sqlite:///$HOME/m.db"):
         assert load_run_config(None, [f"tracking.uri={written}"]).tracking.uri == "sqlite:////home/me/m.db"
     assert load_run_config(None, ["tracking.uri=http://host/$HOME"]).tracking.uri == "http://host/$HOME"
 
 
-def test_of_an_option_given_twice_the_last_counts_and_both_are_named():
+def test_the_last_of_an_option_given_twice_counts_and_both_are_named():
     assert load_run_config(None, ["seed=1", "seed=2"]).seed == 2
     assert list(given_twice(["seed=1", "train.epochs=3", "seed=1", "seed=2"])) == [
         "seed is given twice, as '1' and as '2': the last counts",
@@ -153,18 +153,18 @@ def test_a_section_and_its_option_cannot_both_be_given(pair):
     assert len(parse_overrides(pair, RunConfig)[1]) == 1
 
 
-def test_a_recipe_that_gives_a_section_a_value_is_not_mended_by_an_override(tmp_path):
+def test_a_scalar_in_place_of_a_section_is_an_error_despite_an_override(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("train: 3\n")
     assert "train" in refused("train.epochs=4", recipe=recipe)
 
 
-def test_an_argument_that_is_no_text_or_too_deep_is_refused():
+def test_arguments_that_are_not_utf8_or_nested_too_deep_are_refused():
     found = refused("tracking.run_name=\udcff", "tracking.tags." + "a." * 5000 + "b=1", "seed=" + "9" * 5000, "=3", "x")
     assert len(found) == 5 and RunConfig().tracking.tags == {}
 
 
-def test_a_number_in_the_place_of_a_text_asks_for_quotes(tmp_path):
+def test_a_number_in_place_of_a_text_asks_for_quotes(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("tracking: {run_name: 08}\noutput_dir: 2024\n")
     found = refused(recipe=recipe)

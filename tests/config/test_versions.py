@@ -1,4 +1,4 @@
-"""What a run writes down of versions does not depend on how the package came to be there."""
+"""The versions that a run records, with and without an installed package."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from mat_ds.config.versions import ABSENT, version_of
 from tests.support.launch import ROOT
 
 
-def test_a_checkout_that_is_not_installed_and_a_package_that_is_missing_are_told_and_fail_nothing(tmp_path):
+def test_versions_are_recorded_for_a_checkout_that_is_not_installed_and_without_optional_packages(tmp_path):
     code = (
         "import sys; sys.path[:0] = [sys.argv[1]]; import importlib.metadata as m\n"
         "def gone(name): raise m.PackageNotFoundError(name)\n"

@@ -53,7 +53,7 @@ def problem(folder, content):
         ("a: @x", 1, "'@'"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_with_its_line(content, line, said, tmp_path):
+def test_ambiguous_or_wrong_yaml_is_refused_with_its_line(content, line, said, tmp_path):
     found = problem(tmp_path, content)
     assert found.key == f"{tmp_path}/file.yaml:{line}" and said in found.reason
 
@@ -70,7 +70,7 @@ def test_what_cannot_be_meant_is_refused_with_its_line(content, line, said, tmp_
         (b"#" * (MOST_BYTES + 1), "1,048,576 bytes"),
     ],
 )
-def test_what_is_no_mapping_in_utf8_is_refused(content, said, tmp_path):
+def test_anything_but_a_mapping_in_utf8_is_refused(content, said, tmp_path):
     assert said in problem(tmp_path, content).reason
 
 
@@ -89,13 +89,13 @@ def test_what_is_no_mapping_in_utf8_is_refused(content, said, tmp_path):
         "a: 1" + "0" * 900_000,
     ],
 )
-def test_a_trap_is_refused_within_seconds(content, tmp_path):
+def test_files_built_to_exhaust_the_reader_are_refused_within_seconds(content, tmp_path):
     begin = time.process_time()
     problem(tmp_path, content)
     assert time.process_time() - begin < 15
 
 
-def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
+def test_anything_but_a_regular_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     for name, said in (("pipe", "not a regular file"), ("folder", "directory"), ("none", "No such file"), ("x\0y", "null")):
@@ -103,7 +103,7 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
             read_yaml(tmp_path / name)
 
 
-def test_keys_are_text_as_they_stand_there_and_scalars_those_of_yaml_1_2(tmp_path):
+def test_keys_are_literal_text_and_scalars_are_those_of_yaml_1_2(tmp_path):
     path = tmp_path / "file.yaml"
     path.write_text("\ufeffmap: {0: a, 08: b, true: c, 1e5: d, off: e}\nx: &x [1e-5, off, 08, 1_000, 12:30, 0x1F]\n")
     row = [1e-5, "off", 8, "1_000", "12:30", "0x1F"]
@@ -179,7 +179,7 @@ HARD = [
 
 
 @pytest.mark.parametrize("text", HARD)
-def test_every_text_is_read_back_by_this_reader_and_by_that_of_yaml_1_1(text, tmp_path):
+def test_every_written_text_is_read_back_by_this_reader_and_by_a_yaml_1_1_reader(text, tmp_path):
     tree = {"a": text, "b": {text: [text, [text]]}}
     path = tmp_path / "file.yaml"
     path.write_text(as_yaml(tree))
@@ -192,7 +192,7 @@ def test_what_is_written_stays_readable_to_people():
     )
 
 
-def test_a_bare_word_is_no_more_than_a_word():
+def test_bare_words_are_texts_numbers_booleans_or_null():
     assert [scalar(word) for word in ("3 # x", "&x", "*x", "!x", "- x", "a: b", "08", "1e5", "true", "null")] == [
         "3 # x", "&x", "*x", "!x", "- x", "a: b", 8, 1e5, True, None,
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""An encoder-decoder answers from the end token: a text that holds one itself, or a tokenizer that adds none, is named."""
+"""An encoder-decoder classifies at the end token: a text that contains one, or a tokenizer that adds none, is refused."""
 
 import json
 
@@ -19,7 +19,7 @@ def options(tmp_path, **splits):
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 @pytest.mark.parametrize("kind", TWO_SIDED)
-def test_a_text_with_an_end_token_of_its_own_is_named_before_anything_starts(kind, split, tmp_path, capsys):
+def test_a_text_that_contains_an_end_token_is_named_before_anything_starts(kind, split, tmp_path, capsys):
     folder = folder_of(tmp_path / "model", kind, **TWO_SIDED[kind])
     doors = [["train", *ZERO2, *BATCH, "method.name=vanilla"], ["train", "--dry_run", *ZERO2, *BATCH, "method.name=mat"]]
     if split == "validation":
@@ -36,7 +36,7 @@ def test_a_text_with_an_end_token_of_its_own_is_named_before_anything_starts(kin
 
 
 @pytest.mark.parametrize("kind", TWO_SIDED)
-def test_such_a_text_is_not_predicted_and_others_are(kind, tmp_path, capsys):
+def test_predict_refuses_such_a_text_and_accepts_others(kind, tmp_path, capsys):
     folder = folder_of(tmp_path / "model", kind, **TWO_SIDED[kind])
     (tmp_path / "in.txt").write_text("fine\nlong and fine\nso </s> fine\n")
     assert main(["predict", str(folder), str(tmp_path / "in.txt"), "--batch_size", "2"]) == ExitCode.USER_ERROR
@@ -44,7 +44,7 @@ def test_such_a_text_is_not_predicted_and_others_are(kind, tmp_path, capsys):
     assert "'</s>'" in told.err and len(told.out.splitlines()) == 2
 
 
-def test_a_tokenizer_that_adds_no_end_is_refused(tmp_path, capsys):
+def test_a_tokenizer_that_adds_no_end_token_is_refused(tmp_path, capsys):
     folder = folder_of(tmp_path / "model", "bart", **TWO_SIDED["bart"])
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A $B", [("<s>", 0)])
@@ -53,7 +53,7 @@ def test_a_tokenizer_that_adds_no_end_is_refused(tmp_path, capsys):
     assert "does not add" in capsys.readouterr().err
 
 
-def test_a_pair_has_the_ends_that_its_tokenizer_puts_between_and_behind(tmp_path, capsys):
+def test_a_pair_may_have_the_end_tokens_that_the_tokenizer_adds(tmp_path, capsys):
     folder = folder_of(tmp_path / "model", "bart", **TWO_SIDED["bart"])
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     pair = processors.TemplateProcessing("<s> $A </s>", "<s> $A </s> </s> $B </s>", [("<s>", 0), ("</s>", 2)])

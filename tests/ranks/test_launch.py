@@ -1,4 +1,4 @@
-"""What a launcher says and cannot be is told at once, by the name of the variable, at every door that ranks go through."""
+"""Inconsistent variables of a launcher are refused at once and by name, by every command that runs on ranks."""
 
 import os
 import socket
@@ -46,7 +46,7 @@ def world(monkeypatch, **variables):
         ({**RIGHT, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_SIZE": "1", "MASTER_PORT": "0"}, (0, 1, 0, 1)),
     ],
 )
-def test_what_launchers_say_is_understood(changes, expected, monkeypatch):
+def test_variables_of_the_usual_launchers_are_understood(changes, expected, monkeypatch):
     found = world(monkeypatch, **{**RIGHT, **changes})
     assert (found.rank, found.size, found.local_rank, found.local_size) == expected
 
@@ -79,7 +79,7 @@ def test_what_launchers_say_is_understood(changes, expected, monkeypatch):
         ),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(changes, named, monkeypatch):
+def test_inconsistent_variables_are_refused_by_name(changes, named, monkeypatch):
     monkeypatch.setattr(launch, "ATTEMPTS", 1)
     began = time.monotonic()
     with pytest.raises(UserError) as told:
@@ -88,7 +88,7 @@ def test_what_cannot_be_is_refused_by_name(changes, named, monkeypatch):
     assert time.monotonic() - began < 15
 
 
-def test_a_name_service_is_asked_again_where_it_is_out_of_order_and_not_waited_for_where_it_never_answers(
+def test_resolving_a_name_is_retried_after_a_temporary_failure_and_ends_if_there_is_no_answer(
     monkeypatch,
 ):
     asked = []
@@ -116,7 +116,7 @@ def test_a_name_service_is_asked_again_where_it_is_out_of_order_and_not_waited_f
         ("doctor", []),
     ],
 )
-def test_every_door_tells_it_at_once(door, arguments, tmp_path):
+def test_every_command_for_ranks_refuses_them_at_once(door, arguments, tmp_path):
     env = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     env |= {"WORLD_SIZE": "2", "PYTHONPATH": str(ROOT), "DS_ACCELERATOR": "cpu"}
     done = subprocess.run(

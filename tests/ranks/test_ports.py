@@ -1,4 +1,4 @@
-"""The port at which ranks meet is one that the system gives to no connection before they listen at it."""
+"""The port at which ranks connect is one that the system does not give to other connections."""
 
 import re
 import socket
@@ -14,7 +14,7 @@ from tests.support.launch import ROOT
 GIVEN = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
-def test_trainings_that_start_beside_each_other_meet_below_the_ports_of_connections():
+def test_trainings_that_start_together_get_ports_below_those_of_connections():
     first = int(GIVEN.read_text().split()[0])
     study = Launching(["deepspeed", "--quiet"], ROOT / "ds_configs/zero2.json", None, (), None)
     taken = []
@@ -25,7 +25,7 @@ def test_trainings_that_start_beside_each_other_meet_below_the_ports_of_connecti
 
 
 @pytest.mark.parametrize("given", ["--master_port=29511", "--master_port 29511", "--hostfile hosts", "-H hosts"])
-def test_a_launcher_that_says_where_its_ranks_meet_is_left_alone(given):
+def test_a_launcher_with_its_own_port_gets_none(given):
     launcher = ["deepspeed", *given.split(), "--quiet"]
     study = Launching(launcher, ROOT / "ds_configs/zero2.json", None, (), None)
     assert study.command(Path("runs/one"), [])[: len(launcher)] == launcher
@@ -34,8 +34,8 @@ def test_a_launcher_that_says_where_its_ranks_meet_is_left_alone(given):
 @pytest.mark.parametrize(
     ("given", "expected"), [("10002\t65535", range(10_000, 10_002)), ("1024\t65532", range(65_533, 65_536))]
 )
-def test_a_port_at_which_somebody_listens_is_passed_over(given, expected, tmp_path, monkeypatch):
-    """What is left of the ports is found however few there are, also above those of connections."""
+def test_a_port_in_use_is_skipped(given, expected, tmp_path, monkeypatch):
+    """However few ports are free, one is found, even above those of connections."""
     monkeypatch.setattr(ports, "CONNECTIONS", tmp_path / "range")
     ports.CONNECTIONS.write_text(given)
     held = []
@@ -51,12 +51,12 @@ def test_a_port_at_which_somebody_listens_is_passed_over(given, expected, tmp_pa
 
 
 @pytest.mark.parametrize("given", ["1024\t65535", "1024\t61000"])
-def test_a_system_that_gives_connections_nearly_all_ports_still_has_one(given, tmp_path, monkeypatch):
+def test_a_port_is_found_even_if_connections_may_use_nearly_all(given, tmp_path, monkeypatch):
     monkeypatch.setattr(ports, "CONNECTIONS", tmp_path / "range")
     ports.CONNECTIONS.write_text(given)
     assert ports.free_port() >= (61_001 if given.endswith("61000") else 10_000)
 
 
-def test_where_the_system_does_not_say_its_usual_range_is_kept_clear(tmp_path, monkeypatch):
+def test_without_a_known_range_of_connections_the_usual_one_is_avoided(tmp_path, monkeypatch):
     monkeypatch.setattr(ports, "CONNECTIONS", tmp_path / "none")
     assert all(ports.free_port() < 32_768 for _ in range(20))

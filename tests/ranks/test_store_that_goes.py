@@ -1,4 +1,4 @@
-"""Where the process that hosts the store is killed, torch prints nothing of its own."""
+"""If the process that hosts the store is killed, torch prints nothing."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ except dist.DistError:
 """
 
 
-def test_a_request_that_a_killed_host_leaves_unanswered_prints_no_page_of_cpp():
+def test_an_unanswered_request_to_a_killed_host_prints_no_cpp_trace():
     command = [sys.executable, "-c", CLIENT, str(free_port()), HOST]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60)
     assert done.stdout == "gone\n" and "c10" not in done.stderr, done.stderr

@@ -1,4 +1,4 @@
-"""The watchdog acts on what cannot act itself, on nothing else, and says one line when it does."""
+"""The watchdog ends only processes that cannot end themselves, and then prints one line."""
 
 import os
 import re
@@ -16,12 +16,12 @@ from mat_ds.ranks import watchdog
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is a watchdog where there is /proc")
 
 ALONE = f"import sys; sys.path.insert(0, {str(Path(watchdog.__file__).parent)!r}); import watchdog\n"
-# The same program, impatient.
+# The same program with shorter waits.
 QUICK = f"""{ALONE}
 watchdog.LOOK, watchdog.GRACE, watchdog.LEAVE, watchdog.NOTICE = 0.05, 0.5, 1, 1
 watchdog.main(sys.argv[1:])
 """
-# A process that starts another, which it tells the number of, and does nothing from then on.
+# A process that starts another, prints its process number, and then sleeps.
 LAUNCH = """
 import subprocess, sys, time
 child = subprocess.Popen(sys.argv[1:])
@@ -56,7 +56,7 @@ def ignores_signals(pid):
 
 @pytest.fixture
 def started():
-    """Starts processes that end with the test."""
+    """Starts processes, which are killed at the end of the test."""
     processes = []
 
     def start(command):
@@ -71,7 +71,7 @@ def started():
 
 @pytest.fixture
 def launched(tmp_path, started, request):
-    """(launcher, number of its rank), the launcher known by its name."""
+    """(launcher process, process number of its rank); the launcher is recognised by its name."""
     (tmp_path / "torchrun").write_text(LAUNCH)
     launcher = started([sys.executable, str(tmp_path / "torchrun"), *getattr(request, "param", IDLE)])
     return launcher, int(launcher.stdout.readline())
@@ -86,7 +86,7 @@ def ended(pid, within):
     return gone
 
 
-def test_a_stopped_rank_is_killed_after_its_time_and_a_busy_or_briefly_stopped_one_is_not(started):
+def test_a_rank_stopped_for_too_long_is_killed_and_a_busy_or_briefly_stopped_one_is_not(started):
     rank = started(IDLE)
     dog = watch(rank.pid)
     time.sleep(1.5)
@@ -101,7 +101,7 @@ def test_a_stopped_rank_is_killed_after_its_time_and_a_busy_or_briefly_stopped_o
     assert output.strip().count("\n") == 0 and output.startswith("\nwatchdog: rank 7 is killed: it is stopped")
 
 
-def test_signals_to_the_process_group_do_not_end_it_and_the_end_of_its_rank_does_in_silence(started):
+def test_it_survives_signals_to_the_process_group_and_ends_silently_with_its_rank(started):
     rank = started(IDLE)
     dog = watch(rank.pid)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
@@ -127,7 +127,7 @@ def test_a_rank_whose_launcher_is_gone_is_ended(launched):
 
 
 @pytest.mark.parametrize("launched", [DEAF], indirect=True, ids=[""])
-def test_a_rank_that_leaves_in_good_order_after_its_launcher_is_not_held_up(launched):
+def test_a_rank_that_exits_after_its_launcher_is_not_disturbed(launched):
     launcher, rank = launched
     dog = watch(rank, launcher.pid)
     launcher.kill()
@@ -139,7 +139,7 @@ def test_a_rank_that_leaves_in_good_order_after_its_launcher_is_not_held_up(laun
     os.kill(rank, signal.SIGKILL)
 
 
-def test_a_launcher_that_takes_no_note_of_its_ranks_end_is_ended(launched):
+def test_a_launcher_that_ignores_the_end_of_its_rank_is_ended(launched):
     launcher, rank = launched
     dog = watch(rank, launcher.pid)
     os.kill(rank, signal.SIGKILL)
@@ -147,7 +147,7 @@ def test_a_launcher_that_takes_no_note_of_its_ranks_end_is_ended(launched):
     assert "the launcher" in dog.communicate(timeout=10)[1]
 
 
-def test_launchers_are_known_by_name_through_shells_and_nothing_else_is_one(tmp_path, started):
+def test_only_launchers_are_recognised_by_name_also_through_shells(tmp_path, started):
     find = tmp_path / "find.py"
     find.write_text(ALONE + "print(*(launcher.pid for launcher in watchdog.launchers()), flush=True)\n")
     assert watchdog.launchers() == ()
@@ -162,7 +162,7 @@ def test_launchers_are_known_by_name_through_shells_and_nothing_else_is_one(tmp_
             assert launcher.stdout.readline().split() == ([str(launcher.pid)] if known else []), (name, shell)
 
 
-def test_a_watched_process_costs_one_small_process_that_leaves_with_it():
+def test_a_watched_process_has_one_small_watchdog_that_ends_with_it():
     with watchdog.watched("rank 0", (), 60):
         (child,) = (each for each in psutil.Process().children() if watchdog.__file__ in each.cmdline())
         wait_until_it_watches(child.pid)

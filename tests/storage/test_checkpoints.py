@@ -1,4 +1,4 @@
-"""Which checkpoints there are, which can be trusted, and which are kept."""
+"""Finding checkpoints, verifying them, and deleting old ones."""
 
 import json
 
@@ -39,14 +39,14 @@ def steps(paths):
         (lambda c: (c / MANIFEST).write_bytes(b"\xff"), "no manifest"),
     ],
 )
-def test_every_byte_is_compared_with_the_manifest(tmp_path, harm, told):
+def test_any_changed_byte_differs_from_the_manifest(tmp_path, harm, told):
     checkpoint = written(tmp_path, 3)
     harm(checkpoint)
     found = verify_checkpoint(checkpoint)
     assert (found is None) == (told is None) and (told or "") in (found or "")
 
 
-def test_latest_says_where_to_begin_and_the_newest_does_where_it_says_nothing(tmp_path):
+def test_a_run_continues_from_latest_or_from_the_newest_checkpoint_without_it(tmp_path):
     folder = tmp_path / "run" / "checkpoints"
     for step in (2, 4, 10):
         written(folder, step)
@@ -67,7 +67,7 @@ def test_latest_says_where_to_begin_and_the_newest_does_where_it_says_nothing(tm
     assert checkpoints_of(tmp_path) == checkpoints_of(tmp_path / "nowhere") == []
 
 
-def test_mat_ds_verify_tells_whole_from_damaged(tmp_path, capsys):
+def test_mat_ds_verify_distinguishes_intact_from_damaged_checkpoints(tmp_path, capsys):
     for step in (2, 4, 6):
         written(tmp_path / "run" / "checkpoints", step)
     (tmp_path / "run" / "checkpoints" / "latest").write_text("step-00000004")
@@ -90,7 +90,7 @@ def test_mat_ds_verify_tells_whole_from_damaged(tmp_path, capsys):
     assert "has no checkpoint" in capsys.readouterr().err
 
 
-def test_the_last_k_and_the_best_are_kept_and_damaged_or_later_ones_left_alone(tmp_path):
+def test_the_last_k_and_the_best_are_kept_and_damaged_or_later_ones_not_deleted(tmp_path):
     for step in (1, 2, 3, 4, 5, 9):
         written(tmp_path, step)
     (tmp_path / name_of(1) / "rank-00000-0.safetensors").unlink()

@@ -1,4 +1,4 @@
-"""Any byte of a run's small files another one, any file gone: the run goes on from what is whole, or says what is wrong."""
+"""With any byte of its files changed, or any file missing, a run continues from an intact checkpoint or names the fault."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from mat_ds.storage.integrity import MANIFEST, STATE, verify_checkpoint
 from tests.support.small_engine import one_rank
 from tests.support.small_run import goes_on, newest, small_run
 
-# No pattern makes white space of white space, or a number of a number.
+# No pattern turns white space into other white space, or a digit into another digit.
 PATTERNS = (0x01, 0x20, 0x80, 0xFF)
 SEVENTH = f"checkpoints/{name_of(7)}"
 IN_CHECKPOINT = (f"{SEVENTH}/{MANIFEST}", f"{SEVENTH}/{STATE}", f"{SEVENTH}/rank-00000-0.safetensors")
@@ -30,7 +30,7 @@ def run(tmp_path_factory):
 
 
 def flipped(path, every):
-    """Flips one byte after another, one of `every`, with each pattern; it is put back before the next."""
+    """Changes one byte at a time, by each pattern, and restores it; only every `every`-th change is made."""
     whole = path.read_bytes()
     for number, (place, pattern) in enumerate((place, pattern) for place in range(len(whole)) for pattern in PATTERNS):
         if number % every == 0:
@@ -52,7 +52,7 @@ def flip_checkpoints(run, every):
 def flip_latest(run, every):
     for what in flipped(run / "checkpoints" / LATEST, every):
         value, told = goes_on(run)
-        # It may come to name the other one, or one that is before both.
+        # The changed text may name the other checkpoint, or a step before both.
         assert value in (3, 7) or (value is None and "is earlier than every checkpoint" in told), (what, value, told)
 
 
@@ -60,7 +60,7 @@ def flip_config(run, every):
     for name in ("config.yaml", "environment.json"):
         for what in flipped(run / name, every):
             value, told = goes_on(run)
-            # What may change when a run goes on may change here too.
+            # The change may be in an option that may differ when a run continues.
             assert value == 7 or (value is None and "fix:" in told), (what, value, told)
 
 
@@ -68,13 +68,13 @@ EVERYTHING = {"checkpoints": flip_checkpoints, "latest": flip_latest, "config": 
 
 
 @pytest.mark.parametrize("part, every", [("checkpoints", 97), ("latest", 7), ("config", 151)])
-def test_a_flipped_byte_is_fallen_back_from_or_told_of(run, part, every):
+def test_a_changed_byte_is_survived_or_reported(run, part, every):
     EVERYTHING[part](run, every)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", EVERYTHING)
-def test_every_flipped_byte_is_fallen_back_from_or_told_of(run, part):
+def test_every_changed_byte_is_survived_or_reported(run, part):
     EVERYTHING[part](run, 1)
 
 
@@ -107,7 +107,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("what", ODD)
-def test_what_is_no_file_is_neither_waited_for_nor_followed(run, tmp_path, what, capsys):
+def test_pipes_are_not_waited_for_and_links_not_followed(run, tmp_path, what, capsys):
     for name in (
         *IN_CHECKPOINT,
         f"{SEVENTH}/model/model.safetensors",
@@ -131,14 +131,14 @@ def test_what_is_no_file_is_neither_waited_for_nor_followed(run, tmp_path, what,
         shutil.rmtree(copy)
 
 
-def test_a_model_folder_behind_a_link_is_no_part_of_a_checkpoint(run, tmp_path):
+def test_a_model_folder_behind_a_link_does_not_count_as_part_of_a_checkpoint(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     (copy / SEVENTH / "model").rename(tmp_path / "elsewhere")
     (copy / SEVENTH / "model").symlink_to(tmp_path / "elsewhere")
     assert "model/config.json is missing or cannot be read" in verify_checkpoint(copy / SEVENTH) and goes_on(copy)[0] == 3
 
 
-def test_what_lies_in_a_checkpoint_and_is_not_of_it_is_not_taken_along(run, tmp_path):
+def test_foreign_files_in_a_checkpoint_are_not_copied(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     (copy / SEVENTH / "model" / "modeling.py").write_text("raise SystemExit")
     os.mkfifo(copy / SEVENTH / "model" / "pipe")
@@ -146,7 +146,7 @@ def test_what_lies_in_a_checkpoint_and_is_not_of_it_is_not_taken_along(run, tmp_
     assert sorted(path.name for path in (copy / "model").iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
 
 
-def test_a_disk_that_is_not_there_is_no_run_without_checkpoints(run, tmp_path):
+def test_a_disk_that_is_missing_is_not_taken_for_a_run_without_checkpoints(run, tmp_path):
     for plant in (lambda path: path.symlink_to(tmp_path / "unmounted"), lambda path: path.write_text("")):
         copy = shutil.copytree(run, tmp_path / "run")
         shutil.rmtree(copy / "checkpoints")

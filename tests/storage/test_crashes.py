@@ -1,7 +1,6 @@
-"""Whenever a process dies, and whatever a disk refuses: no step is lost whose save had returned, and nothing half done is
-taken for whole.
+"""Whenever a process dies or a disk fails, no completed save is lost, and no half-written file counts as complete.
 
-Every call that changes the disk, of exports, saves, `latest`, pruning and resuming, is the one at which it happens.
+The fault is produced in turn at every call that changes the disk: in exports, saves, `latest`, pruning and resuming.
 """
 
 import shutil
@@ -20,7 +19,7 @@ from tests.support.failing_disk import Disk, KilledError
 from tests.support.small_engine import SmallEngine, Tokenizer, one_rank
 
 FAULTS = ("killed", "torn", "ENOSPC", "EIO")
-# Saved step, and what is exported before it and saved in it: a run that goes on, goes back, and comes by again.
+# (saved step, value exported and saved): a run that continues, goes back a step, and saves the same steps again.
 ACTS = ((3, 3), (2, 4), (3, 5), (4, 6))
 KEPT = 1
 
@@ -32,7 +31,7 @@ def ranks():
 
 
 def act(run, engine, step, value, **options):
-    """An evaluation whose weights are the best so far, and the save after it."""
+    """Exports the model, as after an evaluation with the best score so far, and saves a checkpoint."""
     engine.fill(value)
     export_model(engine, Tokenizer(), run.model, **options)
     state = {"step": step, "value": value}
@@ -48,7 +47,7 @@ def begun(path):
 
 
 def live(run, returned):
-    """One life of a run; `returned` gets the value of each save that came to its end."""
+    """Makes all of `ACTS`; `returned` gets the value of each completed save."""
     engine = SmallEngine()
     for step, value in ACTS:
         act(run, engine, step, value)
@@ -56,7 +55,7 @@ def live(run, returned):
 
 
 def resume(run):
-    """The value that a new process goes on from, and what it passed over."""
+    """The state from which a new process continues, and the checkpoints that it skipped."""
     engine = SmallEngine()
     on_rank_zero(run.create)
     state, passed_over = checkpoint.load_checkpoint(engine, checkpoints_of(run.path), run.model)
@@ -65,14 +64,14 @@ def resume(run):
 
 
 def restart(run):
-    """As `resume`, its model looked at too."""
+    """Like `resume`, and checks that the exported model belongs to the state."""
     state, passed_over = resume(run)
     assert set((run.model / "model.safetensors").read_bytes()) == {state["value"]} and (run.model / "config.json").exists()
     return state["value"], passed_over
 
 
 def check(run, allowed, where):
-    """Whether a run goes on from where it may, nothing in it is half done, and what is then saved is found."""
+    """Checks that a run continues from an allowed value, that nothing in it is half-written, and that its next save works."""
     value, passed_over = restart(run)
     assert value in allowed and not passed_over, (where, value, allowed, passed_over)
     every = checkpoints_of(run.path, beyond_latest=True)
@@ -84,7 +83,7 @@ def check(run, allowed, where):
 
 
 def moments(total, every, first):
-    """The numbers of the calls at which it happens: all of them, or one of `every`."""
+    """The numbers of the calls at which the fault is produced: all, or every `every`-th."""
     return range(1 + first % every, total + 1, every)
 
 
@@ -106,7 +105,7 @@ def lives(folder, fault, every):
 
 def restarts(folder, fault, every):
     before = begun(folder / "before").path
-    # As a process leaves it that dies between the two renames of a step that is saved again, or of a model.
+    # What a process leaves that dies between the two renames that replace a checkpoint or a model.
     (before / "checkpoints" / name_of(2)).rename(before / "checkpoints" / f".{name_of(2)}.0123abcd.old")
     (before / "model").rename(before / ".model.0123abcd.old")
     counting = Disk()
@@ -124,20 +123,20 @@ def restarts(folder, fault, every):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_no_step_is_lost_whose_save_had_returned(fault, tmp_path):
+def test_no_completed_save_is_lost_at_some_of_the_calls(fault, tmp_path):
     lives(tmp_path, fault, every=47)
     restarts(tmp_path / "restarts", fault, every=13)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
-def test_no_step_is_lost_whichever_call_it_is(fault, tmp_path):
+def test_no_completed_save_is_lost_at_any_call(fault, tmp_path):
     lives(tmp_path, fault, every=1)
     restarts(tmp_path / "restarts", fault, every=1)
 
 
-def test_who_has_been_displaced_changes_nothing_any_more(tmp_path):
-    """Asked at each of the calls; what an earlier answer allowed may be there, whole, and nothing after it."""
+def test_a_displaced_job_changes_nothing_more(tmp_path):
+    """The check fails in turn at each of its calls. Complete files from before may exist, and nothing from after it."""
     before = begun(tmp_path / "before").path
 
     def life(run, allowed):

@@ -1,4 +1,4 @@
-"""Files that anybody may have left, and files that anybody may be writing: whole or not there, and nothing written through."""
+"""Writing and reading files that others may have left or write too: files are complete or absent, and links not followed."""
 
 import errno
 import json
@@ -27,7 +27,7 @@ def umask(request):
     os.umask(before)
 
 
-def test_files_have_the_mode_that_the_umask_gives_whatever_wrote_them(tmp_path, umask):
+def test_files_have_the_mode_of_the_umask_whichever_function_wrote_them(tmp_path, umask):
     def fill(aside):
         (aside / "below").mkdir()
         for name in ("weights", "below/config"):
@@ -42,7 +42,7 @@ def test_files_have_the_mode_that_the_umask_gives_whatever_wrote_them(tmp_path, 
     assert mode(tmp_path / "model") == 0o777 & ~umask
 
 
-def test_links_that_were_planted_are_not_written_through(tmp_path):
+def test_planted_links_are_not_written_through(tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_text("theirs")
@@ -59,7 +59,7 @@ def test_links_that_were_planted_are_not_written_through(tmp_path):
     assert (run / "model" / "file").read_text() == "ours" and not (run / "model").is_symlink()
 
 
-def test_of_many_writers_one_has_written_all_of_it(tmp_path):
+def test_with_many_writers_the_file_is_that_of_one_of_them(tmp_path):
     path, folder = tmp_path / "file", tmp_path / "folder"
     seen = []
 
@@ -76,7 +76,7 @@ def test_of_many_writers_one_has_written_all_of_it(tmp_path):
 
 
 @pytest.mark.parametrize("refusal", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS])
-def test_a_disk_that_refuses_is_named_and_what_was_there_stays(tmp_path, monkeypatch, refusal):
+def test_a_failing_disk_is_named_and_the_old_file_is_kept(tmp_path, monkeypatch, refusal):
     write_text(tmp_path / "file", "old")
     write_folder(tmp_path / "folder", lambda aside: (aside / "file").write_text("old"))
 
@@ -94,7 +94,7 @@ def test_a_disk_that_refuses_is_named_and_what_was_there_stays(tmp_path, monkeyp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
-def test_what_a_library_in_rust_says_of_a_full_disk_is_heard_and_other_errors_are_left_alone(tmp_path):
+def test_a_full_disk_reported_by_a_rust_library_is_a_save_error_and_other_errors_are_not(tmp_path):
     class SerializationError(Exception):
         pass
 
@@ -130,7 +130,7 @@ TORN = (
 
 
 @pytest.mark.parametrize("text", TORN, ids=range(len(TORN)))
-def test_an_identity_that_cannot_be_read_is_an_error_and_never_a_new_one(tmp_path, text):
+def test_an_unreadable_run_id_is_an_error_and_not_replaced(tmp_path, text):
     run = RunDirectory(tmp_path)
     run.config.write_text("task: demo")
     run.tracking.write_bytes(text)
@@ -140,7 +140,7 @@ def test_an_identity_that_cannot_be_read_is_an_error_and_never_a_new_one(tmp_pat
     assert run.tracking.read_bytes() == text
 
 
-def test_an_identity_behind_a_link_a_pipe_or_without_permission_is_an_error(tmp_path):
+def test_a_run_id_that_is_a_link_a_pipe_or_a_folder_is_an_error(tmp_path):
     for number, plant in enumerate((lambda path: path.symlink_to("nowhere"), os.mkfifo, os.mkdir)):
         run = RunDirectory(tmp_path / str(number))
         run.path.mkdir()
@@ -149,7 +149,7 @@ def test_an_identity_behind_a_link_a_pipe_or_without_permission_is_an_error(tmp_
             own_id(run)
 
 
-def test_processes_that_ask_at_once_get_one_identity(tmp_path):
+def test_processes_that_ask_at_once_get_the_same_run_id(tmp_path):
     for number in range(20):
         run = RunDirectory(tmp_path / str(number))
         with ThreadPoolExecutor(8) as several:
@@ -159,7 +159,7 @@ def test_processes_that_ask_at_once_get_one_identity(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "model", "predictions", "plots"])
-def test_a_run_writes_into_folders_of_its_own(tmp_path, name):
+def test_a_run_does_not_write_into_linked_folders(tmp_path, name):
     (tmp_path / "outside").mkdir()
     for number, plant in enumerate((lambda path: path.symlink_to(tmp_path / "outside"), lambda path: path.touch(), os.mkfifo)):
         run = RunDirectory(tmp_path / str(number))

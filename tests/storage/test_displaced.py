@@ -1,4 +1,4 @@
-"""A job that was silent for too long: whoever has its place, it hears of it, stops and leaves the other alone."""
+"""A job that was silent for too long and lost its directory: it notices, stops, and does not disturb its successor."""
 
 import errno
 import os
@@ -28,13 +28,13 @@ from tests.support.tracked import make_run
 
 @pytest.fixture(autouse=True)
 def quick(short_leases, monkeypatch):
-    """Nor is any test a job of SLURM."""
+    """Short leases, and no test is a SLURM job."""
     for variable in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"):
         monkeypatch.delenv(variable, raising=False)
 
 
 def taken_after_a_while(mine, folder):
-    """How long it takes until the lock is taken."""
+    """Takes the lock, with attempts until it succeeds; returns the seconds that this took."""
     began = time.monotonic()
     while not mine.take(folder):
         assert time.monotonic() < began + 30
@@ -43,15 +43,15 @@ def taken_after_a_while(mine, folder):
 
 
 def displaced(folder):
-    """A job that has been, and the one that has taken over."""
+    """(the lock of a displaced job, the lock of its successor)"""
     first, second = RunLock(), RunLock()
     first.acquire(folder)
-    (folder / LOCK / first.token).unlink()  # what a finder does that saw it stand still
+    (folder / LOCK / first.token).unlink()  # as another job does after the lease was not renewed
     second.acquire(folder)
     return first, second
 
 
-def test_a_displaced_job_hears_of_it_whenever_it_asks_and_takes_nothing_of_its_successors(tmp_path):
+def test_a_displaced_job_notices_at_every_check_and_releases_only_its_own_lock(tmp_path):
     first, second = displaced(tmp_path)
     for _ in range(2):
         with pytest.raises(Displaced, match=f"process {os.getpid()} on {socket.gethostname()}"):
@@ -74,7 +74,7 @@ def test_a_job_whose_lock_somebody_deleted_is_displaced(tmp_path):
         mine.check()
 
 
-def test_a_suspended_job_that_wakes_up_after_its_lease_is_displaced(tmp_path):
+def test_a_job_resumed_after_its_lease_has_ended_is_displaced(tmp_path):
     holder = start_holder(tmp_path, "unshare", "--pid", "--fork", "--kill-child") if not os.geteuid() else None
     if holder is None or said(holder) != "in":
         pytest.skip("no PID namespaces of our own")
@@ -91,7 +91,7 @@ def test_a_suspended_job_that_wakes_up_after_its_lease_is_displaced(tmp_path):
     assert tokens(tmp_path) == [mine.token]
 
 
-def test_a_job_that_cannot_reach_its_lock_for_the_length_of_a_lease_does_not_go_on(tmp_path, monkeypatch):
+def test_a_job_that_cannot_renew_its_lease_in_time_stops(tmp_path, monkeypatch):
     for module in (leases, lock):
         monkeypatch.setattr(module, "LEASE_SECONDS", 90.0)
         monkeypatch.setattr(module, "BEAT_SECONDS", 10.0)
@@ -113,7 +113,7 @@ def test_a_job_that_cannot_reach_its_lock_for_the_length_of_a_lease_does_not_go_
                 with pytest.raises(Displaced, match="could not be touched"):
                     ask()
     monkeypatch.setattr(os, "utime", touch)
-    mine.check()  # it has proved that nobody was there meanwhile
+    mine.check()  # the check proves that nobody took the directory meanwhile
     at[0] += 60
     monkeypatch.setattr(os, "utime", fails)
     mine.check_from_memory()  # the disk is not asked
@@ -133,7 +133,7 @@ def test_the_log_of_a_displaced_run_ends_where_it_was_and_its_mirror_is_gone(tmp
             before = run.events.read_bytes()
             (run.path / LOCK / first.token).unlink()
             second.acquire(run.path)
-            tracker.log({"event": "step", "step": 2})  # other ranks wait for this one: they are told together, elsewhere
+            tracker.log({"event": "step", "step": 2})  # does not raise, since other ranks wait
             tracker.log({"event": "step", "step": 3})
             first.check()
         tracker.settle()
@@ -147,7 +147,7 @@ def test_the_log_of_a_displaced_run_ends_where_it_was_and_its_mirror_is_gone(tmp
     second.release()
 
 
-def test_ranks_agree_that_they_are_displaced_before_they_agree_on_anything_else(monkeypatch):
+def test_displacement_comes_before_any_other_agreement_of_the_ranks(monkeypatch):
     heard = []
 
     def agreed(*flags):
@@ -163,7 +163,7 @@ def test_ranks_agree_that_they_are_displaced_before_they_agree_on_anything_else(
         assert StopRequests(stop_signals, None, True).told_to_stop_or_save() == (False, False)
         with pytest.raises(Displaced, match="it is not ours"):
             StopRequests(stop_signals, None, True, displaced).told_to_stop_or_save()
-        others = (True, True, False)  # of rank 0, on another rank
+        others = (True, True, False)  # the decision of rank 0, on another rank
         with pytest.raises(Displaced):
             StopRequests(stop_signals, None, False).told_to_stop_or_save()
         others = (True, False)
@@ -175,7 +175,7 @@ def test_ranks_agree_that_they_are_displaced_before_they_agree_on_anything_else(
     assert all(len(flags) in (2, 3) for flags in heard)
 
 
-def test_a_displaced_job_says_so_once_and_ends_with_a_code_of_its_own(capsys):
+def test_a_displaced_job_prints_that_once_and_ends_with_code_4(capsys):
     def work():
         raise Displaced("runs/x no longer belongs to this job")
 

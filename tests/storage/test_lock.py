@@ -1,4 +1,4 @@
-"""One job at a time in a run directory, and no run lost to a lock whose holder is gone."""
+"""One job at a time in a run directory; a lock whose holder is gone does not block it."""
 
 import errno
 import os
@@ -21,13 +21,13 @@ from tests.support.locking import asked, elsewhere, leave_behind, said, start_ho
 
 @pytest.fixture(autouse=True)
 def quick(short_leases, monkeypatch):
-    """Nor is any test a job of SLURM."""
+    """Short leases, and no test is a SLURM job."""
     for variable in ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"):
         monkeypatch.delenv(variable, raising=False)
 
 
 def taken_after_a_while(mine, folder):
-    """How long it takes until the lock is taken."""
+    """Takes the lock, with attempts until it succeeds; returns the seconds that this took."""
     began = time.monotonic()
     while not mine.take(folder):
         assert time.monotonic() < began + 30
@@ -43,11 +43,11 @@ def test_a_living_job_keeps_others_out_until_it_releases(tmp_path):
     first.release()
     first.release()
     assert takes(folder) and holder_of(folder) is None
-    RunLock().release()  # of one that never took anything
+    RunLock().release()  # releasing without having taken it changes nothing
     RunLock().check()
 
 
-def test_a_job_that_was_killed_holds_nothing_and_one_that_is_stopped_does(tmp_path):
+def test_a_killed_job_does_not_hold_the_lock_and_a_stopped_one_does(tmp_path):
     holder = start_holder(tmp_path)
     assert said(holder) == "in"
     holder.send_signal(signal.SIGSTOP)
@@ -58,7 +58,7 @@ def test_a_job_that_was_killed_holds_nothing_and_one_that_is_stopped_does(tmp_pa
     assert takes(tmp_path)
 
 
-def test_what_is_left_of_a_process_or_has_its_number_holds_nothing(tmp_path):
+def test_a_zombie_or_another_process_with_the_number_does_not_hold_the_lock(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
     child.stdout.read()
     while process_stat(child.pid)[0] != "Z":
@@ -70,7 +70,7 @@ def test_what_is_left_of_a_process_or_has_its_number_holds_nothing(tmp_path):
     assert takes(tmp_path)
 
 
-def test_a_clock_that_is_set_makes_nobody_older_or_gone(tmp_path, monkeypatch):
+def test_setting_the_clock_does_not_end_a_lease(tmp_path, monkeypatch):
     mine = RunLock()
     mine.acquire(tmp_path)
     now = time.time()
@@ -79,7 +79,7 @@ def test_a_clock_that_is_set_makes_nobody_older_or_gone(tmp_path, monkeypatch):
         os.utime(tmp_path / LOCK / mine.token, (0, time.time()))
         assert not takes(tmp_path)
         mine.check()
-    # Nor does a disk or a machine whose clock is years away.
+    # Neither does a disk or a machine whose clock is years off.
     monkeypatch.undo()
     for stamp in (1, 4 * 10**9):
         path = elsewhere(tmp_path)
@@ -87,7 +87,7 @@ def test_a_clock_that_is_set_makes_nobody_older_or_gone(tmp_path, monkeypatch):
         assert not takes(tmp_path)
 
 
-def test_a_process_under_a_false_clock_and_one_under_the_right_one_agree(tmp_path):
+def test_processes_with_different_clocks_agree_on_the_holder(tmp_path):
     faketime = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
     if faketime is None:
         pytest.skip("libfaketime is not installed")
@@ -110,7 +110,7 @@ NAMESPACES = {
 
 
 @pytest.mark.parametrize("kind", NAMESPACES)
-def test_processes_of_one_host_name_that_do_not_see_each_other_are_not_taken_for_gone(kind, tmp_path):
+def test_processes_in_other_pid_namespaces_of_the_host_count_as_alive(kind, tmp_path):
     prefix = NAMESPACES[kind]
     if os.geteuid() or subprocess.run([*prefix, "true"], capture_output=True).returncode:
         pytest.skip("no PID namespaces of our own")
@@ -125,7 +125,7 @@ def test_processes_of_one_host_name_that_do_not_see_each_other_are_not_taken_for
         shutil.rmtree(tmp_path / LOCK)
 
 
-def test_a_job_on_another_machine_holds_while_it_beats_and_until_the_lease_is_over(tmp_path):
+def test_a_job_on_another_machine_holds_the_lock_until_its_lease_ends(tmp_path):
     path, mine = elsewhere(tmp_path), RunLock()
     assert not mine.take(tmp_path) and not mine.in_the_way.alive
     assert not takes(tmp_path)
@@ -138,7 +138,7 @@ def test_a_job_on_another_machine_holds_while_it_beats_and_until_the_lease_is_ov
     assert taken_after_a_while(RunLock(), tmp_path / "free") < 0.5
 
 
-def test_a_lease_is_over_when_nothing_has_moved_for_long_enough_and_not_before(tmp_path):
+def test_a_lease_ends_only_after_its_length_without_renewal(tmp_path):
     elsewhere(tmp_path)
     mine = RunLock()
     assert taken_after_a_while(mine, tmp_path) >= 0.45 and tokens(tmp_path) == [mine.token]
@@ -147,15 +147,15 @@ def test_a_lease_is_over_when_nothing_has_moved_for_long_enough_and_not_before(t
     assert known_holder_of(tmp_path) is None and takes(tmp_path)
 
 
-def test_a_pause_between_two_looks_counts_for_next_to_nothing(tmp_path):
+def test_a_pause_of_the_waiting_process_hardly_counts(tmp_path):
     elsewhere(tmp_path)
     mine = RunLock()
     assert not mine.take(tmp_path)
-    time.sleep(0.8)  # this process, or its disk, stood still
+    time.sleep(0.8)  # as if this process or its disk had been paused
     assert not mine.take(tmp_path)
 
 
-def test_a_requeued_job_waits_for_its_own_earlier_start_and_another_job_does_not(tmp_path, monkeypatch):
+def test_only_the_same_requeued_job_waits_while_its_earlier_start_renews_the_lease(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     path, mine = elsewhere(tmp_path, slurm_job="7"), RunLock()
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
@@ -172,7 +172,7 @@ def test_a_requeued_job_waits_for_its_own_earlier_start_and_another_job_does_not
             mine.take(tmp_path)
 
 
-def test_the_holder_beats(tmp_path, monkeypatch):
+def test_the_holder_renews_its_lease(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "BEAT_SECONDS", 0.01)
     mine = RunLock()
     mine.acquire(tmp_path)
@@ -185,7 +185,7 @@ def test_the_holder_beats(tmp_path, monkeypatch):
     mine.release()
 
 
-def test_of_many_that_find_a_stale_lock_one_at_a_time_gets_in(tmp_path):
+def test_of_many_that_find_a_stale_lock_one_at_a_time_takes_it(tmp_path):
     leave_behind(tmp_path)
     jobs = [start_holder(tmp_path) for _ in range(5)]
     words = [said(job).split()[0] for job in jobs]
@@ -196,7 +196,7 @@ def test_of_many_that_find_a_stale_lock_one_at_a_time_gets_in(tmp_path):
     assert takes(tmp_path)
 
 
-def test_processes_that_take_turns_take_one_at_a_time(tmp_path):
+def test_processes_that_take_turns_never_hold_it_together(tmp_path):
     code = (
         "import sys; from pathlib import Path; from mat_ds.storage.lock import RunLock\n"
         "folder = Path(sys.argv[1])\n"
@@ -211,7 +211,7 @@ def test_processes_that_take_turns_take_one_at_a_time(tmp_path):
     assert (tmp_path / "count").read_text() == "120" and [path.name for path in tmp_path.iterdir()] == ["count"]
 
 
-def test_a_disk_that_refuses_is_an_error_that_names_the_lock(tmp_path, monkeypatch):
+def test_a_failing_disk_is_an_error_that_names_the_lock(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot be taken.*Not a directory|cannot be taken.*File exists"):
         RunLock().take(tmp_path / "file")
@@ -225,7 +225,7 @@ def test_a_disk_that_refuses_is_an_error_that_names_the_lock(tmp_path, monkeypat
     assert not list((tmp_path / "run").iterdir())
 
 
-def test_a_process_knows_itself_and_what_it_wrote(monkeypatch):
+def test_an_owner_is_read_back_as_it_was_written(monkeypatch):
     me = Owner.me()
     assert me.fate == Fate.ALIVE and Owner.read(me.as_text()) == me
     monkeypatch.setattr("mat_ds.storage.owner.place_here", lambda: "another boot")

@@ -1,5 +1,5 @@
-"""A finder of a stale lock, or its late owner, may be paused before any call of the disk, for as long as it likes: there are
-never two that hold the lock, and what others do meanwhile is not undone."""
+"""A process that takes a stale lock, or the lock's late owner, may be paused before any disk call for any time: never do two
+processes hold the lock, and neither undoes what others did meanwhile."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ def tries(mine, folder):
 
 
 def holds(mine):
-    """Whether a job that has taken the lock would write."""
+    """Whether a job with this lock would write to the run directory."""
     try:
         mine.check()
     except Displaced:
@@ -45,8 +45,8 @@ def stays(other, folder):
 
 @pytest.mark.parametrize("left", ["nothing", "a dead job", "an empty folder", "a file"])
 @pytest.mark.parametrize("other_goes", [True, False])
-def test_a_finder_paused_before_any_call_of_the_disk_finds_one_holder_at_most(left, other_goes, tmp_path, monkeypatch):
-    monkeypatch.setattr(leases, "LEASE_SECONDS", 0.0)  # what nobody is proved to hold is over at once
+def test_taking_a_stale_lock_can_be_paused_before_any_disk_call_without_two_holders(left, other_goes, tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 0.0)  # a lease without a known process ends at once
     for number in range(1, 1000):
         folder, finder, other = tmp_path / str(number), RunLock(), RunLock()
         folder.mkdir()
@@ -69,7 +69,7 @@ def test_a_finder_paused_before_any_call_of_the_disk_finds_one_holder_at_most(le
     assert number > 5
 
 
-def test_a_late_owner_paused_before_any_call_of_its_release_or_its_question_leaves_the_successor_alone(tmp_path):
+def test_a_late_owners_release_or_check_can_be_paused_before_any_disk_call_without_harm_to_its_successor(tmp_path):
     for ask in (RunLock.release, RunLock._renew, holds):
         for number in range(1, 1000):
             folder, late, other = tmp_path / f"{ask.__name__}-{number}", RunLock(), RunLock()
@@ -117,7 +117,7 @@ except UserError:
 
 
 @pytest.mark.parametrize("step", ["clears", "enters"])
-def test_a_finder_that_is_really_stopped_lets_another_in_and_stays_out_when_it_wakes(step, tmp_path):
+def test_a_process_stopped_while_taking_the_lock_lets_another_take_it_and_stays_out(step, tmp_path):
     stale = elsewhere(tmp_path)
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     finder = subprocess.Popen([sys.executable, "-c", FINDER, str(tmp_path), step], env=env, text=True, stdout=subprocess.PIPE)
@@ -136,7 +136,7 @@ def test_a_finder_that_is_really_stopped_lets_another_in_and_stays_out_when_it_w
     assert holder.wait(30) == 0 and not (tmp_path / LOCK).exists()
 
 
-def test_the_harness_pauses_where_it_says(tmp_path):
+def test_before_call_pauses_at_the_given_call(tmp_path):
     with before_call(10**9, lambda: None) as calls:
         mine = RunLock()
         mine.acquire(tmp_path)

@@ -1,4 +1,4 @@
-"""Files of a run: whole or not at all, and a log that a resumed run continues where its checkpoint stands."""
+"""Files of a run are complete or absent, and a resumed run continues the log at its checkpoint."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from mat_ds.storage.progress import Progress
 from mat_ds.tracking.playback import Playback
 
 
-def test_a_folder_that_could_not_be_filled_leaves_the_old_one(tmp_path):
+def test_a_failed_replacement_of_a_folder_keeps_the_old_one(tmp_path):
     folder = tmp_path / "model"
     write_folder(folder, lambda aside: (aside / "weights").write_text("old"))
 
@@ -36,7 +36,7 @@ def test_a_file_is_replaced_whole(tmp_path):
     assert len(list((tmp_path / "a").iterdir())) == 1
 
 
-def test_a_resumed_log_reads_as_that_of_one_life_and_nothing_of_it_is_lost(tmp_path):
+def test_a_resumed_log_reads_like_one_uninterrupted_run_and_loses_no_line(tmp_path):
     path = tmp_path / "events.jsonl"
     assert read_events(path) == []
     first = EventLog(path, 0)
@@ -64,7 +64,7 @@ def test_a_log_that_is_a_pipe_is_not_waited_for(tmp_path):
         list(Playback(tmp_path / "events.jsonl").read())
 
 
-def test_evaluations_are_spread_evenly_and_the_end_is_one_of_them():
+def test_evaluations_are_spread_evenly_and_include_the_last_step():
     assert evaluation_points(2, 10, 30) == {5, 10, 15, 20, 25, 30}
     assert evaluation_points(1, 10, 25) == {10, 20, 25}
     assert evaluation_points(0, 10, 25) == {25}
@@ -83,5 +83,5 @@ def test_results_report_last_best_and_the_median_of_the_last_half():
     )
     results = progress.results()
     assert results["last"] == {"step": 10, "score": 0.4} and results["best"] == {"step": 4, "score": 0.9}
-    assert results["median_last_half"] == 0.4  # of steps 6, 8, 10
+    assert results["median_last_half"] == 0.4  # the median of steps 6, 8 and 10
     assert results["samples_per_second"] == 50 and results["tokens_per_second"] == 500

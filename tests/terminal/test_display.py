@@ -1,4 +1,4 @@
-"""What a run shows: on a terminal, in a file, quietly, for programs; and what libraries log, which it does not show."""
+"""What a run prints on a terminal, into a file, with --quiet and with --json; and what it hides of libraries' logs."""
 
 import fcntl
 import json
@@ -37,7 +37,7 @@ def play(display):
     display.conclude(json.dumps({"score": 1}))
 
 
-def test_in_a_file_progress_is_whole_lines_with_both_losses_and_the_time_left(capsys):
+def test_in_a_file_progress_is_whole_lines_with_losses_and_the_time_left(capsys):
     play(Display(True))
     out, err = capsys.readouterr()
     assert out.splitlines() == ["an evaluation", '{"score": 1}']
@@ -61,7 +61,7 @@ def test_quiet_leaves_warnings_and_the_result(capsys):
     assert (out, err) == ('{"score": 1}\n', "*** WARNING: low disk\n")
 
 
-def test_json_is_alone_on_stdout(capsys):
+def test_with_json_stdout_has_only_the_json(capsys):
     play(Display(True, json=True))
     out, err = capsys.readouterr()
     assert json.loads(out) == {"score": 1} and "an evaluation" in err
@@ -72,7 +72,7 @@ def test_other_ranks_are_silent(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_libraries_log_to_the_runs_file_from_the_start_and_only_their_errors_are_seen(tmp_path, capfd):
+def test_libraries_log_to_the_runs_file_and_only_their_errors_are_printed(tmp_path, capfd):
     file, library = tmp_path / "train.log", logging.getLogger("transformers.models")
     with LibraryLogs(kept=True) as library_logs:
         library.info("before there was a run")

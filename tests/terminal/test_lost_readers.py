@@ -1,4 +1,4 @@
-"""Printing to nobody: what pdsh leaves to ranks that are to save and stop."""
+"""Printing without a reader: after pdsh has ended, ranks must still be able to save and stop."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ def to_nobody():
     return os.fdopen(write, "w")
 
 
-def test_a_plain_stream_fails_and_a_lasting_one_falls_silent():
+def test_a_plain_stream_fails_and_a_protected_one_discards_output():
     plain = to_nobody()
     plain.write("lost\n")
     with pytest.raises(BrokenPipeError):
@@ -32,7 +32,7 @@ def test_a_plain_stream_fails_and_a_lasting_one_falls_silent():
     stream.close()
 
 
-def test_a_terminal_that_has_closed_is_outlasted_and_a_full_disk_told_of():
+def test_a_closed_terminal_is_survived_and_a_full_disk_is_an_error():
     ours, theirs = os.openpty()
     os.close(ours)
     with os.fdopen(theirs, "w") as stream:
@@ -46,7 +46,7 @@ def test_a_terminal_that_has_closed_is_outlasted_and_a_full_disk_told_of():
             os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
 
 
-def test_a_process_that_prints_to_nobody_ends_with_its_own_code():
+def test_a_process_without_a_reader_ends_with_its_own_code():
     program = (
         "import sys; from mat_ds.terminal.lost_readers import Lasting\n"
         "sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)\n"

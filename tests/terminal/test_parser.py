@@ -1,4 +1,4 @@
-"""The parser of all commands: a flag that has another name here is told that name."""
+"""The parser of all commands: the error for a flag known by another name says the name used here."""
 
 import pytest
 
@@ -15,12 +15,12 @@ from mat_ds.errors import ExitCode
         ("plan --learning_rate 1e-3 --gpus 2 --gpu_memory 16GB seed=1", "Trainer's learning_rate is here optimizer.lr"),
     ],
 )
-def test_a_flag_that_has_another_name_is_told_it(typed, hint, capsys):
+def test_a_flag_known_by_another_name_gets_a_hint(typed, hint, capsys):
     assert main(typed.split()) == ExitCode.USER_ERROR
     told = capsys.readouterr().err
     assert "1 problem " in told and "there is no such flag" in told and hint in told
 
 
-def test_a_flag_that_no_other_is_like_is_shown_an_example(capsys):
+def test_an_unknown_flag_without_a_similar_one_gets_an_example(capsys):
     assert main("predict runs/one in.txt --quick".split()) == ExitCode.USER_ERROR
     assert "unrecognized arguments: --quick" in (told := capsys.readouterr().err) and "mat-ds predict runs/cola" in told

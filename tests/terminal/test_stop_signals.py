@@ -1,4 +1,4 @@
-"""Signals to stop: remembered, given back, and Ctrl-C twice."""
+"""Signals to stop: they are remembered, handlers are restored, and a second Ctrl-C ends the process."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from tests.support.launch import ROOT
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_is_remembered_and_the_handlers_of_before_come_back(number):
+def test_a_signal_is_remembered_and_earlier_handlers_are_restored(number):
     heard = []
     before = {each: signal.signal(each, lambda number, frame: heard.append(number)) for each in SIGNALS}
     ours = signal.getsignal(number)
@@ -27,7 +27,7 @@ def test_a_signal_is_remembered_and_the_handlers_of_before_come_back(number):
             signal.signal(each, handler)
 
 
-def test_what_a_process_was_started_to_ignore_it_ignores():
+def test_signals_ignored_at_the_start_stay_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with StopSignals() as stop_signals:
