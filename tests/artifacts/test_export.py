@@ -1,4 +1,4 @@
-"""`mat-ds export`: what lies in the new folder predicts what the old one does, and needs nothing of it."""
+"""`mat-ds export`: the new folder predicts as the old one does and does not need it."""
 
 import json
 import shutil
@@ -27,14 +27,14 @@ def logits(model, task):
     return load_predictor(str(model)).logits([Example(row, None) for row in texts_of(task)])
 
 
-def test_a_copy_is_bit_for_bit_the_model_and_knows_its_task(runs, tmp_path):
+def test_a_copy_equals_the_model_bit_for_bit_and_has_its_task(runs, tmp_path):
     for task in HEADS:
         assert main(["export", str(runs[task]), str(tmp_path / task)]) == ExitCode.OK
         assert torch.equal(logits(tmp_path / task, task), logits(runs[task], task))
         assert (tmp_path / task / "README.md").read_text() == (runs[task] / "model" / "README.md").read_text()
 
 
-def test_merged_adapters_need_no_base_and_unmerged_ones_are_kept(runs, tmp_path):
+def test_merged_adapters_need_no_base_and_unmerged_ones_stay_adapters(runs, tmp_path):
     expected = logits(runs["lora"], "cola")
     for name, options in {"merged": ["--merge"], "adapters": []}.items():
         assert main(["export", str(runs["lora"]), str(tmp_path / name), *options]) == ExitCode.OK
@@ -52,8 +52,8 @@ def test_merged_adapters_need_no_base_and_unmerged_ones_are_kept(runs, tmp_path)
     assert metadata_load(card)["library_name"] == "transformers" and metadata_load(card)["model-index"]
 
 
-def test_a_model_merged_in_training_is_registered_whole_with_the_adapters_beside_it(runs, tmp_path):
-    """As `model.lora.merge` leaves it: the whole model in `model/`, what was trained in `model/adapter/`."""
+def test_a_model_merged_in_training_is_registered_whole_with_its_adapters(runs, tmp_path):
+    """As `model.lora.merge` leaves it: the whole model in `model/`, the adapters in `model/adapter/`."""
     run = shutil.copytree(runs["lora"], tmp_path / "run")
     adapters = (run / "model").rename(tmp_path / "adapters")
     assert main(["export", str(adapters), str(run / "model"), "--merge"]) == ExitCode.OK
@@ -64,7 +64,7 @@ def test_a_model_merged_in_training_is_registered_whole_with_the_adapters_beside
     assert logits(source, "cola") == pytest.approx(logits(runs["lora"], "cola"), abs=1e-4)
 
 
-def test_another_precision_is_the_rounded_weights_and_the_card_says_so(runs, tmp_path):
+def test_another_precision_rounds_the_weights_and_is_in_the_card(runs, tmp_path):
     assert main(["export", str(runs["cola"]), str(tmp_path / "half"), "--dtype", "bfloat16"]) == ExitCode.OK
     found, whole = (load_file(folder / "model.safetensors") for folder in (tmp_path / "half", runs["cola"] / "model"))
     assert found.keys() == whole.keys() and all(torch.equal(found[k], whole[k].to(torch.bfloat16)) for k in whole)
@@ -72,7 +72,7 @@ def test_another_precision_is_the_rounded_weights_and_the_card_says_so(runs, tmp
     assert "Rounded to bfloat16" in (tmp_path / "half" / "README.md").read_text()
 
 
-def test_nothing_is_overwritten_and_what_cannot_be_is_told(runs, tmp_path, capsys):
+def test_nothing_is_overwritten_and_impossible_exports_are_refused(runs, tmp_path, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     big = shutil.copytree(runs["cola"] / "model", tmp_path / "big")
@@ -96,7 +96,7 @@ def test_nothing_is_overwritten_and_what_cannot_be_is_told(runs, tmp_path, capsy
 
 
 @pytest.mark.parametrize("task", [*HEADS, "lora"])
-def test_the_card_has_metadata_that_survives_a_round_trip_and_says_what_it_has_to(task, runs):
+def test_the_card_has_valid_metadata_and_the_required_content(task, runs):
     card = runs[task] / "model" / "README.md"
     found = metadata_load(card)
     assert ModelCardData(**found).to_dict() == found, "what the hub's own library makes of it"

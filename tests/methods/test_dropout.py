@@ -1,4 +1,4 @@
-"""Which passes of an outer step drop the same units: read where dropout leaves zeros, for every method that says so."""
+"""Which passes of an outer step drop the same units, read from the zeros that dropout leaves, for every method."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def mat(**settings):
 
 
 def made(play, method, *batches, outer_step=0):
-    """The passes of `play`, the name of something a method does."""
+    """The dropped units of each pass of `play`, the name of a function of the method."""
     engine = PlainEngine(tiny_roberta(dropout=DROPOUT, attn_implementation="eager"), method.chain.samples)
     engine.outer_step = outer_step
     with dropped_units(engine.model, 8 // len(batches)) as passes:
@@ -32,15 +32,15 @@ def made(play, method, *batches, outer_step=0):
 
 
 def all_drop(passes):
-    return all(DROPOUT / 2 < share < DROPOUT * 1.2 for share in shares(passes))  # what attention pays to pads is zero before
+    return all(DROPOUT / 2 < share < DROPOUT * 1.2 for share in shares(passes))  # attention to pads is zero before dropout
 
 
-def test_independent_passes_of_the_perturbations_loop_all_drop_units_of_their_own():
+def test_independent_passes_of_the_perturbations_loop_all_drop_different_units():
     passes = made("adversary", mat(dropout="independent"), BATCH)
     assert all_drop(passes) and len(passes) == distinct(passes) == 6  # clean and perturbed, three times
 
 
-def test_frozen_passes_of_the_perturbations_loop_drop_one_set_of_units():
+def test_frozen_passes_of_the_perturbations_loop_drop_the_same_units():
     passes = made("adversary", mat(dropout="frozen"), BATCH)
     assert all_drop(passes) and len(passes) > 3 and distinct(passes) == 1
 
@@ -51,12 +51,12 @@ def test_without_dropout_the_perturbations_loop_drops_nothing():
 
 
 @pytest.mark.parametrize("dropout, sets", [("independent", 6), ("frozen", 1), ("off", 1)])
-def test_the_parameters_loop_drops_units_of_its_own_in_every_pass(dropout, sets):
+def test_every_pass_of_the_parameters_loop_drops_different_units(dropout, sets):
     passes = made("step", mat(dropout=dropout), BATCH)
     assert all_drop(passes[-4:]) and distinct(passes) == sets + 2 * 2
 
 
-def test_the_two_passes_of_the_divergence_can_drop_the_same_units_anew_in_every_sample():
+def test_both_passes_of_the_divergence_can_drop_the_same_units_which_change_with_every_sample():
     passes = made("step", mat(theta_dropout="frozen", theta_steps=3), BATCH)[-6:]
     for clean, perturbed in zip(passes[::2], passes[1::2], strict=True):
         assert torch.equal(clean, perturbed)
@@ -66,7 +66,7 @@ def test_the_two_passes_of_the_divergence_can_drop_the_same_units_anew_in_every_
 @pytest.mark.parametrize(
     "name, settings", [("mat", {}), ("mat", {"dropout": "frozen", "theta_dropout": "frozen"}), ("freelb", {})]
 )
-def test_another_outer_step_and_another_micro_batch_drop_other_units(name, settings):
+def test_other_outer_steps_and_micro_batches_drop_other_units(name, settings):
     method = build(name, **settings)
     now, later = (made("step", method, BATCH, outer_step=t) for t in (0, 1))
     assert not any(torch.equal(one, other) for one in now for other in later)
@@ -81,20 +81,20 @@ def test_all_passes_of_a_batch_drop_the_same_units(name):
     assert all_drop(passes) and len(passes) > 2 and distinct(passes) == 1
 
 
-def test_freeats_replays_drop_units_of_their_own():
+def test_freeats_replays_drop_different_units():
     passes = made("step", build("freeat", delta_steps=3), BATCH)
     assert all_drop(passes) and len(passes) == distinct(passes) == 3
 
 
 @pytest.mark.parametrize("name", ["rdrop", "r3f", "r4f"])
-def test_two_passes_that_must_agree_drop_units_of_their_own(name):
+def test_the_two_passes_of_rdrop_and_r3f_drop_different_units(name):
     passes = made("step", build(name), BATCH)
     assert all_drop(passes) and len(passes) == distinct(passes) == 2
 
 
 @pytest.mark.parametrize("name", ["smart", "alum"])
-def test_every_pass_of_a_virtual_adversary_drops_units_of_its_own(name):
-    """The teacher's pass, whose prediction is a target, drops nothing."""
+def test_every_pass_of_a_virtual_adversary_drops_different_units(name):
+    """Only the teacher's pass, whose prediction is a target, drops nothing."""
     passes = made("step", build(name, delta_steps=2), BATCH)
     trained = passes[1:] if name == "smart" else passes
     assert all_drop(trained) and len(trained) == distinct(trained) == 4
@@ -103,7 +103,7 @@ def test_every_pass_of_a_virtual_adversary_drops_units_of_its_own(name):
 
 @pytest.mark.parametrize("follower, sets", [("joint", 3), ("released", 3)])
 def test_salts_differences_are_taken_under_the_units_of_the_followers_step(follower, sets):
-    """The clean pass made again drops what it dropped."""
+    """The repeated clean pass drops the same units as the first."""
     passes = made("step", build("salt", derivative="finite_difference", follower=follower), BATCH)
     assert all_drop(passes) and len(passes) > distinct(passes) == sets
     step, above, below = passes[1], *passes[-2:]

@@ -1,4 +1,4 @@
-"""What methods promise: bounds, repeated steps, refusals, and that MAT without its parts is vanilla fine-tuning."""
+"""Properties of methods: bounds, repeated steps, refusals, and that MAT without its parts is vanilla fine-tuning."""
 
 import itertools
 
@@ -40,14 +40,14 @@ def test_every_sample_of_delta_obeys_the_bound_after_its_noise(projection, gradi
             return super().delta_gradient(batch, masks, delta, payoff, differentiable)
 
     (batch, *_) = batches()
-    samples.append(method.adversary(Watched(tiny_roberta()), batch))  # an average that forgets is its last sample
+    samples.append(method.adversary(Watched(tiny_roberta()), batch))  # with beta_s = 0 the average is the last sample
     assert len(samples) == 4  # delta^(1) and three more
     for delta in samples:
         assert ops.linf(delta).max() <= RADIUS
         assert (delta[(batch.mask == 0).expand_as(delta)] == 0).all()
 
 
-def test_the_released_code_bounds_before_its_noise_and_leaves_the_first_sample_alone():
+def test_released_semantics_project_before_the_noise_and_do_not_project_the_first_sample():
     method = mat(
         semantics="released",
         delta_init_scale=10 * RADIUS,
@@ -63,7 +63,7 @@ def test_the_released_code_bounds_before_its_noise_and_leaves_the_first_sample_a
     assert method.chain.anchor == "first_update" and mat().chain.anchor == "start"
 
 
-def test_a_method_that_perturbs_says_what_becomes_of_a_perturbation_that_nobody_sees():
+def test_every_method_that_perturbs_has_the_option_on_invisible():
     asked = {name for name, method in METHODS.items() if "on_invisible" in method.Settings.model_fields}
     assert asked == {name for name, method in METHODS.items() if method.perturbs()} == METHODS.keys() - {"vanilla", "rdrop"}
     for name in asked:
@@ -73,7 +73,7 @@ def test_a_method_that_perturbs_says_what_becomes_of_a_perturbation_that_nobody_
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_what_a_method_has_of_its_own_in_a_model_is_in_the_weights_that_are_exported(name):
+def test_a_methods_change_of_the_model_is_folded_into_the_exported_weights(name):
     model, plain = tiny_roberta().eval(), tiny_roberta().eval()
     before = {key: value.clone() for key, value in model.named_parameters()}
     fold = METHODS[name].prepare_model(model, METHODS[name].Settings())
@@ -89,7 +89,7 @@ def test_what_a_method_has_of_its_own_in_a_model_is_in_the_weights_that_are_expo
         assert torch.linalg.svdvals(head.double())[0].item() == pytest.approx(1, abs=1e-6)
 
 
-def test_mat_without_its_parts_is_vanilla_and_makes_no_perturbed_pass():
+def test_mat_without_lambda_is_vanilla_and_makes_no_perturbed_pass():
     settings = METHODS["vanilla"].Settings()
     players = mat(lam=0.0, theta_steps=1, beta_s=0.0, beta_p=0.0), METHODS["vanilla"](settings, CLASSIFICATION)
     models, results, passes = [tiny_roberta(dropout=0.1, attn_implementation="eager") for _ in players], [], []
@@ -104,7 +104,7 @@ def test_mat_without_its_parts_is_vanilla_and_makes_no_perturbed_pass():
     assert not players[0].chain.is_mixed
 
 
-def test_a_step_that_fp16_skipped_comes_again():
+def test_an_update_that_fp16_skipped_is_repeated():
     engine = PlainEngine(tiny_roberta(), samples=3, skips={1, 2, 4})
     mat(theta_steps=3).step(engine, batches(micro=8))
     assert engine.updates == 6

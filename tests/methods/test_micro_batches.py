@@ -1,4 +1,4 @@
-"""A batch is the same batch however it is cut: perturbations, losses and gradients of every method, without dropout."""
+"""The cut into micro-batches changes no perturbation, loss or gradient of any method, without dropout."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def engine(samples=1):
 
 
 def played(name, micro):
-    """(means, gradients) of one outer step that moves no parameter."""
+    """(mean losses, gradients) of one outer step without updates."""
     method, batches = player(name), micro_batches(BATCH, micro)
     own = engine(method.chain.samples)
     means = method.step(own, batches)
@@ -57,7 +57,7 @@ def test_losses_and_gradients_are_those_of_the_whole_batch(name):
 
 
 @pytest.mark.parametrize("name", [name for name in SETTINGS if name not in ("rdrop", "vanilla")])
-def test_an_examples_perturbation_is_its_own(name):
+def test_an_examples_perturbation_depends_on_that_example_only(name):
     perturbations = {}
     for micro in (1, 4, 8):
         for batch in micro_batches(BATCH, micro):
@@ -71,7 +71,7 @@ def test_an_examples_perturbation_is_its_own(name):
     for (micro, example), delta in perturbations.items():
         whole = perturbations[8, example]
         assert (delta - whole).norm() < 1e-3 * whole.norm(), (micro, example)
-    for example in range(1, 8):  # and no other's
+    for example in range(1, 8):  # the others do not change
         tokens = min(len(perturbations[8, 0]), len(perturbations[8, example]))
         one, other = perturbations[8, 0][:tokens].flatten(), perturbations[8, example][:tokens].flatten()
         assert torch.cosine_similarity(one, other, 0).abs() < 0.6

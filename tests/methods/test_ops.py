@@ -1,4 +1,4 @@
-"""The tensor maths of the perturbation: bounds, directions, divergences, and the numbers too small for a floor."""
+"""Tensor operations of the perturbation: projections, normalisation, divergences, also of very small numbers."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What the rivals of MAT promise: their cost in real work, their balls, and where they refuse."""
+"""Properties of MAT's rivals: their cost, the balls of their perturbations, and what they refuse."""
 
 import pytest
 import torch
@@ -33,8 +33,8 @@ def batches(micro=8, **more):
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_the_stated_cost_is_the_work_done(settings):
-    """In multiplications, counted by torch: the passes themselves, not what the method says of them."""
+def test_the_stated_cost_equals_the_multiplications_of_a_step(settings):
+    """The multiplications are counted by torch, independently of the method."""
     model = tiny_roberta(attn_implementation="eager", hidden_size=64, intermediate_size=256)
     method, own = build(**settings), batches()
     engine = PlainEngine(model, method.chain.samples)
@@ -46,7 +46,7 @@ def test_the_stated_cost_is_the_work_done(settings):
     assert all_of_them.get_total_flops() / one.get_total_flops() == pytest.approx(method.cost, rel=0.05)
 
 
-def test_updates_and_gradients_per_step_are_the_methods():
+def test_methods_make_the_published_number_of_updates_per_step():
     for settings, updates in (
         ({"name": "freelb", "delta_steps": 4}, 1),
         ({"name": "freeat", "delta_steps": 4}, 4),
@@ -79,7 +79,7 @@ def test_the_uniform_start_has_one_expected_length_whatever_the_sentence():
     assert torch.corrcoef(torch.stack([lengths, ops.l2(delta).flatten()]))[0, 1].abs() < 0.4
 
 
-def test_an_overflowed_replay_begins_where_it_began():
+def test_an_overflowed_replay_is_repeated_from_the_same_perturbation():
     (start, again), seen = ({}, {3}), []
     for skips in (start, again):
         engine, method = PlainEngine(tiny_roberta(), samples=4, skips=skips), build(name="freeat", delta_steps=4)
@@ -105,7 +105,7 @@ def test_r3fs_noised_pass_does_not_train_the_words():
 
 
 @pytest.mark.parametrize("follower", ["joint", "released"])
-def test_salts_forms_agree_and_auto_takes_what_the_engine_has(follower):
+def test_salts_derivatives_agree_and_auto_takes_one_that_the_engine_supports(follower):
     gradients = []
     for form in ("exact", "finite_difference"):
         model = tiny_roberta(attn_implementation="eager")
@@ -122,7 +122,7 @@ def test_salts_forms_agree_and_auto_takes_what_the_engine_has(follower):
     assert [problem.key for problem in refused] == ["method.derivative", "method.name"]
 
 
-def test_each_method_is_chosen_by_name_and_none_shares_its_options_silently():
+def test_each_method_is_chosen_by_name_and_refuses_options_of_others():
     for name in METHODS:
         assert RunConfig.model_validate({"method": {"name": name}}).method.name == name
     with pytest.raises(ValueError):

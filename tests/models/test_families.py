@@ -1,4 +1,4 @@
-"""Every family of models is perturbed, padded, checkpointed and sampled alike, encoders and decoders."""
+"""Perturbation, padding, checkpointing and sampling work for every model family, encoders and decoders."""
 
 import string
 
@@ -30,13 +30,13 @@ def inputs(batch):
 
 
 def positions(family, mask):
-    """The position of each token in its own sentence; RoBERTa counts from behind its padding token."""
+    """Position ids of each sentence without padding; RoBERTa's begin after the padding id."""
     found = (mask.cumsum(1) - 1).clamp(min=0)
     return torch.where(mask > 0, found + PAD + 1, PAD) if "roberta" in family else found
 
 
 def alone(model, family, batch, delta=None):
-    """Logits by `inputs_embeds` of each sentence by itself, without a pad."""
+    """Logits of each sentence alone, without padding, computed with `inputs_embeds`."""
     logits = []
     for row, mask in enumerate(batch["attention_mask"].bool()):
         embeds = model.get_input_embeddings()(batch["input_ids"][row, mask])[None]
@@ -47,14 +47,14 @@ def alone(model, family, batch, delta=None):
 
 
 @every_family
-def test_the_hook_adds_delta_and_pads_change_nothing(family):
+def test_the_hook_adds_delta_and_padding_changes_nothing(family):
     model = build(family).eval()
     hook = EmbeddingPerturbation(model)
     assert hook.width == FAMILIES[family][2]
     for left in (False, True) if family in DECODERS else (False,):
         (batch,) = global_batches(1, left_padding=left)
         delta = 0.1 * torch.randn(*batch["input_ids"].shape, hook.width) * batch["attention_mask"].unsqueeze(-1)
-        # Learned positions have to be told where a text begins that has pads in front of it.
+        # Models with learned positions need position ids if the padding is on the left.
         more = {"position_ids": positions(family, batch["attention_mask"])} if left else {}
         with hook.applied(delta):
             perturbed = model(**inputs(batch), **more).logits
@@ -65,7 +65,7 @@ def test_the_hook_adds_delta_and_pads_change_nothing(family):
 
 
 @every_family
-def test_no_gradient_reaches_a_pad_and_every_real_token_has_one(family):
+def test_only_real_tokens_have_a_gradient(family):
     model = build(family).eval()
     hook = EmbeddingPerturbation(model)
     for left in (False, True) if family in DECODERS else (False,):
@@ -96,7 +96,7 @@ def trained(family, checkpointing):
 
 
 @every_family
-def test_a_step_of_mat_moves_every_weight_and_checkpointing_takes_the_same_by_computing_twice(family):
+def test_a_step_of_mat_moves_every_weight_and_is_the_same_with_checkpointing(family):
     loss, moved, passes = trained(family, checkpointing=False)
     same_loss, same, more_passes = trained(family, checkpointing=True)
     still = [name for name, p in build(family).named_parameters() if torch.equal(p, moved[name])]
@@ -121,7 +121,7 @@ def test_half_precision_has_finite_logits_and_gradients(family, dtype):
 
 
 def save(folder, family, **tokenizer):
-    """A folder as the hub has it: the model, and a tokenizer of letters that says what it is told to say."""
+    """Saves a model folder as on the hub, with a tokenizer of letters that has the given settings."""
     build(family).save_pretrained(folder)
     signs = ["<s>", "<pad>", "</s>", "<unk>", "<|endoftext|>", "Ġ", *string.ascii_letters, *"012345"]
     assert len(signs) == VOCABULARY
@@ -133,8 +133,8 @@ def save(folder, family, **tokenizer):
 
 
 @every_family
-def test_a_tokenizer_made_for_generation_classifies_alike_at_any_padding(family, tmp_path):
-    # Padding on the left, token types whether the model has them or not, and, for a decoder, no padding token.
+def test_a_tokenizer_made_for_generation_gives_the_same_logits_at_any_padding(family, tmp_path):
+    # It pads on the left, returns token types even if the model has none, and for a decoder has no padding token.
     tokens = {"eos_token": "</s>"} if family in DECODERS else {"eos_token": "</s>", "pad_token": "<pad>"}
     names = ["input_ids", "token_type_ids", "attention_mask"]
     options = save(tmp_path, family, padding_side="left", model_input_names=names, **tokens)

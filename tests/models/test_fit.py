@@ -1,4 +1,4 @@
-"""A model trains and answers with the weights that its folder holds, its labels in the order of the task, or not at all."""
+"""A model is used only if its folder has its weights and its labels can be put into the task's order."""
 
 import json
 
@@ -29,14 +29,14 @@ def built(folder, task="sst2", leave_unread=False, **options):
 
 
 def rewrite(folder, change):
-    """Writes other weights by other names: `change` takes and returns a dict of tensors."""
+    """Rewrites the weights; `change` maps a dict of tensors to another."""
     file = folder / "model.safetensors"
     kept = {name: value.clone() for name, value in load_file(file).items()}
     save_file(change(kept), file, {"format": "pt"})
 
 
 def refused(folder, **options):
-    """What training says, and that every other door says as much, with weights read at once or later."""
+    """The error of training, which must be that of every other command, with weights read at once or later."""
     with pytest.raises(UserError) as error:
         built(folder, **options)
     with pytest.raises(UserError) as left:
@@ -49,7 +49,7 @@ def refused(folder, **options):
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "base."])
 @pytest.mark.parametrize("part", ["all", "the backbone"])
-def test_a_backbone_of_which_no_weight_fits_is_refused_with_the_prefix_that_is_in_the_way(prefix, part, tmp_path):
+def test_a_backbone_without_any_fitting_weight_is_refused_and_the_wrong_prefix_named(prefix, part, tmp_path):
     folder = stranger(tmp_path / "model")
     rewrite(
         folder,
@@ -73,7 +73,7 @@ def test_an_encoder_with_a_prefix_is_refused_too(tmp_path):
 
 
 @pytest.mark.parametrize("lora", [None, {"target_modules": ["query"]}], ids=["whole", "adapters"])
-def test_a_backbone_that_is_there_in_part_is_refused(lora, tmp_path):
+def test_an_incomplete_backbone_is_refused(lora, tmp_path):
     folder = stranger(tmp_path / "model")
     rewrite(folder, lambda weights: {name: value for name, value in weights.items() if ".layer.1." not in name})
     told = refused(folder, lora=lora)
@@ -96,7 +96,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_encoder_as_the_hub_has_it_fits(family, tmp_path):
+def test_a_pre_trained_encoder_from_the_hub_fits(family, tmp_path):
     options = save(tmp_path, family, eos_token="</s>", pad_token="<pad>")
     model = family_of(family)
     model.base_model.save_pretrained(tmp_path)
@@ -126,7 +126,7 @@ def fill(found):
         {"id2label": None, "label2id": {"positive": 0, "negative": 1}},
     ],
 )
-def test_a_head_of_the_tasks_labels_in_another_order_is_put_into_the_tasks(names, leave_unread, tmp_path):
+def test_a_head_with_the_tasks_labels_in_another_order_is_reordered(names, leave_unread, tmp_path):
     folder = stranger(tmp_path / "model")
     edit(folder / "config.json", **names)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -138,7 +138,7 @@ def test_a_head_of_the_tasks_labels_in_another_order_is_put_into_the_tasks(names
 
 
 @both_ways
-def test_a_head_of_three_labels_is_put_into_the_tasks_order_and_not_the_inverse(leave_unread, tmp_path):
+def test_a_head_of_three_labels_is_reordered_in_the_right_direction(leave_unread, tmp_path):
     options = save(tmp_path, "bert", eos_token="</s>", pad_token="<pad>")
     edit(tmp_path / "config.json", id2label={"0": "neutral", "1": "contradiction", "2": "ENTAILMENT"}, label2id=None)
     tokenizer = build_tokenizer(options, ())
@@ -150,7 +150,7 @@ def test_a_head_of_three_labels_is_put_into_the_tasks_order_and_not_the_inverse(
 
 @both_ways
 @pytest.mark.parametrize("names", [{"0": "sad", "1": "glad"}, {"0": "negative", "1": "neutral"}, {"0": "1", "1": "0"}])
-def test_a_head_of_other_labels_is_drawn_anew_and_said_to_be(names, leave_unread, tmp_path):
+def test_a_head_of_other_labels_is_initialised_anew_and_that_is_printed(names, leave_unread, tmp_path):
     folder = stranger(tmp_path / "model")
     edit(folder / "config.json", id2label=names, label2id=None)
     found = built(folder, leave_unread=leave_unread)
@@ -163,7 +163,7 @@ def test_a_head_of_other_labels_is_drawn_anew_and_said_to_be(names, leave_unread
 @pytest.mark.parametrize(
     "names", [{"0": "negative", "1": "positive"}, None, {"0": "NEGATIVE", "1": "Positive"}, {"0": "0", "1": "1"}]
 )
-def test_a_head_of_the_same_labels_or_of_none_is_kept_as_it_is(names, tmp_path):
+def test_a_head_with_the_same_or_unnamed_labels_is_kept(names, tmp_path):
     folder = stranger(tmp_path / "model")
     edit(folder / "config.json", id2label=names, label2id=None)
     found = built(folder)
@@ -172,7 +172,7 @@ def test_a_head_of_the_same_labels_or_of_none_is_kept_as_it_is(names, tmp_path):
     assert torch.equal(kept["classifier.out_proj.weight"], found.module.classifier.out_proj.weight)
 
 
-def test_doors_that_cannot_draw_a_head_refuse_other_labels_and_another_order(tmp_path, capsys):
+def test_commands_that_do_not_train_refuse_other_labels_and_another_order(tmp_path, capsys):
     folder = stranger(tmp_path / "model")
     for names in ({"0": "POSITIVE", "1": "NEGATIVE"}, {"0": "sad", "1": "glad"}):
         edit(folder / "config.json", id2label=names, label2id=None)
@@ -185,7 +185,7 @@ def test_doors_that_cannot_draw_a_head_refuse_other_labels_and_another_order(tmp
 
 
 @pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
-def test_a_model_of_another_kind_of_answer_with_as_many_outputs_is_refused(kind, tmp_path, capsys):
+def test_a_model_of_another_kind_with_the_same_number_of_outputs_is_refused(kind, tmp_path, capsys):
     folder = stranger(tmp_path / "model")
     edit(folder / "config.json", problem_type=kind)
     (tmp_path / "in.txt").write_text("a\n")
@@ -195,7 +195,7 @@ def test_a_model_of_another_kind_of_answer_with_as_many_outputs_is_refused(kind,
         assert not told.out and "problem_type" in told.err and kind.replace("_", " ") in told.err
 
 
-def test_a_classifier_without_its_head_or_its_pooler_answers_nothing(tmp_path):
+def test_a_classifier_without_head_or_pooler_is_refused_for_prediction(tmp_path):
     for part in ("classifier.out_proj.weight", "classifier.dense.bias"):
         folder = stranger(tmp_path / part)
         rewrite(folder, lambda weights, part=part: {name: value for name, value in weights.items() if name != part})
@@ -207,7 +207,7 @@ def test_a_classifier_without_its_head_or_its_pooler_answers_nothing(tmp_path):
         load_classifier(tmp_path / "bert", torch.float32, CPU)
 
 
-def test_what_stands_twice_and_differs_is_refused(tmp_path):
+def test_weights_stored_twice_with_different_values_are_refused(tmp_path):
     folder = stranger(tmp_path / "key")
     text = (folder / "config.json").read_text()
     (folder / "config.json").write_text('{"model_type": "roberta", ' + text[1:])

@@ -1,4 +1,4 @@
-"""`model.head_dropout` is the dropout between a model and its labels, whatever its configuration calls it, and no other."""
+"""`model.head_dropout` sets the dropout of the classification head, whatever its name in the configuration, and no other."""
 
 import pytest
 import torch
@@ -29,14 +29,14 @@ def folder(path, kind, settings, **more):
 
 
 def classifier(name, **options):
-    """The classifier that the options make of a folder's configuration, with weights."""
+    """The classifier for the options and the folder's configuration, with random weights."""
     described = build_skeleton(ModelConfig(name=name, **options), TASKS["mnli"]).config
     torch.manual_seed(0)
     return AutoModelForSequenceClassification.from_config(described).train()
 
 
 def passes(model, count=400):
-    """What two passes over the same inputs differ in: the model's output, its labels."""
+    """Whether two passes over the same inputs differ in the backbone's output, and in the logits."""
     inputs = {"input_ids": torch.full((count, 5), 7), "attention_mask": torch.ones(count, 5, dtype=torch.long)}
     features, logits = [], []
     keep = model.base_model.register_forward_hook(lambda module, args, output: features.append(output[0].detach()))
@@ -47,7 +47,7 @@ def passes(model, count=400):
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_the_head_drops_and_the_model_below_it_does_not(kind, tmp_path):
+def test_only_the_head_drops_units(kind, tmp_path):
     name = folder(tmp_path, kind, ENCODERS[kind])
     assert passes(classifier(name, dropout=0.0)) == (False, False)
     assert passes(classifier(name, dropout=0.0, head_dropout=0.5)) == (False, True)
@@ -64,11 +64,11 @@ def test_a_head_without_dropout_leaves_all_other_probabilities_alone(kind, tmp_p
 
     body, _ = probabilities(classifier(name, dropout=0.25))
     same, head = probabilities(classifier(name, dropout=0.25, head_dropout=0.0))
-    assert body == same and (0.25 in body.values() or kind == "flaubert")  # whose layers call a function
+    assert body == same and (0.25 in body.values() or kind == "flaubert")  # whose layers call a function instead of a module
     assert head <= {0.0}
 
 
-def test_the_probability_is_that_of_the_head(tmp_path):
+def test_the_head_gets_the_probability(tmp_path):
     model = classifier(folder(tmp_path, "roberta", ENCODERS["roberta"]), dropout=0.0, head_dropout=0.05)
     dropped = []
     model.classifier.dropout.register_forward_hook(lambda module, args, output: dropped.append((output == 0).float().mean()))
@@ -76,7 +76,7 @@ def test_the_probability_is_that_of_the_head(tmp_path):
     assert torch.stack(dropped).mean() == pytest.approx(0.05, abs=0.005)
 
 
-def test_the_built_in_model_and_adapters_have_it_too(tmp_path):
+def test_it_works_for_the_built_in_model_and_with_adapters(tmp_path):
     tokenizer = build_tokenizer(ModelConfig(name=TINY), ["a b c"] * 30)
     built = build_model(ModelConfig(name=TINY, dropout=0.1, head_dropout=0.0), TASKS["cola"], tokenizer, 0)
     assert built.module.classifier.dropout.p == 0.0 and built.module.config.classifier_dropout == 0.0
@@ -88,7 +88,7 @@ def test_the_built_in_model_and_adapters_have_it_too(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2", "qwen3", "mpnet"])
-def test_a_head_without_a_dropout_of_its_own_is_refused_by_name(kind, tmp_path):
+def test_a_model_without_dropout_in_its_head_is_refused_by_name(kind, tmp_path):
     settings = {k: s for k, s, *_ in FAMILIES.values()}.get(kind, BERT)
     name = folder(tmp_path, kind, settings)
     with pytest.raises(UserError) as caught:

@@ -1,4 +1,4 @@
-"""Adapters without ranks: what is trained, what is drawn alike, and that a file which lost something is not taken for saved."""
+"""Adapters on one process: trained parameters, initial values, and that an incomplete file does not count as saved."""
 
 import os
 
@@ -32,7 +32,7 @@ def trained(model):
 
 
 def shaken(model):
-    """Its trained parameters, none of them what it was."""
+    """Changes all trained parameters, and returns them."""
     with torch.no_grad():
         for p in model.parameters():
             if p.requires_grad:
@@ -41,7 +41,7 @@ def shaken(model):
 
 
 @pytest.mark.parametrize("merge", [False, True], ids=["adapters", "merged"])
-def test_what_is_written_predicts_what_was_trained(merge, base, tmp_path):
+def test_saved_adapters_predict_like_the_trained_ones(merge, base, tmp_path):
     model = adapted(base, modules_to_save=["layer.1.output"], target_modules=["query", "intermediate.dense"])
     write_adapter(model, shaken(model), tmp_path / "out", merge)
     inputs = {"input_ids": torch.arange(3, 27).view(3, 8), "attention_mask": torch.ones(3, 8, dtype=torch.long)}
@@ -52,7 +52,7 @@ def test_what_is_written_predicts_what_was_trained(merge, base, tmp_path):
     assert weight_bytes(tmp_path / "out") > sum(file.stat().st_size for file in base.glob("*.safetensors")) - 4096
 
 
-def test_adapters_are_drawn_by_the_seed_alone(base):
+def test_initial_adapters_depend_only_on_the_seed(base):
     torch.manual_seed(1)
     first = trained(adapted(base))
     torch.manual_seed(2)
@@ -60,14 +60,14 @@ def test_adapters_are_drawn_by_the_seed_alone(base):
     assert not all(torch.equal(first[name], value) for name, value in trained(adapted(base, seed=1)).items())
 
 
-def test_each_copy_that_peft_trains_is_told_with_its_original(base):
+def test_peft_copies_of_trained_modules_are_matched_with_their_originals(base):
     model = adapted(base, modules_to_save=["layer.1.output"])
     pairs = list(copies(model))
     assert len(pairs) == 4 + 4 and all(c.requires_grad and not o.requires_grad and torch.equal(c, o) for c, o in pairs)
 
 
 @pytest.mark.parametrize("loses", ["classifier.dense.weight", "lora_B"])
-def test_a_file_that_lost_a_tensor_or_its_elements_is_not_taken_for_saved(loses, base, tmp_path, monkeypatch):
+def test_a_file_without_a_tensor_or_with_an_empty_one_does_not_count_as_saved(loses, base, tmp_path, monkeypatch):
     save = peft.peft_model.safe_save_file
     emptied = lambda tensors, *rest, **more: save(  # noqa: E731
         {name: torch.empty(0) if loses in name else value for name, value in tensors.items()}, *rest, **more
@@ -79,7 +79,7 @@ def test_a_file_that_lost_a_tensor_or_its_elements_is_not_taken_for_saved(loses,
 
 
 @pytest.mark.parametrize("merge", [False, True], ids=["adapters", "merged"])
-def test_adapters_whose_base_has_moved_say_which_and_load_when_they_are_told_where(merge, base, tmp_path):
+def test_adapters_with_a_missing_base_name_it_and_load_once_its_place_is_given(merge, base, tmp_path):
     model = adapted(base, target_modules=["query"])
     write_adapter(model, shaken(model), tmp_path / "out", merge)
     folder = tmp_path / "out" / "adapter" if merge else tmp_path / "out"
@@ -99,7 +99,7 @@ def test_adapters_whose_base_has_moved_say_which_and_load_when_they_are_told_whe
 
 
 @pytest.mark.parametrize("kind", ["bart", "t5"])
-def test_a_head_is_trained_whatever_its_architecture_calls_it(kind, tmp_path):
+def test_the_head_is_trained_whatever_its_name_in_the_architecture(kind, tmp_path):
     from tests.models.test_perturbable import TWO_SIDED, made
 
     model = made(kind, **TWO_SIDED[kind])

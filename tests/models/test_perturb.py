@@ -1,4 +1,4 @@
-"""The embedding hook against `inputs_embeds`, and its silence on pads."""
+"""The embedding hook against `inputs_embeds`, and that padding gets no perturbation."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_the_hook_adds_delta_to_the_word_embeddings(left_padding):
     assert not torch.allclose(perturbed, model(**inputs).logits)
 
 
-def test_no_gradient_reaches_a_pad_and_every_real_token_has_one():
+def test_only_real_tokens_have_a_gradient():
     model = tiny_roberta().eval()
     (batch,) = global_batches(1)
     hook = EmbeddingPerturbation(model)

@@ -1,4 +1,4 @@
-"""A perturbation is added once, to every token of the text; where it would not be, the model is refused by name."""
+"""A perturbation is added exactly once to every token of the text; other models are refused by name."""
 
 import json
 
@@ -29,14 +29,14 @@ XLNET = {"d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 16, "summary_type"
 
 def made(kind, **settings):
     ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
-    labels = {0: "negative", 1: "positive"}  # a number of labels alone, if it is two, is not written into BART's config.json
+    labels = {0: "negative", 1: "positive"}  # BART's config.json would omit the default number of labels, two
     config = AutoConfig.for_model(kind, vocab_size=VOCABULARY, id2label=labels, **ids, **settings)
     torch.manual_seed(0)
     return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
 
 
 def folder_of(folder, kind, **settings):
-    """The model, and a tokenizer of letters that ends every text with one end token."""
+    """Saves the model, and a tokenizer of letters that ends every text with one end token."""
     made(kind, **settings).save_pretrained(folder)
     signs = ["<s>", "<pad>", "</s>", "<unk>", " ", *"abcdefghijklmnopqrstuvwxyz"]
     tokenizer = Tokenizer(models.WordLevel({sign: i for i, sign in enumerate(signs)}, unk_token="<unk>"))
@@ -56,7 +56,7 @@ def two_sided(request):
 IDS = torch.tensor([[0, 5, 6, 7, 2, 1], [0, 8, 9, 10, 11, 2]])
 
 
-def test_what_an_encoder_reads_is_perturbed_and_what_its_decoder_reads_is_not(two_sided):
+def test_the_encoders_input_is_perturbed_and_the_decoders_is_not(two_sided):
     hook = EmbeddingPerturbation(two_sided)
     mask = (IDS != 1).long()
     delta = 0.1 * torch.randn(*IDS.shape, hook.width) * mask.unsqueeze(-1)
@@ -64,7 +64,7 @@ def test_what_an_encoder_reads_is_perturbed_and_what_its_decoder_reads_is_not(tw
         perturbed = two_sided(input_ids=IDS, attention_mask=mask).logits
     clean = two_sided(input_ids=IDS, attention_mask=mask).logits
     assert (perturbed - clean).abs().max() > 1e-6
-    # The definition: an encoder that is given x + delta, beside a decoder that is not.
+    # By definition: the encoder gets x + delta, the decoder x.
     encoder = two_sided.get_encoder()
     embeds = encoder.get_input_embeddings()(IDS) + delta
     encoded = encoder(inputs_embeds=embeds, attention_mask=mask)
@@ -72,7 +72,7 @@ def test_what_an_encoder_reads_is_perturbed_and_what_its_decoder_reads_is_not(tw
     torch.testing.assert_close(perturbed, expected)
 
 
-def test_a_perturbation_has_a_gradient_at_every_real_token_and_none_at_a_pad(two_sided):
+def test_a_perturbation_has_a_gradient_only_at_real_tokens(two_sided):
     hook = EmbeddingPerturbation(two_sided)
     delta = torch.zeros(*IDS.shape, hook.width, requires_grad=True)
     with hook.applied(delta):
@@ -81,7 +81,7 @@ def test_a_perturbation_has_a_gradient_at_every_real_token_and_none_at_a_pad(two
     assert torch.equal(gradient.abs().sum(-1) > 0, IDS != 1)
 
 
-def test_a_pass_that_reads_its_words_twice_or_never_is_refused():
+def test_a_pass_that_uses_its_embedding_twice_or_never_is_refused():
     model = made("bert", hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24)
     hook = EmbeddingPerturbation(model)
     delta = torch.zeros(*IDS.shape, hook.width)
@@ -107,13 +107,13 @@ PERTURBING = METHODS.keys() - {"vanilla", "rdrop"}
 
 @pytest.mark.parametrize("method", ["mat", "freelb", "r3f", "vanilla"])
 @pytest.mark.parametrize("kind", ["bart", "t5"])
-def test_two_sided_models_pass_what_is_checked_before_training(kind, method, tmp_path):
+def test_encoder_decoders_pass_the_checks_before_training(kind, method, tmp_path):
     options = [f"model.name={folder_of(tmp_path / 'model', kind, **TWO_SIDED[kind])}", f"data.path={data(tmp_path / 'data')}"]
     assert preflight.prepare([*ZERO2, *options, "task=sst2", f"method.name={method}", *BATCH], World()).model.built
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_model_that_puts_time_first_is_refused_by_methods_that_perturb_and_by_no_other(method, tmp_path, capsys):
+def test_a_model_with_the_sequence_as_first_dimension_is_refused_only_by_methods_that_perturb(method, tmp_path, capsys):
     name = folder_of(tmp_path / "model", "xlnet", **XLNET)
     options = [*ZERO2, f"model.name={name}", f"data.path={data(tmp_path / 'data')}", "task=sst2", *BATCH]
     if method in PERTURBING:
@@ -139,7 +139,7 @@ def test_a_plan_is_made_or_the_model_refused(kind, method, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_step_of_mat_moves_every_weight_of_a_two_sided_model(checkpointing, two_sided):
+def test_a_step_of_mat_moves_every_weight_of_an_encoder_decoder(checkpointing, two_sided):
     before = {name: value.clone() for name, value in two_sided.named_parameters()}
     if checkpointing:
         recompute_activations(two_sided)
@@ -153,7 +153,7 @@ def test_a_step_of_mat_moves_every_weight_of_a_two_sided_model(checkpointing, tw
 
 
 BODY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
-# Characters that are hashed, a table of integers, and one that is a bare parameter.
+# Hashed characters, a quantised embedding, and an embedding that is a bare parameter.
 WITHOUT_TABLE = {
     "canine": {**BODY, "num_hash_buckets": 8, "local_transformer_stride": 8},
     "ibert": {**BODY, "max_position_embeddings": 34, "type_vocab_size": 1},
@@ -163,7 +163,7 @@ WITHOUT_TABLE = {
 
 
 @pytest.mark.parametrize("kind", WITHOUT_TABLE)
-def test_a_model_without_a_table_of_words_is_refused_by_methods_that_perturb_and_by_no_other(kind, tmp_path, capsys):
+def test_a_model_without_an_embedding_table_is_refused_only_by_methods_that_perturb(kind, tmp_path, capsys):
     name = folder_of(tmp_path / "model", kind, **WITHOUT_TABLE[kind])
     options = [*ZERO2, f"model.name={name}", f"data.path={data(tmp_path / 'data')}", "task=sst2", *BATCH]
     plan = ["plan", *options, "--gpus", "1", "--gpu_memory", "16GB", "--link", "10Gb/s"]
@@ -175,7 +175,7 @@ def test_a_model_without_a_table_of_words_is_refused_by_methods_that_perturb_and
     assert main([*plan, "method.name=vanilla"]) == ExitCode.OK
     (tmp_path / "in.txt").write_text("fine\n")
     assert main(["predict", str(name), str(tmp_path / "in.txt")]) == ExitCode.OK
-    # It can be trained where nothing is perturbed.
+    # It can be trained without perturbations.
     hook, inputs = EmbeddingPerturbation(made(kind, **WITHOUT_TABLE[kind])), IDS
     with hook.applied(None):
         pass
@@ -184,7 +184,7 @@ def test_a_model_without_a_table_of_words_is_refused_by_methods_that_perturb_and
     hook.remove()
 
 
-def test_one_token_does_not_hide_that_time_comes_first():
+def test_the_first_dimension_is_recognised_even_with_one_token():
     model = made("xlnet", **XLNET)
     with pytest.raises(UserError, match="have the shape"):
         check_perturbable("model.name", "a", model, {"input_ids": IDS[:1, :1], "attention_mask": torch.ones(1, 1)})

@@ -1,4 +1,4 @@
-"""Weights left in their files are the weights that would have been read, in every shape a checkpoint comes in."""
+"""Weights left in their files equal those that would have been read, for every form of checkpoint."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ class Pads:
 
 
 def bert():
-    """Its classifier uses a pooler that an encoder saved without one does not have."""
+    """A BERT encoder saved without the pooler that its classifier needs."""
     shape = {"vocab_size": 64, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 40}
     return BertModel(BertConfig(**shape), add_pooling_layer=False)
 
@@ -50,7 +50,7 @@ def built(folder, leave_unread, lora=None):
 @pytest.mark.parametrize("lora", [None, {"r": 2, "modules_to_save": ["0"]}], ids=["whole", "adapters"])
 @pytest.mark.parametrize("files", ["one file", "many files"])
 @pytest.mark.parametrize("kind", MODELS)
-def test_what_is_left_unread_is_what_would_have_been_read_and_the_rest_is_drawn_alike(kind, files, lora, tmp_path):
+def test_unread_weights_equal_read_ones_and_the_others_are_initialised_alike(kind, files, lora, tmp_path):
     MODELS[kind]().save_pretrained(tmp_path, max_shard_size="10GB" if files == "one file" else "20KB")
     assert (len(weight_files(str(tmp_path))) == 1) == (files == "one file")
     whole, left = built(tmp_path, False, lora), built(tmp_path, True, lora)
@@ -72,7 +72,7 @@ def test_what_is_left_unread_is_what_would_have_been_read_and_the_rest_is_drawn_
 
 
 def test_a_checkpoint_whose_tensors_are_not_the_models_parameters_is_read_whole(tmp_path):
-    """Mixtral's files hold each expert by itself, its layers all of them in one parameter."""
+    """Mixtral's files have one tensor per expert, its layers one parameter for all."""
     shape = {"vocab_size": 64, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2}
     model = MixtralForSequenceClassification(MixtralConfig(**shape, num_key_value_heads=2, num_local_experts=4, num_labels=3))
     model.save_pretrained(tmp_path)

@@ -1,4 +1,4 @@
-"""Every token of every text has an embedding, and every tokenizer its words, before anything starts."""
+"""Before anything starts, every token must have an embedding, and every tokenizer a vocabulary."""
 
 import json
 
@@ -24,7 +24,7 @@ BATCH = ["train.batch_size=2", "train.micro_batch_size=2", "tracking.uri=none"]
 
 @pytest.fixture
 def longer(tmp_path):
-    """A model whose tokenizer has got two words that it has no embeddings for."""
+    """A model whose tokenizer has two added words without embeddings."""
     folder = stranger(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens(["[USER]", "[URL]"])
@@ -54,19 +54,19 @@ def test_a_token_without_an_embedding_in_any_split_is_named_before_anything_star
     assert not (tmp_path / "new").exists()
 
 
-def test_texts_without_such_tokens_train_with_a_tokenizer_that_has_them(longer, tmp_path):
+def test_texts_without_such_tokens_can_be_trained_on(longer, tmp_path):
     options = [f"data.path={data(tmp_path / 'data')}", f"model.name={longer}", "task=sst2", *BATCH]
     assert preflight.prepare([*ZERO2, *options], World()).model.fresh == []
 
 
-def test_a_text_with_such_a_token_is_not_predicted(longer, tmp_path, capsys):
+def test_predicting_a_text_with_such_a_token_is_refused(longer, tmp_path, capsys):
     (tmp_path / "in.txt").write_text("fine\nby [USER]\n")
     assert main(["predict", str(longer), str(tmp_path / "in.txt"), "--batch_size", "1"]) == ExitCode.USER_ERROR
     told = capsys.readouterr()
     assert "[USER]" in told.err and len(told.out.splitlines()) == 1
 
 
-def test_a_model_of_one_token_type_is_given_none(tmp_path):
+def test_a_model_with_one_token_type_gets_no_token_types(tmp_path):
     save(tmp_path, "roberta", pad_token="<pad>", eos_token="</s>", model_input_names=["input_ids", "token_type_ids"])
     model, tokenizer = load_classifier(tmp_path, torch.float32, torch.device("cpu"))
     assert "token_type_ids" not in tokenizer("a", "b")
@@ -74,7 +74,7 @@ def test_a_model_of_one_token_type_is_given_none(tmp_path):
 
 
 def published(folder, pieces):
-    """A DeBERTa-v3 as its authors publish it: a SentencePiece model and no tokenizer.json."""
+    """A DeBERTa-v3 in its published form: with a SentencePiece model and without tokenizer.json."""
     import sentencepiece
 
     folder.mkdir()
@@ -99,7 +99,7 @@ def published(folder, pieces):
     return ModelConfig(name=str(folder))
 
 
-def test_a_tokenizer_of_sentencepiece_is_read_as_it_is_published(tmp_path):
+def test_a_published_sentencepiece_tokenizer_is_read(tmp_path):
     tokenizer = build_tokenizer(published(tmp_path / "model", "spm.model"), ())
     ids = tokenizer("the key near")["input_ids"]
     assert tokenizer.decode(ids) == "[CLS] the key near[SEP]" and len(ids) < len("the key near")
@@ -109,13 +109,13 @@ def test_a_tokenizer_of_sentencepiece_is_read_as_it_is_published(tmp_path):
 
 
 @pytest.mark.parametrize("pieces", ["sentencepiece.bpe.model", "tokenizer.model"])
-def test_words_under_a_name_that_the_tokenizer_does_not_read_are_asked_for(pieces, tmp_path):
+def test_a_vocabulary_under_another_file_name_is_reported_as_missing(pieces, tmp_path):
     with pytest.raises(UserError, match=r"spm\.model, or tokenizer\.json"):
         build_tokenizer(published(tmp_path / "model", pieces), ())
 
 
 @pytest.mark.parametrize(("kind", "kept"), [("bert", ""), ("roberta", "vocab.json"), ("roberta", "merges.txt")])
-def test_a_tokenizer_without_its_words_is_none(kind, kept, tmp_path):
+def test_a_tokenizer_without_a_vocabulary_is_refused(kind, kept, tmp_path):
     folder = stranger(tmp_path / "model")
     (folder / "tokenizer.json").unlink()
     if kept:

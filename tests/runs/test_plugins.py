@@ -1,4 +1,4 @@
-"""Methods and tasks of a user's own: known once they are registered, and told of where they are missing."""
+"""Custom methods and tasks: they work once registered, and errors name the missing plugin."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ TASK = ROOT / "examples" / "my_task.py"
 
 @pytest.fixture(autouse=True)
 def as_before():
-    """What a test registers is gone when it ends."""
+    """Removes what a test has registered."""
     places = (METHODS, TASKS, plugins._origins, plugins._loaded)
     before = [dict(place) for place in places]
     yield
@@ -44,7 +44,7 @@ def written(tmp_path, text, name="mine.py"):
     return path
 
 
-def test_a_method_from_a_file_is_an_option_like_any_other():
+def test_a_method_from_a_file_can_be_chosen_like_any_other():
     assert "confidence" not in METHODS
     load_plugins([METHOD])
     run = load_run_config(None, ["method.name=confidence", "method.beta=0.5"])
@@ -60,7 +60,7 @@ def test_a_method_from_a_file_is_an_option_like_any_other():
     assert "'confidence'" in refusal(load_run_config, None, ["method.name=confidnce"]).fix
 
 
-def test_a_run_says_what_file_its_method_and_task_came_from():
+def test_a_run_records_the_files_of_its_method_and_task():
     assert load_run_config(None, []).plugins == {}
     load_plugins([METHOD, TASK, METHOD])
     assert load_run_config(None, ["method.name=vanilla"]).plugins == {}
@@ -69,7 +69,7 @@ def test_a_run_says_what_file_its_method_and_task_came_from():
     assert sorted(both) == ["my_method.py", "my_task.py"] and all(len(digest) == 64 for digest in both.values())
 
 
-def test_options_that_need_a_plugin_say_which_and_load_none(tmp_path):
+def test_options_that_need_a_plugin_name_it_and_do_not_load_it(tmp_path):
     load_plugins([METHOD, TASK])
     recipe = tmp_path / "config.yaml"
     recipe.write_text(as_yaml(load_run_config(None, ["method.name=confidence", "task=parity"]).model_dump(mode="json")))
@@ -81,11 +81,11 @@ def test_options_that_need_a_plugin_say_which_and_load_none(tmp_path):
         load_run_config(recipe, [])
     assert {problem.key for problem in caught.value.problems} == {"--plugin"}
     assert "pass --plugin <path of my_method.py>" in str(caught.value) and "confidence" not in METHODS
-    # What needs none of it is read.
+    # Options that do not need the plugin are read.
     assert load_run_config(recipe, ["method.name=vanilla", "task=demo"]).plugins == {}
 
 
-def test_a_recipe_cannot_name_code_to_load(tmp_path):
+def test_a_recipe_cannot_load_code(tmp_path):
     marker = tmp_path / "ran"
     path = written(tmp_path, f"open({str(marker)!r}, 'w')\n")
     recipe = written(tmp_path, f"plugins: {{{path.name}: ''}}\nmethod: {{name: mine}}\n", "recipe.yaml")
@@ -119,7 +119,7 @@ def test_a_recipe_cannot_name_code_to_load(tmp_path):
         ("import mat_ds\nmat_ds.register_task(name='cola', text=['s'], labels=['x', 'y'])\n", "registered already, by mat_ds"),
     ],
 )
-def test_a_plugin_that_cannot_be_used_is_one_clear_error_and_registers_nothing(text, reason, tmp_path):
+def test_an_unusable_plugin_is_one_error_and_registers_nothing(text, reason, tmp_path):
     path = written(
         tmp_path,
         "import mat_ds\nmat_ds.register_task(name='fine', text=['s'], labels=['x', 'y'])\n" + text
@@ -134,7 +134,7 @@ def test_a_plugin_that_cannot_be_used_is_one_clear_error_and_registers_nothing(t
     assert "fine" not in TASKS and not any("mine" in name for name in sys.modules if name.startswith("mat_ds_plugin"))
 
 
-def test_a_name_is_registered_once(tmp_path):
+def test_a_name_can_be_registered_only_once(tmp_path):
     load_plugins([METHOD])
     copy = written(tmp_path, METHOD.read_text(), "copy.py")
     assert f"registered already, by {METHOD}" in refusal(load_plugins, [copy]).reason
@@ -142,7 +142,7 @@ def test_a_name_is_registered_once(tmp_path):
     assert "registered already, by mat_ds itself" in refusal(register_method, METHODS["mat"]).reason
 
 
-def test_a_cell_of_a_notebook_may_run_again():
+def test_a_notebook_cell_may_register_again():
     text = METHOD.read_text()
     for beta in ("0.1", "0.2"):
         cell = compile(text.replace("Field(0.1", f"Field({beta}"), "<cell>", "exec")
@@ -151,18 +151,18 @@ def test_a_cell_of_a_notebook_may_run_again():
     assert load_run_config(None, ["method.name=confidence"]).plugins == {"a notebook": ""}
 
 
-def test_a_file_that_is_none_or_no_python_is_refused(tmp_path):
+def test_a_missing_file_or_one_that_is_not_python_is_refused(tmp_path):
     assert "no such file" in refusal(load_plugins, [tmp_path / "nowhere.py"]).reason
     assert "does not end in .py" in refusal(load_plugins, [written(tmp_path, "", "mine.txt")]).reason
 
 
-def test_a_file_that_changed_since_it_was_loaded_is_not_taken_for_the_old_one(tmp_path):
+def test_a_file_that_changed_after_it_was_loaded_is_refused(tmp_path):
     text = "import mat_ds\nmat_ds.register_task(name='fine', text=['s'], labels=['x', 'y'])\n"
     load_plugins([written(tmp_path, text)])
     assert "has changed" in refusal(load_plugins, [written(tmp_path, text + "# more\n")]).reason
 
 
-def test_what_an_installed_package_offers_is_loaded(tmp_path, monkeypatch):
+def test_plugins_of_installed_packages_are_loaded(tmp_path, monkeypatch):
     written(tmp_path, "import mat_ds\nmat_ds.register_task(name='fine', text=['s'], labels=['x', 'y'])\n", "offered.py")
     monkeypatch.syspath_prepend(str(tmp_path))
     entries = [EntryPoint("fine", "offered", "mat_ds.plugins")]

@@ -1,4 +1,4 @@
-"""The recipes run as they are, say what was published, and together show every task, model, sampler and precision."""
+"""The recipes run unchanged, have the published settings, and together cover every task, model, sampler and precision."""
 
 import json
 
@@ -16,8 +16,8 @@ PATHS = {path.stem: path for path in sorted((ROOT / "launch" / "recipes").glob("
 RECIPES = {name: load_run_config(path, []) for name, path in PATHS.items()}
 MODELS = {"": "roberta-large", "_bert": "bert-base-uncased"}
 
-# The authors' logs: epochs, batch, K of theta and of delta, noise ratio, lambda, both betas, evaluations in all. Each had
-# gamma 1e-5 and 1e-3, radius 1e-5, AdamW, and a warm-up of a tenth before a linear decay; and each is of the released code.
+# From the authors' logs: epochs, batch, K of theta and of delta, noise ratio, lambda, both betas, evaluations in total. All had
+# gamma 1e-5 and 1e-3, radius 1e-5, AdamW, a warm-up of a tenth and then a linear decay, and ran the released code.
 PUBLISHED = {
     "cola_bert": (20, 64, 10, 5, 0.2, 3, 0.3, 103),
     "sst2_bert": (5, 32, 10, 5, 0.1, 3, 0.3, 50),
@@ -26,7 +26,7 @@ PUBLISHED = {
     "sst2": (5, 32, 5, 5, 0.2, 1, 0.5, 50),
     "qqp": (3, 8, 5, 5, 0.1, 1, 0.3, 150),
 }
-# The rivals' settings in their authors' code and papers, on RoBERTa-large (SALT's are not published).
+# The rivals' settings on RoBERTa-large, from their authors' code and papers (SALT's are not published).
 RIVALS = {
     "freelb": {"delta_steps": 4, "delta_lr": 2.5e-2, "delta_init_norm": 0.4, "delta_max_norm": 0.3},
     "pgd": {"delta_steps": 3, "delta_lr": 5e-2, "delta_init_norm": 0.4, "delta_max_norm": 0.2},
@@ -39,7 +39,7 @@ RIVALS = {
     "r4f": {"lam": 0.7, "noise": "uniform", "noise_scale": 1e-5},
     "salt": {},
 }  # fmt: skip
-# And of what trained them: epochs, batch, Adam's betas and epsilon, weight decay, dropout of the head where it has its own.
+# Their training: epochs, batch, Adam's betas and epsilon, weight decay, and the head's dropout if it is set separately.
 RIVAL_TRAINING = {
     "freelb": (10, 16, (0.9, 0.999), 1e-6, 0.1, 0.0),
     "pgd": (10, 16, (0.9, 0.999), 1e-6, 0.1, 0.0),
@@ -51,7 +51,7 @@ RIVAL_TRAINING = {
     "alum": (6, 32, (0.9, 0.999), 1e-8, 0.01, None),
     "salt": (6, 32, (0.9, 0.999), 1e-8, 0.01, None),
 }
-# Vanilla fine-tuning of RoBERTa-large by its authors: step size, batch, updates in all, updates of the warm-up.
+# Vanilla fine-tuning of RoBERTa-large by its authors: step size, batch, number of updates, updates of the warm-up.
 VANILLA = {
     "mnli": (1e-5, 32, 123873, 7432),
     "qnli": (1e-5, 32, 33112, 1986),
@@ -65,9 +65,9 @@ VANILLA = {
 BASELINES = [name for name in RECIPES if name.startswith("vanilla_")]
 OURS = [name for name, run in RECIPES.items() if run.method.name == "mat" and not name.startswith("demo")]
 CONTROLS = ["control_lam0", "control_delta0", "control_vanilla_steps", "control_rdrop_steps", "mat_visible"]
-# What the paper says it searched; it has one K, gamma and beta for both players.
+# The ranges that the paper searched; it has one K, gamma and beta for both players.
 SEARCHED = {"batch": {8, 16, 32, 64}, "K": {5, 10, 15, 20, 30}, "beta": {0.1, 0.3, 0.5, 0.7, 0.9}, "lam": {0.1, 1, 2, 3, 4, 5}}
-# A radius that the pre-flight lets pass, by the DeepSpeed JSON that the recipe names.
+# For each DeepSpeed JSON that a recipe names, a radius that the pre-flight accepts.
 RADII = {"cola_fp16": (3e-4, "zero2_v100_fp16"), "cola_bf16": (3e-3, "zero2_rtx3090_bf16")}
 
 
@@ -89,7 +89,7 @@ def differences(tree, defaults, *path):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_holds_differences_from_the_defaults_only_and_says_where_they_are_from(name):
+def test_a_recipe_has_only_differences_from_the_defaults_and_names_their_source(name):
     defaults = RunConfig(method=type(RECIPES[name].method)())
     for key, value, default in differences(read_yaml(PATHS[name]), defaults):
         assert value != default or key[-1] == "name" or name.startswith("demo"), key
@@ -116,14 +116,14 @@ def test_every_task_of_glue_has_a_recipe_for_both_models():
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_settings_are_the_published_ones(name):
+def test_recipes_of_published_runs_have_the_published_settings(name):
     epochs, batch, theta_steps, delta_steps, ratio, lam, beta, evaluations = PUBLISHED[name]
     run, mat, gamma = RECIPES[name], RECIPES[name].method, 1e-5
     assert (run.train.epochs, run.train.batch_size) == (epochs, batch)
     assert (mat.theta_steps, mat.delta_steps, mat.lam, mat.beta_s, mat.beta_p) == (theta_steps, delta_steps, lam, beta, beta)
     assert (run.optimizer.lr, mat.delta_lr, mat.delta_init, mat.delta_init_scale) == (gamma, 1e-3, "normal", 1e-5)
     assert (mat.delta_max_norm, mat.delta_projection, mat.delta_gradient) == (1e-5, "rescale", "linf")
-    # Their noise is a share of the step size.
+    # Their noise is given relative to the step size.
     assert mat.theta_noise == pytest.approx(ratio * gamma) and mat.delta_noise == pytest.approx(ratio * 1e-3)
     assert run.train.eval_per_epoch == evaluations // epochs
     assert mat.semantics == "released" and (mat.dropout, mat.theta_dropout) == ("independent", "independent")
@@ -132,7 +132,7 @@ def test_published_settings_are_the_published_ones(name):
 
 
 @pytest.mark.parametrize("name", [name for name in OURS if name not in (*CONTROLS, "cola_lora")])
-def test_settings_of_our_own_lie_within_the_range_the_paper_searched(name):
+def test_unpublished_settings_are_within_the_papers_search_range(name):
     run, mat = RECIPES[name], RECIPES[name].method
     assert run.optimizer.lr in (1e-5, 3e-5, 5e-5) or run.optimizer.name == "sgd"
     assert run.train.batch_size in SEARCHED["batch"]
@@ -140,18 +140,18 @@ def test_settings_of_our_own_lie_within_the_range_the_paper_searched(name):
     assert mat.lam in SEARCHED["lam"]
 
 
-def test_each_sampler_is_shown_once():
+def test_each_sampler_has_one_recipe():
     assert {run.optimizer.name for run in RECIPES.values()} == {"sgd", "rmsprop", "adam"}
 
 
 @pytest.mark.parametrize("name", RADII)
-def test_half_precision_has_a_radius_it_sees_and_all_else_in_proportion(name):
+def test_half_precision_has_a_visible_radius_and_other_sizes_in_proportion(name):
     radius, profile = RADII[name]
     half, full, default = RECIPES[name].method, RECIPES["cola"].method, MatSettings()
     assert half.delta_max_norm == half.delta_init_scale == radius
     scale = radius / default.delta_max_norm
     assert half.delta_lr == pytest.approx(scale * default.delta_lr)
-    # sqrt(2 gamma) epsilon, the noise's size
+    # sqrt(2 gamma) epsilon, the size of the noise
     assert half.delta_lr**0.5 * half.delta_noise == pytest.approx(scale * full.delta_lr**0.5 * full.delta_noise, rel=0.02)
     scaled = {"delta_lr", "delta_noise", "delta_init_scale", "delta_max_norm"}
     assert half.model_dump(exclude=scaled) == full.model_dump(exclude=scaled)
@@ -168,7 +168,7 @@ def test_every_rival_has_a_recipe_with_its_published_settings(name):
 
 
 @pytest.mark.parametrize("name", RIVALS)
-def test_every_rival_is_trained_as_its_authors_did(name):
+def test_rivals_are_trained_with_their_authors_settings(name):
     run, opt = RECIPES[name], RECIPES[name].optimizer
     published = (run.train.epochs, run.train.batch_size, opt.betas, opt.eps, opt.weight_decay, run.model.head_dropout)
     assert set(RIVAL_TRAINING) == set(RIVALS) and published == RIVAL_TRAINING[name]
@@ -176,13 +176,13 @@ def test_every_rival_is_trained_as_its_authors_did(name):
     assert opt.max_grad_norm == (1.0 if name in ("smart", "alum") else 0.0)
 
 
-def test_the_chain_as_printed_is_the_one_recipe_of_a_published_task_that_is_not_the_released_code():
+def test_only_one_recipe_of_a_published_task_uses_the_algorithm_as_printed():
     published = {RECIPES[name].task for name in PUBLISHED}
     printed = [name for name in OURS if RECIPES[name].task in published and RECIPES[name].method.semantics == "paper"]
     assert printed == ["sst2_sgd"]
 
 
-def test_the_mixture_is_that_of_anlis_authors():
+def test_the_anli_mixture_is_that_of_its_authors():
     for run in (RECIPES["anli_mixture"], RECIPES["vanilla_anli_mixture"]):
         assert (run.task, run.data.max_length) == ("anli_mixture", 156)
     mixture = TASKS["anli_mixture"]
@@ -190,7 +190,7 @@ def test_the_mixture_is_that_of_anlis_authors():
     assert dict(mixture.also_train_on) == {"mnli": 1, "snli": 1, "fever_nli": 1}
 
 
-def test_every_task_and_model_with_a_recipe_has_a_baseline_whose_step_size_was_searched():
+def test_every_task_and_model_with_a_recipe_has_a_baseline_with_a_searched_step_size():
     for name in OURS:
         run = RECIPES[name]
         suffix = "_bert" if run.model.name == MODELS["_bert"] else ""
@@ -202,7 +202,7 @@ def test_every_task_and_model_with_a_recipe_has_a_baseline_whose_step_size_was_s
 
 
 @pytest.mark.parametrize("name", [name for name in BASELINES if name.endswith("_bert")])
-def test_a_baseline_of_bert_lies_in_the_range_its_authors_searched_and_can_be_searched(name):
+def test_berts_baselines_are_within_its_authors_search_range_and_have_a_search_space(name):
     run = RECIPES[name]
     tried = {option: found["choices"] for option, found in read_yaml(ROOT / "launch/sweeps/vanilla.yaml")["options"].items()}
     assert tried == {"optimizer.lr": [2e-5, 3e-5, 4e-5, 5e-5], "train.batch_size": [16, 32], "train.epochs": [3, 4]}
@@ -212,17 +212,17 @@ def test_a_baseline_of_bert_lies_in_the_range_its_authors_searched_and_can_be_se
 
 
 @pytest.mark.parametrize("task", VANILLA)
-def test_a_baseline_of_roberta_is_what_its_authors_published(task):
+def test_robertas_baselines_are_those_of_its_authors(task):
     run, (lr, batch, updates, warmup) = RECIPES[f"vanilla_{task}"], VANILLA[task]
     assert (run.optimizer.lr, run.train.batch_size, run.model.head_dropout) == (lr, batch, 0.0)
     assert (run.optimizer.betas, run.optimizer.eps, run.optimizer.weight_decay) == ((0.9, 0.98), 1e-6, 0.1)
     assert run.optimizer.warmup_ratio == pytest.approx(warmup / updates, abs=1e-3) and run.optimizer.max_grad_norm == 0.0
-    # Their number of updates for RTE is of more than the ten epochs that they, too, say it is of.
+    # For RTE they publish more updates than make up the ten epochs that they state.
     if task != "rte":
         assert run.train.epochs * TRAINING_EXAMPLES[task] / batch == pytest.approx(updates, rel=0.02)
 
 
-def test_controls_differ_from_what_they_control_in_what_they_say_alone():
+def test_control_recipes_differ_only_in_what_they_control_for():
     mat, lam0, delta0 = (RECIPES[name] for name in ("cola_bert", "control_lam0", "control_delta0"))
     assert lam0 == mat.model_copy(update={"method": mat.method.model_copy(update={"lam": 0.0})})
     assert delta0 == mat.model_copy(update={"method": mat.method.model_copy(update={"delta_steps": 0, "delta_init": "zero"})})

@@ -1,4 +1,4 @@
-"""A run is never begun anew, and nothing of it passed over in silence, where checkpoints of it lie."""
+"""A run with checkpoints is never started anew, and none of its checkpoints is skipped silently."""
 
 import shutil
 
@@ -36,7 +36,7 @@ def resumed(run, resume):
     return find_resume(type(options(run)).model_validate({**tree, "train": {**tree["train"], "resume": resume}}), DS_CONFIG)
 
 
-def test_latest_below_every_checkpoint_is_refused_by_their_names(run):
+def test_latest_earlier_than_every_checkpoint_is_refused_and_these_named(run):
     for resume in ("auto", str(run), str(run / "checkpoints")):
         latest(run, name_of(1))
         with pytest.raises(UserError) as told:
@@ -45,7 +45,7 @@ def test_latest_below_every_checkpoint_is_refused_by_their_names(run):
     assert resumed(run, str(run / "checkpoints" / name_of(7))) == [run / "checkpoints" / name_of(7)]
 
 
-def test_latest_that_names_none_that_is_there_is_told_of(run, capsys):
+def test_latest_that_names_a_missing_checkpoint_is_reported(run, capsys):
     latest(run, name_of(5))
     remark = f"{run}/checkpoints/latest names {name_of(5)}, which is not there; passed over, not deleted"
     assert goes_on(run) == (3, remark)
@@ -55,7 +55,7 @@ def test_latest_that_names_none_that_is_there_is_told_of(run, capsys):
 
 
 @pytest.mark.parametrize("resume", ["auto", "never", "run"])
-def test_checkpoints_without_the_options_of_their_run_are_not_begun_over(run, resume, tmp_path):
+def test_checkpoints_without_config_yaml_are_refused(run, resume, tmp_path):
     (run / "config.yaml").unlink()
     with pytest.raises(UserError, match="holds a run already" if resume == "never" else rf"{name_of(3)}, {name_of(7)}"):
         resumed(run, str(run) if resume == "run" else resume)
@@ -63,7 +63,7 @@ def test_checkpoints_without_the_options_of_their_run_are_not_begun_over(run, re
 
 @pytest.mark.parametrize("name", [".{}.old", ".{}.0a1b2c3d.old"])
 @pytest.mark.parametrize("step", [3, 7])
-def test_a_checkpoint_that_was_set_aside_is_put_back_by_whoever_looks(run, name, step, tmp_path, capsys):
+def test_a_checkpoint_set_aside_by_a_crash_is_put_back(run, name, step, tmp_path, capsys):
     folder = run / "checkpoints"
     (folder / name_of(step)).rename(folder / name.format(name_of(step)))
     for look in (
@@ -77,7 +77,7 @@ def test_a_checkpoint_that_was_set_aside_is_put_back_by_whoever_looks(run, name,
     assert "2 of 2 are whole" in capsys.readouterr().out
 
 
-def test_a_checkpoint_of_another_version_is_told_from_one_that_can_be_gone_on_from(run, capsys):
+def test_a_checkpoint_of_another_version_is_not_continued(run, capsys):
     state = run / "checkpoints" / name_of(7) / "state.json"
     state.write_text(state.read_text().replace('"format": 2', '"format": 9'))
     sign(state.parent)
@@ -87,13 +87,13 @@ def test_a_checkpoint_of_another_version_is_told_from_one_that_can_be_gone_on_fr
     assert [("another version" in line) for line in capsys.readouterr().out.splitlines()[:2]] == [True, False]
 
 
-def test_what_was_set_aside_never_takes_the_place_of_what_is_there(run):
+def test_a_checkpoint_set_aside_never_replaces_an_existing_one(run):
     folder = run / "checkpoints"
     shutil.copytree(folder / name_of(3), folder / f".{name_of(7)}.old")
     assert goes_on(run) == (7, "")
 
 
-def test_where_none_of_those_to_go_on_from_is_whole_the_others_are_named(run):
+def test_if_no_eligible_checkpoint_is_intact_the_others_are_named(run):
     latest(run, name_of(3))
     (run / "checkpoints" / name_of(3) / "state.json").unlink()
     value, told = goes_on(run)
@@ -101,20 +101,20 @@ def test_where_none_of_those_to_go_on_from_is_whole_the_others_are_named(run):
 
 
 @pytest.mark.parametrize("text", ["", "train: 3", "[]", "train: {resume: auto", "\x00", "train:\n  resume: auto\n"])
-def test_options_that_are_torn_are_an_error(run, text):
+def test_a_torn_config_yaml_is_an_error(run, text):
     (run / "config.yaml").write_text(text)
     value, told = goes_on(run)
     assert value is None and "config.yaml" in told and "fix:" in told
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"deepspeed_config": 3}', '{"deepspeed_config": {}, "starts": 3}', "{}"])
-def test_an_environment_that_is_torn_is_an_error(run, text):
+def test_a_torn_environment_json_is_an_error(run, text):
     (run / "environment.json").write_text(text)
     value, told = goes_on(run)
     assert value is None and "environment.json" in told and "fix:" in told
 
 
-def test_a_run_that_has_saved_nothing_begins_where_it_began(tmp_path):
+def test_a_run_without_checkpoints_starts_again_as_the_first_time(tmp_path):
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text(as_yaml(options(run).model_dump(mode="json")))
@@ -123,7 +123,7 @@ def test_a_run_that_has_saved_nothing_begins_where_it_began(tmp_path):
 
 @pytest.fixture
 def written(run):
-    """Writes the run's config.yaml as an earlier version did, with options that are gone now."""
+    """Writes the run's config.yaml as an earlier version did, with options that no longer exist."""
     before = read_yaml(run / "config.yaml")
 
     def write(shuffle=True, **method):
@@ -133,7 +133,7 @@ def written(run):
     return write
 
 
-def test_a_run_goes_on_if_it_left_alone_the_options_that_are_gone_since(run, written):
+def test_a_run_continues_if_it_did_not_set_options_removed_since(run, written):
     before, found = load_run_config(run / "config.yaml", ()), resumed(run, "auto")
     written(delta_preconditioner="none", teacher_early_decay=0.99)
     assert resumed(run, "auto") == found != []
@@ -141,7 +141,7 @@ def test_a_run_goes_on_if_it_left_alone_the_options_that_are_gone_since(run, wri
 
 
 @pytest.mark.parametrize("gone", [{"delta_preconditioner": "adam"}, {"teacher_early_decay": 0.5}, {"shuffle": False}])
-def test_a_run_that_set_an_option_that_is_gone_is_refused_by_its_name_and_value(run, written, gone):
+def test_a_run_that_set_a_removed_option_is_refused_by_name_and_value(run, written, gone):
     asked = options(run)
     written(**gone)
     ((name, value),) = gone.items()

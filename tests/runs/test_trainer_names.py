@@ -1,4 +1,4 @@
-"""Options by their names in Hugging Face's Trainer: an error says what they are called here, and a page lists them all."""
+"""Options by their names in Hugging Face's Trainer: an error says the name used here, and a page lists all."""
 
 import re
 from importlib import import_module
@@ -14,7 +14,7 @@ from mat_ds.runs.trainer_names import TRAINER_NAMES
 from mat_ds.training.preflight import parse_arguments
 from tests.support.launch import ROOT
 
-# Of the example scripts, not of TrainingArguments.
+# From the example scripts, not from TrainingArguments.
 OF_SCRIPTS = {"model_name_or_path", "max_seq_length", "max_length", "max_train_samples", "max_eval_samples", "task_name",
               "attn_implementation"}  # fmt: skip
 
@@ -26,11 +26,11 @@ def problems(function, *arguments):
 
 
 def test_every_name_is_one_of_trainers():
-    removed = {"warmup_ratio", "group_by_length"}  # known to readers of older versions
+    removed = {"warmup_ratio", "group_by_length"}  # from older versions of transformers
     assert set(TRAINER_NAMES) - OF_SCRIPTS - removed <= set(TrainingArguments.__dataclass_fields__)
 
 
-def test_every_name_leads_to_an_option_that_there_is():
+def test_every_name_leads_to_an_existing_option():
     for ours in TRAINER_NAMES.values():
         first = re.match(r"[\w.]+|--ds_config", ours)[0]
         if first != "--ds_config":
@@ -41,7 +41,7 @@ def test_every_name_leads_to_an_option_that_there_is():
             assert field.description
 
 
-def test_an_unknown_option_of_that_name_is_told_where_it_is(tmp_path):
+def test_an_unknown_option_with_such_a_name_gets_a_hint(tmp_path):
     found = problems(load_run_config, None, ["learning_rate=2e-5", "train.num_train_epochs=3", "optimizer.adam_beta1=0.9"])
     assert "optimizer.lr" in found["learning_rate"].fix and "train.epochs" in found["train.num_train_epochs"].fix
     assert "optimizer.betas" in found["optimizer.adam_beta1"].fix
@@ -54,7 +54,7 @@ NEEDED = {"plan": ["--gpus", "1", "--gpu_memory", "16GB"], "sweep": ["--space", 
 
 
 @pytest.mark.parametrize("command", ["train", "plan", "doctor", "sweep", "seeds", "prepare"])
-def test_so_is_a_flag_of_every_command_that_takes_the_options_of_a_run(command):
+def test_such_a_flag_gets_a_hint_from_every_command_with_run_options(command):
     parse = parse_arguments if command == "train" else import_module(f"mat_ds.commands.{command}").parse
     needed = NEEDED.get(command, [])
     found = problems(parse, [*needed, "--learning_rate", "2e-5", "--model-name-or-path=x", "seed=1"])

@@ -1,4 +1,4 @@
-"""What a run draws, noted where it draws it: by the law of the definition, and no draw related to another or to a cut."""
+"""The draws of a run, recorded where they are made: their distributions, and that no draw depends on another or on batching."""
 
 import itertools
 import math
@@ -18,7 +18,7 @@ SHAPES = [(120, 100), (120, 100), (120, 100)]
 
 
 def perturbations(seed):
-    """(outer step, turn) -> the numbers of all real tokens."""
+    """(outer step, index of the draw) -> the numbers of all real tokens."""
     noise = DrawnNoise(tiny_roberta(), MAT, BATCHES, seed=seed)
     found = {}
     for t, batch in enumerate(BATCHES):
@@ -58,7 +58,7 @@ def test_every_draw_is_standard_normal(drawn):
         assert (below - (torch.arange(n) + 0.5) / n).abs().max() < 2.2 / n**0.5, what
 
 
-def test_no_draw_tells_of_another_step_sample_tensor_player_or_seed(drawn):
+def test_draws_of_other_steps_samples_tensors_players_and_seeds_are_uncorrelated(drawn):
     names = list(drawn)
     for powers in (1, 2):
         by_name = torch.stack([x[:10_000] ** powers for x in drawn.values()])
@@ -67,7 +67,7 @@ def test_no_draw_tells_of_another_step_sample_tensor_player_or_seed(drawn):
         assert related.max() < 5.5 / 10_000**0.5, [names[i] for i in worst]
 
 
-def test_a_draw_is_the_same_when_it_is_made_again(drawn):
+def test_a_repeated_draw_gives_the_same_numbers(drawn):
     again = {**perturbations(0), **parameters(0)}
     assert all(torch.equal(numbers.double().flatten(), drawn[what]) for what, numbers in again.items())
 
@@ -76,12 +76,12 @@ def test_a_draw_is_the_same_when_it_is_made_again(drawn):
     ("mat", philox.normal), ("smart", philox.normal), ("alum", philox.normal), ("salt", philox.normal),
     ("freelb", philox.uniform), ("pgd", philox.uniform), ("freeat", philox.uniform), ("r3f", philox.uniform),
 ])  # fmt: skip
-def test_micro_batches_draw_what_the_whole_batch_draws_by_the_law_of_the_paper(name, law):
+def test_micro_batches_draw_what_the_whole_batch_draws_from_the_papers_distribution(name, law):
     method = METHODS[name]
     player = method(method.Settings(), CLASSIFICATION)
 
     def rows(micro):
-        """Of each example, what each draw gives its real tokens."""
+        """For each draw and example, the numbers of its real tokens."""
         found = []
         for batch in micro_batches(BATCHES[0], micro):
             recorder = Recorder(tiny_roberta())

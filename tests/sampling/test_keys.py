@@ -1,4 +1,4 @@
-"""Randomness by key: a draw depends on what it is for, and a slice of a vector on nothing but the vector."""
+"""Keyed randomness: a draw depends on its key only, and a slice of a vector equals that part of the whole vector."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ KEY = 7, 3, "theta", 1, 0
 
 
 def normal(key, total, offset, numel):
-    """Elements of the vector that belongs to a key."""
+    """Elements of the vector of a key."""
     drawn = torch.zeros(numel)
     add_normal_(drawn, 1.0, key, total, offset)
     return drawn
@@ -34,7 +34,7 @@ def test_noise_is_added_at_its_scale():
     torch.testing.assert_close(theta.double(), expected, rtol=1e-7, atol=0)
 
 
-def test_a_chunk_is_torchs_normal_numbers_from_the_seed_of_its_key():
+def test_a_chunk_has_torchs_normal_numbers_for_the_seed_of_its_key():
     total = CHUNK + 1000
     for chunk, length in ((0, CHUNK), (1, 1000)):
         expected = torch.randn(length, generator=torch.Generator().manual_seed(seed_from(*KEY, chunk)))
@@ -47,7 +47,7 @@ def test_different_keys_draw_different_numbers():
     assert len(torch.unique(drawn, dim=0)) == len(names)
 
 
-def test_noise_has_the_moments_and_the_distribution_of_the_law():
+def test_noise_has_the_moments_and_the_distribution_of_a_standard_normal():
     x = normal(("statistics",), 4 * CHUNK, 0, 4 * CHUNK).double()
     n = x.numel()
     # Five standard errors; the draws are fixed, so this does not fail by chance.
@@ -57,32 +57,32 @@ def test_noise_has_the_moments_and_the_distribution_of_the_law():
     assert max((below - steps[:-1]).abs().max(), (steps[1:] - below).abs().max()) < 1.95 / n**0.5  # Kolmogorov, at 0.001
 
 
-def test_no_position_tells_of_another():
+def test_positions_are_uncorrelated():
     x = normal(("statistics",), 4 * CHUNK, 0, 4 * CHUNK).double()
     for lag, power in itertools.product((1, 2, 4, 7, 8, 16, 624, CHUNK, CHUNK + 8, 2 * CHUNK), (1, 2)):
-        one, other = x[:-lag] ** power, x[lag:] ** power  # a pair of Box and Muller's shares its radius
+        one, other = x[:-lag] ** power, x[lag:] ** power  # the two numbers of a Box-Muller pair have the same radius
         assert abs(torch.corrcoef(torch.stack([one, other]))[0, 1]) < 5 / len(one) ** 0.5, (lag, power)
 
 
-def test_no_key_tells_of_another():
+def test_keys_are_uncorrelated():
     names = itertools.product((0, 1), (0, 1, 2), ("theta",), (1, 2, 3), (0, 1))
     drawn = torch.stack([normal(name, CHUNK, 0, CHUNK) for name in names]).double()
     for power in (1, 2):
         assert torch.corrcoef(drawn**power).fill_diagonal_(0.0).abs().max() < 5 / CHUNK**0.5
 
 
-def test_blocks_are_adjacent_slices_joined_in_their_order():
+def test_adjacent_slices_are_joined_in_order():
     first, second, apart = Slice(4, 50, 10, 3, 40), Slice(1, 7, 0, 43, 7), Slice(0, 9, 2, 60, 5)
     blocks = blocks_of([apart, second, first])
     assert [(block.here, block.slices) for block in blocks] == [(slice(3, 50), (first, second)), (slice(60, 65), (apart,))]
     assert blocks_of([]) == []
 
 
-def test_parts_of_a_key_do_not_run_together():
+def test_keys_with_other_boundaries_between_parts_differ():
     assert seed_from(1, 23) != seed_from(12, 3) != seed_from(123)
     assert seed_from("a", 1) != seed_from("a1")
 
 
-def test_a_generator_is_a_function_of_its_key():
+def test_a_generator_depends_on_its_key_only():
     a, b = (torch.randn(5, generator=generator(CPU, 1, "x")) for _ in range(2))
     assert torch.equal(a, b)

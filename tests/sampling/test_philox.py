@@ -1,4 +1,4 @@
-"""Numbers by place: the published generator, its distributions, and that a draw depends on its place and key alone."""
+"""Counter-based random numbers: the published generator, its distributions, and draws that depend on position and key only."""
 
 import itertools
 import math
@@ -21,7 +21,7 @@ KNOWN = [
     ),
 ]
 DRAWS = {"normal": philox.normal, "uniform": philox.uniform}
-# Of one number: cumulative distribution, variance, fourth moment.
+# Cumulative distribution, variance and fourth moment of one number.
 NORMAL = lambda x: (1 + torch.erf(x / math.sqrt(2))) / 2, 1.0, 3.0
 UNIFORM = lambda x: (x + 1) / 2, 1 / 3, 1 / 5
 
@@ -33,12 +33,12 @@ def numbers(kind, examples=16, tokens=32, width=256, key=7):
 
 
 @pytest.mark.parametrize("counter, key, expected", KNOWN)
-def test_the_words_are_those_of_the_authors(counter, key, expected):
+def test_the_generator_gives_the_authors_known_answers(counter, key, expected):
     words = philox.philox(tuple(torch.tensor(word) for word in counter), key)
     assert tuple(map(int, words)) == expected
 
 
-def test_words_are_the_same_where_counters_broadcast():
+def test_broadcast_counters_give_the_same_words():
     axes = [torch.arange(n) * 977_000_111 % philox.WORD for n in (2, 3, 4, 5)]
     spread = [axis.view([-1 if i == j else 1 for j in range(4)]) for i, axis in enumerate(axes)]
     whole = torch.stack(torch.broadcast_tensors(*philox.philox(tuple(spread), (1, 2))), -1)
@@ -48,7 +48,7 @@ def test_words_are_the_same_where_counters_broadcast():
 
 
 @pytest.mark.parametrize("kind, law", [("normal", NORMAL), ("uniform", UNIFORM)])
-def test_moments_and_cumulative_distribution_are_the_laws(kind, law):
+def test_moments_and_distribution_are_those_of_the_law(kind, law):
     distribution, variance, fourth = law
     x = numbers(kind).flatten()
     n = x.numel()
@@ -77,13 +77,13 @@ def test_examples_tokens_units_names_steps_and_seeds_are_independent(kind):
     for axis in (x.flatten(1), x.transpose(0, 1).flatten(1), x.flatten(0, 1).T, by_key):
         correlations = torch.corrcoef(axis).fill_diagonal_(0.0)
         assert correlations.abs().max() < 5.5 / axis.shape[1] ** 0.5
-    squares = torch.corrcoef(x.flatten(0, 1).T.square()).fill_diagonal_(0.0)  # a pair shares its radius
+    squares = torch.corrcoef(x.flatten(0, 1).T.square()).fill_diagonal_(0.0)  # the numbers of a pair have the same radius
     assert squares.abs().max() < 5.5 / (16 * 32) ** 0.5
     assert len(x.flatten().unique()) > 0.95 * x.numel()
 
 
 def cut(batch, micro, padding=0, left=False):
-    """A global batch as micro-batches, each with its own width, more padding, or padding on the left."""
+    """Cuts a global batch into micro-batches, each truncated, with more padding, or padded on the left."""
     result = []
     for index in range(len(batch) // micro):
         lengths = batch[index * micro : (index + 1) * micro]
@@ -95,7 +95,7 @@ def cut(batch, micro, padding=0, left=False):
 
 
 def drawn(kind, batches, width=10):
-    """Of each example of the global batch, what its real tokens get."""
+    """The numbers of the real tokens, for each example of the global batch."""
     rows = []
     for batch in batches:
         delta = DRAWS[kind](5, batch.examples, batch.tokens, width)
@@ -106,7 +106,7 @@ def drawn(kind, batches, width=10):
 @pytest.mark.parametrize("kind", DRAWS)
 @pytest.mark.parametrize("micro", [1, 2, 4, 8])
 @pytest.mark.parametrize("padding, left", [(0, False), (5, False), (3, True)])
-def test_what_an_example_gets_does_not_depend_on_its_micro_batch_and_padding(kind, micro, padding, left):
+def test_an_examples_numbers_do_not_depend_on_its_micro_batch_or_padding(kind, micro, padding, left):
     lengths = [3, 9, 1, 4, 7, 7, 2, 5]
     whole, parts = (drawn(kind, cut(lengths, m, p, s)) for m, p, s in ((8, 0, False), (micro, padding, left)))
     assert [len(row) for row in parts] == lengths

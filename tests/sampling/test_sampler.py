@@ -1,4 +1,4 @@
-"""The sampler against torch's own optimizers and against the two moving averages it folds into one buffer."""
+"""The sampler against torch's optimizers, and against the two moving averages that it keeps in one buffer."""
 
 import copy
 import math
@@ -38,7 +38,7 @@ def give_gradient(master, step):
 
 @pytest.mark.parametrize("update", ["sgd", "rmsprop", "adam"])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_without_a_mixture_it_is_torchs_own_optimizer(update, weight_decay):
+def test_without_averaging_it_equals_torchs_optimizer(update, weight_decay):
     sampler, master = make(update, weight_decay=weight_decay)
     mirror = master.detach().clone().requires_grad_()
     optimizer = TORCH[update]([{"params": [mirror], "weight_decay": weight_decay}])
@@ -53,7 +53,7 @@ def test_without_a_mixture_it_is_torchs_own_optimizer(update, weight_decay):
     torch.testing.assert_close(master, mirror, rtol=1e-5, atol=1e-6)
 
 
-def test_rmsprop_is_torchs_as_it_comes_and_no_option_of_adam():
+def test_rmsprop_has_torchs_defaults_and_ignores_adams_options():
     options = OptimizerConfig(name="rmsprop", betas=(0.5, 0.6))
     assert options.rmsprop_alpha == torch.optim.RMSprop([torch.zeros(1)]).defaults["alpha"]
     ours, theirs = (torch.ones(4, requires_grad=True) for _ in range(2))
@@ -81,7 +81,7 @@ def adam_by_the_paper(theta, gradients, lr, betas, eps, weight_decay):
 
 
 @pytest.mark.parametrize("numel", [1, 7, 1003, 4096])
-def test_adam_in_one_pass_is_the_papers(numel):
+def test_adam_in_one_pass_equals_the_papers_algorithm(numel):
     group = {"lr": 1e-2, "betas": (0.8, 0.99), "eps": 1e-6, "weight_decay": 0.1}
     theta, m, v = torch.randn(numel, generator=torch.Generator().manual_seed(1)), torch.zeros(numel), torch.zeros(numel)
     gradients = [10.0**-k * torch.randn(numel, generator=torch.Generator().manual_seed(k)) for k in (2, 3, 4, 5, 6)]
@@ -115,7 +115,7 @@ def test_the_weights_of_a_mixture_sum_to_one():
         assert sum(chain.coefficients) == pytest.approx(1.0, abs=1e-12)
 
 
-def test_only_a_mixture_needs_a_buffer():
+def test_only_averaging_needs_a_buffer():
     assert not Chain(samples=5).is_mixed and not Chain().is_mixed
     assert Chain(samples=2, beta_s=0.3).is_mixed and Chain(samples=1, beta_p=0.3).is_mixed
     plain, mixed = make("sgd")[0], make("sgd", Chain(2, 0.3, 0.3))[0]
@@ -140,7 +140,7 @@ def test_padding_is_neither_read_nor_written(update):
     assert master[:3].isnan().all() and master[-3:].isnan().all()
 
 
-def test_it_is_inert_until_armed():
+def test_it_changes_nothing_until_armed():
     master = torch.ones(4, requires_grad=True)
     sampler = Sampler([{"params": [master], "lr": 1.0}], "adam", Chain(2, 0.3, 0.3, noise=1.0), seed=0)
     master.grad = torch.ones(4)
@@ -185,7 +185,7 @@ def test_noise_vanishes_with_the_step_size():
     assert torch.equal(master.detach(), before)
 
 
-def test_its_state_survives_a_save_and_load_in_mid_run():
+def test_its_state_survives_saving_and_loading():
     chain = Chain(2, 0.3, 0.3, noise=1e-3)
     sampler, master = make("adam", chain)
 

@@ -22,10 +22,10 @@ def test_the_schedule_is_transformers(schedule, warmup):
         theirs.step()
 
 
-def test_the_polynomial_schedule_of_earlier_recipes_is_the_linear_one():
+def test_the_polynomial_schedule_of_earlier_recipes_means_the_linear_one():
     assert OptimizerConfig(schedule="polynomial").schedule == "linear"
 
 
-def test_with_a_warm_up_the_first_outer_step_stands_still():
+def test_with_a_warm_up_the_first_learning_rate_is_zero():
     assert learning_rate(OptimizerConfig(), 100)(0) == 0.0
     assert learning_rate(OptimizerConfig(lr=0.0), 100)(50) == 0.0

@@ -1,4 +1,4 @@
-"""Bad rows are counted, named with file and line, and refused or left out as asked; none of them hides another."""
+"""Bad rows are counted, named with file and line, and refused or left out as the options say; none hides another."""
 
 import json
 
@@ -34,13 +34,13 @@ def load(spec, folder, **data):
 
 
 def refused(spec, folder, **data):
-    """Every problem as (place without its folders, reason)."""
+    """Every problem as (place without folders, reason)."""
     with pytest.raises(UserError) as caught:
         load(spec, folder, **data)
     return [(problem.key.rsplit("/", 1)[-1], problem.reason) for problem in caught.value.problems]
 
 
-# A row of CoLA, what is wrong with it, and what counts call it.
+# A row of CoLA, what is wrong with it, and its category in counts.
 ROWS = [
     ("{", "is not JSON", "corrupt line"),
     ('{"sentence": "a\x01b", "label": 1}', "is not JSON: Invalid control character", "corrupt line"),
@@ -91,7 +91,7 @@ def test_a_score_must_be_a_finite_number_in_range(label, scale, tmp_path):
     assert load(spec, tmp_path, bad_rows="skip").skipped == {"stsb/train": {"wrong label": 1}}
 
 
-def test_all_kinds_in_all_splits_are_told_in_one_message(tmp_path):
+def test_all_faults_in_all_splits_are_in_one_message(tmp_path):
     kinds = [row for row, _, _ in ROWS if row != "[" * 100_000]
     cola(tmp_path, *kinds, *[GOOD] * 40, validation=(GOOD, {"sentence": "x", "label": 9}, "oops", GOOD))
     write(tmp_path, "cola/test.jsonl", lines({"sentence": "unlabelled"}, {"sentence": ""}))
@@ -116,7 +116,7 @@ def test_all_kinds_in_all_splits_are_told_in_one_message(tmp_path):
     assert len(data.train) == 40 and len(data.dev["validation"]) == 2
 
 
-def test_more_than_half_of_a_split_is_never_left_out_and_half_of_it_is(tmp_path):
+def test_half_of_a_split_may_be_left_out_but_not_more(tmp_path):
     cola(tmp_path, GOOD, "bad", GOOD, "bad")
     assert len(load(TASKS["cola"], tmp_path, bad_rows="skip").train) == 2
     cola(tmp_path, GOOD, "bad", "bad")
@@ -129,7 +129,7 @@ def test_more_than_half_of_a_split_is_never_left_out_and_half_of_it_is(tmp_path)
     assert refused(TASKS["cola"], tmp_path, bad_rows="skip") == [("train", "has no examples")]
 
 
-def test_rows_nobody_agreed_on_are_neither_bad_nor_good(tmp_path):
+def test_rows_without_an_agreed_label_are_left_out_and_not_counted_as_bad(tmp_path):
     rows = [{"premise": "a", "hypothesis": "b", "label": label} for label in (-1, -1, -1, 0, 7, 1)]
     write(tmp_path, "snli/train.jsonl", lines(*rows))
     write(tmp_path, "snli/validation.jsonl", lines(*rows[3:4]))
@@ -139,7 +139,7 @@ def test_rows_nobody_agreed_on_are_neither_bad_nor_good(tmp_path):
     assert refused(TASKS["snli"], tmp_path, bad_rows="skip") == [("train", "has no examples")]
 
 
-def test_no_row_of_a_test_split_is_left_out_for_its_predictions_are_numbered_by_rows(tmp_path):
+def test_rows_of_a_test_split_are_never_left_out_since_predictions_are_numbered(tmp_path):
     cola(tmp_path, GOOD)
     write(tmp_path, "cola/test.jsonl", lines({"sentence": "a"}, {"sentence": None}, {"sentence": "b"}))
     found = refused(TASKS["cola"], tmp_path, bad_rows="skip")
@@ -158,7 +158,7 @@ def test_a_pair_with_one_blank_text_is_trained_on_and_counted(tmp_path):
     assert [example.texts for example in data.train] == rows[:3] and data.tallies["qqp/train"].half_blank == 2
 
 
-def test_a_column_that_every_row_lacks_is_told_once_and_one_that_one_row_lacks_by_row(tmp_path):
+def test_a_column_missing_everywhere_is_reported_once_and_one_missing_in_a_row_by_row(tmp_path):
     cola(tmp_path, "oops", {"sentense": "a", "label": 1}, {"sentense": "b", "label": 1})
     assert refused(TASKS["cola"], tmp_path, bad_rows="skip") == [("train.jsonl:2", "lacks the column sentence")]
     cola(tmp_path, {"sentense": "a", "label": 1}, GOOD)

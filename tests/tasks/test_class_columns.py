@@ -1,4 +1,4 @@
-"""A column whose classes are numbered in an order of its own is read by their names."""
+"""A label column that numbers its classes in another order is read by class names."""
 
 import datasets
 import pytest
@@ -44,7 +44,7 @@ def test_numbered_classes_are_matched_by_their_names_or_refused(kind, names, exp
     (["0", "1"], [0.0, 1.0]), (["5", "3"], [5.0, 3.0]), (["0.5", "+1"], [0.5, 1.0]), (["1 star", "2 stars"], None),
     (["low", "high"], None), (["nan", "1"], None), (["1", ""], None),
 ])  # fmt: skip
-def test_numbered_classes_are_scores_only_where_their_names_are(kind, names, expected, folder):
+def test_numbered_classes_are_scores_only_if_their_names_are_numbers(kind, names, expected, folder):
     spec = TaskSpec(name="sst2", text=("sentence",), metrics=("pearson",), dev=("train",), test=())
     features = {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=names)}
     saved_by_datasets(folder, kind, features, rows(0))
@@ -55,7 +55,7 @@ def test_numbered_classes_are_scores_only_where_their_names_are(kind, names, exp
 
 
 @pytest.mark.parametrize("kind", ["saved", "parquet"])
-def test_classes_of_numbered_names_and_rows_without_a_label(kind, folder):
+def test_classes_with_numbers_as_names_and_rows_without_a_label(kind, folder):
     stars = SST2.model_copy(update={"labels": ("1", "2", "3"), "skip_unlabelled": True, "dev": ("train",)})
     features = {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["3", "2", "1"])}
     content = [{"sentence": "a", "label": label} for label in (0, 2, -1, 1)]

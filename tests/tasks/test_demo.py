@@ -1,4 +1,4 @@
-"""The built-in corpus: balanced minimal pairs, and a validation split whose words training has never seen."""
+"""The built-in corpus: balanced minimal pairs, and a validation split with words that training does not contain."""
 
 import dataclasses
 from collections import Counter
@@ -50,7 +50,7 @@ def test_labels_are_balanced_in_every_phenomenon(split):
     assert all(counts[name, 0] == counts[name, 1] > 50 for name in phenomena)
 
 
-def test_sentences_are_distinct_and_the_corpus_is_always_the_same():
+def test_sentences_are_distinct_and_the_corpus_is_deterministic():
     sentences = [row["sentence"] for row in demo.rows("train")]
     assert len(set(sentences)) == len(sentences) == demo.SIZES["train"]
     assert sentences == [row["sentence"] for row in demo.rows("train")]

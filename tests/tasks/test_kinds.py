@@ -1,4 +1,4 @@
-"""What a task is to the model: losses as they are defined, answers that agree with labels, and a kind that is one more file."""
+"""Kinds of tasks: their losses, answers and heads, and a new kind that needs no other code."""
 
 import json
 import math
@@ -28,20 +28,20 @@ every_task = pytest.mark.parametrize("task", ["cola", "mnli", "stsb"])
 CPU = torch.device("cpu")
 
 
-def test_the_loss_of_labels_is_the_negative_logarithm_of_their_probabilities():
+def test_the_classification_loss_is_the_mean_negative_log_probability():
     logits, labels = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 2, 1, 1, 0])
     each = [-math.log(math.exp(row[y]) / sum(map(math.exp, row))) for row, y in zip(logits.tolist(), labels, strict=True)]
     torch.testing.assert_close(CLASSIFICATION.loss(logits, labels, "none"), torch.tensor(each))
     torch.testing.assert_close(CLASSIFICATION.loss(logits, labels), torch.tensor(sum(each) / 5))
 
 
-def test_the_loss_of_scores_is_their_squared_error():
+def test_the_regression_loss_is_the_mean_squared_error():
     logits, labels = torch.tensor([[1.0], [4.5], [-1.0]]), torch.tensor([3.0, 4.0, 0.0])
     assert REGRESSION.loss(logits, labels, "none").tolist() == [4.0, 0.25, 1.0]
     assert REGRESSION.loss(logits, labels).item() == 1.75
 
 
-def test_a_divergence_adds_up_as_many_as_it_says():
+def test_directions_is_the_number_of_summed_divergences():
     p, q = torch.tensor([[0.2, 0.8]]), torch.tensor([[0.5, 0.5]])
     one_way, other_way = 0.2 * math.log(0.4) + 0.8 * math.log(1.6), 0.5 * math.log(2.5) + 0.5 * math.log(0.625)
     assert CLASSIFICATION.divergence(p.log(), q.log()).item() == pytest.approx(one_way + other_way)
@@ -50,7 +50,7 @@ def test_a_divergence_adds_up_as_many_as_it_says():
 
 
 @every_task
-def test_a_model_is_known_again_by_the_head_it_was_built_with(task):
+def test_the_kind_of_a_model_is_recognised_by_its_head(task):
     kind = kinds.kind_of(TASKS[task])
     config = AutoConfig.for_model("roberta", **kind.head())
     assert kinds.kind_of_model(config) is type(kind) and config.num_labels == kind.outputs
@@ -60,7 +60,7 @@ def test_a_model_is_known_again_by_the_head_it_was_built_with(task):
 
 
 @every_task
-def test_answers_are_labels_and_what_they_are_said_to_hold(task):
+def test_answers_have_the_documented_fields(task):
     kind = kinds.kind_of(TASKS[task])
     low, high = kind.bounds
     labels = [low, high]
@@ -79,7 +79,7 @@ def test_answers_are_labels_and_what_they_are_said_to_hold(task):
                 assert isinstance(answer[key], {"double": float, "string": str}[types])
 
 
-def test_an_answer_is_right_where_it_is_the_label_and_a_score_never_is():
+def test_an_answer_is_correct_if_it_is_the_label_and_a_score_never_counts_as_correct():
     logits, labels = torch.eye(3), torch.tensor([0, 1, 0])
     assert CLASSIFICATION.right(logits, labels).tolist() == [True, True, False]
     assert CLASSIFICATION.quantities(logits, labels)["accuracy"] == pytest.approx(2 / 3)
@@ -87,7 +87,7 @@ def test_an_answer_is_right_where_it_is_the_label_and_a_score_never_is():
 
 
 class Several(Kind):
-    """Any number of labels for each text: bit i of a number says whether label i is one of them."""
+    """A kind with any number of labels per text: bit i of a number says whether label i applies."""
 
     name, problem_type = "several labels", "multi_label_classification"
     auto_class, pipeline = "AutoModelForSequenceClassification", "text-classification"
@@ -151,7 +151,7 @@ class SeveralSpec(TaskSpec):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_kind_is_one_more_class_to_rows_models_loaders_methods_and_scores(name, monkeypatch):
+def test_a_new_kind_works_with_rows_models_loaders_methods_and_scores(name, monkeypatch):
     monkeypatch.setattr(kinds, "KINDS", {Several.name: Several, **kinds.KINDS})
     spec = SeveralSpec(name="own", text=("text",), label="about", labels=("sea", "sky", "sun"))
     rows = [{"text": f"the sea and {i} suns", "about": ["sea", "sun"][: i % 3]} for i in range(8)]

@@ -1,4 +1,4 @@
-"""A label means one class, whatever the format that brought it; what is no label is never taken for one."""
+"""A label means the same class in every file format; other values are never taken for labels."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ def meaning(spec, value):
 
 
 def write(folder, kind, label):
-    """One row in a file of a kind; csv, tsv and the text in them are what pandas and Python write."""
+    """Writes one row to a file of the given format."""
     folder = folder / "own"
     folder.mkdir(parents=True, exist_ok=True)
     row = {"sentence": "lovely", "label": label}
@@ -51,7 +51,7 @@ def write(folder, kind, label):
             writer.writerows([row.keys(), row.values()])
 
 
-# The task's settings, a label, and the class it means; None: it is none.
+# The task's settings, a value, and its class; None: not a label.
 MEANINGS = [
     (SWAPPED, 0, 1), (SWAPPED, 1.0, 0), (SWAPPED, "positive", 1), (SWAPPED, 2, None), (SWAPPED, "0", 1),
     (SENTIMENT, 0, 0), (SENTIMENT, 1.0, 1), (SENTIMENT, True, None), (SENTIMENT, 0.5, None), (SENTIMENT, -1, None),
@@ -73,7 +73,7 @@ KINDS = ("jsonl", "json", "csv", "tsv", "parquet", "dictionary", "save_to_disk")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_label_means_the_same_in_every_kind_of_file(kind, tmp_path):
+def test_a_label_means_the_same_in_every_file_format(kind, tmp_path):
     for i, (settings, label, expected) in enumerate(MEANINGS):
         folder = tmp_path / str(i)
         write(folder, kind, label)
@@ -86,7 +86,7 @@ def test_a_label_means_the_same_in_every_kind_of_file(kind, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["1", "1.0", "1e0", " 1 ", "1.000", "10e-1", "1\r"])
-def test_a_number_is_the_same_label_however_it_is_written(text):
+def test_a_number_is_the_same_label_in_every_spelling(text):
     assert meaning(task(**SENTIMENT), text) == 1 and meaning(task(**STARS), text) == 0
     assert meaning(task(**SWAPPED), text) == 0
 
@@ -98,11 +98,11 @@ NO_LABELS = [
 
 
 @pytest.mark.parametrize("value", NO_LABELS, ids=range(len(NO_LABELS)))
-def test_what_only_resembles_a_number_is_no_label(value):
+def test_texts_that_only_resemble_numbers_are_not_labels(value):
     assert meaning(task(**SENTIMENT), value) is None and meaning(task(**STARS), value) is None
 
 
-def test_a_name_is_taken_as_it_is_written_before_it_is_read_as_a_number():
+def test_a_literal_label_name_wins_over_its_reading_as_a_number():
     codes = task(labels=("01", "1", "001"))
     assert [meaning(codes, value) for value in ("01", "1", "001", 1, 1.0, "1.0")] == [0, 1, 2, 1, 1, 1]
     alike = task(labels=("1", "1.0"))
@@ -123,7 +123,7 @@ def test_no_agreed_label_is_minus_one_in_every_form_unless_that_is_a_label():
     assert not is_unlabelled(task(labels=("-1", "0"), skip_unlabelled=True), {"label": -1.0})
 
 
-def test_a_refusal_names_the_labels_and_their_numbers_only_where_numbers_are_labels():
+def test_a_refusal_lists_the_labels_with_numbers_only_if_these_are_accepted():
     found = make_example(task(**STARS), {"sentence": "x", "label": 0}, labelled=True)
     assert found.reason == "the label is none of 1, 2, 3, 4, 5"
     many = make_example(task(labels=tuple(f"l{i}" for i in range(5000))), {"sentence": "x", "label": "?"}, labelled=True)
@@ -133,10 +133,10 @@ def test_a_refusal_names_the_labels_and_their_numbers_only_where_numbers_are_lab
 @pytest.mark.parametrize(
     "value, score", [("2.5", 2.5), (" 3 ", 3.0), (".5", 0.5), ("1e0", 1.0), (4, 4.0), ("+1", 1.0), ("05", 5.0)]
 )
-def test_a_score_is_any_number(value, score):
+def test_any_finite_number_is_a_score(value, score):
     assert meaning(task(metrics=("pearson",)), value) == score
 
 
 @pytest.mark.parametrize("value", ["1_0", "٣", "", "nan", "-inf", "five", True, "1,5", "0x1p3"])
-def test_what_is_no_finite_number_is_no_score(value):
+def test_anything_else_is_not_a_score(value):
     assert meaning(task(metrics=("pearson",)), value) is None

@@ -1,4 +1,4 @@
-"""The order of examples: a permutation in each epoch, the same for any split into ranks."""
+"""The order of examples: a permutation per epoch, the same for any number of ranks."""
 
 import itertools
 
@@ -29,7 +29,7 @@ def step_rows(loader, step):
     return [(batch.index, batch.labels.tolist()) for batch in loader.micro_batches(step)]
 
 
-def test_a_step_after_the_last_of_an_epoch_is_the_first_of_the_next_and_what_fills_no_batch_is_dropped():
+def test_epochs_follow_each_other_and_drop_the_last_partial_batch():
     own = loader()
     assert own.steps_per_epoch == 6 and own.dropped_per_epoch == 2
     assert step_rows(own, 6) != step_rows(own, 0) and [index for index, _ in step_rows(own, 6)] == [0, 1, 2, 3]
@@ -53,7 +53,7 @@ def test_an_epoch_visits_each_example_at_most_once_and_epochs_differ(group):
         assert len(rows) == len(set(rows)) == 48
         epochs.append(rows)
     assert epochs[0] != epochs[1] != epochs[2]
-    assert step_rows(loader(group_by_length=group), 8) == step_rows(shuffled, 8)  # position alone decides
+    assert step_rows(loader(group_by_length=group), 8) == step_rows(shuffled, 8)  # only the step's number matters
     assert step_rows(loader(seed=1), 0) != step_rows(loader(seed=0), 0)
 
 

@@ -1,4 +1,4 @@
-"""Sources of a mixture: each split is trained on as often as the task says, whoever reads, counts, plans or stores it."""
+"""Mixtures: each split is repeated as often as the task says, in reading, counting, planning and preparing."""
 
 import json
 from collections import Counter
@@ -22,7 +22,7 @@ NLI = "text: [premise, hypothesis]\nlabels: [entailment, neutral, contradiction]
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two splits of one's own, and MNLI: two, three and four examples, each with a text of its own."""
+    """Two own splits and MNLI, with two, three and four examples; all texts differ."""
     sizes = {"own/small": 2, "own/large": 3, "own/validation": 1, "mnli/train": 4}
     for name, size in sizes.items():
         path = tmp_path / f"{name}.jsonl"
@@ -51,7 +51,7 @@ def problem(folder, text):
     return str(caught.value)
 
 
-def test_a_list_is_each_source_once_and_numbers_are_how_often(folder):
+def test_a_list_means_each_source_once_and_a_mapping_gives_repeats(folder):
     once = load(folder, "train: [small, large]\nalso_train_on: [mnli]\n")
     assert counts(once) == {"own/small": 2, "own/large": 3, "mnli/train": 4}
     data = load(folder, "train: {small: 5, large: 1}\nalso_train_on: {mnli: 2}\n")
@@ -62,19 +62,19 @@ def test_a_list_is_each_source_once_and_numbers_are_how_often(folder):
     assert digest_of({"train": data.train}) != digest_of({"train": once.train})
 
 
-def test_a_task_that_is_added_brings_its_own_numbers(folder, monkeypatch):
+def test_an_added_task_keeps_its_own_repeats(folder, monkeypatch):
     monkeypatch.setitem(TASKS, "mnli", TASKS["mnli"].model_copy(update={"train": {"train": 3}}))
     assert counts(load(folder, "train: [small]\nalso_train_on: {mnli: 2}\n")) == {"own/small": 2, "mnli/train": 24}
 
 
 @pytest.mark.parametrize("limit", range(1, 26))
-def test_a_limit_takes_the_first_of_what_an_epoch_shows(folder, limit):
+def test_a_limit_counts_repeated_examples_and_takes_the_first(folder, limit):
     text = "train: {small: 5, large: 2}\nalso_train_on: {mnli: 2}\n"
     whole = load(folder, text)
     assert load(folder, text, train_limit=limit).train == whole.train[:limit] and len(whole.train) == 24
 
 
-def test_an_epoch_shows_each_example_as_often_as_the_task_says(folder):
+def test_an_epoch_repeats_each_example_as_the_task_says(folder):
     data = load(folder, "train: {small: 4, large: 2}\nalso_train_on: {mnli: 1}\n")
     rows = {example: i for i, example in enumerate(dict.fromkeys(data.train))}
 
@@ -92,13 +92,13 @@ def test_an_epoch_shows_each_example_as_often_as_the_task_says(folder):
         assert seen == Counter(rows[example] for example in data.train)
 
 
-def test_what_is_repeated_is_said_before_training(folder):
+def test_repeats_are_printed_before_training(folder):
     (line,) = _repeated(load(folder, "train: {small: 5, large: 1}\nalso_train_on: [mnli]\n"))
     assert line.split(None, 1) == ["mixture", "5 x own/small, 1 x own/large, 1 x mnli/train"]
     assert not list(_repeated(load(folder, "train: [small, large]\nalso_train_on: [mnli]\n")))
 
 
-def test_the_published_mixture_is_planned_with_every_example_that_an_epoch_shows():
+def test_a_plan_counts_the_repeated_examples_of_the_published_mixture():
     rounds, others = {"anli_r1": 10, "anli_r2": 20, "anli_r3": 10}, ("mnli", "snli", "fever_nli")
     shown = sum(TRAINING_EXAMPLES[name] * times for name, times in rounds.items())
     assert {split.removeprefix("train_"): n for _, split, n in train_splits(TASKS["anli_mixture"]) if "_" in split} == {
@@ -118,14 +118,14 @@ def test_the_published_mixture_is_planned_with_every_example_that_an_epoch_shows
         TaskSpec(name="own", text=("a",), labels=("x", "y"), train={"a": 2, "b": 1}, also_train_on=("cola",)),
     ],
 )
-def test_a_description_is_read_back_as_it_was(spec):
+def test_a_description_with_repeats_is_read_back_unchanged(spec):
     written = spec.model_dump_json()
     assert TaskSpec.model_validate_json(written) == spec
     again = TaskSpec.model_validate_json(written)
     assert list(again.train.items()) == list(spec.train.items()), "in the same order"
 
 
-def test_the_description_of_a_task_that_repeats_nothing_is_a_list_as_ever():
+def test_the_description_of_a_task_without_repeats_is_a_list_as_before():
     described = TASKS["anli"].model_dump(mode="json")
     assert described["train"] == ["train_r1", "train_r2", "train_r3"] and described["also_train_on"] == []
 
@@ -142,5 +142,5 @@ def test_the_description_of_a_task_that_repeats_nothing_is_a_list_as_ever():
     ("train: {../../x: 2}", "not allowed as a name"), ("also_train_on: {mnli: {a: 1}}", "valid integer"),
     ("name: mnli\nalso_train_on: [mnli]", "the task itself"),
 ])  # fmt: skip
-def test_a_mixture_that_cannot_be_meant_is_refused(folder, text, words):
+def test_invalid_mixtures_are_refused(folder, text, words):
     assert words in problem(folder, text)

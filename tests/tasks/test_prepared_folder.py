@@ -1,4 +1,4 @@
-"""A prepared folder as a folder: written whole or not at all, checked, moved about, replaced, and read by others."""
+"""Prepared folders: written completely or not at all, verified, moved, replaced, and read."""
 
 import hashlib
 import json
@@ -45,7 +45,7 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_manifest_counts_rows_and_files_and_says_what_went_into_it(out, raw, hub):
+def test_the_manifest_records_rows_files_and_options(out, raw, hub):
     manifest = find_manifest(str(out))
     found = contents(out)
     found.pop("manifest.json")
@@ -63,7 +63,7 @@ def test_the_manifest_counts_rows_and_files_and_says_what_went_into_it(out, raw,
     assert manifest.max_length == 20 and set(manifest.tasks) == {"cola"}, "what the model takes"
 
 
-def test_a_folder_that_is_no_prepared_one_is_never_touched(out, raw, hub, tmp_path, capsys):
+def test_other_folders_are_never_overwritten(out, raw, hub, tmp_path, capsys):
     options = ("task=cola", f"data.path={raw}", f"model.name={hub}")
     for taken in (hub, raw / "cola" / "train.jsonl"):
         before = contents(hub.parent)
@@ -74,7 +74,7 @@ def test_a_folder_that_is_no_prepared_one_is_never_touched(out, raw, hub, tmp_pa
     assert find_manifest(str(tmp_path / "empty"))
 
 
-def test_a_prepared_folder_is_replaced_as_a_whole_or_stays(out, raw, hub, monkeypatch, capsys):
+def test_a_prepared_folder_is_replaced_as_a_whole_or_kept(out, raw, hub, monkeypatch, capsys):
     (out / "note").write_text("mine")
     before = contents(out)
 
@@ -91,7 +91,7 @@ def test_a_prepared_folder_is_replaced_as_a_whole_or_stays(out, raw, hub, monkey
     assert {path.name for path in out.parent.iterdir()} == {"out"}
 
 
-def test_everything_wrong_is_told_before_anything_is_written(out, raw, tmp_path, capsys, monkeypatch):
+def test_all_errors_are_reported_before_anything_is_written(out, raw, tmp_path, capsys, monkeypatch):
     write(tmp_path, "bad/cola/train.jsonl", lines("oops", {"sentence": "a", "label": 1}))
     text = told(capsys, tmp_path / "new", "task=cola", f"data.path={tmp_path}/bad", "model.name=./nowhere", "train.epoch=3")
     assert "4 problems" in text and "train.jsonl:1" in text and "cola/validation" in text and "no such folder" in text
@@ -103,7 +103,7 @@ def test_everything_wrong_is_told_before_anything_is_written(out, raw, tmp_path,
     assert "mat-ds prepare prepared/cola" in told(capsys, "--verify")
 
 
-def test_a_copy_that_broke_off_is_found_at_the_start_and_a_changed_byte_when_asked_for(out, tmp_path, hub, capsys):
+def test_an_incomplete_copy_is_found_at_the_start_and_a_changed_byte_by_verify(out, tmp_path, hub, capsys):
     moved = tmp_path / "elsewhere" / "cola"
     shutil.copytree(out, moved)
     options = ("task=cola", f"data.path={moved}", f"model.name={hub}")
@@ -122,7 +122,7 @@ def test_a_copy_that_broke_off_is_found_at_the_start_and_a_changed_byte_when_ask
     assert "2 problems" in told(capsys, moved, "--verify")
 
 
-def test_a_manifest_of_another_program_is_none_and_a_damaged_one_is_refused(out, raw, hub, tmp_path, capsys):
+def test_a_manifest_of_another_program_is_ignored_and_a_damaged_one_refused(out, raw, hub, tmp_path, capsys):
     shutil.copytree(raw, tmp_path / "raw")
     options = ("task=cola", f"data.path={tmp_path}/raw", f"model.name={hub}")
     for foreign in ("{}", "[1]", '{"files": []}'):
@@ -138,7 +138,7 @@ def test_a_manifest_of_another_program_is_none_and_a_damaged_one_is_refused(out,
 
 
 @pytest.mark.parametrize("pattern", [0x01, 0x20, 0x80])
-def test_no_flipped_byte_makes_a_prepared_folder_one_of_plain_files(out, tmp_path, pattern):
+def test_with_a_changed_byte_a_prepared_folder_is_never_read_as_plain_files(out, tmp_path, pattern):
     whole = (out / "manifest.json").read_bytes()
     before, after = find_manifest(str(out)), 0
     for place in range(0, len(whole), 7):
@@ -150,7 +150,7 @@ def test_no_flipped_byte_makes_a_prepared_folder_one_of_plain_files(out, tmp_pat
         except UserError as error:
             assert "manifest.json" in str(error) and "prepare" in str(error)
             after += 1
-        else:  # a value of the same type, which is compared with the files and the run
+        else:  # still a valid manifest, whose values are compared with the files and the run
             assert found is not None and found != before, place
     assert after > 20
     mark = whole.index(b"mat_ds_prepared")
@@ -159,8 +159,8 @@ def test_no_flipped_byte_makes_a_prepared_folder_one_of_plain_files(out, tmp_pat
         find_manifest(str(tmp_path))
 
 
-def test_an_evaluation_reads_the_texts_and_tokenises_them_itself(out, raw, hub, tmp_path):
-    """A run's or any model's, cut where it likes: stored tokens are those of the model it was prepared for."""
+def test_an_evaluation_tokenises_the_prepared_texts_itself(out, raw, hub, tmp_path):
+    """For any model and length, since the stored tokens are those of the model that the folder was prepared for."""
     options = ModelConfig(name=str(hub))
     tokenizer = build_tokenizer(options, ())
     for part in (build_model(options, TASKS["cola"], tokenizer, 0).module, tokenizer):
@@ -189,7 +189,7 @@ def test_the_real_files_of_a_task_train_alike_when_prepared(task, tmp_path):
     assert one.tallies == other.tallies and list(one.test) == list(other.test) == ["test"]
 
 
-def test_a_mixture_is_prepared_whole_and_its_parts_stay_in_order(hub, tmp_path, monkeypatch):
+def test_all_sources_of_a_mixture_are_prepared_in_order(hub, tmp_path, monkeypatch):
     for r in ("r1", "r2", "r3"):
         for part in ("train", "dev", "test"):
             write(tmp_path, f"raw/anli/{part}_{r}.jsonl", lines({"premise": r, "hypothesis": part, "label": 1}))
@@ -213,8 +213,8 @@ def test_a_mixture_is_prepared_whole_and_its_parts_stay_in_order(hub, tmp_path, 
     assert row.status is Status.PASS, "what the doctor says of it"
 
 
-def test_a_split_may_be_scored_and_predicted_at_once(hub, tmp_path):
-    """Its examples have labels in one role and none in the other."""
+def test_a_split_may_be_both_dev_and_test_split(hub, tmp_path):
+    """Its examples have labels as a dev split, and none as a test split."""
     (tmp_path / "own.yaml").write_text("text: [sentence]\nlabels: [a, b]\ntest: [validation]\n")
     for split in ("train", "validation"):
         write(tmp_path, f"raw/own/{split}.jsonl", lines(*({"sentence": str(i), "label": i % 2} for i in range(4))))
@@ -225,7 +225,7 @@ def test_a_split_may_be_scored_and_predicted_at_once(hub, tmp_path):
     ] * 4
 
 
-def test_examples_stay_in_their_files(tmp_path, hub):
+def test_examples_are_read_from_their_files_on_access(tmp_path, hub):
     rows = [{"sentence": f"{i} " + "some words " * 40, "label": i % 2} for i in range(5000)]
     for split in ("train", "validation"):
         write(tmp_path, f"raw/cola/{split}.jsonl", lines(*rows))
@@ -239,7 +239,7 @@ def test_examples_stay_in_their_files(tmp_path, hub):
         data.train[5000]
 
 
-def test_the_digest_of_the_data_is_that_of_earlier_runs(out, hub):
+def test_the_digest_of_the_data_is_the_same_as_in_earlier_versions(out, hub):
     found = run("task=cola", f"data.path={out}", f"model.name={hub}")
     data = found.data.examples
     digest = hashlib.sha256(data.spec.model_dump_json().encode())

@@ -1,4 +1,4 @@
-"""A split is read from wherever tools put it, from one place only, and what is there is named where it cannot be."""
+"""A split is read from the files that common tools write, from one source only; errors name the files that exist."""
 
 import json
 
@@ -42,14 +42,14 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("pattern", ["train-{:05d}-of-00003.parquet", "train-{:05d}-of-00003-0a1b2c3d4e5f6071.parquet"])
-def test_the_shards_of_a_split_are_read_in_their_order(pattern, folder):
+def test_the_shards_of_a_split_are_read_in_order(pattern, folder):
     for part in (2, 0, 1):
         parquet(folder / "sst2" / pattern.format(part), rows(10 * part))
     assert [example.texts[0] for example in load(folder).train] == [f"text {i}" for i in (0, 1, 10, 11, 20, 21)]
     assert len(load(folder, train_limit=3).train) == 3
 
 
-def test_shards_may_be_text_and_one_that_is_missing_or_there_twice_is_named(folder):
+def test_shards_may_be_text_files_and_missing_or_duplicate_ones_are_named(folder):
     for part in (0, 1, 3):
         write(folder, f"sst2/train-{part:05d}-of-00004.jsonl", lines(*rows(part)))
     message = refused(folder)
@@ -72,7 +72,7 @@ def test_splits_that_were_saved_one_by_one_are_read(folder):
 @pytest.mark.parametrize("content", [
     json.dumps(rows(0), indent=2), json.dumps(rows(0)), "\ufeff \n" + json.dumps(rows(0)), lines(*rows(0)).decode(),
 ])  # fmt: skip
-def test_a_json_file_holds_an_array_or_lines(content, folder):
+def test_a_json_file_may_hold_an_array_or_lines(content, folder):
     write(folder, "sst2/train.json", content.encode())
     assert [(example.texts[0], example.label) for example in load(folder).train] == [("text 0", 0), ("text 1", 1)]
 
@@ -83,7 +83,7 @@ def test_a_json_file_holds_an_array_or_lines(content, folder):
     ('{"sentence": {"0": "a"}, "label": {"0": 1}}', "sentence is not a text"), ('"text"', "is not a JSON object"),
     ('[{"sentence": "a", "label": 1, "label": 0}]', "'label' twice, as 1 and as 0"), ("[NaN]", "is not a JSON object"),
 ])  # fmt: skip
-def test_a_json_file_of_something_else_is_refused_with_the_place(content, reason, folder):
+def test_other_json_files_are_refused_with_the_position(content, reason, folder):
     write(folder, "sst2/train.json", content.encode())
     assert reason in refused(folder)
 
@@ -110,7 +110,7 @@ def test_two_sources_of_one_split_are_both_named(more, folder):
     assert {"dict": f"{folder}/train/"}.get(more, more.replace("00000", "*")) in message
 
 
-def test_where_there_is_no_such_split_the_files_that_are_there_are_named(folder):
+def test_if_a_split_is_missing_the_existing_files_are_named(folder):
     for name in ("dev.tsv", "train.jsonl.gz", "TRAIN.jsonl", "training.jsonl", "train.xlsx"):
         write(folder, f"sst2/{name}", b"x")
     message = refused(folder)
@@ -120,7 +120,7 @@ def test_where_there_is_no_such_split_the_files_that_are_there_are_named(folder)
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
 @pytest.mark.parametrize("again", ["label", "label ", "\ufefflabel"])
-def test_a_column_or_key_that_stands_there_twice_is_refused(kind, again, folder):
+def test_duplicate_columns_and_keys_are_refused(kind, again, folder):
     path = folder / "sst2" / f"train.{kind}"
     if kind == "parquet":
         table = pyarrow.Table.from_arrays(
@@ -137,7 +137,7 @@ def test_a_column_or_key_that_stands_there_twice_is_refused(kind, again, folder)
     assert "'label' twice, as 1 and as 0" in message if kind == "jsonl" else "columns 2 and 3 have one name" in message
 
 
-def test_columns_without_a_name_are_nobodys_and_a_nested_key_may_stand_twice_only_with_one_value(folder):
+def test_unnamed_columns_are_ignored_and_a_nested_key_may_repeat_only_with_equal_values(folder):
     write(folder, "sst2/train.csv", b"\xef\xbb\xbfsentence,label,,\na,1,,\n")
     write(folder, "sst2/validation.jsonl", b'{"sentence": "a", "label": 1, "meta": {"x": 1, "x": 1}}\n')
     assert load(folder).train[0].label == load(folder).dev["validation"][0].label == 1
@@ -145,13 +145,13 @@ def test_columns_without_a_name_are_nobodys_and_a_nested_key_may_stand_twice_onl
     assert "has the key 'x' twice, as 1 and as 2" in refused(folder)
 
 
-def test_the_case_of_an_ending_makes_no_other_kind_of_file(folder):
+def test_the_case_of_a_suffix_does_not_matter(folder):
     write(folder, "sst2/train.CSV", b"sentence,label\na,1\n")
     write(folder, "sst2/test-00000-of-00001.Jsonl", lines(*rows(0)))
     assert [example.label for example in load(folder).train] == [1] and len(load(folder).test["test"]) == 2
 
 
-def test_text_that_arrow_has_encoded_by_a_dictionary_is_text(folder):
+def test_dictionary_encoded_text_is_text(folder):
     for kind in (pyarrow.string(), pyarrow.large_string()):
         table = pyarrow.table({"sentence": pyarrow.array(["a", "b", "a"], kind).dictionary_encode(), "label": [0, 1, 0]})
         pyarrow.parquet.write_table(table, folder / "sst2" / "train.parquet")
@@ -164,7 +164,7 @@ def test_text_that_arrow_has_encoded_by_a_dictionary_is_text(folder):
 @pytest.mark.parametrize("column", [
     pyarrow.array([1, 2]), pyarrow.array([["a"], ["b"]]), pyarrow.array([{"bytes": b"x"}] * 2), pyarrow.array([b"a", b"b"]),
 ])  # fmt: skip
-def test_a_column_that_holds_no_text_is_named_with_what_it_holds(column, folder):
+def test_a_column_without_text_is_named_with_its_type(column, folder):
     pyarrow.parquet.write_table(pyarrow.table({"sentence": column, "label": [0, 1]}), folder / "sst2" / "train.parquet")
     assert ", not texts" in refused(folder)
     table = pyarrow.table({"sentence": ["a", "b"], "label": [[1], [2]]})
@@ -173,7 +173,7 @@ def test_a_column_that_holds_no_text_is_named_with_what_it_holds(column, folder)
     write(folder, "sst2/test.jsonl", lines({"sentence": "a"}))
 
 
-def test_a_row_of_text_that_is_not_utf8_is_the_rows_fault(folder):
+def test_text_that_is_not_utf8_is_a_bad_row(folder):
     table = pyarrow.table({"sentence": pyarrow.array([b"\xff", b"fine", b"also"]), "label": [0, 1, 0]})
     binary = table.cast(pyarrow.schema({"sentence": pyarrow.binary(), "label": pyarrow.int64()}))
     text = pyarrow.Array.from_buffers(pyarrow.string(), 3, binary["sentence"].chunk(0).buffers())
@@ -182,7 +182,7 @@ def test_a_row_of_text_that_is_not_utf8_is_the_rows_fault(folder):
     assert len(load(folder, bad_rows="skip").train) == 2
 
 
-def test_the_hubs_classes_are_matched_by_name_and_its_other_columns_are_not_decoded(monkeypatch):
+def test_classes_of_hub_data_are_matched_by_name_and_other_columns_are_not_decoded(monkeypatch):
     import datasets
 
     kind = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})

@@ -1,4 +1,4 @@
-"""A task that somebody wrote down: names that are no paths, types with an example, nothing that cannot be meant."""
+"""Descriptions of tasks in YAML: valid names, type errors with an example, and contradictions that are refused."""
 
 import json
 
@@ -28,7 +28,7 @@ def problems(folder, tree, name="own.yaml"):
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
-def test_no_task_that_has_a_name_contradicts_itself(name):
+def test_no_built_in_task_contradicts_itself(name):
     assert not list(contradictions(TASKS[name], name)) and find_task(name) is TASKS[name]
 
 
@@ -46,7 +46,7 @@ def test_a_name_that_would_leave_its_folder_is_refused(name, where, tmp_path):
     assert where.split()[0] in found and "letters, digits" in "".join(str(problem) for problem in found.values())
 
 
-def test_a_file_whose_name_is_no_name_says_its_own(tmp_path):
+def test_a_file_with_an_invalid_name_must_give_the_tasks_name(tmp_path):
     found = problems(tmp_path, GOOD, "my task.yaml")
     assert found["name"].value == "my task" and "name: <name>" in found["name"].fix
     assert find_task(write(tmp_path, {"name": "mine", **GOOD}, "my task.yaml")).name == "mine"
@@ -80,18 +80,18 @@ def test_a_file_whose_name_is_no_name_says_its_own(tmp_path):
         ({"generate": "os.system"}, "generate", "known"),
     ],
 )
-def test_a_value_of_another_type_is_answered_with_an_example(tree, key, example, tmp_path):
+def test_a_value_of_another_type_is_refused_with_an_example(tree, key, example, tmp_path):
     found = problems(tmp_path, {**GOOD, **tree})
     assert set(found) == {key} and example in found[key].fix
 
 
-def test_an_example_of_what_is_right_is_never_what_was_wrong(tmp_path):
+def test_the_example_in_an_error_never_repeats_the_wrong_value(tmp_path):
     for tree in ({"metrics": ["acc"]}, {"test": [".."]}, {"train": ["train", "train"]}, {"text": ["a", "b", "c"]}):
         ((key, problem),) = problems(tmp_path, {**GOOD, **tree}).items()
         assert json.dumps(tree[key]) not in problem.fix and f"{key}: [" in problem.fix
 
 
-def test_what_is_missing_and_what_is_wrong_are_said_together(tmp_path):
+def test_missing_and_wrong_keys_are_reported_together(tmp_path):
     found = problems(tmp_path, {"labels": [0, 1], "labell": "x", "label": 2})
     assert set(found) == {"text", "labels", "labell", "label"} and "text: [sentence]" in found["text"].fix
 
@@ -124,7 +124,7 @@ def test_what_is_missing_and_what_is_wrong_are_said_together(tmp_path):
         ({"labels": ["1", "2"], "label_map": {"1.0": "2"}}, "label_map"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_meant_is_refused(tree, key, tmp_path):
+def test_contradictory_descriptions_are_refused(tree, key, tmp_path):
     found = problems(tmp_path, {**GOOD, **tree})
     assert key in found and found[key].reason and found[key].fix
 
@@ -138,11 +138,11 @@ def test_what_cannot_be_meant_is_refused(tree, key, tmp_path):
         ({"submit_names": True}, "submit_names"),
     ],
 )
-def test_a_regression_that_cannot_be_meant_is_refused(tree, key, tmp_path):
+def test_contradictory_regressions_are_refused(tree, key, tmp_path):
     assert set(problems(tmp_path, {**SCORES, **tree})) == {key}
 
 
-def test_a_description_as_people_write_it_is_read(tmp_path):
+def test_a_usual_description_is_read(tmp_path):
     spec = find_task(
         write(
             tmp_path,
@@ -165,7 +165,7 @@ def test_a_description_as_people_write_it_is_read(tmp_path):
      '{"task": {"name": "x", "text": ["a"], "labels": ["a", "b"]}, "max_length": 1' + "0" * 5000 + "}",
      '{"task": {"name": "x", "text": ["a"], "labels": [1, 2], "generate": "f"}, "max_length": 8}'],
 )  # fmt: skip
-def test_a_model_that_describes_itself_wrongly_is_refused(text, tmp_path):
+def test_a_model_with_an_invalid_description_is_refused(text, tmp_path):
     (tmp_path / FILE).write_text(text)
     with pytest.raises(UserError) as caught:
         read_description(tmp_path)
@@ -173,7 +173,7 @@ def test_a_model_that_describes_itself_wrongly_is_refused(text, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["demo", "cola", "stsb", "mnli", "anli_mixture"])
-def test_what_is_put_beside_a_model_is_read_back(name, tmp_path):
+def test_the_description_in_a_model_folder_is_read_back(name, tmp_path):
     write_description(tmp_path, Description(TASKS[name], 77))
     assert read_description(tmp_path) == Description(TASKS[name], 77)
     assert json.loads((tmp_path / FILE).read_text())["max_length"] == 77

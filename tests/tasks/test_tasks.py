@@ -1,4 +1,4 @@
-"""Tasks from files of every kind, and one message for everything that is wrong with them."""
+"""Tasks from files in every format, and one message with all their errors."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ def load(spec, folder, **data):
 
 
 @pytest.mark.parametrize("task", sorted(ROW))
-def test_every_task_reads_files_in_the_hubs_schema(task, tmp_path):
+def test_every_task_reads_files_with_the_hubs_columns(task, tmp_path):
     spec = TASKS[task]
     values = [0.0, 2.5, 5.0] if spec.kind == "regression" else list(range(len(spec.labels)))
     for split in (*spec.train, *spec.dev):
@@ -53,7 +53,7 @@ def test_the_label_names_of_glue_are_the_hubs():
     assert TASKS["mrpc"].labels == ("not_equivalent", "equivalent")
 
 
-def test_anli_trains_on_all_rounds_or_one_and_is_scored_per_round(tmp_path):
+def test_anli_trains_on_all_rounds_or_on_one_and_is_scored_by_round(tmp_path):
     for r in ("r1", "r2", "r3"):
         for part in ("train", "dev", "test"):
             write(tmp_path, "anli", f"{part}_{r}", [{"premise": r, "hypothesis": "h", "label": 2}])
@@ -93,7 +93,7 @@ def test_the_papers_mixture_maps_all_labels_to_the_same_three(tmp_path):
     assert data.skipped == {"snli/train": {"no agreed label": 1}}
 
 
-def test_csv_tsv_and_parquet_hold_what_jsonl_holds(tmp_path):
+def test_csv_tsv_and_parquet_files_give_the_same_examples_as_jsonl(tmp_path):
     import pyarrow
     import pyarrow.parquet
 
@@ -116,7 +116,7 @@ def test_csv_tsv_and_parquet_hold_what_jsonl_holds(tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["", "cola"])
-def test_a_save_to_disk_folder_is_read(tmp_path, folder):
+def test_a_folder_of_save_to_disk_is_read(tmp_path, folder):
     import datasets
 
     part = datasets.Dataset.from_list([{"sentence": "x", "label": 1}])
@@ -132,7 +132,7 @@ def test_limits_take_the_first_examples(tmp_path):
     assert [e.texts[0] for e in data.train] == ["0", "1", "2", "3"] and len(data.dev["validation"]) == 2
 
 
-def test_a_task_yaml_of_ones_own(tmp_path):
+def test_a_custom_task_yaml(tmp_path):
     task = tmp_path / "reviews.yaml"
     task.write_text("text: [review]\nlabel: stars\nlabels: [bad, good]\nmetrics: [accuracy, f1]\ndev: [held_out]\n")
     write(tmp_path, "reviews", "train", [{"review": "x", "stars": "good"}])
@@ -147,7 +147,7 @@ def problems(task, folder, **data):
     return caught.value.problems
 
 
-def test_everything_wrong_is_named_at_once_with_file_and_line(tmp_path):
+def test_all_errors_are_named_at_once_with_file_and_line(tmp_path):
     write(
         tmp_path,
         "cola",
@@ -195,7 +195,7 @@ def test_missing_folders_splits_and_tasks_are_named(tmp_path):
         find_task("mrcp")
 
 
-def test_labels_that_are_numbers_are_taken_by_name(tmp_path):
+def test_numeric_label_names_are_matched_as_names(tmp_path):
     spec = TaskSpec(name="stars", text=("sentence",), labels=("1", "2", "3"), dev=("train",))
     write(tmp_path, "stars", "train", [{"sentence": "x", "label": label} for label in (1, "2", 3.0)])
     assert [e.label for e in load_task_data(spec, DataConfig(path=str(tmp_path))).train] == [0, 1, 2]
@@ -211,7 +211,7 @@ def test_labels_that_are_numbers_are_taken_by_name(tmp_path):
         ("labels: [entailment, neutral, contradiction]\nalso_train_on: [mnli]", "number of texts"),
     ],
 )
-def test_a_task_yaml_that_could_not_be_trained_or_scored_is_refused(yaml, reason, tmp_path):
+def test_a_task_yaml_that_cannot_be_trained_or_scored_is_refused(yaml, reason, tmp_path):
     (tmp_path / "own.yaml").write_text(f"text: [sentence]\n{yaml}\n")
     with pytest.raises(UserError, match=reason):
         find_task(str(tmp_path / "own.yaml"))

@@ -1,4 +1,4 @@
-"""A text of which the tokenizer leaves nothing is a bad row, found before anything is trained on it or asked about it."""
+"""A text without any token is a bad row, found before training and prediction."""
 
 import json
 
@@ -22,16 +22,16 @@ from tests.tasks.test_bad_rows import lines, write
 
 pytestmark = pytest.mark.usefixtures("offline")
 
-# No letter of these is in the vocabulary of `save`, which has no token for what it does not know.
+# The tokenizer of `save` drops these letters: they are not in its vocabulary, and it has no unknown token.
 NOTHING = ["\u200b", "\ufeff\u200d", "\x01\x02", "\u0301", "\u2060\u200e", "789", "東京"]
-# What is nothing to every tokenizer that cleans its texts; where the ends of a text are marked, no other is looked at.
+# Texts that every cleaning tokenizer empties. If a tokenizer adds special tokens, only such texts are checked.
 BLANK = NOTHING[:5]
 HOLES = {3, 17}
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """A decoder whose tokenizer marks no ends, and an encoder whose tokenizer does."""
+    """A decoder whose tokenizer adds no special tokens, and an encoder whose tokenizer does."""
     folder = tmp_path_factory.mktemp("models")
     save(folder / "gpt2", "gpt2", eos_token="</s>")
     save(folder / "bert", "bert", eos_token="</s>", pad_token="<pad>")
@@ -53,7 +53,7 @@ def cola(folder, split="train", text="\u200b"):
 
 
 @pytest.mark.parametrize("family, nothing", [("gpt2", NOTHING), ("bert", BLANK)])
-def test_the_examples_of_which_no_token_is_left_are_found(family, nothing, models):
+def test_examples_without_a_token_are_found(family, nothing, models):
     texts = [text for blank in nothing for text in ("a key", blank, "1")]
     found = list(tokenless(tokenizer_of(models, family), [Example((text,), 0) for text in texts], 16))
     assert found == list(range(1, len(texts), 3))
@@ -62,7 +62,7 @@ def test_the_examples_of_which_no_token_is_left_are_found(family, nothing, model
     assert not list(tokenless(tokenizer_of(models, family), [], 16))
 
 
-def test_more_examples_than_are_tokenised_at_a_time_keep_their_places(models):
+def test_examples_are_numbered_correctly_across_chunks(models):
     examples = [Example(("\u200b" if i in (0, 999, 1000, 2500) else "a",), 0) for i in range(2501)]
     assert list(tokenless(tokenizer_of(models, "gpt2"), examples, 16)) == [0, 999, 1000, 2500]
 
@@ -79,7 +79,7 @@ def test_training_and_preparing_name_the_row_before_they_start(split, line, mode
     assert "no tokens" in told(capsys, tmp_path / "out", *options) and not (tmp_path / "out").exists()
 
 
-def test_they_are_left_out_and_counted_as_other_bad_rows_are(models, tmp_path):
+def test_they_are_left_out_and_counted_like_other_bad_rows(models, tmp_path):
     options = ("task=cola", f"data.path={cola(tmp_path / 'raw')}", f"model.name={models}/gpt2", "data.bad_rows=skip")
     data = run(*options).data.examples
     assert len(data.train) == 38 and data.skipped == {"cola/train": {"no tokens": 2}} and data.tallies["cola/train"].kept == 38
@@ -88,7 +88,7 @@ def test_they_are_left_out_and_counted_as_other_bad_rows_are(models, tmp_path):
     assert list(again.train) == list(data.train) and again.skipped == data.skipped
 
 
-def test_predictions_on_a_test_split_leave_none_out_and_most_of_a_split_is_too_much(models, tmp_path):
+def test_none_is_left_out_of_a_test_split_and_no_more_than_half_of_another(models, tmp_path):
     options = (f"model.name={models}/gpt2", "task=cola", "data.bad_rows=skip")
     found = problems(*options, f"data.path={cola(tmp_path / 'one', 'test')}")
     assert len(found) == 2 and "numbered by its rows" in found["cola/test"].reason
@@ -98,7 +98,7 @@ def test_predictions_on_a_test_split_leave_none_out_and_most_of_a_split_is_too_m
     assert len(found) == 6 and "35 more rows are wrong (40 in all: no tokens)" in found["cola/train"].reason
 
 
-def test_a_row_that_an_epoch_shows_several_times_is_one_row(models, tmp_path):
+def test_a_repeated_row_is_counted_once(models, tmp_path):
     data = load_task_data(TASKS["cola"], DataConfig(path=str(cola(tmp_path)), bad_rows="skip"))
     twice = type(data)(data.spec, [*data.train, *data.train], data.dev, data.test, data.tallies)
     left = with_tokens(twice, tokenizer_of(models, "gpt2"), 16, DataConfig(bad_rows="skip"))

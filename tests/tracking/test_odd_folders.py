@@ -1,4 +1,4 @@
-"""Runs in folders with any name are delivered to the database beside them, and to no other place."""
+"""Runs in folders with unusual names are delivered to the database next to them, and nowhere else."""
 
 import sqlite3
 
@@ -16,12 +16,12 @@ NAMES = ["pct%20x", "%41", "100%", "a#b", "q?x", "a b", "é 中", "a&b=c", "a@b:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_address_of_a_file_leads_to_that_file_whatever_its_folder_is_called(name, tmp_path):
+def test_the_address_of_a_database_file_works_for_any_folder_name(name, tmp_path):
     folder = tmp_path / name
     folder.mkdir()
     uri = default_uri(folder / "run")
     assert database_file(uri) == folder / "mlflow.db" and absolute_uri(uri) == uri and not list(uri_problems("x", uri))
-    # What SQLAlchemy opens for it, by its own reading of an address.
+    # The file that SQLAlchemy opens for the address.
     engine = create_engine(client_uri(uri))
     with engine.connect() as connection:
         connection.exec_driver_sql("CREATE TABLE t (x INTEGER)")
@@ -30,7 +30,7 @@ def test_the_address_of_a_file_leads_to_that_file_whatever_its_folder_is_called(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_a_path_pasted_into_an_address_is_the_path_that_is_there(tmp_path):
+def test_a_path_pasted_into_an_address_without_escapes_is_the_existing_file(tmp_path):
     (tmp_path / "pct%20x").mkdir()
     assert database_file(f"sqlite:///{tmp_path}/pct%20x/m.db") == tmp_path / "pct%20x" / "m.db"
     (tmp_path / "pct x").mkdir()
@@ -48,7 +48,7 @@ def test_a_run_in_a_folder_with_any_name_is_delivered_with_its_files(name, tmp_p
     info, _, _, files, metrics = everything(MlflowClient(uri), run)
     assert (info["status"], info["run_name"]) == ("FINISHED", f"run {name}") and len(metrics["loss"]) == 4
     assert "predictions/test.tsv" in files and [found.directory for found in runs_of(uri, f"of {name}")] == [run.path]
-    # Nothing that is called as the address spells it.
+    # No file is named like the escaped address.
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert sorted(path.name for path in (tmp_path / name).iterdir()) == [
         "mlartifacts",
@@ -58,10 +58,10 @@ def test_a_run_in_a_folder_with_any_name_is_delivered_with_its_files(name, tmp_p
     ]
 
 
-def test_an_older_sqlalchemy_which_reads_no_escapes_leaves_them_to_sqlite(tmp_path, monkeypatch):
+def test_an_older_sqlalchemy_that_keeps_escapes_passes_them_to_sqlite(tmp_path, monkeypatch):
     (tmp_path / "pct%20x").mkdir()
     monkeypatch.setattr("mat_ds.tracking.destination.version", lambda package: "2.0.58")
     address = client_uri(default_uri(tmp_path / "pct%20x" / "run"))
-    database = address.removeprefix("sqlite+pysqlite:///").removesuffix("?uri=true")  # as that one hands it to SQLite
+    database = address.removeprefix("sqlite+pysqlite:///").removesuffix("?uri=true")  # what the older version passes to SQLite
     sqlite3.connect(database, uri=True).execute("CREATE TABLE t (x INTEGER)")
     assert [path.name for path in (tmp_path / "pct%20x").iterdir()] == ["mlflow.db"]

@@ -1,4 +1,4 @@
-"""The run above the trials of a sweep, in a real MLflow database, and an MLflow that is not there."""
+"""The parent run of a sweep's trials, in a real MLflow database and with an unreachable server."""
 
 import time
 
@@ -9,10 +9,10 @@ from mat_ds.tracking import parent
 from mat_ds.tracking.parent import keep_parent, parent_of
 
 
-def test_a_sweep_has_one_run_above_its_trials_that_says_how_it_stands(tmp_path):
+def test_a_sweep_has_one_parent_run_with_its_state(tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     keep_parent(uri, "lam", "cafe", "lam", {}, status="RUNNING")
-    assert not (tmp_path / "mlflow.db").exists()  # tables are made by who mirrors a trial
+    assert not (tmp_path / "mlflow.db").exists()  # the mirror of a trial creates the tables
     client = MlflowClient(tracking_uri=uri)
     keep_parent(uri, "lam", "cafe", "lam", {}, status="RUNNING")
     assert client.get_experiment_by_name("lam") is None
@@ -27,12 +27,12 @@ def test_a_sweep_has_one_run_above_its_trials_that_says_how_it_stands(tmp_path):
     assert client.get_run(first).info.status == "KILLED" and len(client.search_runs([experiment])) == 2
 
 
-def test_of_two_that_make_it_at_once_one_is_left(tmp_path):
+def test_of_two_parent_runs_created_at_once_one_is_kept(tmp_path):
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.create_experiment("lam", artifact_location=tmp_path.as_uri())
 
     class Late:
-        """Sees nothing until it has made one of its own."""
+        """A client that does not see the other's run until it has created one."""
 
         searched = False
 
@@ -49,7 +49,7 @@ def test_of_two_that_make_it_at_once_one_is_left(tmp_path):
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "nonsense://"])
-def test_a_server_that_is_not_there_costs_seconds_and_a_line(uri, capsys, monkeypatch):
+def test_an_unreachable_server_takes_seconds_and_prints_one_line(uri, capsys, monkeypatch):
     monkeypatch.setattr(parent, "PATIENCE", 2.0)
     started = time.monotonic()
     keep_parent(uri, "lam", "cafe", "lam", {}, status="FINISHED")

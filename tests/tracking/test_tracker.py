@@ -1,4 +1,4 @@
-"""What a run says of itself on its way to MLflow, and of how it ended; no MLflow in sight."""
+"""The events of a run that go to MLflow, and how it ended, tested without MLflow."""
 
 import errno
 import io
@@ -28,7 +28,7 @@ from tests.support.tracked import EVALUATION, hold, live, make_run
     (None, "FINISHED"), (Interrupted("USR1"), "KILLED"), (KeyboardInterrupt(), "KILLED"), (SaveError("full"), "FAILED"),
     (RuntimeError("out of luck"), "FAILED"),
 ])  # fmt: skip
-def test_however_a_run_ends_the_last_event_says_so(error, status, tmp_path):
+def test_the_last_event_says_how_the_run_ended(error, status, tmp_path):
     run, tracker = make_run(tmp_path / "run"), Tracker(keeps=True)
     with suppress(Interrupted, KeyboardInterrupt, SaveError, RuntimeError), tracker:
         tracker.begin(run, 2, "none")
@@ -40,14 +40,14 @@ def test_however_a_run_ends_the_last_event_says_so(error, status, tmp_path):
     assert (start["step"], step["step"]) == (2, 3) and (end["event"], end["step"], end["status"]) == ("end", 3, status)
 
 
-def test_what_a_full_disk_refuses_is_written_when_there_is_room_and_training_goes_on(tmp_path, monkeypatch, capsys):
+def test_events_that_a_full_disk_refused_are_written_later_and_training_continues(tmp_path, monkeypatch, capsys):
     run, tracker, room = make_run(tmp_path / "run"), Tracker(keeps=True), True
 
     class Disk(io.FileIO):
         def write(self, data):
             if not room:
                 raise OSError(errno.ENOSPC, "No space left on device")
-            return super().write(data[:10])  # as much as goes
+            return super().write(data[:10])  # a partial write
 
     opened = Path.open
     monkeypatch.setattr(
@@ -72,7 +72,7 @@ def test_what_a_full_disk_refuses_is_written_when_there_is_room_and_training_goe
     assert capsys.readouterr().err.count("events.jsonl cannot be written") == 1
 
 
-def test_a_run_that_never_began_and_the_other_ranks_leave_nothing(tmp_path):
+def test_a_run_that_never_began_and_other_ranks_write_nothing(tmp_path):
     with pytest.raises(RuntimeError), Tracker(keeps=True):
         raise RuntimeError
     run = make_run(tmp_path / "run")
@@ -83,10 +83,10 @@ def test_a_run_that_never_began_and_the_other_ranks_leave_nothing(tmp_path):
     assert not run.events.exists() and not run.tracking.exists()
 
 
-def test_a_mirror_that_has_not_come_to_its_end_is_stopped_and_the_log_gives_that_as_the_reason(tmp_path, monkeypatch, capsys):
+def test_a_mirror_that_does_not_finish_in_time_is_stopped_and_the_log_says_so(tmp_path, monkeypatch, capsys):
     run, tracker, started = make_run(tmp_path / "run"), Tracker(keeps=True), []
 
-    def start(run, uri):  # busy elsewhere, and deaf to the end of the run
+    def start(run, uri):  # a mirror that does not notice the end of the run
         started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdin=subprocess.PIPE))
         return started[0]
 
@@ -101,7 +101,7 @@ def test_a_mirror_that_has_not_come_to_its_end_is_stopped_and_the_log_gives_that
     assert "not delivered in time" in run.tracking_log.read_text()
 
 
-def test_parameters_are_those_the_run_began_with_and_each_change_of_them(tmp_path):
+def test_parameters_are_those_of_the_first_start_and_every_later_change(tmp_path):
     starts = [
         {"changed": {}},
         {"changed": {"train.epochs": [3, 5], "data.path": [None, "x"]}},
@@ -118,7 +118,7 @@ def test_parameters_are_those_the_run_began_with_and_each_change_of_them(tmp_pat
     }
 
 
-def test_an_events_numbers_have_names_from_which_the_event_can_be_told():
+def test_events_can_be_rebuilt_from_the_names_of_their_metrics():
     step = {"event": "step", "step": 4, "time": 2.5, "loss": 1.0, "L": 0.5, "skipped_steps": 0.0}
     telemetry = {"event": "telemetry", "step": 4, "time": 2.5, "cosine": 0.75}
     evaluation = {"event": "evaluation", "step": 4, "time": 3.0, **EVALUATION}
@@ -131,7 +131,7 @@ def test_an_events_numbers_have_names_from_which_the_event_can_be_told():
     records = [step, telemetry, evaluation]
     points = [(name, r["step"], round(1000 * r["time"]), v) for r in records for name, v in event_metrics(r).items()]
     assert records_of(points) == records
-    # Made twice: the later one is what counts.
+    # A step that was made twice: the later one counts.
     assert {"loss": 9.0, "L": 0.5}.items() <= records_of([*points, ("loss", 4, 2600, 9.0)])[1].items()
     assert event_metrics({"event": "system", "step": 1, "time": 1.0, "rank_memory_mib": [1, 2], "note": "x", "on": True}) == {
         "system/rank_memory_mib/0": 1.0,
@@ -139,7 +139,7 @@ def test_an_events_numbers_have_names_from_which_the_event_can_be_told():
     }
 
 
-def test_events_are_played_as_they_come_and_steps_made_again_are_not(tmp_path):
+def test_playback_yields_new_events_and_no_repeated_steps(tmp_path):
     run = make_run(tmp_path / "run")
     playback = Playback(tmp_path / "run" / "events.jsonl")
     live(run, 1, 5, status=None)
@@ -157,12 +157,12 @@ def test_events_are_played_as_they_come_and_steps_made_again_are_not(tmp_path):
     "postgresql+psycopg2://h/db?password=canary&x=1", "mysql://canary:@h", "http://u:p@canary@host",
     "http://u:canary/x@host", "http://host/?auth=canary",
 ])  # fmt: skip
-def test_no_address_with_a_secret_in_it_is_taken_or_shown(uri):
+def test_an_address_with_a_secret_is_refused_and_not_printed(uri):
     (problem,) = uri_problems("tracking.uri", uri)
     assert "MLFLOW_TRACKING_TOKEN" in problem.fix and "canary" not in str(problem)
 
 
-def test_an_address_is_of_a_server_or_a_database(tmp_path):
+def test_an_address_names_a_server_or_a_database(tmp_path):
     for uri in (None, "none", "http://127.0.0.1:5000", "https://mlflow.site/a/b", "sqlite:///x.db", "sqlite:////a/b.db",
                 "postgresql://host/db", "mysql+pymysql://host/db", "databricks",
                 "databricks://profile", "sqlite:////home/a@b/x.db"):  # fmt: skip
@@ -175,7 +175,7 @@ def test_an_address_is_of_a_server_or_a_database(tmp_path):
     assert mirror_uri(run, "http://127.0.0.1:5000") == "http://127.0.0.1:5000"
 
 
-def test_a_lock_is_held_by_a_process_that_works_and_not_by_what_is_left_of_one(tmp_path):
+def test_a_lock_is_held_by_a_running_process_and_not_by_a_zombie(tmp_path):
     run = make_run(tmp_path / "run")
     assert not holder_of(run.path)
     hold(run)
@@ -185,13 +185,13 @@ def test_a_lock_is_held_by_a_process_that_works_and_not_by_what_is_left_of_one(t
     assert holder_of(run.path)
     child.kill()
     deadline = time.monotonic() + 10
-    while holder_of(run.path) and time.monotonic() < deadline:  # not waited for: a zombie
+    while holder_of(run.path) and time.monotonic() < deadline:  # a zombie until `wait`
         time.sleep(0.05)
     assert not holder_of(run.path)
     child.wait()
 
 
-def test_nothing_tells_anyone_of_its_use_unless_the_user_says_so():
+def test_telemetry_of_libraries_is_off_unless_the_user_turns_it_on():
     code = "import os, mat_ds; print(os.environ['DO_NOT_TRACK'], os.environ['MLFLOW_DISABLE_TELEMETRY'])"
     inherited = {key: value for key, value in environment().items() if "TRACK" not in key and "TELEMETRY" not in key}
     for own, expected in (({}, "1 true\n"), ({"MLFLOW_DISABLE_TELEMETRY": "false"}, "1 false\n")):
@@ -199,7 +199,7 @@ def test_nothing_tells_anyone_of_its_use_unless_the_user_says_so():
         assert done.stdout == expected
 
 
-def test_what_training_imports_of_tracking_has_no_mlflow_and_what_the_mirror_imports_no_torch():
+def test_tracker_and_mirror_import_neither_mlflow_nor_torch():
     code = "import sys, mat_ds.tracking.tracker, mat_ds.tracking.mirror; sys.exit(bool({'mlflow', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], env=environment(), cwd=ROOT).returncode == 0
 

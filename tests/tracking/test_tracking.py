@@ -1,4 +1,4 @@
-"""What MLflow holds of a run is what its directory holds, however often and in however many pieces it was delivered."""
+"""MLflow holds the same as the run directory, however often and in however many parts it was delivered."""
 
 import shutil
 
@@ -18,7 +18,7 @@ from tests.support.tracked import everything, found, history, live, make_run, re
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A folder of runs, beside which the database lies; making its tables takes seconds."""
+    """A folder of runs with its database, whose tables take seconds to create."""
     return tmp_path_factory.mktemp("runs")
 
 
@@ -40,7 +40,7 @@ def points(run, event, name):
     return [(r["step"], round(1000 * r["time"]), r[name]) for r in read_events(run.events) if r["event"] == event]
 
 
-def test_a_run_delivered_twice_is_there_once_as_it_was_logged(runs, client, capsys):
+def test_a_run_delivered_twice_is_stored_once_as_it_was_logged(runs, client, capsys):
     run = make_run(runs / "whole", tags={"team": "nlp"})
     live(run, 1, 6)
     assert sync(run) == ExitCode.OK
@@ -69,7 +69,7 @@ def test_a_run_delivered_twice_is_there_once_as_it_was_logged(runs, client, caps
     assert everything(client, run) == (info, params, tags, files, metrics)
 
 
-def test_a_run_that_goes_on_is_the_same_run_and_repeats_no_step(runs, client):
+def test_a_continued_run_stays_the_same_run_and_repeats_no_step(runs, client):
     run, lock = make_run(runs / "cut"), RunLock()
     lock.acquire(run.path)
     live(run, 1, 5, status=None)
@@ -86,14 +86,14 @@ def test_a_run_that_goes_on_is_the_same_run_and_repeats_no_step(runs, client):
     assert [step for step, _, _ in history(client, there, "samples_per_second")] == list(range(1, 9))
     assert there.data.params["train.max_steps"] == "null" and there.data.params["resume_1.train.max_steps"] == "8"
 
-    live(run, 7, 9, loss=lambda step: 2 / step)  # other numbers are not kept back
+    live(run, 7, 9, loss=lambda step: 2 / step)  # steps repeated with other numbers are delivered
     assert sync(run) == ExitCode.OK
     there = found(client, run)
     assert there.info.status == "FINISHED" and there.data.tags["mat_ds.starts"] == "2"
     assert [value for step, _, value in history(client, there, "loss") if step == 7] == [1 / 7, 2 / 7]
-    assert history(client, there, "results/best/score") == [(9, there.info.end_time, 0.5)]  # of the life that came to its end
+    assert history(client, there, "results/best/score") == [(9, there.info.end_time, 0.5)]  # of the start that finished
 
-    # Another MLflow, that hears of it only now, is told the same.
+    # Another MLflow server to which the run is delivered only now gets the same.
     elsewhere = f"sqlite:///{runs}/elsewhere.db"
     shutil.copy(runs / "mlflow.db", runs / "elsewhere.db")
     other = MlflowClient(elsewhere)
@@ -115,7 +115,7 @@ def test_values_and_numbers_beyond_mlflows_limits_are_cut_or_sent_in_batches(run
     assert len(history(client, there, "loss")) == 700 and len(history(client, there, "telemetry/cosine")) == 350
 
 
-def test_a_line_being_written_waits_and_one_cut_short_is_left_out(runs, client):
+def test_an_unfinished_line_is_delivered_later_and_a_torn_one_left_out(runs, client):
     run = make_run(runs / "torn")
     live(run, 1, 2, status=None)
     with run.events.open("a") as file:
@@ -125,19 +125,19 @@ def test_a_line_being_written_waits_and_one_cut_short_is_left_out(runs, client):
         file.write('"time": 1800000000.25}\n{"event": "step", "st')
     assert sync(run) == ExitCode.OK
     assert history(client, found(client, run), "loss")[-1] == (3, 1800000000250, 0.25)
-    live(run, 4, 4)  # ends the line that a crash cut short
+    live(run, 4, 4)  # completes the line that a crash cut short
     assert sync(run) == ExitCode.OK
     assert [step for step, _, _ in history(client, found(client, run), "loss")] == [1, 2, 3, 4]
 
 
-def test_an_experiment_is_read_back_from_directories_or_from_its_numbers(runs, client):
+def test_an_experiment_is_read_back_from_directories_or_from_metrics(runs, client):
     here, gone = make_run(runs / "here", experiment="read"), make_run(runs / "gone", experiment="read")
     for run in (here, gone):
         live(run, 1, 4)
     assert sync(here, gone) == ExitCode.OK
     expected = [r for r in read_events(gone.events) if r["event"] in ("step", "telemetry", "evaluation")]
     shutil.rmtree(gone.path)
-    # Both began in one millisecond, perhaps, and so may two events.
+    # Both may have begun in the same millisecond, and so may two events.
     read_back = {run.directory: run for run in runs_of(f"sqlite:///{runs}/mlflow.db", "read")}
     first, second = read_back.pop(here.path), read_back.pop(gone.path)
     assert first.records == [] and read_back == {}
@@ -148,7 +148,7 @@ def test_an_experiment_is_read_back_from_directories_or_from_its_numbers(runs, c
     assert sorted(read, key=place) == sorted(wanted, key=place)
 
 
-def test_a_directory_that_another_run_has_taken_is_not_read_as_the_first(runs, client):
+def test_a_directory_reused_by_another_run_is_not_read_as_the_first(runs, client):
     run = make_run(runs / "taken", experiment="taken")
     live(run, 1, 2)
     assert sync(run) == ExitCode.OK
@@ -161,7 +161,7 @@ def test_a_directory_that_another_run_has_taken_is_not_read_as_the_first(runs, c
     assert second.directory == run.path and second.tags[RUN_ID] == own_id(run) != own
 
 
-def test_what_is_no_run_or_has_nowhere_to_go_is_refused_with_the_way_out(runs, capsys):
+def test_syncing_without_a_run_or_an_address_is_refused_with_a_fix(runs, capsys):
     nowhere = make_run(runs / "nowhere", uri="none")
     live(nowhere, 1, 1)
     assert main(["sync", str(nowhere.path), str(runs / "typo")]) == ExitCode.USER_ERROR
@@ -170,7 +170,7 @@ def test_what_is_no_run_or_has_nowhere_to_go_is_refused_with_the_way_out(runs, c
     assert main(["sync"]) == ExitCode.USER_ERROR and "mat-ds sync runs --uri" in capsys.readouterr().err
 
 
-def test_files_that_a_shells_pattern_brings_along_are_passed_over_unless_nothing_else_is_there(runs, client, capsys):
+def test_other_files_that_a_shell_pattern_matches_are_skipped_if_there_are_runs(runs, client, capsys):
     sweep = runs / "sweep"
     run = make_run(sweep / "trial-0000", uri=f"sqlite:///{runs}/mlflow.db")
     live(run, 1, 1)
@@ -184,7 +184,7 @@ def test_files_that_a_shells_pattern_brings_along_are_passed_over_unless_nothing
     assert main(["sync", str(sweep), str(runs / "typo")]) == ExitCode.USER_ERROR and "does not exist" in capsys.readouterr().err
 
 
-def test_a_server_that_is_not_there_costs_one_line_and_the_other_runs_nothing(runs, client, capsys, monkeypatch):
+def test_an_unreachable_server_prints_one_line_and_does_not_affect_other_runs(runs, client, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     dead, run = make_run(runs / "dead", uri="http://127.0.0.1:9"), make_run(runs / "reached")
     for each in (dead, run):
@@ -195,7 +195,7 @@ def test_a_server_that_is_not_there_costs_one_line_and_the_other_runs_nothing(ru
     assert found(client, run).info.status == "FINISHED" and own_id(dead) == read_tracking(dead)["run_id"]
 
 
-def test_options_of_before_this_version_have_the_defaults(runs, client):
+def test_runs_of_earlier_versions_get_defaults_for_new_options(runs, client):
     run = make_run(runs / "old")
     live(run, 1, 1)
     config = yaml.safe_load(run.config.read_text())
