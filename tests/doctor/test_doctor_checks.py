@@ -1,4 +1,4 @@
-"""What the doctor finds on machines that this one is not: other cards, packages, disks, clocks, networks and hubs."""
+"""The doctor's checks on simulated machines: other cards, packages, disks, clocks, networks and hubs."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def found(rows):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Puts GPUs, each (name, GiB, compute capability), and a torch built for some architectures into this machine."""
+    """Simulates GPUs, each (name, GiB, compute capability), and a torch built for given architectures."""
 
     def install(*gpus, built_for=CUDA_126, free=1.0):
         fakes = {
@@ -46,7 +46,7 @@ def machine(monkeypatch):
     return install
 
 
-def test_a_v100_is_told_that_the_default_build_has_no_kernels_for_it_and_which_has(machine):
+def test_on_a_v100_the_default_build_has_no_kernels_and_the_right_one_is_named(machine):
     machine(V100, built_for=CUDA_130)
     row = found(cards.check_cards(ALONE))["GPU 0"]
     assert row.status is Status.FAIL and "Tesla V100" in row.found and "16 GiB" in row.found and "7.0" in row.found
@@ -62,14 +62,14 @@ def test_a_card_newer_than_the_build_needs_a_newer_build():
     assert cards.has_kernels((10, 3), ["sm_80", "compute_90"]), "the driver compiles what is newer"
 
 
-def test_more_ranks_than_gpus_and_memory_in_use_are_told(machine):
+def test_more_ranks_than_gpus_and_memory_in_use_are_reported(machine):
     machine(RTX3090, RTX3090, free=0.5)
     rows = found(cards.check_cards(World(1, 4, 1, 4)))
     assert rows["GPUs for ranks"].status is Status.FAIL and "4 ranks on this node see 2" in rows["GPUs for ranks"].found
     assert "12 of 24 GiB" in rows["memory of GPU 1"].found and "memory of GPU 0" not in rows, "each rank looks at its own"
 
 
-def test_bf16_is_for_cards_that_compute_in_it_whatever_torch_says(machine, monkeypatch):
+def test_bf16_is_only_for_cards_that_compute_in_it_whatever_torch_says(machine, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *a, **k: True)
     machine(RTX3090, V100)
     rows = found(cards.check_precisions(ALONE))
@@ -87,7 +87,7 @@ def test_a_precision_that_a_card_cannot_multiply_in_fails(machine, monkeypatch):
     assert row.status is Status.FAIL and row.found == "fp16 on GPU 0: no kernel image"
 
 
-def test_no_gpu_is_no_fault_but_one_that_torch_cannot_use_is(machine, monkeypatch):
+def test_no_gpu_is_no_fault_but_a_gpu_that_torch_cannot_use_is(machine, monkeypatch):
     machine()
     monkeypatch.delenv("DS_ACCELERATOR", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -111,7 +111,7 @@ def test_versions_outside_the_ranges_and_packages_that_do_not_import_are_named(m
     assert packages.versions()["deepspeed"] == "0.18.2"
 
 
-def test_the_table_comes_even_where_torch_does_not(tmp_path):
+def test_the_table_is_printed_even_if_torch_cannot_be_imported(tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.13: cannot open shared object file')\n")
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
@@ -136,7 +136,7 @@ def test_disks_are_compared_with_what_checkpoints_need(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir()), "nothing is left behind"
 
 
-def test_a_folder_that_takes_no_files_fails(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_fails(tmp_path, monkeypatch):
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
@@ -145,7 +145,7 @@ def test_a_folder_that_takes_no_files_fails(tmp_path, monkeypatch):
     assert row.status is Status.FAIL and "No space left" in row.found and not list(tmp_path.iterdir())
 
 
-def test_a_host_name_that_only_this_host_understands_is_no_use_to_several_nodes(monkeypatch):
+def test_a_host_name_that_resolves_to_this_host_only_fails_for_several_nodes(monkeypatch):
     monkeypatch.setattr(network, "own_address", lambda: "127.0.1.1")
     monkeypatch.setattr(network, "interfaces", lambda: {"eth0": "10.0.0.1", "ib0": "10.1.0.1"})
     for name in network.CHOICES:
@@ -158,7 +158,7 @@ def test_a_host_name_that_only_this_host_understands_is_no_use_to_several_nodes(
     assert rows["GLOO_SOCKET_IFNAME"].status is Status.FAIL and rows["host name"].status is Status.PASS
 
 
-def test_processes_that_no_variable_tells_apart_and_too_many_threads_are_told(monkeypatch):
+def test_processes_without_a_rank_and_too_many_threads_are_reported(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     monkeypatch.setenv("SLURM_JOB_ID", "17")
@@ -196,7 +196,7 @@ def test_the_hub_is_asked_at_its_own_address_once_and_not_at_all_offline(monkeyp
     assert row.status is Status.PASS and len(asked) == 1
 
 
-def test_a_check_that_breaks_down_is_a_row_and_not_the_end():
+def test_a_check_that_raises_is_a_row_and_does_not_end_the_doctor():
     def check_something_odd():
         raise KeyError("a surprise")
         yield

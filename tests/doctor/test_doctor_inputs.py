@@ -1,4 +1,4 @@
-"""What the doctor says about a run that it was told of: options, DeepSpeed's JSON, data and model."""
+"""The doctor's checks of a run's inputs: options, DeepSpeed's JSON, data and model."""
 
 import json
 from pathlib import Path
@@ -44,7 +44,7 @@ def read(overrides=(), ds_config=None, recipe=None, world=ALONE):
     return inputs, found(check_inputs(inputs))
 
 
-def test_a_plugin_is_loaded_first_and_one_that_cannot_be_is_a_row(tmp_path):
+def test_a_plugin_is_loaded_first_and_its_failure_is_a_row(tmp_path):
     plugin = tmp_path / "mine.py"
     plugin.write_text("import mat_ds\nmat_ds.register_task(name='from_doctor', text=['s'], labels=['x', 'y'])\n")
     try:
@@ -76,7 +76,7 @@ def cola(tmp_path):
     return tmp_path / "data"
 
 
-def test_what_train_would_refuse_is_a_row_each(tmp_path):
+def test_each_problem_that_train_would_refuse_is_a_row(tmp_path):
     ds_config = tmp_path / "ds.json"
     ds_config.write_text(json.dumps({"gradient_clipping": 0.5, "fp16": {"enabled": True}}))
     inputs, rows = read(["train.epoch=1", "train.batch_size=32"], ds_config)
@@ -85,7 +85,7 @@ def test_what_train_would_refuse_is_a_row_each(tmp_path):
     assert "did you mean 'epochs'" in rows["train.epoch"].fix and inputs.run.train.batch_size == 32
 
 
-def test_a_json_alone_is_checked_for_what_no_recipe_decides(tmp_path):
+def test_a_json_without_a_recipe_is_checked_as_far_as_possible(tmp_path):
     ds_config = tmp_path / "ds.json"
     ds_config.write_text(json.dumps({"train_batch_size": 6, "gradient_clipping": 1.0, "zero_optimization": {"stage": 2}}))
     _, rows = read((), ds_config)
@@ -94,7 +94,7 @@ def test_a_json_alone_is_checked_for_what_no_recipe_decides(tmp_path):
     assert read((), ds_config)[1]["ds_config zero_optimization.stage"].status is Status.FAIL
 
 
-def test_files_that_cannot_be_read_are_rows_and_nothing_given_is_none(tmp_path):
+def test_unreadable_files_are_rows_and_without_files_there_are_none(tmp_path):
     _, rows = read((), tmp_path / "none.json", tmp_path / "none.yaml")
     assert {row.status for row in rows.values()} == {Status.FAIL} and len(rows) == 2
     inputs, rows = read()
@@ -114,7 +114,7 @@ def test_every_split_of_every_source_is_looked_for(cola):
         assert sum(f"has no folder '{source}'" in row.found for row in rows) == 1
 
 
-def test_data_of_the_hub_is_in_the_cache_or_to_be_fetched_or_out_of_reach(tmp_path):
+def test_hub_data_are_cached_can_be_fetched_or_are_out_of_reach(tmp_path):
     task = ["task=cola"]
     assert rows_of(check_data, task, REACHED)["data of cola"].status is Status.WARN
     assert rows_of(check_data, task, UNREACHED)["data of cola"].status is Status.FAIL
@@ -124,7 +124,7 @@ def test_data_of_the_hub_is_in_the_cache_or_to_be_fetched_or_out_of_reach(tmp_pa
     assert rows_of(check_data, ["task=demo"], UNREACHED)["data"].status is Status.PASS
 
 
-def test_a_models_folder_must_be_whole(model):
+def test_a_model_folder_must_be_complete(model):
     run = [f"model.name={model}"]
     assert "0.0 M parameters" in rows_of(check_model_files, run, None, OFFLINE)["model"].found
     (model / "model.safetensors").rename(model / "model-00001-of-00002.safetensors")
@@ -136,7 +136,7 @@ def test_a_models_folder_must_be_whole(model):
     assert "has no tokenizer" in rows_of(check_model_files, run, None, OFFLINE)["model.name"].found
 
 
-def test_a_model_of_the_hub_is_in_the_cache_or_to_be_fetched_or_out_of_reach(model, tmp_path):
+def test_a_hub_model_is_cached_can_be_fetched_or_is_out_of_reach(model, tmp_path):
     run = ["model.name=someone/some-model"]
     assert rows_of(check_model_files, run, None, REACHED)["model"].status is Status.WARN
     assert rows_of(check_model_files, run, None, OFFLINE)["model"].status is Status.FAIL
@@ -156,14 +156,14 @@ def test_weights_trained_in_bf16_are_no_match_for_fp16(model):
     assert "model in fp16" not in rows_of(check_model_files, [f"model.name={model}"], {"bf16": {"enabled": True}}, OFFLINE)
 
 
-def test_parameters_are_counted_without_their_memory(model):
+def test_parameters_are_counted_without_loading_weights(model):
     expected = sum(p.numel() for p in RobertaForSequenceClassification(RobertaConfig(**TINY)).parameters())
     assert count_model(load_run_config(None, [f"model.name={model}"])) == expected
     assert count_model(load_run_config(None, ["model.name=/nowhere"])) is None
     assert torch.empty(1).device.type == "cpu"
 
 
-def test_a_command_line_that_is_none_is_told_as_such():
+def test_a_wrong_command_line_is_refused():
     for wrong in (["nonsense"], ["--ds_confg", "x"], ["--timeout", "0"]):
         with pytest.raises(UserError, match="command line"):
             parse(wrong)

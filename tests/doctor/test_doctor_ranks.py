@@ -1,4 +1,4 @@
-"""What the doctor concludes from the answers of many ranks, and the table it makes of them."""
+"""The doctor's conclusions from the answers of many ranks, and its table."""
 
 import json
 
@@ -19,11 +19,11 @@ def answer(rank, cards=(), host=None, **versions):
 FOUR = [answer(0, [RTX3090]), answer(1, [RTX3090]), answer(2, [V100]), answer(3, [V100])]
 
 
-def test_ranks_are_spelled_as_ranges():
+def test_ranks_are_printed_as_ranges():
     assert spell([3]) == "rank 3" and spell([5, 0, 1, 2]) == "ranks 0-2, 5"
 
 
-def test_an_answer_survives_the_store():
+def test_an_answer_is_read_back_from_the_store():
     given = Answer(1, "node0", {"torch": "2"}, [V100], [Row("a", Status.WARN, "b", "c", "d", (1,))])
     assert Answer.from_json(json.loads(json.dumps(given.as_json()))) == given
 
@@ -36,7 +36,7 @@ def test_ranks_that_do_not_answer_are_named():
     assert row.status is Status.PASS and "2 nodes" in row.found
 
 
-def test_a_version_that_differs_is_told_with_who_has_which():
+def test_different_versions_are_reported_with_their_ranks():
     (row,) = different_versions([answer(0), answer(1), answer(2, torch="2.12.0"), answer(3)])
     assert row.status is Status.FAIL and row.name == "torch"
     assert row.found == "2.13.0 on ranks 0-1, 3 (node0, node1); 2.12.0 on rank 2 (node1)"
@@ -52,14 +52,14 @@ def test_the_oldest_card_decides_on_the_precision_of_all():
     assert precisions_to_test(FOUR[:2], "fp16") == ["fp32", "fp16"]
 
 
-def test_clocks_two_seconds_apart_are_told():
+def test_clocks_two_seconds_apart_are_reported():
     (row,) = clock_skew(FOUR, {0: 100.0, 1: 100.3, 2: 97.0, 3: 101.9})
     assert row.status is Status.WARN and "rank 2 (node1) is -3 s" in row.found and "rank 3" not in row.found
     (row,) = clock_skew(FOUR, {0: 100.0, 1: 100.3})
     assert row.status is Status.PASS and "0.3 s" in row.found
 
 
-def test_a_folder_that_other_nodes_do_not_see_is_no_output_dir(tmp_path):
+def test_an_output_dir_that_other_nodes_do_not_see_fails(tmp_path):
     (row,) = unshared_folder(FOUR, {0: True, 1: True, 2: False, 3: False}, str(tmp_path))
     assert row.status is Status.FAIL and "ranks 2-3 (node1)" in row.found
     assert not list(unshared_folder(FOUR[:2], {0: True, 1: False}, "")), "one node shares with itself"
@@ -78,18 +78,18 @@ def test_the_ring_has_each_link_once():
     assert neighbours(2) == [(0, 1)] and neighbours(4) == [(0, 1), (1, 2), (2, 3), (3, 0)]
 
 
-def test_a_link_much_slower_than_its_fellows_is_found():
+def test_a_link_much_slower_than_the_others_is_found():
     answers = [answer(rank, [V100], "node0") for rank in range(4)]
     speeds = [(0, 1, 10 * GB), (1, 2, 9 * GB), (2, 3, 1 * GB), (3, 0, 10 * GB)]
     results = {rank: measured(rank, pairs=[speeds[rank]]) for rank in range(4)}
     row = links(results, answers)["links in a node"]
     assert row.status is Status.WARN and "ranks 2 and 3 (node0): 1.00 GB/s, their median 9.50" in row.found
-    # Links between nodes are slower than those within by nature, and are compared among themselves.
+    # Links between nodes are slower than those within a node, and are compared only with each other.
     rows = links(results)
     assert rows["links between nodes"].status is Status.PASS and "links in a node" in rows
 
 
-def test_wrong_sums_name_precision_and_rank_and_slow_ones_their_cost():
+def test_wrong_sums_are_named_with_precision_and_rank_and_slow_ones_with_their_time():
     rows = links({rank: measured(rank, wrong=["fp16 (rank 2)"], seconds=1.0, latency=0.1) for rank in range(4)})
     assert rows["sums"].status is Status.FAIL and rows["sums"].found == "wrong in fp16 (rank 2)"
     assert rows["latency"].status is rows["bandwidth"].status is Status.WARN
@@ -98,7 +98,7 @@ def test_wrong_sums_name_precision_and_rank_and_slow_ones_their_cost():
     assert {row.status for row in rows.values()} == {Status.PASS} and "6.71 GB/s" in rows["bandwidth"].found
 
 
-def test_a_self_test_that_stops_says_where_and_what_to_try():
+def test_an_interrupted_self_test_says_where_and_what_to_try():
     stuck = {"stage": "ranks 1 and 2 to each other", "error": "timed out"}
     rows = list(check_links(FOUR, {0: measured(0, **stuck), 1: measured(1, **stuck)}, "export NCCL_SOCKET_IFNAME=eth0"))
     assert "ranks 2-3 (node1) died in it" in rows[0].found
@@ -115,7 +115,7 @@ def by(rank, row, group="disks"):
     return Row(row.name, row.status, row.found, row.fix, group, (rank,))
 
 
-def test_what_ranks_find_alike_is_one_line_and_what_differs_says_who_found_it():
+def test_equal_findings_of_all_ranks_are_one_line_and_others_name_the_ranks():
     low = warned("temporary", "1 GiB free", "export TMPDIR=...")
     rows = merge([by(0, passed("temporary", "9 GiB free")), by(2, low), *(by(r, passed("a", "b"), "other") for r in range(4))])
     assert len(rows) == 3 and [row.name for row in rows] == ["temporary", "temporary", "a"]
@@ -127,7 +127,7 @@ def test_what_ranks_find_alike_is_one_line_and_what_differs_says_who_found_it():
     assert "FAIL  x                     rank 1 (node0): z" in as_text("title", part, HOSTS)
 
 
-def test_passes_that_differ_in_a_number_are_one_line_and_all_of_them_json():
+def test_passed_checks_that_differ_in_numbers_are_one_line_and_separate_in_json():
     rows = merge([by(0, passed("temporary", "9 GiB free")), by(2, passed("temporary", "8 GiB free"))])
     assert as_text("title", rows, HOSTS).count("GiB") == 1
     tree = json.loads(as_json(rows, HOSTS))

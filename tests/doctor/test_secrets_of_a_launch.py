@@ -1,4 +1,4 @@
-"""What a launch over ssh would give away is told by name before it does, and dependencies with known holes are not allowed."""
+"""Secrets that a launch over ssh would reveal are named in advance, and releases with known vulnerabilities are excluded."""
 
 import re
 
@@ -10,7 +10,7 @@ from mat_ds.doctor.launcher import check_secrets
 from mat_ds.doctor.rows import Status
 from tests.support.launch import ROOT
 
-# The first releases without the holes that are known in them.
+# The first releases without their known vulnerabilities.
 MENDED = {"filelock": "3.20.3", "jinja2": "3.1.6", "tqdm": "4.66.3"}
 CANARY = "canary-5c1f"
 
@@ -27,9 +27,9 @@ def bare(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "name", ["MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_USERNAME", "MLFLOW_GATEWAY_API_KEY"]
 )
-def test_a_variable_that_the_launcher_would_write_out_is_named_without_its_value(name, bare, monkeypatch):
+def test_a_variable_that_the_launcher_would_print_is_named_without_its_value(name, bare, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://h")
-    monkeypatch.setenv("HF_TOKEN", CANARY)  # which it does not export
+    monkeypatch.setenv("HF_TOKEN", CANARY)  # the launcher does not export this one
     assert list(check_secrets()) == []
     monkeypatch.setenv(name, CANARY)
     (row,) = check_secrets()
@@ -37,7 +37,7 @@ def test_a_variable_that_the_launcher_would_write_out_is_named_without_its_value
 
 
 @pytest.mark.parametrize("where", [".", "home"])
-def test_a_file_of_variables_is_looked_at_too(where, bare, tmp_path, monkeypatch):
+def test_variables_in_deepspeed_env_are_checked_too(where, bare, tmp_path, monkeypatch):
     file = tmp_path / where / ".deepspeed_env"
     file.write_text("PATH=/x\nNCCL_DEBUG=INFO\n")
     assert list(check_secrets()) == []
@@ -48,7 +48,7 @@ def test_a_file_of_variables_is_looked_at_too(where, bare, tmp_path, monkeypatch
     assert list(check_secrets()) == []
 
 
-def test_no_release_with_a_known_hole_is_allowed():
+def test_no_release_with_a_known_vulnerability_is_allowed():
     listed = (ROOT / "pyproject.toml").read_text().partition("dependencies = [")[2].partition("]\n")[0]
     needed = {known.name: known for known in map(Requirement, re.findall(r'"(.+?)"', listed))}
     for name, mended in MENDED.items():
@@ -60,7 +60,7 @@ def test_no_release_with_a_known_hole_is_allowed():
             assert Version(version) in requirement.specifier, name
 
 
-def test_the_trust_model_is_written_down_and_found():
+def test_security_md_exists_and_is_linked():
     page = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
     assert "(SECURITY.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
     for words in ("models", "data", "recipes", "run folders", "network between ranks", "registry", "Reporting"):

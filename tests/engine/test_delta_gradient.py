@@ -1,4 +1,4 @@
-"""The gradient of a perturbation in fp16 is that of fp32, whatever the shape of the output and however small the payoff."""
+"""The gradient of a perturbation in fp16 equals that in fp32, for outputs of any shape and arbitrarily small payoffs."""
 
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ SIZES = {"vocab_size": 32, "n_positions": 16, "n_embd": 16, "n_layer": 1, "n_hea
 
 
 def gradient(auto_class, dtype, scale):
-    """Of a payoff of every number of the output, `scale` times."""
+    """The gradient of a payoff that depends on all outputs, scaled by `scale`."""
     torch.manual_seed(0)
     model = auto_class.from_config(GPT2Config(**SIZES, pad_token_id=0)).eval().to(dtype)
     ds = SimpleNamespace(
@@ -31,6 +31,6 @@ def gradient(auto_class, dtype, scale):
 
 @pytest.mark.parametrize("auto_class", [AutoModelForSequenceClassification, AutoModelForCausalLM], ids=["(B, C)", "(B, L, V)"])
 @pytest.mark.parametrize("scale", [1.0, 1e-9])
-def test_fp16_finds_the_gradient_of_fp32(auto_class, scale):
+def test_the_gradient_in_fp16_equals_that_in_fp32(auto_class, scale):
     half, full = (gradient(auto_class, dtype, scale) for dtype in (torch.float16, torch.float32))
     assert full.norm() > 0 and (half - full).norm() / full.norm() < 2e-2

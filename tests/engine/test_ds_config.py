@@ -1,4 +1,4 @@
-"""The DeepSpeed JSON: nothing is set twice, nothing contradicts in silence."""
+"""The DeepSpeed JSON: it sets nothing that the recipe sets, and contradictions are errors."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_the_recipe_fills_in_what_it_decides():
     assert done["managed_gradient_accumulation"] is False
 
 
-def test_clipping_is_always_written_since_deepspeeds_default_is_one():
+def test_clipping_is_always_written_since_deepspeed_clips_at_one_by_default():
     assert complete({}, RunConfig(), World())["gradient_clipping"] == 0.0
 
 
@@ -46,7 +46,7 @@ def test_auto_is_filled_in_as_hugging_face_users_expect():
     assert done["zero_optimization"] == {"stage": 3}
 
 
-def test_a_json_that_agrees_with_the_recipe_is_welcome():
+def test_a_json_that_agrees_with_the_recipe_is_accepted():
     assert not problems({"train_batch_size": 32, "gradient_clipping": 1.0, "zero_optimization": {"stage": 1}})
 
 
@@ -76,7 +76,7 @@ def test_unknown_and_removed_sections_are_named():
     assert "removed" in found["elasticity"].reason
 
 
-def test_a_wrong_key_inside_a_section_is_deepspeeds_to_refuse():
+def test_wrong_keys_inside_a_section_are_left_to_deepspeed_to_refuse():
     ((key, problem),) = problems({"zero_optimization": {"stage": 2, "reduce_bucket_sizes": 1}}).items()
     assert key == "zero_optimization.reduce_bucket_sizes" and "DeepSpeed refuses it" in problem.reason
 
@@ -116,7 +116,7 @@ def test_offload_to_nvme_and_overlap_without_partitioned_gradients_are_refused()
 
 def fake_gpu(monkeypatch, capability):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    # A 3090 beside it: the weakest card decides.
+    # With a 3090 as well, the weakest card decides.
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda i=0: ((8, 6), capability)[i])
     monkeypatch.setattr("torch.cuda.get_device_name", lambda *a: "Tesla V100-SXM2-16GB")
@@ -137,7 +137,7 @@ def test_fp16_needs_a_gpu_and_one_precision_is_enough():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "ds_configs").glob("*.json")), ids=lambda path: path.stem)
-def test_every_shipped_configuration_is_accepted_where_its_precision_is(path, monkeypatch):
+def test_every_packaged_configuration_is_accepted_on_cards_with_its_precision(path, monkeypatch):
     tree = read_ds_config(path)
     if tree.get("fp16"):
         fake_gpu(monkeypatch, (7, 0))
@@ -145,7 +145,7 @@ def test_every_shipped_configuration_is_accepted_where_its_precision_is(path, mo
     assert path.stem in (ROOT / "docs" / "clusters.md").read_text()
 
 
-def test_a_json_that_is_none_is_a_user_error(tmp_path):
+def test_a_file_that_is_not_json_is_a_user_error(tmp_path):
     for content in ("{", "[]", "", " ", "null", "3", "words"):
         path = tmp_path / "ds.json"
         path.write_text(content)

@@ -1,4 +1,4 @@
-"""DeepSpeed's JSON as somebody wrote it: what its own reader takes is taken, types are checked before anything starts."""
+"""Reading DeepSpeed's JSON: everything its own reader accepts is accepted, and types are checked before anything starts."""
 
 import os
 import time
@@ -40,12 +40,12 @@ def refusal(folder, content):
         '{"zero_optimization": {"stage": 2} // no comma\n "bf16": {"enabled": false}}',
     ],
 )
-def test_what_deepspeeds_own_reader_takes_is_taken(content, tmp_path):
+def test_everything_that_deepspeeds_reader_accepts_is_accepted(content, tmp_path):
     assert read_ds_config(write(tmp_path, content)) == {"zero_optimization": {"stage": 2}, "bf16": {"enabled": False}}
 
 
 @pytest.mark.parametrize("comment", ["", "// a comment\n"])
-def test_a_key_that_stands_twice_is_named_with_both_values(comment, tmp_path):
+def test_a_duplicate_key_is_named_with_both_values(comment, tmp_path):
     reason = refusal(tmp_path, comment + '{"zero_optimization": {"stage": 1}, "fp16": {}, "zero_optimization": {"stage": 3}}')
     assert all(part in reason for part in ("zero_optimization", '{"stage": 1}', '{"stage": 3}'))
     reason = refusal(tmp_path, comment + '{"zero_optimization": {"stage": 1, "stage": 2}}')
@@ -64,16 +64,16 @@ def test_a_key_that_stands_twice_is_named_with_both_values(comment, tmp_path):
         ('{"a": 1}'.encode("utf-16"), "UTF-8"),
     ],
 )  # fmt: skip
-def test_what_no_configuration_can_hold_is_refused_within_seconds(content, said, tmp_path):
+def test_malformed_files_are_refused_within_seconds(content, said, tmp_path):
     begin = time.process_time()
     if said:
         assert said in refusal(tmp_path, content)
-    else:  # without quotes and braces it is what DeepSpeed reads too
+    else:  # DeepSpeed's reader accepts it without quotes and braces
         assert read_ds_config(write(tmp_path, content)) == {"a": "b"}
     assert time.process_time() - begin < 15
 
 
-def test_a_pipe_in_the_place_of_the_file_does_not_hang(tmp_path):
+def test_a_pipe_in_place_of_the_file_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "ds.json")
     with pytest.raises(UserError, match="not a regular file"):
         read_ds_config(tmp_path / "ds.json")
@@ -123,7 +123,7 @@ def test_types_are_checked_before_anything_starts(key, wrong, right):
         ("scheduler", {"parms": {"warmup_num_steps": 5}}, "params"),
     ],
 )
-def test_a_slip_in_a_key_that_deepspeed_would_not_miss_is_named(section, slip, meant):
+def test_a_misspelt_key_that_deepspeed_would_ignore_is_named(section, slip, meant):
     ((key, problem),) = problems({section: slip}).items()
     assert key == f"{section}.{next(iter(slip))}" and f"did you mean {meant!r}?" == problem.fix
 
@@ -137,7 +137,7 @@ def test_a_slip_in_a_key_that_deepspeed_would_not_miss_is_named(section, slip, m
         ("comms_logger", {"verbos": True}),
     ],
 )
-def test_a_slip_that_deepspeed_finds_is_named_with_its_section(section, slip):
+def test_a_misspelt_key_that_deepspeed_refuses_is_named_with_its_section(section, slip):
     (key,) = problems({section: slip})
     assert key == f"{section}.{list(slip)[-1]}"
 
@@ -153,7 +153,7 @@ def test_types_of_gradients_that_the_engine_cannot_mix_are_refused():
     assert set(problems(tree)) == {"data_types.param_dtype", "zero_optimization.compute_grad_norm"}
 
 
-def test_a_word_in_the_place_of_true_or_false_is_read_as_deepspeed_reads_it_and_no_guess_where_it_is_read_here():
+def test_words_for_true_and_false_are_read_as_deepspeed_reads_them_and_refused_elsewhere():
     zero = {"stage": 1, "overlap_comm": "true", "contiguous_gradients": "perhaps", "round_robin_gradients": "auto"}
     assert set(problems({"zero_optimization": zero})) == {"zero_optimization.overlap_comm"}
     assert set(problems({"zero_optimization": {**zero, "overlap_comm": "auto"}})) == {"zero_optimization.contiguous_gradients"}
@@ -162,17 +162,17 @@ def test_a_word_in_the_place_of_true_or_false_is_read_as_deepspeed_reads_it_and_
     assert not problems({"zero_optimization": {"stage": 2, "contiguous_gradients": "yes", "offload_optimizer": offload}})
 
 
-def test_floats_that_are_whole_are_the_numbers_that_people_write():
+def test_integers_may_be_written_as_floats():
     assert not problems({"zero_optimization": {"stage": 2, "reduce_bucket_size": 5e8, "allgather_bucket_size": 2e8}})
 
 
-def test_a_precision_left_open_is_answered_with_which_cards_each_is_for():
+def test_an_auto_precision_is_refused_with_the_cards_for_each_precision():
     found = problems({"fp16": {"enabled": "auto"}, "bf16": {"enabled": "auto"}})
     assert set(found) == {"fp16.enabled", "bf16.enabled"}
     assert all(word in problem.fix for problem in found.values() for word in ("8.0", "fp16", "bf16", "fp32"))
 
 
-def test_parts_that_change_nothing_are_said():
+def test_sections_without_effect_are_reported():
     tree = {
         "activation_checkpointing": {},
         "fp16": {"loss_scale": 0},
@@ -188,12 +188,12 @@ def test_parts_that_change_nothing_are_said():
     assert not list(idle({"zero_optimization": {"stage": 3, "stage3_prefetch_bucket_size": 1}, "bf16": {"enabled": True}}))
 
 
-def test_the_configuration_that_deepspeed_gets_is_the_users_without_auto():
+def test_deepspeed_gets_the_users_configuration_with_auto_filled_in():
     done = complete({"steps_per_print": "auto", "communication_data_type": "auto"}, RunConfig(), World())
     assert done["steps_per_print"] == 10**9 and "communication_data_type" not in done
 
 
-def test_nothing_waits_for_the_throughput_timer_unless_it_is_asked_for():
+def test_the_throughput_timer_is_off_by_default():
     assert not complete({}, RunConfig(), World())["timers"]["throughput"]["enabled"]
     asked = {"timers": {"throughput": {"enabled": True}}}
     assert complete(asked, RunConfig(), World())["timers"] == asked["timers"]

@@ -1,4 +1,4 @@
-"""What a save takes for granted of nobody: not of the ranks' files, not of the numbers, not of the disk."""
+"""Saving checks everything: the ranks' files, the numbers, and the disk."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def save(engine, folder, step):
 
 
 def harmed(monkeypatch, harm):
-    """Something happens to the files of a rank right after it has written them."""
+    """Makes `harm` change a rank's files right after they have been written."""
     write = checkpoint.write_state
 
     def then(engine, folder):
@@ -41,7 +41,7 @@ def gone(folder, names):
 
 
 def elsewhere(folder, names):
-    """As a rank that writes to a disk of its own."""
+    """Adds the file of a rank that writes to another disk."""
     return [*names, "rank-00001-0.safetensors"]
 
 
@@ -50,7 +50,7 @@ def a_stranger(folder, names):
 
 
 @pytest.mark.parametrize("harm", [gone, elsewhere, a_stranger])
-def test_files_that_are_not_those_the_ranks_wrote_make_no_checkpoint(tmp_path, monkeypatch, harm):
+def test_missing_or_foreign_files_make_no_checkpoint(tmp_path, monkeypatch, harm):
     save(SmallEngine(1.0), tmp_path, 1)
     harmed(monkeypatch, harm)
     with pytest.raises(SaveError, match=r"step-00000002 could not be written .*rank-0000"):
@@ -59,7 +59,7 @@ def test_files_that_are_not_those_the_ranks_wrote_make_no_checkpoint(tmp_path, m
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", name_of(1)]
 
 
-def test_a_file_that_is_cut_after_its_rank_read_it_back_makes_no_checkpoint(tmp_path, monkeypatch):
+def test_a_file_truncated_after_its_rank_read_it_back_makes_no_checkpoint(tmp_path, monkeypatch):
     describe = checkpoint.describe_state
 
     def then(engine):
@@ -85,14 +85,12 @@ def test_a_checkpoint_says_which_ranks_wrote_what(tmp_path):
     [
         (1.0, 1.0, {"noise": "cpu"}, False),
         (1.0, 1.0, {"noise": "cuda"}, True),
-        (1.0, 1.0, {}, False),  # an earlier version's
+        (1.0, 1.0, {}, False),  # from an earlier version
         (1.0, 0.0, {"noise": "cuda"}, False),
         (0.0, 1.0, {"noise": None}, False),
     ],
 )
-def test_a_run_that_draws_noise_is_told_where_the_numbers_before_were_others(
-    tmp_path, monkeypatch, saved, resumed, written, told
-):
+def test_a_change_of_the_device_that_draws_noise_is_reported(tmp_path, monkeypatch, saved, resumed, written, told):
     describe = checkpoint.describe_state
     own = describe(SmallEngine(1.0, noise=saved))
     assert own["noise"] == ("cpu" if saved else None)
@@ -118,7 +116,7 @@ def test_a_group_can_read_what_the_umask_lets_it(tmp_path, umask):
     assert len(files) > 8 and {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o666 & ~umask}
 
 
-def test_a_folder_in_the_place_of_latest_is_set_aside(tmp_path):
+def test_a_folder_in_place_of_latest_is_set_aside(tmp_path):
     save(SmallEngine(1.0), tmp_path, 1)
     (tmp_path / "latest").unlink()
     (tmp_path / "latest" / "of a stranger").mkdir(parents=True)
@@ -136,7 +134,7 @@ IN_THE_PLACE = {
 
 
 @pytest.mark.parametrize("what", IN_THE_PLACE)
-def test_what_has_the_name_of_a_checkpoint_to_be_saved_is_set_aside(tmp_path, what):
+def test_a_file_or_folder_with_the_name_of_a_new_checkpoint_is_set_aside(tmp_path, what):
     folder, other = tmp_path / "checkpoints", tmp_path / "other"
     other.mkdir()
     (other / "keep").write_text("keep")
@@ -166,8 +164,8 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path, kind, value):
     assert [path.name for path in checkpoints_of(tmp_path)] == [name_of(1)]
 
 
-def test_an_export_that_fails_leaves_training_its_own_weights():
-    """With `train.on_save_failure=continue` it goes on with them."""
+def test_a_failed_export_of_the_average_restores_the_weights():
+    """With `train.on_save_failure=continue` training continues with them."""
     engine = SmallEngine(1.0)
     for master in engine.shards.slices:
         engine.sampler.kept(master)["average"].fill_(5.0)
@@ -177,7 +175,7 @@ def test_an_export_that_fails_leaves_training_its_own_weights():
     assert {float(x) for master in engine.shards.slices for x in master.detach().view(-1)} == {1.0}
 
 
-def test_large_numbers_are_finite_and_padding_is_not_looked_at(tmp_path):
+def test_large_numbers_count_as_finite_and_padding_is_ignored(tmp_path):
     engine = SmallEngine(3e38)
     engine.check(None)
     flat = torch.full((20,), float("nan"))
@@ -188,8 +186,8 @@ def test_large_numbers_are_finite_and_padding_is_not_looked_at(tmp_path):
     assert pieces is not None
 
 
-def test_a_step_saved_again_in_the_face_of_a_reader_is_there_once_and_whole(tmp_path, monkeypatch):
-    """Whoever looks between the two renames puts the old one back."""
+def test_a_step_saved_again_while_another_process_reads_is_there_once_and_intact(tmp_path, monkeypatch):
+    """A reader between the two renames puts the old checkpoint back."""
     save(SmallEngine(1.0), tmp_path, 1)
     rename, looked = checkpoint.folders.os.rename, []
 

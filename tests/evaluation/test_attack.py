@@ -1,4 +1,4 @@
-"""The embedding attack against plain torch written anew, and the promises its curve makes."""
+"""The embedding attack against an independent version in plain torch, and properties of its curve."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ STEPS, STEP_SIZE, WIDTH = 4, 0.6, 24
 
 
 def problem(labels=3, left_padding=False, seed=0):
-    """(perturbed, batch, mask, keys): a tiny model in evaluation mode and one ragged batch for it."""
+    """(perturbed, batch, mask, keys): a tiny model in evaluation mode, and a batch of texts of different lengths."""
     model = tiny_roberta(labels, seed=seed).eval().requires_grad_(False)
     (batch,) = global_batches(1, labels=labels, left_padding=left_padding)
     hook = EmbeddingPerturbation(model)
@@ -35,7 +35,7 @@ def curve(labels=3, norm="linf"):
 
 
 def by_hand(model, ids, label, begin, norm):
-    """One example without pads, in float64 through `inputs_embeds`: its worst logits at each radius."""
+    """The worst logits at each radius for one example without padding, in float64 through `inputs_embeds`."""
     batch = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids)[None]}
     clean = logits_of(model, batch)[0]
     kept, curve = clean, [clean]
@@ -64,7 +64,7 @@ def badness(logits, label):
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("labels", [3, 1])
-def test_the_attack_is_pgd_as_written_anew_example_by_example(norm, labels):
+def test_the_attack_equals_pgd_on_each_example(norm, labels):
     found = curve(labels, norm)
     model, _, batch, mask, keys = problem(labels)
     begin = start(keys, mask, WIDTH, norm)
@@ -98,7 +98,7 @@ def test_no_iterate_leaves_the_ball_or_touches_a_pad(norm):
 
     def watched(delta):
         seen.append(delta.detach())
-        leak = delta.sum((1, 2)).unsqueeze(1) * torch.tensor([1.0, 0.0, 0.0])  # as of a model that reads its pads
+        leak = delta.sum((1, 2)).unsqueeze(1) * torch.tensor([1.0, 0.0, 0.0])  # like a model that reads its padding
         return perturbed(delta) + leak
 
     worst_in_ball(watched, batch["labels"], start(keys, mask, WIDTH, norm), mask, 0.3, norm, 6, 0.7, CLASSIFICATION)
@@ -118,7 +118,7 @@ def test_radius_zero_is_the_clean_prediction_and_accuracy_falls():
 
 
 def test_what_breaks_at_a_small_radius_counts_at_a_large_one():
-    """A model that is only wrong close to the clean input."""
+    """The model is wrong only close to the clean input."""
 
     def odd(delta):
         size = 0.0 if delta is None else float(delta.detach().abs().max())
@@ -132,7 +132,7 @@ def test_what_breaks_at_a_small_radius_counts_at_a_large_one():
     assert found.argmax(-1).tolist() == [[0, 1, 1]]
 
 
-def test_a_wrong_answer_counts_before_a_greater_loss():
+def test_a_wrong_answer_counts_as_worse_than_a_greater_loss():
     right = Worst(torch.tensor([[0.40, 0.30, 0.30]]), torch.tensor([False]), torch.tensor([0.9]))
     wrong = Worst(torch.tensor([[0.45, 0.50, 0.05]]), torch.tensor([True]), torch.tensor([0.8]))
     for pair in ((right, wrong), (wrong, right)):
@@ -140,7 +140,7 @@ def test_a_wrong_answer_counts_before_a_greater_loss():
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_start_depends_on_its_key_alone(norm):
+def test_a_start_depends_only_on_its_key(norm):
     *_, mask, keys = problem()
     *_, left, _ = problem(left_padding=True)
     whole, turned = start(keys, mask, WIDTH, norm), start(keys, left, WIDTH, norm)

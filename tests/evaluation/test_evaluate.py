@@ -1,4 +1,4 @@
-"""What `mat-ds evaluate` refuses, before any rank waits for another, and what it reads from a folder."""
+"""What `mat-ds evaluate` refuses before ranks connect, and what it reads from a folder."""
 
 import json
 
@@ -35,7 +35,7 @@ def refused(folder, *overrides):
     return str(error.value)
 
 
-def test_a_model_folder_needs_a_task_and_reads_only_what_is_labelled(model_folder):
+def test_a_model_folder_needs_a_task_and_only_labelled_splits_are_read(model_folder):
     assert "pass task=<task>" in refused(model_folder)
     found = subject(model_folder, "task=demo", "limit=7", "data.max_length=16")
     assert {split: len(examples) for split, examples in found.splits.items()} == {"validation": 7}
@@ -43,7 +43,7 @@ def test_a_model_folder_needs_a_task_and_reads_only_what_is_labelled(model_folde
     assert subject(model_folder, "task=demo").max_length == 128, "what model and tokenizer take"
 
 
-def test_a_run_folder_knows_its_task_its_data_and_its_limit(model_folder, tmp_path):
+def test_a_run_folder_gives_task_data_and_limit(model_folder, tmp_path):
     config = {"task": "demo", "data": {"eval_limit": 5, "max_length": 20}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     assert "has not exported a model" in refused(tmp_path)
@@ -83,7 +83,7 @@ def test_labels_in_another_order_and_models_without_a_head_are_refused(model_fol
     assert "without a classification head" in refused(bare, "task=demo")
 
 
-def test_everything_wrong_is_told_at_once_with_exit_code_2(model_folder, tmp_path, capsys):
+def test_all_errors_are_reported_at_once_with_exit_code_2(model_folder, tmp_path, capsys):
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "robustness.json").write_text("{}")

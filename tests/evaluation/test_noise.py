@@ -1,4 +1,4 @@
-"""The noise in texts: what each kind does, at which rate, and on what it depends."""
+"""Noise in texts: the effect of each kind, its rate, and that it depends only on its key."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def noisy(kind, rate=0.1, key=(0,), example=EXAMPLE):
 
 
 @pytest.mark.parametrize("kind", NOISES)
-def test_noise_is_a_function_of_its_key(kind):
+def test_noise_depends_only_on_its_key(kind):
     assert noisy(kind) == noisy(kind) != noisy(kind, key=(1,))
     assert noised(EXAMPLE, kind, 0.1, (0,)).label == 1
     assert noisy(kind, rate=1e-9) == EXAMPLE.texts
@@ -23,7 +23,7 @@ def test_noise_is_a_function_of_its_key(kind):
 
 
 @pytest.mark.parametrize("kind", NOISES)
-def test_texts_without_letters_or_words_survive(kind):
+def test_texts_without_letters_or_words_are_kept(kind):
     for text in ("", " ", "42", "x", "?!"):
         (found,) = noisy(kind, 1.0, example=Example((text,), 0))
         assert kind in ("character_drop", "character_insert", "keyboard") or found.split() == text.split()
@@ -31,7 +31,7 @@ def test_texts_without_letters_or_words_survive(kind):
 
 
 def changed(kind, before, after):
-    """How many letters or words of a text are not what or where they were, and of how many."""
+    """(number of letters or words that are changed or moved, number of all)."""
     if kind.startswith("word"):
         before, after = before.split(), after.split()
     total = len(before) if kind.startswith("word") else sum(c.isalpha() for c in before)
@@ -42,7 +42,7 @@ def changed(kind, before, after):
 
 @pytest.mark.parametrize("rate", [0.01, 0.05, 0.1, 0.2, 0.35])
 @pytest.mark.parametrize("kind", NOISES)
-def test_the_rate_is_the_share_that_is_changed(kind, rate):
+def test_the_rate_is_the_share_of_changed_units(kind, rate):
     number, total = changed(kind, TEXT, noisy(kind, rate)[0])
     assert number == pytest.approx(rate * total, abs=2)  # a swap changes two
 
@@ -58,12 +58,12 @@ def test_the_rate_is_the_share_over_many_short_texts_too(kind):
     assert sum(n for n, _ in counts) / sum(total for _, total in counts) == pytest.approx(0.1, rel=0.06)
 
 
-def test_a_swap_of_two_alike_would_change_nothing_and_is_not_made():
+def test_equal_neighbours_are_not_swapped():
     assert noisy("character_swap", 0.5, example=Example(("aaaaab",), 0)) == ("aaaaba",)
     assert noisy("word_swap", 0.5, example=Example(("so so so so so what",), 0)) == ("so so so so what so",)
 
 
-def test_swaps_keep_what_they_move_and_letters_stay_in_their_word():
+def test_swaps_lose_nothing_and_letters_stay_in_their_word():
     swapped = noisy("character_swap", 0.3)[0]
     assert swapped != TEXT
     assert [sorted(word) for word in swapped.split()] == [sorted(word) for word in TEXT.split()]
@@ -78,7 +78,7 @@ def test_a_keyboard_slip_hits_a_neighbour_in_the_same_case():
     assert all(one in NEIGHBOURS[other] for one, near in NEIGHBOURS.items() for other in near), "neighbours are mutual"
 
 
-def test_digits_punctuation_and_the_last_word_are_kept():
+def test_digits_and_punctuation_are_kept_and_one_word_is_left():
     kept = [c for c in TEXT if not c.isalpha()]
     for kind in ("character_swap", "character_drop", "character_insert", "keyboard"):
         assert [c for c in noisy(kind, 0.5)[0] if not c.isalpha()] == kept
@@ -86,7 +86,7 @@ def test_digits_punctuation_and_the_last_word_are_kept():
 
 
 @pytest.mark.parametrize("kind", NOISES)
-def test_a_higher_rate_changes_what_a_lower_one_does(kind):
+def test_a_higher_rate_changes_everything_that_a_lower_one_changes(kind):
     words = "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima mike november oscar papa".split()
     text = " ".join(words * 8) if kind.startswith("character") or kind == "keyboard" else " ".join(words)
     low, high = (noisy(kind, rate, example=Example((text,), 0))[0] for rate in (0.1, 0.4))

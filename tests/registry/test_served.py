@@ -1,4 +1,4 @@
-"""A registered model reads the text column by its name, in every form that MLflow takes, and nothing else for it."""
+"""A registered model finds the text column by its name, in every input format of MLflow."""
 
 import json
 
@@ -20,7 +20,7 @@ OTHERS = ["A key.", "No key is golden.", "['a']"]
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """What MLflow loads of a model of single sentences, and of one of pairs."""
+    """Models loaded by MLflow: one for single sentences and one for pairs."""
     found = {}
     for task in ("cola", "stsb"):
         folder = tmp_path_factory.mktemp(task)
@@ -31,7 +31,7 @@ def models(tmp_path_factory):
 
 
 def posted(model, body, kind="application/json"):
-    """What a server of the model answers to a request."""
+    """The answer of a server with the model to a request."""
     content = body if isinstance(body, str) else json.dumps(body)
     found = scoring_server.invocations(content, kind, model, model.metadata.get_input_schema())
     return json.loads(found.response)["predictions"] if found.status == 200 else found.response
@@ -55,7 +55,7 @@ def refused(ask, *told):
     assert all(word in str(error.value) for word in told), error.value
 
 
-def test_a_text_is_found_by_its_name_wherever_it_stands_and_without_one_where_it_stands_alone(models):
+def test_a_text_column_is_found_by_name_and_needs_none_if_it_is_the_only_column(models):
     model = models["cola"]
     expected = pandas.concat([model.predict([text]) for text in TEXTS], ignore_index=True)
     assert len({json.dumps(row) for row in expected["probabilities"]}) == 3
@@ -81,7 +81,7 @@ def test_a_text_is_found_by_its_name_wherever_it_stands_and_without_one_where_it
         alike(posted(model, body), expected)
 
 
-def test_a_table_that_does_not_name_its_text_or_names_two_is_refused(models):
+def test_a_table_without_a_text_column_or_with_two_is_refused(models):
     model = models["cola"]
     named = pandas.DataFrame({"id": ["a", "b"], "review": ["good", "bad"]})
     for ask in (named, named[["id"]], named[["review"]], {"id": ["a"]}, [{"id": "a"}], named.set_axis([0, 1], axis=1)):
@@ -96,7 +96,7 @@ def test_a_table_that_does_not_name_its_text_or_names_two_is_refused(models):
         refused(lambda wrong=wrong: model.predict(["a", wrong]), "row 1")
 
 
-def test_a_pair_is_found_by_its_names_and_never_by_its_place(models):
+def test_the_columns_of_a_pair_are_found_by_name_and_never_by_position(models):
     model = models["stsb"]
     pair = pandas.DataFrame({"text": TEXTS, "text_pair": OTHERS})
     expected = pandas.concat([model.predict(pair[i : i + 1]) for i in range(3)], ignore_index=True)

@@ -1,4 +1,4 @@
-"""The spread over seeds: every seed trained once, whoever trains it, and statistics that are those of the runs."""
+"""`mat-ds seeds`: every seed is trained once by one of the workers, and the statistics are those of the runs."""
 
 import json
 import signal
@@ -49,7 +49,7 @@ def test_the_table_has_last_best_and_median_of_every_seed_and_their_spread(tmp_p
     assert json.loads(capsys.readouterr().out) == found
 
 
-def test_finished_seeds_are_not_trained_again_and_one_that_was_stopped_goes_on(tmp_path, monkeypatch):
+def test_finished_seeds_are_not_trained_again_and_a_stopped_one_continues(tmp_path, monkeypatch):
     plan(monkeypatch, seed_1={"stops_at": 2, "times": 1})
     assert main(arguments(tmp_path, "--seeds", "2")) == ExitCode.REQUEUE
     assert [run["seed"] for run in json.loads((tmp_path / "seeds.json").read_text())["runs"]] == [0]
@@ -57,7 +57,7 @@ def test_finished_seeds_are_not_trained_again_and_one_that_was_stopped_goes_on(t
     assert [lives(tmp_path, seed) for seed in range(3)] == [[0], [0, 2], [0]]
 
 
-def test_a_seed_that_fails_leaves_the_others_their_results_and_the_command_no_success(tmp_path, monkeypatch):
+def test_a_failed_seed_makes_the_command_fail_and_keeps_the_results_of_the_others(tmp_path, monkeypatch):
     plan(monkeypatch, seed_0={"dies_at": 2, "code": 3}, seed_1={"dies_at": 4, "times": 1})
     assert main(arguments(tmp_path, "--seeds", "2")) == ExitCode.FAILED
     found = json.loads((tmp_path / "seeds.json").read_text())
@@ -65,7 +65,7 @@ def test_a_seed_that_fails_leaves_the_others_their_results_and_the_command_no_su
     assert lives(tmp_path, 1) == [0, 3]
 
 
-def test_workers_at_once_share_the_seeds_and_one_that_is_told_to_stop_leaves_its_seed_to_others(tmp_path, monkeypatch):
+def test_parallel_workers_share_the_seeds_and_one_told_to_stop_leaves_its_seed_to_others(tmp_path, monkeypatch):
     plan(monkeypatch, seed_0={"waits_at": 2, "times": 1})
     first = start(tmp_path, "--seeds", "3")
     until(lambda: read_events(tmp_path / "seed-0" / "events.jsonl"))
@@ -79,7 +79,7 @@ def test_workers_at_once_share_the_seeds_and_one_that_is_told_to_stop_leaves_its
     assert len(json.loads((tmp_path / "seeds.json").read_text())["runs"]) == 3
 
 
-def test_what_is_on_the_way_or_in_other_hands_is_told_apart_from_what_is_finished(tmp_path, monkeypatch, capsys):
+def test_running_seeds_and_those_of_other_workers_do_not_count_as_finished(tmp_path, monkeypatch, capsys):
     assert main(arguments(tmp_path, "--seeds", "1")) == ExitCode.OK
     other = RunLock(WORKER_LOCK)
     other.acquire(tmp_path / "seed-1")
@@ -95,7 +95,7 @@ def test_what_is_on_the_way_or_in_other_hands_is_told_apart_from_what_is_finishe
     assert "2 of 2 seeds finished" in capsys.readouterr().out
 
 
-def test_the_seed_of_a_job_on_a_machine_that_is_gone_is_taken_over_when_its_lease_is_over(tmp_path, short_leases):
+def test_the_seed_of_a_job_on_a_lost_machine_is_taken_over_after_its_lease(tmp_path, short_leases):
     elsewhere(tmp_path / "seed-1", lock=WORKER_LOCK)
     assert main(arguments(tmp_path, "--seeds", "2")) == ExitCode.OK
     assert [lives(tmp_path, seed) for seed in range(2)] == [[0], [0]]
@@ -113,7 +113,7 @@ def test_another_model_precision_or_data_make_another_experiment(tmp_path, capsy
         assert main(arguments(tmp_path, "--seeds", "2", *given)) == ExitCode.USER_ERROR
         found = capsys.readouterr().err
         assert said in found and f"what was trained in {tmp_path} has" in found and "another output_dir" in found
-    # A run that came here without this command is held against it one by one.
+    # A run that this command did not start is compared option by option.
     (tmp_path / "definition.json").unlink()
     assert main(arguments(tmp_path, "--seeds", "2", "model.name=tiny-bert")) == ExitCode.USER_ERROR
     assert "model.name = 'tiny-bert'" in capsys.readouterr().err and not (tmp_path / "seed-1").exists()
@@ -121,14 +121,14 @@ def test_another_model_precision_or_data_make_another_experiment(tmp_path, capsy
 
 
 @pytest.mark.parametrize("torn", [b"", b"[]", b"{", b"\xff", b'{"options": {}, "options": {"seed": 1}}'])
-def test_a_definition_that_is_torn_is_an_error_and_stays(tmp_path, torn, capsys):
+def test_a_torn_definition_is_an_error_and_is_kept(tmp_path, torn, capsys):
     (tmp_path / "definition.json").write_bytes(torn)
     assert main(arguments(tmp_path, "--seeds", "1")) == ExitCode.USER_ERROR
     assert "definition.json" in capsys.readouterr().err and (tmp_path / "definition.json").read_bytes() == torn
     assert not (tmp_path / "seed-0").exists()
 
 
-def test_runs_with_other_options_are_no_seeds_of_one_experiment(tmp_path, capsys):
+def test_runs_with_other_options_are_not_seeds_of_the_experiment(tmp_path, capsys):
     assert main(arguments(tmp_path, "--seeds", "1")) == ExitCode.OK
     assert main(arguments(tmp_path, "--seeds", "2", "train.epochs=9")) == ExitCode.USER_ERROR
     said = capsys.readouterr().err

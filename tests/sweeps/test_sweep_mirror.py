@@ -1,4 +1,4 @@
-"""The trials of a sweep in MLflow: children of one run, which says how the sweep stands."""
+"""The trials of a sweep in MLflow: children of one run, which shows the state of the sweep."""
 
 from mlflow import MlflowClient
 
@@ -22,7 +22,7 @@ def test_trials_are_shown_under_the_run_of_their_sweep(tmp_path):
     assert above == [runs["lam"].info.run_id] * 2
 
 
-def test_the_run_of_a_sweep_runs_from_its_first_trial_on_where_a_worker_will_say_how_it_ends(tmp_path):
+def test_the_run_of_a_sweep_is_running_from_its_first_trial_on(tmp_path):
     uri, elsewhere = (f"sqlite:///{tmp_path}/{name}.db" for name in ("mlflow", "elsewhere"))
     run = make_run(tmp_path / "lam" / "trial-0", uri, experiment="lam", tags={"mat_ds.sweep": "lam", "mat_ds.parent": "cafe"})
     live(run, 1, 2, status=None)

@@ -1,4 +1,4 @@
-"""What a sweep may search, and what is refused before it begins."""
+"""Search spaces, and the errors reported before a sweep begins."""
 
 import pytest
 
@@ -39,12 +39,12 @@ pytestmark = pytest.mark.usefixtures("at_once")
         ({"options": {"method.lam": {"choices": [1.0]}}, "sampler": "best"}, "sampler = 'best'"),
     ],
 )
-def test_a_space_that_cannot_be_is_refused_before_anything_is_written(space, said, tmp_path, capsys):
+def test_an_invalid_space_is_refused_before_anything_is_written(space, said, tmp_path, capsys):
     sweep = Sweep(tmp_path, space)
     assert sweep.run() == ExitCode.USER_ERROR and said in capsys.readouterr().err and not sweep.folder.exists()
 
 
-def test_the_values_of_a_grid_are_as_one_writes_them_and_none_is_above_the_highest(tmp_path):
+def test_grid_values_are_round_numbers_not_above_the_highest(tmp_path):
     options = {
         "method.lam": {"low": 0.1, "high": 0.7, "step": 0.1},
         "optimizer.lr": {"low": 1e-6, "high": 3e-6, "step": 1e-6},
@@ -58,21 +58,21 @@ def test_the_values_of_a_grid_are_as_one_writes_them_and_none_is_above_the_highe
     assert steps == [1, 3, 5] and all(isinstance(step, int) for step in steps)
 
 
-def test_options_that_the_sweep_sets_cannot_be_given(tmp_path, capsys):
+def test_options_that_the_sweep_sets_are_refused(tmp_path, capsys):
     sweep = Sweep(tmp_path, GRID)
     assert sweep.run("method.lam=2", "train.resume=never") == ExitCode.USER_ERROR
     said = capsys.readouterr().err
     assert "method.lam = '2'" in said and "train.resume" in said
 
 
-def test_the_spaces_that_are_shipped_fit_their_recipes():
+def test_packaged_spaces_fit_their_recipes():
     baselines = [("vanilla", path.stem) for path in (ROOT / "launch" / "recipes").glob("vanilla_*_bert.yaml")]
     for space, recipe in (("mat_table7", "cola_bert"), ("mat_table7", "cola"), ("demo", "demo"), *baselines):
         parsed = parse(["--space", f"{ROOT}/launch/sweeps/{space}.yaml", "--recipe", f"{ROOT}/launch/recipes/{recipe}.yaml"])
         check(read_space(parsed.space), read_launching(parsed, ()))
 
 
-def test_trackers_are_told_whose_child_a_trial_is(tmp_path, monkeypatch):
+def test_trials_name_their_parent_run(tmp_path, monkeypatch):
     def options(**given):
         run = RunConfig(tracking=TrackingConfig(**given))
         read = load_run_config(None, tracking_options(run, tmp_path / "lam", 3, "cafe")).tracking
@@ -83,12 +83,12 @@ def test_trackers_are_told_whose_child_a_trial_is(tmp_path, monkeypatch):
     given = options(uri="http://localhost:5000", experiment="mine", tags={"team": "x"})
     assert given == {"tags": {"team": "x", **own}, "uri": "http://localhost:5000", "experiment": "mine"}
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    assert options()["uri"] == "none"  # many jobs, one SQLite
+    assert options()["uri"] == "none"  # many jobs would write to one SQLite file
     read = load_run_config(None, tracking_options(RunConfig(), tmp_path / "lam", 3, "cafe"))
     assert read.tracking.tags == own and read.tracking.uri == "none"
 
 
-def test_what_a_sweep_sets_is_given_once_and_the_users_tags_stay(tmp_path):
+def test_a_sweep_sets_each_option_once_and_keeps_the_users_tags(tmp_path):
     parsed = parse(
         ["--space", "x.yaml", "tracking.tags.team=a #1", "tracking.uri=none", f"output_dir={tmp_path}/lam", "seed=3"]
     )

@@ -1,4 +1,4 @@
-"""Who is at a trial, when it stops, and what trackers are told of it, without a training."""
+"""Claiming and pruning of trials, and the state that a sweep reports to MLflow, without training."""
 
 import json
 import threading
@@ -23,7 +23,7 @@ def shared(folder, space):
     return SharedStudy(folder / "a sweep", read_space(folder / "space.yaml"), {}, 0)
 
 
-def test_a_trial_that_another_ends_while_a_worker_reaches_for_it_is_left_alone(tmp_path, monkeypatch):
+def test_a_trial_that_another_worker_just_finished_is_not_taken(tmp_path, monkeypatch):
     ours, theirs = shared(tmp_path, GRID), shared(tmp_path, GRID)
     first = theirs.take(None)
 
@@ -34,7 +34,7 @@ def test_a_trial_that_another_ends_while_a_worker_reaches_for_it_is_left_alone(t
     ending = threading.Thread(target=end)
 
     def late(folder):
-        """The other would be done between our look at the trials and our claim."""
+        """The other worker finishes between our reading of the trials and our claim."""
         if folder == first.claim.folder:
             ending.start()
             ending.join(1)
@@ -48,7 +48,7 @@ def test_a_trial_that_another_ends_while_a_worker_reaches_for_it_is_left_alone(t
     taken.claim.release()
 
 
-def test_a_trial_once_below_the_median_is_pruned_whatever_comes_after(tmp_path):
+def test_a_trial_once_below_the_median_is_pruned_even_if_it_recovers(tmp_path):
     space = {**GRID, "pruner": "median", "startup_trials": 1, "warmup_evaluations": 0}
     trials = shared(tmp_path, space)
     good = trials.take(None)
@@ -67,7 +67,7 @@ def test_a_trial_once_below_the_median_is_pruned_whatever_comes_after(tmp_path):
 
     score(1, 0.6)
     assert not watch()
-    score(2, 0.4)  # the best so far, 0.6, is that of the median
+    score(2, 0.4)  # its best so far, 0.6, equals the median
     score(3, 0.65)
     assert watch() and watch.pruned
     score(4, 0.9)
@@ -76,7 +76,7 @@ def test_a_trial_once_below_the_median_is_pruned_whatever_comes_after(tmp_path):
 
 
 def statuses(monkeypatch, tmp_path):
-    """What MLflow is told of the sweep, with the trials that are claimed at that moment."""
+    """The states of the sweep reported to MLflow, each with the trials claimed at that moment."""
     told, folder = [], tmp_path / "a sweep"
     (tmp_path / "mlflow.db").touch()
 
@@ -87,19 +87,19 @@ def statuses(monkeypatch, tmp_path):
     return told
 
 
-def test_trackers_hear_that_a_sweep_runs_while_it_does_and_how_it_ended(tmp_path, monkeypatch):
+def test_mlflow_shows_that_a_sweep_is_running_and_how_it_ended(tmp_path, monkeypatch):
     told = statuses(monkeypatch, tmp_path)
     plan(monkeypatch, trial_0001={"stops_at": 2, "times": 1})
     sweep = Sweep(tmp_path, {**GRID, "options": {"method.lam": {"choices": [3.0, 1.0]}}})
     assert sweep.run() == ExitCode.REQUEUE
     assert told == [("RUNNING", ["trial-0000"]), ("RUNNING", ["trial-0001"]), ("KILLED", [])]
     other = claim(sweep.folder / "trial-0001")
-    assert sweep.run() == ExitCode.OK and told[3:] == [("RUNNING", ["trial-0001"])]  # another worker's
+    assert sweep.run() == ExitCode.OK and told[3:] == [("RUNNING", ["trial-0001"])]  # claimed by another worker
     other.release()
     assert sweep.run() == ExitCode.OK and told[4:] == [("RUNNING", ["trial-0001"]), ("FINISHED", [])]
 
 
-def test_trackers_hear_that_a_sweep_failed_if_what_it_found_is_wrong_input(tmp_path, monkeypatch):
+def test_mlflow_shows_a_sweep_as_failed_after_wrong_input(tmp_path, monkeypatch):
     told = statuses(monkeypatch, tmp_path)
     plan(monkeypatch, trial_0000={"dies_at": 1, "code": 2})
     assert Sweep(tmp_path, GRID).run() == ExitCode.USER_ERROR and told[-1] == ("FAILED", [])
