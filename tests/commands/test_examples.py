@@ -1,4 +1,4 @@
-"""What the commands print can be typed as it is printed: from a checkout, from a wheel, in any folder."""
+"""Commands that are printed can be typed as printed: from a checkout, from a wheel, in any folder."""
 
 import ast
 import re
@@ -7,13 +7,13 @@ from mat_ds.cli import COMMANDS
 from tests.support.launch import ROOT
 from tests.support.printed_examples import examples
 
-# Folders and files of a checkout. In a wheel they lie elsewhere, or nowhere.
+# Folders and files of a checkout, which a wheel has elsewhere or not at all.
 OF_A_CHECKOUT = re.compile(
     r"(?<![\w/])(launch|recipes|ds_configs|slurm|docs|examples|tests|benchmarks)/(?!s\b)|Makefile|make setup"
 )
 
 
-def test_the_example_of_each_command_is_one_in_an_empty_folder(tmp_path, monkeypatch):
+def test_the_example_of_each_command_works_in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = examples()
     assert found.keys() == COMMANDS.keys() and all(len(words) > 2 for words in found.values())
@@ -21,7 +21,7 @@ def test_the_example_of_each_command_is_one_in_an_empty_folder(tmp_path, monkeyp
 
 
 def printed_texts(path):
-    """The texts of a module that may be printed: all but the docstrings, and those of commands with them."""
+    """The texts of a module that may be printed: all string constants, with the docstrings of commands only."""
     tree = ast.parse(path.read_text())
     silent = set()
     for node in ast.walk(tree):

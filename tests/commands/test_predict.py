@@ -1,4 +1,4 @@
-"""`mat-ds predict`: what it answers is what the model says, whatever the form of the file, and a bad row is named."""
+"""`mat-ds predict`: its answers are the model's for every file format, and bad rows are named."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def runs(tmp_path_factory):
 
 
 def logits(run, texts):
-    """Logits (N, C), of one text at a time, by nothing but transformers."""
+    """Logits (N, C) computed for one text at a time with transformers alone."""
     tokenizer = AutoTokenizer.from_pretrained(run / "model")
     model = AutoModelForSequenceClassification.from_pretrained(run / "model").eval()
     cut = {"truncation": True, "max_length": MAX_LENGTH, "return_tensors": "pt"}
@@ -40,7 +40,7 @@ def predict(run, file, *more, out=None):
 
 
 @pytest.mark.parametrize("task", HEADS)
-def test_answers_are_what_the_model_says_of_each_text(task, runs, tmp_path):
+def test_answers_are_the_models_for_each_text(task, runs, tmp_path):
     spec, texts = TASKS[task], texts_of(task)
     found = predict(runs[task], write_rows(tmp_path / "in.jsonl", spec, texts))
     expected = logits(runs[task], texts)
@@ -55,7 +55,7 @@ def test_answers_are_what_the_model_says_of_each_text(task, runs, tmp_path):
         assert len({answer["label"] for answer in found}) > 1, "or the test sees nothing"
 
 
-def test_every_kind_of_file_gets_the_same_answers(runs, tmp_path):
+def test_every_file_format_gets_the_same_answers(runs, tmp_path):
     texts = [row for row in texts_of("cola") if "\u2028" not in row[0]]
     found = [
         predict(runs["cola"], write_rows(tmp_path / f"in{suffix}", TASKS["cola"], texts))
@@ -67,7 +67,7 @@ def test_every_kind_of_file_gets_the_same_answers(runs, tmp_path):
 
 
 @pytest.mark.parametrize("task", HEADS)
-def test_a_submission_is_what_training_would_have_written(task, runs, tmp_path):
+def test_a_submission_equals_the_one_that_training_writes(task, runs, tmp_path):
     spec, texts = TASKS[task], texts_of(task)
     found = predict(runs[task], write_rows(tmp_path / "in.csv", spec, texts), out=tmp_path / "out.tsv")
     write_predictions(spec, "test", logits(runs[task], texts), RunDirectory(tmp_path))
@@ -82,7 +82,7 @@ def test_columns_may_have_other_names(runs, tmp_path):
     assert predict(runs["stsb"], write_rows(tmp_path / "in.tsv", other, texts), "--columns", "left", "right") == found
 
 
-def test_a_model_that_says_nothing_of_its_task_answers_with_its_own_labels(runs, tmp_path):
+def test_a_model_without_a_task_description_answers_with_its_own_labels(runs, tmp_path):
     file = write_rows(tmp_path / "in.txt", TASKS["cola"], [row for row in texts_of("cola") if len(row[0]) < 40])
     (tmp_path / "bare").mkdir()
     for path in (runs["cola"] / "model").iterdir():
@@ -126,7 +126,7 @@ def test_standard_input_is_read_like_a_file(runs, tmp_path):
     assert [answer["label"] for answer in found] == [answer["label"] for answer in expected]
 
 
-def test_what_is_wrong_with_the_command_is_told_before_a_model_is_loaded(runs, tmp_path, capsys):
+def test_a_wrong_command_is_refused_before_a_model_is_loaded(runs, tmp_path, capsys):
     wrong = ["predict", "nowhere/at/all", str(tmp_path / "missing.csv"), "--out", "a.xml", "--batch_size", "0"]
     assert main(wrong) == ExitCode.USER_ERROR
     told = capsys.readouterr().err
@@ -142,7 +142,7 @@ def test_what_is_wrong_with_the_command_is_told_before_a_model_is_loaded(runs, t
         assert message in capsys.readouterr().err
 
 
-def test_labels_in_another_order_than_the_tasks_are_not_taken_for_them(runs, tmp_path, capsys):
+def test_labels_in_another_order_than_the_tasks_are_refused(runs, tmp_path, capsys):
     stranger = shutil.copytree(runs["mnli"] / "model", tmp_path / "stranger")
     (stranger / "mat_ds.json").unlink()
     config = json.loads((stranger / "config.json").read_text())
@@ -153,7 +153,7 @@ def test_labels_in_another_order_than_the_tasks_are_not_taken_for_them(runs, tmp
     assert "labels: [contradiction, neutral, entailment]" in capsys.readouterr().err
 
 
-def test_a_model_is_a_run_a_folder_or_an_id_on_the_hub(runs, tmp_path, offline, capsys):
+def test_a_model_may_be_a_run_a_folder_or_a_hub_id(runs, tmp_path, offline, capsys):
     assert locate(str(runs["cola"])) == locate(str(runs["cola"] / "model")) == runs["cola"] / "model"
     (tmp_path / "in.txt").write_text("a\n")
     assert main(["predict", "somebody/nothing", str(tmp_path / "in.txt")]) == ExitCode.USER_ERROR

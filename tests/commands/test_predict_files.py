@@ -1,4 +1,4 @@
-"""What `mat-ds predict` is given stays what it was."""
+"""`mat-ds predict` never changes its input files."""
 
 import os
 
@@ -6,7 +6,7 @@ from mat_ds.commands.predict import main
 from mat_ds.errors import ExitCode
 
 
-def test_answers_never_take_the_place_of_the_texts(tmp_path, capsys):
+def test_answers_never_overwrite_the_texts(tmp_path, capsys):
     texts, same = tmp_path / "texts.jsonl", tmp_path / "same.jsonl"
     texts.write_text('{"sentence": "lovely"}\n')
     os.link(texts, same)

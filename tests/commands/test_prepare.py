@@ -1,4 +1,4 @@
-"""`mat-ds prepare`: what it writes trains exactly as the files it was made from, and whatever has changed since is named."""
+"""`mat-ds prepare`: training on its folder equals training on the files, and later changes of the inputs are named."""
 
 import json
 import shlex
@@ -38,7 +38,7 @@ BATCH = ("train.batch_size=16", "train.micro_batch_size=4")
 
 @pytest.fixture
 def from_hub(monkeypatch, hub, raw):
-    """Both libraries' loaders, with a hub that has somebody/bert and nyu-mll/glue; what was asked for is recorded."""
+    """Lets transformers and datasets load somebody/bert and nyu-mll/glue as from a hub; records what was loaded."""
     import datasets
 
     from mat_ds.models import pretrained
@@ -66,7 +66,7 @@ def prepare(*arguments):
 
 
 def told(capsys, *arguments):
-    """What `mat-ds prepare` refuses."""
+    """The error of a `mat-ds prepare` that must fail."""
     assert main(["prepare", *map(str, arguments)]) == ExitCode.USER_ERROR
     return capsys.readouterr().err
 
@@ -82,7 +82,7 @@ def problems(*options, **more):
 
 
 def batches(setup, steps):
-    """Inputs and labels of every micro-batch of some steps, and of one pass over each evaluation split."""
+    """Inputs and labels of every micro-batch of a few steps, and of each evaluation split."""
     options, data, collate = setup.options.run, setup.data.examples, setup.data.collate
     loader = TrainLoader(
         data.train, collate, options.train.batch_size, options.train.micro_batch_size, options.data, options.seed, 0, 1, CPU
@@ -93,7 +93,7 @@ def batches(setup, steps):
 
 
 def same(one, other, steps=14):
-    """Whether two runs, as they are before their ranks meet, are the same to the last bit."""
+    """Whether the inputs of two runs, before ranks connect, are equal to the last bit."""
     for (inputs, labels), (others, other_labels) in zip(batches(one, steps), batches(other, steps), strict=True):
         assert list(inputs) == list(others) and torch.equal(labels, other_labels) and labels.dtype == other_labels.dtype
         for name, value in inputs.items():
@@ -104,7 +104,7 @@ def same(one, other, steps=14):
 
 
 @pytest.mark.parametrize("task", ["cola", "mrpc", "stsb"])
-def test_a_run_on_prepared_data_is_the_run_on_the_files(task, raw, hub, tmp_path):
+def test_a_run_on_prepared_data_equals_the_run_on_the_files(task, raw, hub, tmp_path):
     options = (f"task={task}", "data.max_length=16", f"model.name={hub}", "model.dropout=0.1")
     prepare(tmp_path / "out", *options, f"data.path={raw}", "data.train_limit=3", "data.eval_limit=2")
     tokens = run(*options, f"data.path={tmp_path}/out").data.examples.train[1].tokens
@@ -113,7 +113,7 @@ def test_a_run_on_prepared_data_is_the_run_on_the_files(task, raw, hub, tmp_path
         assert same(run(*options, f"data.path={raw}", *more), run(*options, f"data.path={tmp_path}/out", *more))
 
 
-def test_the_hubs_model_is_brought_along_without_the_head_that_each_seed_draws(from_hub, hub, tmp_path, capsys):
+def test_the_hubs_model_is_saved_without_the_head_that_each_seed_initialises(from_hub, hub, tmp_path, capsys):
     from safetensors.torch import load_file
 
     options = ("task=cola", "model.name=somebody/bert", "data.max_length=12")
@@ -131,7 +131,7 @@ def test_the_hubs_model_is_brought_along_without_the_head_that_each_seed_draws(f
         assert not {"somebody/bert", "nyu-mll/glue"} & set(from_hub)
 
 
-def test_the_demo_is_prepared_too_and_any_number_of_ranks_may_train_on_it(tmp_path, capsys):
+def test_the_demo_can_be_prepared_and_trained_on_by_any_number_of_ranks(tmp_path, capsys):
     prepare(tmp_path / "out", "seed=4")
     words = check(shlex.split(capsys.readouterr().out.splitlines()[-1]))
     demo = ("train.batch_size=64", "train.micro_batch_size=4")
@@ -141,7 +141,7 @@ def test_the_demo_is_prepared_too_and_any_number_of_ranks_may_train_on_it(tmp_pa
     assert "each of 16 ranks" in refused["data.path"].reason and "mat-ds prepare <folder>" in refused["data.path"].fix
 
 
-def test_files_are_refused_on_many_ranks_without_being_read(raw, hub):
+def test_more_than_eight_ranks_must_use_prepared_data(raw, hub):
     options = ("task=cola", f"data.path={raw}", f"model.name={hub}", "train.batch_size=72", "train.micro_batch_size=1")
     assert len(run(*options, world=World(0, 8, 0, 8)).data.examples.train) == 90
     found = problems(*options, world=World(0, 9, 0, 8))
@@ -149,7 +149,7 @@ def test_files_are_refused_on_many_ranks_without_being_read(raw, hub):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_stored_tokens_are_padded_as_every_family_pads_texts(family, tmp_path):
+def test_stored_tokens_are_padded_like_tokenised_texts_for_every_family(family, tmp_path):
     tokens = {"eos_token": "</s>"} if family in DECODERS else {"eos_token": "</s>", "pad_token": "<pad>"}
     names = ["input_ids", "token_type_ids", "attention_mask"]
     options = save(tmp_path / "model", family, padding_side="left", model_input_names=names, **tokens)
@@ -171,8 +171,8 @@ def test_stored_tokens_are_padded_as_every_family_pads_texts(family, tmp_path):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("task", ["mnli", "cola"])
-def test_a_saved_copy_of_every_family_is_the_model_and_each_seed_draws_the_same_head(task, family, tmp_path):
-    """MNLI finds its head of three labels in the folder, CoLA has to draw one of two."""
+def test_a_saved_copy_equals_the_model_of_every_family_and_seeds_give_the_same_head(task, family, tmp_path):
+    """MNLI's head of three labels is in the folder; CoLA's, of two, must be initialised."""
     tokens = {"eos_token": "</s>"} if family in DECODERS else {"eos_token": "</s>", "pad_token": "<pad>"}
     save(tmp_path / "model", family, **tokens)
 
@@ -192,7 +192,7 @@ def test_a_saved_copy_of_every_family_is_the_model_and_each_seed_draws_the_same_
         assert all(torch.equal(a, b) for a, b in zip(one[2], other[2], strict=True))
 
 
-def test_nothing_is_looked_for_on_a_network(raw, hub, tmp_path, monkeypatch):
+def test_training_on_a_prepared_folder_asks_for_no_network(raw, hub, tmp_path, monkeypatch):
     options = ("task=cola", f"model.name={hub}")
     prepare(tmp_path / "out", *options, f"data.path={raw}")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
@@ -208,7 +208,7 @@ def test_nothing_is_looked_for_on_a_network(raw, hub, tmp_path, monkeypatch):
     assert len(run(*options, f"data.path={tmp_path}/out").data.examples.train) == 90 and not asked
 
 
-def test_every_change_since_is_named_in_one_message(raw, hub, tmp_path):
+def test_every_later_change_is_named_in_one_message(raw, hub, tmp_path):
     task = tmp_path / "own.yaml"
     task.write_text("text: [sentence]\nlabels: [bad, good]\ntrain: [train]\ntest: []\n")
     shutil.copytree(raw / "cola", tmp_path / "own")
@@ -234,7 +234,7 @@ def test_every_change_since_is_named_in_one_message(raw, hub, tmp_path):
     assert "was prepared for own" in problems("task=cola", *changed[1:])["task"].reason
 
 
-def test_a_tokenizer_with_another_vocabulary_or_other_rules_is_another(raw, hub, tmp_path):
+def test_a_tokenizer_with_another_vocabulary_or_other_rules_is_refused(raw, hub, tmp_path):
     prepare(tmp_path / "out", "task=cola", f"model.name={hub}", f"data.path={raw}")
     shutil.copytree(hub, tmp_path / "other")
     file = tmp_path / "other" / "tokenizer.json"

@@ -32,14 +32,14 @@ def offline(monkeypatch):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with nothing in it but a model's configuration."""
+    """A folder with a model's configuration only."""
     path = tmp_path_factory.mktemp("model")
     AutoConfig.for_model("roberta", **LARGE).save_pretrained(path)
     return path
 
 
 def plan(capsys, *arguments, ds="zero2.json", gpus=8, gpu_memory="16GB"):
-    """Exit code and what was printed."""
+    """Runs `mat-ds plan`; returns the exit code and the output."""
     given = ["--ds_config", str(DS / ds), "--gpus", str(gpus), "--gpu_memory", gpu_memory, *map(str, arguments)]
     code = main(["plan", *given])
     printed = capsys.readouterr()
@@ -58,14 +58,14 @@ def test_a_run_that_fits(capsys, folder):
     names = [line.split("  ")[0] for line in rest]
     for name in ("weights", "gradients", "masters", "moments", "mixture", "activations", "perturbations", "reserve"):
         assert name in names
-    assert "8 x 128 tokens at a time" in text  # both halves of a doubled micro-batch
+    assert "8 x 128 tokens at a time" in text  # clean and perturbed half together
     assert "8,551 training examples (published), each taken to have 128 tokens" in text
-    assert "2,660 outer steps" in text  # 133 of 64 in an epoch, 20 epochs
+    assert "2,660 outer steps" in text  # 20 epochs of 133 batches of 64
     assert sum(line.startswith("cheapest ") for line in rest) == 1
     assert "assumed, not measured" in text
 
 
-def test_a_run_that_does_not_fit_and_what_would(capsys, folder):
+def test_a_run_that_does_not_fit_and_alternatives_that_do(capsys, folder):
     code, text = plan(capsys, *cola(folder, "--json", "--link", "10Gb/s", "--tflops", "10"), gpu_memory="1415MiB")
     found = json.loads(text)
     assert code == 1 and not found["fits"] and found["card_bytes"] > 1415 * 2**20
@@ -87,7 +87,7 @@ def test_a_run_that_does_not_fit_and_what_would(capsys, folder):
 
 
 @pytest.mark.slow
-def test_recomputing_and_smaller_micro_batches_take_less(capsys, folder):
+def test_checkpointing_and_smaller_micro_batches_take_less_memory(capsys, folder):
     def activations(*options):
         found = json.loads(plan(capsys, *cola(folder, "--json", *options))[1])
         return next(row["card"] for row in found["rows"] if row["name"] == "activations"), found
@@ -112,7 +112,7 @@ def test_adapters_and_averages(capsys, folder):
 
 
 @pytest.mark.slow
-def test_half_precision_needs_no_card_here(capsys, folder):
+def test_half_precision_can_be_planned_without_a_gpu(capsys, folder):
     for ds, precision in (("zero2_v100_fp16.json", "fp16"), ("zero2_rtx3090_bf16.json", "bf16")):
         code, text = plan(capsys, *cola(folder, "--json"), ds=ds)
         assert code == 0 and json.loads(text)["precision"] == precision
@@ -124,16 +124,16 @@ def test_the_built_in_model_is_measured_on_its_own_data(capsys):
 
 
 @pytest.mark.slow
-def test_salt_takes_the_derivative_that_each_layout_has(capsys, folder):
+def test_salt_takes_the_derivative_that_each_layout_supports(capsys, folder):
     code, text = plan(capsys, *cola(folder, "--json", "method.name=salt", "model.attention=eager", "data.max_length=32"))
     found = json.loads(text)
     gathering = [other for other in found["alternatives"] if other["stage"] == 3]
-    # Second-order graphs hold more than finite differences, for which ZeRO-3 has to settle.
+    # Second-order graphs take more memory than the finite differences that ZeRO-3 must use.
     assert code == 0 and len(gathering) == 6
     assert gathering[0]["step_seconds"]["compute"] != found["step_seconds"]["compute"]
 
 
-def test_wrong_input_is_named_like_everywhere(capsys, folder, tmp_path):
+def test_wrong_input_is_named_as_by_other_commands(capsys, folder, tmp_path):
     code, text = plan(capsys, *cola(folder, "train.epoch=1", "--examples", "10"), gpus=7)
     assert code == 2 and text.lstrip().startswith("3 problems")
     assert "did you mean 'epochs'" in text and "7 ranks" in text and "--examples = 10" in text
@@ -156,7 +156,7 @@ def test_a_skeleton_is_the_model_without_its_values(folder):
     assert skeleton.get_input_embeddings().weight.shape == (20000, 256)
 
 
-def test_sizes_and_speeds_are_what_their_makers_mean():
+def test_units_of_sizes_and_speeds_are_those_of_manufacturers():
     assert memory("16GB") == memory("16GiB") == 16 * 2**30 and memory("81559MiB") == 81559 * 2**20
     assert link("10Gb/s") == link("10 Gbit/s") == link("1.25GB/s") == 1.25e9
     assert whole("8") == 8 and positive("0.5") == 0.5

@@ -32,20 +32,20 @@ def held(stage, precision=None, ranks=4, chain=MIXED, update="adam", weights=WEI
     return {row.name: (row.card, row.host) for row in rows if row.card or row.host}
 
 
-def test_a_ranks_part_is_aligned_in_groups_or_parameter_by_parameter():
+def test_a_ranks_shard_is_aligned_by_group_or_by_parameter():
     assert parts(WEIGHTS, zero(0), 4) == [137, 13]
     assert parts(WEIGHTS, zero(2), 4) == [36, 4]  # 137 -> 144 and 13 -> 16, multiples of 2 x 4
     assert parts(WEIGHTS, zero(3), 4) == [25 + 8 + 2, 3 + 1]
 
 
-def test_the_fullest_rank_holds_whole_gradients_of_what_reaches_into_its_part():
-    # Of the 144 elements of matrices rank 2 has 72 to 107, of the 16 of vectors 8 to 11: ends and beginnings of two each.
+def test_the_fullest_rank_holds_whole_gradients_of_parameters_that_its_shard_cuts():
+    # Rank 2 has elements 72 to 107 of the 144 of matrices, and 8 to 11 of the 16 of vectors: parts of two parameters each.
     assert reaching(WEIGHTS, zero(2), 4) == 100 + 30 + 10 + 3
     assert reaching(WEIGHTS, zero(2), 1) == 150
     assert held(2)["gradients"] == (4 * 143, 0) and held(2, BF16)["gradients"] == (2 * 143, 0)
 
 
-def test_weights_masters_and_what_is_made_like_them():
+def test_weights_masters_moments_and_averages():
     assert held(0) == {"weights": (600, 0), "gradients": (600, 0), "moments": (1200, 0), "mixture": (600, 0)}
     assert held(0, BF16)["masters"] == (600, 0) and held(0, BF16)["weights"] == (300, 0)
     assert held(1) == {
@@ -61,14 +61,14 @@ def test_weights_masters_and_what_is_made_like_them():
     assert held(2, update="rmsprop")["moments"] == (160, 0)
 
 
-def test_zero_3_keeps_small_parameters_whole_where_there_are_others_to_gather_from():
+def test_zero_3_keeps_small_parameters_whole_on_several_ranks():
     assert held(3, BF16)["weights"] == (2 * (39 + 3), 0) and held(3, BF16)["gradients"] == (2 * 39, 0)
     assert held(3, ranks=1)["weights"] == (600, 0)
     accumulated = held(3, {**BF16, "data_types": {"grad_accum_dtype": "fp32"}})
     assert accumulated["gradients"] == (4 * 39, 0)
 
 
-def test_offload_moves_what_is_updated_and_at_last_the_weights():
+def test_offload_moves_the_optimizer_state_and_then_the_weights_to_the_host():
     there = held(2, BF16, **OFFLOAD)
     assert there["weights"] == (320, 0) and there["masters"] == (0, 160) and there["gradients"] == (0, 286)
     assert there["update on the host"] == (0, 4 * 40 + 2 * 40)
@@ -76,7 +76,7 @@ def test_offload_moves_what_is_updated_and_at_last_the_weights():
     assert held(3, **OFFLOAD, offload_param={"device": "cpu"})["weights"] == (4 * 3, 4 * 39)
 
 
-def test_frozen_parameters_have_weights_and_nothing_else():
+def test_frozen_parameters_only_have_weights():
     frozen = [Weight(1000, False, True), *WEIGHTS]
     for stage in (0, 1, 2):
         assert held(stage, weights=frozen) == {**held(stage), "weights": (held(stage)["weights"][0] + 4000, 0)}
@@ -84,7 +84,7 @@ def test_frozen_parameters_have_weights_and_nothing_else():
 
 
 def tally(forward, backward, input_gradients=0, updates=1):
-    """Of so many passes, each backward walking back through one."""
+    """Counts of passes; each backward pass covers one forward pass."""
     return PassCounts(Work(forward, forward), Work(backward, backward), Work(input_gradients, input_gradients), updates)
 
 
@@ -92,7 +92,7 @@ def sent(stage, counted, precision=None, **options):
     return traffic(WEIGHTS, zero(stage, precision, **options), 4, counted)
 
 
-def test_what_is_sent_for_gradients_and_new_weights():
+def test_bytes_sent_for_gradients_and_new_weights():
     two = tally(4, 4, updates=2)  # two updates of two micro-batches
     assert sent(0, two) == Traffic(2 * 2 * 0.75 * 600)
     assert sent(1, two) == Traffic(2 * 2 * 0.75 * 600, 2 * 0.75 * 600)
@@ -105,7 +105,7 @@ def test_what_is_sent_for_gradients_and_new_weights():
     assert sent(1, taught).updates == 3 * 0.75 * 600 and sent(0, taught).updates == 0
 
 
-def test_zero_3_gathers_for_every_pass_and_every_walk_back_unless_it_still_has_what_it_wants():
+def test_zero_3_gathers_for_every_forward_and_backward_what_it_does_not_still_hold():
     steady, broken = tally(4, 4), tally(9, 4, 2)
     gradients, persistent = 4 * 0.75 * 600, 0.75 * 4 * 3
     assert sent(3, steady) == Traffic(gradients, persistent, 4 * 0.75 * 4 * 147, gradients + 4 * 0.75 * 4 * 147)
@@ -120,7 +120,7 @@ def buffers(stage, counted=None, precision=None, options=(), ranks=4, **more):
     return {row.name: (row.card, row.host, row.when) for row in rows}
 
 
-def test_buckets_hold_the_bucket_and_a_copy_of_what_is_in_it():
+def test_buckets_take_their_size_and_a_copy_of_their_content():
     assert buffers(2, reduce_bucket_size=120)["reduce bucket"] == (4 * (120 + 120), 0, "passes")
     assert buffers(2, reduce_bucket_size=50)["reduce bucket"] == (4 * (50 + 100), 0, "passes")
     assert buffers(2, precision=BF16, overlap_comm=True)["reduce bucket"] == (2 * (2 * 500_000_000 + 150), 0, "passes")
@@ -128,7 +128,7 @@ def test_buckets_hold_the_bucket_and_a_copy_of_what_is_in_it():
     assert buffers(2, tally(2, 2))["gradients of a pass"] == (4 * 143, 0, "passes")
 
 
-def test_zero_3_holds_its_bucket_always_and_parameters_as_long_as_they_are_wanted():
+def test_zero_3_always_holds_its_bucket_and_parameters_while_they_are_used():
     broken = buffers(3, tally(3, 1, 1), reduce_bucket_size=60, stage3_prefetch_bucket_size=20)
     assert broken["reduce bucket"] == (240, 0, "always") and broken["reduce copy"] == (400, 0, "passes")
     assert broken["gathered parameters"] == (4 * 120, 0, "passes") and broken["gather buffer"] == (400, 0, "passes")
@@ -136,7 +136,7 @@ def test_zero_3_holds_its_bucket_always_and_parameters_as_long_as_they_are_wante
     assert "gathered parameters" not in buffers(3, ranks=1)
 
 
-def test_an_update_copies_its_gradient_and_what_telemetry_looks_at():
+def test_an_update_copies_its_gradient_and_telemetrys_data():
     assert buffers(2)["copies"] == (4 * 36, 0, "update")
     assert buffers(2, precision=BF16)["copies"] == (2 * 36 + 4 * 36, 0, "update")
     assert buffers(0)["copies"] == (600, 0, "update")
@@ -152,7 +152,7 @@ def plan(*rows, memory=100, traffic=None, compute=0.0, communication=0.0):
     return Plan(RunConfig(), zero(2), rows, traffic or Traffic(0.0), compute, communication, memory)
 
 
-def test_passes_and_updates_do_not_happen_at_once():
+def test_the_peak_is_the_larger_of_passes_and_updates():
     rows = (
         MemoryRow("a", 10),
         MemoryRow("b", 20, when="passes"),
@@ -163,18 +163,18 @@ def test_passes_and_updates_do_not_happen_at_once():
     assert plan(*rows, memory=45).fits and not plan(*rows, memory=44).fits
 
 
-def test_a_rank_waits_for_what_is_not_sent_beside_its_passes():
+def test_a_rank_waits_for_communication_that_does_not_overlap_with_passes():
     half = Traffic(1.0, 1.0, beside=1.0)
     assert plan(traffic=half, compute=10.0, communication=4.0).exposed == 2.0
     assert plan(traffic=half, compute=1.0, communication=4.0).seconds == pytest.approx(1.0 + 3.0)
     assert plan(traffic=Traffic(2.0), compute=1.0, communication=4.0).exposed == 4.0
 
 
-def test_a_part_of_every_card_is_kept_back():
+def test_a_part_of_every_gpus_memory_is_reserved():
     assert Cards(8, 16 * 2**30, None, 1.0).reserve == pytest.approx(1.8 * 2**30)
 
 
-def test_what_deepspeed_leaves_out_has_its_defaults():
+def test_missing_keys_have_deepspeeds_defaults():
     default = zero(3)
     assert (default.bucket, default.prefetch, default.reuse) == (500_000_000, 50_000_000, 1_000_000_000)
     assert default.overlap and not zero(2).overlap and default.sent == torch.float32

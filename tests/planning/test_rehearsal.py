@@ -1,4 +1,4 @@
-"""What a plan counts on the meta device is what a method does and what autograd keeps on a real one."""
+"""Counts on the meta device equal a method's passes and the memory that autograd keeps on a real device."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def method(chosen):
 
 
 def inputs(device, examples=4, length=12):
-    """Ids and mask, the last token of the first text a pad."""
+    """Ids and mask; the last token of the first text is padding."""
     ids = torch.full((examples, length), 5, device=device)
     mask = torch.ones_like(ids)
     if device != META:
@@ -43,7 +43,7 @@ def on(device, make, **arguments):
 
 
 def saved_bytes(model, batch):
-    """Bytes that autograd keeps for the backward of a pass, and the pass's logits."""
+    """Bytes that autograd keeps for the backward of a pass, with the logits."""
     known = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers(), *batch.values())}
     saved = {}
 
@@ -59,7 +59,7 @@ def saved_bytes(model, batch):
 
 
 def alive_bytes(model, batch):
-    """Bytes that are alive after a pass, and at the fullest moment of the pass and its backward."""
+    """Bytes of live tensors after a pass, and at the peak of the pass and its backward."""
     for parameter in model.parameters():
         parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
     with Live((*model.parameters(), *model.buffers(), *batch.values())) as live:
@@ -70,7 +70,7 @@ def alive_bytes(model, batch):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_alive_on_the_meta_device_is_what_a_real_pass_saves(family):
+def test_live_bytes_on_the_meta_device_equal_those_that_a_real_pass_saves(family):
     real, meta = (on(device, build, family=family, dropout=0.1) for device in ("cpu", "meta"))
     for model in (real, meta):
         model.set_attn_implementation("eager")
@@ -82,7 +82,7 @@ def test_what_is_alive_on_the_meta_device_is_what_a_real_pass_saves(family):
     assert (after, peak) == pytest.approx(alive_bytes(real, batch), rel=0.001)
 
 
-def test_recomputed_layers_keep_their_input_alone():
+def test_recomputed_layers_keep_only_their_input():
     def bytes_of(again):
         model = on("meta", tiny_roberta, dropout=0.1, **LONG)
         if again:
@@ -96,7 +96,7 @@ def test_recomputed_layers_keep_their_input_alone():
     assert recomputed + (all_kept - recomputed) / 8 < lower < peak / 1.5
 
 
-def test_a_gpu_keeps_one_byte_of_dropout_and_no_square_of_attention():
+def test_a_gpu_keeps_one_byte_per_dropped_unit_and_no_attention_matrix():
     def kept(operation, *shape):
         given = [torch.empty(*shape, device=META, requires_grad=True) for _ in range(3)]
         with Live(given) as live:
@@ -109,7 +109,7 @@ def test_a_gpu_keeps_one_byte_of_dropout_and_no_square_of_attention():
 
     with gpu_kernels():
         assert kept(lambda x, *_: F.dropout(x, 0.1), 5, 7) == 5 * 7
-        # The bias that is made of the mask, its rows padded to 48, and a number for each row of each head, padded to 64.
+        # The bias made from the mask, with rows padded to 48, and one number per row and head, padded to 64 rows.
         attention = kept(attend, 2, 4, 40, 8)
         assert attention == pytest.approx(2 * 40 * 48 * 4 + 2 * 4 * 64 * 4, abs=100)
     assert kept(lambda x, *_: F.dropout(x, 0.1), 5, 7) == 5 * 7 * 4
@@ -117,7 +117,7 @@ def test_a_gpu_keeps_one_byte_of_dropout_and_no_square_of_attention():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_makes_the_passes_that_it_says_it_costs(name):
+def test_a_methods_passes_add_up_to_its_cost(name):
     chosen, examples, accumulation = settings(name), 3, 2
     tally = Rehearsal(Stub(24, 3), torch.float32).play(
         method(chosen), blank_batches(accumulation, examples, 10, CLASSIFICATION)
@@ -135,24 +135,24 @@ def test_a_method_makes_the_passes_that_it_says_it_costs(name):
         pytest.param("mat", torch.float16, marks=pytest.mark.slow),
     ],
 )
-def test_two_rounds_of_a_loop_hold_as_much_as_all(name, dtype):
+def test_two_iterations_of_a_loop_hold_as_much_as_all(name, dtype):
     rehearsal, chosen = Rehearsal(on("meta", tiny_roberta, dropout=0.1, **LONG), dtype), settings(name)
     whole, short = (rehearsal.play(method(s), blank_batches(1, 4, 64, CLASSIFICATION)) for s in (chosen, chosen.shortened))
     assert short.peak - short.held == pytest.approx(whole.peak - whole.held, rel=0.01)
 
 
 def stub_tally(name, count):
-    """Of `count` micro-batches of two examples of ten tokens, 24 wide."""
+    """Counts for `count` micro-batches of two examples with ten tokens and 24 hidden units."""
     return Rehearsal(Stub(24, 3), torch.float32).play(method(settings(name)), blank_batches(count, 2, 10, CLASSIFICATION))
 
 
-def test_perturbations_wait_for_their_micro_batches():
+def test_perturbations_of_all_micro_batches_are_held_at_once():
     few, many = stub_tally("mat", 2), stub_tally("mat", 5)
     assert many.held - few.held == pytest.approx(3 * 2 * 10 * 24 * 4, rel=0.1)
     assert many.backward.calls == 5 * 10
 
 
-def test_which_methods_walk_every_pass_back_before_the_next():
+def test_methods_that_make_each_backward_pass_before_the_next_forward_pass():
     steady = {name for name in METHODS if stub_tally(name, 2).one_by_one}
     assert steady == {"vanilla", "pgd", "freelb", "freeat", "rdrop", "r3f", "r4f"}
 
@@ -164,7 +164,7 @@ def costs(build=None, **more):
 
 
 @pytest.mark.parametrize("name", ["alum", "mat", "r4f"])
-def test_a_peak_never_lies_above_the_chord_of_two_others(name):
+def test_the_peak_is_a_convex_function_of_the_micro_batch(name):
     found, chosen = costs(vocab_size=2000), settings(name)
     one, three, eight = (found.pass_bytes(chosen, size, False) for size in (1, 3, 8))
     assert three <= one + (eight - one) * 2 / 7
@@ -177,7 +177,7 @@ def test_frozen_layers_save_the_multiplications_of_their_gradients():
             return add_lora(on("meta", tiny_roberta, **LONG), "nowhere", LoraConfig(r=2), [], seed=0)
 
     forward, backward, back = costs().flops(settings("mat"), False)
-    # A fused attention computes its matrix once more on the way back.
+    # Fused attention recomputes its matrix in the backward pass.
     assert backward == pytest.approx(2 * forward, rel=0.15) and back == pytest.approx(forward, rel=0.15)
     _, with_adapters, _ = costs(adapted).flops(settings("mat"), False)
     assert with_adapters < 0.65 * backward
@@ -186,7 +186,7 @@ def test_frozen_layers_save_the_multiplications_of_their_gradients():
     assert costs().step_flops(settings("mat"), 4, 1, False) == pytest.approx(flops)
 
 
-def test_a_model_that_cannot_run_without_values_is_estimated_and_said_to_be():
+def test_a_model_that_cannot_run_without_values_is_estimated_and_the_plan_says_so():
     def stubborn(again):
         model = on("meta", tiny_roberta, **LONG)
         model.register_forward_pre_hook(lambda module, args, kwargs: int(kwargs["input_ids"].max()), with_kwargs=True)

@@ -1,4 +1,4 @@
-"""A report says what its runs say: numbers, groups, published rows, and a page that needs nothing but itself."""
+"""Reports: their numbers, groups, published rows, and a self-contained page."""
 
 import csv
 import html.parser
@@ -18,14 +18,14 @@ from mat_ds.reports.runs import read_runs
 from mat_ds.storage.rundir import RunDirectory
 from tests.support.reported import attack, make_run
 
-SCORES = {0: (0.2, 0.6, 0.4), 1: (0.1, 0.5, 0.5)}  # by seed: three evaluations
+SCORES = {0: (0.2, 0.6, 0.4), 1: (0.1, 0.5, 0.5)}  # three evaluations per seed
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 HOSTILE = "<script>alert(1)</script>"
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two seeds of MAT, one of vanilla, one that still runs, one at another lambda and attacked, one at another K."""
+    """Two seeds of MAT, one of vanilla, one still running, one with another lambda and an attack, one with another K."""
     tmp_path = tmp_path_factory.mktemp("reported")
     for seed, scores in SCORES.items():
         make_run(tmp_path / "runs" / "mat" / f"seed-{seed}", scores, seed)
@@ -54,10 +54,10 @@ def rows(report, name):
         return list(csv.DictReader(file))
 
 
-def test_scores_are_means_over_the_finished_seeds_with_last_best_and_median(report):
+def test_last_best_and_median_scores_are_means_over_finished_seeds(report):
     mat = next(row for row in rows(report, "scores") if row["label"] == "MAT")
     assert (mat["task"], mat["seeds"], mat["evaluations"]) == ("cola", "2 (+1 unfinished)", "3")
-    # Evaluations at or after half of the steps: the last two.
+    # The last two evaluations are in the second half of the steps.
     expected = {"last": (40, 50), "best": (60, 50), "median": (50, 50)}
     for kind, values in expected.items():
         assert float(mat[kind]) == pytest.approx(sum(values) / 2), kind
@@ -66,19 +66,19 @@ def test_scores_are_means_over_the_finished_seeds_with_last_best_and_median(repo
     assert float(mat["passes"]) == pytest.approx((3 * 5 + 6 * 10) * 12 * 32 / 1000)
 
 
-def test_runs_that_differ_in_their_seed_alone_are_one_experiment_and_labels_say_what_differs(runs):
+def test_runs_that_differ_only_in_their_seed_are_one_experiment_and_labels_name_other_differences(runs):
     groups = [(group.label, [run.seed for run in group.runs]) for group in group_runs(read_runs([runs]))]
     assert groups == [("vanilla", [0]), ("MAT Kδ=1 Kθ=1", [0]), ("MAT", [0, 1, 2]), ("MAT λ=3", [0])]
 
 
-def test_a_run_that_goes_on_is_shown_as_such_and_every_run_has_its_own_scores(report):
+def test_unfinished_runs_are_marked_and_every_run_has_its_own_scores(report):
     found = {row["name"]: row for row in rows(report, "runs")}
     assert (found["runs/going"]["status"], found["runs/vanilla"]["status"]) == ("unfinished", "finished")
     assert found["runs/going"]["reached"] == "12 steps, epoch 1.00 of 3" and found["runs/vanilla"]["reached"] == "12 steps"
     assert [float(found["runs/mat/seed-0"][kind]) for kind in ("last", "best", "median")] == pytest.approx([40, 60, 50])
 
 
-def test_k_and_lambda_have_a_table_each_with_published_rows_in_a_column_of_their_own(report):
+def test_k_and_lambda_have_one_table_each_with_a_column_of_published_scores(report):
     for name, expected in (("ablation-K", {"1": 70, "10/5": 45}), ("ablation-lambda", {"1": 45, "3": 30})):
         own = {row["value"]: float(row["last"]) for row in rows(report, name) if row["source"] == "measured"}
         assert own == pytest.approx(expected), name
@@ -86,7 +86,7 @@ def test_k_and_lambda_have_a_table_each_with_published_rows_in_a_column_of_their
     assert quoted["3"]["published"] == "62.6" and quoted["50"]["published"] == "57.8" and not quoted["3"]["best"]
 
 
-def test_curves_in_the_file_are_means_with_the_lowest_and_the_highest_seed(report):
+def test_the_curves_file_has_mean_lowest_and_highest_seed(report):
     found = [row for row in rows(report, "curves") if row["label"] == "MAT" and row["quantity"] == "dev score, %"]
     at = {float(row["step"]): [float(row[name]) for name in ("mean", "low", "high")] for row in found}
     assert at == {4: pytest.approx([10, 0, 20]), 8: pytest.approx([40, 10, 60]), 12: pytest.approx([110 / 3, 20, 50])}
@@ -105,7 +105,7 @@ class Links(html.parser.HTMLParser):
         self.text.append(data)
 
 
-def test_the_page_needs_nothing_but_itself_and_names_of_runs_are_no_markup(report):
+def test_the_page_is_self_contained_and_run_names_are_escaped(report):
     text = (report / "index.html").read_text()
     page = Links()
     page.feed(text)
@@ -116,7 +116,7 @@ def test_the_page_needs_nothing_but_itself_and_names_of_runs_are_no_markup(repor
     assert not re.search(r"url\(|@import", text)
 
 
-def test_names_that_are_no_file_names_and_no_numbers_of_a_spreadsheet_stay_what_they_are(tmp_path, capsys):
+def test_unusual_names_are_safe_as_file_names_and_in_spreadsheets(tmp_path, capsys):
     make_run(tmp_path / "=1+1", (0.1, 0.2, 0.3), task="cola", name="vanilla")
     run = make_run(tmp_path / "b", (0.1, 0.2, 0.3), name="vanilla", model="../../$\\frac{")
     results = json.loads(run.results.read_text()) | {"task": "../../$x_1$ <b>"}
@@ -127,13 +127,13 @@ def test_names_that_are_no_file_names_and_no_numbers_of_a_spreadsheet_stay_what_
     assert "<b>" not in (tmp_path / "out" / "r" / "index.html").read_text()
 
 
-def test_there_is_a_figure_for_each_question_the_runs_can_answer(report):
+def test_there_is_a_figure_for_each_kind_of_data(report):
     names = {path.stem for path in report.glob("*.svg")}
     assert names == {f"cola-{part}" for part in ("curves", "seeds", "robustness")}
     assert {path.stem for path in report.glob("*.png")} == names
 
 
-def test_two_reports_of_the_same_runs_are_the_same_and_the_second_replaces_the_first(report, runs, capsys):
+def test_two_reports_of_the_same_runs_are_equal_and_the_second_replaces_the_first(report, runs, capsys):
     before = {path.name: path.read_bytes() for path in report.iterdir()}
     (report / "of an earlier one.csv").touch()
     capsys.readouterr()
@@ -143,7 +143,7 @@ def test_two_reports_of_the_same_runs_are_the_same_and_the_second_replaces_the_f
     assert "6 runs (5 finished) of 4 experiments" in said and said.count("left out") == 1 and "left out: ANLI table" in said
 
 
-def test_what_is_missing_or_would_be_overwritten_is_told(runs, tmp_path, capsys):
+def test_missing_runs_and_folders_that_would_be_overwritten_are_refused(runs, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
     assert main(["report", str(runs), "--out", str(tmp_path / "mine")]) == ExitCode.USER_ERROR
@@ -157,7 +157,7 @@ def test_what_is_missing_or_would_be_overwritten_is_told(runs, tmp_path, capsys)
     assert main(["report"]) == ExitCode.USER_ERROR and "mat-ds report runs/" in capsys.readouterr().err
 
 
-def test_parts_without_data_are_left_out_in_a_line_each(runs, tmp_path, capsys):
+def test_parts_without_data_are_replaced_by_a_line(runs, tmp_path, capsys):
     (tmp_path / "one").mkdir()
     made(runs / "vanilla", tmp_path / "one")
     said = capsys.readouterr().out
@@ -165,7 +165,7 @@ def test_parts_without_data_are_left_out_in_a_line_each(runs, tmp_path, capsys):
     assert re.findall(r"left out: (.*) \(", said) == list(parts)
 
 
-def test_a_run_that_has_not_made_a_step_is_no_hindrance(tmp_path):
+def test_a_run_without_a_step_does_not_prevent_a_report(tmp_path):
     run = make_run(tmp_path / "run", (0.1, 0.2, 0.3), end=None)
     run.events.unlink()
     page = (made(run.path, tmp_path / "report") / "index.html").read_text()
@@ -178,7 +178,7 @@ def test_a_run_draws_its_own_curves(runs):
     assert (folder.plots / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_report_does_not_wait_for_deepspeed_or_mlflow(runs, tmp_path):
+def test_a_report_imports_neither_deepspeed_nor_mlflow(runs, tmp_path):
     program = "import sys; from mat_ds.cli import main; main(sys.argv[1:]); print({'deepspeed', 'mlflow'} & set(sys.modules))"
     command = [sys.executable, "-c", program, "report", str(runs), "--out", str(tmp_path / "report")]
     assert subprocess.run(command, capture_output=True, text=True, timeout=300).stdout.endswith("set()\n")
@@ -186,7 +186,7 @@ def test_a_report_does_not_wait_for_deepspeed_or_mlflow(runs, tmp_path):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium to look at the page with")
 def test_on_a_phone_the_page_does_not_scroll_sideways(report, tmp_path):
-    # A frame is as narrow as it says; windows are not, below 500 pixels.
+    # Windows cannot be narrower than 500 pixels, frames can.
     measure = (
         "<script>let d = frames[0].document.documentElement; document.title = d.scrollWidth + '/' + d.clientWidth</script>"
     )

@@ -1,4 +1,4 @@
-"""What a report sets side by side can be compared: metrics, precisions, seeds, finished runs, whole data sets, names."""
+"""A report compares only what is comparable: metrics, precisions, seeds, finished runs and whole data sets."""
 
 import shutil
 from itertools import count
@@ -21,7 +21,7 @@ SCORES = (0.2, 0.6, 0.4)
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    """Every event is a second younger than the one before it."""
+    """A clock that advances by a second per event."""
     seconds = count()
     monkeypatch.setattr("mat_ds.storage.events.time", SimpleNamespace(time=lambda: float(next(seconds))))
 
@@ -31,7 +31,7 @@ def groups_of(folder):
 
 
 def drawn(monkeypatch, module, figure_of, groups):
-    """(figure, caption) of each picture of a task."""
+    """(figure, caption) of each figure of a task."""
     monkeypatch.setattr(module, "picture", lambda figure, task, part, caption: (figure, caption))
     return list(figure_of(groups[0].task, groups))
 
@@ -44,7 +44,7 @@ def measured(table):
     return [row for row in table.rows if row["source"].startswith("measured")]
 
 
-def test_beside_published_accuracy_stands_our_accuracy(tmp_path):
+def test_published_accuracy_is_compared_with_our_accuracy(tmp_path):
     for lam, score in ((1.0, 0.5), (3.0, 0.6)):
         make_run(tmp_path / f"{lam}", (score,) * 3, task="mrpc", lam=lam)
         make_run(tmp_path / f"cola-{lam}", (score,) * 3, task="cola", lam=lam)
@@ -54,14 +54,14 @@ def test_beside_published_accuracy_stands_our_accuracy(tmp_path):
     assert [rows[task, "1"]["metric"] for task in ("mrpc", "cola")] == ["accuracy", "Matthews correlation"]
 
 
-def test_where_nothing_is_published_the_mean_of_the_metrics_stands_and_is_called_score(tmp_path):
+def test_without_published_numbers_the_mean_of_the_metrics_is_shown_as_score(tmp_path):
     for lam in (1.0, 3.0):
         make_run(tmp_path / f"{lam}", (0.5,) * 3, task="qqp", lam=lam)
     groups = groups_of(tmp_path)
     assert [(row["metric"], row["last"]) for row in measured(ablations.ablation_table(groups, "λ"))] == [("score", 50)] * 2
 
 
-def test_a_run_in_half_precision_is_pooled_with_no_other_also_from_mlflow(tmp_path):
+def test_runs_in_half_precision_are_a_group_of_their_own_also_from_mlflow(tmp_path):
     make_run(tmp_path / "fp32", SCORES)
     make_run(tmp_path / "fp16", SCORES, half="fp16", seed=1)
     here = read_runs([tmp_path])
@@ -73,7 +73,7 @@ def test_a_run_in_half_precision_is_pooled_with_no_other_also_from_mlflow(tmp_pa
     assert sorted(len(group.runs) for group in group_runs([*here, *old])) == [1, 1, 2]
 
 
-def test_a_run_with_an_option_that_is_gone_is_of_the_group_of_new_runs_unless_it_set_it(tmp_path):
+def test_a_removed_option_separates_runs_only_if_it_was_set(tmp_path):
     make_run(tmp_path / "new", SCORES)
     (new,) = read_runs([tmp_path])
     left, changed = (
@@ -83,7 +83,7 @@ def test_a_run_with_an_option_that_is_gone_is_of_the_group_of_new_runs_unless_it
     assert sorted(len(group.runs) for group in group_runs([new, left, changed])) == [1, 2]
 
 
-def test_a_seed_that_ran_twice_counts_once_and_its_newest_finished_run_is_the_one(tmp_path):
+def test_of_a_seed_that_ran_twice_the_newest_finished_run_counts(tmp_path):
     make_run(tmp_path / "alone", (0.1, 0.1, 0.1))
     for seed in (0, 1):
         make_run(tmp_path / "seeds" / f"seed-{seed}", (0.1, 0.5, 0.5 + seed / 10), seed)
@@ -95,7 +95,7 @@ def test_a_seed_that_ran_twice_counts_once_and_its_newest_finished_run_is_the_on
     assert (score.low[-1], score.high[-1]) == pytest.approx((50, 60))
 
 
-def test_a_run_and_its_copies_are_one_run_whichever_has_come_further(tmp_path, capsys):
+def test_copies_of_a_run_are_one_run_and_the_most_advanced_counts(tmp_path, capsys):
     make_run(tmp_path / "runs" / "a", SCORES, run_id="1" * 32)
     make_run(tmp_path / "runs" / "b", SCORES, run_id="2" * 32, seed=1)
     shutil.copytree(tmp_path / "runs" / "a", tmp_path / "runs" / "copy")
@@ -109,7 +109,7 @@ def test_a_run_and_its_copies_are_one_run_whichever_has_come_further(tmp_path, c
     assert runs.each_once([behind, tracked]) == ([tracked], ["left out: behind (the same run as in MLflow)"])
 
 
-def test_runs_that_were_cut_short_are_in_no_figure_of_results(tmp_path, monkeypatch):
+def test_unfinished_runs_are_not_in_figures_of_results(tmp_path, monkeypatch):
     for lam, end in ((1.0, "FINISHED"), (2.0, "FINISHED"), (3.0, "KILLED")):
         for seed in (0, 1):
             make_run(tmp_path / f"{lam}-{seed}", (0.1, 0.2, 0.3), seed, lam=lam, end=end)
@@ -125,12 +125,12 @@ def test_runs_that_were_cut_short_are_in_no_figure_of_results(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("end, expected", [("FINISHED", "measured"), ("KILLED", "measured, unfinished")])
-def test_a_row_beside_published_ones_says_that_its_runs_are_unfinished(tmp_path, end, expected):
+def test_a_row_next_to_published_ones_says_that_its_runs_are_unfinished(tmp_path, end, expected):
     make_run(tmp_path / "anli", SCORES, task="anli_mixture", model="roberta-large", end=end)
     assert {row["source"] for row in measured(anli_table(groups_of(tmp_path)))} == {expected}
 
 
-def test_a_row_beside_published_ones_says_on_how_much_of_the_data(tmp_path):
+def test_a_row_next_to_published_ones_says_how_much_of_the_data_was_used(tmp_path):
     parts = {"data": {"eval_limit": 100, "train_limit": 768}}
     for lam in (1.0, 3.0):
         make_run(tmp_path / "cola" / f"{lam}", SCORES, model="bert-base-cased", lam=lam, options=parts)
@@ -155,7 +155,7 @@ def test_a_row_beside_published_ones_says_on_how_much_of_the_data(tmp_path):
     }
 
 
-def test_the_note_beside_labels_has_the_options_that_are_no_defaults_or_differ(tmp_path):
+def test_the_note_to_labels_has_options_that_differ_from_the_defaults_or_between_runs(tmp_path):
     usual = {"optimizer": {"lr": 2e-5}, "train": {"epochs": 10.0}}
     make_run(tmp_path / "mat", SCORES, options=usual)
     make_run(tmp_path / "vanilla", SCORES, options=usual, name="vanilla")
@@ -170,7 +170,7 @@ def test_the_note_beside_labels_has_the_options_that_are_no_defaults_or_differ(t
     ]
 
 
-def test_no_two_experiments_on_a_task_have_the_same_label_or_take_each_others_place(tmp_path, monkeypatch):
+def test_experiments_on_a_task_have_different_labels_and_all_are_shown(tmp_path, monkeypatch):
     for name, score in (("small", 0.2), ("large", 0.8)):
         run = make_run(tmp_path / name, (score,) * 3, model=f"prepared/{name}/model", shape={})
         attack(run, "linf", (score,) * 3)
@@ -199,7 +199,7 @@ def test_of_evaluations_with_the_same_settings_the_newest_is_drawn(tmp_path, mon
     assert lines == {"L∞": pytest.approx([60, 50, 40]), "share": pytest.approx([60, 20]), "L2": pytest.approx([60, 30, 20])}
 
 
-def test_a_figure_of_the_best_experiments_says_of_how_many(tmp_path, monkeypatch):
+def test_a_figure_of_the_best_experiments_says_how_many_there_are(tmp_path, monkeypatch):
     for number in range(4):
         make_run(tmp_path / f"{number}", (0.1, 0.1, number / 10), lam=float(number))
     groups = groups_of(tmp_path)

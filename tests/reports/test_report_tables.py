@@ -1,4 +1,4 @@
-"""GLUE and ANLI tables, and runs that MLflow alone still has."""
+"""GLUE and ANLI tables, and runs that exist only in MLflow."""
 
 import json
 from statistics import mean
@@ -20,7 +20,7 @@ def groups_of(folder):
     return group_runs(read_runs([folder]))
 
 
-def test_eight_tasks_make_one_glue_row_of_each_kind_with_the_score_that_training_would_give(tmp_path):
+def test_eight_tasks_make_a_glue_row_with_the_scores_that_training_computes(tmp_path):
     own = {task: (0.5, 0.8 + place / 100, 0.7 + place / 100) for place, task in enumerate(GLUE)}
     for task, scores in own.items():
         for seed in (0, 1):
@@ -45,8 +45,8 @@ def test_eight_tasks_make_one_glue_row_of_each_kind_with_the_score_that_training
     assert [row["label"] for row in small] == ["vanilla"] * 3 and all(row["score"] is None for row in small)
 
 
-def test_published_scores_are_the_mean_of_what_is_published():
-    # Where a row has all numbers of all tasks they must add up: a slip in copying would show.
+def test_published_scores_are_the_means_of_published_numbers():
+    # In a row with all tasks the mean must equal the published one, which shows errors of transcription.
     rows = [row for table in published()["glue"].values() for row in table["rows"] if "score" in row]
     assert len(rows) >= 9
     for row in rows:
@@ -55,11 +55,11 @@ def test_published_scores_are_the_mean_of_what_is_published():
         unscored = {key: value for key, value in row.items() if key != "score"}
         made = _with_scores(_quoted(unscored, {task: _metric_keys(task) for task in GLUE}))
         assert (made["score"] or made["first score"]) == pytest.approx(row["score"], abs=0.011), row["label"]
-        # Of all metrics or of the first ones: between the two columns there is none.
+        # The mean is either of all metrics or of the first ones, which are different columns.
         assert len({len(row[task] if isinstance(row[task], list) else [0]) for task in ("mrpc", "qqp", "stsb", "mnli")}) == 1
 
 
-def test_a_published_score_stands_in_the_column_of_the_metrics_it_is_of(tmp_path):
+def test_a_published_score_is_in_the_column_of_its_metrics(tmp_path):
     make_run(tmp_path / "rte", (0.1, 0.2, 0.3), task="rte", model="roberta-large")
     (table,) = [table for table in glue_tables(groups_of(tmp_path)) if table.name == "glue-RoBERTa-large"]
     scores = {(row["label"], row["source"]): (row["score"], row["first score"]) for row in table.rows}
@@ -68,7 +68,7 @@ def test_a_published_score_stands_in_the_column_of_the_metrics_it_is_of(tmp_path
     assert scores["MAT", "published: MAT paper, Table 2"] == (90.35, pytest.approx(mean(firsts)))
 
 
-def test_on_anli_test_scores_stand_in_the_row_of_the_exported_model(tmp_path):
+def test_anlis_test_scores_are_in_the_row_of_the_exported_model(tmp_path):
     test = {f"test_r{i}": {"accuracy": 0.3 + i / 10} for i in (1, 2, 3)}
     make_run(tmp_path / "anli", (0.1, 0.6, 0.5), task="anli_mixture", model="roberta-large", test=test)
     rows = {row["kind"]: row for row in anli_table(groups_of(tmp_path)).rows if row["source"] == "measured"}
@@ -77,19 +77,19 @@ def test_on_anli_test_scores_stand_in_the_row_of_the_exported_model(tmp_path):
     assert rows["last"]["label"] == "MAT (anli_mixture, RoBERTa-large)"
 
 
-def test_options_that_mlflow_holds_as_text_are_the_options_of_the_run():
+def test_options_read_back_from_mlflows_texts_are_those_of_the_run():
     config = RunConfig().model_dump(mode="json")
     config["method"] |= {"dropout": "off", "delta_noise": 1e-05}
     config |= {"output_dir": "a folder: {of"}
     started = [{"changed": {}}, {"changed": {"train.epochs": [3.0, 5.0]}}, {"changed": {"train.epochs": [5.0, 7.0]}}]
     config["train"]["epochs"] = 7.0
     found = recorded_options(params_of(config, started))
-    # What is empty has no parameter.
+    # Empty sections have no parameter.
     empty = {"plugins": config["plugins"], "tracking": config["tracking"]}
     assert json.dumps({**found, **empty}, sort_keys=True) == json.dumps(config, sort_keys=True)
 
 
-def test_of_the_environment_mlflow_holds_what_a_report_shows():
+def test_mlflow_holds_the_parts_of_the_environment_that_a_report_shows():
     environment = {"devices": ["cpu"], "data_sha256": "d", "git_commit": "c", "packages": {"torch": "2.13.0"}}
     assert environment_of(tags_of(environment, {"team": "nlp"})) == environment
     for half in ("fp16", "bf16"):

@@ -1,4 +1,4 @@
-"""What a method would do for nothing is said before it is done: steps that go nowhere, passes that change nothing, TF32."""
+"""Warnings before training: steps that do not move the perturbation, passes without effect, radii lost in TF32."""
 
 import math
 
@@ -18,7 +18,7 @@ OBJECTIVE = CLASSIFICATION
 
 
 class AskedEngine(PlainEngine):
-    """What else is asked of an engine before a run, in fp32 on a CPU."""
+    """A `PlainEngine` with what the checks ask for besides, in fp32 on a CPU."""
 
     device, dtype = torch.device("cpu"), torch.float32
 
@@ -41,7 +41,7 @@ def build(name, **settings):
 
 
 def found(name, model_dropout=0.0, **settings):
-    """Keys of what is said of a method on a model."""
+    """The keys of the warnings for a method on a model."""
     player, engine = build(name, **settings), AskedEngine(tiny_roberta(dropout=model_dropout))
     problems = objections(engine, player, BATCH)
     assert all(problem.reason and problem.fix for problem in problems)
@@ -49,7 +49,7 @@ def found(name, model_dropout=0.0, **settings):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_as_published_the_steps_of_every_perturbation_move_it(name):
+def test_with_published_settings_every_perturbation_moves(name):
     moves = Moves()
     build(name).adversary(AskedEngine(tiny_roberta()), BATCH, moves)
     measured = moves()
@@ -58,8 +58,8 @@ def test_as_published_the_steps_of_every_perturbation_move_it(name):
 
 
 @pytest.mark.parametrize("name", ["smart", "alum", "salt", "mat"])
-def test_a_virtual_adversary_finds_more_than_its_random_start(name):
-    """With twice the divergence per squared length: the direction counts, and not the size."""
+def test_a_virtual_adversary_improves_on_its_random_start(name):
+    """By the divergence per squared length, which depends only on the direction."""
     engine = AskedEngine(tiny_roberta())
 
     def reached(player):
@@ -76,7 +76,7 @@ def test_a_virtual_adversary_finds_more_than_its_random_start(name):
     ("salt", {"delta_gradient": "raw"}), ("mat", {"delta_gradient": "raw", "dropout": "off"}), ("freelb", {"delta_lr": 1e-5}),
     ("pgd", {"delta_lr": 1e-4}), ("freeat", {"delta_lr": 1e-5}), ("smart", {"delta_lr": 1e-9}), ("alum", {"delta_lr": 0.0}),
 ])  # fmt: skip
-def test_steps_that_go_nowhere_are_named(name, settings):
+def test_steps_that_do_not_move_the_perturbation_are_named(name, settings):
     assert found(name, **settings) == ["method.delta_lr"]
 
 
@@ -95,19 +95,19 @@ def test_steps_that_go_nowhere_are_named(name, settings):
     ("freelb", 0.1, {"delta_init_norm": 0.0, "delta_lr": 0.0}, ["method.name"]),
     ("pgd", 0.0, {"delta_init_norm": 0.0, "delta_lr": 0.0}, ["method.name"]),
 ])  # fmt: skip
-def test_passes_that_change_nothing_are_named_and_no_others(name, dropout, settings, keys):
+def test_only_passes_without_effect_are_named(name, dropout, settings, keys):
     assert found(name, dropout, **settings) == keys
 
 
-def test_a_number_in_tf32_is_the_nearest_with_ten_bits():
+def test_tf32_rounds_to_the_nearest_number_with_ten_bits():
     x = torch.randn(10_000, generator=torch.Generator().manual_seed(0)) * torch.logspace(-20, 20, 10_000)
     x = torch.cat([x, torch.tensor([0.0, 1.0, 1 + 2**-11, 1 + 3 * 2**-11, -(1 + 2**-11), 1 + 2**-11 + 2**-20])])
     unit = torch.exp2(torch.floor(torch.log2(x.double().abs().clamp(min=1e-300))) - 10)
-    assert torch.equal(tf32(x).double(), (x.double() / unit).round() * unit)  # halves to even
+    assert torch.equal(tf32(x).double(), (x.double() / unit).round() * unit)  # ties to even
 
 
 @pytest.mark.parametrize("radius, hidden", [(1e-6, True), (1e-5, True), (1e-4, False), (1e-2, False)])
-def test_a_radius_below_what_tf32_resolves_is_named_with_one_that_works(radius, hidden):
+def test_a_radius_below_tf32s_resolution_is_named_with_one_that_works(radius, hidden):
     generator = torch.Generator().manual_seed(0)
     x = 0.042 * torch.randn(4, 9, 128, generator=generator)
     delta, mask = radius * torch.randn(x.shape, generator=generator), torch.ones(4, 9, 1)
@@ -123,7 +123,7 @@ def test_a_radius_below_what_tf32_resolves_is_named_with_one_that_works(radius, 
     ((8, 0), "tf32", None, True), ((8, 6), "tf32", None, True), ((9, 0), "ieee", None, False), ((7, 0), "tf32", None, False),
     ((7, 5), "ieee", "1", False), ((8, 0), "ieee", "1", True), ((8, 0), "tf32", "0", False), ((8, 0), "none", None, False),
 ])  # fmt: skip
-def test_tf32_is_where_the_card_has_it_and_somebody_switched_it_on(capability, precision, forced, expected, monkeypatch):
+def test_tf32_is_used_if_the_card_has_it_and_it_is_switched_on(capability, precision, forced, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
     if forced:
@@ -137,7 +137,7 @@ def test_tf32_is_where_the_card_has_it_and_somebody_switched_it_on(capability, p
     assert not uses_tf32(torch.device("cpu"))
 
 
-def test_what_moves_a_perturbation_is_told_in_its_parts():
+def test_moves_reports_step_noise_and_projection():
     step, delta = torch.full((2, 1, 4), 0.5), torch.zeros(2, 1, 4)  # of length 1
     moves = Moves()
     moves.add(delta, step, noise=torch.full((2, 1, 4), 1.5), kept=torch.tensor([0.5, 1.0]).view(2, 1, 1))
@@ -147,7 +147,7 @@ def test_what_moves_a_perturbation_is_told_in_its_parts():
 
 
 @pytest.mark.parametrize("semantics, low, high", [("paper", 0.02, 0.3), ("released", 3.0, 30.0)])
-def test_at_the_published_sizes_noise_is_small_as_printed_and_larger_than_the_step_as_released(semantics, low, high):
+def test_with_published_settings_noise_is_small_in_paper_and_large_in_released_semantics(semantics, low, high):
     moves, player = Moves(), build("mat", semantics=semantics, dropout="off")
     player.adversary(AskedEngine(tiny_roberta(hidden_size=96, intermediate_size=96)), BATCH, moves)
     parts = moves()

@@ -1,4 +1,4 @@
-"""The examples of an outer step are read once, though it looks at them before training, in telemetry and before it is kept."""
+"""The examples of an outer step are collated once, although checks, telemetry and saving use them too."""
 
 from types import SimpleNamespace
 
@@ -23,7 +23,7 @@ STEPS, BATCH, MICRO = 3, 8, 2
 
 
 class Tokenizer:
-    """Counts the batches that it is asked to pad."""
+    """A tokenizer that counts the batches that it pads."""
 
     padded = 0
 
@@ -33,7 +33,7 @@ class Tokenizer:
 
 
 class Engine(PlainEngine):
-    """With what the loop asks of one beside the passes."""
+    """A `PlainEngine` with the other methods that the loop calls."""
 
     device, dtype, gradient_norm, skipped_since_begin = torch.device("cpu"), torch.float32, None, 0
     moved, parts = (0.0, 0.0), (1.0, 0.0)
@@ -61,7 +61,7 @@ def alone():
 
 @pytest.mark.parametrize("name", ["vanilla", "rdrop", "freelb", "smart", "mat"])
 def test_the_examples_of_an_outer_step_are_collated_once(name):
-    """Though each of the steps here is watched, evaluated and saved."""
+    """Here every step has telemetry, an evaluation and a checkpoint."""
     tokens = {"input_ids": [0, *range(3, 9), 2], "attention_mask": [1] * 8}
     examples = [Example(("a",), i % 3, tokens) for i in range(BATCH * STEPS)]
     tokenizer, shown = Tokenizer(), Display(False)

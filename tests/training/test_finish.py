@@ -1,4 +1,4 @@
-"""What is handed to others at the end: GLUE submission files and dev predictions."""
+"""Files written at the end: GLUE submissions and dev predictions."""
 
 import json
 
@@ -12,7 +12,7 @@ from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.rows import Example
 from mat_ds.training.finish import write_dev_predictions, write_predictions
 
-# The names GLUE's server asks for, and which tasks it wants label names of.
+# The file names that GLUE's server expects, and the tasks with label names.
 FILES = {
     "cola": {"test": "CoLA.tsv"}, "sst2": {"test": "SST-2.tsv"}, "mrpc": {"test": "MRPC.tsv"}, "qqp": {"test": "QQP.tsv"},
     "stsb": {"test": "STS-B.tsv"}, "mnli": {"test_matched": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"},
@@ -22,7 +22,7 @@ WORDS = {"mnli": "contradiction", "qnli": "not_entailment", "rte": "not_entailme
 
 
 @pytest.mark.parametrize("task", FILES)
-def test_predictions_are_written_as_glue_takes_them(task, tmp_path):
+def test_predictions_are_written_in_glues_format(task, tmp_path):
     spec = TASKS[task]
     outputs = kind_of(spec).outputs
     last = torch.nn.functional.one_hot(torch.tensor([outputs - 1, 0]), outputs).float()
@@ -35,7 +35,7 @@ def test_predictions_are_written_as_glue_takes_them(task, tmp_path):
         assert lines[1:] == [f"0\t{expected[0]}", f"1\t{expected[1]}"]
 
 
-def test_dev_predictions_stand_beside_what_would_have_been_right(tmp_path):
+def test_dev_predictions_are_written_with_the_gold_labels(tmp_path):
     dev = {"validation": [Example(("a",), 1), Example(("b",), 0)]}
     write_dev_predictions(TASKS["cola"], {"validation": torch.tensor([[0.0, 3.0], [-1.0, 1.0]])}, dev, RunDirectory(tmp_path))
     found = [json.loads(line) for line in (tmp_path / "predictions" / "validation.jsonl").read_text().splitlines()]
@@ -46,7 +46,7 @@ def test_dev_predictions_stand_beside_what_would_have_been_right(tmp_path):
     assert found[0]["probabilities"]["acceptable"] == pytest.approx(0.9526, abs=1e-4)
 
 
-def test_dev_sets_are_told_apart_by_examples_labels_and_metrics():
+def test_a_dev_fingerprint_depends_on_examples_labels_and_metrics():
     spec, dev = TASKS["cola"], {"validation": [Example(("a",), 1), Example(("b",), 0)]}
     others = [
         dev_fingerprint(spec, {"validation": dev["validation"][:1]}),

@@ -1,4 +1,4 @@
-"""Where the disk has no room for the model, training stops with that message, or goes on and knows what `model/` holds."""
+"""If the disk has no room for the model, training stops with a message, or continues and knows what `model/` holds."""
 
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -29,7 +29,7 @@ class Told:
 
 
 class Still:
-    """An engine, a method, a loader and a stop that nobody asks for, of steps that do nothing."""
+    """Engine, method, loader and stop requests in one, for steps that do nothing and are never stopped."""
 
     device, skipped_since_begin, gradient_norm, steps_per_epoch = torch.device("cpu"), 0, None, 1
 
@@ -58,7 +58,7 @@ def alone():
 
 
 def loop(scores, refused, choice="continue", export="best", steps=None, progress=None):
-    """A loop of a step and an evaluation for each score, whose exports fail after some steps."""
+    """A loop with one step and one evaluation per score, whose exports fail after given steps."""
     train = {"on_save_failure": choice, "export": export, "max_steps": steps or len(scores), "telemetry_every": 0}
     run = RunConfig.model_validate({"train": train})
     made, told, still, scores = [], Told(), Still(), iter(scores)
@@ -90,7 +90,7 @@ def loop(scores, refused, choice="continue", export="best", steps=None, progress
         ((0.3, 0.2, 0.1, 0.4), (1, 2, 3, 4), [], None),
     ],
 )
-def test_what_is_exported_is_the_best_that_could_be(scores, refused, made, exported):
+def test_the_best_model_that_could_be_written_is_exported(scores, refused, made, exported):
     train, written, told = loop(scores, refused)
     progress = train()
     assert written == made and progress.exported == exported
@@ -100,7 +100,7 @@ def test_what_is_exported_is_the_best_that_could_be(scores, refused, made, expor
     assert (held and held["step"]) == exported
 
 
-def test_stop_stops():
+def test_with_on_save_failure_stop_training_stops():
     progress = Progress()
     train, written, _ = loop((0.1, 0.2), (1,), choice="stop", progress=progress)
     with pytest.raises(SaveError, match="after step 1"):
@@ -108,7 +108,7 @@ def test_stop_stops():
     assert written == [] and progress.exported is None
 
 
-def test_the_last_is_exported_once_and_again_where_there_was_no_room():
+def test_the_last_model_is_exported_again_if_there_was_no_room():
     train, written, _ = loop((0.1, 0.3, 0.2), (), export="last")
     progress = train()
     assert written == [3] and progress.exported == 3
@@ -121,7 +121,7 @@ def test_the_last_is_exported_once_and_again_where_there_was_no_room():
     assert again().exported == 3 and written == [3]
 
 
-def test_a_checkpoint_of_before_it_was_noted_holds_its_best():
+def test_an_earlier_versions_checkpoint_counts_as_holding_the_best_model():
     evaluations = [{"step": 2, "score": 0.4}, {"step": 4, "score": 0.7}, {"step": 6, "score": 0.7}]
     state = {"step": 6, "evaluations": evaluations, "another version": 1}
     assert Progress.restored(state).exported == 4

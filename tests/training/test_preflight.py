@@ -1,4 +1,4 @@
-"""All that can be found wrong before ranks meet is found there, and told in one message."""
+"""Errors that can be found before ranks connect are found then, and reported in one message."""
 
 import json
 import shutil
@@ -101,14 +101,14 @@ def test_more_examples_in_a_batch_than_there_are():
     )
 
 
-def test_an_unreachable_hub_says_what_to_prepare():
+def test_an_unreachable_hub_is_reported_with_the_command_that_prepares():
     found = problems("--recipe", ROOT / "launch" / "recipes" / "cola.yaml")
     assert "nyu-mll/glue" in found["data.path"].reason and "data.path=<folder>" in found["data.path"].fix
     assert "roberta-large" in found["model.name"].value and "model.name=<folder>/model" in found["model.name"].fix
     assert all("mat-ds prepare <folder>" in problem.fix for problem in found.values())
 
 
-def test_a_run_directory_is_never_taken_over_in_silence(tmp_path):
+def test_an_existing_run_directory_is_refused(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("task: demo\n")
     found = problems(f"output_dir={tmp_path}/run", *QUICK)
@@ -117,7 +117,7 @@ def test_a_run_directory_is_never_taken_over_in_silence(tmp_path):
 
 
 def run_folder(path, *overrides):
-    """A run directory with a checkpoint, as far as the checks look at one."""
+    """A run directory with a checkpoint that is complete enough for the checks."""
     options, _, _, start = prepare(["--ds_config", str(ZERO2), *QUICK, f"output_dir={path}", *overrides], World())
     step = path / "checkpoints" / "step-00000004"
     step.mkdir(parents=True)
@@ -136,12 +136,12 @@ def run_folder(path, *overrides):
     return step
 
 
-def test_a_run_goes_on_with_the_options_it_began_with(tmp_path):
+def test_a_run_continues_with_the_options_it_began_with(tmp_path):
     step = run_folder(tmp_path / "run")
     again = (*QUICK, f"output_dir={tmp_path}/run", "train.resume=auto")
     free = ("train.max_steps=900", "train.keep_last=5", "tracking.uri=none", "tracking.tags.team=nlp", "tracking.run_name=x")
     assert prepare(["--ds_config", str(ZERO2), *again, *free], World()).start.checkpoints == [step]
-    # As do runs of a version that had another section.
+    # So do runs of a version with a section that no longer exists.
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({**config, "tracking": {"enabled": False}}))
     assert prepare(["--ds_config", str(ZERO2), *again, *free], World()).start.checkpoints == [step]
@@ -149,7 +149,7 @@ def test_a_run_goes_on_with_the_options_it_began_with(tmp_path):
     assert set(found) == {"seed", "method.lam", "optimizer.lr"}
     assert "has 0" in found["seed"].reason
     assert "mat" in problems(*again, "method.name=vanilla")["method.name"].reason
-    # Any number of ranks and any ZeRO stage, but not another precision.
+    # Number of ranks and ZeRO stage may change, but not the precision.
     assert prepare(["--ds_config", str(ROOT / "ds_configs" / "zero3.json"), *again], World(1, 2, 1, 2)).start.checkpoints == [
         step
     ]
@@ -160,14 +160,14 @@ def test_a_run_goes_on_with_the_options_it_began_with(tmp_path):
     assert "output_dir" in problems(f"train.resume={elsewhere}", *QUICK)["train.resume"].fix
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again_as_the_same_run(tmp_path):
+def test_a_run_killed_before_its_first_checkpoint_starts_again_as_the_same_run(tmp_path):
     shutil.rmtree(run_folder(tmp_path / "run").parent)
     again = (*QUICK, f"output_dir={tmp_path}/run", "train.resume=auto")
     assert prepare(["--ds_config", str(ZERO2), *again], World()).start.checkpoints == []
     assert set(problems(*again, "seed=6")) == {"seed"}
 
 
-def test_a_run_that_went_on_from_another_is_started_again_by_its_own_command(tmp_path):
+def test_a_run_that_continued_another_can_be_restarted_with_the_same_command(tmp_path):
     origin = run_folder(tmp_path / "old")
     command = (*QUICK, f"train.resume={origin}", f"output_dir={tmp_path}/new")
     own = run_folder(tmp_path / "new", f"train.resume={origin}")
@@ -180,7 +180,7 @@ def test_a_run_that_went_on_from_another_is_started_again_by_its_own_command(tmp
     assert "holds another run" in problems(*QUICK, f"train.resume={third}", f"output_dir={tmp_path}/new")["output_dir"].reason
 
 
-def test_a_run_goes_on_with_the_data_it_began_with(tmp_path):
+def test_a_run_continues_with_the_data_it_began_with(tmp_path):
     for split in ("train", "validation"):
         rows(tmp_path / "cola", split, 0, 1, 1, 0)
     options = ("task=cola", f"data.path={tmp_path}", "train.batch_size=2", "train.micro_batch_size=1")
@@ -191,25 +191,25 @@ def test_a_run_goes_on_with_the_data_it_began_with(tmp_path):
     assert "not those the run" in problems(*again)["data.path, model.name"].reason
 
 
-def test_a_run_directory_that_cannot_be_made(tmp_path):
+def test_a_run_directory_that_cannot_be_created_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for path in ("file", "file/run"):
         assert "is not a writable folder" in problems(f"output_dir={tmp_path}/{path}", *QUICK)["output_dir"].reason
 
 
-def test_processes_that_were_started_together_and_do_not_know_it(monkeypatch):
+def test_processes_started_together_without_ranks_are_refused(monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     monkeypatch.delenv("RANK", raising=False)
     assert "RANK" in problems(*QUICK)["SLURM_STEP_NUM_TASKS"].reason
 
 
-def test_one_message_holds_what_is_wrong_anywhere(tmp_path):
+def test_one_message_has_all_errors(tmp_path):
     found = problems("train.epoch=3", "task=nosuch", "model.name=./nowhere", "train.batch_size=31", ranks=2)
     assert set(found) == {"train.epoch", "task", "model.name", "train.batch_size"}
     assert "generates its own data" in problems(f"data.path={tmp_path}")["data.path"].reason
 
 
-def test_a_command_line_that_is_none():
+def test_a_wrong_command_line_is_refused():
     for arguments in (("--ds_configs", "x"), ("--ds_config", str(ZERO2), "--bogus", "1")):
         with pytest.raises(UserError, match="command line"):
             prepare(arguments, World())
@@ -226,7 +226,7 @@ def test_ranks_given_the_same_input_agree_and_others_do_not():
 
 
 @pytest.mark.parametrize("task", ["cola", "sst2", "mrpc", "rte", "stsb", "mnli", "anli"])
-def test_the_real_files_of_a_task_are_ready_to_train_on(task):
+def test_the_real_files_of_a_task_can_be_trained_on(task):
     data = ROOT.parent / "shared" / "data"
     if not (data / task).is_dir():
         pytest.skip(f"no real {task} at {data}")
@@ -244,7 +244,7 @@ def test_a_folder_without_the_tasks_files_is_named(tmp_path):
     assert "has no folder 'rte'" in problems("task=rte", f"data.path={tmp_path}")["data.path"].reason
 
 
-def test_what_changes_nothing_and_what_is_given_twice_is_remarked_on(tmp_path):
+def test_options_without_effect_and_given_twice_are_remarked_on(tmp_path):
     (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 0}, "activation_checkpointing": {}}')
     remarks = prepare(["--ds_config", str(tmp_path / "ds.json"), "seed=1", "seed=2"], World()).options.remarks
     assert "seed is given twice" in remarks[0] and "activation_checkpointing does nothing" in remarks[1] and len(remarks) == 2

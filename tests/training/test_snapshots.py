@@ -1,4 +1,4 @@
-"""What a run keeps of its weights: the scores, the model and the checkpoint of those that the options ask for."""
+"""Scores, exported model and checkpoints are of the weights that the options ask for, raw or averaged."""
 
 from types import SimpleNamespace
 
@@ -21,14 +21,14 @@ def alone():
 
 
 class Evaluator:
-    """Scores an engine by its only value."""
+    """An evaluator that scores an engine by its value."""
 
     def scores(self, forward, splits):
         return {split: {"accuracy": forward() + len(examples)} for split, examples in splits.items()}, forward()
 
 
 def snapshots(folder, weights):
-    """Of an engine whose parameters are 1 and whose average is 5."""
+    """Snapshots of an engine whose parameters are 1 and whose average is 5."""
     engine = SmallEngine(1.0)
     for master in engine.shards.slices:
         engine.sampler.kept(master)["average"].fill_(5.0)
@@ -39,7 +39,7 @@ def snapshots(folder, weights):
 
 
 @pytest.mark.parametrize("weights, value", [("raw", 1), ("average", 5)])
-def test_the_weights_that_are_asked_for_are_scored_and_exported_and_training_keeps_its_own(tmp_path, weights, value):
+def test_the_chosen_weights_are_scored_and_exported_and_training_keeps_the_raw_ones(tmp_path, weights, value):
     found = snapshots(tmp_path, weights)
     assert found.evaluate(weights) == ({"validation": {"accuracy": value + 2}}, value)
     found.export()
@@ -47,7 +47,7 @@ def test_the_weights_that_are_asked_for_are_scored_and_exported_and_training_kee
     assert found.engine.predict() == 1.0
 
 
-def test_what_is_saved_comes_back_with_its_progress_and_the_model_of_then(tmp_path):
+def test_restoring_brings_back_weights_progress_and_exported_model(tmp_path):
     found = snapshots(tmp_path, "average")
     found.export()
     score = {"step": 3, "score": 0.5}
