@@ -1,4 +1,4 @@
-"""Two nodes and a head, started once for all tests: hosts with sshd, SLURM on them, and a run that nothing disturbs."""
+"""Two nodes and a head with sshd and SLURM, started once for all tests, and an undisturbed run."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ from tests.support.launch import environment
 def network():
     if reason := why_not():
         pytest.skip(f"no hosts of our own: {reason}")
-    # Not below pytest's own folder: names of sockets must be short, and munge wants a path that all may walk.
+    # Not in pytest's folder: names of sockets must be short, and munge needs a path that everybody may enter.
     folder = Path(tempfile.mkdtemp(prefix="mat-ds-"))
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     network = Network(folder, ("node1", "node2"), environment(PATH=path))
@@ -42,7 +42,7 @@ def slurm(network):
 
 @pytest.fixture
 def run(request, tmp_path):
-    """A run of this test's own; what its ranks printed is shown where the test fails."""
+    """A run for one test; if the test fails, the output of its ranks is printed."""
     run = Run(tmp_path / "a run")
     yield run
     print(run.printed())
@@ -50,7 +50,7 @@ def run(request, tmp_path):
 
 @pytest.fixture(scope="session")
 def whole(slurm, tmp_path_factory):
-    """The run that all others must end like: `slurm/train.sbatch` on two nodes, left alone."""
+    """The undisturbed run with which others are compared: `slurm/train.sbatch` on two nodes."""
     run = Run(tmp_path_factory.mktemp("whole") / "a run")
     state = slurm.wait_for(run.submit(slurm, "train.sbatch"))
     assert state == ("COMPLETED", "0:0"), run.printed()

@@ -1,6 +1,6 @@
-"""launch/train.py with leases of seconds, not of a minute and a half: `python -m tests.cluster.hasty ...`
+"""launch/train.py with leases of seconds instead of 90: `python -m tests.cluster.hasty ...`
 
-With CLOCK_STEP its wall clock is set so many seconds forward, or back, STEP_AFTER seconds after it has started.
+If CLOCK_STEP is set, its wall clock is changed by so many seconds, STEP_AFTER seconds after the start.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""Machines on this machine: each has a name, a network, processes, /dev/shm and an sshd of its own, and the disk in common.
+"""Simulated machines: each has its own name, network, processes, /dev/shm and sshd; they share the disk.
 
-One of them, head, is where commands are given; the network's bridge is in it, so that nothing is added to this machine's own
-network and nothing leads out. A machine is its first process: it ends, with all that runs on it, when that is killed, and
-that is killed when the test process dies.
+Commands are given on one of them, head. The network's bridge is in head, so that nothing is added to the real machine's
+network and nothing leads out. A machine ends, with all its processes, when its first process is killed, and that is killed
+when the test process dies.
 """
 
 import os
@@ -15,7 +15,7 @@ import psutil
 
 SUBNET = "10.90.77"
 TOOLS = ("ip", "nsenter", "unshare", "setpriv", "pkill", "ssh-keygen", "sshd", "pdsh", "munged", "slurmctld", "slurmd")
-# SIGCHLD ignored: orphans that the first process of a machine inherits leave no zombies.
+# SIGCHLD is ignored so that orphans inherited by a machine's first process leave no zombies.
 FIRST_PROCESS = """
 set -e
 hostname "$1"
@@ -39,7 +39,7 @@ KbdInteractiveAuthentication no
 UsePAM no
 UseDNS no
 """
-# ssh finds ~ by the password file, so these cannot lie in a home of our own.
+# ssh takes ~ from the password file, so HOME cannot point it to other files.
 SSH = """
 Host *
     IdentityFile {folder}/user_key
@@ -51,7 +51,7 @@ Host *
 
 
 def why_not():
-    """Why this machine can hold no others; None: it can."""
+    """Why this machine cannot simulate others; None if it can."""
     if os.geteuid() != 0:
         return "needs root"
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
@@ -64,7 +64,7 @@ def why_not():
 
 
 def wait_until(true, seconds, what):
-    """Polls until a function returns something true, and returns that."""
+    """Polls until a function returns a true value; returns the value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := true():
@@ -74,14 +74,14 @@ def wait_until(true, seconds, what):
 
 
 class Started:
-    """A command that runs on a host; signals go to it, not to what brought it there."""
+    """A command that runs on a host; signals go to the command, not to nsenter."""
 
     def __init__(self, carrier):
         self.carrier = carrier
 
     @property
     def process(self):
-        """The command itself: nsenter forks to enter a host's process table."""
+        """The process of the command, a child of nsenter, which forks to enter a host's process table."""
         return wait_until(lambda: psutil.Process(self.carrier.pid).children(), 60, "nsenter")[0]
 
     def wait(self, timeout):
@@ -89,13 +89,13 @@ class Started:
 
 
 class Host:
-    """One machine.
+    """A simulated machine.
 
     Args:
         name: its host name.
         number: the last number of its address.
         folder: where the network keeps its files.
-        env: what commands on it get besides the environment of the tests.
+        env: variables of its commands, in addition to those of the tests.
     """
 
     def __init__(self, name, number, folder, env):
@@ -118,16 +118,16 @@ class Host:
 
     @property
     def pid(self):
-        """Of the first process."""
+        """Number of the first process."""
         return psutil.Process(self._unshare.pid).children()[0].pid
 
     def command(self, *command):
-        """What to run here so that `command` runs there, in the current folder."""
+        """The local command line that runs `command` on the host, in the current folder."""
         enter = ["nsenter", "-t", str(self.pid), "-m", "-u", "-i", "-n", "-p", "-W", os.getcwd()]
         return [*enter, "--", *map(str, command)]
 
     def run(self, *command, check=True, timeout=600, **env):
-        """Runs a command to its end and returns the finished process, stdout and stderr in one text."""
+        """Runs a command and returns the finished process, with stdout and stderr in one text."""
         done = subprocess.run(
             self.command(*command),
             env={**self.env, **env},
@@ -141,11 +141,11 @@ class Host:
         return done
 
     def ip(self, *command):
-        """Configures the host's network, from where all processes can be named."""
+        """Configures the host's network."""
         subprocess.run(["nsenter", "-t", str(self.pid), "-n", "ip", *map(str, command)], env=self.env, check=True)
 
     def start(self, *command, log, **env):
-        """Starts a command that goes on, its output appended to a file."""
+        """Starts a command in the background; its output is appended to a file."""
         with Path(log).open("a") as out:
             return Started(
                 subprocess.Popen(
@@ -159,19 +159,19 @@ class Host:
             )
 
     def kill(self):
-        """Power loss: all that runs on it is gone at once."""
+        """Simulates a power loss: all its processes end at once."""
         if self.up:
             os.kill(self.pid, 9)
             self._unshare.wait(10)
 
 
 class Network:
-    """head and some nodes, joined.
+    """The head and some nodes, connected.
 
     Args:
-        folder: an empty folder for keys, logs and what else they keep.
+        folder: an empty folder for keys, logs and other files.
         nodes: names of the nodes.
-        env: as of a host.
+        env: as for a host.
     """
 
     def __init__(self, folder, nodes, env):
@@ -182,7 +182,7 @@ class Network:
         self.hosts = (self.head, *self.nodes.values())
 
     def start(self):
-        self.folder.chmod(0o755)  # munged's socket must be in reach of all
+        self.folder.chmod(0o755)  # everybody must be able to reach munged's socket
         for key in ("host_key", "user_key"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.folder / key], check=True)
         public = (self.folder / "host_key.pub").read_text()
@@ -203,7 +203,7 @@ class Network:
             self.join(node)
 
     def join(self, node):
-        """Boots a node and plugs it in."""
+        """Starts a node and connects it."""
         node.boot()
         port = (node.port, "type", "veth", "peer", "name", "eth0", "address", node.mac, "netns", node.pid)
         self.head.ip("link", "add", *port)
@@ -213,7 +213,7 @@ class Network:
         node.run("/usr/sbin/sshd", "-f", self.folder / "sshd_config", "-E", self.folder / f"{node.name}.sshd.log")
 
     def lose(self, node):
-        """A node loses power; unplugged first, as the dead close no connection."""
+        """A node loses power. It is disconnected first, since a dead machine closes no connection."""
         self.head.ip("link", "delete", node.port)
         node.kill()
 

@@ -1,4 +1,4 @@
-"""The small run that is trained on the cluster, and what can be seen of it from outside."""
+"""The small run that is trained on the cluster, and functions that observe it from outside."""
 
 import json
 
@@ -15,14 +15,14 @@ OPTIONS = (
     "train.telemetry_every=0", "model.dropout=0.1", "method.delta_steps=2", "method.theta_steps=2",
     "tracking.uri=none",
 )  # fmt: skip
-# For what SLURM takes half a minute to notice: two minutes or more of training, in steps that a time limit waits for.
+# Two minutes or more of training, for faults that SLURM takes half a minute to notice.
 LONG = ("method.theta_steps=20", "train.max_steps=120", "train.save_every=1")
 # One rank per node, on a CPU.
 SMALL = ("--ntasks-per-node=1", "--gpus-per-node=0", "--cpus-per-task=1")
 
 
 class Run:
-    """A run directory, and the file beside it that its ranks print to."""
+    """A run directory, and the file next to it with the output of its ranks."""
 
     def __init__(self, path):
         self.path, self.log = path, path.with_name(f"{path.name}.log")
@@ -41,13 +41,13 @@ class Run:
         return read_events(self.events)
 
     def log_of_training(self):
-        """What it logged, but for how fast it was and what looking on adds."""
+        """Its logged events, without speeds and monitoring."""
         measured = {"samples_per_second", "tokens_per_second", "seconds", "time"}
         looking_on = ("start", "checkpoint", "telemetry", "system", "end")
         return [{k: v for k, v in r.items() if k not in measured} for r in self.records() if r.get("event") not in looking_on]
 
     def steps(self):
-        """The outer steps it logged, in order."""
+        """The logged outer steps, in order."""
         return [record["step"] for record in self.records() if record["event"] == "step"]
 
     def results(self):
@@ -58,20 +58,20 @@ class Run:
         return len(json.loads((self.path / "environment.json").read_text())["starts"])
 
     def wait_for_steps(self, count=3):
-        """Until it has made that many outer steps."""
+        """Waits until it has made `count` outer steps."""
         wait_until(lambda: len(self.steps()) >= count, 400, f"{count} steps\n{self.printed()}")
 
     def wait_for_a_second_life(self):
-        """Until it was started again and has gone further than before."""
+        """Waits until it was started again and has made new steps."""
         before = len(self.steps())
         wait_until(lambda: self.starts() == 2 and len(self.steps()) > before, 400, f"it continues\n{self.printed()}")
 
     def is_seamless(self):
-        """Whether no step was left out or made twice."""
+        """Whether no step is missing or repeated."""
         return self.steps() == list(range(1, len(self.steps()) + 1))
 
     def wait_until_gone(self):
-        """Until none of its processes is left on any host."""
+        """Waits until none of its processes runs on any host."""
 
         def gone():
             return not any(str(self.path) in " ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"]))
@@ -79,6 +79,6 @@ class Run:
         wait_until(gone, 120, "its processes end")
 
     def ended_like(self, other):
-        """Whether two runs ended bit for bit alike, and logged alike."""
+        """Whether two runs have equal weights, bit for bit, and equal logs."""
         ours, theirs = ((run.path / "model" / "model.safetensors").read_bytes() for run in (self, other))
         return ours == theirs and self.log_of_training() == other.log_of_training()

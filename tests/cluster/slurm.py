@@ -46,9 +46,9 @@ ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEM
 
 
 class Slurm:
-    """The cluster, driven from its head.
+    """The cluster; its commands run on the head.
 
-    Its GPUs are names for /dev/null: they are granted like others, and scripts for GPU nodes run unchanged.
+    Its GPUs are copies of /dev/null: SLURM allocates them, so scripts for GPU nodes run unchanged.
 
     Args:
         network: hosts that are up.
@@ -83,11 +83,11 @@ class Slurm:
         self._slurmds[node.name] = node.start("slurmd", "-D", "-f", conf, log=self.folder / f"{node.name}.slurmd.out")
 
     def kill_slurmd(self, node):
-        """Ends a node's daemon; its tasks live on."""
+        """Kills a node's daemon; its tasks continue to run."""
         self._slurmds[node.name].process.send_signal(signal.SIGKILL)
 
     def wait_for_nodes(self):
-        """Until every node answers and is free."""
+        """Waits until every node answers and is idle."""
 
         def idle():
             done = self.head.run("sinfo", "-h", "-N", "-o", "%T", check=False)
@@ -100,20 +100,20 @@ class Slurm:
         return int(self.head.run("sbatch", "--parsable", *arguments, **env).stdout.split(";")[0])
 
     def describe(self, job):
-        """What SLURM knows of a job or of a task of an array, by name; nothing of a task that it has not split off yet."""
+        """SLURM's fields of a job or of a task of an array, by name; empty for a task that it has not split off yet."""
         return dict(re.findall(r"(\S+?)=(\S*)", self.head.run("scontrol", "-o", "show", "job", job, check=False).stdout))
 
     def steps_of(self, job):
-        """The job steps that are running, one a line."""
+        """The running job steps, one per line."""
         return self.head.run("squeue", "-h", "--steps", "-j", job, "-o", "%i").stdout.split()
 
     def wait_for(self, job, seconds=600):
-        """Until a job has ended for good; returns its state and exit code, such as ("COMPLETED", "0:0")."""
+        """Waits until a job has ended and is not requeued; returns its state and exit code, such as ("COMPLETED", "0:0")."""
         found = wait_until(lambda: (d := self.describe(job)).get("JobState") in ENDED and d, seconds, f"job {job} ends")
         return found["JobState"], found["ExitCode"]
 
     def limit(self, job, minutes):
-        """Changes how long a job may take."""
+        """Changes the time limit of a job."""
         self.head.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
 
     def cancel(self, *arguments):

@@ -1,6 +1,6 @@
-"""The batch scripts of slurm/ and `deepspeed --hostfile` as their users call them, on two nodes with SLURM, sshd and one disk.
+"""The batch scripts of slurm/ and `deepspeed --hostfile` as users call them, on two nodes with SLURM, sshd and a shared disk.
 
-One module: whatever shares out tests by modules starts one cluster.
+The tests are in one module, so that only one cluster is started when modules are distributed over processes.
 """
 
 import json
@@ -16,7 +16,7 @@ from tests.cluster.runs import LONG, OPTIONS, SMALL, STEPS, Run
 pytestmark = [pytest.mark.cluster, pytest.mark.dist]
 
 
-def test_every_task_learns_its_rank_where_nodes_have_unequally_many(slurm):
+def test_every_task_learns_its_rank_on_nodes_with_different_numbers_of_tasks(slurm):
     said = (
         'echo "$RANK/$WORLD_SIZE $LOCAL_RANK/$LOCAL_SIZE of $(hostname), meeting at $MASTER_ADDR, gpus $CUDA_VISIBLE_DEVICES"'
     )
@@ -40,7 +40,7 @@ def test_the_demo_is_trained_by_one_rank_on_each_of_two_nodes(whole):
         pytest.param("train_torchrun.sbatch", "USR1", marks=pytest.mark.slow),
     ],
 )
-def test_a_job_told_to_stop_saves_goes_back_into_the_queue_and_ends_as_if_it_had_not(script, told, slurm, whole, run):
+def test_a_job_told_to_stop_saves_is_requeued_and_ends_like_an_undisturbed_one(script, told, slurm, whole, run):
     job = run.submit(slurm, script)
     run.wait_for_steps()
     slurm.cancel("--batch", f"--signal={told}", job)
@@ -67,7 +67,7 @@ def test_deepspeed_over_ssh_that_is_told_to_stop_saves_and_the_same_command_cont
     def start(*more):
         return network.head.start(*command, *more, log=run.log, DS_ENV_FILE=str(tmp_path / "environment"))
 
-    # Ranks that print at every step print after pdsh, their reader, has gone.
+    # The ranks print at every step, also after pdsh, which reads their output, has ended.
     launched = start("train.telemetry_every=1")
     run.wait_for_steps()
     launched.process.send_signal(signal.SIGTERM)
@@ -79,8 +79,8 @@ def test_deepspeed_over_ssh_that_is_told_to_stop_saves_and_the_same_command_cont
 
 
 @pytest.mark.slow
-def test_the_time_limit_itself_requeues_a_job_that_was_told_of_it_by_nothing_else(slurm, run):
-    # SIGCONT in the place of USR1: a signal that does nothing.
+def test_the_time_limit_requeues_a_job_that_got_no_earlier_signal(slurm, run):
+    # SIGCONT, which does nothing, instead of USR1.
     job = run.submit(slurm, "train.sbatch", "--signal=B:CONT@1", options=LONG)
     run.wait_for_steps()
     slurm.limit(job, 1)
@@ -106,7 +106,7 @@ def test_a_cancelled_job_saves_and_stays_cancelled_and_submitting_it_again_conti
 
 
 @pytest.mark.slow
-def test_a_job_told_to_stop_while_it_starts_is_not_put_back_for_ever(slurm, run):
+def test_a_job_told_to_stop_while_it_starts_is_not_requeued_for_ever(slurm, run):
     job = run.submit(slurm, "train.sbatch")
     wait_until(lambda: slurm.describe(job)["JobState"] == "RUNNING", 60, "it starts")
     wait_until(lambda: f"{job}.0" in slurm.steps_of(job), 60, "its ranks start")
@@ -123,7 +123,7 @@ def test_a_wrong_option_ends_the_job_with_the_programs_exit_code(slurm, run):
 
 
 @pytest.mark.slow
-def test_each_task_of_a_sweep_trains_with_its_line_in_a_folder_of_its_own(slurm, tmp_path):
+def test_each_task_of_a_sweep_trains_with_its_line_in_its_own_folder(slurm, tmp_path):
     named = tmp_path / "a name of its own"
     lines = ["seed=1", f'method.theta_steps=3 seed=2 "output_dir={named}"']
     (tmp_path / "sweep.txt").write_text("\n".join(lines))
@@ -136,7 +136,7 @@ def test_each_task_of_a_sweep_trains_with_its_line_in_a_folder_of_its_own(slurm,
 
 
 @pytest.mark.slow
-def test_tasks_of_an_array_share_a_search_and_one_that_is_put_back_goes_on_with_its_own_trial(slurm, tmp_path):
+def test_tasks_of_an_array_share_a_search_and_a_requeued_one_continues_its_trial(slurm, tmp_path):
     folder, trial = tmp_path / "a search", Run(tmp_path / "a search" / "trial-0000")
     (tmp_path / "space.yaml").write_text("options: {method.lam: {choices: [0.5, 2.0, 4.0]}}\nsampler: grid\npruner: none\n")
     job = slurm.submit(*SMALL, "--array=1-2", f"--output={tmp_path}/%a.log", "slurm/sweep.sbatch", "mat-ds", "sweep", "--space",
@@ -171,14 +171,14 @@ def test_tasks_of_an_array_share_the_seeds(slurm, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["slurmd", "node"])
-def test_a_job_whose_node_dies_goes_back_into_the_queue_by_itself_and_continues(fault, slurm, run):
+def test_a_job_whose_node_dies_is_requeued_by_slurm_and_continues(fault, slurm, run):
     job = run.submit(slurm, "train.sbatch", options=LONG)
     run.wait_for_steps()
-    # The node of rank 0, which holds the run's lock, and of the batch script.
+    # The node of rank 0, which holds the run's lock. The batch script runs there too.
     node = slurm.network.nodes["node1"]
     slurm.kill_slurmd(node) if fault == "slurmd" else slurm.network.lose(node)
     wait_until(lambda: slurm.describe(job).get("Restarts") == "1", 180, "it is requeued")
-    # Tasks outlive their slurmd; it returns when they have ended, as a requeued job waits two minutes everywhere but here.
+    # Tasks outlive their slurmd. It is started again after they have ended; normally a requeued job waits two minutes.
     run.wait_until_gone()
     if fault == "node":
         slurm.network.join(node)

@@ -1,4 +1,4 @@
-"""Two jobs, one run directory, two machines, one disk: whatever stops them or cuts them off, one of them writes."""
+"""Two jobs on two machines with one run directory: whatever stops or disconnects them, only one of them writes."""
 
 import json
 import signal
@@ -17,13 +17,13 @@ from tests.cluster.runs import OPTIONS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.dist]
 
-# It is not trained to its end.
+# More steps than the test trains.
 MORE = ("method.theta_steps=10", "train.max_steps=2000", "train.save_every=3", "train.keep_last=1000", "train.resume=auto")
 
 
 @pytest.fixture
 def start(network, run):
-    """Starts a job on a host, as SLURM's job 7 would be; none outlives the test, whatever becomes of it."""
+    """Starts a job on a host, with the variables of SLURM's job 7; all jobs are killed at the end of the test."""
     started = []
 
     def start(host, log, **env):
@@ -43,19 +43,19 @@ def start(network, run):
 
 
 def authors(run):
-    """Who saved each checkpoint, by step."""
+    """The writer of each checkpoint, by step."""
     states = sorted(run.path.glob("checkpoints/step-*/state.json"))
     return {int(path.parent.name.removeprefix("step-")): json.loads(path.read_text())["writer"] for path in states}
 
 
-def test_a_job_that_is_cut_off_stopped_and_comes_back_never_writes_beside_its_successor(network, run, start, tmp_path):
+def test_a_disconnected_and_stopped_job_does_not_write_after_its_successor_started(network, run, start, tmp_path):
     one, two = network.nodes.values()
     first = start(one, run.log, CLOCK_STEP="-86400")
     run.wait_for_steps()
     token = holder_of(run.path).path.name
 
-    # Its clock is set a day back, that of its successor an hour on. Cut off, it trains on, as its disk is there. Another job
-    # sees that it is alive and is refused; the same job, which SLURM has started again elsewhere, waits.
+    # Its clock is set back by a day, that of its successor forward by an hour. Disconnected, it continues to train, since it
+    # still has its disk. Another job sees that it is alive and is refused; the same job, restarted by SLURM elsewhere, waits.
     network.head.ip("link", "set", one.port, "down")
     other = start(two, tmp_path / "other.log", SLURM_JOB_ID="8")
     again = start(two, run.log, SLURM_RESTART_COUNT="1", CLOCK_STEP="3600")
@@ -67,7 +67,7 @@ def test_a_job_that_is_cut_off_stopped_and_comes_back_never_writes_beside_its_su
     wait_until(lambda: len(run.steps()) > before + 2, 200, "the first trains on")
     assert again.carrier.poll() is None and run.starts() == 1 and set(authors(run).values()) == {token}
 
-    # Stopped, it loses its place when its lease is over; when it comes back, the second has gone further.
+    # Stopped, it loses the directory when its lease ends; when it resumes, the second job has made further steps.
     stopped, began = first.process, time.monotonic()
     stopped.send_signal(signal.SIGSTOP)
     wait_until(lambda: run.starts() == 2, 200, f"it goes on\n{run.printed()}")
@@ -75,7 +75,7 @@ def test_a_job_that_is_cut_off_stopped_and_comes_back_never_writes_beside_its_su
     successor = holder_of(run.path)
     assert successor.path.name != token and successor.owner.host == "node2"
     wait_until(lambda: list(authors(run).values()).count(successor.path.name) > 1, 200, f"it saves\n{run.printed()}")
-    for process in (stopped, first.carrier):  # nsenter stops with what it waits for
+    for process in (stopped, first.carrier):  # nsenter stops together with its child
         process.send_signal(signal.SIGCONT)
     assert first.wait(200) == ExitCode.DISPLACED, run.printed()
     assert "no longer belongs to this job" in run.printed() and "Traceback" not in run.printed()

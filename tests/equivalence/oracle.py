@@ -1,9 +1,9 @@
-"""MAT and vanilla fine-tuning in plain single-process torch, float64: what every sharded run is compared with.
+"""MAT and vanilla fine-tuning in plain single-process torch and float64, for comparison with sharded runs.
 
-It shares no code with mat_ds. The perturbation enters through `inputs_embeds` with explicit position ids, norms are
-taken sample by sample over the real tokens alone, torch's own optimizers move the parameters, and the averages of
-Algorithm 2 are kept as the paper writes them, in whole copies of the model. Dropout is off; random numbers, where a
-test wants them, are handed in, so that both sides use the same.
+It shares no code with mat_ds. The perturbation is added through `inputs_embeds` with explicit position ids, norms are
+computed for each sample over its real tokens, torch's optimizers update the parameters, and the averages of Algorithm 2
+are kept as in the paper, in whole copies of the model. Dropout is off. Random numbers are passed in by the test, so that
+both sides use the same.
 """
 
 import copy
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 @dataclass
 class Settings:
-    """The hyper-parameters of one run, with the names of the paper where it has one."""
+    """The hyper-parameters of a run, with the paper's names where it has them."""
 
     update: str = "adam"
     lr: float = 1e-3
@@ -113,7 +113,7 @@ def mean_perturbation(model, batch, s, noise, t):
 
 
 def trained(model):
-    """Parameters that are not frozen."""
+    """The parameters that are not frozen."""
     return [p for p in model.parameters() if p.requires_grad]
 
 
@@ -129,7 +129,7 @@ def make_optimizer(model, s):
 
 
 def run(model, batches, s, method="mat", noise=None):
-    """Three (or however many) outer steps on whole global batches; returns the trained parameters by name, in float64.
+    """Makes one outer step per global batch; returns the trained parameters by name, in float64.
 
     Args:
         model: a RobertaForSequenceClassification, with or without adapters; it is copied.

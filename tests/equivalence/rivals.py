@@ -1,7 +1,7 @@
-"""The rivals of MAT in plain single-process torch, float64, written from their papers: what sharded runs are compared with.
+"""The rivals of MAT in plain single-process torch and float64, written from their papers, for comparison with sharded runs.
 
-As in `oracle.py` nothing is shared with mat_ds: perturbations enter through `inputs_embeds`, norms are taken sample by
-sample over the real tokens alone, and dropout is off.
+Like `oracle.py`, this shares no code with mat_ds: perturbations are added through `inputs_embeds`, norms are computed for
+each sample over its real tokens, and dropout is off.
 """
 
 import copy
@@ -14,7 +14,7 @@ from tests.equivalence.oracle import logits_of, make_optimizer, symmetric_diverg
 
 @dataclass
 class Settings:
-    """The hyper-parameters of one run; each method reads its own."""
+    """The hyper-parameters of a run; each method uses some of them."""
 
     update: str = "adam"
     lr: float = 1e-3
@@ -31,7 +31,7 @@ class Settings:
     lam: float = 1.0
     mu: float = 1.0
     decay: float = 0.999
-    early_decay: float = 0.99  # the paper's
+    early_decay: float = 0.99  # as in the paper
 
 
 def real_tokens(batch):
@@ -40,7 +40,7 @@ def real_tokens(batch):
 
 
 def per_sample(function, batch, *tensors):
-    """`function` of the real tokens of each sample, zeros elsewhere."""
+    """Applies `function` to the real tokens of each sample; zeros elsewhere."""
     rows = []
     for i, real in enumerate(real_tokens(batch)):
         keep = torch.zeros_like(tensors[0][i])
@@ -62,7 +62,7 @@ def into_ball(d, radius, kind):
 
 
 def uniform_start(batch, drawn, s):
-    """FreeLB: entries within +-mag / sqrt(n H), n the sample's real length."""
+    """FreeLB's start: entries within +-mag / sqrt(n H), where n is the sample's number of real tokens."""
     scale = (lambda d: d.numel() ** -0.5) if s.delta_norm == "l2" else (lambda d: 1.0)
     return per_sample(lambda d: s.delta_init * d * scale(d), batch, drawn)
 
@@ -166,14 +166,14 @@ METHODS = {f.__name__: f for f in (freelb, pgd, freeat, alum, smart, rdrop, r3f,
 
 
 class UnitHead(torch.nn.Module):
-    """R4F: the last matrix of the head divided by its largest singular value."""
+    """R4F's head: its last matrix is divided by the largest singular value."""
 
     def forward(self, weight):
         return weight / torch.linalg.svdvals(weight)[0]
 
 
 def run(model, batches, s, method, noise):
-    """Outer steps on whole global batches; returns parameters, their uniform and their moving average, by name.
+    """Makes one outer step per global batch; returns parameters, their uniform and their moving average, by name.
 
     Args:
         model: a RobertaForSequenceClassification; it is copied.

@@ -1,6 +1,6 @@
-"""SALT's step is the derivative of its objective, follower and all: by differences of F itself, by one graph, by the method.
+"""SALT's step is the derivative of its whole objective F: compared with differences of F, with one graph, and in the method.
 
-In float64 wherever the method is not at work; dropout is off.
+Everything but the method is in float64; dropout is off.
 """
 
 import itertools
@@ -27,7 +27,7 @@ CASES = [
 
 
 class Game:
-    """One batch, its first perturbation, and the settings of both sides."""
+    """One batch, its first perturbation, and the settings of oracle and method."""
 
     def __init__(self, labels, gradient, projection, follower="joint"):
         (self.batch,) = global_batches(1, labels=labels)
@@ -87,7 +87,7 @@ def test_the_oracle_is_the_derivative_of_the_objective(case):
     parameters, generator = list(model.parameters()), torch.Generator().manual_seed(0)
     for _ in range(3):
         direction = torch.randn(gradient.shape, generator=generator, dtype=torch.float64)
-        direction += direction.norm() * gradient / gradient.norm()  # so that the slope is not that of the noise alone
+        direction += direction.norm() * gradient / gradient.norm()  # so that rounding does not dominate the slope
         pieces = [d.view_as(p) for d, p in zip(direction.split([p.numel() for p in parameters]), parameters, strict=True)]
         values = []
         for sign in (1, -2):  # to theta + h d, then to theta - h d
@@ -102,7 +102,7 @@ def test_the_oracle_is_the_derivative_of_the_objective(case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_leader_who_foresees_nothing_would_be_seen(case, monkeypatch):
+def test_ignoring_the_followers_reaction_would_be_noticed(case, monkeypatch):
     game, whole = Game(*case), rivals.per_sample
     expected = game.true_gradient()
     monkeypatch.setattr(rivals, "per_sample", lambda f, batch, *tensors: whole(f, batch, *(t.detach() for t in tensors)))
@@ -111,14 +111,14 @@ def test_a_leader_who_foresees_nothing_would_be_seen(case, monkeypatch):
 
 @pytest.mark.parametrize("derivative, tolerance", [("exact", 1e-4), ("finite_difference", 1e-3)])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_the_step_is_the_derivative(case, derivative, tolerance):
+def test_the_methods_step_is_the_derivative(case, derivative, tolerance):
     game = Game(*case)
     assert far(game.gradient(derivative), game.true_gradient()) < tolerance
 
 
 @pytest.mark.parametrize("derivative, tolerance", [("exact", 1e-4), ("finite_difference", 1e-3)])
 @pytest.mark.parametrize("case", [(3, "linf", "clamp"), (5, "raw", "rescale"), (1, "raw", "clamp")], ids=str)
-def test_the_released_form_is_there_and_is_another(case, derivative, tolerance):
+def test_the_released_form_differs(case, derivative, tolerance):
     joint, released = Game(*case), Game(*case, follower="released")
     expected = released.true_gradient()
     assert far(released.gradient(derivative), expected) < tolerance
@@ -126,6 +126,6 @@ def test_the_released_form_is_there_and_is_another(case, derivative, tolerance):
 
 
 def test_with_two_classes_and_a_normalised_step_both_forms_have_one_direction():
-    """All gradients of a two-class divergence point one way or the other, and the normalised step forgets how far."""
+    """With two classes all gradients of the divergence are parallel, and the normalised step ignores their length."""
     joint, released = (Game(2, "linf", "clamp", follower).true_gradient() for follower in ("joint", "released"))
     assert torch.cosine_similarity(joint, released, 0) > 0.999

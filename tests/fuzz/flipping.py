@@ -1,5 +1,5 @@
-"""Damages a Parquet and an Arrow file in as many ways as it is told, and reads each: `main` returns 0 if none was more than
-refused. A process of its own, since what breaks in C++ ends the process."""
+"""Damages a Parquet and an Arrow file in a given number of ways and reads each: `main` returns 0 if all were read or refused.
+It runs in a separate process, since a crash in C++ ends the process."""
 
 import json
 import random
@@ -24,7 +24,7 @@ def damaged(whole, drawn):
 
 
 def files(folder):
-    """Where each kind of file lies; one of a kind at a time."""
+    """The path of each kind of file."""
     table = pyarrow.table(
         {"sentence": [f"text {i}" for i in range(50)], "label": [i % 2 for i in range(50)], "more": [[i] for i in range(50)]}
     )

@@ -1,4 +1,4 @@
-"""Whatever stands in a checkpoint's small files, signed or not: `verify` and resume say the same, and neither raises."""
+"""For any content of a checkpoint's small files, with and without a matching manifest, `verify` and resume agree."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from mat_ds.storage.integrity import MANIFEST, STATE, entry_of, is_foreign, read
 from tests.support.small_engine import one_rank
 from tests.support.small_run import goes_on, sign, small_run
 
-# Names and numbers that such files hold, and what a stranger may put there.
+# Names and numbers that such files hold, and hostile ones.
 WORDS = ("engine", "run", "step", "format", "updates", "loss_scale", "files", "elements", "world_size", "evaluations", "score",
          "bytes", "sha256", "error", STATE, MANIFEST, "rank-00000-0.safetensors", "rank-00001-0.safetensors", "../../x",
          "/etc/passwd", "model/config.json", "model//config.json", "./state.json", "", ".", "..", "a\x00b", "\ud800", "table",
@@ -50,7 +50,7 @@ def run(tmp_path_factory):
 
 
 def changed(run, change):
-    """A copy of the run, its newest checkpoint changed; and that checkpoint."""
+    """A copy of the run with a changed newest checkpoint; returns both."""
     kept, copy = run
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(kept, copy)
@@ -59,7 +59,7 @@ def changed(run, change):
 
 
 def agree(run, change):
-    """Whether resume takes what `verify` calls whole, and nothing else; what it then does, it does as if nothing had been."""
+    """Checks that resume takes the newest checkpoint exactly if `verify` calls it whole; returns whether it does."""
     path, seventh = changed(run, change)
     whole = verify_checkpoint(seventh) is None
     foreign = whole and is_foreign(read_state(seventh))
@@ -70,7 +70,7 @@ def agree(run, change):
 
 
 def put(tree, path, value):
-    """The tree with another value at one of its places."""
+    """The tree with another value at one position."""
     if not path:
         return value
     if isinstance(tree, dict) and tree:
@@ -83,7 +83,7 @@ def put(tree, path, value):
 
 
 def json_at(name, path, value, signed):
-    """A change of one place of a JSON file."""
+    """Changes one value of a JSON file."""
 
     def change(folder):
         tree = json.loads((folder / name).read_text())
@@ -133,7 +133,7 @@ def test_verify_and_resume_agree(run, case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_verify_and_resume_agree_on_many_more(run, case):
+def test_verify_and_resume_agree_on_many_more_changes(run, case):
     check, strategies = CASES[case]
     MANY(given(st.tuples(*strategies))(lambda drawn: check(run, *drawn)))()
 
@@ -146,7 +146,7 @@ def shard(tensors, name="rank-00000-0.safetensors"):
     return change
 
 
-def test_shards_that_are_signed_and_no_stretches_are_damage(run):
+def test_shards_that_match_the_manifest_but_are_malformed_count_as_damaged(run):
     ones = np.ones(15, np.float32)
     for tensors in ({}, {"theta": ones}, {"theta:table": ones}, {"theta:table:x": ones}, {"theta:table:-1": ones},
                     {"theta:table:0": ones.astype(np.float16), "theta:bias:0": ones[:4]},
@@ -157,7 +157,7 @@ def test_shards_that_are_signed_and_no_stretches_are_damage(run):
         assert not agree(run, shard(tensors)), tensors.keys()
 
 
-def test_a_rank_whose_file_the_manifest_does_not_list_is_missed(run):
+def test_missing_and_extra_files_of_ranks_count_as_damage(run):
     def lost(folder):
         (folder / "rank-00000-0.safetensors").unlink()
         sign(folder)
@@ -174,7 +174,7 @@ def test_a_rank_whose_file_the_manifest_does_not_list_is_missed(run):
         assert not agree(run, change), change
 
 
-def test_names_that_leave_the_folder_are_not_read(run, tmp_path):
+def test_manifest_names_outside_the_folder_are_not_read(run, tmp_path):
     (tmp_path / "x").write_text("x")
     for name in (
         str(tmp_path / "x"),
@@ -191,7 +191,7 @@ def test_names_that_leave_the_folder_are_not_read(run, tmp_path):
         assert not agree(run, change), name
 
 
-def test_a_checkpoint_under_another_name_is_not_taken_for_that_of_another_step(run):
+def test_a_renamed_checkpoint_is_not_taken_for_that_of_another_step(run):
     kept, copy = run
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(kept, copy)

@@ -1,4 +1,4 @@
-"""Any bytes in a file of data are refused or read; what is whole is read as it was written, whatever stands around it."""
+"""Data files with any bytes are read or refused, and intact records are read as written, whatever is next to them."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ from tests.tasks.test_bad_rows import lines, write
 SST2 = TASKS["sst2"]
 FEW = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 
-# What tears csv apart, and what no table should hold.
+# Characters that are special in csv, and those that no table should hold.
 TORN = st.text(alphabet='xy",,""\n\n\r\t\0\ufeff 01', max_size=80)
 PLAIN = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20).map(lambda text: f"a{text}")
 JSON = st.recursive(
@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
 
 
 def read(folder, suffix, content, **data):
-    """The training examples in a file of these bytes, or why there are none."""
+    """The training examples in a file with these bytes, or the error."""
     path = folder / "sst2" / f"train{suffix}"
     path.write_bytes(content)
     try:
@@ -74,7 +74,7 @@ def test_any_json_is_read_or_refused(folder, values, suffix, rule):
 
 @FEW
 @given(rows=st.lists(st.tuples(PLAIN, st.integers(0, 1)), min_size=1, max_size=6))
-def test_what_was_written_is_read_in_every_kind_of_file(folder, rows):
+def test_written_rows_are_read_back_in_every_file_format(folder, rows):
     named = [{"sentence": text, "label": label} for text, label in rows]
     table = io.StringIO()
     writer = csv.DictWriter(table, ["sentence", "label"], lineterminator="\n", quoting=csv.QUOTE_ALL)
@@ -86,8 +86,8 @@ def test_what_was_written_is_read_in_every_kind_of_file(folder, rows):
 
 
 def slow_records(content):
-    """What csv records are, by definition: from each line on, the shortest run of lines that is one; else the line is bad, and
-    reading goes on at the next one."""
+    """csv records by definition: starting at each line, the shortest sequence of lines that is a record; if there is none,
+    the line is bad, and reading continues with the next."""
     left, first = content.splitlines(keepends=True) if "\r" not in content else None, 1
     while left:
         reader = csv.reader(iter(left), strict=True)
@@ -102,7 +102,7 @@ def slow_records(content):
 
 @FEW
 @given(content=st.text(alphabet='xy",,""\n\n ', max_size=120))
-def test_reading_each_line_once_finds_the_records_of_reading_them_from_every_line(content):
+def test_reading_in_one_pass_finds_the_same_records_as_the_definition(content):
     found = [
         (number, None if isinstance(record, BadRow) else record)
         for number, record in _parse_records(iter(io.StringIO(content, newline="")), ",", csv.QUOTE_MINIMAL)
@@ -118,7 +118,7 @@ LABELS = st.integers(-3, 12) | st.floats() | st.booleans() | NAMED | st.text(max
 @given(
     names=st.lists(st.sampled_from(["a", "b", "c", "1", "2", "0", "-1", "True", "1.5"]), min_size=2, unique=True), value=LABELS
 )
-def test_a_label_means_what_its_text_means(names, value):
+def test_a_label_means_the_same_as_its_text(names, value):
     spec = TaskSpec(name="own", text=("sentence",), labels=tuple(names))
     meaning = class_of(spec, value)
     assert class_of(spec, str(value)) == meaning, "as csv writes it"

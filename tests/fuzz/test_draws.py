@@ -1,4 +1,4 @@
-"""Random numbers of any batch: an example's are its own however the batch is cut, padded and keyed."""
+"""Random numbers of any batch: an example's numbers do not depend on how the batch is cut and padded."""
 
 import torch
 from hypothesis import given, settings
@@ -11,7 +11,7 @@ LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=12)
 
 
 def rows(draw, lengths, sizes, paddings, key, width):
-    """What the real tokens of each example get in micro-batches that are each padded in their own way."""
+    """The numbers of each example's real tokens, in micro-batches that are padded differently."""
     found = []
     for index, (padding, left) in enumerate(paddings):
         part = lengths[index * sizes : (index + 1) * sizes]
@@ -26,7 +26,7 @@ def rows(draw, lengths, sizes, paddings, key, width):
 
 @settings(max_examples=60, deadline=2000)
 @given(st.data(), LENGTHS, st.integers(1, 40), st.integers(0, 2**64 - 1), st.sampled_from([philox.normal, philox.uniform]))
-def test_an_examples_numbers_are_its_own(data, lengths, width, key, draw):
+def test_an_examples_numbers_do_not_depend_on_the_batch(data, lengths, width, key, draw):
     whole = rows(draw, lengths, len(lengths), [(0, False)], key, width)
     micro = data.draw(st.sampled_from([n for n in range(1, len(lengths) + 1) if len(lengths) % n == 0]))
     paddings = st.lists(
@@ -43,8 +43,8 @@ def test_an_examples_numbers_are_its_own(data, lengths, width, key, draw):
 
 @settings(max_examples=60, deadline=2000)
 @given(st.lists(st.integers(0, 2**32 - 1), min_size=4, max_size=4), st.lists(st.integers(0, 2**32 - 1), min_size=2, max_size=2))
-def test_the_words_are_those_of_whole_numbers(counter, key):
-    """The ten rounds as they are published, in Python's integers, which do not overflow."""
+def test_the_generator_equals_one_in_python_integers(counter, key):
+    """The ten published rounds in Python's integers, which do not overflow."""
     c, k = list(counter), list(key)
     for _ in range(10):
         first, second = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57

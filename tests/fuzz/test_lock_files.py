@@ -1,5 +1,5 @@
-"""Whatever lies where a lock should be: held by somebody unknown until nothing has moved there for a lease, never a traceback,
-and nothing but the lock is touched."""
+"""Anything in place of a lock counts as the lock of an unknown job until it has not changed for a lease. There is no traceback,
+and nothing but the lock is changed."""
 
 import json
 import os
@@ -27,7 +27,7 @@ RECORDS = st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=8), VALUES,
 
 
 def odd(data, inside):
-    """Tries to take a folder with something odd in the place of its lock, or of a lease in it; then again, a lease later."""
+    """Tries to lock a folder with `data` in place of its lock, or of a lease in it; then again after a lease."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         where = folder / LOCK / "lease" if inside else folder / LOCK
@@ -41,7 +41,7 @@ def odd(data, inside):
 
 
 def gone_by(folder):
-    """A lease later it can be taken."""
+    """Checks that the folder can be locked after a lease."""
     before, leases.LEASE_SECONDS = leases.LEASE_SECONDS, 0.0
     try:
         mine = RunLock()
@@ -55,16 +55,16 @@ def gone_by(folder):
 
 @settings(max_examples=60, deadline=2000)
 @given(st.binary(max_size=300), st.booleans())
-def test_any_bytes(data, inside):
+def test_any_bytes_in_place_of_a_lock(data, inside):
     odd(data, inside)
 
 
 @settings(max_examples=100, deadline=2000)
 @given(RECORDS, st.booleans())
-def test_any_record(record, inside):
+def test_any_record_in_place_of_a_lock(record, inside):
     me = json.loads(Owner.me().as_text())
     me.pop("crc32")
-    # Of a process that cannot be looked for from here, as one that can may well be gone.
+    # Of a process on another machine, since one on this machine would be found to be gone.
     odd(sealed({**me, **record, "place": "elsewhere"}), inside)
     odd(sealed(record), inside)
     odd(json.dumps(record).encode(), inside)
@@ -72,14 +72,14 @@ def test_any_record(record, inside):
 
 @settings(max_examples=50, deadline=2000)
 @given(st.integers(min_value=0), st.integers(0, 7))
-def test_any_flipped_bit_of_a_jobs_lease(place, bit):
-    """It might make a process of it that is gone for sure."""
+def test_a_lease_with_a_changed_bit_still_counts_as_held(place, bit):
+    """The change might otherwise name a process that has provably ended."""
     text = bytearray(Owner.me().as_text())
     text[place % len(text)] ^= 1 << bit
     odd(bytes(text), True)
 
 
-def test_no_flipped_bit_cut_or_added_byte_leaves_a_lease_that_can_be_read():
+def test_a_lease_with_any_changed_bit_or_missing_or_added_byte_is_not_valid():
     text = Owner.me().as_text()
     flipped = [text[:i] + bytes([text[i] ^ 1 << bit]) + text[i + 1 :] for i in range(len(text)) for bit in range(8)]
     cut = [text[:i] for i in range(len(text))] + [text[:i] + text[i + 1 :] for i in range(len(text))]
@@ -89,7 +89,7 @@ def test_no_flipped_bit_cut_or_added_byte_leaves_a_lease_that_can_be_read():
 
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("kind", ["FIFO", "dangling link", "link to a folder", "link to a file", "socket", "deep JSON", "huge"])
-def test_any_kind_of_file(kind, inside, tmp_path):
+def test_any_kind_of_file_in_place_of_a_lock(kind, inside, tmp_path):
     folder, other = tmp_path / "run", tmp_path / "other"
     where = folder / LOCK / "lease" if inside else folder / LOCK
     where.parent.mkdir(parents=True)
@@ -103,7 +103,7 @@ def test_any_kind_of_file(kind, inside, tmp_path):
         )
     elif kind == "socket":
         before = os.getcwd()
-        os.chdir(where.parent)  # their names must be short
+        os.chdir(where.parent)  # the names of sockets must be short
         socket.socket(socket.AF_UNIX).bind(where.name)
         os.chdir(before)
     else:
@@ -122,7 +122,7 @@ def test_a_folder_in_the_lock_is_moved_aside_and_not_deleted(tmp_path):
     assert list(tmp_path.glob(f".{LOCK}.*.aside/below"))
 
 
-def test_a_file_in_the_place_of_a_lease_is_over_when_nothing_moved_for_a_lease(tmp_path, monkeypatch):
+def test_a_file_in_place_of_a_lock_ends_when_it_has_not_changed_for_a_lease(tmp_path, monkeypatch):
     for module in (leases, lock):
         monkeypatch.setattr(module, "LEASE_SECONDS", 0.4)
         monkeypatch.setattr(module, "LOOK", 0.05)

@@ -1,4 +1,4 @@
-"""Whatever stands in the files of a model folder, it loads or is refused: no traceback, no marker, no wait."""
+"""A model folder with any content loads or is refused: no traceback, no code that runs, no wait."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ FILES = ("config.json", "tokenizer_config.json", "tokenizer.json")
 
 
 def load_or_refuse(folder):
-    """Through the doors of training and of prediction."""
+    """Loads a folder as training does and as prediction does; both may refuse it."""
     options = ModelConfig(name=str(folder))
     try:
         build_model(options, TASKS["sst2"], build_tokenizer(options, ()), 0, leave_unread=True)
@@ -70,7 +70,7 @@ def test_any_value_of_any_key(whole, file, which, value):
 @given(file=st.sampled_from((*FILES, "model.safetensors")), where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_any_bit_flipped(whole, file, where, bit):
     def spoil(content):
-        # Of the weights, their header: another number is no fault.
+        # Of the weights only the header, since another number is not an error.
         place = int(where * min(len(content), 4000))
         return content[:place] + bytes([content[place] ^ (1 << bit)]) + content[place + 1 :]
 

@@ -1,4 +1,4 @@
-"""Noise takes any text at any rate: it changes no more than it says, keeps what it does not touch, and rises with the rate."""
+"""Noise on any text at any rate: it changes no more than the rate, keeps the rest, and grows with the rate."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Options, recipes, task YAMLs, sweep spaces and DeepSpeed's JSON, whatever is in them: read, or refused with what is wrong."""
+"""Options, recipes, task YAMLs, sweep spaces and DeepSpeed's JSON with any content are read, or refused with a reason."""
 
 import json
 import tempfile
@@ -69,7 +69,7 @@ def trees(keys, leaves=20):
 
 
 def fuzz(examples, strategy, check):
-    """Gives so many examples to a check, which may raise `UserError` and take a second or two, and nothing else."""
+    """Runs a check on `count` examples; it may raise `UserError` and take a second or two."""
 
     @settings(max_examples=examples, deadline=timedelta(seconds=20), suppress_health_check=list(HealthCheck), database=None)
     @given(strategy)
@@ -98,7 +98,7 @@ def folder(tmp_path):
 
 
 def checked(run, problems):
-    """What a run that nothing is wrong with must be able to do: be written down, read back, and looked at as a whole."""
+    """Checks that a valid run can be written, read back, and checked as a whole."""
     for problem in problems:
         assert problem.reason and problem.fix and all(c.isprintable() or c == "\n" for c in str(problem))
     if run and not problems:
@@ -139,7 +139,7 @@ def test_any_recipe_is_read_or_refused(examples):
 
 
 @pytest.mark.parametrize("examples", [150, MANY])
-def test_any_text_in_the_place_of_a_recipe_is_read_or_refused(examples):
+def test_any_text_in_place_of_a_recipe_is_read_or_refused(examples):
     pieces = st.sampled_from([*WORDS, "a", ":", ": ", "\n", "\n  ", " ", "- ", "? ", "|", ">", ", ", "seed", "train", "---\n",
                               "%YAML 1.1", "&x ", "*x", "<<: ", "\t", "\ufeff", "'", "#"])  # fmt: skip
     text = st.one_of(st.lists(pieces, max_size=30).map("".join), st.binary(max_size=60))
@@ -147,7 +147,7 @@ def test_any_text_in_the_place_of_a_recipe_is_read_or_refused(examples):
 
 
 @pytest.mark.parametrize("examples", [200, MANY])
-def test_what_is_written_as_yaml_is_read_back_by_this_reader_and_by_that_of_yaml_1_1(examples):
+def test_written_yaml_is_read_back_by_this_reader_and_by_a_yaml_1_1_reader(examples):
     def check(tree):
         path = written(as_yaml(tree))
         found = read_yaml(path)

@@ -1,4 +1,4 @@
-"""On a GPU: the random draws of a CPU, and what is said where matrix products would hide the perturbation."""
+"""On a GPU: random draws equal those of a CPU, and a warning if TF32 would hide the perturbation."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 
 @pytest.mark.parametrize("width", [5, 384])
-def test_draws_are_those_of_a_cpu(width):
+def test_draws_equal_those_of_a_cpu(width):
     examples, tokens = torch.tensor([3, 2**40, 0]), torch.arange(33).expand(3, 33)
     for draw, bound in ((philox.uniform, 0.0), (philox.normal, 2e-6)):
         here = draw(12345, examples, tokens, width)
@@ -19,7 +19,7 @@ def test_draws_are_those_of_a_cpu(width):
 
 
 @pytest.mark.skipif(torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0), reason="this card has no TF32")
-def test_tf32_that_hides_the_radius_is_warned_of():
+def test_tf32_that_hides_the_radius_gives_a_warning():
     options = ("--ds_config", "ds_configs/zero2.json", "method.delta_max_norm=1e-5", "method.delta_lr=1e-3", "--dry_run")
     for override, warned in (("1", True), ("0", False)):
         done = run_cli(*options, ranks=1, device="cuda", NVIDIA_TF32_OVERRIDE=override)

@@ -1,4 +1,4 @@
-"""Where strangers' files are tried: no network, secrets in the environment, and an eye on all that lies outside the run."""
+"""Surroundings for hostile files: no network, secrets in the environment, and a watch on everything outside the run."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ GUARD = Path(__file__).parent / "guard"
 
 
 def snapshot(folder):
-    """Every path below a folder with what it is and holds; links are not followed."""
+    """Every path below a folder with its content; links are not followed."""
     found = {}
     for path in sorted(folder.rglob("*")):
         held = (
@@ -29,7 +29,7 @@ def snapshot(folder):
 
 @dataclass
 class Surroundings:
-    """A folder to work in, which commands may change, beside one that they must leave alone.
+    """A folder that commands may change, and one that they must not change.
 
     Attributes:
         inside: the working directory of the commands.
@@ -43,7 +43,7 @@ class Surroundings:
     outputs: list = field(default_factory=list)
 
     def run(self, *arguments, stdin="", code=None, module="mat_ds.cli", timeout=300, **variables):
-        """Runs `mat-ds arguments` and returns what it did; without a traceback and, if given, with the exit code `code`."""
+        """Runs `mat-ds arguments`, checks that there is no traceback and the exit code, and returns the finished process."""
         secrets = dict.fromkeys(SECRETS, CANARY)
         env = environment(REACHED=str(self.reached), **secrets) | variables
         env["PYTHONPATH"] = f"{GUARD}:{ROOT}"
@@ -57,7 +57,7 @@ class Surroundings:
 
 @pytest.fixture
 def surroundings(tmp_path):
-    """At the end nothing outside has changed, nobody was reached, and no secret is in any output or file."""
+    """At the end checks that nothing outside has changed, no address was reached, and no secret is in an output or file."""
     inside, outside = tmp_path / "inside", tmp_path / "outside"
     inside.mkdir()
     outside.mkdir()

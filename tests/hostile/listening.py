@@ -1,15 +1,15 @@
-"""A server of nobody's on loopback that writes down what it is sent, and the secrets that must not be among it."""
+"""An untrusted server on loopback that records its requests, and the secrets that they must not contain."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 CANARY = "canary-5c1f"
-# Of MLflow, and of the stores to which a server could send its client.
+# Secrets of MLflow, and of the stores to which a server could redirect its client.
 SECRETS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "DATABRICKS_TOKEN", "PGPASSWORD")
 
 
 class Listener:
-    """What asked it for anything, as (method and path, headers), in `heard`; it answers that there is nothing."""
+    """Records requests as (method and path, headers) in `heard`, and answers all with 404."""
 
     def __init__(self):
         self.heard = []
@@ -44,6 +44,6 @@ class Listener:
 
 
 def carrying(*folders):
-    """Files at or below folders that hold a secret."""
+    """The files at or below folders that contain a secret."""
     files = (file for folder in folders for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
     return [file for file in files if CANARY.encode() in file.read_bytes()]

@@ -1,4 +1,4 @@
-"""Reads the data of folders as a run would, with little memory, and says of each how it went, in a line of JSON."""
+"""Reads the data of folders as a run would, with limited memory, and prints a line of JSON with the outcome for each."""
 
 import json
 import resource
@@ -10,7 +10,7 @@ GIB = 2**30
 
 
 def peak():
-    """Bytes that this process ever had in memory, since it was last asked."""
+    """The peak memory of this process in bytes, since the last call."""
     text = Path("/proc/self/status").read_text()
     Path("/proc/self/clear_refs").write_text("5")
     return int(text.split("VmHWM:")[1].split()[0]) * 1024
@@ -24,7 +24,7 @@ def main():
     from mat_ds.tasks.options import DataConfig
     from mat_ds.tasks.registry import TASKS
 
-    pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # gives back what it no longer uses
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # frees memory that is not used any more
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (in_use + 2 * GIB, in_use + 2 * GIB))
     for folder in sys.argv[1:]:

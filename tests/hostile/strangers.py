@@ -1,4 +1,4 @@
-"""Model folders of strangers: whole and small, to be spoilt in one place."""
+"""Small, valid model folders, for tests that damage them in one place."""
 
 import json
 import shutil
@@ -20,12 +20,12 @@ def _whole():
 
 
 def stranger(folder):
-    """A classifier of single sentences, negative and positive, as `save_pretrained` writes one."""
+    """A sentiment classifier of single sentences, as written by `save_pretrained`."""
     return shutil.copytree(_whole(), folder)
 
 
 def edit(path, **changes):
-    """Changes a JSON file; None takes a key away."""
+    """Changes keys of a JSON file; None removes a key."""
     written = json.loads(path.read_text()) if path.exists() else {}
     written |= changes
     path.write_text(json.dumps({key: value for key, value in written.items() if value is not None}))
@@ -33,7 +33,7 @@ def edit(path, **changes):
 
 
 def with_code(folder, file="config.json", model_type="sparkle", **auto_map):
-    """Puts code beside the model that writes a marker where it runs, and lets the model ask for it."""
+    """Adds code to the model folder that writes a marker if it runs, and lets the configuration ask for it."""
     (folder / "sparkle.py").write_text(
         f"from pathlib import Path\nPath({str(folder.parent / MARKER)!r}).write_text('ran')\n"
         "from transformers import RobertaConfig, RobertaForSequenceClassification, PreTrainedTokenizerFast\n"
@@ -46,7 +46,7 @@ def with_code(folder, file="config.json", model_type="sparkle", **auto_map):
 
 
 def adapters(folder):
-    """Adapters of single sentences, beside the base that they name."""
+    """Adapters for a classifier of single sentences, next to the base that they name."""
     from tests.support.heads import adapter_run
 
     return adapter_run(folder / "run", folder / "base") / "model"

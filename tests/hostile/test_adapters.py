@@ -1,4 +1,4 @@
-"""Adapters of a stranger are numbers for a base: they import nothing, fetch nothing, and leave nothing to be drawn."""
+"""Adapters from strangers: they import and fetch nothing, and must be complete."""
 
 import shutil
 import sys
@@ -53,7 +53,7 @@ def refused(folder):
         ({"target_modules": ["nothing"]}, "cannot be loaded"),
     ],
 )
-def test_what_adapters_say_of_themselves_is_not_believed(change, told, folder, monkeypatch):
+def test_adapters_with_a_hostile_configuration_are_refused(change, told, folder, monkeypatch):
     (folder / "evil.py").write_text(f"from pathlib import Path\nPath({str(folder.parent / MARKER)!r}).write_text('ran')\n")
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", ["", *sys.path])
@@ -63,12 +63,12 @@ def test_what_adapters_say_of_themselves_is_not_believed(change, told, folder, m
     assert not (folder.parent / MARKER).exists()
 
 
-def test_code_of_their_base_does_not_run(folder):
+def test_code_of_the_base_does_not_run(folder):
     with_code(folder.parent / "base", AutoConfig="sparkle.SparkleConfig")
     assert "needs code of its own" in refused(folder) and not (folder.parent / MARKER).exists()
 
 
-def test_their_base_has_to_be_whole_and_a_model_of_its_own(folder):
+def test_the_base_must_be_a_complete_model_without_adapters(folder):
     base = folder.parent / "base"
     kept = base / "model.safetensors"
     weights = {name: value.clone() for name, value in load_file(kept).items()}
@@ -80,7 +80,7 @@ def test_their_base_has_to_be_whole_and_a_model_of_its_own(folder):
 
 
 @pytest.mark.parametrize("part", ["classifier.out_proj.weight", "lora_B"])
-def test_what_they_lack_is_not_drawn(part, folder):
+def test_missing_weights_are_refused_and_not_initialised(part, folder):
     file = folder / "adapter_model.safetensors"
     weights = load_file(file)
     lacking = next(name for name in weights if part in name)
@@ -88,6 +88,6 @@ def test_what_they_lack_is_not_drawn(part, folder):
     assert lacking in refused(folder)
 
 
-def test_adapters_are_no_model_to_train(folder):
+def test_training_adapters_further_is_refused(folder):
     with pytest.raises(UserError, match="--merge"):
         build_tokenizer(ModelConfig(name=str(folder)), ())

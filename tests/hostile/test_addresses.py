@@ -1,4 +1,4 @@
-"""An address that is not its user's own word gets none of its credentials; a password in one is neither shown nor kept."""
+"""Only addresses that the user gave get credentials; a password in an address is neither printed nor stored."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def listener():
 
 @pytest.fixture
 def secrets(monkeypatch, tmp_path):
-    """Every secret set to the canary, in a home of their own."""
+    """Sets every secret to the canary, with another home folder."""
     for name in SECRETS:
         monkeypatch.setenv(name, CANARY)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -66,7 +66,7 @@ def secrets(monkeypatch, tmp_path):
 
 @pytest.fixture
 def bare(monkeypatch, tmp_path):
-    """No secret at all."""
+    """Removes all secrets from the environment."""
     for name in [name for name in os.environ if name.startswith(("MLFLOW_TRACKING", "AWS_", "DATABRICKS", "AZURE", "GOOGLE"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -81,19 +81,19 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize("uri", WITH_SECRETS)
-def test_no_address_with_a_secret_in_it_is_taken_or_shown(uri):
+def test_an_address_with_a_secret_is_refused_and_not_printed(uri):
     (problem,) = uri_problems("tracking.uri", uri)
     assert CANARY not in str(problem) and CANARY not in repr(problem) and "canary" not in shown_uri(uri)
 
 
 @pytest.mark.parametrize("uri", [uri for uri in WITH_SECRETS if not re.search(r"%70|databricks:c|@canary|^u:1", uri)])
-def test_a_secret_in_an_address_is_found_in_the_midst_of_any_text(uri):
+def test_a_secret_in_an_address_is_masked_within_any_text(uri):
     assert CANARY not in masked(f"ConnectionError: {uri} is not there") and CANARY not in masked(f"{{'uri': '{uri}'}}")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("uri", WITH_SECRETS[::6])
-def test_no_command_takes_or_shows_a_secret_in_an_address(command, uri, run, tmp_path, capfd):
+def test_every_command_refuses_an_address_with_a_secret_and_does_not_print_it(command, uri, run, tmp_path, capfd):
     before = sorted(tmp_path.rglob("*"))
     arguments = [part.format(run=run.path, uri=uri, out=tmp_path / "out") for part in COMMANDS[command]]
     assert main(arguments) == ExitCode.USER_ERROR
@@ -112,7 +112,7 @@ def test_no_command_takes_or_shows_a_secret_in_an_address(command, uri, run, tmp
     ],
 )
 @pytest.mark.parametrize("uri", ["http://user:canary-5c1f@127.0.0.1:9", "mssql+pyodbc://h?odbc_connect=PWD%3Dcanary-5c1f"])
-def test_the_variable_is_held_to_the_same(command, uri, tmp_path, monkeypatch, capfd):
+def test_the_address_in_mlflow_tracking_uri_is_checked_too(command, uri, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     (tmp_path / "texts.txt").write_text("a text\n")
     assert main([part.format(file=tmp_path / "texts.txt", out=tmp_path / "out") for part in command]) == ExitCode.USER_ERROR
@@ -125,20 +125,20 @@ def test_the_variable_is_held_to_the_same(command, uri, tmp_path, monkeypatch, c
     "model.name.x=http://u:canary-5c1f@h", "seed=http://u:canary-5c1f@h", "data.password=canary-5c1f",
     "tracking.url=databricks://u:canary-5c1f", "tracking.uri=[http://u:canary-5c1f@h]",
 ])  # fmt: skip
-def test_a_secret_in_a_mistyped_option_is_not_shown(option):
+def test_a_secret_in_a_mistyped_option_is_not_printed(option):
     run, problems = read_run_config(None, [option])
     problems += combination_problems(run, 1) if run else []
     assert problems and CANARY not in str(UserError(*problems))
 
 
-def test_a_message_holds_neither_the_secrets_of_the_environment_nor_a_header_with_one(secrets):
+def test_messages_contain_no_secret_of_the_environment_or_of_a_header(secrets):
     for text in (f"Invalid header value {CANARY}", f"Authorization: Bearer {CANARY}", f"http://h/{CANARY}/x", f"{CANARY!r}"):
         assert CANARY not in masked(text) and CANARY not in str(Problem("key", text, text, text))
     for text in ("is neither a flag nor key=value", "sqlite:////home/a@b/x.db", "http://[::1]:5000/x", "models:/a@champion"):
         assert masked(text) == text
 
 
-def test_a_run_folders_word_for_a_server_gets_no_credentials_by_itself(listener, secrets, run, capfd, monkeypatch):
+def test_a_server_named_only_by_a_run_folder_gets_no_credentials(listener, secrets, run, capfd, monkeypatch):
     config = yaml.safe_load(run.config.read_text())
     config["tracking"]["uri"] = listener.uri
     run.config.write_text(yaml.safe_dump(config))
@@ -146,7 +146,7 @@ def test_a_run_folders_word_for_a_server_gets_no_credentials_by_itself(listener,
         assert main(command) == ExitCode.USER_ERROR
         said = capfd.readouterr().err
         assert not listener.heard and "MLFLOW_TRACKING_TOKEN" in said and "--uri" in said and CANARY not in said
-    assert main(["sync", str(run.path), "--uri", listener.uri]) == ExitCode.FAILED  # it is no MLflow
+    assert main(["sync", str(run.path), "--uri", listener.uri]) == ExitCode.FAILED  # it is not an MLflow server
     assert listener.authorised and CANARY not in "".join(capfd.readouterr())
     listener.heard.clear()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{listener.uri}/")
@@ -160,14 +160,14 @@ def test_a_run_folders_word_for_a_server_gets_no_credentials_by_itself(listener,
     assert not carrying(run.path.parent)
 
 
-def test_without_credentials_a_run_goes_where_its_folder_says(listener, bare, run):
+def test_without_credentials_a_run_is_delivered_to_the_server_that_its_folder_names(listener, bare, run):
     config = yaml.safe_load(run.config.read_text())
     config["tracking"]["uri"] = listener.uri
     run.config.write_text(yaml.safe_dump(config))
     assert main(["sync", str(run.path)]) == ExitCode.FAILED and listener.heard and not listener.authorised
 
 
-def test_credentials_are_found_where_mlflow_would_find_them(bare, tmp_path, monkeypatch):
+def test_credentials_are_looked_for_where_mlflow_finds_them(bare, tmp_path, monkeypatch):
     assert credentials("http://127.0.0.1:5000") == [] and credentials("sqlite:///x.db") == []
     for uri in ("postgresql://h/db", "databricks", "databricks://profile", "mysql://h/db"):
         assert credentials(uri)
@@ -184,7 +184,7 @@ def test_credentials_are_found_where_mlflow_would_find_them(bare, tmp_path, monk
     assert CANARY not in "".join(credentials("http://h")) and len(credentials("http://h")) == 2
 
 
-def test_a_recipes_word_for_a_server_is_not_taken_where_credentials_are_set(listener, secrets, tmp_path, monkeypatch, capfd):
+def test_with_credentials_a_server_named_only_by_a_recipe_is_refused(listener, secrets, tmp_path, monkeypatch, capfd):
     recipe, space = tmp_path / "recipe.yaml", tmp_path / "space.yaml"
     recipe.write_text(f"tracking: {{uri: {listener.uri}}}\n")
     given = ["--ds_config", "ds_configs/zero2.json", "--recipe", str(recipe), f"output_dir={tmp_path}/run"]
@@ -200,14 +200,14 @@ def test_a_recipes_word_for_a_server_is_not_taken_where_credentials_are_set(list
     assert parse_overrides([f"tracking.uri={listener.uri}"], RunConfig)[0] == {"tracking": {"uri": listener.uri}}
 
 
-def test_a_password_that_an_older_run_was_given_is_not_handed_on(run):
+def test_a_password_in_an_older_runs_options_is_not_delivered(run):
     config = yaml.safe_load(run.config.read_text())
     config["tracking"]["uri"] = "http://me:canary-5c1f@host"
     starts = [{"changed": {}}, {"changed": {"tracking.uri": ["http://me:canary-5c1f@host", "none"]}}]
     assert CANARY not in json.dumps(params_of(config, starts))
 
 
-def test_what_a_run_says_of_a_server_it_did_not_reach_delivers_it(tmp_path, capfd, secrets):
+def test_the_command_printed_after_a_failed_delivery_names_run_and_server(tmp_path, capfd, secrets):
     run = make_run(tmp_path / "a run", uri="http://127.0.0.1:9")
     with Tracker(keeps=True) as tracker:
         tracker.begin(run, 0, "http://127.0.0.1:9")
@@ -217,7 +217,7 @@ def test_what_a_run_says_of_a_server_it_did_not_reach_delivers_it(tmp_path, capf
     assert not carrying(tmp_path)
 
 
-def test_a_dry_run_neither_shows_nor_keeps_a_secret(secrets, tmp_path, capfd):
+def test_a_dry_run_neither_prints_nor_stores_a_secret(secrets, tmp_path, capfd):
     from mat_ds.ranks.world import World
 
     prepare(["--ds_config", "ds_configs/zero2.json", "tracking.uri=none", f"output_dir={tmp_path}/run"], World())

@@ -1,4 +1,4 @@
-"""Data of strangers: a small file takes neither gigabytes nor minutes, nothing is fetched, nobody is waited for."""
+"""Hostile data: a small file takes neither gigabytes nor minutes, nothing is fetched, and nothing waits."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 from tests.tasks.test_bad_rows import lines, write
 
 MIB = 2**20
-# Of each file: both cores may be busy with something else.
+# Limits for each file; they allow for busy cores.
 SECONDS, BYTES = 30, 500 * MIB
 ADDRESS = "http://127.0.0.1:9/x.png"
 UNFOLDS, BROKEN = "decompresses to more than", "cannot be read"
@@ -27,7 +27,7 @@ def parquet(path, sentence, label=None, **options):
 
 
 def saved(folder, table, features=None, compression=None):
-    """What `save_to_disk` writes of a table."""
+    """Writes a table as `save_to_disk` does."""
     folder.mkdir()
     options = pyarrow.ipc.IpcWriteOptions(compression=compression)
     with pyarrow.ipc.new_stream(folder / "data.arrow", table.schema, options=options) as stream:
@@ -102,7 +102,7 @@ def test_a_small_file_takes_neither_much_memory_nor_much_time(surroundings):
 
 
 def picture(kind, path):
-    """A table of two sentences beside a picture that lies elsewhere, nested as `kind` says."""
+    """A table with two sentences and a picture in another file, nested as `kind` says."""
     value = {"bytes": None, "path": path}
     value = {"plain": value, "list": [value], "struct": {"inner": value}}[kind]
     return pyarrow.table({"sentence": ["a", "b"], "image": [value] * 2, "label": [0, 1]})
@@ -115,7 +115,7 @@ def features(kind, media):
 
 
 @pytest.mark.parametrize("offline", ["0", "1"])
-def test_a_column_that_points_elsewhere_is_not_followed(surroundings, offline):
+def test_paths_in_a_column_are_not_followed(surroundings, offline):
     secret = surroundings.outside / "precious.txt"
     folders = []
     for media in ("Image", "Audio", "Video", "Pdf", "NoSuchThing"):
@@ -134,7 +134,7 @@ def test_a_column_that_points_elsewhere_is_not_followed(surroundings, offline):
     assert [json.loads(line)["said"] for line in done.stdout.splitlines()] == [[0, 1]] * len(folders)
 
 
-def test_a_text_that_is_a_picture_is_refused(surroundings):
+def test_a_text_column_of_pictures_is_refused(surroundings):
     folder = surroundings.inside / "data"
     write(folder, "sst2/validation.jsonl", lines({"sentence": "a", "label": 1}))
     table = pyarrow.table({"sentence": [{"bytes": None, "path": ADDRESS}], "label": [0]})
@@ -153,14 +153,14 @@ def irregular(folder, kind, name):
         path.mkdir()
     elif kind == "socket":
         there = os.getcwd()
-        os.chdir(path.parent)  # the name of a socket may not be long
+        os.chdir(path.parent)  # the names of sockets must be short
         socket.socket(socket.AF_UNIX).bind(path.name)
         os.chdir(there)
     else:
         path.symlink_to({"device": "/dev/zero", "terminal": "/dev/tty", "loop": path.name, "nowhere": "gone"}[kind])
 
 
-def test_nobody_waits_for_what_is_no_file(surroundings):
+def test_reading_pipes_and_sockets_does_not_wait(surroundings):
     folders = []
     for name in ("train.jsonl", "train.json", "train.csv", "train.parquet", "train/state.json", "train/data.arrow",
                  "train/dataset_info.json", "dataset_dict.json"):  # fmt: skip
@@ -185,7 +185,7 @@ STATES = [
 ]  # fmt: skip
 
 
-def test_a_saved_split_is_what_its_folder_holds(surroundings):
+def test_a_saved_split_is_read_only_from_its_folder(surroundings):
     folders = [surroundings.inside / str(i) for i in range(len(STATES))]
     for folder, state in zip(folders, STATES, strict=True):
         write(folder, "sst2/validation.jsonl", lines({"sentence": "a", "label": 1}))

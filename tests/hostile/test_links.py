@@ -1,4 +1,4 @@
-"""Links that lead round in a circle are refused by name at every door that takes a path."""
+"""Circular links are refused by name by every command that takes a path."""
 
 import os
 
@@ -29,7 +29,7 @@ DOORS = {
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_a_circle_of_links_is_refused_by_name(door, tmp_path, monkeypatch, capsys):
+def test_circular_links_are_refused_by_name(door, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     os.symlink("there", tmp_path / "back")
     os.symlink("back", tmp_path / "there")

@@ -1,4 +1,4 @@
-"""What strangers chose the text of is no markup: not in a model card, not in a report, not in a spreadsheet."""
+"""Texts chosen by strangers are not markup in a model card, a report or a spreadsheet."""
 
 import json
 import re
@@ -20,7 +20,7 @@ HOSTILE = ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[x](jav
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_nothing_in_a_run_is_markup_in_its_model_card(text, tmp_path):
+def test_texts_of_a_run_are_escaped_in_its_model_card(text, tmp_path):
     folder = finished_run(tmp_path / "run", "cola")
     for name, put in (
         ("environment.json", lambda found: found | {"devices": [text], "data_sha256": text}),
@@ -31,13 +31,13 @@ def test_nothing_in_a_run_is_markup_in_its_model_card(text, tmp_path):
         (folder / name).write_text(json.dumps(put(found)))
     write_card(read_finished(folder), folder / "model")
     card = ModelCard.load(folder / "model" / CARD)
-    outside = "".join(card.text.split("`")[::2])  # what stands between backquotes is shown as it is
+    outside = "".join(card.text.split("`")[::2])  # text between backquotes is shown literally
     assert "<" not in outside.replace("<this folder>", "").replace("<file>", "") and "\x1b" not in card.text
     assert not re.search(r"(?<!\\)\]\(", outside) and "\n# big" not in card.text and "license" not in card.data.to_dict()
     assert card.text.count("`") % 2 == 0
 
 
-def test_nothing_in_a_run_is_markup_in_a_report(tmp_path):
+def test_texts_of_a_run_are_escaped_in_a_report(tmp_path):
     for number, text in enumerate(HOSTILE):
         run = make_run(tmp_path / "runs" / f"{number}", (0.1, 0.2, 0.3), seed=number, model=text, half="bf16")
         environment = json.loads(run.environment.read_text())
@@ -51,7 +51,7 @@ def test_nothing_in_a_run_is_markup_in_a_report(tmp_path):
         assert "<script" not in picture.read_text() and "onerror=alert(1)>" not in picture.read_text()
 
 
-def test_a_report_of_links_shows_nothing_of_what_they_lead_to(tmp_path, capsys):
+def test_a_report_shows_nothing_of_linked_files(tmp_path, capsys):
     run = make_run(tmp_path / "run", (0.1, 0.2, 0.3))
     (tmp_path / "secret.json").write_text('{"task": "canary-5c1f"}')
     (run.path / "evaluation").mkdir()
@@ -65,7 +65,7 @@ def test_a_report_of_links_shows_nothing_of_what_they_lead_to(tmp_path, capsys):
     assert RunDirectory(run.path).model.is_dir()
 
 
-def test_what_is_no_number_in_the_results_of_a_run_is_refused_or_not_read(tmp_path):
+def test_results_that_are_not_numbers_are_refused_or_ignored(tmp_path):
     run = finished_run(tmp_path / "run", "cola")
     whole = (run / "results.json").read_text()
     refused = set()

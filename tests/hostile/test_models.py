@@ -1,4 +1,4 @@
-"""A model folder is numbers and words: nothing in it runs, is asked about, or reaches for what lies outside."""
+"""Hostile model folders: no code runs, no question is asked, and no file outside is read."""
 
 import ast
 import json
@@ -44,14 +44,14 @@ def refused(folder):
 
 @pytest.fixture(autouse=True)
 def nobody_is_asked(monkeypatch, capfd):
-    """Whoever reads standard input in these tests has asked whether to run what a stranger sent."""
+    """Fails a test in which a library asks on standard input whether to run the model's code."""
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked"))
     yield
     assert "remote_code" not in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("kind", CODE)
-def test_a_model_that_needs_code_of_its_own_is_refused_by_every_door_and_the_code_does_not_run(kind, tmp_path, capfd):
+def test_every_command_refuses_a_model_that_needs_its_own_code_and_does_not_run_it(kind, tmp_path, capfd):
     CODE[kind](stranger(tmp_path / "model"))
     folder, file = tmp_path / "model", tmp_path / "in.txt"
     file.write_text("text\n1\n")
@@ -69,14 +69,14 @@ def test_a_model_that_needs_code_of_its_own_is_refused_by_every_door_and_the_cod
     assert not (tmp_path / MARKER).exists() and not (tmp_path / "out").exists()
 
 
-def test_no_answer_on_standard_input_runs_code(surroundings):
+def test_answers_on_standard_input_do_not_make_code_run(surroundings):
     folder = with_code(stranger(surroundings.inside / "model"), **CONFIG)
     done = surroundings.run("predict", folder, "-", "--format", "text", stdin="text\n1\ny\n", code=2)
     assert not done.stdout and "needs code of its own" in done.stderr
     assert not (surroundings.inside / MARKER).exists()
 
 
-def test_a_model_that_transformers_has_made_its_own_loads_without_the_code_it_once_needed(tmp_path):
+def test_a_model_that_transformers_now_supports_loads_without_its_own_code(tmp_path):
     names = {
         "AutoConfig": "sparkle.RobertaConfig",
         "AutoModelForSequenceClassification": "sparkle.RobertaForSequenceClassification",
@@ -111,7 +111,7 @@ def test_a_model_that_transformers_has_made_its_own_loads_without_the_code_it_on
         ("model.safetensors.index.json", {"metadata": {}}, "no weight_map"),
     ],
 )
-def test_a_model_that_asks_for_what_is_not_in_its_folder_or_not_possible_is_refused(file, change, told, tmp_path):
+def test_a_model_that_asks_for_outside_files_or_impossible_settings_is_refused(file, change, told, tmp_path):
     folder = stranger(tmp_path / "model")
     edit(folder / file, **change)
     if "index" in file:
@@ -121,13 +121,13 @@ def test_a_model_that_asks_for_what_is_not_in_its_folder_or_not_possible_is_refu
 
 @pytest.mark.parametrize("spoilt", [b"", b"[]", b"{", b"\xff\xfe{}", b"null", b'{"a": ' + b"[" * 100_000, b"\0" * 10])
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "tokenizer.json", "model.safetensors"])
-def test_a_file_that_is_not_what_it_should_be_is_named(file, spoilt, tmp_path):
+def test_a_malformed_file_is_named(file, spoilt, tmp_path):
     folder = stranger(tmp_path / "model")
     (folder / file).write_bytes(spoilt)
     assert str(folder) in refused(folder)
 
 
-def test_a_header_that_promises_more_than_its_file_holds_is_refused(tmp_path):
+def test_a_header_that_claims_more_data_than_the_file_has_is_refused(tmp_path):
     folder = stranger(tmp_path / "model")
     weights = (folder / "model.safetensors").read_bytes()
     for spoilt in (weights[:-100], b"\xff" * 8 + weights[8:], weights[: len(weights) // 2], weights[:8] + b" " * 100):
@@ -137,7 +137,7 @@ def test_a_header_that_promises_more_than_its_file_holds_is_refused(tmp_path):
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors", "vocab.txt", "added_tokens.json"])
 @pytest.mark.parametrize("kind", ["pipe", "folder", "broken link", "loop"])
-def test_what_is_no_file_is_not_waited_for(kind, file, tmp_path):
+def test_pipes_and_sockets_are_not_waited_for(kind, file, tmp_path):
     folder = stranger(tmp_path / "model")
     (folder / file).unlink(missing_ok=True)
     {
@@ -158,7 +158,7 @@ class Runs:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_among_the_weights_does_not_run(zipped, tmp_path):
+def test_a_pickle_in_place_of_weights_does_not_run(zipped, tmp_path):
     folder = stranger(tmp_path / "model")
     (folder / "model.safetensors").unlink()
     state = {"classifier.dense.weight": Runs(str(tmp_path / MARKER))}
@@ -170,7 +170,7 @@ def test_a_pickle_among_the_weights_does_not_run(zipped, tmp_path):
 
 
 @pytest.mark.parametrize("description", ["{}", "[]", '{"task": {"name": "a"}}', '{"task": null, "max_length": 3}', "{", "\0"])
-def test_a_description_that_describes_nothing_is_named(description, tmp_path, capfd):
+def test_an_invalid_task_description_is_named(description, tmp_path, capfd):
     folder = stranger(tmp_path / "model")
     (folder / "mat_ds.json").write_text(description)
     (tmp_path / "in.txt").write_text("a\n")
@@ -179,7 +179,7 @@ def test_a_description_that_describes_nothing_is_named(description, tmp_path, ca
 
 
 def calls(path):
-    """Calls of a source that load something: what is called, and with which keywords."""
+    """The calls in a source file that load something, with their keywords."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
@@ -187,12 +187,12 @@ def calls(path):
                 yield called, [ast.unparse(keyword.value) for keyword in node.keywords if keyword.arg is None]
 
 
-def test_one_place_loads_through_transformers_and_never_with_code():
+def test_only_one_function_loads_through_transformers_and_never_with_remote_code():
     found = {path.relative_to(PACKAGE): list(calls(path)) for path in PACKAGE.rglob("*.py") if list(calls(path))}
     ours = found.pop(Path("models/pretrained.py"))
     automatic = [given for called, given in ours if called.startswith(("Auto", "_auto_class("))]
     assert len(automatic) == 4 and all("NEVER" in given for given in automatic) and NEVER == {"trust_remote_code": False}
-    # The fifth is of a class that one of the four has chosen; PEFT puts numbers into a model that was loaded there.
+    # The fifth call uses a class chosen by one of the four; PEFT loads weights into a model that was loaded there.
     assert len(ours) == 5
     assert found == {Path("models/lora.py"): [("peft.PeftConfig.from_pretrained", []), ("peft.PeftModel.from_pretrained", [])]}
 

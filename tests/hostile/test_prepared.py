@@ -1,4 +1,4 @@
-"""A prepared folder that a stranger made: its manifest, its files and its examples are checked before anything is trained."""
+"""Hostile prepared folders: manifest, files and examples are checked before training."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def refused(folder):
 
 
 def places(tree, path=()):
-    """Every place in a tree."""
+    """The paths of all values in a tree."""
     yield path
     if isinstance(tree, dict):
         for key, value in tree.items():
@@ -54,7 +54,7 @@ def places(tree, path=()):
 
 
 def changed(tree, path, value):
-    """A copy of a tree with another value at a place; `...`: with nothing there."""
+    """A copy of a tree with another value at a path; `...` removes the value."""
     tree = json.loads(json.dumps(tree))
     if not path:
         return value
@@ -69,7 +69,7 @@ def changed(tree, path, value):
 
 
 @pytest.mark.parametrize("most", [3, pytest.param(len(ODD), marks=pytest.mark.slow)])
-def test_whatever_stands_in_a_manifest_is_read_or_refused(most, out):
+def test_a_manifest_with_any_changed_value_is_read_or_refused(most, out):
     file = out / "manifest.json"
     tree = json.loads(file.read_text())
     for i, path in enumerate(places(tree)):
@@ -87,7 +87,7 @@ def test_whatever_stands_in_a_manifest_is_read_or_refused(most, out):
     b"", b"{", b"\xff\xfe", b"[" * 10**6, b'{"mat_ds_prepared": 1, "mat_ds_prepared": 1}', b'{"mat_ds_prepared": 1}',
     b'{"mat_ds_prepared": ' + b"1" * 5000 + b"}", b'{"mat_ds_prepared": NaN}', b'{"mat_ds_prepared": 2}', b"\x00" * 100,
 ])  # fmt: skip
-def test_a_manifest_that_is_none_is_refused(content, out):
+def test_a_malformed_manifest_is_refused(content, out):
     (out / "manifest.json").write_bytes(content)
     with pytest.raises(UserError, match="fix: "):
         find_manifest(str(out))
@@ -95,7 +95,7 @@ def test_a_manifest_that_is_none_is_refused(content, out):
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "data/../../secret", "data//x", "", ".", "a\0b"])
 @pytest.mark.parametrize("part", ["files", "splits"])
-def test_no_name_in_a_manifest_leads_out_of_the_folder(name, part, out):
+def test_names_in_a_manifest_that_lead_out_of_the_folder_are_refused(name, part, out):
     (out.parent / "secret").write_text("nobody else's business")
     tree = json.loads((out / "manifest.json").read_text())
     tree[part][name] = next(iter(tree[part].values()))
@@ -103,20 +103,20 @@ def test_no_name_in_a_manifest_leads_out_of_the_folder(name, part, out):
     assert "is not a path within the folder" in refused(out)
 
 
-def test_links_that_lead_out_and_what_is_no_file_are_refused(out):
+def test_links_out_of_the_folder_and_other_than_regular_files_are_refused(out):
     name = "data/train/cola/train/data-00000-of-00001.arrow"
     elsewhere = out.parent / "elsewhere.arrow"
     (out / name).rename(elsewhere)
     (out / name).symlink_to(elsewhere)
     assert "is a link that leads out of the folder" in refused(out)
-    for make in (os.mkfifo, os.mkdir):  # the folder last, which cannot be unlinked
+    for make in (os.mkfifo, os.mkdir):  # the folder comes last, since it cannot be unlinked
         (out / name).unlink()
         make(out / name)
         assert "is missing" in refused(out)
 
 
 def stored(out, split, **columns):
-    """Puts other columns into the examples of a split, and a manifest that fits them."""
+    """Changes columns of a split's examples, and the manifest accordingly."""
     folder = out / "data" / split
     file = folder / "data-00000-of-00001.arrow"
     table = pyarrow.ipc.open_stream(file.read_bytes()).read_all()
@@ -143,25 +143,25 @@ def stored(out, split, **columns):
     ({"input_ids": [1, 2, 3], "token_type_ids": [0]}, "more of one model input than of another"),
     ({"inputs_embeds": [1]}, "has the columns"), ({"labels": [1]}, "has the columns"),
 ])  # fmt: skip
-def test_stored_rows_that_are_no_examples_of_the_task_are_refused(columns, reason, out):
+def test_stored_rows_that_do_not_fit_the_task_are_refused(columns, reason, out):
     if "input_ids" in columns and columns["input_ids"] in ([-5], []):
         columns = {**columns, "token_type_ids": [0] * len(columns["input_ids"])}
     stored(out, "train/cola/train", **columns)
     assert reason in refused(out)
 
 
-def test_a_hidden_label_of_a_test_split_is_nobodys(out):
+def test_labels_of_a_test_split_are_ignored(out):
     stored(out, "test/cola/test", label=7)
     assert len(load(out).test["test"]) == 9
 
 
-def test_a_stored_token_that_no_tokenizer_made_is_refused_before_training(out, hub):  # noqa: F811
+def test_a_stored_token_outside_the_vocabulary_is_refused_before_training(out, hub):  # noqa: F811
     stored(out, "train/cola/train", input_ids=[10**6], token_type_ids=[0])
     found = problems("task=cola", f"data.path={out}", f"model.name={hub}")
     assert "holds the token 1000000" in found["data.path"].reason
 
 
-def test_a_stored_type_of_token_that_the_model_has_no_embedding_for_is_refused_before_training(out, hub):  # noqa: F811
+def test_a_stored_token_type_without_an_embedding_is_refused_before_training(out, hub):  # noqa: F811
     stored(out, "train/cola/train", input_ids=[5], token_type_ids=[7])
     found = problems("task=cola", f"data.path={out}", f"model.name={hub}")
     assert "holds the token type 7" in found["data.path"].reason and "has 2" in found["data.path"].reason

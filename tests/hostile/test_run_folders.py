@@ -1,4 +1,4 @@
-"""Of a stranger's run folder only what is its own is read and delivered, and no shape of its files is a traceback or a wait."""
+"""Hostile run folders: only files inside are read and delivered, and malformed ones cause no traceback and no wait."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.support.heads import finished_run
 from tests.support.tracked import found, live, make_run
 
 FILES = ("config.yaml", "environment.json", "events.jsonl", "results.json", "tracking.json")
-# Of any file of a run folder.
+# Contents for any file of a run folder.
 SHAPES = [b"", b"\x00", b"[]", b"null", b"3", b'"x"', b"{", b"\xff\xfe", b"[" * 100_000, b"- a\n- b\n", b'{"a": ' * 3000, b"{}",
           b'{"x": 1e999}', b"9" * 6000, b'{"tracking": 3}', b'{"tracking": {"tags": [1]}}', b'{"starts": 3}', b"a: b: c",
           b'{"starts": [{"changed": {"x": 3}}]}', b'{"packages": []}', b'{"command": 3}', b'{"deepspeed_config": {"fp16": 3}}',
@@ -36,7 +36,7 @@ def secrets(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """A folder with a database that has its tables, whose making takes seconds."""
+    """A folder with a database whose tables exist, since creating them takes seconds."""
     folder = tmp_path_factory.mktemp("shared")
     MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
     return folder
@@ -44,7 +44,7 @@ def shared(tmp_path_factory):
 
 @pytest.fixture
 def outside(tmp_path):
-    """What is nobody's business."""
+    """A folder with secrets outside the run."""
     folder = tmp_path / "outside"
     folder.mkdir()
     for name in ("secret.txt", "secret.yaml", "secret.json"):
@@ -56,7 +56,7 @@ def sync(run, folder):
     return main(["sync", str(run.path), "--uri", f"sqlite:///{folder}/mlflow.db"])
 
 
-def test_a_link_that_leads_out_is_not_uploaded_and_the_log_says_so(shared, outside, tmp_path, capfd):
+def test_a_link_out_of_the_folder_is_not_uploaded_and_the_log_says_so(shared, outside, tmp_path, capfd):
     run = make_run(tmp_path / "run", experiment="links")
     live(run, 1, 2)
     (run.plots / "own.png").write_bytes(b"png")
@@ -86,7 +86,7 @@ def test_a_link_that_leads_out_is_not_uploaded_and_the_log_says_so(shared, outsi
     assert sync(run, shared) == ExitCode.OK and "nothing new" in capfd.readouterr().out
 
 
-def test_a_whole_folder_that_is_a_link_is_not_uploaded(shared, outside, tmp_path):
+def test_a_linked_folder_is_not_uploaded(shared, outside, tmp_path):
     run = make_run(tmp_path / "run", experiment="links")
     live(run, 1, 2)
     run.plots.rmdir()
@@ -97,7 +97,7 @@ def test_a_whole_folder_that_is_a_link_is_not_uploaded(shared, outside, tmp_path
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("how", ["link", "pipe", "folder"])
-def test_a_run_whose_own_files_are_somebody_elses_is_refused(name, how, shared, outside, tmp_path, capfd):
+def test_a_run_with_links_or_pipes_in_place_of_its_files_is_refused(name, how, shared, outside, tmp_path, capfd):
     run = make_run(tmp_path / "run")
     live(run, 1, 2)
     (run.path / name).unlink(missing_ok=True)
@@ -128,8 +128,8 @@ def test_the_log_of_the_mirror_is_not_written_through_a_link(shared, outside, tm
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_no_shape_of_a_file_is_a_traceback(name, shared, tmp_path, capfd, monkeypatch):
-    if name not in ("events.jsonl", "results.json"):  # of which figures are drawn; that takes most of the time
+def test_malformed_files_cause_no_traceback(name, shared, tmp_path, capfd, monkeypatch):
+    if name not in ("events.jsonl", "results.json"):  # figures are drawn from these, which takes most of the time
         monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *args, **kwargs: None)
     for number, shape in enumerate(SHAPES):
         run = reported.make_run(tmp_path / f"run-{number}", (0.1, 0.2, 0.3), options={"tracking": {"experiment": "shapes"}})
@@ -158,7 +158,7 @@ LINES = [
 ]  # fmt: skip
 
 
-def test_no_event_is_a_traceback_and_the_others_are_delivered(shared, tmp_path, capfd):
+def test_malformed_events_cause_no_traceback_and_the_others_are_delivered(shared, tmp_path, capfd):
     random.seed(0)
     for number in range(6):
         run = reported.make_run(tmp_path / f"run-{number}", (0.1, 0.2, 0.3), options={"tracking": {"experiment": "events"}})
@@ -172,11 +172,11 @@ def test_no_event_is_a_traceback_and_the_others_are_delivered(shared, tmp_path, 
         assert tracked.status == "FINISHED"
 
 
-def test_what_belongs_to_a_folder_is_found_however_deep_it_lies(tmp_path):
+def test_files_are_found_in_very_deep_folders(tmp_path):
     folder, depth = tmp_path / "run", 400
     folder.mkdir()
     here = os.getcwd()
-    try:  # a path may be longer than any that can be opened at once
+    try:  # the path may be too long to open
         os.chdir(folder)
         for _ in range(depth):
             os.mkdir("d")
@@ -189,7 +189,7 @@ def test_what_belongs_to_a_folder_is_found_however_deep_it_lies(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["results.json", "environment.json", "config.yaml", "model/mat_ds.json", "events.jsonl"])
-def test_no_shape_of_a_finished_run_is_a_traceback_when_it_is_registered(name, tmp_path, capfd):
+def test_registering_a_malformed_run_causes_no_traceback(name, tmp_path, capfd):
     run = finished_run(tmp_path / "run", "cola")
     whole = (run / name).read_bytes()
     torn = [
@@ -202,12 +202,12 @@ def test_no_shape_of_a_finished_run_is_a_traceback_when_it_is_registered(name, t
         (run / name).write_bytes(shape)
         code = main(["register", str(run), "name", "--uri", f"sqlite:///{tmp_path}/none/mlflow.db"])
         said = capfd.readouterr()
-        # No options are those by default, and a line that is no event is left out.
+        # Missing options have defaults, and lines that are not events are skipped.
         assert code == ExitCode.USER_ERROR or (code == ExitCode.OK and name in ("config.yaml", "events.jsonl")), shape[:60]
         assert "Traceback" not in said.err and CANARY not in said.err + said.out, shape[:60]
 
 
-def test_a_model_that_lies_outside_or_holds_links_is_not_registered(outside, tmp_path, capfd):
+def test_a_model_outside_the_folder_or_with_links_is_not_registered(outside, tmp_path, capfd):
     run = finished_run(tmp_path / "run", "cola")
     (run / "model" / "notes.txt").symlink_to(outside / "secret.txt")
     register = ["register", str(run), "name", "--uri", f"sqlite:///{tmp_path}/mlflow.db"]

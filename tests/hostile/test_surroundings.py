@@ -1,4 +1,4 @@
-"""The guard of these tests sees what it is to see."""
+"""The guard of these tests notices what it should."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import sys
 from tests.hostile.conftest import GUARD, snapshot
 
 
-def test_the_guard_notes_who_is_asked_for(tmp_path):
+def test_the_guard_records_addresses(tmp_path):
     code = "import socket\ntry:\n socket.create_connection(('127.0.0.1', 9))\nexcept OSError: print('refused')"
     reached = tmp_path / "reached.txt"
     env = {"PYTHONPATH": str(GUARD), "REACHED": str(reached)}
@@ -14,7 +14,7 @@ def test_the_guard_notes_who_is_asked_for(tmp_path):
     assert done.stdout == "refused\n" and "127.0.0.1" in reached.read_text()
 
 
-def test_a_snapshot_sees_a_new_file_a_changed_one_and_a_link(tmp_path):
+def test_a_snapshot_shows_new_and_changed_files_and_links(tmp_path):
     (tmp_path / "a").write_text("1")
     seen = [snapshot(tmp_path)]
     (tmp_path / "a").write_text("2")
@@ -24,5 +24,5 @@ def test_a_snapshot_sees_a_new_file_a_changed_one_and_a_link(tmp_path):
     assert len({str(one) for one in seen}) == 3
 
 
-def test_a_command_runs_in_its_surroundings(surroundings):
+def test_a_command_runs_in_the_surroundings(surroundings):
     assert "mat-ds" in surroundings.run("--help", code=0).stdout

@@ -1,4 +1,4 @@
-"""Text that strangers chose reaches a terminal or a log as letters: nothing moves the cursor, recolours or adds lines."""
+"""Texts chosen by strangers are printed without control characters: they cannot move the cursor, recolour or add lines."""
 
 import io
 import json
@@ -21,29 +21,29 @@ from mat_ds.training.announce import place_lines, plan_lines
 from mat_ds.training.setup import Data, Model, Options, Setup, Start
 
 PACKAGE = Path(__file__).parents[2] / "mat_ds"
-# Escape sequences of 7 and 8 bits, a carriage return over what stands there, a bell, a backspace, text turned around, the end
-# of a paragraph, half a character.
+# Escape sequences of 7 and 8 bits, a carriage return, a bell, a backspace, reversed text, the end of a paragraph, half a
+# character.
 EVIL = "x\x1b[2J\x1b]0;title\x07\x9b31m\rfix: rm\b\u202eevil\u2066\u2028\u0085\x00\x7f\udc80y"
 
 
 def seen(text):
-    """What of a text is no letter to a terminal."""
+    """The characters of a text that a terminal does not print literally."""
     return [c for c in text if not c.isprintable() and c != "\n"]
 
 
-def test_every_control_is_spelt_out_and_nothing_else_changes():
+def test_control_characters_are_escaped_and_others_kept():
     assert not seen(printable(EVIL)) and printable("naïve 東京 😀 a'b\"c\\d") == "naïve 東京 😀 a'b\"c\\d"
     assert printable("\x1b\u202e\n") == "\\x1b\\u202e\\n"
 
 
-def test_what_is_wrong_is_one_line_each_for_value_reason_and_fix(capsys):
+def test_value_reason_and_fix_of_an_error_are_one_line_each(capsys):
     text = str(UserError(Problem(EVIL, EVIL, EVIL, EVIL), Problem("a\nb", ["c\x1b"], "d\ne", "f\ng")))
     assert not seen(text) and len(text.splitlines()) == 1 + 2 * 3
     show(text)
     assert capsys.readouterr().out == text + "\n"
 
 
-def test_a_value_takes_no_more_room_than_a_message_has():
+def test_a_long_value_is_shortened():
     deep = []
     for _ in range(100_000):
         deep = [deep]
@@ -52,7 +52,7 @@ def test_a_value_takes_no_more_room_than_a_message_has():
 
 
 @pytest.mark.parametrize("moving", [False, True])
-def test_a_display_shows_letters_alone(moving, capsys):
+def test_a_display_prints_no_control_characters(moving, capsys):
     shown = Display(True)
     if moving:
         with shown.bar("train", 2, 0):
@@ -66,7 +66,7 @@ def test_a_display_shows_letters_alone(moving, capsys):
     assert not seen(out.out) and not [c for c in seen(out.err) if c != "\r"] and "\\x1b[2J" in out.out + out.err
 
 
-def test_an_announcement_adds_no_line_of_its_own(tmp_path):
+def test_texts_add_no_lines_to_an_announcement(tmp_path):
     run = RunConfig.model_validate({"model": {"name": "a\nmirrored   nowhere\x1b"}, "tracking": {"uri": "none"}})
     data = SimpleNamespace(spec=TASKS["cola"], train=[], dev={"d\x1b": []}, tallies={})
     options, data, model = Options(run, {"zero_optimization": {}}), Data(data, None, 8), Model(None, ["h\x1b"], "")
@@ -76,7 +76,7 @@ def test_an_announcement_adds_no_line_of_its_own(tmp_path):
     assert len(lines) == 7 and not any(c for line in lines for c in line if not c.isprintable())
 
 
-def test_the_tables_of_doctor_and_registry_show_letters_alone():
+def test_the_tables_of_doctor_and_registry_have_no_control_characters():
     row = Row(group="input", name=EVIL, status=Status.FAIL, found=EVIL, fix=EVIL, ranks=(0,))
     assert not seen(as_text(EVIL, [row], {0: "host\x1b"}))
     entry = SimpleNamespace(name=EVIL, version="1", aliases=[EVIL + "\n"], tags={})
@@ -84,7 +84,7 @@ def test_the_tables_of_doctor_and_registry_show_letters_alone():
     assert not seen("".join(lines)) and len(lines) == 2
 
 
-def test_what_a_rank_dies_of_is_told_in_letters(capsys):
+def test_the_error_of_a_rank_is_printed_without_control_characters(capsys):
     say(Failure.of(RuntimeError(EVIL), 0).text)
     assert not seen(capsys.readouterr().err)
 
@@ -98,8 +98,8 @@ def test_predictions_stay_json_whatever_a_label_holds():
 PRINTING = ("predict", "export", "models", "doctor")
 
 
-def test_there_is_one_way_to_print():
-    """A `print` elsewhere would not spell out what it prints; these print what nobody chose, or print for programs."""
+def test_all_printing_goes_through_display():
+    """Other `print` calls would not escape control characters. The listed ones print fixed texts or JSON."""
     allowed = {"terminal/display.py", "runs/table.py", *(f"commands/{name}.py" for name in PRINTING)}
     printing = {
         str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if re.search(r"(?<![\w.])print\(", path.read_text())

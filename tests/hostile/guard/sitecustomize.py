@@ -1,4 +1,4 @@
-"""Put before everything else on a process's path: notes in a file whom Python tries to reach, and reaches nobody."""
+"""Comes first on a process's path: records in a file the addresses that Python tries to reach, and reaches none."""
 
 import os
 import socket
