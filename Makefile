@@ -39,7 +39,7 @@ test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder -m "not slow and not gpu" $(ARGS)
 
 test-all: setup
-	$(BIN)/python -m pytest $(ARGS)
+	WHOLE_GRIDS=1 $(BIN)/python -m pytest $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.expected import PRECISIONS, STAGES, named, rivals
+from tests.support.expected import PRECISIONS, STAGES, named, rival_runs
 from tests.support.launch import run_ranks
 
 pytestmark = pytest.mark.dist
@@ -16,7 +16,7 @@ DIFFERENCES = 3e-3
 @pytest.mark.parametrize("accumulation", [pytest.param("1", marks=pytest.mark.slow), "2"])
 def test_every_rival_gives_the_oracles_parameters_at_every_stage_and_accumulation(ranks, accumulation):
     report = run_ranks("tests.workers.rivals", ranks, accumulation)
-    assert report.keys() == rivals(accumulation)
+    assert report.keys() == {f"{name}, zero-{stage}, accumulation {accumulation}" for name, stage in rival_runs()}
     tolerance = {name: DIFFERENCES if "finite_difference" in name else ROUND_OFF for name in report}
     assert not {name: far for name, far in report.items() if not far <= tolerance[name]}
 
@@ -27,7 +27,7 @@ DISTANCES = ("raw", "uniform", "moving", "uniform seen", "moving seen")
 @pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2], ids="{} ranks".format)
 def averages(request):
     report = run_ranks("tests.workers.averaging", request.param)
-    layouts = named("{} zero-{}", PRECISIONS, STAGES) | named("offload zero-{}", (1, 2, 3))
+    layouts = named("{} zero-{}", PRECISIONS, STAGES, of=2) | named("offload zero-{}", (1, 2, 3))
     layouts |= {"nothing persistent", "fp32 accumulation"}
     assert report.keys() == named("{}, {}", (*DISTANCES, "bytes", "student", "refusal"), layouts)
     return report

@@ -3,7 +3,7 @@ predictions come back whole and in order."""
 
 import pytest
 
-from tests.support.expected import PRECISIONS, STAGES, named
+from tests.support.expected import PRECISIONS, STAGES, continued, named
 from tests.support.launch import run_ranks
 
 pytestmark = pytest.mark.dist
@@ -16,7 +16,7 @@ SETS = {"independent": (2 * 2, 2 * 2), "frozen": (1, 2), "off": (1, 2 * 2)}
 def shares(request):
     report = run_ranks("tests.workers.sharding", request.param)
     assert report.keys() == (
-        named("{} {} zero-{}", ("inert", "mixture"), PRECISIONS, STAGES)
+        {f"{what} {layout}" for what in ("inert", "mixture") for layout in named("{} zero-{}", PRECISIONS, STAGES, of=2)}
         | named("dropped {} zero-{}", SETS, STAGES)
         | named("predictions zero-{}, {} at a time", (2, 3), (1, 4, 30))
     )
@@ -68,10 +68,7 @@ def test_a_run_continues_with_any_number_of_ranks_and_any_zero_stage(resumed):
     before, folder, _ = resumed
     for ranks in {1: (2,), 2: (1, 4)}[before]:
         report = run_ranks("tests.workers.reshaping", ranks, str(folder), str(before))
-        half = named(
-            "{}, {}", ("bf16", "fp16"), ("zero-1 to zero-3", "zero-3 to zero-2", "zero-2 to zero-0", "zero-0 to zero-1")
-        )
-        assert report.keys() == named("fp32, zero-{} to zero-{}", STAGES, STAGES) | half
+        assert report.keys() == {f"{name}, zero-{saved} to zero-{now}" for name, saved, now in continued(ranks)}
         # The effect of the order of sums after two steps; in half precision also that of rounded working copies.
         bounds = {name: 1e-4 if "fp32" in name else 5e-2 for name in report}
         assert not {name: far for name, far in report.items() if not far <= bounds[name]}, (before, ranks)

@@ -7,7 +7,8 @@ from tests.support.launch import run_cli, run_ranks
 
 pytestmark = pytest.mark.dist
 
-RUNS = named("mat, {}, zero-{}", PRECISIONS, STAGES) | named("{}, {}, zero-{}", ("rdrop", "freelb"), PRECISIONS, (2, 3))
+RUNS = named("{}, {}, zero-{}", ("mat",), PRECISIONS, STAGES, of=2)
+RUNS |= named("{}, {}, zero-{}", ("rdrop", "freelb"), PRECISIONS, (2, 3), of=2)
 
 
 @pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2], ids="{} ranks".format)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.support.expected import exactness, rivals
+from tests.support.expected import exactness, rival_runs
 from tests.support.launch import run_cli, run_ranks
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU here")]
@@ -21,7 +21,7 @@ def test_every_stage_update_rule_and_accumulation_gives_the_oracles_parameters(p
 
 def test_every_rival_gives_the_oracles_parameters():
     report = run_ranks("tests.workers.rivals", 1, "2", device="cuda")
-    assert report.keys() == rivals("2")
+    assert report.keys() == {f"{name}, zero-{stage}, accumulation 2" for name, stage in rival_runs()}
     tolerance = {name: 3e-3 if "finite_difference" in name else 1e-3 for name in report}
     assert not {name: far for name, far in report.items() if not far <= tolerance[name]}
 

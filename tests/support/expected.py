@@ -1,24 +1,45 @@
-"""The names of all checks that workers must report, so that a check left out does not count as passed."""
+"""What workers measure, and the names of the checks they must report, so that a check left out does not count as passed."""
 
 import itertools
+import os
 
 STAGES, PRECISIONS = range(4), ("fp32", "bf16", "fp16")
 
 
-def named(pattern, *parts):
-    """The pattern, filled in with each combination of the parts."""
-    return {pattern.format(*each) for each in itertools.product(*parts)}
+def few(*axes, of=2):
+    """Combinations of the axes' values: all of them under `make test-all`, which sets WHOLE_GRIDS, otherwise one in `of`.
+
+    Those are the combinations whose positions on the axes add up to a multiple of `of`. With three axes and `of=2`, each value
+    of one axis still meets each value of every other.
+    """
+    step = 1 if "WHOLE_GRIDS" in os.environ else of
+    numbered = itertools.product(*(enumerate(axis) for axis in axes))
+    return [tuple(v for _, v in each) for each in numbered if sum(i for i, _ in each) % step == 0]
+
+
+def named(pattern, *axes, of=1):
+    """The pattern filled with the combinations of the axes that `few` chooses; all of them by default."""
+    return {pattern.format(*each) for each in few(*axes, of=of)}
 
 
 def exactness(accumulation):
     return named("{} zero-{} accumulation {}", ("sgd", "rmsprop", "adam"), STAGES, (accumulation,))
 
 
-def rivals(accumulation):
-    """The rivals' checks; ZeRO-3 cannot compute the exact derivative of the follower's step."""
-    plain = named("{}{}", ("freelb", "pgd", "smart", "alum", "rdrop"), ("", " regression"))
-    plain |= {"freelb linf", "freeat", "r3f", "r4f"}
+def rival_runs():
+    """(case, stage) of every run of a rival. ZeRO-3 cannot compute the exact derivative of the follower's step."""
+    plain = [f"{name}{kind}" for name in ("freelb", "pgd", "smart", "alum", "rdrop") for kind in ("", " regression")]
+    plain += ["freelb linf", "freeat", "r3f", "r4f"]
     salt = ("linf clamp {}", "l2 l2 {}", "raw rescale {}", "{} regression", "released {}")
-    exact, differences = ({f"salt {form.format(how)}" for form in salt} for how in ("exact", "finite_difference"))
-    name = "{}, zero-{}, accumulation {}"
-    return named(name, plain | differences, STAGES, (accumulation,)) | named(name, exact, STAGES[:3], (accumulation,))
+    exact, differences = ([f"salt {form.format(how)}" for form in salt] for how in ("exact", "finite_difference"))
+    return {*few(plain + differences, STAGES), *few(exact, STAGES[:3])}
+
+
+def continued(ranks):
+    """(precision, stage that saved, stage that goes on) of every run that another number of ranks continues.
+
+    Four ranks cost four times as much as one: in `make test` they take each stage once, on both sides.
+    """
+    halves = [(name, *pair) for name in ("bf16", "fp16") for pair in ((1, 3), (3, 2), (2, 0), (0, 1))]
+    of = 4 if ranks == 4 else 1
+    return [("fp32", *pair) for pair in few(STAGES, STAGES, of=of)] + [half for (half,) in few(halves, of=of)]

@@ -1,5 +1,7 @@
 """The supported model families, each as a model of a few thousand weights, and MAT on one process."""
 
+import itertools
+
 import torch
 from torch import nn
 from torch.func import functional_call
@@ -7,6 +9,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from mat_ds.sampling.sampler import Sampler
 from mat_ds.sampling.slices import Slice
+from tests.support.expected import few
 from tests.support.plain_engine import PlainEngine
 from tests.support.tiny import VOCABULARY
 
@@ -35,6 +38,13 @@ FAMILIES = {
     "qwen3": ("qwen3", LLAMA, 16, 18),
 }
 DECODERS = {"gpt2", "llama", "qwen2", "qwen3"}
+
+
+def runs():
+    """(family, run) of every run on ranks; in `make test` each family is in one run in half precision."""
+    halves = ("bf16 checkpointed, zero-2", "bf16, zero-3", "fp16, zero-2", "fp16 checkpointed, zero-3")
+    whole = itertools.product(FAMILIES, ("fp32, zero-2", "fp32 checkpointed, zero-3"))
+    return {*whole, *few(FAMILIES, halves, of=4)}
 
 
 def build(family, dropout=0.0):

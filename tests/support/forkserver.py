@@ -20,7 +20,8 @@ import types
 # Variables that no library reads when it is imported.
 FREE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT", "PYTEST_CURRENT_TEST",
         "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID", "PYTEST_VERSION", "FAKE", "FAULT",
-        "TOKENIZERS_PARALLELISM", "CUBLAS_WORKSPACE_CONFIG", "PYTORCH_NVML_BASED_CUDA_CHECK", "COLUMNS", "LINES")  # fmt: skip
+        "TOKENIZERS_PARALLELISM", "CUBLAS_WORKSPACE_CONFIG", "PYTORCH_NVML_BASED_CUDA_CHECK", "COLUMNS", "LINES",
+        "WHOLE_GRIDS")  # fmt: skip
 # Signals that a process ignores from its start if its parent did.
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 # The second belongs to Arrow's memory pool, which stops and restarts it around a fork.

@@ -6,8 +6,9 @@ from deepspeed.accelerator import get_accelerator
 from mat_ds.engine.export import gather_fp32
 from mat_ds.sampling.average import Average
 from tests.equivalence import oracle, rivals
+from tests.support.expected import PRECISIONS, STAGES, few
 from tests.support.tiny import global_batches, micro_batches, shallow_roberta
-from tests.workers.worker import BF16, FP16, FP32, STAGES, ds_json, main, make, steps
+from tests.workers.worker import BF16, PRECISION, ds_json, main, make, steps
 
 OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
 AVERAGES = {"uniform": Average(None), "moving": Average(0.7)}
@@ -32,10 +33,7 @@ def body(world, report):
     micro, batches, origin = 2, global_batches(2), dict(shallow_roberta().named_parameters())
     settings = rivals.Settings(decay=0.7, alpha=1.0)
     expected = rivals.run(shallow_roberta(), batches, settings, "rdrop", noise=None)
-    layouts = {f"fp32 zero-{stage}": ds_json(stage, FP32) for stage in STAGES}
-    layouts |= {
-        f"{name} zero-{stage}": ds_json(stage, half) for name, half in (("bf16", BF16), ("fp16", FP16)) for stage in STAGES
-    }
+    layouts = {f"{name} zero-{stage}": ds_json(stage, PRECISION[name]) for name, stage in few(PRECISIONS, STAGES)}
     layouts |= {f"offload zero-{stage}": ds_json(stage, **OFFLOAD) for stage in (1, 2, 3)}
     layouts |= {"nothing persistent": ds_json(3, stage3_param_persistence_threshold=0)}
     layouts |= {"fp32 accumulation": ds_json(1, {**BF16, "data_types": {"grad_accum_dtype": "fp32"}})}

@@ -7,9 +7,7 @@ from deepspeed.accelerator import get_accelerator
 from tests.equivalence import oracle
 from tests.support.drawn import DrawnNoise
 from tests.support.tiny import global_batches, shallow_roberta
-from tests.workers.worker import BF16, FP16, FP32, LR, MAT, ORACLE_OPTIONS, STAGES, ds_json, main, make, steps
-
-PRECISION = {"fp32": FP32, "bf16": BF16, "fp16": FP16}
+from tests.workers.worker import LR, MAT, ORACLE_OPTIONS, PRECISION, STAGES, ds_json, main, make, steps
 
 
 def body(world, report):

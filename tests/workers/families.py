@@ -38,7 +38,8 @@ def body(world, report):
     micro, batches = 2, global_batches(1, examples=8)
     for family in families.FAMILIES:
         origin, expected = dict(families.build(family).named_parameters()), {}
-        for name, (stage, precision, checkpointed) in RUNS.items():
+        for name in sorted(run for of, run in families.runs() if of == family):
+            stage, precision, checkpointed = RUNS[name]
             model = families.build(family)
             if checkpointed:
                 recompute_activations(model)

@@ -1,7 +1,6 @@
 """Worker: MAT on a model with adapters at every ZeRO stage and precision, against the oracle and its own checkpoints."""
 
 import functools
-import itertools
 import sys
 from pathlib import Path
 
@@ -14,12 +13,13 @@ from mat_ds.ranks.collectives import all_reduce_sum
 from mat_ds.storage.checkpoints import checkpoints_of
 from tests.equivalence import oracle
 from tests.support.drawn import DrawnNoise
+from tests.support.expected import PRECISIONS, STAGES, few
 from tests.support.tiny import global_batches, shallow_lora
 from tests.workers.keyed import NOISY
-from tests.workers.worker import BF16, FP16, FP32, LR, MAT, ORACLE_OPTIONS, STAGES, ds_json, main, make, steps
+from tests.workers.worker import LR, MAT, ORACLE_OPTIONS, PRECISION, ds_json, main, make, steps
 
 BATCHES = global_batches()
-PRECISIONS = {"fp32": (FP32, torch.float32), "bf16": (BF16, torch.bfloat16), "fp16": (FP16, torch.float16)}
+DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NOISE = {"delta_noise": 1e-1, "theta_noise": 1e-2}
 # Options of MAT, of the optimizer and of the model; the oracle gets those that it knows.
 CASES = {
@@ -33,13 +33,13 @@ CASES = {
 
 def body(world, report):
     get_accelerator().is_fp16_supported = lambda: True
-    for stage, name, case in itertools.product(STAGES, PRECISIONS, CASES):
-        if name == "fp32" or case in ("adam", "checkpointed"):
-            report[f"{case}, {name}, zero-{stage}"] = measured(world, stage, *PRECISIONS[name], **CASES[case])
+    halved = few(("adam", "checkpointed"), PRECISIONS, STAGES)
+    for case, name, stage in (*halved, *few(("sgd", "clipped", "noise"), ("fp32",), STAGES)):
+        report[f"{case}, {name}, zero-{stage}"] = measured(world, stage, PRECISION[name], DTYPE[name], **CASES[case])
     report["trained"] = sum(p.numel() for p in shallow_lora().parameters() if p.requires_grad)
-    for stage, (name, (precision, _)) in itertools.product(STAGES, PRECISIONS.items()):
+    for name, stage in few(PRECISIONS, STAGES):
         report[f"resumed, {name}, zero-{stage}"] = resumed(
-            world, ds_json(stage, precision), Path(sys.argv[2]) / f"{name}-{stage}"
+            world, ds_json(stage, PRECISION[name]), Path(sys.argv[2]) / f"{name}-{stage}"
         )
 
 

@@ -10,27 +10,21 @@ from mat_ds.engine import checkpoint
 from mat_ds.engine.export import gather_fp32
 from mat_ds.storage.checkpoints import checkpoints_of
 from tests.equivalence import oracle
+from tests.support.expected import continued
 from tests.support.tiny import global_batches, shallow_roberta
 from tests.workers.averaging import AVERAGES
 from tests.workers.keyed import NOISY
-from tests.workers.worker import BF16, FP16, FP32, STAGES, ds_json, main, make, steps
-
-PAIRS = [("fp32", FP32, before, now) for before in STAGES for now in STAGES]
-PAIRS += [
-    (name, half, before, now)
-    for name, half in (("bf16", BF16), ("fp16", FP16))
-    for before, now in ((1, 3), (3, 2), (2, 0), (0, 1))
-]
+from tests.workers.worker import PRECISION, ds_json, main, make, steps
 
 
 def body(world, report):
     get_accelerator().is_fp16_supported = lambda: True
     folder, micro, batches = Path(sys.argv[2]), 8 // int(sys.argv[3]) // 2, global_batches(2)
     origin = dict(shallow_roberta().named_parameters())
-    for name, precision, before, now in PAIRS:
+    for name, before, now in continued(world.size):
         where = folder / f"{name}-zero-{before}"
         engine, player = make(
-            world, ds_json(now, precision), NOISY, micro, model=shallow_roberta(dropout=0.1), averages=AVERAGES
+            world, ds_json(now, PRECISION[name]), NOISY, micro, model=shallow_roberta(dropout=0.1), averages=AVERAGES
         )
         state, passed_over = checkpoint.load_checkpoint(engine, checkpoints_of(where))
         assert state["step"] == 1 and not passed_over

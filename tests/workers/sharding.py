@@ -9,8 +9,9 @@ from mat_ds.ranks.collectives import all_reduce_sum
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.rows import Example
 from tests.support.dropped import distinct, dropped_units, shares
+from tests.support.expected import PRECISIONS, STAGES, few
 from tests.support.tiny import VOCABULARY, global_batches, micro_batches, shallow_roberta
-from tests.workers.worker import BF16, FP16, FP32, MAT, STAGES, ds_json, main, make, steps
+from tests.workers.worker import MAT, PRECISION, ds_json, main, make, steps
 
 
 def collate(examples, device):
@@ -28,18 +29,17 @@ def body(world, report):
     parameters = sum(p.numel() for p in shallow_roberta().parameters())
     get_accelerator().is_fp16_supported = lambda: True
     origin = dict(shallow_roberta().named_parameters())
-    for name, precision in (("fp32", FP32), ("bf16", BF16), ("fp16", FP16)):
-        for stage in STAGES:
-            engine, player = make(world, ds_json(stage, precision), micro=micro, optimizer={"name": "sgd"}, batch=batch)
-            working = {n: p for n, p in engine.ds.module.named_parameters() if p.numel()}
-            exact, loaded = gather_fp32(engine), engine.sampler.updates == 0
-            loaded &= world.rank > 0 or all(torch.equal(exact[n], p) for n, p in origin.items())
-            loaded &= all(torch.equal(p.cpu(), origin[n].to(p.dtype)) for n, p in working.items())
-            report[f"inert {name} zero-{stage}"] = loaded and (stage == 3 or len(working) == len(origin))
-            steps(world, engine, player, micro, batches)
-            whole = all_reduce_sum(torch.tensor(float(engine.sampler.state_bytes)))
-            report[f"mixture {name} zero-{stage}"] = [engine.sampler.state_bytes, whole.item(), 4 * parameters]
-            engine.close()
+    for name, stage in few(PRECISIONS, STAGES):
+        engine, player = make(world, ds_json(stage, PRECISION[name]), micro=micro, optimizer={"name": "sgd"}, batch=batch)
+        working = {n: p for n, p in engine.ds.module.named_parameters() if p.numel()}
+        exact, loaded = gather_fp32(engine), engine.sampler.updates == 0
+        loaded &= world.rank > 0 or all(torch.equal(exact[n], p) for n, p in origin.items())
+        loaded &= all(torch.equal(p.cpu(), origin[n].to(p.dtype)) for n, p in working.items())
+        report[f"inert {name} zero-{stage}"] = loaded and (stage == 3 or len(working) == len(origin))
+        steps(world, engine, player, micro, batches)
+        whole = all_reduce_sum(torch.tensor(float(engine.sampler.state_bytes)))
+        report[f"mixture {name} zero-{stage}"] = [engine.sampler.state_bytes, whole.item(), 4 * parameters]
+        engine.close()
 
     for stage in STAGES:
         for loop, masks in (("independent", "independent"), ("frozen", "frozen"), ("off", "independent")):

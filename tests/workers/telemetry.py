@@ -7,12 +7,12 @@ from deepspeed.accelerator import get_accelerator
 
 from mat_ds.training.telemetry import FACTORS, below_resolution, measure
 from tests.equivalence.oracle import symmetric_divergence
+from tests.support.expected import PRECISIONS, STAGES, few
 from tests.support.kinds import CLASSIFICATION
 from tests.support.tiny import global_batches, micro_batches, shallow_roberta
-from tests.workers.worker import BF16, FP16, FP32, MAT, STAGES, ds_json, main, make, steps
+from tests.workers.worker import MAT, PRECISION, ds_json, main, make, steps
 
 METHODS = {"mat": {**MAT, "dropout": "independent"}, "rdrop": {"name": "rdrop"}, "freelb": {"name": "freelb"}}
-PRECISIONS = {"fp32": FP32, "bf16": BF16, "fp16": FP16}
 OBJECTIVE = CLASSIFICATION
 
 
@@ -45,25 +45,22 @@ def expected(weights, batch, delta):
 def body(world, report):
     get_accelerator().is_fp16_supported = lambda: True
     batches = global_batches(examples=4 * world.size)
-    for name, method in METHODS.items():
-        for precision, half in PRECISIONS.items():
-            for stage in STAGES if name == "mat" else (2, 3):
-                clipped = {"max_grad_norm": 0.1}
-                pair = [
-                    make(world, ds_json(stage, half), method, 2, clipped, shallow_roberta(dropout=0.1), batch=4 * world.size)
-                    for _ in range(2)
-                ]
-                (one, player), (two, again) = pair
-                found, before = watched(world, one, player, batches)
-                plain, seen = steps(world, two, again, 2, batches), steps(world, one, player, 2, [])
-                key = f"{name}, {precision}, zero-{stage}"
-                report[f"undisturbed, {key}"] = all(torch.equal(plain[k], seen[k]) for k in plain)
-                if world.rank == 0:
-                    far = math.sqrt(sum((seen[k].double() - before[k].double()).pow(2).sum() for k in seen))
-                    report[f"moved, {key}"] = abs(found["moved"] / far - 1)
-                report[f"values, {key}"] = {k: v for k, v in found.items() if not math.isfinite(v)}
-                one.close()
-                two.close()
+    for name, precision, stage in (*few(("mat",), PRECISIONS, STAGES), *few(("rdrop", "freelb"), PRECISIONS, (2, 3))):
+        tree, size = ds_json(stage, PRECISION[precision]), 4 * world.size
+        (one, player), (two, again) = (
+            make(world, tree, METHODS[name], 2, {"max_grad_norm": 0.1}, shallow_roberta(dropout=0.1), batch=size)
+            for _ in range(2)
+        )
+        found, before = watched(world, one, player, batches)
+        plain, seen = steps(world, two, again, 2, batches), steps(world, one, player, 2, [])
+        key = f"{name}, {precision}, zero-{stage}"
+        report[f"undisturbed, {key}"] = all(torch.equal(plain[k], seen[k]) for k in plain)
+        if world.rank == 0:
+            far = math.sqrt(sum((seen[k].double() - before[k].double()).pow(2).sum() for k in seen))
+            report[f"moved, {key}"] = abs(found["moved"] / far - 1)
+        report[f"values, {key}"] = {k: v for k, v in found.items() if not math.isfinite(v)}
+        one.close()
+        two.close()
 
     # The same micro-batch on all ranks, so that their mean is its value.
     (batch,) = micro_batches(global_batches(1, examples=4)[0], 4)
@@ -78,10 +75,10 @@ def body(world, report):
             report[f"truth, zero-{stage}"] = max(abs(found[k] / truth[k] - 1) for k in truth)
         engine.close()
 
-    for precision, half in PRECISIONS.items():
+    for precision in PRECISIONS:
         for radius in (1e-5, 1e-4, 1e-3, 1e-2):
             method = {**MAT, "delta_max_norm": radius, "delta_init_scale": radius, "delta_lr": radius}
-            engine, player = make(world, ds_json(2, half), method, 4, batch=4 * world.size)
+            engine, player = make(world, ds_json(2, PRECISION[precision]), method, 4, batch=4 * world.size)
             engine.begin(0, 0.0)
             problem = next(below_resolution(engine, player, player.adversary(engine, batch).detach(), batch), None)
             report[f"pre-flight, {precision}, {radius:.0e}"] = problem and f"{problem.reason}; {problem.fix}"

@@ -22,6 +22,7 @@ from tests.support.tiny import micro_batches, shallow_roberta
 torch.set_num_threads(1)
 
 FP32, BF16, FP16 = {}, {"bf16": {"enabled": True}}, {"fp16": {"enabled": True}}
+PRECISION = {"fp32": FP32, "bf16": BF16, "fp16": FP16}
 STAGES = (0, 1, 2, 3)
 LR = {"sgd": 1e-2, "rmsprop": 1e-4, "adam": 1e-3}
 
