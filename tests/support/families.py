@@ -63,7 +63,7 @@ def build(family, dropout=0.0):
     for option, value in config.to_dict().items():
         if "drop" in option and isinstance(value, float):
             setattr(config, option, dropout)
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
 
 

@@ -33,7 +33,8 @@ class PlainEngine:
     def seed_dropout(self, batch, masks):
         self.model.train(masks is not None)
         if masks is not None:
-            torch.manual_seed(dropout_seed(self.seed, self.outer_step, batch.index, masks))
+            # `torch.manual_seed` also formats the stack for each kind of device there might be, which takes milliseconds.
+            torch.default_generator.manual_seed(dropout_seed(self.seed, self.outer_step, batch.index, masks))
 
     def _logits(self, batch, delta, masks, frozen_from=None):
         self.seed_dropout(batch, masks)

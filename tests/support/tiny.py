@@ -9,7 +9,7 @@ VOCABULARY = 64
 
 
 def tiny_roberta(labels=3, dropout=0.0, seed=0, **overrides):
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     settings = dict(
         vocab_size=VOCABULARY,
         hidden_size=24,
