@@ -4,6 +4,8 @@ import os
 
 # No hub can be reached, and each attempt would wait 23 seconds. Set before any library reads it.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Torch's second thread waits in a loop for work that tiny models do not have, and several tests run at once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
