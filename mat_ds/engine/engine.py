@@ -10,9 +10,11 @@ import deepspeed
 import torch
 from torch import Tensor, nn
 
+from mat_ds.engine.flat import FlatUpdates
 from mat_ds.engine.norms import Norms
-from mat_ds.engine.shards import Shards, exact_values, numel, shape
+from mat_ds.engine.shards import Shards, exact_values, numel, parameter_groups
 from mat_ds.engine.startup import release
+from mat_ds.engine.zero import read_zero
 from mat_ds.errors import Interrupted, NonFiniteError, SaveError
 from mat_ds.methods.base import MicroBatch
 from mat_ds.models.perturb import EmbeddingPerturbation
@@ -50,7 +52,7 @@ class Engine(Norms):
     ):
         self.skipped_since_begin = 0
         perturbation = EmbeddingPerturbation(model)
-        self.sampler = Sampler(_parameter_groups(model, optimizer), optimizer.name, chain, seed)
+        self.sampler = Sampler(parameter_groups(model, optimizer), optimizer.name, chain, seed)
         # DeepSpeed makes its fp32 masters from weights that it has already cast to the compute dtype.
         halved = any(ds_config.get(section, {}).get("enabled") for section in ("fp16", "bf16"))
         exact = exact_values(model) if halved else {}
@@ -60,6 +62,9 @@ class Engine(Norms):
         if exact:
             self.shards.fill(exact)
         self.sampler.arm(self.shards.slices, self.device)
+        self._flat = FlatUpdates(ds, self.shards, self.sampler) if read_zero(ds_config).flat else None
+        if self._flat is not None:
+            self._training_pass = ds.module
         self._backwards_per_update = self.ds.gradient_accumulation_steps()
         self._looks_at_gradients = self.dtype != torch.float32 or self.ds.zero_optimization()
         self._applied = True
@@ -83,7 +88,8 @@ class Engine(Norms):
     def end(self, measured: Mapping[str, Tensor]) -> dict[str, float]:
         """Ends an outer step. Every rank must call it.
 
-        The host waits for the device here; in the rest of the step it only waits where DeepSpeed checks a gradient.
+        The host waits for the device here; in the rest of the step it only waits where DeepSpeed checks a gradient: at ZeRO-1
+        not at all, or in fp16 once for each update.
 
         Args:
             measured: scalars of this rank, the same names on every rank.
@@ -92,11 +98,12 @@ class Engine(Norms):
             Their means over the ranks.
 
         Raises:
-            NonFiniteError: on every rank, if a loss or a gradient of a perturbation was not finite on any.
+            NonFiniteError: on every rank, if a loss or a gradient was not finite on any.
         """
-        *sums, broken = all_reduce_sum(torch.stack([*measured.values(), ~self._all_finite]).double()).tolist()
-        if broken:
-            raise self._not_finite("a loss or a perturbation's gradient")
+        found = [*measured.values(), ~self._all_finite, self.sampler.void.to(self.device)]
+        *sums, broken, void = all_reduce_sum(torch.stack(found).double()).tolist()
+        if broken or void:
+            raise self._not_finite("a gradient" if not broken else "a loss or a perturbation's gradient")
         return {name: value / world_size() for name, value in zip(measured, sums, strict=True)}
 
     def predict(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -146,7 +153,10 @@ class Engine(Norms):
         self._last_loss_scale = float(self.ds.optimizer.loss_scale) if self.ds.fp16_enabled() else 1.0
         if self._scales_itself:
             scaled = scaled * self._last_loss_scale
-        self.ds.backward(scaled, scale_wrt_gas=False)
+        if self._flat is None:
+            self.ds.backward(scaled, scale_wrt_gas=False)
+        else:
+            scaled.backward()
         if delta is None:
             return None
         gradient, delta.grad = delta.grad, None
@@ -183,27 +193,34 @@ class Engine(Norms):
     def update(self) -> None:
         """Draws one sample of the parameters from the gradients accumulated since the last one. Every rank must call it.
 
-        With ZeRO or in half precision, DeepSpeed skips the update on all ranks if a gradient is not finite on any. In fp32
-        without ZeRO it does not check gradients, so the losses are checked here before each update.
+        With ZeRO or in half precision, the update is skipped on all ranks if a gradient is not finite on any. In fp32 without
+        ZeRO DeepSpeed does not check gradients, so the losses are checked here before each update.
 
         Raises:
             NonFiniteError: on every rank, if a loss was not finite on any; the parameters are left as they were. Also if a
-                gradient was not finite, except in fp16, where the update is repeated with a lower loss scale.
+                gradient was not finite, except in fp16, where the update is repeated with a lower loss scale. At ZeRO-1 in fp32
+                and bf16 it is `end` or `check` that raises; until then every update is skipped.
         """
         if not self._looks_at_gradients:
             self._refuse_losses()
         try:
-            self.ds.step()
+            self._applied = self._step()
         except Exception as error:  # DeepSpeed raises a bare Exception when the loss scale cannot fall any further
             if "loss scale already at minimum" not in str(error):
                 raise
             raise NonFiniteError(f"fp16 gradients overflow at the smallest loss scale: {error}") from error
-        self._applied = self.ds.was_step_applied()
         if not self._applied:
             self._refuse_losses()
             if self.dtype != torch.float16:
                 raise self._not_finite("a gradient")
         self.shards.forget_gradients()
+
+    def _step(self) -> bool:
+        """Makes an update, or skips it; whether it did."""
+        if self._flat is not None:
+            return self._flat.update()
+        self.ds.step()
+        return bool(self.ds.was_step_applied())
 
     def _refuse_losses(self) -> None:
         if all_reduce_sum((~self._all_finite).float()).item():
@@ -231,14 +248,3 @@ class Engine(Norms):
             skipped_in_a_row += 1
             if skipped_in_a_row == MOST_SKIPS:
                 raise NonFiniteError(f"fp16 gradients overflowed {MOST_SKIPS} times in a row")
-
-
-def _parameter_groups(model: nn.Module, optimizer: OptimizerConfig) -> list[dict[str, Any]]:
-    """Parameter groups of the trainable parameters, with weight decay only for matrices: vectors are biases and norms."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    common = {"lr": optimizer.lr, "betas": optimizer.betas, "alpha": optimizer.rmsprop_alpha, "eps": optimizer.eps}
-    groups = (
-        {"params": [p for p in trainable if len(shape(p)) > 1], "weight_decay": optimizer.weight_decay, **common},
-        {"params": [p for p in trainable if len(shape(p)) <= 1], "weight_decay": 0.0, **common},
-    )
-    return [group for group in groups if group["params"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from mat_ds.engine.flat import FlatUpdates
 from mat_ds.engine.passes import Passes
 from mat_ds.engine.shards import Shards
 from mat_ds.ranks.collectives import all_reduce_sum
@@ -15,6 +16,7 @@ class Norms(Passes):
 
     sampler: Sampler
     shards: Shards
+    _flat: FlatUpdates | None
     _last_loss_scale: float
 
     @property
@@ -32,15 +34,17 @@ class Norms(Passes):
     @property
     def gradient_norm(self) -> float | None:
         """Global norm of the last update's gradient before clipping; None if DeepSpeed does not compute it (ZeRO-0, fp32)."""
+        if self._flat is not None:
+            return float(self._flat.norm)
         norm = self.ds.get_global_grad_norm()
         # Only at ZeRO-0 in fp16 does DeepSpeed's norm include the loss scale.
         return None if norm is None else float(norm) / (self._last_loss_scale if self._scales_itself else 1.0)
 
     @property
     def _scales_itself(self) -> bool:
-        """Whether fp16 losses must be multiplied by the loss scale here: at ZeRO-0 DeepSpeed 0.19 does not do it, but still
-        divides the gradients by it."""
-        return bool(self.ds.fp16_enabled() and not self.ds.zero_optimization())
+        """Whether fp16 losses must be multiplied by the loss scale here: where DeepSpeed's `backward` is not called, and at
+        ZeRO-0, where DeepSpeed 0.19 does not do it, but still divides the gradients by it."""
+        return bool(self.ds.fp16_enabled() and (self._flat is not None or not self.ds.zero_optimization()))
 
     def _global_norm(self, square: float) -> float:
         """Norm of a vector distributed over the ranks, from the squared norm of this rank's part."""

@@ -32,6 +32,8 @@ class Passes:
         self, ds: DeepSpeedEngine, perturbation: EmbeddingPerturbation, seed: int, read: Callable[[Any], Tensor] = read_output
     ):
         self.ds, self.seed, self._read = ds, seed, read
+        # What makes the passes that a backward follows.
+        self._training_pass: Callable[..., Any] = ds
         self.device = torch.device(ds.device)
         self._perturbation = perturbation
         # What dropout on this device draws from, and all else does; `torch.manual_seed` takes as long as a layer.
@@ -51,7 +53,7 @@ class Passes:
     def forward(self, batch: MicroBatch, masks: Masks, delta: Tensor | None = None) -> Tensor:
         self._tracked = True
         with self._perturbation.applied(delta), self._dropout(batch, masks):
-            return self._read(self.ds(**batch.inputs))
+            return self._read(self._training_pass(**batch.inputs))
 
     def forward_pair(
         self, batch: MicroBatch, delta: Tensor | None, masks: Masks, share_masks: bool = False, train_words: bool = True
@@ -64,7 +66,7 @@ class Passes:
         both = None if delta is None else torch.cat([torch.zeros_like(delta), delta])
         frozen_from = None if train_words else len(batch.labels)
         with self._perturbation.applied(both, frozen_from), self._dropout(batch, masks):
-            clean, perturbed = self._read(self.ds(**twice)).chunk(2)
+            clean, perturbed = self._read(self._training_pass(**twice)).chunk(2)
         return clean, perturbed
 
     @torch.no_grad()

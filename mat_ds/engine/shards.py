@@ -8,6 +8,7 @@ themselves, because noise, checkpoints and exports depend on them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import deepspeed
@@ -16,6 +17,7 @@ from deepspeed.runtime.engine import DeepSpeedEngine
 from torch import Tensor
 
 from mat_ds.ranks.collectives import all_reduce_sum, own_rank
+from mat_ds.sampling.options import OptimizerConfig
 from mat_ds.sampling.slices import Slice
 
 # Attribute of a parameter that was sharded in half precision: this rank's shard of its fp32 values.
@@ -40,6 +42,32 @@ def shard_numel(parameter: Any) -> int:
 def shape(parameter: Tensor) -> torch.Size:
     """Shape of the whole parameter, also where ZeRO-3 has sharded it."""
     return torch.Size(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def parameter_groups(model: torch.nn.Module, optimizer: OptimizerConfig) -> list[dict[str, Any]]:
+    """Parameter groups of the trainable parameters, with weight decay only for matrices: vectors are biases and norms."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    common = {"lr": optimizer.lr, "betas": optimizer.betas, "alpha": optimizer.rmsprop_alpha, "eps": optimizer.eps}
+    groups = (
+        {"params": [p for p in trainable if len(shape(p)) > 1], "weight_decay": optimizer.weight_decay, **common},
+        {"params": [p for p in trainable if len(shape(p)) <= 1], "weight_decay": 0.0, **common},
+    )
+    return [group for group in groups if group["params"]]
+
+
+@dataclass(frozen=True)
+class FlatGroup:
+    """A parameter group as ZeRO-1 stores it.
+
+    Attributes:
+        weights: all its parameters in the compute dtype, flat, with padding; the ranks' parts are equally long.
+        master: the fp32 values of this rank's part.
+        parameters: its parameters, and where each begins in `weights`.
+    """
+
+    weights: Tensor
+    master: Tensor
+    parameters: list[tuple[Tensor, int]]
 
 
 class Shards:
@@ -80,6 +108,20 @@ class Shards:
         """Each master tensor of this rank, with the names and slices of the parameters in it."""
         for master, pieces in self.slices.items():
             yield master, [(self._names[piece.parameter], piece) for piece in pieces]
+
+    def take_gradients(self) -> list[FlatGroup]:
+        """Ends what DeepSpeed's ZeRO-1 does with gradients after each backward; returns its parameter groups."""
+        optimizer = self._ds.optimizer
+        for hook in optimizer._grad_acc_hooks:
+            hook.remove()
+        optimizer._grad_acc_hooks.clear()
+        parameters = zip(optimizer.round_robin_bit16_groups, optimizer.round_robin_bit16_offsets, strict=True)
+        return [
+            FlatGroup(weights, master, list(zip(group, offsets, strict=True)))
+            for weights, master, (group, offsets) in zip(
+                optimizer.bit16_groups_flat, optimizer.single_partition_of_fp32_groups, parameters, strict=True
+            )
+        ]
 
     @torch.no_grad()
     def whole(self, name: str) -> Tensor:

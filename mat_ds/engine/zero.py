@@ -22,7 +22,9 @@ class Zero:
         sent: dtype of gradients in communication (`communication_data_type`).
         offload_optimizer, offload_param: whether masters and moments, and weight shards, are in host memory.
         overlap: whether communication overlaps with passes (`overlap_comm`).
-        one_all_reduce: whether ZeRO-1 and 2 reduce a bucket for all ranks at once (`use_multi_rank_bucket_allreduce`).
+        flat: whether gradients and updates of ZeRO-1 are ours (`mat_ds.engine.flat`) and not DeepSpeed's.
+        one_all_reduce: whether DeepSpeed's ZeRO-1 and 2 reduce a bucket for all ranks at once
+            (`use_multi_rank_bucket_allreduce`).
         bucket: elements of the gradient reduction buffer (`reduce_bucket_size`).
         prefetch: elements that ZeRO-3 gathers ahead of use.
         persistent: ZeRO-3 keeps parameters of up to this many elements whole, in total up to `persistent_total`.
@@ -36,6 +38,7 @@ class Zero:
     offload_optimizer: bool
     offload_param: bool
     overlap: bool
+    flat: bool
     one_all_reduce: bool
     bucket: int
     prefetch: int
@@ -52,11 +55,20 @@ def read_zero(completed: Mapping[str, Any]) -> Zero:
     dtype = next((DTYPES[name] for name in ("fp16", "bf16") if completed.get(name, {}).get("enabled")), torch.float32)
     accumulated = str(completed.get("data_types", {}).get("grad_accum_dtype"))
     sent = str(completed.get("communication_data_type"))
+    offload = zero.offload_optimizer is not None and zero.offload_optimizer.device != "none"
+    flat = zero.stage == 1 and not offload and DTYPES.get(accumulated, dtype) == dtype and not _step_is_measured(completed)
     return Zero(
-        int(zero.stage), dtype, DTYPES.get(accumulated, dtype), DTYPES.get(sent, dtype),
-        zero.offload_optimizer is not None and zero.offload_optimizer.device != "none",
+        int(zero.stage), dtype, DTYPES.get(accumulated, dtype), DTYPES.get(sent, dtype), offload,
         zero.offload_param is not None and zero.offload_param.device != "none",
-        bool(zero.overlap_comm), bool(zero.use_multi_rank_bucket_allreduce and zero.reduce_scatter) or not zero.reduce_scatter,
+        bool(zero.overlap_comm), flat,
+        bool(zero.use_multi_rank_bucket_allreduce and zero.reduce_scatter) or not zero.reduce_scatter,
         zero.reduce_bucket_size, zero.prefetch_bucket_size, zero.param_persistence_threshold,
         zero.model_persistence_threshold, zero.max_reuse_distance,
     )  # fmt: skip
+
+
+def _step_is_measured(completed: Mapping[str, Any]) -> bool:
+    """Whether DeepSpeed is to measure its own passes and updates."""
+    sections = (*(completed.get(name, {}) for name in ("flops_profiler", "comms_logger")), completed["timers"]["throughput"])
+    flags = (completed.get(name) for name in ("wall_clock_breakdown", "memory_breakdown"))
+    return any(flags) or any(section.get("enabled") for section in sections)

@@ -40,8 +40,9 @@ def generator(device: torch.device, *parts: Part) -> torch.Generator:
 
 
 def add_normal_(
-    theta: Tensor, scale: float, key: tuple[Part, ...], total: int, offset: int, device: torch.device | None = None
-) -> None:
+    theta: Tensor, scale: float, key: tuple[Part, ...], total: int, offset: int, device: torch.device | None = None,
+    weight: Tensor | float = 1.0,
+) -> None:  # fmt: skip
     """theta += scale * elements `offset ..` of the standard normal vector of length `total` that belongs to `key`.
 
     Args:
@@ -51,6 +52,7 @@ def add_normal_(
         total: length of the whole vector, e.g. the number of elements of a parameter.
         offset: the element that is added to the first one of `theta`.
         device: where the numbers are drawn, if not where `theta` is; each kind of device has its own stream.
+        weight: another factor of the numbers, which may be on the device of `theta`.
     """
     device = device or theta.device
     end = offset + theta.numel()
@@ -59,4 +61,5 @@ def add_normal_(
         first = chunk * CHUNK
         numbers = drawn[: total - first].normal_(generator=generator(device, *key, chunk))
         begin, stop = max(first, offset), min(first + numbers.numel(), end)
-        theta[begin - offset : stop - offset].add_(numbers[begin - first : stop - first].to(theta.device), alpha=scale)
+        here = numbers[begin - first : stop - first].to(theta.device).mul_(weight)
+        theta[begin - offset : stop - offset].add_(here, alpha=scale)

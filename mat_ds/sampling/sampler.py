@@ -27,6 +27,9 @@ class Sampler(torch.optim.Optimizer):
         update: `sgd`, `rmsprop` or `adam`.
         chain: samples, mixture and noise of one outer step.
         seed: of the run, the first part of every noise key.
+
+    Attributes:
+        void: a number on the device of the masters; once it is 1 instead of 0, no step changes anything any more.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], update: str, chain: Chain, seed: int):
@@ -37,6 +40,7 @@ class Sampler(torch.optim.Optimizer):
         self._seed = seed
         self._outer_step, self._done = 0, 0.0
         self._device = torch.device("cpu")
+        self.void = torch.zeros(())
         self._blocks: dict[Tensor, list[Block]] = {}
         self._starts: dict[Tensor, Tensor] | None = None
         self._moved_by_chain = 0.0
@@ -52,6 +56,7 @@ class Sampler(torch.optim.Optimizer):
         """
         self._blocks = {master: blocks_of(own) for master, own in slices.items()}
         self._device = device
+        self.void = torch.zeros((), device=next((master.device for master in self._blocks), device))
         names = (*self._moments, *(("mixture",) if self.chain.is_mixed else ()))
         for master in self._blocks:
             self.state[master] = {name: torch.zeros_like(master, requires_grad=False) for name in names}
@@ -114,8 +119,9 @@ class Sampler(torch.optim.Optimizer):
         return {name: self.state[master][name] for name in (*self._moments, *self.chain.averages)}
 
     def finite(self) -> Tensor:
-        """Whether all parameters, moments and running averages of this rank are finite; on the device where noise is drawn."""
-        found = torch.ones((), dtype=torch.bool, device=self._device)
+        """Whether all parameters, moments and running averages of this rank are finite, and no step was void; on the device
+        where noise is drawn."""
+        found = (self.void == 0).to(self._device)
         for master, blocks in self._blocks.items():
             for tensor in (master.detach(), *self.kept(master).values()):
                 for block in blocks:
@@ -159,7 +165,7 @@ class Sampler(torch.optim.Optimizer):
 
         if mixture is not None and first and self.chain.anchor == "start":
             torch.mul(theta, weights[0], out=mixture)
-        self._update(theta, own["gradient"], group, state["step"], **{name: own[name] for name in self._moments})
+        self._update(theta, own["gradient"], group, state["step"], self.void, **{name: own[name] for name in self._moments})
         if mixture is not None and first and self.chain.anchor == "first_update":
             torch.mul(theta, weights[0], out=mixture)
 
@@ -174,17 +180,19 @@ class Sampler(torch.optim.Optimizer):
         if last and start is not None:
             self._moved_by_chain += squared_distance(theta, start)
         if mixture is not None:
-            torch.add(mixture, theta, alpha=weights[sample], out=theta if last else mixture)
+            mixture.add_(theta, alpha=weights[sample])
+            if last:
+                torch.where(self.void.bool(), theta, mixture, out=theta)
         if last:
             for name, average in self.chain.averages.items():
-                own[name].lerp_(theta, average.weight(self._outer_step, self._done))
+                own[name].lerp_(theta, (1 - self.void) * average.weight(self._outer_step, self._done))
 
     def _add_noise(self, theta: Tensor, block: Block, sample: int, scale: float) -> None:
         """theta += scale * xi, where xi only depends on seed, t, k, parameter and element."""
         for piece in block.slices:
             here = slice(piece.start - block.here.start, piece.start - block.here.start + piece.numel)
             key = (self._seed, self._outer_step, "theta", sample, piece.parameter)
-            add_normal_(theta[here], scale, key, piece.total, piece.offset, self._device)
+            add_normal_(theta[here], scale, key, piece.total, piece.offset, self._device, 1 - self.void)
 
     @torch.no_grad()
     def swap(self, average: str) -> None:

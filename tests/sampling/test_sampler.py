@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from mat_ds.sampling.average import Average
 from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.options import OptimizerConfig
 from mat_ds.sampling.sampler import Sampler
@@ -53,6 +54,23 @@ def test_without_averaging_it_equals_torchs_optimizer(update, weight_decay):
     torch.testing.assert_close(master, mirror, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("update", ["sgd", "rmsprop", "adam"])
+def test_a_void_step_and_all_later_ones_change_nothing(update):
+    chain = Chain(samples=3, beta_s=0.3, beta_p=0.3, noise=0.1, averages={"average": Average(0.5)})
+    sampler, master = make(update, chain, weight_decay=0.1)
+    sampler.begin(0, 0.1)
+    give_gradient(master, 0)
+    sampler.step()
+    held = {name: value.clone() for name, value in {"theta": master.detach(), **sampler.kept(master)}.items()}
+    assert sampler.finite()
+    sampler.void.fill_(1)
+    for _ in range(2):
+        master.grad = torch.full_like(master, math.nan)
+        sampler.step()
+    assert not sampler.finite()
+    assert all(torch.equal(value, held[name]) for name, value in {"theta": master, **sampler.kept(master)}.items())
+
+
 def test_rmsprop_has_torchs_defaults_and_ignores_adams_options():
     options = OptimizerConfig(name="rmsprop", betas=(0.5, 0.6))
     assert options.rmsprop_alpha == torch.optim.RMSprop([torch.zeros(1)]).defaults["alpha"]
@@ -87,7 +105,7 @@ def test_adam_in_one_pass_equals_the_papers_algorithm(numel):
     gradients = [10.0**-k * torch.randn(numel, generator=torch.Generator().manual_seed(k)) for k in (2, 3, 4, 5, 6)]
     expected = adam_by_the_paper(theta.double(), [gradient.double() for gradient in gradients], **group)
     for count, gradient in enumerate(gradients, 1):
-        adam_(theta, gradient, group, count, m, v)
+        adam_(theta, gradient, group, count, torch.zeros(()), m, v)
     for found, wanted in zip((theta, m, v), expected, strict=True):
         torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=3e-7 * float(wanted.abs().max()))
 
