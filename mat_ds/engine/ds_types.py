@@ -25,6 +25,11 @@ KEYS = {
     "optimizer": {"type", "params", "legacy_fusion"},
     "scheduler": {"type", "params"},
 }  # fmt: skip
+# What measures DeepSpeed's own updates.
+PROFILERS = {"flops_profiler", "comms_logger", "timers", "wall_clock_breakdown", "memory_breakdown"}
+# Options of how DeepSpeed reduces gradients, which ZeRO-1 leaves to `mat_ds.engine.flat`.
+OF_REDUCTION = ("reduce_bucket_size", "allgather_bucket_size", "contiguous_gradients", "reduce_scatter",
+                "use_multi_rank_bucket_allreduce")  # fmt: skip
 OFFLOADS = ("offload_optimizer", "offload_param")
 
 Dtype = Literal["fp32", "fp16", "bf16"]
@@ -100,6 +105,9 @@ def idle(tree: Tree) -> Iterator[str]:
         of_three = [key for key in zero if key.startswith("stage3_") or key in ("offload_param", "sub_group_size")]
         if of_three:
             yield f"ds_config zero_optimization: {', '.join(of_three)} do nothing at ZeRO stage {stage}, only at 3"
+    reduces_itself = stage == 1 and "offload_optimizer" not in zero and not {"data_types", *PROFILERS} & tree.keys()
+    if reduces_itself and (of_reduction := [key for key in OF_REDUCTION if key in zero]):
+        yield f"ds_config zero_optimization: {', '.join(of_reduction)} do nothing at ZeRO stage 1, only at 2 and 3"
     if stage == 0 and "offload_optimizer" in zero:
         yield "ds_config zero_optimization: offload_optimizer does nothing at ZeRO stage 0, only from 1"
     for section in ("fp16", "bf16"):

@@ -69,6 +69,6 @@ def read_zero(completed: Mapping[str, Any]) -> Zero:
 
 def _step_is_measured(completed: Mapping[str, Any]) -> bool:
     """Whether DeepSpeed is to measure its own passes and updates."""
-    sections = (*(completed.get(name, {}) for name in ("flops_profiler", "comms_logger")), completed["timers"]["throughput"])
     flags = (completed.get(name) for name in ("wall_clock_breakdown", "memory_breakdown"))
-    return any(flags) or any(section.get("enabled") for section in sections)
+    profilers = (completed.get(name, {}).get("enabled") for name in ("flops_profiler", "comms_logger"))
+    return any((*flags, *profilers, completed.get("timers", {}).get("throughput", {}).get("enabled")))

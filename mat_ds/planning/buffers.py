@@ -5,18 +5,20 @@ According to the sources of deepspeed 0.19.8 (`runtime/`; names of its functions
 L: elements of the largest parameter.
 
 During passes:
-- ZeRO-1 and 2: a bucket of b R bytes, two with `overlap_comm` (`setup_buckets`), and a flat copy of its contents
-  (`allreduce_bucket`): b max(L, min(R, T)). In every backward pass of an update except the first, ZeRO-2 also has the gradients
-  of the pass before they are added to the others (`grads_in_partition`). Offload needs a buffer of b L bytes
-  (`temp_grad_buffer_for_gpu_offload`).
+- ZeRO-2, and ZeRO-1 where `mat_ds/engine/flat.py` is not used: a bucket of b R bytes, two with `overlap_comm`
+  (`setup_buckets`), and a flat copy of its contents (`allreduce_bucket`): b max(L, min(R, T)). In every backward pass of an
+  update except the first, ZeRO-2 also has the gradients of the pass before they are added to the others
+  (`grads_in_partition`). Offload needs a buffer of b L bytes (`temp_grad_buffer_for_gpu_offload`).
 - ZeRO-3: a bucket of R elements in the dtype of communication, all the time (`_setup_for_real_optimizer`), and a copy of its
   contents (`reduce_scatter_coalesced`). Gathered parameters: those of the current layer, F elements ahead of it, and those that
   will be reused (`mat_ds/planning/traffic.py`). The flat buffer of the last gather (`AllGatherCoalescedHandle.wait`).
 
 During an update, when activations and all of the above have been freed:
 - The flat gradient of the larger group, in the dtype of gradients and, if that is not fp32, also in fp32 (`step`). Before that,
-  ZeRO-1 needs what ZeRO-2 needs in passes (`reduce_gradients`). ZeRO-0 needs a flat copy of up to 5e8 elements for an
-  all-reduce, and then, in half precision, fp32 gradients of all parameters (`fp16/unfused_optimizer.py`).
+  ZeRO-1 with DeepSpeed's updates needs what ZeRO-2 needs in passes (`reduce_gradients`); with those of `mat_ds/engine/flat.py`
+  4 part for this rank's sums of gradients (none with one rank in fp32), and those of one group as they are sent. ZeRO-0 needs
+  a flat copy of up to 5e8 elements for an all-reduce, and then, in half precision, fp32 gradients of all parameters
+  (`fp16/unfused_optimizer.py`).
 - The sampler's temporaries for a group (ZeRO-0: for a parameter) on a card. Either a root (rmsprop: 4 part, with weight decay
   8 part; adam needs none), or a chunk of noise, or, in steps with telemetry, a copy in fp32 and a square in fp64: 20 part.
 
@@ -52,7 +54,7 @@ def transient(
         run, chain: what the sampler does, and whether there is telemetry.
         tally: the passes of one rank in one outer step.
     """
-    if zero.stage in (1, 2):
+    if zero.stage in (1, 2) and not zero.flat:
         yield from _buckets(weights, zero, ranks, accumulates=tally.backward.calls > tally.updates)
     elif zero.stage == 3:
         yield from _gathered(weights, zero, ranks, tally)
@@ -101,6 +103,8 @@ def _update(weights: Sequence[Weight], zero: Zero, ranks: int, run: RunConfig, c
     if zero.stage == 0:
         flat = max(zero.dtype.itemsize * min(total, REPLICATED_BUCKET + largest), widened * total)
         part = largest
+    elif zero.flat:
+        flat = _own_sums(parts(weights, zero, ranks), zero, ranks)
     elif zero.offload_optimizer:
         flat = 0  # `model_states` has a row for it
     decayed = 2 if run.optimizer.weight_decay else 1
@@ -110,9 +114,18 @@ def _update(weights: Sequence[Weight], zero: Zero, ranks: int, run: RunConfig, c
     return max(_reduction(weights, zero, ranks), flat + max(roots, noise, watched))
 
 
+def _own_sums(own: Sequence[int], zero: Zero, ranks: int) -> int:
+    """Bytes of this rank's parts of the sums of gradients at ZeRO-1, from the numbers of elements of its groups."""
+    if ranks == 1 and zero.sent == zero.dtype == torch.float32:
+        return 0
+    sent = zero.sent.itemsize * max(own)
+    whole = ranks * sent if zero.sent != zero.dtype else 0
+    return MASTER * sum(own) + whole + (sent if ranks > 1 and zero.sent != torch.float32 else 0)
+
+
 def _reduction(weights: Sequence[Weight], zero: Zero, ranks: int) -> int:
     """Bytes that ZeRO-1 needs in addition to its gradients at the beginning of an update."""
-    if zero.stage != 1 or zero.offload_optimizer:
+    if zero.stage != 1 or zero.flat or zero.offload_optimizer:
         return 0
     total, largest = _trained(weights)
     moved = min(zero.bucket, total)  # moved from `.grad` to the bucket

@@ -21,7 +21,9 @@ Moments (adam: 2, rmsprop: 1, sgd: 0), the mixture if the chain has one, and eac
 teacher): 4 part each, on the same device as the masters.
 
 Gradients, after a backward pass.
-- ZeRO-0 and 1: a T, in `.grad` until the update. With bf16 weights and fp32 gradients, ZeRO-1 keeps both (`bf16_optimizer.py`).
+- ZeRO-0: a T, in `.grad` until the update.
+- ZeRO-1: b T with padding, in one buffer all the time (`mat_ds/engine/flat.py`). With offload, fp32 gradients of half-precision
+  weights or DeepSpeed's profilers, that is not used: a T in `.grad`; of bf16 weights both (`bf16_optimizer.py`).
 - ZeRO-2: b times the size of all parameters that overlap the part, whole (`copy_grads_in_partition`). If a is fp32 and b is
   not: a part (`_build_compact_grad_partition_buffer`).
 - ZeRO-3: a part (`grad_partitions_flat_buffer`).
@@ -169,7 +171,9 @@ def _weight_row(weights: Sequence[Weight], zero: Zero, ranks: int) -> MemoryRow:
 
 def _gradients(weights: Sequence[Weight], zero: Zero, ranks: int) -> Iterator[MemoryRow]:
     part, size, kept = sum(parts(weights, zero, ranks)), zero.dtype.itemsize, zero.accumulated.itemsize
-    if zero.stage < 2:
+    if zero.flat:
+        yield MemoryRow("gradients", size * ranks * part, note="whole, in one buffer")
+    elif zero.stage < 2:
         both = zero.stage == 1 and zero.dtype == torch.bfloat16 and zero.accumulated == torch.float32
         trained = sum(w.numel for w in weights if w.trained)
         yield MemoryRow("gradients", (kept + both * size) * trained, note="whole, until the update")

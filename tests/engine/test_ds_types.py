@@ -184,6 +184,9 @@ def test_sections_without_effect_are_reported():
     assert (
         "stage3_prefetch_bucket_size, sub_group_size do nothing at ZeRO stage 2" in said[1] and "fp16 does nothing" in said[2]
     )
+    bucket = {"zero_optimization": {"stage": 1, "reduce_bucket_size": 1000}}
+    assert "reduce_bucket_size do nothing at ZeRO stage 1" in next(idle(bucket))
+    assert not list(idle({**bucket, "wall_clock_breakdown": True}))  # then DeepSpeed's own updates are made, and measured
     assert "offload_optimizer" in next(idle({"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}))
     assert not list(idle({"zero_optimization": {"stage": 3, "stage3_prefetch_bucket_size": 1}, "bf16": {"enabled": True}}))
 

@@ -50,7 +50,7 @@ def test_weights_masters_moments_and_averages():
     assert held(0, BF16)["masters"] == (600, 0) and held(0, BF16)["weights"] == (300, 0)
     assert held(1) == {
         "weights": (640, 0),
-        "gradients": (600, 0),
+        "gradients": (640, 0),
         "masters": (160, 0),
         "moments": (320, 0),
         "mixture": (160, 0),
@@ -95,7 +95,8 @@ def sent(stage, counted, precision=None, **options):
 def test_bytes_sent_for_gradients_and_new_weights():
     two = tally(4, 4, updates=2)  # two updates of two micro-batches
     assert sent(0, two) == Traffic(2 * 2 * 0.75 * 600)
-    assert sent(1, two) == Traffic(2 * 2 * 0.75 * 600, 2 * 0.75 * 600)
+    assert sent(1, two) == Traffic(2 * 0.75 * 600, 2 * 0.75 * 600)
+    assert sent(1, two, **OFFLOAD) == Traffic(2 * 2 * 0.75 * 600, 2 * 0.75 * 600)
     assert sent(2, two) == Traffic(4 * 2 * 0.75 * 600, 2 * 0.75 * 600)
     assert sent(2, two, use_multi_rank_bucket_allreduce=False) == Traffic(4 * 0.75 * 600, 2 * 0.75 * 600)
     assert sent(2, two, BF16, overlap_comm=True) == Traffic(4 * 2 * 0.75 * 300, 2 * 0.75 * 300, beside=4 * 2 * 0.75 * 300)
@@ -124,6 +125,11 @@ def test_buckets_take_their_size_and_a_copy_of_their_content():
     assert buffers(2, reduce_bucket_size=120)["reduce bucket"] == (4 * (120 + 120), 0, "passes")
     assert buffers(2, reduce_bucket_size=50)["reduce bucket"] == (4 * (50 + 100), 0, "passes")
     assert buffers(2, precision=BF16, overlap_comm=True)["reduce bucket"] == (2 * (2 * 500_000_000 + 150), 0, "passes")
+    assert "reduce bucket" not in buffers(1) and buffers(1, **OFFLOAD)["reduce bucket"] == (
+        4 * (500_000_000 + 150),
+        0,
+        "passes",
+    )
     assert "gradients of a pass" not in buffers(2)
     assert buffers(2, tally(2, 2))["gradients of a pass"] == (4 * 143, 0, "passes")
 
@@ -140,6 +146,10 @@ def test_an_update_copies_its_gradient_and_telemetrys_data():
     assert buffers(2)["copies"] == (4 * 36, 0, "update")
     assert buffers(2, precision=BF16)["copies"] == (2 * 36 + 4 * 36, 0, "update")
     assert buffers(0)["copies"] == (600, 0, "update")
+    assert buffers(1)["copies"] == (160, 0, "update") and buffers(1, ranks=1)["copies"] == (0, 0, "update")
+    assert buffers(1, precision=BF16)["copies"] == (4 * 40 + 2 * 36, 0, "update")
+    summed_in_fp32 = {**BF16, "communication_data_type": "fp32"}
+    assert buffers(1, precision=summed_in_fp32)["copies"] == (4 * 40 + 4 * 144, 0, "update")
     rmsprop = {"optimizer": {"name": "rmsprop"}}.items()
     assert buffers(0, options=rmsprop)["copies"] == (600 + 8 * 100, 0, "update")
     assert buffers(2, options=rmsprop)["copies"] == (4 * 36 + 8 * 36, 0, "update")
