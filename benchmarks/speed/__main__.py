@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.speed import counts, sampler, step
+from benchmarks.speed import counts, sampler, share, step, wire
 from benchmarks.speed.timing import Figure
 
 Section = Callable[[argparse.Namespace], Figure]
@@ -28,8 +28,10 @@ SECTIONS: dict[str, Section] = {
     "outer_step_padded": lambda given: step.measure(given.model, given.data),
     "sampler_mixture": lambda given: sampler.measure(0.0, given.model),
     "sampler_noise": lambda given: sampler.measure(2e-6, given.model),
+    "deepspeed_share": lambda given: share.measure(given.model, given.data),
     "host_waits": lambda given: counts.host_waits(),
     "loop_collectives": lambda given: counts.loop_collectives(),
+    "bytes_per_update": lambda given: wire.measure(),
 }
 ROOT = Path(__file__).parents[2]
 

@@ -80,15 +80,24 @@ def _unasked(found: Counter[str]) -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
+def once(*args: Any) -> int:
+    """Each collective counts as one."""
+    return 1
+
+
 @contextmanager
-def collectives() -> Iterator[Counter[str]]:
-    """Counts what is asked of any process group while it is open."""
+def collectives(weigh: Callable[..., int] = once) -> Iterator[Counter[str]]:
+    """Adds up what is asked of any process group while it is open.
+
+    Args:
+        weigh: what one collective counts, from its name and arguments.
+    """
     found: Counter[str] = Counter()
 
     def counting(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            found[name] += 1
-            return original(*args, **kwargs)
+        def call(group: Any, *args: Any, **kwargs: Any) -> Any:
+            found[name] += weigh(name, *args, *kwargs.values())
+            return original(group, *args, **kwargs)
 
         return call
 

@@ -16,11 +16,13 @@ from benchmarks.speed.baseline import Baseline, Sizes
 from benchmarks.speed.shapes import make_model
 from benchmarks.speed.timing import Figure, alternate, ratio
 from mat_ds.methods.base import MicroBatch
+from mat_ds.ranks.world import World
 
 BATCH, BATCHES, ROUNDS = 16, 7, 7
 # Tokens of CoLA's training sentences with their ends, every fourth percentile: what is read where no folder is named.
 LENGTHS = (6, 7, 7, 8, 8, 8, 8, 9, 9, 9, 9, 10, 10, 10, 11, 11, 11, 12, 12, 13, 13, 14, 15, 17, 21)
-JSON = Path(__file__).parents[2] / "ds_configs" / "zero1.json"
+ALONE = World()
+JSON = Path(__file__).parents[2] / "ds_configs"
 
 Batch = tuple[dict[str, Tensor], Tensor]
 
@@ -59,29 +61,33 @@ class Product:
 
     Args:
         model: the classifier.
+        accumulation: micro-batches of a rank's share of a global batch.
+        world: this rank.
+        stage: of ZeRO.
         method: options of MAT.
-        accumulation: micro-batches of a global batch.
     """
 
-    def __init__(self, model: nn.Module, accumulation: int = 1, **method: Any):
+    def __init__(self, model: nn.Module, accumulation: int = 1, world: World = ALONE, stage: int = 1, **method: Any):
         from mat_ds.engine.ds_config import complete, read_ds_config
         from mat_ds.engine.engine import Engine
         from mat_ds.methods import METHODS
-        from mat_ds.ranks.world import World
         from mat_ds.runs.options import RunConfig
         from mat_ds.tasks.kinds import kind_of
         from mat_ds.tasks.registry import TASKS
 
-        train = {"batch_size": BATCH, "micro_batch_size": BATCH // accumulation}
+        self._micro, self._done, self._world = BATCH // (accumulation * world.size), 0, world
+        train = {"batch_size": BATCH, "micro_batch_size": self._micro}
         run = RunConfig.model_validate({"train": train, "optimizer": {"lr": Sizes.lr}, "method": {"name": "mat", **method}})
         self.player: Any = METHODS["mat"](run.method, kind_of(TASKS["cola"]))
-        self.engine = Engine(model, run.optimizer, self.player.chain, complete(read_ds_config(JSON), run, World()), seed=0)
-        self._micro, self._done = BATCH // accumulation, 0
+        config = complete(read_ds_config(JSON / f"zero{stage}.json"), run, world)
+        self.engine = Engine(model, run.optimizer, self.player.chain, config, seed=0)
 
     def micro_batches(self, inputs: dict[str, Tensor], labels: Tensor) -> list[MicroBatch]:
-        """A global batch, cut."""
-        cuts = [slice(first, first + self._micro) for first in range(0, BATCH, self._micro)]
-        return [MicroBatch({n: v[cut] for n, v in inputs.items()}, labels[cut], index) for index, cut in enumerate(cuts)]
+        """This rank's share of a global batch, cut."""
+        share = BATCH // self._micro // self._world.size
+        own = range(self._world.rank * share, (self._world.rank + 1) * share)
+        cuts = {index: slice(index * self._micro, (index + 1) * self._micro) for index in own}
+        return [MicroBatch({n: v[cut] for n, v in inputs.items()}, labels[cut], index) for index, cut in cuts.items()]
 
     def step(self, inputs: dict[str, Tensor], labels: Tensor) -> None:
         """One outer step, from `begin` to `end`."""
@@ -95,7 +101,6 @@ class Product:
 def alone() -> Iterator[torch.device]:
     """A process group of this process."""
     from mat_ds.engine.group import process_group
-    from mat_ds.ranks.world import World
 
     with process_group(World()) as device:
         yield device

@@ -1,0 +1,88 @@
+"""How many bytes ranks send for an update, in units of P, the bytes of all parameters: two processes on the CPU.
+
+A gather, a reduction and a reduce-scatter of all parameters send 1 P (in a ring of N ranks each sends (N-1)/N of it), an
+all-reduce, which is both, 2 P.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from benchmarks.speed.timing import Figure
+
+RANKS, STAGES, ACCUMULATION, UPDATES = 2, (1, 2), 2, 3
+
+
+def measure() -> Figure:
+    """The most of any stage, two ranks, two micro-batches."""
+    from mat_ds.ranks.ports import free_port
+
+    world = {"WORLD_SIZE": str(RANKS), "LOCAL_SIZE": str(RANKS), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    on_cpu = {**os.environ, **world, "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    with TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.speed.wire", str(report)],
+                env={**on_cpu, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=sys.stderr,
+            )
+            for rank in range(RANKS)
+        ]
+        codes = [rank.wait() for rank in ranks]
+        if any(codes):
+            return Figure(None, {"exit_codes": codes}, "a rank failed")
+        found = json.loads(report.read_text())
+    return Figure(max(stage["sent"] for stage in found.values()), found)
+
+
+def sent(name: str, *args: Any) -> int:
+    """Bytes of a collective's larger argument, which is as large as what all ranks have together; twice for an all-reduce."""
+    sizes = [sum(tensor.nbytes for tensor in tensors(argument)) for argument in args]
+    return (2 if name.startswith("allreduce") else 1) * max(sizes, default=0)
+
+
+def tensors(argument: Any) -> list[torch.Tensor]:
+    """The tensors in an argument, which may be a list of lists."""
+    if isinstance(argument, torch.Tensor):
+        return [argument]
+    return [tensor for part in argument for tensor in tensors(part)] if isinstance(argument, list | tuple) else []
+
+
+def main() -> None:
+    """What one rank does; rank 0 writes the report."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    from benchmarks.speed.counts import TINY, collectives
+    from benchmarks.speed.step import Product, batches
+    from mat_ds.engine.group import process_group
+    from mat_ds.ranks.world import World
+
+    world, report = World.from_environment(), {}
+    inputs, labels = batches(None, None)[0]
+    with process_group(world):
+        for stage in STAGES:
+            torch.manual_seed(0)
+            model = BertForSequenceClassification(BertConfig(**TINY))
+            size = sum(parameter.nbytes for parameter in model.parameters())
+            product = Product(model, ACCUMULATION, world, stage, delta_steps=1, theta_steps=UPDATES)
+            product.step(inputs, labels)
+            with collectives(sent) as found:
+                product.step(inputs, labels)
+            product.engine.close()
+            by_kind = {name: round(count / UPDATES / size, 3) for name, count in found.items()}
+            report[f"zero{stage}"] = {"sent": round(found.total() / UPDATES / size, 3), "by_kind": by_kind}
+    if world.rank == 0:
+        Path(sys.argv[1]).write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
