@@ -18,6 +18,7 @@ EVERYWHERE = ("vanilla", "regression", "clipped", "both noises", "released, both
               "half: fp16", "half: fp16 sgd", "half: fp16 clipped")  # fmt: skip
 SHARDED = ("offload zero-{}", "half: bf16 offload, zero-{}", "half: bf16 with fp32 accumulation, zero-{}")
 VARIANTS = {"round robin", "aligned parameters", "overlapped", "sub-groups", "nothing persistent", "parameter offload"}
+VARIANTS |= named("{}, zero-1", ("measured", "prescaled", "predivided", "round robin"))
 VARIANTS |= named("{}, zero-{}", OPTIONS, (2, 3)) | named("{}, zero-{}", EVERYWHERE, STAGES)
 VARIANTS |= {name.format(stage) for name in SHARDED for stage in (1, 2, 3)}
 

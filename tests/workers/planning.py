@@ -189,4 +189,5 @@ if __name__ == "__main__":
     watch("all_reduce", 0, 2)
     watch("all_gather_into_tensor", 0, 1)
     watch("reduce_scatter_tensor", 1, 1)
+    watch("reduce", 0, 1)
     main(body)

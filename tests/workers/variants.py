@@ -23,7 +23,13 @@ METHOD_OPTIONS = {
 SGD = {"name": "sgd", "lr": LR["sgd"]}
 # Adam's steps hardly depend on the size of the gradients.
 CLIPPED = {"optimizer": {**SGD, "max_grad_norm": 0.5}, "update": "sgd", "max_grad_norm": 0.5}
+# DeepSpeed's own updates at ZeRO-1 are made where it is to measure them.
+MEASURED = {"timers": {"throughput": {"enabled": True}}}
 LAYOUTS = {
+    "measured, zero-1": {**ds_json(1), **MEASURED},
+    "prescaled, zero-1": {**ds_json(1), "prescale_gradients": True},
+    "predivided, zero-1": {**ds_json(1), "gradient_predivide_factor": 4.0},
+    "round robin, zero-1": ds_json(1, round_robin_gradients=True),
     "round robin": ds_json(2, round_robin_gradients=True),
     "aligned parameters": ds_json(2, parameter_alignment=True),
     "overlapped": ds_json(2, overlap_comm=True),

@@ -7,6 +7,7 @@ import sys
 from contextlib import contextmanager
 
 import torch
+from deepspeed.accelerator import get_accelerator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mat_ds.engine.engine import Engine
@@ -54,8 +55,10 @@ def counted(calls):
 
 def talk(world, report):
     """The collectives of the perturbation's loop, and the values read during an outer step, with accumulation 2."""
-    for stage in (0, 2):
-        engine, player = make(world, ds_json(stage), {**MAT, "dropout": "independent", "theta_noise": 1e-3}, micro=2)
+    get_accelerator().is_fp16_supported = lambda: True
+    fixed = {"fp16": {"enabled": True, "loss_scale": 1.0}}
+    for name, tree in {**{f"zero-{stage}": ds_json(stage) for stage in (0, 1, 2)}, "fp16 zero-1": ds_json(1, fixed)}.items():
+        engine, player = make(world, tree, {**MAT, "dropout": "independent", "theta_noise": 1e-3}, micro=2)
         engine.begin(0, 1e-3)
         calls, per_loop, mean_delta = [], [], Mat.mean_delta
 
@@ -72,7 +75,7 @@ def talk(world, report):
             engine.end(measured)
         Mat.mean_delta = mean_delta
         if world.rank == 0:
-            report[f"zero-{stage}"] = {
+            report[name] = {
                 "loops": per_loop,
                 "updates": collectives > 0,
                 "step": in_step,
