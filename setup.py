@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: a wheel has in the package what lies beside it in a checkout (mat_ds/config/packaged.py)."""
+"""The packages of the wheel: folders next to mat_ds in a checkout are inside it in a wheel (mat_ds/config/packaged.py)."""
 
 from setuptools import find_packages, setup
 

@@ -1,10 +1,10 @@
-"""The door for launchers: `deepspeed launch/train.py --ds_config FILE [--recipe FILE] [key=value ...]`."""
+"""The script for launchers: `deepspeed launch/train.py --ds_config FILE [--recipe FILE] [key=value ...]`."""
 
 import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # Of the two things called evaluate, this folder's door and Hugging Face's package, imports mean the package.
+    # Remove this folder, whose evaluate.py would hide Hugging Face's package of that name.
     sys.path = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
     from mat_ds.commands.train import main
 

@@ -1,6 +1,6 @@
 """MAT: mixed-strategy adversarial fine-tuning of language models on DeepSpeed.
 
-`import mat_ds` costs nothing: each of the names below is imported, and torch with it, when it is first asked for.
+`import mat_ds` is fast: each of the names below is imported, and torch with it, when it is first used.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Libraries read these when they are imported, which is after this. Two tell their makers of being used.
-# Where a rank was killed, torch would print a page of C++ of every request that it did not answer; whose rank it was is told.
+# Libraries read these when they are imported, which happens later. The first two switch off reports of usage to their makers.
+# The third keeps torch from printing a page of C++ for every request that a killed rank did not answer; mat_ds names the rank.
 for _variable, _value in (
     ("DO_NOT_TRACK", "1"),
     ("MLFLOW_DISABLE_TELEMETRY", "true"),

@@ -1,13 +1,13 @@
 # shellcheck shell=sh
-# What the batch scripts here have in common. They read it with `.` and call:
+# Functions of the batch scripts, which read this file with `.`:
 #
-#   name_run ARGUMENT...   RUN becomes the run directory: the last output_dir=... of a command line, otherwise
+#   name_run ARGUMENT...   sets RUN to the run directory: the last output_dir=... among the arguments, otherwise
 #                          runs/<job name>-<job id>, which is the same after a requeue
-#   launch COMMAND...      runs a job step to its end, tells its ranks to save when the job is told to stop, and ends the
-#                          job with the step's exit code or puts it back into the queue
-#   work COMMAND...        the same of a command that starts job steps itself, and tells their ranks what it is told
+#   launch COMMAND...      runs a job step. If the job is told to stop, its ranks are told to save. Then requeues the job, or
+#                          ends it with the step's exit code
+#   work COMMAND...        the same for a command that starts job steps itself and passes the signal on to their ranks
 
-# One task of an array has the number of the whole array, and to that all of them would listen.
+# The job id of an array's task may be that of the whole array, so a task is named with both numbers.
 this_job=${SLURM_ARRAY_TASK_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 this_job=${this_job:-$SLURM_JOB_ID}
 
@@ -19,47 +19,47 @@ name_run() {
 }
 
 launch() {
-    before=$(left_word)
-    tell() { scancel --signal=TERM "$this_job" 2>/dev/null; }
-    can_go_on() {
-        # Refused (2), diverged (3), or displaced (4): what lies there is another job's word, or of an earlier life.
+    before=$(interruption)
+    pass_on() { scancel --signal=TERM "$this_job" 2>/dev/null; }
+    can_continue() {
+        # Refused (2), diverged (3) or displaced (4): an interrupted.json is from another job or an earlier start.
         case $code in 2 | 3 | 4) return 1 ;; esac
-        left=$(left_word)
-        # A run that came to its end has taken the word of its earlier life away.
-        [ -n "$left" ] && [ "$left" != "$before" ] || return 1
+        now=$(interruption)
+        # A run that has finished has deleted the file of its earlier start.
+        [ -n "$now" ] && [ "$now" != "$before" ] || return 1
         writer=$(sed -n 's/.*"slurm_job_id": "\([^"]*\)".*/\1/p' "$RUN/interrupted.json")
         [ "${writer:-$SLURM_JOB_ID}" = "$SLURM_JOB_ID" ]
     }
-    see_through "$@"
+    run_to_its_end "$@"
 }
 
-# What a run that was told to stop has left in its directory. It is not deleted here: it may be another job's.
-left_word() {
+# The file that a run writes when it was told to stop. It is not deleted here, since it may be another job's.
+interruption() {
     [ ! -e "$RUN/interrupted.json" ] || { echo there && cat "$RUN/interrupted.json"; }
 }
 
 work() {
-    tell() { kill -TERM $!; }
-    can_go_on() { [ $code = 75 ]; }
-    see_through "$@"
+    pass_on() { kill -TERM $!; }
+    can_continue() { [ $code = 75 ]; }
+    run_to_its_end "$@"
 }
 
-see_through() {
+run_to_its_end() {
     told=no
-    # USR1 comes before the time limit (--signal), TERM at it, and instead of it where a site sends nothing else.
-    trap 'told=yes; tell' USR1 TERM
-    # In the foreground it would keep the shell from its traps; a trap ends `wait` early.
+    # USR1 comes before the time limit (--signal), TERM at the limit. Some sites send only TERM.
+    trap 'told=yes; pass_on' USR1 TERM
+    # A command in the foreground would delay the traps; they end `wait` early.
     "$@" &
     while kill -0 $! 2>/dev/null; do wait $!; done
     wait $!
     code=$?
 
-    if ! can_go_on; then
-        # To start it again would end the same way, and for ever.
+    if ! can_continue; then
+        # A requeued job would end in the same way again and again.
         [ $told$code = yes0 ] || [ $told = no ] || echo "told to stop before there was anything to save: allow more --time" >&2
         exit $code
     fi
-    # A job that was cancelled is to stay so.
+    # A cancelled job is not requeued.
     case $(scontrol show job "$this_job") in
         *JobState=RUNNING* | *Reason=TimeLimit*)
             scontrol requeue "$this_job" || echo "not requeued: submit it again${RUN:+ with output_dir=$RUN} to continue" >&2 ;;

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Tells a task of SLURM which rank it is, and runs a program as that:
+# Sets the variables of a rank from those of a SLURM task, and runs a program:
 #
 #     srun --kill-on-bad-exit=1 slurm/rank.sh python launch/train.py --ds_config ds_configs/zero2.json
 #
@@ -22,15 +22,15 @@ done
 export RANK="$SLURM_PROCID" WORLD_SIZE="$SLURM_STEP_NUM_TASKS" LOCAL_RANK="$SLURM_LOCALID"
 export LOCAL_SIZE="$tasks" LOCAL_WORLD_SIZE="$tasks"
 export MASTER_ADDR="${MASTER_ADDR:-$(scontrol show hostnames "$SLURM_STEP_NODELIST" | head -n 1)}"
-# Below the ports that systems give to outgoing connections.
+# A port below those of outgoing connections.
 export MASTER_PORT="${MASTER_PORT:-$((10000 + SLURM_JOB_ID % 20000))}"
 
-# Signals come to this shell and to the program; the shell waits for what the program makes of them.
+# Signals reach this shell and the program. The shell waits until the program has handled them.
 ended=no
 trap 'ended=yes' TERM
 trap : USR1
 "$@"
 code=$?
-# srun returns the highest code of all ranks: that of the one that failed, not of those that were ended because it had.
+# srun returns the highest code of all ranks. That must be the code of the rank that failed, not of ranks ended afterwards.
 [ "$ended$code" = yes143 ] && exit 1
 exit "$code"

@@ -23,7 +23,7 @@ from mat_ds.storage.reading import read_json
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.spec import TaskSpec
-from mat_ds.tracking.told import Shape, checked
+from mat_ds.tracking.mirrored import Shape, checked
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 

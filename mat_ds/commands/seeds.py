@@ -28,7 +28,7 @@ from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
 from mat_ds.sweeps.mirror import tracking_options
 from mat_ds.sweeps.standings import SCORES
 from mat_ds.sweeps.study import redefined
-from mat_ds.sweeps.training import End, Scores, Turn, claim, is_claimed, is_unclear, persevere, results_of, scores_of
+from mat_ds.sweeps.training import End, Scores, Turn, claim, is_claimed, is_unclear, results_of, scores_of, train_until_done
 from mat_ds.terminal.display import Display, one_line, table_text
 from mat_ds.terminal.lost_readers import outlast_readers
 from mat_ds.terminal.parser import Parser
@@ -152,7 +152,7 @@ class Seeds:
             shown = len(found)
             return stop_signals.received is not None
 
-        return persevere(lambda: self.launching.command(folder, options), folder, look, self.display.say)
+        return train_until_done(lambda: self.launching.command(folder, options), folder, look, self.display.say)
 
     def progress(self) -> str:
         """The number of finished seeds, and the names of those that other processes are training."""

@@ -15,7 +15,7 @@ from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser
 from mat_ds.tracking.destination import check_uri
 from mat_ds.tracking.mirror import bound_requests, reason
-from mat_ds.tracking.told import read_told, read_tracking
+from mat_ds.tracking.mirrored import read_mirrored, read_tracking
 from mat_ds.tracking.trust import destination
 
 # Timeout of a request in seconds, and number of retries.
@@ -70,7 +70,7 @@ def _destinations(runs: dict[Path, list[Path]], given: str | None) -> dict[Path,
 
 
 def _destination(run: RunDirectory, given: str | None) -> str:
-    config, _ = read_told(run)
+    config, _ = read_mirrored(run)
     read_tracking(run)
     uri = destination(run.path, config.get("tracking", {}).get("uri"), given)
     if uri is None:

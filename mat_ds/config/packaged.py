@@ -17,7 +17,7 @@ HOME = PACKAGE if INSTALLED else PACKAGE.parent
 
 
 @dataclass(frozen=True)
-class Shelf:
+class PackagedFiles:
     """Packaged files of one kind. A file's name is its file name without the suffix.
 
     Attributes:
@@ -58,9 +58,9 @@ class Shelf:
             pass
 
 
-RECIPES = Shelf(HOME / "launch" / "recipes", ".yaml", "recipe")
-SPACES = Shelf(HOME / "launch" / "sweeps", ".yaml", "space")
-DS_CONFIGS = Shelf(HOME / "ds_configs", ".json", "DeepSpeed configuration")
+RECIPES = PackagedFiles(HOME / "launch" / "recipes", ".yaml", "recipe")
+SPACES = PackagedFiles(HOME / "launch" / "sweeps", ".yaml", "space")
+DS_CONFIGS = PackagedFiles(HOME / "ds_configs", ".json", "DeepSpeed configuration")
 
 
 def add_file_arguments(parser: ArgumentParser, ds_config: str | None = "zero2") -> None:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from mat_ds.engine.startup import lighten, release
 from mat_ds.errors import PeerError
-from mat_ds.ranks.collectives import talk_over
+from mat_ds.ranks.collectives import use_control_group
 from mat_ds.ranks.lookout import on_lookout
 from mat_ds.ranks.watchdog import watched
 from mat_ds.ranks.world import World
@@ -62,13 +62,13 @@ def process_group(world: World, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iter
                 f"{world.size} ranks could not connect at {place} within {timeout}: {error}. "
                 "A rank that failed before has printed the reason"
             ) from None
-        talk_over(None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo"))
+        use_control_group(None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo"))
         try:
             if world.size > 1:
                 outer.enter_context(on_lookout(world.rank, world.size, world.local_rank))
             yield torch.device(accelerator.current_device_name())
         finally:
-            talk_over(None)
+            use_control_group(None)
             comm.destroy_process_group()
             release()
             gc.collect()

@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 _control: dist.ProcessGroup | None = None
 
 
-def talk_over(group: dist.ProcessGroup | None) -> None:
+def use_control_group(group: dist.ProcessGroup | None) -> None:
     """Sets the gloo group for control messages; None: the default group."""
     global _control
     _control = group

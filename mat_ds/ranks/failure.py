@@ -26,14 +26,14 @@ class Failure:
     """The failure that ended a rank.
 
     Attributes:
-        kind: `own`: this rank failed by itself; `collective`: a collective failed, so another rank may be gone; `told`: another
-            rank has reported its failure.
+        kind: `own`: this rank failed by itself; `collective`: a collective failed, so another rank may be gone; `notified`:
+            another rank has reported its failure.
         host: the rank's node.
         summary: the error in one line.
         text: rank, host, traceback and possibly advice.
     """
 
-    kind: Literal["own", "collective", "told"]
+    kind: Literal["own", "collective", "notified"]
     host: str
     summary: str
     text: str
@@ -58,11 +58,11 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _failure_kind(error: Exception) -> Literal["own", "collective", "told"]:
+def _failure_kind(error: Exception) -> Literal["own", "collective", "notified"]:
     # During clean-up, an error may cause a second one in a collective. The first one counts.
     *_, first = _chain(error)
     if isinstance(first, PeerError):
-        return "told"
+        return "notified"
     # gloo raises plain RuntimeErrors that start with the name of a source file.
     return "collective" if isinstance(first, dist.DistError) or "/gloo/" in str(first) else "own"
 

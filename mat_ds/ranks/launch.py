@@ -28,7 +28,7 @@ FIX = (
 ATTEMPTS, RESOLVE_SECONDS = 3, 20
 
 
-def told() -> tuple[int, int, int, int]:
+def launcher_variables() -> tuple[int, int, int, int]:
     """The values of RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_SIZE; a single process if they are not set.
 
     Raises:

@@ -99,7 +99,7 @@ class Lookout(threading.Thread):
     def _tell(self, failure: Failure) -> None:
         if failure.kind == "collective":
             time.sleep(BEAT)  # the store may close a moment after its host has left its groups
-        if failure.kind == "told" or self._ask("add", CLAIM, 1) > 1:
+        if failure.kind == "notified" or self._ask("add", CLAIM, 1) > 1:
             return self._hear_of(failure)
         silent = self._silent() if failure.kind == "collective" else []
         what = f"rank {self._rank} on {failure.host} failed: {failure.summary}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from mat_ds.ranks.launch import told
+from mat_ds.ranks.launch import launcher_variables
 from mat_ds.ranks.watchdog import launchers
 
 
@@ -27,5 +27,5 @@ class World:
     @classmethod
     def from_environment(cls) -> World:
         """Reads the launcher's variables; a single process without a launcher. Raises `UserError` if they are inconsistent."""
-        rank, size, local_rank, local_size = told()
+        rank, size, local_rank, local_size = launcher_variables()
         return cls(rank, size, local_rank, local_size, launchers() if size > 1 else ())

@@ -34,8 +34,8 @@ from mat_ds.tracking.destination import (
     default_uri,
     shown_uri,
 )
+from mat_ds.tracking.mirrored import MIRRORED, read_mirrored, read_tracking
 from mat_ds.tracking.replica import Replica, pages
-from mat_ds.tracking.told import TOLD, read_told, read_tracking
 from mat_ds.tracking.trust import VARIABLE, destination, named_uri
 
 PREFIX, DEFAULT_FILE = "mat_ds.", Path("runs") / "mlflow.db"
@@ -76,9 +76,9 @@ def register(run: Path, name: str, uri: str | None = None) -> tuple[int, str]:
     if not is_name(name):
         raise UserError(Problem("NAME", name, "is not allowed as the name of a registered model", f"use {RULE}"))
     check_uri("--uri", uri)
-    raise_if_any([*file_problems(run, TOLD), *foreign_problems(run, ["model"])])
+    raise_if_any([*file_problems(run, MIRRORED), *foreign_problems(run, ["model"])])
     finished = read_finished(run)
-    config, _ = read_told(finished.folder)
+    config, _ = read_mirrored(finished.folder)
     finished.check_ended()
     uri = destination(run, config.get("tracking", {}).get("uri"), uri) or default_uri(run)
     with errors_told(uri), TemporaryDirectory() as scratch:

@@ -21,7 +21,7 @@ from mat_ds.storage.own_files import file_problems, why_foreign
 from mat_ds.storage.progress import Progress, last_half
 from mat_ds.storage.reading import read_json
 from mat_ds.storage.rundir import RunDirectory, run_folders
-from mat_ds.tracking.told import TOLD, Shape, checked, read_tracking
+from mat_ds.tracking.mirrored import MIRRORED, Shape, checked, read_tracking
 
 # The three scores that are always shown together, with their titles.
 KINDS = {"last": "last", "best": "best", "median": "median of the last half"}
@@ -169,7 +169,7 @@ def read_run(folder: Path, name: str) -> RunData:
     """
     run = RunDirectory(folder)
     reports = sorted(folder.glob("evaluation*/robustness.json"), key=lambda path: _trailing_number(path.parent.name))
-    raise_if_any(file_problems(folder, [*TOLD, *(str(path.relative_to(folder)) for path in reports)]))
+    raise_if_any(file_problems(folder, [*MIRRORED, *(str(path.relative_to(folder)) for path in reports)]))
     shape = run.model / "config.json"
     architecture = _json(shape, Architecture) if why_foreign(folder, shape) is None else {}  # may be on another disk
     return RunData(

@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 
 from mat_ds.storage.events import Record, as_one_life, records_in
 from mat_ds.tasks.registry import TASKS
+from mat_ds.tracking.mirrored import Shape
 from mat_ds.tracking.playback import is_whole
-from mat_ds.tracking.told import Shape
 
 Number = Annotated[float, Field(strict=False, ge=-sys.float_info.max, le=sys.float_info.max)]
 Level = Annotated[float, Field(strict=False, ge=0, le=1e30)]

@@ -25,7 +25,7 @@ from mat_ds.tracking.destination import uri_problems
 from mat_ds.tracking.trust import recipe_uri_problems
 
 # A script, because not every launcher can start a module.
-DOOR = HOME / "launch" / "train.py"
+LAUNCH_SCRIPT = HOME / "launch" / "train.py"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +76,7 @@ class Launching:
         own = [*options, f"output_dir={folder}", "train.resume=auto"]
         prefixes = tuple(f"{option.partition('=')[0]}{end}" for option in own for end in "=.")
         given = [*(option for option in self.overrides if not option.startswith(prefixes)), *own]
-        return [*_with_port(self.launcher), str(DOOR), "--ds_config", str(self.ds_config), *recipe, *given]
+        return [*_with_port(self.launcher), str(LAUNCH_SCRIPT), "--ds_config", str(self.ds_config), *recipe, *given]
 
     def options(self, options: Sequence[str]) -> RunConfig:
         """All options of one training, given its own `key=value` arguments."""

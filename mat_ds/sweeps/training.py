@@ -95,7 +95,7 @@ def is_claimed(folder: Path) -> bool:
     return holder_of(folder, WORKER_LOCK) is not None
 
 
-def persevere(
+def train_until_done(
     command: Callable[[], Sequence[str]],
     folder: Path,
     wants_to_stop: Callable[[], bool],

@@ -16,7 +16,7 @@ from mat_ds.sweeps.mirror import tracking_options
 from mat_ds.sweeps.space import overrides
 from mat_ds.sweeps.standings import publish
 from mat_ds.sweeps.study import SharedStudy, Taken
-from mat_ds.sweeps.training import End, Scores, last_step, persevere, results_of, scores_of
+from mat_ds.sweeps.training import End, Scores, last_step, results_of, scores_of, train_until_done
 from mat_ds.terminal.stop_signals import StopSignals
 
 Say = Callable[[str], None]
@@ -106,7 +106,7 @@ class Worker:
                 *overrides(taken.values),
                 *tracking_options(self.launching.run, self.study.folder, trial.number, self.study.run_id),
             ]
-            end = persevere(lambda: self.launching.command(folder, options), folder, watch, self.say,
+            end = train_until_done(lambda: self.launching.command(folder, options), folder, watch, self.say,
                             trial.user_attrs.get("died_at"), lambda step: trial.set_user_attr("died_at", step))  # fmt: skip
         taken.claim.check()
         if end.code == ExitCode.DISPLACED:

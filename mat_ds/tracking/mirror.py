@@ -23,7 +23,7 @@ from mat_ds.config.packaged import PACKAGE
 from mat_ds.errors import masked, printable
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.terminal.display import show
-from mat_ds.tracking.told import open_log
+from mat_ds.tracking.mirrored import open_log
 
 if TYPE_CHECKING:
     from mat_ds.tracking.replica import Replica

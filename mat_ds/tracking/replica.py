@@ -29,9 +29,9 @@ from mat_ds.storage.reading import sha256_of_file
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tracking import content
 from mat_ds.tracking.destination import client_uri, database_file, mirror_uri
+from mat_ds.tracking.mirrored import log_line, own_id, read_mirrored, read_results
 from mat_ds.tracking.parent import parent_of
 from mat_ds.tracking.playback import Playback
-from mat_ds.tracking.told import own_id, read_results, read_told, tell_log
 
 # MLflow accepts 1000 entities per batch, at most 100 of them parameters or tags.
 METRICS, PARAMS = 900, 100
@@ -59,7 +59,7 @@ class Replica:
         for chatty in ("alembic", "mlflow"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
         self._run, self._uri = run, uri
-        self._config, self._environment = read_told(run)
+        self._config, self._environment = read_mirrored(run)
         self._options: dict[str, Any] = self._config.get("tracking", {})
         self._playback = Playback(run.events)
         self.told = self.uploaded = 0
@@ -177,7 +177,7 @@ class Replica:
         if digest == self._files:
             return
         for line in foreign:
-            tell_log(self._run, line)
+            log_line(self._run, line)
         self.foreign += foreign
         for name in digests:
             folder = str(Path(name).parent)

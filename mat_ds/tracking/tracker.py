@@ -15,7 +15,7 @@ from mat_ds.storage.rundir import RunDirectory
 from mat_ds.terminal.display import show
 from mat_ds.tracking.destination import is_remote, mirror_uri
 from mat_ds.tracking.mirror import PATIENCE, start_mirror
-from mat_ds.tracking.told import own_id, tell_log
+from mat_ds.tracking.mirrored import log_line, own_id
 
 
 class Tracker:
@@ -110,7 +110,7 @@ class Tracker:
         except subprocess.TimeoutExpired:
             self._mirror.kill()
             code = self._mirror.wait()
-            tell_log(self.run, f"not delivered in time: the mirror was stopped {PATIENCE:.0f} s after the run had ended")
+            log_line(self.run, f"not delivered in time: the mirror was stopped {PATIENCE:.0f} s after the run had ended")
         if code:
             self._tell("not everything of this run is in MLflow yet", self.run)
 

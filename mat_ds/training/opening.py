@@ -17,7 +17,7 @@ from mat_ds.runs.resume import changed_input, find_resume
 from mat_ds.storage.disk import write_json, write_text
 from mat_ds.storage.leases import LEASE_SECONDS, LOOK
 from mat_ds.storage.rundir import RunDirectory, new_folder
-from mat_ds.tracking.told import own_id
+from mat_ds.tracking.mirrored import own_id
 from mat_ds.training.announce import environment, host_and_device
 from mat_ds.training.services import Services
 from mat_ds.training.setup import Data, Options, Start

@@ -13,7 +13,7 @@ from mat_ds.storage.disk import open_aside, write_json, write_text
 from mat_ds.storage.folders import restore, write_folder
 from mat_ds.storage.reading import load_json, read_bytes
 from mat_ds.storage.rundir import RunDirectory
-from mat_ds.tracking.told import own_id, read_tracking
+from mat_ds.tracking.mirrored import own_id, read_tracking
 
 
 def mode(path):

@@ -12,7 +12,7 @@ from mat_ds.storage.lock import LOCK
 from mat_ds.storage.owner import Owner, process_stat
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tracking.content import RUN_ID
-from mat_ds.tracking.told import own_id
+from mat_ds.tracking.mirrored import own_id
 
 EVALUATION = {"score": 0.5, "validation": {"accuracy": 0.5}, "average": {"score": 0.75, "validation": {"accuracy": 0.75}}}
 

@@ -12,7 +12,7 @@ from mat_ds.storage.events import read_events
 from mat_ds.storage.lock import RunLock
 from mat_ds.tracking.content import DELIVERED, RUN_ID
 from mat_ds.tracking.history import runs_of
-from mat_ds.tracking.told import own_id, read_tracking
+from mat_ds.tracking.mirrored import own_id, read_tracking
 from tests.support.tracked import everything, found, history, live, make_run, resume
 
 

@@ -1,4 +1,4 @@
-"""The files of a run folder that MLflow is told of, and the id by which it knows the run.
+"""The files of a run folder that are mirrored to MLflow, and the id of the run there.
 
 They may come from anyone, so they must be the folder's own and have the right structure.
 """
@@ -23,7 +23,7 @@ from mat_ds.storage.reading import read_json
 from mat_ds.storage.rundir import RunDirectory
 
 # Files read from a run, besides the artifacts.
-TOLD = ("config.yaml", "environment.json", "events.jsonl", "results.json", "tracking.json")
+MIRRORED = ("config.yaml", "environment.json", "events.jsonl", "results.json", "tracking.json")
 LOST = "bring it back from a copy; or delete it; MLflow will then list the run as a new one"
 FIX = "put the file of the run there, or leave this run out"
 
@@ -56,13 +56,13 @@ class _Environment(Shape):
     command: list[str] = []
 
 
-def read_told(run: RunDirectory) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_mirrored(run: RunDirectory) -> tuple[dict[str, Any], dict[str, Any]]:
     """A run's options and environment.
 
     Raises:
         UserError: if these files or the events are not the folder's own, or malformed.
     """
-    raise_if_any(file_problems(run.path, TOLD))
+    raise_if_any(file_problems(run.path, MIRRORED))
     config = checked(run.config, _Config, read_yaml(run.config))
     return config, checked(run.environment, _Environment, read_json(run.environment, FIX))
 
@@ -101,7 +101,7 @@ def open_log(run: RunDirectory) -> int:
     return descriptor
 
 
-def tell_log(run: RunDirectory, line: str) -> None:
+def log_line(run: RunDirectory, line: str) -> None:
     """Appends a line with the time to `tracking.log`; ignores errors of the disk."""
     with suppress(OSError):
         descriptor = open_log(run)
