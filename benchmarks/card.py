@@ -3,7 +3,7 @@
     python -m benchmarks.card FOLDER --data DATA [--model MODEL] [--steps 12]
 
 Every run is on the first sentences of CoLA in batches of 32, in this process, one after the other. `--model` is a small encoder
-with its tokenizer; beside it one of BERT-large's size is built, with weights drawn at random, on which speed does not depend.
+with its tokenizer. A model of BERT-large's size is built too, with random weights, since speed does not depend on them.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 import mat_ds
 
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
-WARM = 3  # steps that are not counted
+WARM = 3  # first steps, which are not counted
 PROFILES = {"fp32": "zero2", "bf16": "zero2_rtx3090_bf16", "fp16": "zero2_v100_fp16"}
 METHODS = {
     "vanilla": {"name": "vanilla"},
@@ -35,7 +35,7 @@ RUNS = (
 
 
 def large(tokenizer, folder, shrunk):
-    """A folder of a model of BERT-large's size, which reads as the small one does."""
+    """A folder with a model of BERT-large's size and the small model's tokenizer."""
     words = AutoTokenizer.from_pretrained(tokenizer)
     sizes = {**LARGE, "num_hidden_layers": 2} if shrunk else LARGE
     config = BertConfig(vocab_size=len(words), pad_token_id=words.pad_token_id, num_labels=2, **sizes)
@@ -45,7 +45,7 @@ def large(tokenizer, folder, shrunk):
 
 
 def measure(folder, model, data, method, precision, steps):
-    """Examples a second (the median of the steps that count) and the most memory that tensors held."""
+    """Examples per second (median of the counted steps) and peak memory of tensors."""
     gc.collect()
     on_card = torch.cuda.is_available()
     if on_card:
@@ -83,7 +83,7 @@ def main():
         line = {"model": size, "method": method, "precision": precision}
         try:
             line |= measure(parsed.folder / "-".join(line.values()), models[size], parsed.data, method, precision, parsed.steps)
-        except Exception as error:  # the others are worth their time all the same
+        except Exception as error:  # go on with the others
             line["failed"] = f"{type(error).__name__}: {error}"[:300]
         print(json.dumps(line), flush=True)
 

@@ -1,10 +1,9 @@
-"""Peak memory of loading a model: each rank's at ZeRO-3 on two ranks, against one rank and against ZeRO-2.
+"""Peak memory of loading a model: of each of two ranks at ZeRO-3, of one rank, and at ZeRO-2.
 
     python benchmarks/load_memory.py [hidden size] [layers]
 
 makes a RoBERTa of that shape (default 768 and 16, 158 M parameters) in a temporary folder and loads it as a run does, in
-processes of its own for each case. On a CPU everything is in the ranks' resident memory, as VmHWM and VmRSS of
-/proc/self/status say.
+new processes for each case. On a CPU everything is in the ranks' resident memory: VmHWM and VmRSS of /proc/self/status.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ def resident(line: str) -> int:
 
 
 def load(report: Path, folder: str, stage: str) -> None:
-    """What one rank does, in the order of a run: checks, loads, shards; rank 0 reports how the memory of each grew."""
+    """Checks, loads and shards the model on one rank, as a run does; rank 0 reports the growth of each rank's memory."""
     import deepspeed  # noqa: F401  (imported before anything is measured)
     import torch
 
@@ -40,7 +39,7 @@ def load(report: Path, folder: str, stage: str) -> None:
     from mat_ds.training.preflight import prepare
 
     world, options = World.from_environment(), ("--ds_config", f"ds_configs/zero{stage}.json", "data.train_limit=64")
-    prepare(options, world)  # imports and data, which are no part of the model
+    prepare(options, world)  # imports and data, which are not counted
     start = resident("VmRSS")
     setup = prepare([*options, f"model.name={folder}"], world)
     grown = [resident("VmHWM") - start]
@@ -57,7 +56,7 @@ def load(report: Path, folder: str, stage: str) -> None:
 
 
 def compare(hidden: int, layers: int) -> None:
-    """The table of all cases."""
+    """Runs all cases and prints a table."""
     from transformers import RobertaConfig, RobertaModel
 
     from mat_ds.models.build import build_tokenizer
@@ -80,7 +79,7 @@ def compare(hidden: int, layers: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 4:  # a process that run_ranks started
+    if len(sys.argv) == 4:  # started by run_ranks
         load(Path(sys.argv[1]), *sys.argv[2:])
     else:
         compare(*(int(given) for given in (sys.argv[1:] or ("768", "16"))))

@@ -1,10 +1,10 @@
-"""What the mirror to MLflow costs training: the time of a step while it runs, against that while it is suspended.
+"""The cost of the mirror to MLflow: the time of a training step while the mirror runs, and while it is suspended.
 
     python -m benchmarks.mirror [seconds]
 
-trains the demo on one process, in turn with a server that refuses connections, with one that takes them and never answers, and
-with an SQLite file that works; in each run the mirror is stopped and let go on (SIGSTOP, SIGCONT) every few seconds, so that
-both kinds of steps see the same machine.
+trains the demo in one process three times: with a server that refuses connections, with one that accepts them and never
+answers, and with a working SQLite file. In each run the mirror is suspended and resumed (SIGSTOP, SIGCONT) every few seconds,
+so that both kinds of steps see the same load.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ BLOCK = 5.0
 
 
 def mirror_of(process: subprocess.Popen[bytes], run: Path) -> psutil.Process:
-    """The mirror of a run, once it has made its first steps."""
+    """The mirror process of a run; waits until the run has made its first steps."""
     while sum(record["event"] == "step" for record in read_events(run / "events.jsonl")) < 20:
         time.sleep(1)
     return next(p for p in psutil.Process(process.pid).children() if "mat_ds.tracking.mirror" in p.cmdline())
 
 
 def measure(uri: str, folder: Path, seconds: float) -> tuple[list[float], list[float], float]:
-    """Seconds of each step with the mirror and without it, and the processor time that the mirror took meanwhile."""
+    """Seconds of each step with and without the mirror, and the mirror's processor time."""
     run = folder / "run"
     process = subprocess.Popen(
         cli(*OPTIONS, f"output_dir={run}", f"tracking.uri={uri}"),

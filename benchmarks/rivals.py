@@ -1,10 +1,10 @@
-"""Every method and the controls that attribute MAT's gain, side by side on CoLA and MRPC with a small encoder.
+"""Compares all methods, and the controls that attribute MAT's gain, on CoLA and MRPC with a small encoder.
 
     python benchmarks/rivals.py RESULTS.jsonl --model <folder> --data <folder> [--seeds 2] [--jobs 2]
     python benchmarks/rivals.py RESULTS.jsonl --table
 
-`--jobs` processes of one thread each make one run after another. RESULTS.jsonl gets a line per finished run; runs that have
-one are not made again, so the command continues what was interrupted. `--table` prints the lines as Markdown.
+`--jobs` processes with one thread each make the runs. RESULTS.jsonl gets a line per finished run, and runs with a line are
+not made again, so that an interrupted command can be continued. `--table` prints the lines as Markdown.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ METHODS: dict[str, tuple[list[str], int]] = {
 
 
 def run(task: str, method: str, seed: int, model: Path, data: Path) -> dict[str, object]:
-    """One run in this process, and what it scored; `seconds` are of processor time, evaluations included."""
+    """Makes a run in this process and returns its scores; `seconds` is processor time, with evaluations."""
     options, epochs = METHODS[method]
     with tempfile.TemporaryDirectory() as folder:
         own = Path(folder) / "data" / task  # without the test split, which would be predicted
@@ -103,7 +103,7 @@ def run(task: str, method: str, seed: int, model: Path, data: Path) -> dict[str,
 
 
 def main_of_training() -> Callable[[list[str]], int]:
-    """launch/train.py's, imported once in each process that runs."""
+    """The main function of training, imported once per process."""
     import torch
 
     from mat_ds.commands.train import main as train
@@ -128,8 +128,8 @@ def run_all(arguments: argparse.Namespace) -> None:
 
 
 def table(results: Path) -> None:
-    """Means over the seeds, and behind the median the least and the most of them; scores in percent. Two seeds make no
-    standard deviation worth the name."""
+    """Means over the seeds in percent, with minimum and maximum of the median. There are no standard deviations, since there
+    may be only two seeds."""
     lines = finished(results)
     print("| method | " + " | ".join(f"{task} last | best | median | s" for task in TASKS) + " |")
     print("|---" * (1 + 4 * len(TASKS)) + "|")

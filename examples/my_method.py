@@ -1,8 +1,8 @@
-"""A method of one's own, as a plugin: fine-tuning with a penalty on confidence (Pereyra et al. 2017).
+"""A custom method as a plugin: fine-tuning with a penalty on confidence (Pereyra et al. 2017).
 
     mat-ds train --plugin examples/my_method.py --ds_config ds_configs/zero1.json method.name=confidence method.beta=0.1
 
-It runs at every ZeRO stage and on any number of ranks: all that it sees is the engine's vocabulary.
+It runs at every ZeRO stage and on any number of ranks, since it only uses the engine's interface.
 """
 
 from typing import Annotated, Literal
@@ -13,9 +13,9 @@ import mat_ds
 
 
 class ConfidenceSettings(mat_ds.MethodSettings):
-    """Its options: each has a type, a default, bounds and a meaning, and mistakes in them are told as in any other."""
+    """The method's options, with type, default, bounds and description; mistakes in them are reported as for other options."""
 
-    needs_distributions = True  # there is no entropy of a score
+    needs_distributions = True  # a score has no entropy
 
     name: Literal["confidence"] = Field("confidence", description="L minus the entropy of the prediction")
     beta: Annotated[float, Field(ge=0.0)] = Field(0.1, description="weight of the entropy H")

@@ -1,8 +1,8 @@
-"""A task of one's own, as a plugin: is the number of words in a sentence even?
+"""A custom task as a plugin: is the number of words in a sentence even?
 
     mat-ds train --plugin examples/my_task.py --ds_config ds_configs/zero1.json task=parity
 
-A task whose rows lie in files needs no Python: a YAML file of the same keys, task=my_task.yaml and data.path=<folder>.
+A task with data in files needs no Python: write a YAML file with the same keys, and pass task=my_task.yaml data.path=<folder>.
 """
 
 from random import Random
@@ -13,7 +13,7 @@ WORDS = "the key near old cabinets was golden and nobody who saw it had ever lif
 
 
 def rows(split):
-    """The rows of a split; equal in every process, as the ranks of a run each make their own."""
+    """The rows of a split; they must be the same in every process, since each rank of a run generates them."""
     random = Random(split)
     for _ in range({"train": 512, "validation": 128}[split]):
         length = random.randint(3, 12)

@@ -1,9 +1,9 @@
-"""The engine in one's own loop: input gradients and several updates a batch, under ZeRO 0 to 3, for any Hugging Face model.
+"""The engine in a custom loop: input gradients and several updates per batch, under ZeRO 0 to 3, for any Hugging Face model.
 
     deepspeed --num_gpus 2 examples/own_loop.py --stage 3
 
-DeepSpeed alone does not give the gradient with respect to an input: a backward that is not of the loss meets its hooks, raises
-or corrupts gradients. Here a causal language model is trained, twice a batch, against a perturbation of its word embeddings.
+DeepSpeed alone cannot compute the gradient with respect to an input: its hooks take any backward pass for that of the loss, and
+raise or corrupt gradients. Here a causal language model is updated twice per batch against a perturbation of its embeddings.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def next_token_loss(logits, tokens):
 
 
 def train(stage, world, device):
-    torch.manual_seed(0)  # all ranks build one model
+    torch.manual_seed(0)  # all ranks build the same model
     sizes = {"vocab_size": 64, "n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 2}
     model = AutoModelForCausalLM.from_config(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
     ds_config = {
@@ -42,14 +42,14 @@ def train(stage, world, device):
         tokens = ((start + 3 * torch.arange(16)) % 64).to(device)  # a sequence to learn: every third number
         batch = mat_ds.MicroBatch({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}, tokens, world.rank)
         delta = RADIUS * engine.uniform(batch, "delta")
-        for k in range(ASCENTS):  # no weight gradient is made, and nothing crosses ranks
+        for k in range(ASCENTS):  # computes no weight gradients and does not communicate
             gradient = engine.delta_gradient(batch, ("delta", k), delta, lambda z, y=tokens: next_token_loss(z, y))
             delta = (delta + RADIUS / ASCENTS * gradient.sign()).clamp(-RADIUS, RADIUS)
         for k in engine.inner_steps():
             loss = next_token_loss(engine.forward(batch, ("theta", k), delta), tokens)
             engine.backward(loss)
             engine.update()
-        losses.append(engine.end({"loss": loss.detach()})["loss"])  # the mean over the ranks; all of them were finite
+        losses.append(engine.end({"loss": loss.detach()})["loss"])  # the mean over the ranks; raises if one is not finite
     engine.close()
     if world.rank == 0:
         print(f"ZeRO-{stage}, {world.size} ranks: loss {losses[0]:.3f} to {losses[-1]:.3f}")

@@ -1,4 +1,4 @@
-"""A run from Python: train, look at what it left, predict, evaluate.
+"""A run from Python: train, read the results, predict, evaluate.
 
 python examples/train_from_python.py
 """
@@ -13,7 +13,7 @@ def main():
         {"train.max_steps": 8, "train.batch_size": 16, "train.micro_batch_size": 8, "data.eval_limit": 100},
         method={"name": "mat", "delta_steps": 2, "theta_steps": 2, "delta_max_norm": 5e-3, "delta_lr": 5e-3},
         optimizer={"lr": 1e-3},
-        data={"train_limit": 128},  # of the built-in demo: any option of docs/options.md may stand here
+        data={"train_limit": 128},  # any option of docs/options.md can be passed
         tracking={"uri": "none"},
         ds_config={"zero_optimization": {"stage": 1}},
         quiet=True,
@@ -28,8 +28,8 @@ def main():
     print(report["splits"]["validation"]["clean"], Path(report["folder"]).name)
 
     try:
-        mat_ds.train(method={"name": "vanila"})  # DeepSpeed's configuration is zero2 where none is given
-    except mat_ds.UserError as error:  # all that is wrong, at once, before anything is trained
+        mat_ds.train(method={"name": "vanila"})  # the default DeepSpeed configuration is zero2
+    except mat_ds.UserError as error:  # all mistakes at once, before training starts
         print(error)
 
 

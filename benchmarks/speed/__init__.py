@@ -1,1 +1,1 @@
-"""How fast training is, against what it could be: `python -m benchmarks.speed`."""
+"""The speed of training compared with fast and with published code: `python -m benchmarks.speed`."""

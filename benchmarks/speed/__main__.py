@@ -1,10 +1,10 @@
-"""How fast training is, against what it could be.
+"""The speed of training compared with torch's fused optimizer and with the authors' loop.
 
     python -m benchmarks.speed [--only NAME] [--json FILE] [--model FOLDER] [--data FOLDER]
 
-Prints a table and writes its figures with what they were made of as JSON. Each ratio is measured in one run, the two sides in
-turn, on one thread: the median over the rounds, with the lowest and the highest. While more processes want to run than there
-are cores no ratio is concluded; what was seen is in the JSON all the same.
+Prints a table, and writes its figures and raw measurements as JSON. The two sides of a ratio are measured alternately in one
+run, on one thread; the table has the median over the rounds, with minimum and maximum. If more processes want to run than there
+are cores, there is no ratio, but the measurements are in the JSON.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def machine() -> dict[str, str | int]:
-    """What the figures were measured on, and of what."""
+    """Machine and versions of the measurement."""
     commit = subprocess.run(("git", "describe", "--always", "--dirty"), cwd=ROOT, capture_output=True, text=True, check=False)
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     cpu = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]

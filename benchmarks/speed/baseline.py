@@ -1,8 +1,8 @@
-"""MAT's outer step as its authors' code makes it, in plain torch, on one process: what ours is compared with.
+"""MAT's outer step as in its authors' code, in plain torch on one process, for comparison.
 
-Written from their code's semantics (Zhong et al. 2023): the perturbation's loop makes whole backwards and throws the
-parameters' gradients away, clean and perturbed sentences are passed separately, noise and averages go tensor by tensor, and two
-replicas of the weights are kept.
+It has the semantics of their code (Zhong et al. 2023): the perturbation's loop makes whole backward passes and discards the
+parameters' gradients, clean and perturbed sentences have separate passes, noise and averages are computed tensor by tensor, and
+two copies of the weights are kept.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy, kl_div
 
 @dataclass(frozen=True)
 class Sizes:
-    """The settings of the authors' runs on CoLA; `delta_noise` and `theta_noise` are their step times ratio."""
+    """The settings of the authors' runs on CoLA; `delta_noise` and `theta_noise` are step size times noise ratio."""
 
     delta_steps: int = 5
     theta_steps: int = 5
@@ -36,7 +36,7 @@ def divergence(one: Tensor, other: Tensor) -> Tensor:
 
 
 class Baseline:
-    """Their loop.
+    """The authors' loop.
 
     Args:
         model: a classifier of transformers.

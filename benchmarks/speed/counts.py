@@ -1,4 +1,4 @@
-"""What is counted and not timed: how often the host waits for the device, and what crosses ranks."""
+"""Counts the host's waits for the device, and the collectives between ranks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from benchmarks.speed.step import Product, alone, batches
 from benchmarks.speed.timing import Figure
 
-# What hands values to the host: `.item()`, `bool()`, `float()` and `.tolist()`, comparisons, and shapes that depend on values.
+# Operations that give values to the host: `.item()`, `bool()`, `float()`, `.tolist()`, comparisons, value-dependent shapes.
 READS = {"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "_unique2", "unique_dim"}
 # Names of torch 2.10 to 2.13.
 COLLECTIVES = (
@@ -31,7 +31,7 @@ TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "in
 
 
 class Reads(TorchDispatchMode):
-    """Counts reads of values from tensors, on whatever device they lie."""
+    """Counts reads of values from tensors on any device."""
 
     def __init__(self, found: Counter[str]) -> None:
         super().__init__()
@@ -46,8 +46,8 @@ class Reads(TorchDispatchMode):
 
 @contextmanager
 def waits() -> Iterator[Counter[str]]:
-    """Counts while it is open: what DeepSpeed asks for by name; beside it, on a card what torch says of every wait, on a CPU
-    every read that on a card would be one."""
+    """A context that counts waits: DeepSpeed's explicit synchronisations, and on a GPU the waits that torch reports, on a CPU
+    the reads of values that would be waits on a GPU."""
     accelerator = type(get_accelerator())
     found, synchronize = Counter[str](), accelerator.synchronize
 
@@ -66,7 +66,7 @@ def _unasked(found: Counter[str]) -> Iterator[None]:
             to_list = torch.Tensor.tolist
 
             def counted(tensor: torch.Tensor) -> Any:
-                found["tolist"] += tensor.dim() > 0  # of one number it is an `.item()`
+                found["tolist"] += tensor.dim() > 0  # for a single number it calls `.item()`
                 return to_list(tensor)
 
             with patch.object(torch.Tensor, "tolist", counted):
@@ -89,10 +89,10 @@ def once(*args: Any) -> int:
 
 @contextmanager
 def collectives(weigh: Callable[..., int] = once) -> Iterator[Counter[str]]:
-    """Adds up what is asked of any process group while it is open.
+    """A context that counts the collectives of all process groups.
 
     Args:
-        weigh: what one collective counts, from its name and arguments.
+        weigh: the count of one collective, from its name and arguments.
     """
     found: Counter[str] = Counter()
 
@@ -119,7 +119,7 @@ def collectives(weigh: Callable[..., int] = once) -> Iterator[Counter[str]]:
 
 @contextmanager
 def tiny(accumulation: int) -> Iterator[tuple[Product, Any]]:
-    """A run at K 5 / 10 of a model so small that only its calls matter, and a batch for it."""
+    """A run with K 5 / 10 of a model so small that only the number of calls matters, and a batch for it."""
     with alone() as device:
         product = Product(BertForSequenceClassification(BertConfig(**TINY)), accumulation, delta_steps=5, theta_steps=10)
         inputs, labels = batches(None, None)[0]
@@ -128,7 +128,7 @@ def tiny(accumulation: int) -> Iterator[tuple[Product, Any]]:
 
 
 def host_waits() -> Figure:
-    """In one outer step at K 5 / 10 and ZeRO-1, one micro-batch."""
+    """Waits in one outer step with K 5 / 10, ZeRO-1 and one micro-batch."""
     with tiny(accumulation=1) as (product, batch):
         product.step(*batch)
         with waits() as found:
@@ -137,7 +137,7 @@ def host_waits() -> Figure:
 
 
 def loop_collectives() -> Figure:
-    """In one outer step's loops of the perturbation, K 5, two micro-batches, ZeRO-1; beside it those of the step."""
+    """Collectives in the perturbation's loops and in the whole of one outer step with K 5, ZeRO-1 and two micro-batches."""
     with tiny(accumulation=2) as (product, batch):
         product.step(*batch)
         with collectives() as whole:

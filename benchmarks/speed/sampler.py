@@ -19,7 +19,7 @@ ADAM = {"lr": 1e-5, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01}
 
 
 def shard(shapes: list[torch.Size], device: torch.device) -> tuple[list[Tensor], dict[Tensor, list[Slice]]]:
-    """Flat masters with gradients as the one rank of ZeRO-1 holds them, matrices and vectors apart, and what lies in them."""
+    """Flat masters with gradients as on the only rank of ZeRO-1, one for matrices and one for vectors, and their slices."""
     masters, slices = [], {}
     for is_matrix in (True, False):
         own = [(index, shape.numel()) for index, shape in enumerate(shapes) if (len(shape) > 1) is is_matrix]
@@ -49,7 +49,7 @@ def ours(shapes: list[torch.Size], device: torch.device, noise: float) -> Callab
 
 
 def fused(shapes: list[torch.Size], device: torch.device) -> Callable[[], None]:
-    """As many updates of torch's own."""
+    """As many updates by torch's fused AdamW."""
     masters, _ = shard(shapes, device)
     optimizer = torch.optim.AdamW(masters, fused=True, **ADAM)
 
@@ -61,7 +61,7 @@ def fused(shapes: list[torch.Size], device: torch.device) -> Callable[[], None]:
 
 
 def measure(noise: float, model: Path | None) -> Figure:
-    """How many fused AdamW updates one of the sampler's costs, the mixture's beginning and end included."""
+    """The cost of an update by the sampler in fused AdamW updates, with the mixture's start and end."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shapes = parameter_shapes(model)
     cases = {"ours": ours(shapes, device, noise), "fused_adamw": fused(shapes, device)}

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig
 
-# all-MiniLM-L6-v2's, 22.7 M parameters: what is measured where no folder is named.
+# The shape of all-MiniLM-L6-v2, 22.7 M parameters: the default without a folder.
 SMALL = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 
 
 def make_model(folder: Path | None, num_labels: int = 2) -> torch.nn.Module:
-    """The classifier in a folder, or one of MiniLM's shape with random weights, on which no speed depends."""
+    """The classifier in a folder, or one of MiniLM's shape with random weights, since speed does not depend on them."""
     if folder is None:
         return AutoModelForSequenceClassification.from_config(BertConfig(**SMALL, num_labels=num_labels))
     return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=num_labels, dtype=torch.float32)

@@ -19,7 +19,7 @@ from mat_ds.methods.base import MicroBatch
 from mat_ds.ranks.world import World
 
 BATCH, BATCHES, ROUNDS = 16, 7, 7
-# Tokens of CoLA's training sentences with their ends, every fourth percentile: what is read where no folder is named.
+# Tokens of CoLA's training sentences with special tokens, every fourth percentile: the default lengths without a folder.
 LENGTHS = (6, 7, 7, 8, 8, 8, 8, 9, 9, 9, 9, 10, 10, 10, 11, 11, 11, 12, 12, 13, 13, 14, 15, 17, 21)
 ALONE = World()
 JSON = Path(__file__).parents[2] / "ds_configs"
@@ -35,7 +35,7 @@ def rows(data: Path) -> list[tuple[str, int]]:
 
 
 def batches(model: Path | None, data: Path | None) -> list[Batch]:
-    """Each padded to its longest sentence."""
+    """Batches, each padded to its longest sentence."""
     from transformers import AutoTokenizer
 
     drawn = torch.Generator().manual_seed(0)
@@ -57,7 +57,7 @@ def batches(model: Path | None, data: Path | None) -> list[Batch]:
 
 
 class Product:
-    """A run's engine and method, put together as a run does it, without its files.
+    """Engine and method, built as in a run but without files.
 
     Args:
         model: the classifier.
@@ -83,7 +83,7 @@ class Product:
         self.engine = Engine(model, run.optimizer, self.player.chain, config, seed=0)
 
     def micro_batches(self, inputs: dict[str, Tensor], labels: Tensor) -> list[MicroBatch]:
-        """This rank's share of a global batch, cut."""
+        """This rank's micro-batches of a global batch."""
         share = BATCH // self._micro // self._world.size
         own = range(self._world.rank * share, (self._world.rank + 1) * share)
         cuts = {index: slice(index * self._micro, (index + 1) * self._micro) for index in own}
@@ -99,7 +99,7 @@ class Product:
 
 @contextmanager
 def alone() -> Iterator[torch.device]:
-    """A process group of this process."""
+    """A process group with this process only."""
     from mat_ds.engine.group import process_group
 
     with process_group(World()) as device:
@@ -107,7 +107,7 @@ def alone() -> Iterator[torch.device]:
 
 
 def measure(model: Path | None, data: Path | None) -> Figure:
-    """How many of ours the authors' outer step takes."""
+    """The time of the authors' outer step divided by ours."""
     sizes = Sizes()
     found = batches(model, data)
     with alone() as device:

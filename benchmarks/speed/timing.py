@@ -1,4 +1,4 @@
-"""Times things side by side: in turn, so that all of them see the same machine."""
+"""Times several cases alternately, so that all see the same load."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Figure:
     """One number of the table.
 
     Attributes:
-        value: the number; None where the machine was too busy for one.
-        details: what it was made of, and how far the rounds were apart.
+        value: the number; None if the machine was too busy.
+        details: its measurements, and the spread over the rounds.
         refusal: why there is no number.
     """
 
@@ -34,7 +34,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Round:
-    """Seconds by the wall, and of this process's threads on their processors."""
+    """Wall-clock seconds, and processor seconds of this process."""
 
     wall: float
     cpu: float
@@ -45,8 +45,8 @@ def alternate(cases: Mapping[str, Callable[[], object]], rounds: int, warm: int 
 
     Args:
         cases: what to time, by name.
-        rounds: that count.
-        warm: rounds before them that do not.
+        rounds: number of counted rounds.
+        warm: number of uncounted rounds before them.
     """
     found: dict[str, list[Round]] = {name: [] for name in cases}
     for number in range(-warm, rounds):
@@ -61,16 +61,16 @@ def alternate(cases: Mapping[str, Callable[[], object]], rounds: int, warm: int 
 
 
 def wait() -> None:
-    """Waits for the card, if there is one."""
+    """Waits for the GPU, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def ratio(times: Mapping[str, list[Round]], over: str, under: str) -> Figure:
-    """How many times `under` the case `over` takes: the median over the rounds, each round a ratio of its own.
+    """The time of the case `over` divided by that of `under`: the median of the rounds' ratios.
 
-    On a CPU the ratio of processor times counts, which other processes disturb least; on a card that of the wall's. There is
-    none if more processes want to run than there are cores.
+    On a CPU this is the ratio of processor times, which other processes disturb least, on a GPU that of wall-clock times.
+    There is none if more processes want to run than there are cores.
     """
     clock = "wall" if torch.cuda.is_available() else "cpu"
     pairs = list(zip(times[over], times[under], strict=True))
@@ -88,5 +88,5 @@ def ratio(times: Mapping[str, list[Round]], over: str, under: str) -> Figure:
 
 
 def milliseconds(rounds: list[Round], by: str) -> float:
-    """The median."""
+    """The median in milliseconds."""
     return round(1000 * median(getattr(one, by) for one in rounds), 3)

@@ -72,7 +72,7 @@ def test_a_rank_that_does_not_join_is_named_in_time(visits):
 
 
 def test_the_launcher_gets_one_table_and_the_exit_code():
-    done = run_cli("--ds_config", "ds_configs/zero2_v100_fp16.json", "task=demo", ranks=2, door="doctor", launcher=True)
+    done = run_cli("--ds_config", "ds_configs/zero2_v100_fp16.json", "task=demo", ranks=2, script="doctor", launcher=True)
     assert done.returncode == ExitCode.FAILED, done.stderr[-3000:]
     assert done.stdout.count("mat-ds doctor: ") == 1 and "FAIL  ds_config fp16.enabled" in done.stdout
     assert "pass  sums" in done.stdout and "\033[" not in done.stdout and "Traceback" not in done.stdout + done.stderr
@@ -80,7 +80,7 @@ def test_the_launcher_gets_one_table_and_the_exit_code():
 
 
 def test_one_process_needs_no_launcher():
-    done = run_cli("task=demo", door="doctor")
+    done = run_cli("task=demo", script="doctor")
     assert done.returncode == ExitCode.OK, done.stdout + done.stderr
     assert done.stdout.startswith("mat-ds doctor: ") and "pass  data" in done.stdout and "self-test" not in done.stdout
-    assert run_cli("demo", door="doctor").returncode == ExitCode.USER_ERROR
+    assert run_cli("demo", script="doctor").returncode == ExitCode.USER_ERROR

@@ -18,7 +18,7 @@ OPTIONS = ("attack.radii=[1e-3,1e-2,3e-2]", "attack.steps=3", "noise.rates=[0.1]
 
 
 def evaluate(*arguments, ranks=None):
-    done = run_cli(*arguments, ranks=ranks, door="evaluate")
+    done = run_cli(*arguments, ranks=ranks, script="evaluate")
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 
@@ -76,7 +76,7 @@ def test_the_whole_report_is_the_same_on_one_two_and_three_ranks(run, tmp_path):
 
 
 def test_two_ranks_print_wrong_input_once_and_before_they_connect(run):
-    done = run_cli(run, f"output_dir={run}", "attack.step=3", ranks=2, door="evaluate")
+    done = run_cli(run, f"output_dir={run}", "attack.step=3", ranks=2, script="evaluate")
     everything = done.stdout + done.stderr
     assert done.returncode == ExitCode.USER_ERROR and "Traceback" not in everything
     assert everything.count("there is no such option") == 1

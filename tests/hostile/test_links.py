@@ -9,7 +9,7 @@ from mat_ds.errors import ExitCode
 from tests.support.launch import ROOT
 
 ZERO2 = ["--ds_config", str(ROOT / "ds_configs/zero2.json")]
-DOORS = {
+COMMANDS = {
     "verify": ["verify", "ROUND"],
     "report": ["report", "ROUND"],
     "sync": ["sync", "ROUND"],
@@ -28,11 +28,11 @@ DOORS = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_circular_links_are_refused_by_name(door, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_circular_links_are_refused_by_name(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     os.symlink("there", tmp_path / "back")
     os.symlink("back", tmp_path / "there")
-    assert main([part.replace("ROUND", str(tmp_path / "there")) for part in DOORS[door]]) == ExitCode.USER_ERROR
+    assert main([part.replace("ROUND", str(tmp_path / "there")) for part in COMMANDS[command]]) == ExitCode.USER_ERROR
     told = capsys.readouterr().err
     assert "there" in told and "circle of symbolic links" in told and "fix:" in told

@@ -167,8 +167,8 @@ def test_a_model_without_an_embedding_table_is_refused_only_by_methods_that_pert
     name = folder_of(tmp_path / "model", kind, **WITHOUT_TABLE[kind])
     options = [*ZERO2, f"model.name={name}", f"data.path={data(tmp_path / 'data')}", "task=sst2", *BATCH]
     plan = ["plan", *options, "--gpus", "1", "--gpu_memory", "16GB", "--link", "10Gb/s"]
-    for door in (["train", "--dry_run", *options], plan):
-        assert main([*door, "method.name=r3f"]) == ExitCode.USER_ERROR
+    for command in (["train", "--dry_run", *options], plan):
+        assert main([*command, "method.name=r3f"]) == ExitCode.USER_ERROR
         told = capsys.readouterr().err
         assert "model.name" in told and str(name) in told and "word embeddings" in told and "without a perturbation" in told
     assert preflight.prepare([*options, "method.name=vanilla"], World()).model.built

@@ -44,11 +44,15 @@ def data(folder, train="fine", validation="fine", test="fine"):
 def test_a_token_without_an_embedding_in_any_split_is_named_before_anything_starts(split, longer, tmp_path, capsys):
     found = data(tmp_path / "data", **{split: "seen by [URL]"})
     options = [f"data.path={found}", f"model.name={longer}", "task=sst2", *BATCH]
-    doors = [["train", *ZERO2, *options], ["train", "--dry_run", *ZERO2, *options], ["prepare", tmp_path / "new", *options[:3]]]
+    commands = [
+        ["train", *ZERO2, *options],
+        ["train", "--dry_run", *ZERO2, *options],
+        ["prepare", tmp_path / "new", *options[:3]],
+    ]
     if split == "validation":
-        doors.append(["evaluate", longer, "task=sst2", f"data.path={found}"])
-    for door in doors:
-        assert main([str(part) for part in door]) == ExitCode.USER_ERROR, door
+        commands.append(["evaluate", longer, "task=sst2", f"data.path={found}"])
+    for command in commands:
+        assert main([str(part) for part in command]) == ExitCode.USER_ERROR, command
         told = capsys.readouterr().err
         assert "[URL]" in told and "401" in told and "400 tokens" in told and "resize_token_embeddings" in told, told
     assert not (tmp_path / "new").exists()

@@ -21,16 +21,16 @@ def options(tmp_path, **splits):
 @pytest.mark.parametrize("kind", TWO_SIDED)
 def test_a_text_that_contains_an_end_token_is_named_before_anything_starts(kind, split, tmp_path, capsys):
     folder = folder_of(tmp_path / "model", kind, **TWO_SIDED[kind])
-    doors = [["train", *ZERO2, *BATCH, "method.name=vanilla"], ["train", "--dry_run", *ZERO2, *BATCH, "method.name=mat"]]
+    commands = [["train", *ZERO2, *BATCH, "method.name=vanilla"], ["train", "--dry_run", *ZERO2, *BATCH, "method.name=mat"]]
     if split == "validation":
-        doors.append(["evaluate", folder])
-    for door in doors:
+        commands.append(["evaluate", folder])
+    for command in commands:
         found = (
             options(tmp_path, **{split: "so </s> fine"})[1:]
-            if door[0] == "evaluate"
+            if command[0] == "evaluate"
             else options(tmp_path, **{split: "so </s> fine"})
         )
-        assert main([str(part) for part in (*door, *found)]) == ExitCode.USER_ERROR, door
+        assert main([str(part) for part in (*command, *found)]) == ExitCode.USER_ERROR, command
         told = capsys.readouterr().err
         assert "'</s>'" in told and "so </s> fine" in told and "there are 2 of it where others have 1" in told, told
 

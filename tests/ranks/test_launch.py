@@ -109,19 +109,19 @@ def test_resolving_a_name_is_retried_after_a_temporary_failure_and_ends_if_there
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("door", "arguments"),
+    ("script", "arguments"),
     [
         ("train", ["--ds_config", "ds_configs/zero2.json", "train.max_steps=1", "tracking.uri=none"]),
         ("evaluate", ["nowhere", "task=cola"]),
         ("doctor", []),
     ],
 )
-def test_every_command_for_ranks_refuses_them_at_once(door, arguments, tmp_path):
+def test_every_command_for_ranks_refuses_them_at_once(script, arguments, tmp_path):
     env = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     env |= {"WORLD_SIZE": "2", "PYTHONPATH": str(ROOT), "DS_ACCELERATOR": "cpu"}
     done = subprocess.run(
-        [sys.executable, f"launch/{door}.py", *arguments], cwd=ROOT, env=env, capture_output=True, text=True, timeout=100
+        [sys.executable, f"launch/{script}.py", *arguments], cwd=ROOT, env=env, capture_output=True, text=True, timeout=100
     )
     said = done.stdout + done.stderr
-    assert done.returncode == (ExitCode.FAILED if door == "doctor" else ExitCode.USER_ERROR), said
+    assert done.returncode == (ExitCode.FAILED if script == "doctor" else ExitCode.USER_ERROR), said
     assert all(name in said for name in ("RANK", "MASTER_ADDR", "MASTER_PORT")) and "Traceback" not in said

@@ -63,25 +63,25 @@ def start_ranks(ranks, *arguments, log=None, module=None):
     return processes
 
 
-def cli(*arguments, ranks=None, door="train", module=None, launcher=False):
+def cli(*arguments, ranks=None, script="train", module=None, launcher=False):
     """The command that runs a script of launch/, or a module, on `ranks` processes, on request under deepspeed's launcher.
 
     A run is mirrored to MLflow, which takes seconds, only if its options ask for it.
     """
     arguments = list(map(str, arguments))
-    if (door, module) == ("train", None) and not any(argument.startswith("tracking.") for argument in arguments):
+    if (script, module) == ("train", None) and not any(argument.startswith("tracking.") for argument in arguments):
         arguments.append("tracking.uri=none")
     if not launcher:
         start = ["-m", "tests.workers.ranks", str(ranks)] if ranks else []
-        return [sys.executable, *start, *(["-m", module] if module else [f"launch/{door}.py"]), *arguments]
+        return [sys.executable, *start, *(["-m", module] if module else [f"launch/{script}.py"]), *arguments]
     deepspeed = [str(Path(sys.executable).with_name("deepspeed")), "--quiet", "--num_gpus", str(ranks)]
-    script = ["--module", module] if module else [f"launch/{door}.py"]
-    return [*deepspeed, "--master_port", str(free_port()), *script, *arguments]
+    target = ["--module", module] if module else [f"launch/{script}.py"]
+    return [*deepspeed, "--master_port", str(free_port()), *target, *arguments]
 
 
-def run_cli(*arguments, timeout=600, device="cpu", ranks=None, door="train", module=None, launcher=False, **env):
+def run_cli(*arguments, timeout=600, device="cpu", ranks=None, script="train", module=None, launcher=False, **env):
     """Runs what `cli` says, and returns the finished process."""
-    command = cli(*arguments, ranks=ranks, door=door, module=module, launcher=launcher)
+    command = cli(*arguments, ranks=ranks, script=script, module=module, launcher=launcher)
     return run(command, timeout, cwd=ROOT, env=environment(device, **env))
 
 

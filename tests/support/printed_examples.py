@@ -21,7 +21,7 @@ class Parsed(BaseException):
     """Raised to end a command after its arguments have been parsed."""
 
 
-def parsed_by(door, words):
+def parsed_by(main, words):
     """The parsed arguments of a command line."""
 
     def ending(parse):
@@ -33,13 +33,13 @@ def parsed_by(door, words):
     ways = {name: ending(getattr(Parser, name)) for name in ("parse_args", "parse_intermixed_args")}
     with patch.multiple(Parser, **ways):
         try:
-            door(words)
+            main(words)
         except Parsed as found:
             return found.args[0]
     raise AssertionError(f"{words} are refused")
 
 
-def door_of(words):
+def main_of(words):
     """The function that a command line calls, and its arguments."""
     if words[0] == "mat-ds":
         return cli.main, words[1:]
@@ -49,8 +49,8 @@ def door_of(words):
 
 def check(words):
     """Parses a command line, finds the files that it names, and reads its options; returns the arguments of its command."""
-    door, arguments = door_of(words)
-    found = vars(parsed_by(door, arguments))
+    main, arguments = main_of(words)
+    found = vars(parsed_by(main, arguments))
     for name in ("ds_config", "recipe", "space"):
         path = found.get(name)
         assert path is None or Path(path).is_file(), (words, path)
