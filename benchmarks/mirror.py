@@ -26,10 +26,19 @@ from mat_ds.storage.events import read_events
 from tests.support.launch import ROOT, cli, environment, free_port
 
 OPTIONS = (
-    "--ds_config", "ds_configs/zero2.json", "data.train_limit=512", "data.eval_limit=20", "train.batch_size=32",
-    "train.micro_batch_size=32", "train.max_steps=1000000", "train.eval_per_epoch=0", "train.save_every=1000000",
-    "train.telemetry_every=0", "method.delta_steps=2", "method.theta_steps=2",
-)  # fmt: skip
+    "--ds_config",
+    "ds_configs/zero2.json",
+    "data.train_limit=512",
+    "data.eval_limit=20",
+    "train.batch_size=32",
+    "train.micro_batch_size=32",
+    "train.max_steps=1000000",
+    "train.eval_per_epoch=0",
+    "train.save_every=1000000",
+    "train.telemetry_every=0",
+    "method.delta_steps=2",
+    "method.theta_steps=2",
+)
 BLOCK = 5.0
 
 

@@ -27,10 +27,16 @@ from mat_ds.storage.events import read_events
 
 ROOT = Path(__file__).parents[1]
 COMMON = [
-    "optimizer.lr=2e-4", "optimizer.weight_decay=0.01", "train.eval_per_epoch=2", "train.eval_micro_batch_size=32",
-    "data.max_length=64", "data.group_by_length=true", "train.save_every=1000000", "train.telemetry_every=40",
+    "optimizer.lr=2e-4",
+    "optimizer.weight_decay=0.01",
+    "train.eval_per_epoch=2",
+    "train.eval_micro_batch_size=32",
+    "data.max_length=64",
+    "data.group_by_length=true",
+    "train.save_every=1000000",
+    "train.telemetry_every=40",
     "tracking.uri=none",
-]  # fmt: skip
+]
 TASKS = {
     "cola": ["data.train_limit=3200", "train.batch_size=32", "train.micro_batch_size=32"],
     "mrpc": ["data.train_limit=480", "train.batch_size=16", "train.micro_batch_size=16"],
@@ -78,9 +84,18 @@ def run(task: str, method: str, seed: int, model: Path, data: Path) -> dict[str,
         for split in ("train", "validation"):
             (own / f"{split}.jsonl").symlink_to((data / task / f"{split}.jsonl").resolve())
         command = [
-            "--ds_config", str(ROOT / "ds_configs" / "zero2.json"), f"task={task}", f"seed={seed}", f"model.name={model}",
-            f"data.path={own.parent}", f"output_dir={folder}/run", f"train.epochs={epochs}", *COMMON, *TASKS[task], *options,
-        ]  # fmt: skip
+            "--ds_config",
+            str(ROOT / "ds_configs" / "zero2.json"),
+            f"task={task}",
+            f"seed={seed}",
+            f"model.name={model}",
+            f"data.path={own.parent}",
+            f"output_dir={folder}/run",
+            f"train.epochs={epochs}",
+            *COMMON,
+            *TASKS[task],
+            *options,
+        ]
         before, said = time.process_time(), io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             code = main_of_training()(command)

@@ -14,8 +14,16 @@ SHELLS = ("bash", "sh")
 
 
 def rank(command, tasks="2(x3),1", node=0, **more):
-    env = {**os.environ, "SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "7", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "40003",
-           "SLURM_NODEID": str(node), "SLURM_STEP_TASKS_PER_NODE": tasks, "MASTER_ADDR": "first"}  # fmt: skip
+    env = {
+        **os.environ,
+        "SLURM_PROCID": "5",
+        "SLURM_STEP_NUM_TASKS": "7",
+        "SLURM_LOCALID": "1",
+        "SLURM_JOB_ID": "40003",
+        "SLURM_NODEID": str(node),
+        "SLURM_STEP_TASKS_PER_NODE": tasks,
+        "MASTER_ADDR": "first",
+    }
     return subprocess.Popen([ROOT / "slurm" / "rank.sh", *command], env=env, text=True, start_new_session=True, **more)
 
 

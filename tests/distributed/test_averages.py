@@ -14,8 +14,16 @@ from tests.support.launch import run_cli
 
 pytestmark = pytest.mark.dist
 
-OPTIONS = ("train.max_steps=4", "data.train_limit=256", "data.eval_limit=40", "train.export=last", "model.average=ema",
-           "train.export_weights=average", "train.batch_size=16", "train.micro_batch_size=4")  # fmt: skip
+OPTIONS = (
+    "train.max_steps=4",
+    "data.train_limit=256",
+    "data.eval_limit=40",
+    "train.export=last",
+    "model.average=ema",
+    "train.export_weights=average",
+    "train.batch_size=16",
+    "train.micro_batch_size=4",
+)
 
 
 def train(run, *more, ranks=2):

@@ -14,8 +14,16 @@ pytestmark = pytest.mark.dist
 ROUND_OFF, BF16_ROUND_OFF = 1e-3, 5e-2
 
 OPTIONS = ("released", "clamp", "l2", "raw, lambda 3", "betas", "lambda 0")
-EVERYWHERE = ("vanilla", "regression", "clipped", "both noises", "released, both noises",
-              "half: fp16", "half: fp16 sgd", "half: fp16 clipped")  # fmt: skip
+EVERYWHERE = (
+    "vanilla",
+    "regression",
+    "clipped",
+    "both noises",
+    "released, both noises",
+    "half: fp16",
+    "half: fp16 sgd",
+    "half: fp16 clipped",
+)
 SHARDED = ("offload zero-{}", "half: bf16 offload, zero-{}", "half: bf16 with fp32 accumulation, zero-{}")
 VARIANTS = {"round robin", "aligned parameters", "overlapped", "sub-groups", "nothing persistent", "parameter offload"}
 VARIANTS |= named("{}, zero-1", ("measured", "prescaled", "predivided", "round robin"))

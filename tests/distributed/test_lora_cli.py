@@ -99,8 +99,16 @@ def test_adapters_are_exported_for_plain_peft_and_a_continued_run_ends_with_the_
 
 
 def test_a_merged_average_under_zero_3_needs_only_transformers_and_the_adapters_are_kept(base, tmp_path):
-    reported, model = train(base, tmp_path / "run", 3, "model.lora.merge=true", "model.gradient_checkpointing=true",
-                            "model.average=ema", "model.average_decay=0.5", "train.export_weights=average")  # fmt: skip
+    reported, model = train(
+        base,
+        tmp_path / "run",
+        3,
+        "model.lora.merge=true",
+        "model.gradient_checkpointing=true",
+        "model.average=ema",
+        "model.average_decay=0.5",
+        "train.export_weights=average",
+    )
     whole = AutoModelForSequenceClassification.from_pretrained(model)
     assert whole.dtype == torch.float32 and not [name for name, _ in whole.named_parameters() if "lora" in name]
     assert score(whole, model) == pytest.approx(reported, abs=1e-12) != 0
@@ -112,8 +120,15 @@ def test_a_merged_average_under_zero_3_needs_only_transformers_and_the_adapters_
 def test_a_run_continues_with_the_same_frozen_weights_even_from_another_folder(base, tmp_path, capsys):
     first, second, other = (tmp_path / name for name in ("first", "second", "other"))
     shutil.copytree(base / "encoder", first)
-    options = ("--ds_config", "ds_configs/zero1.json", "--recipe", base / "recipe.yaml", f"output_dir={tmp_path}/run",
-               "train.resume=auto", "train.export=best")  # fmt: skip
+    options = (
+        "--ds_config",
+        "ds_configs/zero1.json",
+        "--recipe",
+        base / "recipe.yaml",
+        f"output_dir={tmp_path}/run",
+        "train.resume=auto",
+        "train.export=best",
+    )
     done = run_cli(*options, f"model.name={first}", "train.max_steps=4")
     assert done.returncode == 0, done.stderr[-3000:]
     model = RobertaModel.from_pretrained(first)

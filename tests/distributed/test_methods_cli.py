@@ -13,9 +13,16 @@ from tests.support.launch import run_cli
 pytestmark = pytest.mark.dist
 
 SMALL = [
-    "data.train_limit=128", "data.eval_limit=64", "train.batch_size=32", "train.micro_batch_size=8", "train.epochs=1",
-    "train.eval_per_epoch=2", "train.eval_micro_batch_size=64", "optimizer.lr=1e-3", "train.telemetry_every=2",
-]  # fmt: skip
+    "data.train_limit=128",
+    "data.eval_limit=64",
+    "train.batch_size=32",
+    "train.micro_batch_size=8",
+    "train.epochs=1",
+    "train.eval_per_epoch=2",
+    "train.eval_micro_batch_size=64",
+    "optimizer.lr=1e-3",
+    "train.telemetry_every=2",
+]
 
 
 def lines(run, event):
@@ -23,8 +30,15 @@ def lines(run, event):
 
 
 def test_an_average_is_scored_beside_the_raw_weights_exported_and_resumed(tmp_path):
-    options = [*SMALL, "method.name=freelb", "model.average=uniform", "train.export_weights=average", "train.save_every=2",
-               "optimizer.schedule=constant", "train.resume=auto"]  # fmt: skip
+    options = [
+        *SMALL,
+        "method.name=freelb",
+        "model.average=uniform",
+        "train.export_weights=average",
+        "train.save_every=2",
+        "optimizer.schedule=constant",
+        "train.resume=auto",
+    ]
     exported = []
     for name, stops in (("whole", (4,)), ("broken", (2, 4))):
         run = tmp_path / name
@@ -51,16 +65,31 @@ def test_r4fs_export_needs_no_mat_ds(tmp_path):
 
 @pytest.mark.parametrize("attention, form", [("eager", "exact"), ("sdpa", "finite_difference")])
 def test_salt_prints_and_records_which_derivative_it_takes(attention, form, tmp_path):
-    done = run_cli("--ds_config", "ds_configs/zero2.json", f"output_dir={tmp_path}/run", *SMALL, "method.name=salt",
-                   f"model.attention={attention}", "train.max_steps=2")  # fmt: skip
+    done = run_cli(
+        "--ds_config",
+        "ds_configs/zero2.json",
+        f"output_dir={tmp_path}/run",
+        *SMALL,
+        "method.name=salt",
+        f"model.attention={attention}",
+        "train.max_steps=2",
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert form.replace("_", " ") in done.stdout
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["method"]["derivative"] == form
 
 
 def test_impossible_options_are_refused_by_name_in_one_message(tmp_path):
-    done = run_cli("--ds_config", "ds_configs/zero3.json", f"output_dir={tmp_path}/run", "task=stsb", f"data.path={tmp_path}",
-                   "method.name=salt", "method.derivative=exact", "train.export_weights=average")  # fmt: skip
+    done = run_cli(
+        "--ds_config",
+        "ds_configs/zero3.json",
+        f"output_dir={tmp_path}/run",
+        "task=stsb",
+        f"data.path={tmp_path}",
+        "method.name=salt",
+        "method.derivative=exact",
+        "train.export_weights=average",
+    )
     assert done.returncode == 2
     for words in ("method.derivative = 'exact'", "ZeRO-3", "finite_difference", "train.export_weights"):
         assert words in done.stderr

@@ -27,8 +27,17 @@ pytestmark = pytest.mark.dist
 
 CANARY = "canary-b7e1"
 SECRETS = {"MLFLOW_TRACKING_TOKEN": CANARY}
-TINY = ("--ds_config", "ds_configs/zero2.json", "data.train_limit=64", "data.eval_limit=20", "train.batch_size=16",
-        "train.max_steps=4", "method.delta_steps=1", "method.theta_steps=1", "train.telemetry_every=2")  # fmt: skip
+TINY = (
+    "--ds_config",
+    "ds_configs/zero2.json",
+    "data.train_limit=64",
+    "data.eval_limit=20",
+    "train.batch_size=16",
+    "train.max_steps=4",
+    "method.delta_steps=1",
+    "method.theta_steps=1",
+    "train.telemetry_every=2",
+)
 
 
 def wait_for(condition, seconds=120):

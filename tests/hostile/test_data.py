@@ -162,8 +162,16 @@ def irregular(folder, kind, name):
 
 def test_reading_pipes_and_sockets_does_not_wait(surroundings):
     folders = []
-    for name in ("train.jsonl", "train.json", "train.csv", "train.parquet", "train/state.json", "train/data.arrow",
-                 "train/dataset_info.json", "dataset_dict.json"):  # fmt: skip
+    for name in (
+        "train.jsonl",
+        "train.json",
+        "train.csv",
+        "train.parquet",
+        "train/state.json",
+        "train/data.arrow",
+        "train/dataset_info.json",
+        "dataset_dict.json",
+    ):
         for kind in ("pipe", "folder", "socket", "device", "terminal", "loop", "nowhere"):
             folders.append(surroundings.inside / f"{name.replace('/', ' ')} {kind}")
             write(folders[-1], "sst2/validation.jsonl", lines({"sentence": "a", "label": 1}))

@@ -21,8 +21,16 @@ from tests.support.kinds import CLASSIFICATION
 from tests.support.tiny import VOCABULARY, global_batches, micro_batches
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
-MAT = {"name": "mat", "delta_steps": 2, "theta_steps": 2, "delta_lr": 5e-2, "delta_init_scale": 2e-2, "delta_max_norm": 5e-2,
-       "delta_noise": 1e-2, "theta_noise": 1e-3}  # fmt: skip
+MAT = {
+    "name": "mat",
+    "delta_steps": 2,
+    "theta_steps": 2,
+    "delta_lr": 5e-2,
+    "delta_init_scale": 2e-2,
+    "delta_max_norm": 5e-2,
+    "delta_noise": 1e-2,
+    "theta_noise": 1e-3,
+}
 
 
 def inputs(batch):

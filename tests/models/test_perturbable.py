@@ -20,8 +20,16 @@ from tests.support.families import SamplingEngine
 from tests.support.kinds import CLASSIFICATION
 from tests.support.tiny import VOCABULARY, micro_batches
 
-BART = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
-        "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "max_position_embeddings": 32}  # fmt: skip
+BART = {
+    "d_model": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 24,
+    "decoder_ffn_dim": 24,
+    "max_position_embeddings": 32,
+}
 T5 = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 1}
 TWO_SIDED = {"bart": BART, "mbart": BART, "t5": T5, "umt5": T5}
 XLNET = {"d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 16, "summary_type": "first"}

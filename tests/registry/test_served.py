@@ -61,8 +61,15 @@ def test_a_text_column_is_found_by_name_and_needs_none_if_it_is_the_only_column(
     assert len({json.dumps(row) for row in expected["probabilities"]}) == 3
     for name in ("sentence", "text"):
         table = pandas.DataFrame({"id": ["one", "two", "three"], name: TEXTS, "label": [0, 1, 0]})
-        for ask in (table, table[[name]], table[[name, "id"]], {name: TEXTS}, {"id": [1, 2, 3], name: TEXTS},
-                    table.to_dict(orient="records"), {name: np.array(TEXTS)}):  # fmt: skip
+        for ask in (
+            table,
+            table[[name]],
+            table[[name, "id"]],
+            {name: TEXTS},
+            {"id": [1, 2, 3], name: TEXTS},
+            table.to_dict(orient="records"),
+            {name: np.array(TEXTS)},
+        ):
             alike(model.predict(ask), expected)
         rows = table.to_dict(orient="records")
         for body in (

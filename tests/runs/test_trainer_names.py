@@ -15,8 +15,15 @@ from mat_ds.training.preflight import parse_arguments
 from tests.support.launch import ROOT
 
 # From the example scripts, not from TrainingArguments.
-OF_SCRIPTS = {"model_name_or_path", "max_seq_length", "max_length", "max_train_samples", "max_eval_samples", "task_name",
-              "attn_implementation"}  # fmt: skip
+OF_SCRIPTS = {
+    "model_name_or_path",
+    "max_seq_length",
+    "max_length",
+    "max_train_samples",
+    "max_eval_samples",
+    "task_name",
+    "attn_implementation",
+}
 
 
 def problems(function, *arguments):

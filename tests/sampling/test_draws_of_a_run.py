@@ -72,10 +72,19 @@ def test_a_repeated_draw_gives_the_same_numbers(drawn):
     assert all(torch.equal(numbers.double().flatten(), drawn[what]) for what, numbers in again.items())
 
 
-@pytest.mark.parametrize("name, law", [
-    ("mat", philox.normal), ("smart", philox.normal), ("alum", philox.normal), ("salt", philox.normal),
-    ("freelb", philox.uniform), ("pgd", philox.uniform), ("freeat", philox.uniform), ("r3f", philox.uniform),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, law",
+    [
+        ("mat", philox.normal),
+        ("smart", philox.normal),
+        ("alum", philox.normal),
+        ("salt", philox.normal),
+        ("freelb", philox.uniform),
+        ("pgd", philox.uniform),
+        ("freeat", philox.uniform),
+        ("r3f", philox.uniform),
+    ],
+)
 def test_micro_batches_draw_what_the_whole_batch_draws_from_the_papers_distribution(name, law):
     method = METHODS[name]
     player = method(method.Settings(), CLASSIFICATION)

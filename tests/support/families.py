@@ -15,13 +15,34 @@ from tests.support.tiny import VOCABULARY
 
 PAD, BEGIN, END = 1, 0, 2
 
-BERT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24,
-        "max_position_embeddings": 20, "type_vocab_size": 2}  # fmt: skip
-LLAMA = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8,
-         "intermediate_size": 24, "max_position_embeddings": 18}  # fmt: skip
+BERT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 20,
+    "type_vocab_size": 2,
+}
+LLAMA = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "intermediate_size": 24,
+    "max_position_embeddings": 18,
+}
 DEBERTA_V2 = {**BERT, "embedding_size": 8, "conv_kernel_size": 3}
-DEBERTA_V3 = {**BERT, "type_vocab_size": 0, "position_biased_input": False, "relative_attention": True, "share_att_key": True,
-              "pos_att_type": ["c2p", "p2c"], "position_buckets": 4, "norm_rel_ebd": "layer_norm"}  # fmt: skip
+DEBERTA_V3 = {
+    **BERT,
+    "type_vocab_size": 0,
+    "position_biased_input": False,
+    "relative_attention": True,
+    "share_att_key": True,
+    "pos_att_type": ["c2p", "p2c"],
+    "position_buckets": 4,
+    "norm_rel_ebd": "layer_norm",
+}
 
 # Model type, settings of its config, width of its word embedding, number of positions.
 FAMILIES = {

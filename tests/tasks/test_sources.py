@@ -69,9 +69,15 @@ def test_splits_that_were_saved_one_by_one_are_read(folder):
     assert [example.label for example in load(folder).train] == [0, 1, 0, 1, 0]
 
 
-@pytest.mark.parametrize("content", [
-    json.dumps(rows(0), indent=2), json.dumps(rows(0)), "\ufeff \n" + json.dumps(rows(0)), lines(*rows(0)).decode(),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(rows(0), indent=2),
+        json.dumps(rows(0)),
+        "\ufeff \n" + json.dumps(rows(0)),
+        lines(*rows(0)).decode(),
+    ],
+)
 def test_a_json_file_may_hold_an_array_or_lines(content, folder):
     write(folder, "sst2/train.json", content.encode())
     assert [(example.texts[0], example.label) for example in load(folder).train] == [("text 0", 0), ("text 1", 1)]
@@ -161,9 +167,15 @@ def test_dictionary_encoded_text_is_text(folder):
         assert [example.label for example in load(folder).train] == [0, 1, 0]
 
 
-@pytest.mark.parametrize("column", [
-    pyarrow.array([1, 2]), pyarrow.array([["a"], ["b"]]), pyarrow.array([{"bytes": b"x"}] * 2), pyarrow.array([b"a", b"b"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "column",
+    [
+        pyarrow.array([1, 2]),
+        pyarrow.array([["a"], ["b"]]),
+        pyarrow.array([{"bytes": b"x"}] * 2),
+        pyarrow.array([b"a", b"b"]),
+    ],
+)
 def test_a_column_without_text_is_named_with_its_type(column, folder):
     pyarrow.parquet.write_table(pyarrow.table({"sentence": column, "label": [0, 1]}), folder / "sst2" / "train.parquet")
     assert ", not texts" in refused(folder)

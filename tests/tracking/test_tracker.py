@@ -24,10 +24,16 @@ from tests.support.launch import ROOT, environment
 from tests.support.tracked import EVALUATION, hold, live, make_run
 
 
-@pytest.mark.parametrize("error, status", [
-    (None, "FINISHED"), (Interrupted("USR1"), "KILLED"), (KeyboardInterrupt(), "KILLED"), (SaveError("full"), "FAILED"),
-    (RuntimeError("out of luck"), "FAILED"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "error, status",
+    [
+        (None, "FINISHED"),
+        (Interrupted("USR1"), "KILLED"),
+        (KeyboardInterrupt(), "KILLED"),
+        (SaveError("full"), "FAILED"),
+        (RuntimeError("out of luck"), "FAILED"),
+    ],
+)
 def test_the_last_event_says_how_the_run_ended(error, status, tmp_path):
     run, tracker = make_run(tmp_path / "run"), Tracker(keeps=True)
     with suppress(Interrupted, KeyboardInterrupt, SaveError, RuntimeError), tracker:
@@ -152,11 +158,20 @@ def test_playback_yields_new_events_and_no_repeated_steps(tmp_path):
     assert len({(r["event"], r["step"]) for r in whole if essence(r)} - {("start", 0), ("start", 2)}) == len(whole) - 8
 
 
-@pytest.mark.parametrize("uri", [
-    "http://user:canary@host", "https://canary@host:5000/x", "http://host?token=canary", "postgresql://u:canary@h/db",
-    "postgresql+psycopg2://h/db?password=canary&x=1", "mysql://canary:@h", "http://u:p@canary@host",
-    "http://u:canary/x@host", "http://host/?auth=canary",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://user:canary@host",
+        "https://canary@host:5000/x",
+        "http://host?token=canary",
+        "postgresql://u:canary@h/db",
+        "postgresql+psycopg2://h/db?password=canary&x=1",
+        "mysql://canary:@h",
+        "http://u:p@canary@host",
+        "http://u:canary/x@host",
+        "http://host/?auth=canary",
+    ],
+)
 def test_an_address_with_a_secret_is_refused_and_not_printed(uri):
     (problem,) = uri_problems("tracking.uri", uri)
     assert "MLFLOW_TRACKING_TOKEN" in problem.fix and "canary" not in str(problem)

@@ -72,10 +72,18 @@ def test_a_virtual_adversary_improves_on_its_random_start(name):
     assert torch.cosine_similarity(delta.flatten(), start.flatten(), 0) < 0.9
 
 
-@pytest.mark.parametrize("name, settings", [
-    ("salt", {"delta_gradient": "raw"}), ("mat", {"delta_gradient": "raw", "dropout": "off"}), ("freelb", {"delta_lr": 1e-5}),
-    ("pgd", {"delta_lr": 1e-4}), ("freeat", {"delta_lr": 1e-5}), ("smart", {"delta_lr": 1e-9}), ("alum", {"delta_lr": 0.0}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, settings",
+    [
+        ("salt", {"delta_gradient": "raw"}),
+        ("mat", {"delta_gradient": "raw", "dropout": "off"}),
+        ("freelb", {"delta_lr": 1e-5}),
+        ("pgd", {"delta_lr": 1e-4}),
+        ("freeat", {"delta_lr": 1e-5}),
+        ("smart", {"delta_lr": 1e-9}),
+        ("alum", {"delta_lr": 0.0}),
+    ],
+)
 def test_steps_that_do_not_move_the_perturbation_are_named(name, settings):
     assert found(name, **settings) == ["method.delta_lr"]
 
@@ -119,10 +127,19 @@ def test_a_radius_below_tf32s_resolution_is_named_with_one_that_works(radius, hi
         assert 10**0.25 <= factor <= 1e-4 / radius * 2
 
 
-@pytest.mark.parametrize("capability, precision, forced, expected", [
-    ((8, 0), "tf32", None, True), ((8, 6), "tf32", None, True), ((9, 0), "ieee", None, False), ((7, 0), "tf32", None, False),
-    ((7, 5), "ieee", "1", False), ((8, 0), "ieee", "1", True), ((8, 0), "tf32", "0", False), ((8, 0), "none", None, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "capability, precision, forced, expected",
+    [
+        ((8, 0), "tf32", None, True),
+        ((8, 6), "tf32", None, True),
+        ((9, 0), "ieee", None, False),
+        ((7, 0), "tf32", None, False),
+        ((7, 5), "ieee", "1", False),
+        ((8, 0), "ieee", "1", True),
+        ((8, 0), "tf32", "0", False),
+        ((8, 0), "none", None, False),
+    ],
+)
 def test_tf32_is_used_if_the_card_has_it_and_it_is_switched_on(capability, precision, forced, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)

@@ -14,10 +14,16 @@ from mat_ds.training.finish import write_dev_predictions, write_predictions
 
 # The file names that GLUE's server expects, and the tasks with label names.
 FILES = {
-    "cola": {"test": "CoLA.tsv"}, "sst2": {"test": "SST-2.tsv"}, "mrpc": {"test": "MRPC.tsv"}, "qqp": {"test": "QQP.tsv"},
-    "stsb": {"test": "STS-B.tsv"}, "mnli": {"test_matched": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"},
-    "qnli": {"test": "QNLI.tsv"}, "rte": {"test": "RTE.tsv"}, "wnli": {"test": "WNLI.tsv"},
-}  # fmt: skip
+    "cola": {"test": "CoLA.tsv"},
+    "sst2": {"test": "SST-2.tsv"},
+    "mrpc": {"test": "MRPC.tsv"},
+    "qqp": {"test": "QQP.tsv"},
+    "stsb": {"test": "STS-B.tsv"},
+    "mnli": {"test_matched": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"},
+    "qnli": {"test": "QNLI.tsv"},
+    "rte": {"test": "RTE.tsv"},
+    "wnli": {"test": "WNLI.tsv"},
+}
 WORDS = {"mnli": "contradiction", "qnli": "not_entailment", "rte": "not_entailment"}
 
 

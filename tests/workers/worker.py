@@ -28,9 +28,16 @@ LR = {"sgd": 1e-2, "rmsprop": 1e-4, "adam": 1e-3}
 
 # Sizes at which each option of MAT moves the result by more than the tolerances; tests/equivalence checks that.
 MAT = {
-    "name": "mat", "delta_steps": 2, "theta_steps": 2, "delta_lr": 5e-2, "delta_init_scale": 2e-2, "delta_max_norm": 5e-2,
-    "delta_noise": 0.0, "theta_noise": 0.0, "dropout": "off",
-}  # fmt: skip
+    "name": "mat",
+    "delta_steps": 2,
+    "theta_steps": 2,
+    "delta_lr": 5e-2,
+    "delta_init_scale": 2e-2,
+    "delta_max_norm": 5e-2,
+    "delta_noise": 0.0,
+    "theta_noise": 0.0,
+    "dropout": "off",
+}
 
 ORACLE_OPTIONS = ("delta_steps", "theta_steps", "delta_lr", "delta_init_scale", "delta_max_norm")
 
