@@ -23,13 +23,27 @@ def reference():
     return run()
 
 
-@pytest.mark.parametrize("options", [
-    {"lam": 0.0}, {"lam": 3.0}, {"semantics": "released"}, {"delta_projection": "clamp"},
-    {"delta_gradient": "l2", "delta_lr": 5.0}, {"delta_gradient": "raw", "delta_lr": 5.0},
-    {"beta_s": 0.7}, {"beta_p": 0.1},
-    {"delta_steps": 1}, {"theta_steps": 3}, {"update": "sgd"}, {"weight_decay": 1.0},
-    {"delta_noise": 6e-2}, {"theta_noise": 1e-2}, {"method": "vanilla"},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lam": 0.0},
+        {"lam": 3.0},
+        {"semantics": "released"},
+        {"delta_projection": "clamp"},
+        {"delta_gradient": "l2", "delta_lr": 5.0},
+        {"delta_gradient": "raw", "delta_lr": 5.0},
+        {"beta_s": 0.7},
+        {"beta_p": 0.1},
+        {"delta_steps": 1},
+        {"theta_steps": 3},
+        {"update": "sgd"},
+        {"weight_decay": 1.0},
+        {"delta_noise": 6e-2},
+        {"theta_noise": 1e-2},
+        {"method": "vanilla"},
+    ],
+    ids=str,
+)
 def test_every_option_moves_the_result_by_ten_times_the_tolerance(options, reference):
     assert oracle.distance(run(**options), reference, ORIGIN) > 1e-2
 

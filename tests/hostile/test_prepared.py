@@ -83,10 +83,21 @@ def test_a_manifest_with_any_changed_value_is_read_or_refused(most, out):
                     assert "fix: " in str(error) and "\x1b" not in str(error)
 
 
-@pytest.mark.parametrize("content", [
-    b"", b"{", b"\xff\xfe", b"[" * 10**6, b'{"mat_ds_prepared": 1, "mat_ds_prepared": 1}', b'{"mat_ds_prepared": 1}',
-    b'{"mat_ds_prepared": ' + b"1" * 5000 + b"}", b'{"mat_ds_prepared": NaN}', b'{"mat_ds_prepared": 2}', b"\x00" * 100,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[" * 10**6,
+        b'{"mat_ds_prepared": 1, "mat_ds_prepared": 1}',
+        b'{"mat_ds_prepared": 1}',
+        b'{"mat_ds_prepared": ' + b"1" * 5000 + b"}",
+        b'{"mat_ds_prepared": NaN}',
+        b'{"mat_ds_prepared": 2}',
+        b"\x00" * 100,
+    ],
+)
 def test_a_malformed_manifest_is_refused(content, out):
     (out / "manifest.json").write_bytes(content)
     with pytest.raises(UserError, match="fix: "):
@@ -134,15 +145,24 @@ def stored(out, split, **columns):
     (out / "manifest.json").write_text(json.dumps(tree))
 
 
-@pytest.mark.parametrize("columns, reason", [
-    ({"label": 2}, "labels outside [0, 1]"), ({"label": -1}, "labels outside [0, 1]"), ({"label": None}, "labels outside"),
-    ({"texts": ["a", "b"]}, "rows of other than 1 texts"), ({"texts": []}, "rows of other than 1 texts"),
-    ({"texts": [None]}, "rows without texts"), ({"texts": None}, "rows without texts"),
-    ({"input_ids": [-5]}, "negative tokens"),
-    ({"input_ids": []}, "rows without tokens"), ({"input_ids": None}, "rows without input_ids"),
-    ({"input_ids": [1, 2, 3], "token_type_ids": [0]}, "more of one model input than of another"),
-    ({"inputs_embeds": [1]}, "has the columns"), ({"labels": [1]}, "has the columns"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "columns, reason",
+    [
+        ({"label": 2}, "labels outside [0, 1]"),
+        ({"label": -1}, "labels outside [0, 1]"),
+        ({"label": None}, "labels outside"),
+        ({"texts": ["a", "b"]}, "rows of other than 1 texts"),
+        ({"texts": []}, "rows of other than 1 texts"),
+        ({"texts": [None]}, "rows without texts"),
+        ({"texts": None}, "rows without texts"),
+        ({"input_ids": [-5]}, "negative tokens"),
+        ({"input_ids": []}, "rows without tokens"),
+        ({"input_ids": None}, "rows without input_ids"),
+        ({"input_ids": [1, 2, 3], "token_type_ids": [0]}, "more of one model input than of another"),
+        ({"inputs_embeds": [1]}, "has the columns"),
+        ({"labels": [1]}, "has the columns"),
+    ],
+)
 def test_stored_rows_that_do_not_fit_the_task_are_refused(columns, reason, out):
     if "input_ids" in columns and columns["input_ids"] in ([-5], []):
         columns = {**columns, "token_type_ids": [0] * len(columns["input_ids"])}

@@ -23,12 +23,21 @@ def saved_by_datasets(folder, kind, features, content):
 
 
 @pytest.mark.parametrize("kind", ["saved", "parquet"])
-@pytest.mark.parametrize("names, expected", [
-    (["negative", "positive"], [0, 1]), (["positive", "negative"], [1, 0]), (["LABEL_0", "LABEL_1"], [0, 1]),
-    (["0", "1"], [0, 1]),
-    (["positive", "neutral", "negative"], None), (["good", "bad"], None), (["1", "0"], None), (["1", "2"], None),
-    (["NEG", "POS"], [0, 1]), (["unused", "positive", "negative"], None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "names, expected",
+    [
+        (["negative", "positive"], [0, 1]),
+        (["positive", "negative"], [1, 0]),
+        (["LABEL_0", "LABEL_1"], [0, 1]),
+        (["0", "1"], [0, 1]),
+        (["positive", "neutral", "negative"], None),
+        (["good", "bad"], None),
+        (["1", "0"], None),
+        (["1", "2"], None),
+        (["NEG", "POS"], [0, 1]),
+        (["unused", "positive", "negative"], None),
+    ],
+)
 def test_numbered_classes_are_matched_by_their_names_or_refused(kind, names, expected, folder):
     spec = SST2.model_copy(update={"label_map": {"NEG": "negative", "POS": "positive"}})
     features = {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=names)}
@@ -40,10 +49,18 @@ def test_numbered_classes_are_matched_by_their_names_or_refused(kind, names, exp
 
 
 @pytest.mark.parametrize("kind", ["saved", "parquet"])
-@pytest.mark.parametrize("names, expected", [
-    (["0", "1"], [0.0, 1.0]), (["5", "3"], [5.0, 3.0]), (["0.5", "+1"], [0.5, 1.0]), (["1 star", "2 stars"], None),
-    (["low", "high"], None), (["nan", "1"], None), (["1", ""], None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "names, expected",
+    [
+        (["0", "1"], [0.0, 1.0]),
+        (["5", "3"], [5.0, 3.0]),
+        (["0.5", "+1"], [0.5, 1.0]),
+        (["1 star", "2 stars"], None),
+        (["low", "high"], None),
+        (["nan", "1"], None),
+        (["1", ""], None),
+    ],
+)
 def test_numbered_classes_are_scores_only_if_their_names_are_numbers(kind, names, expected, folder):
     spec = TaskSpec(name="sst2", text=("sentence",), metrics=("pearson",), dev=("train",), test=())
     features = {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=names)}

@@ -130,17 +130,29 @@ def test_the_description_of_a_task_without_repeats_is_a_list_as_before():
     assert described["train"] == ["train_r1", "train_r2", "train_r3"] and described["also_train_on"] == []
 
 
-@pytest.mark.parametrize("text, words", [
-    ("train: {small: 0}", "greater than or equal to 1"), ("train: {small: -3}", "greater than or equal to 1"),
-    ("train: {small: 1.5}", "valid integer"), ("train: {small: true}", "valid integer"),
-    ("train: {small: ten}", "valid integer"),
-    ("train: {small: 100000}", "less than or equal to 1000"), ("train: {small: null}", "valid integer"),
-    ("train: {}", "at least 1"), ("train: []", "at least 1"), ("train: small", "take a list"),
-    ("train: [small, small]", "listed twice"), ("also_train_on: [mnli, mnli]", "listed twice"),
-    ("also_train_on: {mnli: 0}", "greater than or equal to 1"), ("also_train_on: {cola: 2}", "number of texts"),
-    ("also_train_on: {nosuch: 2}", "same labels"), ("also_train_on: [anli_mixture]", "mixture itself"),
-    ("train: {../../x: 2}", "not allowed as a name"), ("also_train_on: {mnli: {a: 1}}", "valid integer"),
-    ("name: mnli\nalso_train_on: [mnli]", "the task itself"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("train: {small: 0}", "greater than or equal to 1"),
+        ("train: {small: -3}", "greater than or equal to 1"),
+        ("train: {small: 1.5}", "valid integer"),
+        ("train: {small: true}", "valid integer"),
+        ("train: {small: ten}", "valid integer"),
+        ("train: {small: 100000}", "less than or equal to 1000"),
+        ("train: {small: null}", "valid integer"),
+        ("train: {}", "at least 1"),
+        ("train: []", "at least 1"),
+        ("train: small", "take a list"),
+        ("train: [small, small]", "listed twice"),
+        ("also_train_on: [mnli, mnli]", "listed twice"),
+        ("also_train_on: {mnli: 0}", "greater than or equal to 1"),
+        ("also_train_on: {cola: 2}", "number of texts"),
+        ("also_train_on: {nosuch: 2}", "same labels"),
+        ("also_train_on: [anli_mixture]", "mixture itself"),
+        ("train: {../../x: 2}", "not allowed as a name"),
+        ("also_train_on: {mnli: {a: 1}}", "valid integer"),
+        ("name: mnli\nalso_train_on: [mnli]", "the task itself"),
+    ],
+)
 def test_invalid_mixtures_are_refused(folder, text, words):
     assert words in problem(folder, text)

@@ -83,12 +83,20 @@ def test_a_json_file_may_hold_an_array_or_lines(content, folder):
     assert [(example.texts[0], example.label) for example in load(folder).train] == [("text 0", 0), ("text 1", 1)]
 
 
-@pytest.mark.parametrize("content, reason", [
-    ('[{"sentence": "a", "label": 1},\n {', "is not JSON: Expecting property name enclosed in double quotes (line 2)"),
-    ("[" * 10**6, "is not JSON"), ("[]", "has no examples"), ("[1]", "train.json row 0 = 1"), ("", "has no examples"),
-    ('{"sentence": {"0": "a"}, "label": {"0": 1}}', "sentence is not a text"), ('"text"', "is not a JSON object"),
-    ('[{"sentence": "a", "label": 1, "label": 0}]', "'label' twice, as 1 and as 0"), ("[NaN]", "is not a JSON object"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        ('[{"sentence": "a", "label": 1},\n {', "is not JSON: Expecting property name enclosed in double quotes (line 2)"),
+        ("[" * 10**6, "is not JSON"),
+        ("[]", "has no examples"),
+        ("[1]", "train.json row 0 = 1"),
+        ("", "has no examples"),
+        ('{"sentence": {"0": "a"}, "label": {"0": 1}}', "sentence is not a text"),
+        ('"text"', "is not a JSON object"),
+        ('[{"sentence": "a", "label": 1, "label": 0}]', "'label' twice, as 1 and as 0"),
+        ("[NaN]", "is not a JSON object"),
+    ],
+)
 def test_other_json_files_are_refused_with_the_position(content, reason, folder):
     write(folder, "sst2/train.json", content.encode())
     assert reason in refused(folder)
