@@ -93,12 +93,13 @@ def train(
     twice = [name for name in options or {} if name in keywords]
     if twice:
         raise UserError(Problem(twice[0], keywords[twice[0]], "is given twice, by name and in the mapping", "give it once"))
+    from mat_ds.planning.choice import choose_micro_batch
     from mat_ds.training.preflight import prepare
     from mat_ds.training.run import run_on
 
     with session() as world, LibraryLogs(kept=world.rank == 0) as library_logs, tempfile.TemporaryDirectory() as folder:
         arguments = [*_flags(recipe, ds_config, plugin, Path(folder)), *(["--quiet"] if quiet else [])]
-        setup = prepare([*arguments, *as_overrides({**(options or {}), **keywords})], world)
+        setup = prepare([*arguments, *as_overrides({**(options or {}), **keywords})], world, choose_micro_batch)
         _, rundir = run_on(setup, world, library_logs, raising)
     assert rundir is not None  # this is not a dry run
     return Run(rundir.path.absolute())

@@ -22,7 +22,8 @@ from mat_ds.models.build import build_skeleton, build_tokenizer, longest_input
 from mat_ds.models.perturb import MOST_TRIED, EmbeddingPerturbation
 from mat_ds.models.source import has_tokenizer
 from mat_ds.models.tiny import TINY
-from mat_ds.planning.alternatives import alternatives
+from mat_ds.planning.alternatives import alternatives, largest_micro_batch
+from mat_ds.planning.choice import MOST_ON_CARD
 from mat_ds.planning.costs import NO_PASS, Costs
 from mat_ds.planning.extent import Extent, assume, example_problems, measured_extent
 from mat_ds.planning.plan import Cards, make_plan
@@ -31,7 +32,7 @@ from mat_ds.planning.states import PRECISIONS
 from mat_ds.ranks.exits import attempt, configure_process
 from mat_ds.ranks.world import World
 from mat_ds.runs.load import DEMO_RECIPE, read_run_config
-from mat_ds.runs.options import RunConfig, combination_problems
+from mat_ds.runs.options import RunConfig, combination_problems, micro_batch_sizes
 from mat_ds.runs.plugins import load_plugins
 from mat_ds.runs.trainer_names import renamed
 from mat_ds.tasks.examples import load_task_data
@@ -95,10 +96,15 @@ def find(parsed: argparse.Namespace) -> PlanReport:
     able, dtype = serves(completed, asked.model), read_zero(completed).dtype
     raise_if_any((*asked.method.engine_problems(able), *task_problems(asked, spec)))
     run = asked.model_copy(update={"method": asked.method.settled(able)})
+    chooses = run.train.micro_batch_size == "auto"
+    if chooses:
+        run = run.at_micro_batch(micro_batch_sizes(run.train, world.size, MOST_ON_CARD)[-1])
     costs, extent = _costs(run, spec, dtype, world.size, parsed.examples)
     cards = Cards(world.size, parsed.gpu_memory, parsed.link, 1e12 * (parsed.tflops or SUSTAINED[dtype]))
-    plan, others = make_plan(costs, run, completed, cards), alternatives(costs, asked, tree, cards)
-    return PlanReport(plan, others, cards, extent, costs, parsed.tflops is None)
+    if chooses:
+        run = run.at_micro_batch(largest_micro_batch(costs, run, completed, cards, MOST_ON_CARD)[0])
+    plan = make_plan(costs, run, completed, cards)
+    return PlanReport(plan, alternatives(costs, asked, tree, cards), cards, extent, costs, parsed.tflops is None)
 
 
 def _refuse_unperturbable(model: Any, length: int) -> None:

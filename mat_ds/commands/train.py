@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from mat_ds.errors import ExitCode
+from mat_ds.planning.choice import choose_micro_batch
 from mat_ds.ranks.exits import as_rank
 from mat_ds.ranks.world import World
 from mat_ds.terminal.library_logs import LibraryLogs
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 def _train(arguments: Sequence[str], world: World) -> ExitCode:
     with LibraryLogs(kept=world.rank == 0) as library_logs:
-        return run_on(prepare(arguments, world), world, library_logs)[0]
+        return run_on(prepare(arguments, world, choose_micro_batch), world, library_logs)[0]
 
 
 if __name__ == "__main__":

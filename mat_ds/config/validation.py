@@ -58,7 +58,7 @@ def problems_of(
 
 def drop(schema: type[BaseModel], tree: Tree, where: Place) -> None:
     """Removes from the tree the option at a location that pydantic reported."""
-    *parents, leaf = _option_keys(schema, where)
+    *parents, leaf = _option_location(schema, _option_keys(schema, where))
     for parent in parents:
         tree = tree.get(parent, {})
     tree.pop(leaf, None)

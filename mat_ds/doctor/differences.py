@@ -108,7 +108,7 @@ def mixed_cards(answers: Sequence[Answer]) -> Iterator[Row]:
         yield warned(
             "mixed GPUs",
             f"{found}: the slowest sets the pace" + (", the oldest has no bf16" if old else ""),
-            f"{fix}a train.micro_batch_size that the smallest memory holds",
+            f"{fix}a train.micro_batch_size that the smallest memory holds (auto is one)",
         )
 
 

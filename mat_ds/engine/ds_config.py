@@ -51,12 +51,12 @@ SECTION_OF = {
 
 
 def owned_values(run: RunConfig, world: World) -> Tree:
-    """The entries of a DeepSpeed configuration that the recipe decides."""
-    train = run.train
+    """The entries of a DeepSpeed configuration that the recipe decides; "auto" where that is still to be chosen."""
+    train, micro = run.train, run.train.micro_batch_size
     return {
         "train_batch_size": train.batch_size,
-        "train_micro_batch_size_per_gpu": train.micro_batch_size,
-        "gradient_accumulation_steps": train.batch_size // (train.micro_batch_size * world.size),
+        "train_micro_batch_size_per_gpu": micro,
+        "gradient_accumulation_steps": "auto" if micro == "auto" else train.batch_size // (micro * world.size),
         "gradient_clipping": run.optimizer.max_grad_norm,  # always written: DeepSpeed's own default is 1.0
         "managed_gradient_accumulation": False,  # every step() is a boundary: K of them make an outer step
         "zero_allow_untested_optimizer": True,
@@ -223,6 +223,7 @@ def _deepspeed_problems(completed: Tree, world: World) -> Iterator[Problem]:
     from deepspeed.runtime.config import DeepSpeedConfig
 
     alone = {**completed, "train_batch_size": completed["train_batch_size"] // world.size}
+    alone = {key: value for key, value in alone.items() if value != "auto"}
     try:
         DeepSpeedConfig(alone)
     except ValidationError as error:

@@ -17,6 +17,14 @@ def lighten() -> None:
     compiler.compile = lambda: compiler.dummy_decorator
 
 
+def card_memory(index: int) -> int | None:
+    """Bytes of memory of a GPU of this machine; None if DeepSpeed computes on the CPU."""
+    from deepspeed.accelerator import get_accelerator
+
+    accelerator = get_accelerator()
+    return None if accelerator.device_name() == "cpu" else int(accelerator.total_memory(index))
+
+
 def release() -> None:
     """Reverts DeepSpeed's patches of the process, and drops references that keep a closed engine and its groups alive.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from mat_ds.engine.ds_config import Tree, complete, serves
 from mat_ds.engine.ds_types import OFFLOADS
+from mat_ds.engine.zero import read_zero
 from mat_ds.planning.costs import Costs
-from mat_ds.planning.plan import Cards, Plan, make_plan
+from mat_ds.planning.plan import Cards, Plan, make_plan, memory_rows, peak_of
 from mat_ds.ranks.world import World
-from mat_ds.runs.options import RunConfig
+from mat_ds.runs.options import RunConfig, micro_batch_sizes
 
 HOST = {"device": "cpu", "pin_memory": True}
 OPTIMIZER, PARAMETERS = OFFLOADS
@@ -28,7 +29,7 @@ def alternatives(costs: Costs, run: RunConfig, tree: Tree, cards: Cards) -> list
         tree: the user's DeepSpeed JSON; its buckets and precision are kept.
         cards: the GPUs.
     """
-    found = (_largest(costs, run, tree, cards, *layout, again) for layout in LAYOUTS for again in (False, True))
+    found = (_of_layout(costs, run, tree, cards, *layout, again) for layout in LAYOUTS for again in (False, True))
     return sorted(filter(None, found), key=lambda plan: (not plan.fits, *cost(plan)))
 
 
@@ -37,40 +38,47 @@ def cost(plan: Plan) -> tuple[float, ...]:
     return plan.zero.offload_optimizer + plan.zero.offload_param, plan.seconds, plan.traffic.total, plan.card
 
 
-def _largest(
+def _of_layout(
     costs: Costs, run: RunConfig, tree: Tree, cards: Cards, stage: int, offloads: tuple[str, ...], again: bool
 ) -> Plan | None:
-    """The plan of a layout with the largest micro-batch that fits, or with one example if none fits.
+    """The plan of a layout; None if the method cannot run with it."""
+    changed = run.model_copy(update={"model": run.model.model_copy(update={"gradient_checkpointing": again})})
+    completed = complete(_at(tree, stage, offloads), changed, World(size=cards.count))
+    able = serves(completed, changed.model)
+    if any(changed.method.engine_problems(able)):
+        return None
+    changed = changed.model_copy(update={"method": changed.method.settled(able)})
+    size, passes = largest_micro_batch(costs, changed, completed, cards)
+    return make_plan(costs, changed.at_micro_batch(size), completed, cards, passes)
 
-    None if the method cannot run with this layout.
+
+def largest_micro_batch(
+    costs: Costs, run: RunConfig, completed: Tree, cards: Cards, most: int | None = None
+) -> tuple[int, int]:
+    """The largest micro-batch that fits, or one example if none fits, and the bytes of its activations.
+
+    Args:
+        costs: costs of the passes.
+        run: the options, with every `auto` of the method replaced; its micro-batch is ignored.
+        completed: the complete DeepSpeed configuration.
+        cards: the GPUs.
+        most: the largest micro-batch to try; None: a rank's whole share of the batch.
     """
-    share = run.train.batch_size // cards.count
-    plan = None
-    for micro in (size for size in range(share, 0, -1) if share % size == 0):
-        changed = run.model_copy(
-            update={
-                "train": run.train.model_copy(update={"micro_batch_size": micro}),
-                "model": run.model.model_copy(update={"gradient_checkpointing": again}),
-            }
-        )
-        completed = complete(_at(tree, stage, offloads), changed, World(size=cards.count))
-        able = serves(completed, changed.model)
-        if any(changed.method.engine_problems(able)):
-            return None
-        changed = changed.model_copy(update={"method": changed.method.settled(able)})
-        plan = make_plan(costs, changed, completed, cards, _passes(costs, changed, share))
-        if plan.fits:
+    zero, sizes = read_zero(completed), micro_batch_sizes(run.train, cards.count, most)
+    for size in reversed(sizes):
+        passes = _passes(costs, run, size, sizes[-1])
+        if peak_of(memory_rows(costs, run.at_micro_batch(size), zero, cards, passes)) <= cards.memory:
             break
-    return plan
+    return size, passes
 
 
-def _passes(costs: Costs, run: RunConfig, share: int) -> int:
-    """Bytes of activations, interpolated between the smallest and the largest micro-batch.
+def _passes(costs: Costs, run: RunConfig, size: int, most: int) -> int:
+    """Bytes of activations of a micro-batch, interpolated between those of one example and of `most`.
 
     The true value is not larger: a peak is the maximum of several linear functions of the micro-batch, and thus convex.
     """
-    least, most = (costs.pass_bytes(run.method, size, run.model.gradient_checkpointing) for size in (1, share))
-    return least + (most - least) * (run.train.micro_batch_size - 1) // max(1, share - 1)
+    first, last = (costs.pass_bytes(run.method, examples, run.model.gradient_checkpointing) for examples in (1, most))
+    return first + (last - first) * (size - 1) // max(1, most - 1)
 
 
 def _at(tree: Tree, stage: int, offloads: tuple[str, ...]) -> Tree:

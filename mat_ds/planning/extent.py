@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from mat_ds.tasks.examples import TaskData
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.tasks.registry import TASKS, TRAINING_EXAMPLES
+from mat_ds.tasks.rows import Example
 from mat_ds.tasks.spec import TaskSpec
 
 # How many of the examples with the most characters are tokenised to find the one with the most tokens.
@@ -42,17 +44,20 @@ class Extent:
 def measured_extent(run: RunConfig, data: TaskData, tokenizer: Any, max_length: int, ranks: int) -> Extent:
     """Measures the extent on the data, with the micro-batches of the first rank."""
     collate, device = Collator(tokenizer, max_length, kind_of(data.spec)), torch.device("cpu")
-    loader = TrainLoader(
-        data.train, collate, run.train.batch_size, run.train.micro_batch_size, run.data, run.seed, 0, ranks, device
-    )
-    distinct = {example.texts: example for example in data.train}.values()  # an epoch may show one more than once
-    long = sorted(distinct, key=lambda example: -example.length)[:CANDIDATES]
-    longest = collate(long, device)[0]["input_ids"].shape[1]
+    loader = TrainLoader(data.train, collate, run.train.batch_size, run.train.micro_batch, run.data, run.seed, 0, ranks, device)
+    longest = longest_tokens(data.train, collate)
     sampled = range(min(SAMPLED_STEPS, loader.steps_per_epoch))
     lengths = [batch.inputs["input_ids"].shape[1] for step in sampled for batch in loader.micro_batches(step)]
     typical = round(sum(lengths) / len(lengths))
     source = f"{len(data.train):,} training examples of up to {longest} tokens; the average micro-batch has {typical}"
     return Extent(longest, typical, total_steps(run, loader.steps_per_epoch), source)
+
+
+def longest_tokens(examples: Sequence[Example], collate: Collator) -> int:
+    """Tokens of the longest example, as far as its characters show which that is."""
+    distinct = {example.texts: example for example in examples}.values()  # an epoch may show one more than once
+    long = nlargest(CANDIDATES, distinct, key=lambda example: example.length)
+    return collate(long, torch.device("cpu"))[0]["input_ids"].shape[1]
 
 
 def assume(run: RunConfig, spec: TaskSpec, data: TaskData | None, max_length: int, examples: int | None) -> Extent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +66,7 @@ class Plan:
     @property
     def card(self) -> int:
         """Peak memory of the GPU in bytes, including the reserve."""
-        return _most([(row.when, row.card) for row in self.rows])
+        return peak_of(self.rows)
 
     @property
     def host(self) -> int:
@@ -88,6 +89,11 @@ class Plan:
         return self.compute + self.exposed
 
 
+def peak_of(rows: Sequence[MemoryRow]) -> int:
+    """Peak memory of the GPU in bytes."""
+    return _most([(row.when, row.card) for row in rows])
+
+
 def _most(held: list[tuple[str, int]]) -> int:
     sums = {when: sum(size for at, size in held if at == when) for when in ("always", "passes", "update")}
     return sums["always"] + max(sums["passes"], sums["update"])
@@ -103,7 +109,18 @@ def make_plan(costs: Costs, run: RunConfig, completed: dict[str, Any], cards: Ca
         cards: the GPUs.
         passes: bytes of its activations; None: they are computed.
     """
-    zero, again, micro = read_zero(completed), run.model.gradient_checkpointing, run.train.micro_batch_size
+    zero, micro = read_zero(completed), run.train.micro_batch
+    accumulation = run.train.batch_size // cards.count // micro
+    rows = memory_rows(costs, run, zero, cards, passes)
+    sent = traffic(costs.weights, zero, cards.count, costs.tally(run.method, micro, accumulation))
+    flops = costs.step_flops(run.method, micro, accumulation, run.model.gradient_checkpointing)
+    communication = sent.total / cards.link if cards.link else 0.0
+    return Plan(run, zero, rows, sent, flops / cards.flops, communication, cards.memory)
+
+
+def memory_rows(costs: Costs, run: RunConfig, zero: Zero, cards: Cards, passes: int | None = None) -> tuple[MemoryRow, ...]:
+    """The memory of the rank that needs most; the arguments are those of `make_plan`, and what its configuration says."""
+    again, micro = run.model.gradient_checkpointing, run.train.micro_batch
     chain = METHODS[run.method.name](run.method, costs.kind).chain.beside(run.model.average, run.model.average_decay)
     accumulation = run.train.batch_size // cards.count // micro
     tally = costs.tally(run.method, micro, accumulation)
@@ -116,7 +133,4 @@ def make_plan(costs: Costs, run: RunConfig, completed: dict[str, Any], cards: Ca
         MemoryRow("perturbations", tally.held, 0, f"of {accumulation} micro-batches" if accumulation > 1 else ""),
         MemoryRow("reserve", cards.reserve, 0, "CUDA's context, NCCL, and 5% for fragmentation"),
     )
-    sent = traffic(costs.weights, zero, cards.count, tally)
-    compute = costs.step_flops(run.method, micro, accumulation, again) / cards.flops
-    communication = sent.total / cards.link if cards.link else 0.0
-    return Plan(run, zero, tuple(row for row in rows if row.card or row.host), sent, compute, communication, cards.memory)
+    return tuple(row for row in rows if row.card or row.host)

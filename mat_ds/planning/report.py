@@ -50,7 +50,7 @@ def plan_text(answer: PlanReport) -> str:
 def _verdict(answer: PlanReport) -> Iterator[str]:
     plan, run = answer.plan, answer.plan.run
     taken = f"{gib(plan.card)} of {gib(plan.memory)} GiB on each of {answer.cards.count} cards"
-    how = f"{run.method.name}, {_layout(plan)}, {PRECISIONS[plan.zero.dtype]}, micro-batches of {run.train.micro_batch_size}"
+    how = f"{run.method.name}, {_layout(plan)}, {PRECISIONS[plan.zero.dtype]}, micro-batches of {run.train.micro_batch}"
     yield f"{'fits' if plan.fits else 'DOES NOT FIT'}: {taken} ({how})"
 
 
@@ -85,7 +85,7 @@ def _others(answer: PlanReport) -> Iterator[str]:
         verdict = ("cheapest" if position == 0 else "fits") if plan.fits else "too big"
         again = "yes" if plan.run.model.gradient_checkpointing else "no"
         yield (
-            f"{verdict:9}{_layout(plan):39}{again:>9}{plan.run.train.micro_batch_size:>13}{gib(plan.card):>7}"
+            f"{verdict:9}{_layout(plan):39}{again:>9}{plan.run.train.micro_batch:>13}{gib(plan.card):>7}"
             f"{_size(plan.host):>7}{scaled(plan.traffic.total, 'B'):>15}{duration(plan.seconds):>15}   "
             f"{', '.join(_shipped(plan, profiles))}"
         ).rstrip()
@@ -148,7 +148,7 @@ def _plan(plan: Plan) -> dict[str, Any]:
     return {
         "fits": plan.fits, "stage": plan.zero.stage, "precision": PRECISIONS[plan.zero.dtype],
         "offload_optimizer": plan.zero.offload_optimizer, "offload_param": plan.zero.offload_param,
-        "gradient_checkpointing": plan.run.model.gradient_checkpointing, "micro_batch_size": plan.run.train.micro_batch_size,
+        "gradient_checkpointing": plan.run.model.gradient_checkpointing, "micro_batch_size": plan.run.train.micro_batch,
         "card_bytes": plan.card, "host_bytes": plan.host, "sent_bytes": asdict(plan.traffic),
         "step_seconds": {"compute": plan.compute, "communication": plan.communication, "waiting": plan.exposed},
     }  # fmt: skip

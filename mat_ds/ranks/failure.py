@@ -16,8 +16,9 @@ from mat_ds.errors import PeerError, masked
 from mat_ds.terminal.display import show
 
 SPARE_MEMORY = (
-    "To use less: a smaller train.micro_batch_size (the batch stays what it is), model.gradient_checkpointing=true, a higher "
-    "ZeRO stage or offload (--ds_config), a smaller data.max_length. `mat-ds plan` says what a run needs."
+    "To use less: a smaller train.micro_batch_size (the batch stays what it is), in evaluation train.eval_micro_batch_size; "
+    "model.gradient_checkpointing=true, a higher ZeRO stage or offload (--ds_config), a smaller data.max_length. `mat-ds plan` "
+    "says what a run needs."
 )
 
 

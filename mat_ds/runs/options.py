@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mat_ds.config.paths import PathText
-from mat_ds.config.section import Count, OneOf, Positive, Section
+from mat_ds.config.section import Count, CountOrAuto, OneOf, Positive, Section
 from mat_ds.errors import Problem
 from mat_ds.methods import METHODS
 from mat_ds.methods.mat import MatSettings
@@ -19,15 +19,22 @@ from mat_ds.tasks.options import DataConfig
 from mat_ds.tracking.destination import uri_problems
 from mat_ds.tracking.options import TrackingConfig
 
+# The smallest micro-batch that is evaluated where none is named: passes without a graph need little memory.
+LEAST_EVALUATED = 32
+
 
 class TrainConfig(Section):
     epochs: Annotated[float, Field(gt=0.0, le=1e6)] = Field(3.0, description="passes over the training examples")
     max_steps: Annotated[int, Field(ge=1, le=10**9)] | None = Field(None, description="outer steps (batches); wins over epochs")
     batch_size: Count = Field(32, description="examples of one outer step, over all ranks")
-    micro_batch_size: Count = Field(
-        8, description="examples of one forward pass on one rank; accumulation = batch_size / (this x ranks)"
+    micro_batch_size: CountOrAuto = Field(
+        "auto",
+        description="examples of one forward pass on one rank; accumulation = batch_size / (this x ranks); auto: the most, up "
+        "to 64, that the smallest GPU of the run is estimated to hold, or up to 32 on a CPU; config.yaml has the number",
     )
-    eval_micro_batch_size: Count | None = Field(None, description="the same in evaluation; null: micro_batch_size")
+    eval_micro_batch_size: Count | None = Field(
+        None, description=f"the same in evaluation; null: {LEAST_EVALUATED}, or micro_batch_size if that is more"
+    )
     eval_per_epoch: Annotated[int, Field(ge=0, le=10_000)] = Field(
         1, description="evaluations per epoch, evenly spread; the end of training is always evaluated"
     )
@@ -54,6 +61,17 @@ class TrainConfig(Section):
         30.0, description="how long a rank waits for the others before the run ends; more where disks are slow"
     )
 
+    @property
+    def micro_batch(self) -> int:
+        """The `micro_batch_size` of a run whose `auto` has been replaced by a number."""
+        assert self.micro_batch_size != "auto"
+        return self.micro_batch_size
+
+    @property
+    def eval_micro_batch(self) -> int:
+        """Examples of one pass on one rank in evaluation."""
+        return self.eval_micro_batch_size or max(LEAST_EVALUATED, self.micro_batch)
+
 
 MethodConfig = Annotated[MethodSettings, OneOf(lambda: {name: method.Settings for name, method in METHODS.items()})]
 
@@ -74,6 +92,16 @@ class RunConfig(Section):
         "--plugin does",
     )
 
+    def at_micro_batch(self, size: int) -> RunConfig:
+        """The same run with another micro-batch."""
+        return self.model_copy(update={"train": self.train.model_copy(update={"micro_batch_size": size})})
+
+
+def micro_batch_sizes(train: TrainConfig, world_size: int, most: int | None = None) -> list[int]:
+    """The numbers of examples, up to `most`, that divide each rank's share of the batch, smallest first."""
+    share = train.batch_size // world_size
+    return [size for size in range(1, min(share, most or share) + 1) if share % size == 0]
+
 
 def batch_problems(train: TrainConfig, world_size: int) -> Iterator[Problem]:
     """Checks that the batch can be divided among the ranks; a problem names sizes that work.
@@ -87,9 +115,8 @@ def batch_problems(train: TrainConfig, world_size: int) -> Iterator[Problem]:
         working = " or ".join(str(size) for size in (below, above) if size)
         reason = f"is not divisible by the {world_size} ranks of this run"
         yield Problem("train.batch_size", train.batch_size, reason, f"use train.batch_size={working}")
-    elif train.batch_size // world_size % train.micro_batch_size:
-        share = train.batch_size // world_size
-        working = ", ".join(str(size) for size in range(1, share + 1) if share % size == 0)
+    elif train.micro_batch_size != "auto" and (share := train.batch_size // world_size) % train.micro_batch_size:
+        working = ", ".join(map(str, micro_batch_sizes(train, world_size)))
         reason = f"does not divide the {share} of {train.batch_size} examples that each of {world_size} ranks has of a batch"
         yield Problem("train.micro_batch_size", train.micro_batch_size, reason, f"use one of {working}")
 

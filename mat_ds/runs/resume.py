@@ -86,6 +86,16 @@ def find_resume(run: RunConfig, ds_config: dict[str, Any]) -> list[Path]:
     return found
 
 
+def recorded_micro_batch(run: RunConfig, checkpoints: list[Path], world_size: int) -> int | None:
+    """The micro-batch of the run to continue, whose dropout it decides; None if there is no such run, or if that does not
+    divide the share of these ranks."""
+    before = run_of(checkpoints) if checkpoints else RunDirectory(Path(run.output_dir)) if run.output_dir else None
+    if before is None or not before.holds_a_run:
+        return None
+    size = _options_of(before)["train"].get("micro_batch_size")
+    return size if isinstance(size, int) and run.train.batch_size // world_size % size == 0 else None
+
+
 def _joined(checkpoints: list[Path]) -> str:
     return ", ".join(checkpoint.name for checkpoint in reversed(checkpoints))
 

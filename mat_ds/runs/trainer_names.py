@@ -16,6 +16,7 @@ TRAINER_NAMES = {
     "num_train_epochs": "train.epochs",
     "max_steps": "train.max_steps",
     "per_device_train_batch_size": "train.micro_batch_size; train.batch_size is that of all ranks together",
+    "auto_find_batch_size": "train.micro_batch_size=auto, from an estimate of the memory and not by trying",
     "per_device_eval_batch_size": "train.eval_micro_batch_size",
     "gradient_accumulation_steps": "train.batch_size: what exceeds train.micro_batch_size x ranks is accumulated",
     "eval_steps": "train.eval_per_epoch, evaluations per epoch",

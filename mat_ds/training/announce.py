@@ -124,7 +124,7 @@ def plan_lines(setup: Setup, loader: TrainLoader, parameters: int, cost: int, ra
         + (f"adapters of rank {run.model.lora.r}; " if run.model.lora else "")
         + f"inputs are cut at {setup.data.max_length} tokens",
         f"method     {run.method.name} {run.method.variant}".rstrip() + f", {cost} forward units per step (vanilla: 3)",
-        f"steps      {steps} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch_size} on "
+        f"steps      {steps} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch} on "
         f"{ranks} rank{'s' if ranks > 1 else ''}, ZeRO-{stage}{start}",
         f"left out   {loader.dropped_per_epoch} examples per epoch (last partial batch)",
         *(f"skipped    {line}" for line in skipped_lines(data.tallies)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from mat_ds.ranks.world import World
 from mat_ds.runs.load import DEMO_RECIPE, read_run_config
 from mat_ds.runs.options import RunConfig, combination_problems
 from mat_ds.runs.plugins import load_plugins
-from mat_ds.runs.resume import changed_input, find_resume, output_problems
+from mat_ds.runs.resume import changed_input, find_resume, output_problems, recorded_micro_batch
 from mat_ds.runs.trainer_names import renamed
 from mat_ds.tasks.examples import TaskData, load_task_data
 from mat_ds.tasks.kinds import kind_of
@@ -38,6 +38,9 @@ from mat_ds.terminal.display import add_display_arguments
 from mat_ds.terminal.parser import Parser, add_plugin_argument
 from mat_ds.tracking.trust import recipe_uri_problems
 from mat_ds.training.setup import Data, Model, Options, Setup, Start
+
+# Chooses the micro-batch of a run, given its options, DeepSpeed configuration, data, tokenizer and maximum length, on a rank.
+Choose = Callable[[RunConfig, dict[str, Any], TaskData, Any, int, World], int]
 
 # At most one node's ranks may tokenise the data themselves, since each of them reads all of it from the same disk.
 MOST_THAT_TOKENISE = 8
@@ -57,8 +60,13 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)
 
 
-def prepare(arguments: Sequence[str], world: World) -> Setup:
+def prepare(arguments: Sequence[str], world: World, choose: Choose = lambda run, *_: 1) -> Setup:
     """Checks everything that the command line names, and loads it; communicates with no other rank.
+
+    Args:
+        arguments: the command line.
+        world: this rank.
+        choose: chooses the micro-batch of a new run that names none; by default one example.
 
     Raises:
         UserError: naming every problem found.
@@ -113,8 +121,12 @@ def prepare(arguments: Sequence[str], world: World) -> Setup:
     if start.before:
         raise_if_any(changed_input(start.data_digest, start.weights_digest["frozen"], start.before))
     remarks = (*given_twice(parsed.overrides), *idle(tree or {}))
+    options = Options(run, completed, parsed.dry_run, parsed.quiet, parsed.json, remarks)
+    if run.train.micro_batch_size == "auto":
+        size = recorded_micro_batch(run, resume_from, world.size)
+        options = options.at_micro_batch(size or choose(run, completed, data, tokenizer, max_length, world), world)
     return Setup(
-        Options(run, completed, parsed.dry_run, parsed.quiet, parsed.json, remarks),
+        options,
         Data(data, tokenizer, max_length),
         Model(built, built.fresh, built.head),
         start,

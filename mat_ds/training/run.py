@@ -17,7 +17,7 @@ from mat_ds.errors import ExitCode, Interrupted, SaveError, UserError
 from mat_ds.evaluation.scores import Evaluator
 from mat_ds.methods import METHODS
 from mat_ds.methods.base import Fold, Method
-from mat_ds.ranks.collectives import from_rank_zero, on_rank_zero, same_on_all_ranks
+from mat_ds.ranks.collectives import from_all_ranks, from_rank_zero, on_rank_zero, same_on_all_ranks
 from mat_ds.ranks.exits import attempt, compute_deterministically
 from mat_ds.ranks.world import World
 from mat_ds.storage.lock import RunLock
@@ -87,12 +87,14 @@ def run_on(
 
 def train_model(setup: Setup, world: World, device: torch.device, services: Services) -> RunDirectory | None:
     """Trains, exports and scores on all ranks; returns the run directory, or None after a dry run."""
+    setup = setup._replace(options=agreed_micro_batch(setup.options, world))
     run, data = setup.options.run, setup.data
     same_on_all_ranks(setup.fingerprint, "options, data, vocabulary or initial weights")
     # Ranks may have found different checkpoints, if another job is still saving.
     setup = setup._replace(start=from_rank_zero(setup.start))
-    micro = run.train.eval_micro_batch_size or run.train.micro_batch_size
-    evaluator = Evaluator(data.examples.spec, data.collate, micro, world, device, services.stop_requests.leave_if_told)
+    evaluator = Evaluator(
+        data.examples.spec, data.collate, run.train.eval_micro_batch, world, device, services.stop_requests.leave_if_told
+    )
     try:
         with services.tracker:
             trained = _optimise(setup, evaluator, world, device, services)
@@ -114,6 +116,12 @@ def train_model(setup: Setup, world: World, device: torch.device, services: Serv
         services.lock.release()
 
 
+def agreed_micro_batch(options: Options, world: World) -> Options:
+    """The options with the smallest micro-batch that a rank has chosen: what fits the smallest of the GPUs fits them all."""
+    sizes = from_all_ranks(options.run.train.micro_batch)
+    return options.at_micro_batch(min(sizes), world) if options.chosen else options
+
+
 def _record_interruption(lock: RunLock, interruption: Interrupted) -> None:
     """Marks the run directory, if there is one yet, as interrupted, and unlocks it."""
     if lock.folder:
@@ -131,7 +139,7 @@ def _optimise(setup: Setup, evaluator: Evaluator, world: World, device: torch.de
         data.examples.train,
         data.collate,
         run.train.batch_size,
-        run.train.micro_batch_size,
+        run.train.micro_batch,
         run.data,
         run.seed,
         world.rank,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mat_ds.engine.ds_config import owned_values
 from mat_ds.models.build import Built
+from mat_ds.ranks.world import World
 from mat_ds.runs.options import RunConfig
 from mat_ds.runs.resume import run_of
 from mat_ds.storage.rundir import RunDirectory
@@ -28,6 +30,7 @@ class Options:
         dry_run: whether to stop before the first step.
         quiet, json: whether to print warnings and the result only, and the result as JSON.
         remarks: warnings about options that are valid but have no effect.
+        chosen: whether the micro-batch was chosen for this rank's device, so that other ranks may have chosen another.
     """
 
     run: RunConfig
@@ -36,6 +39,12 @@ class Options:
     quiet: bool = False
     json: bool = False
     remarks: tuple[str, ...] = ()
+    chosen: bool = False
+
+    def at_micro_batch(self, size: int, world: World) -> Options:
+        """The same with a micro-batch that was chosen."""
+        run = self.run.at_micro_batch(size)
+        return replace(self, run=run, ds_config={**self.ds_config, **owned_values(run, world)}, chosen=True)
 
 
 @dataclass(frozen=True)

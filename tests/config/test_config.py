@@ -142,8 +142,18 @@ def test_a_batch_that_does_not_divide_names_sizes_that_work():
     assert not list(batch_problems(load("train.batch_size=32", "train.micro_batch_size=4").train, 2))
 
 
+def test_a_micro_batch_is_a_number_or_auto_and_what_is_neither_is_one_problem():
+    assert load().train.micro_batch_size == "auto" and load("train.micro_batch_size=8").train.micro_batch == 8
+    assert [load(f"train.micro_batch_size={size}").train.eval_micro_batch for size in (8, 64)] == [32, 64]
+    assert load("train.micro_batch_size=8", "train.eval_micro_batch_size=4").train.eval_micro_batch == 4
+    for value, reason in (("0", "greater than or equal to 1"), ("many", "'auto'"), ("8.5", "integer"), ("null", "integer")):
+        _, (problem,) = read_run_config(None, [f"train.micro_batch_size={value}"])
+        assert problem.key == "train.micro_batch_size" and reason in problem.reason and "default is 'auto'" in problem.fix
+
+
 def test_impossible_combinations_are_found_together():
-    run = load("train.batch_size=30", "train.resume=auto", "method.delta_init=zero", "method.dropout=off")
+    own = ("train.batch_size=30", "train.micro_batch_size=8")
+    run = load(*own, "train.resume=auto", "method.delta_init=zero", "method.dropout=off")
     keys = {problem.key for problem in combination_problems(run, 1)}
     assert keys == {"train.micro_batch_size", "train.resume", "method.delta_init"}
 

@@ -11,9 +11,7 @@ from mat_ds.errors import UserError
 from mat_ds.ranks.world import World
 from mat_ds.training.preflight import prepare
 from tests.support.launch import ROOT
-
-ZERO2 = ROOT / "ds_configs" / "zero2.json"
-QUICK = ("data.train_limit=64", "data.eval_limit=20")
+from tests.support.run_folders import QUICK, ZERO2, run_folder
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +35,6 @@ def rows(folder, split, *labels, column="sentence"):
 def test_the_default_run_has_no_problem():
     options, data, _, _ = prepare(["--ds_config", str(ZERO2), "--local_rank=1", *QUICK], World(1, 2, 1, 2))
     assert options.run.task == "demo" and len(data.examples.train) == 64
-    assert options.ds_config["train_micro_batch_size_per_gpu"] == 8
 
 
 def test_options_data_model_and_deepspeeds_json_are_checked_together(tmp_path):
@@ -114,26 +111,6 @@ def test_an_existing_run_directory_is_refused(tmp_path):
     found = problems(f"output_dir={tmp_path}/run", *QUICK)
     assert "train.resume=auto" in found["output_dir"].fix
     assert "neither a checkpoint" in problems(f"train.resume={tmp_path}/run", *QUICK)["train.resume"].reason
-
-
-def run_folder(path, *overrides):
-    """A run directory with a checkpoint that is complete enough for the checks."""
-    options, _, _, start = prepare(["--ds_config", str(ZERO2), *QUICK, f"output_dir={path}", *overrides], World())
-    step = path / "checkpoints" / "step-00000004"
-    step.mkdir(parents=True)
-    (step / "state.json").write_text("{}")
-    (step.parent / "latest").write_text("step-00000004")
-    (path / "config.yaml").write_text(yaml.safe_dump(options.run.model_dump(mode="json")))
-    (path / "environment.json").write_text(
-        json.dumps(
-            {
-                "world_size": 1,
-                "deepspeed_config": options.ds_config,
-                "data_sha256": start.data_digest,
-            }
-        )
-    )
-    return step
 
 
 def test_a_run_continues_with_the_options_it_began_with(tmp_path):
