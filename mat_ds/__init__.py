@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,9 @@ for _variable, _value in (
     ("TORCH_CPP_LOG_LEVEL", "ERROR"),
 ):
     os.environ.setdefault(_variable, _value)
+# Threads that wait for work would spin, and take the processors from other ranks and programs. Read when torch is loaded.
+if "torch" not in sys.modules:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _PLACES = {
     "evaluate": "api.models", "load": "api.models", "predict": "api.models", "Predictor": "evaluation.predictor",

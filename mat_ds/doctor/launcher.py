@@ -120,5 +120,5 @@ def _threads(world: World) -> Row:
             f"OMP_NUM_THREADS={asked} for each of {world.local_size} ranks on {cores} cores",
             f"export OMP_NUM_THREADS={max(1, cores // world.local_size)}",
         )
-    chosen = f"OMP_NUM_THREADS={asked}" if asked else "OMP_NUM_THREADS is not set (ranks without a GPU share them out)"
+    chosen = f"OMP_NUM_THREADS={asked}" if asked else "OMP_NUM_THREADS is not set (the ranks share them out)"
     return passed("threads", f"{cores} cores; {chosen}")

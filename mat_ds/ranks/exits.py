@@ -21,14 +21,19 @@ REPORT_SECONDS = 20
 
 
 def configure_process(world: World) -> None:
-    """Applies process-wide settings; ranks that share a CPU divide its cores among them."""
-    import torch
-
+    """Applies process-wide settings."""
     outlast_readers()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-    if not torch.accelerator.is_available() and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world.local_size))
+    share_processors(world.local_size)
+
+
+def share_processors(ranks: int) -> None:
+    """Divides the processors that this process may use among the ranks of this machine, unless OMP_NUM_THREADS is set."""
+    import torch
+
+    if ranks > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks))
 
 
 def compute_deterministically(warn_only: bool = False) -> None:
