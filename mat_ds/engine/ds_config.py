@@ -83,6 +83,10 @@ def complete(tree: Tree, run: RunConfig, world: World) -> Tree:
     """The configuration passed to DeepSpeed: the JSON without "auto" values, plus the recipe's entries."""
     kept = {key: value for key, value in tree.items() if key not in RECIPE_SECTIONS and value != "auto"}
     zero = {key: value for key, value in kept.get("zero_optimization", {}).items() if value != "auto"}
+    if zero.get("stage", 0) in (1, 2) and not zero.get("overlap_comm"):
+        # Each rank gets its own part of a bucket of gradients, not all of it: half the bytes. With `overlap_comm` DeepSpeed
+        # would wait for the device in every bucket.
+        zero = {"use_multi_rank_bucket_allreduce": False, **zero}
     # DeepSpeed's throughput timer makes the host wait for the card in each pass, for a line that is never printed.
     quiet = {"steps_per_print": 10**9, "timers": {"throughput": {"enabled": False}}}
     return {**quiet, **kept, "zero_optimization": zero, **owned_values(run, world)}

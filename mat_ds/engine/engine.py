@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mat_ds.engine.flat import FlatUpdates
+from mat_ds.engine.loss_scale import judge_by_norm
 from mat_ds.engine.norms import Norms
 from mat_ds.engine.shards import Shards, exact_values, numel, parameter_groups
 from mat_ds.engine.startup import release
@@ -63,8 +64,8 @@ class Engine(Norms):
             self.shards.fill(exact)
         self.sampler.arm(self.shards.slices, self.device)
         self._flat = FlatUpdates(ds, self.shards, self.sampler) if read_zero(ds_config).flat else None
-        if self._flat is not None:
-            self._training_pass = ds.module
+        self._training_pass = ds.module if self._flat else ds
+        judge_by_norm(ds)
         self._backwards_per_update = self.ds.gradient_accumulation_steps()
         self._looks_at_gradients = self.dtype != torch.float32 or self.ds.zero_optimization()
         self._applied = True
@@ -88,8 +89,7 @@ class Engine(Norms):
     def end(self, measured: Mapping[str, Tensor]) -> dict[str, float]:
         """Ends an outer step. Every rank must call it.
 
-        The host waits for the device here; in the rest of the step it only waits where DeepSpeed checks a gradient: at ZeRO-1
-        not at all, or in fp16 once for each update.
+        The host waits for the device here; before, it waits where DeepSpeed checks a gradient (at ZeRO-1 only in fp16).
 
         Args:
             measured: scalars of this rank, the same names on every rank.
@@ -199,7 +199,7 @@ class Engine(Norms):
         Raises:
             NonFiniteError: on every rank, if a loss was not finite on any; the parameters are left as they were. Also if a
                 gradient was not finite, except in fp16, where the update is repeated with a lower loss scale. At ZeRO-1 in fp32
-                and bf16 it is `end` or `check` that raises; until then every update is skipped.
+                and bf16, `end` and `check` raise it instead; until then updates are skipped.
         """
         if not self._looks_at_gradients:
             self._refuse_losses()

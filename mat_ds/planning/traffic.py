@@ -7,12 +7,13 @@ According to the sources of deepspeed 0.19.8 (`runtime/`); letters as in `mat_ds
 |---|---|---|
 | ZeRO-0 | | all-reduce of b T gradients (`engine.py`, `allreduce_gradients`) |
 | ZeRO-1 | | reduce-scatter of b T gradients (`mat_ds/engine/flat.py`), gather of b T weights (`all_gather_dp_groups`) |
-| ZeRO-2 | all-reduce of b T gradients (`allreduce_and_scatter`) | gather of b T weights |
+| ZeRO-2 | reduction of b T gradients (`allreduce_no_retain`) | gather of b T weights |
 | ZeRO-3 | reduce-scatter of b T gradients (`reduce_scatter_coalesced`) | gather of what is persistent |
 
 - Replacing the parameters by an average, and putting them back (SMART's teacher), each sends as much as an update.
-- Without `use_multi_rank_bucket_allreduce`, ZeRO-2 reduces each slice to its owner, which sends half as much. So does ZeRO-1
-  where `flat.py` is not used (offload, fp32 gradients of half-precision weights), which with it all-reduces.
+- ZeRO-2 reduces each slice to its owner, as does ZeRO-1 where `flat.py` is not used (offload, fp32 gradients of half-precision
+  weights). With `use_multi_rank_bucket_allreduce`, here the default with `overlap_comm` only, they all-reduce whole buckets,
+  which sends twice as much.
 - ZeRO-3 gathers b P bytes of weights, without the persistent ones, for each forward and each backward pass, including those of
   the perturbation's loop. Frozen parameters are gathered too. ZeRO-3 records the order in which parameters are used. If each
   backward pass follows its forward pass, this order is always the same: parameters are gathered in advance, and those that are

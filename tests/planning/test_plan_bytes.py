@@ -96,9 +96,9 @@ def test_bytes_sent_for_gradients_and_new_weights():
     two = tally(4, 4, updates=2)  # two updates of two micro-batches
     assert sent(0, two) == Traffic(2 * 2 * 0.75 * 600)
     assert sent(1, two) == Traffic(2 * 0.75 * 600, 2 * 0.75 * 600)
-    assert sent(1, two, **OFFLOAD) == Traffic(2 * 2 * 0.75 * 600, 2 * 0.75 * 600)
-    assert sent(2, two) == Traffic(4 * 2 * 0.75 * 600, 2 * 0.75 * 600)
-    assert sent(2, two, use_multi_rank_bucket_allreduce=False) == Traffic(4 * 0.75 * 600, 2 * 0.75 * 600)
+    assert sent(1, two, **OFFLOAD) == Traffic(2 * 0.75 * 600, 2 * 0.75 * 600)
+    assert sent(2, two) == Traffic(4 * 0.75 * 600, 2 * 0.75 * 600)
+    assert sent(2, two, use_multi_rank_bucket_allreduce=True) == Traffic(4 * 2 * 0.75 * 600, 2 * 0.75 * 600)
     assert sent(2, two, BF16, overlap_comm=True) == Traffic(4 * 2 * 0.75 * 300, 2 * 0.75 * 300, beside=4 * 2 * 0.75 * 300)
     assert traffic(WEIGHTS, zero(2), 1, two).total == 0
     taught = tally(4, 4)
