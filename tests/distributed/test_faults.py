@@ -31,3 +31,5 @@ def test_a_gradient_through_deepspeeds_forward_would_be_noticed_and_the_perturba
         # Nothing is read before the step ends, except for each of two updates where fp16's loss scale depends on it, and
         # without ZeRO in fp32, where DeepSpeed checks no gradient.
         assert found["step"] == most
+        if "zero-1" in name:  # for each of two updates: two parameter groups, reduced to two owners, and one norm
+            assert found["updates"] == {"reduce": 2 * 2 * 2, "all_reduce": 2}

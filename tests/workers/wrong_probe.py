@@ -4,6 +4,7 @@ The engine's hooks divide every gradient of its outputs by the accumulation step
 """
 
 import sys
+from collections import Counter
 from contextlib import contextmanager
 
 import torch
@@ -77,7 +78,7 @@ def talk(world, report):
         if world.rank == 0:
             report[name] = {
                 "loops": per_loop,
-                "updates": collectives > 0,
+                "updates": Counter(calls[:collectives]),
                 "step": in_step,
                 "all": reads.count - in_step,
             }
