@@ -46,6 +46,11 @@ class Zero:
     persistent_total: int
     reuse: int
 
+    @property
+    def in_both_dtypes(self) -> bool:
+        """Whether DeepSpeed keeps gradients in the dtype of passes and in fp32: its ZeRO-1 in bf16 with fp32 accumulation."""
+        return self.stage == 1 and self.dtype == torch.bfloat16 and self.accumulated == torch.float32
+
 
 def read_zero(completed: Mapping[str, Any]) -> Zero:
     """Reads a configuration returned by `mat_ds.engine.ds_config.complete`."""

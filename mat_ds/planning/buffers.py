@@ -9,6 +9,7 @@ During passes:
   (`setup_buckets`), and a flat copy of its contents (`allreduce_bucket`): b max(L, min(R, T)). In every backward pass of an
   update except the first, ZeRO-2 also has the gradients of the pass before they are added to the others
   (`grads_in_partition`). Offload needs a buffer of b L bytes (`temp_grad_buffer_for_gpu_offload`).
+- ZeRO-1 with `mat_ds/engine/flat.py`: the gradient of a parameter before it is added to the others, b L.
 - ZeRO-3: a bucket of R elements in the dtype of communication, all the time (`_setup_for_real_optimizer`), and a copy of its
   contents (`reduce_scatter_coalesced`). Gathered parameters: those of the current layer, F elements ahead of it, and those that
   will be reused (`mat_ds/planning/traffic.py`). The flat buffer of the last gather (`AllGatherCoalescedHandle.wait`).
@@ -56,6 +57,9 @@ def transient(
     """
     if zero.stage in (1, 2) and not zero.flat:
         yield from _buckets(weights, zero, ranks, accumulates=tally.backward.calls > tally.updates)
+    elif zero.flat:
+        largest = zero.dtype.itemsize * _trained(weights)[1]
+        yield MemoryRow("gradient", largest, 0, "of the largest parameter, before it joins the others", "passes")
     elif zero.stage == 3:
         yield from _gathered(weights, zero, ranks, tally)
     if every := run.train.telemetry_every:

@@ -174,9 +174,8 @@ def _gradients(weights: Sequence[Weight], zero: Zero, ranks: int) -> Iterator[Me
     if zero.flat:
         yield MemoryRow("gradients", size * ranks * part, note="whole, in one buffer")
     elif zero.stage < 2:
-        both = zero.stage == 1 and zero.dtype == torch.bfloat16 and zero.accumulated == torch.float32
         trained = sum(w.numel for w in weights if w.trained)
-        yield MemoryRow("gradients", (kept + both * size) * trained, note="whole, until the update")
+        yield MemoryRow("gradients", (kept + zero.in_both_dtypes * size) * trained, note="whole, until the update")
     elif zero.stage == 3 or kept > size:
         yield placed("gradients", kept * part, zero.offload_optimizer, "shards")
     else:

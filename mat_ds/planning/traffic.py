@@ -11,9 +11,9 @@ According to the sources of deepspeed 0.19.8 (`runtime/`); letters as in `mat_ds
 | ZeRO-3 | reduce-scatter of b T gradients (`reduce_scatter_coalesced`) | gather of what is persistent |
 
 - Replacing the parameters by an average, and putting them back (SMART's teacher), each sends as much as an update.
-- ZeRO-2 reduces each slice to its owner, as does ZeRO-1 where `flat.py` is not used (offload, fp32 gradients of half-precision
-  weights). With `use_multi_rank_bucket_allreduce`, here the default with `overlap_comm` only, they all-reduce whole buckets,
-  which sends twice as much.
+- ZeRO-2 reduces each slice to its owner, as does ZeRO-1 where `flat.py` is not used (offload, fp32 gradients of fp16 weights;
+  those of bf16 weights are all-reduced, `bf16_optimizer.py`). With `use_multi_rank_bucket_allreduce`, here the default with
+  `overlap_comm` only, they all-reduce whole buckets, which sends twice as much.
 - ZeRO-3 gathers b P bytes of weights, without the persistent ones, for each forward and each backward pass, including those of
   the perturbation's loop. Frozen parameters are gathered too. ZeRO-3 records the order in which parameters are used. If each
   backward pass follows its forward pass, this order is always the same: parameters are gathered in advance, and those that are
@@ -62,7 +62,8 @@ def traffic(weights: Sequence[Weight], zero: Zero, ranks: int, tally: PassCounts
     once, size = (ranks - 1) / ranks, zero.dtype.itemsize
     trained, everything = sum(w.numel for w in weights if w.trained), sum(w.numel for w in weights)
     reductions = tally.backward.calls if zero.stage >= 2 else tally.updates
-    rounds = 1 if zero.stage == 3 or zero.flat or (zero.stage and not zero.one_all_reduce) else 2
+    to_owners = zero.stage > 0 and not zero.one_all_reduce and not zero.in_both_dtypes
+    rounds = 1 if zero.stage == 3 or zero.flat or to_owners else 2
     gradients = reductions * rounds * once * trained * zero.sent.itemsize
     beside, told = gradients if zero.overlap else 0.0, tally.updates + tally.exchanges
     if zero.stage < 3:
