@@ -1,5 +1,5 @@
-"""What part of an outer step goes into bookkeeping of gradients and weights: all of an update but the sampler, and all that
-DeepSpeed does in and after a backward."""
+"""The share of an outer step spent on bookkeeping of gradients and weights: everything in an update but the sampler, and
+everything that DeepSpeed does in and after a backward pass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Clock:
         self.wall = self.cpu = 0.0
 
     def timed(self, function: Callable[..., Any], sign: int = 1) -> Callable[..., Any]:
-        """The function, whose time is added, or subtracted where `sign` is -1."""
+        """Wraps a function so that its time is added, or subtracted if `sign` is -1."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             wait()
@@ -40,10 +40,10 @@ class Clock:
 
 @contextmanager
 def bookkeeping(product: Product) -> Iterator[Clock]:
-    """Times it while it is open."""
+    """A context that times the bookkeeping."""
     clock, engine = Clock(), product.engine
     parts = [(engine, "update", 1), (engine.sampler, "step", -1), (engine.ds, "_backward_epilogue", 1)]
-    parts.append((engine.ds.optimizer, "process_gradients", 1))  # what its hooks on parameters call, where it has any
+    parts.append((engine.ds.optimizer, "process_gradients", 1))  # called by its hooks on parameters, if it has any
     with ExitStack() as stack:
         for owner, name, sign in parts:
             stack.enter_context(patch.object(owner, name, clock.timed(getattr(owner, name), sign)))
@@ -51,7 +51,7 @@ def bookkeeping(product: Product) -> Iterator[Clock]:
 
 
 def measure(model: Path | None, data: Path | None) -> Figure:
-    """The share at ZeRO-1, K 5 / 5, one rank, one micro-batch."""
+    """The share with ZeRO-1, K 5 / 5, one rank and one micro-batch."""
     found, sizes = batches(model, data), Sizes()
     with alone() as device:
         product = Product(make_model(model), delta_steps=sizes.delta_steps, theta_steps=sizes.theta_steps)

@@ -1,4 +1,4 @@
-"""How many bytes ranks send for an update, in units of P, the bytes of all parameters: two processes on the CPU.
+"""The bytes that a rank sends for an update, in units of P, the bytes of all parameters; measured on two CPU processes.
 
 A gather, a reduction and a reduce-scatter of all parameters send 1 P (in a ring of N ranks each sends (N-1)/N of it), an
 all-reduce, which is both, 2 P.
@@ -22,7 +22,7 @@ RANKS, STAGES, ACCUMULATION, UPDATES = 2, (1, 2), 2, 3
 
 
 def measure() -> Figure:
-    """The most of any stage, two ranks, two micro-batches."""
+    """The maximum over the stages, with two ranks and two micro-batches."""
     from mat_ds.ranks.ports import free_port
 
     world = {"WORLD_SIZE": str(RANKS), "LOCAL_SIZE": str(RANKS), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
@@ -45,7 +45,7 @@ def measure() -> Figure:
 
 
 def sent(name: str, *args: Any) -> int:
-    """Bytes of a collective's larger argument, which is as large as what all ranks have together; twice for an all-reduce."""
+    """Bytes of a collective's larger argument, which has the data of all ranks; twice that for an all-reduce."""
     sizes = [sum(tensor.nbytes for tensor in tensors(argument)) for argument in args]
     return (2 if name.startswith("allreduce") else 1) * max(sizes, default=0)
 
@@ -58,7 +58,7 @@ def tensors(argument: Any) -> list[torch.Tensor]:
 
 
 def main() -> None:
-    """What one rank does; rank 0 writes the report."""
+    """Runs one rank; rank 0 writes the report."""
     from transformers import BertConfig, BertForSequenceClassification
 
     from benchmarks.speed.counts import TINY, collectives

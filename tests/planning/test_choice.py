@@ -1,4 +1,4 @@
-"""A run that names no micro-batch gets the largest that its device holds, as `mat-ds plan` estimates it."""
+"""A run without a given micro-batch gets the largest that fits its device, as estimated by `mat-ds plan`."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ SMALL = dict(hidden_size=128, num_hidden_layers=2, num_attention_heads=4, interm
 
 
 class Tokenizer:
-    """Of the model below, for examples that are tokenised already."""
+    """A tokenizer of the model below, for examples that are already tokenised."""
 
     model_max_length, pad_token_id, model_input_names = 128, 1, ["input_ids", "attention_mask"]
 
@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 
 
 def chosen(monkeypatch, memory, *options, ranks=1):
-    """The number that a rank chooses whose GPU has this memory; None: it has none."""
+    """The micro-batch chosen by a rank whose GPU has this memory; None: it has no GPU."""
     monkeypatch.setattr(choice, "card_memory", lambda index: memory)
     run = load_run_config(None, ["task=cola", *options])
     completed = complete(read_ds_config(ZERO2), run, World(size=ranks))
@@ -56,7 +56,7 @@ def test_on_a_cpu_it_is_the_largest_divisor_up_to_32(monkeypatch):
 
 
 def planned(monkeypatch, memory, *options):
-    """What `mat-ds plan` finds for inputs of the same length."""
+    """The estimate of `mat-ds plan` for inputs of the same length."""
     monkeypatch.setattr(plan, "alternatives", lambda *_: [])
     given = ["--ds_config", str(ZERO2), "--gpus", "1", "--gpu_memory", f"{memory // 2**20}MiB", "task=cola"]
     return plan.find(plan.parse([*given, f"data.max_length={LENGTH}", *options])).plan
@@ -74,10 +74,10 @@ def test_on_a_gpu_it_is_the_largest_that_fits_it_up_to_64(monkeypatch, folder):
     assert itself.fits and itself.run.train.micro_batch == size
     assert chosen(monkeypatch, 80 * 2**30, *options) == 64
     assert chosen(monkeypatch, 80 * 2**30, *options, ranks=4) == 48
-    assert chosen(monkeypatch, 2**30, *options) == 1  # which does not fit either, and is all there is
+    assert chosen(monkeypatch, 2**30, *options) == 1  # one does not fit either, but there is nothing smaller
 
 
-def test_where_nothing_can_be_estimated_a_number_is_asked_for(monkeypatch, folder):
+def test_if_memory_cannot_be_estimated_a_number_must_be_given(monkeypatch, folder):
     monkeypatch.setattr(choice, "Costs", lambda *_: (_ for _ in ()).throw(AttributeError("no hidden_size")))
     with pytest.raises(UserError, match=r"pass train.micro_batch_size=<number>") as caught:
         chosen(monkeypatch, 2**34, f"model.name={folder}")

@@ -1,4 +1,4 @@
-"""Ranks leave the processors that they do not need to others."""
+"""Threads of ranks: idle ones do not occupy processors, and ranks share the processors of a machine."""
 
 import os
 import subprocess
@@ -12,17 +12,17 @@ from tests.support.launch import ROOT
 
 
 def policy(before="", **variables):
-    """OMP_WAIT_POLICY after `import mat_ds` in a process of its own."""
+    """OMP_WAIT_POLICY after `import mat_ds` in a new process."""
     kept = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
     code = f"import os, sys\n{before}\nimport mat_ds\nprint(os.environ.get('OMP_WAIT_POLICY'))"
     env = {**kept, "PYTHONPATH": str(ROOT), **variables}
     return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_threads_that_wait_do_not_spin_unless_the_user_or_an_earlier_import_has_decided_it():
+def test_waiting_threads_do_not_spin_unless_the_user_or_an_earlier_import_of_torch_decided():
     assert policy() == "PASSIVE"
     assert policy(OMP_WAIT_POLICY="ACTIVE") == "ACTIVE"
-    assert policy("sys.modules['torch'] = sys") == "None"  # it has been read
+    assert policy("sys.modules['torch'] = sys") == "None"  # torch has read it already
 
 
 @pytest.mark.parametrize(("processors", "ranks", "threads"), [(6, 2, 3), (7, 2, 3), (2, 8, 1)])

@@ -1,4 +1,4 @@
-"""Run directories with a checkpoint, as far as what is checked before ranks meet looks at one."""
+"""Run directories with a checkpoint that is complete enough for the checks before ranks connect."""
 
 import json
 
@@ -13,7 +13,7 @@ QUICK = ("data.train_limit=64", "data.eval_limit=20")
 
 
 def run_folder(path, *overrides):
-    """Makes one of the demo, and returns its checkpoint."""
+    """Makes a run directory of the demo, and returns its checkpoint."""
     options, _, _, start = prepare(["--ds_config", str(ZERO2), *QUICK, f"output_dir={path}", *overrides], World())
     step = path / "checkpoints" / "step-00000004"
     step.mkdir(parents=True)

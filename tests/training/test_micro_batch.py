@@ -1,4 +1,4 @@
-"""A run that names no micro-batch gets one, the same on every rank, and keeps it."""
+"""A run without a given micro-batch gets one, the same on every rank, and keeps it."""
 
 import shutil
 
@@ -13,7 +13,7 @@ from tests.support.run_folders import QUICK, ZERO2, run_folder
 
 
 def chosen(*arguments, choice=32, ranks=2):
-    """What options, DeepSpeed and announcements say of the micro-batch, where a device that is asked takes `choice`."""
+    """The micro-batch in options, DeepSpeed's configuration and remarks, on a device that would choose `choice`."""
     asked = ["--ds_config", str(ZERO2), *QUICK, *arguments]
     options, *_ = prepare(asked, World(0, ranks, 0, ranks), lambda *_: choice)
     assert options.ds_config["train_micro_batch_size_per_gpu"] == options.run.train.micro_batch_size
@@ -22,21 +22,21 @@ def chosen(*arguments, choice=32, ranks=2):
     return options.run.train.micro_batch_size, options.chosen
 
 
-def test_a_micro_batch_is_chosen_where_none_is_given_and_a_run_goes_on_with_that(tmp_path):
+def test_a_missing_micro_batch_is_chosen_and_kept_when_the_run_continues(tmp_path):
     assert chosen() == (32, True) and chosen("train.micro_batch_size=auto") == (32, True)
     assert chosen("train.micro_batch_size=4") == (4, False)
     again = (f"output_dir={tmp_path}/run", "train.resume=auto")
     shutil.rmtree(run_folder(tmp_path / "run", "train.micro_batch_size=16").parent)
-    assert chosen(*again) == (16, True)  # of a run that has no checkpoint yet
+    assert chosen(*again) == (16, True)  # for a run without a checkpoint
     (tmp_path / "other" / "run").mkdir(parents=True)
     step = run_folder(tmp_path / "other" / "run", "train.micro_batch_size=16")
     assert chosen(f"train.resume={step}", f"output_dir={tmp_path}/new") == (16, True)
     assert chosen(f"train.resume={step}", f"output_dir={tmp_path}/new", "train.micro_batch_size=8") == (8, False)
-    # 16 examples are no part of the 8 that each of more ranks has.
+    # A micro-batch of 16 does not divide the 8 examples of each rank if there are more ranks.
     assert chosen(f"train.resume={step}", f"output_dir={tmp_path}/new", choice=4, ranks=8) == (4, True)
 
 
-def test_a_number_in_deepspeeds_json_is_no_choice(tmp_path):
+def test_a_number_in_deepspeeds_json_is_not_replaced(tmp_path):
     (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": 4}')
     with pytest.raises(UserError) as caught:
         prepare(["--ds_config", str(tmp_path / "ds.json"), *QUICK], World())
@@ -45,7 +45,7 @@ def test_a_number_in_deepspeeds_json_is_no_choice(tmp_path):
     assert "train.micro_batch_size, which makes it 'auto'" in problem.reason and "train.micro_batch_size" in problem.fix
 
 
-def test_ranks_with_different_cards_take_what_fits_the_smallest(monkeypatch):
+def test_ranks_with_different_gpus_take_what_fits_the_smallest(monkeypatch):
     def agreed(*asked):
         options, *_ = prepare(["--ds_config", str(ZERO2), *QUICK, *asked], World(0, 2, 0, 2), lambda *_: 32)
         found = agreed_micro_batch(options, World(0, 2, 0, 2))
@@ -53,4 +53,4 @@ def test_ranks_with_different_cards_take_what_fits_the_smallest(monkeypatch):
 
     monkeypatch.setattr(run_module, "from_all_ranks", lambda own: [own, 8])
     assert agreed() == (8, 4)
-    assert agreed("train.micro_batch_size=16") == (16, 2)  # which is compared with the other's, and refused
+    assert agreed("train.micro_batch_size=16") == (16, 2)  # which differs from the other rank's, and is refused
