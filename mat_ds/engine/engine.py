@@ -83,7 +83,6 @@ class Engine(Norms):
             watch: whether `moved` and `parts` will be read after it; costs a copy of this rank's shards.
         """
         self._outer_step, self.skipped_since_begin = outer_step, 0
-        self.ds.module.train()
         self.sampler.begin(outer_step, lr, done, watch)
 
     def end(self, measured: Mapping[str, Tensor]) -> dict[str, float]:
@@ -108,7 +107,7 @@ class Engine(Norms):
 
     def predict(self, inputs: dict[str, Tensor]) -> Tensor:
         """Logits (B, C) without dropout or graph. Under ZeRO-3 every rank must call it."""
-        self.ds.module.eval()
+        self._set_training(False)
         with torch.no_grad():
             return self._read(self.ds.module(**inputs))
 
@@ -149,6 +148,7 @@ class Engine(Norms):
     def backward(self, loss: Tensor, delta: Tensor | None = None) -> Tensor | None:
         self._all_finite &= loss.detach().isfinite()
         self._tracked = False
+        self._set_training(self._dropped)  # layers whose activations were not kept compute them again
         scaled = loss / self._backwards_per_update
         self._last_loss_scale = float(self.ds.optimizer.loss_scale) if self.ds.fp16_enabled() else 1.0
         if self._scales_itself:

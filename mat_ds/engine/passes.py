@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -40,8 +40,10 @@ class Passes:
         self._generators = {torch.default_generator, get_accelerator().default_generator(self.device.index or 0)}
         self._outer_step = 0
         self._all_finite = torch.ones((), dtype=torch.bool, device=self.device)
-        # Whether there is a graph whose backward has not been called yet.
-        self._tracked = False
+        # Whether there is a graph whose backward has not been called yet, and whether the last one dropped units.
+        self._tracked, self._dropped = False, True
+        # Parameters whose gradients a training pass computes.
+        self._trained = [parameter for parameter in ds.module.parameters() if parameter.requires_grad]
         # Called once per outer step, after the perturbation's loop and before the parameters'; may raise `Interrupted`.
         self.leave_if_told: Callable[[], None] = lambda: None
 
@@ -51,8 +53,9 @@ class Passes:
         return torch.float16 if self.ds.fp16_enabled() else torch.bfloat16 if self.ds.bfloat16_enabled() else torch.float32
 
     def forward(self, batch: MicroBatch, masks: Masks, delta: Tensor | None = None) -> Tensor:
-        self._tracked = True
-        with self._perturbation.applied(delta), self._dropout(batch, masks):
+        self._tracked, self._dropped = True, masks is not None
+        self._drop(batch, masks)
+        with self._perturbation.applied(delta):
             return self._read(self._training_pass(**batch.inputs))
 
     def forward_pair(
@@ -61,12 +64,12 @@ class Passes:
         # One pass over both halves is faster, and ZeRO sees a single graph. Equal masks need two passes with the same key.
         if share_masks:
             return self.forward(batch, masks), self.forward(batch, masks, delta)
-        self._tracked = True
-        twice = {name: torch.cat([value, value]) for name, value in batch.inputs.items()}
+        self._tracked, self._dropped = True, masks is not None
         both = None if delta is None else torch.cat([torch.zeros_like(delta), delta])
         frozen_from = None if train_words else len(batch.labels)
-        with self._perturbation.applied(both, frozen_from), self._dropout(batch, masks):
-            clean, perturbed = self._read(self._training_pass(**twice)).chunk(2)
+        self._drop(batch, masks)
+        with self._perturbation.applied(both, frozen_from):
+            clean, perturbed = self._read(self._training_pass(**batch.doubled)).chunk(2)
         return clean, perturbed
 
     @torch.no_grad()
@@ -80,7 +83,8 @@ class Passes:
         Calling the engine instead would be wrong: its hooks take a later gradient with respect to delta for a training
         backward. At ZeRO-0 that raises, at ZeRO-2 it breaks the gradient buckets, and at ZeRO-3 it silently corrupts gradients.
         """
-        with self._perturbation.applied(delta), self._dropout(batch, masks):
+        self._drop(batch, masks)
+        with self._perturbation.applied(delta):
             return self._read(self.ds.module(**batch.inputs))
 
     @torch.no_grad()
@@ -96,23 +100,37 @@ class Passes:
         self, batch: MicroBatch, masks: Masks, delta: Tensor, payoff: Callable[[Tensor], Tensor], differentiable: bool = False
     ) -> Tensor:
         delta = delta.detach().requires_grad_()
-        logits = self._inner(batch, masks, delta)
-        logits_fp32 = logits.float()
-        total = payoff(logits_fp32).sum()
-        if self.dtype == torch.float16:
-            # Each sample's backward starts from logit gradients with a largest entry of one and is scaled back in fp32, so it
-            # neither underflows nor overflows. Trying again with another scale is not an option: ZeRO-3 does not support a
-            # second backward through the same graph.
-            (seed,) = torch.autograd.grad(total, logits_fp32)
-            size = seed.abs().reshape(len(seed), -1).amax(1)
-            a_sample = size.view(-1, *[1] * (seed.dim() - 1))
-            unit = torch.where(a_sample > 0, seed / a_sample, 0.0).to(logits.dtype)
-            (gradient,) = torch.autograd.grad(logits, delta, grad_outputs=unit)
-            gradient = gradient * size.view(-1, 1, 1)
-        else:
-            (gradient,) = torch.autograd.grad(total, delta, create_graph=differentiable)
+        with nullcontext() if differentiable else self._frozen():
+            logits = self._inner(batch, masks, delta)
+            logits_fp32 = logits.float()
+            total = payoff(logits_fp32).sum()
+            if self.dtype == torch.float16:
+                # Each sample's backward starts from logit gradients with a largest entry of one and is scaled back in fp32, so
+                # it neither underflows nor overflows. Trying again with another scale is not an option: ZeRO-3 does not support
+                # a second backward through the same graph.
+                (seed,) = torch.autograd.grad(total, logits_fp32)
+                size = seed.abs().reshape(len(seed), -1).amax(1)
+                a_sample = size.view(-1, *[1] * (seed.dim() - 1))
+                unit = torch.where(a_sample > 0, seed / a_sample, 0.0).to(logits.dtype)
+                (gradient,) = torch.autograd.grad(logits, delta, grad_outputs=unit)
+                gradient = gradient * size.view(-1, 1, 1)
+            else:
+                (gradient,) = torch.autograd.grad(total, delta, create_graph=differentiable)
         self._all_finite &= gradient.isfinite().all()
         return gradient
+
+    @contextmanager
+    def _frozen(self) -> Iterator[None]:
+        """Within this context no parameter asks for a gradient. ZeRO-3's layers and compiled ones would compute those of the
+        weights, and others would keep their inputs, also where a backward pass wants the gradient of delta alone. It covers
+        that pass too, in which layers whose activations were not kept compute them again."""
+        for parameter in self._trained:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in self._trained:
+                parameter.requires_grad_(True)
 
     def normal(self, batch: MicroBatch, *name: Part) -> Tensor:
         return self._drawn(philox.normal, batch, name)
@@ -124,18 +142,15 @@ class Passes:
         key = noise_key(self.seed, self._outer_step, *name)
         return law(key, batch.examples, batch.tokens, self._perturbation.width)
 
-    @contextmanager
-    def _dropout(self, batch: MicroBatch, masks: Masks) -> Iterator[None]:
-        """Within this context dropout is seeded from the key of the pass, or off if `masks` is None."""
-        if masks is None:
-            was_training = self.ds.module.training
-            self.ds.module.eval()
-            try:
-                yield
-            finally:
-                self.ds.module.train(was_training)
-        else:
+    def _drop(self, batch: MicroBatch, masks: Masks) -> None:
+        """Seeds dropout from the key of the pass that follows, or switches it off if `masks` is None."""
+        self._set_training(masks is not None)
+        if masks is not None:
             seed = dropout_seed(self.seed, self._outer_step, batch.index, masks)
             for generator in self._generators:
                 generator.manual_seed(seed)
-            yield
+
+    def _set_training(self, on: bool) -> None:
+        """Puts the model into training mode, or out of it, which takes as long as a layer: only if it is not so already."""
+        if self.ds.module.training != on:
+            self.ds.module.train(on)

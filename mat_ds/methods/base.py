@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Protocol, overload
 
 import torch
@@ -43,17 +44,22 @@ class MicroBatch:
     labels: Tensor
     index: int
 
-    @property
+    @cached_property
+    def doubled(self) -> dict[str, Tensor]:
+        """The inputs twice, one after the other, (2B, L)."""
+        return {name: torch.cat([value, value]) for name, value in self.inputs.items()}
+
+    @cached_property
     def mask(self) -> Tensor:
         """1 on real tokens and 0 on padding, (B, L, 1) in fp32."""
         return self.inputs["attention_mask"].unsqueeze(-1).float()
 
-    @property
+    @cached_property
     def examples(self) -> Tensor:
         """Position of each example in the global batch, (B,)."""
         return torch.arange(len(self.labels), device=self.labels.device) + self.index * len(self.labels)
 
-    @property
+    @cached_property
     def tokens(self) -> Tensor:
         """Position of each real token in its example, counted without padding, (B, L)."""
         return (self.inputs["attention_mask"].long().cumsum(1) - 1).clamp(min=0)

@@ -165,6 +165,7 @@ class Rehearsal(Passes):
 
     def backward(self, loss: Tensor, delta: Tensor | None = None) -> Any:
         before = self._flops.get_total_flops()
+        self._set_training(self._dropped)
         loss.backward()
         tracked, self._engine.tracked, self._tracked = self._engine.tracked, [], False
         self._tally.tracked = max(self._tally.tracked, sum(tracked))

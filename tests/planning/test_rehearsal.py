@@ -142,13 +142,13 @@ def test_two_iterations_of_a_loop_hold_as_much_as_all(name, dtype):
 
 
 def stub_tally(name, count):
-    """Counts for `count` micro-batches of two examples with ten tokens and 24 hidden units."""
-    return Rehearsal(Stub(24, 3), torch.float32).play(method(settings(name)), blank_batches(count, 2, 10, CLASSIFICATION))
+    """Counts for `count` micro-batches of two examples with ten tokens and 240 hidden units."""
+    return Rehearsal(Stub(240, 3), torch.float32).play(method(settings(name)), blank_batches(count, 2, 10, CLASSIFICATION))
 
 
 def test_perturbations_of_all_micro_batches_are_held_at_once():
     few, many = stub_tally("mat", 2), stub_tally("mat", 5)
-    assert many.held - few.held == pytest.approx(3 * 2 * 10 * 24 * 4, rel=0.1)
+    assert many.held - few.held == pytest.approx(3 * 2 * 10 * 240 * 4, rel=0.1)
     assert many.backward.calls == 5 * 10
 
 
