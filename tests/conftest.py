@@ -21,6 +21,11 @@ def pytest_configure(config):
         config.add_cleanup(server.close)
 
 
+def pytest_collection_modifyitems(items):
+    """The tests that start processes come first, so that the long ones do not run alone at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("dist") is None)
+
+
 @pytest.fixture
 def offline(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

@@ -74,7 +74,8 @@ def cli(*arguments, ranks=None, script="train", module=None, launcher=False):
     if not launcher:
         start = ["-m", "tests.workers.ranks", str(ranks)] if ranks else []
         return [sys.executable, *start, *(["-m", module] if module else [f"launch/{script}.py"]), *arguments]
-    deepspeed = [str(Path(sys.executable).with_name("deepspeed")), "--quiet", "--num_gpus", str(ranks)]
+    # As a module, which is what the program `deepspeed` runs, it is forked by the fork server; the ranks are started afresh.
+    deepspeed = [sys.executable, "-m", "deepspeed.launcher.runner", "--quiet", "--num_gpus", str(ranks)]
     target = ["--module", module] if module else [f"launch/{script}.py"]
     return [*deepspeed, "--master_port", str(free_port()), *target, *arguments]
 

@@ -23,6 +23,7 @@ from mat_ds.ranks import exits
 from mat_ds.storage.checkpoints import checkpoints_of, name_of
 from mat_ds.storage.lock import LOCK
 from mat_ds.storage.owner import Owner, process_stat
+from tests.support.expected import few
 from tests.workers.small_run import OPTIONS, STEPS, same
 
 torch.set_num_threads(1)
@@ -68,19 +69,21 @@ PHASES = {
     "evaluation": (Engine, "predict", 5, 6),
     "saving": (checkpoint, "write_state", 5, 6),
 }
+# The signal, and the ranks that get it.
+SIGNALS = {"SIGTERM": (signal.SIGTERM, tuple(range(RANKS))), "SIGUSR1": (signal.SIGUSR1, (RANKS - 1,))}
 
 
 def interrupted(folder, whole, report):
     """A signal to one rank or to all, in every phase: the run saves at once or after the current loop, and continues."""
-    for phase, (owner, name, step, kept) in PHASES.items():
-        for number, ranks in ((signal.SIGTERM, tuple(range(RANKS))), (signal.SIGUSR1, (RANKS - 1,))):
-            run = folder / f"{name}-{number}"
-            with signalled(owner, name, step, number, ranks):
-                code = live(run)
-            told = code == ExitCode.REQUEUE and (run / "interrupted.json").exists() and not (run / "run.lock").exists()
-            told &= saved(run)[0] == name_of(kept)
-            told &= live(run) == 0 and not (run / "interrupted.json").exists()
-            report[f"{phase}, {signal.Signals(number).name}"] = told and same(run, whole)
+    for phase, sent in few(PHASES, SIGNALS):
+        owner, name, step, kept = PHASES[phase]
+        run = folder / f"{name}-{sent}"
+        with signalled(owner, name, step, *SIGNALS[sent]):
+            code = live(run)
+        told = code == ExitCode.REQUEUE and (run / "interrupted.json").exists() and not (run / "run.lock").exists()
+        told &= saved(run)[0] == name_of(kept)
+        told &= live(run) == 0 and not (run / "interrupted.json").exists()
+        report[f"{phase}, {sent}"] = told and same(run, whole)
 
     run = folder / "twice"
     for step in (1, 6):
