@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.speed import counts, sampler, share, step, wire
+from benchmarks.speed import counts, sampler, share, start, step, wire
 from benchmarks.speed.timing import Figure
 
 Section = Callable[[argparse.Namespace], Figure]
@@ -32,6 +32,7 @@ SECTIONS: dict[str, Section] = {
     "host_waits": lambda given: counts.host_waits(),
     "loop_collectives": lambda given: counts.loop_collectives(),
     "bytes_per_update": lambda given: wire.measure(),
+    "first_step_cpu_seconds": lambda given: start.measure(),
 }
 ROOT = Path(__file__).parents[2]
 

@@ -46,7 +46,13 @@ class Collator:
         else:
             inputs = tokenise(self._tokenizer, examples, self.max_length, padding=True, return_tensors="pt")
         labels = self._kind.collate([example.label for example in examples])
-        return {name: value.to(device) for name, value in inputs.items()}, labels.to(device)
+        return {name: _moved(value, device) for name, value in inputs.items()}, _moved(labels, device)
+
+
+def _moved(value: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device. From pinned memory a GPU fetches it while the host goes on; otherwise the host would wait for all
+    that the GPU has to do before."""
+    return value.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else value.to(device)
 
 
 class TrainLoader:
