@@ -12,6 +12,7 @@ from deepspeed.runtime.engine import DeepSpeedEngine
 from torch import Tensor
 
 from mat_ds.methods.base import Masks, MicroBatch
+from mat_ds.models.packing import pack_doubled
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.sampling import philox
 from mat_ds.sampling.keys import Part, dropout_seed, noise_key
@@ -68,6 +69,7 @@ class Passes:
         both = None if delta is None else torch.cat([torch.zeros_like(delta), delta])
         frozen_from = None if train_words else len(batch.labels)
         self._drop(batch, masks)
+        pack_doubled(batch.inputs, batch.doubled)
         with self._perturbation.applied(both, frozen_from):
             clean, perturbed = self._read(self._training_pass(**batch.doubled)).chunk(2)
         return clean, perturbed

@@ -20,6 +20,7 @@ from mat_ds.models.pretrained import load_config, load_tokenizer, load_weights, 
 from mat_ds.models.recompute import recompute_activations
 from mat_ds.models.source import check_folder, check_tokenizer
 from mat_ds.models.tiny import TINY, tiny_config, tiny_tokenizer
+from mat_ds.models.unpadded import remove_padding
 from mat_ds.models.unread import Unread, load_unread, value_of, weight_files
 from mat_ds.models.vocabulary import suit
 from mat_ds.sampling.keys import seed_from
@@ -60,12 +61,14 @@ class Built:
         fresh: names of randomly initialised weights: the head's, unless the folder has a head with as many labels.
         unread: parameters without memory whose values are still in files, and where.
         head: what was done with the folder's head if its labels or their order differ from the task's.
+        unpadded: whether its encoder computes real tokens only.
     """
 
     module: torch.nn.Module
     fresh: list[str]
     unread: Unread
     head: str = ""
+    unpadded: bool = False
 
 
 def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int, leave_unread: bool = False) -> Built:
@@ -86,6 +89,8 @@ def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int, l
         built = _load_module(model.name, config, seed, leave_unread)
         if not match.same:
             built.head = _settle_head(built, match, seed)
+    # Eager attention is asked for where second derivatives are; they are taken of the model as transformers has it.
+    built.unpadded = model.attention != "eager" and remove_padding(built.module)
     return _adapt(built, model, seed)
 
 

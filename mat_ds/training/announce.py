@@ -122,7 +122,8 @@ def plan_lines(setup: Setup, loader: TrainLoader, parameters: int, cost: int, ra
         f"model      {run.model.name}, {parameters:,} parameters, drawn anew: {_few(model.fresh)}; "
         + (f"{model.head}; " if model.head else "")
         + (f"adapters of rank {run.model.lora.r}; " if run.model.lora else "")
-        + f"inputs are cut at {setup.data.max_length} tokens",
+        + f"inputs are cut at {setup.data.max_length} tokens, "
+        + ("padding is left out" if model.unpadded else "and padded"),
         f"method     {run.method.name} {run.method.variant}".rstrip() + f", {cost} forward units per step (vanilla: 3)",
         f"steps      {steps} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch} on "
         f"{ranks} rank{'s' if ranks > 1 else ''}, ZeRO-{stage}{start}",

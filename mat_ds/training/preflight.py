@@ -128,7 +128,7 @@ def prepare(arguments: Sequence[str], world: World, choose: Choose = lambda run,
     return Setup(
         options,
         Data(data, tokenizer, max_length),
-        Model(built, built.fresh, built.head),
+        Model(built, built.fresh, built.head, built.unpadded),
         start,
     )
 

@@ -80,11 +80,13 @@ class Model:
         built: the model, until `take` hands it over.
         fresh: names of its randomly initialised weights.
         head: what was done with an existing head whose labels differ from the task's.
+        unpadded: whether its encoder computes real tokens only.
     """
 
     built: Built | None
     fresh: list[str]
     head: str
+    unpadded: bool
 
     def take(self) -> Built:
         """Hands the model over once: if it were kept here too, its weights would outlive the engine that shards them."""

@@ -1,0 +1,144 @@
+"""The real tokens of a padded batch one after another, and attention among those of the same text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from mat_ds.models.kernels import kernel_for, variable_length
+
+# Attribute of a mask: its packing, so that the passes after the first over a batch do not wait for the device again.
+KNOWN = "_packing"
+
+
+class _Rows(torch.autograd.Function):
+    """Gathers rows of x. So does its backward, where index_select's own would add them up."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor, back: Tensor, blank: Tensor | None) -> Tensor:
+        ctx.back, ctx.blank = back, blank
+        return x.index_select(0, rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        found = gradients[0].index_select(0, ctx.back)
+        return (found if ctx.blank is None else found.masked_fill(ctx.blank, 0.0)), None, None, None
+
+
+@dataclass(eq=False)
+class Packing:
+    """Where the T real tokens of a batch (B, L) are, if all padding is at the end of its texts.
+
+    Attributes:
+        real: (B, L) bool; True on real tokens.
+        lengths: of the texts, (B,).
+        counts: the same numbers on the host.
+    """
+
+    real: Tensor
+    lengths: Tensor
+    counts: list[int]
+
+    def __post_init__(self) -> None:
+        device, (texts, length) = self.real.device, self.real.shape
+        self.full = sum(self.counts) == texts * length
+        self.ends = pad(self.lengths.cumsum(0), (1, 0)).int()
+        # Index of the first token of each text among the packed tokens.
+        self.firsts = self.ends[:-1].long()
+        if self.full:
+            return
+        tokens = torch.arange(sum(self.counts), device=device)
+        # Given its size, repeat_interleave does not wait for the device.
+        text = torch.arange(texts, device=device).repeat_interleave(self.lengths, output_size=len(tokens))
+        # Row of each packed token in the padded batch, and the other way round; there is none for padding, which gets 0.
+        self._padded_rows = tokens - self.firsts[text] + text * length
+        self._packed_rows = torch.zeros(texts * length, dtype=torch.long, device=device)
+        self._packed_rows[self._padded_rows] = tokens
+        self._blank = ~self.real.reshape(-1, 1)
+
+    @staticmethod
+    def of(mask: Tensor) -> Packing | None:
+        """The packing of an attention mask (B, L); None if texts do not begin at its left. The host waits for the device, once
+        for a mask."""
+        version = None if mask.is_inference() else mask._version
+        known: tuple[int, Packing | None] | None = getattr(mask, KNOWN, None)
+        if known and known[0] == version:
+            return known[1]
+        real = mask.bool()
+        at_left = real[:, 0].all() & (real[:, 1:] <= real[:, :-1]).all()
+        lengths = real.sum(1)
+        *counts, fits = torch.cat([lengths, at_left[None]]).tolist()
+        found = Packing(real, lengths, counts) if fits else None
+        if version is not None:
+            setattr(mask, KNOWN, (version, found))
+        return found
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """`ends`, if of each text there is the first token alone."""
+        return torch.arange(len(self.counts) + 1, dtype=torch.int32, device=self.real.device)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """Real tokens (1, T, ...) of x (B, L, ...)."""
+        flat = x.flatten(0, 1)
+        return (flat if self.full else _Rows.apply(flat, self._padded_rows, self._packed_rows, self._blank))[None]
+
+    def unpack(self, x: Tensor) -> Tensor:
+        """(B, L, ...) of real tokens x (1, T, ...), zero on padding."""
+        padded = self._spread(x)
+        return padded if self.full else padded.masked_fill(~self.real.view(*self.real.shape, *[1] * (x.dim() - 2)), 0.0)
+
+    def first(self, x: Tensor) -> Tensor:
+        """The first token of each text, (1, B, ...), of real tokens x (1, T, ...)."""
+        return x.index_select(1, self.firsts)
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, heads: int, dropout: float, bias: Tensor | None = None
+    ) -> Tensor:
+        """Attention of the tokens of each text to one another.
+
+        Args:
+            query: (1, T, H), or (1, B, H) of the first tokens alone.
+            key, value: (1, T, H).
+            heads: that H is divided into.
+            dropout: probability of dropping a weight.
+            bias: (1, heads, L, L), added to the scores.
+
+        Returns:
+            In the shape of `query`.
+        """
+        q, k, v = (x.view(1, x.shape[1], heads, -1) for x in (query, key, value))
+        of_first = query.shape[1] < key.shape[1]
+        kernel = None if bias is not None else kernel_for(q.device, q.dtype, q.shape[-1])
+        if kernel:
+            ends, longest = (self.starts, 1) if of_first else (self.ends, max(self.counts))
+            return variable_length(kernel, q, k, v, (ends, self.ends), (longest, max(self.counts)), dropout).flatten(2)
+        q = q.transpose(0, 1) if of_first else self._spread(q)
+        visible = None if self.full else self.real[:, None, None, :]
+        if bias is not None:
+            bias = bias[:, :, : q.shape[1]]
+            visible = bias if visible is None else torch.where(visible, bias, -torch.inf)
+        q, k, v = (x.transpose(1, 2) for x in (q, self._spread(k), self._spread(v)))
+        mixed = scaled_dot_product_attention(q, k, v, visible, dropout).transpose(1, 2).flatten(2)
+        return mixed.transpose(0, 1) if of_first else self.pack(mixed)
+
+    def _spread(self, x: Tensor) -> Tensor:
+        """(B, L, ...) of real tokens x (1, T, ...); what lies on padding is arbitrary, and is taken for constant."""
+        rows = x[0] if self.full else _Rows.apply(x[0], self._packed_rows, self._padded_rows, None)
+        return rows.view(*self.real.shape, *x.shape[2:])
+
+
+def pack_doubled(inputs: Mapping[str, Tensor], twice: Mapping[str, Tensor]) -> None:
+    """Finds the packing of inputs that are others twice, one after another, without waiting for the device, if that of the others
+    is known."""
+    mask, both = inputs.get("attention_mask"), twice.get("attention_mask")
+    known: tuple[int, Packing | None] | None = getattr(mask, KNOWN, None)
+    if mask is not None and both is not None and known and known[1] and known[0] == mask._version and not hasattr(both, KNOWN):
+        packing = Packing(both.bool(), torch.cat([known[1].lengths] * 2), known[1].counts * 2)
+        setattr(both, KNOWN, (both._version, packing))

@@ -1,0 +1,64 @@
+"""Attention kernels of a GPU, which run on a card only: how they are called, and that one that is wrong is not used."""
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from mat_ds.models import kernels, packing
+from mat_ds.models.unpadded import remove_padding
+from tests.models.test_unpadded import build, passed, ragged
+
+CPU = torch.device("cpu")
+
+
+def text_by_text(kernel, query, key, value, ends, longest, dropout):
+    """What a kernel has to return."""
+    (of_queries, of_keys), lengths = ends, tuple(int(one.diff().max()) for one in ends)
+    assert longest == lengths and not dropout
+    texts = (x.transpose(1, 2).tensor_split(cuts[1:-1].long().cpu(), 2) for x, cuts in
+             ((query, of_queries), (key, of_keys), (value, of_keys)))  # fmt: skip
+    return torch.cat([scaled_dot_product_attention(*text) for text in zip(*texts, strict=True)], 2).transpose(1, 2)
+
+
+@pytest.mark.parametrize("family", ["roberta", "mpnet"])
+def test_a_kernel_is_asked_for_the_attention_of_each_text(family, monkeypatch):
+    monkeypatch.setattr(packing, "kernel_for", lambda *_: "efficient")
+    calls = []
+    monkeypatch.setattr(packing, "variable_length", lambda *given: calls.append(given) or text_by_text(*given))
+    model, plain = build(family), build(family)
+    remove_padding(model)
+    torch.testing.assert_close(passed(model, ragged()), passed(plain, ragged()), rtol=1e-9, atol=1e-11)
+    # MPNet adds a bias to the scores, for which there is no such kernel.
+    assert len(calls) == (2 if family == "roberta" else 0)
+
+
+def test_a_kernel_that_is_off_or_missing_is_found_out_before_it_is_used(monkeypatch):
+    def off(*given):
+        return text_by_text(*given) * 1.02
+
+    def wrong_gradient(*given):
+        found = text_by_text(*given)
+        return found.detach() + 1.1 * (found - found.detach())
+
+    def not_a_number(*given):
+        return text_by_text(*given) * torch.nan
+
+    for kernel, works in ((text_by_text, True), (off, False), (wrong_gradient, False), (not_a_number, False)):
+        monkeypatch.setattr(kernels, "variable_length", kernel)
+        assert kernels._works("flash", CPU, torch.float32, 8) is works, kernel
+    monkeypatch.undo()
+    assert not kernels._works("efficient", CPU, torch.float32, 8)  # torch has none for a CPU
+
+
+@pytest.mark.parametrize("kernel, dtype", [("flash", torch.bfloat16), ("efficient", torch.float32)])
+def test_torch_takes_the_calls_and_gives_gradients(kernel, dtype):
+    q, k, v = (torch.empty(1, tokens, 2, 8, dtype=dtype, device="meta", requires_grad=True) for tokens in (3, 9, 9))
+    ends = tuple(torch.empty(4, dtype=torch.int32, device="meta") for _ in range(2))
+    found = kernels.variable_length(kernel, q, k, v, ends, (1, 5), 0.1)
+    assert found.shape == q.shape
+    gradients = torch.autograd.grad(found.sum(), (q, k, v))
+    assert [g.shape for g in gradients] == [q.shape, k.shape, v.shape]
+
+
+def test_a_cpu_has_none():
+    assert kernels.kernel_for(CPU, torch.float32, 8) is None
