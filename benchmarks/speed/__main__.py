@@ -25,7 +25,8 @@ from benchmarks.speed.timing import Figure
 
 Section = Callable[[argparse.Namespace], Figure]
 SECTIONS: dict[str, Section] = {
-    "outer_step_padded": lambda given: step.measure(given.model, given.data),
+    "outer_step_padded": lambda given: step.measure(given.model, given.data, unpadded=False),
+    "outer_step_unpadded": lambda given: step.measure(given.model, given.data, unpadded=True),
     "sampler_mixture": lambda given: sampler.measure(0.0, given.model),
     "sampler_noise": lambda given: sampler.measure(2e-6, given.model),
     "deepspeed_share": lambda given: share.measure(given.model, given.data),

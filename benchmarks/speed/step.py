@@ -1,4 +1,4 @@
-"""An outer step of MAT on DeepSpeed's ZeRO-1, against the authors' loop: same model, same padded batches, same K."""
+"""An outer step of MAT on DeepSpeed's ZeRO-1, against the authors' loop: same model, same rows, same K."""
 
 from __future__ import annotations
 
@@ -64,17 +64,23 @@ class Product:
         accumulation: micro-batches of a rank's share of a global batch.
         world: this rank.
         stage: of ZeRO.
+        unpadded: whether its encoder computes real tokens only, as in a run.
         method: options of MAT.
     """
 
-    def __init__(self, model: nn.Module, accumulation: int = 1, world: World = ALONE, stage: int = 1, **method: Any):
+    def __init__(
+        self, model: nn.Module, accumulation: int = 1, world: World = ALONE, stage: int = 1, unpadded: bool = True, **method: Any
+    ):
         from mat_ds.engine.ds_config import complete, read_ds_config
         from mat_ds.engine.engine import Engine
         from mat_ds.methods import METHODS
+        from mat_ds.models.unpadded import remove_padding
         from mat_ds.runs.options import RunConfig
         from mat_ds.tasks.kinds import kind_of
         from mat_ds.tasks.registry import TASKS
 
+        if unpadded:
+            remove_padding(model)
         self._micro, self._done, self._world = BATCH // (accumulation * world.size), 0, world
         train = {"batch_size": BATCH, "micro_batch_size": self._micro}
         run = RunConfig.model_validate({"train": train, "optimizer": {"lr": Sizes.lr}, "method": {"name": "mat", **method}})
@@ -106,13 +112,14 @@ def alone() -> Iterator[torch.device]:
         yield device
 
 
-def measure(model: Path | None, data: Path | None) -> Figure:
-    """The time of the authors' outer step divided by ours."""
+def measure(model: Path | None, data: Path | None, unpadded: bool) -> Figure:
+    """The time of the authors' outer step, over padded sentences, divided by ours."""
     sizes = Sizes()
     found = batches(model, data)
     with alone() as device:
         moved = [({name: value.to(device) for name, value in inputs.items()}, labels.to(device)) for inputs, labels in found]
-        ours = Product(make_model(model), delta_steps=sizes.delta_steps, theta_steps=sizes.theta_steps, semantics="released")
+        settings = {"delta_steps": sizes.delta_steps, "theta_steps": sizes.theta_steps, "semantics": "released"}
+        ours = Product(make_model(model), unpadded=unpadded, **settings)
         theirs = Baseline(make_model(model).to(device), sizes)
         turns = {"ours": cycle(moved), "theirs": cycle(moved)}
         cases = {"theirs": lambda: theirs.step(*next(turns["theirs"])), "ours": lambda: ours.step(*next(turns["ours"]))}
