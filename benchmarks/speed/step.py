@@ -69,7 +69,13 @@ class Product:
     """
 
     def __init__(
-        self, model: nn.Module, accumulation: int = 1, world: World = ALONE, stage: int = 1, unpadded: bool = True, **method: Any
+        self,
+        model: nn.Module,
+        accumulation: int = 1,
+        world: World = ALONE,
+        stage: int = 1,
+        unpadded: bool = True,
+        **method: Any,
     ):
         from mat_ds.engine.ds_config import complete, read_ds_config
         from mat_ds.engine.engine import Engine
