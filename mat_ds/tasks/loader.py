@@ -58,8 +58,10 @@ def _moved(value: Tensor, device: torch.device) -> Tensor:
 class TrainLoader:
     """The micro-batches of any outer step, for one rank.
 
-    A global batch is cut into micro-batches of `micro_batch_size`; rank r owns `accumulation` consecutive ones from number
-    r x accumulation on. The last partial batch of an epoch is dropped.
+    A global batch is sorted by length, longest first, and cut into micro-batches of `micro_batch_size`, so that little of
+    them is padding; its gradient is the same. They are dealt out to the ranks forwards and backwards in turn: at any moment
+    all ranks pass over texts of about equal length, and none has always the longest. The last partial batch of an epoch is
+    dropped.
 
     Args:
         examples: training examples in file order.
@@ -79,8 +81,8 @@ class TrainLoader:
         self._examples, self._collate, self._device = examples, collate, device
         self._batch, self._micro = batch_size, micro_batch_size
         self._group_by_length, self._seed = data.group_by_length, seed
-        accumulation = batch_size // micro_batch_size // world_size
-        self._owned = range(rank * accumulation, (rank + 1) * accumulation)
+        turns = range(batch_size // micro_batch_size // world_size)
+        self._owned = [turn * world_size + (world_size - 1 - rank if turn % 2 else rank) for turn in turns]
         self._epoch, self._order = -1, [0]
         # Of the step asked for last: it is looked at before it is made, while it is watched, and before it is kept.
         self._step, self._batches = -1, list[MicroBatch]()
@@ -96,9 +98,14 @@ class TrainLoader:
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._epoch_order(epoch)
         first = position * self._batch
+        batch = sorted(self._order[first : first + self._batch], key=lambda row: -self._examples[row].length)
+        # In an order of its own in each step, the same on every rank: what is measured on a rank's first micro-batch would
+        # otherwise be measured on the longest texts.
+        key = generator(torch.device("cpu"), self._seed, "micro-batches", outer_step)
         result = []
-        for index in self._owned:
-            rows = self._order[first + index * self._micro : first + (index + 1) * self._micro]
+        for turn in torch.randperm(len(self._owned), generator=key).tolist():
+            index = self._owned[turn]
+            rows = batch[index * self._micro : (index + 1) * self._micro]
             inputs, labels = self._collate([self._examples[row] for row in rows], self._device)
             result.append(MicroBatch(inputs, labels, index))
         return result

@@ -26,7 +26,8 @@ def loader(rank=0, ranks=1, micro=2, batch=8, seed=0, **data):
 
 
 def step_rows(loader, step):
-    return [(batch.index, batch.labels.tolist()) for batch in loader.micro_batches(step)]
+    """By number, whatever the order in which a rank passes over them."""
+    return sorted((batch.index, batch.labels.tolist()) for batch in loader.micro_batches(step))
 
 
 def test_epochs_follow_each_other_and_drop_the_last_partial_batch():
@@ -40,7 +41,7 @@ def test_epochs_follow_each_other_and_drop_the_last_partial_batch():
 def test_micro_batches_do_not_depend_on_the_number_of_ranks(ranks, group):
     parts = [loader(rank, ranks, group_by_length=group) for rank in range(ranks)]
     for step in (0, 3, 5, 7, 20):
-        assert [row for part in parts for row in step_rows(part, step)] == step_rows(loader(group_by_length=group), step)
+        assert sorted(row for part in parts for row in step_rows(part, step)) == step_rows(loader(group_by_length=group), step)
         assert len({len(step_rows(part, step)) for part in parts}) == 1
 
 
@@ -55,6 +56,26 @@ def test_an_epoch_visits_each_example_at_most_once_and_epochs_differ(group):
     assert epochs[0] != epochs[1] != epochs[2]
     assert step_rows(loader(group_by_length=group), 8) == step_rows(shuffled, 8)  # only the step's number matters
     assert step_rows(loader(seed=1), 0) != step_rows(loader(seed=0), 0)
+
+
+def test_micro_batches_are_cut_from_the_sorted_global_batch_whatever_their_size():
+    def rows(micro):
+        return [row for _, batch in step_rows(loader(micro=micro), 1) for row in batch]
+
+    lengths = [EXAMPLES[row].length for row in rows(2)]
+    assert lengths == sorted(lengths, reverse=True) and lengths[0] > lengths[-1]
+    # Noise depends on an example's place in the global batch.
+    assert rows(1) == rows(2) == rows(4) == rows(8)
+
+
+def test_all_ranks_pass_over_like_lengths_at_the_same_moment_and_begin_with_any():
+    parts, turns = [loader(rank, 2, micro=1) for rank in range(2)], set()
+    for step in range(40):
+        indices = [[batch.index for batch in part.micro_batches(step)] for part in parts]
+        assert all(one // 2 == other // 2 for one, other in zip(*indices, strict=True))
+        assert [sorted(own) for own in indices] == [[0, 3, 4, 7], [1, 2, 5, 6]]
+        turns.add(indices[0][0])
+    assert turns == {0, 3, 4, 7}
 
 
 def test_grouping_by_length_evens_out_the_lengths_within_a_batch():
