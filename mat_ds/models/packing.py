@@ -135,8 +135,8 @@ class Packing:
 
 
 def pack_doubled(inputs: Mapping[str, Tensor], twice: Mapping[str, Tensor]) -> None:
-    """Finds the packing of inputs that are others twice, one after another, without waiting for the device, if that of the others
-    is known."""
+    """Derives the packing of `twice`, which is `inputs` and `inputs` again, from theirs if that is known: so the host does not
+    wait for the device."""
     mask, both = inputs.get("attention_mask"), twice.get("attention_mask")
     known: tuple[int, Packing | None] | None = getattr(mask, KNOWN, None)
     if mask is not None and both is not None and known and known[1] and known[0] == mask._version and not hasattr(both, KNOWN):
