@@ -65,7 +65,9 @@ class Product:
         world: this rank.
         stage: of ZeRO.
         unpadded: whether its encoder computes real tokens only, as in a run.
-        method: options of MAT.
+        batch: examples of a global batch.
+        half: bf16 or fp16; None: fp32.
+        method: options of MAT, or another method's `name` and options.
     """
 
     def __init__(
@@ -75,6 +77,8 @@ class Product:
         world: World = ALONE,
         stage: int = 1,
         unpadded: bool = True,
+        batch: int = BATCH,
+        half: str | None = None,
         **method: Any,
     ):
         from mat_ds.engine.ds_config import complete, read_ds_config
@@ -87,16 +91,17 @@ class Product:
 
         if unpadded:
             remove_padding(model)
-        self._micro, self._done, self._world = BATCH // (accumulation * world.size), 0, world
-        train = {"batch_size": BATCH, "micro_batch_size": self._micro}
+        self._batch, self._micro, self._done, self._world = batch, batch // (accumulation * world.size), 0, world
+        train = {"batch_size": batch, "micro_batch_size": self._micro}
         run = RunConfig.model_validate({"train": train, "optimizer": {"lr": Sizes.lr}, "method": {"name": "mat", **method}})
-        self.player: Any = METHODS["mat"](run.method, kind_of(TASKS["cola"]))
-        config = complete(read_ds_config(JSON / f"zero{stage}.json"), run, world)
+        self.player: Any = METHODS[run.method.name](run.method, kind_of(TASKS["cola"]))
+        tree = {**read_ds_config(JSON / f"zero{stage}.json"), **({half: {"enabled": True}} if half else {})}
+        config = complete(tree, run, world)
         self.engine = Engine(model, run.optimizer, self.player.chain, config, seed=0)
 
     def micro_batches(self, inputs: dict[str, Tensor], labels: Tensor) -> list[MicroBatch]:
         """This rank's micro-batches of a global batch."""
-        share = BATCH // self._micro // self._world.size
+        share = self._batch // self._micro // self._world.size
         own = range(self._world.rank * share, (self._world.rank + 1) * share)
         cuts = {index: slice(index * self._micro, (index + 1) * self._micro) for index in own}
         return [MicroBatch({n: v[cut] for n, v in inputs.items()}, labels[cut], index) for index, cut in cuts.items()]
