@@ -106,7 +106,7 @@ def test_a_merged_average_under_zero_3_needs_only_transformers_and_the_adapters_
         "model.lora.merge=true",
         "model.gradient_checkpointing=true",
         "model.average=ema",
-        "model.average_decay=0.5",
+        "model.average_decay=0.2",
         "train.export_weights=average",
     )
     whole = AutoModelForSequenceClassification.from_pretrained(model)

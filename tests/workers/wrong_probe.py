@@ -20,7 +20,8 @@ from tests.workers.worker import LR, MAT, ORACLE_OPTIONS, ds_json, main, make, s
 
 
 def through_the_engine(self, batch, masks, delta):
-    with self._perturbation.applied(delta), self._dropout(batch, masks):
+    self._drop(batch, masks)
+    with self._perturbation.applied(delta):
         return self._read(self.ds(**batch.inputs))
 
 
