@@ -67,7 +67,9 @@ def test_a_display_prints_no_control_characters(moving, capsys):
 
 
 def test_texts_add_no_lines_to_an_announcement(tmp_path):
-    run = RunConfig.model_validate({"model": {"name": "a\nmirrored   nowhere\x1b"}, "tracking": {"uri": "none"}})
+    run = RunConfig.model_validate(
+        {"model": {"name": "a\nmirrored   nowhere\x1b"}, "tracking": {"uri": "none"}}
+    ).at_micro_batch(8)
     data = SimpleNamespace(spec=TASKS["cola"], train=[], dev={"d\x1b": []}, tallies={})
     options, data, model = Options(run, {"zero_optimization": {}}), Data(data, None, 8), Model(None, ["h\x1b"], "", False)
     loader = SimpleNamespace(steps_per_epoch=1, dropped_per_epoch=0)
