@@ -32,6 +32,7 @@ def load(report: Path, folder: str, stage: str) -> None:
     from mat_ds.engine.engine import Engine
     from mat_ds.engine.group import process_group
     from mat_ds.engine.loading import shard_unread
+    from mat_ds.planning.choice import choose_micro_batch
     from mat_ds.ranks.collectives import gather_rows
     from mat_ds.ranks.world import World
     from mat_ds.sampling.chain import Chain
@@ -39,9 +40,9 @@ def load(report: Path, folder: str, stage: str) -> None:
     from mat_ds.training.preflight import prepare
 
     world, options = World.from_environment(), ("--ds_config", f"ds_configs/zero{stage}.json", "data.train_limit=64")
-    prepare(options, world)  # imports and data, which are not counted
+    prepare(options, world, choose_micro_batch)  # imports and data, which are not counted
     start = resident("VmRSS")
-    setup = prepare([*options, f"model.name={folder}"], world)
+    setup = prepare([*options, f"model.name={folder}"], world, choose_micro_batch)
     grown = [resident("VmHWM") - start]
     with process_group(world):
         built = setup.model.take()

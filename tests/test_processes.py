@@ -61,7 +61,7 @@ def both(command, **options):
 @pytest.mark.parametrize(
     ("module", "session", "interrupt", "what", "text", "code"),
     [
-        pytest.param(False, False, signal.default_int_handler, "exit", "75", 75, marks=pytest.mark.slow),
+        (False, False, signal.default_int_handler, "exit", "75", 75),
         (True, False, signal.SIG_IGN, "raise", "no such thing", 1),
         (False, True, signal.default_int_handler, "kill", str(int(signal.SIGTERM)), -signal.SIGTERM),
     ],

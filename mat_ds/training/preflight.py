@@ -60,13 +60,13 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)
 
 
-def prepare(arguments: Sequence[str], world: World, choose: Choose = lambda run, *_: 1) -> Setup:
+def prepare(arguments: Sequence[str], world: World, choose: Choose) -> Setup:
     """Checks everything that the command line names, and loads it; communicates with no other rank.
 
     Args:
         arguments: the command line.
         world: this rank.
-        choose: chooses the micro-batch of a new run that names none; by default one example.
+        choose: chooses the micro-batch of a new run that names none.
 
     Raises:
         UserError: naming every problem found.

@@ -22,9 +22,9 @@ from mat_ds.tasks.manifest import describe_tokenizer
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.stored import store_examples, stored_examples
-from mat_ds.training import preflight
 from tests.conftest import sentence
 from tests.models.test_families import save
+from tests.support import run_folders
 from tests.support.families import DECODERS, FAMILIES
 from tests.support.printed_examples import check
 from tests.tasks.test_bad_rows import lines, write
@@ -72,7 +72,7 @@ def told(capsys, *arguments):
 
 
 def run(*options, world=World()):  # noqa: B008
-    return preflight.prepare([*ZERO2, *BATCH, *map(str, options)], world)
+    return run_folders.prepare([*ZERO2, *BATCH, *map(str, options)], world)
 
 
 def problems(*options, **more):

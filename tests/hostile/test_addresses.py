@@ -16,8 +16,8 @@ from mat_ds.tracking.content import params_of
 from mat_ds.tracking.destination import shown_uri, uri_problems
 from mat_ds.tracking.tracker import Tracker
 from mat_ds.tracking.trust import credentials
-from mat_ds.training.preflight import prepare
 from tests.hostile.listening import CANARY, SECRETS, Listener, carrying
+from tests.support.run_folders import prepare
 from tests.support.tracked import live, make_run
 
 WITH_SECRETS = [

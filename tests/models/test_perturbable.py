@@ -13,9 +13,9 @@ from mat_ds.methods import METHODS
 from mat_ds.models.perturb import EmbeddingPerturbation, check_perturbable
 from mat_ds.models.recompute import recompute_activations
 from mat_ds.ranks.world import World
-from mat_ds.training import preflight
 from tests.models.test_families import MAT
 from tests.models.test_vocabulary import BATCH, ZERO2, data
+from tests.support import run_folders
 from tests.support.families import SamplingEngine
 from tests.support.kinds import CLASSIFICATION
 from tests.support.tiny import VOCABULARY, micro_batches
@@ -117,7 +117,7 @@ PERTURBING = METHODS.keys() - {"vanilla", "rdrop"}
 @pytest.mark.parametrize("kind", ["bart", "t5"])
 def test_encoder_decoders_pass_the_checks_before_training(kind, method, tmp_path):
     options = [f"model.name={folder_of(tmp_path / 'model', kind, **TWO_SIDED[kind])}", f"data.path={data(tmp_path / 'data')}"]
-    assert preflight.prepare([*ZERO2, *options, "task=sst2", f"method.name={method}", *BATCH], World()).model.built
+    assert run_folders.prepare([*ZERO2, *options, "task=sst2", f"method.name={method}", *BATCH], World()).model.built
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -129,7 +129,7 @@ def test_a_model_with_the_sequence_as_first_dimension_is_refused_only_by_methods
         told = capsys.readouterr().err
         assert "model.name" in told and str(name) in told and "word embeddings" in told
     else:
-        assert preflight.prepare([*options, f"method.name={method}"], World()).model.built
+        assert run_folders.prepare([*options, f"method.name={method}"], World()).model.built
 
 
 @pytest.mark.parametrize("kind", [*TWO_SIDED, "xlnet"])
@@ -179,7 +179,7 @@ def test_a_model_without_an_embedding_table_is_refused_only_by_methods_that_pert
         assert main([*command, "method.name=r3f"]) == ExitCode.USER_ERROR
         told = capsys.readouterr().err
         assert "model.name" in told and str(name) in told and "word embeddings" in told and "without a perturbation" in told
-    assert preflight.prepare([*options, "method.name=vanilla"], World()).model.built
+    assert run_folders.prepare([*options, "method.name=vanilla"], World()).model.built
     assert main([*plan, "method.name=vanilla"]) == ExitCode.OK
     (tmp_path / "in.txt").write_text("fine\n")
     assert main(["predict", str(name), str(tmp_path / "in.txt")]) == ExitCode.OK

@@ -12,9 +12,9 @@ from mat_ds.errors import ExitCode, UserError
 from mat_ds.models.build import build_tokenizer
 from mat_ds.models.options import ModelConfig
 from mat_ds.ranks.world import World
-from mat_ds.training import preflight
 from tests.hostile.strangers import edit, stranger
 from tests.models.test_families import save
+from tests.support import run_folders
 from tests.support.families import build as family_of
 from tests.support.launch import ROOT
 
@@ -60,7 +60,7 @@ def test_a_token_without_an_embedding_in_any_split_is_named_before_anything_star
 
 def test_texts_without_such_tokens_can_be_trained_on(longer, tmp_path):
     options = [f"data.path={data(tmp_path / 'data')}", f"model.name={longer}", "task=sst2", *BATCH]
-    assert preflight.prepare([*ZERO2, *options], World()).model.fresh == []
+    assert run_folders.prepare([*ZERO2, *options], World()).model.fresh == []
 
 
 def test_predicting_a_text_with_such_a_token_is_refused(longer, tmp_path, capsys):

@@ -8,9 +8,9 @@ from tokenizers import Tokenizer, processors
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode
 from mat_ds.ranks.world import World
-from mat_ds.training import preflight
 from tests.models.test_perturbable import TWO_SIDED, folder_of
 from tests.models.test_vocabulary import BATCH, ZERO2, data
+from tests.support import run_folders
 
 
 def options(tmp_path, **splits):
@@ -64,4 +64,4 @@ def test_a_pair_may_have_the_end_tokens_that_the_tokenizer_adds(tmp_path, capsys
     for split in ("train", "validation", "test"):
         (tmp_path / "data" / "mrpc" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     ready = [*ZERO2, *BATCH, f"model.name={folder}", f"data.path={tmp_path / 'data'}", "task=mrpc", "method.name=vanilla"]
-    assert preflight.prepare(ready, World()).model.built
+    assert run_folders.prepare(ready, World()).model.built

@@ -1,15 +1,19 @@
-"""Run directories with a checkpoint that is complete enough for the checks before ranks connect."""
+"""The checks before ranks connect, and run directories with a checkpoint that is complete enough for them."""
 
 import json
+from functools import partial
 
 import yaml
 
+from mat_ds.planning.choice import choose_micro_batch
 from mat_ds.ranks.world import World
-from mat_ds.training.preflight import prepare
+from mat_ds.training import preflight
 from tests.support.launch import ROOT
 
 ZERO2 = ROOT / "ds_configs" / "zero2.json"
 QUICK = ("data.train_limit=64", "data.eval_limit=20")
+# As a run calls it.
+prepare = partial(preflight.prepare, choose=choose_micro_batch)
 
 
 def run_folder(path, *overrides):

@@ -39,7 +39,7 @@ def test_a_missing_micro_batch_is_chosen_and_kept_when_the_run_continues(tmp_pat
 def test_a_number_in_deepspeeds_json_is_not_replaced(tmp_path):
     (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": 4}')
     with pytest.raises(UserError) as caught:
-        prepare(["--ds_config", str(tmp_path / "ds.json"), *QUICK], World())
+        prepare(["--ds_config", str(tmp_path / "ds.json"), *QUICK], World(), lambda *_: 32)
     (problem,) = caught.value.problems
     assert problem.key == "ds_config train_micro_batch_size_per_gpu" and problem.value == 4
     assert "train.micro_batch_size, which makes it 'auto'" in problem.reason and "train.micro_batch_size" in problem.fix

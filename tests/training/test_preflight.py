@@ -9,9 +9,8 @@ from transformers import RobertaConfig
 
 from mat_ds.errors import UserError
 from mat_ds.ranks.world import World
-from mat_ds.training.preflight import prepare
 from tests.support.launch import ROOT
-from tests.support.run_folders import QUICK, ZERO2, run_folder
+from tests.support.run_folders import QUICK, ZERO2, prepare, run_folder
 
 
 @pytest.fixture(autouse=True)
