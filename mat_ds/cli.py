@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 import mat_ds
 from mat_ds.errors import ExitCode, Problem, SaveError, UserError, nearest
 from mat_ds.terminal.display import show
+from mat_ds.terminal.process import run_process
 
 # Summary of each command; it is run by `main` of its module in `mat_ds.commands`. Modules are imported on use, as torch takes
 # seconds.
@@ -54,5 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     return code
 
 
+def run(*words: str) -> NoReturn:
+    """Runs `mat-ds` as this process, with `words` and the command line's arguments."""
+    run_process(lambda arguments: main([*words, *arguments]))
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

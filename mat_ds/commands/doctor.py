@@ -30,6 +30,7 @@ from mat_ds.ranks.exits import configure_process, report_problems
 from mat_ds.runs.trainer_names import renamed
 from mat_ds.terminal.display import show as say
 from mat_ds.terminal.parser import Parser, add_plugin_argument
+from mat_ds.terminal.process import run_process
 
 if TYPE_CHECKING:
     from mat_ds.ranks.world import World
@@ -197,4 +198,4 @@ def leave(code: ExitCode, ended: bool) -> ExitCode:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_process(main)

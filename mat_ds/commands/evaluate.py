@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 
 from mat_ds.config.paths import argument
@@ -20,6 +19,7 @@ from mat_ds.registry.locate import MEANING
 from mat_ds.runs.plugins import load_plugins
 from mat_ds.terminal.display import Display, add_display_arguments
 from mat_ds.terminal.parser import Parser, add_plugin_argument
+from mat_ds.terminal.process import run_process
 
 EXAMPLE = "mat-ds evaluate runs/cola attack.radii=[1e-4,1e-3,1e-2] noise.rates=[0.05,0.1] limit=500"
 
@@ -59,4 +59,4 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, EvaluationOptio
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_process(main)

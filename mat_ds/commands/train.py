@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from mat_ds.errors import ExitCode
@@ -10,6 +9,7 @@ from mat_ds.planning.choice import choose_micro_batch
 from mat_ds.ranks.exits import as_rank
 from mat_ds.ranks.world import World
 from mat_ds.terminal.library_logs import LibraryLogs
+from mat_ds.terminal.process import run_process
 from mat_ds.training.preflight import prepare
 from mat_ds.training.run import run_on
 
@@ -25,4 +25,4 @@ def _train(arguments: Sequence[str], world: World) -> ExitCode:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_process(main)

@@ -23,6 +23,7 @@ from mat_ds.config.packaged import PACKAGE
 from mat_ds.errors import masked, printable
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.terminal.display import show
+from mat_ds.terminal.process import run_process
 from mat_ds.tracking.mirrored import open_log
 
 if TYPE_CHECKING:
@@ -112,4 +113,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_process(main)

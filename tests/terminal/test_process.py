@@ -1,0 +1,47 @@
+"""A command's own process: it ends with the command's code, once all handlers have run and all text is written."""
+
+import subprocess
+import sys
+
+import pytest
+
+MAIN = """
+import atexit, sys, threading, time
+from mat_ds.terminal.process import run_process
+
+class Slow:
+    def __del__(self):
+        print("taken apart")
+
+kept = Slow()
+atexit.register(lambda: print("first handler"))
+
+def main(arguments):
+    atexit.register(lambda: print("second handler"))
+    threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
+    print(arguments)
+    print("error", file=sys.stderr)
+    {last}
+
+run_process(main)
+"""
+
+
+def ended(last):
+    return subprocess.run([sys.executable, "-c", MAIN.replace("{last}", last), "a", "b"], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_process_ends_after_its_threads_and_handlers_with_the_code_of_its_command(code):
+    done = ended(f"return {code}")
+    assert (done.returncode, done.stderr) == (code, "error\n")
+    assert done.stdout.splitlines() == ["['a', 'b']", "thread", "second handler", "first handler"]
+
+
+def test_an_error_of_a_command_is_printed_as_ever():
+    done = ended("raise RuntimeError('broken')")
+    assert done.returncode == 1 and done.stderr.endswith("RuntimeError: broken\n") and "taken apart" in done.stdout
+
+
+def test_a_command_that_exits_by_itself_keeps_its_code():
+    assert ended("sys.exit(5)").returncode == 5
