@@ -29,10 +29,12 @@ THREADS = {"python", "jemalloc_bg_thd"}
 
 
 def preload():
-    """Imports everything but this project, which a forked process imports itself; returns the variables that libraries set."""
+    """Imports what programs of this project import, and returns the variables that were set by that."""
     global numpy, torch
     before = dict(os.environ)
     import datasets  # noqa: F401
+    import evaluate  # noqa: F401
+    import matplotlib.backends.backend_agg  # noqa: F401
     import numpy
     import peft  # noqa: F401
     import sklearn.metrics  # noqa: F401
@@ -40,11 +42,9 @@ def preload():
     import transformers.models.bert.modeling_bert
     import transformers.models.roberta.modeling_roberta  # noqa: F401
 
-    import mat_ds.engine
-    import mat_ds.tracking  # noqa: F401
+    import mat_ds.commands.evaluate
+    import mat_ds.commands.train  # noqa: F401
 
-    for name in [name for name in sys.modules if name.partition(".")[0] == "mat_ds"]:
-        del sys.modules[name]
     threads = set()
     for task in os.listdir("/proc/self/task"):
         with open(f"/proc/self/task/{task}/comm") as file:
@@ -143,6 +143,7 @@ def become(asked):
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     if option == "-m":
         sys.argv, sys.path[0] = arguments, os.getcwd()
+        sys.modules.pop(arguments[0], None)  # which is imported anew, under the name __main__
         runpy._run_module_as_main(arguments[0])  # as `python -m` does
     else:
         sys.argv, sys.path[0] = [option, *arguments], os.path.dirname(os.path.abspath(option))
