@@ -5,9 +5,11 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 # New objects between two runs of the garbage collector, in place of Python's 700. Libraries make half a million objects while
@@ -20,12 +22,28 @@ def run_process(main: Callable[[Sequence[str]], int]) -> NoReturn:
 
     Call it before other modules are imported. The process ends once its threads have ended and its exit handlers have run, as
     those of multiprocessing do: Python would go on to take torch and transformers apart object by object, for more than a
-    second of processor time. An exception ends it as ever.
+    second of processor time. An exception ends it as ever, but Ctrl-C with a line in place of a traceback.
     """
     gc.set_threshold(NEW_OBJECTS)
-    code = main(sys.argv[1:])
-    threading._shutdown()  # type: ignore[attr-defined]
+    try:
+        code = main(sys.argv[1:])
+        threading._shutdown()  # type: ignore[attr-defined]
+    except KeyboardInterrupt:
+        _end_by_ctrl_c()
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _end_by_ctrl_c() -> NoReturn:
+    """Ends the process by the signal itself, so that a shell also ends a loop around the command."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        with suppress(OSError):
+            os.write(2, b"\ninterrupted\n")
+    atexit._run_exitfuncs()
+    with suppress(OSError):
+        sys.stdout.flush()
+    os.kill(os.getpid(), signal.SIGINT)
+    os._exit(128 + signal.SIGINT)

@@ -1,9 +1,12 @@
 """A command's own process: it ends with the command's code, once all handlers have run and all text is written."""
 
+import signal
 import subprocess
 import sys
 
 import pytest
+
+from tests.support.launch import environment
 
 MAIN = """
 import atexit, sys, threading, time
@@ -45,3 +48,28 @@ def test_an_error_of_a_command_is_printed_as_ever():
 
 def test_a_command_that_exits_by_itself_keeps_its_code():
     assert ended("sys.exit(5)").returncode == 5
+
+
+IMPORTS = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from mat_ds.terminal.process import run_process
+
+def main(arguments):
+    import atexit, time
+    atexit.register(lambda: print("handler"))
+    print("ready", flush=True)
+    time.sleep(60)
+
+run_process(main)
+"""
+
+
+@pytest.mark.parametrize("rank, said", [(None, "\ninterrupted\n"), ("0", "\ninterrupted\n"), ("1", "")])
+def test_ctrl_c_before_there_is_anything_to_save_ends_each_rank_with_one_line_and_no_traceback(rank, said):
+    env = environment(**({"LOCAL_RANK": rank} if rank else {}))
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", IMPORTS], env=env, text=True, **pipes)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20) == ("handler\n", said) and process.returncode == -signal.SIGINT
