@@ -5,11 +5,14 @@ They may come from anyone, so they must be the folder's own and have the right s
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shlex
 import stat
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,11 +22,14 @@ from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, UserError, masked, printable, raise_if_any
 from mat_ds.storage.disk import write_new_json
 from mat_ds.storage.own_files import file_problems
-from mat_ds.storage.reading import read_json
+from mat_ds.storage.reading import open_regular, read_json
 from mat_ds.storage.rundir import RunDirectory
+from mat_ds.tracking.destination import is_remote
 
 # Files read from a run, besides the artifacts.
 MIRRORED = ("config.yaml", "environment.json", "events.jsonl", "results.json", "tracking.json")
+# Seconds to wait for another process that delivers the same run.
+TURN = 60
 LOST = "bring it back from a copy; or delete it; MLflow will then list the run as a new one"
 FIX = "put the file of the run there, or leave this run out"
 
@@ -101,6 +107,13 @@ def open_log(run: RunDirectory) -> int:
     return descriptor
 
 
+def sync_command(run: RunDirectory, uri: str | None) -> str:
+    """The command line that delivers what MLflow lacks of a run."""
+    # sync does not trust a folder's address if credentials are set, so that of a server is given explicitly
+    there = ["--uri", str(uri)] if is_remote(uri) else []
+    return shlex.join(["mat-ds", "sync", str(run.path), *there])
+
+
 def log_line(run: RunDirectory, line: str) -> None:
     """Appends a line with the time to `tracking.log`; ignores errors of the disk."""
     with suppress(OSError):
@@ -134,3 +147,26 @@ def read_tracking(run: RunDirectory) -> dict[str, Any]:
     if not isinstance(noted.get("run_id"), str) or not noted["run_id"]:
         raise UserError(Problem(str(run.tracking), None, "does not identify the run", LOST))
     return noted
+
+
+@contextmanager
+def turn_to_deliver(run: RunDirectory) -> Iterator[None]:
+    """A context that only one process at a time enters for a run, if the disk supports locks.
+
+    Raises:
+        TimeoutError: if another process stays in it.
+    """
+    with open_regular(run.tracking) as file:
+        deadline = time.monotonic() + TURN
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError("another process has been delivering this run for a minute") from None
+                time.sleep(0.1)
+                continue
+            except OSError:
+                pass
+            break
+        yield

@@ -29,7 +29,7 @@ from mat_ds.storage.reading import sha256_of_file
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tracking import content
 from mat_ds.tracking.destination import client_uri, database_file, mirror_uri
-from mat_ds.tracking.mirrored import log_line, own_id, read_mirrored, read_results
+from mat_ds.tracking.mirrored import log_line, own_id, read_mirrored, read_results, turn_to_deliver
 from mat_ds.tracking.parent import parent_of
 from mat_ds.tracking.playback import Playback
 
@@ -130,7 +130,14 @@ class Replica:
     # Bringing it up to date.
 
     def deliver(self) -> None:
-        """Delivers new events, the run's status, and its files when it starts and ends."""
+        """Delivers new events, the run's status, and its files when it starts and ends.
+
+        Waits for another process that delivers this run, as `mat-ds sync` does beside a mirror.
+        """
+        with turn_to_deliver(self._run):
+            self._deliver()
+
+    def _deliver(self) -> None:
         held = holder_of(self._run.path) is not None  # read before the events: a run logs its end before it releases the lock
         for place, points in content.batches(self._news(), METRICS):
             self._log(points, RunTag(content.DELIVERED, str(place)))

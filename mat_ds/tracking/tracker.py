@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -13,9 +13,15 @@ from mat_ds.errors import Displaced, Interrupted
 from mat_ds.storage.events import EventLog, Record
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.terminal.display import show
-from mat_ds.tracking.destination import is_remote, mirror_uri
-from mat_ds.tracking.mirror import PATIENCE, start_mirror
-from mat_ds.tracking.mirrored import log_line, own_id
+from mat_ds.tracking.destination import mirror_uri
+from mat_ds.tracking.mirror import REST, outlives_this_process, start_mirror
+from mat_ds.tracking.mirrored import own_id, sync_command
+
+# Seconds to wait for the mirror in silence; between two looks at it.
+MOMENT, GLANCE = 2.0, 0.05
+# Seconds to wait for it where it would not outlive this process: the launcher kills what is left 30 s after a rank that did not
+# finish, and the next start of such a run delivers the rest.
+LIMIT, SHORT_LIMIT = REST + 10, 10.0
 
 
 class Tracker:
@@ -34,7 +40,7 @@ class Tracker:
     def __init__(self, keeps: bool, still_ours: Callable[[], None] = lambda: None):
         self.run: RunDirectory | None = None
         self._still_ours = still_ours
-        self._keeps, self._step, self._refused = keeps, 0, False
+        self._keeps, self._step, self._refused, self._finished = keeps, 0, False, False
         self._log: EventLog | None = None
         self._mirror: subprocess.Popen[bytes] | None = None
         self._uri: str | None = None
@@ -93,6 +99,7 @@ class Tracker:
         except Displaced:
             return self._abandon()
         told = kind is not None and issubclass(kind, (Interrupted, KeyboardInterrupt))
+        self._finished = kind is None
         status = "FINISHED" if kind is None else "KILLED" if told else "FAILED"
         with suppress(OSError):  # on a full disk the problem has been reported already
             self._log.log({"event": "end", "step": self._step, "status": status})
@@ -101,21 +108,34 @@ class Tracker:
         if self._mirror and self._mirror.stdin:
             self._mirror.stdin.close()
 
-    def settle(self) -> None:
-        """Waits a limited time for the mirror to deliver the rest, and reports what is missing. Call last."""
+    def settle(self, say: Callable[[str], object] = show, told_to_leave: Callable[[], bool] = lambda: False) -> None:
+        """Lets the mirror deliver the rest: in the background, or waits where that would be killed. Call last.
+
+        Args:
+            say: shows a line of information.
+            told_to_leave: whether to wait no longer.
+        """
         if not self._mirror or not self.run:
             return
-        try:
-            code = self._mirror.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._mirror.kill()
-            code = self._mirror.wait()
-            log_line(self.run, f"not delivered in time: the mirror was stopped {PATIENCE:.0f} s after the run had ended")
-        if code:
+        lasts, again = outlives_this_process(), sync_command(self.run, self._uri)
+        code = self._wait(MOMENT, told_to_leave)
+        if code is None and not lasts:
+            say(f"delivering to MLflow; Ctrl-C leaves it to `{again}`")
+            code = self._wait(LIMIT if self._finished else SHORT_LIMIT, told_to_leave)
+        if code is None and lasts:
+            say(f"MLflow gets the rest of this run in the background; `{again}` makes sure of it")
+        elif code != 0:
             self._tell("not everything of this run is in MLflow yet", self.run)
 
+    def _wait(self, seconds: float, told_to_leave: Callable[[], bool]) -> int | None:
+        """The mirror's exit code; None if it has not ended."""
+        assert self._mirror
+        deadline = time.monotonic() + seconds
+        while (code := self._mirror.poll()) is None and time.monotonic() < deadline and not told_to_leave():
+            time.sleep(GLANCE)
+        return code
+
     def _tell(self, what: str, run: RunDirectory) -> None:
-        # sync does not trust a folder's address if credentials are set, so the address is given explicitly
-        there = f" --uri {shlex.quote(self._uri)}" if self._uri and is_remote(self._uri) else ""
-        again = f"mat-ds sync {shlex.quote(str(run.path))}{there}"
-        show(f"tracking: {what} (for the reason see {run.tracking_log.name}): `{again}` delivers them", sys.stderr)
+        log = run.tracking_log
+        why = f" (for the reason see {log.name})" if log.is_file() and log.stat().st_size else ""
+        show(f"tracking: {what}{why}: `{sync_command(run, self._uri)}` delivers them", sys.stderr)

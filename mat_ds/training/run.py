@@ -64,7 +64,7 @@ def run_on(
     options, run = setup.options, setup.options.run
     if run.train.deterministic:
         compute_deterministically()
-    stop_signals, lock = StopSignals(), RunLock()
+    stop_signals, lock = StopSignals(answers=world.rank == 0), RunLock()
     stop_requests = StopRequests(stop_signals, run.train.save_minutes, world.rank == 0, lock.check_from_memory)
     display = Display(world.rank == 0, options.quiet, options.json)
     for remark in (*options.remarks, *([f"{run.model.name}: {setup.model.head}"] if setup.model.head else [])):
@@ -79,7 +79,7 @@ def run_on(
                 "The last checkpoint is from before; a smaller optimizer.lr or bf16 instead of fp16 may help.",
             )
         # Only now, when no other rank waits for this one any more.
-        services.tracker.settle()
+        services.tracker.settle(display.say, lambda: code == ExitCode.OK and stop_signals.received is not None)
     if run.tracking.register and services.tracker.run and code == ExitCode.OK:
         register_finished(services.tracker.run.path, run.tracking.register, run.tracking.uri)
     return code, ended[0] if ended else None

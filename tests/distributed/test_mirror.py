@@ -150,9 +150,9 @@ def test_a_run_whose_server_is_down_succeeds_and_is_delivered_when_the_server_is
     assert f"mat-ds sync {run} --uri {server.uri}`" in done.stderr
     assert done.stderr.count("tracking:") == 1 and "Traceback" not in done.stderr
     assert records[-1]["event"] == "end" and json.loads((run / "results.json").read_text())["steps"] == 4
-    # Each reason is printed once, whatever the number of attempts; on a busy machine the time may be over before the first.
+    # Each reason is printed once, whatever the number of attempts.
     reasons = [line.partition("not delivered")[2] for line in (run / "tracking.log").read_text().splitlines()]
-    assert all(reasons) and 0 < len(reasons) == len(set(reasons)) <= 2
+    assert all(reasons) and 1 < len(reasons) == len(set(reasons)) <= 3 and "given up" in reasons[-1]
 
     server.start()
     for news in (f"{len(records)} events", "nothing new"):
@@ -200,7 +200,6 @@ def test_a_run_is_followed_through_a_server_that_hangs_and_a_rank_that_is_killed
 
     for first, end, status in ((6, "stop", "KILLED"), (7, "end", "FINISHED")):
         life = lead(run, first)
-        hurry(run)
         life.stdin.write(f"go\n{end}\n")
         assert life.wait(60) == 0 and life.stderr.read() == ""
         assert found(client, run).info.status == status and not mirrors(run)

@@ -3,7 +3,6 @@
 import errno
 import io
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -87,24 +86,6 @@ def test_a_run_that_never_began_and_other_ranks_write_nothing(tmp_path):
         tracker.log({"event": "step", "step": 1})
     tracker.settle()
     assert not run.events.exists() and not run.tracking.exists()
-
-
-def test_a_mirror_that_does_not_finish_in_time_is_stopped_and_the_log_says_so(tmp_path, monkeypatch, capsys):
-    run, tracker, started = make_run(tmp_path / "run"), Tracker(keeps=True), []
-
-    def start(run, uri):  # a mirror that does not notice the end of the run
-        started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], stdin=subprocess.PIPE))
-        return started[0]
-
-    monkeypatch.setattr("mat_ds.tracking.tracker.start_mirror", start)
-    monkeypatch.setattr("mat_ds.tracking.tracker.PATIENCE", 0.1)
-    with tracker:
-        tracker.begin(run, 0, f"sqlite:///{tmp_path}/mlflow.db")
-    tracker.settle()
-    assert started[0].returncode == -signal.SIGKILL
-    shown = capsys.readouterr().err
-    assert "not everything of this run is in MLflow yet (for the reason see tracking.log)" in shown
-    assert "not delivered in time" in run.tracking_log.read_text()
 
 
 def test_parameters_are_those_of_the_first_start_and_every_later_change(tmp_path):

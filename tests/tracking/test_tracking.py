@@ -1,6 +1,7 @@
 """MLflow holds the same as the run directory, however often and in however many parts it was delivered."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from mat_ds.storage.lock import RunLock
 from mat_ds.tracking.content import DELIVERED, RUN_ID
 from mat_ds.tracking.history import runs_of
 from mat_ds.tracking.mirrored import own_id, read_tracking
+from mat_ds.tracking.replica import Replica
 from tests.support.tracked import everything, found, history, live, make_run, resume
 
 
@@ -67,6 +69,19 @@ def test_a_run_delivered_twice_is_stored_once_as_it_was_logged(runs, client, cap
     client.set_tag(info["run_id"], DELIVERED, "0")
     assert sync(run) == ExitCode.OK and "20 events" in capsys.readouterr().out
     assert everything(client, run) == (info, params, tags, files, metrics)
+
+
+def test_two_processes_that_deliver_one_run_at_a_time_store_it_once(runs, client):
+    run = make_run(runs / "beside", tags={"team": "nlp"})
+    live(run, 1, 400)
+    uri = f"sqlite:///{runs}/mlflow.db"
+    both = [Replica(run, uri) for _ in range(2)]  # as a mirror and `mat-ds sync`, each with its own connection
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(each.deliver) for each in both]:
+            done.result()
+    info, _, _, _, metrics = everything(client, run)
+    assert info["status"] == "FINISHED" and metrics["loss"] == points(run, "step", "loss")
+    assert metrics["telemetry/cosine"] == points(run, "telemetry", "cosine")
 
 
 def test_a_continued_run_stays_the_same_run_and_repeats_no_step(runs, client):
