@@ -115,7 +115,7 @@ class Problem:
 
 
 class UserError(ValueError):
-    """All problems in a run's input. Raised once, before training starts, and identically on every rank."""
+    """All problems in the user's input. Raised once, before training starts, and identically on every rank."""
 
     def __init__(self, *problems: Problem):
         super().__init__(*problems)
@@ -123,7 +123,7 @@ class UserError(ValueError):
 
     def __str__(self) -> str:
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        return f"{count} in the input of this run\n" + "\n".join(f"- {problem}" for problem in self.problems)
+        return f"{count} found\n" + "\n".join(f"- {problem}" for problem in self.problems)
 
 
 class SaveError(OSError):
@@ -150,8 +150,15 @@ class PeerError(RuntimeError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that names the known name most similar to `name`, or lists all known names."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    found = closest(name, known)
+    return f"known: {', '.join(known)}" if found is None else f"did you mean {found!r}?"
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most similar to `name`, whatever their cases; None if none is similar."""
+    folded = {each.casefold(): each for each in known}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    return folded[close[0]] if close else None
 
 
 def collect_problems(found: list[Problem], function: Callable[..., Result], *arguments: Any) -> Result | None:

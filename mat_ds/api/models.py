@@ -83,6 +83,6 @@ def evaluate(
         subject, found = load_subject(fspath(model), asked), {}
         compute_deterministically(warn_only=True)
         with process_group(world) as device:
-            say = Display(world.rank == 0, quiet, False).say
-            raising(lambda: found.update(measure_all(subject, asked, world, device, say)), world, "")
+            display = Display(world.rank == 0, quiet)
+            raising(lambda: found.update(measure_all(subject, asked, world, device, display)), world, "")
     return found

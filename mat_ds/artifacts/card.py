@@ -147,7 +147,7 @@ def _body(finished: Finished, adapters: bool) -> str:
         version=_markdown(environment["packages"].get("mat_ds", "of an unknown version")),
         reads="Reads a text." if len(spec.text) == 1 else f"Reads a pair of texts ({' and '.join(map(_markdown, spec.text))}).",
         answers=f"Answers with {answer} {', '.join(map(_markdown, names))}".rstrip() + ".",
-        max_length=run.data.max_length, train=f"{'s' * (len(spec.train) > 1)} {_mixture(spec.train)}", source=source,
+        max_length=finished.max_length, train=f"{'s' * (len(spec.train) > 1)} {_mixture(spec.train)}", source=source,
         others=f", and on {_mixture(spec.also_train_on)}" if spec.also_train_on else "",
         dev=", ".join(spec.dev), data_sha256=_safe(environment["data_sha256"]), dev_sha256=_safe(results["dev_sha256"]),
         metrics=" | ".join(columns), rule="|".join("---" for _ in columns), scores="\n".join(_score_rows(finished)),
@@ -177,6 +177,7 @@ def _score_rows(finished: Finished) -> Iterator[str]:
 def _settings(finished: Finished) -> Iterator[str]:
     """Yields table rows of all options that affect what is learnt."""
     run = finished.run.model_dump(mode="json")
+    run["data"]["max_length"] = finished.max_length
     for section in ("method", "optimizer", "model"):
         yield from (f"| `{section}.{key}` | {_code(_without_folders(str(value)))} |" for key, value in run[section].items())
     chosen = ("epochs", "max_steps", "batch_size", "export", "export_weights")

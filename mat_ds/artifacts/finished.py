@@ -75,6 +75,7 @@ class Finished:
         run: its options.
         spec: its task.
         results, environment: contents of `results.json` and `environment.json`.
+        max_length: number of tokens at which inputs are cut.
     """
 
     folder: RunDirectory
@@ -82,6 +83,7 @@ class Finished:
     spec: TaskSpec
     results: dict[str, Any]
     environment: dict[str, Any]
+    max_length: int
 
     @property
     def exported(self) -> dict[str, Any]:
@@ -151,4 +153,4 @@ def read_finished(path: Path) -> Finished:
                 )
             )
     environment = checked(rundir.environment, _FinishedEnvironment, read_json(rundir.environment, AGAIN))
-    return Finished(rundir, load_run_config(rundir.config, ()), known.spec, results, environment)
+    return Finished(rundir, load_run_config(rundir.config, ()), known.spec, results, environment, known.max_length)

@@ -13,11 +13,13 @@ from mat_ds.errors import ExitCode
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.robustness import evaluate_subject
 from mat_ds.evaluation.subject import load_subject
+from mat_ds.evaluation.table import table_of
 from mat_ds.ranks.exits import as_rank, attempt, compute_deterministically
 from mat_ds.ranks.world import World
 from mat_ds.registry.locate import MEANING
 from mat_ds.runs.plugins import load_plugins
 from mat_ds.terminal.display import Display, add_display_arguments
+from mat_ds.terminal.layout import table_text
 from mat_ds.terminal.parser import Parser, add_plugin_argument
 from mat_ds.terminal.process import run_process
 
@@ -40,8 +42,8 @@ def _evaluate(arguments: Sequence[str], world: World) -> ExitCode:
         advice = "The model overflows: try dtype=float32."
 
         def work() -> None:
-            found = evaluate_subject(subject, options, world, device, shown.say)
-            shown.conclude(json.dumps(found) if shown.json else f"report: {found['folder']}")
+            found = evaluate_subject(subject, options, world, device, shown)
+            shown.conclude(json.dumps(found) if shown.json else f"{table_text(table_of(found))}\nreport: {found['folder']}")
 
         return attempt(work, world, advice)
 

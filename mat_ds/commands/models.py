@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from mat_ds.errors import ExitCode, printable
 from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
-from mat_ds.terminal.display import show, table_text
+from mat_ds.terminal.display import show
+from mat_ds.terminal.layout import table_text
 from mat_ds.terminal.parser import Parser
 
 if TYPE_CHECKING:

@@ -102,7 +102,7 @@ def read_examples(path: Path, suffix: str, spec: TaskSpec) -> Iterator[Example]:
         spec = spec.model_copy(update={"text": (TEXT,)})
     for where, row in read_lines(path, suffix):
         if isinstance(row, dict) and (missing := [column for column in spec.text if column not in row]):
-            raise UserError(lacking_columns(where, row, missing))
+            raise UserError(lacking_columns(where, row, missing, "pass the names of the file's with --columns"))
         found = row if isinstance(row, BadRow) else make_example(spec, row, labelled=False)
         if isinstance(found, BadRow):
             raise UserError(Problem(where, found.value, found.reason, "mend or delete the row"))

@@ -26,10 +26,12 @@ from mat_ds.storage.leases import LOOK
 from mat_ds.storage.reading import read_json
 from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
 from mat_ds.sweeps.mirror import tracking_options
+from mat_ds.sweeps.pace import Pace
 from mat_ds.sweeps.standings import SCORES
 from mat_ds.sweeps.study import redefined
 from mat_ds.sweeps.training import End, Scores, Turn, claim, is_claimed, is_unclear, results_of, scores_of, train_until_done
-from mat_ds.terminal.display import Display, one_line, table_text
+from mat_ds.terminal.display import Display, one_line
+from mat_ds.terminal.layout import table_text
 from mat_ds.terminal.lost_readers import outlast_readers
 from mat_ds.terminal.parser import Parser
 from mat_ds.terminal.stop_signals import StopSignals
@@ -107,6 +109,13 @@ class Seeds:
 
     def train(self, stop_signals: StopSignals) -> ExitCode:
         """Trains every seed that is neither finished nor being trained by another process."""
+        with Pace(self.display, "seed", len(self.numbers), self.launching.run.train, self._ended) as pace:
+            return self._train_all(stop_signals, pace)
+
+    def _ended(self) -> int:
+        return sum(results_of(self.folder_of(seed)) is not None for seed in self.numbers)
+
+    def _train_all(self, stop_signals: StopSignals, pace: Pace) -> ExitCode:
         failed, code = [], ExitCode.FAILED
         for seed in self.numbers:
             folder = self.folder_of(seed)
@@ -122,7 +131,7 @@ class Seeds:
                 self.display.say(f"{folder.name} is being trained by another process")
                 continue
             try:
-                end = self._train(seed, folder, stop_signals)
+                end = self._train(seed, folder, stop_signals, pace)
                 claimed.check()
             finally:
                 claimed.release()
@@ -139,8 +148,9 @@ class Seeds:
                 break
         return code if failed else ExitCode.OK
 
-    def _train(self, seed: int, folder: Path, stop_signals: StopSignals) -> End:
-        self.display.say(f"{folder.name} {'goes on' if (folder / 'config.yaml').exists() else 'begins'}")
+    def _train(self, seed: int, folder: Path, stop_signals: StopSignals, pace: Pace) -> End:
+        verb = "goes on" if (folder / "config.yaml").exists() else "begins"
+        self.display.say(f"{folder.name} {verb} ({pace.begins(1 + self.numbers.index(seed))})")
         options = [f"seed={seed}", *tracking_options(self.launching.run, self.folder, seed, None)]
         scores, shown = Scores(folder), 0
 
@@ -150,6 +160,7 @@ class Seeds:
             for step, score in found[shown:]:
                 self.display.say(f"{folder.name} step {step}: score {score:.4f}")
             shown = len(found)
+            pace.follow(scores.latest)
             return stop_signals.received is not None
 
         return train_until_done(lambda: self.launching.command(folder, options), folder, look, self.display.say)

@@ -19,11 +19,13 @@ from mat_ds.ranks.world import World
 from mat_ds.runs.trainer_names import renamed
 from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
 from mat_ds.sweeps.mirror import tell
+from mat_ds.sweeps.pace import Pace
 from mat_ds.sweeps.space import Space, extremes, names, overrides, read_space
 from mat_ds.sweeps.standings import best_of, publish, table
-from mat_ds.sweeps.study import SharedStudy
+from mat_ds.sweeps.study import ENDED, SharedStudy
 from mat_ds.sweeps.worker import Worker
-from mat_ds.terminal.display import Display, one_line, table_text
+from mat_ds.terminal.display import Display, one_line
+from mat_ds.terminal.layout import table_text
 from mat_ds.terminal.lost_readers import outlast_readers
 from mat_ds.terminal.parser import Parser
 from mat_ds.terminal.stop_signals import StopSignals
@@ -48,9 +50,11 @@ def _search(parsed: argparse.Namespace) -> ExitCode:
     study = SharedStudy(folder, space, launching.definition, launching.run.seed)
     limit = parsed.trials or (None if space.sampler == "grid" else TRIALS)
     publish(study, launching)
-    with StopSignals() as stop_signals:
+    total = min(limit or len(space.grid), len(space.grid)) if space.sampler == "grid" else limit or TRIALS
+    pace = Pace(display, "trial", total, launching.run.train, lambda: len(study.trials(*ENDED)))
+    with StopSignals() as stop_signals, pace:
         telling = partial(tell, study, launching.run)
-        code = Worker(study, launching, stop_signals, telling, partial(_say_with_time, display)).work(limit)
+        code = Worker(study, launching, stop_signals, telling, partial(_say_with_time, display), pace).work(limit)
     _conclude(study, display)
     return code
 

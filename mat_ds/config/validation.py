@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from mat_ds.config.overrides import parse_overrides
 from mat_ds.config.section import choices, nested
 from mat_ds.config.yaml_files import Tree
-from mat_ds.errors import Problem, UserError, nearest, raise_if_any
+from mat_ds.errors import Problem, UserError, closest, nearest, raise_if_any
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
 # A location as pydantic reports it: option names, list indices, and the name of a chosen section.
 Place = tuple[int | str, ...]
+# The option of a section that is meant where the section itself is given a text, as in model=roberta-base.
+NAMING = ("name", "path")
 
 
 def read_options(schema: type[Schema], overrides: Iterable[str]) -> Schema:
@@ -46,14 +49,44 @@ def problems_of(
         key, value = ".".join(location), found["input"]
         if found["type"] == "extra_forbidden":
             section = _section_at(schema, location[:-1], found["loc"])
-            yield Problem(key, value, "there is no such option", renamed(key) or nearest(location[-1], section.model_fields))
+            yield Problem(key, value, "there is no such option", renamed(key) or _meant(location[-1], section, schema))
         elif found["type"] in ("union_tag_invalid", "union_tag_not_found"):
             name, known = (value or {}).get("name"), choices(schema.model_fields[location[0]])
             yield Problem(f"{key}.name", name, f"there is no such {key}", nearest(str(name), known))
         else:
             number = found["type"] == "string_type" and isinstance(value, (bool, int, float))
-            fix = "put quotes around it in a recipe; " if number else ""
-            yield Problem(key, value, found["msg"].lower(), fix + _describe(schema, location, found["loc"]))
+            fix = "put quotes around it in a recipe; " if number else meant_choice(found)
+            yield Problem(key, value, found["msg"].lower(), fix + _describe(schema, location, found["loc"], value))
+
+
+def meant_choice(found: Any) -> str:
+    """The allowed text most similar to the one that a pydantic error is about, as the start of a fix; empty if none is."""
+    if found["type"] != "literal_error" or not isinstance(found["input"], str):
+        return ""
+    close = closest(found["input"], re.findall("'([^']*)'", found["ctx"]["expected"]))
+    return f"did you mean {close!r}? " if close else ""
+
+
+def _meant(name: str, section: type[BaseModel], schema: type[BaseModel]) -> str:
+    """A hint at an unknown option of a section: one of its name in another section, or of a similar name."""
+    everywhere = list(dict.fromkeys(_paths(schema)))
+    if same := [path for path in everywhere if path.rpartition(".")[2] == name]:
+        return f"write {' or '.join(same)}"
+    if closest(name, section.model_fields):
+        return nearest(name, section.model_fields)
+    leaf = closest(name, (path.rpartition(".")[2] for path in everywhere))
+    similar = [path for path in everywhere if path.rpartition(".")[2] == leaf]
+    return f"did you mean {' or '.join(similar)}?" if similar else nearest(name, section.model_fields)
+
+
+def _paths(schema: type[BaseModel], above: str = "") -> Iterator[str]:
+    """Yields the dotted names of all options."""
+    for name, field in schema.model_fields.items():
+        inner = nested(field)
+        for section in choices(field).values() or ([inner] if inner else []):
+            yield from _paths(section, f"{above}{name}.")
+        if not inner:
+            yield f"{above}{name}"
 
 
 def drop(schema: type[BaseModel], tree: Tree, where: Place) -> None:
@@ -91,9 +124,11 @@ def _section_at(schema: type[BaseModel], location: list[str], raw: Place) -> typ
     return schema
 
 
-def _describe(schema: type[BaseModel], location: list[str], raw: Place) -> str:
+def _describe(schema: type[BaseModel], location: list[str], raw: Place, value: object) -> str:
     """Meaning and default of the option at `location`, as the fix of a problem."""
     field = _section_at(schema, location[:-1], raw).model_fields[location[-1]]
-    if nested(field):
-        return f"write {'.'.join(location)}.<option>=<value>"
+    if section := nested(field):
+        named = next((key for key in NAMING if key in section.model_fields), None)
+        option = f"{named}={value}" if named and isinstance(value, str) else "<option>=<value>"
+        return f"write {'.'.join(location)}.{option}"
     return f"{location[-1]} is: {field.description}; its default is {field.default!r}"

@@ -19,23 +19,28 @@ from mat_ds.storage.folders import write_folder
 
 
 @torch.no_grad()
-def gather_fp32(engine: Engine, frozen: bool = True) -> dict[str, Tensor]:
+def gather_fp32(
+    engine: Engine, frozen: bool = True, gathered: Callable[[float], object] = lambda share: None
+) -> dict[str, Tensor]:
     """Gathers the model on rank 0, one parameter at a time, so that no other rank needs memory for it. Every rank must call it.
 
     Args:
         engine: whose model.
         frozen: whether to include frozen parameters and persistent buffers.
+        gathered: called after each parameter with the share of all that is there.
 
     Returns:
         On rank 0, fp32 parameters (masters of the trainable ones) and buffers by name, on the CPU; an empty dict on the others.
     """
     module, keep = engine.ds.module, own_rank() == 0
     whole: dict[str, Tensor] = {}
-    for name, parameter in module.named_parameters():
+    parameters = list(module.named_parameters())
+    for number, (name, parameter) in enumerate(parameters, 1):
         if parameter.requires_grad or frozen:
             value = engine.shards.whole(name)
             if keep:
                 whole[name] = value.float().cpu()
+        gathered(number / len(parameters))
     if keep and frozen:
         persistent = module.state_dict(keep_vars=True).keys()
         whole |= {name: buffer.cpu() for name, buffer in module.named_buffers() if name in persistent}
@@ -49,6 +54,7 @@ def export_model(
     lora: LoraConfig | None = None,
     fold: Fold | None = None,
     still_ours: Callable[[], None] = nobody_else,
+    gathered: Callable[[float], object] = lambda share: None,
 ) -> None:
     """Writes the fp32 masters (safetensors), the config and the tokenizer to `folder`, whole or not at all.
 
@@ -62,11 +68,12 @@ def export_model(
         fold: what the method's `prepare_model` returned.
         still_ours: called by rank 0 before it writes and before each rename; raises `Displaced` (then on every rank) if
             another job took the run directory.
+        gathered: as for `gather_fp32`.
 
     Raises:
         SaveError: on every rank, if the files could not be written; `folder` is left as it was.
     """
-    weights = gather_fp32(engine, frozen=lora is None)
+    weights = gather_fp32(engine, lora is None, gathered)
     if fold:
         fold(weights)
 

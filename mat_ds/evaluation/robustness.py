@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.rows import Example, skipped_lines
 from mat_ds.tasks.spec import TaskSpec
+from mat_ds.terminal.display import Display
 
 Point = dict[str, float | int]
 PACKAGES = ("mat_ds", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "scipy")
@@ -55,7 +57,7 @@ class Measurement:
 
     def clean(self, split: str) -> Point:
         """Scores without perturbation."""
-        return self._scores(self._evaluator.predict(self._forward, self._splits[split]), split)
+        return self._scores(self._evaluator.predict(self._forward, self._splits[split], split), split)
 
     def attacked(self, split: str) -> list[Point]:
         """Scores at each radius, starting with 0; `broken`: number of examples that only the attack made wrong."""
@@ -74,7 +76,7 @@ class Measurement:
                 options.steps, options.step_size, self._kind,
             )  # fmt: skip
 
-        worst = self._evaluator.each(attack, self._splits[split])  # (N, E, C)
+        worst = self._evaluator.each(attack, self._splits[split], f"{split}, attack")  # (N, E, C)
         points = [{"radius": radius, **self._scores(worst[:, i], split)} for i, radius in enumerate(radii)]
         labels = self._kind.collate([example.label for example in self._splits[split]])
         clean = self._kind.right(worst[:, 0], labels)
@@ -89,7 +91,8 @@ class Measurement:
         examples = self._splits[split]
         found = [noised(example, kind, rate, (self._options.seed, "noise", split, i)) for i, example in enumerate(examples)]
         changed = sum(one != other for one, other in zip(found, examples, strict=True))
-        return {"rate": rate, **self._scores(self._evaluator.predict(self._forward, found), split), "changed": changed}
+        logits = self._evaluator.predict(self._forward, found, f"{split}, {kind} {rate:g}")
+        return {"rate": rate, **self._scores(logits, split), "changed": changed}
 
     def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
         return self._kind.read(self._model(**inputs))
@@ -107,49 +110,53 @@ def scores(spec: TaskSpec, logits: Tensor, examples: Sequence[Example]) -> Point
     return {**score(spec, logits.numpy(), labels.tolist()), **kind.quantities(logits, labels)}
 
 
-def measure_split(
-    measurement: Measurement, options: EvaluationOptions, split: str, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """All requested measurements on one split.
-
-    Args:
-        say: called with a line per result.
-    """
+def measure_split(measurement: Measurement, options: EvaluationOptions, split: str) -> dict[str, Any]:
+    """All requested measurements on one split."""
     found: dict[str, Any] = {"clean": measurement.clean(split), "attack": [], "noise": {}}
-    say(f"{split}: {_point_text(found['clean'])}")
     if options.attack.curve:
         found["attack"] = measurement.attacked(split)
-        for point in found["attack"]:
-            say(f"{split}, {options.attack.norm} radius {point['radius']:g}: {_point_text(point)}")
     for kind in options.noise.kinds if options.noise.rates else ():
         found["noise"][kind] = [measurement.noisy(split, kind, rate) for rate in options.noise.rates]
-        for point in found["noise"][kind]:
-            say(f"{split}, {kind} {point['rate']:g}: {_point_text(point)}")
     return found
 
 
-def _point_text(point: Point) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in point.items() if name not in ("radius", "rate"))
+def work_of(subject: Subject, options: EvaluationOptions) -> dict[str, int]:
+    """The cost of each measurement by its name, where a forward pass of one example is 1 and a step of an attack 3."""
+    steps = 1 + (len(options.attack.curve) - 1) * (3 * options.attack.steps + 1)
+    work: dict[str, int] = {}
+    for split, examples in subject.splits.items():
+        work[split] = len(examples)
+        work[f"{split}, attack"] = steps * len(examples) if options.attack.curve else 0
+        kinds = product(options.noise.kinds, options.noise.rates)
+        work |= {f"{split}, {kind} {rate:g}": len(examples) for kind, rate in kinds}
+    return work
 
 
 def evaluate_subject(
-    subject: Subject, options: EvaluationOptions, world: World, device: torch.device, say: Callable[[str], None]
+    subject: Subject, options: EvaluationOptions, world: World, device: torch.device, display: Display
 ) -> dict[str, Any]:
     """Measures on all ranks and writes the report; returns it, with its folder as `folder`.
 
     Args:
-        say: called with a line per result.
+        display: shows the progress.
     """
     inputs = (subject.model_sha256, subject.data_sha256, options.model_dump_json())
     same_on_all_ranks(hashlib.sha256(repr(inputs).encode()).hexdigest(), "model, data or options")
     subject.model.to(device)
     collate = Collator(subject.tokenizer, subject.max_length, kind_of(subject.spec))
-    evaluator = Evaluator(subject.spec, collate, options.micro_batch_size, world, device)
-    measurement = Measurement(subject, options, evaluator)
+    display.say(*(f"skipped {line}" for line in skipped_lines(subject.tallies)))
+    work = work_of(subject, options)
+    with display.part("evaluation", sum(work.values()), delay=0.0) as bar:
 
-    for line in skipped_lines(subject.tallies):
-        say(f"skipped {line}")
-    splits = {split: measure_split(measurement, options, split, say) for split in subject.splits}
+        def follow(name: str, passes: Sequence[list[int]]) -> Iterator[list[int]]:
+            bar.rename(name)
+            for rows in passes:
+                yield rows
+                bar.update(work[name] / len(passes))
+
+        evaluator = Evaluator(subject.spec, collate, options.micro_batch_size, world, device, follow=follow)
+        measurement = Measurement(subject, options, evaluator)
+        splits = {split: measure_split(measurement, options, split) for split in subject.splits}
 
     found = robustness_report(subject, options, splits)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from mat_ds.tasks.spec import TaskSpec
 Scores = dict[str, dict[str, float]]
 Forward = Callable[[dict[str, Tensor]], Tensor]
 Compute = Callable[[dict[str, Tensor], Tensor, list[int]], Tensor]
+# Yields the passes over a split, and shows how many are done; the name says what they compute.
+Follow = Callable[[str, Sequence[list[int]]], Iterable[list[int]]]
 
 
 class Evaluator:
@@ -28,6 +30,7 @@ class Evaluator:
         micro_batch_size: examples of one pass on one rank.
         world, device: this rank.
         leave_if_told: called before each pass, on every rank; may raise `Interrupted`.
+        follow: shows the progress.
     """
 
     def __init__(
@@ -38,30 +41,37 @@ class Evaluator:
         world: World,
         device: torch.device,
         leave_if_told: Callable[[], None] = lambda: None,
+        follow: Follow = lambda name, passes: passes,
     ):
         self._spec, self._collate, self._micro = spec, collate, micro_batch_size
-        self.world, self.device, self._leave_if_told = world, device, leave_if_told
+        self.world, self.device, self._leave_if_told, self._follow = world, device, leave_if_told, follow
 
     @torch.no_grad()
-    def predict(self, forward: Forward, examples: Sequence[Example]) -> Tensor:
+    def predict(self, forward: Forward, examples: Sequence[Example], name: str = "evaluation") -> Tensor:
         """Logits (N, ...) in fp32 on the CPU of every rank, in the order of `examples`. Every rank must call it.
+
+        Args:
+            forward: the model.
+            examples: the same on all ranks.
+            name: what the progress is called.
 
         Raises:
             NonFiniteError: on every rank, if one is not finite.
             RuntimeError: on every rank, if an example was not predicted exactly once.
         """
-        return self.each(lambda inputs, labels, rows: forward(inputs), examples)
+        return self.each(lambda inputs, labels, rows: forward(inputs), examples, name)
 
-    def each(self, compute: Compute, examples: Sequence[Example]) -> Tensor:
+    def each(self, compute: Compute, examples: Sequence[Example], name: str = "evaluation") -> Tensor:
         """`predict` for any function of batches, which may compute gradients.
 
         Args:
             compute: maps inputs, labels and the B positions in `examples` to (B, ...); all but B must be the same in every
                 batch.
-            examples: the same on all ranks.
+            examples, name: as for `predict`.
         """
         rows, found = [], []
-        for batch in evaluation_batches(examples, self._micro, self.world.rank, self.world.size):
+        passes = list(evaluation_batches(examples, self._micro, self.world.rank, self.world.size))
+        for batch in self._follow(name, passes):
             self._leave_if_told()
             real_rows = [row if row >= 0 else ~row for row in batch]
             inputs, labels = self._collate([examples[row] for row in real_rows], self.device)
@@ -83,7 +93,7 @@ class Evaluator:
 
     def scores(self, forward: Forward, splits: Mapping[str, Sequence[Example]]) -> tuple[Scores, float]:
         """The task's metrics on each split, and the score that selects a model; the same on every rank."""
-        return self.scores_of({name: self.predict(forward, examples) for name, examples in splits.items()}, splits)
+        return self.scores_of({name: self.predict(forward, examples, name) for name, examples in splits.items()}, splits)
 
     def scores_of(self, logits: dict[str, Tensor], splits: Mapping[str, Sequence[Example]]) -> tuple[Scores, float]:
         """`scores` from existing predictions."""

@@ -104,7 +104,7 @@ def whole_model(finished: Finished, target: Path) -> tuple[Path, Path | None]:
     if not (folder / CARD).exists():
         write_card(finished, folder)
     if not (folder / FILE).exists():
-        write_description(folder, Description(finished.spec, finished.run.data.max_length))
+        write_description(folder, Description(finished.spec, finished.max_length))
     if is_adapter(folder):
         model, tokenizer = load_classifier(folder, torch.float32, torch.device("cpu"))
         model.merge_and_unload().save_pretrained(str(target))

@@ -92,7 +92,7 @@ def register(run: Path, name: str, uri: str | None = None) -> tuple[int, str]:
         logged = client.create_logged_model(experiment, name.replace(".", "_"), source_run_id=run_id, tags=tags)
         model_id, place = logged.model_id, logged.artifact_location
         described = Model(artifact_path=place, model_uuid=model_id, run_id=run_id, model_id=model_id)
-        known = Description(finished.spec, effective_length(source, finished.run.data.max_length))
+        known = Description(finished.spec, effective_length(source, finished.max_length))
         save_flavor(source, adapter, known, Path(scratch) / "model", described)
         client.log_model_artifacts(model_id, str(Path(scratch) / "model"))
         client.finalize_logged_model(model_id, LoggedModelStatus.READY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterable
@@ -34,8 +35,12 @@ class EventLog:
         self.log({"event": "start", "step": step})
 
     def log(self, record: Record) -> None:
-        """Writes one record, with the time in seconds since 1970 under `time`. Raises `OSError` if it cannot be written yet."""
-        self._file.write(json.dumps({**record, "time": round(time.time(), 3)}).encode() + b"\n")
+        """Writes one record, with the time in seconds since 1970 under `time`. Raises `OSError` if it cannot be written yet.
+
+        A number that is not finite becomes null, since JSON has no other name for it.
+        """
+        whole = _finite({**record, "time": round(time.time(), 3)})
+        self._file.write(json.dumps(whole, allow_nan=False).encode() + b"\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -45,6 +50,13 @@ class EventLog:
         """Closes the file without writing buffered records, because another job owns it now."""
         file: Any = self._file
         file.raw.close()
+
+
+def _finite(value: Any) -> Any:
+    """A value with None in place of numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _end_the_last_line(file: Any) -> None:

@@ -31,6 +31,7 @@ from mat_ds.sweeps.space import Space, Values, draw
 from mat_ds.sweeps.training import WORKER_LOCK, Turn, claim, is_claimed, is_unclear
 
 JOURNAL = "journal.log"
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 MOST_BYTES = 1 << 30
 
 

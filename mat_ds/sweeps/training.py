@@ -190,17 +190,24 @@ def _last_lines(log: Path, beginning: int) -> str:
 
 
 class Scores:
-    """Reads the dev scores in a run's log. Each call reads only what was added since the last one."""
+    """Reads the dev scores in a run's log. Each call reads only what was added since the last one.
+
+    Attributes:
+        latest: the record of the latest outer step; None if there is none yet.
+    """
 
     def __init__(self, folder: Path):
         self._path, self._offset = RunDirectory(folder).events, 0
         self._scores: dict[int, float] = {}
+        self.latest: Record | None = None
 
     def __call__(self) -> list[tuple[int, float]]:
         """Outer step and score of each evaluation, in order. An evaluation that was repeated after a restart counts once."""
         for record in self._new():
             if record["event"] == "evaluation":
                 self._scores[record["step"]] = float(record["score"])
+            elif record["event"] == "step":
+                self.latest = record
         return sorted(self._scores.items())
 
     def _new(self) -> list[Record]:

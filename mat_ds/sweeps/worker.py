@@ -13,6 +13,7 @@ from mat_ds.errors import ExitCode, raise_if_any
 from mat_ds.storage.leases import LOOK
 from mat_ds.sweeps.launching import Launching
 from mat_ds.sweeps.mirror import tracking_options
+from mat_ds.sweeps.pace import Pace
 from mat_ds.sweeps.space import overrides
 from mat_ds.sweeps.standings import publish
 from mat_ds.sweeps.study import SharedStudy, Taken
@@ -34,6 +35,7 @@ class Worker:
         stop_signals: knows whether this process has been told to stop.
         tell: updates MLflow, given the status to set if no other worker is left.
         say: shows a line of progress.
+        pace: shows how far all trials are.
     """
 
     study: SharedStudy
@@ -41,6 +43,7 @@ class Worker:
     stop_signals: StopSignals
     tell: Callable[[str], None]
     say: Say
+    pace: Pace
 
     def work(self, limit: int | None) -> ExitCode:
         """Trains trials until none is left to take.
@@ -91,7 +94,7 @@ class Worker:
         trial, folder = taken.trial, taken.folder
         raise_if_any(self.launching.foreign(overrides(taken.values), folder))
         verb = "goes on" if (folder / "config.yaml").exists() else "begins"
-        self.say(f"{folder.name} {verb}: {' '.join(overrides(taken.values))}")
+        self.say(f"{folder.name} {verb} ({self.pace.begins(trial.number + 1)}): {' '.join(overrides(taken.values))}")
         if taken.abandoned and not results_of(folder):
             step, before = last_step(folder), trial.user_attrs.get("died_at")
             trial.set_user_attr("died_at", step)
@@ -152,6 +155,7 @@ class Watch:
 
     def __call__(self) -> bool:
         self.report()
+        self._worker.pace.follow(self._scores.latest)
         return self.pruned or self._worker.stop_signals.received is not None
 
     def report(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.arrow import open_stream
 from mat_ds.tasks.kinds import kind_of
-from mat_ds.tasks.rows import LocatedRow, lacking_columns, repeated
+from mat_ds.tasks.rows import LocatedRow, lacking_columns, naming, repeated
 from mat_ds.tasks.sources import INFO, SAVED, open_data, read_saved_description, saved_files
 from mat_ds.tasks.spec import TaskSpec
 
@@ -50,8 +50,8 @@ class Columns:
         wanted = (*self.spec.text, *((self.spec.label,) if self.labelled else ()))
         names = {ours: self.theirs.get(ours, ours) for ours in wanted}
         names = {ours: theirs if theirs in schema.names else ours for ours, theirs in names.items()}
-        if missing := [name for name in names.values() if name not in schema.names]:
-            raise UserError(lacking_columns(where, schema.names, missing))
+        if missing := [ours for ours, theirs in names.items() if theirs not in schema.names]:
+            raise UserError(lacking_columns(where, schema.names, missing, naming(self.spec, missing)))
         for ours, theirs in names.items():
             kind, text = schema.field(theirs).type, ours in self.spec.text
             if not _may_hold(kind, text):

@@ -12,7 +12,17 @@ from mat_ds.tasks.files import held, read_split
 from mat_ds.tasks.manifest import DATA, Manifest, changed_data, find_manifest
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS
-from mat_ds.tasks.rows import UNLABELLED, BadRow, Example, LocatedRow, Tally, is_unlabelled, lacking_columns, make_example
+from mat_ds.tasks.rows import (
+    UNLABELLED,
+    BadRow,
+    Example,
+    LocatedRow,
+    Tally,
+    is_unlabelled,
+    lacking_columns,
+    make_example,
+    naming,
+)
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tasks.stored import stored_examples
 
@@ -163,7 +173,7 @@ class _Reader:
                 missing = [column for column in columns if column not in row]
                 complete |= not missing
                 if missing and not lacking:
-                    lacking = lacking_columns(where, row, missing)
+                    lacking = lacking_columns(where, row, missing, naming(spec, missing))
                 if labelled and is_unlabelled(spec, row):
                     tally.skip(UNLABELLED)
                     continue

@@ -122,11 +122,22 @@ def repeated(names: Sequence[str]) -> tuple[str, str, str] | None:
     return None
 
 
-def lacking_columns(where: str, names: Iterable[object], columns: list[str]) -> Problem:
-    """The problem that a row or file lacks `columns`."""
+def lacking_columns(where: str, names: Iterable[object], columns: list[str], way: str) -> Problem:
+    """The problem that a row or file lacks `columns`.
+
+    Args:
+        names: the columns that it has.
+        way: how the user can name others.
+    """
     shown = [str(excerpt(str(name))) for name in islice(names, SHOWN_COLUMNS)]
-    hints = "; ".join(f"{column}: {nearest(column, shown)}" for column in columns)
-    return Problem(where, ", ".join(shown), f"lacks the column {', '.join(columns)}", hints)
+    hints = [f"{column}: {nearest(column, shown)}" for column in columns]
+    return Problem(where, ", ".join(shown), f"lacks the column {', '.join(columns)}", "; ".join([*hints, way]))
+
+
+def naming(spec: TaskSpec, columns: Iterable[str]) -> str:
+    """How a task's description names other columns than these."""
+    keys = dict.fromkeys("label: <column>" if column == spec.label else "text: [<column>, ...]" for column in columns)
+    return f"rename the file's, or write `{'` and `'.join(keys)}` in the task YAML"
 
 
 def is_unlabelled(spec: TaskSpec, row: Mapping[str, Any]) -> bool:

@@ -12,17 +12,21 @@ from mat_ds.config.names import Name
 from mat_ds.config.section import Section
 
 Rows = Iterable[dict[str, Any]]
-Names = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+def _listed(value: object) -> object:
+    """A lone name as a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_listed)]
 # A larger number is probably a mistake, and the data might not fit into memory.
 MOST_REPEATS = 1000
 
 
 def _counted(value: object) -> object:
-    """Turns a list of sources into a dictionary that counts each once."""
-    if isinstance(value, str):
-        raise ValueError(
-            f"take a list, such as [{value}], or how often an epoch shows each one's examples, such as {{{value}: 2}}"
-        )
+    """Turns a list of sources, or a lone one, into a dictionary that counts each once."""
+    value = _listed(value)
     if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
         return value
     times = Counter(value)
@@ -42,7 +46,7 @@ def _as_written(mixture: dict[str, int]) -> list[str] | dict[str, int]:
 Mixture = Annotated[
     dict[Name, Annotated[int, Field(ge=1, le=MOST_REPEATS)]], BeforeValidator(_counted), PlainSerializer(_as_written)
 ]
-Splits = Annotated[tuple[Name, ...], Field(strict=False)]
+Splits = Annotated[tuple[Name, ...], Field(strict=False), BeforeValidator(_listed)]
 MetricName = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]
 
 
@@ -63,7 +67,7 @@ class TaskSpec(Section):
     dev: Annotated[Splits, Field(min_length=1)] = Field(("validation",), description="splits to evaluate and select on")
     test: Splits = Field(("test",), description="splits to predict when training has ended, where they exist")
     test_labelled: bool = Field(False, description="whether predictions on the test splits can be scored")
-    metrics: Annotated[tuple[MetricName, ...], Field(strict=False, min_length=1)] = Field(
+    metrics: Annotated[tuple[MetricName, ...], Field(strict=False, min_length=1), BeforeValidator(_listed)] = Field(
         ("accuracy",), description="the task's metrics; their mean over the dev splits selects the best model"
     )
     skip_unlabelled: bool = Field(False, description="drop training rows labelled -1 (no agreement among annotators)")

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mat_ds.config.validation import meant_choice
 from mat_ds.errors import Problem, UserError, nearest
 from mat_ds.tasks.spec import TaskSpec
 
@@ -20,6 +21,12 @@ EXAMPLES = {
     "submission": "submission: {test: MyTask.tsv}", "submit_names": "submit_names: true",
 }  # fmt: skip
 KNOWN = EXAMPLES.keys()  # `generate` is not among them: it is a function
+# What else people call these keys.
+OTHER_NAMES = {
+    **dict.fromkeys(("columns", "text_column", "text_columns", "inputs", "sentence", "sentences"), "text"),
+    **dict.fromkeys(("label_column", "target"), "label"), **dict.fromkeys(("classes", "class_names", "label_names"), "labels"),
+    **dict.fromkeys(("validation", "valid", "eval"), "dev"), "dataset": "hub",
+}  # fmt: skip
 
 
 def read_spec(tree: dict[str, Any], where: str) -> TaskSpec:
@@ -32,9 +39,7 @@ def read_spec(tree: dict[str, Any], where: str) -> TaskSpec:
     Raises:
         UserError: naming every key that is unknown or of the wrong type.
     """
-    unknown = [
-        Problem(f"{where}: {key}", tree[key], "there is no such key", nearest(key, KNOWN)) for key in tree.keys() - KNOWN
-    ]
+    unknown = [Problem(f"{where}: {key}", tree[key], "there is no such key", _meant(key)) for key in tree.keys() - KNOWN]
     try:
         spec = TaskSpec.model_validate({key: value for key, value in tree.items() if key in KNOWN})
     except ValidationError as error:
@@ -42,6 +47,11 @@ def read_spec(tree: dict[str, Any], where: str) -> TaskSpec:
     if unknown:
         raise UserError(*unknown)
     return spec
+
+
+def _meant(key: str) -> str:
+    """A hint at an unknown key."""
+    return f"write it as in `{EXAMPLES[OTHER_NAMES[key]]}`" if key in OTHER_NAMES else nearest(key, KNOWN)
 
 
 def _problems(error: ValidationError, tree: dict[str, Any], where: str) -> Iterator[Problem]:
@@ -56,7 +66,8 @@ def _problems(error: ValidationError, tree: dict[str, Any], where: str) -> Itera
         if found["type"] == "missing":
             yield Problem(f"{where}: {key}", None, "is missing", f"write it, as in `{EXAMPLES[key]}`")
         elif key in KNOWN:
-            yield Problem(f"{where}: {key}", tree.get(key), reason, f"write it as in `{EXAMPLES[key]}`")
+            fix = f"{meant_choice(found)}write it as in `{EXAMPLES[key]}`"
+            yield Problem(f"{where}: {key}", tree.get(key), reason, fix)
         else:
             fix = f"write at least `{EXAMPLES['text']}` and `{EXAMPLES['labels']}`, or `{EXAMPLES['range']}`"
             yield Problem(where, None, reason.removeprefix("value error, "), fix)

@@ -5,14 +5,24 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from mat_ds.errors import printable_lines
 
+Item = TypeVar("Item")
+
 # Seconds between two updates of the progress.
 ON_A_TERMINAL, IN_A_FILE = 0.1, 10.0
+BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 LINE = "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} steps [{elapsed}<{remaining}{postfix}]"
+# Of a part of the work, which is shown if it takes long and then removed.
+PART_BAR = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+PART_LINE = "{desc}: {percentage:3.0f}% [{elapsed}<{remaining}]"
+LONG = 1.0
+# Columns of the bar itself when the facts behind it need the line, and columns of a bar that tqdm does not fit into a line.
+LEAST, USUAL = 4, 10
 
 
 def add_display_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,17 +42,6 @@ def one_line(file: Path) -> str:
     return json.dumps(json.loads(file.read_text(encoding="utf-8")))
 
 
-def table_text(rows: list[list[Any]]) -> str:
-    """A table as text in columns. Numbers have four digits; None is shown as a dash."""
-    shown = [[_cell(value) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown)
-
-
-def _cell(value: object) -> str:
-    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 class Lines:
     """A stream on which tqdm prints each update as a new line instead of moving the cursor."""
 
@@ -55,6 +54,45 @@ class Lines:
 
     def flush(self) -> None:
         self._stream.flush()
+
+
+class Bar:
+    """A bar of progress, a context manager; made by a `Display`."""
+
+    def __init__(self, bar: Any):
+        self._bar = bar
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def update(self, count: float = 1) -> None:
+        """Moves it on."""
+        self._bar.update(count)
+
+    def move(self, done: float) -> None:
+        """Moves it to a place, also back."""
+        self._bar.update(done - self._bar.n)
+
+    def rename(self, name: str) -> None:
+        """Changes what stands before it."""
+        self._bar.set_description_str(name, refresh=False)
+
+    def tell(self, *facts: str) -> None:
+        """Shows facts behind it: as many as its line has room for, the first ones first."""
+        if self._bar.disable:
+            return
+        form = self._bar.format_dict
+        bare = len(self._bar.format_meter(**{**form, "ncols": None, "postfix": ""})) - USUAL + LEAST
+        shown = ""
+        for fact in facts:
+            longer = f"{shown}, {fact}" if shown else fact
+            if form["ncols"] and bare + len(f", {longer}") > form["ncols"]:
+                break
+            shown = longer
+        self._bar.set_postfix_str(shown, refresh=False)
 
 
 class Display:
@@ -70,19 +108,38 @@ class Display:
         self._result, self.json = speaks, json
         self._speaks = speaks and not quiet
         self._warns = speaks
-        self._bar: Any = None
+        self._tqdm: Any = None
 
-    def bar(self, name: str, total: int, done: int) -> Any:
-        """The progress bar, a context manager with `update`."""
+    def bar(self, name: str, total: int, done: int) -> Bar:
+        """The bar of a training's steps."""
+        return self._bar(name, total, BAR, LINE, initial=done)
+
+    def part(self, name: str, total: float, delay: float | None = None) -> Bar:
+        """The bar of a part of the work: appears if it takes long (or after `delay` seconds), and disappears at its end."""
+        waits = LONG if sys.stderr.isatty() else IN_A_FILE
+        return self._bar(name, total, PART_BAR, PART_LINE, leave=False, delay=waits if delay is None else delay)
+
+    def course(self, name: str, total: int, done: int) -> Bar:
+        """The bar of several trainings. Only on a terminal, since they take hours."""
+        # Each move is shown, not only one of so many: a training is a single step of the bar.
+        return self._bar(name, total, PART_BAR, "", initial=done, leave=False, smoothing=0, miniters=0)
+
+    def follow(self, name: str, items: Sequence[Item]) -> Iterator[Item]:
+        """Yields the items, with the bar of a part of the work."""
+        with self.part(name, len(items)) as part:
+            for item in items:
+                yield item
+                part.update()
+
+    def _bar(self, name: str, total: float, on_a_terminal: str, in_a_file: str, **how: Any) -> Bar:
         from tqdm import tqdm  # imported late: most commands never need it
 
-        moves = sys.stderr.isatty()
-        self._bar = tqdm(
-            total=total, initial=done, desc=name, unit="step", disable=not self._speaks, dynamic_ncols=moves,
+        self._tqdm, moves = tqdm, sys.stderr.isatty()
+        return Bar(tqdm(
+            total=total, desc=name, disable=not (self._speaks and (moves or in_a_file)), dynamic_ncols=moves,
             mininterval=ON_A_TERMINAL if moves else IN_A_FILE, file=None if moves else Lines(sys.stderr),
-            bar_format=None if moves else LINE,
-        )  # fmt: skip
-        return self._bar
+            bar_format=on_a_terminal if moves else in_a_file, **how,
+        ))  # fmt: skip
 
     def say(self, *lines: str) -> None:
         """Prints information."""
@@ -100,8 +157,8 @@ class Display:
             self._print(text, sys.stdout)
 
     def _print(self, text: str, stream: TextIO) -> None:
-        if self._bar is None or self._bar.disable:
+        if self._tqdm is None:
             show(text, stream)
-        else:  # above the bar
-            self._bar.write(printable_lines(text), file=stream)
+        else:  # above the bars
+            self._tqdm.write(printable_lines(text), file=stream)
             stream.flush()

@@ -1,9 +1,9 @@
-"""Checks on a real batch, before a run begins, whether the method's perturbation has an effect."""
+"""Whether the method's perturbation has an effect: checked on a real batch before a run begins, and said while it trains."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -19,6 +19,44 @@ from mat_ds.training.telemetry import FACTORS, VISIBLE_COSINE, below_resolution,
 
 # Steps that move a perturbation by a smaller fraction of its size leave it as random as it was initialised.
 LEAST_MOVE = 0.01
+# An adversary with a smaller share of the divergence R, or a smaller R without dropout, changes nothing that could be measured.
+LEAST_SHARE, LEAST_R = 0.01, 1e-6
+# A recipe whose adversary can be seen.
+START = "mat_visible"
+
+
+def adversary_lines(step: int, telemetry: Mapping[str, float], settings: MethodSettings) -> Iterator[str]:
+    """Yields lines that say in plain words what the perturbation does.
+
+    Args:
+        step: the outer step that was watched.
+        telemetry: as measured, of a method that has a perturbation.
+        settings: of the method.
+    """
+    size = f"|delta| {telemetry['delta_linf']:.1e}"
+    alone, compared, share = telemetry["R_eval"], settings.divergence, 1.0
+    if compared is None:
+        yield f"step {step}: the adversary moves predictions by R {alone:.1e}; {size}"
+    else:
+        r = telemetry["R_shared_masks" if compared.shares_masks else "R"]
+        dropped = 0.0 if compared.shares_masks or not r else min(telemetry["R_without"] / r, 1.0)
+        share = 1.0 - dropped if r else 0.0
+        yield f"step {step}: R {r:.1e}: adversary {_percent(share)}, dropout {_percent(dropped)}; {size}"
+    if telemetry["cosine"] < VISIBLE_COSINE:
+        kept = _percent(max(telemetry["cosine"], 0.0))
+        yield f"    only {kept} of its direction survives the precision: the rest is rounding"
+    if telemetry.get("delta_moved", 1.0) < LEAST_MOVE:
+        moved = _percent(telemetry["delta_moved"])
+        yield f"    a step moves it by {moved} of its size: it stays the random number it began as"
+    if share < LEAST_SHARE or alone < LEAST_R:
+        yield f"    the adversary does nothing at this radius; start with --recipe {START}"
+
+
+def _percent(share: float) -> str:
+    """A share in percent, never rounded to all or nothing."""
+    if 0 < share < 0.001:
+        return "under 0.1%"
+    return "over 99.9%" if 0.999 < share < 1 else f"{share:.1%}".replace(".0%", "%")
 
 
 def objections(engine: Engine, method: Method, batch: MicroBatch) -> list[Problem]:

@@ -24,8 +24,12 @@ from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.examples import TaskData, train_splits
 from mat_ds.tasks.loader import TrainLoader
 from mat_ds.tasks.rows import skipped_lines
+from mat_ds.terminal.layout import wrapped
 from mat_ds.tracking.destination import mirror_uri
 from mat_ds.training.setup import Data, Options, Setup, Start
+
+# Columns of the names before the lines of a run's plan.
+NAMES = 11
 
 
 def host_and_device(device: torch.device) -> tuple[str, str]:
@@ -85,8 +89,8 @@ def place_lines(rundir: RunDirectory, uri: str | None) -> tuple[str, ...]:
     """Where a run writes and what it is mirrored to, given its `tracking.uri`."""
     mirror = mirror_uri(rundir.path, uri)
     return (
-        printable(f"run        {rundir.path} (all options: {rundir.config.name})"),
-        printable(f"mirrored   to MLflow at {mirror}" if mirror else "mirrored   nowhere"),
+        _laid_out(f"run        {rundir.path} (all options: {rundir.config.name})"),
+        _laid_out(f"mirrored   to MLflow at {mirror}" if mirror else "mirrored   nowhere"),
     )
 
 
@@ -102,7 +106,9 @@ def dry_lines(options: Options) -> tuple[str, ...]:
     )
 
 
-def plan_lines(setup: Setup, loader: TrainLoader, parameters: int, cost: int, ranks: int, start: str) -> tuple[str, ...]:
+def plan_lines(
+    setup: Setup, loader: TrainLoader, parameters: int, cost: int, ranks: int, start: str, trained: int | None = None
+) -> tuple[str, ...]:
     """What a run is going to do, for the user.
 
     Args:
@@ -111,26 +117,33 @@ def plan_lines(setup: Setup, loader: TrainLoader, parameters: int, cost: int, ra
         cost: forward units of an outer step.
         ranks: number of ranks.
         start: where it starts, unless at step 0.
+        trained: elements of the parameters that are trained, if the others are frozen.
     """
     run, data, model = setup.options.run, setup.data.examples, setup.model
     steps = total_steps(run, loader.steps_per_epoch)
     stage = setup.options.ds_config["zero_optimization"].get("stage", 0)
+    part = f", {trained:,} of them trained ({trained / parameters:.1%})" if trained is not None else ""
     lines = (
-        f"task       {data.spec.name}: {len(data.train)} training examples, "
-        + ", ".join(f"{len(examples)} {split}" for split, examples in data.dev.items()),
+        f"task       {data.spec.name}: {len(data.train):,} training examples, "
+        + ", ".join(f"{len(examples):,} {split}" for split, examples in data.dev.items()),
         *_repeated(data),
-        f"model      {run.model.name}, {parameters:,} parameters, drawn anew: {_few(model.fresh)}; "
+        f"model      {run.model.name}, {parameters:,} parameters{part}, drawn anew: {_few(model.fresh)}; "
         + (f"{model.head}; " if model.head else "")
         + (f"adapters of rank {run.model.lora.r}; " if run.model.lora else "")
         + f"inputs are cut at {setup.data.max_length} tokens, "
         + ("padding is left out" if model.unpadded else "and padded"),
         f"method     {run.method.name} {run.method.variant}".rstrip() + f", {cost} forward units per step (vanilla: 3)",
-        f"steps      {steps} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch} on "
+        f"steps      {steps:,} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch} on "
         f"{ranks} rank{'s' if ranks > 1 else ''}, ZeRO-{stage}{start}",
-        f"left out   {loader.dropped_per_epoch} examples per epoch (last partial batch)",
+        f"left out   {loader.dropped_per_epoch:,} examples per epoch (last partial batch)",
         *(f"skipped    {line}" for line in skipped_lines(data.tallies)),
     )
-    return tuple(map(printable, lines))
+    return tuple(map(_laid_out, lines))
+
+
+def _laid_out(line: str) -> str:
+    """A line of a run's plan on a terminal."""
+    return wrapped(printable(line), NAMES)
 
 
 def _repeated(data: TaskData) -> Iterator[str]:

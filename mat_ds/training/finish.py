@@ -99,14 +99,14 @@ def finish(setup: Setup, trained: Trained, evaluator: Evaluator, still_ours: Cal
     device = evaluator.device
     device = torch.device("cpu") if any_rank(not _fits(rundir.model, device), device) else device
     model = _load(kind, rundir.model, dtype, device)
-    predicted = {split: evaluator.predict(model, examples) for split, examples in data.dev.items()}
+    predicted = {split: evaluator.predict(model, examples, split) for split, examples in data.dev.items()}
     splits, score = evaluator.scores_of(predicted, data.dev)
     write(lambda: write_dev_predictions(data.spec, predicted, data.dev, rundir))
     for split, examples in data.test.items():
         try:
-            logits = evaluator.predict(model, examples)
+            logits = evaluator.predict(model, examples, split)
         except NonFiniteError:  # longer texts than in training may overflow fp16
-            logits = evaluator.predict(_load(kind, rundir.model, torch.float32, device), examples)
+            logits = evaluator.predict(_load(kind, rundir.model, torch.float32, device), examples, split)
         if data.spec.test_labelled:
             results["test"] |= evaluator.scores_of({split: logits}, {split: examples})[0]
         write(lambda split=split, logits=logits: write_predictions(data.spec, split, logits, rundir))  # type: ignore[misc]
@@ -118,7 +118,7 @@ def finish(setup: Setup, trained: Trained, evaluator: Evaluator, still_ours: Cal
 
     def describe() -> None:
         write_json(rundir.results, results, still_ours)
-        write_description(rundir.model, Description(data.spec, run.data.max_length))
+        write_description(rundir.model, Description(data.spec, setup.data.max_length))
         write_card(read_finished(rundir.path), rundir.model)
         if progress.step >= STEPS_OF_A_CURVE:
             _draw(rundir)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from mat_ds.storage.progress import Progress
 from mat_ds.tasks.loader import TrainLoader
 from mat_ds.terminal.display import Display
 from mat_ds.tracking.tracker import Tracker
-from mat_ds.training.adversary import LEAST_MOVE
+from mat_ds.training.adversary import adversary_lines
 from mat_ds.training.resources import resources
 from mat_ds.training.snapshots import Snapshots
 from mat_ds.training.stopping import StopRequests
@@ -78,7 +79,7 @@ class Loop:
                     self._export_if_wanted(progress, is_last=True)
                 for step in range(progress.step, total):
                     record = self._step(progress, lr(step), step / total)
-                    bar.set_postfix_str(_shown(record, progress), refresh=False)
+                    bar.tell(*_facts(record, progress, self.run.train.batch_size))
                     bar.update()
                     stop, due = self.stop_requests.told_to_stop_or_save()
                     if stop:
@@ -90,7 +91,7 @@ class Loop:
                         self.engine.check(self.loader.micro_batches(step)[0])
                     if evaluates:
                         self._evaluate(progress, is_last=progress.step == total)
-                        bar.set_postfix_str(_shown(record, progress), refresh=False)
+                        bar.tell(*_facts(record, progress, self.run.train.batch_size))
                     if saves and self._save(progress):
                         saved_at = progress.step
                 if saved_at != total:
@@ -158,7 +159,7 @@ class Loop:
             })  # fmt: skip
             self._log_resources(progress)
             if "cosine" in telemetry:
-                self.display.say(f"step {progress.step}: {_adversary(telemetry)}")
+                self.display.say(*adversary_lines(progress.step, telemetry, self.method.settings))
         return record
 
     def _log_resources(self, progress: Progress) -> None:
@@ -200,25 +201,15 @@ class Loop:
         self.display.warn(f"{error}; training goes on without it")
 
 
-def _shown(record: dict[str, Any], progress: Progress) -> str:
-    """The text after the progress bar: the objective, its parts, the speed, the best dev score so far."""
-    parts = [f"{name} {record[name]:.4f}" for name in ("loss", "L", "R") if name in record]
-    parts.append(f"{record['samples_per_second']:.0f} examples/s")
+def _facts(record: dict[str, Any], progress: Progress, batch_size: int) -> Iterator[str]:
+    """Yields what stands behind the bar, the most important first: the objective, the best dev score so far, the speed, the
+    parts of the objective."""
+    yield f"loss {record['loss']:.4f}"
     if progress.evaluations:
-        parts.append(f"best {progress.best['score']:.4f}")
-    return ", ".join(parts)
-
-
-def _adversary(telemetry: dict[str, float]) -> str:
-    """A line on the perturbation: its size, how much of it the compute dtype keeps, and its effect on R."""
-    said = (
-        "|delta| {delta_linf:.1e}, {cosine:.0%} of it kept; R {R:.2e}, {R_without:.2e} without it, {R_eval:.1e} without dropout"
-    )
-    if telemetry.get("delta_moved", 1.0) < LEAST_MOVE:
-        said += "; a step moves it by {delta_moved:.1e} of its size"
-    if telemetry.get("delta_noise"):
-        said += "; noise / drift {delta_noise_ratio:.1e} of delta, {theta_noise_ratio:.1e} of theta"
-    return said.format(**telemetry)
+        yield f"best {progress.best['score']:.4f}"
+    speed = record["samples_per_second"]
+    yield f"{speed:,.0f} examples/s" if speed > batch_size else f"{batch_size / max(speed, 0.005):,.1f} s/step"
+    yield from (f"{name} {record[name]:.4f}" for name in ("L", "R") if name in record)
 
 
 def _scores(splits: Scores) -> str:

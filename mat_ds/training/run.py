@@ -13,6 +13,7 @@ import torch
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.group import process_group
 from mat_ds.engine.loading import shard_unread
+from mat_ds.engine.shards import numel, trainable
 from mat_ds.errors import ExitCode, Interrupted, SaveError, UserError
 from mat_ds.evaluation.scores import Evaluator
 from mat_ds.methods import METHODS
@@ -93,7 +94,13 @@ def train_model(setup: Setup, world: World, device: torch.device, services: Serv
     # Ranks may have found different checkpoints, if another job is still saving.
     setup = setup._replace(start=from_rank_zero(setup.start))
     evaluator = Evaluator(
-        data.examples.spec, data.collate, run.train.eval_micro_batch, world, device, services.stop_requests.leave_if_told
+        data.examples.spec,
+        data.collate,
+        run.train.eval_micro_batch,
+        world,
+        device,
+        services.stop_requests.leave_if_told,
+        services.display.follow,
     )
     try:
         with services.tracker:
@@ -152,13 +159,14 @@ def _optimise(setup: Setup, evaluator: Evaluator, world: World, device: torch.de
     try:
         if not start.checkpoints:
             _look_at_the_adversary(engine, method, loader, display)
-        plan = partial(plan_lines, setup, loader, engine.parameters, method.cost, world.size)
+        trained = sum(numel(parameter) for _, parameter in trainable(engine.ds.module)) if run.model.lora else None
+        plan = partial(plan_lines, setup, loader, engine.parameters, method.cost, world.size, trained=trained)
         if options.dry_run:
             continuing = f", would continue from {start.checkpoints[0].name}" if start.checkpoints else ""
             display.say(*plan(continuing), *dry_lines(options))
             return None
         rundir, start = open_run_directory(options, data, start, world, device, services)
-        snapshots, progress = Snapshots(run, engine, data, evaluator, rundir, fold, services.lock), Progress()
+        snapshots, progress = Snapshots(run, engine, data, evaluator, rundir, fold, services.lock, display), Progress()
         if start.checkpoints:
             progress, remarks = snapshots.restore(start.checkpoints)
             for remark in remarks:

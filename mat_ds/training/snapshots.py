@@ -18,6 +18,7 @@ from mat_ds.runs.options import RunConfig
 from mat_ds.storage.lock import RunLock
 from mat_ds.storage.progress import Progress
 from mat_ds.storage.rundir import RunDirectory
+from mat_ds.terminal.display import Display
 from mat_ds.training.setup import Data
 
 
@@ -33,6 +34,7 @@ class Snapshots:
         rundir: where model and checkpoints are written.
         fold: what the method's `prepare_model` returned.
         lock: of the run directory; if another job took it, every method that writes raises `Displaced` on every rank.
+        display: shows how far an export has come.
     """
 
     run: RunConfig
@@ -42,6 +44,7 @@ class Snapshots:
     rundir: RunDirectory
     fold: Fold | None
     lock: RunLock
+    display: Display
 
     def evaluate(self, weights: str) -> tuple[Scores, float]:
         """Metrics of each dev split, and the score that selects a model.
@@ -60,7 +63,9 @@ class Snapshots:
         """
         with self._weights(self.run.train.export_weights):
             tokenizer, folder, lora = self.data.tokenizer, self.rundir.model, self.run.model.lora
-            export_model(self.engine, tokenizer, folder, lora, self.fold, self.lock.check)
+            # The weights are gathered in the first half and written in the second.
+            with self.display.part("writing model/", 2.0) as bar:
+                export_model(self.engine, tokenizer, folder, lora, self.fold, self.lock.check, bar.move)
 
     def save(self, progress: Progress) -> checkpoint.Saved:
         """Writes a checkpoint of the engine and of `progress`.

@@ -8,11 +8,14 @@ import pytest
 from optuna.trial import TrialState
 
 from mat_ds.errors import ExitCode
+from mat_ds.runs.options import TrainConfig
 from mat_ds.sweeps import study
+from mat_ds.sweeps.pace import Pace
 from mat_ds.sweeps.space import read_space
 from mat_ds.sweeps.study import SharedStudy
 from mat_ds.sweeps.training import claim, is_claimed
 from mat_ds.sweeps.worker import Watch, Worker
+from mat_ds.terminal.display import Display
 from tests.support.sweeping import GRID, Sweep, plan
 
 pytestmark = pytest.mark.usefixtures("at_once")
@@ -58,7 +61,8 @@ def test_a_trial_once_below_the_median_is_pruned_even_if_it_recovers(tmp_path):
     good.claim.release()
     taken = trials.take(None)
     stop_signals, said = SimpleNamespace(received=None), []
-    watch = Watch(Worker(trials, None, stop_signals, None, said.append), taken)
+    pace = Pace(Display(False), "trial", 3, TrainConfig(), lambda: 1)
+    watch = Watch(Worker(trials, None, stop_signals, None, said.append, pace), taken)
     events = taken.claim.folder / "events.jsonl"
 
     def score(step, value):

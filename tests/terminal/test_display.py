@@ -20,9 +20,9 @@ PROGRAM = """
 from mat_ds.terminal.display import Display
 display = Display(True)
 with display.bar("mat", 40, 30) as bar:
-    bar.mininterval = 0
+    bar._bar.mininterval = 0
     for _ in range(10):
-        bar.set_postfix_str("loss 0.5", refresh=False)
+        bar.tell("loss 0.5", "best 0.9", "12 examples/s", "L 0.4", "R 0.1", "a fact too long for this line")
         bar.update()
     display.say("step 40: score 1")
 """
@@ -30,7 +30,7 @@ with display.bar("mat", 40, 30) as bar:
 
 def play(display):
     with display.bar("mat", 4, 0) as bar:
-        bar.set_postfix_str("loss 0.5, L 0.4, R 0.1, best 0.9", refresh=False)
+        bar.tell("loss 0.5", "L 0.4", "R 0.1", "best 0.9")
         bar.update(4)
         display.say("an evaluation")
     display.warn("low disk")
@@ -45,14 +45,17 @@ def test_in_a_file_progress_is_whole_lines_with_losses_and_the_time_left(capsys)
     assert "mat: 100% 4/4 steps [00:00<00:00, loss 0.5, L 0.4, R 0.1, best 0.9]" in err.splitlines()
 
 
-def test_on_a_terminal_progress_is_one_moving_line():
+@pytest.mark.parametrize("columns, last", [(80, "R 0.1"), (60, "best 0.9"), (120, "a fact too long for this line")])
+def test_on_a_terminal_progress_is_one_moving_line_that_fits(columns, last):
     leader, follower = os.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", 40, 120, 0, 0))
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", 40, columns, 0, 0))
     subprocess.run([sys.executable, "-c", PROGRAM], cwd=ROOT, stdout=follower, stderr=follower, check=True)
     os.close(follower)
     shown = os.read(leader, 65536).decode()
     os.close(leader)
-    assert shown.count("\r") > 5 and "40/40" in shown and "step 40: score 1\r\n" in shown
+    assert shown.count("\r") > 5 and "step 40: score 1\r\n" in shown
+    frames = [frame for frame in shown.split("\r") if "40/40" in frame]
+    assert frames and all(len(frame) <= columns and f"{last}]" in frame for frame in frames)
 
 
 def test_quiet_leaves_warnings_and_the_result(capsys):

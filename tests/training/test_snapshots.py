@@ -9,6 +9,7 @@ from mat_ds.storage.checkpoints import checkpoints_of
 from mat_ds.storage.lock import RunLock
 from mat_ds.storage.progress import Progress
 from mat_ds.storage.rundir import RunDirectory
+from mat_ds.terminal.display import Display
 from mat_ds.training.setup import Data
 from mat_ds.training.snapshots import Snapshots
 from tests.support.small_engine import SmallEngine, Tokenizer, one_rank
@@ -35,7 +36,7 @@ def snapshots(folder, weights):
     engine.predict = lambda: float(engine.ds.module.bias[0].detach())
     run = RunConfig.model_validate({"model": {"average": "ema"}, "train": {"export_weights": weights}})
     data = Data(SimpleNamespace(dev={"validation": [0, 0]}), Tokenizer(), 8)
-    return Snapshots(run, engine, data, Evaluator(), RunDirectory(folder), None, RunLock())
+    return Snapshots(run, engine, data, Evaluator(), RunDirectory(folder), None, RunLock(), Display(False))
 
 
 @pytest.mark.parametrize("weights, value", [("raw", 1), ("average", 5)])

@@ -1,0 +1,29 @@
+"""The table of an evaluation, as it is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+# What a point is measured at, and counts that stand last.
+PLACES, COUNTS = ("radius", "rate"), ("broken", "changed")
+
+
+def table_of(report: dict[str, Any]) -> list[list[Any]]:
+    """A row of headings and a row per measurement, given the report of `evaluate_subject`."""
+    several = len(report["splits"]) > 1
+    points = [(split, name, point) for split, found in report["splits"].items() for name, point in _points(found, report)]
+    met = dict.fromkeys(key for *_, point in points for key in point if key not in (*PLACES, *COUNTS))
+    keys = [*met, *(key for key in COUNTS if any(key in point for *_, point in points))]
+    first = ["split"] * several + ["measured"]
+    return [[*first, *keys], *([*[split] * several, name, *map(point.get, keys)] for split, name, point in points)]
+
+
+def _points(found: dict[str, Any], report: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the measurements on a split, each with a name that says what was done to its texts or their embeddings."""
+    yield "clean", found["clean"]
+    for point in found["attack"]:
+        if point["radius"]:  # at radius 0 it is clean
+            yield f"attack, {report['attack']['norm']} {point['radius']:g}", point
+    for kind, noisy in found["noise"].items():
+        yield from ((f"{kind} {point['rate']:g}", point) for point in noisy)

@@ -1,0 +1,66 @@
+"""Lays out text for the columns of a terminal: long lines, and tables."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+# Columns between two cells of a table.
+GAP = 2
+# Of numbers in this range four decimals are shown, in columns of a table whose numbers are all in it; else four digits.
+PLAIN = (1e-3, 1e3)
+
+
+def columns() -> int:
+    """Columns of the terminal that standard output goes to, or as the variable COLUMNS says; 0 for a file, which has no end."""
+    return shutil.get_terminal_size((0, 0)).columns
+
+
+def wrapped(line: str, indent: int) -> str:
+    """A line broken between words to fit the terminal; all but its first part are indented."""
+    if not (room := columns()):
+        return line
+    return textwrap.fill(
+        line, max(room, 2 * indent), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def table_text(rows: Sequence[Sequence[Any]]) -> str:
+    """A table as text, numbers below each other. None is shown as a dash.
+
+    If it is wider than the terminal, the columns that do not fit follow below, each part with the first column.
+
+    Args:
+        rows: the first holds the headings.
+    """
+    shown = [list(column) for column in zip(*(_column(column) for column in zip(*rows, strict=True)), strict=True)]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    room, parts = columns(), [[0]]
+    for i in range(1, len(widths)):
+        if room and len(parts[-1]) > 1 and sum(widths[j] + GAP for j in parts[-1]) + widths[i] > room:
+            parts.append([0])
+        parts[-1].append(i)
+    gap = " " * GAP
+    return "\n\n".join("\n".join(gap.join(row[i] for i in part).rstrip() for row in shown) for part in parts)
+
+
+def _column(values: Sequence[Any]) -> list[str]:
+    """The cells of a column, equally wide; numbers are aligned on the right."""
+    heading, *body = values
+    numbers = [value for value in body if isinstance(value, (int, float))]
+    floats = [abs(value) for value in numbers if isinstance(value, float)]
+    plain = all(value == 0 or PLAIN[0] <= value < PLAIN[1] for value in floats)
+    cells = [str(heading), *(_cell(value, plain) for value in body)]
+    width = max(map(len, cells))
+    right = bool(numbers) and all(value is None or isinstance(value, (int, float)) for value in body)
+    return [cell.rjust(width) if right else cell.ljust(width) for cell in cells]
+
+
+def _cell(value: object, plain: bool) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4f}" if plain else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
