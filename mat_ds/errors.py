@@ -16,6 +16,9 @@ Result = TypeVar("Result")
 # A longer value is cut off in a message.
 MOST_SHOWN = 500
 
+# Of a shorter name it is chance that a known one begins with it.
+SHORTEST_START = 3
+
 MASK = "***"
 # Names of environment variables that hold a secret, by their ending. PWD alone is the working folder, no secret.
 HOLDS_SECRET = re.compile(
@@ -155,9 +158,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most similar to `name`, whatever their cases; None if none is similar."""
-    folded = {each.casefold(): each for each in known}
-    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    """The known name that begins with `name` or is most similar to it, whatever their cases; None if none is similar."""
+    folded, name = {each.casefold(): each for each in known}, name.casefold()
+    begun = [each for each in folded if each.startswith(name)] if len(name) >= SHORTEST_START else []
+    close = difflib.get_close_matches(name, begun or folded, n=1, cutoff=0.0 if begun else 0.6)
     return folded[close[0]] if close else None
 
 

@@ -53,10 +53,23 @@ def problems_of(
         elif found["type"] in ("union_tag_invalid", "union_tag_not_found"):
             name, known = (value or {}).get("name"), choices(schema.model_fields[location[0]])
             yield Problem(f"{key}.name", name, f"there is no such {key}", nearest(str(name), known))
+        elif inner := nested(_section_at(schema, location[:-1], found["loc"]).model_fields[location[-1]]):
+            named = next((name for name in NAMING if name in inner.model_fields and isinstance(value, str)), None)
+            fix = f"{named}={value}" if named else f"<option>=<value>, with one of: {', '.join(inner.model_fields)}"
+            yield Problem(key, value, "is a section of options, not one of them", f"write {key}.{fix}")
         else:
-            number = found["type"] == "string_type" and isinstance(value, (bool, int, float))
-            fix = "put quotes around it in a recipe; " if number else meant_choice(found)
-            yield Problem(key, value, found["msg"].lower(), fix + _describe(schema, location, found["loc"], value))
+            reason = "is not a list" if found["type"] == "tuple_type" else found["msg"].lower()
+            fix = (_form(found["type"], value) or meant_choice(found)) + _describe(schema, location, found["loc"])
+            yield Problem(key, value, reason, fix)
+
+
+def _form(kind: str, value: object) -> str:
+    """How a value of pydantic's error type is to be written, as the start of a fix; empty if that is not the problem."""
+    if kind == "string_type" and isinstance(value, (bool, int, float)):
+        return "put quotes around it in a recipe; "
+    if kind.startswith("int_") and isinstance(value, float) and value.is_integer():
+        return f"write {int(value)}; "
+    return {"bool_type": "write true or false; ", "tuple_type": "write it as [a, b]; "}.get(kind, "")
 
 
 def meant_choice(found: Any) -> str:
@@ -124,11 +137,7 @@ def _section_at(schema: type[BaseModel], location: list[str], raw: Place) -> typ
     return schema
 
 
-def _describe(schema: type[BaseModel], location: list[str], raw: Place, value: object) -> str:
+def _describe(schema: type[BaseModel], location: list[str], raw: Place) -> str:
     """Meaning and default of the option at `location`, as the fix of a problem."""
     field = _section_at(schema, location[:-1], raw).model_fields[location[-1]]
-    if section := nested(field):
-        named = next((key for key in NAMING if key in section.model_fields), None)
-        option = f"{named}={value}" if named and isinstance(value, str) else "<option>=<value>"
-        return f"write {'.'.join(location)}.{option}"
     return f"{location[-1]} is: {field.description}; its default is {field.default!r}"

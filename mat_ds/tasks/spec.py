@@ -19,7 +19,7 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_listed)]
+Names = Annotated[tuple[str, ...], Field(strict=False)]
 # A larger number is probably a mistake, and the data might not fit into memory.
 MOST_REPEATS = 1000
 
@@ -54,7 +54,9 @@ class TaskSpec(Section):
     """A text classification or regression task over single sentences or pairs."""
 
     name: Name = Field(description="also the folder of its files under `data.path`")
-    text: Annotated[Names, Field(min_length=1, max_length=2)] = Field(description="the text column, or the two of a pair")
+    text: Annotated[Names, Field(min_length=1, max_length=2), BeforeValidator(_listed)] = Field(
+        description="the text column, or the two of a pair"
+    )
     label: str = Field("label", description="the label column")
     labels: Names = Field((), description="names of the classes in the order of their numbers; none: regression")
     label_map: dict[str, str] = Field({}, description="other spellings of the label names in the files")

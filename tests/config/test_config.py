@@ -63,6 +63,30 @@ def test_every_unknown_key_is_named_with_the_nearest_known_one():
     assert "data.path" in found
 
 
+@pytest.mark.parametrize(
+    "argument, fix",
+    [
+        ("lr=3", "write optimizer.lr"),
+        ("train.lr=3", "write optimizer.lr"),
+        ("max_step=3", "did you mean train.max_steps?"),
+        ("lam=3", "write method.lam"),
+        ("name=x", "write model.name or optimizer.name or method.name"),
+        ("model=roberta-base", "write model.name=roberta-base"),
+        ("data=folder", "write data.path=folder"),
+        ("method=freelb", "write method.name=freelb"),
+        ("model.lora=4", "write model.lora.<option>=<value>, with one of: r, "),
+        ("optimizer.schedule=Liner", "did you mean 'linear'?"),
+        ("batch=3", "did you mean train.batch_size?"),
+        ("train.max_steps=1e3", "write 1000;"),
+        ("train.deterministic=yes", "write true or false;"),
+        ("optimizer.betas=0.9", "write it as [a, b];"),
+    ],
+)
+def test_an_option_without_its_section_or_misspelt_is_named(argument, fix):
+    (found,) = problems(argument).values()
+    assert found.fix.startswith(fix)
+
+
 def test_wrong_types_and_values_say_what_the_option_means():
     found = problems("optimizer.lr=fast", "train.batch_size=2.5", "data.group_by_length=1", "train.epochs=-1", "seed=true",
                      "method.beta_s=1.5", "data.max_length=.inf", "method.semantics=both", "nonsense")  # fmt: skip

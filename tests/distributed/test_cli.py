@@ -138,7 +138,7 @@ def test_a_finished_run_is_not_overwritten_and_two_ranks_print_an_error_once(dem
     assert done.returncode == ExitCode.USER_ERROR
     everything = done.stdout + done.stderr
     assert everything.count("holds a run already") == 1 and everything.count("is not divisible by the 2 ranks") == 1
-    assert everything.count("2 problems in the input of this run") == 1 and "Traceback" not in everything
+    assert everything.count("2 problems found") == 1 and "Traceback" not in everything
     assert (demo[0] / "results.json").read_bytes() == before
 
 

@@ -59,16 +59,17 @@ def test_a_file_with_an_invalid_name_must_give_the_tasks_name(tmp_path):
         ({"labels": [True, False]}, "labels", 'labels: ["no", "yes"]'),
         ({"labels": "yes"}, "labels", 'labels: ["no", "yes"]'),
         ({"labels": {"no": 0}}, "labels", 'labels: ["no", "yes"]'),
-        ({"text": "sentence"}, "text", "text: [sentence]"),
         ({"text": []}, "text", "text: [sentence]"),
         ({"text": ["a", "b", "c"]}, "text", "text"),
         ({"text": None}, "text", "text: [sentence]"),
         ({"label": 3}, "label", "label: label"),
         ({"label_map": ["a"]}, "label_map", "label_map: {"),
         ({"label_map": {"x": 1}}, "label_map", "label_map: {"),
-        ({"train": "train"}, "train", "train: [train]"),
-        ({"metrics": "accuracy"}, "metrics", "metrics: [accuracy]"),
         ({"metrics": ["f2"]}, "metrics", "metrics"),
+        ({"metrics": "acuracy"}, "metrics", "did you mean 'accuracy'?"),
+        ({"metrics": ["Accuracy"]}, "metrics", "did you mean 'accuracy'?"),
+        ({"validation": "dev"}, "validation", "`dev: [validation]`"),
+        ({"columns": ["a"]}, "columns", "`text: [sentence]`"),
         ({"test_labelled": 1}, "test_labelled", "test_labelled: true"),
         ({"hub": ["a"]}, "hub", "hub: nyu-mll/glue"),
         ({"submission": "x.tsv"}, "submission", "submission: {test: MyTask.tsv}"),
@@ -83,6 +84,12 @@ def test_a_file_with_an_invalid_name_must_give_the_tasks_name(tmp_path):
 def test_a_value_of_another_type_is_refused_with_an_example(tree, key, example, tmp_path):
     found = problems(tmp_path, {**GOOD, **tree})
     assert set(found) == {key} and example in found[key].fix
+
+
+def test_a_lone_name_is_a_list_of_one(tmp_path):
+    lone = {"text": "sentence", "train": "train", "dev": "dev", "test": "test", "metrics": "f1", "labels": ["no", "yes"]}
+    listed = {**lone, **{key: [lone[key]] for key in ("text", "train", "dev", "test", "metrics")}}
+    assert find_task(write(tmp_path, lone)) == find_task(write(tmp_path, listed))
 
 
 def test_the_example_in_an_error_never_repeats_the_wrong_value(tmp_path):

@@ -45,7 +45,7 @@ def test_in_a_file_progress_is_whole_lines_with_losses_and_the_time_left(capsys)
     assert "mat: 100% 4/4 steps [00:00<00:00, loss 0.5, L 0.4, R 0.1, best 0.9]" in err.splitlines()
 
 
-@pytest.mark.parametrize("columns, last", [(80, "R 0.1"), (60, "best 0.9"), (120, "a fact too long for this line")])
+@pytest.mark.parametrize("columns, last", [(80, "L 0.4"), (60, "best 0.9"), (120, "a fact too long for this line")])
 def test_on_a_terminal_progress_is_one_moving_line_that_fits(columns, last):
     leader, follower = os.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", 40, columns, 0, 0))
