@@ -14,7 +14,7 @@ from mat_ds.config.section import Section
 Rows = Iterable[dict[str, Any]]
 
 
-def _listed(value: object) -> object:
+def _as_list(value: object) -> object:
     """A lone name as a list of one."""
     return [value] if isinstance(value, str) else value
 
@@ -26,7 +26,7 @@ MOST_REPEATS = 1000
 
 def _counted(value: object) -> object:
     """Turns a list of sources, or a lone one, into a dictionary that counts each once."""
-    value = _listed(value)
+    value = _as_list(value)
     if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
         return value
     times = Counter(value)
@@ -46,7 +46,7 @@ def _as_written(mixture: dict[str, int]) -> list[str] | dict[str, int]:
 Mixture = Annotated[
     dict[Name, Annotated[int, Field(ge=1, le=MOST_REPEATS)]], BeforeValidator(_counted), PlainSerializer(_as_written)
 ]
-Splits = Annotated[tuple[Name, ...], Field(strict=False), BeforeValidator(_listed)]
+Splits = Annotated[tuple[Name, ...], Field(strict=False), BeforeValidator(_as_list)]
 MetricName = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]
 
 
@@ -54,7 +54,7 @@ class TaskSpec(Section):
     """A text classification or regression task over single sentences or pairs."""
 
     name: Name = Field(description="also the folder of its files under `data.path`")
-    text: Annotated[Names, Field(min_length=1, max_length=2), BeforeValidator(_listed)] = Field(
+    text: Annotated[Names, Field(min_length=1, max_length=2), BeforeValidator(_as_list)] = Field(
         description="the text column, or the two of a pair"
     )
     label: str = Field("label", description="the label column")
@@ -69,7 +69,7 @@ class TaskSpec(Section):
     dev: Annotated[Splits, Field(min_length=1)] = Field(("validation",), description="splits to evaluate and select on")
     test: Splits = Field(("test",), description="splits to predict when training has ended, where they exist")
     test_labelled: bool = Field(False, description="whether predictions on the test splits can be scored")
-    metrics: Annotated[tuple[MetricName, ...], Field(strict=False, min_length=1), BeforeValidator(_listed)] = Field(
+    metrics: Annotated[tuple[MetricName, ...], Field(strict=False, min_length=1), BeforeValidator(_as_list)] = Field(
         ("accuracy",), description="the task's metrics; their mean over the dev splits selects the best model"
     )
     skip_unlabelled: bool = Field(False, description="drop training rows labelled -1 (no agreement among annotators)")

@@ -39,7 +39,7 @@ def read_spec(tree: dict[str, Any], where: str) -> TaskSpec:
     Raises:
         UserError: naming every key that is unknown or of the wrong type.
     """
-    unknown = [Problem(f"{where}: {key}", tree[key], "there is no such key", _meant(key)) for key in tree.keys() - KNOWN]
+    unknown = [Problem(f"{where}: {key}", tree[key], "there is no such key", _known_key(key)) for key in tree.keys() - KNOWN]
     try:
         spec = TaskSpec.model_validate({key: value for key, value in tree.items() if key in KNOWN})
     except ValidationError as error:
@@ -49,7 +49,7 @@ def read_spec(tree: dict[str, Any], where: str) -> TaskSpec:
     return spec
 
 
-def _meant(key: str) -> str:
+def _known_key(key: str) -> str:
     """A hint at an unknown key."""
     return f"write it as in `{EXAMPLES[OTHER_NAMES[key]]}`" if key in OTHER_NAMES else nearest(key, KNOWN)
 

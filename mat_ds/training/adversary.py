@@ -41,18 +41,18 @@ def adversary_lines(step: int, telemetry: Mapping[str, float], settings: MethodS
         r = telemetry["R_shared_masks" if compared.shares_masks else "R"]
         dropped = 0.0 if compared.shares_masks or not r else min(telemetry["R_without"] / r, 1.0)
         share = 1.0 - dropped if r else 0.0
-        yield f"step {step}: R {r:.1e}: adversary {_percent(share)}, dropout {_percent(dropped)}; {size}"
+        yield f"step {step}: R {r:.1e}: adversary {_share_text(share)}, dropout {_share_text(dropped)}; {size}"
     if telemetry["cosine"] < VISIBLE_COSINE:
-        kept = _percent(max(telemetry["cosine"], 0.0))
+        kept = _share_text(max(telemetry["cosine"], 0.0))
         yield f"    only {kept} of its direction survives the precision: the rest is rounding"
     if telemetry.get("delta_moved", 1.0) < LEAST_MOVE:
-        moved = _percent(telemetry["delta_moved"])
+        moved = _share_text(telemetry["delta_moved"])
         yield f"    a step moves it by {moved} of its size: it stays the random number it began as"
     if share < LEAST_SHARE or alone < LEAST_R:
         yield f"    the adversary does nothing at this radius; start with --recipe {START}"
 
 
-def _percent(share: float) -> str:
+def _share_text(share: float) -> str:
     """A share in percent, never rounded to all or nothing."""
     if 0 < share < 0.001:
         return "under 0.1%"

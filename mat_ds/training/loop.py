@@ -79,7 +79,7 @@ class Loop:
                     self._export_if_wanted(progress, is_last=True)
                 for step in range(progress.step, total):
                     record = self._step(progress, lr(step), step / total)
-                    bar.tell(*_facts(record, progress, self.run.train.batch_size))
+                    bar.tell(*_bar_facts(record, progress, self.run.train.batch_size))
                     bar.update()
                     stop, due = self.stop_requests.told_to_stop_or_save()
                     if stop:
@@ -91,7 +91,7 @@ class Loop:
                         self.engine.check(self.loader.micro_batches(step)[0])
                     if evaluates:
                         self._evaluate(progress, is_last=progress.step == total)
-                        bar.tell(*_facts(record, progress, self.run.train.batch_size))
+                        bar.tell(*_bar_facts(record, progress, self.run.train.batch_size))
                     if saves and self._save(progress):
                         saved_at = progress.step
                 if saved_at != total:
@@ -201,7 +201,7 @@ class Loop:
         self.display.warn(f"{error}; training goes on without it")
 
 
-def _facts(record: dict[str, Any], progress: Progress, batch_size: int) -> Iterator[str]:
+def _bar_facts(record: dict[str, Any], progress: Progress, batch_size: int) -> Iterator[str]:
     """Yields what stands behind the bar, the most important first: the objective, the best dev score so far, the speed, the
     parts of the objective."""
     yield f"loss {record['loss']:.4f}"
