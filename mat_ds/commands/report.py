@@ -10,6 +10,7 @@ from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser
+from mat_ds.terminal.units import numbered
 
 EXAMPLE = "mat-ds report runs/cola-seeds runs/vanilla --out report"
 
@@ -57,4 +58,5 @@ def compare(paths: Sequence[Path], experiment: str | None, uri: str | None, out:
     except OSError as error:
         raise UserError(Problem("--out", str(out), f"cannot be written: {error.strerror}", "name another folder")) from None
     finished = sum(run.finished for run in runs)
-    return [*copies, *left_out, f"{len(runs)} runs ({finished} finished) of {len(groups)} experiments: {out / PAGE}"]
+    told = f"{numbered(len(runs), 'run')} ({finished} finished) of {numbered(len(groups), 'experiment')}"
+    return [*copies, *left_out, f"{told}: {out / PAGE}"]

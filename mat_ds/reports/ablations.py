@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from mat_ds.reports.groups import Group
-from mat_ds.reports.labels import name_in_papers, shown
+from mat_ds.reports.labels import exactly, name_in_papers, shown
 from mat_ds.reports.published import metric_title, metrics_of, published, source_of
 from mat_ds.reports.table import Row, Table, text
 from mat_ds.reports.tables import SIDE_BY_SIDE, mean_columns, means_of
@@ -55,8 +55,11 @@ def metric_of(family: Family, task: str) -> str:
     return metrics_of(task)[0] if quoted_of(family, task) else "score"
 
 
-def _said(value: Value) -> str:
-    return "/".join(shown(number) for number in (value[:1] if len(set(value)) == 1 else value))
+def _said(value: Value, others: Iterable[Value]) -> Row:
+    """A value as text: unrounded, and as it is shown among others."""
+    numbers = value[:1] if len(set(value)) == 1 else value
+    among = [number for other in others for number in other]
+    return {"value": "/".join(exactly(number) for number in numbers), "shown": "/".join(shown(n, among) for n in numbers)}
 
 
 def ablation_table(groups: Sequence[Group], varied: str) -> Table:
@@ -67,16 +70,13 @@ def ablation_table(groups: Sequence[Group], varied: str) -> Table:
         metric = metric_of(family, task)
         series: Row = {"task": task, "method": method, "series": str(number + 1), "metric": metric_title(metric)}
         rows += [
-            {**series, "value": _said(value), "source": source_of([group]), **means_of(group, metric)}
+            {**series, **_said(value, family.members), "source": source_of([group]), **means_of(group, metric)}
             for value, group in family.members.items()
         ]
-        source = f"published: {published()['ablations'][varied]['source']}"
-        rows += [
-            {**series, "value": _said(value), "source": source, "published": score}
-            for value, score in quoted_of(family, task).items()
-        ]
-    columns = [(varied, "value"), ("method", "method"), ("task", "task"), ("series", "series"), ("metric", "metric"),
-               ("source", "source"), ("seeds", "seeds")]  # fmt: skip
+        source, quoted = f"published: {published()['ablations'][varied]['source']}", quoted_of(family, task)
+        rows += [{**series, **_said(value, quoted), "source": source, "published": score} for value, score in quoted.items()]
+    columns = [("method", "method"), ("task", "task"), ("series", "series"), ("metric", "metric"), ("source", "source"),
+               ("seeds", "seeds")]  # fmt: skip
     name, numbered = NUMBERED[varied]
     note = (
         f"The rows of a series differ in nothing but {AXES[varied]}. Published scores are of BERT-base; ours beside them are "
@@ -85,7 +85,7 @@ def ablation_table(groups: Sequence[Group], varied: str) -> Table:
     return Table(
         name,
         f"What {varied} does ({numbered} of the paper)",
-        (*(text(*column) for column in columns), *mean_columns(published=True)),
+        (text(varied, "value", "shown"), *(text(*column) for column in columns), *mean_columns(published=True)),
         rows,
         note,
     )

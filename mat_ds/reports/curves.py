@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
+from mat_ds.methods import METHODS
 from mat_ds.reports.drawing import Picture, house_style, legend_below, looks, picture, sample, sheet
 from mat_ds.reports.groups import Group
 from mat_ds.reports.labels import group_runs
@@ -22,7 +23,7 @@ from mat_ds.storage.rundir import RunDirectory
 PART = "curves"
 POINTS = 60  # of a curve; steps between them are averaged
 SHOWN = 8  # experiments in a figure; more cannot be told apart
-# Title -> event and quantity. For a method without perturbation, R is between two clean passes.
+# Title -> event and quantity. R of every step replaces that of the telemetry if the method minimises it.
 QUANTITIES = {
     "loss L": ("step", "L"),
     "R, perturbed": ("telemetry", "R"),
@@ -68,7 +69,7 @@ def learning_curves(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     axes[-1].set_ylabel("dev score, %")
     axes[-1].set_xlabel("outer steps")
     legend_below(figure, legend)
-    yield picture(figure, task, PART, _caption(len(found), kept))
+    yield picture(figure, task, PART, "learning curves", _caption(len(found), kept))
 
 
 def _rank(group: Group) -> float:
@@ -109,7 +110,17 @@ def _logarithmic(axis: Axes) -> None:
 
 def curves_of(group: Group) -> dict[str, Curve]:
     """The curves of a group by title; a quantity that no run has is an empty curve."""
-    return {title: _curve(group.seeds, *of) for title, of in QUANTITIES.items()}
+    curves = {title: _curve(group.seeds, *of) for title, of in QUANTITIES.items()}
+    minimised = _curve(group.seeds, "step", "R")
+    if minimised.steps:
+        curves["R, perturbed" if _perturbs(group) else "R, not perturbed"] = minimised
+    return curves
+
+
+def _perturbs(group: Group) -> bool:
+    """Whether the method has a perturbation; R of R-Drop is between two clean passes."""
+    measured = any("delta_linf" in record for run in group.runs for record in run.of("telemetry"))
+    return measured or (group.method in METHODS and METHODS[group.method].perturbs())
 
 
 def _curve(runs: Sequence[RunData], event: str, name: str) -> Curve:
@@ -118,7 +129,7 @@ def _curve(runs: Sequence[RunData], event: str, name: str) -> Curve:
     for run in runs:
         for record in run.of(event):
             value = record.get(name)
-            perturbed = name != "R" or "delta_linf" in record
+            perturbed = event != "telemetry" or name != "R" or "delta_linf" in record
             if perturbed and isinstance(value, (int, float)) and math.isfinite(value):
                 at.setdefault(record["step"], []).append(scale * value)
     steps = sorted(at)
@@ -144,5 +155,5 @@ def curves_table(groups: Sequence[Group]) -> Table:
 def plot_run(folder: RunDirectory) -> None:
     """Writes the learning curves of one run to its `plots/`."""
     with house_style():
-        for drawn in learning_curves("run", group_runs([read_run(folder.path, folder.path.name)])):
+        for drawn in learning_curves((run := read_run(folder.path, folder.path.name)).task, group_runs([run])):
             write_bytes(folder.plots / "learning_curves.png", drawn.png)

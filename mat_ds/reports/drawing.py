@@ -8,11 +8,14 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import cycle, islice
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -39,22 +42,44 @@ SETTINGS: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure.
+    """A figure that is drawn once for each file that is asked for.
 
     Attributes:
-        name: of its files, without suffix.
+        figure: laid out by its first drawing.
         task: that it shows.
         part: the part of the report that it belongs to.
         caption: what it shows and how to read it.
-        svg, png: contents of the files.
     """
 
-    name: str
+    figure: Figure
     task: str
     part: str
     caption: str
-    svg: bytes
-    png: bytes
+
+    @property
+    def name(self) -> str:
+        """The name of its files, without suffix."""
+        return file_name(f"{self.task}-{self.part}")
+
+    @cached_property
+    def png(self) -> bytes:
+        """Contents of the PNG file."""
+        out = io.BytesIO()
+        with house_style():
+            self.figure.set_dpi(200)
+            # `savefig` would draw everything twice: once to lay it out
+            FigureCanvasAgg(self.figure).print_png(out)
+        self.figure.set_layout_engine("none")
+        return out.getvalue()
+
+    @cached_property
+    def svg(self) -> bytes:
+        """Contents of the SVG file, laid out like the PNG file."""
+        assert self.png
+        out = io.BytesIO()
+        with house_style():
+            FigureCanvasSVG(self.figure).print_svg(out, metadata={"Date": None})
+        return out.getvalue()
 
 
 @contextmanager
@@ -92,14 +117,10 @@ def sample(words: str, **look: Any) -> Line2D:
     return Line2D([], [], label=textwrap.fill(words, LINE), **look)
 
 
-def picture(figure: Figure, task: str, part: str, caption: str) -> Picture:
-    """Renders a figure to files; call it within `house_style`, as when making the figure."""
-    files = {}
-    for kind, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 200})):
-        out = io.BytesIO()
-        figure.savefig(out, format=kind, **options)
-        files[kind] = out.getvalue()
-    return Picture(file_name(f"{task}-{part}"), task, part, f"{task}: {caption}", files["svg"], files["png"])
+def picture(figure: Figure, task: str, part: str, title: str, caption: str) -> Picture:
+    """A figure with its title, ready to be drawn."""
+    figure.suptitle(f"{task}: {title}", x=0.01, horizontalalignment="left", fontsize=11, fontweight="bold")
+    return Picture(figure, task, part, f"{task}: {caption}")
 
 
 def file_name(text: str) -> str:

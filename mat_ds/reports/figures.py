@@ -41,7 +41,9 @@ def box_plot(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     axis.set_xlabel("dev score, %")
     axis.grid(axis="y", visible=False)
     legend_below(figure, [Patch(edgecolor="black", label=title, **looks_of[kind]) for kind, title in KINDS.items()])
-    yield picture(figure, task, "seeds", "scores over the seeds, their number in brackets; every seed is a dot.")
+    yield picture(
+        figure, task, "seeds", "scores over seeds", "scores over the seeds, their number in brackets; every seed is a dot."
+    )
 
 
 def robustness(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
@@ -79,6 +81,7 @@ def robustness(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     yield picture(
         figure,
         task,
+        "robustness",
         "robustness",
         "under attack and under noise, measured by mat-ds evaluate; means over "
         "the seeds, the dev splits and the kinds of noise.",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import PurePath
@@ -146,7 +147,8 @@ def _part(key: str, value: Any, group: Group, groups: Sequence[Group]) -> str:
     """An option as part of a label."""
     if key == "model.name":
         value = _distinct_end(str(value), {str(other.options.get(key)) for other in groups if other.task == group.task})
-    return f"{SYMBOLS.get(key, key.rpartition('.')[2])}={shown(value)}"
+    others = [other.options.get(key) for other in _comparable(key, group, groups)]
+    return f"{SYMBOLS.get(key, key.rpartition('.')[2])}={shown(value, others)}"
 
 
 def _distinct_end(name: str, names: set[str]) -> str:
@@ -157,8 +159,20 @@ def _distinct_end(name: str, names: set[str]) -> str:
     return str(PurePath(*parts[-number:])) if parts else name
 
 
-def shown(value: Any) -> str:
-    """An option's value, as short as possible."""
-    if isinstance(value, float):
-        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    return value if isinstance(value, str) else json.dumps(value)
+def exactly(number: float) -> str:
+    """A number with all its digits, and without `.0`."""
+    return f"{number:.15g}" if float(f"{number:.15g}") == number else repr(number)
+
+
+def shown(value: Any, others: Iterable[Any] = ()) -> str:
+    """An option's value as a person would write it: of a number with more than four digits, as a sampler draws, only two, or as
+    many as distinguish it from `others`."""
+    if not isinstance(value, float):
+        return value if isinstance(value, str) else json.dumps(value)
+    if abs(value) < 1e6 and value == int(value):
+        return str(int(value))
+    digits = 4 if float(f"{value:.4g}") == value else 2
+    different = {float(other) for other in others if isinstance(other, (int, float))} - {value}
+    while digits < 17 and any(f"{value:.{digits}g}" == f"{other:.{digits}g}" for other in different):
+        digits += 1
+    return re.sub(r"e(-?)\+?0*", r"e\1", f"{value:.{digits}g}")

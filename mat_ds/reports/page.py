@@ -20,6 +20,7 @@ from mat_ds.reports.table import Table
 from mat_ds.reports.tables import anli_table, glue_tables, runs_table, scores_table
 from mat_ds.storage.disk import write_text
 from mat_ds.storage.folders import write_folder
+from mat_ds.terminal.units import numbered
 
 PAGE = "index.html"
 # Marks a folder as a report, which may be overwritten by another.
@@ -117,7 +118,7 @@ def _facts(groups: Sequence[Group]) -> dict[str, str]:
     told = ", ".join(f"{statuses.count(status)} {status}" for status in sorted(set(statuses)))
     tasks = ", ".join(dict.fromkeys(group.task for group in groups))
     return {
-        "runs": f"{len(runs)} ({told}) of {len(groups)} experiments on {tasks}",
+        "runs": f"{len(runs)} ({told}) of {numbered(len(groups), 'experiment')} on {tasks}",
         "seeds": ", ".join(str(seed) for seed in sorted({run.seed for run in runs})),
         "made on": str(date.today()),
     }

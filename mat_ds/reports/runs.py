@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -146,6 +147,12 @@ class RunData:
         )
 
     @property
+    def wall_time(self) -> float:
+        """Seconds from its first event to its last, without the pauses between its starts."""
+        pairs = pairwise(self.events)
+        return sum(max(0.0, after["time"] - before["time"]) for before, after in pairs if after["event"] != "start")
+
+    @property
     def step_cost(self) -> int | None:
         """Cost of an outer step in forward units; None if its options do not fit this version."""
         method = METHODS.get(self.method)
@@ -200,7 +207,9 @@ def read_runs(paths: Sequence[Path]) -> list[RunData]:
         folders = list(run_folders(path.resolve()))
         if not folders:
             reason = (
-                "has no run (a folder with config.yaml and environment.json)" if path.is_dir() else "there is no such folder"
+                "has no run (a folder with config.yaml, environment.json and events.jsonl)"
+                if path.is_dir()
+                else "there is no such folder"
             )
             problems.append(Problem("RUNS", str(path), reason, "pass runs/<run>, or a folder of such folders"))
         for folder in folders:

@@ -22,15 +22,19 @@ class Column:
         keys: the row values that it shows, joined by slashes.
         digits: decimals of numbers; None for text.
         spread: key of the standard deviation shown after the number.
+        shown: key of the text that the page shows instead of them; empty: themselves.
     """
 
     title: str
     keys: tuple[str, ...]
     digits: int | None = 1
     spread: str | None = None
+    shown: str = ""
 
     def show(self, row: Row) -> str:
         """The text of a cell."""
+        if self.shown:
+            return str(row.get(self.shown, NONE))
         values = [row.get(key) for key in self.keys]
         while len(values) > 1 and values[-1] is None:
             values.pop()
@@ -49,9 +53,9 @@ class Column:
         return self.digits is not None
 
 
-def text(title: str, key: str) -> Column:
+def text(title: str, key: str, shown: str = "") -> Column:
     """A column of text."""
-    return Column(title, (key,), digits=None)
+    return Column(title, (key,), digits=None, shown=shown)
 
 
 @dataclass(frozen=True)

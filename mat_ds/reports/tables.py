@@ -9,9 +9,10 @@ from typing import Any
 
 from mat_ds.reports.groups import Group, deviation, mean_of
 from mat_ds.reports.labels import name_in_papers
-from mat_ds.reports.published import metrics_of, published, source_of
+from mat_ds.reports.published import metric_title, metrics_of, published, source_of
 from mat_ds.reports.runs import KINDS, RunData
 from mat_ds.reports.table import Column, Row, Table, text
+from mat_ds.terminal.units import duration
 
 GLUE = {"cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "qqp": "QQP", "stsb": "STS-B", "mnli": "MNLI", "qnli": "QNLI",
         "rte": "RTE"}  # fmt: skip
@@ -53,15 +54,17 @@ def scores_table(groups: Sequence[Group]) -> Table:
     columns = (
         text("experiment", "label"),
         text("task", "task"),
+        text("metric", "metric"),
         text("seeds", "seeds"),
         *mean_columns(),
         text("evaluations", "evaluations"),
         Column("forward units a step", ("cost",), digits=0),
         Column("thousand passes", ("passes",)),
-        Column("seconds", ("seconds",)),
+        Column("time in steps", ("seconds",), shown="in steps"),
+        Column("wall time", ("wall time",), shown="in all"),
     )
     rows = [
-        {"task": group.task, "label": group.label, **means_of(group), **_cost_of(group)}
+        {"task": group.task, "label": group.label, "metric": score_title(group), **means_of(group), **_cost_of(group)}
         for group in groups
         if group.values("last")
     ]
@@ -94,22 +97,34 @@ def _seeds(group: Group) -> str:
     return f"{count} ({told})" if told else str(count)
 
 
+def score_title(group: Group) -> str:
+    """What the score is: a metric, or the mean of some."""
+    names = (name for run in group.counted for found in run.evaluations[-1:] for name in found if "/" in name)
+    metrics = list(dict.fromkeys(metric_title(name) for name in names))
+    return f"mean of {' and '.join(metrics)}" if len(metrics) > 1 else (metrics or ["score"])[0]
+
+
 def _cost_of(group: Group) -> Row:
     counts = sorted({len(run.evaluations) for run in group.counted})
+    seconds, wall_time = (mean(getattr(run, name) for run in group.counted) for name in ("seconds", "wall_time"))
     return {
         "evaluations": "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))),
         "passes": mean_of(run.passes and run.passes / 1000 for run in group.counted),
         "cost": None if group.counted[0].step_cost is None else float(group.counted[0].step_cost),
-        "seconds": mean(run.seconds for run in group.counted),
+        "seconds": seconds,
+        "in steps": duration(seconds),
+        "wall time": wall_time,
+        "in all": duration(wall_time),
     }
 
 
 def glue_tables(groups: Sequence[Group]) -> list[Table]:
-    """Tables 1 and 2 of the MAT paper: published rows, our rows of the same model, and a table per other model; empty if no run
-    is on GLUE."""
+    """Tables 1 and 2 of the MAT paper: for each model that was trained on GLUE, published rows of the same model and tasks, and
+    ours."""
     own = [group for group in groups if group.task in GLUE and group.values("last")]
-    models = [model for model in (*published()["glue"], *sorted({model_of(group.runs[0]) for group in own})) if own]
-    return [_glue_table(model, [g for g in own if model_of(g.runs[0]) == model]) for model in dict.fromkeys(models)]
+    models = {model_of(group.runs[0]) for group in own}
+    ordered = [model for model in dict.fromkeys((*published()["glue"], *sorted(models))) if model in models]
+    return [_glue_table(model, [group for group in own if model_of(group.runs[0]) == model]) for model in ordered]
 
 
 def _glue_table(model: str, groups: Sequence[Group]) -> Table:
@@ -118,14 +133,21 @@ def _glue_table(model: str, groups: Sequence[Group]) -> Table:
         alone = sum(other.task == group.task and other.method == group.method for other in groups) == 1
         members.setdefault(name_in_papers(group.method) if alone else group.label, []).append(group)
     rows = [_glue_row(label, kind, own) for label, own in members.items() for kind in KINDS]
-    columns = [Column(title, tuple(_metric_keys(task))) for task, title in GLUE.items()]
-    columns += [Column("score", ("score",), digits=2), Column("of first metrics", ("first score",), digits=2)]
+    tasks = [task for task in GLUE if any(group.task == task for group in groups)]
+    columns = [Column(GLUE[task], tuple(_metric_keys(task))) for task in tasks]
+    scored = ""
+    if len(tasks) == len(GLUE):
+        scored = (
+            "The score is the mean of the tasks' means, the last column the mean of their first metrics, which is all that "
+            "some have published: compare within a column. "
+        )
+        columns += [Column("score", ("score",), digits=2), Column("of first metrics", ("first score",), digits=2)]
     quoted = published()["glue"].get(model, {"title": f"{model}, not published", "rows": []})
-    shown = [_with_scores(_quoted(row, {task: _metric_keys(task) for task in GLUE})) for row in quoted["rows"]]
+    comparable = [row for row in quoted["rows"] if not row.keys().isdisjoint(tasks)]
+    shown = [_with_scores(_quoted(row, {task: _metric_keys(task) for task in GLUE})) for row in comparable]
     note = (
         "Dev sets, in percent: Matthews correlation, accuracy, accuracy/F1, Pearson/Spearman, matched/mismatched; a published "
-        "number that stands alone is the first of the two. The score is the mean of the tasks' means, the last column the mean "
-        f"of their first metrics, which is all that some have published: compare within a column. {SIDE_BY_SIDE}"
+        f"number that stands alone is the first of the two. {scored}{SIDE_BY_SIDE}"
     )
     return Table(f"glue-{model}", f"GLUE: {quoted['title']}", (*_SAID, *columns), [*shown, *rows], note)
 

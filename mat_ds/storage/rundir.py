@@ -74,9 +74,12 @@ class RunDirectory:
 
 
 def run_folders(path: Path) -> Iterator[Path]:
-    """Yields the run directories at or below a folder; does not look inside them."""
+    """Yields the run directories at or below a folder; does not look inside them.
+
+    MLflow's artifact store holds copies of the files of a run, but no events.
+    """
     for folder, below, files in os.walk(path):
-        if {"config.yaml", "environment.json"} <= set(files):
+        if {"config.yaml", "environment.json"} <= set(files) and ("events.jsonl" in files or Path(folder) == path):
             yield Path(folder)
             below.clear()
         below[:] = sorted(name for name in below if not name.startswith("."))

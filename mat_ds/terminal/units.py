@@ -52,6 +52,11 @@ def gib(size: float) -> str:
     return f"{size / GIB:.1f}"
 
 
+def numbered(count: int, noun: str) -> str:
+    """A number of things, such as `1 run` or `1,200 runs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def scaled(number: float, unit: str) -> str:
     """A number with an SI prefix, such as `12.4 GB`."""
     for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):

@@ -32,7 +32,7 @@ def groups_of(folder):
 
 def drawn(monkeypatch, module, figure_of, groups):
     """(figure, caption) of each figure of a task."""
-    monkeypatch.setattr(module, "picture", lambda figure, task, part, caption: (figure, caption))
+    monkeypatch.setattr(module, "picture", lambda figure, task, part, title, caption: (figure, caption))
     return list(figure_of(groups[0].task, groups))
 
 
@@ -101,7 +101,7 @@ def test_copies_of_a_run_are_one_run_and_the_most_advanced_counts(tmp_path, caps
     shutil.copytree(tmp_path / "runs" / "a", tmp_path / "runs" / "copy")
     assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == ExitCode.OK
     said = capsys.readouterr().out
-    assert "left out: runs/copy (the same run as runs/a)" in said and "2 runs (2 finished) of 1 experiments" in said
+    assert "left out: runs/copy (the same run as runs/a)" in said and "2 runs (2 finished) of 1 experiment:" in said
     here = read_runs([tmp_path / "runs" / "a"])[0]
     tracked = RunData("in MLflow", here.config, here.events, run_id=here.run_id)
     behind = RunData("behind", here.config, here.events[:5], folder=here.folder, run_id=here.run_id)
@@ -160,11 +160,11 @@ def test_the_note_to_labels_has_options_that_differ_from_the_defaults_or_between
     make_run(tmp_path / "mat", SCORES, options=usual)
     make_run(tmp_path / "vanilla", SCORES, options=usual, name="vanilla")
     make_run(tmp_path / "steep", SCORES, options={**usual, "optimizer": {"lr": 1e-4}})
-    assert list(unsaid_options(groups_of(tmp_path))) == ["All experiments, unless a label says otherwise: lr=2e-05, epochs=10."]
+    assert list(unsaid_options(groups_of(tmp_path))) == ["All experiments, unless a label says otherwise: lr=2e-5, epochs=10."]
     make_run(tmp_path / "lam1", SCORES, options=usual, lam=5.0)
     make_run(tmp_path / "rte", SCORES, options=usual, lam=5.0, task="rte")
     assert list(unsaid_options(groups_of(tmp_path))) == [
-        "All experiments, unless a label says otherwise: lr=2e-05, epochs=10.",
+        "All experiments, unless a label says otherwise: lr=2e-5, epochs=10.",
         "MAT on cola, unless a label says otherwise: λ=1.",
         "MAT on rte, unless a label says otherwise: λ=5.",
     ]
