@@ -51,7 +51,6 @@ class Engine(Norms):
         seed: int,
         read: Callable[[Any], Tensor] = read_output,
     ):
-        self.skipped_since_begin = 0
         perturbation = EmbeddingPerturbation(model)
         self.sampler = Sampler(parameter_groups(model, optimizer), optimizer.name, chain, seed)
         # DeepSpeed makes its fp32 masters from weights that it has already cast to the compute dtype.
@@ -62,13 +61,14 @@ class Engine(Norms):
         self.shards = Shards(ds)
         if exact:
             self.shards.fill(exact)
+        exact.clear()  # the whole model in fp32
         self.sampler.arm(self.shards.slices, self.device)
         self._flat = FlatUpdates(ds, self.shards, self.sampler) if read_zero(ds_config).flat else None
         self._training_pass = ds.module if self._flat else ds
         judge_by_norm(ds)
         self._backwards_per_update = self.ds.gradient_accumulation_steps()
         self._looks_at_gradients = self.dtype != torch.float32 or self.ds.zero_optimization()
-        self._applied = True
+        self._applied, self.skipped_since_begin = True, 0
         self._last_loss_scale = 1.0
 
     # What the loop calls.
