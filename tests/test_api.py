@@ -15,7 +15,7 @@ from mat_ds.api.training import _flags
 from mat_ds.methods import METHODS
 from mat_ds.runs import plugins
 from mat_ds.tasks.registry import TASKS
-from mat_ds.training.preflight import parse_arguments
+from mat_ds.training.request import parse_arguments
 from tests.support.launch import ROOT, environment
 
 ZERO1 = {"zero_optimization": {"stage": 1}}

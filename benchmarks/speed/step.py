@@ -81,10 +81,10 @@ class Product:
         half: str | None = None,
         **method: Any,
     ):
-        from mat_ds.engine.ds_config import complete, read_ds_config
         from mat_ds.engine.engine import Engine
         from mat_ds.methods import METHODS
         from mat_ds.models.unpadded import remove_padding
+        from mat_ds.runs.ds_config import complete, read_ds_config
         from mat_ds.runs.options import RunConfig
         from mat_ds.tasks.kinds import kind_of
         from mat_ds.tasks.registry import TASKS

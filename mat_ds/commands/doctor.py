@@ -19,7 +19,7 @@ from mat_ds.doctor.consultation import follow, lead, part
 from mat_ds.doctor.differences import Answer, mixed_cards
 from mat_ds.doctor.disks import check_disks
 from mat_ds.doctor.inputs import Inputs, check_data, check_inputs, check_model_files, count_model, half, read_inputs
-from mat_ds.doctor.launcher import check_launch, check_limits, check_secrets
+from mat_ds.doctor.launcher import check_launch, check_limits, check_own_card, check_secrets
 from mat_ds.doctor.meeting import Meeting
 from mat_ds.doctor.network import ask_hub, check_hub, check_network
 from mat_ds.doctor.packages import check_deepspeed, check_packages, versions
@@ -71,6 +71,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
             parsed = parse(arguments)
         except UserError as error:
             return report_problems(error, world)
+        lost += collect("launch", check_own_card, world) if world.size > 1 else []
         meeting = None if lost or world.size == 1 else open_meeting(world, parsed.timeout, lost)
         rows, inputs = examine(parsed, world)
         me = introduce(world, [replace(row, ranks=(world.rank,)) for row in [*rows, *lost]])
@@ -137,10 +138,10 @@ def find_world() -> tuple[World, list[Row]]:
         with suppress(Exception):
             configure_process(world)
         return world, []
-    except Exception as error:  # torch cannot be imported, or a launcher's variable is invalid
+    except Exception as error:  # psutil cannot be imported, or a launcher's variable is invalid
         rank = int(number) if (number := os.environ.get("RANK", "0")).isdecimal() else 0
         rows = [
-            failed("ranks", f"cannot be determined ({brief(error)})", "mend torch, and start ranks with deepspeed or torchrun")
+            failed("ranks", f"cannot be determined ({brief(error)})", "mend it, and start ranks with deepspeed or torchrun")
         ]
         if isinstance(error, UserError):
             rows = [from_problem(problem) for problem in error.problems]

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 
 from mat_ds.config.paths import argument
 from mat_ds.config.validation import read_options
-from mat_ds.engine.group import process_group
 from mat_ds.errors import ExitCode
+from mat_ds.evaluation.asked import find_subject
 from mat_ds.evaluation.options import EvaluationOptions
-from mat_ds.evaluation.robustness import evaluate_subject
-from mat_ds.evaluation.subject import load_subject
 from mat_ds.evaluation.table import table_of
 from mat_ds.ranks.exits import as_rank, attempt, compute_deterministically
 from mat_ds.ranks.world import World
@@ -34,7 +32,13 @@ def main(arguments: Sequence[str]) -> ExitCode:
 def _evaluate(arguments: Sequence[str], world: World) -> ExitCode:
     parsed, options = parse(arguments)
     load_plugins(parsed.plugin)
-    subject = load_subject(parsed.model, options)
+    found = find_subject(parsed.model, options)
+    # Only now, as they import torch and DeepSpeed: seconds.
+    from mat_ds.engine.group import process_group
+    from mat_ds.evaluation.robustness import evaluate_subject
+    from mat_ds.evaluation.subject import load_asked
+
+    subject = load_asked(found, options)
     # Kernels that sum in varying order could flip predictions that are close to a decision boundary.
     compute_deterministically(warn_only=True)
     shown = Display(world.rank == 0, parsed.quiet, parsed.json)
@@ -42,8 +46,9 @@ def _evaluate(arguments: Sequence[str], world: World) -> ExitCode:
         advice = "The model overflows: try dtype=float32."
 
         def work() -> None:
-            found = evaluate_subject(subject, options, world, device, shown)
-            shown.conclude(json.dumps(found) if shown.json else f"{table_text(table_of(found))}\nreport: {found['folder']}")
+            report = evaluate_subject(subject, options, world, device, shown)
+            text = f"{table_text(table_of(report))}\nreport: {report['folder']}"
+            shown.conclude(json.dumps(report) if shown.json else text)
 
         return attempt(work, world, advice)
 

@@ -8,14 +8,13 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mat_ds.config.packaged import RECIPES
 from mat_ds.errors import ExitCode, Problem, UserError, collect_problems, printable, raise_if_any
-from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input
 from mat_ds.models.options import ModelConfig
+from mat_ds.models.source import check_place
 from mat_ds.models.tiny import TINY
-from mat_ds.models.vocabulary import vocabulary_problems
 from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
 from mat_ds.runs.load import DEMO_RECIPE, read_run_config
@@ -23,14 +22,16 @@ from mat_ds.runs.options import RunConfig
 from mat_ds.runs.plugins import load_plugins
 from mat_ds.runs.trainer_names import renamed
 from mat_ds.storage.folders import write_folder
-from mat_ds.tasks.examples import TaskData, load_task_data, train_splits
+from mat_ds.tasks.examples import TaskData, check_sources, load_task_data, train_splits
 from mat_ds.tasks.manifest import DATA, MANIFEST, MODEL, Manifest, damage, find_manifest, write_manifest
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.rows import Example, skipped_lines
 from mat_ds.tasks.stored import store_examples
-from mat_ds.tasks.tokens import with_tokens
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser, add_plugin_argument
+
+if TYPE_CHECKING:
+    from mat_ds.models.build import Built
 
 EXAMPLE = "mat-ds prepare prepared/cola --recipe cola data.max_length=128"
 
@@ -106,16 +107,24 @@ def gather(parsed: argparse.Namespace) -> RunInput:
     found += [*wrong, *_folder_problems(parsed.folder, run)]
     if run is None:
         raise UserError(*found)
-    dropped = {problem.key for problem in wrong}
     model = ModelConfig(name=run.model.name)
-    spec = collect_problems(found, find_task, run.task) if "task" not in dropped else None
+    spec = collect_problems(found, find_task, run.task) if "task" not in {problem.key for problem in wrong} else None
+    collect_problems(found, check_sources, spec, run.data.path)
+    collect_problems(found, check_place, model.name)
+    raise_if_any(found)
+    assert spec
+    # Only now, as they import torch and transformers: seconds.
+    from mat_ds.models.build import build_model, build_tokenizer, longest_input
+    from mat_ds.models.vocabulary import vocabulary_problems
+    from mat_ds.tasks.tokens import with_tokens
+
     whole = run.data.model_copy(update={"train_limit": None, "eval_limit": None})
-    data = collect_problems(found, load_task_data, spec, whole) if spec else None
+    data = collect_problems(found, load_task_data, spec, whole)
     texts = (text for example in (data.train if data else ()) for text in example.texts)
     tokenizer = collect_problems(found, build_tokenizer, model, texts)
     # A model that is not copied need not be read.
     unread = _is_folder(model.name)
-    built = collect_problems(found, build_model, model, spec, tokenizer, run.seed, unread) if spec and tokenizer else None
+    built = collect_problems(found, build_model, model, spec, tokenizer, run.seed, unread) if tokenizer else None
     if data and built:
         longest = min(run.data.max_length, longest_input(built.module, tokenizer))
         data = collect_problems(found, with_tokens, data, tokenizer, longest, run.data) or data
@@ -153,6 +162,8 @@ def _is_prepared(path: str | None) -> bool:
 
 def write_prepared(source: RunInput, folder: Path) -> Manifest:
     """Writes the prepared folder atomically, and returns its manifest."""
+    from mat_ds.models.build import build_model, build_tokenizer, longest_input
+
     run, spec = source.run, source.data.spec
     options = {
         "task": run.task,

@@ -41,15 +41,18 @@ def compare(paths: Sequence[Path], experiment: str | None, uri: str | None, out:
     Raises:
         UserError: if there are no runs, or `out` exists and is not a report.
     """
+    from mat_ds.reports.runs import each_once, read_runs
+
+    found = read_runs(paths)
+    # Only now, as they import Matplotlib and MLflow.
     from mat_ds.reports.experiments import tracked_runs
     from mat_ds.reports.labels import group_runs
     from mat_ds.reports.page import MARK, PAGE, write_page
-    from mat_ds.reports.runs import each_once, read_runs
 
     out = out.absolute()
     if out.exists() and not (out / MARK).exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(Problem("--out", str(out), "exists and is not a report", "name a new folder"))
-    runs, copies = each_once([*read_runs(paths), *(tracked_runs(experiment, uri) if experiment else [])])
+    runs, copies = each_once([*found, *(tracked_runs(experiment, uri) if experiment else [])])
     if not runs:
         raise UserError(Problem("--experiment", experiment, "has no runs of mat_ds", "name another experiment"))
     groups = group_runs(runs)

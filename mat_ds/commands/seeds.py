@@ -24,12 +24,21 @@ from mat_ds.runs.trainer_names import renamed
 from mat_ds.storage.disk import write_json
 from mat_ds.storage.leases import LOOK
 from mat_ds.storage.reading import read_json
-from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
+from mat_ds.sweeps.launching import Launching, add_arguments, read_launching, redefined
 from mat_ds.sweeps.mirror import tracking_options
 from mat_ds.sweeps.pace import Pace
-from mat_ds.sweeps.standings import SCORES
-from mat_ds.sweeps.study import redefined
-from mat_ds.sweeps.training import End, Scores, Turn, claim, is_claimed, is_unclear, results_of, scores_of, train_until_done
+from mat_ds.sweeps.training import (
+    SCORES,
+    End,
+    Scores,
+    Turn,
+    claim,
+    is_claimed,
+    is_unclear,
+    results_of,
+    scores_of,
+    train_until_done,
+)
 from mat_ds.terminal.display import Display, one_line
 from mat_ds.terminal.layout import table_text
 from mat_ds.terminal.lost_readers import outlast_readers

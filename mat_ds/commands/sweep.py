@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mat_ds.config.names import name_of_file
 from mat_ds.config.packaged import SPACES
@@ -18,18 +19,17 @@ from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
 from mat_ds.runs.trainer_names import renamed
 from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
-from mat_ds.sweeps.mirror import tell
 from mat_ds.sweeps.pace import Pace
 from mat_ds.sweeps.space import Space, extremes, names, overrides, read_space
-from mat_ds.sweeps.standings import best_of, publish, table
-from mat_ds.sweeps.study import ENDED, SharedStudy
-from mat_ds.sweeps.worker import Worker
 from mat_ds.terminal.display import Display, one_line
 from mat_ds.terminal.layout import table_text
 from mat_ds.terminal.lost_readers import outlast_readers
 from mat_ds.terminal.parser import Parser
 from mat_ds.terminal.stop_signals import StopSignals
 from mat_ds.terminal.units import whole
+
+if TYPE_CHECKING:
+    from mat_ds.sweeps.study import SharedStudy
 
 EXAMPLE = "mat-ds sweep --space mat_table7 --recipe cola_bert --trials 60"
 TRIALS = 20
@@ -46,6 +46,12 @@ def _search(parsed: argparse.Namespace) -> ExitCode:
     space = read_space(parsed.space)
     launching = read_launching(parsed, [*(name for key in space.options for name in names(key)), "train.resume"])
     check(space, launching)
+    # Only now, as they import Optuna.
+    from mat_ds.sweeps.mirror import tell
+    from mat_ds.sweeps.standings import publish
+    from mat_ds.sweeps.study import ENDED, SharedStudy
+    from mat_ds.sweeps.worker import Worker
+
     folder = Path(launching.run.output_dir or f"runs/{name_of_file(parsed.space)}")
     study = SharedStudy(folder, space, launching.definition, launching.run.seed)
     limit = parsed.trials or (None if space.sampler == "grid" else TRIALS)
@@ -106,6 +112,8 @@ def _say_with_time(display: Display, line: str) -> None:
 
 def _conclude(study: SharedStudy, display: Display) -> None:
     """Shows the table, and how to use the best trial."""
+    from mat_ds.sweeps.standings import best_of, table
+
     if display.json:
         display.conclude(one_line(study.folder / "sweep.json"))
         return

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mat_ds.errors import ExitCode
-from mat_ds.planning.choice import choose_micro_batch
 from mat_ds.ranks.exits import as_rank
 from mat_ds.ranks.world import World
 from mat_ds.terminal.library_logs import LibraryLogs
 from mat_ds.terminal.process import run_process
-from mat_ds.training.preflight import prepare
-from mat_ds.training.run import run_on
+from mat_ds.training.request import read_request
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
@@ -21,7 +19,13 @@ def main(arguments: Sequence[str]) -> ExitCode:
 
 def _train(arguments: Sequence[str], world: World) -> ExitCode:
     with LibraryLogs(kept=world.rank == 0) as library_logs:
-        return run_on(prepare(arguments, world, choose_micro_batch), world, library_logs)[0]
+        request = read_request(arguments, world)
+        # Only now, as they import torch and DeepSpeed: seconds.
+        from mat_ds.planning.choice import choose_micro_batch
+        from mat_ds.training.preflight import load_setup
+        from mat_ds.training.run import run_on
+
+        return run_on(load_setup(request, world, choose_micro_batch), world, library_logs)[0]
 
 
 if __name__ == "__main__":

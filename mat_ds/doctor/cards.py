@@ -154,7 +154,8 @@ def precisions(cards: list[Card]) -> list[str]:
 
 def check_precisions(world: World) -> Iterator[Row]:
     """Lists the precisions of this node, and the packaged DeepSpeed configurations that it can run."""
-    from mat_ds.engine.ds_config import precision_problems, read_ds_config
+    from mat_ds.engine.ds_config import precision_problems
+    from mat_ds.runs.ds_config import read_ds_config
 
     cards, own = find_cards(), own_cards(world)
     broken = [

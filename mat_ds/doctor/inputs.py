@@ -63,7 +63,8 @@ def read_inputs(
         world: this rank.
         plugins: files to load first.
     """
-    from mat_ds.engine.ds_config import RECIPE_SECTIONS, ds_config_problems, owned_values, read_ds_config
+    from mat_ds.engine.ds_config import ds_config_problems
+    from mat_ds.runs.ds_config import RECIPE_SECTIONS, owned_values, read_ds_config
     from mat_ds.runs.load import DEMO_RECIPE, read_run_config
     from mat_ds.runs.options import RunConfig, combination_problems
     from mat_ds.runs.plugins import load_plugins

@@ -24,6 +24,13 @@ EXPORTED = ("MLFLOW", "PYTHON", "MV2", "UCX", "NCCL")
 INFINIBAND = Path("/sys/class/infiniband")
 
 
+def check_own_card(world: World) -> Iterator[Row]:
+    """Checks that there is a GPU for this rank, if this machine has any."""
+    from mat_ds.ranks.launch import card_problems
+
+    yield from map(from_problem, card_problems(world.local_rank))
+
+
 def check_launch(world: World) -> Iterator[Row]:
     """Checks which launcher started this process, and whether it has set all variables that ranks need."""
     from mat_ds.ranks.launch import launcher_problems

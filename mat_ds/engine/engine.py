@@ -37,7 +37,7 @@ class Engine(Norms):
         model: a transformers model in fp32 on the CPU, or sharded by `shard_unread`; DeepSpeed takes it over.
         optimizer: the sampler's hyper-parameters.
         chain: samples, mixture and noise of the parameters in one outer step.
-        ds_config: a complete DeepSpeed configuration (`mat_ds.engine.ds_config.complete`).
+        ds_config: a complete DeepSpeed configuration (`mat_ds.runs.ds_config.complete`).
         seed: the run's seed.
         read: extracts the predictions (B, ...) from the model's output.
     """

@@ -13,8 +13,9 @@ import torch
 import torch.distributed as dist
 
 from mat_ds.engine.startup import lighten, release
-from mat_ds.errors import PeerError
+from mat_ds.errors import PeerError, raise_if_any
 from mat_ds.ranks.collectives import use_control_group
+from mat_ds.ranks.launch import card_problems
 from mat_ds.ranks.lookout import on_lookout
 from mat_ds.ranks.watchdog import watched
 from mat_ds.ranks.world import World
@@ -36,6 +37,7 @@ def process_group(world: World, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iter
         timeout: for connecting, and for each collective of any group.
 
     Raises:
+        UserError: if there is no GPU for this rank.
         PeerError: if the ranks could not connect.
     """
     import deepspeed
@@ -43,6 +45,7 @@ def process_group(world: World, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iter
     from deepspeed.accelerator import get_accelerator
 
     lighten()
+    raise_if_any(card_problems(world.local_rank))
     if world.size == 1:  # a single process needs no address, whatever a launcher has set
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     for name, value in (("RANK", world.rank), ("WORLD_SIZE", world.size), ("LOCAL_RANK", world.local_rank)):

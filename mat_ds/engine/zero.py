@@ -53,7 +53,7 @@ class Zero:
 
 
 def read_zero(completed: Mapping[str, Any]) -> Zero:
-    """Reads a configuration returned by `mat_ds.engine.ds_config.complete`."""
+    """Reads a configuration returned by `mat_ds.runs.ds_config.complete`."""
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
     zero = DeepSpeedZeroConfig(**completed["zero_optimization"])

@@ -8,14 +8,17 @@ This is virtual adversarial training: the adversary moves the prediction away fr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from mat_ds.methods.base import Engine, Means, Method, MicroBatch
-from mat_ds.methods.moves import Moves
 from mat_ds.methods.smoothness import AscentSettings, ascend, clean_prediction
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mat_ds.methods.moves import Moves
 
 
 class ALUMSettings(AscentSettings):

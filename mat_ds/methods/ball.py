@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from mat_ds.config.section import Count, Weight
 from mat_ds.methods import ops
 from mat_ds.methods.base import Engine, Masks, MicroBatch, Objective
-from mat_ds.methods.moves import Moves
 from mat_ds.methods.settings import AdversarialSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mat_ds.methods.moves import Moves
 
 
 class BallSettings(AdversarialSettings):

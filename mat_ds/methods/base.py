@@ -12,21 +12,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, overload
 
-import torch
-from torch import Tensor, nn
-
-from mat_ds.methods.moves import Moves
 from mat_ds.methods.settings import MethodSettings
 from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.keys import Part
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from mat_ds.methods.moves import Moves
 
 # Identifies the dropout masks of a pass within an outer step and micro-batch: passes with equal values drop the same units.
 # None switches dropout off.
 Masks = tuple[Part, ...] | None
 # Changes weights in place, given a dictionary from their names to values. The dictionary may have only some of the weights.
-Fold = Callable[[dict[str, Tensor]], None]
+Fold = Callable[["dict[str, Tensor]"], None]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ class MicroBatch:
     @cached_property
     def doubled(self) -> dict[str, Tensor]:
         """The inputs twice, one after the other, (2B, L)."""
-        return {name: torch.cat([value, value]) for name, value in self.inputs.items()}
+        from torch import cat
+
+        return {name: cat([value, value]) for name, value in self.inputs.items()}
 
     @cached_property
     def mask(self) -> Tensor:
@@ -57,7 +60,9 @@ class MicroBatch:
     @cached_property
     def examples(self) -> Tensor:
         """Position of each example in the global batch, (B,)."""
-        return torch.arange(len(self.labels), device=self.labels.device) + self.index * len(self.labels)
+        from torch import arange
+
+        return arange(len(self.labels), device=self.labels.device) + self.index * len(self.labels)
 
     @cached_property
     def tokens(self) -> Tensor:
@@ -238,4 +243,6 @@ class Means:
             self._values.setdefault(name, []).append(value.detach().float())
 
     def __call__(self) -> dict[str, Tensor]:
-        return {name: torch.stack(values).mean() for name, values in self._values.items()}
+        from torch import stack
+
+        return {name: stack(values).mean() for name, values in self._values.items()}

@@ -9,15 +9,18 @@ perturbation for the next replay:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from mat_ds.methods.ball import BallSettings, ascend_in_ball, attack, uniform_delta
 from mat_ds.methods.base import Engine, Means, Method, MicroBatch
-from mat_ds.methods.moves import Moves
 from mat_ds.sampling.chain import Chain
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mat_ds.methods.moves import Moves
 
 
 class FreeATSettings(BallSettings):

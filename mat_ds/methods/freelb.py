@@ -8,14 +8,17 @@ Each of the K passes that move the perturbation also trains the parameters, as i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from mat_ds.methods.ball import BallSettings, ascend_in_ball, attack, uniform_delta
 from mat_ds.methods.base import Engine, Means, Method, MicroBatch
-from mat_ds.methods.moves import Moves
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mat_ds.methods.moves import Moves
 
 
 class FreeLBSettings(BallSettings):

@@ -14,19 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from mat_ds.config.section import Count, Fraction, Positive, Weight
 from mat_ds.errors import Problem
 from mat_ds.methods import ops
 from mat_ds.methods.base import Engine, Masks, Means, Method, MicroBatch
-from mat_ds.methods.moves import Moves
 from mat_ds.methods.settings import AdversarialSettings, Divergence
 from mat_ds.sampling.chain import Chain
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mat_ds.methods.moves import Moves
 
 
 class MatSettings(AdversarialSettings):
@@ -160,7 +162,7 @@ class Mat(Method):
     def _first_sample(self, engine: Engine, batch: MicroBatch) -> Tensor:
         s = self.settings
         drawn = engine.uniform(batch, "delta init") if s.delta_init == "uniform" else engine.normal(batch, "delta init")
-        start = {"zero": torch.zeros_like(drawn), "constant": torch.ones_like(drawn)}.get(s.delta_init, drawn)
+        start = {"zero": drawn.new_zeros(drawn.shape), "constant": drawn.new_ones(drawn.shape)}.get(s.delta_init, drawn)
         delta = s.delta_init_scale * start * batch.mask
         return delta if s.semantics == "released" else ops.project(delta, s.delta_max_norm, s.delta_projection)
 

@@ -6,8 +6,10 @@ Shapes: B examples, L tokens, H hidden units of the word embedding, C classes. A
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def symmetric_kl(p_logits: Tensor, q_logits: Tensor) -> Tensor:
@@ -33,7 +35,7 @@ def l2(x: Tensor) -> Tensor:
 
 def divide(x: Tensor, norm: Tensor) -> Tensor:
     """x / norm, and zero where the norm is zero, so that a sample without a gradient does not move."""
-    return torch.where(norm > 0, x / torch.where(norm > 0, norm, 1.0), 0.0)
+    return (x / norm.where(norm > 0, 1.0)).where(norm > 0, 0.0)
 
 
 def normalise(g: Tensor, kind: str) -> Tensor:

@@ -8,15 +8,18 @@ xi is small random noise; nothing is maximised.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from mat_ds.config.section import Weight
 from mat_ds.methods.base import Engine, Means, Method, MicroBatch
-from mat_ds.methods.moves import Moves
 from mat_ds.methods.settings import AdversarialSettings, Divergence, MethodSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mat_ds.methods.moves import Moves
 
 
 class R3FSettings(AdversarialSettings):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from mat_ds.methods.base import Fold
 from mat_ds.methods.r3f import R3F, R3FSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class R4FSettings(R3FSettings):
@@ -28,6 +29,8 @@ class R4F(R3F):
     @staticmethod
     def prepare_model(model: nn.Module, settings: Any) -> Fold:
         """Registers a hook on the last linear layer, so that names and shapes of the weights stay the model's own."""
+        from torch import nn
+
         classes = model.config.num_labels  # type: ignore[union-attr]
         *_, (name, head) = (
             (name, module)
@@ -49,4 +52,6 @@ def _divide(module: nn.Linear, inputs: tuple[Tensor], output: Tensor) -> Tensor:
 
 
 def _spectral_norm(weight: Tensor) -> Tensor:
-    return torch.linalg.matrix_norm(weight.float(), ord=2)
+    from torch import linalg
+
+    return linalg.matrix_norm(weight.float(), ord=2)

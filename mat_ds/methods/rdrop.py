@@ -8,14 +8,16 @@ z_1 and z_2 are the predictions of two passes with different dropout masks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from mat_ds.config.section import Weight
 from mat_ds.methods.base import Engine, Means, Method, MicroBatch
 from mat_ds.methods.settings import Divergence, MethodSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class RDropSettings(MethodSettings):

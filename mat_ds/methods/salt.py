@@ -15,18 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from mat_ds.errors import Problem
 from mat_ds.methods import ops
 from mat_ds.methods.base import Engine, Means, Method, MicroBatch
-from mat_ds.methods.moves import Moves
 from mat_ds.methods.settings import Serves
 from mat_ds.methods.smoothness import SmoothnessSettings, first_delta
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mat_ds.methods.moves import Moves
 
 # Relative rounding error of a gradient in fp32.
 ROUNDING = 1.2e-7
@@ -125,13 +127,15 @@ class SALT(Method):
         engine.backward(loss)
 
     def _finite_difference(self, engine: Engine, batch: MicroBatch, means: Means) -> None:
+        from torch import autograd
+
         clean = engine.forward(batch, self.clean_masks)
         start, gradient = self._gradient(engine, batch, clean.detach(), differentiable=False)
         gradient.requires_grad_()
         answer = self._answer(start, gradient)
         delta = answer.detach().requires_grad_()
         slope = engine.backward(self._payoff(engine, batch, clean, delta, means), delta)
-        (v,) = torch.autograd.grad(answer, gradient, slope)
+        (v,) = autograd.grad(answer, gradient, slope)
         length, distance = ops.l2(v), (ROUNDING * ops.l2(start)) ** (1 / 3)
         shift = distance * ops.divide(v, length)
         # The first pass's graph has been freed by its backward pass, so the clean prediction is computed again.

@@ -9,17 +9,20 @@ theta~, a moving average of the parameters (mean teacher): theta~ <- beta theta~
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from mat_ds.config.section import Fraction, Weight
 from mat_ds.methods.base import Engine, Means, Method, MicroBatch
-from mat_ds.methods.moves import Moves
 from mat_ds.methods.smoothness import AscentSettings, ascend, clean_prediction
 from mat_ds.sampling.average import Average
 from mat_ds.sampling.chain import Chain
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mat_ds.methods.moves import Moves
 
 # Of the teacher in the first tenth of the updates (section 4.1).
 EARLY_DECAY = 0.99

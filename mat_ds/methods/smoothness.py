@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pydantic import Field
-from torch import Tensor
 
 from mat_ds.config.section import Count, Positive, Weight
 from mat_ds.methods import ops
 from mat_ds.methods.base import Engine, MicroBatch, Objective
-from mat_ds.methods.moves import Moves
 from mat_ds.methods.settings import AdversarialSettings, Divergence
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mat_ds.methods.moves import Moves
 
 
 class SmoothnessSettings(AdversarialSettings):

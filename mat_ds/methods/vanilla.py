@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from mat_ds.methods.base import Engine, Means, Method, MicroBatch
 from mat_ds.methods.settings import MethodSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class VanillaSettings(MethodSettings):

@@ -10,9 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.utils.hub import cached_file
-
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.storage.reading import read_json
 
@@ -69,6 +66,8 @@ def file_of(name: str, file: str) -> Path | None:
     if Path(name).is_dir():
         path = Path(name) / file
         return path if path.exists() else None
+    from transformers.utils.hub import cached_file
+
     with suppress(Exception):  # whoever needs the file reports why it is missing
         found = cached_file(name, file, _raise_exceptions_for_missing_entries=False,
                             _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False)  # fmt: skip
@@ -190,12 +189,19 @@ def _foreign_classes(tree: dict[str, Any], every: bool) -> Iterator[str]:
 
 def _supported(architecture: Any) -> bool:
     """Whether transformers or an installed package provides an architecture."""
-    return isinstance(architecture, str) and architecture in CONFIG_MAPPING
+    return isinstance(architecture, str) and architecture in _architectures()
+
+
+def _architectures() -> Any:
+    """The architectures that transformers knows, by name."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return CONFIG_MAPPING
 
 
 def _has(library: Any, name: str) -> bool:
     """Whether a library has a class of this name, or one was registered with it."""
-    registered: dict[Any, Any] = CONFIG_MAPPING._extra_content
+    registered: dict[Any, Any] = _architectures()._extra_content
     return name.isidentifier() and (hasattr(library, name) or name in {kind.__name__ for kind in registered.values()})
 
 

@@ -16,17 +16,26 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 
 
-def check_folder(name: str) -> None:
-    """Raises `UserError` if a named folder does not exist, lacks config.json, or refers to things outside."""
+def check_place(name: str, tokenizer: bool = True) -> None:
+    """Raises `UserError` if a named folder does not exist, or lacks config.json or (unless `tokenizer` is false) a tokenizer.
+    Reads none of its files."""
     path = Path(name)
     if path.is_dir():
         if not (path / "config.json").exists():
             raise UserError(
                 Problem("model.name", name, "the folder has no config.json", "pass a folder written by save_pretrained")
             )
-        check_model("model.name", name)
+        if tokenizer:
+            check_tokenizer(name)
     elif path.is_absolute() or name.startswith("."):
         raise UserError(Problem("model.name", name, "there is no such folder", "pass an existing folder, or a hub id"))
+
+
+def check_folder(name: str) -> None:
+    """`check_place`, and that the folder refers to nothing outside."""
+    check_place(name, tokenizer=False)
+    if Path(name).is_dir():
+        check_model("model.name", name)
 
 
 def check_tokenizer(name: str) -> None:

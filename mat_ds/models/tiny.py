@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, PreTrainedTokenizerFast
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 TINY = "tiny-roberta"
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -15,6 +16,7 @@ def tiny_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """Trains a byte-level BPE with few merges, in which spaces belong to the end of the preceding word: unknown words split
     into known pieces, and their endings have tokens of their own."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
 
     trained = Tokenizer(models.BPE())
     trained.normalizer = normalizers.Replace(Regex(r"(?=[.,;:!?])|$"), " ")
@@ -38,6 +40,9 @@ def tiny_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def tiny_config(tokenizer: Any, head: dict[str, Any]) -> Any:
+    """The configuration of the built-in model for a tokenizer and a task's head."""
+    from transformers import AutoConfig
+
     return AutoConfig.for_model(
         "roberta", vocab_size=len(tokenizer), hidden_size=96, num_hidden_layers=2, num_attention_heads=4,
         intermediate_size=192, max_position_embeddings=tokenizer.model_max_length + 2, type_vocab_size=1,

@@ -8,8 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from mat_ds.errors import Problem
-from mat_ds.tasks.loader import tokenise
-from mat_ds.tasks.rows import Example
+from mat_ds.tasks.rows import Example, tokenise
 from mat_ds.tasks.stored import StoredExamples
 
 # Examples tokenised at a time.

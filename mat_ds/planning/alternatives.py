@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mat_ds.engine.ds_config import Tree, complete, serves
-from mat_ds.engine.ds_types import OFFLOADS
 from mat_ds.engine.zero import read_zero
 from mat_ds.planning.costs import Costs
 from mat_ds.planning.plan import Cards, Plan, make_plan, memory_rows, peak_of
 from mat_ds.ranks.world import World
+from mat_ds.runs.ds_config import Tree, complete, serves
+from mat_ds.runs.ds_types import OFFLOADS
 from mat_ds.runs.options import RunConfig, micro_batch_sizes
 
 HOST = {"device": "cpu", "pin_memory": True}

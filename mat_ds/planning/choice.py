@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from mat_ds.engine.ds_config import Tree
 from mat_ds.engine.startup import card_memory
 from mat_ds.engine.zero import read_zero
 from mat_ds.errors import Problem, UserError
@@ -14,6 +13,7 @@ from mat_ds.planning.costs import Costs
 from mat_ds.planning.extent import longest_tokens
 from mat_ds.planning.plan import Cards
 from mat_ds.ranks.world import World
+from mat_ds.runs.ds_config import Tree
 from mat_ds.runs.options import RunConfig, micro_batch_sizes
 from mat_ds.tasks.examples import TaskData
 from mat_ds.tasks.kinds import kind_of

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 from typing import Any
 
 import torch
 
-from mat_ds.errors import Problem
 from mat_ds.runs.options import RunConfig
 from mat_ds.runs.steps import total_steps
 from mat_ds.tasks.examples import TaskData
@@ -83,9 +82,3 @@ def _published(spec: TaskSpec) -> int | None:
     if TASKS.get(spec.name) != spec or any(name not in TRAINING_EXAMPLES for name in times):
         return None
     return sum(TRAINING_EXAMPLES[name] * repeats for name, repeats in times.items())
-
-
-def example_problems(run: RunConfig, examples: int | None) -> Iterator[Problem]:
-    """Yields a problem if the number given by the user is less than a batch."""
-    if examples is not None and examples < run.train.batch_size:
-        yield Problem("--examples", examples, f"is less than train.batch_size={run.train.batch_size}", "give a whole batch")

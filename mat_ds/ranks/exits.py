@@ -30,10 +30,13 @@ def configure_process(world: World) -> None:
 
 def share_processors(ranks: int) -> None:
     """Divides the processors that this process may use among the ranks of this machine, unless OMP_NUM_THREADS is set."""
-    import torch
-
-    if ranks > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks))
+    if ranks == 1 or "OMP_NUM_THREADS" in os.environ:
+        return
+    threads = max(1, len(os.sched_getaffinity(0)) // ranks)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    else:  # which reads this when it is loaded
+        os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def compute_deterministically(warn_only: bool = False) -> None:

@@ -10,8 +10,6 @@ import time
 from collections.abc import Iterator
 from shlex import quote
 
-import torch
-
 from mat_ds.config.packaged import HOME
 from mat_ds.errors import Problem, raise_if_any
 
@@ -50,6 +48,19 @@ def launcher_problems() -> Iterator[Problem]:
             yield Problem(variable, count, "several processes were started, and RANK does not tell them apart", FIX)
 
 
+def card_problems(local_rank: int) -> Iterator[Problem]:
+    """Yields a problem if this machine has GPUs, but none for this rank. Imports torch, as nothing else here does."""
+    from torch import cuda
+
+    if cuda.is_available() and local_rank >= (cards := cuda.device_count()):
+        yield Problem(
+            "LOCAL_RANK",
+            local_rank,
+            f"this process sees {cards} GPUs, and a rank takes the one of its number",
+            "start as many ranks as there are GPUs, and let each see them all",
+        )
+
+
 def _number(name: str, default: int) -> int:
     return int(os.environ.get(name, default))
 
@@ -81,13 +92,6 @@ def _impossible(rank: int, size: int, local_rank: int, local_size: int) -> Itera
         yield Problem(name, local_size, f"of {size} ranks, as WORLD_SIZE has it, that many are not on one node", FIX)
     if local_rank >= max(local_size, 1):
         yield Problem("LOCAL_RANK", local_rank, f"there are {local_size} ranks on this node, counted from 0", FIX)
-    elif torch.cuda.is_available() and local_rank >= (cards := torch.cuda.device_count()):
-        yield Problem(
-            "LOCAL_RANK",
-            local_rank,
-            f"this process sees {cards} GPUs, and a rank takes the one of its number",
-            "start as many ranks as there are GPUs, and let each see them all",
-        )
 
 
 def _nowhere(size: int) -> Iterator[Problem]:

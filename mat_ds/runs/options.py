@@ -15,7 +15,10 @@ from mat_ds.methods.mat import MatSettings
 from mat_ds.methods.settings import MethodSettings
 from mat_ds.models.options import ModelConfig
 from mat_ds.sampling.options import OptimizerConfig
+from mat_ds.tasks.examples import TaskData
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.options import DataConfig
+from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tracking.destination import uri_problems
 from mat_ds.tracking.options import TrackingConfig
 
@@ -135,3 +138,25 @@ def combination_problems(run: RunConfig, world_size: int) -> Iterator[Problem]:
     if run.train.resume == "auto" and run.output_dir is None:
         fix = "pass output_dir=<folder> and keep it the same when you start the job again"
         yield Problem("train.resume", "auto", "without output_dir there is no run to look for", fix)
+
+
+def task_problems(run: RunConfig, spec: TaskSpec) -> Iterator[Problem]:
+    """Yields a problem if the method is not defined for the task."""
+    kind = kind_of(spec)
+    if run.method.needs_distributions and not kind.distributions:
+        able = ", ".join(name for name, method in METHODS.items() if not method.Settings.needs_distributions)
+        yield Problem(
+            "method.name", run.method.name, f"is not defined for {kind.name}, and {spec.name} is one", f"take one of {able}"
+        )
+
+
+def size_problems(run: RunConfig, data: TaskData) -> Iterator[Problem]:
+    """Yields a problem if there are fewer training examples than a batch has."""
+    if 0 < (count := len(data.train)) < (size := run.train.batch_size):
+        yield Problem("train.batch_size", size, f"is more than the {count} training examples", f"take at most {count}")
+
+
+def example_problems(run: RunConfig, examples: int | None) -> Iterator[Problem]:
+    """Yields a problem if the number given by the user is less than a batch."""
+    if examples is not None and examples < run.train.batch_size:
+        yield Problem("--examples", examples, f"is less than train.batch_size={run.train.batch_size}", "give a whole batch")

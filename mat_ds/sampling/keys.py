@@ -6,9 +6,11 @@ So resuming needs no generator state, and a run on another number of ranks draws
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Part = int | str
 
@@ -36,7 +38,9 @@ def dropout_seed(seed: int, outer_step: int, micro_batch: int, masks: tuple[Part
 
 def generator(device: torch.device, *parts: Part) -> torch.Generator:
     """A generator on `device` seeded from a key."""
-    return torch.Generator(device=device).manual_seed(seed_from(*parts))
+    from torch import Generator
+
+    return Generator(device=device).manual_seed(seed_from(*parts))
 
 
 def add_normal_(
@@ -54,9 +58,11 @@ def add_normal_(
         device: where the numbers are drawn, if not where `theta` is; each kind of device has its own stream.
         weight: another factor of the numbers, which may be on the device of `theta`.
     """
+    from torch import empty
+
     device = device or theta.device
     end = offset + theta.numel()
-    drawn = torch.empty(min(CHUNK, total), device=device)
+    drawn = empty(min(CHUNK, total), device=device)
     for chunk in range(offset // CHUNK, -(-end // CHUNK)):
         first = chunk * CHUNK
         numbers = drawn[: total - first].normal_(generator=generator(device, *key, chunk))

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mat_ds.config.dotted import flatten
 from mat_ds.config.packaged import HOME, add_file_arguments
-from mat_ds.engine.ds_config import read_ds_config
 from mat_ds.errors import Problem, UserError, collect_problems
 from mat_ds.ranks.ports import free_port
-from mat_ds.runs.load import DEMO_RECIPE, load_run_config, read_run_config
+from mat_ds.runs.ds_config import read_ds_config
+from mat_ds.runs.load import DEMO_RECIPE, forget_gone, load_run_config, read_run_config
 from mat_ds.runs.options import RunConfig
 from mat_ds.runs.plugins import load_plugins
 from mat_ds.runs.resume import changes
@@ -156,3 +157,17 @@ def _with_port(launcher: Sequence[str]) -> list[str]:
     if Path(words[0]).name != "deepspeed" or {"--master_port", "--hostfile", "-H"} & {word.partition("=")[0] for word in words}:
         return words
     return [words[0], "--master_port", str(free_port()), *words[1:]]
+
+
+def redefined(before: dict[str, Any], now: dict[str, Any], what: str) -> list[Problem]:
+    """The problems of a definition that differs from the one that a folder was started with.
+
+    Args:
+        before, now: the two definitions.
+        what: name of what is in the folder, for the message.
+    """
+    fix = "take it back, or start anew with another output_dir"
+    forget_gone(before.get("options"))
+    old, new = flatten(before), flatten(now)
+    changed = (key for key in {**old, **new} if old.get(key) != new.get(key))
+    return [Problem(key, new.get(key), f"{what} has {old.get(key)!r}", fix) for key in changed]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mat_ds.runs.options import RunConfig
-from mat_ds.sweeps.standings import best_of
-from mat_ds.sweeps.study import SharedStudy
 from mat_ds.tracking.destination import NO_MIRROR, default_uri
 from mat_ds.tracking.options import TrackingConfig
 from mat_ds.tracking.parent import keep_parent
+
+if TYPE_CHECKING:
+    from mat_ds.sweeps.study import SharedStudy
 
 
 def tracking_options(run: RunConfig, folder: Path, number: int, parent: str | None) -> list[str]:
@@ -62,6 +64,8 @@ def tell(study: SharedStudy, run: RunConfig, end: str) -> None:
         run: the options that all trials have in common.
         end: the status to set if no worker is training a trial.
     """
+    from mat_ds.sweeps.standings import best_of
+
     uri = mirror_of(run, study.folder)
     if uri == NO_MIRROR:
         return

@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import optuna
 from pydantic import Discriminator, Field, Tag, ValidationError
 
 from mat_ds.config.packaged import SPACES
 from mat_ds.config.section import Count, Section
 from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, UserError, raise_if_any
+
+if TYPE_CHECKING:
+    import optuna
 
 Number = int | float
 Scalar = bool | int | float | str | None

@@ -14,8 +14,8 @@ from mat_ds.storage.disk import write_json, write_text
 from mat_ds.sweeps.launching import Launching
 from mat_ds.sweeps.space import overrides
 from mat_ds.sweeps.study import SharedStudy
+from mat_ds.sweeps.training import SCORES
 
-SCORES = ("last", "best", "median_last_half")
 # Options that are not part of the recipe of a trial: its folder, its tracking, and how it is resumed.
 OWN: Any = {"output_dir": True, "tracking": True, "train": {"resume"}}
 

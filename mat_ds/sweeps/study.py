@@ -21,12 +21,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from mat_ds.config.dotted import flatten
 from mat_ds.errors import Problem, UserError, raise_if_any
-from mat_ds.runs.load import forget_gone
 from mat_ds.sampling.keys import seed_from
 from mat_ds.storage.lock import RunLock
 from mat_ds.storage.reading import read_bytes
+from mat_ds.sweeps.launching import redefined
 from mat_ds.sweeps.space import Space, Values, draw
 from mat_ds.sweeps.training import WORKER_LOCK, Turn, claim, is_claimed, is_unclear
 
@@ -200,17 +199,3 @@ def _pruner(space: Space) -> BasePruner:
     if space.pruner == "none":
         return NopPruner()
     return MedianPruner(n_startup_trials=space.startup_trials, n_warmup_steps=space.warmup_evaluations + 1)
-
-
-def redefined(before: dict[str, Any], now: dict[str, Any], what: str) -> list[Problem]:
-    """The problems of a definition that differs from the one that a folder was started with.
-
-    Args:
-        before, now: the two definitions.
-        what: name of what is in the folder, for the message.
-    """
-    fix = "take it back, or start anew with another output_dir"
-    forget_gone(before.get("options"))
-    old, new = flatten(before), flatten(now)
-    changed = (key for key in {**old, **new} if old.get(key) != new.get(key))
-    return [Problem(key, new.get(key), f"{what} has {old.get(key)!r}", fix) for key in changed]

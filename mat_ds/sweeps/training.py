@@ -27,6 +27,8 @@ from mat_ds.storage.rundir import RunDirectory
 LOOK = 0.5
 # The worker's lock in a run directory, in addition to that of the training.
 WORKER_LOCK = "worker.lock"
+# Names of the scores in `scores_of`.
+SCORES = ("last", "best", "median_last_half")
 # Exit codes after which a training is not started again, since it would end in the same way.
 FINAL = (ExitCode.USER_ERROR, ExitCode.NON_FINITE, ExitCode.DISPLACED)
 REASON_LINES, REASON_LENGTH = 6, 600

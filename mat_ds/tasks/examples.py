@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mat_ds.errors import Problem, UserError, raise_if_any
-from mat_ds.tasks.files import held, read_split
+from mat_ds.errors import Problem, UserError, collect_problems, raise_if_any
+from mat_ds.tasks.files import check_data_path, held, read_split
 from mat_ds.tasks.manifest import DATA, Manifest, changed_data, find_manifest
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS
@@ -73,6 +73,24 @@ def train_splits(spec: TaskSpec) -> Iterator[tuple[TaskSpec, str, int]]:
     others = ((TASKS[name], times) for name, times in spec.also_train_on.items())
     for source, times in ((spec, 1), *others):
         yield from ((source, split, times * repeats) for split, repeats in source.train.items())
+
+
+def check_sources(spec: TaskSpec | None, data_path: str | None) -> Manifest | None:
+    """Checks that there can be data where the options say, without reading them.
+
+    Returns:
+        The manifest if it is a folder that `mat-ds prepare` wrote.
+
+    Raises:
+        UserError: naming each task without data.
+    """
+    if manifest := find_manifest(data_path):
+        return manifest
+    found: list[Problem] = []
+    for source in {source.name: source for source, *_ in train_splits(spec)}.values() if spec else ():
+        collect_problems(found, check_data_path, source, data_path)
+    raise_if_any(dict.fromkeys(found))
+    return None
 
 
 def load_task_data(spec: TaskSpec, data: DataConfig, with_tokens: bool = True) -> TaskData:

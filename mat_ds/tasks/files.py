@@ -41,23 +41,34 @@ def read_split(spec: TaskSpec, split: str, data_path: str | None, labelled: bool
     Raises:
         UserError: if the source itself is missing, unreachable or unreadable.
     """
+    check_data_path(spec, data_path)
+    if spec.generate:
+        return ((f"{spec.name}/{split} row {i}", row) for i, row in enumerate(spec.generate(split)))
+    if data_path is None:
+        return _hub_split(spec, split, labelled)
+    source = find_source(_folder(spec, data_path), Path(data_path), split)
+    return _source_rows(source, Columns(spec, labelled)) if source else None
+
+
+def check_data_path(spec: TaskSpec, data_path: str | None) -> None:
+    """Raises `UserError` if `data.path` cannot have the data of a task. Reads no file, and does not ask the hub."""
     if spec.generate:
         if data_path is not None:
             raise UserError(Problem("data.path", data_path, f"task {spec.name!r} generates its own data",
                                     "leave data.path out, or name the task of your files"))  # fmt: skip
-        return ((f"{spec.name}/{split} row {i}", row) for i, row in enumerate(spec.generate(split)))
+        return
     if data_path is None:
-        return _hub_split(spec, split, labelled)
-    root = Path(data_path)
+        if spec.hub is None:
+            fix = f"pass data.path=<folder>, with the files at <folder>/{spec.name}/<split>.jsonl"
+            raise UserError(Problem("data.path", None, f"task {spec.name!r} has no source on the hub", fix))
+        return
+    root, folder = Path(data_path), _folder(spec, data_path)
     if not root.is_dir():
         raise UserError(Problem("data.path", data_path, "is not a folder", "pass the folder that holds "
                                 f"{spec.name}/<split>.jsonl, or leave data.path out to use the hub"))  # fmt: skip
-    folder = _folder(spec, data_path)
     if not folder.is_dir() and not (root / DICT).exists():
         raise UserError(Problem("data.path", data_path, f"has no folder {folder.name!r}: {listing(root)}",
                                 f"put the files of the task at {folder}/<split>.jsonl"))  # fmt: skip
-    source = find_source(folder, root, split)
-    return _source_rows(source, Columns(spec, labelled)) if source else None
 
 
 def _folder(spec: TaskSpec, data_path: str) -> Path:
@@ -92,9 +103,6 @@ def read_lines(path: Path, suffix: str) -> Iterator[LocatedRow]:
 
 
 def _hub_split(spec: TaskSpec, split: str, labelled: bool) -> Iterator[LocatedRow] | None:
-    if spec.hub is None:
-        raise UserError(Problem("data.path", None, f"task {spec.name!r} has no source on the hub",
-                                f"pass data.path=<folder>, with the files at <folder>/{spec.name}/<split>.jsonl"))  # fmt: skip
     import datasets
 
     try:

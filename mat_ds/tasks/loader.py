@@ -12,16 +12,10 @@ from mat_ds.methods.base import MicroBatch
 from mat_ds.sampling.keys import generator
 from mat_ds.tasks.kinds.base import Kind
 from mat_ds.tasks.options import DataConfig
-from mat_ds.tasks.rows import Example
+from mat_ds.tasks.rows import Example, tokenise
 
 # With group_by_length, examples are sorted by length within this many batches, as in transformers' Trainer.
 MEGABATCH = 50
-
-
-def tokenise(tokenizer: Any, examples: Sequence[Example], max_length: int, **form: Any) -> Any:
-    """Tokenises examples, truncated at `max_length`; `form` are further arguments of the tokenizer."""
-    columns = [list(column) for column in zip(*(example.texts for example in examples), strict=True)]
-    return tokenizer(*columns, truncation=True, max_length=max_length, **form)
 
 
 class Collator:

@@ -166,3 +166,9 @@ def make_example(spec: TaskSpec, row: Mapping[str, Any], labelled: bool) -> Exam
         return Example(tuple(texts), kind_of(spec).label(value) if labelled else None)
     except ValueError as error:
         return BadRow(LABEL, excerpt(value), str(error))
+
+
+def tokenise(tokenizer: Any, examples: Sequence[Example], max_length: int, **form: Any) -> Any:
+    """Tokenises examples, truncated at `max_length`; `form` are further arguments of the tokenizer."""
+    columns = [list(column) for column in zip(*(example.texts for example in examples), strict=True)]
+    return tokenizer(*columns, truncation=True, max_length=max_length, **form)

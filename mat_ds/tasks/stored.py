@@ -11,8 +11,7 @@ from tqdm import tqdm
 from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.arrow import open_stream
 from mat_ds.tasks.kinds import kind_of
-from mat_ds.tasks.loader import tokenise
-from mat_ds.tasks.rows import Example
+from mat_ds.tasks.rows import Example, tokenise
 from mat_ds.tasks.sources import saved_files
 from mat_ds.tasks.spec import TaskSpec
 

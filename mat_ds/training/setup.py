@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mat_ds.engine.ds_config import owned_values
 from mat_ds.models.build import Built
 from mat_ds.ranks.world import World
+from mat_ds.runs.ds_config import owned_values
 from mat_ds.runs.options import RunConfig
 from mat_ds.runs.resume import run_of
 from mat_ds.storage.rundir import RunDirectory

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from mat_ds.config.packaged import DS_CONFIGS, HOME, RECIPES, SPACES
-from mat_ds.engine.ds_config import read_ds_config
 from mat_ds.errors import UserError
+from mat_ds.runs.ds_config import read_ds_config
 from mat_ds.runs.load import load_run_config
 from mat_ds.sweeps.space import read_space
 from tests.support.launch import ROOT

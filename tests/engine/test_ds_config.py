@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config
+from mat_ds.engine.ds_config import ds_config_problems
 from mat_ds.errors import UserError
 from mat_ds.ranks.world import World
+from mat_ds.runs.ds_config import complete, read_ds_config
 from mat_ds.runs.options import RunConfig
 
 ROOT = Path(__file__).parents[2]

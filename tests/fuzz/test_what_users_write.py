@@ -15,12 +15,13 @@ from mat_ds.config.overrides import given_twice
 from mat_ds.config.section import nested
 from mat_ds.config.validation import read_options
 from mat_ds.config.yaml_files import as_yaml, read_yaml
-from mat_ds.engine.ds_config import ds_config_problems, read_ds_config
-from mat_ds.engine.ds_types import idle
+from mat_ds.engine.ds_config import ds_config_problems
 from mat_ds.errors import UserError
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.methods import METHODS
 from mat_ds.ranks.world import World
+from mat_ds.runs.ds_config import read_ds_config
+from mat_ds.runs.ds_types import idle
 from mat_ds.runs.load import read_run_config
 from mat_ds.runs.options import RunConfig, combination_problems
 from mat_ds.sweeps.space import extremes, overrides, read_space

@@ -5,10 +5,10 @@ import torch
 from transformers import AutoConfig
 
 from mat_ds.commands import plan
-from mat_ds.engine.ds_config import complete, read_ds_config
 from mat_ds.errors import UserError
 from mat_ds.planning import choice
 from mat_ds.ranks.world import World
+from mat_ds.runs.ds_config import complete, read_ds_config
 from mat_ds.runs.load import load_run_config
 from mat_ds.tasks.examples import TaskData
 from mat_ds.tasks.registry import TASKS
@@ -57,7 +57,7 @@ def test_on_a_cpu_it_is_the_largest_divisor_up_to_32(monkeypatch):
 
 def planned(monkeypatch, memory, *options):
     """The estimate of `mat-ds plan` for inputs of the same length."""
-    monkeypatch.setattr(plan, "alternatives", lambda *_: [])
+    monkeypatch.setattr("mat_ds.planning.answer.alternatives", lambda *_: [])
     given = ["--ds_config", str(ZERO2), "--gpus", "1", "--gpu_memory", f"{memory // 2**20}MiB", "task=cola"]
     return plan.find(plan.parse([*given, f"data.max_length={LENGTH}", *options])).plan
 

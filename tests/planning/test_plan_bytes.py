@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from mat_ds.engine.ds_config import complete
 from mat_ds.engine.zero import read_zero
 from mat_ds.planning.buffers import transient
 from mat_ds.planning.plan import Cards, Plan
@@ -11,6 +10,7 @@ from mat_ds.planning.rehearsal import PassCounts, Work
 from mat_ds.planning.states import MemoryRow, Weight, model_states, parts, reaching
 from mat_ds.planning.traffic import Traffic, traffic
 from mat_ds.ranks.world import World
+from mat_ds.runs.ds_config import complete
 from mat_ds.runs.options import RunConfig
 from mat_ds.sampling.average import Average
 from mat_ds.sampling.chain import Chain

@@ -11,7 +11,7 @@ from mat_ds.errors import UserError
 from mat_ds.runs.load import load_run_config
 from mat_ds.runs.options import RunConfig
 from mat_ds.runs.trainer_names import TRAINER_NAMES
-from mat_ds.training.preflight import parse_arguments
+from mat_ds.training.request import parse_arguments
 from tests.support.launch import ROOT
 
 # From the example scripts, not from TrainingArguments.

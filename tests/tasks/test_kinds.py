@@ -92,7 +92,7 @@ class Several(Kind):
     name, problem_type = "several labels", "multi_label_classification"
     auto_class, pipeline = "AutoModelForSequenceClassification", "text-classification"
     peft_task, peft_heads = "SEQ_CLS", ("classifier", "score")
-    metrics, label_dtype, stored_type = ("accuracy",), torch.long, "int64"
+    metrics, label_dtype, stored_type = ("accuracy",), "int64", "int64"
     distributions, directions = True, 2
     outputs = property(lambda self: len(self.spec.labels))
     output_names = property(lambda self: self.spec.labels)

@@ -36,9 +36,7 @@ def test_the_default_run_has_no_problem():
     assert options.run.task == "demo" and len(data.examples.train) == 64
 
 
-def test_options_data_model_and_deepspeeds_json_are_checked_together(tmp_path):
-    rows(tmp_path / "data" / "cola", "train", 0, 1, 7)
-    rows(tmp_path / "data" / "cola", "validation")
+def test_options_folders_and_contradictions_are_checked_together(tmp_path):
     RobertaConfig().save_pretrained(tmp_path / "model")
     ds_config = tmp_path / "ds.json"
     ds_config.write_text(json.dumps({"gradient_clipping": 0.5, "elasticity": {}, "zero_optimization": {"stage": 2}}))
@@ -56,20 +54,34 @@ def test_options_data_model_and_deepspeeds_json_are_checked_together(tmp_path):
     )
     assert "has no tokenizer" in found["model.name"].reason
     assert "contradicts optimizer.max_grad_norm" in found["ds_config gradient_clipping"].reason
+    assert "is not a folder" in found["data.path"].reason
+    assert {"train.resume", "method.delta_init"} < set(found) and len(found) == 5
+    text = str(UserError(*found.values()))
+    assert text.startswith("5 problems") and text.count("why:") == text.count("fix:") == 5
+
+
+def test_then_data_model_and_what_deepspeed_says_are_checked_together(tmp_path):
+    rows(tmp_path / "data" / "cola", "train", 0, 1, 7)
+    rows(tmp_path / "data" / "cola", "validation")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "nosuch"}')
+    (tmp_path / "model" / "tokenizer.json").write_text("{}")
+    (tmp_path / "ds.json").write_text(json.dumps({"elasticity": {}, "zero_optimisation": {}}))
+    options = ("task=cola", f"data.path={tmp_path}/data", f"model.name={tmp_path}/model")
+    found = problems(*options, ds_config=tmp_path / "ds.json")
     assert "removed" in found["ds_config elasticity"].reason
+    assert "zero_optimization" in found["ds_config zero_optimisation"].fix
     assert "label" in found[f"{tmp_path}/data/cola/train.jsonl:3"].reason
     assert "has no examples" in found["cola/validation"].reason
-    assert {"train.resume", "method.delta_init"} < set(found) and len(found) == 7
-    text = str(UserError(*found.values()))
-    assert text.startswith("7 problems") and text.count("why:") == text.count("fix:") == 7
+    assert "cannot be loaded" in found["model.name"].reason and len(found) == 5
 
 
 def test_a_batch_that_does_not_divide_and_a_missing_column(tmp_path):
     for split in ("train", "validation"):
         rows(tmp_path / "cola", split, 0, 1, column="text")
-    found = problems("task=cola", f"data.path={tmp_path}", "train.batch_size=31", ranks=2)
-    assert "30 or 32" in found["train.batch_size"].fix
-    assert "lacks the column sentence" in found[f"{tmp_path}/cola/train.jsonl:1"].reason
+    options = ("task=cola", f"data.path={tmp_path}")
+    assert "30 or 32" in problems(*options, "train.batch_size=31", ranks=2)["train.batch_size"].fix
+    assert "lacks the column sentence" in problems(*options)[f"{tmp_path}/cola/train.jsonl:1"].reason
 
 
 def test_adapters_need_a_pre_trained_model_and_layers_that_it_has(tmp_path):

@@ -8,12 +8,12 @@ import torch
 import torch.distributed
 from deepspeed.accelerator import get_accelerator
 
-from mat_ds.engine.ds_config import complete
 from mat_ds.engine.zero import read_zero
 from mat_ds.methods.base import MicroBatch
 from mat_ds.planning.costs import Costs
 from mat_ds.planning.live import Live
 from mat_ds.planning.plan import Cards, make_plan
+from mat_ds.runs.ds_config import complete
 from mat_ds.runs.options import RunConfig
 from mat_ds.sampling.average import Average
 from tests.support.kinds import CLASSIFICATION

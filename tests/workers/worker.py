@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from mat_ds.engine.ds_config import complete
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.export import gather_fp32
 from mat_ds.engine.group import process_group
 from mat_ds.methods import METHODS
 from mat_ds.ranks.world import World
+from mat_ds.runs.ds_config import complete
 from mat_ds.runs.options import RunConfig
 from tests.support.kinds import CLASSIFICATION, REGRESSION
 from tests.support.tiny import micro_batches, shallow_roberta

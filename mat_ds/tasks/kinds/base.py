@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mat_ds.errors import Problem
 from mat_ds.tasks.spec import TaskSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
 Label = int | float
 # First line of a submission file for the GLUE server.
@@ -37,7 +37,7 @@ class Kind(ABC):
         pipeline: name of transformers' pipeline, also used on the hub.
         peft_task, peft_heads: PEFT's task type, and the modules that PEFT then treats as the head.
         metrics: names of the metrics that can score it.
-        label_dtype, stored_type: of labels in a batch, and in prepared data (a pyarrow function).
+        label_dtype, stored_type: of labels in a batch (torch's name), and in prepared data (a pyarrow function).
         distributions: whether the output is a probability distribution, which some methods require.
         directions: number of divergences that `divergence` sums: 1 if it is symmetric, 2 if it is symmetrised.
     """
@@ -49,7 +49,7 @@ class Kind(ABC):
     peft_task: ClassVar[str] = "SEQ_CLS"
     peft_heads: ClassVar[tuple[str, ...]] = ("classifier", "score")
     metrics: ClassVar[tuple[str, ...]]
-    label_dtype: ClassVar[torch.dtype]
+    label_dtype: ClassVar[str]
     stored_type: ClassVar[str]
     distributions: ClassVar[bool]
     directions: ClassVar[int]
@@ -112,7 +112,9 @@ class Kind(ABC):
 
     def collate(self, labels: Sequence[Label | None]) -> Tensor:
         """The labels of a batch: (B,); an unknown label becomes 0."""
-        return torch.tensor([label or 0 for label in labels], dtype=self.label_dtype)
+        import torch
+
+        return torch.tensor([label or 0 for label in labels], dtype=getattr(torch, self.label_dtype))
 
     # The model.
 

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
-
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from mat_ds.errors import Problem
 from mat_ds.methods.ops import symmetric_kl
@@ -16,12 +11,16 @@ from mat_ds.tasks.kinds.base import Kind, Label
 from mat_ds.tasks.labels import class_names, class_of, known_labels
 from mat_ds.tasks.spec import TaskSpec
 
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
 
 class Classification(Kind):
     name = "classification"
     problem_type = "single_label_classification"
     metrics = ("accuracy", "f1", "matthews_correlation")
-    label_dtype = torch.long
+    label_dtype = "int64"
     stored_type = "int64"
     distributions = True
     directions = 2
@@ -65,14 +64,16 @@ class Classification(Kind):
 
     def loss(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """Cross-entropy."""
-        return F.cross_entropy(logits.float(), labels, reduction=reduction)
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(logits.float(), labels, reduction=reduction)
 
     def divergence(self, p_logits: Tensor, q_logits: Tensor) -> Tensor:
         """Symmetrised KL divergence, KL(p || q) + KL(q || p)."""
         return symmetric_kl(p_logits, q_logits)
 
     def predictions(self, logits: np.ndarray) -> np.ndarray:
-        return np.argmax(logits, axis=1)
+        return logits.argmax(axis=1)
 
     def quantities(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
         loss = float(self.loss(logits, labels, "none").double().mean())
@@ -87,7 +88,7 @@ class Classification(Kind):
 
         names = self.spec.labels
         return [
-            {"label": names[int(np.argmax(row))], "probabilities": dict(zip(names, map(float, row), strict=True))}
+            {"label": names[int(row.argmax())], "probabilities": dict(zip(names, map(float, row), strict=True))}
             for row in softmax(logits, axis=1)
         ]
 

@@ -5,24 +5,23 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
-from typing import Any
-
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.kinds.base import Kind, Label
 from mat_ds.tasks.labels import SHOWN, are_numbers, is_score, score_of
 from mat_ds.tasks.spec import TaskSpec
 
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
 
 class Regression(Kind):
     name = "regression"
     problem_type = "regression"
     metrics = ("pearson", "spearman")
-    label_dtype = torch.float32
+    label_dtype = "float32"
     stored_type = "float64"
     distributions = False
     directions = 1
@@ -68,7 +67,9 @@ class Regression(Kind):
 
     def loss(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """Squared error of the single logit."""
-        return F.mse_loss(logits.float().squeeze(-1), labels.float(), reduction=reduction)
+        from torch.nn.functional import mse_loss
+
+        return mse_loss(logits.float().squeeze(-1), labels.float(), reduction=reduction)
 
     def divergence(self, p_logits: Tensor, q_logits: Tensor) -> Tensor:
         """Squared difference (MAT, section 3.1)."""

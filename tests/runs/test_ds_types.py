@@ -5,10 +5,11 @@ import time
 
 import pytest
 
-from mat_ds.engine.ds_config import complete, ds_config_problems, read_ds_config
-from mat_ds.engine.ds_types import idle
+from mat_ds.engine.ds_config import ds_config_problems
 from mat_ds.errors import UserError
 from mat_ds.ranks.world import World
+from mat_ds.runs.ds_config import complete, read_ds_config
+from mat_ds.runs.ds_types import idle
 from mat_ds.runs.options import RunConfig
 
 

@@ -1,0 +1,107 @@
+"""Writes a model that differs from an exported one: merged adapters, another precision, the weights of a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mat_ds.artifacts.card import CARD, write_copy
+from mat_ds.artifacts.described import read_description, run_around, write_description
+from mat_ds.artifacts.exported import load_classifier
+from mat_ds.errors import Problem, UserError
+from mat_ds.methods import METHODS
+from mat_ds.models.lora import ADAPTER, is_adapter, write_adapter
+from mat_ds.models.pretrained import load_tokenizer
+from mat_ds.storage.folders import copy_files
+from mat_ds.storage.integrity import SHARD, read_manifest
+from mat_ds.storage.stretches import stretches
+
+# Maps `--weights` to the kind of tensor in a checkpoint.
+KEPT_AS = {"raw": "theta", "average": "average"}
+
+
+def write_converted(out: Path, source: Path, checkpoint: Path | None, parsed: argparse.Namespace) -> None:
+    """Writes the exported model."""
+    inner = source / ADAPTER if checkpoint and is_adapter(source / ADAPTER) else source
+    adapters, dtype = is_adapter(inner), parsed.dtype
+    merge = parsed.merge or inner != source
+    if adapters and not merge and dtype != "float32":
+        raise UserError(Problem("--dtype", dtype, "adapters alone are stored in float32", "pass --merge, or leave --dtype out"))
+    model, _ = load_classifier(inner if adapters else source, torch.float32, torch.device("cpu"))
+    weights = _replace(model, source, checkpoint, parsed.weights) if checkpoint else {}
+    if adapters and not merge and weights:
+        write_adapter(model, weights, out, merge=False)
+    elif adapters and not merge:
+        copy_files(source, out)
+    else:
+        whole: Any = (model.merge_and_unload() if adapters else model).to(getattr(torch, dtype))
+        if not all(bool(value.isfinite().all()) for value in whole.state_dict().values()):
+            raise UserError(Problem("--dtype", dtype, "some weights exceed its range", "use bfloat16 or float32"))
+        whole.save_pretrained(str(out))
+    load_tokenizer(str(source), "MODEL", adapters=True).save_pretrained(str(out))
+    if known := read_description(source):
+        write_description(out, known)
+    if (source / CARD).exists():
+        merged = adapters and merge
+        write_copy(source, out, list(_differences(checkpoint, merged, parsed)), merged, checkpoint is None)
+
+
+def _replace(model: Any, source: Path, checkpoint: Path, kind: str) -> dict[str, Tensor]:
+    """Loads a checkpoint's weights into the model, and returns them by name."""
+    parameters = dict(model.named_parameters())
+    weights = whole_weights(checkpoint, KEPT_AS[kind], {name: value.shape for name, value in parameters.items()})
+    if not weights:
+        raise UserError(Problem("--weights", kind, f"{checkpoint} has no such weights",
+                                "train with model.average=ema or model.average=uniform, or pass --weights raw"))  # fmt: skip
+    for name, value in parameters.items():
+        value.requires_grad_(name in weights)
+    run = run_around(source)
+    if run and (fold := METHODS[run.method.name].prepare_model(model, run.method)):
+        fold(weights)
+    model.load_state_dict(weights, strict=False)
+    return weights
+
+
+def _differences(checkpoint: Path | None, merged: bool, parsed: argparse.Namespace) -> Iterator[str]:
+    """Yields notes for the model card about what differs from the scored model."""
+    if checkpoint:
+        yield f"The {parsed.weights} weights of the run's {checkpoint.name}: the scores above are of other weights."
+    if merged:
+        yield "Its adapters have been merged: load it like any model of transformers."
+    if parsed.dtype != "float32":
+        yield f"Rounded to {parsed.dtype} after it was scored."
+
+
+def whole_weights(checkpoint: Path, kind: str, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """fp32 values of the trained parameters by name; empty if the checkpoint has none of this kind.
+
+    Args:
+        checkpoint: a verified checkpoint; its `rank-*.safetensors` contain slices of parameters.
+        kind: of tensor, see `KEPT_AS`.
+        shapes: of the model's parameters.
+
+    Raises:
+        RuntimeError: if the slices do not cover a parameter.
+    """
+    whole: dict[str, Tensor] = {}
+    missing: dict[str, int] = {}
+    files = [checkpoint / name for name in sorted(read_manifest(checkpoint) or ()) if SHARD.fullmatch(name)]
+    with ExitStack() as stack:
+        for found, name, first, piece in stretches(files, stack, "pt"):
+            if found != kind:
+                continue
+            if name not in whole:
+                whole[name] = torch.empty(shapes[name], dtype=torch.float32)
+                missing[name] = whole[name].numel()
+            values = piece[:]
+            whole[name].view(-1)[first : first + len(values)] = values
+            missing[name] -= len(values)
+    if lacking := {name: count for name, count in missing.items() if count}:
+        raise RuntimeError(f"{checkpoint} does not hold whole parameters: {lacking}")
+    return whole

@@ -1,0 +1,74 @@
+"""Finds what an evaluation names: model folder, task, data options. Imports no torch: a mistake is answered at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mat_ds.artifacts.described import read_description, run_around
+from mat_ds.errors import Problem, UserError, collect_problems
+from mat_ds.evaluation.options import EvaluationOptions
+from mat_ds.ranks.launch import launcher_problems
+from mat_ds.registry.locate import is_local, locate
+from mat_ds.tasks.examples import check_sources
+from mat_ds.tasks.options import DataConfig
+from mat_ds.tasks.registry import find_task
+from mat_ds.tasks.spec import TaskSpec
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to evaluate.
+
+    Attributes:
+        name: of the model, as given.
+        folder: of its files.
+        spec: the task.
+        data: the options of the data.
+    """
+
+    name: str
+    folder: Path
+    spec: TaskSpec
+    data: DataConfig
+
+
+def find_subject(model_name: str, options: EvaluationOptions) -> Asked:
+    """Finds the model, its task and its data; a model on the hub is downloaded.
+
+    Raises:
+        UserError: naming every problem with them and with the output folder.
+    """
+    source = locate(model_name)
+    found = [*launcher_problems(), *_output_problems(model_name, options)]
+    known, data = read_description(source), _data(options, source)
+    if options.task is None and known is None:
+        found.append(Problem("task", None, f"{model_name} does not say what task it was trained for", "pass task=<task>"))
+    spec = collect_problems(found, find_task, options.task) if options.task else known.spec if known else None
+    if spec:
+        collect_problems(found, check_sources, spec.model_copy(update={"also_train_on": {}}), data.path)
+    if found or spec is None:
+        raise UserError(*found)
+    return Asked(model_name, source, spec, data)
+
+
+def _data(options: EvaluationOptions, source: Path) -> DataConfig:
+    """The data options: given ones, else those of the model's run, else the model's own maximum length."""
+    run, known = run_around(source), read_description(source)
+    own = run.data if run else DataConfig(max_length=known.max_length) if known else DataConfig()
+    given = {**options.data.model_dump(), "eval_limit": options.limit}
+    return own.model_copy(update={name: value for name, value in given.items() if value is not None})
+
+
+def _output_problems(model_name: str, options: EvaluationOptions) -> Iterator[Problem]:
+    if options.output_dir is None and not is_local(model_name):
+        yield Problem("output_dir", None, f"{model_name} is not a folder of yours", "pass output_dir=<folder>")
+        return
+    chosen = Path(options.output_dir) if options.output_dir else Path(model_name) / "evaluation"
+    existing = next(path for path in (chosen, *chosen.absolute().parents) if path.exists())
+    if options.output_dir and existing == chosen and not (chosen.is_dir() and not any(chosen.iterdir())):
+        yield Problem("output_dir", options.output_dir, "exists and is not empty", "name a new folder")
+    elif not (existing.is_dir() and os.access(existing, os.W_OK)):
+        yield Problem("output_dir", options.output_dir, f"{existing} cannot be written to", "name a writable folder")

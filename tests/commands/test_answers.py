@@ -1,0 +1,99 @@
+"""Help, and what is wrong with options, paths and files, is said before torch and other large libraries are imported."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mat_ds.cli import COMMANDS
+from tests.support.launch import ROOT, environment
+
+LARGE = {"torch", "deepspeed", "transformers", "datasets", "mlflow", "sklearn", "numpy", "pyarrow", "optuna", "matplotlib"}
+
+# Runs command lines in one new process; prints exit code, output and the large libraries imported so far, for each.
+RUN = """
+import contextlib, io, json, sys
+from mat_ds import cli
+
+for words in json.loads(sys.argv[1]):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        try:
+            code = cli.main(words)
+        except SystemExit as end:  # as --help does
+            code = end.code
+    print(json.dumps([code, out.getvalue(), sorted({name for name in sys.modules if "." not in name} & set(sys.argv[2:]))]))
+"""
+
+# Command line -> a part of the answer.
+WRONG = {
+    "train max_step=3": "max_step",
+    "train --recipe nosuch": "--recipe",
+    "train --recipe cola method.lam=-1": "method.lam",
+    "train --ds_config nosuch": "--ds_config",
+    "train --ds_config BROKEN": "is not JSON",
+    "train --ds_config CLIPPING": "contradicts optimizer.max_grad_norm",
+    "train --plugin nosuch.py": "--plugin",
+    "train task=nosuch": "task",
+    "train task=TASK": "acuracy",
+    "train task=cola data.path=/nowhere": "is not a folder",
+    "train task=cola data.path=EMPTY": "has no folder 'cola'",
+    "train model.name=/nowhere": "there is no such folder",
+    "train model.name=EMPTY": "has no config.json",
+    "train train.batch_size=7 train.micro_batch_size=2": "train.micro_batch_size",
+    "train train.resume=/nowhere": "train.resume",
+    "train output_dir=TASK/run": "output_dir",
+    "train data.max_length=1 model.dropout=2 optimizer.lr=x tracking.uri=ftp://x": "4 problems",
+    "evaluate /nowhere": "there is no such folder",
+    "evaluate EMPTY attack.norm=3 noise.rates=[2]": "2 problems",
+    "predict /nowhere TASK --format text": "there is no such folder",
+    "predict EMPTY nosuch.txt": "there is no such file",
+    "export /nowhere out": "there is no such folder",
+    "prepare out optimizer.lrr=1": "did you mean 'lr'?",
+    "prepare out task=cola data.path=/nowhere": "is not a folder",
+    "plan --gpus 2 --gpu_memory 16GX": "--gpu_memory",
+    "plan --gpus 2 --gpu_memory 16GB method.lamm=1": "did you mean 'lam'?",
+    "sweep --space nosuch": "--space",
+    "sweep --space demo method.lamm=1": "did you mean 'lam'?",
+    "seeds method.lamm=1": "did you mean 'lam'?",
+    "report /nowhere": "there is no such folder",
+    "sync /nowhere": "does not exist",
+    "verify /nowhere": "has no checkpoint",
+    "doctor nosuch": "neither a flag nor key=value",
+    "promote name one": "VERSION",
+    "register": "RUN",
+    "models one two": "two",
+    "nosuch": "there is no such command",
+}
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """The exit code, output and large libraries of every command line, in the order in which they ran."""
+    folder = tmp_path_factory.mktemp("answers")
+    (folder / "EMPTY").mkdir()
+    (folder / "BROKEN").write_text("{")
+    (folder / "CLIPPING").write_text('{"gradient_clipping": 0.5}')
+    (folder / "TASK.yaml").write_text("text: [a]\nlabels: [x, y]\nmetrics: [acuracy]\n")
+    (folder / "TASK").touch()
+    lines = [*(f"{command} --help" for command in COMMANDS), "--help", "--version", *WRONG]
+    asked = [line.replace("task=TASK", "task=TASK.yaml").split() for line in lines]
+    command = [sys.executable, "-c", RUN, json.dumps(asked), *LARGE]
+    env = {**environment(), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=True, timeout=120)
+    return dict(zip(lines, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+def test_every_command_explains_itself_without_large_libraries(answers):
+    for command in COMMANDS:
+        code, said, imported = answers[f"{command} --help"]
+        assert (code, imported) == (0, []) and said.startswith(f"usage: mat-ds {command} "), command
+    assert answers["--help"][1].count("\n") > len(COMMANDS)
+
+
+def test_what_is_wrong_is_said_without_large_libraries(answers):
+    for line, part in WRONG.items():
+        code, said, imported = answers[line]
+        assert (code, imported) == (2, []), (line, said)
+        assert part in said and "fix:" in said, (line, said)
