@@ -20,7 +20,7 @@ ROUNDS = 3
 def measure() -> Figure:
     """The median in seconds, of processes that find their files in the system's cache."""
     threads = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
-    imports = "import mat_ds.commands.train"
+    imports = "import mat_ds.training.preflight, mat_ds.training.run"
     seconds = [_seconds(*COMMAND, **threads) for _ in range(1 + ROUNDS)]
     importing = [_seconds("-c", imports, **threads) for _ in range(ROUNDS)]
     details = {"seconds": seconds[1:], "imports": importing, "first": seconds[0], "load": os.getloadavg()[0]}
