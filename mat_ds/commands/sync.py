@@ -6,14 +6,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mat_ds.errors import ExitCode, Problem, UserError, collect_problems, raise_if_any
+from mat_ds.errors import ExitCode, Problem, collect_problems, raise_if_any
 from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
 from mat_ds.storage.lock import known_holder_of
 from mat_ds.storage.rundir import RunDirectory, run_folders
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser
-from mat_ds.tracking.destination import check_uri
+from mat_ds.tracking.destination import NO_MIRROR, check_uri
 from mat_ds.tracking.mirror import bound_requests, reason
 from mat_ds.tracking.mirrored import read_mirrored, read_tracking
 from mat_ds.tracking.trust import destination
@@ -43,15 +43,17 @@ def _sync_all(arguments: Sequence[str]) -> ExitCode:
     runs = {path: [folder for folder in run_folders(path) if RunDirectory(folder).events.exists()] for path in parsed.runs}
     found = _destinations(runs, parsed.uri)
     bound_requests(REQUEST, RETRIES)
+    for folder in [folder for folder, uri in found.items() if uri == NO_MIRROR]:
+        show(f"{folder}: skipped, not mirrored (tracking.uri is none; --uri delivers it)")
     for path, folders in runs.items():
         if not folders:
             show(f"{path}: skipped, no run")
-    delivered = [_sync(RunDirectory(path), uri) for path, uri in found.items()]
+    delivered = [_sync(RunDirectory(path), uri) for path, uri in found.items() if uri != NO_MIRROR]
     return ExitCode.OK if all(delivered) else ExitCode.FAILED
 
 
 def _destinations(runs: dict[Path, list[Path]], given: str | None) -> dict[Path, str]:
-    """The MLflow address of each run.
+    """The MLflow address of each run, `none` for one that is not mirrored.
 
     Args:
         runs: the run directories at or below each path.
@@ -61,22 +63,20 @@ def _destinations(runs: dict[Path, list[Path]], given: str | None) -> dict[Path,
         UserError: naming every path and run that cannot be delivered.
     """
     problems = list(_path_problems(runs))
-    found = {}
-    for folder in dict.fromkeys(folder for folders in runs.values() for folder in folders):
-        if uri := collect_problems(problems, _destination, RunDirectory(folder), given):
-            found[folder] = uri
+    folders = dict.fromkeys(folder for folders in runs.values() for folder in folders)
+    found = {folder: collect_problems(problems, _destination, RunDirectory(folder), given) for folder in folders}
+    if NO_MIRROR in found.values() and set(found.values()) <= {NO_MIRROR, None}:
+        problems += [Problem("RUN", str(folder), "has tracking.uri=none, so it has no address to deliver to",
+                             "pass --uri, such as --uri sqlite:///runs/mlflow.db")
+                     for folder, uri in found.items() if uri]  # fmt: skip
     raise_if_any(problems)
-    return found
+    return {folder: str(uri) for folder, uri in found.items()}
 
 
 def _destination(run: RunDirectory, given: str | None) -> str:
     config, _ = read_mirrored(run)
     read_tracking(run)
-    uri = destination(run.path, config.get("tracking", {}).get("uri"), given)
-    if uri is None:
-        raise UserError(Problem("RUN", str(run.path), "has tracking.uri=none, so it has no address to deliver to",
-                                "pass --uri, such as --uri sqlite:///runs/mlflow.db"))  # fmt: skip
-    return uri
+    return destination(run.path, config.get("tracking", {}).get("uri"), given) or NO_MIRROR
 
 
 def _path_problems(runs: dict[Path, list[Path]]) -> Iterator[Problem]:

@@ -53,7 +53,8 @@ def read_run_config(
 ) -> tuple[RunConfig | None, list[Problem]]:
     """Combines defaults < recipe < overrides into one immutable `RunConfig`.
 
-    If an override names another method than the recipe, the recipe's method options are dropped.
+    If an override names another method than the recipe, the recipe's method options are dropped. If the recipe is the
+    `config.yaml` of a run, which is not to go on, the new run gets a place of its own.
 
     Args:
         recipe: a YAML file of options that differ from the defaults, or None.
@@ -86,6 +87,8 @@ def combine(
         RECIPES.require(recipe, "--recipe")
     low = read_yaml(recipe) if recipe else {}
     forget_gone(low)
+    if recipe and is_of_a_run(recipe) and _resume_of(high) in (None, "never"):
+        forget_place(low)
     default_method = RunConfig.model_fields["method"].default.name
     if method_name(high) not in (None, method_name(low) or default_method):
         low.pop("method", None)
@@ -113,6 +116,23 @@ def forget_gone(tree: Any) -> None:
         options = tree.get(section) if isinstance(tree, dict) else None
         if isinstance(options, dict) and options.get(key) == value:
             del options[key]
+
+
+def is_of_a_run(recipe: Path) -> bool:
+    """Whether a recipe is the `config.yaml` that a run wrote of itself."""
+    return recipe.name == "config.yaml" and (recipe.parent / "environment.json").exists()
+
+
+def forget_place(tree: Tree) -> None:
+    """Removes where a run is and from where it started, in place: a run with the same options is another one."""
+    tree.pop("output_dir", None)
+    if isinstance(tree.get("train"), dict):
+        tree["train"].pop("resume", None)
+
+
+def _resume_of(tree: Tree) -> object:
+    section = tree.get("train")
+    return section.get("resume") if isinstance(section, dict) else None
 
 
 def hint_at(key: str) -> str | None:

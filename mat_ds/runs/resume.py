@@ -163,8 +163,10 @@ def _options_of(before: RunDirectory) -> dict[str, Any]:
     if not all(isinstance(found.get(name), dict) for name in ("train", "model", "method")):  # every run writes these sections
         raise UserError(Problem(str(before.config), None, "does not hold the options of a run", LOST))
     try:
+        options = load_run_config(before.config, ()).model_dump(mode="json")
+        options["train"]["resume"] = found["train"].get("resume", "never")
         # Keep the recorded plugins, not those that are loaded now.
-        return {**load_run_config(before.config, ()).model_dump(mode="json"), "plugins": found.get("plugins", {})}
+        return {**options, "output_dir": found.get("output_dir"), "plugins": found.get("plugins", {})}
     except UserError:  # an older version with other options wrote it
         forget_gone(found)
         return found

@@ -121,6 +121,21 @@ def test_a_run_without_checkpoints_starts_again_as_the_first_time(tmp_path):
     assert resumed(run, "auto") == []
 
 
+def test_the_config_of_a_run_is_a_recipe_for_another_run_and_still_goes_on_with_its_own(run):
+    tree = read_yaml(run / "config.yaml") | {"output_dir": str(run)}
+    tree["train"]["resume"] = "auto"
+    (run / "config.yaml").write_text(as_yaml(tree))
+    another = load_run_config(run / "config.yaml", ())
+    assert another.output_dir is None and find_resume(another, DS_CONFIG) == []
+    expected = tree | {"output_dir": None, "train": tree["train"] | {"resume": "never"}}
+    assert another.model_dump(mode="json") == expected
+    same = load_run_config(run / "config.yaml", ["train.resume=auto"])
+    assert same.output_dir == str(run) and find_resume(same, DS_CONFIG) == checkpoints_of(run)
+    copy = run.parent / "recipe.yaml"  # not the run's own file: an output_dir in it is meant
+    shutil.copy(run / "config.yaml", copy)
+    assert load_run_config(copy, ()).output_dir == str(run)
+
+
 @pytest.fixture
 def written(run):
     """Writes the run's config.yaml as an earlier version did, with options that no longer exist."""

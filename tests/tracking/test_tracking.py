@@ -199,6 +199,17 @@ def test_other_files_that_a_shell_pattern_matches_are_skipped_if_there_are_runs(
     assert main(["sync", str(sweep), str(runs / "typo")]) == ExitCode.USER_ERROR and "does not exist" in capsys.readouterr().err
 
 
+def test_runs_of_a_folder_that_are_not_mirrored_are_skipped_in_a_line_and_the_others_delivered(runs, client, capsys):
+    folder = runs / "mixed"
+    alone, mirrored = make_run(folder / "alone", uri="none"), make_run(folder / "mirrored", uri=f"sqlite:///{runs}/mlflow.db")
+    for run in (alone, mirrored):
+        live(run, 1, 2)
+    assert main(["sync", str(folder)]) == ExitCode.OK
+    said = capsys.readouterr().out
+    assert said.count("skipped") == 1 and f"{alone.path}: skipped, not mirrored" in said and "--uri delivers it" in said
+    assert found(client, mirrored).info.status == "FINISHED"
+
+
 def test_an_unreachable_server_prints_one_line_and_does_not_affect_other_runs(runs, client, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     dead, run = make_run(runs / "dead", uri="http://127.0.0.1:9"), make_run(runs / "reached")
