@@ -1,4 +1,4 @@
-"""Describes a run: its environment, its plan before the first step, its results."""
+"""Describes a run: its environment, and its plan before the first step."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from mat_ds.tasks.examples import TaskData, train_splits
 from mat_ds.tasks.loader import TrainLoader
 from mat_ds.tasks.rows import skipped_lines
 from mat_ds.terminal.layout import wrapped
+from mat_ds.tracking.content import precision_of
 from mat_ds.tracking.destination import mirror_uri
 from mat_ds.training.setup import Data, Options, Setup, Start
 
@@ -107,7 +108,14 @@ def dry_lines(options: Options) -> tuple[str, ...]:
 
 
 def plan_lines(
-    setup: Setup, loader: TrainLoader, parameters: int, cost: int, ranks: int, start: str, trained: int | None = None
+    setup: Setup,
+    loader: TrainLoader,
+    parameters: int,
+    cost: int,
+    ranks: int,
+    device: str,
+    start: str,
+    trained: int | None = None,
 ) -> tuple[str, ...]:
     """What a run is going to do, for the user.
 
@@ -116,12 +124,15 @@ def plan_lines(
         parameters: elements of its model.
         cost: forward units of an outer step.
         ranks: number of ranks.
+        device: that of this rank.
         start: where it starts, unless at step 0.
         trained: elements of the parameters that are trained, if the others are frozen.
     """
     run, data, model = setup.options.run, setup.data.examples, setup.model
     steps = total_steps(run, loader.steps_per_epoch)
-    stage = setup.options.ds_config["zero_optimization"].get("stage", 0)
+    ds_config = setup.options.ds_config
+    stage, precision = ds_config["zero_optimization"].get("stage", 0), precision_of({"deepspeed_config": ds_config})
+    dropped = loader.dropped_per_epoch
     part = f", {trained:,} of them trained ({trained / parameters:.1%})" if trained is not None else ""
     lines = (
         f"task       {data.spec.name}: {len(data.train):,} training examples, "
@@ -133,9 +144,9 @@ def plan_lines(
         + f"inputs are cut at {setup.data.max_length} tokens, "
         + ("padding is left out" if model.unpadded else "and padded"),
         f"method     {run.method.name} {run.method.variant}".rstrip() + f", {cost} forward units per step (vanilla: 3)",
-        f"steps      {steps:,} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch} on "
-        f"{ranks} rank{'s' if ranks > 1 else ''}, ZeRO-{stage}{start}",
-        f"left out   {loader.dropped_per_epoch:,} examples per epoch (last partial batch)",
+        f"device     {device}, {precision}, {ranks} rank{'s' if ranks > 1 else ''}, ZeRO-{stage}",
+        f"steps      {steps:,} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch}{start}",
+        *([f"left out   {dropped:,} examples per epoch (last partial batch)"] if dropped else []),
         *(f"skipped    {line}" for line in skipped_lines(data.tallies)),
     )
     return tuple(map(_laid_out, lines))
@@ -156,19 +167,3 @@ def _repeated(data: TaskData) -> Iterator[str]:
 
 def _few(names: list[str]) -> str:
     return ", ".join([*names[:4], *([f"and {len(names) - 4} more"] if len(names) > 4 else [])]) or "nothing"
-
-
-def conclusion(results: dict[str, Any], rundir: RunDirectory, as_json: bool) -> str:
-    """A summary of the results."""
-    if as_json:
-        return json.dumps({"run": str(rundir.path), **results})
-    export = results["export"]
-    same = "reproduces its score" if export["reproduces_reported"] else "does NOT reproduce the score reported in training"
-    return (
-        f"best {results['best']['score']:.4f} (step {results['best']['step']}), last {results['last']['score']:.4f}, "
-        f"median of the last half {results['median_last_half']:.4f}; {results['seconds']:.0f} s of training, "
-        f"{results['samples_per_second']:.0f} examples/s\n"
-        f"model/ {same} in plain transformers: {export['score']:.4f} in {export['dtype']}, "
-        f"{export['score_fp32']:.4f} in float32\n"
-        f"results: {rundir.results}"
-    )

@@ -31,7 +31,8 @@ from mat_ds.terminal.library_logs import LibraryLogs
 from mat_ds.terminal.stop_signals import StopSignals
 from mat_ds.tracking.tracker import Tracker
 from mat_ds.training.adversary import objections
-from mat_ds.training.announce import conclusion, dry_lines, place_lines, plan_lines
+from mat_ds.training.announce import dry_lines, host_and_device, place_lines, plan_lines
+from mat_ds.training.conclusion import conclusion
 from mat_ds.training.finish import Trained, finish, register_finished
 from mat_ds.training.loop import Loop
 from mat_ds.training.opening import open_run_directory
@@ -111,7 +112,7 @@ def train_model(setup: Setup, world: World, device: torch.device, services: Serv
                 torch.cuda.empty_cache()
             if trained:
                 results = finish(setup, trained, evaluator, services.lock.check)
-                services.display.conclude(conclusion(results, trained.rundir, setup.options.json))
+                services.display.conclude(conclusion(results, data.examples, trained.rundir, setup.options.json))
         return trained.rundir if trained else None
     except Interrupted as interruption:
         # A launcher kills the other ranks when one exits, so every rank waits until rank 0 has written the mark.
@@ -160,7 +161,8 @@ def _optimise(setup: Setup, evaluator: Evaluator, world: World, device: torch.de
         if not start.checkpoints:
             _look_at_the_adversary(engine, method, loader, display)
         trained = sum(numel(parameter) for _, parameter in trainable(engine.ds.module)) if run.model.lora else None
-        plan = partial(plan_lines, setup, loader, engine.parameters, method.cost, world.size, trained=trained)
+        device_name = host_and_device(device)[1]
+        plan = partial(plan_lines, setup, loader, engine.parameters, method.cost, world.size, device_name, trained=trained)
         if options.dry_run:
             continuing = f", would continue from {start.checkpoints[0].name}" if start.checkpoints else ""
             display.say(*plan(continuing), *dry_lines(options))

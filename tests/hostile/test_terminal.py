@@ -74,7 +74,10 @@ def test_texts_add_no_lines_to_an_announcement(tmp_path):
     options, data, model = Options(run, {"zero_optimization": {}}), Data(data, None, 8), Model(None, ["h\x1b"], "", False)
     loader = SimpleNamespace(steps_per_epoch=1, dropped_per_epoch=0)
     setup = Setup(options, data, model, Start("", {}, []))
-    lines = (*plan_lines(setup, loader, 1, 3, 1, ""), *place_lines(RunDirectory(tmp_path / "r\x1b\nx"), run.tracking.uri))
+    lines = (
+        *plan_lines(setup, loader, 1, 3, 1, "card\x1b", ""),
+        *place_lines(RunDirectory(tmp_path / "r\x1b\nx"), run.tracking.uri),
+    )
     assert len(lines) == 7 and not any(c for line in lines for c in line if not c.isprintable())
 
 

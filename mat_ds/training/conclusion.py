@@ -1,0 +1,79 @@
+"""The last lines of a run: its scores, where everything is, and what to do next."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from mat_ds.errors import printable
+from mat_ds.storage.rundir import RunDirectory
+from mat_ds.tasks.examples import TaskData
+from mat_ds.tasks.spec import TaskSpec
+from mat_ds.terminal.layout import wrapped
+from mat_ds.training.announce import NAMES
+
+# Words of a dev example in the command that predicts for it.
+WORDS = 8
+
+
+def conclusion(results: dict[str, Any], data: TaskData, rundir: RunDirectory, as_json: bool) -> str:
+    """A summary of the results."""
+    if as_json:
+        return json.dumps({"run": str(rundir.path), **results})
+    best, last, export = results["best"], results["last"], results["export"]
+    same = "reproduces its score" if export["reproduces_reported"] else "does NOT reproduce the score reported in training"
+    shown = dict.fromkeys((f"{export['score']:.4f} in {export['dtype']}", f"{export['score_fp32']:.4f} in float32"))
+    lines = (
+        f"result     {score_name(data.spec)} {best['score']:.4f} best (step {best['step']:,}), {last['score']:.4f} last, "
+        f"{results['median_last_half']:.4f} median of the last half",
+        f"speed      {results['seconds']:,.0f} s of training, {results['samples_per_second']:,.0f} examples/s",
+        f"model      {rundir.model} {same} in plain transformers: {', '.join(shown)}",
+        *([f"plots      {rundir.plots}"] if any(rundir.plots.iterdir()) else []),
+        f"report     {rundir.model / 'README.md'} (the model's card), {rundir.results}",
+    )
+    # Not broken into lines, so that it can be copied.
+    return "\n".join(
+        [*(wrapped(printable(line), NAMES) for line in lines), printable(f"next       {next_command(data, rundir)}")]
+    )
+
+
+def score_name(spec: TaskSpec) -> str:
+    """The number by which models are compared: the task's metric, or what it is the mean of."""
+    metrics, splits = ", ".join(spec.metrics), len(spec.dev)
+    if len(spec.metrics) == splits == 1:
+        return metrics
+    return f"mean of {metrics}" + (f" over {splits} splits" if splits > 1 else "")
+
+
+def next_command(data: TaskData, rundir: RunDirectory) -> str:
+    """A command line that predicts with the run's model for the first dev example."""
+    example = next((example for examples in data.dev.values() for example in examples), None)
+    texts = [" ".join(text.split()[:WORDS]) for text in example.texts] if example else []
+    names = data.spec.text
+    if len(texts) != len(names) or not all(map(_is_plain, texts)):
+        texts = ["some text"] * len(names)
+    predict = f"{program()} predict {shlex.quote(str(rundir.path))} - --format"
+    if len(names) == 1:
+        return f"echo {shlex.quote(texts[0])} | {predict} text"
+    row = json.dumps(dict(zip(names, texts, strict=True)), ensure_ascii=False)
+    return f"echo {shlex.quote(row)} | {predict} jsonl"
+
+
+def _is_plain(text: str) -> bool:
+    """Whether every shell's `echo` prints a text as it is."""
+    return bool(text) and text.isprintable() and not text.startswith("-") and not set(text) & {"\\", '"'}
+
+
+def program() -> str:
+    """The program `mat-ds` as a user has to type it here."""
+    if shutil.which("mat-ds"):
+        return "mat-ds"
+    beside = Path(sys.executable).with_name("mat-ds")
+    if not beside.exists():
+        return shlex.join([sys.executable, "-m", "mat_ds.cli"])
+    return shlex.quote(str(beside.relative_to(os.getcwd()) if beside.is_relative_to(os.getcwd()) else beside))
