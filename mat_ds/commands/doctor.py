@@ -21,13 +21,14 @@ from mat_ds.doctor.disks import check_disks
 from mat_ds.doctor.inputs import Inputs, check_data, check_inputs, check_model_files, count_model, half, read_inputs
 from mat_ds.doctor.launcher import check_launch, check_limits, check_own_card, check_secrets
 from mat_ds.doctor.meeting import Meeting
-from mat_ds.doctor.network import ask_hub, check_hub, check_network
+from mat_ds.doctor.network import check_hub, check_network
 from mat_ds.doctor.packages import check_deepspeed, check_packages, versions
 from mat_ds.doctor.rows import Row, Status, brief, collect, failed, from_problem, warned
 from mat_ds.doctor.table import as_json, as_text, merge, worst
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.ranks.exits import configure_process, report_problems
 from mat_ds.runs.trainer_names import renamed
+from mat_ds.tasks.hub import ask_hub
 from mat_ds.terminal.display import show as say
 from mat_ds.terminal.parser import Parser, add_plugin_argument
 from mat_ds.terminal.process import run_process

@@ -20,6 +20,7 @@ from mat_ds.terminal.display import Display, add_display_arguments
 from mat_ds.terminal.layout import table_text
 from mat_ds.terminal.parser import Parser, add_plugin_argument
 from mat_ds.terminal.process import run_process
+from mat_ds.terminal.waiting import IMPORTING, waiting
 
 EXAMPLE = "mat-ds evaluate runs/cola attack.radii=[1e-4,1e-3,1e-2] noise.rates=[0.05,0.1] limit=500"
 
@@ -33,10 +34,10 @@ def _evaluate(arguments: Sequence[str], world: World) -> ExitCode:
     parsed, options = parse(arguments)
     load_plugins(parsed.plugin)
     found = find_subject(parsed.model, options)
-    # Only now, as they import torch and DeepSpeed: seconds.
-    from mat_ds.engine.group import process_group
-    from mat_ds.evaluation.robustness import evaluate_subject
-    from mat_ds.evaluation.subject import load_asked
+    with waiting(IMPORTING, world.rank == 0 and not parsed.quiet):  # only now, as it takes seconds
+        from mat_ds.engine.group import process_group
+        from mat_ds.evaluation.robustness import evaluate_subject
+        from mat_ds.evaluation.subject import load_asked
 
     subject = load_asked(found, options)
     # Kernels that sum in varying order could flip predictions that are close to a decision boundary.

@@ -21,6 +21,7 @@ from mat_ds.storage.folders import restore, write_folder
 from mat_ds.storage.integrity import verify_checkpoint
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.terminal.parser import Parser, add_plugin_argument
+from mat_ds.terminal.waiting import IMPORTING, waiting
 
 EXAMPLE = "mat-ds export runs/cola models/cola --merge --dtype float16"
 WEIGHTS = ("raw", "average")
@@ -60,8 +61,8 @@ def _export(parsed: argparse.Namespace) -> None:
     load_plugins(parsed.plugin)
     checkpoint = _checkpoint_of(Path(parsed.model)) if parsed.weights else None
     source = RunDirectory(_run_of(Path(parsed.model))).model if checkpoint else locate(parsed.model)
-    # Only now, as it imports torch and transformers: seconds.
-    from mat_ds.artifacts.conversion import write_converted
+    with waiting(IMPORTING):  # only now, as it takes seconds
+        from mat_ds.artifacts.conversion import write_converted
 
     write_folder(parsed.out, lambda aside: write_converted(aside, source, checkpoint, parsed))
     print(parsed.out)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mat_ds.config.packaged import add_file_arguments
 from mat_ds.errors import ExitCode, UserError, raise_if_any
+from mat_ds.models.source import check_place, hub_names
 from mat_ds.ranks.exits import attempt, configure_process
 from mat_ds.ranks.world import World
 from mat_ds.runs.ds_config import complete, json_problems, read_ds_config, serves
@@ -19,10 +20,12 @@ from mat_ds.runs.load import DEMO_RECIPE, read_run_config
 from mat_ds.runs.options import combination_problems, example_problems, task_problems
 from mat_ds.runs.plugins import load_plugins
 from mat_ds.runs.trainer_names import renamed
+from mat_ds.tasks.hub import expect_from_hub
 from mat_ds.tasks.registry import find_task
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser, add_plugin_argument
 from mat_ds.terminal.units import link, memory, positive, whole
+from mat_ds.terminal.waiting import IMPORTING, waiting
 
 if TYPE_CHECKING:
     from mat_ds.planning.report import PlanReport
@@ -78,11 +81,14 @@ def find(parsed: argparse.Namespace) -> PlanReport:
     raise_if_any([*problems, *json_problems(tree, asked, world)])
     spec, able = find_task(asked.task), serves(complete(tree, asked, world), asked.model)
     raise_if_any((*asked.method.engine_problems(able), *task_problems(asked, spec)))
-    # Only now, as they import torch and DeepSpeed: seconds.
-    from mat_ds.engine.ds_config import ds_config_problems
-    from mat_ds.planning.answer import plan_report
-    from mat_ds.planning.plan import Cards
+    check_place(asked.model.name, tokenizer=False)
+    expect_from_hub(*hub_names(asked.model.name))
+    with waiting(IMPORTING):  # only now, as it takes seconds
+        from mat_ds.engine.ds_config import ds_config_problems
+        from mat_ds.planning.answer import plan_report
+        from mat_ds.planning.plan import Cards
 
     raise_if_any(ds_config_problems(tree, asked, world, here=False))
     cards = Cards(world.size, parsed.gpu_memory, parsed.link, 1e12 * (parsed.tflops or 0.0))
-    return plan_report(asked, tree, spec, cards, parsed.examples, SUSTAINED)
+    with waiting(f"estimating the passes of {asked.model.name}"):
+        return plan_report(asked, tree, spec, cards, parsed.examples, SUSTAINED)

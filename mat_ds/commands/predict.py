@@ -20,7 +20,7 @@ from mat_ds.config.paths import argument
 from mat_ds.errors import ExitCode, Problem, UserError, printable_json, raise_if_any
 from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
-from mat_ds.registry.locate import MEANING, is_local, locate
+from mat_ds.registry.locate import MEANING, REGISTRY, locate
 from mat_ds.runs.plugins import load_plugins
 from mat_ds.storage.disk import open_aside
 from mat_ds.tasks.files import read_lines
@@ -31,6 +31,7 @@ from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.rows import BadRow, Example, lacking_columns, make_example
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.terminal.parser import Parser, add_plugin_argument
+from mat_ds.terminal.waiting import IMPORTING, waiting
 
 EXAMPLE = "mat-ds predict runs/cola sentences.txt --out answers.jsonl"
 SUFFIXES = {"csv": ".csv", "tsv": ".tsv", "jsonl": ".jsonl", "text": ".txt"}
@@ -67,16 +68,17 @@ def predict_file(parsed: argparse.Namespace) -> int:
     """Predicts batch by batch; returns the number of texts."""
     raise_if_any(_argument_problems(parsed))
     load_plugins(parsed.plugin)
-    if is_local(parsed.model):
+    if not parsed.model.startswith(REGISTRY):
         locate(parsed.model)
     if parsed.task:
         find_task(parsed.task)
-    # Only now, as they import torch: seconds.
-    from tqdm import tqdm
+    with waiting(IMPORTING):  # only now, as it takes seconds
+        from tqdm import tqdm
 
-    from mat_ds.evaluation.predictor import load_predictor
+        from mat_ds.evaluation.predictor import load_predictor
 
-    predictor = load_predictor(parsed.model, parsed.task, parsed.columns)
+    with waiting(f"loading {parsed.model}"):
+        predictor = load_predictor(parsed.model, parsed.task, parsed.columns)
     suffix = SUFFIXES[parsed.format] if parsed.format else parsed.file.suffix
     examples, count, kind = read_examples(parsed.file, suffix, predictor.spec), 0, kind_of(predictor.spec)
     with _open_output(parsed.out) as out, tqdm(unit=" texts", disable=_silent(parsed.out)) as bar:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mat_ds.config.packaged import RECIPES
 from mat_ds.errors import ExitCode, Problem, UserError, collect_problems, printable, raise_if_any
 from mat_ds.models.options import ModelConfig
-from mat_ds.models.source import check_place
+from mat_ds.models.source import check_place, hub_names
 from mat_ds.models.tiny import TINY
 from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
@@ -23,12 +23,14 @@ from mat_ds.runs.plugins import load_plugins
 from mat_ds.runs.trainer_names import renamed
 from mat_ds.storage.folders import write_folder
 from mat_ds.tasks.examples import TaskData, check_sources, load_task_data, train_splits
+from mat_ds.tasks.hub import expect_from_hub
 from mat_ds.tasks.manifest import DATA, MANIFEST, MODEL, Manifest, damage, find_manifest, write_manifest
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.rows import Example, skipped_lines
 from mat_ds.tasks.stored import store_examples
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser, add_plugin_argument
+from mat_ds.terminal.waiting import IMPORTING, waiting
 
 if TYPE_CHECKING:
     from mat_ds.models.build import Built
@@ -113,18 +115,21 @@ def gather(parsed: argparse.Namespace) -> RunInput:
     collect_problems(found, check_place, model.name)
     raise_if_any(found)
     assert spec
-    # Only now, as they import torch and transformers: seconds.
-    from mat_ds.models.build import build_model, build_tokenizer, longest_input
-    from mat_ds.models.vocabulary import vocabulary_problems
-    from mat_ds.tasks.tokens import with_tokens
+    expect_from_hub(*hub_names(model.name, (task for task, *_ in train_splits(spec)), run.data.path))
+    with waiting(IMPORTING):  # only now, as it takes seconds
+        from mat_ds.models.build import build_model, build_tokenizer, longest_input
+        from mat_ds.models.vocabulary import vocabulary_problems
+        from mat_ds.tasks.tokens import with_tokens
 
     whole = run.data.model_copy(update={"train_limit": None, "eval_limit": None})
-    data = collect_problems(found, load_task_data, spec, whole)
+    with waiting(f"reading the data of {spec.name}"):
+        data = collect_problems(found, load_task_data, spec, whole)
     texts = (text for example in (data.train if data else ()) for text in example.texts)
     tokenizer = collect_problems(found, build_tokenizer, model, texts)
     # A model that is not copied need not be read.
     unread = _is_folder(model.name)
-    built = collect_problems(found, build_model, model, spec, tokenizer, run.seed, unread) if tokenizer else None
+    with waiting(f"loading {model.name}"):
+        built = collect_problems(found, build_model, model, spec, tokenizer, run.seed, unread) if tokenizer else None
     if data and built:
         longest = min(run.data.max_length, longest_input(built.module, tokenizer))
         data = collect_problems(found, with_tokens, data, tokenizer, longest, run.data) or data

@@ -9,6 +9,7 @@ from mat_ds.ranks.exits import as_rank
 from mat_ds.ranks.world import World
 from mat_ds.terminal.library_logs import LibraryLogs
 from mat_ds.terminal.process import run_process
+from mat_ds.terminal.waiting import IMPORTING, waiting
 from mat_ds.training.request import read_request
 
 
@@ -20,10 +21,10 @@ def main(arguments: Sequence[str]) -> ExitCode:
 def _train(arguments: Sequence[str], world: World) -> ExitCode:
     with LibraryLogs(kept=world.rank == 0) as library_logs:
         request = read_request(arguments, world)
-        # Only now, as they import torch and DeepSpeed: seconds.
-        from mat_ds.planning.choice import choose_micro_batch
-        from mat_ds.training.preflight import load_setup
-        from mat_ds.training.run import run_on
+        with waiting(IMPORTING, world.rank == 0 and not request.parsed.quiet):  # only now, as it takes seconds
+            from mat_ds.planning.choice import choose_micro_batch
+            from mat_ds.training.preflight import load_setup
+            from mat_ds.training.run import run_on
 
         return run_on(load_setup(request, world, choose_micro_batch), world, library_logs)[0]
 

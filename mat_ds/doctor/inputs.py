@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mat_ds.doctor.disks import nearest_folder
-from mat_ds.doctor.network import Hub
 from mat_ds.doctor.rows import Row, failed, from_problem, passed, warned
 from mat_ds.errors import Problem, UserError, collect_problems
+from mat_ds.tasks.hub import Hub
 
 if TYPE_CHECKING:
     from mat_ds.ranks.world import World

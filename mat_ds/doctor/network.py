@@ -6,16 +6,15 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mat_ds.doctor.launcher import INFINIBAND
 from mat_ds.doctor.rows import Row, brief, failed, passed, warned
+from mat_ds.tasks.hub import Hub
 
 if TYPE_CHECKING:
     from mat_ds.ranks.world import World
 
-HUB_SECONDS = 5.0
 # Names of interfaces inside this machine, such as those of containers, begin with these.
 INNER = ("lo", "docker", "br-", "virbr", "veth", "cni", "flannel", "podman", "tap", "tun")
 CHOICES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
@@ -87,40 +86,6 @@ def _infiniband() -> Iterator[Row]:
         yield passed("infiniband", shown, "where NCCL fails on it: export NCCL_IB_DISABLE=1")
     else:
         yield warned("infiniband", f"{shown}: no port is active", "export NCCL_IB_DISABLE=1")
-
-
-@dataclass(frozen=True)
-class Hub:
-    """State of the hub.
-
-    Attributes:
-        endpoint: its address.
-        offline: whether the user has switched access off.
-        why: why it cannot be reached; empty if it can.
-    """
-
-    endpoint: str
-    offline: bool = False
-    why: str = ""
-
-    @property
-    def reached(self) -> bool:
-        return not self.offline and not self.why
-
-
-def ask_hub() -> Hub:
-    """Sends one short request to the hub, unless HF_HUB_OFFLINE is set."""
-    try:
-        from huggingface_hub import constants, get_session
-    except Exception as error:
-        return Hub("the hub", why=brief(error))
-    if constants.HF_HUB_OFFLINE:
-        return Hub(constants.ENDPOINT, offline=True)
-    try:
-        answer = get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
-        return Hub(constants.ENDPOINT, why=f"it answers {answer.status_code}" if answer.status_code >= 500 else "")
-    except Exception as error:  # HTTP clients, proxies and name resolution each have their own exceptions
-        return Hub(constants.ENDPOINT, why=brief(error))
 
 
 def check_hub(hub: Hub) -> Iterator[Row]:

@@ -13,6 +13,7 @@ from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.ranks.launch import launcher_problems
 from mat_ds.registry.locate import is_local, locate
 from mat_ds.tasks.examples import check_sources
+from mat_ds.tasks.hub import expect_from_hub
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.spec import TaskSpec
@@ -51,6 +52,8 @@ def find_subject(model_name: str, options: EvaluationOptions) -> Asked:
         collect_problems(found, check_sources, spec.model_copy(update={"also_train_on": {}}), data.path)
     if found or spec is None:
         raise UserError(*found)
+    if spec.hub and data.path is None:
+        expect_from_hub(spec.hub)
     return Asked(model_name, source, spec, data)
 
 

@@ -25,6 +25,7 @@ from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.rows import Example, Tally
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tasks.tokens import with_tokens
+from mat_ds.terminal.waiting import waiting
 
 # Suffixes of the files that determine predictions: weights, configuration, vocabulary.
 MODEL_FILES = (".json", ".safetensors", ".bin", ".model", ".txt")
@@ -67,7 +68,8 @@ def load_asked(asked: Asked, options: EvaluationOptions) -> Subject:
     """
     source, spec = asked.folder, asked.spec
     found: list[Problem] = []
-    data = collect_problems(found, _labelled_splits, spec, asked.data)
+    with waiting(f"reading the data of {spec.name}"):
+        data = collect_problems(found, _labelled_splits, spec, asked.data)
     loaded = collect_problems(found, load_classifier, source, getattr(torch, options.dtype), torch.device("cpu"))
     model, tokenizer = loaded or (None, None)
     if model:

@@ -12,6 +12,7 @@ from typing import Any
 
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.storage.reading import read_json
+from mat_ds.tasks.hub import expect_from_hub
 
 CONFIG, TOKENIZER_CONFIG, ADAPTER_CONFIG = "config.json", "tokenizer_config.json", "adapter_config.json"
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -66,6 +67,7 @@ def file_of(name: str, file: str) -> Path | None:
     if Path(name).is_dir():
         path = Path(name) / file
         return path if path.exists() else None
+    expect_from_hub(name)
     from transformers.utils.hub import cached_file
 
     with suppress(Exception):  # whoever needs the file reports why it is missing

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from mat_ds.errors import Problem, UserError
 from mat_ds.models.folder import check_model
+from mat_ds.models.tiny import TINY
+from mat_ds.tasks.spec import TaskSpec
 
 FOLDER_FIX = "pass a run folder (config.yaml and model/), or a folder that save_pretrained has written a classifier to"
 
@@ -48,3 +51,15 @@ def check_tokenizer(name: str) -> None:
 def has_tokenizer(name: str) -> bool:
     """Whether a folder contains a tokenizer."""
     return any((Path(name) / file).exists() for file in TOKENIZER_FILES)
+
+
+def hub_names(model: str, tasks: Iterable[TaskSpec] = (), data_path: str | None = None) -> list[str]:
+    """The model and the datasets that come from the hub, by name.
+
+    Args:
+        model: `model.name`.
+        tasks: whose data are read.
+        data_path: `data.path`.
+    """
+    datasets = [task.hub for task in tasks if data_path is None and task.hub]
+    return list(dict.fromkeys([*([] if model == TINY or Path(model).is_dir() else [model]), *datasets]))

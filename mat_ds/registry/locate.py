@@ -7,6 +7,7 @@ from pathlib import Path
 from mat_ds.artifacts.described import folder_of
 from mat_ds.errors import Problem, UserError
 from mat_ds.models.source import FOLDER_FIX
+from mat_ds.tasks.hub import expect_from_hub
 
 REGISTRY = "models:/"
 MEANING = "a run directory, a model folder, a hub id, models:/NAME@alias or models:/NAME/VERSION"
@@ -40,6 +41,7 @@ def _means_a_folder(model: str) -> bool:
 
 
 def _download(name: str) -> Path:
+    expect_from_hub(name)
     from huggingface_hub import snapshot_download
 
     try:

@@ -10,6 +10,7 @@ from typing import Any
 from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.columns import Columns, batch_rows, read_columns
 from mat_ds.tasks.delimited import read_delimited
+from mat_ds.tasks.hub import expect_from_hub
 from mat_ds.tasks.lines import read_json_rows, read_jsonl, read_text
 from mat_ds.tasks.registry import FOLDERS
 from mat_ds.tasks.rows import LocatedRow
@@ -103,6 +104,8 @@ def read_lines(path: Path, suffix: str) -> Iterator[LocatedRow]:
 
 
 def _hub_split(spec: TaskSpec, split: str, labelled: bool) -> Iterator[LocatedRow] | None:
+    assert spec.hub
+    expect_from_hub(spec.hub)
     import datasets
 
     try:

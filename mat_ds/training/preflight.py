@@ -25,6 +25,7 @@ from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.manifest import changed_tokens
 from mat_ds.tasks.tokens import with_tokens
+from mat_ds.terminal.waiting import waiting
 from mat_ds.training.request import Request, read_request
 from mat_ds.training.setup import Data, Model, Options, Setup, Start
 
@@ -50,18 +51,23 @@ def load_setup(request: Request, world: World, choose: Choose) -> Setup:
     """
     run, spec, completed, manifest = request.run, request.spec, request.ds_config, request.manifest
     found: list[Problem] = [*card_problems(world.local_rank), *ds_config_problems(request.tree, run, world)]
-    data = collect_problems(found, load_task_data, spec, run.data)
+    speaks = world.rank == 0 and not request.parsed.quiet
+    with waiting(f"reading the data of {spec.name}", speaks):
+        data = collect_problems(found, load_task_data, spec, run.data)
     texts = (text for example in (data.train if data else ()) for text in example.texts)
-    tokenizer = collect_problems(found, build_tokenizer, run.model, texts)
+    with waiting(f"loading the tokenizer of {run.model.name}", speaks):
+        tokenizer = collect_problems(found, build_tokenizer, run.model, texts)
     found += size_problems(run, data) if data else ()
     # At ZeRO-3 weights are left in their files, so that no rank needs memory for all of them.
     sharded = completed.get("zero_optimization", {}).get("stage") == 3
-    built = collect_problems(found, build_model, run.model, spec, tokenizer, run.seed, sharded) if tokenizer else None
+    with waiting(f"loading {run.model.name}", speaks):
+        built = collect_problems(found, build_model, run.model, spec, tokenizer, run.seed, sharded) if tokenizer else None
     max_length = min(run.data.max_length, longest_input(built.module, tokenizer)) if built else 0
     if manifest and built:
         found += changed_tokens(manifest, str(run.data.path), tokenizer, run.model.name, max_length)
     if data and built:
-        data = collect_problems(found, with_tokens, data, tokenizer, max_length, run.data) or data
+        with waiting(f"counting the tokens of {spec.name}", speaks):
+            data = collect_problems(found, with_tokens, data, tokenizer, max_length, run.data) or data
         splits = (data.train, *data.dev.values(), *data.test.values())
         found += token_type_problems(run.data.path, run.model.name, built.module.config, splits)
         found += vocabulary_problems("model.name", run.model.name, built.module, tokenizer, splits, max_length)

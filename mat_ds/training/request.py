@@ -14,7 +14,7 @@ from typing import Any
 from mat_ds.config.overrides import given_twice
 from mat_ds.config.packaged import add_file_arguments
 from mat_ds.errors import Problem, UserError, collect_problems, raise_if_any
-from mat_ds.models.source import check_place
+from mat_ds.models.source import check_place, hub_names
 from mat_ds.ranks.launch import launcher_problems
 from mat_ds.ranks.world import World
 from mat_ds.runs.ds_config import complete, json_problems, read_ds_config, serves
@@ -24,7 +24,8 @@ from mat_ds.runs.options import RunConfig, combination_problems, task_problems
 from mat_ds.runs.plugins import load_plugins
 from mat_ds.runs.resume import find_resume, output_problems
 from mat_ds.runs.trainer_names import renamed
-from mat_ds.tasks.examples import check_sources
+from mat_ds.tasks.examples import check_sources, train_splits
+from mat_ds.tasks.hub import expect_from_hub
 from mat_ds.tasks.manifest import Manifest
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.spec import TaskSpec
@@ -119,4 +120,5 @@ def read_request(arguments: Sequence[str], world: World) -> Request:
     checkpoints = (collect_problems(found, find_resume, run, completed) if not dropped else None) or []
     raise_if_any(found)
     assert tree is not None and spec
+    expect_from_hub(*hub_names(run.model.name, (task for task, *_ in train_splits(spec)), run.data.path))
     return Request(parsed, run, tree, completed, spec, manifest, checkpoints)

@@ -11,9 +11,10 @@ from types import SimpleNamespace
 import pytest
 
 from mat_ds.doctor import cards, disks, launcher, network, packages
-from mat_ds.doctor.network import ask_hub, check_hub
+from mat_ds.doctor.network import check_hub
 from mat_ds.doctor.rows import Status, collect
 from mat_ds.ranks.world import World
+from mat_ds.tasks.hub import ask_hub
 from tests.support.launch import ROOT
 
 ALONE, GIB = World(), 2**30

@@ -9,12 +9,12 @@ from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from mat_ds.commands.doctor import parse
 from mat_ds.doctor.inputs import check_data, check_inputs, check_model_files, count_model, read_inputs
-from mat_ds.doctor.network import Hub
 from mat_ds.doctor.rows import Status, collect
 from mat_ds.errors import UserError
 from mat_ds.ranks.world import World
 from mat_ds.runs import plugins
 from mat_ds.runs.load import load_run_config
+from mat_ds.tasks.hub import Hub
 from mat_ds.tasks.registry import TASKS
 from tests.support.launch import ROOT
 

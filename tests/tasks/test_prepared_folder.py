@@ -10,7 +10,6 @@ import pytest
 from mat_ds.cli import main
 from mat_ds.commands.evaluate import parse
 from mat_ds.doctor.inputs import check_data
-from mat_ds.doctor.network import Hub
 from mat_ds.doctor.rows import Status
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.evaluation.subject import load_subject
@@ -19,6 +18,7 @@ from mat_ds.models.options import ModelConfig
 from mat_ds.runs.load import load_run_config
 from mat_ds.tasks import stored
 from mat_ds.tasks.examples import load_task_data
+from mat_ds.tasks.hub import Hub
 from mat_ds.tasks.manifest import find_manifest
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS, find_task
