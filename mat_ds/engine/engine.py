@@ -21,6 +21,7 @@ from mat_ds.methods.base import MicroBatch
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.ranks.collectives import all_reduce_sum, any_rank, world_size
 from mat_ds.sampling.chain import Chain
+from mat_ds.sampling.noise_kernel import agreed_kernel
 from mat_ds.sampling.options import OptimizerConfig
 from mat_ds.sampling.sampler import Sampler
 from mat_ds.tasks.kinds.base import read_output
@@ -54,15 +55,14 @@ class Engine(Norms):
         perturbation = EmbeddingPerturbation(model)
         self.sampler = Sampler(parameter_groups(model, optimizer), optimizer.name, chain, seed)
         # DeepSpeed makes its fp32 masters from weights that it has already cast to the compute dtype.
-        halved = any(ds_config.get(section, {}).get("enabled") for section in ("fp16", "bf16"))
-        exact = exact_values(model) if halved else {}
+        exact = exact_values(model) if any(ds_config.get(half, {}).get("enabled") for half in ("fp16", "bf16")) else {}
         ds, *_ = deepspeed.initialize(model=model, optimizer=self.sampler, config=ds_config)
         super().__init__(ds, perturbation, seed, read)
         self.shards = Shards(ds)
         if exact:
             self.shards.fill(exact)
         exact.clear()  # the whole model in fp32
-        self.sampler.arm(self.shards.slices, self.device)
+        self.sampler.arm(self.shards.slices, self.device, agreed_kernel(self.device))
         self._flat = FlatUpdates(ds, self.shards, self.sampler) if read_zero(ds_config).flat else None
         self._training_pass = ds.module if self._flat else ds
         judge_by_norm(ds)

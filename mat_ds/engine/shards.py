@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mat_ds.ranks.collectives import all_reduce_sum, own_rank
 from mat_ds.sampling.options import OptimizerConfig
-from mat_ds.sampling.slices import Slice
+from mat_ds.sampling.slices import Slice, places
 
 # Attribute of a parameter that was sharded in half precision: this rank's shard of its fp32 values.
 EXACT = "exact_shard"
@@ -90,11 +90,13 @@ class Shards:
         self._names, parameters = map(list, zip(*trainable(ds.module), strict=True))
         self.replicated = ds.zero_optimization_stage() == 0
         self.slices: dict[Tensor, list[Slice]] = {}
+        at = places([shape(parameter) for parameter in parameters])
         covered = torch.zeros(len(parameters) + 1, dtype=torch.float64, device=ds.device)
         for index, master, offset, start, length in _stretches(ds, parameters):
             if length <= 0:
                 continue
-            self.slices.setdefault(master, []).append(Slice(index, numel(parameters[index]), offset, start, length))
+            piece = Slice(index, numel(parameters[index]), offset, start, length, at[index])
+            self.slices.setdefault(master, []).append(piece)
             covered[index] += length
             here = master.detach().view(-1)[start : start + length]
             there = _local_values(ds, parameters[index], offset, length)

@@ -64,6 +64,19 @@ def normal(key: int, examples: Tensor, tokens: Tensor, width: int) -> Tensor:
     return _drawn(_normals, key, examples, tokens, width)
 
 
+def normal_run(key: int, place: int, numel: int, device: torch.device) -> Tensor:
+    """Standard normal numbers `place` to `place + numel` of the sequence of a key: four of each counter 0, 1, 2, ...
+
+    Args:
+        key: 64 bits.
+    """
+    counters = torch.arange(place // 4, -(-(place + numel) // 4), device=device).view(1, 1, -1)
+    zero = torch.zeros((), dtype=torch.long, device=device)
+    drawn = torch.empty(1, 1, 4, counters.numel(), device=device)
+    _normals(drawn, philox((counters & WORD, counters >> 32, zero, zero), (key & WORD, key >> 32 & WORD)))
+    return drawn.view(4, -1).T.reshape(-1)[place % 4 :][:numel]
+
+
 def _drawn(fill: Callable[[Tensor, Words], None], key: int, examples: Tensor, tokens: Tensor, width: int) -> Tensor:
     device, (rows, columns) = tokens.device, tokens.shape
     blocks = -(-width // 4)

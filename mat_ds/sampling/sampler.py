@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mat_ds.sampling.chain import Chain
-from mat_ds.sampling.keys import add_normal_
+from mat_ds.sampling.keys import add_normal_, seed_from
+from mat_ds.sampling.noise_kernel import Kernel, add_by_place
 from mat_ds.sampling.slices import Block, Slice, blocks_of
 from mat_ds.sampling.updates import MOMENTS, UPDATES
 
@@ -40,6 +41,7 @@ class Sampler(torch.optim.Optimizer):
         self._seed = seed
         self._outer_step, self._done = 0, 0.0
         self._device = torch.device("cpu")
+        self._kernel: Kernel | None = None
         self.void = torch.zeros(())
         self._blocks: dict[Tensor, list[Block]] = {}
         self._starts: dict[Tensor, Tensor] | None = None
@@ -47,15 +49,16 @@ class Sampler(torch.optim.Optimizer):
         self._drifts: list[float] = []
         self._noises: list[float] = []
 
-    def arm(self, slices: Mapping[Tensor, Sequence[Slice]], device: torch.device) -> None:
+    def arm(self, slices: Mapping[Tensor, Sequence[Slice]], device: torch.device, kernel: Kernel | None = None) -> None:
         """Tells the sampler its shards and creates their state; from here on `step()` samples.
 
         Args:
             slices: for each master tensor of this rank, the slices of parameters in it.
             device: where noise is drawn; the same on every rank even if masters are offloaded.
+            kernel: that draws it, the same on every rank (`mat_ds.sampling.noise_kernel`); None for torch's generators.
         """
         self._blocks = {master: blocks_of(own) for master, own in slices.items()}
-        self._device = device
+        self._device, self._kernel = device, kernel
         self.void = torch.zeros((), device=next((master.device for master in self._blocks), device))
         names = (*self._moments, *(("mixture",) if self.chain.is_mixed else ()))
         for master in self._blocks:
@@ -101,8 +104,8 @@ class Sampler(torch.optim.Optimizer):
 
     @property
     def noise_device(self) -> str | None:
-        """The kind of device that draws its noise, of which each has its own numbers; None if there is none."""
-        return self._device.type if self.chain.noise else None
+        """What draws its noise, of which each kind has its own numbers; None if there is none."""
+        return f"{self._device.type}{' by Philox' if self._kernel else ''}" if self.chain.noise else None
 
     @property
     def updates(self) -> int:
@@ -188,7 +191,12 @@ class Sampler(torch.optim.Optimizer):
                 own[name].lerp_(theta, (1 - self.void) * average.weight(self._outer_step, self._done))
 
     def _add_noise(self, theta: Tensor, block: Block, sample: int, scale: float) -> None:
-        """theta += scale * xi, where xi only depends on seed, t, k, parameter and element."""
+        """theta += scale * xi, where xi only depends on seed, t, k, parameter and element, and on what draws it."""
+        if self._kernel:
+            number = seed_from(self._seed, self._outer_step, "theta", sample)
+            for run, place in block.runs:
+                add_by_place(self._kernel, theta[run], scale, number, place, self.void, self._device)
+            return
         for piece in block.slices:
             here = slice(piece.start - block.here.start, piece.start - block.here.start + piece.numel)
             key = (self._seed, self._outer_step, "theta", sample, piece.parameter)

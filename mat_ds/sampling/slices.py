@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Slice:
         offset: first element of the parameter in the slice.
         start: position of the slice in the master tensor.
         numel: length of the slice.
+        place: of the parameter's first element among those of all parameters (`places`).
     """
 
     parameter: int
@@ -23,6 +25,7 @@ class Slice:
     offset: int
     start: int
     numel: int
+    place: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,33 @@ class Block:
 
     here: slice
     slices: tuple[Slice, ...]
+
+    @property
+    def runs(self) -> list[tuple[slice, int]]:
+        """Stretches of the block whose elements have consecutive places: where they lie in it, and the place of the first."""
+        found: list[tuple[slice, int]] = []
+        for piece in self.slices:
+            start, place = piece.start - self.here.start, piece.place + piece.offset
+            stop = start + piece.numel
+            if found and place - start == found[-1][1] - found[-1][0].start:
+                start, place = found[-1][0].start, found.pop()[1]
+            found.append((slice(start, stop), place))
+        return found
+
+
+def places(shapes: Sequence[Sequence[int]]) -> list[int]:
+    """The place of each parameter's first element, if all elements are numbered, those of matrices before those of vectors.
+
+    So a rank's elements have consecutive places: the parameter groups, in whose order DeepSpeed stores them, are these two.
+
+    Args:
+        shapes: of all parameters, in `named_parameters` order.
+    """
+    found, place = [0] * len(shapes), 0
+    for index in sorted(range(len(shapes)), key=lambda index: len(shapes[index]) <= 1):
+        found[index] = place
+        place += prod(shapes[index])
+    return found
 
 
 def blocks_of(slices: Iterable[Slice]) -> list[Block]:

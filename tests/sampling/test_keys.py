@@ -3,8 +3,10 @@
 import itertools
 import math
 
+import pytest
 import torch
 
+from mat_ds.sampling import philox
 from mat_ds.sampling.keys import CHUNK, add_normal_, generator, seed_from
 from mat_ds.sampling.slices import Slice, blocks_of
 
@@ -17,6 +19,14 @@ def normal(key, total, offset, numel):
     drawn = torch.zeros(numel)
     add_normal_(drawn, 1.0, key, total, offset)
     return drawn
+
+
+def by_place(key, total, offset, numel):
+    """The same of the sequence that a GPU's kernel draws."""
+    return philox.normal_run(seed_from(*key), offset, numel, CPU)
+
+
+both = pytest.mark.parametrize("draw", [normal, by_place])
 
 
 def test_a_slice_is_the_same_however_the_vector_is_cut():
@@ -41,14 +51,16 @@ def test_a_chunk_has_torchs_normal_numbers_for_the_seed_of_its_key():
         assert torch.equal(normal(KEY, total, chunk * CHUNK, length), expected)
 
 
-def test_different_keys_draw_different_numbers():
+@both
+def test_different_keys_draw_different_numbers(draw):
     names = [(seed, step, "theta", k, parameter) for seed in (0, 1) for step in (0, 1) for k in (1, 2) for parameter in (0, 1)]
-    drawn = torch.stack([normal(key, 64, 0, 64) for key in names])
+    drawn = torch.stack([draw(key, 64, 0, 64) for key in names])
     assert len(torch.unique(drawn, dim=0)) == len(names)
 
 
-def test_noise_has_the_moments_and_the_distribution_of_a_standard_normal():
-    x = normal(("statistics",), 4 * CHUNK, 0, 4 * CHUNK).double()
+@both
+def test_noise_has_the_moments_and_the_distribution_of_a_standard_draw(draw):
+    x = draw(("statistics",), 4 * CHUNK, 0, 4 * CHUNK).double()
     n = x.numel()
     # Five standard errors; the draws are fixed, so this does not fail by chance.
     for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96), (6, 15, 10170)):
@@ -57,16 +69,18 @@ def test_noise_has_the_moments_and_the_distribution_of_a_standard_normal():
     assert max((below - steps[:-1]).abs().max(), (steps[1:] - below).abs().max()) < 1.95 / n**0.5  # Kolmogorov, at 0.001
 
 
-def test_positions_are_uncorrelated():
-    x = normal(("statistics",), 4 * CHUNK, 0, 4 * CHUNK).double()
+@both
+def test_positions_are_uncorrelated(draw):
+    x = draw(("statistics",), 4 * CHUNK, 0, 4 * CHUNK).double()
     for lag, power in itertools.product((1, 2, 4, 7, 8, 16, 624, CHUNK, CHUNK + 8, 2 * CHUNK), (1, 2)):
         one, other = x[:-lag] ** power, x[lag:] ** power  # the two numbers of a Box-Muller pair have the same radius
         assert abs(torch.corrcoef(torch.stack([one, other]))[0, 1]) < 5 / len(one) ** 0.5, (lag, power)
 
 
-def test_keys_are_uncorrelated():
+@both
+def test_keys_are_uncorrelated(draw):
     names = itertools.product((0, 1), (0, 1, 2), ("theta",), (1, 2, 3), (0, 1))
-    drawn = torch.stack([normal(name, CHUNK, 0, CHUNK) for name in names]).double()
+    drawn = torch.stack([draw(name, CHUNK, 0, CHUNK) for name in names]).double()
     for power in (1, 2):
         assert torch.corrcoef(drawn**power).fill_diagonal_(0.0).abs().max() < 5 / CHUNK**0.5
 

@@ -9,7 +9,7 @@ from mat_ds.methods import METHODS
 from mat_ds.sampling import philox
 from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.sampler import Sampler
-from mat_ds.sampling.slices import Slice
+from mat_ds.sampling.slices import Slice, places
 from tests.equivalence.oracle import NoNoise
 from tests.support.kinds import CLASSIFICATION, REGRESSION
 from tests.support.plain_engine import PlainEngine
@@ -40,7 +40,8 @@ class StillSampler:
     def __init__(self, shapes, samples, outer_step, seed=0, device="cpu"):
         self.weights = [torch.zeros(shape, requires_grad=True) for shape in shapes]
         self._sampler = Sampler([{"params": self.weights}], "sgd", Chain(samples, noise=1.0), seed)
-        whole = {w: [Slice(i, w.numel(), 0, 0, w.numel())] for i, w in enumerate(self.weights)}
+        first = places(shapes)
+        whole = {w: [Slice(i, w.numel(), 0, 0, w.numel(), first[i])] for i, w in enumerate(self.weights)}
         self._sampler.arm(whole, torch.device(device))
         self._sampler.begin(outer_step, lr=0.5)  # makes sqrt(2 lr) xi equal to xi
 

@@ -1,0 +1,70 @@
+"""Noise of the parameters on a GPU: one kernel for a run of elements, in place of a generator for each 65,536 of them.
+
+The kernel is written in Triton, which torch's builds for NVIDIA cards contain. Its numbers are those of `philox.normal_run`:
+they depend on key and place alone, so all cards draw the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from mat_ds.ranks.collectives import any_rank
+from mat_ds.sampling.philox import normal_run
+
+# What the kernel is tried on: a key and a place of more than 32 bits, and the numbers of two programs.
+KEY, PLACE, NUMEL = 0x1234567890ABCDE, (1 << 34) + 5, 2000
+TOLERANCE = 1e-5
+
+# Elements that are drawn at a time for parameters in host memory.
+OFFLOADED = 1 << 22
+
+# theta (fp32, flat), scale, key, place, void: adds scale * (1 - void) * the numbers of the key from `place` on, in place.
+Kernel = Callable[[Tensor, float, int, int, Tensor], None]
+
+
+def agreed_kernel(device: torch.device) -> Kernel | None:
+    """The kernel, if it works on every rank; None otherwise, and on CPUs. Every rank must call it.
+
+    Were mixed cards to draw differently, the replicas of ZeRO-0 would drift apart.
+    """
+    if device.type != "cuda":
+        return None
+    kernel = own_kernel(device)
+    return None if any_rank(kernel is None, device) else kernel
+
+
+@cache
+def own_kernel(device: torch.device) -> Kernel | None:
+    """The kernel, tried once against `philox.normal_run`; None if it does not work on this card, or without Triton."""
+    try:
+        from mat_ds.sampling.triton_noise import add_numbers
+
+        return add_numbers if works(add_numbers, device) else None
+    except Exception:  # Triton's errors have no common class: no compiler, an old card, another driver
+        return None
+
+
+def works(kernel: Kernel, device: torch.device) -> bool:
+    """Whether a kernel adds the numbers it should, and none once a step is void."""
+    added, void = torch.zeros(NUMEL, device=device), torch.zeros((), device=device)
+    kernel(added, 1.0, KEY, PLACE, void)
+    kernel(added, 1.0, KEY + 1, PLACE, 1 - void)
+    return bool((added - normal_run(KEY, PLACE, NUMEL, device)).abs().max() <= TOLERANCE)
+
+
+def add_by_place(
+    kernel: Kernel, theta: Tensor, scale: float, key: int, place: int, void: Tensor, device: torch.device
+) -> None:  # fmt: skip
+    """Calls a kernel, which works on `device`, also if theta and void are in host memory."""
+    if theta.device.type == device.type:
+        kernel(theta, scale, key, place, void)
+        return
+    void = void.to(device)
+    for first, part in zip(range(0, theta.numel(), OFFLOADED), theta.split(OFFLOADED), strict=True):
+        numbers = torch.zeros(part.numel(), device=device)
+        kernel(numbers, scale, key, place + first, void)
+        part.add_(numbers.to(part.device))
