@@ -31,7 +31,9 @@ def main(arguments: Sequence[str]) -> ExitCode:
 def _list(arguments: Sequence[str]) -> None:
     parser = Parser("models", __doc__, EXAMPLE)
     parser.add_argument("name", metavar="NAME", nargs="?", help="a registered model; default: all")
-    parser.add_argument("--uri", help="MLflow's address; default: MLFLOW_TRACKING_URI, else runs/mlflow.db")
+    parser.add_argument(
+        "--uri", help="MLflow's address; default: MLFLOW_TRACKING_URI, else runs/mlflow.db, else that of the last run"
+    )
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parsed = parser.parse_args(arguments)
     from mat_ds.registry.versions import registered_versions

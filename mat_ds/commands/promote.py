@@ -27,7 +27,9 @@ def _promote(arguments: Sequence[str]) -> None:
     parser.add_argument("version", metavar="VERSION", type=int, help="the version to promote")
     parser.add_argument("--alias", required=True, help="the alias that will point to the version")
     parser.add_argument("--force", action="store_true", help="promote regardless of scores and dev sets")
-    parser.add_argument("--uri", help="MLflow's address; default: MLFLOW_TRACKING_URI, else runs/mlflow.db")
+    parser.add_argument(
+        "--uri", help="MLflow's address; default: MLFLOW_TRACKING_URI, else runs/mlflow.db, else that of the last run"
+    )
     parsed = parser.parse_args(arguments)
     from mat_ds.registry.versions import promote
 

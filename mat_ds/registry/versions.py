@@ -23,10 +23,10 @@ from mat_ds.artifacts.described import Description
 from mat_ds.artifacts.finished import Finished, read_finished
 from mat_ds.config.names import RULE, is_name
 from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.registry.latest import DEFAULT_FILE, default_address
 from mat_ds.storage.own_files import file_problems, foreign_problems
 from mat_ds.tracking.destination import (
     NO_MIRROR,
-    SQLITE,
     absolute_uri,
     check_uri,
     client_uri,
@@ -38,7 +38,7 @@ from mat_ds.tracking.mirrored import MIRRORED, read_mirrored, read_tracking
 from mat_ds.tracking.replica import Replica, pages
 from mat_ds.tracking.trust import VARIABLE, destination, named_uri
 
-PREFIX, DEFAULT_FILE = "mat_ds.", Path("runs") / "mlflow.db"
+PREFIX = "mat_ds."
 SCORE, DEV = f"{PREFIX}score", f"{PREFIX}dev_sha256"
 
 
@@ -184,12 +184,12 @@ def _parts(model_uri: str) -> tuple[str, str, str]:
 
 
 def registry_uri(uri: str | None) -> str:
-    """Address of the registry: `uri`, MLFLOW_TRACKING_URI, or `runs/mlflow.db`."""
+    """Address of the registry: `uri`, MLFLOW_TRACKING_URI, `runs/mlflow.db`, or the file of the last run here."""
     key, fix = (VARIABLE, "or run this where runs/mlflow.db is") if uri is None else ("--uri", "or leave it out")
-    found = (named_uri() or (f"{SQLITE}{DEFAULT_FILE}" if DEFAULT_FILE.exists() else None)) if uri is None else uri
+    found = named_uri() or default_address() if uri is None else uri
     if found is None:
-        raise UserError(Problem(key, None, f"is not set, and there is no registry at {DEFAULT_FILE}",
-                                "set it to MLflow's address, or run this where runs/mlflow.db is"))  # fmt: skip
+        raise UserError(Problem(key, None, f"is not set, and here is neither {DEFAULT_FILE} nor a run with such a file",
+                                "pass --uri sqlite:///<folder of runs>/mlflow.db, or set it to MLflow's address"))  # fmt: skip
     check_uri(key, found)
     if found == NO_MIRROR:
         raise UserError(Problem(key, found, "is not a registry", f"pass the address of one, {fix}"))
