@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.speed import counts, sampler, share, start, step, wire
+from benchmarks.speed import counts, growth, peak, sampler, scaling, share, start, step, wire
 from benchmarks.speed.timing import Figure
 
 Section = Callable[[argparse.Namespace], Figure]
@@ -34,6 +34,9 @@ SECTIONS: dict[str, Section] = {
     "loop_collectives": lambda given: counts.loop_collectives(),
     "bytes_per_update": lambda given: wire.measure(),
     "first_step_cpu_seconds": lambda given: start.measure(),
+    "share_of_peak": lambda given: peak.measure(given.model, given.data),
+    "two_ranks": lambda given: scaling.measure(),
+    "linear_cost": lambda given: growth.measure(given.json and given.json.with_suffix(".png")),
 }
 ROOT = Path(__file__).parents[2]
 

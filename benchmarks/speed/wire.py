@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,30 +19,37 @@ import torch
 
 from benchmarks.speed.timing import Figure
 
-RANKS, STAGES, ACCUMULATION, UPDATES = 2, (1, 2), 2, 3
+RANKS, STAGES, JUDGED, ACCUMULATIONS, UPDATES = 2, (1, 2, 3), (1, 2), (1, 2), 3
 
 
 def measure() -> Figure:
-    """The maximum over the stages, with two ranks and two micro-batches."""
+    """The maximum over ZeRO-1 and 2, with two ranks and two micro-batches; the details have every stage and one, too."""
+    found, wrong = on_ranks("benchmarks.speed.wire", RANKS)
+    if wrong:
+        return Figure(None, {}, wrong)
+    return Figure(max(found[f"zero{stage}, {ACCUMULATIONS[-1]} micro-batches"]["sent"] for stage in JUDGED), found)
+
+
+def on_ranks(module: str, count: int) -> tuple[dict[str, Any], str | None]:
+    """Runs `python -m module REPORT` as each of `count` ranks on the CPU; the report of rank 0, and what went wrong."""
     from mat_ds.ranks.ports import free_port
 
-    world = {"WORLD_SIZE": str(RANKS), "LOCAL_SIZE": str(RANKS), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    world = {"WORLD_SIZE": str(count), "LOCAL_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     on_cpu = {**os.environ, **world, "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     with TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         ranks = [
             subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.speed.wire", str(report)],
+                [sys.executable, "-m", module, str(report)],
                 env={**on_cpu, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stdout=sys.stderr,
             )
-            for rank in range(RANKS)
+            for rank in range(count)
         ]
         codes = [rank.wait() for rank in ranks]
         if any(codes):
-            return Figure(None, {"exit_codes": codes}, "a rank failed")
-        found = json.loads(report.read_text())
-    return Figure(max(stage["sent"] for stage in found.values()), found)
+            return {}, f"ranks ended with the codes {codes}"
+        return json.loads(report.read_text()), None
 
 
 def sent(name: str, *args: Any) -> int:
@@ -69,17 +77,19 @@ def main() -> None:
     world, report = World.from_environment(), {}
     inputs, labels = batches(None, None)[0]
     with process_group(world):
-        for stage in STAGES:
+        for stage, accumulation in product(STAGES, ACCUMULATIONS):
             torch.manual_seed(0)
             model = BertForSequenceClassification(BertConfig(**TINY))
             size = sum(parameter.nbytes for parameter in model.parameters())
-            product = Product(model, ACCUMULATION, world, stage, delta_steps=1, theta_steps=UPDATES)
-            product.step(inputs, labels)
+            run = Product(model, accumulation, world, stage, delta_steps=1, theta_steps=UPDATES)
+            run.step(inputs, labels)
+            run.step(inputs, labels)  # ZeRO-3 learns the order of its gathers
             with collectives(sent) as found:
-                product.step(inputs, labels)
-            product.engine.close()
+                run.step(inputs, labels)
+            run.engine.close()
             by_kind = {name: round(count / UPDATES / size, 3) for name, count in found.items()}
-            report[f"zero{stage}"] = {"sent": round(found.total() / UPDATES / size, 3), "by_kind": by_kind}
+            what = f"zero{stage}, {accumulation} micro-batch{'es' if accumulation > 1 else ''}"
+            report[what] = {"sent": round(found.total() / UPDATES / size, 3), "by_kind": by_kind}
     if world.rank == 0:
         Path(sys.argv[1]).write_text(json.dumps(report))
 
