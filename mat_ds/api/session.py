@@ -13,6 +13,7 @@ from typing import Any
 
 from mat_ds.errors import Displaced, ExitCode, Interrupted, NonFiniteError, Problem, SaveError, UserError
 from mat_ds.ranks.exits import configure_process
+from mat_ds.ranks.processors import share_processors
 from mat_ds.ranks.world import World
 
 # Variables by which ranks find each other; a single process sets them itself.
@@ -35,7 +36,8 @@ def session() -> Iterator[World]:
     strict, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     world = World.from_environment()
     try:
-        configure_process(world)
+        configure_process()
+        share_processors(world.local_size)
         yield world
     finally:
         sys.stdout, sys.stderr = streams

@@ -137,7 +137,7 @@ def find_world() -> tuple[World, list[Row]]:
 
         world = World.from_environment()
         with suppress(Exception):
-            configure_process(world)
+            configure_process()
         return world, []
     except Exception as error:  # psutil cannot be imported, or a launcher's variable is invalid
         rank = int(number) if (number := os.environ.get("RANK", "0")).isdecimal() else 0

@@ -19,8 +19,7 @@ from mat_ds.runs.plugins import load_plugins
 from mat_ds.terminal.display import Display, add_display_arguments
 from mat_ds.terminal.layout import table_text
 from mat_ds.terminal.parser import Parser, add_plugin_argument
-from mat_ds.terminal.process import run_process
-from mat_ds.terminal.waiting import IMPORTING, waiting
+from mat_ds.terminal.process import importing, run_process
 
 EXAMPLE = "mat-ds evaluate runs/cola attack.radii=[1e-4,1e-3,1e-2] noise.rates=[0.05,0.1] limit=500"
 
@@ -34,7 +33,7 @@ def _evaluate(arguments: Sequence[str], world: World) -> ExitCode:
     parsed, options = parse(arguments)
     load_plugins(parsed.plugin)
     found = find_subject(parsed.model, options)
-    with waiting(IMPORTING, world.rank == 0 and not parsed.quiet):  # only now, as it takes seconds
+    with importing(world.rank == 0 and not parsed.quiet):  # only now, as it takes seconds
         from mat_ds.engine.group import process_group
         from mat_ds.evaluation.robustness import evaluate_subject
         from mat_ds.evaluation.subject import load_asked

@@ -13,6 +13,7 @@ from pathlib import Path
 from mat_ds.config.paths import argument
 from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
 from mat_ds.ranks.exits import attempt
+from mat_ds.ranks.processors import share_processors
 from mat_ds.ranks.world import World
 from mat_ds.registry.locate import MEANING, is_local, locate
 from mat_ds.runs.plugins import load_plugins
@@ -21,7 +22,7 @@ from mat_ds.storage.folders import restore, write_folder
 from mat_ds.storage.integrity import verify_checkpoint
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.terminal.parser import Parser, add_plugin_argument
-from mat_ds.terminal.waiting import IMPORTING, waiting
+from mat_ds.terminal.process import importing
 
 EXAMPLE = "mat-ds export runs/cola models/cola --merge --dtype float16"
 WEIGHTS = ("raw", "average")
@@ -29,6 +30,7 @@ WEIGHTS = ("raw", "average")
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code."""
+    share_processors(1)
     return attempt(lambda: _export(parse(arguments)), World(), "")
 
 
@@ -61,7 +63,7 @@ def _export(parsed: argparse.Namespace) -> None:
     load_plugins(parsed.plugin)
     checkpoint = _checkpoint_of(Path(parsed.model)) if parsed.weights else None
     source = RunDirectory(_run_of(Path(parsed.model))).model if checkpoint else locate(parsed.model)
-    with waiting(IMPORTING):  # only now, as it takes seconds
+    with importing():  # only now, as it takes seconds
         from mat_ds.artifacts.conversion import write_converted
 
     write_folder(parsed.out, lambda aside: write_converted(aside, source, checkpoint, parsed))

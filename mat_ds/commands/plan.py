@@ -14,6 +14,7 @@ from mat_ds.config.packaged import add_file_arguments
 from mat_ds.errors import ExitCode, UserError, raise_if_any
 from mat_ds.models.source import check_place, hub_names
 from mat_ds.ranks.exits import attempt, configure_process
+from mat_ds.ranks.processors import share_processors
 from mat_ds.ranks.world import World
 from mat_ds.runs.ds_config import complete, json_problems, read_ds_config, serves
 from mat_ds.runs.load import DEMO_RECIPE, read_run_config
@@ -24,8 +25,9 @@ from mat_ds.tasks.hub import expect_from_hub
 from mat_ds.tasks.registry import find_task
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser, add_plugin_argument
+from mat_ds.terminal.process import importing
 from mat_ds.terminal.units import link, memory, positive, whole
-from mat_ds.terminal.waiting import IMPORTING, waiting
+from mat_ds.terminal.waiting import waiting
 
 if TYPE_CHECKING:
     from mat_ds.planning.report import PlanReport
@@ -38,7 +40,8 @@ SUSTAINED = {"fp32": 7.0, "fp16": 40.0, "bf16": 30.0}
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Prints the plan; returns 0 if the run fits, 1 if it does not, 2 for wrong input."""
-    configure_process(World())
+    configure_process()
+    share_processors(1)
     return attempt(lambda: _show_plan(parse(arguments)), World(), "")
 
 
@@ -83,7 +86,7 @@ def find(parsed: argparse.Namespace) -> PlanReport:
     raise_if_any((*asked.method.engine_problems(able), *task_problems(asked, spec)))
     check_place(asked.model.name, tokenizer=False)
     expect_from_hub(*hub_names(asked.model.name))
-    with waiting(IMPORTING):  # only now, as it takes seconds
+    with importing():  # only now, as it takes seconds
         from mat_ds.engine.ds_config import ds_config_problems
         from mat_ds.planning.answer import plan_report
         from mat_ds.planning.plan import Cards

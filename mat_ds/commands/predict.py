@@ -19,6 +19,7 @@ from typing import TextIO
 from mat_ds.config.paths import argument
 from mat_ds.errors import ExitCode, Problem, UserError, printable_json, raise_if_any
 from mat_ds.ranks.exits import attempt
+from mat_ds.ranks.processors import share_processors
 from mat_ds.ranks.world import World
 from mat_ds.registry.locate import MEANING, REGISTRY, locate
 from mat_ds.runs.plugins import load_plugins
@@ -31,7 +32,8 @@ from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.rows import BadRow, Example, lacking_columns, make_example
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.terminal.parser import Parser, add_plugin_argument
-from mat_ds.terminal.waiting import IMPORTING, waiting
+from mat_ds.terminal.process import importing
+from mat_ds.terminal.waiting import waiting
 
 EXAMPLE = "mat-ds predict runs/cola sentences.txt --out answers.jsonl"
 SUFFIXES = {"csv": ".csv", "tsv": ".tsv", "jsonl": ".jsonl", "text": ".txt"}
@@ -40,6 +42,7 @@ SUBMISSION = ".tsv"
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code."""
+    share_processors(1)
     return attempt(lambda: predict_file(parse(arguments)), World(), "The model's weights are damaged, or never were finite.")
 
 
@@ -72,7 +75,7 @@ def predict_file(parsed: argparse.Namespace) -> int:
         locate(parsed.model)
     if parsed.task:
         find_task(parsed.task)
-    with waiting(IMPORTING):  # only now, as it takes seconds
+    with importing():  # only now, as it takes seconds
         from tqdm import tqdm
 
         from mat_ds.evaluation.predictor import load_predictor

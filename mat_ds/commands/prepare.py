@@ -16,6 +16,7 @@ from mat_ds.models.options import ModelConfig
 from mat_ds.models.source import check_place, hub_names
 from mat_ds.models.tiny import TINY
 from mat_ds.ranks.exits import attempt
+from mat_ds.ranks.processors import share_processors
 from mat_ds.ranks.world import World
 from mat_ds.runs.load import DEMO_RECIPE, read_run_config
 from mat_ds.runs.options import RunConfig
@@ -30,7 +31,8 @@ from mat_ds.tasks.rows import Example, skipped_lines
 from mat_ds.tasks.stored import store_examples
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser, add_plugin_argument
-from mat_ds.terminal.waiting import IMPORTING, waiting
+from mat_ds.terminal.process import importing
+from mat_ds.terminal.waiting import waiting
 
 if TYPE_CHECKING:
     from mat_ds.models.build import Built
@@ -40,6 +42,7 @@ EXAMPLE = "mat-ds prepare prepared/cola --recipe cola data.max_length=128"
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code."""
+    share_processors(1)
     return attempt(lambda: _prepare(parse(arguments)), World(), "")
 
 
@@ -116,7 +119,7 @@ def gather(parsed: argparse.Namespace) -> RunInput:
     raise_if_any(found)
     assert spec
     expect_from_hub(*hub_names(model.name, (task for task, *_ in train_splits(spec)), run.data.path))
-    with waiting(IMPORTING):  # only now, as it takes seconds
+    with importing():  # only now, as it takes seconds
         from mat_ds.models.build import build_model, build_tokenizer, longest_input
         from mat_ds.models.vocabulary import vocabulary_problems
         from mat_ds.tasks.tokens import with_tokens

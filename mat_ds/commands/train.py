@@ -8,8 +8,7 @@ from mat_ds.errors import ExitCode
 from mat_ds.ranks.exits import as_rank
 from mat_ds.ranks.world import World
 from mat_ds.terminal.library_logs import LibraryLogs
-from mat_ds.terminal.process import run_process
-from mat_ds.terminal.waiting import IMPORTING, waiting
+from mat_ds.terminal.process import importing, run_process
 from mat_ds.training.request import read_request
 
 
@@ -21,7 +20,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
 def _train(arguments: Sequence[str], world: World) -> ExitCode:
     with LibraryLogs(kept=world.rank == 0) as library_logs:
         request = read_request(arguments, world)
-        with waiting(IMPORTING, world.rank == 0 and not request.parsed.quiet):  # only now, as it takes seconds
+        with importing(world.rank == 0 and not request.parsed.quiet):  # only now, as it takes seconds
             from mat_ds.planning.choice import choose_micro_batch
             from mat_ds.training.preflight import load_setup
             from mat_ds.training.run import run_on

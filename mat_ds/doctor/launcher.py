@@ -120,7 +120,9 @@ def check_limits(world: World) -> Iterator[Row]:
 
 
 def _threads(world: World) -> Row:
-    cores, asked = len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS", "")
+    from mat_ds.ranks.processors import usable_processors
+
+    cores, asked = usable_processors(), os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdecimal() and int(asked) * world.local_size > cores:
         return warned(
             "threads",

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+import transformers.modeling_utils  # what every model needs: two seconds, which are spent here and not at the first model
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer
 

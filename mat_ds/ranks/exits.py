@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mat_ds.errors import Displaced, ExitCode, Interrupted, NonFiniteError, SaveError, UserError
+from mat_ds.ranks.processors import share_processors
 from mat_ds.terminal.display import show
 from mat_ds.terminal.lost_readers import outlast_readers
 
@@ -20,23 +21,11 @@ if TYPE_CHECKING:  # `mat-ds doctor` must start even if torch is broken
 REPORT_SECONDS = 20
 
 
-def configure_process(world: World) -> None:
+def configure_process() -> None:
     """Applies process-wide settings."""
     outlast_readers()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-    share_processors(world.local_size)
-
-
-def share_processors(ranks: int) -> None:
-    """Divides the processors that this process may use among the ranks of this machine, unless OMP_NUM_THREADS is set."""
-    if ranks == 1 or "OMP_NUM_THREADS" in os.environ:
-        return
-    threads = max(1, len(os.sched_getaffinity(0)) // ranks)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
-    else:  # which reads this when it is loaded
-        os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def compute_deterministically(warn_only: bool = False) -> None:
@@ -58,7 +47,8 @@ def as_rank(work: Callable[[World], ExitCode]) -> ExitCode:
     world = World()
     try:
         world = World.from_environment()
-        configure_process(world)
+        configure_process()
+        share_processors(world.local_size)
         return work(world)
     except UserError as error:
         return report_problems(error, world)

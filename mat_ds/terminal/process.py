@@ -8,13 +8,17 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import NoReturn
+
+from mat_ds.terminal.waiting import waiting
 
 # New objects between two runs of the garbage collector, in place of Python's 700. Libraries make half a million objects while
 # they are imported, none of them garbage.
 NEW_OBJECTS = 100_000
+# Whether all that this process does is a command.
+_own = False
 
 
 def run_process(main: Callable[[Sequence[str]], int]) -> NoReturn:
@@ -24,6 +28,8 @@ def run_process(main: Callable[[Sequence[str]], int]) -> NoReturn:
     those of multiprocessing do: Python would go on to take torch and transformers apart object by object, for more than a
     second of processor time. An exception ends it as ever, but Ctrl-C with a line in place of a traceback.
     """
+    global _own
+    _own = True
     gc.set_threshold(NEW_OBJECTS)
     try:
         code = main(sys.argv[1:])
@@ -47,3 +53,22 @@ def _end_by_ctrl_c() -> NoReturn:
         sys.stdout.flush()
     os.kill(os.getpid(), signal.SIGINT)
     os._exit(128 + signal.SIGINT)
+
+
+@contextmanager
+def importing(speaks: bool = True) -> Iterator[None]:
+    """A context in which a command imports torch and what else is large, once its options are checked.
+
+    It says so if that takes long. In a command's own process the garbage collector never looks at what is imported: the two
+    times that a run has it look at everything took half a second.
+
+    Args:
+        speaks: whether this process may speak.
+    """
+    with waiting("importing torch and transformers", speaks):
+        if _own:
+            gc.disable()
+        yield
+        if _own:
+            gc.freeze()
+            gc.enable()

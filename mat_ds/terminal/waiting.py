@@ -12,8 +12,6 @@ from mat_ds.terminal.display import show
 
 # Seconds of silence after which a person wonders.
 PATIENCE = 2.0
-# What a command does first.
-IMPORTING = "importing torch and transformers"
 
 
 @contextmanager

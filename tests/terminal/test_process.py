@@ -73,3 +73,23 @@ def test_ctrl_c_before_there_is_anything_to_save_ends_each_rank_with_one_line_an
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=20) == ("handler\n", said) and process.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("last", ["run_process(lambda arguments: main())", "main()"])
+def test_only_in_a_commands_own_process_is_what_it_imports_kept_from_the_garbage_collector(last):
+    code = f"""
+import gc
+from mat_ds.terminal.process import importing, run_process
+
+def main():
+    with importing():
+        import json
+        print(gc.isenabled())
+    print(gc.isenabled(), gc.get_freeze_count() > 0, flush=True)
+    return 0
+
+{last}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    own = last.startswith("run")
+    assert done.stdout.split() == [str(not own), "True", str(own)], done.stderr
