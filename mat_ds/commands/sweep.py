@@ -22,7 +22,7 @@ from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
 from mat_ds.sweeps.pace import Pace
 from mat_ds.sweeps.space import Space, extremes, names, overrides, read_space
 from mat_ds.terminal.display import Display, one_line
-from mat_ds.terminal.layout import table_text
+from mat_ds.terminal.layout import table_text, wrapped
 from mat_ds.terminal.lost_readers import outlast_readers
 from mat_ds.terminal.parser import Parser
 from mat_ds.terminal.stop_signals import StopSignals
@@ -107,7 +107,8 @@ def check(space: Space, launching: Launching) -> None:
 
 
 def _say_with_time(display: Display, line: str) -> None:
-    display.say(f"{time.strftime('%H:%M:%S')} {line}")
+    now = time.strftime("%H:%M:%S ")
+    display.say(wrapped(f"{now}{line}", len(now)))
 
 
 def _conclude(study: SharedStudy, display: Display) -> None:

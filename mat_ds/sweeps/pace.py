@@ -8,7 +8,8 @@ from collections.abc import Callable
 from mat_ds.runs.options import TrainConfig
 from mat_ds.storage.events import Record
 from mat_ds.terminal.display import Display
-from mat_ds.terminal.units import duration
+
+TWO_MINUTES, TWO_HOURS = 120, 7200
 
 
 class Pace:
@@ -46,7 +47,7 @@ class Pace:
         if not (done := ended - self._before):
             return named
         left = (time.monotonic() - self._began) / done * (self._total - ended)
-        return f"{named}, {duration(left)} left"
+        return f"{named}, {_rounded(left)} left"
 
     def follow(self, latest: Record | None) -> None:
         """Moves the bar, given the latest outer step in the log of the training that has begun."""
@@ -56,3 +57,10 @@ class Pace:
             else:
                 share = latest.get("epoch", 0.0) / self._train.epochs
             self._bar.move(min(self._ended() + min(share, 1.0), self._total))
+
+
+def _rounded(seconds: float) -> str:
+    """An estimated time."""
+    if seconds < TWO_MINUTES:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < TWO_HOURS else f"{seconds / 3600:.1f} h"

@@ -18,13 +18,16 @@ def columns() -> int:
     return shutil.get_terminal_size((0, 0)).columns
 
 
-def wrapped(line: str, indent: int) -> str:
-    """A line broken between words to fit the terminal; all but its first part are indented."""
+def wrapped(text: str, indent: int) -> str:
+    """Lines broken between words to fit the terminal; all parts of a line but its first are indented."""
     if not (room := columns()):
-        return line
-    return textwrap.fill(
-        line, max(room, 2 * indent), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
-    )
+        return text
+    room, behind = max(room, 2 * indent), " " * indent
+
+    def broken(line: str) -> str:
+        return textwrap.fill(line, room, subsequent_indent=behind, break_long_words=False, break_on_hyphens=False)
+
+    return "\n".join(map(broken, text.split("\n")))
 
 
 def table_text(rows: Sequence[Sequence[Any]]) -> str:

@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
+from mat_ds.config.packaged import RECIPES
 from mat_ds.methods import METHODS, ops
 from mat_ds.methods.moves import Moves
-from mat_ds.training.adversary import hidden_by_tf32, objections, tf32, uses_tf32
+from mat_ds.runs.load import load_run_config
+from mat_ds.training.adversary import adversary_lines, hidden_by_tf32, objections, tf32, uses_tf32
 from tests.support.kinds import CLASSIFICATION
 from tests.support.plain_engine import PlainEngine
 from tests.support.small_engine import one_rank
@@ -172,3 +174,43 @@ def test_with_published_settings_noise_is_small_in_paper_and_large_in_released_s
     scale = math.sqrt(2 * 1e-3) * 2e-4
     entries = BATCH.mask.sum((1, 2)) * 96
     torch.testing.assert_close(parts["delta_noise"], (scale * entries.sqrt()).mean(), rtol=0.05, atol=0.0)
+
+
+def told(settings, **measured):
+    usual = {"delta_linf": 1e-5, "cosine": 1.0, "R": 2e-2, "R_without": 2e-2, "R_shared_masks": 3e-3, "R_eval": 1e-3}
+    return list(adversary_lines(7, {**usual, **measured}, settings))
+
+
+@pytest.mark.parametrize(
+    "settings, measured, shares",
+    [
+        (METHODS["mat"].Settings(), {"R_without": 5e-3}, "R 2.0e-02: adversary 75%, dropout 25%"),
+        (METHODS["mat"].Settings(), {"R_without": 0.0}, "R 2.0e-02: adversary 100%, dropout 0%"),
+        (METHODS["mat"].Settings(theta_dropout="frozen"), {}, "R 3.0e-03: adversary 100%, dropout 0%"),
+        (METHODS["freelb"].Settings(), {}, "the adversary moves predictions by R 1.0e-03"),
+    ],
+)
+def test_the_line_says_what_the_adversary_does(settings, measured, shares):
+    (line,) = told(settings, **measured)
+    assert line == f"step 7: {shares}; |delta| 1.0e-05"
+
+
+@pytest.mark.parametrize(
+    "measured, shares",
+    [
+        ({"R_without": 1.9999e-2}, "adversary under 0.1%, dropout over 99.9%"),
+        ({"R_without": 2.1e-2}, "adversary 0%, dropout 100%"),
+        ({"R_without": 0.0, "R": 1e-9, "R_eval": 1e-9}, "adversary 100%, dropout 0%"),
+    ],
+)
+def test_an_adversary_without_effect_is_called_so_and_a_recipe_named_that_exists(measured, shares):
+    line, verdict = told(METHODS["mat"].Settings(), **measured)
+    assert shares in line and "does nothing at this radius" in verdict
+    recipe = load_run_config(RECIPES.path(verdict.rpartition("--recipe ")[2]), ())
+    assert recipe.method.delta_max_norm >= 1e-3 and recipe.method.divergence.shares_masks
+    assert all(len(each) <= 80 for each in (line, verdict))
+
+
+def test_a_perturbation_that_is_rounded_away_or_not_moved_is_said_in_words():
+    _, rounded, unmoved = told(METHODS["mat"].Settings(), R_without=0.0, cosine=0.06, delta_moved=5e-4)
+    assert "only 6% of its direction survives" in rounded and "under 0.1% of its size" in unmoved
