@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils import logging as transformers_logging
 
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.models.fit import check_once, check_size, draw_anew, fit_problems, label_dimensions
@@ -26,9 +25,6 @@ from mat_ds.models.vocabulary import suit
 from mat_ds.sampling.keys import seed_from
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.spec import TaskSpec
-
-transformers_logging.set_verbosity_error()
-transformers_logging.disable_progress_bar()
 
 
 def build_tokenizer(model: ModelConfig, texts: Iterable[str]) -> Any:

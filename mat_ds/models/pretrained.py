@@ -16,10 +16,15 @@ import transformers
 import transformers.modeling_utils  # what every model needs: two seconds, which are spent here and not at the first model
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from mat_ds.errors import Problem, UserError
 from mat_ds.models.folder import CONFIG, check_model, file_of, read_object
 from mat_ds.tasks.kinds import kind_of_model
+
+# What matters of its reports is said here in other words.
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
 
 Loading = dict[str, Any]
 NEVER = {"trust_remote_code": False}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
@@ -21,6 +22,7 @@ class LibraryLogs:
     """
 
     def __init__(self, kept: bool):
+        self._filters = warnings.catch_warnings()
         self._memory = MemoryHandler(KEPT, flushLevel=logging.CRITICAL + 1)
         self._shown = logging.StreamHandler(sys.stderr)
         self._shown.setLevel(logging.ERROR)
@@ -34,6 +36,8 @@ class LibraryLogs:
             library.propagate = True
         for handler in self._handlers:
             logging.getLogger().addHandler(handler)
+        self._filters.__enter__()
+        warnings.simplefilter("default")  # commands hide them
         logging.captureWarnings(True)
         return self
 
@@ -49,6 +53,7 @@ class LibraryLogs:
 
     def __exit__(self, *_: object) -> None:
         logging.captureWarnings(False)
+        self._filters.__exit__(None, None, None)
         for handler in self._handlers:
             logging.getLogger().removeHandler(handler)
             handler.close()

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NoReturn
@@ -31,6 +32,8 @@ def run_process(main: Callable[[Sequence[str]], int]) -> NoReturn:
     global _own
     _own = True
     gc.set_threshold(NEW_OBJECTS)
+    if not sys.warnoptions:  # what Python was started with says otherwise
+        warnings.simplefilter("ignore")  # those of libraries, which are about their code and not about the user's input
     try:
         code = main(sys.argv[1:])
         threading._shutdown()  # type: ignore[attr-defined]

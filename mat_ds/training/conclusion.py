@@ -33,6 +33,7 @@ def conclusion(results: dict[str, Any], data: TaskData, rundir: RunDirectory, as
         f"{results['median_last_half']:.4f} median of the last half",
         f"speed      {results['seconds']:,.0f} s of training, {results['samples_per_second']:,.0f} examples/s",
         f"model      {rundir.model} {same} in plain transformers: {', '.join(shown)}",
+        *([_way_to_load(rundir)] if (rundir.model / "adapter_config.json").exists() else []),
         *([f"plots      {rundir.plots}"] if any(rundir.plots.iterdir()) else []),
         f"report     {rundir.model / 'README.md'} (the model's card), {rundir.results}",
     )
@@ -40,6 +41,12 @@ def conclusion(results: dict[str, Any], data: TaskData, rundir: RunDirectory, as
     return "\n".join(
         [*(wrapped(printable(line), NAMES) for line in lines), printable(f"next       {next_command(data, rundir)}")]
     )
+
+
+def _way_to_load(rundir: RunDirectory) -> str:
+    """How adapters are used without mat_ds."""
+    merge = f"{program()} export {shlex.quote(str(rundir.path))} <folder> --merge"
+    return f"adapters   of a base model: its card says how peft loads both; `{merge}` makes one model of them"
 
 
 def score_name(spec: TaskSpec) -> str:

@@ -93,6 +93,9 @@ def test_the_run_directory_holds_the_documented_files(demo):
     assert steps[0]["lr"] == 0.0 and max(record["lr"] for record in steps) == pytest.approx(1e-3)
     assert all(s["loss"] == pytest.approx(s["L"] + s["R"], rel=1e-4) for s in steps)
     assert [path.name for path in (run / "checkpoints").glob("step-*")] == ["step-00000187"]
+    # Its model reads fewer tokens than data.max_length.
+    assert json.loads((run / "model" / "mat_ds.json").read_text())["max_length"] == 128 < config["data"]["max_length"]
+    assert "Inputs are cut at 128 tokens" in (run / "model" / "README.md").read_text()
     assert records[0]["event"] == "start" and records[-1]["step"] == 187 and all(record["time"] > 1e9 for record in records)
 
 
@@ -110,7 +113,7 @@ def test_the_progress_bar_shows_loss_both_parts_speed_and_time_left(demo):
     shown = demo[1].stderr
     assert "mat: 100%" in shown and "examples/s" in shown and "187/187" in shown
     best = json.loads((demo[0] / "results.json").read_text())["best"]["score"]
-    assert f"best {best:.4f}]" in shown[shown.rindex("mat: 100%") :], "the evaluation after the last step included"
+    assert f"best {best:.4f}, " in shown[shown.rindex("mat: 100%") :], "the evaluation after the last step included"
     assert all(f"{part} 0." in shown for part in ("loss", "L", "R"))
     assert re.search(r"\[\d\d:\d\d<\d\d:\d\d", shown), "time gone < time left"
     assert "validation: matthews_correlation" in demo[1].stdout + shown

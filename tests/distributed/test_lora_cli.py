@@ -77,7 +77,7 @@ def train(base, run, stage, *more):
         "--ds_config", f"ds_configs/zero{stage}.json", "--recipe", base / "recipe.yaml", *more, f"output_dir={run}", ranks=2
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "reproduces its score" in done.stdout and "adapters of rank 4" in done.stdout
+    assert "reproduces its score" in done.stdout and "adapters of rank 4" in done.stdout and "of them trained" in done.stdout
     return json.loads((run / "results.json").read_text())["best"]["score"], run / "model"
 
 

@@ -6,11 +6,13 @@ import os
 import pytest
 
 from mat_ds.errors import UserError
+from mat_ds.reports.shapes import events_of
 from mat_ds.runs.steps import evaluation_points
 from mat_ds.storage.disk import write_json
 from mat_ds.storage.events import EventLog, read_events
 from mat_ds.storage.folders import write_folder
 from mat_ds.storage.progress import Progress
+from mat_ds.tracking.content import event_metrics
 from mat_ds.tracking.playback import Playback
 
 
@@ -34,6 +36,21 @@ def test_a_file_is_replaced_whole(tmp_path):
     write_json(tmp_path / "a" / "results.json", {"x": 2})
     assert json.loads((tmp_path / "a" / "results.json").read_text()) == {"x": 2}
     assert len(list((tmp_path / "a").iterdir())) == 1
+
+
+def test_a_log_is_strict_json_and_one_of_an_earlier_version_is_read(tmp_path):
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path, 0)
+    log.log({"event": "telemetry", "step": 1, "R": 0.5, "R_ratio": float("inf"), "system": {"load": float("nan")}})
+    log.close()
+    with path.open("a") as file:
+        file.write('{"event": "telemetry", "step": 2, "R": 0.5, "R_ratio": Infinity, "time": 1e9}\n')
+    written, *_ = [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()[1:2]]
+    assert written["R"] == 0.5 and written["R_ratio"] is None and written["system"] == {"load": None}
+    assert [record["step"] for record in read_events(path)] == [0, 1, 2]
+    delivered = [event_metrics(record) for _, record in Playback(path).read() if record["event"] == "telemetry"]
+    assert delivered == [{"telemetry/R": 0.5}] * 2
+    assert [record.keys() & {"R", "R_ratio"} for record in events_of(path)[1:]] == [{"R"}] * 2
 
 
 def test_a_resumed_log_reads_like_one_uninterrupted_run_and_loses_no_line(tmp_path):

@@ -77,6 +77,7 @@ def test_other_ranks_are_silent(capsys):
 
 def test_libraries_log_to_the_runs_file_and_only_their_errors_are_printed(tmp_path, capfd):
     file, library = tmp_path / "train.log", logging.getLogger("transformers.models")
+    warnings.simplefilter("ignore")  # as a command's process does
     with LibraryLogs(kept=True) as library_logs:
         library.info("before there was a run")
         library_logs.write_to(file)

@@ -9,7 +9,7 @@ import pytest
 from tests.support.launch import environment
 
 MAIN = """
-import atexit, sys, threading, time
+import atexit, sys, threading, time, warnings
 from mat_ds.terminal.process import run_process
 
 class Slow:
@@ -23,6 +23,7 @@ def main(arguments):
     atexit.register(lambda: print("second handler"))
     threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
     print(arguments)
+    warnings.warn("a library's own affair", FutureWarning)
     print("error", file=sys.stderr)
     {last}
 

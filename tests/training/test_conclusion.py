@@ -57,6 +57,13 @@ def test_a_half_precision_run_tells_both_scores_and_one_without_plots_names_none
     assert json.loads(conclusion(RESULTS, data_of("cola"), rundir, as_json=True))["run"] == str(rundir.path)
 
 
+def test_adapters_say_how_they_are_loaded(rundir):
+    (rundir.model / "adapter_config.json").parent.mkdir(exist_ok=True)
+    (rundir.model / "adapter_config.json").write_text("{}")
+    said = conclusion(RESULTS, data_of("cola"), rundir, as_json=False)
+    assert "its card says how peft loads both" in said and f"export {rundir.path} <folder> --merge" in said
+
+
 def test_a_score_of_several_metrics_or_splits_is_named_as_their_mean():
     assert score_name(TASKS["mrpc"]) == "mean of accuracy, f1" and score_name(TASKS["mnli"]).endswith("accuracy over 2 splits")
 
