@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import yaml
 
 from mat_ds.errors import ExitCode
 from mat_ds.evaluation.noise import NOISES
@@ -49,6 +50,15 @@ def test_radius_zero_gives_the_clean_score_that_training_reported(run, report):
     assert found["attack"][0]["broken"] == 0
 
 
+def test_the_card_says_where_inputs_were_cut_and_the_log_is_strict_json(run):
+    """The demo's model reads fewer tokens than data.max_length asks for."""
+    assert yaml.safe_load((run / "config.yaml").read_text())["data"]["max_length"] > 128
+    assert json.loads((run / "model" / "mat_ds.json").read_text())["max_length"] == 128
+    assert "Inputs are cut at 128 tokens" in (run / "model" / "README.md").read_text()
+    for line in (run / "events.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+
+
 def test_accuracy_falls_with_the_radius_and_the_report_has_every_setting(run, report):
     points = report["splits"]["validation"]["attack"]
     assert [point["radius"] for point in points] == report["attack"]["radii"] == [0.0, 1e-3, 1e-2, 3e-2]
@@ -65,7 +75,11 @@ def test_accuracy_falls_with_the_radius_and_the_report_has_every_setting(run, re
 def test_the_whole_report_is_the_same_on_one_two_and_three_ranks(run, tmp_path):
     """An existing evaluation is kept, and the second is written next to it."""
     expected = (run / "evaluation" / "robustness.json").read_bytes()
-    evaluate(run, *OPTIONS, ranks=2)
+    printed = evaluate(run, *OPTIONS, ranks=2).stdout.splitlines()
+    table, (said,) = printed[:-1], printed[-1:]
+    assert said == f"report: {run}/evaluation-2" and len({len(line) for line in table}) == 1, "aligned"
+    assert [line.split("  ")[0] for line in table[:3]] == ["measured", "clean", "attack, linf 0.001"]
+    assert len(table) == 1 + 1 + 3 + len(NOISES)
     assert (run / "evaluation-2" / "robustness.json").read_bytes() == expected
     shutil.rmtree(run / "evaluation-2")
     evaluate(run, *OPTIONS, f"output_dir={tmp_path}/three", ranks=3)
