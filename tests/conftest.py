@@ -6,6 +6,9 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Torch's second thread waits in a loop for work that tiny models do not have, and several tests run at once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The processes of xdist say that they have a terminal of 80 columns, in which lines would be broken.
+os.environ.pop("COLUMNS", None)
+os.environ.pop("LINES", None)
 
 import pytest
 
