@@ -7,6 +7,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mat_ds.terminal.display import show
@@ -74,7 +75,7 @@ def expect_from_hub(*names: str) -> None:
     Args:
         names: of the models and datasets; without any, nothing is asked.
     """
-    if not names or _answer.cache_info().currsize:
+    if all(Path(name).is_absolute() for name in names) or _answer.cache_info().currsize:  # a folder that is gone is on no hub
         return
     from huggingface_hub import constants, get_session, set_client_factory
 

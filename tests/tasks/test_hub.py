@@ -99,6 +99,7 @@ def test_a_hub_that_answers_is_left_to_its_library_and_a_run_without_the_hub_ask
     listener = Listener()
     online(listener.uri)
     hub.expect_from_hub()
+    hub.expect_from_hub("/a/folder/that/is/gone")
     assert listener.heard == []
     factory = huggingface_hub.utils._http._GLOBAL_CLIENT_FACTORY
     hub.expect_from_hub("somebody/bert")
