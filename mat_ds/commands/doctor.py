@@ -32,6 +32,7 @@ from mat_ds.tasks.hub import ask_hub
 from mat_ds.terminal.display import show as say
 from mat_ds.terminal.parser import Parser, add_plugin_argument
 from mat_ds.terminal.process import run_process
+from mat_ds.terminal.waiting import waiting
 
 if TYPE_CHECKING:
     from mat_ds.ranks.world import World
@@ -74,7 +75,8 @@ def main(arguments: Sequence[str]) -> ExitCode:
             return report_problems(error, world)
         lost += collect("launch", check_own_card, world) if world.size > 1 else []
         meeting = None if lost or world.size == 1 else open_meeting(world, parsed.timeout, lost)
-        rows, inputs = examine(parsed, world)
+        with waiting("looking at packages, devices, network and input", world.rank == 0):
+            rows, inputs = examine(parsed, world)
         me = introduce(world, [replace(row, ranks=(world.rank,)) for row in [*rows, *lost]])
         if world.rank > 0:
             code, ended = _attend(meeting, world, me, parsed.timeout)

@@ -13,6 +13,7 @@ from mat_ds.ranks.world import World
 from mat_ds.terminal.display import show
 from mat_ds.terminal.layout import table_text
 from mat_ds.terminal.parser import Parser
+from mat_ds.terminal.process import importing
 
 if TYPE_CHECKING:
     from mat_ds.registry.versions import Registered
@@ -36,7 +37,8 @@ def _list(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parsed = parser.parse_args(arguments)
-    from mat_ds.registry.versions import registered_versions
+    with importing(what="MLflow"):
+        from mat_ds.registry.versions import registered_versions
 
     found = list(registered_versions(parsed.name, parsed.uri))
     if parsed.json:

@@ -12,6 +12,7 @@ from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser
+from mat_ds.terminal.process import importing
 
 EXAMPLE = "mat-ds promote acceptability 3 --alias champion"
 
@@ -31,6 +32,7 @@ def _promote(arguments: Sequence[str]) -> None:
         "--uri", help="MLflow's address; default: MLFLOW_TRACKING_URI, else runs/mlflow.db, else that of the last run"
     )
     parsed = parser.parse_args(arguments)
-    from mat_ds.registry.versions import promote
+    with importing(what="MLflow"):
+        from mat_ds.registry.versions import promote
 
     show(promote(parsed.name, parsed.version, parsed.alias, parsed.force, parsed.uri))

@@ -12,6 +12,7 @@ from mat_ds.ranks.world import World
 from mat_ds.runs.plugins import load_plugins
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser, add_plugin_argument
+from mat_ds.terminal.process import importing
 
 EXAMPLE = "mat-ds register runs/cola acceptability"
 
@@ -33,7 +34,8 @@ def _register(arguments: Sequence[str]) -> None:
     add_plugin_argument(parser)
     parsed = parser.parse_args(arguments)
     load_plugins(parsed.plugin)
-    from mat_ds.registry.versions import is_default, register
+    with importing(what="MLflow"):
+        from mat_ds.registry.versions import is_default, register
 
     version, uri = register(parsed.run, parsed.name, parsed.uri)
     there = [] if is_default(uri) else ["--uri", uri]

@@ -10,7 +10,9 @@ from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser
+from mat_ds.terminal.process import importing
 from mat_ds.terminal.units import numbered
+from mat_ds.terminal.waiting import waiting
 
 EXAMPLE = "mat-ds report runs/cola-seeds runs/vanilla --out report"
 
@@ -44,10 +46,10 @@ def compare(paths: Sequence[Path], experiment: str | None, uri: str | None, out:
     from mat_ds.reports.runs import each_once, read_runs
 
     found = read_runs(paths)
-    # Only now, as they import Matplotlib and MLflow.
-    from mat_ds.reports.experiments import tracked_runs
-    from mat_ds.reports.labels import group_runs
-    from mat_ds.reports.page import MARK, PAGE, write_page
+    with importing(what="Matplotlib"):
+        from mat_ds.reports.experiments import tracked_runs
+        from mat_ds.reports.labels import group_runs
+        from mat_ds.reports.page import MARK, PAGE, write_page
 
     out = out.absolute()
     if out.exists() and not (out / MARK).exists() and (not out.is_dir() or any(out.iterdir())):
@@ -57,7 +59,8 @@ def compare(paths: Sequence[Path], experiment: str | None, uri: str | None, out:
         raise UserError(Problem("--experiment", experiment, "has no runs of mat_ds", "name another experiment"))
     groups = group_runs(runs)
     try:
-        left_out = write_page(out, groups)
+        with waiting("drawing the curves"):
+            left_out = write_page(out, groups)
     except OSError as error:
         raise UserError(Problem("--out", str(out), f"cannot be written: {error.strerror}", "name another folder")) from None
     finished = sum(run.finished for run in runs)

@@ -25,6 +25,7 @@ from mat_ds.terminal.display import Display, one_line
 from mat_ds.terminal.layout import table_text, wrapped
 from mat_ds.terminal.lost_readers import outlast_readers
 from mat_ds.terminal.parser import Parser
+from mat_ds.terminal.process import importing
 from mat_ds.terminal.stop_signals import StopSignals
 from mat_ds.terminal.units import whole
 
@@ -46,11 +47,11 @@ def _search(parsed: argparse.Namespace) -> ExitCode:
     space = read_space(parsed.space)
     launching = read_launching(parsed, [*(name for key in space.options for name in names(key)), "train.resume"])
     check(space, launching)
-    # Only now, as they import Optuna.
-    from mat_ds.sweeps.mirror import tell
-    from mat_ds.sweeps.standings import publish
-    from mat_ds.sweeps.study import ENDED, SharedStudy
-    from mat_ds.sweeps.worker import Worker
+    with importing(what="Optuna"):
+        from mat_ds.sweeps.mirror import tell
+        from mat_ds.sweeps.standings import publish
+        from mat_ds.sweeps.study import ENDED, SharedStudy
+        from mat_ds.sweeps.worker import Worker
 
     folder = Path(launching.run.output_dir or f"runs/{name_of_file(parsed.space)}")
     study = SharedStudy(folder, space, launching.definition, launching.run.seed)

@@ -13,6 +13,7 @@ from mat_ds.storage.lock import known_holder_of
 from mat_ds.storage.rundir import RunDirectory, run_folders
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser
+from mat_ds.terminal.process import importing
 from mat_ds.tracking.destination import NO_MIRROR, check_uri
 from mat_ds.tracking.mirror import bound_requests, reason
 from mat_ds.tracking.mirrored import read_mirrored, read_tracking
@@ -89,7 +90,8 @@ def _path_problems(runs: dict[Path, list[Path]]) -> Iterator[Problem]:
 
 def _sync(run: RunDirectory, uri: str) -> bool:
     """Delivers one run and prints the result; returns whether it succeeded."""
-    from mat_ds.tracking.replica import Replica
+    with importing(what="MLflow"):
+        from mat_ds.tracking.replica import Replica
 
     known_holder_of(run.path)  # waits until it is known whether a run on another machine still runs
     try:

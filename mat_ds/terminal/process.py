@@ -59,16 +59,17 @@ def _end_by_ctrl_c() -> NoReturn:
 
 
 @contextmanager
-def importing(speaks: bool = True) -> Iterator[None]:
-    """A context in which a command imports torch and what else is large, once its options are checked.
+def importing(speaks: bool = True, what: str = "torch and transformers") -> Iterator[None]:
+    """A context in which a command imports what is large, once its options are checked.
 
     It says so if that takes long. In a command's own process the garbage collector never looks at what is imported: the two
     times that a run has it look at everything took half a second.
 
     Args:
         speaks: whether this process may speak.
+        what: is imported.
     """
-    with waiting("importing torch and transformers", speaks):
+    with waiting(f"importing {what}", speaks):
         if _own:
             gc.disable()
         yield

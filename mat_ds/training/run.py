@@ -29,6 +29,7 @@ from mat_ds.tasks.loader import TrainLoader
 from mat_ds.terminal.display import Display
 from mat_ds.terminal.library_logs import LibraryLogs
 from mat_ds.terminal.stop_signals import StopSignals
+from mat_ds.terminal.waiting import waiting
 from mat_ds.tracking.tracker import Tracker
 from mat_ds.training.adversary import objections
 from mat_ds.training.announce import dry_lines, host_and_device, place_lines, plan_lines
@@ -155,11 +156,14 @@ def _optimise(setup: Setup, evaluator: Evaluator, world: World, device: torch.de
         device,
     )
     method = METHODS[run.method.name](run.method, data.kind)
-    engine, fold = _build_engine(options, data.kind, model, method)
+    speaks = world.rank == 0 and not options.quiet
+    with waiting("building the engine", speaks):
+        engine, fold = _build_engine(options, data.kind, model, method)
     engine.leave_if_told = services.stop_requests.leave_if_told
     try:
         if not start.checkpoints:
-            _look_at_the_adversary(engine, method, loader, display)
+            with waiting("looking at what the adversary does to a batch", speaks):
+                _look_at_the_adversary(engine, method, loader, display)
         trained = sum(numel(parameter) for _, parameter in trainable(engine.ds.module)) if run.model.lora else None
         device_name = host_and_device(device)[1]
         plan = partial(plan_lines, setup, loader, engine.parameters, method.cost, world.size, device_name, trained=trained)
