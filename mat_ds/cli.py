@@ -15,9 +15,9 @@ from mat_ds.terminal.process import run_process
 # Summary of each command; it is run by `main` of its module in `mat_ds.commands`. Modules are imported on use, as torch takes
 # seconds.
 COMMANDS = {
-    "train": "fine-tune in one process; on several ranks: deepspeed --module mat_ds.commands.train",
+    "train": "fine-tune, in this process or on several ranks of this machine (--ranks N)",
     "evaluate": "score a model, clean and under attack and noise",
-    "predict": "print labels and probabilities, or scores, for texts in a file",
+    "predict": "answer texts with labels and probabilities, or scores",
     "export": "write a model to a folder: merged adapters, averaged weights, another precision",
     "prepare": "put model and tokenised data of a run into one folder, to train offline",
     "plan": "estimate a run's memory, communication and time",
@@ -30,6 +30,9 @@ COMMANDS = {
     "register": "add the model of a finished run to MLflow's registry",
     "promote": "point an alias such as champion to a version, if its score is not lower",
     "models": "list registered models, their scores and aliases",
+    "runs": "list the runs of a folder, their scores and how they stand",
+    "options": "print the options of a run, their defaults and meanings",
+    "env": "print versions, devices and variables, for a bug report",
 }
 
 

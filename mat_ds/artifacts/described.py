@@ -19,7 +19,8 @@ from mat_ds.storage.folders import restore
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.contradictions import column_problems, label_problems
 from mat_ds.tasks.kinds import kind_of
-from mat_ds.tasks.registry import TASKS, find_task
+from mat_ds.tasks.own_data import task_of
+from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tasks.written import read_spec
 
@@ -47,7 +48,7 @@ def read_description(folder: Path) -> Description | None:
         same = known is not None and known.model_dump() == spec.model_dump()
         return Description(known if known and same else spec, max_length)
     run = run_around(folder)
-    return Description(find_task(run.task), run.data.max_length) if run else None
+    return Description(task_of(run.task, run.data), run.data.max_length) if run else None
 
 
 def _read_file(file: Path) -> tuple[TaskSpec, int]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
-from mat_ds.config.packaged import add_file_arguments
+from mat_ds.config.packaged import DS_CONFIGS, USUAL, add_file_arguments
 from mat_ds.doctor.cards import check_cards, check_precisions, own_cards
 from mat_ds.doctor.consultation import follow, lead, part
 from mat_ds.doctor.differences import Answer, mixed_cards
@@ -59,6 +59,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parsed = parser.parse_intermixed_args(arguments)
     if wrong := [argument for argument in parsed.overrides if "=" not in argument]:
         parser.error(f"neither a flag nor key=value: {' '.join(wrong)}")
+    if parsed.ds_config is None and (parsed.recipe or parsed.overrides):
+        parsed.ds_config = DS_CONFIGS.path(USUAL)
     if parsed.timeout <= 0:
         parser.error(f"--timeout {parsed.timeout} must be greater than 0")
     return parsed

@@ -22,7 +22,7 @@ from mat_ds.runs.options import combination_problems, example_problems, task_pro
 from mat_ds.runs.plugins import load_plugins
 from mat_ds.runs.trainer_names import renamed
 from mat_ds.tasks.hub import expect_from_hub
-from mat_ds.tasks.registry import find_task
+from mat_ds.tasks.own_data import task_of
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser, add_plugin_argument
 from mat_ds.terminal.process import importing
@@ -82,7 +82,7 @@ def find(parsed: argparse.Namespace) -> PlanReport:
         raise UserError(*problems)
     problems += [*combination_problems(asked, world.size), *example_problems(asked, parsed.examples)]
     raise_if_any([*problems, *json_problems(tree, asked, world)])
-    spec, able = find_task(asked.task), serves(complete(tree, asked, world), asked.model)
+    spec, able = task_of(asked.task, asked.data), serves(complete(tree, asked, world), asked.model)
     raise_if_any((*asked.method.engine_problems(able), *task_problems(asked, spec)))
     check_place(asked.model.name, tokenizer=False)
     expect_from_hub(*hub_names(asked.model.name))

@@ -1,23 +1,25 @@
-"""`mat-ds predict`: prints labels and probabilities, or scores, that a model predicts for texts.
+"""`mat-ds predict`: answers texts with the labels and probabilities, or scores, that a model predicts for them.
 
-It reads any number of texts, also from a pipe, with one batch in memory at a time.
+It reads any number of texts, also from a pipe, with one batch in memory at a time. Ids and texts go along into the output.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from mat_ds.config.paths import argument
-from mat_ds.errors import ExitCode, Problem, UserError, printable_json, raise_if_any
+from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
+from mat_ds.evaluation.answer_files import SUFFIXES as OUT_SUFFIXES
+from mat_ds.evaluation.answer_files import InputRow, answer_form, carried, is_submission
 from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.processors import share_processors
 from mat_ds.ranks.world import World
@@ -26,18 +28,17 @@ from mat_ds.runs.plugins import load_plugins
 from mat_ds.storage.disk import open_aside
 from mat_ds.tasks.files import read_lines
 from mat_ds.tasks.kinds import kind_of
-from mat_ds.tasks.kinds.base import SUBMISSION_HEADER
 from mat_ds.tasks.lines import STDIN, TEXT
 from mat_ds.tasks.registry import find_task
-from mat_ds.tasks.rows import BadRow, Example, lacking_columns, make_example
+from mat_ds.tasks.rows import TOKENLESS, BadRow, lacking_columns, make_example
 from mat_ds.tasks.spec import TaskSpec
+from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser, add_plugin_argument
 from mat_ds.terminal.process import importing
 from mat_ds.terminal.waiting import waiting
 
-EXAMPLE = "mat-ds predict runs/cola sentences.txt --out answers.jsonl"
+EXAMPLE = "mat-ds predict runs/cola sentences.csv --out answers.csv"
 SUFFIXES = {"csv": ".csv", "tsv": ".tsv", "jsonl": ".jsonl", "text": ".txt"}
-SUBMISSION = ".tsv"
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
@@ -51,10 +52,26 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = Parser("predict", __doc__, EXAMPLE)
     parser.add_argument("model", metavar="MODEL", type=argument, help=MEANING)
     parser.add_argument(
-        "file", metavar="FILE", type=Path, help="the texts: .csv, .tsv, .jsonl or .txt (one text per line); - is standard input"
+        "file",
+        nargs="?",
+        metavar="FILE",
+        type=Path,
+        help="the texts: .csv, .tsv, .jsonl or .txt (one text per line); - is standard input",
     )
-    parser.add_argument("--out", type=Path, help=".jsonl, or .tsv for a GLUE submission; default: print JSON lines")
+    parser.add_argument(
+        "--text",
+        action="append",
+        default=[],
+        help="a text itself, instead of FILE; may be given again; for a model of pairs, each two are one",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="a new file, .jsonl, .csv or .tsv; one with the name that the GLUE server wants, such as CoLA.tsv, is a "
+        "submission; default: print JSON lines",
+    )
     parser.add_argument("--format", choices=SUFFIXES, help="format of the input, if its name does not tell")
+    parser.add_argument("--skip_bad_rows", action="store_true", help="leave rows out that are no texts, and count them")
     parser.add_argument(
         "--columns",
         nargs="+",
@@ -64,11 +81,23 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--task", type=argument, help="a task or a task YAML, for a model that does not name its task itself")
     add_plugin_argument(parser)
     parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="texts per forward pass (%(default)s)")
-    return parser.parse_args(arguments)
+    return parser.parse_intermixed_args(arguments)
 
 
-def predict_file(parsed: argparse.Namespace) -> int:
-    """Predicts batch by batch; returns the number of texts."""
+@dataclass
+class _Skipped:
+    """The rows that were left out: how many of each kind, and the first of all."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    first: Problem | None = None
+
+    def add(self, where: str, row: BadRow) -> None:
+        self.counts[row.kind] += 1
+        self.first = self.first or Problem(where, row.value, row.reason, "mend or delete the row")
+
+
+def predict_file(parsed: argparse.Namespace) -> None:
+    """Predicts batch by batch, and says at the end what was written where."""
     raise_if_any(_argument_problems(parsed))
     load_plugins(parsed.plugin)
     if not parsed.model.startswith(REGISTRY):
@@ -82,65 +111,114 @@ def predict_file(parsed: argparse.Namespace) -> int:
 
     with waiting(f"loading {parsed.model}"):
         predictor = load_predictor(parsed.model, parsed.task, parsed.columns)
-    suffix = SUFFIXES[parsed.format] if parsed.format else parsed.file.suffix
-    examples, count, kind = read_examples(parsed.file, suffix, predictor.spec), 0, kind_of(predictor.spec)
+    skipped, count, kind = _Skipped(), 0, kind_of(predictor.spec)
+    if parsed.out and parsed.skip_bad_rows and is_submission(parsed.out, kind):
+        reason = f"a row that is left out would be missing in {parsed.out.name}, which the GLUE server counts"
+        raise UserError(Problem("--skip_bad_rows", None, reason, "mend the file, or write to another name"))
+    rows, whole = _asked(parsed, predictor.spec, skipped), False
+    form = answer_form(parsed.out, kind)
     with _open_output(parsed.out) as out, tqdm(unit=" texts", disable=_silent(parsed.out)) as bar:
-        if parsed.out and parsed.out.suffix == SUBMISSION:
-            print(SUBMISSION_HEADER, file=out)
-        while batch := list(islice(examples, parsed.batch_size)):
-            logits = predictor.logits(batch).numpy()
-            if parsed.out and parsed.out.suffix == SUBMISSION:
-                lines = [f"{count + i}\t{value}" for i, value in enumerate(kind.submitted(logits))]
-            else:
-                found = kind.answers(logits)
-                rows = (json.dumps({"index": count + i, **answer}, ensure_ascii=False) for i, answer in enumerate(found))
-                lines = list(map(printable_json, rows))
-            print("\n".join(lines), file=out, flush=True)
-            count += len(batch)
-            bar.update(len(batch))
-    return count
+        while batch := list(islice(rows, parsed.batch_size)):
+            if parsed.skip_bad_rows:
+                batch = list(_with_tokens(batch, predictor, skipped))
+            if batch:
+                logits = predictor.logits([asked.example for asked in batch]).numpy()
+                print("\n".join(form.lines(batch, logits)), file=out, flush=True)
+                count += len(batch)
+                bar.update(len(batch))
+        if skipped.first and not count:
+            raise UserError(skipped.first)
+        whole = True
+    if not whole:  # the reader of the answers has gone
+        return
+    if skipped.first:
+        kinds = ", ".join(f"{number:,} {name}" for name, number in skipped.counts.items())
+        show(f"left out {skipped.counts.total():,} rows ({kinds}); the first is {skipped.first.key}: {skipped.first.reason}",
+             sys.stderr)  # fmt: skip
+    texts = "1 answer" if count == 1 else f"{count:,} answers"
+    columns = f": {', '.join(form.columns)}" if form.columns else ""
+    show(f"{texts} in {parsed.out}, {form.name}{columns}" if parsed.out else f"{texts} printed, {form.name}", sys.stderr)
 
 
-def read_examples(path: Path, suffix: str, spec: TaskSpec) -> Iterator[Example]:
-    """Yields the texts of a file. Predictions are numbered by rows, so no row is skipped.
-
-    Raises:
-        UserError: at the first bad row, naming file and line.
-    """
+def _asked(parsed: argparse.Namespace, spec: TaskSpec, skipped: _Skipped) -> Iterator[InputRow]:
+    """The rows of the file, or the texts of the command line."""
+    skip = skipped if parsed.skip_bad_rows else None
+    if parsed.text:
+        width = len(spec.text)
+        if len(parsed.text) % width:
+            reason = f"{spec.name} reads pairs of texts, and {len(parsed.text)} are given"
+            raise UserError(Problem("--text", None, reason, "give two for each pair"))
+        pairs = zip(*(parsed.text[i::width] for i in range(width)), strict=True)
+        given = ((f"--text {i + 1}", dict(zip(spec.text, texts, strict=True))) for i, texts in enumerate(pairs))
+        return read_rows(given, spec, skip)
+    suffix = SUFFIXES[parsed.format] if parsed.format else parsed.file.suffix
     if suffix == SUFFIXES["text"]:
         if len(spec.text) == 2:
-            raise UserError(Problem("FILE", str(path), f"{spec.name} reads pairs of texts, but a .txt file has one a line",
-                                    "pass a .tsv, .csv or .jsonl file"))  # fmt: skip
+            raise UserError(Problem("FILE", str(parsed.file), f"{spec.name} reads pairs of texts, but a .txt file has one a "
+                                    "line", "pass a .tsv, .csv or .jsonl file"))  # fmt: skip
         spec = spec.model_copy(update={"text": (TEXT,)})
-    for where, row in read_lines(path, suffix):
-        if isinstance(row, dict) and (missing := [column for column in spec.text if column not in row]):
+    return read_rows(read_lines(parsed.file, suffix), spec, skip)
+
+
+def read_rows(rows: Iterable[tuple[str, Any]], spec: TaskSpec, skipped: _Skipped | None) -> Iterator[InputRow]:
+    """Yields the texts in rows, which keep their numbers if others are skipped.
+
+    Raises:
+        UserError: at the first bad row, naming file and line, unless it may be skipped; or if the first row lacks a column.
+    """
+    for number, (where, row) in enumerate(rows):
+        missing = [column for column in spec.text if column not in row] if isinstance(row, dict) else []
+        if missing and (skipped is None or number == 0):
             raise UserError(lacking_columns(where, row, missing, "pass the names of the file's with --columns"))
         found = row if isinstance(row, BadRow) else make_example(spec, row, labelled=False)
-        if isinstance(found, BadRow):
-            raise UserError(Problem(where, found.value, found.reason, "mend or delete the row"))
-        yield replace(found, where=where)
+        if not isinstance(found, BadRow):
+            yield InputRow(number, carried(row, spec.text), replace(found, where=where))
+        elif skipped is None:
+            raise UserError(Problem(where, found.value, found.reason, "mend or delete the row, or pass --skip_bad_rows"))
+        else:
+            skipped.add(where, found)
+
+
+def _with_tokens(batch: list[InputRow], predictor: Any, skipped: _Skipped) -> Iterator[InputRow]:
+    """The rows of a batch of which the tokenizer leaves something."""
+    from mat_ds.tasks.tokens import REASON, tokenless
+
+    empty = set(tokenless(predictor.tokenizer, [asked.example for asked in batch], predictor.collate.max_length))
+    for i, asked in enumerate(batch):
+        if i in empty:
+            skipped.add(asked.example.where, BadRow(TOKENLESS, None, REASON))
+        else:
+            yield asked
 
 
 def _argument_problems(parsed: argparse.Namespace) -> Iterable[Problem]:
-    if parsed.file != STDIN and not parsed.file.is_file():
+    if parsed.text and parsed.file is not None:
+        yield Problem("--text", parsed.text[0], f"and FILE {parsed.file} both say what to answer", "leave one of the two out")
+    elif parsed.text and (parsed.format or parsed.columns):
+        yield Problem("--text", parsed.text[0], "has no format and no columns", "leave --format and --columns out")
+    elif not parsed.text and parsed.file is None:
+        yield Problem("FILE", None, "is missing", 'pass a file of texts, or --text "..."')
+    elif not parsed.text and parsed.file != STDIN and not parsed.file.is_file():
         yield Problem("FILE", str(parsed.file), "there is no such file", "pass the path of one, or - for standard input")
-    elif parsed.format is None and parsed.file.suffix not in SUFFIXES.values():
+    elif not parsed.text and parsed.format is None and parsed.file.suffix not in SUFFIXES.values():
         yield Problem("FILE", str(parsed.file), "the format is not clear from its name", f"pass --format {', '.join(SUFFIXES)}")
-    if parsed.out and parsed.out.suffix not in (".jsonl", SUBMISSION):
-        yield Problem(
-            "--out",
-            str(parsed.out),
-            "the format is not clear from its name",
-            "end it in .jsonl, or in .tsv for a GLUE submission",
-        )
-    if parsed.out and not parsed.out.absolute().parent.is_dir():
-        yield Problem("--out", str(parsed.out), "there is no such folder", "make it first")
-    if parsed.out and parsed.file.is_file() and parsed.out.exists() and parsed.out.samefile(parsed.file):
-        yield Problem("--out", str(parsed.out), "is the input file, which would be overwritten", "use another name")
+    if parsed.out:
+        yield from _output_name_problems(parsed.out, parsed.file)
     if parsed.batch_size < 1:
         yield Problem("--batch_size", parsed.batch_size, "is not a positive number", "use at least 1")
     if parsed.columns and len(parsed.columns) > 2:
         yield Problem("--columns", " ".join(parsed.columns), "names more than a pair", "name one or two")
+
+
+def _output_name_problems(out: Path, file: Path | None) -> Iterator[Problem]:
+    if out.suffix not in OUT_SUFFIXES:
+        yield Problem("--out", str(out), "the format is not clear from its name", f"end it in {', '.join(OUT_SUFFIXES)}")
+    if not out.absolute().parent.is_dir():
+        yield Problem("--out", str(out), "there is no such folder", "make it first")
+    if file is not None and file.is_file() and out.exists() and out.samefile(file):
+        yield Problem("--out", str(out), "is the input file, which would be overwritten", "use another name")
+    elif os.path.lexists(out):
+        yield Problem("--out", str(out), "exists already, and nothing is overwritten", "use another name, or delete it first")
 
 
 @contextmanager

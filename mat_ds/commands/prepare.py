@@ -26,7 +26,7 @@ from mat_ds.storage.folders import write_folder
 from mat_ds.tasks.examples import TaskData, check_sources, load_task_data, train_splits
 from mat_ds.tasks.hub import expect_from_hub
 from mat_ds.tasks.manifest import DATA, MANIFEST, MODEL, Manifest, damage, find_manifest, write_manifest
-from mat_ds.tasks.registry import find_task
+from mat_ds.tasks.own_data import task_of
 from mat_ds.tasks.rows import Example, skipped_lines
 from mat_ds.tasks.stored import store_examples
 from mat_ds.terminal.display import show
@@ -37,6 +37,8 @@ from mat_ds.terminal.waiting import waiting
 if TYPE_CHECKING:
     from mat_ds.models.build import Built
 
+# Options that a prepared folder takes the place of.
+REPLACED = ("data.path", "data.revision", "model.name", "model.revision")
 EXAMPLE = "mat-ds prepare prepared/cola --recipe cola data.max_length=128"
 
 
@@ -112,9 +114,10 @@ def gather(parsed: argparse.Namespace) -> RunInput:
     found += [*wrong, *_folder_problems(parsed.folder, run)]
     if run is None:
         raise UserError(*found)
-    model = ModelConfig(name=run.model.name)
-    spec = collect_problems(found, find_task, run.task) if "task" not in {problem.key for problem in wrong} else None
-    collect_problems(found, check_sources, spec, run.data.path)
+    model = ModelConfig(name=run.model.name, revision=run.model.revision)
+    named = "task" not in {problem.key for problem in wrong}
+    spec = collect_problems(found, task_of, run.task, run.data) if named else None
+    collect_problems(found, check_sources, spec, run.data)
     collect_problems(found, check_place, model.name)
     raise_if_any(found)
     assert spec
@@ -180,6 +183,14 @@ def write_prepared(source: RunInput, folder: Path) -> Manifest:
         "data.bad_rows": run.data.bad_rows,
         "model.name": run.model.name,
     }
+    asked: dict[str, Any] = {
+        "data.train": run.data.train,
+        "data.validation": run.data.validation,
+        "data.dev_share": run.data.dev_share,
+        "data.revision": run.data.revision,
+        "model.revision": run.model.revision,
+    }
+    options |= {name: value for name, value in asked.items() if value is not None}
     options |= {"seed": run.seed} if run.model.name == TINY else {}  # the tiny model's weights depend on it
     tasks = (spec, *(task for task, *_ in train_splits(spec)))
 
@@ -231,6 +242,6 @@ def _training(source: RunInput, parsed: argparse.Namespace) -> str:
     """The command line of a run that trains on the prepared folder."""
     command = ["deepspeed", "--module", "mat_ds.commands.train", "--ds_config", "zero2"]
     command += ["--recipe", str(parsed.recipe)] if parsed.recipe else []
-    command += [option for option in parsed.overrides if option.split("=")[0] not in ("data.path", "model.name")]
+    command += [option for option in parsed.overrides if option.split("=")[0] not in REPLACED]
     model = source.run.model.name if _is_folder(source.run.model.name) else parsed.folder / MODEL
     return shlex.join([*command, f"data.path={parsed.folder}", f"model.name={model}"])

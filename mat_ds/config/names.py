@@ -1,4 +1,4 @@
-"""Names that may become part of a path: of tasks, splits, runs, registered models."""
+"""Names that may become part of a path: of tasks, splits, runs, registered models, revisions on the hub."""
 
 from __future__ import annotations
 
@@ -37,3 +37,15 @@ def _checked(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_checked)]
+
+# It names a file in the hub's cache.
+REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+
+
+def _checked_revision(text: str) -> str:
+    if not REVISION.fullmatch(text) or len(text) > 200:
+        raise ValueError(f"{text[:120]!r} is not the name of a commit, tag or branch")
+    return text
+
+
+Revision = Annotated[str, AfterValidator(_checked_revision)]

@@ -60,18 +60,24 @@ class PackagedFiles:
 
 RECIPES = PackagedFiles(HOME / "launch" / "recipes", ".yaml", "recipe")
 SPACES = PackagedFiles(HOME / "launch" / "sweeps", ".yaml", "space")
+# The DeepSpeed configuration of a run that names none.
+USUAL = "zero2"
 DS_CONFIGS = PackagedFiles(HOME / "ds_configs", ".json", "DeepSpeed configuration")
 
 
-def add_file_arguments(parser: ArgumentParser, ds_config: str | None = "zero2") -> None:
+def add_file_arguments(parser: ArgumentParser, ds_config: str | None = USUAL) -> None:
     """Adds `--ds_config` and `--recipe`, each a file or the name of a packaged one.
 
     Args:
-        ds_config: name of the default configuration; None: no default.
+        ds_config: name of the default configuration; None: the command finds it.
     """
-    or_name, default = "or the name of one that comes with mat_ds", f" (default: {ds_config})" if ds_config else ""
+    or_name, default = (
+        "or the name of one that comes with mat_ds",
+        f" (default: {ds_config})" if ds_config else f" (default: {USUAL}, where options of a run are given)",
+    )
     parser.add_argument(
         "--ds_config",
+        "--deepspeed",
         type=DS_CONFIGS.argument,
         default=ds_config and DS_CONFIGS.path(ds_config),
         metavar="FILE",

@@ -1,6 +1,7 @@
 """Checks the inputs of a run: its options and DeepSpeed's JSON, as `mat-ds train` does, and whether data and model exist.
 
-No weights are loaded, nothing is downloaded, and only the first rows of each split are read.
+No weights are loaded, nothing is downloaded, and only the first rows of each split are read. Of data.train all are read: its
+labels decide what the task is.
 """
 
 from __future__ import annotations
@@ -116,14 +117,15 @@ def check_data(run: RunConfig, hub: Hub) -> Iterator[Row]:
     """Checks whether every split for training and evaluation can be read, or must be downloaded first."""
     from mat_ds.tasks.examples import load_task_data
     from mat_ds.tasks.manifest import find_manifest
-    from mat_ds.tasks.registry import TASKS, find_task
+    from mat_ds.tasks.own_data import task_of
+    from mat_ds.tasks.registry import TASKS
 
-    spec = find_task(run.task)
+    spec = task_of(run.task, run.data)
     sources = [spec, *(TASKS[name] for name in spec.also_train_on)]
     if spec.generate:
         yield passed("data", f"task {spec.name} makes its own")
         return
-    if run.data.path is None and not hub.offline:
+    if run.data.path is None and run.data.train is None and not hub.offline:
         yield from (_from_hub(source, hub) for source in sources)
         return
     data = run.data.model_copy(update={"train_limit": FIRST_ROWS, "eval_limit": FIRST_ROWS})
@@ -140,7 +142,9 @@ def check_data(run: RunConfig, hub: Hub) -> Iterator[Row]:
     yield from map(from_problem, found)
     if not found:
         splits = [*spec.dev, *(f"{source.name}/{split}" for source in sources for split in source.train)]
-        yield passed("data", f"{spec.name} in {run.data.path or 'the cache'}: {', '.join(splits)} can be read")
+        yield passed(
+            "data", f"{spec.name} in {run.data.path or run.data.train or 'the cache'}: {', '.join(splits)} can be read"
+        )
 
 
 def _from_hub(spec: TaskSpec, hub: Hub) -> Row:
@@ -161,14 +165,15 @@ def _from_hub(spec: TaskSpec, hub: Hub) -> Row:
 
 def check_model_files(run: RunConfig, tree: dict[str, Any] | None, hub: Hub) -> Iterator[Row]:
     """Checks whether the model has all its files, and whether its weights suit the precision."""
-    from mat_ds.models.source import check_folder, check_tokenizer
+    from mat_ds.models.source import check_folder, check_tokenizer, revision_problems
     from mat_ds.models.tiny import TINY
 
     name = run.model.name
+    yield from map(from_problem, revision_problems(run.model))
     if name == TINY:
         yield passed("model", f"{name} is built from scratch")
         return
-    folder = model_folder(name)
+    folder = model_folder(name, run.model.revision)
     if folder is None:
         if hub.reached:
             yield warned("model", f"{name} is not on this machine: the run would fetch it, on every node", PREPARE)
@@ -190,13 +195,13 @@ def check_model_files(run: RunConfig, tree: dict[str, Any] | None, hub: Hub) -> 
         )
 
 
-def model_folder(name: str) -> Path | None:
-    """The folder of a model, given its path or its name on the hub; None if it is not on this machine."""
+def model_folder(name: str, revision: str | None = None) -> Path | None:
+    """The folder of a model, given its path or its name and revision on the hub; None if it is not on this machine."""
     if Path(name).is_dir() or Path(name).is_absolute() or name.startswith("."):
         return Path(name)
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(name, "config.json")
+    found = try_to_load_from_cache(name, "config.json", revision=revision)
     return Path(found).parent if isinstance(found, str) else None
 
 
@@ -214,7 +219,7 @@ def missing_weights(folder: Path) -> str:
 def count_model(run: RunConfig | None) -> int | None:
     """Number of parameters a run would train; None if the model is not on this machine, or only adapters are trained."""
     try:
-        folder = None if run is None or run.model.lora else model_folder(run.model.name)
+        folder = None if run is None or run.model.lora else model_folder(run.model.name, run.model.revision)
         return count_parameters(folder)[0] if folder else None
     except Exception:  # check_model_files reports what is wrong with it
         return None

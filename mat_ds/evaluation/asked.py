@@ -44,15 +44,18 @@ def find_subject(model_name: str, options: EvaluationOptions) -> Asked:
     """
     source = locate(model_name)
     found = [*launcher_problems(), *_output_problems(model_name, options)]
+    if options.data.path and options.data.validation:
+        fix = "leave one of the two out"
+        found.append(Problem("data.validation", options.data.validation, "and data.path both say what to score on", fix))
     known, data = read_description(source), _data(options, source)
     if options.task is None and known is None:
         found.append(Problem("task", None, f"{model_name} does not say what task it was trained for", "pass task=<task>"))
     spec = collect_problems(found, find_task, options.task) if options.task else known.spec if known else None
     if spec:
-        collect_problems(found, check_sources, spec.model_copy(update={"also_train_on": {}}), data.path)
+        collect_problems(found, check_sources, spec.model_copy(update={"also_train_on": {}}), data)
     if found or spec is None:
         raise UserError(*found)
-    if spec.hub and data.path is None:
+    if spec.hub and data.path is None and data.validation is None:
         expect_from_hub(spec.hub)
     return Asked(model_name, source, spec, data)
 
@@ -62,6 +65,8 @@ def _data(options: EvaluationOptions, source: Path) -> DataConfig:
     run, known = run_around(source), read_description(source)
     own = run.data if run else DataConfig(max_length=known.max_length) if known else DataConfig()
     given = {**options.data.model_dump(), "eval_limit": options.limit}
+    if options.data.path or options.data.validation:
+        own = own.model_copy(update={"train": None, "validation": None, "dev_share": None, "path": None})
     return own.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 

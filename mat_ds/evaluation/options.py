@@ -18,6 +18,10 @@ RADII = {"linf": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), "l2": (1e-2, 3e-2, 0.1, 0.3, 1.
 
 
 class DataOptions(Section):
+    validation: PathText | None = Field(
+        None,
+        description="a file of your own to score on, with the columns that the model was trained on; null: the run's data",
+    )
     path: PathText | None = Field(None, description="folder of `<task>/<split>.jsonl`, ...; null: the run's own, else the hub")
     max_length: Annotated[int, Field(ge=4)] | None = Field(
         None, description="tokens an input is cut at; null: the run's own, else what the model takes"

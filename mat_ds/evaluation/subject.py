@@ -92,6 +92,8 @@ def _labelled_splits(spec: TaskSpec, data: DataConfig) -> TaskData:
     """Dev splits, and test splits if they are labelled. Tokens of prepared data are not used, since the model or its maximum
     length may differ."""
     scored = spec.model_copy(update={"train": {}, "also_train_on": {}, "test": spec.test if spec.test_labelled else ()})
+    if data.validation:
+        scored = scored.model_copy(update={"dev": ("validation",), "test": ()})
     return load_task_data(scored, data, with_tokens=False)
 
 

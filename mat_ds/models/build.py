@@ -17,7 +17,7 @@ from mat_ds.models.labels import Match, match_labels
 from mat_ds.models.options import ModelConfig
 from mat_ds.models.pretrained import load_config, load_tokenizer, load_weights, new_model, reading
 from mat_ds.models.recompute import recompute_activations
-from mat_ds.models.source import check_folder, check_tokenizer
+from mat_ds.models.source import check_folder, check_tokenizer, revision_problems
 from mat_ds.models.tiny import TINY, tiny_config, tiny_tokenizer
 from mat_ds.models.unpadded import remove_padding
 from mat_ds.models.unread import Unread, load_unread, value_of, weight_files
@@ -33,11 +33,12 @@ def build_tokenizer(model: ModelConfig, texts: Iterable[str]) -> Any:
     Raises:
         UserError: if it cannot be loaded or cannot pad.
     """
+    raise_if_any(revision_problems(model))
     if model.name == TINY:
         return tiny_tokenizer(texts)
     check_folder(model.name)
     check_tokenizer(model.name)
-    tokenizer = load_tokenizer(model.name)
+    tokenizer = load_tokenizer(model.name, revision=model.revision)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
@@ -82,7 +83,7 @@ def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int, l
     """
     with reading("model.name", model.name, "model"):
         config, match = _configure(model, task, tokenizer)
-        built = _load_module(model.name, config, seed, leave_unread)
+        built = _load_module(model.name, model.revision, config, seed, leave_unread)
         if not match.same:
             built.head = _settle_head(built, match, seed)
     # Eager attention is asked for where second derivatives are; they are taken of the model as transformers has it.
@@ -103,6 +104,7 @@ def build_skeleton(model: ModelConfig, task: TaskSpec, tokenizer: Any = None) ->
     Raises:
         UserError: if the configuration cannot be loaded, or it lacks modules that adapters were requested for.
     """
+    raise_if_any(revision_problems(model))
     if model.name != TINY:
         check_folder(model.name)
     with torch.device("meta"):
@@ -119,7 +121,7 @@ def _configure(model: ModelConfig, task: TaskSpec, tokenizer: Any) -> tuple[Any,
     if model.name == TINY:
         config = tiny_config(tokenizer, head)
     else:
-        config = load_config(model.name)
+        config = load_config(model.name, revision=model.revision)
         match = match_labels(config, task) if config.num_labels == head["num_labels"] else match
         for option, value in head.items():
             setattr(config, option, value)
@@ -151,12 +153,12 @@ def _adapt(built: Built, model: ModelConfig, seed: int) -> Built:
     if model.lora and model.name != TINY:  # LoRA on the tiny model is refused elsewhere
         from mat_ds.models.lora import add_lora, copies
 
-        built.module = add_lora(built.module, model.name, model.lora, built.fresh, seed)
+        built.module = add_lora(built.module, model.name, model.lora, built.fresh, seed, model.revision)
         built.unread |= {copy: built.unread[original] for copy, original in copies(built.module) if original in built.unread}
     return built
 
 
-def _load_module(name: str, config: Any, seed: int, leave_unread: bool) -> Built:
+def _load_module(name: str, revision: str | None, config: Any, seed: int, leave_unread: bool) -> Built:
     """Loads or builds the model without adapters."""
     torch.manual_seed(seed_from(seed, "model"))
     if name == TINY:
@@ -164,11 +166,11 @@ def _load_module(name: str, config: Any, seed: int, leave_unread: bool) -> Built
     if Path(name).is_dir():
         check_size("model.name", name, config)
         check_once("model.name", name)
-    files = weight_files(name) if leave_unread else []
+    files = weight_files(name, revision) if leave_unread else []
     found = load_unread(files, config) if files else None
     if found is None:
         torch.manual_seed(seed_from(seed, "model"))
-        found = *load_weights(name, config, torch.float32), {}
+        found = *load_weights(name, config, torch.float32, revision), {}
     module, loading, unread = found
     raise_if_any(fit_problems("model.name", name, module, loading))
     return Built(module, sorted([*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]), unread)

@@ -36,13 +36,14 @@ CONVERT = (
 )
 
 
-def check_model(key: str, name: str, adapters: bool = False) -> None:
+def check_model(key: str, name: str, adapters: bool = False, revision: str | None = None) -> None:
     """Checks every file that decides what is loaded for a model.
 
     Args:
         key: the option that named the model.
         name: a folder or a hub id.
         adapters: whether it may be adapters of another model.
+        revision: of a hub id.
 
     Raises:
         UserError: naming every problem; missing files are not a problem here.
@@ -52,7 +53,7 @@ def check_model(key: str, name: str, adapters: bool = False) -> None:
         problems += _irregular(key, Path(name))
     if not problems:
         for file in (CONFIG, TOKENIZER_CONFIG, ADAPTER_CONFIG, *INDICES):
-            path = file_of(name, file)
+            path = file_of(name, file, revision)
             if path is None:
                 continue
             try:
@@ -62,7 +63,7 @@ def check_model(key: str, name: str, adapters: bool = False) -> None:
     raise_if_any(problems)
 
 
-def file_of(name: str, file: str) -> Path | None:
+def file_of(name: str, file: str, revision: str | None = None) -> Path | None:
     """Path of a model's file, or None; for a hub id it comes from the cache or is downloaded."""
     if Path(name).is_dir():
         path = Path(name) / file
@@ -71,7 +72,7 @@ def file_of(name: str, file: str) -> Path | None:
     from transformers.utils.hub import cached_file
 
     with suppress(Exception):  # whoever needs the file reports why it is missing
-        found = cached_file(name, file, _raise_exceptions_for_missing_entries=False,
+        found = cached_file(name, file, revision=revision, _raise_exceptions_for_missing_entries=False,
                             _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False)  # fmt: skip
         return Path(found) if found else None
     return None

@@ -28,7 +28,7 @@ KEY = "model"
 ADAPTER = "adapter"
 
 
-def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: int) -> nn.Module:
+def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: int, revision: str | None = None) -> nn.Module:
     """Adds adapters to a model, and freezes all but adapters, head and randomly initialised modules. Same on every rank.
 
     Args:
@@ -37,6 +37,7 @@ def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: in
         lora: the options.
         fresh: names of randomly initialised parameters.
         seed: of the run.
+        revision: of the base on the hub, stored with the adapters too.
 
     Raises:
         UserError: if a requested module does not exist, or PEFT does not know the architecture.
@@ -59,6 +60,7 @@ def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: in
         wrapped: nn.Module = peft.get_peft_model(model, config)
     path = Path(base)
     config.base_model_name_or_path = str(path.resolve()) if path.is_dir() else base
+    config.revision = revision
     return wrapped
 
 
@@ -154,8 +156,8 @@ def load_adapter(folder: Path, dtype: torch.dtype) -> nn.Module:
     config = load_config(name, KEY, adapters=True)
     saved = peft.PeftConfig.from_pretrained(name)
     base = str(saved.base_model_name_or_path)
-    _check_base(folder, base)
-    module, loading = load_weights(base, config, dtype)
+    _check_base(folder, base, saved.revision)
+    module, loading = load_weights(base, config, dtype, saved.revision)
     raise_if_any(fit_problems(KEY, base, module, loading))
     model: nn.Module = peft.PeftModel.from_pretrained(module, name, autocast_adapter_dtype=False)
     drawn = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
@@ -166,7 +168,7 @@ def load_adapter(folder: Path, dtype: torch.dtype) -> nn.Module:
     return model.to(dtype)
 
 
-def _check_base(folder: Path, base: str) -> None:
+def _check_base(folder: Path, base: str, revision: str | None) -> None:
     """Raises `UserError` if the base of adapters cannot be found, or is not a whole model."""
     file = folder / "adapter_config.json"
     local = Path(base).is_absolute() or base.startswith((".", "~")) or len(Path(base).parts) > 2
@@ -177,10 +179,10 @@ def _check_base(folder: Path, base: str) -> None:
                 KEY, str(folder), f"holds adapters of {base}, as adapter_config.json says, but there is no such folder", fix
             )
         )
-    if not local and not Path(base).is_dir() and file_of(base, "config.json") is None:
+    if not local and not Path(base).is_dir() and file_of(base, "config.json", revision) is None:
         raise UserError(Problem(KEY, str(folder), f"holds adapters of {base}, as adapter_config.json says: there is no such "
                                 "folder, and it cannot be loaded from the hub", fix))  # fmt: skip
-    check_model(KEY, base)
+    check_model(KEY, base, revision=revision)
 
 
 def _check_saved(weights: Mapping[str, Tensor], folder: Path) -> None:

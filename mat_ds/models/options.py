@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from mat_ds.config.names import Revision
 from mat_ds.config.paths import PathText
 from mat_ds.config.section import Count, Fraction, Section
 
@@ -31,6 +32,10 @@ class LoraConfig(Section):
 
 class ModelConfig(Section):
     name: PathText = Field("tiny-roberta", description="hub id or folder; `tiny-roberta`: built here, from scratch")
+    revision: Revision | None = Field(
+        None,
+        description="commit, tag or branch of model.name on the hub, recorded as a commit in environment.json; null: main",
+    )
     dropout: Fraction | None = Field(None, description="sets every dropout probability; null: the model's own")
     head_dropout: Fraction | None = Field(
         None,

@@ -32,37 +32,40 @@ NEVER = {"trust_remote_code": False}
 READERS = {"sentencepiece": "sentencepiece", "protobuf": "protobuf", "tiktoken": "sentencepiece protobuf"}
 
 
-def load_config(name: str, key: str = "model.name", adapters: bool = False, **overrides: Any) -> Any:
+def load_config(
+    name: str, key: str = "model.name", adapters: bool = False, revision: str | None = None, **overrides: Any
+) -> Any:
     """Loads a model's configuration from a folder or the hub.
 
     Args:
         name: of the model.
         key: the option that named it.
         adapters: whether it may be adapters.
+        revision: of a hub id; None: its main branch.
         overrides: configuration entries to replace.
 
     Raises:
         UserError: if it cannot be loaded, or the model needs code or files from elsewhere.
     """
-    check_model(key, name, adapters)
+    check_model(key, name, adapters, revision)
     with reading(key, name, "configuration"):
-        config = AutoConfig.from_pretrained(name, **NEVER, **overrides)
-        if "id2label" not in overrides and (names := _turned_labels(key, name)):
+        config = AutoConfig.from_pretrained(name, revision=revision, **NEVER, **overrides)
+        if "id2label" not in overrides and (names := _turned_labels(key, name, revision)):
             config.id2label = names
     # so that an exported model does not name the remote code either
     config.__dict__.pop("auto_map", None)
     return config
 
 
-def load_tokenizer(name: str, key: str = "model.name", adapters: bool = False) -> Any:
+def load_tokenizer(name: str, key: str = "model.name", adapters: bool = False, revision: str | None = None) -> Any:
     """Loads a model's tokenizer from a folder or the hub.
 
     Raises:
         UserError: as `load_config`, or if its vocabulary is missing.
     """
-    check_model(key, name, adapters)
+    check_model(key, name, adapters, revision)
     with reading(key, name, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(name, **NEVER)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, **NEVER)
     tokenizer.init_kwargs.pop("auto_map", None)
     longest = tokenizer.model_max_length
     if not (isinstance(longest, int | float) and longest > 0):
@@ -90,11 +93,11 @@ def new_model(config: Any, **options: Any) -> Any:
     return _auto_class(config).from_config(config, **NEVER, **options)
 
 
-def load_weights(name: str, config: Any, dtype: torch.dtype) -> tuple[nn.Module, Loading]:
+def load_weights(name: str, config: Any, dtype: torch.dtype, revision: str | None = None) -> tuple[nn.Module, Loading]:
     """Loads a model with head from a folder or the hub. Weights that do not fit are initialised at random; the second value is
     transformers' loading report."""
     module, loading = _auto_class(config).from_pretrained(
-        name, config=config, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True, **NEVER
+        name, revision=revision, config=config, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True, **NEVER
     )
     return module, loading
 
@@ -109,9 +112,9 @@ def load_tensors(config: Any, state: dict[str, Tensor]) -> tuple[Any, Loading]:
     return model, loading
 
 
-def _turned_labels(key: str, name: str) -> dict[int, str]:
+def _turned_labels(key: str, name: str, revision: str | None) -> dict[int, str]:
     """Labels from `label2id`, for a config.json without `id2label`, which is all that transformers reads."""
-    path = file_of(name, CONFIG)
+    path = file_of(name, CONFIG, revision)
     written = read_object(key, path) if path else {}
     numbers = written.get("label2id")
     if written.get("id2label") or not isinstance(numbers, dict):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mat_ds.errors import Problem, UserError
-from mat_ds.models.folder import check_model
+from mat_ds.models.folder import CONFIG, check_model
+from mat_ds.models.options import ModelConfig
 from mat_ds.models.tiny import TINY
 from mat_ds.tasks.spec import TaskSpec
 
@@ -39,6 +40,23 @@ def check_folder(name: str) -> None:
     check_place(name, tokenizer=False)
     if Path(name).is_dir():
         check_model("model.name", name)
+
+
+def commit_of(name: str, revision: str | None) -> str | None:
+    """The commit of a model that was loaded from the hub; None for a folder, or where the hub's cache does not say."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(name).is_dir() or name == TINY:
+        return None
+    found = try_to_load_from_cache(name, CONFIG, revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
+def revision_problems(model: ModelConfig) -> Iterator[Problem]:
+    """Yields a problem if a revision is asked of a model that has none."""
+    if model.revision and (model.name == TINY or Path(model.name).is_dir()):
+        reason = f"is of a model on the hub, but {model.name} is {'built here' if model.name == TINY else 'a folder'}"
+        yield Problem("model.revision", model.revision, reason, "leave it out, or pass model.name=<hub id>")
 
 
 def check_tokenizer(name: str) -> None:

@@ -41,12 +41,15 @@ class StoredTensor:
 Unread = dict[Tensor, StoredTensor]
 
 
-def weight_files(name: str) -> list[Path]:
+def weight_files(name: str, revision: str | None = None) -> list[Path]:
     """The safetensors files of a model folder or hub id (downloaded if needed); empty if it has none."""
-    if single := cached_file(name, "model.safetensors", _raise_exceptions_for_missing_entries=False):
+    at: dict[str, Any] = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
+    if single := cached_file(name, "model.safetensors", **at):
         return [Path(single)]
-    if index := cached_file(name, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False):
-        return [Path(file) for file in get_checkpoint_shard_files(name, index)[0]]
+    if index := cached_file(
+        name, "model.safetensors.index.json", revision=revision, _raise_exceptions_for_missing_entries=False
+    ):
+        return [Path(file) for file in get_checkpoint_shard_files(name, index, revision=revision)[0]]
     return []
 
 

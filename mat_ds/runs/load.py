@@ -81,7 +81,8 @@ def combine(
         high: the overrides as a nested mapping.
         found: problems found while parsing them.
     """
-    if recipe is None and high.get("task", RunConfig.model_fields["task"].default) == "demo":
+    own = own_train(high)
+    if recipe is None and not own and high.get("task", RunConfig.model_fields["task"].default) == "demo":
         recipe = demo_recipe
     if recipe:
         RECIPES.require(recipe, "--recipe")
@@ -89,6 +90,8 @@ def combine(
     forget_gone(low)
     if recipe and is_of_a_run(recipe) and _resume_of(high) in (None, "never"):
         forget_place(low)
+    if own and not own_train(low):
+        low.pop("task", None)  # a recipe for another task
     default_method = RunConfig.model_fields["method"].default.name
     if method_name(high) not in (None, method_name(low) or default_method):
         low.pop("method", None)
@@ -98,15 +101,29 @@ def combine(
     if missing := list(not_loaded(tree)):
         return None, [*found, *missing]
     try:
-        return _with_plugins(RunConfig.model_validate(tree)), found
+        run = RunConfig.model_validate(tree)
     except ValidationError as error:
         found += problems_of(error, RunConfig, hint_at)
         for wrong in error.errors():
             drop(RunConfig, tree, wrong["loc"])
-    try:
-        return _with_plugins(RunConfig.model_validate(tree)), found
-    except ValidationError:
-        return None, found
+        try:
+            run = RunConfig.model_validate(tree)
+        except ValidationError:
+            return None, found
+    found += run.data.problems()
+    if run.data.train:
+        from mat_ds.tasks.own_data import name_problems, own_name  # imported late: it needs torch
+
+        if "task" not in tree:
+            run = run.model_copy(update={"task": own_name(run.data.train)})
+        found += name_problems(run.task)
+    return _with_plugins(run), found
+
+
+def own_train(tree: Tree) -> object:
+    """`data.train` in nested options."""
+    section = tree.get("data")
+    return section.get("train") if isinstance(section, dict) else None
 
 
 def forget_gone(tree: Any) -> None:

@@ -107,7 +107,9 @@ def not_loaded(tree: Tree) -> Iterator[Problem]:
     method, task, named = tree.get("method"), tree.get("task"), tree.get("plugins")
     name = method.get("name") if isinstance(method, dict) else None
     lost = [name] if isinstance(name, str) and name not in METHODS else []
-    lost += [task] if isinstance(task, str) and task not in TASKS and not task.endswith((".yaml", ".yml")) else []
+    described = isinstance(task, str) and (task in TASKS or task.endswith((".yaml", ".yml")))
+    own_files = isinstance(data := tree.get("data"), dict) and data.get("train")
+    lost += [task] if isinstance(task, str) and not described and not own_files else []
     known = {path.name for path in _origins.values()}
     if not (lost and isinstance(named, dict)):
         return

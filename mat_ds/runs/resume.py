@@ -21,7 +21,8 @@ LOST = "bring it back from a copy, or start a run of its own in another output_d
 # Options that may change when a run is resumed: paths, duration, how often it evaluates and saves, micro-batch sizes, and all
 # of `tracking`. With any other change no single set of options would describe the result.
 FREE = {
-    "output_dir", "data.path", "data.bad_rows", "model.name", "model.gradient_checkpointing", "train.epochs", "train.max_steps",
+    "output_dir", "data.train", "data.validation", "data.path", "data.revision", "data.bad_rows", "model.name",
+    "model.revision", "model.gradient_checkpointing", "train.epochs", "train.max_steps",
     "train.micro_batch_size", "train.eval_micro_batch_size", "train.eval_per_epoch", "train.telemetry_every",
     "train.save_every", "train.save_minutes", "train.on_save_failure", "train.keep_last", "train.resume",
     "train.timeout_minutes", "train.deterministic",

@@ -4,7 +4,7 @@ rows of a small file may take."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,7 @@ class Columns:
         names = {ours: self.theirs.get(ours, ours) for ours in wanted}
         names = {ours: theirs if theirs in schema.names else ours for ours, theirs in names.items()}
         if missing := [ours for ours, theirs in names.items() if theirs not in schema.names]:
-            raise UserError(lacking_columns(where, schema.names, missing, naming(self.spec, missing)))
+            raise UserError(self.lacking(where, schema.names, missing))
         for ours, theirs in names.items():
             kind, text = schema.field(theirs).type, ours in self.spec.text
             if not _may_hold(kind, text):
@@ -75,6 +75,14 @@ class Columns:
             found = [found[key] for key in sorted(found, key=lambda key: (len(key), key))]
         if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
             raise UserError(Problem(where, None, "has a label column whose classes have no names", "save the data again"))
+        return self.settle(found, where)
+
+    def lacking(self, where: str, there: Iterable[object], missing: list[str]) -> Problem:
+        """The problem that a file lacks columns."""
+        return lacking_columns(where, there, missing, naming(self.spec, missing))
+
+    def settle(self, found: list[str], where: str) -> list[str] | None:
+        """Labels for a column that numbers its classes in its own order; None if the numbers are the labels."""
         return kind_of(self.spec).column_labels(found, where)
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mat_ds.errors import Problem, UserError, collect_problems, raise_if_any
-from mat_ds.tasks.files import check_data_path, held, read_split
+from mat_ds.tasks.columns import Columns
+from mat_ds.tasks.dev_split import cut_dev_split
+from mat_ds.tasks.files import HubState, check_data_path, check_file, held, read_file, read_split
 from mat_ds.tasks.manifest import DATA, Manifest, changed_data, find_manifest
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.rows import (
+    SHOWN,
     UNLABELLED,
     BadRow,
     Example,
@@ -22,14 +25,12 @@ from mat_ds.tasks.rows import (
     lacking_columns,
     make_example,
     naming,
+    refusals,
 )
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tasks.stored import stored_examples
 
 Splits = dict[str, Sequence[Example]]
-
-# Problems shown per kind.
-SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class TaskData:
         dev: examples of each dev split.
         test: examples of each test split that exists.
         tallies: for each `<task>/<split>`, how many rows were read, kept and skipped.
+        commits: the commit of each dataset that came from the hub.
     """
 
     spec: TaskSpec
@@ -48,6 +50,7 @@ class TaskData:
     dev: Splits
     test: Splits
     tallies: dict[str, Tally]
+    commits: dict[str, str] = field(default_factory=dict)
 
     @property
     def skipped(self) -> dict[str, dict[str, int]]:
@@ -75,7 +78,7 @@ def train_splits(spec: TaskSpec) -> Iterator[tuple[TaskSpec, str, int]]:
         yield from ((source, split, times * repeats) for split, repeats in source.train.items())
 
 
-def check_sources(spec: TaskSpec | None, data_path: str | None) -> Manifest | None:
+def check_sources(spec: TaskSpec | None, data: DataConfig) -> Manifest | None:
     """Checks that there can be data where the options say, without reading them.
 
     Returns:
@@ -84,11 +87,17 @@ def check_sources(spec: TaskSpec | None, data_path: str | None) -> Manifest | No
     Raises:
         UserError: naming each task without data.
     """
-    if manifest := find_manifest(data_path):
+    if manifest := find_manifest(data.path):
         return manifest
     found: list[Problem] = []
+    if data.train or data.validation:
+        for split in ("train", "validation"):
+            if file := data.file_of(split):
+                collect_problems(found, check_file, f"data.{split}", file)
+        raise_if_any(found)
+        return None
     for source in {source.name: source for source, *_ in train_splits(spec)}.values() if spec else ():
-        collect_problems(found, check_data_path, source, data_path)
+        collect_problems(found, check_data_path, source, data.path)
     raise_if_any(dict.fromkeys(found))
     return None
 
@@ -106,7 +115,9 @@ def load_task_data(spec: TaskSpec, data: DataConfig, with_tokens: bool = True) -
     """
     if manifest := find_manifest(data.path):
         return _stored(manifest, spec, data, with_tokens)
-    reader = _Reader(data)
+    reader = _Reader(data, spec.hub)
+    if data.cut_share:
+        return _load_and_cut(reader, spec, data, data.cut_share)
     train: list[Example] = []
     for source, split, repeats in train_splits(spec):
         left = _left(data.train_limit, train)
@@ -118,7 +129,7 @@ def load_task_data(spec: TaskSpec, data: DataConfig, with_tokens: bool = True) -
         if (examples := reader.read(spec, split, spec.test_labelled, data.eval_limit, required=False))
     }
     raise_if_any(reader.problems)
-    return TaskData(spec, train, dev, test, reader.tallies)
+    return TaskData(spec, train, dev, test, reader.tallies, reader.hub.commits)
 
 
 def _stored(manifest: Manifest, spec: TaskSpec, data: DataConfig, with_tokens: bool) -> TaskData:
@@ -142,6 +153,14 @@ def _stored(manifest: Manifest, spec: TaskSpec, data: DataConfig, with_tokens: b
     return TaskData(spec, train, dev, test, {name: manifest.splits.get(name, Tally()) for name in used})
 
 
+def _load_and_cut(reader: _Reader, spec: TaskSpec, data: DataConfig, share: float) -> TaskData:
+    """`load_task_data` from one file, of which a part is kept for validation."""
+    (split,), every = spec.dev, reader.read(spec, "train", labelled=True, limit=None)
+    raise_if_any(reader.problems)
+    train, dev = cut_dev_split(every, f"{spec.name}/{split}", share, bool(spec.labels), reader.tallies)
+    return TaskData(spec, train[: data.train_limit] if spec.train else [], {split: dev[: data.eval_limit]}, {}, reader.tallies)
+
+
 def _left(limit: int | None, found: list[Example]) -> int | None:
     return None if limit is None else max(0, limit - len(found))
 
@@ -149,8 +168,9 @@ def _left(limit: int | None, found: list[Example]) -> int | None:
 class _Reader:
     """Reads splits one by one and collects all problems."""
 
-    def __init__(self, data: DataConfig):
+    def __init__(self, data: DataConfig, dataset: str | None):
         self._data = data
+        self.hub = HubState({dataset: data.revision} if dataset and data.revision else {})
         self.problems: list[Problem] = []
         self.tallies: dict[str, Tally] = {}
 
@@ -159,7 +179,12 @@ class _Reader:
             return []
         name = f"{spec.name}/{split}"
         try:
-            rows = read_split(spec, split, self._data.path, labelled)
+            file = self._data.file_of(split)
+            rows = (
+                read_file(f"data.{split}", file, Columns(spec, labelled))
+                if file
+                else read_split(spec, split, self._data.path, labelled, self.hub)
+            )
             if rows is not None:
                 return self._examples(spec, split, labelled, rows, limit)
         except UserError as error:
@@ -207,30 +232,3 @@ class _Reader:
         # If only some rows lack a column, those rows are bad; if all do, the file is.
         self.problems += [lacking] if lacking and not complete else refusals(name, tally, bad, split in spec.test, self._data)
         return examples
-
-
-def refusals(
-    name: str, tally: Tally, bad: Sequence[tuple[str, BadRow]], numbered: bool, options: DataConfig
-) -> Iterator[Problem]:
-    """Yields the reasons to refuse a split.
-
-    Args:
-        name, tally: of the split.
-        bad: the first few bad rows of each kind, with their places.
-        numbered: whether predictions on the split are numbered by its rows, so that no row may be skipped.
-        options: say whether bad rows may be skipped.
-    """
-    if not tally.kept and not bad:
-        yield Problem(name, None, "has no examples", "provide at least one row")
-    most = 2 * tally.bad > tally.rows - tally.skipped.get(UNLABELLED, 0)
-    if options.bad_rows == "skip" and not numbered and not most:
-        return
-    fix = "mend or delete the row" + ("" if numbered or most else ", or pass data.bad_rows=skip")
-    for where, row in bad:
-        yield Problem(where, row.value, row.reason, fix)
-    if options.bad_rows == "skip" and bad:
-        reason = "the predictions on a test split are numbered by its rows" if numbered else "they are more than half"
-        yield Problem(name, f"{tally.bad} of {tally.rows} rows", f"bad rows cannot be skipped here: {reason}", "mend the file")
-    for kind, count in tally.skipped.items():
-        if kind != UNLABELLED and count > SHOWN:
-            yield Problem(name, None, f"{count - SHOWN} more rows are wrong ({count} in all: {kind})", "mend the file")

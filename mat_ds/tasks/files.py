@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ from mat_ds.tasks.hub import expect_from_hub
 from mat_ds.tasks.lines import read_json_rows, read_jsonl, read_text
 from mat_ds.tasks.registry import FOLDERS
 from mat_ds.tasks.rows import LocatedRow
-from mat_ds.tasks.sources import DICT, Source, find_source, listing
+from mat_ds.tasks.sources import DICT, SAVED, STATE, SUFFIXES, Source, find_source, listing
 from mat_ds.tasks.spec import TaskSpec
 
+# The commit in the address of a file on the hub.
+COMMIT = re.compile(r"@([0-9a-f]{40})/")
 # .tsv has no quoting, as in GLUE's own files.
 READERS: dict[str, Callable[[Path], Iterator[LocatedRow]]] = {
     ".jsonl": read_jsonl,
@@ -27,7 +31,27 @@ READERS: dict[str, Callable[[Path], Iterator[LocatedRow]]] = {
 }
 
 
-def read_split(spec: TaskSpec, split: str, data_path: str | None, labelled: bool = True) -> Iterator[LocatedRow] | None:
+@dataclass
+class HubState:
+    """Which revision of each dataset is read from the hub.
+
+    Attributes:
+        revisions: those asked for; of other datasets it is the main branch.
+        commits: what they were, as far as the library says.
+    """
+
+    revisions: dict[str, str] = field(default_factory=dict)
+    commits: dict[str, str] = field(default_factory=dict)
+
+    def record(self, dataset: str, checksums: Mapping[str, Any] | None) -> None:
+        """Notes the commit of a dataset, which stands in the addresses of its files."""
+        if commit := next((found[1] for address in checksums or () if (found := COMMIT.search(address))), None):
+            self.commits[dataset] = commit
+
+
+def read_split(
+    spec: TaskSpec, split: str, data_path: str | None, labelled: bool = True, hub: HubState | None = None
+) -> Iterator[LocatedRow] | None:
     """The rows of one split in file order, each with its location for messages.
 
     Args:
@@ -35,6 +59,7 @@ def read_split(spec: TaskSpec, split: str, data_path: str | None, labelled: bool
         split: name of the split, as on the hub.
         data_path: `data.path` of the run; None: the hub, or the task's generator.
         labelled: whether to read labels.
+        hub: the revision to read from the hub, if it is not the main branch; records the commit that it was.
 
     Returns:
         None if the source exists but has no such split.
@@ -46,7 +71,7 @@ def read_split(spec: TaskSpec, split: str, data_path: str | None, labelled: bool
     if spec.generate:
         return ((f"{spec.name}/{split} row {i}", row) for i, row in enumerate(spec.generate(split)))
     if data_path is None:
-        return _hub_split(spec, split, labelled)
+        return _hub_split(spec, split, labelled, hub or HubState())
     source = find_source(_folder(spec, data_path), Path(data_path), split)
     return _source_rows(source, Columns(spec, labelled)) if source else None
 
@@ -70,6 +95,42 @@ def check_data_path(spec: TaskSpec, data_path: str | None) -> None:
     if not folder.is_dir() and not (root / DICT).exists():
         raise UserError(Problem("data.path", data_path, f"has no folder {folder.name!r}: {listing(root)}",
                                 f"put the files of the task at {folder}/<split>.jsonl"))  # fmt: skip
+
+
+def read_file(key: str, name: str, columns: Columns) -> Iterator[LocatedRow]:
+    """The rows of one file that the user names, or of a `save_to_disk` folder, each with its location for messages.
+
+    Args:
+        key, name: as in `check_file`.
+        columns: those to read.
+
+    Raises:
+        UserError: if there is no such file, or it cannot be read.
+    """
+    return _source_rows(Source(name, check_file(key, name), (Path(name),)), columns)
+
+
+def check_file(key: str, name: str) -> str:
+    """The suffix by which a file that the user names is read.
+
+    Args:
+        key: the option that names it.
+        name: its path.
+
+    Raises:
+        UserError: if there is no such file, or its format is not clear.
+    """
+    path, suffix = Path(name), Path(name).suffix.lower()
+    if path.is_dir():
+        if not (path / STATE).exists():
+            raise UserError(Problem(key, name, f"is a folder that save_to_disk did not write: {listing(path)}",
+                                    "name one file; a folder of splits is data.path=<folder> task=<task>"))  # fmt: skip
+        return SAVED
+    if not path.exists():
+        raise UserError(Problem(key, name, "there is no such file", f"pass the path of a {', '.join(SUFFIXES)} file"))
+    if suffix not in SUFFIXES:
+        raise UserError(Problem(key, name, "the format is not clear from its name", f"name it {', '.join(SUFFIXES)}"))
+    return suffix
 
 
 def _folder(spec: TaskSpec, data_path: str) -> Path:
@@ -103,15 +164,17 @@ def read_lines(path: Path, suffix: str) -> Iterator[LocatedRow]:
         raise UserError(Problem(str(path), None, f"cannot be read: {error}", "mend the file")) from None
 
 
-def _hub_split(spec: TaskSpec, split: str, labelled: bool) -> Iterator[LocatedRow] | None:
+def _hub_split(spec: TaskSpec, split: str, labelled: bool, hub: HubState) -> Iterator[LocatedRow] | None:
     assert spec.hub
     expect_from_hub(spec.hub)
     import datasets
 
+    dataset = spec.hub
     try:
-        if split not in datasets.get_dataset_split_names(spec.hub, spec.hub_config):
+        revision = hub.revisions.get(dataset)
+        if split not in datasets.get_dataset_split_names(spec.hub, spec.hub_config, revision=revision):
             return None
-        found = datasets.load_dataset(spec.hub, spec.hub_config, split=split)
+        found = datasets.load_dataset(spec.hub, spec.hub_config, split=split, revision=revision)
     except Exception as error:  # offline mode, name resolution, proxies and missing caches raise different classes
         raise UserError(
             Problem(
@@ -122,6 +185,7 @@ def _hub_split(spec: TaskSpec, split: str, labelled: bool) -> Iterator[LocatedRo
                 "that folder here and pass data.path=<folder>",
             )
         ) from None
+    hub.record(dataset, found.download_checksums)
     return _hub_rows(f"{spec.hub}/{split}", found, Columns(spec, labelled, spec.hub_columns))
 
 

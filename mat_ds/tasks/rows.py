@@ -11,6 +11,7 @@ from mat_ds.config.text_files import is_unicode
 from mat_ds.errors import Problem, nearest
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.labels import class_of, label_text
+from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.spec import TaskSpec
 
 # Kinds of bad rows, as shown in counts.
@@ -27,6 +28,8 @@ LONGEST_TEXT = 100_000
 LONGEST_LINE = 4_000_000
 # Columns shown in a message.
 SHOWN_COLUMNS = 50
+# Problems shown per kind.
+SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -172,3 +175,30 @@ def tokenise(tokenizer: Any, examples: Sequence[Example], max_length: int, **for
     """Tokenises examples, truncated at `max_length`; `form` are further arguments of the tokenizer."""
     columns = [list(column) for column in zip(*(example.texts for example in examples), strict=True)]
     return tokenizer(*columns, truncation=True, max_length=max_length, **form)
+
+
+def refusals(
+    name: str, tally: Tally, bad: Sequence[tuple[str, BadRow]], numbered: bool, options: DataConfig
+) -> Iterator[Problem]:
+    """Yields the reasons to refuse a split.
+
+    Args:
+        name, tally: of the split.
+        bad: the first few bad rows of each kind, with their places.
+        numbered: whether predictions on the split are numbered by its rows, so that no row may be skipped.
+        options: say whether bad rows may be skipped.
+    """
+    if not tally.kept and not bad:
+        yield Problem(name, None, "has no examples", "provide at least one row")
+    most = 2 * tally.bad > tally.rows - tally.skipped.get(UNLABELLED, 0)
+    if options.bad_rows == "skip" and not numbered and not most:
+        return
+    fix = "mend or delete the row" + ("" if numbered or most else ", or pass data.bad_rows=skip")
+    for where, row in bad:
+        yield Problem(where, row.value, row.reason, fix)
+    if options.bad_rows == "skip" and bad:
+        reason = "the predictions on a test split are numbered by its rows" if numbered else "they are more than half"
+        yield Problem(name, f"{tally.bad} of {tally.rows} rows", f"bad rows cannot be skipped here: {reason}", "mend the file")
+    for kind, count in tally.skipped.items():
+        if kind != UNLABELLED and count > SHOWN:
+            yield Problem(name, None, f"{count - SHOWN} more rows are wrong ({count} in all: {kind})", "mend the file")

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from mat_ds.errors import Problem, UserError, raise_if_any
-from mat_ds.tasks.examples import SHOWN, Splits, TaskData, refusals
+from mat_ds.tasks.examples import Splits, TaskData
 from mat_ds.tasks.options import DataConfig
-from mat_ds.tasks.rows import TOKENLESS, BadRow, Example, Tally, excerpt, tokenise
+from mat_ds.tasks.rows import SHOWN, TOKENLESS, BadRow, Example, Tally, excerpt, refusals, tokenise
 from mat_ds.tasks.stored import StoredExamples
 
 # Examples tokenised at a time.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,7 +13,8 @@ from mat_ds.errors import Problem, UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises `UserError` for a wrong command line, and expands `~` and `$VARIABLE` in paths.
+    """Raises `UserError` for a wrong command line, and expands `~` and `$VARIABLE` in paths. In the name of a flag `-` and `_`
+    mean the same.
 
     Args:
         command: the name of the command.
@@ -33,20 +35,25 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's, but an unknown flag that has another name here is an error that says so."""
-        return self._with_hints(*super().parse_known_args(args, namespace))
+        return self._with_hints(*super().parse_known_args(self._as_declared(args), namespace))
 
     def parse_known_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
-        return self._with_hints(*super().parse_known_intermixed_args(args, namespace))
+        return self._with_hints(*super().parse_known_intermixed_args(self._as_declared(args), namespace))
+
+    def _as_declared(self, args: Sequence[str] | None) -> list[str]:
+        """The words of a command line, each flag spelt as it was declared."""
+        spellings = {flag.replace("-", "_"): flag for flag in self._option_string_actions if flag.startswith("--")}
+        words = list(sys.argv[1:] if args is None else args)
+        end = words.index("--") if "--" in words else len(words)
+        for i, (flag, equals, value) in enumerate(word.partition("=") for word in words[:end]):
+            words[i] = spellings.get(flag.replace("-", "_"), flag) + equals + value if flag.startswith("--") else words[i]
+        return words
 
     def _with_hints(self, parsed: Any, unknown: list[str]) -> Any:
         flags = [flag.partition("=")[0] for flag in unknown if flag.startswith("--")]
-        if found := [Problem(flag, None, "there is no such flag", hint) for flag in flags if (hint := self._hint(flag))]:
+        if found := [Problem(flag, None, "there is no such flag", hint) for flag in flags if (hint := self.renamed(flag))]:
             raise UserError(*found)
         return parsed, unknown
-
-    def _hint(self, flag: str) -> str | None:
-        spelt = f"--{flag[2:].replace('-', '_')}"
-        return f"it is called {spelt}" if spelt in self._option_string_actions else self.renamed(flag)
 
 
 def add_plugin_argument(parser: argparse.ArgumentParser) -> None:

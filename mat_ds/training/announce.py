@@ -17,12 +17,14 @@ from mat_ds.config.packaged import HOME
 from mat_ds.config.versions import version_of
 from mat_ds.config.yaml_files import as_yaml
 from mat_ds.errors import masked, printable
+from mat_ds.models.source import commit_of
 from mat_ds.ranks.world import World
 from mat_ds.runs.resume import changes, read_environment
 from mat_ds.runs.steps import total_steps
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.examples import TaskData, train_splits
 from mat_ds.tasks.loader import TrainLoader
+from mat_ds.tasks.own_data import decision
 from mat_ds.tasks.rows import skipped_lines
 from mat_ds.terminal.layout import wrapped
 from mat_ds.tracking.content import precision_of
@@ -66,6 +68,8 @@ def environment(
         "python": platform.python_version(),
         "packages": {name: version_of(name) for name in packages},
         "git_commit": git_commit(HOME),
+        "model_commit": commit_of(options.run.model.name, options.run.model.revision),
+        "data_commits": data.examples.commits,
         "data_sha256": start.data_digest,
         "frozen_sha256": start.weights_digest["frozen"],
         "skipped": data.examples.skipped,
@@ -138,6 +142,7 @@ def plan_lines(
         f"task       {data.spec.name}: {len(data.train):,} training examples, "
         + ", ".join(f"{len(examples):,} {split}" for split, examples in data.dev.items()),
         *_repeated(data),
+        *(f"{name:10} {meaning}" for name, meaning in decision(data.spec, run.data)),
         f"model      {run.model.name}, {parameters:,} parameters{part}, drawn anew: {_few(model.fresh)}; "
         + (f"{model.head}; " if model.head else "")
         + (f"adapters of rank {run.model.lora.r}; " if run.model.lora else "")

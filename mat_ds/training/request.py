@@ -14,7 +14,7 @@ from typing import Any
 from mat_ds.config.overrides import given_twice
 from mat_ds.config.packaged import add_file_arguments
 from mat_ds.errors import Problem, UserError, collect_problems, raise_if_any
-from mat_ds.models.source import check_place, hub_names
+from mat_ds.models.source import check_place, hub_names, revision_problems
 from mat_ds.ranks.launch import launcher_problems
 from mat_ds.ranks.world import World
 from mat_ds.runs.ds_config import complete, json_problems, read_ds_config, serves
@@ -27,16 +27,17 @@ from mat_ds.runs.trainer_names import renamed
 from mat_ds.tasks.examples import check_sources, train_splits
 from mat_ds.tasks.hub import expect_from_hub
 from mat_ds.tasks.manifest import Manifest
-from mat_ds.tasks.registry import find_task
+from mat_ds.tasks.own_data import task_of
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.terminal.display import add_display_arguments
 from mat_ds.terminal.parser import Parser, add_plugin_argument
+from mat_ds.terminal.units import whole
 from mat_ds.tracking.trust import recipe_uri_problems
 
 # At most one node's ranks may tokenise the data themselves, since each of them reads all of it from the same disk.
 MOST_THAT_TOKENISE = 8
 
-EXAMPLE = "deepspeed --module mat_ds.commands.train --ds_config zero2 --recipe cola seed=1"
+EXAMPLE = "mat-ds train --ranks 4 --recipe cola seed=1"
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -44,6 +45,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = Parser("train", "Fine-tune a language model on DeepSpeed.", EXAMPLE, renamed)
     add_file_arguments(parser)
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
+    parser.add_argument(
+        "--ranks", type=whole, metavar="N", help="start N ranks on this machine, each on a GPU if it has some (1: this process)"
+    )
     parser.add_argument("--dry_run", action="store_true", help="do everything up to the first step, write nothing, and stop")
     add_plugin_argument(parser)
     add_display_arguments(parser)
@@ -107,16 +111,17 @@ def read_request(arguments: Sequence[str], world: World) -> Request:
         refused += run.method.engine_problems(able)
         run = run.model_copy(update={"method": run.method.settled(able)})
     found += [*refused, *launcher_problems(), *output_problems(run)]
-    spec = collect_problems(found, find_task, run.task) if "task" not in dropped else None
+    spec = collect_problems(found, task_of, run.task, run.data) if "task" not in dropped else None
     found += task_problems(run, spec) if spec else ()
     unusable: list[Problem] = []
-    manifest = collect_problems(unusable, check_sources, spec, run.data.path)
+    manifest = collect_problems(unusable, check_sources, spec, run.data)
     if not (manifest or unusable) and world.size > MOST_THAT_TOKENISE:
         reason = f"is not prepared, and each of {world.size} ranks would read and tokenise all of it"
         fix = "run `mat-ds prepare <folder>` once with these options, and pass data.path=<folder> model.name=<folder>/model"
         unusable.append(Problem("data.path", run.data.path, reason, fix))
     found += unusable
     collect_problems(found, check_place, run.model.name)
+    found += revision_problems(run.model)
     checkpoints = (collect_problems(found, find_resume, run, completed) if not dropped else None) or []
     raise_if_any(found)
     assert tree is not None and spec

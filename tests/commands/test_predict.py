@@ -35,6 +35,7 @@ def logits(run, texts):
 
 def predict(run, file, *more, out=None):
     out = out or file.with_name("answers.jsonl")
+    out.unlink(missing_ok=True)
     assert main(["predict", str(run), str(file), "--batch_size", "5", "--out", str(out), *more]) == ExitCode.OK
     return [json.loads(line) for line in out.read_text().splitlines()] if out.suffix == ".jsonl" else out.read_text()
 
@@ -47,7 +48,7 @@ def test_answers_are_the_models_for_each_text(task, runs, tmp_path):
     assert [answer["index"] for answer in found] == list(range(len(texts)))
     if spec.kind == "regression":
         assert [answer["score"] for answer in found] == pytest.approx(expected[:, 0].tolist(), abs=1e-5)
-        assert set(found[0]) == {"index", "score"}
+        assert set(found[0]) == {"index", "sentence1", "sentence2", "score"}
     else:
         table = np.array([[answer["probabilities"][label] for label in spec.labels] for answer in found])
         assert table == pytest.approx(expected.softmax(1).numpy(), abs=1e-5)
@@ -61,7 +62,9 @@ def test_every_file_format_gets_the_same_answers(runs, tmp_path):
         predict(runs["cola"], write_rows(tmp_path / f"in{suffix}", TASKS["cola"], texts))
         for suffix in (".jsonl", ".csv", ".tsv", ".txt")
     ]
+    found[-1] = [{"sentence" if name == "text" else name: value for name, value in answer.items()} for answer in found[-1]]
     assert len(found[0]) == len(texts) and all(answers == found[0] for answers in found)
+    assert [answer["sentence"] for answer in found[0]] == [text for (text,) in texts]
     write_rows(tmp_path / "in.jsonl", TASKS["cola"], texts).rename(tmp_path / "unnamed")
     assert predict(runs["cola"], tmp_path / "unnamed", "--format", "jsonl") == found[0]
 
@@ -69,9 +72,9 @@ def test_every_file_format_gets_the_same_answers(runs, tmp_path):
 @pytest.mark.parametrize("task", HEADS)
 def test_a_submission_equals_the_one_that_training_writes(task, runs, tmp_path):
     spec, texts = TASKS[task], texts_of(task)
-    found = predict(runs[task], write_rows(tmp_path / "in.csv", spec, texts), out=tmp_path / "out.tsv")
-    write_predictions(spec, "test", logits(runs[task], texts), RunDirectory(tmp_path))
-    name = spec.submission.get("test", "test.tsv")
+    split, name = next(iter(spec.submission.items()))
+    found = predict(runs[task], write_rows(tmp_path / "in.csv", spec, texts), out=tmp_path / name)
+    write_predictions(spec, split, logits(runs[task], texts), RunDirectory(tmp_path))
     assert found == (tmp_path / "predictions" / name).read_text()
 
 
@@ -79,7 +82,9 @@ def test_columns_may_have_other_names(runs, tmp_path):
     texts = texts_of("stsb")
     found = predict(runs["stsb"], write_rows(tmp_path / "in.csv", TASKS["stsb"], texts))
     other = TASKS["stsb"].model_copy(update={"text": ("left", "right")})
-    assert predict(runs["stsb"], write_rows(tmp_path / "in.tsv", other, texts), "--columns", "left", "right") == found
+    renamed = predict(runs["stsb"], write_rows(tmp_path / "in.tsv", other, texts), "--columns", "left", "right")
+    assert [answer["score"] for answer in renamed] == [answer["score"] for answer in found]
+    assert [(answer["left"], answer["right"]) for answer in renamed] == texts
 
 
 def test_a_model_without_a_task_description_answers_with_its_own_labels(runs, tmp_path):
@@ -90,7 +95,7 @@ def test_a_model_without_a_task_description_answers_with_its_own_labels(runs, tm
             (tmp_path / "bare" / path.name).symlink_to(path)
     found, expected = (predict(model, file) for model in (tmp_path / "bare", runs["cola"]))
     assert [answer["label"] for answer in found] == [answer["label"] for answer in expected]
-    assert predict(tmp_path / "bare", file, "--task", "cola", out=tmp_path / "out.tsv").startswith("index\tprediction\n0\t")
+    assert predict(tmp_path / "bare", file, "--task", "cola", out=tmp_path / "CoLA.tsv").startswith("index\tprediction\n0\t")
 
 
 def test_a_bad_row_is_named_and_leaves_no_file_behind(runs, tmp_path, capfd):

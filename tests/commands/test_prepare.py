@@ -5,6 +5,7 @@ import shlex
 import shutil
 import socket
 
+import datasets
 import pytest
 import torch
 
@@ -32,31 +33,31 @@ from tests.tasks.test_bad_rows import lines, write
 ZERO2 = ("--ds_config", "zero2")
 pytestmark = pytest.mark.usefixtures("offline")
 
-CPU = torch.device("cpu")
+CPU, COMMIT = torch.device("cpu"), "0123456789" * 4
 BATCH = ("train.batch_size=16", "train.micro_batch_size=4")
 
 
 @pytest.fixture
 def from_hub(monkeypatch, hub, raw):
     """Lets transformers and datasets load somebody/bert and nyu-mll/glue as from a hub; records what was loaded."""
-    import datasets
-
     from mat_ds.models import pretrained
 
     asked = []
     for loader in (pretrained.AutoConfig, pretrained.AutoTokenizer, pretrained.transformers.AutoModelForSequenceClassification):
 
-        def from_pretrained(name, *args, original=loader.from_pretrained, **options):
-            asked.append(name)
+        def from_pretrained(name, *args, original=loader.from_pretrained, revision=None, **options):
+            asked.append(f"{name}@{revision}" if revision else name)
             return original(str(hub) if name == "somebody/bert" else name, *args, **options)
 
         monkeypatch.setattr(loader, "from_pretrained", from_pretrained)
 
-    def load_dataset(name, config, split):
-        asked.append(name)
-        return datasets.Dataset.from_json(str(raw / config / f"{split}.jsonl"))
+    def load_dataset(name, config, split, revision):
+        asked.append(name if revision is None else f"{name}@{revision}")
+        found = datasets.Dataset.from_json(str(raw / config / f"{split}.jsonl"))
+        found.info.download_checksums = {f"hf://datasets/{name}@{COMMIT}/x.parquet": None}
+        return found
 
-    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name, config: ["train", "validation", "test"])
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name, config, revision: ["train", "validation", "test"])
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     return asked
 

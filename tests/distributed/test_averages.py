@@ -54,11 +54,14 @@ def scored(run, folder):
     from sklearn.metrics import matthews_corrcoef
 
     from mat_ds.tasks.demo import rows
+    from mat_ds.tasks.registry import TASKS
 
     dev = [row for _, row in zip(range(40), rows("validation"), strict=False)]
     (folder / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in dev))
-    assert main(["predict", str(run), str(folder / "dev.jsonl"), "--out", str(folder / "dev.tsv")]) == ExitCode.OK
-    found = [int(line.split("\t")[1]) for line in (folder / "dev.tsv").read_text().splitlines()[1:]]
+    out = folder / "answers.jsonl"
+    out.unlink(missing_ok=True)
+    assert main(["predict", str(run), str(folder / "dev.jsonl"), "--out", str(out)]) == ExitCode.OK
+    found = [TASKS["demo"].labels.index(json.loads(line)["label"]) for line in out.read_text().splitlines()]
     reported = json.loads((run / "results.json").read_text())
     assert matthews_corrcoef([row["label"] for row in dev], found) == reported["export"]["score"]
 

@@ -85,10 +85,10 @@ def inputs(task):
 
 def predict(model, task, folder):
     """The predictions of `mat-ds predict`."""
-    file, out = write_rows(folder / f"{task}.jsonl", TASKS[task], texts_of(task)), folder / "out.jsonl"
+    file, out = write_rows(folder / f"{task}.jsonl", TASKS[task], texts_of(task)), folder / f"{len([*folder.iterdir()])}.jsonl"
     assert main(["predict", str(model), str(file), "--out", str(out)]) == ExitCode.OK
     answers = [json.loads(line) for line in out.read_text().splitlines()]
-    return [{key: value for key, value in answer.items() if key != "index"} for answer in answers]
+    return [{key: value for key, value in row.items() if key not in ("index", *TASKS[task].text)} for row in answers]
 
 
 def alike(found, expected):

@@ -212,7 +212,7 @@ def test_classes_of_hub_data_are_matched_by_name_and_other_columns_are_not_decod
     found = datasets.Dataset(
         datasets.table.InMemoryTable(table), info=datasets.DatasetInfo(features=datasets.Features(features))
     )
-    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *_: ["train", "validation"])
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda *_, **__: ["train", "validation"])
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: found)
     spec = SST2.model_copy(update={"hub_columns": {"sentence": "words"}})
     data = load_task_data(spec, DataConfig())

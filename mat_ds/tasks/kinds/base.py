@@ -37,6 +37,7 @@ class Kind(ABC):
         pipeline: name of transformers' pipeline, also used on the hub.
         peft_task, peft_heads: PEFT's task type, and the modules that PEFT then treats as the head.
         metrics: names of the metrics that can score it.
+        usual_metrics: those taken where the task names none.
         label_dtype, stored_type: of labels in a batch (torch's name), and in prepared data (a pyarrow function).
         distributions: whether the output is a probability distribution, which some methods require.
         directions: number of divergences that `divergence` sums: 1 if it is symmetric, 2 if it is symmetrised.
@@ -49,6 +50,7 @@ class Kind(ABC):
     peft_task: ClassVar[str] = "SEQ_CLS"
     peft_heads: ClassVar[tuple[str, ...]] = ("classifier", "score")
     metrics: ClassVar[tuple[str, ...]]
+    usual_metrics: ClassVar[tuple[str, ...]]
     label_dtype: ClassVar[str]
     stored_type: ClassVar[str]
     distributions: ClassVar[bool]

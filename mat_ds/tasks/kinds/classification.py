@@ -20,6 +20,7 @@ class Classification(Kind):
     name = "classification"
     problem_type = "single_label_classification"
     metrics = ("accuracy", "f1", "matthews_correlation")
+    usual_metrics = ("accuracy",)
     label_dtype = "int64"
     stored_type = "int64"
     distributions = True

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Regression(Kind):
     name = "regression"
     problem_type = "regression"
-    metrics = ("pearson", "spearman")
+    metrics = usual_metrics = ("pearson", "spearman")
     label_dtype = "float32"
     stored_type = "float64"
     distributions = False

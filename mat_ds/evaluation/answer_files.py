@@ -1,0 +1,127 @@
+"""Writes answers as JSON lines, as a csv or tsv table, or as a submission to the GLUE server; ids and texts go along."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mat_ds.errors import printable_json
+from mat_ds.tasks.rows import Example
+
+if TYPE_CHECKING:
+    from mat_ds.tasks.kinds.base import Kind
+
+INDEX, ANSWERS = "index", ("index", "label", "probabilities", "score")
+# Columns that name a row.
+IDS = ("id", "idx", "guid", "uid", "uuid", "pairid", "qid", "key")
+SUFFIXES = {".jsonl": "JSON lines", ".csv": "a csv table", ".tsv": "a tsv table"}
+SUBMISSION = "a GLUE submission"
+# A .tsv has no quotation marks, so these cannot stand in a value.
+ENDS_A_VALUE = {ord(character): " " for character in "\t\r\n"}
+
+
+class InputRow(NamedTuple):
+    """A row to be answered: its number in the input, from 0, what goes along into the output, and the example."""
+
+    number: int
+    along: dict[str, Any]
+    example: Example
+
+
+def carried(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+    """The ids and texts of a row, under names that no answer has.
+
+    Args:
+        row: as read.
+        columns: its text columns.
+    """
+    ids = [name for name in row if isinstance(name, str) and (name.lower() in IDS or name.lower().endswith("_id"))]
+    names = dict.fromkeys([*(name for name in ids if name not in columns), *columns])
+    return {f"input_{name}" if name in ANSWERS else name: row.get(name) for name in names}
+
+
+class AnswerForm(ABC):
+    """How answers are written.
+
+    Args:
+        kind: of the task.
+
+    Attributes:
+        name: of the form, for the user.
+        columns: of what was written, as far as it has columns.
+    """
+
+    name: str
+    columns: tuple[str, ...] = ()
+
+    def __init__(self, kind: Kind):
+        self.kind = kind
+
+    @abstractmethod
+    def lines(self, asked: Sequence[InputRow], logits: Any) -> Iterator[str]:
+        """Yields what to write for a batch, given its logits (N, C), without line ends."""
+
+
+class JsonLines(AnswerForm):
+    name = SUFFIXES[".jsonl"]
+
+    def lines(self, asked: Sequence[InputRow], logits: Any) -> Iterator[str]:
+        for row, answer in zip(asked, self.kind.answers(logits), strict=True):
+            written = {INDEX: row.number, **row.along, **answer}
+            self.columns = self.columns or tuple(written)
+            yield printable_json(json.dumps(written, ensure_ascii=False, default=str))
+
+
+class AnswerTable(AnswerForm):
+    """A header, then a line per text; of probabilities each label has a column."""
+
+    def __init__(self, kind: Kind, suffix: str):
+        super().__init__(kind)
+        self.name, self._tabs = SUFFIXES[suffix], suffix == ".tsv"
+
+    def lines(self, asked: Sequence[InputRow], logits: Any) -> Iterator[str]:
+        for row, answer in zip(asked, self.kind.answers(logits), strict=True):
+            written: dict[str, Any] = {INDEX: row.number, **row.along}
+            for name, value in answer.items():
+                inner = value if isinstance(value, dict) else None
+                written |= {f"probability_{label}": share for label, share in inner.items()} if inner else {name: value}
+            if not self.columns:
+                self.columns = tuple(written)
+                yield self._joined(self.columns)
+            yield self._joined(["" if (value := written.get(name)) is None else value for name in self.columns])
+
+    def _joined(self, values: Sequence[Any]) -> str:
+        if self._tabs:
+            return "\t".join(str(value).translate(ENDS_A_VALUE) for value in values)
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow(values)
+        return line.getvalue()
+
+
+class Submission(AnswerForm):
+    name = SUBMISSION
+
+    def lines(self, asked: Sequence[InputRow], logits: Any) -> Iterator[str]:
+        from mat_ds.tasks.kinds.base import SUBMISSION_HEADER
+
+        if not self.columns:
+            self.columns = tuple(SUBMISSION_HEADER.split("\t"))
+            yield SUBMISSION_HEADER
+        yield from (f"{row.number}\t{value}" for row, value in zip(asked, self.kind.submitted(logits), strict=True))
+
+
+def is_submission(out: Path, kind: Kind) -> bool:
+    """Whether a file has the name under which the GLUE server takes the task's predictions."""
+    return out.name in kind.spec.submission.values()
+
+
+def answer_form(out: Path | None, kind: Kind) -> AnswerForm:
+    """The form that the name of the output asks for; JSON lines if it is printed."""
+    if out is None or out.suffix == ".jsonl":
+        return JsonLines(kind)
+    return Submission(kind) if is_submission(out, kind) else AnswerTable(kind, out.suffix)

@@ -1,0 +1,192 @@
+"""The task of a run on the user's own files, without a task YAML: its labels are found in the file."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mat_ds.config.names import is_name
+from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.tasks.columns import Columns
+from mat_ds.tasks.contradictions import column_problems, label_problems
+from mat_ds.tasks.files import read_file
+from mat_ds.tasks.kinds import kind_of
+from mat_ds.tasks.labels import is_score, label_text
+from mat_ds.tasks.manifest import find_manifest
+from mat_ds.tasks.options import DataConfig
+from mat_ds.tasks.registry import TASKS, find_task
+from mat_ds.tasks.rows import lacking_columns
+from mat_ds.tasks.spec import TaskSpec
+
+TEXT, LABEL = ("text",), "label"
+# Whole numbers with more different values are scores.
+FEW = 20
+# More different words are no classes.
+MOST_CLASSES = 1000
+# How spreadsheets and tables write that there is no label.
+NONE = ("", "nan")
+SHOWN = 5
+OTHERWISE = "name the label column with data.label, or list the classes with data.labels ([] if the labels are scores)"
+EVERYDAY = ("train", "training", "data")
+
+
+def task_of(name: str, data: DataConfig) -> TaskSpec:
+    """The task of a run: that of its own files, or the one called `name`.
+
+    Raises:
+        UserError: if there is no such task, or the files hold none.
+    """
+    if data.train is None:
+        return find_task(name)
+    manifest = find_manifest(data.path)
+    if manifest is None and data.path:
+        fix = "leave one of the two out, or run `mat-ds prepare` and pass the folder that it makes as data.path"
+        raise UserError(Problem("data.path", data.path, "holds no prepared data, and data.train names other files", fix))
+    if manifest is None:
+        return _read_task(name, data)
+    if name not in manifest.tasks:
+        reason, fix = f"{data.path} was prepared for {', '.join(manifest.tasks)}", f"pass task={next(iter(manifest.tasks))}"
+        raise UserError(Problem("task", name, reason, fix))
+    for option, value in (("data.validation", data.validation), ("data.dev_share", data.dev_share)):
+        if (before := manifest.options.get(option)) != value:
+            reason, fix = f"{data.path} was prepared with {before!r}", f"run `mat-ds prepare {data.path}` again, or pass that"
+            raise UserError(Problem(option, value, reason, fix))
+    given = {"text": data.text, "label": data.label, "labels": data.labels}
+    prepared = TaskSpec.model_validate(manifest.tasks[name])
+    return prepared.model_copy(update={key: value for key, value in given.items() if value is not None})
+
+
+def own_name(path: str) -> str:
+    """A name for the task of a file: the file's, or its folder's where the file is called `train`."""
+    file = Path(path).absolute()
+    stem = file.parent.name if file.stem.lower() in EVERYDAY else file.stem
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:80]
+    name = name if is_name(name) else "own"
+    return f"own-{name}" if name in TASKS else name
+
+
+def name_problems(name: str) -> Iterator[Problem]:
+    """Yields a problem if a task of the user's own files cannot have this name."""
+    if name in TASKS or not is_name(name) or name.endswith((".yaml", ".yml")):
+        what = "is a task already" if name in TASKS else "is not a name"
+        reason = f"{what}, but data.train makes a task of its own"
+        yield Problem("task", name, reason, "leave task out, or give it a name of its own; to leave data.train, pass null")
+
+
+def decision(spec: TaskSpec, data: DataConfig) -> Iterator[tuple[str, str]]:
+    """Yields what was decided about the user's own files, as name and meaning; nothing for any other data."""
+    if data.train is None:
+        return
+    if data.labels is None:
+        classes = ", ".join(spec.labels[:SHOWN]) + (f" and {len(spec.labels) - SHOWN} more" if len(spec.labels) > SHOWN else "")
+        found = f"classes {classes}" if spec.labels else "scores, so this is regression"
+        yield "labels", f"{found}; found in {Path(data.train).name} (data.labels=[...] decides)"
+    if data.cut_share:
+        yield "dev split", f"{100 * data.cut_share:g}% of {Path(data.train).name}, chosen by the texts (data.dev_share)"
+
+
+@dataclass(frozen=True)
+class _Unsettled(Columns):
+    """The columns of a file whose classes are not known yet: they keep the names that the file has."""
+
+    def lacking(self, where: str, there: Iterable[object], missing: list[str]) -> Problem:
+        return _lacking(self.spec, where, there, missing)
+
+    def settle(self, found: list[str], where: str) -> list[str]:
+        return found
+
+
+def _lacking(spec: TaskSpec, where: str, there: Iterable[object], missing: list[str]) -> Problem:
+    """The problem that a file lacks columns; says which options name them."""
+    fixes = ["data.text=<column> (two as data.text=<column>,<column>)"] if set(missing) & set(spec.text) else []
+    fixes += ["data.label=<column>"] if spec.label in missing else []
+    return lacking_columns(where, there, missing, f"name the file's own with {' and '.join(fixes)}")
+
+
+def _read_task(name: str, data: DataConfig) -> TaskSpec:
+    """Reads a task from its files: every label in them."""
+    assert data.train
+    columns = TaskSpec(name=name, text=data.text or TEXT, label=data.label or LABEL, test=())
+    raise_if_any(_renamed(column_problems(columns)))
+    found = _labels_in("data.train", data.train, columns)
+    labels = _classes(found, data.train) if data.labels is None else data.labels
+    spec = columns.model_copy(update={"labels": labels})
+    spec = spec.model_copy(update={"metrics": kind_of(spec).usual_metrics})
+    raise_if_any(_renamed(label_problems(spec)))
+    if data.validation:
+        scored = _labels_in("data.validation", data.validation, columns)
+        if data.labels is None and labels:
+            raise_if_any(_unseen(found, scored, data))
+    return spec
+
+
+def _renamed(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """Problems of a task description, under the names of the options."""
+    names = {"text": "data.text", "label": "data.label", "labels": "data.labels", "text, label": "data.text, data.label"}
+    for problem in problems:
+        yield Problem(names.get(problem.key, problem.key), problem.value, problem.reason, problem.fix)
+
+
+def _labels_in(key: str, path: str, spec: TaskSpec) -> Counter[str]:
+    """How often each label occurs in a file; rows that cannot be read are left to the reader of examples.
+
+    Raises:
+        UserError: if the file cannot be read, is empty, or lacks a column.
+    """
+    counts: Counter[str] = Counter()
+    rows, whole, first = 0, False, dict[str, Any]()
+    wanted = [*spec.text, spec.label]
+    for where, row in read_file(key, path, _Unsettled(spec, labelled=True)):
+        rows += 1
+        if isinstance(row, Mapping):
+            first = first or dict(row)
+            whole = whole or all(column in row for column in wanted)
+            if (label := label_text(row.get(spec.label))) is not None and label.lower() not in NONE:
+                counts[label] += 1
+        del where
+    if not rows:
+        raise UserError(Problem(key, path, "has no rows", "pass a file with a row for each example, a header first in csv"))
+    if first and not whole and (missing := [column for column in wanted if column not in first]):
+        raise UserError(_lacking(spec, path, first, missing))
+    return counts
+
+
+def _classes(counts: Counter[str], path: str) -> tuple[str, ...]:
+    """The classes that a file's labels stand for, in order; none if they are scores.
+
+    Raises:
+        UserError: if they can be neither.
+    """
+    rows, scores = counts.total(), [label for label in counts if is_score(label)]
+    if not counts:
+        raise UserError(Problem("data.label", None, f"no row of {path} has a label", "name the label column with data.label"))
+    if len(counts) == 1:
+        reason = f"every row of {path} has the label {next(iter(counts))!r}, so there is nothing to learn"
+        raise UserError(Problem("data.label", None, reason, OTHERWISE))
+    if len(scores) == len(counts):
+        whole = all(label.lstrip("-").isdigit() for label in counts)
+        return tuple(sorted(counts, key=float)) if whole and len(counts) <= FEW else ()
+    if len(counts) > MOST_CLASSES or (len(counts) > FEW and 2 * len(counts) > rows):
+        words = [label for label in counts if not is_score(label)]
+        examples = ", ".join(repr(label[:40]) for label in words[:SHOWN])
+        if len(words) < len(scores):
+            reason = f"{len(scores):,} labels of {path} are numbers, but {len(words):,} are not: {examples}"
+            fix = "mend those rows, or pass data.labels=[] data.bad_rows=skip to leave them out"
+            raise UserError(Problem("data.label", None, reason, fix))
+        reason = f"{rows:,} rows of {path} have {len(counts):,} different labels, which are no classes: {examples}, ..."
+        raise UserError(Problem("data.label", None, reason, OTHERWISE))
+    return tuple(sorted(counts))
+
+
+def _unseen(trained: Counter[str], scored: Counter[str], data: DataConfig) -> Iterator[Problem]:
+    """Yields a problem if the validation file has labels that the training file has not."""
+    if strange := sorted(scored.keys() - trained.keys()):
+        count = sum(scored[label] for label in strange)
+        shown = ", ".join(map(repr, strange[:SHOWN])) + (f" and {len(strange) - SHOWN} more" if len(strange) > SHOWN else "")
+        reason = f"{count:,} of {scored.total():,} rows have a label that no row of {data.train} has: {shown}"
+        fix = "mend the labels; if some classes are really missing there, list all with data.labels=[...]"
+        yield Problem("data.validation", data.validation, reason, fix)
