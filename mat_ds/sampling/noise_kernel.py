@@ -6,6 +6,7 @@ they depend on key and place alone, so all cards draw the same.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import cache
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from mat_ds.ranks.collectives import any_rank
 from mat_ds.sampling.philox import normal_run
 
+logger = logging.getLogger(__name__)
 # What the kernel is tried on: a key and a place of more than 32 bits, and the numbers of two programs.
 KEY, PLACE, NUMEL = 0x1234567890ABCDE, (1 << 34) + 5, 2000
 TOLERANCE = 1e-5
@@ -43,9 +45,13 @@ def own_kernel(device: torch.device) -> Kernel | None:
     try:
         from mat_ds.sampling.triton_noise import add_numbers
 
-        return add_numbers if works(add_numbers, device) else None
-    except Exception:  # Triton's errors have no common class: no compiler, an old card, another driver
-        return None
+        if works(add_numbers, device):
+            return add_numbers
+        reason = "its numbers are wrong"
+    except Exception as error:  # Triton's errors have no common class: no C compiler, an old card, another driver
+        reason = f"{type(error).__name__}: {error}"
+    logger.warning("Triton's kernel does not work here, so the parameters' noise takes many small ones: %s", reason)
+    return None
 
 
 def works(kernel: Kernel, device: torch.device) -> bool:

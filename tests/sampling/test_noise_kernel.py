@@ -100,6 +100,11 @@ def test_a_wrong_kernel_is_not_used():
     assert noise_kernel.agreed_kernel(CPU) is None
 
 
+def test_where_triton_does_not_work_the_log_says_why(caplog):
+    assert noise_kernel.own_kernel.__wrapped__(CPU) is None  # it has no kernels for CPUs
+    assert "Triton's kernel does not work here" in caplog.text
+
+
 def test_tritons_kernel_draws_these_numbers():
     """In Triton's interpreter, which needs no card."""
     path = os.pathsep.join([str(ROOT), str(TRITON), *filter(None, [os.environ.get("PYTHONPATH")])])
