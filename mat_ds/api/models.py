@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mat_ds.api.session import as_overrides, raising, session
 from mat_ds.config.validation import read_options
+from mat_ds.evaluation.asked import find_subject
 from mat_ds.evaluation.options import EvaluationOptions
-from mat_ds.evaluation.predictor import Predictor, load_predictor
 from mat_ds.ranks.exits import compute_deterministically
+from mat_ds.registry.locate import REGISTRY, locate
 from mat_ds.runs.plugins import load_plugins
+
+if TYPE_CHECKING:
+    from mat_ds.evaluation.predictor import Predictor
 
 PathOrText = str | PathLike[str]
 Plugins = PathOrText | Sequence[PathOrText]
@@ -36,6 +40,10 @@ def load(model: PathOrText, task: str | None = None, *, plugin: Plugins = ()) ->
         UserError: if there is no such model, or it does not fit the task.
     """
     load_plugins(plugin_paths(plugin))
+    if not fspath(model).startswith(REGISTRY):
+        locate(fspath(model))  # what is missing is said before torch is imported
+    from mat_ds.evaluation.predictor import load_predictor
+
     return load_predictor(fspath(model), task)
 
 
@@ -47,7 +55,7 @@ def predict(model: PathOrText | Predictor, texts: Texts, batch_size: int = 32, *
         texts: texts, or pairs of texts if the task reads pairs.
         batch_size: texts per forward pass.
     """
-    return (model if isinstance(model, Predictor) else load(model, plugin=plugin)).predict(texts, batch_size)
+    return (load(model, plugin=plugin) if isinstance(model, (str, PathLike)) else model).predict(texts, batch_size)
 
 
 def evaluate(
@@ -72,15 +80,17 @@ def evaluate(
     Raises:
         UserError: naming everything wrong with the options, the model or the data.
     """
-    from mat_ds.engine.group import process_group
-    from mat_ds.evaluation.robustness import evaluate_subject as measure_all
-    from mat_ds.evaluation.subject import load_subject
-    from mat_ds.terminal.display import Display
-
     load_plugins(plugin_paths(plugin))
     asked = read_options(EvaluationOptions, as_overrides({**(options or {}), **keywords}))
+    named = find_subject(fspath(model), asked)
+    # Only now, as they import torch and DeepSpeed: seconds.
+    from mat_ds.engine.group import process_group
+    from mat_ds.evaluation.robustness import evaluate_subject as measure_all
+    from mat_ds.evaluation.subject import load_asked
+    from mat_ds.terminal.display import Display
+
     with session() as world:
-        subject, found = load_subject(fspath(model), asked), {}
+        subject, found = load_asked(named, asked), {}
         compute_deterministically(warn_only=True)
         with process_group(world) as device:
             display = Display(world.rank == 0, quiet)

@@ -8,17 +8,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mat_ds.api.models import PathOrText, Plugins, load, plugin_paths
 from mat_ds.api.session import as_overrides, raising, session
 from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, UserError
-from mat_ds.evaluation.predictor import Predictor
+from mat_ds.ranks.world import World
 from mat_ds.storage.events import read_events
 from mat_ds.storage.reading import read_json
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.terminal.library_logs import LibraryLogs
+from mat_ds.training.request import read_request
+
+if TYPE_CHECKING:
+    from mat_ds.evaluation.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -93,14 +97,17 @@ def train(
     twice = [name for name in options or {} if name in keywords]
     if twice:
         raise UserError(Problem(twice[0], keywords[twice[0]], "is given twice, by name and in the mapping", "give it once"))
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = [*_flags(recipe, ds_config, plugin, Path(folder)), *(["--quiet"] if quiet else [])]
+        arguments += as_overrides({**(options or {}), **keywords})
+        request = read_request(arguments, World.from_environment())
+    # Only now, as they import torch and DeepSpeed: seconds.
     from mat_ds.planning.choice import choose_micro_batch
-    from mat_ds.training.preflight import prepare
+    from mat_ds.training.preflight import load_setup
     from mat_ds.training.run import run_on
 
-    with session() as world, LibraryLogs(kept=world.rank == 0) as library_logs, tempfile.TemporaryDirectory() as folder:
-        arguments = [*_flags(recipe, ds_config, plugin, Path(folder)), *(["--quiet"] if quiet else [])]
-        setup = prepare([*arguments, *as_overrides({**(options or {}), **keywords})], world, choose_micro_batch)
-        _, rundir = run_on(setup, world, library_logs, raising)
+    with session() as world, LibraryLogs(kept=world.rank == 0) as library_logs:
+        _, rundir = run_on(load_setup(request, world, choose_micro_batch), world, library_logs, raising)
     assert rundir is not None  # this is not a dry run
     return Run(rundir.path.absolute())
 

@@ -23,8 +23,26 @@ for words in json.loads(sys.argv[1]):
             code = cli.main(words)
         except SystemExit as end:  # as --help does
             code = end.code
-    print(json.dumps([code, out.getvalue(), sorted({name for name in sys.modules if "." not in name} & set(sys.argv[2:]))]))
+    print(json.dumps([code, out.getvalue(), sorted(sys.modules.keys() & set(sys.argv[2:]))]))
+
+import mat_ds
+
+for call in (
+    lambda: mat_ds.train(max_step=3),
+    lambda: mat_ds.train({"method": {"lam": -1}}, ds_config={"gradient_clipping": 0.5}),
+    lambda: mat_ds.evaluate("/nowhere"),
+    lambda: mat_ds.evaluate("/nowhere", limit=0),
+    lambda: mat_ds.load("/nowhere"),
+    lambda: mat_ds.predict("/nowhere", ["a text"]),
+):
+    try:
+        call()
+    except mat_ds.UserError as error:
+        print(json.dumps([2, str(error), sorted(sys.modules.keys() & set(sys.argv[2:]))]))
 """
+
+# Parts of the answers to the calls from Python.
+CALLED = ("max_step", "2 problems", "there is no such folder", "limit", "there is no such folder", "there is no such folder")
 
 # Command line -> a part of the answer.
 WRONG = {
@@ -82,7 +100,7 @@ def answers(tmp_path_factory):
     command = [sys.executable, "-c", RUN, json.dumps(asked), *LARGE]
     env = {**environment(), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=True, timeout=120)
-    return dict(zip(lines, map(json.loads, done.stdout.splitlines()), strict=True))
+    return dict(zip([*lines, *range(len(CALLED))], map(json.loads, done.stdout.splitlines()), strict=True))
 
 
 def test_every_command_explains_itself_without_large_libraries(answers):
@@ -97,3 +115,9 @@ def test_what_is_wrong_is_said_without_large_libraries(answers):
         code, said, imported = answers[line]
         assert (code, imported) == (2, []), (line, said)
         assert part in said and "fix:" in said, (line, said)
+
+
+def test_so_it_is_from_python(answers):
+    for number, part in enumerate(CALLED):
+        code, said, imported = answers[number]
+        assert (code, imported) == (2, []) and part in said, (number, said, imported)
