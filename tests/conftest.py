@@ -9,6 +9,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The processes of xdist say that they have a terminal of 80 columns, in which lines would be broken.
 os.environ.pop("COLUMNS", None)
 os.environ.pop("LINES", None)
+# Runs of tests go nowhere but where the tests say.
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+os.environ.pop("MLFLOW_EXPERIMENT_NAME", None)
+os.environ.pop("MLFLOW_REGISTRY_URI", None)
 
 import pytest
 

@@ -33,7 +33,8 @@ def _list(arguments: Sequence[str]) -> None:
     parser = Parser("models", __doc__, EXAMPLE)
     parser.add_argument("name", metavar="NAME", nargs="?", help="a registered model; default: all")
     parser.add_argument(
-        "--uri", help="MLflow's address; default: MLFLOW_TRACKING_URI, else runs/mlflow.db, else that of the last run"
+        "--uri",
+        help="the registry; default: MLFLOW_REGISTRY_URI, MLFLOW_TRACKING_URI, runs/mlflow.db, or the file of the last run",
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parsed = parser.parse_args(arguments)

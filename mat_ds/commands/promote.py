@@ -29,7 +29,8 @@ def _promote(arguments: Sequence[str]) -> None:
     parser.add_argument("--alias", required=True, help="the alias that will point to the version")
     parser.add_argument("--force", action="store_true", help="promote regardless of scores and dev sets")
     parser.add_argument(
-        "--uri", help="MLflow's address; default: MLFLOW_TRACKING_URI, else runs/mlflow.db, else that of the last run"
+        "--uri",
+        help="the registry; default: MLFLOW_REGISTRY_URI, MLFLOW_TRACKING_URI, runs/mlflow.db, or the file of the last run",
     )
     parsed = parser.parse_args(arguments)
     with importing(what="MLflow"):

@@ -28,16 +28,18 @@ def _register(arguments: Sequence[str]) -> None:
     parser.add_argument("name", metavar="NAME", help="name of the registered model; created if it does not exist")
     parser.add_argument(
         "--uri",
-        help="MLflow's address; default: the run's tracking.uri, else mlflow.db beside the run; a "
-        "server is only used with credentials if MLFLOW_TRACKING_URI names it",
+        help="MLflow's address, also of the registry; default: the run's tracking.uri, else MLFLOW_TRACKING_URI, else "
+        "mlflow.db beside the run, and MLFLOW_REGISTRY_URI for the registry; a server that only the run names is sent no "
+        "credentials",
     )
     add_plugin_argument(parser)
     parsed = parser.parse_args(arguments)
     load_plugins(parsed.plugin)
     with importing(what="MLflow"):
-        from mat_ds.registry.versions import is_default, register
+        from mat_ds.registry.connection import is_default
+        from mat_ds.registry.versions import register
 
-    version, uri = register(parsed.run, parsed.name, parsed.uri)
+    version, uri = register(parsed.run, parsed.name, parsed.uri, parsed.uri)
     there = [] if is_default(uri) else ["--uri", uri]
     promote = shlex.join(["mat-ds", "promote", parsed.name, str(version), "--alias", "champion", *there])
     show(f"models:/{parsed.name}/{version}\npromote it with\n    {promote}")

@@ -1,12 +1,13 @@
-"""`mat-ds sync`: delivers runs to MLflow that could not be delivered while they ran."""
+"""`mat-ds sync`: delivers runs to MLflow that could not be delivered while they ran, or writes them for another tracker."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mat_ds.errors import ExitCode, Problem, collect_problems, raise_if_any
+from mat_ds.errors import ExitCode, Problem, UserError, collect_problems, raise_if_any
 from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.world import World
 from mat_ds.storage.lock import known_holder_of
@@ -14,6 +15,7 @@ from mat_ds.storage.rundir import RunDirectory, run_folders
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser
 from mat_ds.terminal.process import importing
+from mat_ds.terminal.units import numbered
 from mat_ds.tracking.destination import NO_MIRROR, check_uri
 from mat_ds.tracking.mirror import bound_requests, reason
 from mat_ds.tracking.mirrored import read_mirrored, read_tracking
@@ -21,6 +23,22 @@ from mat_ds.tracking.trust import destination
 
 # Timeout of a request in seconds, and number of retries.
 REQUEST, RETRIES = 30, 2
+
+
+def _tensorboard(run: RunDirectory) -> tuple[int, Path]:
+    from mat_ds.tracking.tensorboard import write_tensorboard
+
+    return write_tensorboard(run)
+
+
+def _wandb(run: RunDirectory) -> tuple[int, Path]:
+    from mat_ds.tracking.wandb import write_wandb
+
+    return write_wandb(run)
+
+
+# Tracker -> function that writes a run for it; it returns the number of points, and where they are.
+REPLAYS = {"tensorboard": _tensorboard, "wandb": _wandb}
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
@@ -35,13 +53,25 @@ def _sync_all(arguments: Sequence[str]) -> ExitCode:
     )
     parser.add_argument(
         "--uri",
-        help="an MLflow server or database; default: the run's own tracking.uri, but a "
-        "server is only used with credentials if MLFLOW_TRACKING_URI names it",
+        help="an MLflow server or database; default: the run's own tracking.uri (but a server that would be sent credentials "
+        "only if MLFLOW_TRACKING_URI names it), else MLFLOW_TRACKING_URI, else mlflow.db beside the run",
+    )
+    parser.add_argument(
+        "--to",
+        choices=("mlflow", *REPLAYS),
+        default="mlflow",
+        help="tensorboard: files in `tensorboard/` of each run; wandb: an offline run in `wandb/` of each (needs wandb)",
     )
     parsed = parser.parse_args(arguments)
+    if parsed.to != "mlflow" and parsed.uri:
+        raise UserError(
+            Problem("--uri", parsed.uri, f"is an address of MLflow, but --to is {parsed.to}", "leave one of them out")
+        )
     check_uri("--uri", parsed.uri)
     # A shell pattern such as runs/* also matches logs, databases and artifacts, which are ignored.
     runs = {path: [folder for folder in run_folders(path) if RunDirectory(folder).events.exists()] for path in parsed.runs}
+    if parsed.to != "mlflow":
+        return _replay(runs, parsed.to)
     found = _destinations(runs, parsed.uri)
     bound_requests(REQUEST, RETRIES)
     for folder in [folder for folder, uri in found.items() if uri == NO_MIRROR]:
@@ -51,6 +81,20 @@ def _sync_all(arguments: Sequence[str]) -> ExitCode:
             show(f"{path}: skipped, no run")
     delivered = [_sync(RunDirectory(path), uri) for path, uri in found.items() if uri != NO_MIRROR]
     return ExitCode.OK if all(delivered) else ExitCode.FAILED
+
+
+def _replay(runs: dict[Path, list[Path]], tracker: str) -> ExitCode:
+    """Writes each run for another tracker than MLflow, and prints a line for each and what to do with them."""
+    raise_if_any(_path_problems(runs))
+    places = []
+    for path in dict.fromkeys(folder for folders in runs.values() for folder in folders):
+        points, place = REPLAYS[tracker](RunDirectory(path))
+        places.append(str(place))
+        show(f"{path}: {numbered(points, 'point')} -> {place}")
+    show("upload them with" if tracker == "wandb" else "look at them with")
+    commands = [["wandb", "sync", *places]] if tracker == "wandb" else [["tensorboard", "--logdir", str(path)] for path in runs]
+    show("\n".join(f"    {shlex.join(command)}" for command in commands))
+    return ExitCode.OK
 
 
 def _destinations(runs: dict[Path, list[Path]], given: str | None) -> dict[Path, str]:

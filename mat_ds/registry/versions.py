@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 import atexit
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
 import mlflow
-from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus
-from mlflow.exceptions import MlflowException
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.models import Model
-from requests.exceptions import RequestException
-from sqlalchemy.exc import SQLAlchemyError
 
 from mat_ds.artifacts.described import Description
 from mat_ds.artifacts.finished import Finished, read_finished
 from mat_ds.config.names import RULE, is_name
 from mat_ds.errors import Problem, UserError, raise_if_any
-from mat_ds.registry.latest import DEFAULT_FILE, default_address
+from mat_ds.registry.connection import client_of, errors_told, registry_uri, tracking_uri
+from mat_ds.storage.events import read_events
 from mat_ds.storage.own_files import file_problems, foreign_problems
-from mat_ds.tracking.destination import (
-    NO_MIRROR,
-    absolute_uri,
-    check_uri,
-    client_uri,
-    database_file,
-    default_uri,
-    shown_uri,
-)
+from mat_ds.tracking.content import milliseconds
+from mat_ds.tracking.description import DIGEST, dataset_name
+from mat_ds.tracking.destination import absolute_uri, check_uri, client_uri, default_uri
 from mat_ds.tracking.mirrored import MIRRORED, read_mirrored, read_tracking
+from mat_ds.tracking.names import event_metrics
 from mat_ds.tracking.replica import Replica, pages
-from mat_ds.tracking.trust import VARIABLE, destination, named_uri
+from mat_ds.tracking.trust import destination
+from mat_ds.tracking.variables import REGISTRY_URI, TRACKING_URI, named
 
 PREFIX = "mat_ds."
 SCORE, DEV = f"{PREFIX}score", f"{PREFIX}dev_sha256"
@@ -57,16 +48,18 @@ class Registered:
         return float(self.tags[SCORE]) if SCORE in self.tags else None
 
 
-def register(run: Path, name: str, uri: str | None = None) -> tuple[int, str]:
+def register(run: Path, name: str, uri: str | None = None, registry: str | None = None) -> tuple[int, str]:
     """Registers the model of a finished run as a new, self-contained version of `name`.
 
     Args:
         run: the run directory.
         name: of the registered model; created if it does not exist.
-        uri: the tracking server; None: the run's own, else the SQLite file beside the run.
+        uri: where the run and its model are stored; None: the run's own address, else MLFLOW_TRACKING_URI, else the SQLite
+            file beside the run.
+        registry: where the version is registered; None: MLFLOW_REGISTRY_URI, else the same.
 
     Returns:
-        The version, and the address of the MLflow server or file.
+        The version, and the address of the registry.
 
     Raises:
         UserError: if the run has not finished, or the registry cannot be reached.
@@ -76,13 +69,17 @@ def register(run: Path, name: str, uri: str | None = None) -> tuple[int, str]:
     if not is_name(name):
         raise UserError(Problem("NAME", name, "is not allowed as the name of a registered model", f"use {RULE}"))
     check_uri("--uri", uri)
+    for variable in (TRACKING_URI, REGISTRY_URI):
+        check_uri(variable, named(variable))
     raise_if_any([*file_problems(run, MIRRORED), *foreign_problems(run, ["model"])])
     finished = read_finished(run)
     config, _ = read_mirrored(finished.folder)
     finished.check_ended()
-    uri = destination(run, config.get("tracking", {}).get("uri"), uri) or default_uri(run)
-    with errors_told(uri), TemporaryDirectory() as scratch:
-        client = _client(uri)
+    uri = destination(run, config.get("tracking", {}).get("uri"), uri)
+    uri = uri or absolute_uri(named(TRACKING_URI)) or default_uri(run)
+    registry = absolute_uri(registry or named(REGISTRY_URI)) or uri
+    with errors_told(registry), TemporaryDirectory() as scratch:
+        client = client_of(uri, registry)
         mirror = Replica(finished.folder, uri)
         mirror.deliver()
         run_id, tags = mirror.run_id, _version_tags(finished)
@@ -97,10 +94,11 @@ def register(run: Path, name: str, uri: str | None = None) -> tuple[int, str]:
         client.log_model_artifacts(model_id, str(Path(scratch) / "model"))
         client.finalize_logged_model(model_id, LoggedModelStatus.READY)
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step=finished.results["export"]["step"])])
+        client.log_batch(run_id, metrics=list(_metrics_of_model(finished, dataset_name(config), model_id)))
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
         made = client.create_model_version(name, place, run_id, tags, model_id=model_id)
-    return int(made.version), uri
+    return int(made.version), registry
 
 
 def promote(name: str, version: int, alias: str, force: bool = False, uri: str | None = None) -> str:
@@ -108,7 +106,7 @@ def promote(name: str, version: int, alias: str, force: bool = False, uri: str |
 
     Args:
         force: whether to do it regardless of scores.
-        uri: the tracking server; None: MLFLOW_TRACKING_URI, or `runs/mlflow.db`.
+        uri: the registry; None: MLFLOW_REGISTRY_URI, MLFLOW_TRACKING_URI, or `runs/mlflow.db`.
 
     Returns:
         A sentence for the user.
@@ -126,7 +124,7 @@ def promote(name: str, version: int, alias: str, force: bool = False, uri: str |
     if champion and not force and (reason := _against(candidate, champion, alias)):
         raise UserError(Problem("VERSION", version, reason, "train a better one, or pass --force"))
     with errors_told(where := registry_uri(uri)):
-        _client(where).set_registered_model_alias(name, alias, str(version))
+        client_of(where).set_registered_model_alias(name, alias, str(version))
     return f"{name} version {version} is {alias}" + (f" in the place of version {champion.version}" if champion else "")
 
 
@@ -147,7 +145,7 @@ def registered_versions(name: str | None = None, uri: str | None = None) -> list
         UserError: if there is no such model, or the registry cannot be reached.
     """
     with errors_told(where := registry_uri(uri)):
-        client = _client(where)
+        client = client_of(where)
         names = [name] if name else sorted(model.name for model in pages(client.search_registered_models))
         found = []
         for one in names:
@@ -165,11 +163,12 @@ def download(model_uri: str) -> Path:
     scratch = mkdtemp(prefix="mat_ds-")
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
     with errors_told(where := registry_uri(None)):
-        client, (name, alias, version) = _client(where), _parts(model_uri)
+        client, (name, alias, version) = client_of(where), _parts(model_uri)
         # MLflow itself would resolve the alias in the environment's registry.
         number = client.get_model_version_by_alias(name, alias).version if alias else version
         source = client.get_model_version_download_uri(name, number)
-        folder = mlflow.artifacts.download_artifacts(source, dst_path=scratch, tracking_uri=client_uri(where))
+        stored = tracking_uri(None) if named(TRACKING_URI) else where  # a registry may be elsewhere than the models in it
+        folder = mlflow.artifacts.download_artifacts(source, dst_path=scratch, tracking_uri=client_uri(stored))
     return Path(folder) / "model"
 
 
@@ -183,46 +182,14 @@ def _parts(model_uri: str) -> tuple[str, str, str]:
     return name, alias, version
 
 
-def registry_uri(uri: str | None) -> str:
-    """Address of the registry: `uri`, MLFLOW_TRACKING_URI, `runs/mlflow.db`, or the file of the last run here."""
-    key, fix = (VARIABLE, "or run this where runs/mlflow.db is") if uri is None else ("--uri", "or leave it out")
-    found = named_uri() or default_address() if uri is None else uri
-    if found is None:
-        raise UserError(Problem(key, None, f"is not set, and here is neither {DEFAULT_FILE} nor a run with such a file",
-                                "pass --uri sqlite:///<folder of runs>/mlflow.db, or set it to MLflow's address"))  # fmt: skip
-    check_uri(key, found)
-    if found == NO_MIRROR:
-        raise UserError(Problem(key, found, "is not a registry", f"pass the address of one, {fix}"))
-    if (file := database_file(found)) and not file.exists():  # MLflow would create an empty one
-        raise UserError(Problem(key, shown_uri(found), "there is no such file", f"pass the address of one that is, {fix}"))
-    return str(absolute_uri(found))
-
-
-def is_default(uri: str) -> bool:
-    """Whether it is the registry that is used by default."""
-    try:
-        return registry_uri(None) == uri
-    except UserError:
-        return False
-
-
-def _client(uri: str) -> MlflowClient:
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # MLflow's default of seven retries takes minutes
-    return MlflowClient(client_uri(uri), client_uri(uri))
-
-
-@contextmanager
-def errors_told(uri: str) -> Iterator[None]:
-    """A context that turns errors of MLflow, a database or a request into `UserError`."""
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, RequestException) as error:
-        told = str(getattr(error, "message", None) or error).strip()
-        raise UserError(Problem("the registry", shown_uri(uri), (told.splitlines() or [""])[0],
-                                "see what there is with `mat-ds models`, and that the server answers")) from None  # fmt: skip
-    except ModuleNotFoundError as error:
-        raise UserError(Problem("the registry", shown_uri(uri), f"its database's driver is not installed ({error})",
-                                f"pip install {error.name}, or name another registry")) from None  # fmt: skip
+def _metrics_of_model(finished: Finished, data: str, model_id: str) -> Iterator[Metric]:
+    """The dev scores of the exported model on the data called `data`, by which MLflow compares models. The run has these points
+    already."""
+    events = (e for e in read_events(finished.folder.events) if e["event"] == "evaluation")
+    for record in (e for e in events if e["step"] == finished.results["export"]["step"]):
+        for name, value in event_metrics(record).items():
+            yield Metric(name, value, milliseconds(record), record["step"], model_id, data,
+                         finished.results["dev_sha256"][:DIGEST])  # fmt: skip
 
 
 def _version_tags(finished: Finished) -> dict[str, str]:

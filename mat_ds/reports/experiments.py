@@ -19,11 +19,11 @@ def tracked_runs(experiment: str, uri: str | None) -> list[RunData]:
     Raises:
         UserError: if there is no such experiment, or a run directory cannot be read.
     """
-    from mat_ds.registry.versions import errors_told, registry_uri
+    from mat_ds.registry.connection import errors_told, tracking_uri
     from mat_ds.tracking.history import runs_of
 
     found = []
-    with errors_told(where := registry_uri(uri)):
+    with errors_told(where := tracking_uri(uri)):
         tracked = runs_of(where, experiment)
     for run in tracked:
         if run.directory and RunDirectory(run.directory).events.exists():

@@ -19,7 +19,6 @@ from mat_ds.tasks.examples import TaskData
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.spec import TaskSpec
-from mat_ds.tracking.destination import uri_problems
 from mat_ds.tracking.options import TrackingConfig
 
 # The smallest micro-batch that is evaluated where none is named: passes without a graph need little memory.
@@ -99,6 +98,10 @@ class RunConfig(Section):
         """The same run with another micro-batch."""
         return self.model_copy(update={"train": self.train.model_copy(update={"micro_batch_size": size})})
 
+    def tracked(self) -> RunConfig:
+        """The same run with what MLflow's variables decide about its tracking."""
+        return self.model_copy(update={"tracking": self.tracking.settled()})
+
 
 def micro_batch_sizes(train: TrainConfig, world_size: int, most: int | None = None) -> list[int]:
     """The numbers of examples, up to `most`, that divide each rank's share of the batch, smallest first."""
@@ -131,7 +134,7 @@ def combination_problems(run: RunConfig, world_size: int) -> Iterator[Problem]:
         reason = "no average of the weights is kept (model.average=none)"
         yield Problem("train.export_weights", "average", reason, "pass model.average=ema or model.average=uniform")
     yield from run.method.problems()
-    yield from uri_problems("tracking.uri", run.tracking.uri)
+    yield from run.tracking.problems()
     if run.model.lora and run.model.name == ModelConfig().name:
         reason = f"{run.model.name} has random weights: adapters need a pre-trained model"
         yield Problem("model.lora", f"r={run.model.lora.r}", reason, "name one with model.name=<folder or hub id>")

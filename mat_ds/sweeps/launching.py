@@ -22,7 +22,6 @@ from mat_ds.runs.resume import changes
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.terminal.display import add_display_arguments
 from mat_ds.terminal.parser import add_plugin_argument
-from mat_ds.tracking.destination import uri_problems
 from mat_ds.tracking.trust import recipe_uri_problems
 
 # A script, because not every launcher can start a module.
@@ -127,7 +126,7 @@ def read_launching(parsed: argparse.Namespace, own: Sequence[str]) -> Launching:
         if (key := argument.partition("=")[0]) in own:
             found.append(Problem(key, argument.partition("=")[2], "is set for each training by this command", "leave it out"))
     if run:
-        found += uri_problems("tracking.uri", run.tracking.uri)
+        found += run.tracking.problems()
         # The address is passed on each training's command line and trusted there, so it must be checked here.
         found += recipe_uri_problems(run.tracking.uri, parsed.recipe, parsed.overrides)
     if found or run is None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from mat_ds.runs.options import RunConfig
 from mat_ds.tracking.destination import NO_MIRROR, default_uri
-from mat_ds.tracking.options import TrackingConfig
 from mat_ds.tracking.parent import keep_parent
+from mat_ds.tracking.variables import EXPERIMENT_NAME, named
 
 if TYPE_CHECKING:
     from mat_ds.sweeps.study import SharedStudy
@@ -41,8 +41,7 @@ def tracking_options(run: RunConfig, folder: Path, number: int, parent: str | No
 
 def experiment_of(run: RunConfig, folder: Path) -> str:
     """The MLflow experiment of the runs: the user's, or the name of the sweep's folder."""
-    given = run.tracking.experiment
-    return folder.name if given == TrackingConfig.model_fields["experiment"].default else given
+    return run.tracking.experiment or named(EXPERIMENT_NAME) or folder.name
 
 
 def mirror_of(run: RunConfig, folder: Path) -> str:
@@ -51,8 +50,8 @@ def mirror_of(run: RunConfig, folder: Path) -> str:
     Under SLURM there is no default, because several jobs must not write to one SQLite file. `mat-ds sync` delivers the runs
     later.
     """
-    if run.tracking.uri:
-        return run.tracking.uri
+    if uri := run.tracking.settled().uri:
+        return uri
     return NO_MIRROR if "SLURM_JOB_ID" in os.environ else default_uri(folder)
 
 

@@ -5,24 +5,19 @@ from __future__ import annotations
 import json
 import math
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mat_ds.config.dotted import flatten
 from mat_ds.errors import masked
 from mat_ds.storage.events import Record
+from mat_ds.tracking.names import event_metrics, numbers_of
 
 # Maximum characters of a value. MLflow's own limits are 6000 and 8000, but some servers take less.
 PARAM_CHARACTERS, TAG_CHARACTERS = 6000, 5000
-RUN_ID, DIRECTORY, DELIVERED, FILES = "mat_ds.run_id", "mat_ds.run_directory", "mat_ds.delivered", "mat_ds.files"
-
-# Metrics of these events are prefixed with the event's name; those of steps and evaluations are not.
-NAMED = ("telemetry", "checkpoint", "system")
-# In the order in which they occur within a step.
-EVENTS = ("step", "telemetry", "evaluation", "system", "checkpoint")
-# An int in an untrusted file may exceed the largest float.
-LARGEST = sys.float_info.max
+RUN_ID, DIRECTORY, FILES = "mat_ds.run_id", "mat_ds.run_directory", "mat_ds.files"
+# Another tag than when metrics had other names, so that older runs are delivered again under the names of today.
+DELIVERED = "mat_ds.delivered_bytes"
 # Fields that differ when a step is repeated after an interruption.
 MEASURED = {"time", "samples_per_second", "tokens_per_second", "seconds", "bytes"}
 
@@ -72,46 +67,9 @@ def status_of(end: Record) -> str:
     return status if status in ("FINISHED", "KILLED") else "FAILED"
 
 
-def event_metrics(record: Record) -> dict[str, float]:
-    """The numbers of a record by metric name, such as `loss`, `validation/accuracy`, `telemetry/cosine`."""
-    prefix = f"{record['event']}/" if record["event"] in NAMED else ""
-    return _numbers({key: value for key, value in record.items() if key not in ("event", "step", "time")}, prefix)
-
-
 def result_metrics(results: dict[str, Any]) -> dict[str, float]:
     """The numbers of `results.json` by metric name, such as `results/best/score`."""
-    return _numbers(results, "results/")
-
-
-def _numbers(tree: dict[str, Any], prefix: str) -> dict[str, float]:
-    lists = {key: dict(enumerate(value)) if isinstance(value, list) else value for key, value in tree.items()}
-    return {
-        _allowed_key(key): float(value)
-        for key, value in flatten(lists, "/", prefix).items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and not abs(value) > LARGEST
-    }
-
-
-def records_of(points: Iterable[tuple[str, int, int, float]]) -> list[Record]:
-    """Rebuilds events from metrics, in order of time; for repeated steps the later values are kept.
-
-    Args:
-        points: name, step, time in milliseconds and value of each point.
-    """
-    found: dict[tuple[str, int], Record] = {}
-    for name, step, time, value in sorted(points, key=lambda point: point[2]):
-        first, _, rest = name.partition("/")
-        if first == "results":
-            continue
-        event = first if first in NAMED else "evaluation" if rest or name == "score" else "step"
-        record = found.setdefault((event, step), {"event": event, "step": step})
-        *parents, leaf = (rest if event in NAMED else name).split("/")
-        record["time"] = time / 1000
-        node = record
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return sorted(found.values(), key=lambda record: (record["time"], record["step"], EVENTS.index(record["event"])))
+    return {_allowed_key(name): value for name, value in numbers_of(results, "results/").items()}
 
 
 def essence(record: Record) -> Record:
@@ -133,7 +91,7 @@ def batches(records: Iterable[tuple[int, Record]], most: int) -> Iterator[tuple[
     behind = 0
     for place, record in records:
         time = milliseconds(record)
-        new = [(name, value, time, record["step"]) for name, value in event_metrics(record).items()]
+        new = [(_allowed_key(name), value, time, record["step"]) for name, value in event_metrics(record).items()]
         if points and len(points) + len(new) > most:
             yield behind, points
             points = []

@@ -11,9 +11,10 @@ from mlflow.entities import Run
 from mat_ds.errors import Problem, UserError
 from mat_ds.storage.events import Record
 from mat_ds.storage.rundir import RunDirectory
-from mat_ds.tracking.content import DIRECTORY, RUN_ID, records_of
+from mat_ds.tracking.content import DIRECTORY, RUN_ID
 from mat_ds.tracking.destination import client_uri, shown_uri
 from mat_ds.tracking.mirrored import read_tracking
+from mat_ds.tracking.names import records_of
 from mat_ds.tracking.replica import pages
 
 

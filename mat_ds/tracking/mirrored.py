@@ -42,7 +42,7 @@ class Shape(BaseModel):
 
 class _Tracking(Shape):
     uri: Any = None
-    experiment: str = "mat_ds"
+    experiment: str | None = None
     run_name: str | None = None
     tags: dict[str, str] = {}
 

@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 
 from mat_ds.storage.events import Record
 from mat_ds.storage.lock import holder_of
@@ -28,8 +29,10 @@ from mat_ds.storage.own_files import own_files
 from mat_ds.storage.reading import sha256_of_file
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tracking import content
+from mat_ds.tracking.description import EXPERIMENT_TAGS, inputs_of, note_tags
 from mat_ds.tracking.destination import client_uri, database_file, mirror_uri
 from mat_ds.tracking.mirrored import log_line, own_id, read_mirrored, read_results, turn_to_deliver
+from mat_ds.tracking.options import EXPERIMENT
 from mat_ds.tracking.parent import parent_of
 from mat_ds.tracking.playback import Playback
 
@@ -75,7 +78,7 @@ class Replica:
             self._above = self._parent(found.info.experiment_id)
         self._files = found.data.tags.get(content.FILES)
         self._files_due, self._turned = True, False
-        self._describe(found)
+        self._describe(found, read_results(run) if self.status == "FINISHED" else {})
 
     # Finding or creating the run.
 
@@ -85,9 +88,11 @@ class Replica:
         return next(pages(self._client.search_runs, experiment_ids=experiments, filter_string=wanted), None)
 
     def _create(self) -> Run:
-        name = self._options.get("experiment", "mat_ds")
-        experiment = self._client.get_experiment_by_name(name)
-        known = experiment.experiment_id if experiment else self._client.create_experiment(name, self._artifacts(name))
+        name = self._options.get("experiment") or EXPERIMENT
+        if experiment := self._client.get_experiment_by_name(name):
+            known = experiment.experiment_id
+        else:
+            known = self._client.create_experiment(name, self._artifacts(name), EXPERIMENT_TAGS)
         tags = {content.RUN_ID: own_id(self._run), content.DIRECTORY: str(self._run.path.resolve())}
         with suppress(OSError, KeyError):  # a user without a name
             tags["mlflow.user"] = getpass.getuser()
@@ -113,19 +118,25 @@ class Replica:
         above = parent_of(self._client, experiment_id, tags["mat_ds.parent"], tags.get("mat_ds.sweep", "sweep"), spoken_to)
         return {"mlflow.parentRunId": above}
 
-    def _describe(self, found: Run) -> None:
-        """Adds missing parameters, which never change, and updates changed tags."""
+    def _describe(self, found: Run, results: dict[str, Any]) -> None:
+        """Adds missing parameters, which never change, and data, and updates changed tags."""
         params = content.params_of(self._config, self._environment.get("starts", []))
         missing = iter([Param(key, value) for key, value in params.items() if key not in found.data.params])
         while some := list(islice(missing, PARAMS)):
             self._client.log_batch(self.run_id, params=some)
         tags = content.tags_of(self._environment, self._options.get("tags", {}))
         tags |= {content.DIRECTORY: str(self._run.path.resolve()), **self._above}
+        tags = {**note_tags(self._config, self._environment, results, found.data.tags), **tags}
         changed = iter([RunTag(key, value) for key, value in tags.items() if found.data.tags.get(key) != value])
         while some_tags := list(islice(changed, PARAMS)):
             self._client.log_batch(self.run_id, tags=some_tags)
         if (name := self._options.get("run_name")) and name != found.info.run_name:
             self._client.update_run(self.run_id, name=name)
+        known = {(entry.dataset.name, entry.dataset.digest) for entry in (found.inputs.dataset_inputs if found.inputs else ())}
+        inputs = inputs_of(self._config, self._environment, results)
+        if new := [entry for entry in inputs if (entry.dataset.name, entry.dataset.digest) not in known]:
+            with suppress(MlflowException):  # servers before 2.4 store no inputs
+                self._client.log_inputs(self.run_id, new)
 
     # Bringing it up to date.
 
@@ -165,9 +176,11 @@ class Replica:
         if status == "RUNNING":
             self._client.update_run(self.run_id, status=status)
         else:
-            if end and status == "FINISHED" and (results := read_results(self._run)):
+            results = read_results(self._run) if end and status == "FINISHED" else {}
+            if end and results:
                 numbers = content.result_metrics(results).items()
                 self._log([(name, value, content.milliseconds(end), results["steps"]) for name, value in numbers])
+            self._describe(self._client.get_run(self.run_id), results)
             self._client.set_terminated(self.run_id, status, content.milliseconds(latest) if latest else None)
         self.status = status
 

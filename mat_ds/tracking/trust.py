@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from mat_ds.errors import Problem, raise_if_any
 from mat_ds.tracking.destination import database_file, is_remote, mirror_uri, shown_uri, uri_problems
+from mat_ds.tracking.variables import TRACKING_URI, named
 
-VARIABLE = "MLFLOW_TRACKING_URI"
 # Environment variables with credentials that MLflow's client, or the client of an artifact store, would send.
 CREDENTIALS = (
     "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_AUTH",
@@ -22,11 +22,6 @@ CREDENTIALS = (
     "AWS_SESSION_TOKEN", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCESS_KEY", "AZURE_CLIENT_SECRET",
     "GOOGLE_APPLICATION_CREDENTIALS", "DATABRICKS_TOKEN", "DATABRICKS_PASSWORD", "DATABRICKS_CLIENT_SECRET",
 )  # fmt: skip
-
-
-def named_uri() -> str | None:
-    """Value of MLFLOW_TRACKING_URI; None if it is not set."""
-    return os.environ.get(VARIABLE) or None
 
 
 def credentials(uri: str) -> list[str]:
@@ -52,14 +47,14 @@ def file_uri_problems(key: str, uri: str | None, file: str, fix: str) -> Iterato
         file: the file that contains it.
         fix: another way to give it.
     """
-    if uri is None or not is_remote(uri) or next(uri_problems(key, uri), None) or _same_address(uri, named_uri()):
+    if uri is None or not is_remote(uri) or next(uri_problems(key, uri), None) or _same_address(uri, named(TRACKING_URI)):
         return
     if sent := credentials(uri):
         yield Problem(
             key,
             shown_uri(uri),
             f"comes from {file}, which may not be yours, and would receive {', '.join(sent)}",
-            f"if you trust it, {fix}, or set {VARIABLE} to it",
+            f"if you trust it, {fix}, or set {TRACKING_URI} to it",
         )
 
 
@@ -72,8 +67,8 @@ def recipe_uri_problems(uri: str | None, recipe: Path | None, overrides: Sequenc
 def destination(run: Path, configured: object, given: str | None) -> str | None:
     """The MLflow address that a run folder is delivered to; None if the folder says `none`.
 
-    An address given by the user wins. The folder's own address of a server is only used if no credentials would be sent to
-    it; otherwise MLFLOW_TRACKING_URI is used.
+    An address given by the user wins, then the folder's own, but a server only if no credentials would be sent to it, then
+    MLFLOW_TRACKING_URI, then the SQLite file beside the folder.
 
     Args:
         run: the run directory.
@@ -91,11 +86,11 @@ def destination(run: Path, configured: object, given: str | None) -> str | None:
         raise_if_any([Problem(key, configured, "is not an address", "pass --uri <address>")])
     uri = None if configured is None else str(configured)
     raise_if_any(uri_problems(key, uri))
-    if refused := list(file_uri_problems(key, uri, "the run folder", "pass it with --uri")):
-        if (own := named_uri()) is None:
-            raise_if_any(refused)
-        raise_if_any(uri_problems(VARIABLE, own))
+    refused = list(file_uri_problems(key, uri, "the run folder", "pass it with --uri"))
+    if (own := named(TRACKING_URI)) and (refused or uri is None):
+        raise_if_any(uri_problems(TRACKING_URI, own))
         return mirror_uri(run, own)
+    raise_if_any(refused)
     found = mirror_uri(run, uri)
     if found and (file := database_file(found)):
         raise_if_any(_foreign_file(key, file, run.resolve()))

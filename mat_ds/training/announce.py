@@ -29,6 +29,7 @@ from mat_ds.tasks.rows import skipped_lines
 from mat_ds.terminal.layout import wrapped
 from mat_ds.tracking.content import precision_of
 from mat_ds.tracking.destination import mirror_uri
+from mat_ds.tracking.options import TrackingConfig
 from mat_ds.training.setup import Data, Options, Setup, Start
 
 # Columns of the names before the lines of a run's plan.
@@ -58,7 +59,8 @@ def environment(
         "world_size": world.size,
         "zero_stage": options.ds_config["zero_optimization"].get("stage", 0),
         "from": start.checkpoints[0].name if start.checkpoints else None,
-        "changed": changes(options.run, before) if before else {},
+        "changed": changes(options.run.tracked(), before) if before else {},
+        "tracking_decided_by": options.run.tracking.decided_by(),
     }
     return {
         "command": [masked(argument) for argument in sys.argv],
@@ -90,12 +92,15 @@ def git_commit(folder: Path) -> str | None:
         return None
 
 
-def place_lines(rundir: RunDirectory, uri: str | None) -> tuple[str, ...]:
-    """Where a run writes and what it is mirrored to, given its `tracking.uri`."""
-    mirror = mirror_uri(rundir.path, uri)
+def place_lines(rundir: RunDirectory, tracking: TrackingConfig) -> tuple[str, ...]:
+    """Where a run writes and what it is mirrored to, and which of MLflow's variables decided that."""
+    settled, decided = tracking.settled(), tracking.decided_by()
+    mirror = mirror_uri(rundir.path, settled.uri)
+    said = {option: f" ({who})" if who.startswith("MLFLOW_") else "" for option, who in decided.items()}
+    place = f"{mirror}{said['uri']}, experiment {settled.experiment}{said['experiment']}"
     return (
         _laid_out(f"run        {rundir.path} (all options: {rundir.config.name})"),
-        _laid_out(f"mirrored   to MLflow at {mirror}" if mirror else "mirrored   nowhere"),
+        _laid_out(f"mirrored   to MLflow at {place}" if mirror else f"mirrored   nowhere{said['uri']}"),
     )
 
 

@@ -45,7 +45,7 @@ def open_run_directory(
         rundir.create()
         own_id(rundir)
         described = environment(options, data, start, world, places, rundir if rundir.holds_a_run else start.before)
-        resolved = {**run.model_dump(mode="json"), "output_dir": str(rundir.path)}
+        resolved = {**run.tracked().model_dump(mode="json"), "output_dir": str(rundir.path)}
         write_text(rundir.config, as_yaml(resolved), lock.check)
         write_json(rundir.environment, described, lock.check)
 

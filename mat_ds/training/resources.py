@@ -18,7 +18,7 @@ def resources(device: torch.device) -> dict[str, float | list[float]]:
     """Memory of all ranks and load of this rank's node. Every rank must call it.
 
     Returns: `rank_memory_mib`: per rank, peak GPU memory, or current memory on a CPU; `cpu_percent` and `memory_percent` of
-        the node; `gpu_percent` and `gpu_memory_percent` of this rank's GPU.
+        the node; `gpu_percent`, `gpu_memory_percent` and `gpu_memory_mib` (in use, by whomever) of this rank's GPU.
     """
     on_gpu = device.type == "cuda"
     held = torch.cuda.max_memory_allocated(device) if on_gpu else psutil.Process().memory_info().rss
@@ -31,6 +31,7 @@ def resources(device: torch.device) -> dict[str, float | list[float]]:
     if on_gpu:
         free, total = torch.cuda.mem_get_info(device)
         load["gpu_memory_percent"] = round(100 * (1 - free / total), 1)
+        load["gpu_memory_mib"] = round((total - free) / MIB, 1)
         with suppress(ImportError, RuntimeError):  # without NVML
             load["gpu_percent"] = float(torch.cuda.utilization(device))
     return load

@@ -84,7 +84,7 @@ def run_on(
         # Only now, when no other rank waits for this one any more.
         services.tracker.settle(display.say, lambda: code == ExitCode.OK and stop_signals.received is not None)
     if run.tracking.register and services.tracker.run and code == ExitCode.OK:
-        register_finished(services.tracker.run.path, run.tracking.register, run.tracking.uri)
+        register_finished(services.tracker.run.path, run.tracking.register, run.tracking.settled().uri)
     return code, ended[0] if ended else None
 
 
@@ -177,9 +177,9 @@ def _optimise(setup: Setup, evaluator: Evaluator, world: World, device: torch.de
             progress, remarks = snapshots.restore(start.checkpoints)
             for remark in remarks:
                 display.warn(remark)
-        on_rank_zero(lambda: _begin(rundir, progress, run.tracking.uri, services))
+        on_rank_zero(lambda: _begin(rundir, progress, run.tracking.settled().uri, services))
         continuing = f", continuing after step {progress.step}" if progress.step else ""
-        display.say(*plan(continuing), *place_lines(rundir, run.tracking.uri))
+        display.say(*plan(continuing), *place_lines(rundir, run.tracking))
         loop = Loop(run, engine, method, loader, snapshots, services.tracker, display, services.stop_requests)
         return Trained(rundir, loop.train(progress), engine.dtype)
     finally:

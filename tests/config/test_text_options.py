@@ -74,7 +74,7 @@ def test_a_path_is_what_the_shell_passed(text):
 def test_null_is_none_for_optional_texts_and_a_text_elsewhere():
     run = load_run_config(None, ["output_dir=null", "data.path=null", "tracking.run_name=null", "model.attention=null"])
     assert [run.output_dir, run.data.path, run.tracking.run_name, run.model.attention] == [None] * 4
-    assert load_run_config(None, ["tracking.experiment=null"]).tracking.experiment == "null"
+    assert load_run_config(None, ["model.name=null"]).model.name == "null"
 
 
 def test_other_options_are_yaml_scalars_and_lists_without_comments():

@@ -100,9 +100,9 @@ def test_the_run_is_in_the_mlflow_file_beside_it(demo):
     client = MlflowClient(f"sqlite:///{demo[0].parent}/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("mat_ds").experiment_id])
     assert (run.info.status, run.info.run_name) == ("FINISHED", "run")
-    assert len(client.get_metric_history(run.info.run_id, "loss")) == 187
-    assert run.data.params["optimizer.lr"] == "0.001" and run.data.metrics["validation/matthews_correlation"] >= 0.6
-    assert run.data.metrics["system/rank_memory_mib/1"] > 100 and "mat_ds.git_commit" in run.data.tags
+    assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 187
+    assert run.data.params["optimizer.lr"] == "0.001" and run.data.metrics["eval/matthews_correlation"] >= 0.6
+    assert run.data.metrics["system/rank_1_memory_usage_megabytes"] > 100 and "mat_ds.git_commit" in run.data.tags
     assert "tracking:" not in demo[1].stderr and not (demo[0] / "tracking.log").read_text()
 
 

@@ -143,8 +143,13 @@ def carries_secret(*folders):
 
 def test_a_run_whose_server_is_down_succeeds_and_is_delivered_when_the_server_is_back(server, tmp_path):
     run = tmp_path / "run"
-    done = run_cli(*TINY, f"output_dir={run}", f"tracking.uri={server.uri}", "tracking.tags.team=nlp", **SECRETS)
+    named = {"MLFLOW_TRACKING_URI": server.uri, "MLFLOW_EXPERIMENT_NAME": "grammar"}
+    done = run_cli(*TINY, f"output_dir={run}", "tracking.tags.team=nlp", **named, **SECRETS)
     assert done.returncode == 0, done.stderr[-3000:]
+    said = " ".join(done.stdout.split())
+    assert f"at {server.uri} (MLFLOW_TRACKING_URI), experiment grammar (MLFLOW_EXPERIMENT_NAME)" in said
+    start = json.loads((run / "environment.json").read_text())["starts"][0]
+    assert start["tracking_decided_by"] == {"uri": "MLFLOW_TRACKING_URI", "experiment": "MLFLOW_EXPERIMENT_NAME"}
     records = read_events(run / "events.jsonl")
     assert "tracking: not everything of this run is in MLflow yet" in done.stderr
     assert f"mat-ds sync {run} --uri {server.uri}`" in done.stderr
@@ -158,14 +163,19 @@ def test_a_run_whose_server_is_down_succeeds_and_is_delivered_when_the_server_is
     for news in (f"{len(records)} events", "nothing new"):
         synced = run_cli("sync", run, "--uri", server.uri, module="mat_ds.cli", **SECRETS)
         assert synced.returncode == 0 and news in synced.stdout, synced.stderr
-    info, params, tags, files, metrics = everything(MlflowClient(server.uri), RunDirectory(run))
+    client = MlflowClient(server.uri)
+    info, params, tags, files, metrics = everything(client, RunDirectory(run))
+    assert client.get_experiment(info["experiment_id"]).name == params["tracking.experiment"] == "grammar"
     assert (info["status"], tags["team"], params["method.theta_steps"]) == ("FINISHED", "nlp", "1")
     logged = [(r["step"], round(1000 * r["time"]), r["loss"]) for r in records if r["event"] == "step"]
-    assert metrics["loss"] == logged and len(logged) == 4
+    assert metrics["train/loss"] == logged and len(logged) == 4
     assert info["start_time"] == round(1000 * records[0]["time"]) and info["end_time"] == round(1000 * records[-1]["time"])
-    assert {"telemetry/cosine", "validation/matthews_correlation", "system/rank_memory_mib/0", "results/last/score"} < set(
-        metrics
-    )
+    assert {
+        "telemetry/cosine",
+        "eval/matthews_correlation",
+        "system/rank_0_memory_usage_megabytes",
+        "results/last/score",
+    } < set(metrics)
     assert {"config.yaml", "deepspeed.json", "environment.json", "results.json"} <= set(files)
     assert not carries_secret(tmp_path, server._folder)
     assert CANARY not in done.stdout + done.stderr + synced.stdout + synced.stderr
@@ -179,7 +189,7 @@ def test_a_run_is_followed_through_a_server_that_hangs_and_a_rank_that_is_killed
 
     def losses():
         try:
-            return [step for step, _, _ in history(client, found(client, run), "loss")]
+            return [step for step, _, _ in history(client, found(client, run), "train/loss")]
         except ValueError:  # MLflow does not know the run yet
             return []
 

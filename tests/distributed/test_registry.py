@@ -22,7 +22,7 @@ from mat_ds.cli import main
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.registry.versions import promote, register, registered_versions
 from mat_ds.tasks.registry import TASKS
-from tests.support.heads import HEADS, adapter_run, finished_run, texts_of, write_rows
+from tests.support.heads import HEADS, adapter_run, alike, finished_run, texts_of, write_rows
 from tests.support.launch import environment, free_port
 
 pytestmark = pytest.mark.dist
@@ -91,15 +91,6 @@ def predict(model, task, folder):
     return [{key: value for key, value in row.items() if key not in ("index", *TASKS[task].text)} for row in answers]
 
 
-def alike(found, expected):
-    assert len(found) == len(expected) and len(found) > 1
-    for one, other in zip(found, expected, strict=True):
-        assert one.keys() == other.keys() and one.get("label") == other.get("label")
-        assert one.get("probabilities") == pytest.approx(other.get("probabilities"), abs=1e-5)
-        assert one.get("score") == pytest.approx(other.get("score"), abs=1e-5)
-    assert len({json.dumps(answer) for answer in found}) > 1, "or the test sees nothing"
-
-
 @pytest.fixture(scope="module")
 def champions(server, tmp_path_factory):
     """Predictions of a run of each kind of head and of one with adapters; the runs are registered, promoted, then deleted."""
@@ -128,6 +119,14 @@ def test_a_version_has_all_metadata_and_no_path_of_this_machine(champions, serve
             "mat_ds.dev_sha256": "dev",
             f"mat_ds.{TASKS[task].dev[0]}.{TASKS[task].metrics[0]}": "0.5",
         }.items() <= found.tags.items()
+        # MLflow compares models by the scores of the exported step, which stand once in the run.
+        model_id = mirror.outputs.model_outputs[-1].model_id
+        (score,) = [metric for metric in client.get_logged_model(model_id).metrics if metric.key == "eval/score"]
+        assert (score.value, score.step, score.dataset_name, score.dataset_digest) == (0.5, 4, TASKS[task].name, "dev")
+        history = client.get_metric_history(found.run_id, "eval/score")
+        assert [(point.step, point.timestamp) for point in history] == [(s, 10**12 + 10_000 * s) for s in (2, 4, 6)]
+        inputs = {entry.tags[0].value: entry.dataset.digest for entry in mirror.inputs.dataset_inputs}
+        assert inputs == {"training": "all of it", "evaluation": "dev"}
         folder = Path(artifacts.download_artifacts(f"models:/{name}@champion", dst_path=str(tmp_path)))
         assert {"MLmodel", "requirements.txt", "model_card.md", "input_example.json"} <= {
             path.name for path in folder.iterdir()

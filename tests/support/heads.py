@@ -4,6 +4,7 @@ import json
 import shutil
 from functools import cache
 
+import pytest
 import torch
 import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -77,8 +78,10 @@ def finished_run(folder, task, seed=0, score=0.5, dev="dev", model=None):
             "starts": [{"world_size": 1, "zero_stage": 2}],
         },
     )
-    times = [{"event": "start", "step": 0, "time": 1e9}, {"event": "end", "step": 6, "status": "FINISHED", "time": 1e9 + 60}]
-    write_text(rundir.events, "".join(json.dumps(record) + "\n" for record in times))
+    events = [{"event": "start", "step": 0, "time": 1e9}]
+    events += [{"event": "evaluation", "time": 1e9 + 10 * found["step"], **found} for found in evaluations]
+    events += [{"event": "end", "step": 6, "status": "FINISHED", "time": 1e9 + 60}]
+    write_text(rundir.events, "".join(json.dumps(record) + "\n" for record in events))
     write_description(rundir.model, Description(spec, MAX_LENGTH))
     write_card(read_finished(folder), rundir.model)
     return folder
@@ -117,3 +120,13 @@ def write_rows(path, spec, texts):
         with path.open("w", newline="") as file:
             csv.writer(file, lineterminator="\n", **quoting).writerows([spec.text, *texts])
     return path
+
+
+def alike(found, expected):
+    """Asserts that two lists of predictions agree, and are not all the same."""
+    assert len(found) == len(expected) and len(found) > 1
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys() and one.get("label") == other.get("label")
+        assert one.get("probabilities") == pytest.approx(other.get("probabilities"), abs=1e-5)
+        assert one.get("score") == pytest.approx(other.get("score"), abs=1e-5)
+    assert len({json.dumps(answer) for answer in found}) > 1, "or the test sees nothing"

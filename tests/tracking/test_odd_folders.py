@@ -46,7 +46,7 @@ def test_a_run_in_a_folder_with_any_name_is_delivered_with_its_files(name, tmp_p
     assert main(["sync", str(run.path)]) == ExitCode.OK
     uri = client_uri(default_uri(run.path))
     info, _, _, files, metrics = everything(MlflowClient(uri), run)
-    assert (info["status"], info["run_name"]) == ("FINISHED", f"run {name}") and len(metrics["loss"]) == 4
+    assert (info["status"], info["run_name"]) == ("FINISHED", f"run {name}") and len(metrics["train/loss"]) == 4
     assert "predictions/test.tsv" in files and [found.directory for found in runs_of(uri, f"of {name}")] == [run.path]
     # No file is named like the escaped address.
     assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -14,13 +14,13 @@ import pytest
 from mat_ds.errors import Interrupted, SaveError
 from mat_ds.storage.events import read_events
 from mat_ds.storage.lock import holder_of
-from mat_ds.tracking.content import essence, event_metrics, params_of, records_of
+from mat_ds.tracking.content import essence, params_of
 from mat_ds.tracking.destination import mirror_uri, uri_problems
 from mat_ds.tracking.playback import Playback
 from mat_ds.tracking.tracker import Tracker
 from mat_ds.training.announce import git_commit
 from tests.support.launch import ROOT, environment
-from tests.support.tracked import EVALUATION, hold, live, make_run
+from tests.support.tracked import hold, live, make_run
 
 
 @pytest.mark.parametrize(
@@ -102,27 +102,6 @@ def test_parameters_are_those_of_the_first_start_and_every_later_change(tmp_path
         "resume_1.train.epochs": "5",
         "resume_1.data.path": "x",
         "resume_2.train.epochs": "7",
-    }
-
-
-def test_events_can_be_rebuilt_from_the_names_of_their_metrics():
-    step = {"event": "step", "step": 4, "time": 2.5, "loss": 1.0, "L": 0.5, "skipped_steps": 0.0}
-    telemetry = {"event": "telemetry", "step": 4, "time": 2.5, "cosine": 0.75}
-    evaluation = {"event": "evaluation", "step": 4, "time": 3.0, **EVALUATION}
-    assert event_metrics(evaluation) == {
-        "score": 0.5,
-        "validation/accuracy": 0.5,
-        "average/score": 0.75,
-        "average/validation/accuracy": 0.75,
-    }
-    records = [step, telemetry, evaluation]
-    points = [(name, r["step"], round(1000 * r["time"]), v) for r in records for name, v in event_metrics(r).items()]
-    assert records_of(points) == records
-    # A step that was made twice: the later one counts.
-    assert {"loss": 9.0, "L": 0.5}.items() <= records_of([*points, ("loss", 4, 2600, 9.0)])[1].items()
-    assert event_metrics({"event": "system", "step": 1, "time": 1.0, "rank_memory_mib": [1, 2], "note": "x", "on": True}) == {
-        "system/rank_memory_mib/0": 1.0,
-        "system/rank_memory_mib/1": 2.0,
     }
 
 

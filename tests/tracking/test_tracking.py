@@ -3,7 +3,6 @@
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 import yaml
 from mlflow import MlflowClient
 
@@ -16,17 +15,6 @@ from mat_ds.tracking.history import runs_of
 from mat_ds.tracking.mirrored import own_id, read_tracking
 from mat_ds.tracking.replica import Replica
 from tests.support.tracked import everything, found, history, live, make_run, resume
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A folder of runs with its database, whose tables take seconds to create."""
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture(scope="module")
-def client(runs):
-    return MlflowClient(f"sqlite:///{runs}/mlflow.db")
 
 
 def sync(*runs, uri=None):
@@ -50,14 +38,15 @@ def test_a_run_delivered_twice_is_stored_once_as_it_was_logged(runs, client, cap
     records = read_events(run.events)
     assert (info["status"], info["run_name"]) == ("FINISHED", "whole")
     assert (info["start_time"], info["end_time"]) == tuple(round(1000 * r["time"]) for r in (records[0], records[-1]))
-    assert metrics["loss"] == points(run, "step", "loss") and len(metrics["loss"]) == 6
+    assert metrics["train/loss"] == points(run, "step", "loss") and len(metrics["train/loss"]) == 6
     assert metrics["telemetry/cosine"] == points(run, "telemetry", "cosine")
-    assert [value for _, _, value in metrics["average/validation/accuracy"]] == [0.75] * 3
-    assert [value for _, _, value in metrics["system/rank_memory_mib/1"]] == [101.5] * 3
-    assert metrics["results/best/score"] == [(6, info["end_time"], 0.5)] and "gradient_norm" not in metrics
+    assert [value for _, _, value in metrics["eval/average/accuracy"]] == [0.75] * 3
+    assert [value for _, _, value in metrics["system/rank_1_memory_usage_megabytes"]] == [101.5 * 2**20 / 1e6] * 3
+    assert metrics["results/best/score"] == [(6, info["end_time"], 0.5)] and "train/grad_norm" not in metrics
     assert params["train.epochs"] == "3.0" and params["model.lora"] == "null" and params["tracking.tags.team"] == "nlp"
     assert tags["team"] == "nlp" and tags["mat_ds.data_sha256"] == "da7a" and tags["mat_ds.package.torch"] == "2.13.0"
     assert tags["mlflow.source.git.commit"] == "c0ffee"
+    assert tags["mlflow.note.content"].startswith("A run on demo, ") and "best 0.5000" in tags["mlflow.note.content"]
     assert files == ["config.yaml", "deepspeed.json", "environment.json", "predictions", "predictions/test.tsv", "results.json"]
     assert "20 events, 5 files -> run" in capsys.readouterr().out
 
@@ -80,7 +69,7 @@ def test_two_processes_that_deliver_one_run_at_a_time_store_it_once(runs, client
         for done in [pool.submit(each.deliver) for each in both]:
             done.result()
     info, _, _, _, metrics = everything(client, run)
-    assert info["status"] == "FINISHED" and metrics["loss"] == points(run, "step", "loss")
+    assert info["status"] == "FINISHED" and metrics["train/loss"] == points(run, "step", "loss")
     assert metrics["telemetry/cosine"] == points(run, "telemetry", "cosine")
 
 
@@ -97,15 +86,15 @@ def test_a_continued_run_stays_the_same_run_and_repeats_no_step(runs, client):
     assert sync(run) == ExitCode.OK
     there = found(client, run)
     assert there.info.status == "KILLED"
-    assert [step for step, _, _ in history(client, there, "loss")] == list(range(1, 9))
-    assert [step for step, _, _ in history(client, there, "samples_per_second")] == list(range(1, 9))
+    assert [step for step, _, _ in history(client, there, "train/loss")] == list(range(1, 9))
+    assert [step for step, _, _ in history(client, there, "train/samples_per_second")] == list(range(1, 9))
     assert there.data.params["train.max_steps"] == "null" and there.data.params["resume_1.train.max_steps"] == "8"
 
     live(run, 7, 9, loss=lambda step: 2 / step)  # steps repeated with other numbers are delivered
     assert sync(run) == ExitCode.OK
     there = found(client, run)
     assert there.info.status == "FINISHED" and there.data.tags["mat_ds.starts"] == "2"
-    assert [value for step, _, value in history(client, there, "loss") if step == 7] == [1 / 7, 2 / 7]
+    assert [value for step, _, value in history(client, there, "train/loss") if step == 7] == [1 / 7, 2 / 7]
     assert history(client, there, "results/best/score") == [(9, there.info.end_time, 0.5)]  # of the start that finished
 
     # Another MLflow server to which the run is delivered only now gets the same.
@@ -116,7 +105,7 @@ def test_a_continued_run_stays_the_same_run_and_repeats_no_step(runs, client):
     assert sync(run, uri=elsewhere) == ExitCode.OK
     again = found(other, run)
     assert again.info.run_id != there.info.run_id and again.data.params == there.data.params
-    assert history(other, again, "loss") == history(client, there, "loss")
+    assert history(other, again, "train/loss") == history(client, there, "train/loss")
 
 
 def test_values_and_numbers_beyond_mlflows_limits_are_cut_or_sent_in_batches(runs, client):
@@ -127,7 +116,7 @@ def test_values_and_numbers_beyond_mlflows_limits_are_cut_or_sent_in_batches(run
     there = found(client, run)
     assert there.data.params["method.long"] == "x" * 6000 and there.data.params["method.odd _key_"] == "1"
     assert {there.data.params[f"method.{key}"] for key in many} == {str(i) for i in range(230)}
-    assert len(history(client, there, "loss")) == 700 and len(history(client, there, "telemetry/cosine")) == 350
+    assert len(history(client, there, "train/loss")) == 700 and len(history(client, there, "telemetry/cosine")) == 350
 
 
 def test_an_unfinished_line_is_delivered_later_and_a_torn_one_left_out(runs, client):
@@ -135,14 +124,14 @@ def test_an_unfinished_line_is_delivered_later_and_a_torn_one_left_out(runs, cli
     live(run, 1, 2, status=None)
     with run.events.open("a") as file:
         file.write('{"event": "step", "step": 3, "loss": 0.25, ')
-    assert sync(run) == ExitCode.OK and len(history(client, found(client, run), "loss")) == 2
+    assert sync(run) == ExitCode.OK and len(history(client, found(client, run), "train/loss")) == 2
     with run.events.open("a") as file:
         file.write('"time": 1800000000.25}\n{"event": "step", "st')
     assert sync(run) == ExitCode.OK
-    assert history(client, found(client, run), "loss")[-1] == (3, 1800000000250, 0.25)
+    assert history(client, found(client, run), "train/loss")[-1] == (3, 1800000000250, 0.25)
     live(run, 4, 4)  # completes the line that a crash cut short
     assert sync(run) == ExitCode.OK
-    assert [step for step, _, _ in history(client, found(client, run), "loss")] == [1, 2, 3, 4]
+    assert [step for step, _, _ in history(client, found(client, run), "train/loss")] == [1, 2, 3, 4]
 
 
 def test_an_experiment_is_read_back_from_directories_or_from_metrics(runs, client):
