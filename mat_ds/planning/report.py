@@ -12,8 +12,11 @@ from mat_ds.planning.costs import Costs
 from mat_ds.planning.extent import Extent
 from mat_ds.planning.plan import Cards, Plan
 from mat_ds.planning.states import PRECISIONS
+from mat_ds.terminal.layout import table_text, wrapped
 from mat_ds.terminal.units import duration, gib, scaled
 
+# Columns of the names before lines, and of what does not fit into the first line.
+NAMED, INDENT = 10, 4
 WHEN = {"always": "", "passes": "in passes: ", "update": "in updates: "}
 
 
@@ -47,11 +50,16 @@ def plan_text(answer: PlanReport) -> str:
     return "\n\n".join("\n".join(section) for section in sections)
 
 
+def _named_line(name: str, text: str) -> str:
+    """A named line of the plan."""
+    return wrapped(f"{name:{NAMED}}{text}", NAMED)
+
+
 def _verdict(answer: PlanReport) -> Iterator[str]:
     plan, run = answer.plan, answer.plan.run
     taken = f"{gib(plan.card)} of {gib(plan.memory)} GiB on each of {answer.cards.count} cards"
     how = f"{run.method.name}, {_layout(plan)}, {PRECISIONS[plan.zero.dtype]}, micro-batches of {run.train.micro_batch}"
-    yield f"{'fits' if plan.fits else 'DOES NOT FIT'}: {taken} ({how})"
+    yield wrapped(f"{'fits' if plan.fits else 'DOES NOT FIT'}: {taken} ({how})", INDENT)
 
 
 def _layout(plan: Plan) -> str:
@@ -63,7 +71,8 @@ def _layout(plan: Plan) -> str:
 def _holdings(plan: Plan) -> Iterator[str]:
     def line(name: str, card: int, host: int, note: str = "") -> str:
         hosted = f"{_size(host):>8}" if plan.host else ""
-        return f"{name:22}{_size(card):>7}{hosted}   {note}".rstrip()
+        numbers = f"{name:22}{_size(card):>7}{hosted}   "
+        return wrapped(f"{numbers}{note}".rstrip(), len(numbers))
 
     yield f"{'each rank holds, GiB':22}{'card':>7}{'host' if plan.host else '':>8}".rstrip()
     for row in plan.rows:
@@ -77,18 +86,20 @@ def _size(size: int) -> str:
 
 def _others(answer: PlanReport) -> Iterator[str]:
     profiles = {name: json.loads(DS_CONFIGS.path(name).read_text(encoding="utf-8")) for name in DS_CONFIGS.names()}
-    yield (
-        f"{'what would fit':48}{'recompute':>9}{'micro-batch':>13}{'card':>7}{'host':>7}{'sent per step':>15}"
-        f"{'time per step':>15}   --ds_config"
-    )
-    for position, plan in enumerate(answer.others):
-        verdict = ("cheapest" if position == 0 else "fits") if plan.fits else "too big"
-        again = "yes" if plan.run.model.gradient_checkpointing else "no"
-        yield (
-            f"{verdict:9}{_layout(plan):39}{again:>9}{plan.run.train.micro_batch:>13}{gib(plan.card):>7}"
-            f"{_size(plan.host):>7}{scaled(plan.traffic.total, 'B'):>15}{duration(plan.seconds):>15}   "
-            f"{', '.join(_shipped(plan, profiles))}"
-        ).rstrip()
+    headings = ["ZeRO", "offload", "recompute", "micro", "card", "host", "sent", "time", "--ds_config"]
+    for title, fits in (("what fits, the cheapest first", True), ("what does not fit", False)):
+        if rows := [_other(plan, profiles) for plan in answer.others if plan.fits is fits]:
+            yield f"{title} (GiB; sent and time of an outer step)"
+            yield table_text([headings, *rows])
+
+
+def _other(plan: Plan, profiles: dict[str, dict[str, Any]]) -> list[Any]:
+    """The row of a layout in the table."""
+    offload = "all" if plan.zero.offload_param else "optimizer" if plan.zero.offload_optimizer else ""
+    again = "yes" if plan.run.model.gradient_checkpointing else "no"
+    held = gib(plan.card), _size(plan.host)
+    taken = scaled(plan.traffic.total, "B"), duration(plan.seconds)
+    return [plan.zero.stage, offload, again, plan.run.train.micro_batch, *held, *taken, ", ".join(_shipped(plan, profiles))]
 
 
 def _shipped(plan: Plan, profiles: dict[str, dict[str, Any]]) -> Iterator[str]:
@@ -107,30 +118,32 @@ def _course(answer: PlanReport) -> Iterator[str]:
     plan, cards, sent = answer.plan, answer.cards, answer.plan.traffic
     parts = (("gradients", sent.gradients), ("updated weights", sent.updates), ("gathered weights", sent.passes))
     named = ", ".join(f"{name} {scaled(size, 'B')}" for name, size in parts if size)
-    yield f"sent      {scaled(sent.total, 'B')} by each rank in an outer step" + (f": {named}" if named else "")
+    yield _named_line("sent", f"{scaled(sent.total, 'B')} by each rank in an outer step" + (f": {named}" if named else ""))
     if cards.link:
-        yield (
-            f"link      {scaled(8 * cards.link, 'bit/s')}: {duration(plan.communication)} in an outer step; waiting for it "
-            f"takes {100 * plan.exposed / plan.seconds:.0f}% of the time"
+        share = f"waiting for it takes {100 * plan.exposed / plan.seconds:.0f}% of the time"
+        yield _named_line(
+            "link", f"{scaled(8 * cards.link, 'bit/s')}: {duration(plan.communication)} in an outer step; {share}"
         )
-    yield f"compute   {duration(plan.compute)} in an outer step, at {cards.flops / 1e12:g} TFLOP/s"
+    yield _named_line("compute", f"{duration(plan.compute)} in an outer step, at {cards.flops / 1e12:g} TFLOP/s")
     if answer.seconds is None:
-        yield "steps     as many as there are batches: pass --examples"
+        yield _named_line("steps", "as many as there are batches: pass --examples")
     else:
         alone = "" if cards.link else " without communication: pass --link"
-        yield f"steps     {answer.extent.steps:,} outer steps, {duration(answer.seconds)} in all{alone}"
+        yield _named_line("steps", f"{answer.extent.steps:,} outer steps, {duration(answer.seconds)} in all{alone}")
 
 
 def _grounds(answer: PlanReport) -> Iterator[str]:
     """The assumptions behind the numbers."""
     total, trained = answer.costs.parameters
-    yield f"model     {total:,} parameters" + (f", {trained:,} of them trained" if trained < total else "")
-    yield f"inputs    {answer.extent.source}"
+    yield _named_line("model", f"{total:,} parameters" + (f", {trained:,} of them trained" if trained < total else ""))
+    yield _named_line("inputs", f"{answer.extent.source}")
     if answer.assumed_speed:
-        yield f"speed     {answer.cards.flops / 1e12:g} TFLOP/s is assumed, not measured: pass --tflops"
+        yield _named_line("speed", f"{answer.cards.flops / 1e12:g} TFLOP/s is assumed, not measured: pass --tflops")
     if answer.costs.estimated:
-        yield f"estimate  activations follow a formula: this model cannot run without values ({answer.costs.estimated})"
-    yield "left out  evaluations, checkpoints and loading; moving what is offloaded; waiting for slower ranks"
+        yield _named_line(
+            "estimate", f"activations follow a formula: this model cannot run without values ({answer.costs.estimated})"
+        )
+    yield _named_line("left out", "evaluations, checkpoints and loading; moving what is offloaded; waiting for slower ranks")
 
 
 def plan_json(answer: PlanReport) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def _column(values: Sequence[Any]) -> list[str]:
     plain = all(value == 0 or PLAIN[0] <= value < PLAIN[1] for value in floats)
     cells = [str(heading), *(_cell(value, plain) for value in body)]
     width = max(map(len, cells))
-    right = bool(numbers) and all(value is None or isinstance(value, (int, float)) for value in body)
+    shown = [cell for cell in cells[1:] if cell not in ("", "-")]
+    right = bool(shown) and all(cell.lstrip("-")[:1].isdecimal() for cell in shown)
     return [cell.rjust(width) if right else cell.ljust(width) for cell in cells]
 
 

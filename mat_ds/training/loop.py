@@ -20,12 +20,16 @@ from mat_ds.sampling.schedule import learning_rate
 from mat_ds.storage.progress import Progress
 from mat_ds.tasks.loader import TrainLoader
 from mat_ds.terminal.display import Display
+from mat_ds.terminal.layout import wrapped
 from mat_ds.tracking.tracker import Tracker
 from mat_ds.training.adversary import adversary_lines
 from mat_ds.training.resources import resources
 from mat_ds.training.snapshots import Snapshots
 from mat_ds.training.stopping import StopRequests
 from mat_ds.training.telemetry import measure, noise_ratio
+
+# Columns before what does not fit into the first line of a message.
+INDENT = 4
 
 
 @dataclass
@@ -159,7 +163,8 @@ class Loop:
             })  # fmt: skip
             self._log_resources(progress)
             if "cosine" in telemetry:
-                self.display.say(*adversary_lines(progress.step, telemetry, self.method.settings))
+                said = adversary_lines(progress.step, telemetry, self.method.settings)
+                self.display.say(*(wrapped(line, INDENT) for line in said))
         return record
 
     def _log_resources(self, progress: Progress) -> None:
@@ -176,7 +181,8 @@ class Loop:
                 evaluation |= {"score": score, **splits}
             else:
                 evaluation[weights] = {"score": score, **splits}
-            self.display.say(f"step {progress.step}{', average' if weights == 'average' else ''}: {_scores(splits)}")
+            average = ", average" if weights == "average" else ""
+            self.display.say(wrapped(f"step {progress.step}{average}: {_scores(splits)}", INDENT))
         progress.evaluations.append(evaluation)
         self.tracker.log({"event": "evaluation", **evaluation})
         self._log_resources(progress)

@@ -61,7 +61,7 @@ def test_a_run_that_fits(capsys, folder):
     assert "8 x 128 tokens at a time" in text  # clean and perturbed half together
     assert "8,551 training examples (published), each taken to have 128 tokens" in text
     assert "2,660 outer steps" in text  # 20 epochs of 133 batches of 64
-    assert sum(line.startswith("cheapest ") for line in rest) == 1
+    assert sum(line.startswith("what fits, the cheapest first") for line in rest) == 1
     assert "assumed, not measured" in text
 
 
