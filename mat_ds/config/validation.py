@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -18,7 +19,7 @@ Schema = TypeVar("Schema", bound=BaseModel)
 # A location as pydantic reports it: option names, list indices, and the name of a chosen section.
 Place = tuple[int | str, ...]
 # The option of a section that is meant where the section itself is given a text, as in model=roberta-base.
-NAMING = ("name", "path")
+NAMING = ("name", "train", "path")
 
 
 def read_options(schema: type[Schema], overrides: Iterable[str]) -> Schema:
@@ -54,13 +55,24 @@ def problems_of(
             name, known = (value or {}).get("name"), choices(schema.model_fields[location[0]])
             yield Problem(f"{key}.name", name, f"there is no such {key}", nearest(str(name), known))
         elif inner := nested(_section_at(schema, location[:-1], found["loc"]).model_fields[location[-1]]):
-            named = next((name for name in NAMING if name in inner.model_fields and isinstance(value, str)), None)
-            fix = f"{named}={value}" if named else f"<option>=<value>, with one of: {', '.join(inner.model_fields)}"
-            yield Problem(key, value, "is a section of options, not one of them", f"write {key}.{fix}")
+            fix = next(
+                _told_by_value(key, value, inner, schema),
+                f"{key}.<option>=<value>, with one of: {', '.join(inner.model_fields)}",
+            )
+            yield Problem(key, value, "is a section of options, not one of them", f"write {fix}")
         else:
             reason = "is not a list" if found["type"] == "tuple_type" else found["msg"].lower()
             fix = (_form(found["type"], value) or meant_choice(found)) + _describe(schema, location, found["loc"])
             yield Problem(key, value, reason, fix)
+
+
+def _told_by_value(key: str, value: object, section: type[BaseModel], schema: type[BaseModel]) -> Iterator[str]:
+    """Yields the options that may be meant where a section was given a text: `data.train=my.csv` for `data=my.csv`."""
+    if isinstance(value, str):
+        names = [name for name in NAMING if name in section.model_fields]
+        names = [name for name in names if (name == "train") <= bool(Path(value).suffix)]
+        yield from (f"{key}.{name}={value}" for name in names)
+        yield from (f"{path}={value}" for path in _paths(schema) if path.rpartition(".")[2] == key)
 
 
 def _form(kind: str, value: object) -> str:
@@ -85,7 +97,7 @@ def _meant(name: str, section: type[BaseModel], schema: type[BaseModel]) -> str:
     everywhere = list(dict.fromkeys(_paths(schema)))
     if same := [path for path in everywhere if path.rpartition(".")[2] == name]:
         return f"write {' or '.join(same)}"
-    if closest(name, section.model_fields):
+    if section is not schema or closest(name, section.model_fields):
         return nearest(name, section.model_fields)
     leaf = closest(name, (path.rpartition(".")[2] for path in everywhere))
     similar = [path for path in everywhere if path.rpartition(".")[2] == leaf]
