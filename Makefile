@@ -19,8 +19,9 @@ ifeq ($(GPUS),0)
 RANKS := 2
 export DS_ACCELERATOR := cpu
 endif
-ifndef CUDA_VISIBLE_DEVICES # which the launcher would not heed beside a number
-LAUNCH := --num_gpus $(RANKS)
+ifdef CUDA_VISIBLE_DEVICES
+comma := ,
+RANKS := $(words $(subst $(comma), ,$(CUDA_VISIBLE_DEVICES)))
 endif
 
 .PHONY: setup train test test-all lint
@@ -33,7 +34,7 @@ setup: .venv/ready
 	touch $@
 
 train: setup
-	$(BIN)/deepspeed --quiet $(LAUNCH) launch/train.py --ds_config ds_configs/zero2.json $(ARGS)
+	$(BIN)/mat-ds train --ranks $(RANKS) --ds_config ds_configs/zero2.json $(ARGS)
 
 test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder -m "not slow and not gpu" $(ARGS)

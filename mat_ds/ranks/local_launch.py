@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import runpy
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import NoReturn
 
 from mat_ds.errors import Problem
 from mat_ds.ranks.ports import free_port
+from mat_ds.terminal.process import run_process
 
-# What the `deepspeed` program starts on each node. Unlike that program it passes signals on to the ranks and waits for them.
-LAUNCHER = "deepspeed.launcher.launch"
+# What the `deepspeed` program starts on each node. Unlike that program it passes signals on to the ranks and waits for them. It
+# is run by this module, so that Ctrl-C while it imports DeepSpeed, for seconds, is no traceback.
+DEEPSPEEDS, LAUNCHER = "deepspeed.launcher.launch", "mat_ds.ranks.local_launch"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 FLAG = "--ranks"
 
@@ -67,3 +70,13 @@ def _visible_cards() -> list[int | str] | None:
     """The GPUs that the user lets this process see; None if that is not said, or none."""
     names = [word.strip() for word in os.environ.get(VISIBLE, "").split(",")]
     return [int(name) if name.isdecimal() else name for name in names if name and name != "-1"] or None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs DeepSpeed's launcher with the command line of this process."""
+    runpy.run_module(DEEPSPEEDS, run_name="__main__", alter_sys=True)
+    return 0
+
+
+if __name__ == "__main__":
+    run_process(main)

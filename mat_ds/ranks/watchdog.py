@@ -26,7 +26,8 @@ from contextlib import contextmanager, suppress
 import psutil
 
 LAUNCHERS = {
-    "deepspeed", "deepspeed.launcher.runner", "deepspeed.launcher.launch", "torchrun", "torch.distributed.run", "slurmstepd",
+    "deepspeed", "deepspeed.launcher.runner", "deepspeed.launcher.launch", "mat_ds.ranks.local_launch",
+    "torchrun", "torch.distributed.run", "slurmstepd",
     "mat-ds", "mat_ds.cli",  # the worker of a sweep
 }  # fmt: skip
 SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "csh", "tcsh", "fish"}

@@ -64,16 +64,13 @@ def next_command(data: TaskData, rundir: RunDirectory) -> str:
     names = data.spec.text
     if len(texts) != len(names) or not all(map(_is_plain, texts)):
         texts = ["some text"] * len(names)
-    predict = f"{program()} predict {shlex.quote(str(rundir.path))} - --format"
-    if len(names) == 1:
-        return f"echo {shlex.quote(texts[0])} | {predict} text"
-    row = json.dumps(dict(zip(names, texts, strict=True)), ensure_ascii=False)
-    return f"echo {shlex.quote(row)} | {predict} jsonl"
+    words = [str(rundir.path), *(word for text in texts for word in ("--text", text))]
+    return f"{program()} predict {shlex.join(words)}"
 
 
 def _is_plain(text: str) -> bool:
-    """Whether every shell's `echo` prints a text as it is."""
-    return bool(text) and text.isprintable() and not text.startswith("-") and not set(text) & {"\\", '"'}
+    """Whether a text can be an argument, and is printed as it is."""
+    return bool(text) and text.isprintable() and not text.startswith("-")
 
 
 def program() -> str:

@@ -62,7 +62,7 @@ def test_a_run_delivered_twice_is_stored_once_as_it_was_logged(runs, client, cap
 
 def test_two_processes_that_deliver_one_run_at_a_time_store_it_once(runs, client):
     run = make_run(runs / "beside", tags={"team": "nlp"})
-    live(run, 1, 400)
+    live(run, 1, 60)
     uri = f"sqlite:///{runs}/mlflow.db"
     both = [Replica(run, uri) for _ in range(2)]  # as a mirror and `mat-ds sync`, each with its own connection
     with ThreadPoolExecutor(2) as pool:
