@@ -41,7 +41,6 @@ from mat_ds.sweeps.training import (
 )
 from mat_ds.terminal.display import Display, one_line
 from mat_ds.terminal.layout import table_text
-from mat_ds.terminal.lost_readers import outlast_readers
 from mat_ds.terminal.parser import Parser
 from mat_ds.terminal.stop_signals import StopSignals
 from mat_ds.terminal.units import whole
@@ -53,7 +52,6 @@ DEFINITION = "definition.json"
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code: 0; 75 if interrupted; 2 for wrong input; 1 if a seed failed."""
-    outlast_readers()
     return attempt(lambda: _train_seeds(parse(arguments)), World(), "")
 
 

@@ -23,7 +23,6 @@ from mat_ds.sweeps.pace import Pace
 from mat_ds.sweeps.space import Space, extremes, names, overrides, read_space
 from mat_ds.terminal.display import Display, one_line
 from mat_ds.terminal.layout import table_text, wrapped
-from mat_ds.terminal.lost_readers import outlast_readers
 from mat_ds.terminal.parser import Parser
 from mat_ds.terminal.process import importing
 from mat_ds.terminal.stop_signals import StopSignals
@@ -38,7 +37,6 @@ TRIALS = 20
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code."""
-    outlast_readers()
     return attempt(lambda: _search(parse(arguments)), World(), "")
 
 

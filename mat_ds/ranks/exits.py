@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from mat_ds.errors import Displaced, ExitCode, Interrupted, NonFiniteError, SaveError, UserError
 from mat_ds.ranks.processors import share_processors
 from mat_ds.terminal.display import show
-from mat_ds.terminal.lost_readers import outlast_readers
 
 if TYPE_CHECKING:  # `mat-ds doctor` must start even if torch is broken
     from mat_ds.ranks.world import World
@@ -23,7 +22,6 @@ REPORT_SECONDS = 20
 
 def configure_process() -> None:
     """Applies process-wide settings."""
-    outlast_readers()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
+from mat_ds.terminal.lost_readers import outlast_readers
 from mat_ds.terminal.waiting import waiting
 
 # New objects between two runs of the garbage collector, in place of Python's 700. Libraries make half a million objects while
@@ -34,6 +35,7 @@ def run_process(main: Callable[[Sequence[str]], int]) -> NoReturn:
     gc.set_threshold(NEW_OBJECTS)
     if not sys.warnoptions:  # what Python was started with says otherwise
         warnings.simplefilter("ignore")  # those of libraries, which are about their code and not about the user's input
+    outlast_readers()
     try:
         code = main(sys.argv[1:])
         threading._shutdown()  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """A command's own process: it ends with the command's code, once all handlers have run and all text is written."""
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -45,6 +46,13 @@ def test_a_process_ends_after_its_threads_and_handlers_with_the_code_of_its_comm
 def test_an_error_of_a_command_is_printed_as_ever():
     done = ended("raise RuntimeError('broken')")
     assert done.returncode == 1 and done.stderr.endswith("RuntimeError: broken\n") and "taken apart" in done.stdout
+
+
+def test_a_command_whose_reader_has_gone_ends_with_its_own_code():
+    for last in ("print('x' * 100_000, flush=True); return 3", "print('x' * 100_000); return 3"):
+        program = f"{sys.executable} -c {shlex.quote(MAIN.replace('{last}', last))} | true; exit ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", program], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (3, "error\n")
 
 
 def test_a_command_that_exits_by_itself_keeps_its_code():
