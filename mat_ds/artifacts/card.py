@@ -139,6 +139,8 @@ def _body(finished: Finished, adapters: bool) -> str:
     base = f"`{TINY}`, a small model made from scratch" if run.model.name == TINY else _code(_without_folders(run.model.name))
     hub = f"{_code(spec.hub or '')} on the hub"
     source = "made by mat_ds" if spec.generate else "files of the user's own" if run.data.path or run.data.train else hub
+    if run.data.cut_share:
+        source += f", without the {100 * run.data.cut_share:g}% that are kept to validate on"
     columns = [f"{split} {metric}" for split in spec.dev for metric in spec.metrics]
     start = environment["starts"][-1]
     answer, names = kind_of(spec).range_of_answers

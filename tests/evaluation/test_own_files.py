@@ -6,9 +6,11 @@ import shutil
 
 import pytest
 
+from mat_ds.artifacts.card import write_card
 from mat_ds.artifacts.described import Description, read_description, write_description
+from mat_ds.artifacts.finished import read_finished
 from mat_ds.config.validation import read_options
-from mat_ds.config.yaml_files import as_yaml
+from mat_ds.config.yaml_files import as_yaml, read_yaml
 from mat_ds.errors import UserError
 from mat_ds.evaluation.asked import find_subject
 from mat_ds.evaluation.options import EvaluationOptions
@@ -17,6 +19,7 @@ from mat_ds.runs.load import load_run_config
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.examples import load_task_data
 from mat_ds.tasks.own_data import task_of
+from tests.support.heads import finished_run
 
 ROWS = [{"title": f"title {i}", "body": f"body {i}", "stars": ["bad", "good"][i % 2]} for i in range(40)]
 
@@ -68,3 +71,15 @@ def test_another_file_can_be_scored_with_or_without_the_run(run, tmp_path):
         scored(run.path, "data.validation=absent.csv")
     with pytest.raises(UserError, match="both say what to score on"):
         scored(run.path, "data.validation=new.csv", "data.path=.")
+
+
+def test_the_card_says_which_part_of_the_file_was_kept_to_validate_on(tmp_path):
+    run = finished_run(tmp_path / "run", "cola")
+    config = read_yaml(run / "config.yaml")
+    for data, said in (
+        ({"train": "my.csv", "dev_share": 0.25}, "(files of the user's own, without the 25% that are kept to validate on)"),
+        ({"train": "my.csv", "validation": "dev.csv"}, "(files of the user's own)"),
+    ):
+        (run / "config.yaml").write_text(as_yaml({**config, "task": "mine", "data": data}))
+        write_card(read_finished(run), run / "model")
+        assert said in " ".join((run / "model" / "README.md").read_text().split())
