@@ -85,6 +85,7 @@ def expect_from_hub(*names: str) -> None:
     if not hub.answers:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             show(f"*** WARNING: {endpoint} does not answer ({hub.why}): {wanted} must be in the cache", sys.stderr)
+        os.environ["HF_HUB_OFFLINE"] = "1"  # for the ranks that this process may start
         client: Any = type(get_session())
         set_client_factory(lambda: client(event_hooks={"request": [_refuse]}))
 
