@@ -3,6 +3,8 @@
 import base64
 import json
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from mat_ds.cli import main
 from mat_ds.config.packaged import HOME
 from mat_ds.errors import ExitCode
 from mat_ds.ranks.local_launch import LAUNCHER, launch_command, without_ranks
+from mat_ds.ranks.watchdog import LAUNCHERS
+from tests.support.launch import environment
 
 SCRIPT = str(HOME / "launch" / "train.py")
 
@@ -80,3 +84,22 @@ def test_a_rank_starts_no_ranks(started, monkeypatch, capsys):
 
 def test_only_the_flag_is_left_out():
     assert without_ranks(["a=--ranks", "--ranks", "2", "--ranks=3", "--quiet", "x=2"]) == ["a=--ranks", "--quiet", "x=2"]
+
+
+def test_ctrl_c_while_the_launcher_is_imported_ends_it_with_a_line_and_no_traceback(tmp_path):
+    (tmp_path / "slow.py").write_text("import sys, time; print(*sys.argv[1:], flush=True); time.sleep(60)")
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from mat_ds.ranks import local_launch\nlocal_launch.DEEPSPEEDS = 'slow'\n"
+        "local_launch.run_process(local_launch.main)"
+    )
+    env, pipes = environment(), dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    env["PYTHONPATH"] += f"{os.pathsep}{tmp_path}"
+    process = subprocess.Popen([sys.executable, "-c", program, "--node_rank=0", "x"], env=env, text=True, **pipes)
+    assert process.stdout.readline() == "--node_rank=0 x\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20) == ("", "\ninterrupted\n") and process.returncode == -signal.SIGINT
+
+
+def test_a_rank_knows_its_launcher():
+    assert LAUNCHER in LAUNCHERS
