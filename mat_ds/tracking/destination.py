@@ -100,7 +100,7 @@ def uri_problems(key: str, uri: str | None) -> Iterator[Problem]:
     if uri.startswith(SQLITE):
         yield from _file_problems(key, uri)
     elif kind in ("http", "https") and (not rest or rest.startswith(("/", ":"))):
-        yield Problem(key, shown_uri(uri), "has no host", "write it as http://<host>:<port>")
+        yield Problem(key, shown_uri(uri), "has no host", "write it as http://HOST:5000")
     elif kind in ("http", "https", "postgresql", "mysql", "mssql", "databricks"):
         if not (found := _parsed(uri)):
             yield Problem(
@@ -112,7 +112,7 @@ def uri_problems(key: str, uri: str | None) -> Iterator[Problem]:
                 "MLFLOW_TRACKING_TOKEN, in the environment (a database has its own)",
             )
         elif int(found.groupdict().get("port") or 0) > 65535:
-            yield Problem(key, shown_uri(uri), "its port is above 65535", "write it as http://<host>:<port>")
+            yield Problem(key, shown_uri(uri), "its port is above 65535", "write it as http://HOST:5000")
     elif kind == "sqlite":
         yield Problem(
             key, shown_uri(uri), "has no file", "write it as sqlite:///<file>.db, with a fourth slash if the path is absolute"
@@ -127,7 +127,7 @@ def uri_problems(key: str, uri: str | None) -> Iterator[Problem]:
             key,
             shown_uri(uri),
             f"is not an MLflow server or database: {folder}",
-            "pass sqlite:///<file>.db, http://<host>:<port> or https://<host>, none, or nothing at all",
+            "pass sqlite:///<file>.db, http://HOST:5000 or https://HOST, none, or nothing at all",
         )
 
 

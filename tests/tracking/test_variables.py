@@ -70,7 +70,7 @@ def test_the_run_writes_down_what_the_variables_decided_and_says_so(monkeypatch,
 def test_a_wrong_variable_is_refused_by_its_name_unless_an_option_wins(name, value, reason, monkeypatch):
     monkeypatch.setenv(name, value)
     (problem,) = combination_problems(load_run_config(None, []), 1)
-    assert problem.key == name and reason in problem.reason and "secret" not in str(problem)
+    assert problem.key == name and reason in problem.reason and "secret" not in str(problem) and "***" not in problem.fix
     given = load_run_config(None, ["tracking.uri=none", "tracking.experiment=x"])
     assert not list(combination_problems(given, 1))
 
