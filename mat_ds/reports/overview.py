@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from contextlib import suppress
@@ -67,8 +68,8 @@ def run_lines(path: Path) -> list[RunLine]:
         name = folder.relative_to(path).as_posix() if folder != path else folder.resolve().name
         try:
             lines.append(_line(name, RunDirectory(folder)))
-        except (UserError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            reason = error.problems[0].reason if isinstance(error, UserError) else str(error) or type(error).__name__
+        except Exception as error:  # a stranger's files may hold anything
+            reason = error.problems[0].reason if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             lines.append(RunLine(name, status=f"cannot be read: {reason}"))
     return sorted(lines, key=lambda line: (line.began, line.run))
 
@@ -101,7 +102,8 @@ def _line(name: str, run: RunDirectory) -> RunLine:
 def _seconds(events: list[Record], results: dict[str, Any], batch: int) -> float | None:
     """Seconds spent in outer steps."""
     speeds = [record.get("samples_per_second", 0) for record in events if record["event"] == "step"]
-    return float(results.get("seconds") or sum(batch / speed for speed in speeds if speed > 0)) or None
+    seconds = float(results.get("seconds") or sum(batch / speed for speed in speeds if speed > 0))
+    return seconds if 0 < seconds < math.inf else None
 
 
 def _status(run: RunDirectory, events: list[Record], results: dict[str, Any], step: int, planned: int | None) -> str:

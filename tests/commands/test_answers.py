@@ -63,6 +63,11 @@ WRONG = {
     "train train.resume=/nowhere": "train.resume",
     "train output_dir=TASK/run": "output_dir",
     "train data.max_length=1 model.dropout=2 optimizer.lr=x tracking.uri=ftp://x": "4 problems",
+    "train --ranks 3 train.batch_size=32": "is not divisible by the 3 ranks",
+    "train --ranks 0": "--ranks",
+    "train data.train=nosuch.csv": "data.train",
+    "train data.train=OWN.csv data.text=body": "lacks the column label",
+    "train data.train=OWN.csv data.label=body": "lacks the column text",
     "evaluate /nowhere": "there is no such folder",
     "evaluate EMPTY attack.norm=3 noise.rates=[2]": "2 problems",
     "predict /nowhere TASK --format text": "there is no such folder",
@@ -82,6 +87,9 @@ WRONG = {
     "promote name one": "VERSION",
     "register": "RUN",
     "models one two": "two",
+    "runs EMPTY": "has no run",
+    "options optimiser": "did you mean 'optimizer'?",
+    "env nosuch": "nosuch",
     "nosuch": "there is no such command",
 }
 
@@ -92,6 +100,7 @@ def answers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("answers")
     (folder / "EMPTY").mkdir()
     (folder / "BROKEN").write_text("{")
+    (folder / "OWN.csv").write_text("title,body\na,b\n")
     (folder / "CLIPPING").write_text('{"gradient_clipping": 0.5}')
     (folder / "TASK.yaml").write_text("text: [a]\nlabels: [x, y]\nmetrics: [acuracy]\n")
     (folder / "TASK").touch()

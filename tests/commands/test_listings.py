@@ -65,6 +65,29 @@ def test_runs_are_listed_oldest_first_with_their_scores_and_how_they_stand(tmp_p
     assert [(line["run"], line["best"], line["status"]) for line in as_json] == [("b", 0.7, "finished")]
 
 
+@pytest.mark.parametrize(
+    "file, text, told",
+    [
+        ("config.yaml", "task: 1\nmethod: []\ntrain: 3\n", "cannot be read"),
+        (
+            "events.jsonl",
+            '{"event": "evaluation", "step": 1, "score": 1e999, "time": 1}\n{"event": "evaluation", "step": 2, "time": 1}\n',
+            "unfinished",
+        ),
+        ("events.jsonl", '{"event": "evaluation", "step": 1, "score": ' + "9" * 400 + "}\n", "cannot be read"),
+        ("results.json", '{"seconds": 1e999, "task": "\\u001b[2Jx"}', "unfinished"),
+        ("results.json", '{"seconds": "long"}', "cannot be read"),
+        ("results.json", "[]", "cannot be read"),
+    ],
+)
+def test_a_strangers_run_costs_its_own_line_only(file, text, told, tmp_path, capsys):
+    write_run(tmp_path / "mine", [0.5] * 5, end="FINISHED", steps=10)
+    write_run(tmp_path / "theirs", [], began=1.0)
+    (tmp_path / "theirs" / file).write_text(text)
+    out = printed(capsys, "runs", str(tmp_path))
+    assert "finished" in out.splitlines()[1] and told in out.splitlines()[2] and "\x1b" not in out
+
+
 def test_long_names_are_cut_so_that_a_table_has_80_columns(tmp_path, capsys):
     write_run(tmp_path / "seeds" / f"{'long-' * 12}-20261127-193954", [0.5] * 5, "rdrop", end="FINISHED", steps=10)
     lines = printed(capsys, "runs", str(tmp_path)).splitlines()
