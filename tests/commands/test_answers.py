@@ -11,22 +11,27 @@ from tests.support.launch import ROOT, environment
 
 LARGE = {"torch", "deepspeed", "transformers", "datasets", "mlflow", "sklearn", "numpy", "pyarrow", "optuna", "matplotlib"}
 
-# Runs command lines in one new process; prints exit code, output and the large libraries imported so far, for each.
+# Runs command lines in one new process, then calls from Python, then a command line as a launcher starts it; prints exit code,
+# output and the large libraries imported so far, for each.
 RUN = """
-import contextlib, io, json, sys
+import contextlib, io, json, os, sys
+import mat_ds
 from mat_ds import cli
 
-for words in json.loads(sys.argv[1]):
+def answer(code, said):
+    print(json.dumps([code, said, sorted(sys.modules.keys() & set(sys.argv[2:]))]))
+
+def run(words):
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
             code = cli.main(words)
         except SystemExit as end:  # as --help does
             code = end.code
-    print(json.dumps([code, out.getvalue(), sorted(sys.modules.keys() & set(sys.argv[2:]))]))
+    answer(code, out.getvalue())
 
-import mat_ds
-
+for words in json.loads(sys.argv[1]):
+    run(words)
 for call in (
     lambda: mat_ds.train(max_step=3),
     lambda: mat_ds.train({"method": {"lam": -1}}, ds_config={"gradient_clipping": 0.5}),
@@ -38,11 +43,16 @@ for call in (
     try:
         call()
     except mat_ds.UserError as error:
-        print(json.dumps([2, str(error), sorted(sys.modules.keys() & set(sys.argv[2:]))]))
+        answer(2, str(error))
+os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_SIZE": "2"}
+os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+del os.environ["OMP_NUM_THREADS"]
+run(["train", "--local_rank=0", "train.batch_size=7"])
 """
 
-# Parts of the answers to the calls from Python.
-CALLED = ("max_step", "2 problems", "there is no such folder", "limit", "there is no such folder", "there is no such folder")
+# Parts of the answers to the calls from Python, and to a rank.
+GONE = "there is no such folder"
+CALLED = ("max_step", "2 problems", GONE, "limit", GONE, GONE, "by the 2 ranks")
 
 # Command line -> a part of the answer.
 WRONG = {
@@ -126,7 +136,7 @@ def test_what_is_wrong_is_said_without_large_libraries(answers):
         assert part in said and "fix:" in said, (line, said)
 
 
-def test_so_it_is_from_python(answers):
+def test_so_it_is_from_python_and_on_a_rank(answers):
     for number, part in enumerate(CALLED):
         code, said, imported = answers[number]
         assert (code, imported) == (2, []) and part in said, (number, said, imported)
