@@ -76,7 +76,7 @@ def test_texts_add_no_lines_to_an_announcement(tmp_path):
     setup = Setup(options, data, model, Start("", {}, []))
     lines = (
         *plan_lines(setup, loader, 1, 3, 1, "card\x1b", ""),
-        *place_lines(RunDirectory(tmp_path / "r\x1b\nx"), run.tracking.uri),
+        *place_lines(RunDirectory(tmp_path / "r\x1b\nx"), run.tracking),
     )
     assert len(lines) == 7 and not any(c for line in lines for c in line if not c.isprintable())
 
