@@ -74,6 +74,10 @@ def _visible_cards() -> list[int | str] | None:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs DeepSpeed's launcher with the command line of this process."""
+    import torch  # as the launcher does
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it has found no other
     runpy.run_module(DEEPSPEEDS, run_name="__main__", alter_sys=True)
     return 0
 
