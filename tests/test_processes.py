@@ -24,12 +24,12 @@ atexit.register(print, "at exit", flush=True)
 threading.Thread(target=lambda: threading.main_thread().join() or print("a thread to its end")).start()
 handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD)]
 threads = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
-mask, ours = os.umask(0), {name for name in sys.modules if name.partition(".")[0] == "mat_ds"}
+mask = os.umask(0)
 import deepspeed, numpy, random, torch, mat_ds.engine, transformers.models.roberta.modeling_roberta
 deepspeed = deepspeed.accelerator.get_accelerator()._name
 print(json.dumps({
     "name": __name__, "argv": sys.argv, "path": sys.path, "environment": sorted(os.environ.items()), "folder": os.getcwd(),
-    "input": sys.stdin.read(), "mask": mask, "ours": sorted(ours), "threads": len(threads) < 4,
+    "input": sys.stdin.read(), "mask": mask, "threads": len(threads) < 4,
     "handlers": [getattr(handler, "__name__", handler) for handler in handlers], "session": os.getsid(0) == os.getpid(),
     "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())), "main": hasattr(sys.modules["__main__"], "PROBED"),
     "chance": [torch.rand(1).item(), numpy.random.rand(), random.random()],
