@@ -9,8 +9,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 ARGS ?=
-# Most tests start processes of their own and wait: three at a time keep two cores busy.
-WORKERS ?= 3
+# Most tests start processes of their own and wait: four at a time keep two cores busy.
+WORKERS ?= 4
 BIN := .venv/bin
 # The demo's batch of 64 divides by these.
 GPUS := $(shell nvidia-smi -L 2>/dev/null | grep -c '^GPU ')

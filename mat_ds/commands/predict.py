@@ -33,6 +33,7 @@ from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.rows import TOKENLESS, BadRow, lacking_columns, make_example
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.terminal.display import show
+from mat_ds.terminal.lost_readers import Lasting
 from mat_ds.terminal.parser import Parser, add_plugin_argument
 from mat_ds.terminal.process import importing
 from mat_ds.terminal.waiting import waiting
@@ -226,7 +227,7 @@ def _open_output(path: Path | None) -> Iterator[TextIO]:
     """Opens the output: a file that is renamed into place when complete, or standard output."""
     if path is None:
         try:
-            yield sys.stdout
+            yield sys.stdout.stream if isinstance(sys.stdout, Lasting) else sys.stdout
         except BrokenPipeError:  # the reader has stopped, as `head` does; Python flushes the rest at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return

@@ -13,24 +13,27 @@ class Lasting:
 
     When `deepspeed --hostfile` is told to stop, it ends pdsh, which reads the ranks' output, before it signals the ranks. The
     next line printed would kill a rank that is still saving. The same happens when a terminal closes.
+
+    Attributes:
+        stream: the one that fails, for a command that goes on only while somebody reads.
     """
 
     def __init__(self, stream: TextIO):
-        self._stream = stream
+        self.stream = stream
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
         try:
-            return self._stream.write(text)
+            return self.stream.write(text)
         except OSError as error:
             self._outlast(error)
             return len(text)
 
     def flush(self) -> None:
         try:
-            self._stream.flush()
+            self.stream.flush()
         except OSError as error:
             self._outlast(error)
 
@@ -39,7 +42,7 @@ class Lasting:
             raise error
         # Replace the file descriptor: the stream's buffer still holds the text, which Python flushes at exit.
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())
+        os.dup2(nowhere, self.stream.fileno())
         os.close(nowhere)
 
 
