@@ -71,6 +71,13 @@ class CoreLoader(yaml.SafeLoader):
             lines[key.value] = line
         return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
 
+    def scan_yaml_directive_number(self, start_mark: Any) -> int:
+        """Reads a number of a version in a %YAML line."""
+        try:
+            return int(super().scan_yaml_directive_number(start_mark))
+        except ValueError:  # Python reads no numbers of thousands of digits
+            raise _error("has a version number of more than 64 bits", start_mark) from None
+
     def construct_int(self, node: Any) -> int:
         """Reads decimal numbers only. YAML 1.1 reads `010` as eight and rejects `08`, but job arrays pad indices with zeros."""
         number = int(node.value) if len(node.value) <= len(str(INT64)) + 20 else INT64

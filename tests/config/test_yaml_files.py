@@ -36,6 +36,7 @@ def problem(folder, content):
         ("a: !mine 3", 1, "!mine"),
         ("a: ! 3", 1, "tag !"),
         ("seed: " + "9" * 5000, 1, "64 bits"),
+        ("%YAML 1." + "9" * 5000 + "\n---\nseed: 1", 1, "more than 64 bits"),
         ("seed: -9223372036854775809", 1, "64 bits"),
         ("a: {~: 1}", 1, "not text"),
         ("a: {null : 1}", 1, "not text"),
