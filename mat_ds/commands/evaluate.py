@@ -13,6 +13,7 @@ from mat_ds.evaluation.asked import find_subject
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.table import table_of
 from mat_ds.ranks.exits import as_rank, attempt, compute_deterministically
+from mat_ds.ranks.processors import share_processors
 from mat_ds.ranks.world import World
 from mat_ds.registry.locate import MEANING
 from mat_ds.runs.plugins import load_plugins
@@ -33,6 +34,7 @@ def _evaluate(arguments: Sequence[str], world: World) -> ExitCode:
     parsed, options = parse(arguments)
     load_plugins(parsed.plugin)
     found = find_subject(parsed.model, options)
+    share_processors(world.local_size)
     with importing(world.rank == 0 and not parsed.quiet):  # only now, as it takes seconds
         from mat_ds.engine.group import process_group
         from mat_ds.evaluation.robustness import evaluate_subject

@@ -8,6 +8,7 @@ from mat_ds.config.packaged import HOME
 from mat_ds.errors import ExitCode, raise_if_any
 from mat_ds.ranks.exits import as_rank
 from mat_ds.ranks.local_launch import become_ranks, ranks_problems, without_ranks
+from mat_ds.ranks.processors import share_processors
 from mat_ds.ranks.world import World
 from mat_ds.terminal.display import Display
 from mat_ds.terminal.library_logs import LibraryLogs
@@ -29,6 +30,7 @@ def _train(arguments: Sequence[str], world: World) -> ExitCode:
         read_request(arguments, World(size=parsed.ranks, local_size=parsed.ranks))
         Display(True, parsed.quiet, parsed.json).say(f"starting {parsed.ranks} ranks")
         become_ranks(parsed.ranks, HOME / "launch" / "train.py", without_ranks(arguments))
+    share_processors(world.local_size)  # not earlier: ranks that are started inherit the variable
     with LibraryLogs(kept=world.rank == 0) as library_logs:
         request = read_request(arguments, world)
         with importing(world.rank == 0 and not request.parsed.quiet):  # only now, as it takes seconds

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mat_ds.errors import Displaced, ExitCode, Interrupted, NonFiniteError, SaveError, UserError
-from mat_ds.ranks.processors import share_processors
 from mat_ds.terminal.display import show
 
 if TYPE_CHECKING:  # `mat-ds doctor` must start even if torch is broken
@@ -46,7 +45,6 @@ def as_rank(work: Callable[[World], ExitCode]) -> ExitCode:
     try:
         world = World.from_environment()
         configure_process()
-        share_processors(world.local_size)
         return work(world)
     except UserError as error:
         return report_problems(error, world)

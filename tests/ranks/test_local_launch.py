@@ -53,6 +53,14 @@ def test_the_launcher_of_this_environment_gets_the_same_arguments_without_the_fl
     assert words[words.index(SCRIPT) + 1 :] == ["--ds-config", "zero1", "seed=1", f"output_dir={tmp_path}/run", "--dry-run"]
 
 
+def test_where_processor_time_is_limited_the_ranks_still_divide_it_themselves(started, monkeypatch, tmp_path):
+    monkeypatch.setattr("mat_ds.ranks.processors._quotas", lambda root: [0.5])
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    train("--ranks", "2", f"output_dir={tmp_path}/run")
+    assert started and "OMP_NUM_THREADS" not in os.environ
+
+
 def test_the_ranks_take_the_gpus_that_the_user_shows(started, monkeypatch, capsys):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,GPU-8f")
     assert ranks_in(launch_command(2, Path(SCRIPT), [])) == [3, 5]
