@@ -10,11 +10,11 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from mat_ds.config.paths import argument
 from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
@@ -33,7 +33,7 @@ from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.rows import TOKENLESS, BadRow, lacking_columns, make_example
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.terminal.display import show
-from mat_ds.terminal.lost_readers import Lasting
+from mat_ds.terminal.lost_readers import has_lost_reader
 from mat_ds.terminal.parser import Parser, add_plugin_argument
 from mat_ds.terminal.process import importing
 from mat_ds.terminal.waiting import waiting
@@ -116,9 +116,10 @@ def predict_file(parsed: argparse.Namespace) -> None:
     if parsed.out and parsed.skip_bad_rows and is_submission(parsed.out, kind):
         reason = f"a row that is left out would be missing in {parsed.out.name}, which the GLUE server counts"
         raise UserError(Problem("--skip_bad_rows", None, reason, "mend the file, or write to another name"))
-    rows, whole = _asked(parsed, predictor.spec, skipped), False
+    rows = _asked(parsed, predictor.spec, skipped)
     form = answer_form(parsed.out, kind)
-    with _open_output(parsed.out) as out, tqdm(unit=" texts", disable=_silent(parsed.out)) as bar:
+    output = open_aside(parsed.out) if parsed.out else nullcontext(sys.stdout)
+    with output as out, tqdm(unit=" texts", disable=_silent(parsed.out)) as bar:
         while batch := list(islice(rows, parsed.batch_size)):
             if parsed.skip_bad_rows:
                 batch = list(_with_tokens(batch, predictor, skipped))
@@ -127,11 +128,10 @@ def predict_file(parsed: argparse.Namespace) -> None:
                 print("\n".join(form.lines(batch, logits)), file=out, flush=True)
                 count += len(batch)
                 bar.update(len(batch))
+            if has_lost_reader(out):  # as of `head`
+                return
         if skipped.first and not count:
             raise UserError(skipped.first)
-        whole = True
-    if not whole:  # the reader of the answers has gone
-        return
     if skipped.first:
         kinds = ", ".join(f"{number:,} {name}" for name, number in skipped.counts.items())
         show(f"left out {skipped.counts.total():,} rows ({kinds}); the first is {skipped.first.key}: {skipped.first.reason}",
@@ -220,19 +220,6 @@ def _output_name_problems(out: Path, file: Path | None) -> Iterator[Problem]:
         yield Problem("--out", str(out), "is the input file, which would be overwritten", "use another name")
     elif os.path.lexists(out):
         yield Problem("--out", str(out), "exists already, and nothing is overwritten", "use another name, or delete it first")
-
-
-@contextmanager
-def _open_output(path: Path | None) -> Iterator[TextIO]:
-    """Opens the output: a file that is renamed into place when complete, or standard output."""
-    if path is None:
-        try:
-            yield sys.stdout.stream if isinstance(sys.stdout, Lasting) else sys.stdout
-        except BrokenPipeError:  # the reader has stopped, as `head` does; Python flushes the rest at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return
-    with open_aside(path) as file:
-        yield file
 
 
 def _silent(out: Path | None) -> bool | None:

@@ -15,25 +15,25 @@ class Lasting:
     next line printed would kill a rank that is still saving. The same happens when a terminal closes.
 
     Attributes:
-        stream: the one that fails, for a command that goes on only while somebody reads.
+        lost: whether the reader is gone.
     """
 
     def __init__(self, stream: TextIO):
-        self.stream = stream
+        self._stream, self.lost = stream, False
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
+        return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
         try:
-            return self.stream.write(text)
+            return self._stream.write(text)
         except OSError as error:
             self._outlast(error)
             return len(text)
 
     def flush(self) -> None:
         try:
-            self.stream.flush()
+            self._stream.flush()
         except OSError as error:
             self._outlast(error)
 
@@ -42,8 +42,14 @@ class Lasting:
             raise error
         # Replace the file descriptor: the stream's buffer still holds the text, which Python flushes at exit.
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.stream.fileno())
+        os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
+        self.lost = True
+
+
+def has_lost_reader(stream: TextIO) -> bool:
+    """Whether what is written to a stream of this process is read by nobody any more."""
+    return isinstance(stream, Lasting) and stream.lost
 
 
 def outlast_readers() -> None:

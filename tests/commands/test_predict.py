@@ -11,9 +11,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode
+from mat_ds.evaluation.predictor import Predictor
 from mat_ds.registry.locate import locate
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.registry import TASKS
+from mat_ds.terminal.lost_readers import Lasting
 from mat_ds.training.finish import write_predictions
 from tests.support.heads import HEADS, MAX_LENGTH, finished_run, sentences, texts_of, write_rows
 
@@ -129,6 +131,18 @@ def test_standard_input_is_read_like_a_file(runs, tmp_path):
             os.close(kept)
     found = [json.loads(line) for line in (tmp_path / "piped.jsonl").read_text().splitlines()]
     assert [answer["label"] for answer in found] == [answer["label"] for answer in expected]
+
+
+def test_a_reader_who_has_enough_ends_the_work_without_a_word(runs, tmp_path, monkeypatch, capfd):
+    file, answered = write_rows(tmp_path / "in.jsonl", TASKS["cola"], texts_of("cola")), []
+    reading, writing = os.pipe()
+    os.close(reading)
+    once = Predictor.logits
+    monkeypatch.setattr(Predictor, "logits", lambda *given: (answered.append(1), once(*given))[1])
+    with os.fdopen(writing, "w") as nobody:
+        monkeypatch.setattr("sys.stdout", Lasting(nobody))
+        assert main(["predict", str(runs["cola"]), str(file), "--batch_size", "3"]) == ExitCode.OK
+    assert len(answered) == 1 and "answers" not in capfd.readouterr().err
 
 
 def test_a_wrong_command_is_refused_before_a_model_is_loaded(runs, tmp_path, capsys):
