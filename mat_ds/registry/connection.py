@@ -58,10 +58,10 @@ def client_of(tracking: str, registry: str | None = None) -> MlflowClient:
 
 @contextmanager
 def errors_told(uri: str) -> Iterator[None]:
-    """A context that turns errors of MLflow, a database or a request into `UserError`."""
+    """A context that turns errors of MLflow, a database or a request, and a vain wait for one of them, into `UserError`."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError, RequestException) as error:
+    except (MlflowException, SQLAlchemyError, RequestException, TimeoutError) as error:
         told = str(getattr(error, "message", None) or error).strip()
         raise UserError(Problem("the registry", shown_uri(uri), (told.splitlines() or [""])[0],
                                 "see what there is with `mat-ds models`, and that the server answers")) from None  # fmt: skip

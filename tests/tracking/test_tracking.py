@@ -3,16 +3,18 @@
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import yaml
 from mlflow import MlflowClient
 
 from mat_ds.cli import main
-from mat_ds.errors import ExitCode
+from mat_ds.errors import ExitCode, UserError
+from mat_ds.registry.connection import errors_told
 from mat_ds.storage.events import read_events
 from mat_ds.storage.lock import RunLock
 from mat_ds.tracking.content import DELIVERED, RUN_ID
 from mat_ds.tracking.history import runs_of
-from mat_ds.tracking.mirrored import own_id, read_tracking
+from mat_ds.tracking.mirrored import own_id, read_tracking, turn_to_deliver
 from mat_ds.tracking.replica import Replica
 from tests.support.tracked import everything, found, history, live, make_run, resume
 
@@ -71,6 +73,15 @@ def test_two_processes_that_deliver_one_run_at_a_time_store_it_once(runs, client
     info, _, _, _, metrics = everything(client, run)
     assert info["status"] == "FINISHED" and metrics["train/loss"] == points(run, "step", "loss")
     assert metrics["telemetry/cosine"] == points(run, "telemetry", "cosine")
+
+
+def test_a_command_that_waits_in_vain_for_another_delivery_says_so(runs, monkeypatch):
+    run = make_run(runs / "busy")
+    own_id(run)
+    monkeypatch.setattr("mat_ds.tracking.mirrored.TURN", 0)
+    refused, told = pytest.raises(UserError, match="another process has been delivering"), errors_told("sqlite:///mlflow.db")
+    with turn_to_deliver(run), refused, told, turn_to_deliver(run):
+        raise AssertionError("two at a time")
 
 
 def test_a_continued_run_stays_the_same_run_and_repeats_no_step(runs, client):
