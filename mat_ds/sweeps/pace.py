@@ -8,8 +8,7 @@ from collections.abc import Callable
 from mat_ds.runs.options import TrainConfig
 from mat_ds.storage.events import Record
 from mat_ds.terminal.display import Display
-
-TWO_MINUTES, TWO_HOURS = 120, 7200
+from mat_ds.terminal.units import duration
 
 
 class Pace:
@@ -35,7 +34,7 @@ class Pace:
         self._bar.__exit__()
 
     def begins(self, number: int) -> str:
-        """Which training begins and when all will have ended, such as `trial 3 of 20, 12 min left`.
+        """Which training begins and when all will have ended, such as `trial 3 of 20, 12.5 min left`.
 
         Args:
             number: of the training, counted from 1.
@@ -44,10 +43,11 @@ class Pace:
         self._bar.rename(named)
         ended = self._ended()
         self._bar.move(ended)
-        if not (done := ended - self._before):
+        done, rest = ended - self._before, self._total - ended
+        if done <= 0 or rest <= 0:
             return named
-        left = (time.monotonic() - self._began) / done * (self._total - ended)
-        return f"{named}, {_rounded(left)} left"
+        left = (time.monotonic() - self._began) / done * rest
+        return f"{named}, {duration(left)} left"
 
     def follow(self, latest: Record | None) -> None:
         """Moves the bar, given the latest outer step in the log of the training that has begun."""
@@ -57,10 +57,3 @@ class Pace:
             else:
                 share = latest.get("epoch", 0.0) / self._train.epochs
             self._bar.move(min(self._ended() + min(share, 1.0), self._total))
-
-
-def _rounded(seconds: float) -> str:
-    """An estimated time."""
-    if seconds < TWO_MINUTES:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < TWO_HOURS else f"{seconds / 3600:.1f} h"

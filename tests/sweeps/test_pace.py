@@ -33,7 +33,7 @@ def paced(ended, **train):
     return pace
 
 
-@pytest.mark.parametrize("seconds, left", [(40, "11 min"), (30, "8 min"), (3, "51 s"), (3600, "17.0 h")])
+@pytest.mark.parametrize("seconds, left", [(40, "11.3 min"), (30, "8.5 min"), (3, "51.0 s"), (3600, "17.0 h")])
 def test_the_time_left_is_that_of_the_rest_at_the_pace_so_far(seconds, left, clock):
     """Two trainings had ended before this worker began, and do not count for its pace."""
     ended = [2]
@@ -42,6 +42,8 @@ def test_the_time_left_is_that_of_the_rest_at_the_pace_so_far(seconds, left, clo
     ended[0], clock[0] = 3, 1000.0 + seconds
     assert pace.begins(4) == f"trial 4 of 20, {left} left" and pace._bar.name == "trial 4 of 20"
     assert pace._bar.places == [2, 3]
+    ended[0] = 20  # and one is trained again
+    assert pace.begins(3) == "trial 3 of 20"
 
 
 @pytest.mark.parametrize(
