@@ -30,6 +30,11 @@ def name_of_file(path: Path) -> str:
     return path.stem
 
 
+def name_of_task(task: str) -> str:
+    """The name of a task that is given by its name, or by the path of its YAML file."""
+    return re.sub(r"\.ya?ml$", "", Path(task).name)
+
+
 def _checked(text: str) -> str:
     if not is_name(text):
         raise ValueError(f"{text[:120]!r} is not allowed as a name (part of a path): use {RULE}")

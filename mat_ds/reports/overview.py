@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from mat_ds.config.names import name_of_task
 from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, UserError, printable
 from mat_ds.storage.events import Record, read_events
@@ -88,7 +88,7 @@ def _line(name: str, run: RunDirectory) -> RunLine:
     middle = median(last_half(evaluations, evaluations[-1]["step"])) if scores else None
     return RunLine(
         run=name,
-        task=str(results.get("task") or re.sub(r"\.ya?ml$", "", Path(str(config["task"])).name)),
+        task=str(results.get("task") or name_of_task(str(config["task"]))),
         method=str(config["method"]["name"]),
         last=scores[-1] if scores else None,
         best=max(scores, default=None),
@@ -160,6 +160,7 @@ def _abridged(text: str, most: int) -> str:
 
 
 def _duration(seconds: float | None) -> str:
+    """A time in few columns."""
     if seconds is None:
         return "-"
     minutes, rest = divmod(round(seconds), 60)

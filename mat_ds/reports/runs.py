@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mat_ds.config.names import name_of_task
 from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, collect_problems, raise_if_any
 from mat_ds.methods import METHODS
@@ -58,7 +59,7 @@ class RunData:
 
     @property
     def task(self) -> str:
-        return str(self.results.get("task") or re.sub(r"\.ya?ml$", "", Path(self.config["task"]).name))
+        return str(self.results.get("task") or name_of_task(self.config["task"]))
 
     @property
     def method(self) -> str:

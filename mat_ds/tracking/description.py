@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import PurePath
 from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from mat_ds.config.dotted import flatten
+from mat_ds.config.names import name_of_task
 from mat_ds.errors import masked
 from mat_ds.tracking.content import precision_of
 
@@ -58,8 +58,7 @@ def _sentences(config: dict[str, Any], environment: dict[str, Any], results: dic
 
 def dataset_name(config: dict[str, Any]) -> str:
     """The name of a run's data in MLflow: that of its task, or of the task's file."""
-    name = PurePath(str(config.get("task", ""))).name
-    return name.removesuffix(".yaml").removesuffix(".yml") or "a task"
+    return name_of_task(str(config.get("task", ""))) or "a task"
 
 
 def _note_digest(text: str) -> str:
