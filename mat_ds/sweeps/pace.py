@@ -25,6 +25,7 @@ class Pace:
     def __init__(self, display: Display, what: str, total: int, train: TrainConfig, ended: Callable[[], int]):
         self._what, self._total, self._train, self._ended = what, total, train, ended
         self._began, self._before = time.monotonic(), ended()
+        self._here = self._before
         self._bar = display.course(f"{total} {what}s", total, self._before)
 
     def __enter__(self) -> Pace:
@@ -41,19 +42,22 @@ class Pace:
         """
         named = f"{self._what} {number} of {max(self._total, number)}"
         self._bar.rename(named)
-        ended = self._ended()
-        self._bar.move(ended)
-        done, rest = ended - self._before, self._total - ended
+        self._here = self._ended()
+        self._bar.move(self._here)
+        done, rest = self._here - self._before, self._total - self._here
         if done <= 0 or rest <= 0:
             return named
         left = (time.monotonic() - self._began) / done * rest
         return f"{named}, {duration(left)} left"
 
     def follow(self, latest: Record | None) -> None:
-        """Moves the bar, given the latest outer step in the log of the training that has begun."""
+        """Moves the bar, given the latest outer step in the log of the training that has begun.
+
+        Called twice a second, so it reads nothing: trainings of others that end meanwhile are counted when the next one begins.
+        """
         if latest:
             if self._train.max_steps:
                 share = latest["step"] / self._train.max_steps
             else:
                 share = latest.get("epoch", 0.0) / self._train.epochs
-            self._bar.move(min(self._ended() + min(share, 1.0), self._total))
+            self._bar.move(min(self._here + min(share, 1.0), self._total))
