@@ -16,7 +16,7 @@ OF_A_CHECKOUT = re.compile(
 def test_the_example_of_each_command_works_in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = examples()
-    assert found.keys() == COMMANDS.keys() and all(len(words) >= 2 for words in found.values())
+    assert found.keys() == COMMANDS.keys() and [name for name, words in found.items() if len(words) < 3] == ["env"]
     assert not list(tmp_path.iterdir())
 
 
