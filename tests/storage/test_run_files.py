@@ -41,12 +41,12 @@ def test_a_file_is_replaced_whole(tmp_path):
 def test_a_log_is_strict_json_and_one_of_an_earlier_version_is_read(tmp_path):
     path = tmp_path / "events.jsonl"
     log = EventLog(path, 0)
-    log.log({"event": "telemetry", "step": 1, "R": 0.5, "R_ratio": float("inf"), "system": {"load": float("nan")}})
+    log.log({"event": "telemetry", "step": 1, "R": 0.5, "R_ratio": float("inf"), "system": {"load": [float("nan"), 2.0]}})
     log.close()
     with path.open("a") as file:
         file.write('{"event": "telemetry", "step": 2, "R": 0.5, "R_ratio": Infinity, "time": 1e9}\n')
     written, *_ = [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()[1:2]]
-    assert written["R"] == 0.5 and written["R_ratio"] is None and written["system"] == {"load": None}
+    assert written["R"] == 0.5 and written["R_ratio"] is None and written["system"] == {"load": [None, 2.0]}
     assert [record["step"] for record in read_events(path)] == [0, 1, 2]
     delivered = [event_metrics(record) for _, record in Playback(path).read() if record["event"] == "telemetry"]
     assert delivered == [{"telemetry/R": 0.5}] * 2
