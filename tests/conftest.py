@@ -39,6 +39,16 @@ def offline(monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
 
 
+@pytest.fixture
+def processes():
+    """A list for processes that a test starts. They end with the test, also if it fails."""
+    started = []
+    yield started
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
 def sentence(i):
     return " ".join(WORDS[(i * k) % len(WORDS)] for k in range(1, 2 + 7 * i % 13)) + ("\u2028é\x00" if i % 5 == 0 else ".")
 

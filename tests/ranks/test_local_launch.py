@@ -94,7 +94,7 @@ def test_only_the_flag_is_left_out():
     assert without_ranks(["a=--ranks", "--ranks", "2", "--ranks=3", "--quiet", "x=2"]) == ["a=--ranks", "--quiet", "x=2"]
 
 
-def test_ctrl_c_while_the_launcher_is_imported_ends_it_with_a_line_and_no_traceback(tmp_path):
+def test_ctrl_c_while_the_launcher_is_imported_ends_it_with_a_line_and_no_traceback(processes, tmp_path):
     (tmp_path / "slow.py").write_text("import sys, time; print(*sys.argv[1:], flush=True); time.sleep(60)")
     program = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -104,6 +104,7 @@ def test_ctrl_c_while_the_launcher_is_imported_ends_it_with_a_line_and_no_traceb
     env, pipes = environment(), dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
     env["PYTHONPATH"] += f"{os.pathsep}{tmp_path}"
     process = subprocess.Popen([sys.executable, "-c", program, "--node_rank=0", "x"], env=env, text=True, **pipes)
+    processes.append(process)
     assert process.stdout.readline() == "--node_rank=0 x\n"
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=20) == ("", "\ninterrupted\n") and process.returncode == -signal.SIGINT

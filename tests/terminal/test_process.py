@@ -75,10 +75,11 @@ run_process(main)
 
 
 @pytest.mark.parametrize("rank, said", [(None, "\ninterrupted\n"), ("0", "\ninterrupted\n"), ("1", "")])
-def test_ctrl_c_before_there_is_anything_to_save_ends_each_rank_with_one_line_and_no_traceback(rank, said):
+def test_ctrl_c_before_there_is_anything_to_save_ends_each_rank_with_one_line_and_no_traceback(rank, said, processes):
     env = environment(**({"LOCAL_RANK": rank} if rank else {}))
     pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
     process = subprocess.Popen([sys.executable, "-c", IMPORTS], env=env, text=True, **pipes)
+    processes.append(process)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=20) == ("handler\n", said) and process.returncode == -signal.SIGINT

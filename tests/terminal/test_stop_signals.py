@@ -46,9 +46,8 @@ def test_the_first_signal_is_the_reason_whatever_a_launcher_sends_after_it():
 
 
 @pytest.fixture
-def program():
+def program(processes):
     """Starts a program in which Ctrl-C is to be remembered, and which is `busy` with something; returns its process."""
-    started = []
 
     def start(busy, answers=True):
         text = (
@@ -58,14 +57,11 @@ def program():
             f"    print('ready', flush=True)\n    {busy}\n    time.sleep(60)\n"
         )
         pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
-        started.append(subprocess.Popen([sys.executable, "-c", text], cwd=ROOT, text=True, **pipes))
-        assert started[-1].stdout.readline() == "ready\n"
-        return started[-1]
+        processes.append(subprocess.Popen([sys.executable, "-c", text], cwd=ROOT, text=True, **pipes))
+        assert processes[-1].stdout.readline() == "ready\n"
+        return processes[-1]
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    return start
 
 
 WAITS = "while not stop_signals.received: time.sleep(0.01)\n    print(stop_signals.received, flush=True)"

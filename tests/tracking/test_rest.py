@@ -76,28 +76,24 @@ def test_a_run_that_was_deleted_is_left_alone(run, tmp_path, capsys):
 
 
 @pytest.fixture
-def settled(tmp_path, monkeypatch, capsys):
+def settled(processes, tmp_path, monkeypatch, capsys):
     """Ends a run whose mirror is a Python program: (its process, seconds, what is said to the user, what is on stderr)."""
     monkeypatch.setattr("mat_ds.tracking.tracker.MOMENT", 0.1)
-    started = []
 
     def end(program, lasts, error=None, **patience):
-        run, tracker, said = make_run(tmp_path / f"run {len(started)}"), Tracker(keeps=True), []
+        run, tracker, said = make_run(tmp_path / f"run {len(processes)}"), Tracker(keeps=True), []
         monkeypatch.setattr("mat_ds.tracking.tracker.outlives_this_process", lambda: lasts)
-        monkeypatch.setattr("mat_ds.tracking.tracker.start_mirror", lambda run, uri: started[-1])
-        started.append(subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, cwd=run.path))
+        monkeypatch.setattr("mat_ds.tracking.tracker.start_mirror", lambda run, uri: processes[-1])
+        processes.append(subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, cwd=run.path))
         with suppress(Interrupted), tracker:
             tracker.begin(run, 0, f"sqlite:///{tmp_path}/mlflow.db")
             if error:
                 raise error
         began = time.monotonic()
         tracker.settle(said.append, **patience)
-        return started[-1], time.monotonic() - began, "\n".join(said), capsys.readouterr().err
+        return processes[-1], time.monotonic() - began, "\n".join(said), capsys.readouterr().err
 
-    yield end
-    for process in started:
-        process.kill()
-        process.wait()
+    return end
 
 
 NEVER = "import time; time.sleep(600)"
