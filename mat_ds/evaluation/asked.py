@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mat_ds.artifacts.described import read_description, run_around
+from mat_ds.artifacts.described import Description, read_description, run_around
 from mat_ds.errors import Problem, UserError, collect_problems
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.ranks.launch import launcher_problems
@@ -47,7 +47,8 @@ def find_subject(model_name: str, options: EvaluationOptions) -> Asked:
     if options.data.path and options.data.validation:
         fix = "leave one of the two out"
         found.append(Problem("data.validation", options.data.validation, "and data.path both say what to score on", fix))
-    known, data = read_description(source), _data(options, source)
+    known = read_description(source)
+    data = _data(options, source, known)
     if options.task is None and known is None:
         found.append(Problem("task", None, f"{model_name} does not say what task it was trained for", "pass task=<task>"))
     spec = collect_problems(found, find_task, options.task) if options.task else known.spec if known else None
@@ -60,13 +61,15 @@ def find_subject(model_name: str, options: EvaluationOptions) -> Asked:
     return Asked(model_name, source, spec, data)
 
 
-def _data(options: EvaluationOptions, source: Path) -> DataConfig:
+def _data(options: EvaluationOptions, source: Path, known: Description | None) -> DataConfig:
     """The data options: given ones, else those of the model's run, else the model's own maximum length."""
-    run, known = run_around(source), read_description(source)
+    run = run_around(source)
     own = run.data if run else DataConfig(max_length=known.max_length) if known else DataConfig()
     given = {**options.data.model_dump(), "eval_limit": options.limit}
     if options.data.path or options.data.validation:
-        own = own.model_copy(update={"train": None, "validation": None, "dev_share": None, "path": None})
+        own = own.model_copy(update={"path": None})
+    if options.data.path or options.data.validation or options.task:  # the files of a run are of its own task
+        own = own.model_copy(update={"train": None, "validation": None, "dev_share": None})
     return own.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 

@@ -73,6 +73,11 @@ def test_another_file_can_be_scored_with_or_without_the_run(run, tmp_path):
         scored(run.path, "data.validation=new.csv", "data.path=.")
 
 
+def test_a_run_is_not_scored_on_its_own_files_as_another_task(run, tmp_path):
+    asked = find_subject(str(run.path), read_options(EvaluationOptions, ["task=mnli"]))
+    assert asked.spec.name == "mnli" and asked.data.train is None and asked.data.cut_share is None
+
+
 def test_the_card_says_which_part_of_the_file_was_kept_to_validate_on(tmp_path):
     run = finished_run(tmp_path / "run", "cola")
     config = read_yaml(run / "config.yaml")
