@@ -48,13 +48,13 @@ def task_of(name: str, data: DataConfig) -> TaskSpec:
         raise UserError(Problem("data.path", data.path, "holds no prepared data, and data.train names other files", fix))
     if manifest is None:
         return _read_task(name, data)
+    for option in ("train", "validation", "dev_share"):
+        if (before := manifest.options.get(f"data.{option}")) != (value := getattr(data, option)):
+            reason, fix = f"{data.path} was prepared with {before!r}", f"run `mat-ds prepare {data.path}` again, or pass that"
+            raise UserError(Problem(f"data.{option}", value, reason, fix))
     if name not in manifest.tasks:
         reason, fix = f"{data.path} was prepared for {', '.join(manifest.tasks)}", f"pass task={next(iter(manifest.tasks))}"
         raise UserError(Problem("task", name, reason, fix))
-    for option, value in (("data.validation", data.validation), ("data.dev_share", data.dev_share)):
-        if (before := manifest.options.get(option)) != value:
-            reason, fix = f"{data.path} was prepared with {before!r}", f"run `mat-ds prepare {data.path}` again, or pass that"
-            raise UserError(Problem(option, value, reason, fix))
     given = {"text": data.text, "label": data.label, "labels": data.labels}
     prepared = TaskSpec.model_validate(manifest.tasks[name])
     return prepared.model_copy(update={key: value for key, value in given.items() if value is not None})

@@ -42,3 +42,6 @@ def test_a_run_on_own_files_is_prepared_and_trained_without_them(tmp_path, capsy
     assert same(source, stored)
     assert "task my: text" in problems(*words[2:], "data.text=title")
     assert "data.dev_share" in problems(*words[2:], "data.dev_share=0.3")
+    (tmp_path / "other.jsonl").write_bytes(lines(*rows))
+    for task in ("my", "other"):
+        assert "data.train" in problems(*words[2:], "data.train=other.jsonl", f"task={task}")
