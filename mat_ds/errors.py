@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeVar
@@ -155,6 +155,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     found = closest(name, known)
     return f"known: {', '.join(known)}" if found is None else f"did you mean {found!r}?"
+
+
+def first_names(names: Sequence[str], most: int) -> str:
+    """Names for a message: at most so many, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

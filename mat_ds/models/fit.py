@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from mat_ds.errors import Problem, UserError
+from mat_ds.errors import Problem, UserError, first_names
 from mat_ds.models.folder import INDICES, read_object
 from mat_ds.models.pretrained import Loading, new_model
 from mat_ds.models.source import FOLDER_FIX
@@ -77,12 +77,12 @@ def fit_problems(key: str, name: str, module: Any, loading: Loading, whole: bool
         unknown = sorted(loading["unexpected_keys"])
         prefix = _common_prefix(unknown, missing, f"{module.base_model_prefix}.")
         if whole and not set(missing) & set(backbone):
-            reason = f"it was saved without a classification head: its files lack {_first_names(missing)}"
+            reason = f"it was saved without a classification head: its files lack {first_names(missing, SHOWN)}"
             fix = FOLDER_FIX
         else:
             some = "none" if len(missing) == len(wanted) else f"only {len(wanted) - len(missing)}"
-            reason = f"{some} of its {len(wanted)} {part}s can be found in its files: they lack {_first_names(missing)}"
-            reason += f", and hold {_first_names(unknown)}" if unknown else ""
+            reason = f"{some} of its {len(wanted)} {part}s can be found in its files: they lack {first_names(missing, SHOWN)}"
+            reason += f", and hold {first_names(unknown, SHOWN)}" if unknown else ""
             fix = RENAME.format(prefix=prefix) if prefix else f"{RESTORE}, with the config.json that belongs to the weights"
         yield Problem(key, name, reason, fix)
     if shapes:
@@ -91,7 +91,7 @@ def fit_problems(key: str, name: str, module: Any, loading: Loading, whole: bool
         reason = f"{first} has the shape {found} in its files and {own} by its config.json{more}"
         yield Problem(key, name, reason, "bring the config.json that belongs to the weights")
     if extra := sorted(set(_layers_beyond(backbone, loading["unexpected_keys"]))):
-        reason = f"its files hold layers that its config.json does not have: {_first_names(extra)}"
+        reason = f"its files hold layers that its config.json does not have: {first_names(extra, SHOWN)}"
         fix = "bring the config.json that belongs to the weights, or save the shorter model with save_pretrained"
         yield Problem(key, name, reason, fix)
 
@@ -142,7 +142,3 @@ def _layers_beyond(own: list[str], unexpected: Iterable[str]) -> Iterator[str]:
         shape = number.sub(".N.", name, count=1)
         if (found := number.search(name)) and (shape in known or shape.split(".", 1)[-1] in known):
             yield name[: found.end() - 1]
-
-
-def _first_names(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

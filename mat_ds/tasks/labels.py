@@ -13,7 +13,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from mat_ds.errors import Problem, UserError
+from mat_ds.errors import Problem, UserError, first_names
 from mat_ds.tasks.spec import TaskSpec
 
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -123,7 +123,7 @@ def known_labels(spec: TaskSpec) -> str:
     """The task's labels for a message, with their numbers if those are labels too."""
     _, numbered = _meanings(spec.labels, tuple(spec.label_map.items()))
     known = [f"{i} ({name})" for i, name in enumerate(spec.labels)] if numbered else [*spec.labels, *spec.label_map]
-    return ", ".join(known[:SHOWN]) + (f" and {len(known) - SHOWN} more" if len(known) > SHOWN else "")
+    return first_names(known, SHOWN)
 
 
 @lru_cache(maxsize=64)

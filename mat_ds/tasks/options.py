@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from os.path import abspath
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -89,7 +90,7 @@ class DataConfig(Section):
         if self.train and self.validation and self.dev_share:
             reason = "cuts a part of data.train to validate on, but data.validation names a file for that"
             yield Problem("data.dev_share", self.dev_share, reason, "leave one of the two out")
-        if self.train and self.train == self.validation:
+        if self.train and self.validation and abspath(self.train) == abspath(self.validation):
             yield Problem("data.validation", self.validation, "is what is trained on, so its score would say nothing",
                           "name another file, or leave it out: a part of data.train is then kept for it")  # fmt: skip
         if self.train and self.labels is not None and len(self.labels) == 1:

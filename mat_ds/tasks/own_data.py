@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mat_ds.config.names import is_name
-from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.errors import Problem, UserError, first_names, raise_if_any
 from mat_ds.tasks.columns import Columns
 from mat_ds.tasks.contradictions import column_problems, label_problems
 from mat_ds.tasks.files import read_file
@@ -82,8 +82,7 @@ def decision(spec: TaskSpec, data: DataConfig) -> Iterator[tuple[str, str]]:
     if data.train is None:
         return
     if data.labels is None:
-        classes = ", ".join(spec.labels[:SHOWN]) + (f" and {len(spec.labels) - SHOWN} more" if len(spec.labels) > SHOWN else "")
-        found = f"classes {classes}" if spec.labels else "scores, so this is regression"
+        found = f"classes {first_names(spec.labels, SHOWN)}" if spec.labels else "scores, so this is regression"
         yield "labels", f"{found}; found in {Path(data.train).name} (data.labels=[...] decides)"
     if data.cut_share:
         yield "dev split", f"{100 * data.cut_share:g}% of {Path(data.train).name}, chosen by the texts (data.dev_share)"
@@ -112,14 +111,15 @@ def _read_task(name: str, data: DataConfig) -> TaskSpec:
     assert data.train
     columns = TaskSpec(name=name, text=data.text or TEXT, label=data.label or LABEL, test=())
     raise_if_any(_renamed(column_problems(columns)))
-    found = _labels_in("data.train", data.train, columns)
+    found = _labels_in("data.train", data.train, columns, all_rows=data.labels is None)
     labels = _classes(found, data.train) if data.labels is None else data.labels
     spec = columns.model_copy(update={"labels": labels})
     spec = spec.model_copy(update={"metrics": kind_of(spec).usual_metrics})
     raise_if_any(_renamed(label_problems(spec)))
     if data.validation:
-        scored = _labels_in("data.validation", data.validation, columns)
-        if data.labels is None and labels:
+        decided = data.labels is None and bool(labels)
+        scored = _labels_in("data.validation", data.validation, columns, all_rows=decided)
+        if decided:
             raise_if_any(_unseen(found, scored, data))
     return spec
 
@@ -131,8 +131,13 @@ def _renamed(problems: Iterable[Problem]) -> Iterator[Problem]:
         yield Problem(names.get(problem.key, problem.key), problem.value, problem.reason, problem.fix)
 
 
-def _labels_in(key: str, path: str, spec: TaskSpec) -> Counter[str]:
+def _labels_in(key: str, path: str, spec: TaskSpec, all_rows: bool) -> Counter[str]:
     """How often each label occurs in a file; rows that cannot be read are left to the reader of examples.
+
+    Args:
+        key, path: as in `read_file`.
+        spec: names the columns.
+        all_rows: whether to read more than the first row that has all columns, which takes seconds where a file is large.
 
     Raises:
         UserError: if the file cannot be read, is empty, or lacks a column.
@@ -140,14 +145,15 @@ def _labels_in(key: str, path: str, spec: TaskSpec) -> Counter[str]:
     counts: Counter[str] = Counter()
     rows, whole, first = 0, False, dict[str, Any]()
     wanted = [*spec.text, spec.label]
-    for where, row in read_file(key, path, _Unsettled(spec, labelled=True)):
+    for _, row in read_file(key, path, _Unsettled(spec, labelled=True)):
         rows += 1
         if isinstance(row, Mapping):
             first = first or dict(row)
             whole = whole or all(column in row for column in wanted)
             if (label := label_text(row.get(spec.label))) is not None and label.lower() not in NONE:
                 counts[label] += 1
-        del where
+        if whole and not all_rows:
+            break
     if not rows:
         raise UserError(Problem(key, path, "has no rows", "pass a file with a row for each example, a header first in csv"))
     if first and not whole and (missing := [column for column in wanted if column not in first]):
@@ -186,7 +192,7 @@ def _unseen(trained: Counter[str], scored: Counter[str], data: DataConfig) -> It
     """Yields a problem if the validation file has labels that the training file has not."""
     if strange := sorted(scored.keys() - trained.keys()):
         count = sum(scored[label] for label in strange)
-        shown = ", ".join(map(repr, strange[:SHOWN])) + (f" and {len(strange) - SHOWN} more" if len(strange) > SHOWN else "")
+        shown = first_names(list(map(repr, strange)), SHOWN)
         reason = f"{count:,} of {scored.total():,} rows have a label that no row of {data.train} has: {shown}"
         fix = "mend the labels; if some classes are really missing there, list all with data.labels=[...]"
         yield Problem("data.validation", data.validation, reason, fix)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mat_ds.config.names import is_name
-from mat_ds.errors import Problem, UserError
+from mat_ds.errors import Problem, UserError, first_names
 from mat_ds.storage.reading import IrregularError, open_regular, read_json
 
 SAVED = ""  # used instead of a file suffix for `save_to_disk` folders
@@ -92,8 +92,7 @@ def _files(folder: Path, split: str) -> Iterator[Source]:
 def listing(folder: Path) -> str:
     """The contents of a folder for a message."""
     names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{folder} holds {', '.join(names[:SHOWN]) or 'nothing'}{more}"
+    return f"{folder} holds {first_names(names, SHOWN) or 'nothing'}"
 
 
 def open_data(path: Path) -> BinaryIO:

@@ -180,6 +180,7 @@ ROWS = [{"title": f"t{i}", "body": f"b{i}", "stars": i % 2, "note": f"n{i}"} for
         (["data.train=cases.csv"], "data.labels", "differ only in case", "rename one"),
         (["data.train=two.csv", "data.validation=three.csv"], "data.validation", "no row of two.csv has: 'c'", "data.labels"),
         (["data.train=two.csv", "data.validation=two.csv"], "data.validation", "trained on", "another file"),
+        (["data.train=two.csv", "data.validation=./two.csv"], "data.validation", "trained on", "another file"),
         (["data.train=two.csv", "data.validation=three.csv", "data.dev_share=0.1"], "data.dev_share", "names a file", "one of"),
         (["data.train=two.csv", "data.dev_share=1.0"], "data.dev_share", "less than 1", "share"),
         (["data.train=two.csv", "data.dev_share=0"], "data.dev_share", "greater than 0", "share"),
@@ -210,3 +211,10 @@ def test_wrong_files_and_options_are_one_clear_error_each(tmp_path, monkeypatch,
     assert key in [problem.key for problem in found], found
     first = next(problem for problem in found if problem.key == key)
     assert reason in first.reason and fix in first.fix, first
+
+
+def test_where_the_classes_are_given_a_file_is_not_read_to_its_end_to_find_them(monkeypatch):
+    rows = iter([("my.csv:2", {"text": "a"}), *((f"my.csv:{i}", {"text": "a", "label": "x"}) for i in range(3, 9))])
+    monkeypatch.setattr("mat_ds.tasks.own_data.read_file", lambda *_: rows)
+    assert task_of("my", DataConfig(train="my.csv", labels=["y", "x"])).labels == ("y", "x")
+    assert len(list(rows)) == 5
