@@ -17,6 +17,7 @@ from mat_ds.errors import Problem, raise_if_any
 from mat_ds.runs.options import RunConfig
 from mat_ds.runs.plugins import not_loaded, plugins_of
 from mat_ds.runs.trainer_names import renamed
+from mat_ds.tasks.own_data import name_problems, own_name
 
 DEMO_RECIPE = RECIPES.path("demo")
 # Options of earlier versions, which stand in the `config.yaml` of their runs, and the only value that still has a meaning.
@@ -112,8 +113,6 @@ def combine(
             return None, found
     found += run.data.problems()
     if run.data.train:
-        from mat_ds.tasks.own_data import name_problems, own_name  # imported late: it needs torch
-
         if "task" not in tree:
             run = run.model_copy(update={"task": own_name(run.data.train)})
         found += name_problems(run.task)
