@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from mat_ds.doctor.surroundings import surroundings
 from mat_ds.errors import ExitCode
 from mat_ds.ranks.exits import attempt
-from mat_ds.ranks.world import World
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Prints the description; returns the exit code."""
-    return attempt(lambda: _show_surroundings(arguments), World(), "")
+    return attempt(lambda: _show_surroundings(arguments))
 
 
 def _show_surroundings(arguments: Sequence[str]) -> None:

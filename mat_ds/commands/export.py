@@ -14,7 +14,6 @@ from mat_ds.config.paths import argument
 from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
 from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.processors import share_processors
-from mat_ds.ranks.world import World
 from mat_ds.registry.locate import MEANING, is_local, locate
 from mat_ds.runs.plugins import load_plugins
 from mat_ds.storage.checkpoints import checkpoints_of
@@ -31,7 +30,7 @@ WEIGHTS = ("raw", "average")
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code."""
     share_processors(1)
-    return attempt(lambda: _export(parse(arguments)), World(), "")
+    return attempt(lambda: _export(parse(arguments)))
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from mat_ds.errors import ExitCode, printable
 from mat_ds.ranks.exits import attempt
-from mat_ds.ranks.world import World
 from mat_ds.terminal.display import show
 from mat_ds.terminal.layout import table_text
 from mat_ds.terminal.parser import Parser
@@ -26,7 +25,7 @@ COLUMNS = {"task": "task", "method": "method", "seed": "seed", "score": "score",
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code."""
-    return attempt(lambda: _list(arguments), World(), "")
+    return attempt(lambda: _list(arguments))
 
 
 def _list(arguments: Sequence[str]) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from mat_ds.errors import ExitCode, Problem, UserError, nearest
 from mat_ds.ranks.exits import attempt
-from mat_ds.ranks.world import World
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser
 
@@ -20,7 +19,7 @@ WIDTH = 80
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Prints all sections, or one section, method or option; returns the exit code."""
-    return attempt(lambda: _show_options(arguments), World(), "")
+    return attempt(lambda: _show_options(arguments))
 
 
 def _show_options(arguments: Sequence[str]) -> None:

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
     """Prints the plan; returns 0 if the run fits, 1 if it does not, 2 for wrong input."""
     configure_process()
     share_processors(1)
-    return attempt(lambda: _show_plan(parse(arguments)), World(), "")
+    return attempt(lambda: _show_plan(parse(arguments)))
 
 
 def _show_plan(parsed: argparse.Namespace) -> ExitCode:

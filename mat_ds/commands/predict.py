@@ -22,7 +22,6 @@ from mat_ds.evaluation.answer_files import SUFFIXES as OUT_SUFFIXES
 from mat_ds.evaluation.answer_files import InputRow, answer_form, carried, is_submission
 from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.processors import share_processors
-from mat_ds.ranks.world import World
 from mat_ds.registry.locate import MEANING, REGISTRY, locate
 from mat_ds.runs.plugins import load_plugins
 from mat_ds.storage.disk import open_aside
@@ -45,7 +44,7 @@ SUFFIXES = {"csv": ".csv", "tsv": ".tsv", "jsonl": ".jsonl", "text": ".txt"}
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code."""
     share_processors(1)
-    return attempt(lambda: predict_file(parse(arguments)), World(), "The model's weights are damaged, or never were finite.")
+    return attempt(lambda: predict_file(parse(arguments)), advice="The model's weights are damaged, or never were finite.")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -17,7 +17,6 @@ from mat_ds.models.source import check_place, hub_names
 from mat_ds.models.tiny import TINY
 from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.processors import share_processors
-from mat_ds.ranks.world import World
 from mat_ds.runs.load import DEMO_RECIPE, read_run_config
 from mat_ds.runs.options import RunConfig
 from mat_ds.runs.plugins import load_plugins
@@ -45,7 +44,7 @@ EXAMPLE = "mat-ds prepare prepared/cola --recipe cola data.max_length=128"
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code."""
     share_processors(1)
-    return attempt(lambda: _prepare(parse(arguments)), World(), "")
+    return attempt(lambda: _prepare(parse(arguments)))
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from mat_ds.errors import ExitCode
 from mat_ds.ranks.exits import attempt
-from mat_ds.ranks.world import World
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser
 from mat_ds.terminal.process import importing
@@ -19,7 +18,7 @@ EXAMPLE = "mat-ds promote acceptability 3 --alias champion"
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code."""
-    return attempt(lambda: _promote(arguments), World(), "")
+    return attempt(lambda: _promote(arguments))
 
 
 def _promote(arguments: Sequence[str]) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mat_ds.errors import ExitCode
 from mat_ds.ranks.exits import attempt
-from mat_ds.ranks.world import World
 from mat_ds.runs.plugins import load_plugins
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser, add_plugin_argument
@@ -19,7 +18,7 @@ EXAMPLE = "mat-ds register runs/cola acceptability"
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code."""
-    return attempt(lambda: _register(arguments), World(), "")
+    return attempt(lambda: _register(arguments))
 
 
 def _register(arguments: Sequence[str]) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from mat_ds.errors import ExitCode, Problem, UserError
 from mat_ds.ranks.exits import attempt
-from mat_ds.ranks.world import World
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser
 from mat_ds.terminal.process import importing
@@ -19,7 +18,7 @@ EXAMPLE = "mat-ds report runs/cola-seeds runs/vanilla --out report"
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code."""
-    return attempt(lambda: _report(arguments), World(), "")
+    return attempt(lambda: _report(arguments))
 
 
 def _report(arguments: Sequence[str]) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mat_ds.errors import ExitCode
 from mat_ds.ranks.exits import attempt
-from mat_ds.ranks.world import World
 from mat_ds.reports.overview import as_dicts, as_rows, run_lines
 from mat_ds.terminal.display import show
 from mat_ds.terminal.layout import table_text
@@ -17,7 +16,7 @@ from mat_ds.terminal.parser import Parser
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Prints a table, oldest run first; returns the exit code."""
-    return attempt(lambda: _list_runs(arguments), World(), "")
+    return attempt(lambda: _list_runs(arguments))
 
 
 def _list_runs(arguments: Sequence[str]) -> None:

@@ -19,7 +19,6 @@ from typing import Any
 from mat_ds.config.names import name_of_file
 from mat_ds.errors import ExitCode, raise_if_any
 from mat_ds.ranks.exits import attempt
-from mat_ds.ranks.world import World
 from mat_ds.runs.trainer_names import renamed
 from mat_ds.storage.disk import write_json
 from mat_ds.storage.leases import LOOK
@@ -52,7 +51,7 @@ DEFINITION = "definition.json"
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code: 0; 75 if interrupted; 2 for wrong input; 1 if a seed failed."""
-    return attempt(lambda: _train_seeds(parse(arguments)), World(), "")
+    return attempt(lambda: _train_seeds(parse(arguments)))
 
 
 def _train_seeds(parsed: argparse.Namespace) -> ExitCode:

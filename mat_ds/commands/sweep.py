@@ -16,7 +16,6 @@ from mat_ds.config.names import name_of_file
 from mat_ds.config.packaged import SPACES
 from mat_ds.errors import ExitCode, Problem, UserError
 from mat_ds.ranks.exits import attempt
-from mat_ds.ranks.world import World
 from mat_ds.runs.trainer_names import renamed
 from mat_ds.sweeps.launching import Launching, add_arguments, read_launching
 from mat_ds.sweeps.pace import Pace
@@ -37,7 +36,7 @@ TRIALS = 20
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Runs the command and returns its exit code."""
-    return attempt(lambda: _search(parse(arguments)), World(), "")
+    return attempt(lambda: _search(parse(arguments)))
 
 
 def _search(parsed: argparse.Namespace) -> ExitCode:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from mat_ds.errors import ExitCode, Problem, UserError, collect_problems, raise_if_any
 from mat_ds.ranks.exits import attempt
-from mat_ds.ranks.world import World
 from mat_ds.storage.lock import known_holder_of
 from mat_ds.storage.rundir import RunDirectory, run_folders
 from mat_ds.terminal.display import show
@@ -43,7 +42,7 @@ REPLAYS = {"tensorboard": _tensorboard, "wandb": _wandb}
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Prints a line per run; returns 0 if all are delivered, 1 if an MLflow could not be reached or refused one."""
-    return attempt(lambda: _sync_all(arguments), World(), "")
+    return attempt(lambda: _sync_all(arguments))
 
 
 def _sync_all(arguments: Sequence[str]) -> ExitCode:

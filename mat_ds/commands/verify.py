@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mat_ds.errors import ExitCode, Problem, UserError
 from mat_ds.ranks.exits import attempt
-from mat_ds.ranks.world import World
 from mat_ds.storage.checkpoints import checkpoints_of, damaged_of, lost_latest
 from mat_ds.storage.integrity import is_foreign, read_manifest, read_state, verify_checkpoint
 from mat_ds.terminal.display import Display, add_display_arguments
@@ -17,7 +16,7 @@ from mat_ds.terminal.parser import Parser
 
 def main(arguments: Sequence[str]) -> ExitCode:
     """Reads every byte of the checkpoints and prints a line for each; returns 0 if all are whole, 1 if one is not."""
-    return attempt(lambda: _verify(arguments), World(), "")
+    return attempt(lambda: _verify(arguments))
 
 
 def _verify(arguments: Sequence[str]) -> ExitCode:

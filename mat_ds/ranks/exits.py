@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mat_ds.errors import Displaced, ExitCode, Interrupted, NonFiniteError, SaveError, UserError
 from mat_ds.terminal.display import show
 
-if TYPE_CHECKING:  # `mat-ds doctor` must start even if torch is broken
+if TYPE_CHECKING:  # `mat-ds doctor` must start even if psutil is broken
     from mat_ds.ranks.world import World
 
 # Seconds that other ranks wait while local rank 0 prints. The launcher kills all ranks when the first one exits.
@@ -50,14 +50,17 @@ def as_rank(work: Callable[[World], ExitCode]) -> ExitCode:
         return report_problems(error, world)
 
 
-def attempt(work: Callable[[], object], world: World, advice: str) -> ExitCode:
+def attempt(work: Callable[[], object], world: World | None = None, advice: str = "") -> ExitCode:
     """Calls `work`; turns an error into a message and an exit code.
 
     Args:
         work: called by all ranks; it may return an exit code.
-        world: this rank.
+        world: this rank; default: the only one.
         advice: printed if a number is not finite.
     """
+    from mat_ds.ranks.world import World
+
+    world = world or World()
     try:
         code = work()
         return code if isinstance(code, ExitCode) else ExitCode.OK
