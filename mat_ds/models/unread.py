@@ -46,9 +46,7 @@ def weight_files(name: str, revision: str | None = None) -> list[Path]:
     at: dict[str, Any] = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
     if single := cached_file(name, "model.safetensors", **at):
         return [Path(single)]
-    if index := cached_file(
-        name, "model.safetensors.index.json", revision=revision, _raise_exceptions_for_missing_entries=False
-    ):
+    if index := cached_file(name, "model.safetensors.index.json", **at):
         return [Path(file) for file in get_checkpoint_shard_files(name, index, revision=revision)[0]]
     return []
 
