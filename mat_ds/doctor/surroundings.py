@@ -11,6 +11,7 @@ import mat_ds
 from mat_ds.config.packaged import INSTALLED
 from mat_ds.config.versions import ABSENT, version_of
 from mat_ds.errors import HOLDS_SECRET, MASK, masked, printable
+from mat_ds.ranks.processors import usable_processors
 
 PACKAGES = (
     "torch", "deepspeed", "transformers", "tokenizers", "peft", "accelerate", "datasets", "evaluate", "huggingface_hub",
@@ -32,7 +33,7 @@ def surroundings() -> Iterator[tuple[str, list[str]]]:
         "mat_ds",
         [f"{mat_ds.__version__} {'installed' if INSTALLED else 'in a checkout'}, python {platform.python_version()}"],
     )
-    yield "system", [platform.platform(), *_memory(), f"{len(os.sched_getaffinity(0))} processors for this process"]
+    yield "system", [platform.platform(), *_memory(), f"{usable_processors()} processors for this process"]
     yield "packages", [f"{name} {version}" for name in PACKAGES if (version := version_of(name)) != ABSENT]
     yield "devices", _devices()
     named = sorted(name for name in os.environ if name.startswith(TELLING) or name in EXACTLY)
