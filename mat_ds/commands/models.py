@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mat_ds.errors import ExitCode, printable
 from mat_ds.ranks.exits import attempt
+from mat_ds.registry.locate import URI_MEANING
 from mat_ds.terminal.display import show
 from mat_ds.terminal.layout import table_text
 from mat_ds.terminal.parser import Parser
@@ -31,10 +32,7 @@ def main(arguments: Sequence[str]) -> ExitCode:
 def _list(arguments: Sequence[str]) -> None:
     parser = Parser("models", __doc__, EXAMPLE)
     parser.add_argument("name", metavar="NAME", nargs="?", help="a registered model; default: all")
-    parser.add_argument(
-        "--uri",
-        help="the registry; default: MLFLOW_REGISTRY_URI, MLFLOW_TRACKING_URI, runs/mlflow.db, or the file of the last run",
-    )
+    parser.add_argument("--uri", help=URI_MEANING)
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parsed = parser.parse_args(arguments)
     with importing(what="MLflow"):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from mat_ds.errors import ExitCode
 from mat_ds.ranks.exits import attempt
+from mat_ds.registry.locate import URI_MEANING
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser
 from mat_ds.terminal.process import importing
@@ -27,10 +28,7 @@ def _promote(arguments: Sequence[str]) -> None:
     parser.add_argument("version", metavar="VERSION", type=int, help="the version to promote")
     parser.add_argument("--alias", required=True, help="the alias that will point to the version")
     parser.add_argument("--force", action="store_true", help="promote regardless of scores and dev sets")
-    parser.add_argument(
-        "--uri",
-        help="the registry; default: MLFLOW_REGISTRY_URI, MLFLOW_TRACKING_URI, runs/mlflow.db, or the file of the last run",
-    )
+    parser.add_argument("--uri", help=URI_MEANING)
     parsed = parser.parse_args(arguments)
     with importing(what="MLflow"):
         from mat_ds.registry.versions import promote

@@ -11,6 +11,7 @@ from mat_ds.tasks.hub import expect_from_hub
 
 REGISTRY = "models:/"
 MEANING = "a run directory, a model folder, a hub id, models:/NAME@alias or models:/NAME/VERSION"
+URI_MEANING = "the registry; default: MLFLOW_REGISTRY_URI, MLFLOW_TRACKING_URI, runs/mlflow.db, or the file of the last run"
 
 # Files of a classifier; a hub repository may contain its weights in five more formats.
 FILES, OLDER_WEIGHTS = ["*.json", "*.safetensors", "*.txt", "*.model"], ["*.bin"]
