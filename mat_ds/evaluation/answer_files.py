@@ -8,19 +8,16 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from mat_ds.errors import printable_json
+from mat_ds.tasks.kinds.base import SUBMISSION_HEADER, Kind
 from mat_ds.tasks.rows import Example
-
-if TYPE_CHECKING:
-    from mat_ds.tasks.kinds.base import Kind
 
 INDEX, ANSWERS = "index", ("index", "label", "probabilities", "score")
 # Columns that name a row.
 IDS = ("id", "idx", "guid", "uid", "uuid", "pairid", "qid", "key")
 SUFFIXES = {".jsonl": "JSON lines", ".csv": "a csv table", ".tsv": "a tsv table"}
-SUBMISSION = "a GLUE submission"
 # A .tsv has no quotation marks, so these cannot stand in a value.
 ENDS_A_VALUE = {ord(character): " " for character in "\t\r\n"}
 
@@ -88,8 +85,8 @@ class AnswerTable(AnswerForm):
         for row, answer in zip(asked, self.kind.answers(logits), strict=True):
             written: dict[str, Any] = {INDEX: row.number, **row.along}
             for name, value in answer.items():
-                inner = value if isinstance(value, dict) else None
-                written |= {f"probability_{label}": share for label, share in inner.items()} if inner else {name: value}
+                shares = value.items() if isinstance(value, dict) else ()
+                written |= {f"probability_{label}": share for label, share in shares} or {name: value}
             if not self.columns:
                 self.columns = tuple(written)
                 yield self._joined(self.columns)
@@ -104,11 +101,9 @@ class AnswerTable(AnswerForm):
 
 
 class Submission(AnswerForm):
-    name = SUBMISSION
+    name = "a GLUE submission"
 
     def lines(self, asked: Sequence[InputRow], logits: Any) -> Iterator[str]:
-        from mat_ds.tasks.kinds.base import SUBMISSION_HEADER
-
         if not self.columns:
             self.columns = tuple(SUBMISSION_HEADER.split("\t"))
             yield SUBMISSION_HEADER
