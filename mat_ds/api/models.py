@@ -12,7 +12,7 @@ from mat_ds.config.validation import read_options
 from mat_ds.evaluation.asked import find_subject
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.ranks.exits import compute_deterministically
-from mat_ds.registry.locate import REGISTRY, locate
+from mat_ds.registry.locate import locate
 from mat_ds.runs.plugins import load_plugins
 
 if TYPE_CHECKING:
@@ -40,11 +40,10 @@ def load(model: PathOrText, task: str | None = None, *, plugin: Plugins = ()) ->
         UserError: if there is no such model, or it does not fit the task.
     """
     load_plugins(plugin_paths(plugin))
-    if not fspath(model).startswith(REGISTRY):
-        locate(fspath(model))  # what is missing is said before torch is imported
-    from mat_ds.evaluation.predictor import load_predictor
+    folder = locate(fspath(model))
+    from mat_ds.evaluation.predictor import load_predictor  # only now, as it imports torch: seconds
 
-    return load_predictor(fspath(model), task)
+    return load_predictor(fspath(model), folder, task)
 
 
 def predict(model: PathOrText | Predictor, texts: Texts, batch_size: int = 32, *, plugin: Plugins = ()) -> list[dict[str, Any]]:

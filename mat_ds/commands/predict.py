@@ -22,7 +22,7 @@ from mat_ds.evaluation.answer_files import SUFFIXES as OUT_SUFFIXES
 from mat_ds.evaluation.answer_files import InputRow, answer_form, carried, is_submission
 from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.processors import share_processors
-from mat_ds.registry.locate import MEANING, REGISTRY, locate
+from mat_ds.registry.locate import MEANING, locate
 from mat_ds.runs.plugins import load_plugins
 from mat_ds.storage.disk import open_aside
 from mat_ds.tasks.files import read_lines
@@ -100,8 +100,8 @@ def predict_file(parsed: argparse.Namespace) -> None:
     """Predicts batch by batch, and says at the end what was written where."""
     raise_if_any(_argument_problems(parsed))
     load_plugins(parsed.plugin)
-    if not parsed.model.startswith(REGISTRY):
-        locate(parsed.model)
+    with waiting(f"looking for {parsed.model}"):
+        folder = locate(parsed.model)
     if parsed.task:
         find_task(parsed.task)
     with importing():  # only now, as it takes seconds
@@ -110,7 +110,7 @@ def predict_file(parsed: argparse.Namespace) -> None:
         from mat_ds.evaluation.predictor import load_predictor
 
     with waiting(f"loading {parsed.model}"):
-        predictor = load_predictor(parsed.model, parsed.task, parsed.columns)
+        predictor = load_predictor(parsed.model, folder, parsed.task, parsed.columns)
     skipped, count, kind = _Skipped(), 0, kind_of(predictor.spec)
     if parsed.out and parsed.skip_bad_rows and is_submission(parsed.out, kind):
         reason = f"a row that is left out would be missing in {parsed.out.name}, which the GLUE server counts"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,6 @@ from mat_ds.artifacts.exported import load_classifier
 from mat_ds.errors import NonFiniteError, Problem, UserError, raise_if_any
 from mat_ds.models.build import longest_input
 from mat_ds.models.vocabulary import vocabulary_problems
-from mat_ds.registry.locate import locate
 from mat_ds.tasks.kinds import kind_of, kind_of_model
 from mat_ds.tasks.lines import TEXT
 from mat_ds.tasks.loader import Collator
@@ -85,15 +85,15 @@ class Predictor:
             yield made
 
 
-def load_predictor(model_name: str, task: str | None = None, columns: Sequence[str] | None = None) -> Predictor:
+def load_predictor(model_name: str, folder: Path, task: str | None = None, columns: Sequence[str] | None = None) -> Predictor:
     """Loads a model in fp32, on the GPU if there is one.
 
     Args:
         model_name: a MODEL as on the command line.
+        folder: of its files, as `locate` finds it.
         task: its task, if the model does not name one itself.
         columns: names of the text columns, if not the task's.
     """
-    folder = locate(model_name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, tokenizer = load_classifier(folder, torch.float32, device)
     known = read_description(folder)
