@@ -85,11 +85,11 @@ def evaluate(
     # Only now, as they import torch and DeepSpeed: seconds.
     from mat_ds.engine.group import process_group
     from mat_ds.evaluation.robustness import evaluate_subject as measure_all
-    from mat_ds.evaluation.subject import load_asked
+    from mat_ds.evaluation.subject import load_subject
     from mat_ds.terminal.display import Display
 
     with session() as world:
-        subject, found = load_asked(named, asked), {}
+        subject, found = load_subject(named, asked), {}
         compute_deterministically(warn_only=True)
         with process_group(world) as device:
             display = Display(world.rank == 0, quiet)

@@ -38,9 +38,9 @@ def _evaluate(arguments: Sequence[str], world: World) -> ExitCode:
     with importing(world.rank == 0 and not parsed.quiet):  # only now, as it takes seconds
         from mat_ds.engine.group import process_group
         from mat_ds.evaluation.robustness import evaluate_subject
-        from mat_ds.evaluation.subject import load_asked
+        from mat_ds.evaluation.subject import load_subject
 
-    subject = load_asked(found, options)
+    subject = load_subject(found, options)
     # Kernels that sum in varying order could flip predictions that are close to a decision boundary.
     compute_deterministically(warn_only=True)
     shown = Display(world.rank == 0, parsed.quiet, parsed.json)

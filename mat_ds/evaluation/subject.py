@@ -13,7 +13,7 @@ import torch
 from mat_ds.artifacts.described import FILE, head_problems
 from mat_ds.artifacts.exported import load_classifier
 from mat_ds.errors import Problem, collect_problems, raise_if_any
-from mat_ds.evaluation.asked import Asked, find_subject
+from mat_ds.evaluation.asked import Asked
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.models.build import longest_input
 from mat_ds.models.perturb import MOST_TRIED, check_perturbable
@@ -55,13 +55,12 @@ class Subject:
     data_sha256: str
 
 
-def load_subject(model_name: str, options: EvaluationOptions) -> Subject:
-    """`load_asked` of what `find_subject` finds."""
-    return load_asked(find_subject(model_name, options), options)
-
-
-def load_asked(asked: Asked, options: EvaluationOptions) -> Subject:
+def load_subject(asked: Asked, options: EvaluationOptions) -> Subject:
     """Loads and checks everything an evaluation needs.
+
+    Args:
+        asked: what `find_subject` finds.
+        options: of the evaluation.
 
     Raises:
         UserError: naming every problem with model, task and data.

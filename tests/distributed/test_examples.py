@@ -6,8 +6,8 @@ import re
 import pytest
 
 from mat_ds.errors import UserError
+from mat_ds.evaluation.asked import find_subject
 from mat_ds.evaluation.options import EvaluationOptions
-from mat_ds.evaluation.subject import load_subject
 from mat_ds.methods import METHODS
 from tests.support.launch import ROOT, run_cli
 
@@ -44,7 +44,7 @@ def test_a_method_and_a_task_from_files_train_on_two_ranks(run):
 def test_a_run_is_continued_and_evaluated_only_with_its_plugins(run, tmp_path):
     assert "confidence" not in METHODS
     with pytest.raises(UserError, match=r"pass --plugin <path of my_(method|task)\.py>"):
-        load_subject(str(run), EvaluationOptions(output_dir=str(tmp_path / "report")))
+        find_subject(str(run), EvaluationOptions(output_dir=str(tmp_path / "report")))
     going_on = (
         "--ds_config",
         "ds_configs/zero2.json",

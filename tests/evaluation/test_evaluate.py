@@ -8,6 +8,7 @@ import yaml
 from mat_ds.cli import COMMANDS, main
 from mat_ds.commands.evaluate import parse
 from mat_ds.errors import ExitCode, UserError
+from mat_ds.evaluation.asked import find_subject
 from mat_ds.evaluation.options import AttackOptions, EvaluationOptions
 from mat_ds.evaluation.subject import load_subject
 from mat_ds.models.build import build_model, build_tokenizer
@@ -26,7 +27,7 @@ def model_folder(tmp_path_factory):
 
 def subject(folder, *overrides):
     parsed, options = parse([str(folder), *overrides])
-    return load_subject(parsed.model, options)
+    return load_subject(find_subject(parsed.model, options), options)
 
 
 def refused(folder, *overrides):

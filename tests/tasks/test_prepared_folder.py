@@ -12,6 +12,7 @@ from mat_ds.commands.evaluate import parse
 from mat_ds.doctor.inputs import check_data
 from mat_ds.doctor.rows import Status
 from mat_ds.errors import ExitCode, UserError
+from mat_ds.evaluation.asked import find_subject
 from mat_ds.evaluation.subject import load_subject
 from mat_ds.models.build import build_model, build_tokenizer
 from mat_ds.models.options import ModelConfig
@@ -171,7 +172,7 @@ def test_an_evaluation_tokenises_the_prepared_texts_itself(out, raw, hub, tmp_pa
     expected = load(TASKS["cola"], raw, eval_limit=20).dev["validation"]
     for arguments in ((tmp_path / "run",), (tmp_path / "run" / "model", "task=cola", f"data.path={out}", "limit=20")):
         parsed, options = parse([*map(str, arguments), "data.max_length=6"])
-        found = load_subject(parsed.model, options)
+        found = load_subject(find_subject(parsed.model, options), options)
         assert list(found.splits) == ["validation"] and found.max_length == 6
         assert list(found.splits["validation"]) == expected
         assert all(example.tokens is None for example in found.splits["validation"])
@@ -221,9 +222,8 @@ def test_a_split_may_be_both_dev_and_test_split(hub, tmp_path):
         write(tmp_path, f"raw/own/{split}.jsonl", lines(*({"sentence": str(i), "label": i % 2} for i in range(4))))
     prepare(tmp_path / "out", f"task={tmp_path}/own.yaml", f"model.name={hub}", f"data.path={tmp_path}/raw")
     data = load(find_task(f"{tmp_path}/own.yaml"), tmp_path / "out")
-    assert [e.label for e in data.dev["validation"]] == [0, 1, 0, 1] and [e.label for e in data.test["validation"]] == [
-        None
-    ] * 4
+    assert [example.label for example in data.dev["validation"]] == [0, 1, 0, 1]
+    assert [example.label for example in data.test["validation"]] == [None] * 4
 
 
 def test_examples_are_read_from_their_files_on_access(tmp_path, hub):

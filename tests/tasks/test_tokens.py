@@ -7,6 +7,7 @@ import pytest
 from mat_ds.cli import main
 from mat_ds.commands.evaluate import parse
 from mat_ds.errors import ExitCode, UserError
+from mat_ds.evaluation.asked import find_subject
 from mat_ds.evaluation.subject import load_subject
 from mat_ds.models.build import build_tokenizer
 from mat_ds.models.options import ModelConfig
@@ -124,4 +125,4 @@ def test_predicting_and_evaluating_name_the_row(models, tmp_path, capsys):
         assert f"{place} = '\\u200b'" in told_of and "has no tokens" in told_of
     _, options = parse([arguments[0], "task=cola", f"data.path={cola(tmp_path / 'raw', 'validation')}"])
     with pytest.raises(UserError, match="has no tokens"):
-        load_subject(arguments[0], options)
+        load_subject(find_subject(arguments[0], options), options)
