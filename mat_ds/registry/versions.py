@@ -114,7 +114,8 @@ def promote(name: str, version: int, alias: str, force: bool = False, uri: str |
     Raises:
         UserError: if the version scores below the current one, or was scored on another dev set.
     """
-    found = {entry.version: entry for entry in registered_versions(name, uri)}
+    where = registry_uri(uri)  # once, since a run that begins meanwhile may be the last one then
+    found = {entry.version: entry for entry in registered_versions(name, where)}
     if version not in found:
         raise UserError(Problem("VERSION", version, f"{name} has no such version", f"there are: {', '.join(map(str, found))}"))
     candidate = found[version]
@@ -123,7 +124,7 @@ def promote(name: str, version: int, alias: str, force: bool = False, uri: str |
         return f"{name} version {version} is {alias} already"
     if champion and not force and (reason := _against(candidate, champion, alias)):
         raise UserError(Problem("VERSION", version, reason, "train a better one, or pass --force"))
-    with errors_told(where := registry_uri(uri)):
+    with errors_told(where):
         client_of(where).set_registered_model_alias(name, alias, str(version))
     return f"{name} version {version} is {alias}" + (f" in the place of version {champion.version}" if champion else "")
 

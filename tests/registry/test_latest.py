@@ -1,12 +1,15 @@
 """Without `--uri` the registry is `runs/mlflow.db`, or the MLflow file of the last run below the current folder."""
 
 import os
+from unittest.mock import Mock
 
 import pytest
 
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode
+from mat_ds.registry import versions
 from mat_ds.registry.latest import default_address
+from mat_ds.registry.versions import Registered
 from tests.support.tracked import make_run
 
 MADE = 10**9
@@ -53,6 +56,15 @@ def test_the_usual_file_comes_first_without_a_word(here, capsys):
     mirrored(here / "runs" / "first", 9)
     mirrored(here / "new" / "run", 1)
     assert default_address() == "sqlite:///runs/mlflow.db" and not capsys.readouterr().err
+
+
+def test_an_alias_is_set_in_the_registry_in_which_the_version_was_looked_up(here, monkeypatch, capsys):
+    mirrored(here / "new" / "run", 1)
+    used = []
+    monkeypatch.setattr(versions, "registered_versions", lambda name, uri: [used.append(uri), Registered(name, 1, [], {})][1:])
+    monkeypatch.setattr(versions, "client_of", lambda uri: [used.append(uri), Mock()][1])
+    assert main(["promote", "grammar", "1", "--alias", "champion"]) == ExitCode.OK
+    assert used == 2 * [f"sqlite:///{here}/new/mlflow.db"] and capsys.readouterr().err.count("of the last run here") == 1
 
 
 @pytest.mark.parametrize("command", [["models"], ["promote", "grammar", "1", "--alias", "champion"]])
