@@ -37,12 +37,13 @@ def load(report: Path, folder: str, stage: str) -> None:
     from mat_ds.ranks.world import World
     from mat_ds.sampling.chain import Chain
     from mat_ds.sampling.options import OptimizerConfig
-    from mat_ds.training.preflight import prepare
+    from mat_ds.training.preflight import load_setup
+    from mat_ds.training.request import read_request
 
     world, options = World.from_environment(), ("--ds_config", f"ds_configs/zero{stage}.json", "data.train_limit=64")
-    prepare(options, world, choose_micro_batch)  # imports and data, which are not counted
+    load_setup(read_request(options, world), world, choose_micro_batch)  # imports and data, which are not counted
     start = resident("VmRSS")
-    setup = prepare([*options, f"model.name={folder}"], world, choose_micro_batch)
+    setup = load_setup(read_request([*options, f"model.name={folder}"], world), world, choose_micro_batch)
     grown = [resident("VmHWM") - start]
     with process_group(world):
         built = setup.model.take()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,16 +26,11 @@ from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.manifest import changed_tokens
 from mat_ds.tasks.tokens import with_tokens
 from mat_ds.terminal.waiting import waiting
-from mat_ds.training.request import Request, read_request
+from mat_ds.training.request import Request
 from mat_ds.training.setup import Data, Model, Options, Setup, Start
 
 # Chooses the micro-batch of a run, given its options, DeepSpeed configuration, data, tokenizer and maximum length, on a rank.
 Choose = Callable[[RunConfig, dict[str, Any], TaskData, Any, int, World], int]
-
-
-def prepare(arguments: Sequence[str], world: World, choose: Choose) -> Setup:
-    """`load_setup` of a command line."""
-    return load_setup(read_request(arguments, world), world, choose)
 
 
 def load_setup(request: Request, world: World, choose: Choose) -> Setup:

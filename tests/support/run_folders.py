@@ -1,19 +1,22 @@
 """The checks before ranks connect, and run directories with a checkpoint that is complete enough for them."""
 
 import json
-from functools import partial
 
 import yaml
 
 from mat_ds.planning.choice import choose_micro_batch
 from mat_ds.ranks.world import World
-from mat_ds.training import preflight
+from mat_ds.training.preflight import load_setup
+from mat_ds.training.request import read_request
 from tests.support.launch import ROOT
 
 ZERO2 = ROOT / "ds_configs" / "zero2.json"
 QUICK = ("data.train_limit=64", "data.eval_limit=20")
-# As a run calls it.
-prepare = partial(preflight.prepare, choose=choose_micro_batch)
+
+
+def prepare(arguments, world, choose=choose_micro_batch):
+    """Checks and loads what a command line of `mat-ds train` names, as that command does."""
+    return load_setup(read_request(arguments, world), world, choose)
 
 
 def run_folder(path, *overrides):

@@ -7,9 +7,8 @@ import pytest
 from mat_ds.errors import UserError
 from mat_ds.ranks.world import World
 from mat_ds.training import run as run_module
-from mat_ds.training.preflight import prepare
 from mat_ds.training.run import agreed_micro_batch
-from tests.support.run_folders import QUICK, ZERO2, run_folder
+from tests.support.run_folders import QUICK, ZERO2, prepare, run_folder
 
 
 def chosen(*arguments, choice=32, ranks=2):
