@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ LAUNCHED_BY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 @contextmanager
 def session() -> Iterator[World]:
-    """A context that yields this rank's `World`, and then restores streams, environment and deterministic kernels.
+    """A context that yields this rank's `World`, and then restores environment and deterministic kernels.
 
     Raises:
         UserError: if this is not the main thread (only that receives signals), or the launcher's variables are invalid.
@@ -32,7 +31,7 @@ def session() -> Iterator[World]:
     if threading.current_thread() is not threading.main_thread():
         raise UserError(Problem("thread", threading.current_thread().name, "is not the main thread, which alone gets Ctrl-C",
                                 "call mat_ds from the main thread, or start a process"))  # fmt: skip
-    streams, environment = (sys.stdout, sys.stderr), {name: os.environ.get(name) for name in LAUNCHED_BY}
+    environment = {name: os.environ.get(name) for name in LAUNCHED_BY}
     strict, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     world = World.from_environment()
     try:
@@ -40,7 +39,6 @@ def session() -> Iterator[World]:
         share_processors(world.local_size)
         yield world
     finally:
-        sys.stdout, sys.stderr = streams
         torch.use_deterministic_algorithms(strict, warn_only=warn_only)
         for name, value in environment.items():
             os.environ.pop(name, None)
