@@ -62,7 +62,7 @@ class Engine(Norms):
         if exact:
             self.shards.fill(exact)
         exact.clear()  # the whole model in fp32
-        self.sampler.arm(self.shards.slices, self.device, agreed_kernel(self.device))
+        self.sampler.arm(self.shards.slices, self.device, agreed_kernel(self.device) if chain.noise else None)
         self._flat = FlatUpdates(ds, self.shards, self.sampler) if read_zero(ds_config).flat else None
         self._training_pass = ds.module if self._flat else ds
         judge_by_norm(ds)

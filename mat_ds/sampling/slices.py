@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 
@@ -35,7 +36,7 @@ class Block:
     here: slice
     slices: tuple[Slice, ...]
 
-    @property
+    @cached_property
     def runs(self) -> list[tuple[slice, int]]:
         """Stretches of the block whose elements have consecutive places: where they lie in it, and the place of the first."""
         found: list[tuple[slice, int]] = []
