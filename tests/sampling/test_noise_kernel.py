@@ -105,20 +105,30 @@ def test_where_triton_does_not_work_the_log_says_why(caplog):
     assert "Triton's kernel does not work here" in caplog.text
 
 
-def test_tritons_kernel_draws_these_numbers():
-    """In Triton's interpreter, which needs no card."""
+def test_tritons_kernel_compiles_for_cards_and_draws_these_numbers(tmp_path):
+    """The oldest and a newer card's machine code, and Triton's interpreter: none of them needs a card."""
     path = os.pathsep.join([str(ROOT), str(TRITON), *filter(None, [os.environ.get("PYTHONPATH")])])
     program = """
+import importlib
 import torch
-from mat_ds.sampling.noise_kernel import add_by_place, works
+from mat_ds.sampling.noise_kernel import works
 try:
     import triton
 except ImportError:
     raise SystemExit("no Triton")
-from mat_ds.sampling.triton_noise import add_numbers
-assert works(add_numbers, torch.device("cpu"))
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from mat_ds.sampling import triton_noise
+# Triton types a number by its size: the first places of a model, and those beyond 2^31.
+for capability, place in ((70, "i32"), (90, "i64")):
+    types = {"theta": "*fp32", "void": "*fp32", "scale": "fp32", "key": "i64", "place": place, "numel": "i32"}
+    source = ASTSource(triton_noise._add_numbers, {**types, "SIZE": "constexpr"}, {"SIZE": triton_noise.COUNTERS})
+    assert triton.compile(source, GPUTarget("cuda", capability, 32)).asm["cubin"]
+triton.knobs.runtime.interpret = True
+importlib.reload(triton_noise)
+assert works(triton_noise.add_numbers, torch.device("cpu"))
 """
-    env = {**os.environ, "PYTHONPATH": path, "TRITON_INTERPRET": "1"}
+    env = {**os.environ, "PYTHONPATH": path, "TRITON_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env)
     if "no Triton" in done.stderr:
         pytest.skip("Triton is not installed")
