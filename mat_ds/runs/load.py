@@ -36,9 +36,11 @@ def merge_options(low: Tree, high: Tree) -> Tree:
     return merged
 
 
-def method_name(tree: Tree) -> str | None:
-    section = tree.get("method")
-    return section.get("name") if isinstance(section, dict) else None
+def given(tree: Tree, key: str) -> Any:
+    """The value of an option, such as `method.name`, in nested options; None if it is not there."""
+    section, _, name = key.partition(".")
+    options = tree.get(section)
+    return options.get(name) if isinstance(options, dict) else None
 
 
 def load_run_config(recipe: Path | None, overrides: Iterable[str], demo_recipe: Path | None = None) -> RunConfig:
@@ -82,19 +84,19 @@ def combine(
         high: the overrides as a nested mapping.
         found: problems found while parsing them.
     """
-    own = own_train(high)
+    own = given(high, "data.train")
     if recipe is None and not own and high.get("task", RunConfig.model_fields["task"].default) == "demo":
         recipe = demo_recipe
     if recipe:
         RECIPES.require(recipe, "--recipe")
     low = read_yaml(recipe) if recipe else {}
     forget_gone(low)
-    if recipe and is_of_a_run(recipe) and _resume_of(high) in (None, "never"):
+    if recipe and is_of_a_run(recipe) and given(high, "train.resume") in (None, "never"):
         forget_place(low)
-    if own and not own_train(low):
+    if own and not given(low, "data.train"):
         low.pop("task", None)  # a recipe for another task
     default_method = RunConfig.model_fields["method"].default.name
-    if method_name(high) not in (None, method_name(low) or default_method):
+    if given(high, "method.name") not in (None, given(low, "method.name") or default_method):
         low.pop("method", None)
     tree = merge_options(low, high)
     if isinstance(tree.get("method"), dict):
@@ -119,12 +121,6 @@ def combine(
     return _with_plugins(run), found
 
 
-def own_train(tree: Tree) -> object:
-    """`data.train` in nested options."""
-    section = tree.get("data")
-    return section.get("train") if isinstance(section, dict) else None
-
-
 def forget_gone(tree: Any) -> None:
     """Removes options of earlier versions from nested options, in place, if they have the value that still has a meaning."""
     for dotted, value in GONE.items():
@@ -144,11 +140,6 @@ def forget_place(tree: Tree) -> None:
     tree.pop("output_dir", None)
     if isinstance(tree.get("train"), dict):
         tree["train"].pop("resume", None)
-
-
-def _resume_of(tree: Tree) -> object:
-    section = tree.get("train")
-    return section.get("resume") if isinstance(section, dict) else None
 
 
 def hint_at(key: str) -> str | None:
