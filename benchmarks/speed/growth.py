@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,4 @@ def _batch(size: dict[str, int], device: torch.device) -> Batch:
 
 
 def _layers(product: Product) -> int:
-    def numels() -> Iterator[int]:
-        yield from (p.numel() for name, p in product.engine.ds.module.named_parameters() if "embeddings" not in name)
-
-    return sum(numels())
+    return sum(p.numel() for name, p in product.engine.ds.module.named_parameters() if "embeddings" not in name)

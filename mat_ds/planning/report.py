@@ -136,7 +136,7 @@ def _grounds(answer: PlanReport) -> Iterator[str]:
     """The assumptions behind the numbers."""
     total, trained = answer.costs.parameters
     yield _named_line("model", f"{total:,} parameters" + (f", {trained:,} of them trained" if trained < total else ""))
-    yield _named_line("inputs", f"{answer.extent.source}")
+    yield _named_line("inputs", answer.extent.source)
     if answer.assumed_speed:
         yield _named_line("speed", f"{answer.cards.flops / 1e12:g} TFLOP/s is assumed, not measured: pass --tflops")
     if answer.costs.estimated:

@@ -59,7 +59,7 @@ def test_different_keys_draw_different_numbers(draw):
 
 
 @both
-def test_noise_has_the_moments_and_the_distribution_of_a_standard_draw(draw):
+def test_noise_has_the_moments_and_the_distribution_of_a_standard_normal(draw):
     x = draw(("statistics",), 4 * CHUNK, 0, 4 * CHUNK).double()
     n = x.numel()
     # Five standard errors; the draws are fixed, so this does not fail by chance.
