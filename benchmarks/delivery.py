@@ -27,7 +27,9 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from mat_ds.storage.events import read_events
+from mat_ds.storage.rundir import RunDirectory
 from tests.support.launch import ROOT, cli, environment
+from tests.support.tracked import mirrors
 
 STEPS = 10
 OPTIONS = ("--ds_config", "ds_configs/zero2.json", "data.train_limit=640", "data.eval_limit=50", f"train.max_steps={STEPS}",
@@ -51,18 +53,6 @@ class Outcome(NamedTuple):
     right: bool
 
 
-def mirrors(run: Path) -> list[psutil.Process]:
-    """The processes that deliver a run."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if "mat_ds.tracking.mirror" in process.cmdline() and str(run) in process.cmdline():
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
 def measure(folder: Path, terminal: bool) -> Outcome:
     """Trains once."""
     run, (master, slave) = folder / "run", pty.openpty()
@@ -80,7 +70,7 @@ def measure(folder: Path, terminal: bool) -> Outcome:
     os.close(master)
     if process.returncode:
         raise RuntimeError(b"".join(said).decode()[-2000:])
-    psutil.wait_procs(mirrors(run), PATIENCE)
+    psutil.wait_procs(mirrors(RunDirectory(run)), PATIENCE)
     last, ended = time.time(), read_events(run / "events.jsonl")[-1]["time"]
     delivered = _is_delivered(folder)
     return Outcome(left - ended, last - ended, delivered, delivered is (b"tracking:" not in b"".join(said)))

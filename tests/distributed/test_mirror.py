@@ -21,7 +21,7 @@ from mat_ds.storage.events import read_events
 from mat_ds.storage.rundir import RunDirectory
 from tests.support.launch import ROOT, environment, free_port, run_cli
 from tests.support.processes import Process
-from tests.support.tracked import everything, found, history, live, make_run
+from tests.support.tracked import everything, found, history, live, make_run, mirrors
 
 pytestmark = pytest.mark.dist
 
@@ -113,18 +113,6 @@ def lead():
     for life in lives:
         life.kill()
         life.communicate()
-
-
-def mirrors(run):
-    """The mirror processes of a run."""
-    processes = []
-    for process in psutil.process_iter():
-        try:
-            if "mat_ds.tracking.mirror" in process.cmdline() and str(run.path) in process.cmdline():
-                processes.append(process)
-        except psutil.Error:
-            continue
-    return processes
 
 
 def hurry(run):

@@ -5,6 +5,7 @@ import shutil
 import time
 from dataclasses import replace
 
+import psutil
 import yaml
 
 from mat_ds.storage.events import EventLog
@@ -110,3 +111,15 @@ def everything(client, run):
         sorted(files),
         {name: history(client, there, name) for name in there.data.metrics},
     )
+
+
+def mirrors(run):
+    """The mirror processes of a run."""
+    processes = []
+    for process in psutil.process_iter():
+        try:
+            if "mat_ds.tracking.mirror" in process.cmdline() and str(run.path) in process.cmdline():
+                processes.append(process)
+        except psutil.Error:
+            continue
+    return processes
