@@ -71,17 +71,14 @@ def add_file_arguments(parser: ArgumentParser, ds_config: str | None = USUAL) ->
     Args:
         ds_config: name of the default configuration; None: the command finds it.
     """
-    or_name, default = (
-        "or the name of one that comes with mat_ds",
-        f" (default: {ds_config})" if ds_config else f" (default: {USUAL}, where options of a run are given)",
-    )
+    or_name, default = "or the name of one that comes with mat_ds", ds_config or f"{USUAL}, where options of a run are given"
     parser.add_argument(
         "--ds_config",
         "--deepspeed",
         type=DS_CONFIGS.argument,
         default=ds_config and DS_CONFIGS.path(ds_config),
         metavar="FILE",
-        help=f"DeepSpeed JSON of the run, {or_name}{default}",
+        help=f"DeepSpeed JSON of the run, {or_name} (default: {default})",
     )
     parser.add_argument(
         "--recipe", type=RECIPES.argument, metavar="FILE", help=f"YAML of options that differ from the defaults, {or_name}"
