@@ -11,8 +11,9 @@ from torch import Tensor
 from benchmarks.speed.shapes import parameter_shapes
 from benchmarks.speed.timing import Figure, alternate, ratio
 from mat_ds.sampling.chain import Chain
+from mat_ds.sampling.noise_kernel import own_kernel
 from mat_ds.sampling.sampler import Sampler
-from mat_ds.sampling.slices import Slice
+from mat_ds.sampling.slices import Slice, places
 
 SAMPLES, ROUNDS = 5, 7
 ADAM = {"lr": 1e-5, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01}
@@ -20,14 +21,14 @@ ADAM = {"lr": 1e-5, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01}
 
 def shard(shapes: list[torch.Size], device: torch.device) -> tuple[list[Tensor], dict[Tensor, list[Slice]]]:
     """Flat masters with gradients as on the only rank of ZeRO-1, one for matrices and one for vectors, and their slices."""
-    masters, slices = [], {}
+    masters, slices, first = [], {}, places(shapes)
     for is_matrix in (True, False):
         own = [(index, shape.numel()) for index, shape in enumerate(shapes) if (len(shape) > 1) is is_matrix]
         master = torch.randn(sum(numel for _, numel in own), device=device).mul_(0.05).requires_grad_()
         master.grad = torch.randn_like(master).mul_(1e-3)
         slices[master], start = [], 0
         for index, numel in own:
-            slices[master].append(Slice(index, numel, 0, start, numel))
+            slices[master].append(Slice(index, numel, 0, start, numel, first[index]))
             start += numel
         masters.append(master)
     return masters, slices
@@ -37,7 +38,7 @@ def ours(shapes: list[torch.Size], device: torch.device, noise: float) -> Callab
     """The updates of one outer step."""
     masters, slices = shard(shapes, device)
     sampler = Sampler([{"params": [master], **ADAM} for master in masters], "adam", Chain(SAMPLES, 0.3, 0.3, noise), seed=0)
-    sampler.arm(slices, device)
+    sampler.arm(slices, device, own_kernel(device) if noise and device.type == "cuda" else None)
     step = iter(range(1 << 30))
 
     def outer_step() -> None:

@@ -8,6 +8,7 @@ import torch
 from mat_ds.methods import METHODS
 from mat_ds.sampling import philox
 from mat_ds.sampling.chain import Chain
+from mat_ds.sampling.noise_kernel import own_kernel
 from mat_ds.sampling.sampler import Sampler
 from mat_ds.sampling.slices import Slice, places
 from tests.equivalence.oracle import NoNoise
@@ -34,15 +35,15 @@ class StillSampler:
     Args:
         shapes: of the parameters, in their order.
         samples: K of the chain.
-        device: where it draws; the numbers depend on the kind of device.
+        device: where it draws, as an engine there; the numbers depend on the kind of device.
     """
 
     def __init__(self, shapes, samples, outer_step, seed=0, device="cpu"):
         self.weights = [torch.zeros(shape, requires_grad=True) for shape in shapes]
         self._sampler = Sampler([{"params": self.weights}], "sgd", Chain(samples, noise=1.0), seed)
-        first = places(shapes)
+        first, device = places(shapes), torch.device(device)
         whole = {w: [Slice(i, w.numel(), 0, 0, w.numel(), first[i])] for i, w in enumerate(self.weights)}
-        self._sampler.arm(whole, torch.device(device))
+        self._sampler.arm(whole, device, own_kernel(device) if device.type == "cuda" else None)
         self._sampler.begin(outer_step, lr=0.5)  # makes sqrt(2 lr) xi equal to xi
 
     @torch.no_grad()
