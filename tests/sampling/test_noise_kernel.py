@@ -12,16 +12,13 @@ from mat_ds.sampling import noise_kernel, philox
 from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.sampler import Sampler
 from mat_ds.sampling.slices import Slice, blocks_of, places
+from tests.support.drawn import by_place
 from tests.support.launch import ROOT
 
 CPU = torch.device("cpu")
 SHAPES = [(5, 3), (5,), (2, 2, 2), (), (7,)]
 # What `.ci/run` installs, for this test alone: torch's build for CPUs has no Triton.
 TRITON = ROOT / ".venv" / "triton"
-
-
-def plain(theta, scale, key, place, void):
-    theta.add_((1 - void) * philox.normal_run(key, place, theta.numel(), theta.device), alpha=scale)
 
 
 def test_numbers_of_a_sequence_are_those_of_its_counters():
@@ -71,7 +68,7 @@ def drawn(cuts):
                 pieces.append(Slice(index, total, low - first[index], low - begin, high - low, first[index]))
         slices[master] = pieces
     chain = Sampler([{"params": list(masters)}], "sgd", Chain(noise=1.0), seed=3)
-    chain.arm(slices, CPU, plain)
+    chain.arm(slices, CPU, by_place)
     chain.begin(4, lr=0.5)
     chain.step()
     for master, begin in masters.items():
@@ -89,14 +86,14 @@ def test_the_sampler_adds_the_numbers_of_places_however_its_shards_are_cut():
 def test_a_checkpoint_says_that_noise_was_drawn_by_place():
     chain = Sampler([{"params": [torch.zeros(3)]}], "sgd", Chain(noise=1.0), seed=3)
     assert chain.noise_device == "cpu"
-    chain.arm({}, CPU, plain)
+    chain.arm({}, CPU, by_place)
     assert chain.noise_device == "cpu by Philox"
 
 
 def test_a_wrong_kernel_is_not_used():
-    assert noise_kernel.works(plain, CPU)
-    assert not noise_kernel.works(lambda theta, scale, key, place, void: plain(theta, scale, key, place + 1, void), CPU)
-    assert not noise_kernel.works(lambda theta, scale, key, place, void: plain(theta, scale, key, place, void * 0), CPU)
+    assert noise_kernel.works(by_place, CPU)
+    assert not noise_kernel.works(lambda theta, scale, key, place, void: by_place(theta, scale, key, place + 1, void), CPU)
+    assert not noise_kernel.works(lambda theta, scale, key, place, void: by_place(theta, scale, key, place, void * 0), CPU)
     assert noise_kernel.agreed_kernel(CPU) is None
 
 

@@ -29,6 +29,11 @@ class Recorder(PlainEngine):
         return self.draws[-1][1]
 
 
+def by_place(theta, scale, key, place, void):
+    """What a card's kernel adds, in plain torch."""
+    theta.add_((1 - void) * philox.normal_run(key, place, theta.numel(), theta.device), alpha=scale)
+
+
 class StillSampler:
     """The sampler on zero weights without gradients, so that the weights become its noise.
 
@@ -36,14 +41,15 @@ class StillSampler:
         shapes: of the parameters, in their order.
         samples: K of the chain.
         device: where it draws, as an engine there; the numbers depend on the kind of device.
+        kernel: that draws, in place of what does on this device.
     """
 
-    def __init__(self, shapes, samples, outer_step, seed=0, device="cpu"):
+    def __init__(self, shapes, samples, outer_step, seed=0, device="cpu", kernel=None):
         self.weights = [torch.zeros(shape, requires_grad=True) for shape in shapes]
         self._sampler = Sampler([{"params": self.weights}], "sgd", Chain(samples, noise=1.0), seed)
         first, device = places(shapes), torch.device(device)
         whole = {w: [Slice(i, w.numel(), 0, 0, w.numel(), first[i])] for i, w in enumerate(self.weights)}
-        self._sampler.arm(whole, device, own_kernel(device) if device.type == "cuda" else None)
+        self._sampler.arm(whole, device, kernel or (own_kernel(device) if device.type == "cuda" else None))
         self._sampler.begin(outer_step, lr=0.5)  # makes sqrt(2 lr) xi equal to xi
 
     @torch.no_grad()
@@ -65,11 +71,11 @@ class DrawnNoise(NoNoise):
         method: the method's options, `name` among them.
         batches: the global batches of the run.
         lr: of the parameters, constant.
-        device: where the engine draws the noise of the parameters.
+        device, kernel: where the engine draws the noise of the parameters, and by what, as for `StillSampler`.
     """
 
-    def __init__(self, model, method, batches, lr=1e-3, seed=0, device="cpu"):
-        self._model, self._batches, self._seed, self._device = model, batches, seed, device
+    def __init__(self, model, method, batches, lr=1e-3, seed=0, device="cpu", kernel=None):
+        self._model, self._batches, self._seed, self._by = model, batches, seed, (device, kernel)
         objective = REGRESSION if model.config.num_labels == 1 else CLASSIFICATION
         kind = METHODS[method["name"]]
         self._player = kind(kind.Settings(**method), objective)
@@ -111,5 +117,5 @@ class DrawnNoise(NoNoise):
         if not self._theta_scale:
             return super().theta_noise(t, k, parameters)
         if k == 0:
-            self._still = StillSampler([p.shape for p in parameters], self._player.chain.samples, t, self._seed, self._device)
+            self._still = StillSampler([p.shape for p in parameters], self._player.chain.samples, t, self._seed, *self._by)
         return [self._theta_scale * xi.double() for xi in self._still.sample()]
