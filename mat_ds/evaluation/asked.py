@@ -52,6 +52,8 @@ def find_subject(model_name: str, options: EvaluationOptions) -> Asked:
     if options.task is None and known is None:
         found.append(Problem("task", None, f"{model_name} does not say what task it was trained for", "pass task=<task>"))
     spec = collect_problems(found, find_task, options.task) if options.task else known.spec if known else None
+    if spec and known and spec.hub != known.spec.hub:
+        data = data.model_copy(update={"revision": None})  # which is of the other dataset
     if spec:
         collect_problems(found, check_sources, spec.model_copy(update={"also_train_on": {}}), data)
     if found or spec is None:

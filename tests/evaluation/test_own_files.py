@@ -73,7 +73,15 @@ def test_another_file_can_be_scored_with_or_without_the_run(run, tmp_path):
         scored(run.path, "data.validation=new.csv", "data.path=.")
 
 
-def test_a_run_is_not_scored_on_its_own_files_as_another_task(run, tmp_path):
+def test_a_revision_is_asked_of_the_dataset_that_it_was_given_for(run):
+    run.config.write_text(as_yaml(load_run_config(None, ["task=cola", "data.revision=v1"]).model_dump(mode="json")))
+    (run.model / "mat_ds.json").unlink()
+    for task, revision in (("cola", "v1"), ("sst2", "v1"), ("anli", None)):
+        asked = find_subject(str(run.path), read_options(EvaluationOptions, [f"task={task}"]))
+        assert asked.data.revision == revision, task
+
+
+def test_a_run_is_not_scored_on_its_own_files_as_another_task(run):
     asked = find_subject(str(run.path), read_options(EvaluationOptions, ["task=mnli"]))
     assert asked.spec.name == "mnli" and asked.data.train is None and asked.data.cut_share is None
 
