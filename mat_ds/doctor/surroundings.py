@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
-from pathlib import Path
+
+import psutil
 
 import mat_ds
 from mat_ds.config.packaged import INSTALLED
@@ -24,7 +25,6 @@ TELLING = (
     "CUBLAS_", "OMPI_", "PMI_",
 )  # fmt: skip
 EXACTLY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE", "LOCAL_WORLD_SIZE", "TMPDIR", "LANG", "LC_ALL", "no_proxy")
-MEMORY = Path("/proc/meminfo")
 
 
 def surroundings() -> Iterator[tuple[str, list[str]]]:
@@ -33,7 +33,8 @@ def surroundings() -> Iterator[tuple[str, list[str]]]:
         "mat_ds",
         [f"{mat_ds.__version__} {'installed' if INSTALLED else 'in a checkout'}, python {platform.python_version()}"],
     )
-    yield "system", [platform.platform(), *_memory(), f"{usable_processors()} processors for this process"]
+    memory = f"{psutil.virtual_memory().total / 2**30:.1f} GiB of memory"
+    yield "system", [platform.platform(), memory, f"{usable_processors()} processors for this process"]
     yield "packages", [f"{name} {version}" for name in PACKAGES if (version := version_of(name)) != ABSENT]
     yield "devices", _devices()
     named = sorted(name for name in os.environ if name.startswith(TELLING) or name in EXACTLY)
@@ -42,14 +43,6 @@ def surroundings() -> Iterator[tuple[str, list[str]]]:
 
 def _shown(name: str) -> str:
     return MASK if HOLDS_SECRET.search(name) else masked(printable(os.environ[name]))
-
-
-def _memory() -> list[str]:
-    try:
-        lines = dict(line.split(":", 1) for line in MEMORY.read_text().splitlines())
-        return [f"{int(lines['MemTotal'].split()[0]) / 2**20:.1f} GiB of memory"]
-    except (OSError, ValueError, KeyError):
-        return []
 
 
 def _devices() -> list[str]:
