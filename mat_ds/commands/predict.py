@@ -192,15 +192,17 @@ def _with_tokens(batch: list[InputRow], predictor: Any, skipped: _Skipped) -> It
 
 
 def _argument_problems(parsed: argparse.Namespace) -> Iterable[Problem]:
-    if parsed.text and parsed.file is not None:
-        yield Problem("--text", parsed.text[0], f"and FILE {parsed.file} both say what to answer", "leave one of the two out")
-    elif parsed.text and (parsed.format or parsed.columns):
-        yield Problem("--text", parsed.text[0], "has no format and no columns", "leave --format and --columns out")
-    elif not parsed.text and parsed.file is None:
+    if parsed.text:
+        if parsed.file is not None:
+            both = f"and FILE {parsed.file} both say what to answer"
+            yield Problem("--text", parsed.text[0], both, "leave one of the two out")
+        elif parsed.format or parsed.columns:
+            yield Problem("--text", parsed.text[0], "has no format and no columns", "leave --format and --columns out")
+    elif parsed.file is None:
         yield Problem("FILE", None, "is missing", 'pass a file of texts, or --text "..."')
-    elif not parsed.text and parsed.file != STDIN and not parsed.file.is_file():
+    elif parsed.file != STDIN and not parsed.file.is_file():
         yield Problem("FILE", str(parsed.file), "there is no such file", "pass the path of one, or - for standard input")
-    elif not parsed.text and parsed.format is None and parsed.file.suffix not in SUFFIXES.values():
+    elif parsed.format is None and parsed.file.suffix not in SUFFIXES.values():
         yield Problem("FILE", str(parsed.file), "the format is not clear from its name", f"pass --format {', '.join(SUFFIXES)}")
     if parsed.out:
         yield from _output_name_problems(parsed.out, parsed.file)

@@ -6,7 +6,7 @@ import socket
 import pytest
 import yaml
 
-from mat_ds.cli import COMMANDS, main
+from mat_ds.cli import main
 from mat_ds.errors import ExitCode
 from mat_ds.methods import METHODS
 from mat_ds.runs.table import option_groups
@@ -127,11 +127,6 @@ def test_a_section_a_method_or_an_option_can_be_asked_for(asked, first, more, ca
     assert out.splitlines()[0] == first and more in out
 
 
-def test_an_unknown_section_suggests_one(capsys):
-    assert main(["options", "optimiser"]) == ExitCode.USER_ERROR
-    assert "did you mean 'optimizer'" in capsys.readouterr().err
-
-
 def test_the_environment_is_described_without_secrets(capsys, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:hunter22@tracking.example/x")
@@ -142,11 +137,3 @@ def test_the_environment_is_described_without_secrets(capsys, monkeypatch):
     assert not any(secret in out for secret in ("hf_abcdefgh", "hunter22", "private", "\x1b", socket.gethostname() + "\n"))
     assert all(f"\n{title}:\n" in f"\n{out}" for title in ("mat_ds", "system", "packages", "devices", "variables"))
     assert "\n  torch 2" in out
-
-
-def test_every_command_has_help(capsys):
-    for name in ("runs", "options", "env"):
-        assert name in COMMANDS
-        with pytest.raises(SystemExit):
-            main([name, "--help"])
-        assert f"usage: mat-ds {name}" in capsys.readouterr().out
