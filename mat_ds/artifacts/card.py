@@ -112,7 +112,7 @@ def write_copy(source: Path, out: Path, differences: list[str], merged: bool, sc
 def _metadata(finished: Finished, adapters: bool) -> ModelCardData:
     run, spec, pipeline = finished.run, finished.spec, kind_of(finished.spec).pipeline
     # A user's own files are not the hub's dataset, even under its name.
-    hub = None if run.data.path or run.data.train else spec.hub
+    hub = None if run.data.own else spec.hub
     results = [] if run.data.eval_limit else [
         EvalResult(
             task_type=pipeline, dataset_type=hub or spec.name, dataset_name=spec.name, dataset_config=spec.hub_config,
@@ -138,7 +138,7 @@ def _body(finished: Finished, adapters: bool) -> str:
     run, spec, results, environment = finished.run, finished.spec, finished.results, finished.environment
     base = f"`{TINY}`, a small model made from scratch" if run.model.name == TINY else _code(_without_folders(run.model.name))
     hub = f"{_code(spec.hub or '')} on the hub"
-    source = "made by mat_ds" if spec.generate else "files of the user's own" if run.data.path or run.data.train else hub
+    source = "made by mat_ds" if spec.generate else "files of the user's own" if run.data.own else hub
     if run.data.cut_share:
         source += f", without the {100 * run.data.cut_share:g}% that are kept to validate on"
     columns = [f"{split} {metric}" for split in spec.dev for metric in spec.metrics]

@@ -125,7 +125,7 @@ def check_data(run: RunConfig, hub: Hub) -> Iterator[Row]:
     if spec.generate:
         yield passed("data", f"task {spec.name} makes its own")
         return
-    if run.data.path is None and run.data.train is None and not hub.offline:
+    if run.data.own is None and not hub.offline:
         yield from (_from_hub(source, hub) for source in sources)
         return
     data = run.data.model_copy(update={"train_limit": FIRST_ROWS, "eval_limit": FIRST_ROWS})
@@ -142,9 +142,7 @@ def check_data(run: RunConfig, hub: Hub) -> Iterator[Row]:
     yield from map(from_problem, found)
     if not found:
         splits = [*spec.dev, *(f"{source.name}/{split}" for source in sources for split in source.train)]
-        yield passed(
-            "data", f"{spec.name} in {run.data.path or run.data.train or 'the cache'}: {', '.join(splits)} can be read"
-        )
+        yield passed("data", f"{spec.name} in {run.data.own or 'the cache'}: {', '.join(splits)} can be read")
 
 
 def _from_hub(spec: TaskSpec, hub: Hub) -> Row:
@@ -199,10 +197,9 @@ def model_folder(name: str, revision: str | None = None) -> Path | None:
     """The folder of a model, given its path or its name and revision on the hub; None if it is not on this machine."""
     if Path(name).is_dir() or Path(name).is_absolute() or name.startswith("."):
         return Path(name)
-    from huggingface_hub import try_to_load_from_cache
+    from mat_ds.models.source import cached_folder
 
-    found = try_to_load_from_cache(name, "config.json", revision=revision)
-    return Path(found).parent if isinstance(found, str) else None
+    return cached_folder(name, revision)
 
 
 def missing_weights(folder: Path) -> str:

@@ -44,12 +44,16 @@ def check_folder(name: str) -> None:
 
 def commit_of(name: str, revision: str | None) -> str | None:
     """The commit of a model that was loaded from the hub; None for a folder, or where the hub's cache does not say."""
+    folder = None if Path(name).is_dir() or name == TINY else cached_folder(name, revision)
+    return folder.name if folder else None
+
+
+def cached_folder(name: str, revision: str | None) -> Path | None:
+    """The folder of a model of the hub in the hub's cache, called like its commit; None if it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
-    if Path(name).is_dir() or name == TINY:
-        return None
     found = try_to_load_from_cache(name, CONFIG, revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else None
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def revision_problems(model: ModelConfig) -> Iterator[Problem]:

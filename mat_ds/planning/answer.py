@@ -74,7 +74,7 @@ def _refuse_unperturbable(model: Any, length: int) -> None:
 
 def _costs(run: RunConfig, spec: TaskSpec, dtype: torch.dtype, ranks: int, examples: int | None) -> tuple[Costs, Extent]:
     """The costs of a run's passes, and the lengths of its inputs."""
-    data = load_task_data(spec, run.data) if spec.generate or run.data.path or run.data.train else None
+    data = load_task_data(spec, run.data) if spec.generate or run.data.own else None
     if data:
         raise_if_any(size_problems(run, data))
     elif run.model.name == TINY:

@@ -73,6 +73,11 @@ class DataConfig(Section):
     eval_limit: Count | None = Field(None, description="use only the first N examples of each evaluation split")
 
     @property
+    def own(self) -> str | None:
+        """The user's own folder or file that examples come from; None: the hub, unless the task makes them."""
+        return self.path or self.train
+
+    @property
     def cut_share(self) -> float | None:
         """The share of `train` to validate on; None if the validation examples are elsewhere."""
         return (self.dev_share or DEV_SHARE) if self.train and not self.validation else None
@@ -96,8 +101,8 @@ class DataConfig(Section):
         if self.train and self.labels is not None and len(self.labels) == 1:
             fix = "list at least two, or none ([]) if the labels are scores"
             yield Problem("data.labels", list(self.labels), "one class is not enough", fix)
-        if self.revision and (self.path or self.train):
-            reason = f"is of a dataset on the hub, but the examples come from {self.path or self.train}"
+        if self.revision and self.own:
+            reason = f"is of a dataset on the hub, but the examples come from {self.own}"
             yield Problem("data.revision", self.revision, reason, "leave it out")
         if self.labels is not None and len(set(self.labels)) < len(self.labels):
             yield Problem("data.labels", list(self.labels), "names a class twice", "name each once")
