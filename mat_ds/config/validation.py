@@ -69,8 +69,8 @@ def problems_of(
 def _told_by_value(key: str, value: object, section: type[BaseModel], schema: type[BaseModel]) -> Iterator[str]:
     """Yields the options that may be meant where a section was given a text: `data.train=my.csv` for `data=my.csv`."""
     if isinstance(value, str):
-        names = [name for name in NAMING if name in section.model_fields]
-        names = [name for name in names if (name == "train") <= bool(Path(value).suffix)]
+        is_file = bool(Path(value).suffix)
+        names = [name for name in NAMING if name in section.model_fields and (is_file or name != "train")]
         yield from (f"{key}.{name}={value}" for name in names)
         yield from (f"{path}={value}" for path in _paths(schema) if path.rpartition(".")[2] == key)
 
