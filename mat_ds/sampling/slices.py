@@ -26,7 +26,7 @@ class Slice:
     offset: int
     start: int
     numel: int
-    place: int = 0
+    place: int
 
 
 @dataclass(frozen=True)

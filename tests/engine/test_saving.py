@@ -181,7 +181,7 @@ def test_large_numbers_count_as_finite_and_padding_is_ignored(tmp_path):
     flat = torch.full((20,), float("nan"))
     flat[2:6] = 1.0
     (first, *_), (_, *pieces) = engine.shards.slices.values(), engine.shards.slices.values()
-    engine.sampler.arm({flat: [type(first[0])(0, 4, 0, 2, 4)]}, engine.device)
+    engine.sampler.arm({flat: [type(first[0])(0, 4, 0, 2, 4, 0)]}, engine.device)
     engine.check(None)
     assert pieces is not None
 

@@ -86,7 +86,7 @@ def test_keys_are_uncorrelated(draw):
 
 
 def test_adjacent_slices_are_joined_in_order():
-    first, second, apart = Slice(4, 50, 10, 3, 40), Slice(1, 7, 0, 43, 7), Slice(0, 9, 2, 60, 5)
+    first, second, apart = Slice(4, 50, 10, 3, 40, 0), Slice(1, 7, 0, 43, 7, 50), Slice(0, 9, 2, 60, 5, 57)
     blocks = blocks_of([apart, second, first])
     assert [(block.here, block.slices) for block in blocks] == [(slice(3, 50), (first, second)), (slice(60, 65), (apart,))]
     assert blocks_of([]) == []

@@ -29,7 +29,7 @@ def make(update="sgd", chain=None, numel=10, weight_decay=0.0, seed=0, start=0):
         master[start : start + numel] = torch.randn(numel)
     groups = [{"params": [master], "betas": (0.8, 0.99), "alpha": 0.9, "eps": 1e-6, "weight_decay": weight_decay}]
     sampler = Sampler(groups, update, chain or Chain(), seed)
-    sampler.arm({master: [Slice(0, numel, 0, start, numel)]}, CPU)
+    sampler.arm({master: [Slice(0, numel, 0, start, numel, 0)]}, CPU)
     return sampler, master
 
 
@@ -77,7 +77,7 @@ def test_rmsprop_has_torchs_defaults_and_ignores_adams_options():
     ours, theirs = (torch.ones(4, requires_grad=True) for _ in range(2))
     group = {"params": [ours], "alpha": options.rmsprop_alpha, "betas": options.betas, "eps": options.eps}
     sampler = Sampler([group], "rmsprop", Chain(), 0)
-    sampler.arm({ours: [Slice(0, 4, 0, 0, 4)]}, CPU)
+    sampler.arm({ours: [Slice(0, 4, 0, 0, 4, 0)]}, CPU)
     optimizer = torch.optim.RMSprop([theirs], lr=1e-3)
     for step in range(20):
         sampler.begin(step, 1e-3)
@@ -186,9 +186,8 @@ def test_noise_has_the_langevin_scale_and_does_not_depend_on_the_cut():
 
     halves = [before[: numel // 3].clone().requires_grad_(), before[numel // 3 :].clone().requires_grad_()]
     sharded = Sampler([{"params": halves}], "sgd", Chain(noise=epsilon), seed=3)
-    sharded.arm(
-        {halves[0]: [Slice(0, numel, 0, 0, numel // 3)], halves[1]: [Slice(0, numel, numel // 3, 0, numel - numel // 3)]}, CPU
-    )
+    first, second = Slice(0, numel, 0, 0, numel // 3, 0), Slice(0, numel, numel // 3, 0, numel - numel // 3, 0)
+    sharded.arm({halves[0]: [first], halves[1]: [second]}, CPU)
     sharded.begin(4, lr)
     sharded.step()
     assert torch.equal(torch.cat([half.detach() for half in halves]), master.detach())

@@ -8,7 +8,7 @@ from torch.func import functional_call
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from mat_ds.sampling.sampler import Sampler
-from mat_ds.sampling.slices import Slice
+from mat_ds.sampling.slices import Slice, places
 from tests.support.expected import few
 from tests.support.plain_engine import PlainEngine
 from tests.support.tiny import VOCABULARY
@@ -117,7 +117,8 @@ class SamplingEngine(PlainEngine):
         self.seed, self.backwards_per_update = seed, backwards
         parameters = list(model.parameters())
         self.sampler = Sampler([{"params": parameters, "weight_decay": 0.0}], optimizer, chain, seed)
-        slices = {p: [Slice(i, p.numel(), 0, 0, p.numel())] for i, p in enumerate(parameters)}
+        first = places([p.shape for p in parameters])
+        slices = {p: [Slice(i, p.numel(), 0, 0, p.numel(), first[i])] for i, p in enumerate(parameters)}
         self.sampler.arm(slices, torch.device("cpu"))
 
     def begin(self, outer_step, lr):
