@@ -35,7 +35,7 @@ class Confidence(mat_ds.Method):
                 logits = engine.forward(batch, masks=("theta", k))
                 p = logits.softmax(-1)
                 entropy = -(p * logits.log_softmax(-1)).sum(-1).mean()
-                loss = self.objective.loss(logits, batch.labels) - self.settings.beta * entropy
+                loss = self.objective.loss(logits, batch) - self.settings.beta * entropy
                 engine.backward(loss)
                 losses.append(loss.detach().float())
             engine.update()

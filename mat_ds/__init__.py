@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from mat_ds.errors import UserError
     from mat_ds.evaluation.predictor import Predictor
     from mat_ds.methods import METHODS
-    from mat_ds.methods.base import Method, MicroBatch
+    from mat_ds.methods.base import Method
+    from mat_ds.methods.batch import MicroBatch
     from mat_ds.methods.settings import MethodSettings
     from mat_ds.ranks.world import World
     from mat_ds.runs.plugins import register_method, register_task

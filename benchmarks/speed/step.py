@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from benchmarks.speed.baseline import Baseline, Sizes
 from benchmarks.speed.shapes import make_model
 from benchmarks.speed.timing import Figure, alternate, ratio
-from mat_ds.methods.base import MicroBatch
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.ranks.world import World
 
 BATCH, BATCHES, ROUNDS = 16, 7, 7

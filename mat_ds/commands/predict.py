@@ -25,11 +25,12 @@ from mat_ds.ranks.processors import share_processors
 from mat_ds.registry.locate import MEANING, locate
 from mat_ds.runs.plugins import load_plugins
 from mat_ds.storage.disk import open_aside
+from mat_ds.tasks.example import TOKENLESS, BadRow
 from mat_ds.tasks.files import read_lines
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.lines import STDIN, TEXT
 from mat_ds.tasks.registry import find_task
-from mat_ds.tasks.rows import TOKENLESS, BadRow, lacking_columns, make_example
+from mat_ds.tasks.rows import lacking_columns, make_example
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.terminal.display import show
 from mat_ds.terminal.lost_readers import has_lost_reader
@@ -123,8 +124,8 @@ def predict_file(parsed: argparse.Namespace) -> None:
             if parsed.skip_bad_rows:
                 batch = list(_with_tokens(batch, predictor, skipped))
             if batch:
-                logits = predictor.logits([asked.example for asked in batch]).numpy()
-                print("\n".join(form.lines(batch, logits)), file=out, flush=True)
+                kept = predictor.kept([asked.example for asked in batch]).numpy()
+                print("\n".join(form.lines(batch, kept)), file=out, flush=True)
                 count += len(batch)
                 bar.update(len(batch))
             if has_lost_reader(out):  # as of `head`
@@ -167,12 +168,12 @@ def read_rows(rows: Iterable[tuple[str, Any]], spec: TaskSpec, skipped: _Skipped
         UserError: at the first bad row, naming file and line, unless it may be skipped; or if the first row lacks a column.
     """
     for number, (where, row) in enumerate(rows):
-        missing = [column for column in spec.text if column not in row] if isinstance(row, dict) else []
+        missing = [column for column in kind_of(spec).columns if column not in row] if isinstance(row, dict) else []
         if missing and (skipped is None or number == 0):
             raise UserError(lacking_columns(where, row, missing, "pass the names of the file's with --columns"))
         found = row if isinstance(row, BadRow) else make_example(spec, row, labelled=False)
         if not isinstance(found, BadRow):
-            yield InputRow(number, carried(row, spec.text), replace(found, where=where))
+            yield InputRow(number, carried(row, kind_of(spec).columns), replace(found, where=where))
         elif skipped is None:
             raise UserError(Problem(where, found.value, found.reason, "mend or delete the row, or pass --skip_bad_rows"))
         else:
@@ -183,7 +184,8 @@ def _with_tokens(batch: list[InputRow], predictor: Any, skipped: _Skipped) -> It
     """The rows of a batch of which the tokenizer leaves something."""
     from mat_ds.tasks.tokens import REASON, tokenless
 
-    empty = set(tokenless(predictor.tokenizer, [asked.example for asked in batch], predictor.collate.max_length))
+    examples, length = [asked.example for asked in batch], predictor.collate.max_length
+    empty = set(tokenless(predictor.tokenizer, examples, length, kind_of(predictor.spec)))
     for i, asked in enumerate(batch):
         if i in empty:
             skipped.add(asked.example.where, BadRow(TOKENLESS, None, REASON))

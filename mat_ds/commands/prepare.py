@@ -22,11 +22,13 @@ from mat_ds.runs.options import RunConfig
 from mat_ds.runs.plugins import load_plugins
 from mat_ds.runs.trainer_names import renamed
 from mat_ds.storage.folders import write_folder
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.examples import TaskData, check_sources, load_task_data, train_splits
 from mat_ds.tasks.hub import expect_from_hub
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.manifest import DATA, MANIFEST, MODEL, Manifest, damage, find_manifest, write_manifest
 from mat_ds.tasks.own_data import task_of
-from mat_ds.tasks.rows import Example, skipped_lines
+from mat_ds.tasks.rows import skipped_lines
 from mat_ds.tasks.stored import store_examples
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser, add_plugin_argument
@@ -139,7 +141,7 @@ def gather(parsed: argparse.Namespace) -> RunInput:
         longest = min(run.data.max_length, longest_input(built.module, tokenizer))
         data = collect_problems(found, with_tokens, data, tokenizer, longest, run.data) or data
         splits = (data.train, *data.dev.values(), *data.test.values())
-        found += vocabulary_problems("model.name", run.model.name, built.module, tokenizer, splits, longest)
+        found += vocabulary_problems("model.name", run.model.name, built.module, tokenizer, splits, longest, kind_of(spec))
     raise_if_any(found)
     assert data and built
     return RunInput(run, data, tokenizer, built)

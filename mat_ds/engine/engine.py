@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, overload
 
@@ -17,14 +17,14 @@ from mat_ds.engine.shards import Shards, exact_values, numel, parameter_groups
 from mat_ds.engine.startup import release
 from mat_ds.engine.zero import read_zero
 from mat_ds.errors import Interrupted, NonFiniteError, SaveError
-from mat_ds.methods.base import MicroBatch
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.ranks.collectives import all_reduce_sum, any_rank, world_size
 from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.noise_kernel import agreed_kernel
 from mat_ds.sampling.options import OptimizerConfig
 from mat_ds.sampling.sampler import Sampler
-from mat_ds.tasks.kinds.base import read_output
+from mat_ds.tasks.kinds.outputs import Read, read_output
 
 # Each skipped update halves a dynamic loss scale, and 32 of them take it from 2^32 to 1. If updates still overflow after twice
 # as many, the loss scale is static, or is ZeRO-0's at its minimum, and will never fall.
@@ -40,7 +40,7 @@ class Engine(Norms):
         chain: samples, mixture and noise of the parameters in one outer step.
         ds_config: a complete DeepSpeed configuration (`mat_ds.runs.ds_config.complete`).
         seed: the run's seed.
-        read: extracts the predictions (B, ...) from the model's output.
+        read: extracts the predictions, one per sample, from the model's output and its inputs.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Engine(Norms):
         chain: Chain,
         ds_config: dict[str, Any],
         seed: int,
-        read: Callable[[Any], Tensor] = read_output,
+        read: Read = read_output,
     ):
         perturbation = EmbeddingPerturbation(model)
         self.sampler = Sampler(parameter_groups(model, optimizer), optimizer.name, chain, seed)
@@ -109,7 +109,7 @@ class Engine(Norms):
         """Logits (B, C) without dropout or graph. Under ZeRO-3 every rank must call it."""
         self._set_training(False)
         with torch.no_grad():
-            return self._read(self.ds.module(**inputs))
+            return self._read(self.ds.module(**inputs), inputs)
 
     @property
     def parameters(self) -> int:

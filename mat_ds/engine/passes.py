@@ -11,12 +11,13 @@ from deepspeed.accelerator import get_accelerator
 from deepspeed.runtime.engine import DeepSpeedEngine
 from torch import Tensor
 
-from mat_ds.methods.base import Masks, MicroBatch
+from mat_ds.methods.base import Masks
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.models.packing import pack_doubled
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.sampling import philox
 from mat_ds.sampling.keys import Part, dropout_seed, noise_key
-from mat_ds.tasks.kinds.base import read_output
+from mat_ds.tasks.kinds.outputs import Read, read_output
 
 
 class Passes:
@@ -26,12 +27,10 @@ class Passes:
         ds: the DeepSpeed engine.
         perturbation: adds delta to the word embeddings of its model.
         seed: the run's seed.
-        read: extracts the predictions (B, ...) from the model's output.
+        read: extracts the predictions, one per sample, from the model's output and its inputs.
     """
 
-    def __init__(
-        self, ds: DeepSpeedEngine, perturbation: EmbeddingPerturbation, seed: int, read: Callable[[Any], Tensor] = read_output
-    ):
+    def __init__(self, ds: DeepSpeedEngine, perturbation: EmbeddingPerturbation, seed: int, read: Read = read_output):
         self.ds, self.seed, self._read = ds, seed, read
         # What makes the passes that a backward follows.
         self._training_pass: Callable[..., Any] = ds
@@ -57,7 +56,7 @@ class Passes:
         self._tracked, self._dropped = True, masks is not None
         self._drop(batch, masks)
         with self._perturbation.applied(delta):
-            return self._read(self._training_pass(**batch.inputs))
+            return self._read(self._training_pass(**batch.inputs), batch.inputs)
 
     def forward_pair(
         self, batch: MicroBatch, delta: Tensor | None, masks: Masks, share_masks: bool = False, train_words: bool = True
@@ -67,11 +66,11 @@ class Passes:
             return self.forward(batch, masks), self.forward(batch, masks, delta)
         self._tracked, self._dropped = True, masks is not None
         both = None if delta is None else torch.cat([torch.zeros_like(delta), delta])
-        frozen_from = None if train_words else len(batch.labels)
+        frozen_from = None if train_words else batch.texts
         self._drop(batch, masks)
         pack_doubled(batch.inputs, batch.doubled)
         with self._perturbation.applied(both, frozen_from):
-            clean, perturbed = self._read(self._training_pass(**batch.doubled)).chunk(2)
+            clean, perturbed = self._read(self._training_pass(**batch.doubled), batch.doubled).chunk(2)
         return clean, perturbed
 
     @torch.no_grad()
@@ -87,7 +86,7 @@ class Passes:
         """
         self._drop(batch, masks)
         with self._perturbation.applied(delta):
-            return self._read(self.ds.module(**batch.inputs))
+            return self._read(self.ds.module(**batch.inputs), batch.inputs)
 
     @torch.no_grad()
     def realised(self, batch: MicroBatch, delta: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,7 +114,8 @@ class Passes:
                 a_sample = size.view(-1, *[1] * (seed.dim() - 1))
                 unit = torch.where(a_sample > 0, seed / a_sample, 0.0).to(logits.dtype)
                 (gradient,) = torch.autograd.grad(logits, delta, grad_outputs=unit)
-                gradient = gradient * size.view(-1, 1, 1)
+                of_each_text = size.repeat_interleave(len(gradient) // len(size))
+                gradient = gradient * of_each_text.view(-1, 1, 1)
             else:
                 (gradient,) = torch.autograd.grad(total, delta, create_graph=differentiable)
         self._all_finite &= gradient.isfinite().all()

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mat_ds.errors import printable_json
-from mat_ds.tasks.kinds.base import SUBMISSION_HEADER, Kind
-from mat_ds.tasks.rows import Example
+from mat_ds.tasks.example import Example
+from mat_ds.tasks.kinds.base import Kind
+from mat_ds.tasks.kinds.outputs import SUBMISSION_HEADER
 
 INDEX, ANSWERS = "index", ("index", "label", "probabilities", "score")
 # Columns that name a row.
@@ -60,15 +61,15 @@ class AnswerForm(ABC):
         self.kind = kind
 
     @abstractmethod
-    def lines(self, asked: Sequence[InputRow], logits: Any) -> Iterator[str]:
-        """Yields what to write for a batch, given its logits (N, C), without line ends."""
+    def lines(self, asked: Sequence[InputRow], kept: Any) -> Iterator[str]:
+        """Yields what to write for a batch, given what the kind keeps of its logits, without line ends."""
 
 
 class JsonLines(AnswerForm):
     name = SUFFIXES[".jsonl"]
 
-    def lines(self, asked: Sequence[InputRow], logits: Any) -> Iterator[str]:
-        for row, answer in zip(asked, self.kind.answers(logits), strict=True):
+    def lines(self, asked: Sequence[InputRow], kept: Any) -> Iterator[str]:
+        for row, answer in zip(asked, self.kind.answers(kept, [row.example for row in asked]), strict=True):
             written = {INDEX: row.number, **row.along, **answer}
             self.columns = self.columns or tuple(written)
             yield printable_json(json.dumps(written, ensure_ascii=False, default=str))
@@ -81,8 +82,8 @@ class AnswerTable(AnswerForm):
         super().__init__(kind)
         self.name, self._tabs = SUFFIXES[suffix], suffix == ".tsv"
 
-    def lines(self, asked: Sequence[InputRow], logits: Any) -> Iterator[str]:
-        for row, answer in zip(asked, self.kind.answers(logits), strict=True):
+    def lines(self, asked: Sequence[InputRow], kept: Any) -> Iterator[str]:
+        for row, answer in zip(asked, self.kind.answers(kept, [row.example for row in asked]), strict=True):
             written: dict[str, Any] = {INDEX: row.number, **row.along}
             for name, value in answer.items():
                 shares = value.items() if isinstance(value, dict) else ()
@@ -103,11 +104,12 @@ class AnswerTable(AnswerForm):
 class Submission(AnswerForm):
     name = "a GLUE submission"
 
-    def lines(self, asked: Sequence[InputRow], logits: Any) -> Iterator[str]:
+    def lines(self, asked: Sequence[InputRow], kept: Any) -> Iterator[str]:
         if not self.columns:
             self.columns = tuple(SUBMISSION_HEADER.split("\t"))
             yield SUBMISSION_HEADER
-        yield from (f"{row.number}\t{value}" for row, value in zip(asked, self.kind.submitted(logits), strict=True))
+        submitted = self.kind.submitted(kept, [row.example for row in asked])
+        yield from (f"{row.number}\t{value}" for row, value in zip(asked, submitted, strict=True))
 
 
 def is_submission(out: Path, kind: Kind) -> bool:

@@ -1,48 +1,40 @@
 """PGD attack: projected gradient ascent on the task's loss in embedding space (Madry et al., 2018, eq. 3), for evaluation.
 
-Shapes: B examples, L tokens, H width of the word embeddings, C classes, E radii. A perturbation delta (B, L, H) is fp32 and
+Shapes: B examples, L tokens, H width of the word embeddings, E radii. A perturbation delta (B, L, H) is fp32 and
 zero on padding; norms are per example, over (L, H). Special tokens are perturbed as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from mat_ds.evaluation.scores import Outcome, outcome
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.methods.ops import l2, normalise
 from mat_ds.sampling.keys import Part, generator
 from mat_ds.tasks.kinds.base import Kind
 
-# Maps a perturbation of the word embeddings (None: clean) to logits (B, C).
+# Maps a perturbation of the word embeddings (None: clean) to logits.
 Perturbed = Callable[[Tensor | None], Tensor]
 
 
-class Worst(NamedTuple):
-    """The worst outcome per example so far: logits (B, C), whether they are wrong (B,), loss (B,)."""
-
-    answer: Tensor
-    wrong: Tensor
-    loss: Tensor
-
-
-def outcome(logits: Tensor, loss: Tensor, labels: Tensor, kind: Kind) -> Worst:
-    """The outcome of an attack; in regression nothing counts as wrong."""
-    right = kind.right(logits, labels)
-    wrong = torch.zeros_like(labels, dtype=torch.bool) if right is None else ~right
-    return Worst(logits.detach(), wrong, loss.detach())
+def worse(one: Outcome, other: Outcome) -> Outcome:
+    """The worse of two outcomes per example: wrong before right, then the larger loss; `one` on ties. In a task whose answers
+    are not right or wrong, none counts as wrong."""
+    take = other.losses > one.losses
+    if one.right is not None and other.right is not None:
+        take = (one.right & ~other.right) | ((one.right == other.right) & take)
+    return Outcome(*(_choose(take, ours, theirs) for ours, theirs in zip(one, other, strict=True)))  # type: ignore[arg-type]
 
 
-def worse(one: Worst, other: Worst) -> Worst:
-    """The worse of two outcomes per example: wrong before right, then the larger loss; `one` on ties."""
-    take = (other.wrong & ~one.wrong) | ((other.wrong == one.wrong) & (other.loss > one.loss))
-    return Worst(
-        torch.where(take.unsqueeze(-1), other.answer, one.answer),
-        torch.where(take, other.wrong, one.wrong),
-        torch.where(take, other.loss, one.loss),
-    )
+def _choose(take: Tensor, ours: Tensor | None, theirs: Tensor | None) -> Tensor | None:
+    """Rows of `theirs` where `take` (B,) says so, else of `ours`."""
+    if ours is None or theirs is None:
+        return None
+    return torch.where(take.view(-1, *[1] * (ours.dim() - 1)), theirs, ours)
 
 
 def into_ball(delta: Tensor, radius: float, norm: str) -> Tensor:
@@ -77,9 +69,8 @@ def start(keys: Sequence[tuple[Part, ...]], mask: Tensor, width: int, norm: str)
 
 
 def worst_in_ball(
-    perturbed: Perturbed, labels: Tensor, begin: Tensor, mask: Tensor, radius: float, norm: str, steps: int, step_size: float,
-    kind: Kind,
-) -> Worst:  # fmt: skip
+    perturbed: Perturbed, batch: MicroBatch, begin: Tensor, radius: float, norm: str, steps: int, step_size: float, kind: Kind
+) -> Outcome:
     """PGD in the ball of one radius: the worst of all `steps + 1` iterates, including the random start.
 
         delta_0 = radius * begin,   delta_{k+1} = P[delta_k + step_size * radius * a_k] * mask,
@@ -87,9 +78,8 @@ def worst_in_ball(
 
     Args:
         perturbed: the model.
-        labels: (B,).
+        batch: what is attacked.
         begin: (B, L, H) start in the unit ball.
-        mask: (B, L, 1), 1 on real tokens.
         radius: of the ball.
         norm: `linf` or `l2`.
         steps: number of gradient steps.
@@ -101,23 +91,23 @@ def worst_in_ball(
         delta.requires_grad_()
         with torch.set_grad_enabled(k < steps):
             logits = perturbed(delta)
-            loss = kind.loss(logits, labels, "none")
-        found = outcome(logits, loss, labels, kind)
-        worst = found if worst is None else worse(worst, found)
+            found = outcome(kind, logits, batch)
+        seen = Outcome(*(None if part is None else part.detach() for part in found))  # type: ignore[arg-type]
+        worst = seen if worst is None else worse(worst, seen)
         if k < steps:
             # The sum, since a mean would push small gradients of confident answers closer to underflow.
-            (gradient,) = torch.autograd.grad(loss.sum(), delta)
+            (gradient,) = torch.autograd.grad(found.losses.sum(), delta)
             direction = gradient.sign() if norm == "linf" else normalise(gradient, "l2")
-            delta = into_ball(delta.detach() + step_size * radius * direction, radius, norm) * mask
+            delta = into_ball(delta.detach() + step_size * radius * direction, radius, norm) * batch.mask
     assert worst is not None
     return worst
 
 
 def robustness_curve(
-    perturbed: Perturbed, labels: Tensor, begin: Tensor, mask: Tensor, radii: Sequence[float], norm: str, steps: int,
-    step_size: float, kind: Kind,
-) -> Tensor:  # fmt: skip
-    """Worst logits of each example at each radius: (B, E, C).
+    perturbed: Perturbed, batch: MicroBatch, begin: Tensor, radii: Sequence[float], norm: str, steps: int, step_size: float,
+    kind: Kind,
+) -> Outcome:  # fmt: skip
+    """The worst outcome of each example at each radius, each part (B, E, ...).
 
     The worst outcome at a smaller radius also counts at larger ones, whose balls contain it. So accuracy never rises with
     the radius, and the mean loss of a regression never falls.
@@ -126,11 +116,10 @@ def robustness_curve(
         radii: ascending; the first is 0, for clean logits.
     """
     with torch.no_grad():
-        clean = perturbed(None)
-    worst = outcome(clean, kind.loss(clean, labels, "none"), labels, kind)
-    curve = [worst.answer]
+        worst = outcome(kind, perturbed(None), batch)
+    curve = [worst]
     for radius in radii[1:]:
-        found = worst_in_ball(perturbed, labels, begin, mask, radius, norm, steps, step_size, kind)
-        worst = worse(worst, found)
-        curve.append(worst.answer)
-    return torch.stack(curve, 1)
+        worst = worse(worst, worst_in_ball(perturbed, batch, begin, radius, norm, steps, step_size, kind))
+        curve.append(worst)
+    parts = zip(*curve, strict=True)
+    return Outcome(*(None if part[0] is None else torch.stack(part, 1) for part in parts))  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from itertools import pairwise
 from random import Random
 
 from mat_ds.sampling.keys import Part, seed_from
-from mat_ds.tasks.rows import Example
+from mat_ds.tasks.example import Example
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 # The adjacent letters on a QWERTY keyboard.

@@ -12,14 +12,16 @@ import torch
 from mat_ds.artifacts.described import Description, head_problems, read_description
 from mat_ds.artifacts.exported import load_classifier
 from mat_ds.errors import NonFiniteError, Problem, UserError, raise_if_any
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.models.build import longest_input
 from mat_ds.models.vocabulary import vocabulary_problems
+from mat_ds.tasks.example import BadRow, Example
 from mat_ds.tasks.kinds import kind_of, kind_of_model
 from mat_ds.tasks.lines import TEXT
 from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import find_task
-from mat_ds.tasks.rows import BadRow, Example, make_example
+from mat_ds.tasks.rows import make_example
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tasks.tokens import token_problems
 
@@ -42,13 +44,14 @@ class Predictor:
     device: torch.device
 
     @torch.inference_mode()
-    def logits(self, examples: Sequence[Example]) -> torch.Tensor:
-        """Logits (N, C), fp32 on the CPU; raises `UserError` for inputs that the model cannot read."""
-        raise_if_any(token_problems(self.tokenizer, examples, self.collate.max_length))
-        length = self.collate.max_length
-        raise_if_any(vocabulary_problems("MODEL", self.name, self.model, self.tokenizer, [examples], length))
-        inputs, _ = self.collate(examples, self.device)
-        found: torch.Tensor = kind_of(self.spec).read(self.model(**inputs)).float().cpu()
+    def kept(self, examples: Sequence[Example]) -> torch.Tensor:
+        """What the task's kind keeps of the logits, (N, ...), fp32 on the CPU; raises `UserError` for inputs that the model
+        cannot read."""
+        kind, length = kind_of(self.spec), self.collate.max_length
+        raise_if_any(token_problems(self.tokenizer, examples, length, kind))
+        raise_if_any(vocabulary_problems("MODEL", self.name, self.model, self.tokenizer, [examples], length, kind))
+        batch = MicroBatch(*self.collate(examples, self.device), 0)
+        found = kind.kept(kind.read(self.model(**batch.inputs), batch.inputs), batch).float().cpu()
         if not bool(found.isfinite().all()):
             raise NonFiniteError("a prediction is not finite")
         return found
@@ -67,7 +70,8 @@ class Predictor:
         examples = list(self._examples(texts))
         found: list[dict[str, Any]] = []
         for first in range(0, len(examples), batch_size):
-            found += kind_of(self.spec).answers(self.logits(examples[first : first + batch_size]).numpy())
+            some = examples[first : first + batch_size]
+            found += kind_of(self.spec).answers(self.kept(some).numpy(), some)
         return found
 
     def _examples(self, texts: Sequence[str | Sequence[str]]) -> Iterator[Example]:

@@ -15,17 +15,20 @@ from mat_ds.config.versions import version_of
 from mat_ds.evaluation.attack import robustness_curve, start
 from mat_ds.evaluation.noise import noised
 from mat_ds.evaluation.options import EvaluationOptions
-from mat_ds.evaluation.scores import Evaluator
+from mat_ds.evaluation.scores import Evaluator, Outcome
 from mat_ds.evaluation.subject import Subject
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.ranks.collectives import on_rank_zero, same_on_all_ranks
 from mat_ds.ranks.world import World
+from mat_ds.sampling.keys import Part
 from mat_ds.storage.disk import write_json
 from mat_ds.storage.folders import write_folder
 from mat_ds.storage.rundir import new_folder
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator
-from mat_ds.tasks.rows import Example, skipped_lines
+from mat_ds.tasks.rows import skipped_lines
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.terminal.display import Display
 
@@ -63,27 +66,23 @@ class Measurement:
         """Scores at each radius, starting with 0; `broken`: number of examples that only the attack made wrong."""
         options, radii = self._options.attack, self._options.attack.curve
 
-        def attack(inputs: dict[str, Tensor], labels: Tensor, rows: list[int]) -> Tensor:
-            mask = inputs["attention_mask"].unsqueeze(-1).float()
-            keys = [(self._options.seed, "attack", split, row) for row in rows]
+        def attack(batch: MicroBatch, rows: list[int]) -> Outcome:
+            keys = _keys((self._options.seed, "attack", split), rows, batch.texts // len(rows))
+            begin = start(keys, batch.mask, self._perturbation.width, options.norm)
 
             def perturbed(delta: Tensor | None) -> Tensor:
                 with self._perturbation.applied(delta):
-                    return self._forward(inputs)
+                    return self._forward(batch.inputs)
 
-            return robustness_curve(
-                perturbed, labels, start(keys, mask, self._perturbation.width, options.norm), mask, radii, options.norm,
-                options.steps, options.step_size, self._kind,
-            )  # fmt: skip
+            return robustness_curve(perturbed, batch, begin, radii, options.norm, options.steps, options.step_size, self._kind)
 
-        worst = self._evaluator.each(attack, self._splits[split], f"{split}, attack")  # (N, E, C)
-        points = [{"radius": radius, **self._scores(worst[:, i], split)} for i, radius in enumerate(radii)]
-        labels = self._kind.collate([example.label for example in self._splits[split]])
-        clean = self._kind.right(worst[:, 0], labels)
-        for i, point in enumerate(points):
-            here = self._kind.right(worst[:, i], labels)
-            if clean is not None and here is not None:
-                point["broken"] = int((clean & ~here).sum())
+        worst = self._evaluator.each(attack, self._splits[split], f"{split}, attack")  # each part (N, E, ...)
+        points = []
+        for i, radius in enumerate(radii):
+            here = Outcome(*(None if part is None else part[:, i] for part in worst))  # type: ignore[arg-type]
+            points.append({"radius": radius, **self._scores(here, split)})
+            if worst.right is not None and here.right is not None:
+                points[-1]["broken"] = int((worst.right[:, 0] & ~here.right).sum())
         return points
 
     def noisy(self, split: str, kind: str, rate: float) -> Point:
@@ -91,23 +90,34 @@ class Measurement:
         examples = self._splits[split]
         found = [noised(example, kind, rate, (self._options.seed, "noise", split, i)) for i, example in enumerate(examples)]
         changed = sum(one != other for one, other in zip(found, examples, strict=True))
-        logits = self._evaluator.predict(self._forward, found, f"{split}, {kind} {rate:g}")
-        return {"rate": rate, **self._scores(logits, split), "changed": changed}
+        answers = self._evaluator.predict(self._forward, found, f"{split}, {kind} {rate:g}")
+        return {"rate": rate, **self._scores(answers, split), "changed": changed}
 
     def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        return self._kind.read(self._model(**inputs))
+        return self._kind.read(self._model(**inputs), inputs)
 
-    def _scores(self, logits: Tensor, split: str) -> Point:
-        return on_rank_zero(lambda: scores(self._spec, logits, self._splits[split]))
+    def _scores(self, found: Outcome, split: str) -> Point:
+        return on_rank_zero(lambda: scores(self._spec, found, self._splits[split]))
 
 
-def scores(spec: TaskSpec, logits: Tensor, examples: Sequence[Example]) -> Point:
-    """The task's metrics, and the quantities common to all tasks of its kind."""
+def _keys(first: tuple[Part, ...], rows: Sequence[int], texts: int) -> list[tuple[Part, ...]]:
+    """The key of the random start of each text of a batch.
+
+    Args:
+        first: what all keys begin with.
+        rows: positions of the examples.
+        texts: how many each example has; one has no number of its own.
+    """
+    return [(*first, row, *([text] if texts > 1 else [])) for row in rows for text in range(texts)]
+
+
+def scores(spec: TaskSpec, found: Outcome, examples: Sequence[Example]) -> Point:
+    """The task's metrics, the share of right answers if they are right or wrong, and the mean loss."""
     from mat_ds.tasks.metrics import score
 
-    kind = kind_of(spec)
-    labels = kind.collate([example.label for example in examples])
-    return {**score(spec, logits.numpy(), labels.tolist()), **kind.quantities(logits, labels)}
+    right = {} if found.right is None else {"accuracy": float(found.right.double().mean())}
+    loss = float(found.losses.double().mean())
+    return {**score(spec, found.kept.numpy(), examples), **right, kind_of(spec).loss_name: loss}
 
 
 def measure_split(measurement: Measurement, options: EvaluationOptions, split: str) -> dict[str, Any]:

@@ -18,11 +18,12 @@ from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.models.build import longest_input
 from mat_ds.models.perturb import MOST_TRIED, check_perturbable
 from mat_ds.models.vocabulary import vocabulary_problems
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.examples import TaskData, digest_of, load_task_data
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.options import DataConfig
-from mat_ds.tasks.rows import Example, Tally
+from mat_ds.tasks.rows import Tally
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tasks.tokens import with_tokens
 from mat_ds.terminal.waiting import waiting
@@ -78,7 +79,7 @@ def load_subject(asked: Asked, options: EvaluationOptions) -> Subject:
     max_length = min(asked.data.max_length, longest_input(model, tokenizer))
     data = with_tokens(data, tokenizer, max_length, asked.data)
     splits = data.dev | data.test
-    raise_if_any(vocabulary_problems("model", asked.name, model, tokenizer, splits.values(), max_length))
+    raise_if_any(vocabulary_problems("model", asked.name, model, tokenizer, splits.values(), max_length, kind_of(spec)))
     if options.attack.curve and (first := next(iter(splits.values()))):
         inputs, _ = Collator(tokenizer, min(max_length, MOST_TRIED), kind_of(spec))(first[:1], torch.device("cpu"))
         check_perturbable("model", asked.name, model, inputs)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from mat_ds.methods.base import Engine, Means, Method, MicroBatch
+from mat_ds.methods.base import Engine, Means, Method
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.methods.smoothness import AscentSettings, ascend, clean_prediction
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class ALUM(Method):
                 clean = engine.forward(batch, ("theta",))
                 delta = ascend(engine, batch, clean, self.settings, self.objective)
                 perturbed = engine.forward(batch, ("theta", "perturbed"), delta)
-                task, r = self.objective.loss(clean, batch.labels), self.objective.divergence(clean, perturbed).mean()
+                task, r = self.objective.loss(clean, batch), self.objective.divergence(clean, perturbed, batch).mean()
                 loss = task + self.settings.lam * r
                 engine.backward(loss)
                 means.add(loss=loss, L=task, R=r)

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from mat_ds.config.section import Count, Weight
 from mat_ds.methods import ops
-from mat_ds.methods.base import Engine, Masks, MicroBatch, Objective
+from mat_ds.methods.base import Engine, Masks, Objective
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.methods.settings import AdversarialSettings
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def attack(
     delta = uniform_delta(engine, batch, s)
 
     def payoff(logits: Tensor) -> Tensor:
-        return objective.loss(logits, batch.labels) * len(batch.labels)
+        return objective.loss(logits, batch) * len(batch.labels)
 
     for _ in range(steps):
         delta = ascend_in_ball(delta, engine.delta_gradient(batch, masks, delta, payoff), batch, s, moves)

@@ -10,10 +10,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, overload
 
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.methods.settings import MethodSettings
 from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.keys import Part
@@ -28,46 +27,6 @@ if TYPE_CHECKING:
 Masks = tuple[Part, ...] | None
 # Changes weights in place, given a dictionary from their names to values. The dictionary may have only some of the weights.
 Fold = Callable[["dict[str, Tensor]"], None]
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """A slice of the global batch, which does not depend on the number of ranks.
-
-    Attributes:
-        inputs: the model's inputs: `input_ids`, `attention_mask`, ..., each (B, L).
-        labels: class indices or real scores, (B,).
-        index: position among the equally large micro-batches of the global batch; random draws for the micro-batch depend
-            on it.
-    """
-
-    inputs: dict[str, Tensor]
-    labels: Tensor
-    index: int
-
-    @cached_property
-    def doubled(self) -> dict[str, Tensor]:
-        """The inputs twice, one after the other, (2B, L)."""
-        from torch import cat
-
-        return {name: cat([value, value]) for name, value in self.inputs.items()}
-
-    @cached_property
-    def mask(self) -> Tensor:
-        """1 on real tokens and 0 on padding, (B, L, 1) in fp32."""
-        return self.inputs["attention_mask"].unsqueeze(-1).float()
-
-    @cached_property
-    def examples(self) -> Tensor:
-        """Position of each example in the global batch, (B,)."""
-        from torch import arange
-
-        return arange(len(self.labels), device=self.labels.device) + self.index * len(self.labels)
-
-    @cached_property
-    def tokens(self) -> Tensor:
-        """Position of each real token in its example, counted without padding, (B, L)."""
-        return (self.inputs["attention_mask"].long().cumsum(1) - 1).clamp(min=0)
 
 
 class Engine(Protocol):
@@ -156,11 +115,11 @@ class Objective(Protocol):
     def directions(self) -> int:
         """Number of divergences that R is the sum of: two for the symmetric KL, one for a squared difference."""
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The task loss L, averaged over the examples: a scalar."""
+    def loss(self, logits: Tensor, batch: MicroBatch) -> Tensor:
+        """The task loss L, averaged over the samples of a micro-batch: a scalar."""
 
-    def divergence(self, p_logits: Tensor, q_logits: Tensor) -> Tensor:
-        """The divergence R of two predictions, per example: (B,)."""
+    def divergence(self, p_logits: Tensor, q_logits: Tensor, batch: MicroBatch) -> Tensor:
+        """The divergence R of two predictions of a micro-batch, per sample: (samples,)."""
 
 
 class Method(ABC):

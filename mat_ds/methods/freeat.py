@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from mat_ds.methods.ball import BallSettings, ascend_in_ball, attack, uniform_delta
-from mat_ds.methods.base import Engine, Means, Method, MicroBatch
+from mat_ds.methods.base import Engine, Means, Method
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.sampling.chain import Chain
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class FreeAT(Method):
             deltas[k + 1] = []
             for batch, start in zip(batches, deltas[k], strict=True):
                 delta = start.requires_grad_()
-                loss = self.objective.loss(engine.forward(batch, ("theta", k), delta), batch.labels)
+                loss = self.objective.loss(engine.forward(batch, ("theta", k), delta), batch)
                 gradient = engine.backward(loss, delta)
                 deltas[k + 1].append(ascend_in_ball(delta, gradient, batch, s))
                 means.add(loss=loss, L=loss)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from mat_ds.methods.ball import BallSettings, ascend_in_ball, attack, uniform_delta
-from mat_ds.methods.base import Engine, Means, Method, MicroBatch
+from mat_ds.methods.base import Engine, Means, Method
+from mat_ds.methods.batch import MicroBatch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +52,7 @@ class FreeLB(Method):
                 delta = uniform_delta(engine, batch, s)
                 for _ in range(s.delta_steps):
                     delta = delta.requires_grad_()
-                    loss = self.objective.loss(engine.forward(batch, self.masks, delta), batch.labels)
+                    loss = self.objective.loss(engine.forward(batch, self.masks, delta), batch)
                     gradient = engine.backward(loss / s.delta_steps, delta)
                     delta = ascend_in_ball(delta, gradient, batch, s)
                     means.add(loss=loss, L=loss)

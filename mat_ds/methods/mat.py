@@ -21,7 +21,8 @@ from pydantic import Field
 from mat_ds.config.section import Count, Fraction, Positive, Weight
 from mat_ds.errors import Problem
 from mat_ds.methods import ops
-from mat_ds.methods.base import Engine, Masks, Means, Method, MicroBatch
+from mat_ds.methods.base import Engine, Masks, Means, Method
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.methods.settings import AdversarialSettings, Divergence
 from mat_ds.sampling.chain import Chain
 
@@ -129,11 +130,11 @@ class Mat(Method):
     def _loss(self, engine: Engine, batch: MicroBatch, delta: Tensor | None, masks: Masks, means: Means) -> Tensor:
         """L(theta) + lam R(theta, delta), mean over the micro-batch."""
         if delta is None:
-            loss = task = self.objective.loss(engine.forward(batch, masks), batch.labels)
+            loss = task = self.objective.loss(engine.forward(batch, masks), batch)
         else:
             shared = self.settings.theta_dropout == "frozen"
             clean, perturbed = engine.forward_pair(batch, delta, masks, share_masks=shared)
-            task, r = self.objective.loss(clean, batch.labels), self.objective.divergence(clean, perturbed).mean()
+            task, r = self.objective.loss(clean, batch), self.objective.divergence(clean, perturbed, batch).mean()
             loss = task + self.settings.lam * r
             means.add(R=r)
         means.add(loss=loss, L=task)
@@ -150,7 +151,7 @@ class Mat(Method):
         for k in range(s.delta_steps):
             if clean is None or self._fresh_clean_pass:
                 clean = engine.probe(batch, self._masks("clean", k))
-            payoff = partial(self.objective.divergence, clean)
+            payoff = partial(self.objective.divergence, clean, batch=batch)
             gradient = engine.delta_gradient(batch, self._masks("perturbed", k), delta, payoff) * batch.mask
             if s.delta_gradient == "raw":
                 gradient = s.lam * gradient

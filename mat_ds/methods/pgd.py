@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from mat_ds.methods.ball import BallSettings, attack
-from mat_ds.methods.base import Engine, Means, Method, MicroBatch
+from mat_ds.methods.base import Engine, Means, Method
+from mat_ds.methods.batch import MicroBatch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +46,7 @@ class PGD(Method):
         deltas = [self.adversary(engine, batch) for batch in batches]
         for _ in engine.inner_steps():
             for batch, delta in zip(batches, deltas, strict=True):
-                loss = self.objective.loss(engine.forward(batch, self.masks, delta), batch.labels)
+                loss = self.objective.loss(engine.forward(batch, self.masks, delta), batch)
                 engine.backward(loss)
                 means.add(loss=loss, L=loss)
             engine.update()

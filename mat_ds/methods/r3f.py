@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from mat_ds.config.section import Weight
-from mat_ds.methods.base import Engine, Means, Method, MicroBatch
+from mat_ds.methods.base import Engine, Means, Method
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.methods.settings import AdversarialSettings, Divergence, MethodSettings
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ class R3F(Method):
             for batch in batches:
                 noise = self.adversary(engine, batch)
                 clean, noised = engine.forward_pair(batch, noise, ("theta",), train_words=False)
-                task = self.objective.loss(clean, batch.labels)
-                r = self.objective.divergence(clean, noised).mean()
+                task = self.objective.loss(clean, batch)
+                r = self.objective.divergence(clean, noised, batch).mean()
                 loss = task + self.settings.lam * r
                 engine.backward(loss)
                 means.add(loss=loss, L=task, R=r)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from mat_ds.config.section import Weight
-from mat_ds.methods.base import Engine, Means, Method, MicroBatch
+from mat_ds.methods.base import Engine, Means, Method
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.methods.settings import Divergence, MethodSettings
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ class RDrop(Method):
         for _ in engine.inner_steps():
             for batch in batches:
                 first, second = engine.forward_pair(batch, None, ("theta",))
-                task = self.objective.loss(first, batch.labels) + self.objective.loss(second, batch.labels)
-                r = self.objective.divergence(first, second).mean()
+                task = self.objective.loss(first, batch) + self.objective.loss(second, batch)
+                r = self.objective.divergence(first, second, batch).mean()
                 loss = task + weight * r
                 engine.backward(loss)
                 means.add(loss=loss, L=task / 2, R=r)

@@ -21,7 +21,8 @@ from pydantic import Field
 
 from mat_ds.errors import Problem
 from mat_ds.methods import ops
-from mat_ds.methods.base import Engine, Means, Method, MicroBatch
+from mat_ds.methods.base import Engine, Means, Method
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.methods.settings import Serves
 from mat_ds.methods.smoothness import SmoothnessSettings, first_delta
 
@@ -141,14 +142,15 @@ class SALT(Method):
         # The first pass's graph has been freed by its backward pass, so the clean prediction is computed again.
         clean = engine.forward(batch, self.clean_masks) if self._joint else clean
         above, below = (
-            self._follower_payoff(clean, engine.forward(batch, self.follower_masks, start + sign * shift)) for sign in (1, -1)
+            self._follower_payoff(clean, engine.forward(batch, self.follower_masks, start + sign * shift), batch)
+            for sign in (1, -1)
         )
         engine.backward(((above - below) * ops.divide(length, 2 * distance).view(-1)).sum())
 
     def _gradient(self, engine: Engine, batch: MicroBatch, clean: Tensor, differentiable: bool) -> tuple[Tensor, Tensor]:
         """delta_0 and g_0, each (B, L, H)."""
         start = first_delta(engine, batch, self.settings)
-        payoff = partial(self._follower_payoff, clean)
+        payoff = partial(self._follower_payoff, clean, batch=batch)
         return start, engine.delta_gradient(batch, self.follower_masks, start, payoff, differentiable) * batch.mask
 
     def _answer(self, start: Tensor, gradient: Tensor) -> Tensor:
@@ -160,13 +162,13 @@ class SALT(Method):
         """eta N(g_0), (B, L, H)."""
         return self.settings.delta_lr * ops.normalise(gradient, self.settings.delta_gradient)
 
-    def _follower_payoff(self, clean: Tensor, perturbed: Tensor) -> Tensor:
+    def _follower_payoff(self, clean: Tensor, perturbed: Tensor, batch: MicroBatch) -> Tensor:
         """l_v as the follower's gradient sees it, (B,); with `follower: released` the clean prediction is a constant."""
-        return self.objective.divergence(clean if self._joint else clean.detach(), perturbed)
+        return self.objective.divergence(clean if self._joint else clean.detach(), perturbed, batch)
 
     def _payoff(self, engine: Engine, batch: MicroBatch, clean: Tensor, delta: Tensor, means: Means) -> Tensor:
         perturbed = engine.forward(batch, ("theta", "perturbed"), delta)
-        task, r = self.objective.loss(clean, batch.labels), self.objective.divergence(clean, perturbed).mean()
+        task, r = self.objective.loss(clean, batch), self.objective.divergence(clean, perturbed, batch).mean()
         loss = task + self.settings.lam * r
         means.add(loss=loss, L=task, R=r)
         return loss

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from mat_ds.config.section import Fraction, Weight
-from mat_ds.methods.base import Engine, Means, Method, MicroBatch
+from mat_ds.methods.base import Engine, Means, Method
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.methods.smoothness import AscentSettings, ascend, clean_prediction
 from mat_ds.sampling.average import Average
 from mat_ds.sampling.chain import Chain
@@ -66,10 +67,10 @@ class SMART(Method):
                 clean = engine.forward(batch, ("theta",))
                 delta = ascend(engine, batch, clean, s, self.objective)
                 perturbed = engine.forward(batch, ("theta", "perturbed"), delta)
-                task, r = self.objective.loss(clean, batch.labels), self.objective.divergence(clean, perturbed).mean()
+                task, r = self.objective.loss(clean, batch), self.objective.divergence(clean, perturbed, batch).mean()
                 loss = task + s.lam * r
                 if target is not None:
-                    bregman = self.objective.divergence(clean, target).mean()
+                    bregman = self.objective.divergence(clean, target, batch).mean()
                     loss = loss + s.mu * bregman
                     means.add(bregman=bregman)
                 engine.backward(loss)

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from mat_ds.config.section import Count, Positive, Weight
 from mat_ds.methods import ops
-from mat_ds.methods.base import Engine, MicroBatch, Objective
+from mat_ds.methods.base import Engine, Objective
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.methods.settings import AdversarialSettings, Divergence
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def ascend(
         objective: has the divergence R.
         moves: collects statistics of every step.
     """
-    delta, payoff = first_delta(engine, batch, s), partial(objective.divergence, clean.detach())
+    delta, payoff = first_delta(engine, batch, s), partial(objective.divergence, clean.detach(), batch=batch)
     for k in range(s.delta_steps):
         gradient = engine.delta_gradient(batch, ("delta", k), delta, payoff)
         step = s.delta_lr * ops.normalise(gradient * batch.mask, "linf")

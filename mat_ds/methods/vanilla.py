@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from mat_ds.methods.base import Engine, Means, Method, MicroBatch
+from mat_ds.methods.base import Engine, Means, Method
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.methods.settings import MethodSettings
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Vanilla(Method):
         means = Means()
         for k in engine.inner_steps():
             for batch in batches:
-                loss = self.objective.loss(engine.forward(batch, masks=("theta", k)), batch.labels)
+                loss = self.objective.loss(engine.forward(batch, masks=("theta", k)), batch)
                 engine.backward(loss)
                 means.add(loss=loss, L=loss)
             engine.update()

@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 from mat_ds.errors import Problem
-from mat_ds.tasks.rows import Example, tokenise
+from mat_ds.tasks.example import Example
+from mat_ds.tasks.kinds.base import Kind
 from mat_ds.tasks.stored import StoredExamples
 
 # Examples tokenised at a time.
@@ -61,7 +62,7 @@ def token_type_problems(path: str | None, name: str, config: Any, splits: Iterab
 
 
 def vocabulary_problems(
-    key: str, name: str, model: Any, tokenizer: Any, splits: Iterable[Sequence[Example]], max_length: int
+    key: str, name: str, model: Any, tokenizer: Any, splits: Iterable[Sequence[Example]], max_length: int, kind: Kind
 ) -> Iterator[Problem]:
     """Yields a problem if a text has a token without an embedding, or the wrong number of end tokens.
 
@@ -72,6 +73,7 @@ def vocabulary_problems(
         model, tokenizer: to be checked.
         splits: the examples.
         max_length: maximum tokens of an input.
+        kind: of the task.
     """
     rows, end = rows_of(model), end_of(model)
     if highest(tokenizer) < rows and end is None:
@@ -79,8 +81,8 @@ def vocabulary_problems(
     for examples in splits:
         for first in range(0, len(examples), BATCH):
             batch = [examples[i] for i in range(first, min(first + BATCH, len(examples)))]
-            usual = _usual_ends(tokenizer, end, len(batch[0].texts))
-            for example, ids in zip(batch, _ids(tokenizer, batch, max_length), strict=True):
+            usual = _usual_ends(tokenizer, end, kind.texts_at_once)
+            for example, ids in zip(batch, _ids(tokenizer, batch, max_length, kind), strict=True):
                 text = " / ".join(example.texts)
                 if (number := max(ids, default=0)) >= rows:
                     token = tokenizer.convert_ids_to_tokens(number)
@@ -93,11 +95,10 @@ def vocabulary_problems(
                     return
 
 
-def _ids(tokenizer: Any, batch: Sequence[Example], max_length: int) -> list[list[int]]:
+def _ids(tokenizer: Any, batch: Sequence[Example], max_length: int, kind: Kind) -> list[list[int]]:
     if all(example.tokens for example in batch):
         return [list(example.tokens["input_ids"]) for example in batch if example.tokens]
-    found: list[list[int]] = tokenise(tokenizer, batch, max_length)["input_ids"]
-    return found
+    return kind.tokens(tokenizer, batch, max_length)
 
 
 def _usual_ends(tokenizer: Any, end: int | None, texts: int) -> int:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from mat_ds.methods import METHODS
-from mat_ds.methods.base import Method, MicroBatch
+from mat_ds.methods.base import Method
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.methods.settings import MethodSettings
 from mat_ds.models.perturb import word_embedding
 from mat_ds.planning.rehearsal import PassCounts, Rehearsal, Stub, blank_batches

@@ -11,11 +11,11 @@ import torch
 
 from mat_ds.runs.options import RunConfig
 from mat_ds.runs.steps import total_steps
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.examples import TaskData
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.tasks.registry import TASKS, TRAINING_EXAMPLES
-from mat_ds.tasks.rows import Example
 from mat_ds.tasks.spec import TaskSpec
 
 # How many of the examples with the most characters are tokenised to find the one with the most tokens.

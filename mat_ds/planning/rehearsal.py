@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mat_ds.engine.passes import Passes
-from mat_ds.methods.base import Masks, Method, MicroBatch
+from mat_ds.methods.base import Masks, Method
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.planning.live import Live, gpu_kernels
 from mat_ds.sampling.keys import Part
@@ -228,7 +229,7 @@ def blank_batches(count: int, examples: int, length: int, kind: Kind) -> list[Mi
 
     def batch(index: int) -> MicroBatch:
         inputs = {name: torch.empty(examples, length, dtype=torch.long, device=META) for name in INPUTS}
-        return MicroBatch(inputs, kind.collate([None] * examples).to(META), index)
+        return MicroBatch(inputs, kind.targets([None] * examples).to(META), index)
 
     return [batch(index) for index in range(count)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 import torch
@@ -74,6 +74,15 @@ def agreed(*flags: bool) -> tuple[bool, ...]:
     found = torch.tensor([float(flag) for flag in flags])
     dist.all_reduce(found, group=_control)
     return tuple(bool(value) for value in found)
+
+
+def max_over_ranks(numbers: Sequence[int]) -> list[int]:
+    """The largest of each number on any rank. The same on all ranks. Sent by gloo, so that the host does not wait for a GPU."""
+    if world_size() == 1 or not numbers:
+        return list(numbers)
+    found = torch.tensor(numbers)
+    dist.all_reduce(found, dist.ReduceOp.MAX, group=_control)
+    return [int(number) for number in found]
 
 
 def gather_rows(rows: Tensor) -> Tensor:

@@ -47,13 +47,14 @@ class Columns:
         """
         if twice := repeated(schema.names):
             raise UserError(Problem(where, *twice))
-        wanted = (*self.spec.text, *((self.spec.label,) if self.labelled else ()))
+        texts = kind_of(self.spec).columns
+        wanted = (*texts, *((self.spec.label,) if self.labelled else ()))
         names = {ours: self.theirs.get(ours, ours) for ours in wanted}
         names = {ours: theirs if theirs in schema.names else ours for ours, theirs in names.items()}
         if missing := [ours for ours, theirs in names.items() if theirs not in schema.names]:
             raise UserError(self.lacking(where, schema.names, missing))
         for ours, theirs in names.items():
-            kind, text = schema.field(theirs).type, ours in self.spec.text
+            kind, text = schema.field(theirs).type, ours in texts
             if not _may_hold(kind, text):
                 reason = f"the column holds {str(kind)[:80]}, not {'texts' if text else 'labels'}"
                 raise UserError(Problem(where, theirs, reason, "name the columns that hold the task's texts and its label"))

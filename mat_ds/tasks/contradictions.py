@@ -76,7 +76,7 @@ def label_problems(spec: TaskSpec) -> Iterator[Problem]:
 
 def column_problems(spec: TaskSpec) -> Iterator[Problem]:
     """Yields problems with columns that are used twice, unnamed or unknown."""
-    columns = (*spec.text, spec.label)
+    columns = (*kind_of(spec).columns, spec.label)
     if len(set(spec.text)) < len(spec.text):
         yield Problem("text", spec.text, "is the same column twice", "name the column of each text")
     if spec.label in spec.text:

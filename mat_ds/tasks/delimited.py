@@ -10,18 +10,9 @@ from typing import Literal
 
 from mat_ds.config.text_files import is_unicode
 from mat_ds.errors import Problem, UserError
+from mat_ds.tasks.example import CORRUPT, ENCODING, LONG, LONGEST_TEXT, BadRow, excerpt
 from mat_ds.tasks.lines import bounded_lines, open_text
-from mat_ds.tasks.rows import (
-    CORRUPT,
-    ENCODING,
-    LONG,
-    LONGEST_LINE,
-    LONGEST_TEXT,
-    BadRow,
-    LocatedRow,
-    excerpt,
-    repeated,
-)
+from mat_ds.tasks.rows import LONGEST_LINE, LocatedRow, repeated
 
 
 def read_delimited(delimiter: str, quoting: Literal[0, 3]) -> Callable[[Path], Iterator[LocatedRow]]:

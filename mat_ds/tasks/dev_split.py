@@ -8,7 +8,8 @@ from dataclasses import replace
 from math import floor
 
 from mat_ds.errors import Problem, UserError
-from mat_ds.tasks.rows import Example, Tally
+from mat_ds.tasks.example import Example
+from mat_ds.tasks.rows import Tally
 
 # Mixed into the digest of each text, so that no other choice made by digests of texts agrees with this one.
 PURPOSE = "dev split"
@@ -54,8 +55,8 @@ def dev_texts(examples: Iterable[Example], share: float, stratified: bool) -> se
     """
     labels: dict[tuple[str, ...], int | float] = {}
     for example in examples:
-        assert example.label is not None
         label = example.label if stratified else 0
+        assert isinstance(label, int | float)
         # Of a text with several labels the lowest counts, whatever row comes first.
         labels[example.texts] = min(label, labels.get(example.texts, label))
     strata: dict[int | float, list[tuple[str, ...]]] = {}

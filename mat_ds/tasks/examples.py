@@ -10,15 +10,15 @@ from pathlib import Path
 from mat_ds.errors import Problem, UserError, collect_problems, raise_if_any
 from mat_ds.tasks.columns import Columns
 from mat_ds.tasks.dev_split import cut_dev_split
+from mat_ds.tasks.example import BadRow, Example
 from mat_ds.tasks.files import HubState, check_data_path, check_file, held, read_file, read_split
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.manifest import DATA, Manifest, changed_data, find_manifest
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.rows import (
     SHOWN,
     UNLABELLED,
-    BadRow,
-    Example,
     LocatedRow,
     Tally,
     is_unlabelled,
@@ -204,7 +204,7 @@ class _Reader:
     def _examples(
         self, spec: TaskSpec, split: str, labelled: bool, rows: Iterator[LocatedRow], limit: int | None
     ) -> list[Example]:
-        name, columns = f"{spec.name}/{split}", [*spec.text, *((spec.label,) if labelled else ())]
+        name, columns = f"{spec.name}/{split}", [*kind_of(spec).columns, *((spec.label,) if labelled else ())]
         tally = self.tallies[name] = Tally()
         examples: list[Example] = []
         bad: list[tuple[str, BadRow]] = []

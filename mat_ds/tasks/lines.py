@@ -12,7 +12,8 @@ from typing import Any, TextIO
 from mat_ds.config.text_files import is_unicode
 from mat_ds.errors import Problem, UserError
 from mat_ds.storage.reading import TwiceError, once
-from mat_ds.tasks.rows import CORRUPT, ENCODING, LONG, LONGEST_LINE, BadRow, LocatedRow, excerpt
+from mat_ds.tasks.example import CORRUPT, ENCODING, LONG, BadRow, excerpt
+from mat_ds.tasks.rows import LONGEST_LINE, LocatedRow
 from mat_ds.tasks.sources import open_data
 
 STDIN = Path("-")

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mat_ds.methods.base import MicroBatch
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.sampling.keys import generator
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.kinds.base import Kind
 from mat_ds.tasks.options import DataConfig
-from mat_ds.tasks.rows import Example, tokenise
 
 # With group_by_length, examples are sorted by length within this many batches, as in transformers' Trainer.
 MEGABATCH = 50
@@ -33,13 +33,8 @@ class Collator:
         self._kind = kind
 
     def __call__(self, examples: Sequence[Example], device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
-        """Inputs (B, L), padded to the longest of `examples`, and labels (B,); an unknown label is 0."""
-        if all(example.tokens for example in examples):
-            stored: list[Any] = [example.tokens for example in examples]
-            inputs = self._tokenizer.pad(stored, return_tensors="pt")
-        else:
-            inputs = tokenise(self._tokenizer, examples, self.max_length, padding=True, return_tensors="pt")
-        labels = self._kind.collate([example.label for example in examples])
+        """Inputs and labels of a batch, as the kind of the task makes them."""
+        inputs, labels = self._kind.collate(self._tokenizer, examples, self.max_length)
         return {name: _moved(value, device) for name, value in inputs.items()}, _moved(labels, device)
 
 

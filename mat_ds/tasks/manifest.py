@@ -18,8 +18,9 @@ from mat_ds.config.versions import version_of
 from mat_ds.errors import Problem, UserError
 from mat_ds.storage.disk import write_json
 from mat_ds.storage.reading import load_json, sha256_of_file
+from mat_ds.tasks.example import excerpt
 from mat_ds.tasks.options import DataConfig
-from mat_ds.tasks.rows import Tally, excerpt
+from mat_ds.tasks.rows import Tally
 from mat_ds.tasks.spec import TaskSpec
 
 MANIFEST, DATA, MODEL = "manifest.json", "data", "model"
@@ -29,7 +30,7 @@ TELLING = 4
 PACKAGES = ("mat_ds", "transformers", "tokenizers", "datasets", "pyarrow")
 
 # Keys of a task that decide how a row becomes an example.
-DECIDING = ("text", "label", "labels", "label_map", "range", "skip_unlabelled", "test_labelled")
+DECIDING = ("kind", "text", "label", "labels", "label_map", "range", "skip_unlabelled", "test_labelled")
 
 
 class StoredFile(Section):

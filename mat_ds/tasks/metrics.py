@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.spec import TaskSpec
 
@@ -55,17 +56,17 @@ def _correlation(measure: Callable[[Any, Any], Any], references: Any, prediction
     return 0.0 if constant else float(measure(references, predictions).statistic)
 
 
-def score(spec: TaskSpec, logits: np.ndarray, labels: Sequence[float]) -> dict[str, float]:
+def score(spec: TaskSpec, kept: np.ndarray, examples: Sequence[Example]) -> dict[str, float]:
     """The task's metrics on one split.
 
     Args:
-        logits: (N, C) fp32.
-        labels: N class numbers or scores.
+        kept: what the task's kind keeps of its logits, (N, ...) fp32.
+        examples: the N examples.
     """
-    predictions = kind_of(spec).predictions(logits)
+    found = kind_of(spec).answered(kept, examples)
     scores: dict[str, float] = {}
     for name in spec.metrics:
-        scores |= METRICS[name]().compute(predictions=predictions.tolist(), references=list(labels))
+        scores |= METRICS[name]().compute(predictions=found.predictions, references=found.references)
     return scores
 
 

@@ -20,7 +20,7 @@ from mat_ds.tasks.manifest import find_manifest
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS, find_task
 from mat_ds.tasks.rows import lacking_columns
-from mat_ds.tasks.spec import TaskSpec
+from mat_ds.tasks.spec import TaskSpec, kind_by
 
 TEXT, LABEL = ("text",), "label"
 # Whole numbers with more different values are scores.
@@ -55,8 +55,9 @@ def task_of(name: str, data: DataConfig) -> TaskSpec:
     if name not in manifest.tasks:
         reason, fix = f"{data.path} was prepared for {', '.join(manifest.tasks)}", f"pass task={next(iter(manifest.tasks))}"
         raise UserError(Problem("task", name, reason, fix))
-    given = {"text": data.text, "label": data.label, "labels": data.labels}
+    given: dict[str, Any] = {"text": data.text, "label": data.label, "labels": data.labels}
     prepared = TaskSpec.model_validate(manifest.tasks[name])
+    given |= {} if data.labels is None else {"kind": kind_by(data.labels)}
     return prepared.model_copy(update={key: value for key, value in given.items() if value is not None})
 
 
@@ -113,7 +114,7 @@ def _read_task(name: str, data: DataConfig) -> TaskSpec:
     raise_if_any(_renamed(column_problems(columns)))
     found = _labels_in("data.train", data.train, columns, all_rows=data.labels is None)
     labels = _classes(found, data.train) if data.labels is None else data.labels
-    spec = columns.model_copy(update={"labels": labels})
+    spec = columns.model_copy(update={"labels": labels, "kind": kind_by(labels)})
     spec = spec.model_copy(update={"metrics": kind_of(spec).usual_metrics})
     raise_if_any(_renamed(label_problems(spec)))
     if data.validation:

@@ -7,64 +7,22 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from mat_ds.config.text_files import is_unicode
 from mat_ds.errors import Problem, nearest
+from mat_ds.tasks.example import LABEL, BadRow, Example, excerpt
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.labels import class_of, label_text
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.spec import TaskSpec
 
-# Kinds of bad rows, as shown in counts.
-CORRUPT, ENCODING = "corrupt line", "not UTF-8"
-MISSING, BLANK, LONG, LABEL = "missing text", "blank text", "long text", "wrong label"
-TOKENLESS = "no tokens"
 # The kind of a row that is skipped although nothing is wrong with it.
 UNLABELLED = "no agreed label"
 
-# Characters, about 25,000 tokens: fifty times what an encoder reads. A longer text is usually an unclosed quote or a file
-# without line ends.
-LONGEST_TEXT = 100_000
 # Characters of a line or record with all its columns: two such texts, with every character escaped as in JSON.
 LONGEST_LINE = 4_000_000
 # Columns shown in a message.
 SHOWN_COLUMNS = 50
 # Problems shown per kind.
 SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Example:
-    """A sentence or pair of sentences with its label: a class index, a score, or None if unknown.
-
-    Attributes:
-        tokens: model inputs of prepared data, L numbers each, not padded; None if not tokenised yet.
-        where, split: location of its row for messages, and `<task>/<split>`; empty if unknown.
-    """
-
-    texts: tuple[str, ...]
-    label: int | float | None
-    tokens: Mapping[str, list[int]] | None = field(default=None, compare=False, repr=False)
-    where: str = field(default="", compare=False, repr=False)
-    split: str = field(default="", compare=False, repr=False)
-
-    @property
-    def length(self) -> int:
-        """Characters, a proxy for tokens when examples are grouped by length."""
-        return sum(len(text) for text in self.texts)
-
-    @property
-    def half_blank(self) -> bool:
-        """Whether one text of a pair is blank; QQP has such pairs, which are kept."""
-        return not all(text.strip() for text in self.texts)
-
-
-@dataclass(frozen=True)
-class BadRow:
-    """A row that cannot become an example: kind of fault, offending value, reason."""
-
-    kind: str
-    value: object
-    reason: str
 
 
 # The location of a row for messages, and the row.
@@ -99,16 +57,6 @@ def skipped_lines(tallies: Mapping[str, Tally]) -> Iterator[str]:
     """Yields a line for the user about each split and kind of skipped rows."""
     for split, tally in tallies.items():
         yield from (f"{split}: {count:,} of {tally.rows:,} rows, {kind}" for kind, count in tally.skipped.items())
-
-
-def excerpt(value: object) -> object:
-    """`value`, shortened for a message."""
-    if isinstance(value, str):
-        return value[:80]
-    try:
-        return value if len(repr(value)) <= 80 else repr(value)[:80]
-    except (RecursionError, ValueError):  # too deeply nested, or an integer with more digits than Python prints
-        return f"a {type(value).__name__} that cannot be shown"
 
 
 def repeated(names: Sequence[str]) -> tuple[str, str, str] | None:
@@ -151,30 +99,15 @@ def is_unlabelled(spec: TaskSpec, row: Mapping[str, Any]) -> bool:
 
 def make_example(spec: TaskSpec, row: Mapping[str, Any], labelled: bool) -> Example | BadRow:
     """The example in a row, or the first fault found."""
-    texts: list[str] = []
-    for column in spec.text:
-        text = row.get(column)
-        if not isinstance(text, str):
-            return BadRow(MISSING, excerpt(text), f"{column} is not a text")
-        if len(text) > LONGEST_TEXT:
-            reason = f"{column} has {len(text):,} characters, more than {LONGEST_TEXT:,}"
-            return BadRow(LONG, excerpt(text), reason)
-        if not is_unicode(text):
-            return BadRow(ENCODING, excerpt(text), f"{column} contains half of a surrogate pair, which is not a character")
-        texts.append(text)
-    if not any(text.strip() for text in texts):
-        return BadRow(BLANK, excerpt(texts[0]), f"{' and '.join(spec.text)} {'is' if len(texts) == 1 else 'are'} blank")
+    kind = kind_of(spec)
+    texts = kind.texts(row)
+    if isinstance(texts, BadRow):
+        return texts
     value = row.get(spec.label)
     try:
-        return Example(tuple(texts), kind_of(spec).label(value) if labelled else None)
+        return Example(texts, kind.label(value) if labelled else None)
     except ValueError as error:
         return BadRow(LABEL, excerpt(value), str(error))
-
-
-def tokenise(tokenizer: Any, examples: Sequence[Example], max_length: int, **form: Any) -> Any:
-    """Tokenises examples, truncated at `max_length`; `form` are further arguments of the tokenizer."""
-    columns = [list(column) for column in zip(*(example.texts for example in examples), strict=True)]
-    return tokenizer(*columns, truncation=True, max_length=max_length, **form)
 
 
 def refusals(

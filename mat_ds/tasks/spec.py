@@ -50,10 +50,20 @@ Splits = Annotated[tuple[Name, ...], Field(strict=False), BeforeValidator(_as_li
 MetricName = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]
 
 
+KindName = Literal["classification", "regression"]
+
+
+def kind_by(labels: object) -> KindName:
+    """The kind of a task that does not say it."""
+    return "classification" if labels else "regression"
+
+
 class TaskSpec(Section):
-    """A text classification or regression task over single sentences or pairs."""
+    """A task over texts: which columns it reads, and what is to be said about them."""
 
     name: Name = Field(description="also the folder of its files under `data.path`")
+    kind: KindName = Field("classification", description="what is predicted; without it, classification if there are labels, "
+                           "and regression if there are none")  # fmt: skip
     text: Annotated[Names, Field(min_length=1, max_length=2), BeforeValidator(_as_list)] = Field(
         description="the text column, or the two of a pair"
     )
@@ -83,6 +93,14 @@ class TaskSpec(Section):
     submit_names: bool = Field(False, description="whether that file holds label names instead of numbers")
     generate: Callable[[str], Rows] | None = Field(None, exclude=True, description="rows of a split of a built-in task")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _settle_kind(cls, tree: Any) -> Any:
+        """Without a kind, labels decide."""
+        if isinstance(tree, dict) and tree.get("kind") is None:
+            tree = {**tree, "kind": kind_by(tree.get("labels"))}
+        return tree
+
     @model_validator(mode="after")
     def _check(self) -> TaskSpec:
         if len(self.labels) == 1:
@@ -90,8 +108,3 @@ class TaskSpec(Section):
         if len(set(self.labels)) < len(self.labels):
             raise ValueError("a label is listed twice")
         return self
-
-    @property
-    def kind(self) -> str:
-        """The key of its kind in `mat_ds.tasks.kinds.KINDS`."""
-        return "classification" if self.labels else "regression"

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.arrow import open_stream
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.kinds import kind_of
-from mat_ds.tasks.rows import Example, tokenise
 from mat_ds.tasks.sources import saved_files
 from mat_ds.tasks.spec import TaskSpec
 
@@ -32,7 +32,7 @@ def store_examples(path: Path, examples: Sequence[Example], tokenizer: Any, max_
     tables = []
     for start in tqdm(range(0, len(examples), BATCH), desc=path.name, unit="batch", leave=False):
         some = examples[start : start + BATCH]
-        inputs = tokenise(tokenizer, some, max_length)
+        inputs = kind_of(spec).encode(tokenizer, some, max_length)
         columns = {"texts": [list(example.texts) for example in some], "label": [example.label for example in some]}
         columns |= {name: numbers for name, numbers in inputs.items() if name != "attention_mask"}
         kinds = {name: pyarrow.list_(pyarrow.int32()) for name in columns}

@@ -8,9 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.tasks.example import TOKENLESS, BadRow, Example, excerpt
 from mat_ds.tasks.examples import Splits, TaskData
+from mat_ds.tasks.kinds import kind_of
+from mat_ds.tasks.kinds.base import Kind
 from mat_ds.tasks.options import DataConfig
-from mat_ds.tasks.rows import SHOWN, TOKENLESS, BadRow, Example, Tally, excerpt, refusals, tokenise
+from mat_ds.tasks.rows import SHOWN, Tally, refusals
 from mat_ds.tasks.stored import StoredExamples
 
 # Examples tokenised at a time.
@@ -18,7 +21,7 @@ BATCH = 1000
 REASON = "has no tokens: the model's tokenizer leaves nothing of it"
 
 
-def tokenless(tokenizer: Any, examples: Sequence[Example], max_length: int) -> Iterator[int]:
+def tokenless(tokenizer: Any, examples: Sequence[Example], max_length: int, kind: Kind) -> Iterator[int]:
     """Yields positions of examples whose only tokens are special tokens.
 
     Texts with letters, digits or symbols are only tokenised to check if the tokenizer adds no special tokens, since an
@@ -26,11 +29,11 @@ def tokenless(tokenizer: Any, examples: Sequence[Example], max_length: int) -> I
     """
     if not len(examples) or (isinstance(examples, StoredExamples) and examples.tokenised):
         return
-    marks = tokenizer.num_special_tokens_to_add(pair=len(examples[0].texts) == 2)
+    marks = tokenizer.num_special_tokens_to_add(pair=kind.texts_at_once == 2)
     doubtful: list[tuple[int, Example]] = []
 
     def among() -> Iterator[int]:
-        lengths = map(len, tokenise(tokenizer, [example for _, example in doubtful], max_length)["input_ids"])
+        lengths = map(len, kind.tokens(tokenizer, [example for _, example in doubtful], max_length))
         yield from (i for (i, _), length in zip(doubtful, lengths, strict=True) if length <= marks)
         doubtful.clear()
 
@@ -49,9 +52,9 @@ def _has_substance(text: str) -> bool:
     return any(c.isalnum() for c in text) or any(unicodedata.category(c)[0] in "LNPS" for c in text)
 
 
-def token_problems(tokenizer: Any, examples: Sequence[Example], max_length: int) -> Iterator[Problem]:
+def token_problems(tokenizer: Any, examples: Sequence[Example], max_length: int, kind: Kind) -> Iterator[Problem]:
     """Yields a problem for each example without tokens; for splits in which no row may be skipped."""
-    for i in tokenless(tokenizer, examples, max_length):
+    for i in tokenless(tokenizer, examples, max_length, kind):
         row = _tokenless_row(examples[i])
         yield Problem(examples[i].where or "the texts", row.value, row.reason, "mend or delete the row")
 
@@ -74,7 +77,7 @@ def with_tokens(data: TaskData, tokenizer: Any, max_length: int, options: DataCo
             raise UserError(Problem("data.path", options.path, reason, f"run `mat-ds prepare {options.path}` again"))
 
     def kept(split: str | None, examples: Sequence[Example]) -> Sequence[Example]:
-        found = set(tokenless(tokenizer, examples, max_length))
+        found = set(tokenless(tokenizer, examples, max_length, kind_of(data.spec)))
         if not found:
             return examples
         bad: dict[str, list[tuple[str, BadRow]]] = {}

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mat_ds.engine.engine import Engine
 from mat_ds.errors import Problem
-from mat_ds.methods.base import Method, MicroBatch
+from mat_ds.methods.base import Method
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.methods.moves import Moves
 from mat_ds.methods.ops import linf
 from mat_ds.methods.settings import MethodSettings
@@ -174,7 +175,7 @@ def _idle(engine: Engine, method: Method, batch: MicroBatch, delta: Tensor | Non
             f"take a positive method.{compared.option}, or method.name=vanilla",
         )
     second = engine.probe(batch, first if compared.shares_masks else fresh, delta)
-    r = method.objective.divergence(engine.probe(batch, first), second)
+    r = method.objective.divergence(engine.probe(batch, first), second, batch)
     if not mean_over_ranks(r.abs().amax()):
         ways = ["give the model dropout with model.dropout=0.1"] if not compared.shares_masks else []
         ways += ["take a perturbation that is not zero"] if delta is not None and zero else []

@@ -7,6 +7,7 @@ import math
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,15 +19,16 @@ from mat_ds.artifacts.described import Description, write_description
 from mat_ds.artifacts.exported import load_exported, weight_bytes
 from mat_ds.artifacts.finished import read_finished
 from mat_ds.errors import NonFiniteError, SaveError, masked
-from mat_ds.evaluation.scores import Evaluator, Forward, Scores
+from mat_ds.evaluation.scores import Evaluator, Forward, Outcome, Scores
 from mat_ds.ranks.collectives import any_rank, on_rank_zero
 from mat_ds.storage.disk import write_json, write_text
 from mat_ds.storage.progress import Progress
 from mat_ds.storage.rundir import RunDirectory
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.examples import dev_fingerprint
 from mat_ds.tasks.kinds import kind_of
-from mat_ds.tasks.kinds.base import SUBMISSION_HEADER, Kind
-from mat_ds.tasks.rows import Example
+from mat_ds.tasks.kinds.base import Kind
+from mat_ds.tasks.kinds.outputs import SUBMISSION_HEADER
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.terminal.display import show
 from mat_ds.tracking.destination import is_remote
@@ -104,12 +106,12 @@ def finish(setup: Setup, trained: Trained, evaluator: Evaluator, still_ours: Cal
     write(lambda: write_dev_predictions(data.spec, predicted, data.dev, rundir))
     for split, examples in data.test.items():
         try:
-            logits = evaluator.predict(model, examples, split)
+            found = evaluator.predict(model, examples, split)
         except NonFiniteError:  # longer texts than in training may overflow fp16
-            logits = evaluator.predict(_load(kind, rundir.model, torch.float32, device), examples, split)
+            found = evaluator.predict(_load(kind, rundir.model, torch.float32, device), examples, split)
         if data.spec.test_labelled:
-            results["test"] |= evaluator.scores_of({split: logits}, {split: examples})[0]
-        write(lambda split=split, logits=logits: write_predictions(data.spec, split, logits, rundir))  # type: ignore[misc]
+            results["test"] |= evaluator.scores_of({split: found}, {split: examples})[0]
+        write(partial(write_predictions, data.spec, split, found.kept, examples, rundir))
     del model
     exact = score
     if dtype != torch.float32:
@@ -175,24 +177,26 @@ def _load(kind: Kind, folder: Path, dtype: torch.dtype, device: torch.device) ->
     model = load_exported(folder, dtype, device)
 
     def forward(inputs: dict[str, Tensor]) -> Tensor:
-        return kind.read(model(**{name: value.to(device) for name, value in inputs.items()})).to(inputs["input_ids"].device)
+        moved = {name: value.to(device) for name, value in inputs.items()}
+        return kind.read(model(**moved), moved).to(inputs["input_ids"].device)
 
     return forward
 
 
 def write_dev_predictions(
-    spec: TaskSpec, predicted: dict[str, Tensor], dev: Mapping[str, Sequence[Example]], rundir: RunDirectory
+    spec: TaskSpec, predicted: Mapping[str, Outcome], dev: Mapping[str, Sequence[Example]], rundir: RunDirectory
 ) -> None:
     """Writes a JSON line per example of each dev split, like `mat-ds predict`, plus the `gold` label."""
     kind = kind_of(spec)
-    for split, logits in predicted.items():
-        pairs = zip(kind.answers(logits.numpy()), dev[split], strict=True)
+    for split, found in predicted.items():
+        pairs = zip(kind.answers(found.kept.numpy(), dev[split]), dev[split], strict=True)
         lines = [{"index": i, **answer, "gold": kind.gold(example.label)} for i, (answer, example) in enumerate(pairs)]
         text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
         write_text(rundir.predictions / f"{split}.jsonl", text)
 
 
-def write_predictions(spec: TaskSpec, split: str, logits: Tensor, rundir: RunDirectory) -> None:
+def write_predictions(spec: TaskSpec, split: str, kept: Tensor, examples: Sequence[Example], rundir: RunDirectory) -> None:
     """Writes a GLUE submission file: tab-separated `index` and `prediction`."""
-    lines = [SUBMISSION_HEADER, *(f"{i}\t{value}" for i, value in enumerate(kind_of(spec).submitted(logits.numpy())))]
+    submitted = kind_of(spec).submitted(kept.numpy(), examples)
+    lines = [SUBMISSION_HEADER, *(f"{i}\t{value}" for i, value in enumerate(submitted))]
     write_text(rundir.predictions / spec.submission.get(split, f"{split}.tsv"), "\n".join(lines) + "\n")

@@ -65,7 +65,9 @@ def load_setup(request: Request, world: World, choose: Choose) -> Setup:
             data = collect_problems(found, with_tokens, data, tokenizer, max_length, run.data) or data
         splits = (data.train, *data.dev.values(), *data.test.values())
         found += token_type_problems(run.data.path, run.model.name, built.module.config, splits)
-        found += vocabulary_problems("model.name", run.model.name, built.module, tokenizer, splits, max_length)
+        found += vocabulary_problems(
+            "model.name", run.model.name, built.module, tokenizer, splits, max_length, kind_of(data.spec)
+        )
     raise_if_any(found)
     assert built and data
     if METHODS[run.method.name].perturbs():

@@ -10,7 +10,8 @@ from torch import Tensor
 from mat_ds.engine.engine import Engine
 from mat_ds.errors import Problem
 from mat_ds.methods import ops
-from mat_ds.methods.base import Masks, Method, MicroBatch, Objective
+from mat_ds.methods.base import Masks, Method, Objective
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.methods.moves import Moves
 from mat_ds.ranks.collectives import all_reduce_sum, world_size
 
@@ -75,8 +76,8 @@ def _divergences(engine: Engine, objective: Objective, batch: MicroBatch, delta:
         "R_shared_masks": (clean, logits(first, True)),
         "R_eval": (off, logits(None, True)),
     }
-    found = {name: objective.divergence(p, q).mean() for name, (p, q) in pairs.items()}
-    return {**found, "L": objective.loss(clean, batch.labels)}
+    found = {name: objective.divergence(p, q, batch).mean() for name, (p, q) in pairs.items()}
+    return {**found, "L": objective.loss(clean, batch)}
 
 
 def cosine(intended: Tensor, realised: Tensor, mask: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from mat_ds.errors import ExitCode
 from mat_ds.evaluation.predictor import load_predictor
 from mat_ds.registry.flavor import whole_model
 from mat_ds.registry.locate import locate
-from mat_ds.tasks.rows import Example
+from mat_ds.tasks.example import Example
 from tests.support.heads import HEADS, adapter_run, finished_run, texts_of
 
 
@@ -25,7 +25,7 @@ def runs(tmp_path_factory):
 
 
 def logits(model, task):
-    return load_predictor(str(model), locate(str(model))).logits([Example(row, None) for row in texts_of(task)])
+    return load_predictor(str(model), locate(str(model))).kept([Example(row, None) for row in texts_of(task)])
 
 
 def test_a_copy_equals_the_model_bit_for_bit_and_has_its_task(runs, tmp_path):

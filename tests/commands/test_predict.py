@@ -14,6 +14,7 @@ from mat_ds.errors import ExitCode
 from mat_ds.evaluation.predictor import Predictor
 from mat_ds.registry.locate import locate
 from mat_ds.storage.rundir import RunDirectory
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.registry import TASKS
 from mat_ds.terminal.lost_readers import Lasting
 from mat_ds.training.finish import write_predictions
@@ -76,7 +77,8 @@ def test_a_submission_equals_the_one_that_training_writes(task, runs, tmp_path):
     spec, texts = TASKS[task], texts_of(task)
     split, name = next(iter(spec.submission.items()))
     found = predict(runs[task], write_rows(tmp_path / "in.csv", spec, texts), out=tmp_path / name)
-    write_predictions(spec, split, logits(runs[task], texts), RunDirectory(tmp_path))
+    examples = [Example(text, None) for text in texts]
+    write_predictions(spec, split, logits(runs[task], texts), examples, RunDirectory(tmp_path))
     assert found == (tmp_path / "predictions" / name).read_text()
 
 
@@ -137,8 +139,8 @@ def test_a_reader_who_has_enough_ends_the_work_without_a_word(runs, tmp_path, mo
     file, answered = write_rows(tmp_path / "in.jsonl", TASKS["cola"], texts_of("cola")), []
     reading, writing = os.pipe()
     os.close(reading)
-    once = Predictor.logits
-    monkeypatch.setattr(Predictor, "logits", lambda *given: (answered.append(1), once(*given))[1])
+    once = Predictor.kept
+    monkeypatch.setattr(Predictor, "kept", lambda *given: (answered.append(1), once(*given))[1])
     with os.fdopen(writing, "w") as nobody:
         monkeypatch.setattr("sys.stdout", Lasting(nobody))
         assert main(["predict", str(runs["cola"]), str(file), "--batch_size", "3"]) == ExitCode.OK

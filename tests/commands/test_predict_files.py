@@ -102,7 +102,7 @@ def test_texts_on_the_command_line_are_answered_like_those_of_a_file(run, pairs,
 
 
 def test_bad_rows_are_left_out_on_demand_and_the_others_keep_their_numbers(run, tmp_path, capsys, monkeypatch):
-    def without_tokens(tokenizer, examples, max_length):  # this model's tokenizer has tokens for everything
+    def without_tokens(tokenizer, examples, max_length, kind):  # this model's tokenizer has tokens for everything
         return (i for i, example in enumerate(examples) if example.texts == ("\u200b",))
 
     monkeypatch.setattr("mat_ds.tasks.tokens.tokenless", without_tokens)

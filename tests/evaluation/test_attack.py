@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from mat_ds.evaluation.attack import Worst, robustness_curve, start, worse, worst_in_ball
+from mat_ds.evaluation.attack import robustness_curve, start, worse, worst_in_ball
+from mat_ds.evaluation.scores import Outcome
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.models.perturb import EmbeddingPerturbation
 from tests.equivalence.oracle import logits_of
 from tests.support.kinds import CLASSIFICATION, REGRESSION
@@ -31,7 +33,11 @@ def curve(labels=3, norm="linf"):
     _, perturbed, batch, mask, keys = problem(labels)
     begin = start(keys, mask, WIDTH, norm)
     kind = REGRESSION if labels == 1 else CLASSIFICATION
-    return robustness_curve(perturbed, batch["labels"], begin, mask, RADII, norm, STEPS, STEP_SIZE, kind)
+    return robustness_curve(perturbed, micro_batch(batch["labels"], mask), begin, RADII, norm, STEPS, STEP_SIZE, kind).kept
+
+
+def micro_batch(labels, mask):
+    return MicroBatch({"attention_mask": mask.squeeze(-1).long()}, labels, 0)
 
 
 def by_hand(model, ids, label, begin, norm):
@@ -86,9 +92,9 @@ def test_the_worst_case_of_a_linear_model_is_found(norm):
 
     mask = torch.ones(2, 3, 1)
     begin = 0.1 * start([(0,), (1,)], mask, 5, norm)
-    worst = worst_in_ball(linear, labels, begin, mask, radius, norm, 40, 0.2, REGRESSION)
+    worst = worst_in_ball(linear, micro_batch(labels, mask), begin, radius, norm, 40, 0.2, REGRESSION)
     furthest = {"linf": weights.abs().sum((1, 2)), "l2": weights.square().sum((1, 2)).sqrt()}[norm]
-    torch.testing.assert_close(worst.answer[:, 0], 1 + radius * furthest, rtol=1e-4, atol=0)
+    torch.testing.assert_close(worst.kept[:, 0], 1 + radius * furthest, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -101,7 +107,8 @@ def test_no_iterate_leaves_the_ball_or_touches_a_pad(norm):
         leak = delta.sum((1, 2)).unsqueeze(1) * torch.tensor([1.0, 0.0, 0.0])  # like a model that reads its padding
         return perturbed(delta) + leak
 
-    worst_in_ball(watched, batch["labels"], start(keys, mask, WIDTH, norm), mask, 0.3, norm, 6, 0.7, CLASSIFICATION)
+    begin = start(keys, mask, WIDTH, norm)
+    worst_in_ball(watched, micro_batch(batch["labels"], mask), begin, 0.3, norm, 6, 0.7, CLASSIFICATION)
     assert len(seen) == 7 and not torch.equal(seen[0], seen[1])
     for delta in seen:
         size = delta.abs().amax((1, 2)) if norm == "linf" else delta.flatten(1).norm(dim=1)
@@ -127,16 +134,16 @@ def test_what_breaks_at_a_small_radius_counts_at_a_large_one():
 
     mask = torch.ones(1, 2, 1)
     found = robustness_curve(
-        odd, torch.tensor([0]), torch.full((1, 2, 3), 0.9), mask, (0.0, 0.1, 1.0), "linf", 2, 0.5, CLASSIFICATION
+        odd, micro_batch(torch.tensor([0]), mask), torch.full((1, 2, 3), 0.9), (0.0, 0.1, 1.0), "linf", 2, 0.5, CLASSIFICATION
     )
-    assert found.argmax(-1).tolist() == [[0, 1, 1]]
+    assert found.right.tolist() == [[True, False, False]] and found.kept.argmax(-1).tolist() == [[0, 1, 1]]
 
 
 def test_a_wrong_answer_counts_as_worse_than_a_greater_loss():
-    right = Worst(torch.tensor([[0.40, 0.30, 0.30]]), torch.tensor([False]), torch.tensor([0.9]))
-    wrong = Worst(torch.tensor([[0.45, 0.50, 0.05]]), torch.tensor([True]), torch.tensor([0.8]))
+    right = Outcome(torch.tensor([[0.40, 0.30, 0.30]]), torch.tensor([0.9]), torch.tensor([True]))
+    wrong = Outcome(torch.tensor([[0.45, 0.50, 0.05]]), torch.tensor([0.8]), torch.tensor([False]))
     for pair in ((right, wrong), (wrong, right)):
-        assert torch.equal(worse(*pair).answer, wrong.answer)
+        assert torch.equal(worse(*pair).kept, wrong.kept)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

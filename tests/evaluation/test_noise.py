@@ -3,7 +3,7 @@
 import pytest
 
 from mat_ds.evaluation.noise import ALPHABET, NEIGHBOURS, NOISES, noised
-from mat_ds.tasks.rows import Example
+from mat_ds.tasks.example import Example
 
 TEXT = "The quick brown Fox, aged 42, jumps over the lazy dog near the old harbour; it was never seen again. " * 20
 EXAMPLE = Example((TEXT, "Another text."), 1)

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from mat_ds.errors import UserError
 from mat_ds.tasks.delimited import _parse_records
+from mat_ds.tasks.example import BadRow, Example
 from mat_ds.tasks.examples import load_task_data
 from mat_ds.tasks.labels import class_of, label_text
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS
-from mat_ds.tasks.rows import BadRow, Example, make_example
+from mat_ds.tasks.rows import make_example
 from mat_ds.tasks.spec import TaskSpec
 from tests.support.launch import ROOT, environment
 from tests.support.processes import run

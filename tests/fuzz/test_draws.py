@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mat_ds.methods.base import MicroBatch
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.sampling import philox
 
 LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=12)

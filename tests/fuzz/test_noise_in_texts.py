@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mat_ds.evaluation.noise import NOISES, noised
-from mat_ds.tasks.rows import Example
+from mat_ds.tasks.example import Example
 
 TEXTS = st.one_of(st.text(max_size=60), st.text("abAB é1.,\n\tßİжЖ", max_size=60))
 RATES = st.floats(0.0, 1.0, exclude_min=True)

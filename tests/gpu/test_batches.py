@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.loader import Collator
-from mat_ds.tasks.rows import Example
 from tests.support.kinds import CLASSIFICATION
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU here")]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mat_ds.methods import METHODS
-from mat_ds.methods.base import MicroBatch
+from mat_ds.methods.batch import MicroBatch
 from tests.support.dropped import distinct, dropped_units, shares
 from tests.support.kinds import CLASSIFICATION
 from tests.support.plain_engine import PlainEngine

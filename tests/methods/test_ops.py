@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mat_ds.methods import ops
+from mat_ds.methods.batch import MicroBatch
 from tests.support.kinds import CLASSIFICATION, REGRESSION
 
 
@@ -28,14 +29,14 @@ def test_divergence_is_finite_where_softmax_underflows():
 
 def test_divergence_of_scores_is_their_squared_difference():
     torch.testing.assert_close(
-        REGRESSION.divergence(torch.tensor([[1.0], [2.0]]), torch.tensor([[4.0], [2.0]])), torch.tensor([9.0, 0.0])
+        REGRESSION.divergence(torch.tensor([[1.0], [2.0]]), torch.tensor([[4.0], [2.0]]), None), torch.tensor([9.0, 0.0])
     )
 
 
 def test_half_precision_logits_are_compared_in_fp32():
     z, z_adv = normal(4, 2), normal(4, 2, seed=1)
-    assert CLASSIFICATION.divergence(z.half(), z_adv.half()).dtype == torch.float32
-    assert CLASSIFICATION.loss(z.bfloat16(), torch.tensor([0, 1, 1, 0])).dtype == torch.float32
+    assert CLASSIFICATION.divergence(z.half(), z_adv.half(), None).dtype == torch.float32
+    assert CLASSIFICATION.loss(z.bfloat16(), MicroBatch({}, torch.tensor([0, 1, 1, 0]), 0)).dtype == torch.float32
 
 
 @pytest.mark.parametrize("kind", ["rescale", "clamp"])

@@ -9,13 +9,14 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from mat_ds.errors import UserError
 from mat_ds.methods import METHODS
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.models.build import build_model, build_tokenizer, longest_input
 from mat_ds.models.options import ModelConfig
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.models.recompute import recompute_activations
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.registry import TASKS
-from mat_ds.tasks.rows import Example
 from tests.support.families import BEGIN, DECODERS, FAMILIES, PAD, SamplingEngine, build
 from tests.support.kinds import CLASSIFICATION
 from tests.support.tiny import VOCABULARY, global_batches, micro_batches
@@ -122,7 +123,7 @@ def test_half_precision_has_finite_logits_and_gradients(family, dtype):
     delta = (1e-2 * torch.randn(*batch["input_ids"].shape, hook.width)).requires_grad_()
     with hook.applied(delta):
         logits = model(**inputs(batch)).logits
-    loss = CLASSIFICATION.loss(logits, batch["labels"])
+    loss = CLASSIFICATION.loss(logits, MicroBatch({}, batch["labels"], 0))
     gradients = torch.autograd.grad(loss, [delta, *model.parameters()], allow_unused=True)
     assert logits.dtype == dtype and gradients[0].dtype == torch.float32 and gradients[0].any()
     assert all(tensor.isfinite().all() for tensor in (logits, *gradients) if tensor is not None)

@@ -10,9 +10,9 @@ from mat_ds.planning import choice
 from mat_ds.ranks.world import World
 from mat_ds.runs.ds_config import complete, read_ds_config
 from mat_ds.runs.load import load_run_config
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.examples import TaskData
 from mat_ds.tasks.registry import TASKS
-from mat_ds.tasks.rows import Example
 from tests.support.launch import ROOT
 
 ZERO2 = ROOT / "ds_configs" / "zero2.json"

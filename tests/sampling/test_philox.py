@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from mat_ds.methods.base import MicroBatch
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.sampling import philox
 from mat_ds.sampling.keys import noise_key
 

@@ -3,7 +3,7 @@
 import torch
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
-from mat_ds.methods.base import MicroBatch
+from mat_ds.methods.batch import MicroBatch
 
 VOCABULARY = 64
 

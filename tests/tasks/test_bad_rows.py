@@ -5,10 +5,10 @@ import json
 import pytest
 
 from mat_ds.errors import UserError
+from mat_ds.tasks.example import LONGEST_TEXT
 from mat_ds.tasks.examples import load_task_data
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS
-from mat_ds.tasks.rows import LONGEST_TEXT
 
 GOOD = {"sentence": "fine", "label": 1}
 PAIR = {"sentence1": "a", "sentence2": "b"}

@@ -11,10 +11,13 @@ from transformers import AutoConfig
 
 from mat_ds.evaluation.attack import robustness_curve
 from mat_ds.methods import METHODS
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.models.build import build_model, build_tokenizer
 from mat_ds.models.options import ModelConfig
 from mat_ds.tasks import kinds
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.kinds.base import Kind
+from mat_ds.tasks.kinds.outputs import Answered
 from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.tasks.metrics import score
 from mat_ds.tasks.options import DataConfig
@@ -28,25 +31,29 @@ every_task = pytest.mark.parametrize("task", ["cola", "mnli", "stsb"])
 CPU = torch.device("cpu")
 
 
+def batch_of(labels):
+    return MicroBatch({}, labels, 0)
+
+
 def test_the_classification_loss_is_the_mean_negative_log_probability():
     logits, labels = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 2, 1, 1, 0])
     each = [-math.log(math.exp(row[y]) / sum(map(math.exp, row))) for row, y in zip(logits.tolist(), labels, strict=True)]
-    torch.testing.assert_close(CLASSIFICATION.loss(logits, labels, "none"), torch.tensor(each))
-    torch.testing.assert_close(CLASSIFICATION.loss(logits, labels), torch.tensor(sum(each) / 5))
+    torch.testing.assert_close(CLASSIFICATION.losses(logits, batch_of(labels)), torch.tensor(each))
+    torch.testing.assert_close(CLASSIFICATION.loss(logits, batch_of(labels)), torch.tensor(sum(each) / 5))
 
 
 def test_the_regression_loss_is_the_mean_squared_error():
     logits, labels = torch.tensor([[1.0], [4.5], [-1.0]]), torch.tensor([3.0, 4.0, 0.0])
-    assert REGRESSION.loss(logits, labels, "none").tolist() == [4.0, 0.25, 1.0]
-    assert REGRESSION.loss(logits, labels).item() == 1.75
+    assert REGRESSION.losses(logits, batch_of(labels)).tolist() == [4.0, 0.25, 1.0]
+    assert REGRESSION.loss(logits, batch_of(labels)).item() == 1.75
 
 
 def test_directions_is_the_number_of_summed_divergences():
     p, q = torch.tensor([[0.2, 0.8]]), torch.tensor([[0.5, 0.5]])
     one_way, other_way = 0.2 * math.log(0.4) + 0.8 * math.log(1.6), 0.5 * math.log(2.5) + 0.5 * math.log(0.625)
-    assert CLASSIFICATION.divergence(p.log(), q.log()).item() == pytest.approx(one_way + other_way)
+    assert CLASSIFICATION.divergence(p.log(), q.log(), batch_of(torch.tensor([0]))).item() == pytest.approx(one_way + other_way)
     assert (CLASSIFICATION.directions, REGRESSION.directions) == (2, 1)
-    assert REGRESSION.divergence(torch.tensor([[3.0]]), torch.tensor([[1.0]])).tolist() == [4.0]
+    assert REGRESSION.divergence(torch.tensor([[3.0]]), torch.tensor([[1.0]]), batch_of(torch.zeros(1))).tolist() == [4.0]
 
 
 @every_task
@@ -66,9 +73,11 @@ def test_answers_have_the_documented_fields(task):
     labels = [low, high]
     assert [kind.label(kind.gold(label)) for label in labels] == labels and kind.gold(None) is None
     logits = np.array([[-float(i == label) for i in range(kind.outputs)] if kind.outputs > 1 else [-label] for label in labels])
-    found = kind.answers(-logits.astype(np.float32))
+    examples = [Example(("a",), label) for label in labels]
+    found = kind.answers(-logits.astype(np.float32), examples)
     assert [answer.get("label", answer.get("score")) for answer in found] == [kind.gold(label) for label in labels]
-    assert list(kind.predictions(-logits)) == labels
+    answered = kind.answered(-logits.astype(np.float32), examples)
+    assert answered.predictions == answered.references == labels
     for answer in found:
         assert answer.keys() == kind.answer_types.keys()
         json.dumps(answer)
@@ -81,9 +90,8 @@ def test_answers_have_the_documented_fields(task):
 
 def test_an_answer_is_correct_if_it_is_the_label_and_a_score_never_counts_as_correct():
     logits, labels = torch.eye(3), torch.tensor([0, 1, 0])
-    assert CLASSIFICATION.right(logits, labels).tolist() == [True, True, False]
-    assert CLASSIFICATION.quantities(logits, labels)["accuracy"] == pytest.approx(2 / 3)
-    assert REGRESSION.right(torch.ones(3, 1), torch.ones(3)) is None
+    assert CLASSIFICATION.right(logits, batch_of(labels)).tolist() == [True, True, False]
+    assert REGRESSION.right(torch.ones(3, 1), batch_of(torch.ones(3))) is None
 
 
 class Several(Kind):
@@ -119,41 +127,38 @@ class Several(Kind):
     def bits(self, labels):
         return labels.unsqueeze(1) >> torch.arange(self.outputs) & 1  # (B, C)
 
-    def loss(self, logits, labels, reduction="mean"):
-        each = binary_cross_entropy_with_logits(logits.float(), self.bits(labels).float(), reduction="none").sum(1)
-        return each.mean() if reduction == "mean" else each
+    def losses(self, logits, batch):
+        return binary_cross_entropy_with_logits(logits.float(), self.bits(batch.labels).float(), reduction="none").sum(1)
 
-    def divergence(self, p_logits, q_logits):
+    def divergence(self, p_logits, q_logits, batch):
         (p, q), z = (x.sigmoid() for x in (p_logits, q_logits)), p_logits - q_logits
         return ((p - q) * z).sum(-1)
 
-    def predictions(self, logits):
-        return ((logits > 0) * 2 ** np.arange(self.outputs)).sum(1)
+    def answered(self, kept, examples):
+        predictions = ((kept > 0) * 2 ** np.arange(self.outputs)).sum(1)
+        return Answered([example.label for example in examples], predictions.tolist())
 
-    def quantities(self, logits, labels):
-        return {"mean": float(logits.mean())}
+    def right(self, logits, batch):
+        return ((logits > 0).long() == self.bits(batch.labels)).all(1)
 
-    def right(self, logits, labels):
-        return ((logits > 0).long() == self.bits(labels)).all(1)
-
-    def answers(self, logits):
-        return [dict(zip(self.spec.labels, logsigmoid(torch.tensor(row)).exp().tolist(), strict=True)) for row in logits]
+    def answers(self, kept, examples):
+        return [dict(zip(self.spec.labels, logsigmoid(torch.tensor(row)).exp().tolist(), strict=True)) for row in kept]
 
     def gold(self, label):
         return label
 
-    def submitted(self, logits):
-        return list(map(str, self.predictions(logits)))
+    def submitted(self, kept, examples):
+        return list(map(str, self.answered(kept, examples).predictions))
 
 
 class SeveralSpec(TaskSpec):
-    kind = property(lambda self: Several.name)
+    kind: str
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_new_kind_works_with_rows_models_loaders_methods_and_scores(name, monkeypatch):
     monkeypatch.setattr(kinds, "KINDS", {Several.name: Several, **kinds.KINDS})
-    spec = SeveralSpec(name="own", text=("text",), label="about", labels=("sea", "sky", "sun"))
+    spec = SeveralSpec(name="own", kind=Several.name, text=("text",), label="about", labels=("sea", "sky", "sun"))
     rows = [{"text": f"the sea and {i} suns", "about": ["sea", "sun"][: i % 3]} for i in range(8)]
     examples = [make_example(spec, row, labelled=True) for row in rows]
     assert [example.label for example in examples] == [0, 1, 5, 0, 1, 5, 0, 1]
@@ -170,19 +175,20 @@ def test_a_new_kind_works_with_rows_models_loaders_methods_and_scores(name, monk
     means = METHODS[name](METHODS[name].Settings(), kind).step(PlainEngine(model), batches)
     logits = model(**batches[0].inputs).logits
     expected = -torch.where(kind.bits(batches[0].labels).bool(), logits.sigmoid(), 1 - logits.sigmoid()).log().sum(1)
-    torch.testing.assert_close(kind.loss(logits, batches[0].labels, "none"), expected)
+    torch.testing.assert_close(kind.losses(logits, batches[0]), expected)
     assert means["loss"].isfinite() and next(model.parameters()).grad is not None
-    assert score(spec, np.array([[1.0, -1.0, 1.0], [1.0, 1.0, -1.0]]), [5, 1]) == {"accuracy": 0.5}
+    assert score(spec, np.array([[1.0, -1.0, 1.0], [1.0, 1.0, -1.0]]), [Example(("a",), 5), Example(("b",), 1)]) == {
+        "accuracy": 0.5
+    }
     mask = batches[0].mask
     curve = robustness_curve(
         lambda delta: logits if delta is None else logits + delta.sum((1, 2)).unsqueeze(1),
-        batches[0].labels,
+        batches[0],
         torch.zeros(*mask.shape[:2], 4),
-        mask,
         (0.0, 9.0),
         "linf",
         1,
         1.0,
         kind,
     )
-    assert torch.equal(curve[:, 0], logits)
+    assert torch.equal(curve.kept[:, 0], logits)

@@ -9,9 +9,10 @@ import pyarrow.parquet
 import pytest
 
 from mat_ds.errors import UserError
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.examples import load_task_data
 from mat_ds.tasks.options import DataConfig
-from mat_ds.tasks.rows import Example, is_unlabelled, make_example
+from mat_ds.tasks.rows import is_unlabelled, make_example
 from mat_ds.tasks.spec import TaskSpec
 
 SENTIMENT = {"labels": ("negative", "positive")}

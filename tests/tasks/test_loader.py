@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from mat_ds.runs.options import TrainConfig
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.loader import TrainLoader, evaluation_batches
 from mat_ds.tasks.options import DataConfig
-from mat_ds.tasks.rows import Example
 
 CPU = torch.device("cpu")
 EXAMPLES = [Example(("x" * (1 + 7 * i % 40),), i) for i in range(50)]

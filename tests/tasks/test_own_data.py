@@ -13,10 +13,10 @@ import pytest
 from mat_ds.errors import Problem, UserError
 from mat_ds.runs.load import load_run_config, read_run_config
 from mat_ds.tasks.dev_split import dev_texts
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.examples import load_task_data
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.own_data import decision, own_name, task_of
-from mat_ds.tasks.rows import Example
 
 
 def write(path: Path, rows: list[dict]) -> str:

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
+from mat_ds.tasks.example import LONGEST_TEXT
 from mat_ds.tasks.registry import TASKS
-from mat_ds.tasks.rows import LONGEST_TEXT
 from mat_ds.tasks.spec import TaskSpec
 from tests.tasks.test_bad_rows import GOOD, cola, lines, load, refused, write
 

@@ -11,14 +11,16 @@ from mat_ds.evaluation.asked import find_subject
 from mat_ds.evaluation.subject import load_subject
 from mat_ds.models.build import build_tokenizer
 from mat_ds.models.options import ModelConfig
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.examples import load_task_data
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS
-from mat_ds.tasks.rows import Example
 from mat_ds.tasks.tokens import tokenless, with_tokens
 from tests.commands.test_prepare import prepare, problems, run, told
 from tests.conftest import sentence
 from tests.models.test_families import save
+from tests.support.kinds import CLASSIFICATION
 from tests.tasks.test_bad_rows import lines, write
 
 pytestmark = pytest.mark.usefixtures("offline")
@@ -56,16 +58,16 @@ def cola(folder, split="train", text="\u200b"):
 @pytest.mark.parametrize("family, nothing", [("gpt2", NOTHING), ("bert", BLANK)])
 def test_examples_without_a_token_are_found(family, nothing, models):
     texts = [text for blank in nothing for text in ("a key", blank, "1")]
-    found = list(tokenless(tokenizer_of(models, family), [Example((text,), 0) for text in texts], 16))
+    found = list(tokenless(tokenizer_of(models, family), [Example((text,), 0) for text in texts], 16, CLASSIFICATION))
     assert found == list(range(1, len(texts), 3))
     pairs = [Example(pair, 0) for blank in nothing for pair in ((blank, "a"), ("b", blank), (blank, blank))]
-    assert list(tokenless(tokenizer_of(models, family), pairs, 16)) == list(range(2, len(pairs), 3))
-    assert not list(tokenless(tokenizer_of(models, family), [], 16))
+    assert list(tokenless(tokenizer_of(models, family), pairs, 16, kind_of(TASKS["mnli"]))) == list(range(2, len(pairs), 3))
+    assert not list(tokenless(tokenizer_of(models, family), [], 16, CLASSIFICATION))
 
 
 def test_examples_are_numbered_correctly_across_chunks(models):
     examples = [Example(("\u200b" if i in (0, 999, 1000, 2500) else "a",), 0) for i in range(2501)]
-    assert list(tokenless(tokenizer_of(models, "gpt2"), examples, 16)) == [0, 999, 1000, 2500]
+    assert list(tokenless(tokenizer_of(models, "gpt2"), examples, 16, CLASSIFICATION)) == [0, 999, 1000, 2500]
 
 
 @pytest.mark.parametrize("split, line", [("train", 4), ("validation", 4), ("test", 4)])

@@ -66,7 +66,7 @@ def test_a_virtual_adversary_improves_on_its_random_start(name):
 
     def reached(player):
         delta = player.adversary(engine, BATCH).detach()
-        r = OBJECTIVE.divergence(*(engine.probe(BATCH, None, part).double() for part in (None, 1e3 * delta)))
+        r = OBJECTIVE.divergence(*(engine.probe(BATCH, None, part).double() for part in (None, 1e3 * delta)), BATCH)
         return (r / ops.l2(1e3 * delta).flatten().square()).mean().item(), delta
 
     (ascended, delta), (random, start) = reached(build(name)), reached(build(name, delta_lr=0.0))

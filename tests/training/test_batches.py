@@ -8,9 +8,9 @@ import torch
 from mat_ds.methods import METHODS
 from mat_ds.runs.options import RunConfig
 from mat_ds.storage.progress import Progress
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.loader import Collator, TrainLoader
 from mat_ds.tasks.options import DataConfig
-from mat_ds.tasks.rows import Example
 from mat_ds.terminal.display import Display
 from mat_ds.training.adversary import objections
 from mat_ds.training.loop import Loop

@@ -10,8 +10,8 @@ import pytest
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode
 from mat_ds.storage.rundir import RunDirectory
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.registry import TASKS
-from mat_ds.tasks.rows import Example
 from mat_ds.training import conclusion as module
 from mat_ds.training.conclusion import conclusion, next_command, program, score_name
 from tests.support.heads import finished_run

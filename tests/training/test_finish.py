@@ -5,11 +5,12 @@ import json
 import pytest
 import torch
 
+from mat_ds.evaluation.scores import Outcome
 from mat_ds.storage.rundir import RunDirectory
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.examples import dev_fingerprint
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.registry import TASKS
-from mat_ds.tasks.rows import Example
 from mat_ds.training.finish import write_dev_predictions, write_predictions
 
 # The file names that GLUE's server expects, and the tasks with label names.
@@ -34,7 +35,7 @@ def test_predictions_are_written_in_glues_format(task, tmp_path):
     last = torch.nn.functional.one_hot(torch.tensor([outputs - 1, 0]), outputs).float()
     logits = torch.tensor([[7.0], [-1.0]]) if spec.kind == "regression" else last
     for split, name in FILES[task].items():
-        write_predictions(spec, split, logits, RunDirectory(tmp_path))
+        write_predictions(spec, split, logits, [Example(("a",), None)] * 2, RunDirectory(tmp_path))
         lines = (tmp_path / "predictions" / name).read_text().splitlines()
         assert lines[0] == "index\tprediction"
         expected = ("5.000", "0.000") if task == "stsb" else (WORDS.get(task, "1"), "entailment" if task in WORDS else "0")
@@ -43,7 +44,8 @@ def test_predictions_are_written_in_glues_format(task, tmp_path):
 
 def test_dev_predictions_are_written_with_the_gold_labels(tmp_path):
     dev = {"validation": [Example(("a",), 1), Example(("b",), 0)]}
-    write_dev_predictions(TASKS["cola"], {"validation": torch.tensor([[0.0, 3.0], [-1.0, 1.0]])}, dev, RunDirectory(tmp_path))
+    found = {"validation": Outcome(torch.tensor([[0.0, 3.0], [-1.0, 1.0]]), torch.zeros(2), None)}
+    write_dev_predictions(TASKS["cola"], found, dev, RunDirectory(tmp_path))
     found = [json.loads(line) for line in (tmp_path / "predictions" / "validation.jsonl").read_text().splitlines()]
     assert [(line["index"], line["label"], line["gold"]) for line in found] == [
         (0, "acceptable", "acceptable"),

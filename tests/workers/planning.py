@@ -9,7 +9,7 @@ import torch.distributed
 from deepspeed.accelerator import get_accelerator
 
 from mat_ds.engine.zero import read_zero
-from mat_ds.methods.base import MicroBatch
+from mat_ds.methods.batch import MicroBatch
 from mat_ds.planning.costs import Costs
 from mat_ds.planning.live import Live
 from mat_ds.planning.plan import Cards, make_plan

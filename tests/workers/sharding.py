@@ -4,14 +4,18 @@ import torch
 from deepspeed.accelerator import get_accelerator
 
 from mat_ds.engine.export import gather_fp32
-from mat_ds.evaluation.scores import Evaluator
+from mat_ds.evaluation.scores import Evaluator, Outcome
 from mat_ds.ranks.collectives import all_reduce_sum
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.registry import TASKS
-from mat_ds.tasks.rows import Example
 from tests.support.dropped import distinct, dropped_units, shares
 from tests.support.expected import PRECISIONS, STAGES, few
 from tests.support.tiny import VOCABULARY, global_batches, micro_batches, shallow_roberta
 from tests.workers.worker import MAT, PRECISION, ds_json, main, make, steps
+
+
+def found_ones(batch):
+    return torch.ones(len(batch.labels)), None
 
 
 def collate(examples, device):
@@ -20,7 +24,7 @@ def collate(examples, device):
     ids = torch.ones(len(examples), longest, dtype=torch.long)
     for row, example in enumerate(examples):
         ids[row, : example.length] = 3 + example.label % (VOCABULARY - 3)
-    return {"input_ids": ids, "attention_mask": (ids != 1).long()}, None
+    return {"input_ids": ids, "attention_mask": (ids != 1).long()}, torch.tensor([example.label % 3 for example in examples])
 
 
 def body(world, report):
@@ -58,9 +62,16 @@ def body(world, report):
         engine, _ = make(world, ds_json(stage), MAT, micro, batch=batch)
         for size in (1, 4, 30):
             evaluator = Evaluator(TASKS["mnli"], collate, size, world, engine.device)
-            logits = evaluator.predict(engine.predict, examples)
+            found = evaluator.predict(engine.predict, examples)
             expected = torch.cat([shallow_roberta().eval()(**collate([e], None)[0]).logits for e in examples])
-            report[f"predictions zero-{stage}, {size} at a time"] = torch.allclose(logits, expected, atol=1e-5)
+            labels = torch.tensor([example.label % 3 for example in examples])
+            losses = -expected.log_softmax(-1)[range(len(labels)), labels]
+            close = torch.allclose(found.kept, expected, atol=1e-5) and torch.allclose(found.losses, losses, atol=1e-5)
+            same = torch.equal(found.right, expected.argmax(-1) == labels)
+            # Of different lengths in every batch, so that they are padded to the longest.
+            lengths = evaluator.each(lambda batch, rows: Outcome(batch.inputs["input_ids"], *found_ones(batch)), examples)
+            counts = (lengths.kept > 1).sum(1).tolist() == [example.length for example in examples]
+            report[f"predictions zero-{stage}, {size} at a time"] = close and same and counts
         engine.close()
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mat_ds.errors import Problem
 from mat_ds.methods.ops import symmetric_kl
-from mat_ds.tasks.kinds.base import Kind, Label
+from mat_ds.tasks.example import Example, Label
+from mat_ds.tasks.kinds.base import Kind
+from mat_ds.tasks.kinds.outputs import Answered
 from mat_ds.tasks.labels import class_names, class_of, known_labels
 from mat_ds.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+    from mat_ds.methods.batch import MicroBatch
 
 
 class Classification(Kind):
@@ -28,6 +32,8 @@ class Classification(Kind):
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
+        if not self.spec.labels:
+            yield Problem("labels", None, f"are missing: a {self.name} task needs them", "list them, or write kind: regression")
         if "f1" in self.spec.metrics and len(self.spec.labels) != 2:
             yield Problem("metrics", "f1", "f1 needs exactly two labels, the second being the positive one", "take accuracy")
         if self.spec.range:
@@ -63,34 +69,32 @@ class Classification(Kind):
     def output_names(self) -> tuple[str, ...]:
         return self.spec.labels
 
-    def loss(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+    def losses(self, logits: Tensor, batch: MicroBatch) -> Tensor:
         """Cross-entropy."""
         from torch.nn.functional import cross_entropy
 
-        return cross_entropy(logits.float(), labels, reduction=reduction)
+        return cross_entropy(logits.float(), batch.labels, reduction="none")
 
-    def divergence(self, p_logits: Tensor, q_logits: Tensor) -> Tensor:
+    def divergence(self, p_logits: Tensor, q_logits: Tensor, batch: MicroBatch) -> Tensor:
         """Symmetrised KL divergence, KL(p || q) + KL(q || p)."""
         return symmetric_kl(p_logits, q_logits)
 
-    def predictions(self, logits: np.ndarray) -> np.ndarray:
-        return logits.argmax(axis=1)
+    def right(self, logits: Tensor, batch: MicroBatch) -> Tensor:
+        return logits.argmax(-1) == batch.labels
 
-    def quantities(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
-        loss = float(self.loss(logits, labels, "none").double().mean())
-        return {"accuracy": float(self.right(logits, labels).double().mean()), "loss": loss}
+    def answered(self, kept: np.ndarray, examples: Sequence[Example]) -> Answered:
+        from scipy.special import softmax
 
-    def right(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return logits.argmax(-1) == labels
+        return Answered([example.label or 0 for example in examples], kept.argmax(axis=1).tolist(), softmax(kept, axis=1))
 
-    def answers(self, logits: np.ndarray) -> list[dict[str, Any]]:
+    def answers(self, kept: np.ndarray, examples: Sequence[Example]) -> list[dict[str, Any]]:
         """The predicted label and the probability of each label."""
         from scipy.special import softmax
 
         names = self.spec.labels
         return [
             {"label": names[int(row.argmax())], "probabilities": dict(zip(names, map(float, row), strict=True))}
-            for row in softmax(logits, axis=1)
+            for row in softmax(kept, axis=1)
         ]
 
     @property
@@ -98,11 +102,11 @@ class Classification(Kind):
         return {"label": "string", "probabilities": dict.fromkeys(self.spec.labels, "double")}
 
     def gold(self, label: Label | None) -> str | None:
-        return None if label is None else self.spec.labels[int(label)]
+        return None if label is None else self.spec.labels[int(label)]  # type: ignore[arg-type]
 
-    def submitted(self, logits: np.ndarray) -> list[str]:
+    def submitted(self, kept: np.ndarray, examples: Sequence[Example]) -> list[str]:
         """The label's number, or its name if the task says so."""
-        return [self.spec.labels[i] if self.spec.submit_names else str(i) for i in self.predictions(logits)]
+        return [self.spec.labels[i] if self.spec.submit_names else str(i) for i in kept.argmax(axis=1)]
 
     @property
     def range_of_answers(self) -> tuple[str, tuple[str, ...]]:

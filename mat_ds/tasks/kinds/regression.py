@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mat_ds.errors import Problem, UserError
-from mat_ds.tasks.kinds.base import Kind, Label
+from mat_ds.tasks.example import Example, Label
+from mat_ds.tasks.kinds.base import Kind
+from mat_ds.tasks.kinds.outputs import Answered
 from mat_ds.tasks.labels import SHOWN, are_numbers, is_score, score_of
 from mat_ds.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+    from mat_ds.methods.batch import MicroBatch
 
 
 class Regression(Kind):
@@ -23,6 +27,7 @@ class Regression(Kind):
     metrics = usual_metrics = ("pearson", "spearman")
     label_dtype = "float32"
     stored_type = "float64"
+    loss_name = "mse"
     distributions = False
     directions = 1
     outputs = 1
@@ -30,6 +35,8 @@ class Regression(Kind):
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
+        if self.spec.labels:
+            yield Problem("labels", ", ".join(self.spec.labels), "a regression task has none", "delete them, or the kind")
         for spelling, label in self.spec.label_map.items():
             yield Problem(
                 "label_map", {spelling: label}, "maps to a label, but a regression task has none", "list labels, or delete it"
@@ -65,25 +72,22 @@ class Regression(Kind):
     def bounds(self) -> tuple[float, float]:
         return self.spec.range or (-sys.float_info.max, sys.float_info.max)
 
-    def loss(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+    def losses(self, logits: Tensor, batch: MicroBatch) -> Tensor:
         """Squared error of the single logit."""
         from torch.nn.functional import mse_loss
 
-        return mse_loss(logits.float().squeeze(-1), labels.float(), reduction=reduction)
+        return mse_loss(logits.float().squeeze(-1), batch.labels.float(), reduction="none")
 
-    def divergence(self, p_logits: Tensor, q_logits: Tensor) -> Tensor:
+    def divergence(self, p_logits: Tensor, q_logits: Tensor, batch: MicroBatch) -> Tensor:
         """Squared difference (MAT, section 3.1)."""
         return (p_logits.float() - q_logits.float()).square().squeeze(-1)
 
-    def predictions(self, logits: np.ndarray) -> np.ndarray:
-        return logits[:, 0]
+    def answered(self, kept: np.ndarray, examples: Sequence[Example]) -> Answered:
+        return Answered([example.label or 0 for example in examples], kept[:, 0].tolist())
 
-    def quantities(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
-        return {"mse": float(self.loss(logits, labels, "none").double().mean())}
-
-    def answers(self, logits: np.ndarray) -> list[dict[str, Any]]:
+    def answers(self, kept: np.ndarray, examples: Sequence[Example]) -> list[dict[str, Any]]:
         """The score."""
-        return [{"score": float(row[0])} for row in logits]
+        return [{"score": float(row[0])} for row in kept]
 
     @property
     def answer_types(self) -> dict[str, Any]:
@@ -92,10 +96,10 @@ class Regression(Kind):
     def gold(self, label: Label | None) -> Label | None:
         return label
 
-    def submitted(self, logits: np.ndarray) -> list[str]:
+    def submitted(self, kept: np.ndarray, examples: Sequence[Example]) -> list[str]:
         """The score, clipped to the task's range."""
         low, high = self.spec.range or (-math.inf, math.inf)
-        return [f"{min(max(value, low), high):.3f}" for value in logits[:, 0]]
+        return [f"{min(max(value, low), high):.3f}" for value in kept[:, 0]]
 
     @property
     def range_of_answers(self) -> tuple[str, tuple[str, ...]]:
