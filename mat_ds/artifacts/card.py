@@ -45,7 +45,7 @@ transformers they score {score} in float32.
 |---|---|
 {settings}
 
-Seed {seed}. One seed is one draw: other seeds give other scores.
+{frozen}Seed {seed}. One seed is one draw: other seeds give other scores.
 
 ## Hardware and cost
 
@@ -154,7 +154,8 @@ def _body(finished: Finished, adapters: bool) -> str:
         dev=", ".join(spec.dev), data_sha256=_safe(environment["data_sha256"]), dev_sha256=_safe(results["dev_sha256"]),
         metrics=" | ".join(columns), rule="|".join("---" for _ in columns), scores="\n".join(_score_rows(finished)),
         median=f"{results['median_last_half']:.4f}", which=results["export"]["which"], step=results["export"]["step"],
-        score=f"{finished.score:.4f}", settings="\n".join(_settings(finished)), seed=run.seed, ranks=start["world_size"],
+        score=f"{finished.score:.4f}", settings="\n".join(_settings(finished)), frozen=_frozen(finished), seed=run.seed,
+        ranks=start["world_size"],
         devices=_markdown(", ".join(sorted(set(environment["devices"])))), stage=start["zero_stage"], steps=results["steps"],
         batch=run.train.batch_size, seconds=results["seconds"], units=f"{finished.forward_units:,}",
         loading=(LOADING_ADAPTERS if adapters else LOADING).format(auto_class=kind_of(spec).auto_class),
@@ -185,6 +186,15 @@ def _settings(finished: Finished) -> Iterator[str]:
     chosen = ("epochs", "max_steps", "batch_size", "export", "export_weights")
     yield from (f"| `train.{key}` | `{run['train'][key]}` |" for key in chosen)
     yield from (f"| `data.{key}` | `{run['data'][key]}` |" for key in ("max_length", "train_limit", "eval_limit", "bad_rows"))
+
+
+def _frozen(finished: Finished) -> str:
+    """A paragraph on how many parameters were trained, if not all were."""
+    size = finished.results.get("parameters") or {"all": 0, "trained": 0}
+    if size["trained"] == size["all"]:
+        return ""
+    trained = f"{size['trained']:,} of its {size['all']:,} parameters were trained"
+    return f"{trained}; the others are those of the model it was made from.\n\n"
 
 
 def _is_ours(name: str) -> bool:

@@ -40,7 +40,13 @@ class _ExportResult(Shape):
     score_fp32: float
 
 
+class _Parameters(Shape):
+    all: Count
+    trained: Count
+
+
 class _Results(Shape):
+    parameters: _Parameters | None = None  # earlier versions do not say
     steps: Count
     seconds: float
     last: _Evaluation

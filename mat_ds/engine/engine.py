@@ -18,6 +18,7 @@ from mat_ds.engine.startup import release
 from mat_ds.engine.zero import read_zero
 from mat_ds.errors import Interrupted, NonFiniteError, SaveError
 from mat_ds.methods.batch import MicroBatch
+from mat_ds.models.depth import step_sizes
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.ranks.collectives import all_reduce_sum, any_rank, world_size
 from mat_ds.sampling.chain import Chain
@@ -55,10 +56,10 @@ class Engine(Norms):
         perturbation = EmbeddingPerturbation(model)
         self.sampler = Sampler(parameter_groups(model, optimizer), optimizer.name, chain, seed)
         # DeepSpeed makes its fp32 masters from weights that it has already cast to the compute dtype.
-        exact = exact_values(model) if any(ds_config.get(half, {}).get("enabled") for half in ("fp16", "bf16")) else {}
+        exact, frozen = exact_values(model, read_zero(ds_config).dtype)
         ds, *_ = deepspeed.initialize(model=model, optimizer=self.sampler, config=ds_config)
         super().__init__(ds, perturbation, seed, read)
-        self.shards = Shards(ds)
+        self.shards = Shards(ds, step_sizes(ds.module, optimizer), frozen)
         if exact:
             self.shards.fill(exact)
         exact.clear()  # the whole model in fp32
@@ -68,8 +69,7 @@ class Engine(Norms):
         judge_by_norm(ds)
         self._backwards_per_update = self.ds.gradient_accumulation_steps()
         self._looks_at_gradients = self.dtype != torch.float32 or self.ds.zero_optimization()
-        self._applied, self.skipped_since_begin = True, 0
-        self._last_loss_scale = 1.0
+        self._applied, self.skipped_since_begin, self._last_loss_scale = True, 0, 1.0
 
     # What the loop calls.
 
@@ -78,7 +78,7 @@ class Engine(Norms):
 
         Args:
             outer_step: t, counted from 0 over the whole run; part of the key of every random draw.
-            lr: learning rate of all samples of the step.
+            lr: learning rate of all samples of the step, of which a parameter has its share (`step_sizes`).
             done: fraction of the run's outer steps before this one.
             watch: whether `moved` and `parts` will be read after it; costs a copy of this rank's shards.
         """

@@ -37,7 +37,7 @@ def shard_unread(model: nn.Module, unread: Unread, ds_config: Mapping[str, Any])
     device = torch.device(get_accelerator().current_device_name())
     halves = {"fp16": torch.float16, "bf16": torch.bfloat16}
     dtype = next((half for name, half in halves.items() if ds_config.get(name, {}).get("enabled")), torch.float32)
-    rank = own_rank()
+    rank, adapted = own_rank(), hasattr(model, "peft_config")
     first: Any = None
     parameter: Any
     shared = torch.empty(SHARED, device=device)
@@ -51,6 +51,8 @@ def shard_unread(model: nn.Module, unread: Unread, ds_config: Mapping[str, Any])
         exact = parameter.requires_grad and dtype != torch.float32
         if exact:  # DeepSpeed would only distribute the rounded values
             broadcast_from_rank_zero(value)
+        elif dtype != torch.float32 and rank == 0 and not adapted:
+            setattr(parameter, EXACT, value.to("cpu", copy=True))
         parameter.data = value.to(dtype)
         if first is None:
             holder = nn.Module()

@@ -20,7 +20,8 @@ from mat_ds.ranks.collectives import all_reduce_sum, own_rank
 from mat_ds.sampling.options import OptimizerConfig
 from mat_ds.sampling.slices import Slice, places
 
-# Attribute of a parameter that was sharded in half precision: this rank's shard of its fp32 values.
+# Attribute of a parameter that was sharded in half precision: this rank's shard of its fp32 values; of a frozen one, on rank 0,
+# all of them.
 EXACT = "exact_shard"
 
 
@@ -75,19 +76,26 @@ class Shards:
 
     Args:
         ds: an engine just initialised, of any ZeRO stage and precision.
+        rates: step sizes of parameters as multiples of the run's; 1 for those that are not in it.
+        frozen: exact values of frozen parameters, as `exact_values` returned them.
 
     Attributes:
         slices: for each master tensor of this rank, the slices of parameters in it.
         replicated: whether every rank has all of them (ZeRO-0).
+        rates: the smallest and the largest rate of a trained parameter.
 
     Raises:
         RuntimeError: on every rank, if the slices do not cover every trainable parameter exactly once, or do not have the
             values of their parameters.
     """
 
-    def __init__(self, ds: DeepSpeedEngine):
-        self._ds = ds
+    def __init__(
+        self, ds: DeepSpeedEngine, rates: Mapping[Tensor, float] | None = None, frozen: Mapping[str, Tensor] | None = None
+    ):
+        self._ds, self._frozen = ds, frozen
         self._names, parameters = map(list, zip(*trainable(ds.module), strict=True))
+        rate = [(rates or {}).get(parameter, 1.0) for parameter in parameters]
+        self.rates = min(rate), max(rate)
         self.replicated = ds.zero_optimization_stage() == 0
         self.slices: dict[Tensor, list[Slice]] = {}
         at = places([shape(parameter) for parameter in parameters])
@@ -95,7 +103,7 @@ class Shards:
         for index, master, offset, start, length in _stretches(ds, parameters):
             if length <= 0:
                 continue
-            piece = Slice(index, numel(parameters[index]), offset, start, length, at[index])
+            piece = Slice(index, numel(parameters[index]), offset, start, length, at[index], rate[index])
             self.slices.setdefault(master, []).append(piece)
             covered[index] += length
             here = master.detach().view(-1)[start : start + length]
@@ -127,8 +135,10 @@ class Shards:
 
     @torch.no_grad()
     def whole(self, name: str) -> Tensor:
-        """One whole parameter: its fp32 master, or a frozen parameter as it is. Every rank must call it, and gets it."""
+        """One whole parameter: its fp32 master, or a frozen one as it was. Every rank must call it; rank 0 gets it."""
         parameter = self._ds.module.get_parameter(name)
+        if not parameter.requires_grad and self._frozen is not None:
+            return self._frozen.get(name, parameter.detach())
         if not parameter.requires_grad:
             with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
                 return parameter.detach().clone()
@@ -160,7 +170,7 @@ class Shards:
 
     @torch.no_grad()
     def fill(self, values: Mapping[int, Tensor]) -> None:
-        """Overwrites the masters with what `exact_values` returned before DeepSpeed rounded the weights."""
+        """Overwrites the masters with the exact values of trained parameters, as `exact_values` returned them."""
         for master, pieces in self.slices.items():
             for piece in pieces:
                 whole = values[piece.parameter].numel() == piece.total
@@ -219,7 +229,20 @@ def _stretches(ds: DeepSpeedEngine, parameters: Sequence[Any]) -> Iterator[tuple
             yield i, p, 0, 0, p.numel()
 
 
-def exact_values(module: torch.nn.Module) -> dict[int, Tensor]:
-    """fp32 values of the trainable parameters, flat, by index; of a sharded parameter only this rank's shard."""
+def exact_values(module: torch.nn.Module, dtype: torch.dtype) -> tuple[dict[int, Tensor], dict[str, Tensor] | None]:
+    """The fp32 values that DeepSpeed is going to round to the compute dtype, if that is another.
+
+    Returns:
+        Those of trained parameters, flat, by index; of a sharded one only this rank's shard. And those of frozen parameters, by
+        name: on rank 0, which exports them, elsewhere none; None on every rank if none are needed: in fp32, and with
+        adapters, which are exported without their base.
+    """
+    if dtype == torch.float32:
+        return {}, None
     kept = {i: (p, p.__dict__.pop(EXACT, None)) for i, (_, p) in enumerate(trainable(module))}
-    return {i: p.detach().reshape(-1).clone() if shard is None else shard for i, (p, shard) in kept.items()}
+    exact = {i: p.detach().reshape(-1).clone() if shard is None else shard for i, (p, shard) in kept.items()}
+    if hasattr(module, "peft_config"):
+        return exact, None
+    frozen = [(name, p, p.__dict__.pop(EXACT, None)) for name, p in module.named_parameters() if not p.requires_grad]
+    frozen = [] if own_rank() else frozen
+    return exact, {name: p.detach().to("cpu", copy=True) if whole is None else whole for name, p, whole in frozen}

@@ -22,6 +22,7 @@ from torch import Tensor
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.loss_scale import read_loss_scale, restore_loss_scale
 from mat_ds.engine.shards import numel, trainable
+from mat_ds.errors import first_names
 from mat_ds.ranks.collectives import from_all_ranks, own_rank, world_size
 from mat_ds.storage.stretches import stretches
 
@@ -65,7 +66,7 @@ def write_state(engine: Engine, folder: Path) -> list[str]:
 
 
 class LoadError(RuntimeError):
-    """The files of a checkpoint lack values that the engine needs. Raised on every rank."""
+    """The files of a checkpoint do not hold the values that the engine trains. Raised on every rank."""
 
 
 @torch.no_grad()
@@ -78,11 +79,11 @@ def load_state(engine: Engine, files: list[Path], numbers: dict[str, Any]) -> No
         numbers: what `describe_state` returned.
 
     Raises:
-        LoadError: on every rank, if the files lack values that some rank needs; the engine is then only partly restored and
-            must not be used unless restored from other files.
+        LoadError: on every rank, if the files lack values that some rank needs, or hold some of what is frozen here; the engine
+            is then only partly restored and must not be used unless restored from other files.
     """
     try:
-        fault = _read(engine, files)
+        fault = _no_longer_trained(engine, numbers) or _read(engine, files)
     except (OSError, ValueError, SafetensorError) as error:
         fault = str(error)
     faults = from_all_ranks(fault)
@@ -91,6 +92,13 @@ def load_state(engine: Engine, files: list[Path], numbers: dict[str, Any]) -> No
     engine.sampler.updates = numbers["updates"]
     restore_loss_scale(engine.ds, numbers["loss_scale"])
     engine.shards.refresh()
+
+
+def _no_longer_trained(engine: Engine, numbers: dict[str, Any]) -> str | None:
+    """What was trained and is frozen now, whose values would be left out; None if there is nothing."""
+    frozen = {name for name, parameter in engine.ds.module.named_parameters() if not parameter.requires_grad}
+    found = sorted(frozen & numbers.get("elements", {}).keys())
+    return f"it holds trained values of {first_names(found, 3)}, which this run freezes" if found else None
 
 
 def _read(engine: Engine, files: list[Path]) -> str | None:

@@ -32,11 +32,13 @@ class R4F(R3F):
         from torch import nn
 
         classes = model.config.num_labels  # type: ignore[union-attr]
-        *_, (name, head) = (
+        found = [
             (name, module)
             for name, module in model.named_modules()
-            if isinstance(module, nn.Linear) and module.out_features == classes and module.weight.requires_grad
-        )
+            if isinstance(module, nn.Linear) and module.out_features == classes
+        ]
+        # With adapters there are an original and the copy that is trained.
+        name, head = next((each for each in reversed(found) if each[1].weight.requires_grad), found[-1])
         head.register_forward_hook(_divide)
 
         def fold(weights: dict[str, Tensor]) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.models.fit import check_once, check_size, draw_anew, fit_problems, label_dimensions
+from mat_ds.models.freeze import freeze
 from mat_ds.models.head_dropout import set_head_dropout
 from mat_ds.models.labels import Match, match_labels
 from mat_ds.models.options import ModelConfig
@@ -54,7 +55,7 @@ class Built:
     """A classifier in fp32 on the CPU, identical on every rank.
 
     Attributes:
-        module: the model; with `model.lora`, only adapters and head are trainable.
+        module: the model; with `model.lora`, only adapters and head are trainable, else all but what `model.freeze` names.
         fresh: names of randomly initialised weights: the head's, unless the folder has a head with as many labels.
         unread: parameters without memory whose values are still in files, and where.
         head: what was done with the folder's head if its labels or their order differ from the task's.
@@ -79,7 +80,7 @@ def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int, l
         leave_unread: whether to leave weights in their files as far as possible, instead of reading them here.
 
     Raises:
-        UserError: if the model cannot be loaded or cannot classify, or lacks modules that adapters were requested for.
+        UserError: if the model cannot be loaded or cannot classify, or lacks what adapters or freezing name.
     """
     with reading("model.name", model.name, "model"):
         config, match = _configure(model, task, tokenizer)
@@ -147,7 +148,7 @@ def _configure(model: ModelConfig, task: TaskSpec, tokenizer: Any) -> tuple[Any,
 
 
 def _adapt(built: Built, model: ModelConfig, seed: int) -> Built:
-    """Applies activation checkpointing and adapters as the options say."""
+    """Applies activation checkpointing, freezing and adapters as the options say."""
     if model.gradient_checkpointing:
         recompute_activations(built.module)
     if model.lora and model.name != TINY:  # LoRA on the tiny model is refused elsewhere
@@ -155,6 +156,8 @@ def _adapt(built: Built, model: ModelConfig, seed: int) -> Built:
 
         built.module = add_lora(built.module, model.name, model.lora, built.fresh, seed, model.revision)
         built.unread |= {copy: built.unread[original] for copy, original in copies(built.module) if original in built.unread}
+    elif not model.lora:
+        freeze(built.module, model, built.fresh)
     return built
 
 

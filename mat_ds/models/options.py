@@ -46,6 +46,14 @@ class ModelConfig(Section):
         None, description="kernels of attention; eager has second derivatives; null: the model's own choice"
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in backward (non-re-entrant)")
+    freeze: list[Annotated[str, Field(min_length=1)]] = Field(
+        [],
+        description="names of modules or parameters that are not trained, such as [embeddings, layer.0]: parts of their names "
+        "between dots; * stands for letters of one part",
+    )
+    freeze_layers: Annotated[int, Field(ge=0)] = Field(
+        0, description="the embeddings and the first so many layers are not trained; 0: off"
+    )
     average: Literal["none", "ema", "uniform"] = Field(
         "none",
         description="running average of theta_t over outer steps, evaluated beside the raw weights: moving, or uniform "

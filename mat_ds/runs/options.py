@@ -133,11 +133,17 @@ def combination_problems(run: RunConfig, world_size: int) -> Iterator[Problem]:
     if run.train.export_weights == "average" and run.model.average == "none":
         reason = "no average of the weights is kept (model.average=none)"
         yield Problem("train.export_weights", "average", reason, "pass model.average=ema or model.average=uniform")
+    yield from run.optimizer.problems()
     yield from run.method.problems()
     yield from run.tracking.problems()
     if run.model.lora and run.model.name == ModelConfig().name:
         reason = f"{run.model.name} has random weights: adapters need a pre-trained model"
         yield Problem("model.lora", f"r={run.model.lora.r}", reason, "name one with model.name=<folder or hub id>")
+    for option in ("freeze", "freeze_layers"):
+        if run.model.lora and (value := getattr(run.model, option)):
+            reason = "adapters freeze the whole model, all but the head and what the folder has no weights for"
+            fix = "leave one of the two out; model.lora.target_modules=[...] says which layers get adapters"
+            yield Problem(f"model.{option}", value, reason, fix)
     if run.train.resume == "auto" and run.output_dir is None:
         fix = "pass output_dir=<folder> and keep it the same when you start the job again"
         yield Problem("train.resume", "auto", "without output_dir there is no run to look for", fix)

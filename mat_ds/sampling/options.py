@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from mat_ds.config.section import Fraction, Positive, Section
+from mat_ds.errors import Problem
+
+Schedule = Literal["linear", "cosine", "constant", "warmup_stable_decay"]
 
 
 def _schedule(given: Any) -> Any:
@@ -21,6 +25,14 @@ class OptimizerConfig(Section):
         "sgd torch's SGD without momentum",
     )
     lr: Annotated[float, Field(ge=0.0)] = Field(1e-5, description="peak step size gamma of the parameters")
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        1.0,
+        description="a layer's step size is this times that of the layer after it, the last layer's this times lr; the "
+        "embeddings' is the smallest, the head has lr; 1: off",
+    )
+    head_lr: Annotated[float, Field(ge=0.0)] | None = Field(
+        None, description="peak step size of the head, which follows the same schedule; null: lr"
+    )
     betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = Field(
         (0.9, 0.999), description="decay of the two moments of adam"
     )
@@ -29,8 +41,34 @@ class OptimizerConfig(Section):
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(
         0.01, description="on everything but biases and norms; decoupled in adam, torch's own form in the others"
     )
-    schedule: Annotated[Literal["linear", "cosine", "constant"], BeforeValidator(_schedule)] = Field(
-        "linear", description="of the step size, advanced once per outer step, after the warm-up"
+    schedule: Annotated[Schedule, BeforeValidator(_schedule)] = Field(
+        "linear",
+        description="of the step size, advanced once per outer step, after the warm-up; the last stays at lr and falls "
+        "linearly at the end",
+    )
+    min_lr_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.0, description="where the schedule ends, as a share of lr; not with constant"
+    )
+    decay_ratio: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.1, description="share of the outer steps, the last ones, in which warmup_stable_decay falls"
     )
     warmup_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = Field(0.1, description="share of the outer steps that warm up")
     max_grad_norm: Annotated[float, Field(ge=0.0)] = Field(0.0, description="clip the global gradient norm; 0: off")
+
+    @property
+    def uneven(self) -> bool:
+        """Whether parameters have different step sizes."""
+        return self.layer_decay != 1.0 or self.head_lr is not None
+
+    def problems(self) -> Iterator[Problem]:
+        """Yields what is wrong with options that are valid on their own."""
+        if self.schedule == "constant" and self.min_lr_ratio:
+            yield Problem("optimizer.min_lr_ratio", self.min_lr_ratio, "has no effect: a constant step size falls to nothing",
+                          "leave it out, or take another optimizer.schedule")  # fmt: skip
+        if self.schedule == "warmup_stable_decay" and self.warmup_ratio + self.decay_ratio > 1.0:
+            reason = f"and optimizer.warmup_ratio={self.warmup_ratio:g} are together more than all outer steps"
+            yield Problem("optimizer.decay_ratio", self.decay_ratio, reason, "make one of them smaller")
+        if self.head_lr is not None and not self.lr:
+            reason = "follows the schedule of optimizer.lr, which is 0 throughout"
+            fix = "to train the head alone, give optimizer.lr a value and freeze the rest with model.freeze"
+            yield Problem("optimizer.head_lr", self.head_lr, reason, fix)

@@ -71,7 +71,7 @@ class Sampler(torch.optim.Optimizer):
 
         Args:
             outer_step: t, counted from 0 over the whole run.
-            lr: step size gamma of this outer step.
+            lr: step size gamma of this outer step; a slice has its rate times it, in drift and noise.
             done: fraction of the run's outer steps before this one.
             watch: whether to keep a copy of theta_t until the next `begin`, for `moved` and `parts`.
         """
@@ -155,12 +155,13 @@ class Sampler(torch.optim.Optimizer):
         if self._starts is not None:
             flat["start"] = self._starts[master].view(-1)
         for block in self._blocks[master]:
-            self._advance(block, {name: tensor[block.here] for name, tensor in flat.items()}, group, state)
+            own = {name: tensor[block.here] for name, tensor in flat.items()}
+            self._advance(block, own, {**group, "lr": group["lr"] * block.rate}, state)
         if state["sample"] == self.chain.samples:
             state["sample"] = 0
 
     def _advance(self, block: Block, own: dict[str, Tensor], group: dict[str, Any], state: dict[str, Any]) -> None:
-        """Draws a sample of one block: drift, noise, mixture, averages."""
+        """Draws a sample of one block with the options of `group`: drift, noise, mixture, averages."""
         theta, mixture, start = own["theta"], own.get("mixture"), own.get("start")
         sample, weights = state["sample"], self.chain.coefficients
         first, last = sample == 1, sample == self.chain.samples

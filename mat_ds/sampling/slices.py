@@ -19,6 +19,7 @@ class Slice:
         start: position of the slice in the master tensor.
         numel: length of the slice.
         place: of the parameter's first element among those of all parameters (`places`).
+        rate: its step size as a multiple of that of its parameter group.
     """
 
     parameter: int
@@ -27,14 +28,20 @@ class Slice:
     start: int
     numel: int
     place: int
+    rate: float = 1.0
 
 
 @dataclass(frozen=True)
 class Block:
-    """Adjacent slices of a master tensor, without padding between them, and where they lie together."""
+    """Adjacent slices of a master tensor with one step size, without padding between them, and where they lie together."""
 
     here: slice
     slices: tuple[Slice, ...]
+
+    @property
+    def rate(self) -> float:
+        """That of its slices."""
+        return self.slices[0].rate
 
     @cached_property
     def runs(self) -> list[tuple[slice, int]]:
@@ -65,11 +72,11 @@ def places(shapes: Sequence[Sequence[int]]) -> list[int]:
 
 
 def blocks_of(slices: Iterable[Slice]) -> list[Block]:
-    """The blocks of a master tensor; what lies between them is padding."""
+    """The blocks of a master tensor; what lies between two of them, if anything, is padding."""
     blocks: list[Block] = []
     for piece in sorted(slices, key=lambda piece: piece.start):
         stop = piece.start + piece.numel
-        if blocks and blocks[-1].here.stop == piece.start:
+        if blocks and blocks[-1].here.stop == piece.start and blocks[-1].rate == piece.rate:
             blocks[-1] = Block(slice(blocks[-1].here.start, stop), (*blocks[-1].slices, piece))
         else:
             blocks.append(Block(slice(piece.start, stop), (piece,)))

@@ -16,7 +16,12 @@ from mat_ds.storage.events import Record
 # Event -> prefix of its metrics. In the order in which the events occur within a step.
 PREFIXES = {"step": "train", "telemetry": "telemetry", "evaluation": "eval", "system": "system", "checkpoint": "checkpoint"}
 # Fields of `step` that the Trainer calls otherwise.
-STEP = {"lr": "learning_rate", "gradient_norm": "grad_norm"}
+STEP = {
+    "lr": "learning_rate",
+    "lr_smallest": "learning_rate_smallest",
+    "lr_largest": "learning_rate_largest",
+    "gradient_norm": "grad_norm",
+}
 # Fields of `system` as MLflow calls them, and the size of their unit in MLflow's; GPU 0 is that of the first rank.
 SYSTEM = {
     "cpu_percent": ("cpu_utilization_percentage", 1.0),

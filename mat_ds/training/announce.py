@@ -30,7 +30,7 @@ from mat_ds.terminal.layout import wrapped
 from mat_ds.tracking.content import precision_of
 from mat_ds.tracking.destination import mirror_uri
 from mat_ds.tracking.options import TrackingConfig
-from mat_ds.training.setup import Data, Options, Setup, Start
+from mat_ds.training.setup import Data, Options, Setup, Size, Start
 
 # Columns of the names before the lines of a run's plan.
 NAMES = 11
@@ -119,36 +119,36 @@ def dry_lines(options: Options) -> tuple[str, ...]:
 def plan_lines(
     setup: Setup,
     loader: TrainLoader,
-    parameters: int,
+    size: Size,
     cost: int,
     ranks: int,
     device: str,
     start: str,
-    trained: int | None = None,
+    rates: tuple[float, float] = (1.0, 1.0),
 ) -> tuple[str, ...]:
     """What a run is going to do, for the user.
 
     Args:
         setup, loader: of the run.
-        parameters: elements of its model.
+        size: of its model.
         cost: forward units of an outer step.
         ranks: number of ranks.
         device: that of this rank.
         start: where it starts, unless at step 0.
-        trained: elements of the parameters that are trained, if the others are frozen.
+        rates: the smallest and the largest step size of a parameter, as multiples of the run's.
     """
     run, data, model = setup.options.run, setup.data.examples, setup.model
     steps = total_steps(run, loader.steps_per_epoch)
     ds_config = setup.options.ds_config
     stage, precision = ds_config["zero_optimization"].get("stage", 0), precision_of({"deepspeed_config": ds_config})
     dropped = loader.dropped_per_epoch
-    part = f", {trained:,} of them trained ({trained / parameters:.1%})" if trained is not None else ""
+    lr = run.optimizer.lr
     lines = (
         f"task       {data.spec.name}: {len(data.train):,} training examples, "
         + ", ".join(f"{len(examples):,} {split}" for split, examples in data.dev.items()),
         *_repeated(data),
         *(f"{name:10} {meaning}" for name, meaning in decision(data.spec, run.data)),
-        f"model      {run.model.name}, {parameters:,} parameters{part}, drawn anew: {_few(model.fresh)}; "
+        f"model      {run.model.name}, {size.text}, drawn anew: {_few(model.fresh)}; "
         + (f"{model.head}; " if model.head else "")
         + (f"adapters of rank {run.model.lora.r}; " if run.model.lora else "")
         + f"inputs are cut at {setup.data.max_length} tokens, "
@@ -156,6 +156,7 @@ def plan_lines(
         f"method     {run.method.name} {run.method.variant}".rstrip() + f", {cost} forward units per step (vanilla: 3)",
         f"device     {device}, {precision}, {ranks} rank{'s' if ranks > 1 else ''}, ZeRO-{stage}",
         f"steps      {steps:,} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch}{start}",
+        *([f"step size  {lr * rates[0]:.3g} to {lr * rates[1]:.3g} at its peak, by layer"] if run.optimizer.uneven else []),
         *([f"left out   {dropped:,} examples per epoch (last partial batch)"] if dropped else []),
         *(f"skipped    {line}" for line in skipped_lines(data.tallies)),
     )

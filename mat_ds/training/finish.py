@@ -32,7 +32,7 @@ from mat_ds.tasks.kinds.outputs import SUBMISSION_HEADER
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.terminal.display import show
 from mat_ds.tracking.destination import is_remote
-from mat_ds.training.setup import Setup
+from mat_ds.training.setup import Setup, Size
 
 # A shorter run has no curves worth plotting.
 STEPS_OF_A_CURVE = 10
@@ -45,11 +45,13 @@ class Trained(NamedTuple):
         rundir: its directory, with the exported model.
         progress: its steps and scores.
         dtype: the compute dtype.
+        size: of the model.
     """
 
     rundir: RunDirectory
     progress: Progress
     dtype: torch.dtype
+    size: Size
 
 
 def finish(setup: Setup, trained: Trained, evaluator: Evaluator, still_ours: Callable[[], None]) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def finish(setup: Setup, trained: Trained, evaluator: Evaluator, still_ours: Cal
         SaveError: on every rank, if no model could be exported, or the disk refuses a file.
     """
     run, data, kind = setup.options.run, setup.data.examples, setup.data.kind
-    rundir, progress, dtype = trained
+    rundir, progress, dtype, size = trained
 
     def write(function: Callable[[], None]) -> None:
         def written() -> None:
@@ -85,6 +87,7 @@ def finish(setup: Setup, trained: Trained, evaluator: Evaluator, still_ours: Cal
         "method": run.method.name,
         "seed": run.seed,
         "world_size": evaluator.world.size,
+        "parameters": {"all": size.parameters, "trained": size.trained},
         **progress.results(),
         **({} if reported is wanted else {"exported": reported}),  # the disk had no room for the wanted one
         "export": {

@@ -147,6 +147,7 @@ class Loop:
             "step": progress.step,
             "epoch": round(progress.step / self.loader.steps_per_epoch, 4),
             "lr": lr,
+            **self._uneven(lr),
             **means,
             "gradient_norm": self.engine.gradient_norm,
             "skipped_steps": progress.skipped_steps,
@@ -166,6 +167,13 @@ class Loop:
                 said = adversary_lines(progress.step, telemetry, self.method.settings)
                 self.display.say(*(wrapped(line, INDENT) for line in said))
         return record
+
+    def _uneven(self, lr: float) -> dict[str, float]:
+        """The smallest and the largest step size of a parameter, if they differ."""
+        if not self.run.optimizer.uneven:
+            return {}
+        smallest, largest = self.engine.shards.rates
+        return {"lr_smallest": smallest * lr, "lr_largest": largest * lr}
 
     def _log_resources(self, progress: Progress) -> None:
         """Logs the memory and load of the machines."""

@@ -38,7 +38,7 @@ from mat_ds.training.finish import Trained, finish, register_finished
 from mat_ds.training.loop import Loop
 from mat_ds.training.opening import open_run_directory
 from mat_ds.training.services import Services
-from mat_ds.training.setup import Model, Options, Setup
+from mat_ds.training.setup import Model, Options, Setup, Size
 from mat_ds.training.snapshots import Snapshots
 from mat_ds.training.stopping import StopRequests
 
@@ -164,9 +164,10 @@ def _optimise(setup: Setup, evaluator: Evaluator, world: World, device: torch.de
         if not start.checkpoints:
             with waiting("looking at what the adversary does to a batch", speaks):
                 _look_at_the_adversary(engine, method, loader, display)
-        trained = sum(numel(parameter) for _, parameter in trainable(engine.ds.module)) if run.model.lora else None
+        trained = sum(numel(parameter) for _, parameter in trainable(engine.ds.module))
         device_name = host_and_device(device)[1]
-        plan = partial(plan_lines, setup, loader, engine.parameters, method.cost, world.size, device_name, trained=trained)
+        size, rates = Size(engine.parameters, trained), engine.shards.rates
+        plan = partial(plan_lines, setup, loader, size, method.cost, world.size, device_name, rates=rates)
         if options.dry_run:
             continuing = f", would continue from {start.checkpoints[0].name}" if start.checkpoints else ""
             display.say(*plan(continuing), *dry_lines(options))
@@ -181,7 +182,7 @@ def _optimise(setup: Setup, evaluator: Evaluator, world: World, device: torch.de
         continuing = f", continuing after step {progress.step}" if progress.step else ""
         display.say(*plan(continuing), *place_lines(rundir, run.tracking))
         loop = Loop(run, engine, method, loader, snapshots, services.tracker, display, services.stop_requests)
-        return Trained(rundir, loop.train(progress), engine.dtype)
+        return Trained(rundir, loop.train(progress), engine.dtype, size)
     finally:
         engine.close()
 

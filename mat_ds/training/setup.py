@@ -72,6 +72,19 @@ class Data:
         return Collator(self.tokenizer, self.max_length, self.kind)
 
 
+class Size(NamedTuple):
+    """Number of elements of all parameters of a model, and of the trained ones."""
+
+    parameters: int
+    trained: int
+
+    @property
+    def text(self) -> str:
+        """For a person; which of them are trained is said if not all are."""
+        part = "" if self.trained == self.parameters else f", {self.trained:,} of them trained"
+        return f"{self.parameters:,} parameters{part}" + (f" ({self.trained / self.parameters:.1%})" if part else "")
+
+
 @dataclass
 class Model:
     """What a run trains.

@@ -21,13 +21,23 @@ EVERYWHERE = (
     "clipped",
     "both noises",
     "released, both noises",
+    "uneven",
+    "frozen",
     "half: fp16",
     "half: fp16 sgd",
     "half: fp16 clipped",
 )
 SHARDED = ("offload zero-{}", "half: bf16 offload, zero-{}", "half: bf16 with fp32 accumulation, zero-{}")
-VARIANTS = {"round robin", "aligned parameters", "overlapped", "sub-groups", "nothing persistent", "parameter offload"}
-VARIANTS |= named("{}, zero-1", ("measured", "prescaled", "predivided", "round robin"))
+VARIANTS = {
+    "uneven, round robin",
+    "round robin",
+    "aligned parameters",
+    "overlapped",
+    "sub-groups",
+    "nothing persistent",
+    "parameter offload",
+}
+VARIANTS |= {"uneven, round robin"} | named("{}, zero-1", ("measured", "prescaled", "predivided", "round robin"))
 VARIANTS |= named("{}, zero-{}", OPTIONS, (2, 3)) | named("{}, zero-{}", EVERYWHERE, STAGES)
 VARIANTS |= {name.format(stage) for name in SHARDED for stage in (1, 2, 3)}
 
@@ -44,7 +54,8 @@ def test_every_stage_update_rule_and_accumulation_gives_the_oracles_parameters(p
 @pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_every_option_layout_and_precision_gives_the_oracles_parameters(ranks):
     report = run_ranks("tests.workers.variants", ranks)
-    distances = {name: far for name, far in report.items() if not name.startswith("skipped")}
+    distances = {name: far for name, far in report.items() if not name.startswith(("skipped", "thawed"))}
     tolerance = {name: BF16_ROUND_OFF if name.startswith("half") else ROUND_OFF for name in distances}
     assert not {name: far for name, far in distances.items() if not far <= tolerance[name]}
     assert distances.keys() == VARIANTS
+    assert not [name for name, found in report.items() if name.startswith("thawed") and found]

@@ -29,7 +29,7 @@ def lines(run, event):
     return [record for record in read_events(run / "events.jsonl") if record["event"] == event]
 
 
-def test_an_average_is_scored_beside_the_raw_weights_exported_and_resumed(tmp_path):
+def test_an_average_is_scored_beside_the_raw_weights_exported_and_resumed_with_step_sizes_by_layer(tmp_path):
     options = [
         *SMALL,
         "method.name=freelb",
@@ -37,6 +37,9 @@ def test_an_average_is_scored_beside_the_raw_weights_exported_and_resumed(tmp_pa
         "train.export_weights=average",
         "train.save_every=2",
         "optimizer.schedule=constant",
+        "optimizer.layer_decay=0.5",
+        "optimizer.head_lr=2e-3",
+        "model.freeze=[embeddings]",
         "train.resume=auto",
     ]
     exported = []
@@ -51,7 +54,14 @@ def test_an_average_is_scored_beside_the_raw_weights_exported_and_resumed(tmp_pa
         assert results["export"]["reproduces_reported"] and results["raw"]["last"]["step"] == results["last"]["step"] == 4
         assert [record["step"] for record in lines(run, "evaluation")] == [2, 4] and "average" in done.stderr + done.stdout
         assert [record["step"] for record in lines(run, "telemetry")] == [1, 3]
-        exported.append(AutoModelForSequenceClassification.from_pretrained(run / "model").state_dict())
+        assert all(told in done.stderr + done.stdout for told in ("of them trained (", "0.00025 to 0.002 at its peak"))
+        (of_first_step, *_), size = lines(run, "step"), results["parameters"]
+        assert of_first_step["lr"] == 1e-3 and (of_first_step["lr_smallest"], of_first_step["lr_largest"]) == (2.5e-4, 2e-3)
+        model = AutoModelForSequenceClassification.from_pretrained(run / "model")
+        frozen = sum(p.numel() for name, p in model.named_parameters() if ".embeddings." in name)
+        assert size["trained"] == size["all"] - frozen and size["all"] == model.num_parameters()
+        assert f"{size['trained']:,} of its {size['all']:,} parameters were trained" in (run / "model/README.md").read_text()
+        exported.append(model.state_dict())
     assert all(torch.equal(exported[0][key], exported[1][key]) for key in exported[0])
 
 

@@ -60,6 +60,7 @@ def resumed(request, tmp_path_factory):
 def test_an_interrupted_run_is_bit_identical_at_every_stage_and_precision(resumed):
     report = resumed[2]
     layouts = named("{} zero-{}", PRECISIONS, STAGES) | named("offload zero-{}", (2, 3))
+    layouts |= named("uneven fp32 zero-{}", (1, 2, 3)) | {"uneven bf16 zero-2", "uneven fp16 zero-3"}
     assert report.keys() == layouts | {"pruning"}
     assert [name for name, same in report.items() if not same] == []
 

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.passes import Passes
+from mat_ds.models.freeze import freeze
+from mat_ds.models.options import ModelConfig
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.models.recompute import recompute_activations
 from tests.support.tiny import global_batches, micro_batches, tiny_roberta
@@ -72,6 +74,31 @@ def test_the_gradient_of_a_perturbation_computes_none_of_the_weights(recompute, 
     with pytest.raises(ZeroDivisionError):
         engine.delta_gradient(BATCH, ("a",), delta, lambda output: 1 / 0)
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("options", [{"freeze": ["embeddings"]}, {"freeze_layers": 2}], ids=str)
+def test_frozen_word_embeddings_are_perturbed_like_others(options, recompute):
+    """The gradient of a perturbation, in its own loop and in a training pass, is what it is if nothing is frozen."""
+
+    def gradients(model):
+        if recompute:
+            recompute_activations(model)
+        engine, delta = OneProcess(model), torch.full((*BATCH.inputs["input_ids"].shape, 24), 1e-2)
+        alone = engine.delta_gradient(BATCH, ("a",), delta, payoff)
+        beside = engine.backward(payoff(engine.forward(BATCH, ("a",), delta.requires_grad_())).sum(), delta)
+        clean, perturbed = engine.forward_pair(BATCH, delta.detach(), ("a",), train_words=False)
+        engine.backward(payoff(clean - perturbed).sum())
+        return alone, beside
+
+    model = tiny_roberta(dropout=0.1)
+    freeze(model, ModelConfig(**options), ())
+    found, expected = gradients(model), gradients(tiny_roberta(dropout=0.1))
+    for one, other in zip(found, expected, strict=True):
+        assert one.norm() > 0 and one.allclose(other, rtol=1e-5, atol=1e-8)
+    still = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    assert still and all(parameter.grad is None for parameter in still)
+    assert model.classifier.dense.weight.grad is not None
 
 
 @pytest.mark.parametrize("masks", [("a",), None])

@@ -7,6 +7,7 @@ both sides use the same.
 """
 
 import copy
+import re
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,8 @@ class Settings:
     update: str = "adam"
     lr: float = 1e-3
     weight_decay: float = 0.01
+    layer_decay: float = 1.0
+    head_lr: float | None = None
     max_grad_norm: float = 0.0
     lam: float = 1.0
     delta_steps: int = 3
@@ -117,15 +120,32 @@ def trained(model):
     return [p for p in model.parameters() if p.requires_grad]
 
 
+def learning_rates(model, s):
+    """One number per trained parameter of a RoBERTa of n layers: lr decay^(n+1) for its embeddings, lr decay^(n-i) for layer i,
+    counted from 0, and lr, or its own, for the head."""
+    n, rates = model.config.num_hidden_layers, []
+    for name, p in model.named_parameters():
+        if not p.requires_grad:
+            continue
+        if "roberta.embeddings." in name:
+            rates.append(s.lr * s.layer_decay ** (n + 1))
+        elif layer := re.search(r"roberta\.encoder\.layer\.(\d+)\.", name):
+            rates.append(s.lr * s.layer_decay ** (n - int(layer[1])))
+        else:
+            rates.append(s.lr if s.head_lr is None else s.head_lr)
+    return rates
+
+
 def make_optimizer(model, s):
-    decayed = [p for p in trained(model) if p.ndim > 1]
-    others = [p for p in trained(model) if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": s.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": [p], "lr": lr, "weight_decay": s.weight_decay if p.ndim > 1 else 0.0}
+        for p, lr in zip(trained(model), learning_rates(model, s), strict=True)
+    ]
     if s.update == "sgd":
-        return torch.optim.SGD(groups, lr=s.lr)
+        return torch.optim.SGD(groups)
     if s.update == "rmsprop":
-        return torch.optim.RMSprop(groups, lr=s.lr, alpha=0.99, eps=1e-8)
-    return torch.optim.AdamW(groups, lr=s.lr, betas=(0.9, 0.999), eps=1e-8)
+        return torch.optim.RMSprop(groups, alpha=0.99, eps=1e-8)
+    return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
 
 
 def run(model, batches, s, method="mat", noise=None):
@@ -162,8 +182,9 @@ def run(model, batches, s, method="mat", noise=None):
                 start = [p.detach().clone() for p in trained(model)]
                 average = [p.clone() for p in start]
             with torch.no_grad():
-                for p, xi in zip(trained(model), noise.theta_noise(t, k, trained(model)), strict=True):
-                    p.add_(xi)
+                own = learning_rates(model, s)  # the noise is that of s.lr
+                for p, lr, xi in zip(trained(model), own, noise.theta_noise(t, k, trained(model)), strict=True):
+                    p.add_((lr / s.lr) ** 0.5 * xi)
             average = [s.beta_s * m + (1 - s.beta_s) * p.detach() for m, p in zip(average, trained(model), strict=True)]
         if method == "mat":
             with torch.no_grad():

@@ -19,6 +19,8 @@ class Settings:
     update: str = "adam"
     lr: float = 1e-3
     weight_decay: float = 0.01
+    layer_decay: float = 1.0
+    head_lr: float | None = None
     regression: bool = False
     delta_steps: int = 3
     delta_lr: float = 0.1

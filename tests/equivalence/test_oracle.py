@@ -38,6 +38,8 @@ def reference():
         {"theta_steps": 3},
         {"update": "sgd"},
         {"weight_decay": 1.0},
+        {"layer_decay": 0.5},
+        {"head_lr": 3e-3},
         {"delta_noise": 6e-2},
         {"theta_noise": 1e-2},
         {"method": "vanilla"},

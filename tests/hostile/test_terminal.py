@@ -18,7 +18,7 @@ from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.registry import TASKS
 from mat_ds.terminal.display import Display, show
 from mat_ds.training.announce import place_lines, plan_lines
-from mat_ds.training.setup import Data, Model, Options, Setup, Start
+from mat_ds.training.setup import Data, Model, Options, Setup, Size, Start
 
 PACKAGE = Path(__file__).parents[2] / "mat_ds"
 # Escape sequences of 7 and 8 bits, a carriage return, a bell, a backspace, reversed text, the end of a paragraph, half a
@@ -75,7 +75,7 @@ def test_texts_add_no_lines_to_an_announcement(tmp_path):
     loader = SimpleNamespace(steps_per_epoch=1, dropped_per_epoch=0)
     setup = Setup(options, data, model, Start("", {}, []))
     lines = (
-        *plan_lines(setup, loader, 1, 3, 1, "card\x1b", ""),
+        *plan_lines(setup, loader, Size(1, 1), 3, 1, "card\x1b", ""),
         *place_lines(RunDirectory(tmp_path / "r\x1b\nx"), run.tracking),
     )
     assert len(lines) == 7 and not any(c for line in lines for c in line if not c.isprintable())

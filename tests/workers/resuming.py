@@ -8,6 +8,8 @@ from deepspeed.accelerator import get_accelerator
 
 from mat_ds.engine import checkpoint
 from mat_ds.engine.export import gather_fp32
+from mat_ds.models.freeze import freeze
+from mat_ds.models.options import ModelConfig
 from mat_ds.ranks.collectives import barrier
 from mat_ds.storage.checkpoints import checkpoints_of
 from tests.support.tiny import global_batches, shallow_roberta
@@ -15,6 +17,8 @@ from tests.workers.averaging import AVERAGES
 from tests.workers.keyed import NOISY
 from tests.workers.worker import BF16, FP16, FP32, STAGES, ds_json, main, make, steps
 
+# The embeddings frozen, and step sizes by layer.
+UNEVEN = [(FP32, 1), (FP32, 2), (FP32, 3), (BF16, 2), (FP16, 3)]
 OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
 
 
@@ -30,6 +34,10 @@ def pruned(engine, folder, world):
     return left == [[1], [1, 2], [2, 3], [2, 3]] and checkpoints_of(folder)[0].name == "step-00000002"
 
 
+def name_of(precision):
+    return next(iter(precision), "fp32")
+
+
 def gather(engine, average):
     with engine.averaged_weights(average):
         return gather_fp32(engine)
@@ -38,17 +46,21 @@ def gather(engine, average):
 def body(world, report):
     get_accelerator().is_fp16_supported = lambda: True
     folder, batches = Path(sys.argv[2]), global_batches(2)
+    origin = dict(shallow_roberta().named_parameters())
     cases = {
         f"{name} zero-{stage}": ds_json(stage, precision)
         for stage in STAGES
         for name, precision in (("fp32", FP32), ("bf16", BF16), ("fp16", FP16))
     }
     cases |= {f"offload zero-{stage}": ds_json(stage, **OFFLOAD) for stage in (2, 3)}
+    cases |= {f"uneven {name_of(precision)} zero-{stage}": ds_json(stage, precision) for precision, stage in UNEVEN}
     for name, tree in cases.items():
-        micro = 8 // world.size // 2
+        micro, uneven = 8 // world.size // 2, name.startswith("uneven")
 
-        def fresh(tree=tree, micro=micro):
-            return make(world, tree, NOISY, micro, model=shallow_roberta(dropout=0.1), averages=AVERAGES)
+        def fresh(tree=tree, micro=micro, uneven=uneven):
+            model, rates = shallow_roberta(dropout=0.1), {"layer_decay": 0.5, "head_lr": 3e-3} if uneven else {}
+            freeze(model, ModelConfig(freeze=["embeddings"] if uneven else []), ())
+            return make(world, tree, NOISY, micro, rates, model, averages=AVERAGES)
 
         engine, player = fresh()
         steps(world, engine, player, micro, batches[:1])
@@ -71,6 +83,8 @@ def body(world, report):
         averages = [gather(engine, average) for average in AVERAGES]
         same = all(torch.equal(result[key], expected[key]) for key in expected)
         same &= all(torch.equal(a[key], b[key]) for a, b in zip(averages, expected_averages, strict=True) for key in a)
+        frozen = {key for key in result if uneven and "embeddings" in key}
+        same &= all(torch.equal(result[key], origin[key]) for key in frozen) and bool(frozen) == (uneven and world.rank == 0)
         report[name] = same and state == {"step": 1, "note": name} and not passed_over and engine.sampler.state_bytes == moments
         engine.close()
 

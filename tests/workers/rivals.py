@@ -5,6 +5,8 @@ import sys
 from deepspeed.accelerator import get_accelerator
 
 from mat_ds.methods import METHODS
+from mat_ds.models.freeze import freeze
+from mat_ds.models.options import ModelConfig
 from tests.equivalence import oracle, rivals
 from tests.support.drawn import DrawnNoise
 from tests.support.expected import rival_runs
@@ -19,6 +21,7 @@ CASES = {
     "freelb": {"name": "freelb", **BALL},
     "freelb linf": {
         "name": "freelb", "delta_norm": "linf", "delta_lr": 0.02, "delta_init_norm": 0.02, "delta_max_norm": 0.03},
+    "freelb frozen": {"name": "freelb", **BALL},
     "freelb regression": {"name": "freelb", **BALL},
     "pgd": {"name": "pgd", **BALL},
     "pgd regression": {"name": "pgd", **BALL},
@@ -65,9 +68,14 @@ def body(world, report):
     for name, options in CASES.items():
         labels = 1 if name.endswith("regression") else 3
         micro, batches = 8 // accumulation // world.size, global_batches(labels=labels)
-        model = lambda labels=labels, exact="exact" in name: shallow_roberta(  # noqa: E731
-            labels=labels, **({"attn_implementation": "eager"} if exact else {})
-        )
+        eager = {"attn_implementation": "eager"} if "exact" in name else {}
+        still = ModelConfig(freeze=["embeddings"] if "frozen" in name else [])
+
+        def model(labels=labels, eager=eager, still=still):
+            made = shallow_roberta(labels=labels, **eager)
+            freeze(made, still, ())
+            return made
+
         own = {ORACLES.get(key, key): value for key, value in options.items() if key not in ("name", "derivative")}
         settings = rivals.Settings(regression=labels == 1, **own)
         if world.rank == 0:

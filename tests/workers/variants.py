@@ -3,8 +3,11 @@
 import json
 from unittest.mock import patch
 
+import torch
 from deepspeed.accelerator import get_accelerator
 
+from mat_ds.models.freeze import freeze
+from mat_ds.models.options import ModelConfig
 from tests.equivalence import oracle
 from tests.support.drawn import DrawnNoise, by_place
 from tests.support.tiny import global_batches, shallow_roberta
@@ -24,6 +27,8 @@ METHOD_OPTIONS = {
 SGD = {"name": "sgd", "lr": LR["sgd"]}
 # Adam's steps hardly depend on the size of the gradients.
 CLIPPED = {"optimizer": {**SGD, "max_grad_norm": 0.5}, "update": "sgd", "max_grad_norm": 0.5}
+# Step sizes by layer, as options and as the oracle's settings.
+UNEVEN = {"layer_decay": 0.5, "head_lr": 3e-3}
 # DeepSpeed's own updates at ZeRO-1 are made where it is to measure them.
 MEASURED = {"timers": {"throughput": {"enabled": True}}}
 LAYOUTS = {
@@ -48,7 +53,7 @@ def body(world, report):
     origin = dict(shallow_roberta().named_parameters())
 
     def compare(
-        name, tree, method=None, optimizer=None, labels=3, delta_noise=0.0, theta_noise=0.0, kernel=None, **settings
+        name, tree, method=None, optimizer=None, labels=3, delta_noise=0.0, theta_noise=0.0, kernel=None, frozen=(), **settings
     ):  # fmt: skip
         kind = (method or {}).get("name", "mat")
         lr = (optimizer or {}).get("lr", 1e-3)
@@ -58,20 +63,27 @@ def body(world, report):
             **MAT,
             "delta_noise": delta_noise,
             "theta_noise": theta_noise,
-            **{k: v for k, v in settings.items() if k not in ("regression", "max_grad_norm", "update")},
+            **{k: v for k, v in settings.items() if k not in ("regression", "max_grad_norm", "update", *UNEVEN)},
         }
-        model = lambda: shallow_roberta(labels=labels)  # noqa: E731
+
+        def model():
+            made = shallow_roberta(labels=labels)
+            freeze(made, ModelConfig(freeze=list(frozen)), ())
+            return made
+
         with patch("mat_ds.engine.engine.agreed_kernel", lambda device: kernel):
             engine, player = make(world, tree, chosen, micro, {"lr": lr, **(optimizer or {})}, model())
         result = steps(world, engine, player, micro, own, lr=lr)
         if world.rank == 0:
-            case = json.dumps([kind, labels, chosen, shared, bool(kernel)])
+            case = json.dumps([kind, labels, chosen, shared, bool(kernel), frozen])
             if case not in oracles:
                 noise = DrawnNoise(model(), chosen, own, lr, kernel=kernel)
                 oracles[case] = oracle.run(model(), own, oracle.Settings(**shared), kind, noise)
             start = dict(model().named_parameters()) if labels != 3 else origin
             report[name] = oracle.distance(result, oracles[case], start)
             report[f"skipped: {name}"] = engine.skipped_since_begin
+            still = [n for n, p in model().named_parameters() if not p.requires_grad]
+            report[f"thawed: {name}"] = [n for n in still if not torch.equal(result[n], origin[n])]
         engine.close()
 
     for name, settings in METHOD_OPTIONS.items():
@@ -79,6 +91,7 @@ def body(world, report):
             compare(f"{name}, zero-{stage}", ds_json(stage), **settings)
     for name, tree in LAYOUTS.items():  # with noise as on a card, whose numbers follow the places of elements
         compare(name, tree, theta_noise=1e-2, kernel=by_place)
+    compare("uneven, round robin", LAYOUTS["round robin"], optimizer=UNEVEN, theta_noise=1e-2, kernel=by_place, **UNEVEN)
     for stage in STAGES:
         zero = ds_json(stage)
         compare(f"vanilla, zero-{stage}", zero, method={"name": "vanilla"})
@@ -86,6 +99,8 @@ def body(world, report):
         compare(f"clipped, zero-{stage}", zero, **CLIPPED)
         compare(f"both noises, zero-{stage}", zero, delta_noise=1e-1, theta_noise=1e-2)
         compare(f"released, both noises, zero-{stage}", zero, delta_noise=1e-1, theta_noise=1e-2, semantics="released")
+        compare(f"uneven, zero-{stage}", zero, optimizer=UNEVEN, theta_noise=1e-2, **UNEVEN)
+        compare(f"frozen, zero-{stage}", zero, frozen=("embeddings", "query"), theta_noise=1e-2)
         compare(f"half: fp16, zero-{stage}", ds_json(stage, FP16))
         compare(f"half: fp16 sgd, zero-{stage}", ds_json(stage, FP16), optimizer=SGD, update="sgd")
         compare(f"half: fp16 clipped, zero-{stage}", ds_json(stage, FP16), **CLIPPED)
