@@ -14,7 +14,7 @@ TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 5e-2}
 def report(request, tmp_path_factory):
     report = run_ranks("tests.workers.lora", request.param, str(tmp_path_factory.mktemp("lora")))
     trainings = named("{}, {}, zero-{}", ("adam", "checkpointed"), PRECISIONS, STAGES, of=2)
-    trainings |= named("{}, {}, zero-{}", ("sgd", "clipped", "noise"), ("fp32",), STAGES, of=2)
+    trainings |= named("{}, {}, zero-{}", ("sgd", "clipped", "noise", "uneven"), ("fp32",), STAGES, of=2)
     assert report.keys() == trainings | named("resumed, {}, zero-{}", PRECISIONS, STAGES, of=2) | {"trained"}
     return report
 

@@ -55,8 +55,8 @@ def test_an_average_is_scored_beside_the_raw_weights_exported_and_resumed_with_s
         assert [record["step"] for record in lines(run, "evaluation")] == [2, 4] and "average" in done.stderr + done.stdout
         assert [record["step"] for record in lines(run, "telemetry")] == [1, 3]
         assert all(told in done.stderr + done.stdout for told in ("of them trained (", "0.00025 to 0.002 at its peak"))
-        (of_first_step, *_), size = lines(run, "step"), results["parameters"]
-        assert of_first_step["lr"] == 1e-3 and (of_first_step["lr_smallest"], of_first_step["lr_largest"]) == (2.5e-4, 2e-3)
+        (*_, step), size = lines(run, "step"), results["parameters"]
+        assert (step["lr_smallest"], step["lr"], step["lr_largest"]) == (2.5e-4, 1e-3, 2e-3)
         model = AutoModelForSequenceClassification.from_pretrained(run / "model")
         frozen = sum(p.numel() for name, p in model.named_parameters() if ".embeddings." in name)
         assert size["trained"] == size["all"] - frozen and size["all"] == model.num_parameters()

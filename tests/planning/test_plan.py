@@ -65,6 +65,23 @@ def test_a_run_that_fits(capsys, folder):
     assert "assumed, not measured" in text
 
 
+def test_what_is_frozen_has_no_state_and_what_cannot_be_frozen_is_refused(capsys, folder):
+    # Vanilla, as its passes are soon measured.
+    code, text = plan(
+        capsys, *cola(folder, "--json", "method.name=vanilla", "model.freeze_layers=1", "optimizer.layer_decay=0.9")
+    )
+    found = json.loads(text)
+    rows, (h, wide) = {row["name"]: row["card"] for row in found["rows"]}, (256, 1024)
+    layer = 4 * (h * h + h) + (h * wide + wide) + (wide * h + h) + 2 * 2 * h
+    assert code == 0 and found["trained"] == layer + (h * h + h) + (2 * h + 2)
+    assert found["parameters"] - found["trained"] == layer + (20000 + 130 + 1) * h + 2 * h
+    assert rows["moments"] == 2 * rows["masters"] == pytest.approx(8 * found["trained"] / 8, rel=1e-4)
+    code, text = plan(capsys, *cola(folder, "model.freeze=[pooler]", "optimizer.layer_decay=0"))
+    assert code == 2 and "optimizer.layer_decay" in text
+    code, text = plan(capsys, *cola(folder, "model.freeze=[pooler]"))
+    assert code == 2 and "names no parameter of this model" in text
+
+
 def test_a_run_that_does_not_fit_and_alternatives_that_do(capsys, folder):
     code, text = plan(capsys, *cola(folder, "--json", "--link", "10Gb/s", "--tflops", "10"), gpu_memory="1415MiB")
     found = json.loads(text)

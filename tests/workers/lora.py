@@ -27,6 +27,7 @@ CASES = {
     "sgd": {"optimizer": {"name": "sgd", "lr": LR["sgd"]}},
     "clipped": {"optimizer": {"max_grad_norm": 0.05}},
     "noise": {"method": NOISE},
+    "uneven": {"method": NOISE, "optimizer": {"layer_decay": 0.5, "head_lr": 3e-3}},
     "checkpointed": {"model": {"checkpointing": True}},
 }
 
@@ -34,7 +35,7 @@ CASES = {
 def body(world, report):
     get_accelerator().is_fp16_supported = lambda: True
     halved = few(("adam", "checkpointed"), PRECISIONS, STAGES)
-    for case, name, stage in (*halved, *few(("sgd", "clipped", "noise"), ("fp32",), STAGES)):
+    for case, name, stage in (*halved, *few(("sgd", "clipped", "noise", "uneven"), ("fp32",), STAGES)):
         report[f"{case}, {name}, zero-{stage}"] = measured(world, stage, PRECISION[name], DTYPE[name], **CASES[case])
     report["trained"] = sum(p.numel() for p in shallow_lora().parameters() if p.requires_grad)
     for name, stage in few(PRECISIONS, STAGES):
@@ -56,7 +57,8 @@ def measured(world, stage, precision, dtype, method=None, optimizer=None, model=
     if world.rank:
         return {}
     before = dict(shallow_lora().named_parameters())
-    expected = whole_run(lr, optimizer.get("name", "adam"), optimizer.get("max_grad_norm", 0.0), bool(method))
+    own = tuple((key, value) for key, value in optimizer.items() if key not in ("name", "lr"))
+    expected = whole_run(lr, optimizer.get("name", "adam"), own, bool(method))
     frozen = [n for n, p in before.items() if not p.requires_grad]
     return {
         "sampled": sampled,
@@ -68,9 +70,9 @@ def measured(world, stage, precision, dtype, method=None, optimizer=None, model=
 
 
 @functools.cache
-def whole_run(lr, update, max_grad_norm, noise):
-    """The oracle's run."""
-    settings = oracle.Settings(update=update, lr=lr, max_grad_norm=max_grad_norm, **{k: MAT[k] for k in ORACLE_OPTIONS})
+def whole_run(lr, update, own, noise):
+    """The oracle's run with further options of the optimizer, as pairs."""
+    settings = oracle.Settings(update=update, lr=lr, **dict(own), **{k: MAT[k] for k in ORACLE_OPTIONS})
     drawn = DrawnNoise(shallow_lora(), {**MAT, **(NOISE if noise else {})}, BATCHES, lr)
     return oracle.run(shallow_lora(), BATCHES, settings, noise=drawn)
 
