@@ -9,7 +9,7 @@ import torch
 
 from mat_ds.engine import checkpoint
 from mat_ds.engine.export import export_model
-from mat_ds.errors import NonFiniteError, SaveError
+from mat_ds.errors import NonFiniteError, SaveError, UserError
 from mat_ds.storage.checkpoints import checkpoints_of, name_of
 from mat_ds.storage.integrity import STATE, verify_checkpoint
 from tests.support.small_engine import SmallEngine, Tokenizer, one_rank
@@ -204,3 +204,12 @@ def test_a_step_saved_again_while_another_process_reads_is_there_once_and_intact
     checkpoint.load_checkpoint(engine, checkpoints_of(tmp_path))
     assert looked and set(looked) == {1} and engine.value == 2.0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", name_of(1)]
+
+
+def test_a_checkpoint_with_trained_values_of_what_is_frozen_now_is_refused(tmp_path):
+    save(SmallEngine(1.0), tmp_path, 1)
+    engine = SmallEngine(2.0)
+    engine.ds.module.bias.requires_grad_(False)
+    with pytest.raises(UserError, match="trained values of bias, which this run freezes"):
+        checkpoint.load_checkpoint(engine, checkpoints_of(tmp_path))
+    assert engine.value == 2.0

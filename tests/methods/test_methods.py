@@ -133,3 +133,12 @@ def test_lambda_scales_only_the_raw_gradient():
 
     assert torch.equal(mean(1.0, "linf"), mean(5.0, "linf"))
     assert not torch.equal(mean(1.0, "raw"), mean(5.0, "raw"))
+
+
+def test_r4f_divides_a_head_that_is_frozen_too():
+    model = tiny_roberta()
+    model.classifier.requires_grad_(False)
+    fold = METHODS["r4f"].prepare_model(model, None)
+    weights = {"classifier.out_proj.weight": model.classifier.out_proj.weight.detach()}
+    fold(weights)
+    assert torch.linalg.svdvals(weights["classifier.out_proj.weight"])[0].item() == pytest.approx(1.0, rel=1e-5)

@@ -22,7 +22,11 @@ from tests.workers.worker import BF16, FP16, FP32, ds_json, main, make, steps
 
 OFFLOAD = {"offload_param": {"device": "cpu"}, "offload_optimizer": {"device": "cpu"}}
 TREES = {"fp32": (FP32, {}), "bf16": (BF16, {}), "fp16": (FP16, {}), "bf16, offloaded": (BF16, OFFLOAD)}
-ADAPTERS = {"whole": None, "adapters": {"r": 4, "modules_to_save": ["layer.1.output"]}}
+KINDS = {
+    "whole": {},
+    "adapters": {"lora": {"r": 4, "modules_to_save": ["layer.1.output"]}},
+    "frozen": {"freeze": ["embeddings"]},
+}
 
 
 class Pads:
@@ -31,8 +35,8 @@ class Pads:
     pad_token_id, model_input_names = 1, ["input_ids", "attention_mask"]
 
 
-def build(folder, leave_unread, lora=None):
-    model = ModelConfig.model_validate({"name": str(folder), "lora": lora, "dropout": 0.1})
+def build(folder, leave_unread, options=None):
+    model = ModelConfig.model_validate({"name": str(folder), "dropout": 0.1, **(options or {})})
     return build_model(model, TASKS["mnli"], Pads, seed=3, leave_unread=leave_unread)
 
 
@@ -46,16 +50,16 @@ def body(world, report):
         RobertaModel(RobertaConfig(**shape, **small)).save_pretrained(tiny)
         RobertaModel(RobertaConfig(**shape, vocab_size=1000, num_hidden_layers=10)).save_pretrained(large)
     barrier()
-    for (name, (precision, zero)), (kind, lora) in itertools.product(TREES.items(), ADAPTERS.items()):
-        report[f"{kind}, {name}"] = same(world, tiny, ds_json(3, precision, **zero), ds_json(2, precision), lora)
+    for (name, (precision, zero)), (kind, options) in itertools.product(TREES.items(), KINDS.items()):
+        report[f"{kind}, {name}"] = same(world, tiny, ds_json(3, precision, **zero), ds_json(2, precision), options)
     report["memory"] = [[*memory(world, large, True)], [*memory(world, large, False)]]
 
 
-def same(world, folder, sharded, replicated, lora):
+def same(world, folder, sharded, replicated, options):
     """Whether the parameters are equal bit for bit, at the start (also under ZeRO-2) and after two steps."""
     micro, found = 2, []
     for tree, leave_unread in ((sharded, True), (sharded, False), (replicated, False)):
-        built = build(folder, leave_unread, lora)
+        built = build(folder, leave_unread, options)
         assert bool(built.unread) == leave_unread
         shard_unread(built.module, built.unread, {"train_batch_size": 8, **tree})
         assert all(hasattr(p, "ds_id") == leave_unread for p in built.module.parameters())
