@@ -5,6 +5,7 @@ from mat_ds.methods.base import Method
 from mat_ds.methods.freeat import FreeAT
 from mat_ds.methods.freelb import FreeLB
 from mat_ds.methods.mat import Mat
+from mat_ds.methods.neftune import NEFTune
 from mat_ds.methods.pgd import PGD
 from mat_ds.methods.r3f import R3F
 from mat_ds.methods.r4f import R4F
@@ -13,5 +14,5 @@ from mat_ds.methods.salt import SALT
 from mat_ds.methods.smart import SMART
 from mat_ds.methods.vanilla import Vanilla
 
-KINDS = (ALUM, FreeAT, FreeLB, Mat, PGD, R3F, R4F, RDrop, SALT, SMART, Vanilla)
+KINDS = (ALUM, FreeAT, FreeLB, Mat, NEFTune, PGD, R3F, R4F, RDrop, SALT, SMART, Vanilla)
 METHODS: dict[str, type[Method]] = {kind.Settings.model_fields["name"].default: kind for kind in KINDS}

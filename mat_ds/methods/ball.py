@@ -36,8 +36,7 @@ def uniform_delta(engine: Engine, batch: MicroBatch, s: BallSettings) -> Tensor:
     start = engine.uniform(batch, "delta init") * batch.mask
     if s.delta_norm == "linf":
         return s.delta_init_norm * start
-    entries = batch.mask.sum((1, 2), keepdim=True) * start.shape[-1]
-    return s.delta_init_norm * start / entries.sqrt()
+    return s.delta_init_norm * start / ops.root_of_entries(batch.mask, start.shape[-1])
 
 
 def ascend_in_ball(delta: Tensor, gradient: Tensor, batch: MicroBatch, s: BallSettings, moves: Moves | None = None) -> Tensor:

@@ -38,6 +38,11 @@ def divide(x: Tensor, norm: Tensor) -> Tensor:
     return (x / norm.where(norm > 0, 1.0)).where(norm > 0, 0.0)
 
 
+def root_of_entries(mask: Tensor, width: int) -> Tensor:
+    """The root of the number of entries of each sample's perturbation, real tokens x H: (B, L, 1) -> (B, 1, 1)."""
+    return (mask.sum((1, 2), keepdim=True) * width).sqrt()
+
+
 def normalise(g: Tensor, kind: str) -> Tensor:
     """The direction of ascent of each sample: g / ||g||_inf (`linf`), g / ||g||_2 (`l2`) or g (`raw`); (B, L, H)."""
     return {"linf": lambda: divide(g, linf(g)), "l2": lambda: divide(g, l2(g)), "raw": lambda: g}[kind]()

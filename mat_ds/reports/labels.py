@@ -25,7 +25,7 @@ IRRELEVANT = FREE - {"model.name", "train.epochs", "train.max_steps", "train.eva
 # In the order of tables.
 METHOD_NAMES = {
     "vanilla": "vanilla", "pgd": "PGD", "freeat": "FreeAT", "freelb": "FreeLB", "smart": "SMART", "alum": "ALUM",
-    "salt": "SALT", "r3f": "R3F", "r4f": "R4F", "rdrop": "R-Drop", "mat": "MAT",
+    "salt": "SALT", "neftune": "NEFTune", "r3f": "R3F", "r4f": "R4F", "rdrop": "R-Drop", "mat": "MAT",
 }  # fmt: skip
 SYMBOLS = {
     "method.theta_steps": "Kθ", "method.delta_steps": "Kδ", "method.lam": "λ", "method.beta_s": "βs", "method.beta_p": "βp",

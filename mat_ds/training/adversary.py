@@ -164,7 +164,7 @@ def _idle(engine: Engine, method: Method, batch: MicroBatch, delta: Tensor | Non
                 "method.name",
                 settings.name,
                 "its perturbation is exactly 0: every pass is a clean one",
-                "take a positive method.delta_init_norm or method.delta_lr, or method.name=vanilla",
+                "take a perturbation that is not zero, or method.name=vanilla",
             )
         return
     if not compared.weight:

@@ -146,6 +146,12 @@ def r3f(model, batch, s, noise, t, **_):
     (task_loss(clean, batch["labels"], False) + s.lam * symmetric_divergence(clean, noised, False).mean()).backward()
 
 
+def neftune(model, batch, s, noise, t, **_):
+    """Entries within +-alpha / sqrt(n H) on each of the sample's n real tokens; no clean pass."""
+    delta = per_sample(lambda d: s.alpha * d * d.numel() ** -0.5, batch, noise.uniform(t))
+    task_loss(logits_of(model, batch, delta), batch["labels"], s.regression).backward()
+
+
 def salt_objective(model, batch, s, start):
     """F(theta), a scalar with its whole graph: theta is in both predictions of every payoff, and in the step between them."""
     start = start.detach().requires_grad_()
@@ -164,7 +170,7 @@ def salt(model, batch, s, noise, t, **_):
     salt_objective(model, batch, s, s.delta_init * per_sample(lambda d: d, batch, noise.normal(t))).backward()
 
 
-METHODS = {f.__name__: f for f in (freelb, pgd, freeat, alum, smart, rdrop, r3f, salt)}
+METHODS = {f.__name__: f for f in (freelb, pgd, freeat, alum, smart, rdrop, r3f, neftune, salt)}
 
 
 class UnitHead(torch.nn.Module):

@@ -19,6 +19,7 @@ SETTINGS = {
     "freelb": BALL, "freelb linf": {**BALL, "delta_norm": "linf"}, "freeat": BALL, "pgd": BALL, "smart": VIRTUAL,
     "alum": VIRTUAL,
     "salt": {**VIRTUAL, "derivative": "exact"}, "salt differences": {**VIRTUAL, "derivative": "finite_difference"},
+    "neftune": {"alpha": 2.0},
     "r3f": {"noise_scale": 0.1}, "r3f normal": {"noise_scale": 0.1, "noise": "normal"}, "r4f": {"noise_scale": 0.1},
     "rdrop": {}, "vanilla": {},
 }  # fmt: skip

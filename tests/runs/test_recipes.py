@@ -38,6 +38,7 @@ RIVALS = {
     "r3f": {"lam": 0.7, "noise": "uniform", "noise_scale": 1e-5},
     "r4f": {"lam": 0.7, "noise": "uniform", "noise_scale": 1e-5},
     "salt": {},
+    "neftune": {"alpha": 5.0},
 }  # fmt: skip
 # Their training: epochs, batch, Adam's betas and epsilon, weight decay, and the head's dropout if it is set separately.
 RIVAL_TRAINING = {
@@ -46,6 +47,7 @@ RIVAL_TRAINING = {
     "freeat": (10, 16, (0.9, 0.999), 1e-6, 0.1, 0.0),
     "r3f": (10, 8, (0.9, 0.98), 1e-6, 0.1, 0.0),
     "r4f": (10, 8, (0.9, 0.98), 1e-6, 0.1, 0.0),
+    "neftune": (10, 16, (0.9, 0.98), 1e-6, 0.1, 0.0),
     "rdrop": (10, 16, (0.9, 0.98), 1e-6, 0.01, 0.0),
     "smart": (6, 32, (0.9, 0.999), 1e-8, 0.01, 0.05),
     "alum": (6, 32, (0.9, 0.999), 1e-8, 0.01, None),
@@ -100,7 +102,7 @@ def test_a_recipe_has_only_differences_from_the_defaults_and_names_their_source(
     ]
     if name in PUBLISHED:
         assert said == ["Published log"]
-    elif name not in (*RADII, *RIVALS, *CONTROLS, *BASELINES) and not name.startswith("demo"):
+    elif name not in (*RADII, *RIVALS, *CONTROLS, *BASELINES, "freelb++") and not name.startswith("demo"):
         assert len(said) == 1 and said != ["Published log"]
 
 
@@ -173,6 +175,15 @@ def test_rivals_are_trained_with_their_authors_settings(name):
     assert set(RIVAL_TRAINING) == set(RIVALS) and published == RIVAL_TRAINING[name]
     assert opt.lr == 1e-5 and opt.schedule == "linear"
     assert opt.max_grad_norm == (1.0 if name in ("smart", "alum") else 0.0)
+
+
+def test_freelb_plus_plus_is_its_authors_freelb_without_a_ball_and_with_more_steps():
+    run, opt = RECIPES["freelb++"], RECIPES["freelb++"].optimizer
+    assert run.method.name == "freelb" and run.method.delta_steps > RECIPES["freelb"].method.delta_steps
+    s = run.method
+    assert (s.delta_lr, s.delta_init_norm, s.delta_max_norm, s.delta_norm) == (0.03, 0.05, 0.0, "l2")
+    assert (run.train.epochs, run.train.batch_size, opt.lr, opt.eps, opt.weight_decay) == (10, 32, 2e-5, 1e-8, 1e-6)
+    assert (opt.warmup_ratio, opt.max_grad_norm) == (0.1, 1.0)
 
 
 def test_only_one_recipe_of_a_published_task_uses_the_algorithm_as_printed():

@@ -83,6 +83,7 @@ def test_a_repeated_draw_gives_the_same_numbers(drawn):
         ("pgd", philox.uniform),
         ("freeat", philox.uniform),
         ("r3f", philox.uniform),
+        ("neftune", philox.uniform),
     ],
 )
 def test_micro_batches_draw_what_the_whole_batch_draws_from_the_papers_distribution(name, law):

@@ -55,7 +55,7 @@ def test_with_published_settings_every_perturbation_moves(name):
     moves = Moves()
     build(name).adversary(AskedEngine(tiny_roberta()), BATCH, moves)
     measured = moves()
-    assert bool(measured) == (name not in ("vanilla", "rdrop", "r3f", "r4f"))
+    assert bool(measured) == (name not in ("vanilla", "rdrop", "neftune", "r3f", "r4f"))
     assert measured.get("delta_moved", 1.0) > 0.5
 
 
@@ -102,6 +102,7 @@ def test_steps_that_do_not_move_the_perturbation_are_named(name, settings):
     ("mat", 0.1, {"delta_steps": 0, "delta_init": "zero", "theta_dropout": "frozen"}, ["method.name"]),
     ("mat", 0.0, {"delta_init": "zero", "delta_noise": 0.0}, ["method.name"]),
     ("mat", 0.1, {"delta_init_scale": 0.0, "delta_noise": 0.0}, []),
+    ("neftune", 0.0, {"alpha": 0.0}, ["method.name"]),
     ("freelb", 0.1, {"delta_init_norm": 0.0, "delta_lr": 0.0}, ["method.name"]),
     ("pgd", 0.0, {"delta_init_norm": 0.0, "delta_lr": 0.0}, ["method.name"]),
 ])  # fmt: skip

@@ -32,6 +32,8 @@ CASES = {
     "alum regression": {"name": "alum", "delta_steps": 1, **VIRTUAL},
     "rdrop": {"name": "rdrop", "alpha": 5.0},
     "rdrop regression": {"name": "rdrop", "alpha": 5.0},
+    "neftune": {"name": "neftune", "alpha": 5.0},
+    "neftune regression": {"name": "neftune", "alpha": 5.0},
     "r3f": {"name": "r3f", "lam": 3.0, "noise_scale": 0.1},
     "r4f": {"name": "r4f", "lam": 3.0, "noise_scale": 0.1},
     **{
