@@ -13,10 +13,11 @@ from torch import Tensor
 
 from mat_ds.artifacts.card import CARD, write_copy
 from mat_ds.artifacts.described import read_description, run_around, write_description
-from mat_ds.artifacts.exported import load_classifier
+from mat_ds.artifacts.exported import load_classifier, load_exported
 from mat_ds.errors import Problem, UserError
 from mat_ds.methods import METHODS
 from mat_ds.models.lora import ADAPTER, is_adapter, write_adapter
+from mat_ds.models.pissa import as_lora, begun_of
 from mat_ds.models.pretrained import load_tokenizer
 from mat_ds.storage.folders import copy_files
 from mat_ds.storage.integrity import SHARD, read_manifest
@@ -33,7 +34,9 @@ def write_converted(out: Path, source: Path, checkpoint: Path | None, parsed: ar
     merge = parsed.merge or inner != source
     if adapters and not merge and dtype != "float32":
         raise UserError(Problem("--dtype", dtype, "adapters alone are stored in float32", "pass --merge, or leave --dtype out"))
-    model, _ = load_classifier(inner if adapters else source, torch.float32, torch.device("cpu"))
+    fp32, cpu = torch.float32, torch.device("cpu")
+    # Adapters beside a merged model have no tokenizer of their own.
+    model: Any = load_classifier(source, fp32, cpu)[0] if inner == source else load_exported(inner, fp32, cpu)
     weights = _replace(model, source, checkpoint, parsed.weights) if checkpoint else {}
     if adapters and not merge and weights:
         write_adapter(model, weights, out, merge=False)
@@ -54,14 +57,17 @@ def write_converted(out: Path, source: Path, checkpoint: Path | None, parsed: ar
 
 def _replace(model: Any, source: Path, checkpoint: Path, kind: str) -> dict[str, Tensor]:
     """Loads a checkpoint's weights into the model, and returns them by name."""
-    parameters = dict(model.named_parameters())
-    weights = whole_weights(checkpoint, KEPT_AS[kind], {name: value.shape for name, value in parameters.items()})
+    parameters, run = dict(model.named_parameters()), run_around(source)
+    # A checkpoint has PiSSA's adapters as they were trained, a folder as LoRA on the unchanged base.
+    first = begun_of(parameters) if run and run.model.lora and run.model.lora.variant == "pissa" else {}
+    shapes = {name: value.shape for name, value in {**parameters, **first}.items()}
+    weights = whole_weights(checkpoint, KEPT_AS[kind], shapes)
     if not weights:
         raise UserError(Problem("--weights", kind, f"{checkpoint} has no such weights",
                                 "train with model.average=ema or model.average=uniform, or pass --weights raw"))  # fmt: skip
+    weights = as_lora(weights, first)
     for name, value in parameters.items():
         value.requires_grad_(name in weights)
-    run = run_around(source)
     if run and (fold := METHODS[run.method.name].prepare_model(model, run.method)):
         fold(weights)
     model.load_state_dict(weights, strict=False)

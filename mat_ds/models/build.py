@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mat_ds.errors import Problem, UserError, raise_if_any
+from mat_ds.models.attention import attention_problems
 from mat_ds.models.fit import check_once, check_size, draw_anew, fit_problems, label_dimensions
 from mat_ds.models.freeze import freeze
 from mat_ds.models.head_dropout import set_head_dropout
@@ -84,6 +85,8 @@ def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int, l
     """
     with reading("model.name", model.name, "model"):
         config, match = _configure(model, task, tokenizer)
+        # These adapters begin from the values of the base.
+        leave_unread = leave_unread and not (model.lora and model.lora.variant in ("dora", "pissa"))
         built = _load_module(model.name, model.revision, config, seed, leave_unread)
         if not match.same:
             built.head = _settle_head(built, match, seed)
@@ -135,6 +138,7 @@ def _configure(model: ModelConfig, task: TaskSpec, tokenizer: Any) -> tuple[Any,
         set_head_dropout(config, model.name, model.head_dropout)
     # The key-value cache is only used for generation.
     config.use_cache = False
+    raise_if_any(attention_problems(model.name, config, model.attention))
     if model.attention:
         config._attn_implementation = model.attention
     if tokenizer is None:

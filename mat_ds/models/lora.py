@@ -13,6 +13,7 @@ from typing import Any
 
 import peft
 import torch
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LORA_TARGETS
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -20,12 +21,24 @@ from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.models.fit import fit_problems, label_dimensions
 from mat_ds.models.folder import check_model, file_of
 from mat_ds.models.options import LoraConfig
+from mat_ds.models.pissa import as_lora, begun, remember
 from mat_ds.models.pretrained import load_config, load_weights
 from mat_ds.sampling.keys import seed_from
 from mat_ds.tasks.kinds import kind_of_model
 
 KEY = "model"
 ADAPTER = "adapter"
+MAGNITUDE = ".lora_magnitude_vector"  # DoRA's, as PEFT calls it in files
+# What PEFT lacks a default for gets what its defaults name elsewhere: the projections to queries and values.
+TARGETS = {
+    **{kind: tuple(ends) for kind, ends in LORA_TARGETS.items() if isinstance(ends, list)},
+    "albert": ("query", "value"),
+    "distilbert": ("q_lin", "v_lin"),
+    "eurobert": ("q_proj", "v_proj"),
+    "modernbert": ("Wqkv",),
+    "mpnet": ("q", "v"),
+    "nomic_bert": ("q_proj", "v_proj"),
+}
 
 
 def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: int, revision: str | None = None) -> nn.Module:
@@ -40,24 +53,33 @@ def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: in
         revision: of the base on the hub, stored with the adapters too.
 
     Raises:
-        UserError: if a requested module does not exist, or PEFT does not know the architecture.
+        UserError: if a requested module does not exist, the architecture has no default, or the rank is too high.
     """
     raise_if_any(_module_problems(model, lora))
-    known = peft.utils.constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
     kind, heads = kind_of_model(model.config), heads_of(model)
     drawn = sorted({name.rpartition(".")[0] for name in fresh if not _within(name, heads)})
+    # Without values there are no singular ones; names and shapes are the same.
+    pissa = lora.variant == "pissa" and not next(model.parameters()).is_meta
     config = peft.LoraConfig(
         task_type=peft.TaskType[kind.peft_task],
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=lora.target_modules or list(known[model.config.model_type]),
+        use_dora=lora.variant == "dora",
+        use_rslora=lora.variant == "rslora",
+        init_lora_weights="pissa" if pissa else True,
+        target_modules=lora.target_modules or list(TARGETS[model.config.model_type]),
         modules_to_save=[*lora.modules_to_save, *drawn, *(head for head in heads if head not in kind.peft_heads)],
     )
     torch.manual_seed(seed_from(seed, "lora"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about GPT-2's transposed weights, which PEFT then handles
         wrapped: nn.Module = peft.get_peft_model(model, config)
+    if pissa:
+        raise_if_any(_rank_problems(wrapped, lora.r))
+        remember(wrapped)
+        # From here on the configuration is only saved, with what `as_lora` makes of the adapters.
+        config.r, config.lora_alpha, config.init_lora_weights = 2 * lora.r, 2 * lora.alpha, True
     path = Path(base)
     config.base_model_name_or_path = str(path.resolve()) if path.is_dir() else base
     config.revision = revision
@@ -95,9 +117,9 @@ def _module_problems(model: Any, lora: LoraConfig) -> Iterator[Problem]:
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     heads = heads_of(model)
     linear = [name for name in linear if not _within(name, heads)]
-    kind, known = model.config.model_type, peft.utils.constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-    if lora.target_modules is None and kind not in known:
-        yield Problem("model.lora.target_modules", None, f"PEFT has no default for {kind}", f"name some of: {_ends(linear)}")
+    kind = model.config.model_type
+    if lora.target_modules is None and kind not in TARGETS:
+        yield Problem("model.lora.target_modules", None, f"there is no default for {kind}", f"name some of: {_ends(linear)}")
     modules = [name for name, module in model.named_modules() if name and next(module.parameters(), None) is not None]
     for option, asked, there, what in (
         ("target_modules", lora.target_modules or [], linear, "linear layer"),
@@ -106,6 +128,14 @@ def _module_problems(model: Any, lora: LoraConfig) -> Iterator[Problem]:
         if missing := [name for name in asked if not any(_named(module, name) for module in there)]:
             reason = f"no {what} is called {', '.join(missing)}"
             yield Problem(f"model.lora.{option}", asked, reason, f"there are: {_ends(there)}")
+
+
+def _rank_problems(wrapped: nn.Module, rank: int) -> Iterator[Problem]:
+    """Yields a problem if a layer has fewer singular values than PiSSA's adapters have rows."""
+    fewest = min(len(p) for name, p in wrapped.named_parameters() if ".lora_A." in name)
+    if fewest < rank:
+        reason = f"model.lora.variant=pissa takes as many singular values of each layer, and one has {fewest}"
+        yield Problem("model.lora.r", rank, reason, f"take at most {fewest}")
 
 
 def _named(module: str, end: str) -> bool:
@@ -135,6 +165,7 @@ def write_adapter(model: Any, weights: Mapping[str, Tensor], folder: Path, merge
         RuntimeError: if the written files differ from `weights`.
     """
     target = folder / ADAPTER if merge else folder
+    weights = as_lora(weights, begun(model))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a warning that the base's config cannot be fetched from the hub
         model.save_pretrained(str(target), state_dict=dict(weights), save_embedding_layers=False)
@@ -192,7 +223,8 @@ def _check_saved(weights: Mapping[str, Tensor], folder: Path) -> None:
     found = load_file(folder / "adapter_model.safetensors")
     for name, value in weights.items():
         # PEFT drops the adapter's name and the wrapper from the names in the file.
-        key = name.replace(".modules_to_save.default.", ".").replace(".default.", ".")
+        key = name.replace(".modules_to_save.default.", ".").replace(".lora_magnitude_vector.default.weight", MAGNITUDE)
+        key = key.replace(".default.", ".")
         if key not in found or not torch.equal(found.pop(key), value):
             raise RuntimeError(f"{folder} does not hold the trained values of {name}")
     if found:

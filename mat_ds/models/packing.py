@@ -84,6 +84,31 @@ class Packing:
         """`ends`, if of each text there is the first token alone."""
         return torch.arange(len(self.counts) + 1, dtype=torch.int32, device=self.real.device)
 
+    @cached_property
+    def positions(self) -> Tensor:
+        """Position of each real token in its text, (1, T)."""
+        texts, length = self.real.shape
+        return self.pack(torch.arange(length, device=self.real.device).expand(texts, length))
+
+    def visible(self, window: int | None, causal: bool) -> Tensor | None:
+        """Which tokens each token attends to, (B, 1, L, L) bool; None if all real ones of its text.
+
+        Args:
+            window: of two tokens at that distance or more neither attends to the other; None: at any distance.
+            causal: whether no token attends to later ones.
+        """
+        longest = self.real.shape[1]
+        if not causal and (window is None or window >= longest):
+            return None
+        known: dict[tuple[int | None, bool], Tensor] = self.__dict__.setdefault("_visible", {})
+        if (window, causal) not in known:
+            ahead = torch.arange(longest, device=self.real.device)
+            ahead = ahead[None, :] - ahead[:, None]
+            seen = (ahead <= 0 if causal else ahead.abs() >= 0) & (ahead.abs() < (window or longest))
+            # Padding attends to all real tokens: of what attends to none, the result is not a number.
+            known[window, causal] = ((seen | ~self.real[:, :, None]) & self.real[:, None, :])[:, None]
+        return known[window, causal]
+
     def pack(self, x: Tensor) -> Tensor:
         """Real tokens (1, T, ...) of x (B, L, ...)."""
         flat = x.flatten(0, 1)
@@ -99,8 +124,9 @@ class Packing:
         return x.index_select(1, self.firsts)
 
     def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, heads: int, dropout: float, bias: Tensor | None = None
-    ) -> Tensor:
+        self, query: Tensor, key: Tensor, value: Tensor, heads: int, dropout: float, bias: Tensor | None = None,
+        visible: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Attention of the tokens of each text to one another.
 
         Args:
@@ -109,18 +135,21 @@ class Packing:
             heads: that H is divided into.
             dropout: probability of dropping a weight.
             bias: (1, heads, L, L), added to the scores.
+            visible: from `visible`, for all tokens; not with a bias.
 
         Returns:
             In the shape of `query`.
         """
         q, k, v = (x.view(1, x.shape[1], heads, -1) for x in (query, key, value))
         of_first = query.shape[1] < key.shape[1]
-        kernel = None if bias is not None else kernel_for(q.device, q.dtype, q.shape[-1])
+        plain = bias is None and visible is None
+        kernel = kernel_for(q.device, q.dtype, q.shape[-1]) if plain else None
         if kernel:
             ends, longest = (self.starts, 1) if of_first else (self.ends, max(self.counts))
             return variable_length(kernel, q, k, v, (ends, self.ends), (longest, max(self.counts)), dropout).flatten(2)
         q = q.transpose(0, 1) if of_first else self._spread(q)
-        visible = None if self.full else self.real[:, None, None, :]
+        if visible is None and not self.full:
+            visible = self.real[:, None, None, :]
         if bias is not None:
             bias = bias[:, :, : q.shape[1]]
             visible = bias if visible is None else torch.where(visible, bias, -torch.inf)

@@ -88,6 +88,12 @@ def _auto_class(config: Any) -> Any:
     return getattr(transformers, kind_of_model(config).auto_class)
 
 
+def architecture_of(config: Any) -> Any:
+    """The class of the model with head that a configuration describes; None if transformers has none."""
+    found = _auto_class(config)._model_mapping.get(type(config), None)
+    return found[0] if isinstance(found, tuple | list) else found
+
+
 def new_model(config: Any, **options: Any) -> Any:
     """A randomly initialised model with head."""
     return _auto_class(config).from_config(config, **NEVER, **options)

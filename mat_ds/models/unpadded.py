@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mat_ds.models import rotary
 from mat_ds.models.packing import Packing
 
 # Attribute of a mask on its way through the model to the encoder.
@@ -26,7 +27,12 @@ def remove_padding(model: Any) -> bool:
     """
     config, parts = model.config, FAMILIES.get(model.config.model_type)
     more_outputs = config.output_hidden_states or config.output_attentions or not config.return_dict
-    if parts is None or more_outputs or getattr(config, "is_decoder", False) or config.chunk_size_feed_forward:
+    if more_outputs or getattr(config, "is_decoder", False) or config.chunk_size_feed_forward:
+        return False
+    if config.model_type in rotary.FAMILIES:
+        rotary.remove_padding_around(model)
+        return True
+    if parts is None:
         return False
     (encoder_part, attention_part), encoder = parts, model.base_model.encoder
     if not encoder.layer:

@@ -34,6 +34,7 @@ from mat_ds.training.setup import Data, Options, Setup, Size, Start
 
 # Columns of the names before the lines of a run's plan.
 NAMES = 11
+ADAPTERS = {"lora": "adapters", "dora": "DoRA adapters", "rslora": "rsLoRA adapters", "pissa": "PiSSA adapters"}
 
 
 def host_and_device(device: torch.device) -> tuple[str, str]:
@@ -150,7 +151,7 @@ def plan_lines(
         *(f"{name:10} {meaning}" for name, meaning in decision(data.spec, run.data)),
         f"model      {run.model.name}, {size.text}, drawn anew: {_few(model.fresh)}; "
         + (f"{model.head}; " if model.head else "")
-        + (f"adapters of rank {run.model.lora.r}; " if run.model.lora else "")
+        + (f"{ADAPTERS[run.model.lora.variant]} of rank {run.model.lora.r}; " if run.model.lora else "")
         + f"inputs are cut at {setup.data.max_length} tokens, "
         + ("padding is left out" if model.unpadded else "and padded"),
         f"method     {run.method.name} {run.method.variant}".rstrip() + f", {cost} forward units per step (vanilla: 3)",

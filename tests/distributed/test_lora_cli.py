@@ -71,13 +71,13 @@ def with_peft(folder, base):
     return peft.PeftModel.from_pretrained(model, folder)
 
 
-def train(base, run, stage, *more):
+def train(base, run, stage, *more, adapters="adapters"):
     """Trains on two ranks; returns the best score and the model folder."""
     done = run_cli(
         "--ds_config", f"ds_configs/zero{stage}.json", "--recipe", base / "recipe.yaml", *more, f"output_dir={run}", ranks=2
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "reproduces its score" in done.stdout and "adapters of rank 4" in done.stdout and "of them trained" in done.stdout
+    assert "reproduces its score" in done.stdout and f"{adapters} of rank 4" in done.stdout and "of them trained" in done.stdout
     return json.loads((run / "results.json").read_text())["best"]["score"], run / "model"
 
 
@@ -98,23 +98,31 @@ def test_adapters_are_exported_for_plain_peft_and_a_continued_run_ends_with_the_
     assert again.keys() == saved.keys() and all(torch.equal(again[name], saved[name]) for name in saved)
 
 
-def test_a_merged_average_under_zero_3_needs_only_transformers_and_the_adapters_are_kept(base, tmp_path):
+def test_a_merged_average_under_zero_3_needs_only_transformers_and_pissas_adapters_fit_the_base_as_it_is(base, tmp_path):
     reported, model = train(
         base,
         tmp_path / "run",
         3,
+        "model.lora.variant=pissa",
         "model.lora.merge=true",
         "model.gradient_checkpointing=true",
         "model.average=ema",
         "model.average_decay=0.2",
         "train.export_weights=average",
+        adapters="PiSSA adapters",
     )
     whole = AutoModelForSequenceClassification.from_pretrained(model)
     assert whole.dtype == torch.float32 and not [name for name, _ in whole.named_parameters() if "lora" in name]
     assert score(whole, model) == pytest.approx(reported, abs=1e-12) != 0
     saved = load_file(model / "adapter" / "adapter_model.safetensors")
     assert len(saved) == 16 and all(t.numel() for t in saved.values())
-    assert score(with_peft(model / "adapter", base / "encoder"), model) == pytest.approx(reported, abs=1e-12)
+    plain = with_peft(model / "adapter", base / "encoder")
+    assert score(plain, model) == pytest.approx(reported, abs=1e-12)
+    # A checkpoint holds them as they were trained, relative to what they leave of the base.
+    again = ("export", str(tmp_path / "run"), str(tmp_path / "again"), "--weights", "average", "--merge")
+    assert main([*again]) == ExitCode.OK
+    for name, value in AutoModelForSequenceClassification.from_pretrained(tmp_path / "again").named_parameters():
+        torch.testing.assert_close(value, whole.get_parameter(name), rtol=1e-5, atol=1e-6)
 
 
 def test_a_run_continues_with_the_same_frozen_weights_even_from_another_folder(base, tmp_path, capsys):

@@ -10,7 +10,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from mat_ds.errors import UserError
 from mat_ds.methods import METHODS
 from mat_ds.methods.batch import MicroBatch
-from mat_ds.models.build import build_model, build_tokenizer, longest_input
+from mat_ds.models.attention import kernels_of
+from mat_ds.models.build import build_model, build_skeleton, build_tokenizer, longest_input
 from mat_ds.models.options import ModelConfig
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.models.recompute import recompute_activations
@@ -39,9 +40,9 @@ def inputs(batch):
 
 
 def positions(family, mask):
-    """Position ids of each sentence without padding; RoBERTa's begin after the padding id."""
+    """Position ids of each sentence without padding; those of RoBERTa and MPNet begin after the padding id."""
     found = (mask.cumsum(1) - 1).clamp(min=0)
-    return torch.where(mask > 0, found + PAD + 1, PAD) if "roberta" in family else found
+    return torch.where(mask > 0, found + PAD + 1, PAD) if "roberta" in family or family == "mpnet" else found
 
 
 def alone(model, family, batch, delta=None):
@@ -86,6 +87,46 @@ def test_only_real_tokens_have_a_gradient(family):
         per_token = gradient.abs().sum(-1)
         assert (per_token[batch["attention_mask"] == 0] == 0).all()
         assert (per_token[batch["attention_mask"] == 1] > 0).all()
+
+
+@every_family
+def test_kernels_of_attention_agree_and_one_that_an_architecture_lacks_is_refused_by_name(family, tmp_path):
+    options = save(tmp_path, family, pad_token="<pad>")
+    tokenizer, able = build_tokenizer(options, ()), kernels_of(type(build(family)))
+    (batch,) = global_batches(1)
+    found = {}
+    for kernel in ("sdpa", "eager"):
+        asked = options.model_copy(update={"attention": kernel})
+        if kernel in able:
+            model = build_model(asked, TASKS["mnli"], tokenizer, 0).module.eval()
+            found[kernel] = model(**inputs(batch)).logits
+        else:
+            for build_any in (lambda: build_model(asked, TASKS["mnli"], tokenizer, 0),  # noqa: B023
+                              lambda: build_skeleton(asked, TASKS["mnli"])):  # fmt: skip  # noqa: B023
+                with pytest.raises(UserError, match=r"computes attention with eager alone") as error:
+                    build_any()
+                assert "model.attention = 'sdpa'" in str(error.value) and str(tmp_path) in str(error.value)
+    torch.testing.assert_close(found[able[0]], found["eager"], rtol=1e-4, atol=1e-5)
+
+
+@every_family
+def test_eager_attention_has_second_derivatives(family):
+    model = build(family, attention="eager").eval().double()
+    (batch,) = global_batches(1)
+    # No padding: masks are made for float32, and are infinite in float64.
+    x = model.get_input_embeddings()(batch["input_ids"][:, : batch["attention_mask"].sum(1).min()]).detach()
+    torch.manual_seed(0)
+    direction = torch.randn_like(x)
+
+    def gradient(at, **kept):
+        logits = model(inputs_embeds=at).logits
+        return torch.autograd.grad(torch.nn.functional.cross_entropy(logits, batch["labels"]), at, **kept)[0]
+
+    at = x.clone().requires_grad_()
+    (found,) = torch.autograd.grad((gradient(at, create_graph=True) * direction).sum(), at)
+    ahead, behind = (gradient((x + step * direction).requires_grad_()) for step in (1e-4, -1e-4))
+    expected = (ahead - behind) / 2e-4
+    assert (found - expected).norm() < 1e-2 * expected.norm() > 0
 
 
 def trained(family, checkpointing):

@@ -10,6 +10,7 @@ from mat_ds.artifacts.exported import load_exported, move_base, weight_bytes
 from mat_ds.errors import UserError
 from mat_ds.models.lora import add_lora, copies, write_adapter
 from mat_ds.models.options import LoraConfig
+from tests.support.expected import VARIANTS
 from tests.support.tiny import tiny_roberta
 
 
@@ -40,9 +41,11 @@ def shaken(model):
     return trained(model)
 
 
+@pytest.mark.parametrize("variant", ["lora", *VARIANTS])
 @pytest.mark.parametrize("merge", [False, True], ids=["adapters", "merged"])
-def test_saved_adapters_predict_like_the_trained_ones(merge, base, tmp_path):
-    model = adapted(base, modules_to_save=["layer.1.output"], target_modules=["query", "intermediate.dense"])
+def test_saved_adapters_predict_like_the_trained_ones(merge, variant, base, tmp_path):
+    targets = ["query", "intermediate.dense"]
+    model = adapted(base, modules_to_save=["layer.1.output"], target_modules=targets, variant=variant)
     write_adapter(model, shaken(model), tmp_path / "out", merge)
     inputs = {"input_ids": torch.arange(3, 27).view(3, 8), "attention_mask": torch.ones(3, 8, dtype=torch.long)}
     for folder in (tmp_path / "out", tmp_path / "out" / "adapter") if merge else (tmp_path / "out",):
@@ -50,6 +53,50 @@ def test_saved_adapters_predict_like_the_trained_ones(merge, base, tmp_path):
         assert torch.allclose(found(**inputs).logits, model.eval()(**inputs).logits, atol=1e-6)
         assert not torch.allclose(found(**inputs).logits, tiny_roberta().eval()(**inputs).logits, atol=1e-2)
     assert weight_bytes(tmp_path / "out") > sum(file.stat().st_size for file in base.glob("*.safetensors")) - 4096
+
+
+def by_definition(variant, w, a, b, length):
+    """A layer's weight from the base's, the adapters of rank 4 with alpha 16 and DoRA's lengths, in float64."""
+    product = {"rslora": 16 / 4**0.5}.get(variant, 16 / 4) * b @ a
+    if variant == "dora":
+        return length[:, None] * (w + product) / (w + product).norm(dim=1, keepdim=True)
+    if variant == "pissa":
+        u, s, v = torch.linalg.svd(w, full_matrices=False)
+        return w - u[:, :4] * s[:4] @ v[:4] + product
+    return w + product
+
+
+@pytest.mark.parametrize("variant", ["lora", *VARIANTS])
+def test_each_variant_is_what_its_paper_defines_and_begins_as_the_base(variant, base, tmp_path):
+    model, plain = adapted(base, variant=variant), tiny_roberta()
+    inputs = {"input_ids": torch.arange(3, 27).view(3, 8), "attention_mask": torch.ones(3, 8, dtype=torch.long)}
+    torch.testing.assert_close(model.eval()(**inputs).logits, plain.eval()(**inputs).logits, rtol=1e-5, atol=1e-6)
+    found = shaken(model)
+    write_adapter(model, found, tmp_path / "out", merge=True)
+    merged = load_exported(tmp_path / "out", torch.float32, torch.device("cpu")).get_parameter
+    lengths = 0
+    for name in (name for name in found if ".lora_A." in name):
+        layer = name.partition(".lora_A.")[0]
+        length = found.get(f"{layer}.lora_magnitude_vector.default.weight")
+        lengths += length is not None
+        own = layer.removeprefix("base_model.model.") + ".weight"
+        parts = [None if t is None else t.double() for t in
+                 (plain.get_parameter(own).detach(), found[name], found[name.replace("lora_A", "lora_B")], length)]  # fmt: skip
+        torch.testing.assert_close(merged(own).double(), by_definition(variant, *parts), rtol=1e-4, atol=1e-5)
+    assert bool(lengths) == (variant == "dora")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_plan_without_values_counts_what_is_trained(variant, base):
+    with torch.device("meta"):
+        planned = add_lora(tiny_roberta(), str(base), LoraConfig(r=4, variant=variant), [], 0)
+    real = {name: (value.shape, value.requires_grad) for name, value in adapted(base, variant=variant).named_parameters()}
+    assert {n: (v.shape, v.requires_grad) for n, v in planned.named_parameters() if "spare" not in n} == real
+
+
+def test_a_rank_without_enough_singular_values_is_refused(base):
+    with pytest.raises(UserError, match="take at most 24"):
+        add_lora(tiny_roberta(), str(base), LoraConfig(r=32, variant="pissa"), [], 0)
 
 
 def test_initial_adapters_depend_only_on_the_seed(base):

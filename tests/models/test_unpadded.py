@@ -5,6 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
+from mat_ds.models import rotary
 from mat_ds.models.build import build_model, build_tokenizer
 from mat_ds.models.options import LoraConfig, ModelConfig
 from mat_ds.models.packing import Packing, pack_doubled
@@ -12,6 +13,7 @@ from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.models.recompute import recompute_activations
 from mat_ds.models.unpadded import FAMILIES, remove_padding
 from mat_ds.tasks.registry import TASKS
+from tests.support import families
 from tests.support.families import BEGIN, BERT, END, PAD
 from tests.support.tiny import VOCABULARY, global_batches
 
@@ -20,16 +22,26 @@ SETTINGS = {
     "bert": SMALL, "roberta": {**SMALL, "type_vocab_size": 1}, "xlm-roberta": {**SMALL, "type_vocab_size": 1},
     "electra": {**SMALL, "embedding_size": 8}, "mpnet": SMALL,
 }  # fmt: skip
-every_family = pytest.mark.parametrize("family", SETTINGS)
+ROTARY = {family: {**families.FAMILIES[family][1], "num_hidden_layers": 2} for family in rotary.FAMILIES}
+every_family = pytest.mark.parametrize("family", [*SETTINGS, *ROTARY])
 LABELS = torch.tensor([0, 1, 2, 1, 0, 2, 1, 1])
+
+
+def close(found, expected, family, **more):
+    """Equality in float64; Gemma's norms are computed in fp32, whatever the precision."""
+    rtol, atol = (1e-5, 1e-6) if "gemma" in family else (1e-9, 1e-11)
+    torch.testing.assert_close(found, expected, rtol=rtol, atol=atol, **more)
 
 
 def build(family, dropout=0.0, dtype=torch.float64, auto=AutoModelForSequenceClassification):
     """Weights so large that every token matters to every other."""
     config = AutoConfig.for_model(
         family, vocab_size=VOCABULARY, pad_token_id=PAD, bos_token_id=BEGIN, eos_token_id=END, num_labels=3,
-        initializer_range=0.3, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, **SETTINGS[family],
+        initializer_range=0.3, use_cache=False, **{**SETTINGS, **ROTARY}[family],
     )  # fmt: skip
+    for option, value in config.to_dict().items():
+        if "drop" in option and isinstance(value, float | int):
+            setattr(config, option, dropout)
     torch.manual_seed(0)
     return auto.from_config(config, dtype=dtype)
 
@@ -57,7 +69,7 @@ def passed(model, inputs, seed=None):
 
 
 def test_all_supported_families_are_tried():
-    assert SETTINGS.keys() == FAMILIES.keys()
+    assert SETTINGS.keys() == FAMILIES.keys() and not ROTARY.keys() & FAMILIES.keys()
 
 
 @every_family
@@ -66,12 +78,12 @@ def test_logits_and_all_gradients_are_those_of_the_padded_model(family, full):
     model, plain = build(family), build(family)
     assert remove_padding(model)
     found, expected = passed(model, ragged(full)), passed(plain, ragged(full))
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+    close(found, expected, family)
     # delta is added in fp32, in which its gradient is.
     assert found[1].dtype == torch.float32 and found[1].any() and (found[1][ragged(full)["attention_mask"] == 0] == 0).all()
 
 
-@every_family
+@pytest.mark.parametrize("family", SETTINGS)
 def test_layers_compute_real_tokens_only_and_the_last_one_those_that_the_head_reads(family):
     model, rows = build(family), []
     remove_padding(model)
@@ -80,6 +92,16 @@ def test_layers_compute_real_tokens_only_and_the_last_one_those_that_the_head_re
     inputs = ragged()
     model(**inputs)
     assert rows == [(1, int(inputs["attention_mask"].sum())), (1, len(LABELS))]
+
+
+@pytest.mark.parametrize("family", ROTARY)
+def test_layers_with_rotary_positions_compute_real_tokens_only(family):
+    model, rows, inputs = build(family), [], ragged()
+    remove_padding(model)
+    for layer in model.base_model.layers:
+        layer.mlp.register_forward_hook(lambda module, args, output: rows.append(output.shape[:2]))
+    model(**inputs)
+    assert rows == [(1, int(inputs["attention_mask"].sum()))] * 2
 
 
 @every_family
@@ -104,7 +126,7 @@ def test_passes_over_other_batches_do_not_disturb_a_backward_that_recomputes(fam
         for found in logits:
             torch.nn.functional.cross_entropy(found, LABELS).backward()
     for (name, p), other in zip(model.named_parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(p.grad, other.grad, rtol=1e-9, atol=1e-11, msg=name)
+        close(p.grad, other.grad, family, msg=name)
 
 
 def test_a_head_that_reads_every_token_gets_every_token():
@@ -118,7 +140,7 @@ def test_a_head_that_reads_every_token_gets_every_token():
 
 
 def test_texts_that_do_not_begin_at_the_left_and_inputs_without_a_mask_are_computed_with_padding():
-    for family in ("bert", "mpnet"):
+    for family in ("bert", "mpnet", "modernbert", "llama"):
         model, plain = build(family).eval(), build(family).eval()
         remove_padding(model)
         (batch,) = global_batches(1, left_padding=True)

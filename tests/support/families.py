@@ -43,6 +43,25 @@ DEBERTA_V3 = {
     "position_buckets": 4,
     "norm_rel_ebd": "layer_norm",
 }
+# A third of its layers attends to all tokens, the others to two neighbours on each side.
+MODERNBERT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 18,
+    "local_attention": 4,
+    "classifier_bias": True,
+    "norm_bias": True,
+}
+NOMIC_BERT = {**BERT, "max_position_embeddings": 18}
+GEMMA2 = {
+    **LLAMA,
+    "num_hidden_layers": 2,
+    "query_pre_attn_scalar": 8,
+    "sliding_window": 3,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
 
 # Model type, settings of its config, width of its word embedding, number of positions.
 FAMILIES = {
@@ -53,22 +72,29 @@ FAMILIES = {
     "albert": ("albert", {**BERT, "embedding_size": 8, "num_hidden_layers": 2}, 8, 20),
     "deberta-v2": ("deberta-v2", DEBERTA_V2, 8, 20),
     "deberta-v3": ("deberta-v2", DEBERTA_V3, 16, 20),
+    "mpnet": ("mpnet", BERT, 16, 18),
+    "modernbert": ("modernbert", MODERNBERT, 16, 18),
+    "nomic_bert": ("nomic_bert", NOMIC_BERT, 16, 18),
+    "eurobert": ("eurobert", LLAMA, 16, 18),
     "gpt2": ("gpt2", {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 18}, 16, 18),
     "llama": ("llama", LLAMA, 16, 18),
     "qwen2": ("qwen2", LLAMA, 16, 18),
     "qwen3": ("qwen3", LLAMA, 16, 18),
+    "gemma": ("gemma", LLAMA, 16, 18),
+    "gemma2": ("gemma2", GEMMA2, 16, 18),
+    "gemma3_text": ("gemma3_text", GEMMA2, 16, 18),
 }
-DECODERS = {"gpt2", "llama", "qwen2", "qwen3"}
+DECODERS = {"gpt2", "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"}
 
 
 def runs():
-    """(family, run) of every run on ranks; in `make test` each family is in one run in half precision."""
+    """(family, run) of every run on ranks; in `make test` every other family is in one run in half precision."""
     halves = ("bf16 checkpointed, zero-2", "bf16, zero-3", "fp16, zero-2", "fp16 checkpointed, zero-3")
     whole = itertools.product(FAMILIES, ("fp32, zero-2", "fp32 checkpointed, zero-3"))
-    return {*whole, *few(FAMILIES, halves, of=4)}
+    return {*whole, *few(FAMILIES, halves, of=8)}
 
 
-def build(family, dropout=0.0):
+def build(family, dropout=0.0, attention=None):
     """A model of the family for three classes, without dropout, with weights so large that every token matters."""
     kind, settings, *_ = FAMILIES[family]
     config = AutoConfig.for_model(
@@ -77,6 +103,9 @@ def build(family, dropout=0.0):
         pad_token_id=PAD,
         bos_token_id=BEGIN,
         eos_token_id=END,
+        cls_token_id=BEGIN,
+        sep_token_id=END,
+        mask_token_id=END,
         num_labels=3,
         initializer_range=0.2,
         **settings,
@@ -84,6 +113,8 @@ def build(family, dropout=0.0):
     for option, value in config.to_dict().items():
         if "drop" in option and isinstance(value, float):
             setattr(config, option, dropout)
+    if attention:
+        config._attn_implementation = attention
     torch.default_generator.manual_seed(0)
     return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
 

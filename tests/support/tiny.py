@@ -38,15 +38,15 @@ def shallow_roberta(**overrides):
     return tiny_roberta(**{"num_hidden_layers": 1, **overrides})
 
 
-def shallow_lora(checkpointing=False, **overrides):
-    """The same with adapters of rank 4 on query and value, without dropout."""
+def shallow_lora(checkpointing=False, variant="lora", adapter_dropout=0.0, **overrides):
+    """The same with adapters of rank 4 on query and value."""
     from mat_ds.models.lora import add_lora  # peft takes seconds to import
     from mat_ds.models.options import LoraConfig
 
     model = shallow_roberta(**overrides)
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    return add_lora(model, "nowhere", LoraConfig(r=4), [], seed=0)
+    return add_lora(model, "nowhere", LoraConfig(r=4, variant=variant, dropout=adapter_dropout), [], seed=0)
 
 
 def global_batches(steps=2, examples=8, labels=3, seed=1, left_padding=False):

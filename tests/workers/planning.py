@@ -38,8 +38,8 @@ PRECISIONS = {"fp32": FP32, "bf16": BF16}
 CASES = {
     **{f"{name} zero-{s}": (ds_json(s, p), {}) for (name, p), s in itertools.product(PRECISIONS.items(), STAGES)},
     **{f"average: fp32 zero-{s}": (ds_json(s), {"average": True}) for s in (1, 3)},
-    **{f"adapters: fp32 zero-{s}": (ds_json(s), {"lora": True}) for s in (0, 2, 3)},
-    "adapters: bf16 zero-3": (ds_json(3, BF16), {"lora": True}),
+    **{f"adapters: fp32 zero-{s}": (ds_json(s), {"lora": v}) for s, v in ((0, "lora"), (2, "dora"), (3, "pissa"))},
+    "adapters: bf16 zero-3": (ds_json(3, BF16), {"lora": "dora"}),
     **{f"offload: bf16 zero-{s}": (ds_json(s, BF16, **OFFLOAD), {}) for s in (1, 2, 3)},
     "parameters too: fp32 zero-3": (ds_json(3, offload_param={"device": "cpu"}, **OFFLOAD), {}),
     **{f"fp32 gradients: bf16 zero-{s}": (ds_json(s, WIDE), {}) for s in (1, 2, 3)},
@@ -70,7 +70,7 @@ def body(world, report):
         report[name] = compared(world, tree, Real(()) if ":" not in name else None, **more)
 
 
-def compared(world, tree, live, lora=False, average=False, method=SHORT, optimizer=None):
+def compared(world, tree, live, lora=None, average=False, method=SHORT, optimizer=None):
     """Pairs (planned, measured) of bytes: of each kind of model state on the fullest rank, of the peak if `live` counts
     it, and of what an outer step sends."""
 
@@ -111,7 +111,8 @@ def compared(world, tree, live, lora=False, average=False, method=SHORT, optimiz
 
 
 def model(lora):
-    return (shallow_lora if lora else shallow_roberta)(**SIZE)
+    """With adapters of a variant of LoRA, or none."""
+    return shallow_lora(variant=lora, **SIZE) if lora else shallow_roberta(**SIZE)
 
 
 @functools.cache
