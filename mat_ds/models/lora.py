@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.models.fit import fit_problems, label_dimensions
 from mat_ds.models.folder import check_model, file_of
 from mat_ds.models.options import LoraConfig
-from mat_ds.models.pissa import as_lora, begun, remember
+from mat_ds.models.pissa import as_lora, begun, one_thread, remember
 from mat_ds.models.pretrained import load_config, load_weights
 from mat_ds.sampling.keys import seed_from
 from mat_ds.tasks.kinds import kind_of_model
@@ -72,7 +73,7 @@ def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: in
         modules_to_save=[*lora.modules_to_save, *drawn, *(head for head in heads if head not in kind.peft_heads)],
     )
     torch.manual_seed(seed_from(seed, "lora"))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), one_thread() if pissa else nullcontext():
         warnings.simplefilter("ignore")  # about GPT-2's transposed weights, which PEFT then handles
         wrapped: nn.Module = peft.get_peft_model(model, config)
     if pissa:

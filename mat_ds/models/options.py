@@ -12,14 +12,14 @@ from mat_ds.config.section import Count, Fraction, Section
 
 
 class LoraConfig(Section):
+    r: Count = Field(8, description="rank of the adapters")
+    alpha: Count = Field(16, description="the adapters' product is scaled by alpha / r, with rslora by alpha / sqrt(r)")
+    dropout: Fraction = Field(0.0, description="of the adapters' input")
     variant: Literal["lora", "dora", "rslora", "pissa"] = Field(
         "lora",
         description="dora: lengths and directions of the rows of the weights are trained apart; rslora: another scale; "
         "pissa: adapters begin as the base's largest singular values and vectors",
     )
-    r: Count = Field(8, description="rank of the adapters")
-    alpha: Count = Field(16, description="the adapters' product is scaled by alpha / r, with rslora by alpha / sqrt(r)")
-    dropout: Fraction = Field(0.0, description="of the adapters' input")
     target_modules: Annotated[list[str], Field(min_length=1)] | None = Field(
         None,
         description="linear layers that get an adapter, by the end of their names; null: the default for the "

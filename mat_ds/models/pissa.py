@@ -6,13 +6,25 @@ adapter of twice the rank on the base as it is published, which is what is saved
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 BEGUN = "pissa_begun"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """A context in which singular values do not depend on the number of threads, by which their last bits differ."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def remember(model: Any) -> None:

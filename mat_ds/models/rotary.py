@@ -16,14 +16,21 @@ NAME, PACKING = "unpadded", "packing"
 FAMILIES = ("modernbert", "nomic_bert", "eurobert", "llama", "qwen2", "qwen3", "gemma", "gemma3_text")
 
 
-def remove_padding_around(model: Any) -> None:
-    """Makes the base of a classifier of `FAMILIES` compute real tokens only; changes neither weights nor their names."""
+def remove_padding_around(model: Any) -> bool:
+    """Makes the base of a classifier of `FAMILIES` compute real tokens only; changes neither weights nor their names.
+
+    Returns:
+        Whether it does; a decoder that its config makes an encoder is left as it is.
+    """
+    if not getattr(model.config, "is_causal", True) or getattr(model.config, "use_bidirectional_attention", False):
+        return False
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     base = model.base_model
     base.__class__ = type(f"Unpadded{type(base).__name__}", (_Packed, type(base)), {})
     # Not saved with it.
     model.config._attn_implementation = NAME
+    return True
 
 
 class _Packed(nn.Module):

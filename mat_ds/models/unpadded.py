@@ -30,8 +30,7 @@ def remove_padding(model: Any) -> bool:
     if more_outputs or getattr(config, "is_decoder", False) or config.chunk_size_feed_forward:
         return False
     if config.model_type in rotary.FAMILIES:
-        rotary.remove_padding_around(model)
-        return True
+        return rotary.remove_padding_around(model)
     if parts is None:
         return False
     (encoder_part, attention_part), encoder = parts, model.base_model.encoder

@@ -111,6 +111,7 @@ def test_a_section_that_is_off_by_default_is_turned_on_by_any_of_its_options(tmp
         "r": 16,
         "alpha": 32,
         "dropout": 0.0,
+        "variant": "lora",
         "target_modules": ["query"],
         "modules_to_save": [],
         "merge": False,

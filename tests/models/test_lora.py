@@ -107,6 +107,23 @@ def test_initial_adapters_depend_only_on_the_seed(base):
     assert not all(torch.equal(first[name], value) for name, value in trained(adapted(base, seed=1)).items())
 
 
+def test_what_pissa_leaves_of_the_base_does_not_depend_on_the_number_of_threads(base):
+    def left():
+        model = tiny_roberta(hidden_size=256)  # so large that threads share the work
+        model = add_lora(model, str(base), LoraConfig(r=4, variant="pissa"), [], 0)
+        return {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
+
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append(left())
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
 def test_peft_copies_of_trained_modules_are_matched_with_their_originals(base):
     model = adapted(base, modules_to_save=["layer.1.output"])
     pairs = list(copies(model))

@@ -129,8 +129,9 @@ def test_passes_over_other_batches_do_not_disturb_a_backward_that_recomputes(fam
         close(p.grad, other.grad, family, msg=name)
 
 
-def test_a_head_that_reads_every_token_gets_every_token():
-    model, plain = (build("bert", auto=AutoModelForTokenClassification).eval() for _ in range(2))
+@pytest.mark.parametrize("family", ["bert", "modernbert", "nomic_bert", "llama"])
+def test_a_head_that_reads_every_token_gets_every_token(family):
+    model, plain = (build(family, auto=AutoModelForTokenClassification).eval() for _ in range(2))
     assert remove_padding(model)
     inputs = ragged()
     real = inputs["attention_mask"].bool()
@@ -150,8 +151,11 @@ def test_texts_that_do_not_begin_at_the_left_and_inputs_without_a_mask_are_compu
 
 
 def test_architectures_that_read_padding_otherwise_are_left_alone():
-    for kind, more in (("albert", {}), ("bert", {"chunk_size_feed_forward": 2}), ("bert", {"output_hidden_states": True})):
-        config = AutoConfig.for_model(kind, vocab_size=50, **{**SMALL, "embedding_size": 16}, **more)
+    for kind, more in (
+        ("albert", {}), ("bert", {"chunk_size_feed_forward": 2}), ("bert", {"output_hidden_states": True}),
+        ("llama", {"is_causal": False}), ("gemma3_text", {"use_bidirectional_attention": True}),
+    ):  # fmt: skip
+        config = AutoConfig.for_model(kind, vocab_size=50, **{**SMALL, "embedding_size": 16, **ROTARY.get(kind, {}), **more})
         model = AutoModelForSequenceClassification.from_config(config)
         classes = [type(module) for module in model.modules()]
         assert not remove_padding(model) and classes == [type(module) for module in model.modules()]
