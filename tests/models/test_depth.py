@@ -1,5 +1,7 @@
 """The depth of every parameter is found in every family, and step sizes fall with it."""
 
+import re
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -22,6 +24,13 @@ NAMES = {
     "llama": ("model.embed_tokens", "model.layers", "score"),
     "qwen2": ("model.embed_tokens", "model.layers", "score"),
     "qwen3": ("model.embed_tokens", "model.layers", "score"),
+    "gemma": ("model.embed_tokens", "model.layers", "score"),
+    "gemma2": ("model.embed_tokens", "model.layers", "score"),
+    "gemma3_text": ("model.embed_tokens", "model.layers", "score"),
+    "mpnet": ("mpnet.embeddings mpnet.encoder.relative", "mpnet.encoder.layer", "classifier"),
+    "modernbert": ("model.embeddings", "model.layers", "head classifier"),
+    "nomic_bert": ("nomic_bert.embeddings", "nomic_bert.layers", "classifier"),
+    "eurobert": ("model.embed_tokens", "model.layers", "dense classifier"),
 }
 # One with two layers of another family, an encoder-decoder and one whose layers are spread over several lists.
 OTHERS = {
@@ -45,9 +54,10 @@ def test_every_family_has_embeddings_layers_and_a_head(family):
     model, (first, layers, head) = build(family), map(str.split, NAMES[family])
     found = depths(model)
     # ALBERT of two layers has one set of weights for both.
-    assert found.layers == 1
+    assert found.layers == (1 if family == "albert" else model.config.num_hidden_layers)
     for name, parameter in model.named_parameters():
-        expected = 0 if name.startswith(tuple(first)) else 1 if name.startswith(tuple(layers)) else 2
+        number = re.search(r"\.(\d+)\.", name) if name.startswith(tuple(layers)) else None
+        expected = 0 if name.startswith(tuple(first)) else int(number[1]) + 1 if number else found.layers + 1
         assert found.of[parameter] == expected, name
         assert (parameter in found.head) == name.startswith(tuple(head)), name
 

@@ -41,7 +41,11 @@ def parted(stage, precision=FP32):
 def body(world, report):
     get_accelerator().is_fp16_supported = lambda: True
     halved = few(("adam", "checkpointed"), PRECISIONS, STAGES)
-    for case, name, stage in (*halved, *few(("sgd", "clipped", "noise", "uneven", *VARIANTS), ("fp32",), STAGES), *HALF_VARIANTS):
+    for case, name, stage in (
+        *halved,
+        *few(("sgd", "clipped", "noise", "uneven", *VARIANTS), ("fp32",), STAGES),
+        *HALF_VARIANTS,
+    ):
         report[f"{case}, {name}, zero-{stage}"] = measured(world, stage, PRECISION[name], DTYPE[name], **CASES[case])
     for variant in ("lora", *VARIANTS):
         report[f"trained, {variant}"] = sum(p.numel() for p in shallow_lora(variant=variant).parameters() if p.requires_grad)
