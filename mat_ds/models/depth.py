@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mat_ds.errors import Problem
+from mat_ds.models.fit import POOLER
 from mat_ds.sampling.options import OptimizerConfig
 
 
@@ -44,8 +45,10 @@ def depths(model: Any) -> Depths:
     for name, parameter in base.named_parameters():
         reached |= parameter in of
         if parameter not in of:
-            first = not reached or parameter in embedded or any("embed" in word for word in name.split("."))
-            of[parameter] = 0 if first and layers else len(layers) + 1
+            words = name.split(".")
+            first = not reached or parameter in embedded or any("embed" in word for word in words)
+            # NomicBERT lists its pooler before its layers.
+            of[parameter] = 0 if first and layers and POOLER not in words else len(layers) + 1
     head: set[Tensor] = set(whole.parameters()) - set(base.parameters())
     return Depths(len(layers), of | dict.fromkeys(head, len(layers) + 1), head)
 
