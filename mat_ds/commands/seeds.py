@@ -115,7 +115,7 @@ class Seeds:
 
     def train(self, stop_signals: StopSignals) -> ExitCode:
         """Trains every seed that is neither finished nor being trained by another process."""
-        with Pace(self.display, "seed", len(self.numbers), self.launching.run.train, self._ended) as pace:
+        with Pace(self.display, "seed", len(self.numbers), self.launching.run, self._ended) as pace:
             return self._train_all(stop_signals, pace)
 
     def _ended(self) -> int:

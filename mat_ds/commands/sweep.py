@@ -55,7 +55,7 @@ def _search(parsed: argparse.Namespace) -> ExitCode:
     limit = parsed.trials or (None if space.sampler == "grid" else TRIALS)
     publish(study, launching)
     total = min(limit or len(space.grid), len(space.grid)) if space.sampler == "grid" else limit or TRIALS
-    pace = Pace(display, "trial", total, launching.run.train, lambda: len(study.trials(*ENDED)))
+    pace = Pace(display, "trial", total, launching.run, lambda: len(study.trials(*ENDED)))
     with StopSignals() as stop_signals, pace:
         telling = partial(tell, study, launching.run)
         code = Worker(study, launching, stop_signals, telling, partial(_say_with_time, display), pace).work(limit)

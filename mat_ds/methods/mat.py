@@ -43,6 +43,12 @@ class MatSettings(AdversarialSettings):
     theta_noise: Weight = Field(2e-6, description="epsilon of the parameters' noise sqrt(2 lr) epsilon xi")
     lam: Weight = Field(1.0, description="weight lambda of the divergence R; 0 makes no perturbed pass")
     beta_s: Fraction = Field(0.3, description="decay of the moving averages of the samples (lines 4 and 10)")
+    delta_beta: Fraction | None = Field(
+        None, description="that of the perturbation alone (line 4), 0 making it a pure strategy: its last sample; null: beta_s"
+    )
+    theta_beta: Fraction | None = Field(
+        None, description="that of the parameters alone (line 10), pure if beta_p is 0 too; null: beta_s"
+    )
     beta_p: Fraction = Field(0.3, description="weight of theta_t in theta_{t+1} (line 12)")
     delta_init: Literal["normal", "uniform", "zero", "constant"] = Field(
         "normal", description="first sample of delta, times delta_init_scale; constant: the scale in every entry"
@@ -52,8 +58,13 @@ class MatSettings(AdversarialSettings):
     delta_projection: Literal["rescale", "clamp"] = Field(
         "rescale", description="how the bound is met: shrink the whole sample, or cut each entry"
     )
-    delta_gradient: Literal["linf", "l2", "raw"] = Field(
-        "linf", description="norm that each sample's gradient is divided by; raw: none, and lam multiplies it"
+    delta_gradient: Literal["linf", "l2", "sign", "raw"] = Field(
+        "linf",
+        description="norm that each sample's gradient is divided by; sign: its signs alone; raw: none, and lam multiplies it",
+    )
+    delta_direction: Literal["adversary", "random"] = Field(
+        "adversary",
+        description="random: in place of each perturbation that was found, noise of the same norm; a control, at the same cost",
     )
     dropout: Literal["independent", "frozen", "off"] = Field(
         "independent", description="masks in the perturbation's loop: fresh in every pass, one set, none"
@@ -103,7 +114,7 @@ class Mat(Method):
     def chain(self) -> Chain:
         s = self.settings
         anchor: Literal["start", "first_update"] = "start" if s.semantics == "paper" else "first_update"
-        return Chain(s.theta_steps, s.beta_s, s.beta_p, s.theta_noise, anchor)
+        return Chain(s.theta_steps, _given(s.theta_beta, s.beta_s), s.beta_p, s.theta_noise, anchor)
 
     @property
     def cost(self) -> int:
@@ -146,7 +157,7 @@ class Mat(Method):
     def mean_delta(self, engine: Engine, batch: MicroBatch, moves: Moves | None = None) -> Tensor:
         """The moving average of K samples of delta at theta_t (lines 2 to 7): (B, L, H), zero on padding."""
         s = self.settings
-        delta = self._first_sample(engine, batch)
+        beta, delta = _given(s.delta_beta, s.beta_s), self._first_sample(engine, batch)
         mean, clean = delta, None
         for k in range(s.delta_steps):
             if clean is None or self._fresh_clean_pass:
@@ -157,7 +168,10 @@ class Mat(Method):
                 gradient = s.lam * gradient
             step = s.delta_lr * ops.normalise(gradient, s.delta_gradient)
             delta = self._next_sample(delta, step, engine, batch, k, moves)
-            mean = s.beta_s * mean + (1 - s.beta_s) * delta
+            mean = beta * mean + (1 - beta) * delta
+        if s.delta_direction == "random":
+            drawn = engine.normal(batch, "random direction") * batch.mask
+            return ops.l2(mean) * ops.divide(drawn, ops.l2(drawn))
         return mean
 
     def _first_sample(self, engine: Engine, batch: MicroBatch) -> Tensor:
@@ -187,3 +201,7 @@ class Mat(Method):
     def _masks(self, kind: str, k: int) -> Masks:
         """Dropout masks of a pass in the perturbation's loop."""
         return {"independent": ("delta", kind, k), "frozen": ("delta",), "off": None}[self.settings.dropout]
+
+
+def _given(own: float | None, common: float) -> float:
+    return common if own is None else own

@@ -44,8 +44,10 @@ def root_of_entries(mask: Tensor, width: int) -> Tensor:
 
 
 def normalise(g: Tensor, kind: str) -> Tensor:
-    """The direction of ascent of each sample: g / ||g||_inf (`linf`), g / ||g||_2 (`l2`) or g (`raw`); (B, L, H)."""
-    return {"linf": lambda: divide(g, linf(g)), "l2": lambda: divide(g, l2(g)), "raw": lambda: g}[kind]()
+    """The direction of ascent of each sample: g / ||g||_inf (`linf`), g / ||g||_2 (`l2`), sign(g) entry by entry (`sign`), or g
+    (`raw`); (B, L, H)."""
+    ways = {"linf": lambda: divide(g, linf(g)), "l2": lambda: divide(g, l2(g)), "sign": g.sign, "raw": lambda: g}
+    return ways[kind]()
 
 
 def project(delta: Tensor, radius: float, kind: str) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mat_ds.runs.options import RunConfig
+from mat_ds.runs.options import RunConfig, budget_steps
 from mat_ds.runs.steps import total_steps
 from mat_ds.tasks.example import Example
 from mat_ds.tasks.examples import TaskData
@@ -72,7 +72,7 @@ def assume(run: RunConfig, spec: TaskSpec, data: TaskData | None, max_length: in
     if number and run.data.train_limit:
         number = min(number, run.data.train_limit)
     counted = f"{number:,} training examples{origin}" if number else "training examples that --examples could count"
-    steps = total_steps(run, number // run.train.batch_size) if number else run.train.max_steps
+    steps = total_steps(run, number // run.train.batch_size) if number else budget_steps(run) or run.train.max_steps
     source = f"{counted}, each taken to have {max_length} tokens; data.max_length=N plans for shorter ones"
     return Extent(max_length, max_length, steps, source)
 

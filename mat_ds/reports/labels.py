@@ -21,7 +21,8 @@ from mat_ds.runs.resume import FREE
 from mat_ds.tracking.content import precision_of
 
 # Options that do not distinguish experiments: paths, micro-batch sizes, how often it saves and measures.
-IRRELEVANT = FREE - {"model.name", "train.epochs", "train.max_steps", "train.eval_per_epoch"} | {"seed", "method.on_invisible"}
+LENGTH = {"train.epochs", "train.max_steps", "train.budget", "train.eval_per_epoch"}
+IRRELEVANT = FREE - {"model.name", *LENGTH} | {"seed", "method.on_invisible"}
 # In the order of tables.
 METHOD_NAMES = {
     "vanilla": "vanilla", "pgd": "PGD", "freeat": "FreeAT", "freelb": "FreeLB", "smart": "SMART", "alum": "ALUM",

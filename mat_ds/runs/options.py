@@ -28,6 +28,11 @@ LEAST_EVALUATED = 32
 class TrainConfig(Section):
     epochs: Annotated[float, Field(gt=0.0, le=1e6)] = Field(3.0, description="passes over the training examples")
     max_steps: Annotated[int, Field(ge=1, le=10**9)] | None = Field(None, description="outer steps (batches); wins over epochs")
+    budget: Annotated[int, Field(ge=1, le=10**15)] | None = Field(
+        None,
+        description="forward passes of one example that the run may cost, a backward pass counting twice; in place of epochs "
+        "and max_steps, so that methods of different cost do equal work",
+    )
     batch_size: Count = Field(32, description="examples of one outer step, over all ranks")
     micro_batch_size: CountOrAuto = Field(
         "auto",
@@ -103,6 +108,16 @@ class RunConfig(Section):
         return self.model_copy(update={"tracking": self.tracking.settled()})
 
 
+def cost_of(settings: MethodSettings) -> int:
+    """Cost of an outer step of a method in forward passes of its batch."""
+    return METHODS[settings.name](settings, None).cost  # type: ignore[arg-type]
+
+
+def budget_steps(run: RunConfig) -> int:
+    """The outer steps that `train.budget` pays for; 0 without a budget."""
+    return (run.train.budget or 0) // (cost_of(run.method) * run.train.batch_size)
+
+
 def micro_batch_sizes(train: TrainConfig, world_size: int, most: int | None = None) -> list[int]:
     """The numbers of examples, up to `most`, that divide each rank's share of the batch, smallest first."""
     share = train.batch_size // world_size
@@ -134,6 +149,13 @@ def combination_problems(run: RunConfig, world_size: int) -> Iterator[Problem]:
         reason = "no average of the weights is kept (model.average=none)"
         yield Problem("train.export_weights", "average", reason, "pass model.average=ema or model.average=uniform")
     yield from run.optimizer.problems()
+    if run.train.budget and run.train.max_steps:
+        reason = f"train.max_steps={run.train.max_steps} says too how long the run is"
+        yield Problem("train.budget", run.train.budget, reason, "leave one of the two out")
+    elif run.train.budget and not budget_steps(run):
+        cost = cost_of(run.method) * run.train.batch_size
+        reason = f"is less than one outer step of {run.method.name} costs, {cost:,} forward passes"
+        yield Problem("train.budget", run.train.budget, reason, "allow more, or take a smaller train.batch_size")
     yield from run.method.problems()
     yield from run.tracking.problems()
     if run.model.lora and run.model.name == ModelConfig().name:

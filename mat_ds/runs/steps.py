@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mat_ds.runs.options import RunConfig
+from mat_ds.runs.options import RunConfig, budget_steps
 
 
 def total_steps(run: RunConfig, steps_per_epoch: int) -> int:
     """T, the number of outer steps of a run."""
-    return run.train.max_steps or max(1, round(run.train.epochs * steps_per_epoch))
+    return budget_steps(run) or run.train.max_steps or max(1, round(run.train.epochs * steps_per_epoch))
 
 
 def evaluation_points(per_epoch: int, steps_per_epoch: int, total: int) -> set[int]:

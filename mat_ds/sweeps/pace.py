@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from mat_ds.runs.options import TrainConfig
+from mat_ds.runs.options import RunConfig, budget_steps
 from mat_ds.storage.events import Record
 from mat_ds.terminal.display import Display
 from mat_ds.terminal.units import duration
@@ -18,12 +18,12 @@ class Pace:
         display: shows the bar.
         what: `trial` or `seed`.
         total: number of trainings.
-        train: their options.
+        run: their options, as far as all have the same.
         ended: counts those that have ended, whoever trained them.
     """
 
-    def __init__(self, display: Display, what: str, total: int, train: TrainConfig, ended: Callable[[], int]):
-        self._what, self._total, self._train, self._ended = what, total, train, ended
+    def __init__(self, display: Display, what: str, total: int, run: RunConfig, ended: Callable[[], int]):
+        self._what, self._total, self._run, self._ended = what, total, run, ended
         self._began, self._before = time.monotonic(), ended()
         self._here = self._before
         self._bar = display.course(f"{total} {what}s", total, self._before)
@@ -56,8 +56,8 @@ class Pace:
         Called twice a second, so it reads nothing: trainings of others that end meanwhile are counted when the next one begins.
         """
         if latest:
-            if self._train.max_steps:
-                share = latest["step"] / self._train.max_steps
+            if steps := budget_steps(self._run) or self._run.train.max_steps:
+                share = latest["step"] / steps
             else:
-                share = latest.get("epoch", 0.0) / self._train.epochs
+                share = latest.get("epoch", 0.0) / self._run.train.epochs
             self._bar.move(min(self._here + min(share, 1.0), self._total))

@@ -14,7 +14,8 @@ pytestmark = pytest.mark.dist
 # Kernels of bf16 round otherwise on other processors: 0.0501 has been seen.
 ROUND_OFF, BF16_ROUND_OFF = 1e-3, 6e-2
 
-OPTIONS = ("released", "clamp", "l2", "raw, lambda 3", "betas", "lambda 0")
+OPTIONS = ("released", "clamp", "l2", "raw, lambda 3", "sign", "betas", "lambda 0", "random direction")
+OPTIONS += ("mixed delta, pure theta", "pure delta, mixed theta")
 EVERYWHERE = (
     "vanilla",
     "regression",

@@ -34,6 +34,9 @@ class Settings:
     delta_gradient: str = "linf"
     beta_s: float = 0.3
     beta_p: float = 0.3
+    delta_beta: float | None = None
+    theta_beta: float | None = None
+    delta_direction: str = "adversary"
     semantics: str = "paper"
     regression: bool = False
 
@@ -85,6 +88,8 @@ def bounded(sample, s):
 
 def direction(sample, s):
     """Normalised gradient of one sample."""
+    if s.delta_gradient == "sign":
+        return (sample > 0).double() - (sample < 0).double()
     norm = {"linf": sample.abs().max(), "l2": sample.pow(2).sum().sqrt(), "raw": torch.ones(())}[s.delta_gradient]
     return sample / norm
 
@@ -111,7 +116,11 @@ def mean_perturbation(model, batch, s, noise, t):
             else:
                 moved[i, real] = bounded(step, s) + xi[i, real]
         delta = moved
-        mean = s.beta_s * mean + (1 - s.beta_s) * delta
+        decay = s.beta_s if s.delta_beta is None else s.delta_beta
+        mean = decay * mean + (1 - decay) * delta
+    if s.delta_direction == "random":
+        drawn = mask * noise.random_direction(t)
+        mean = torch.stack([other * (own.norm() / other.norm()) for own, other in zip(mean, drawn, strict=True)])
     return mean.detach()
 
 
@@ -185,7 +194,8 @@ def run(model, batches, s, method="mat", noise=None):
                 own = learning_rates(model, s)  # the noise is that of s.lr
                 for p, lr, xi in zip(trained(model), own, noise.theta_noise(t, k, trained(model)), strict=True):
                     p.add_((lr / s.lr) ** 0.5 * xi)
-            average = [s.beta_s * m + (1 - s.beta_s) * p.detach() for m, p in zip(average, trained(model), strict=True)]
+            decay = s.beta_s if s.theta_beta is None else s.theta_beta
+            average = [decay * m + (1 - decay) * p.detach() for m, p in zip(average, trained(model), strict=True)]
         if method == "mat":
             with torch.no_grad():
                 for p, before, m in zip(trained(model), start, average, strict=True):

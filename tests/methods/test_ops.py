@@ -62,7 +62,7 @@ def test_a_direction_has_norm_one_however_small_the_gradient(kind, norm, scale):
     torch.testing.assert_close(norm(direction), torch.ones(4, 1, 1))
 
 
-@pytest.mark.parametrize("kind", ["linf", "l2", "raw"])
+@pytest.mark.parametrize("kind", ["linf", "l2", "sign", "raw"])
 def test_a_sample_without_a_gradient_takes_no_step(kind):
     g = normal(3, 4, 5)
     g[1] = 0.0

@@ -113,6 +113,10 @@ class DrawnNoise(NoNoise):
             return super().delta_noise(t, k, shape)
         return self._delta_scale * self._draw(philox.normal, t, 1 + k)
 
+    def random_direction(self, t):
+        """The last draw of an outer step's perturbation."""
+        return self._draw(philox.normal, t, -1)
+
     def theta_noise(self, t, k, parameters):
         if not self._theta_scale:
             return super().theta_noise(t, k, parameters)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mat_ds.runs.options import TrainConfig
+from mat_ds.runs.options import RunConfig, TrainConfig
 from mat_ds.sweeps.pace import Pace
 from mat_ds.terminal.display import Display
 
@@ -28,7 +28,7 @@ def clock(monkeypatch):
 
 
 def paced(ended, **train):
-    pace = Pace(Display(False), "trial", 20, TrainConfig(**train), lambda: ended[0])
+    pace = Pace(Display(False), "trial", 20, RunConfig(train=TrainConfig(**train)), lambda: ended[0])
     pace._bar = Moved()
     return pace
 

@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from mat_ds.errors import ExitCode
-from mat_ds.runs.options import TrainConfig
+from mat_ds.runs.options import RunConfig
 from mat_ds.sweeps import study
 from mat_ds.sweeps.pace import Pace
 from mat_ds.sweeps.space import read_space
@@ -61,7 +61,7 @@ def test_a_trial_once_below_the_median_is_pruned_even_if_it_recovers(tmp_path):
     good.claim.release()
     taken = trials.take(None)
     stop_signals, said = SimpleNamespace(received=None), []
-    pace = Pace(Display(False), "trial", 3, TrainConfig(), lambda: 1)
+    pace = Pace(Display(False), "trial", 3, RunConfig(), lambda: 1)
     watch = Watch(Worker(trials, None, stop_signals, None, said.append, pace), taken)
     events = taken.claim.folder / "events.jsonl"
 

@@ -21,7 +21,11 @@ METHOD_OPTIONS = {
     "clamp": {"delta_projection": "clamp"},
     "l2": {"delta_gradient": "l2", "delta_lr": 5.0},
     "raw, lambda 3": {"delta_gradient": "raw", "delta_lr": 5.0, "lam": 3.0},
+    "sign": {"delta_gradient": "sign"},
     "betas": {"beta_s": 0.7, "beta_p": 0.1},
+    "mixed delta, pure theta": {"delta_beta": 0.6, "theta_beta": 0.0, "beta_p": 0.0},
+    "pure delta, mixed theta": {"delta_beta": 0.0, "theta_beta": 0.6},
+    "random direction": {"delta_direction": "random"},
     "lambda 0": {"lam": 0.0},
 }
 SGD = {"name": "sgd", "lr": LR["sgd"]}
