@@ -19,8 +19,8 @@ import transformers
 from huggingface_hub import ModelCard
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
-from mlflow.types import ColSpec, Schema
-from mlflow.types.schema import Object, Property
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Array, Object, Property
 from packaging.version import Version
 
 from mat_ds.artifacts.card import CARD, write_card
@@ -34,8 +34,7 @@ from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.kinds.base import Kind
 
 PACKAGES = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "huggingface-hub", "numpy", "pandas")
-LOADER = Path(__file__).with_name("text_classifier.py")
-EXAMPLE = {"text": "The key near the cabinets is golden.", "text_pair": "The key is near the cabinets."}
+SERVED_MODEL = Path(__file__).with_name("served_model")
 
 
 def save_flavor(source: Path, adapter: Path | None, known: Description, path: Path, mlflow_model: Model) -> None:
@@ -48,25 +47,23 @@ def save_flavor(source: Path, adapter: Path | None, known: Description, path: Pa
         path: target folder, must not exist.
         mlflow_model: MLflow's metadata, completed here.
     """
-    single = len(known.spec.text) == 1
     # An absolute path: MLflow would look up a relative one as an id on the hub, for its licence.
     model, tokenizer = load_classifier(source.resolve(), torch.float32, torch.device("cpu"))
     # A pipeline, not the folder: MLflow 3.17 does not know the pipelines of transformers 5.23 when given a folder.
     build: Any = transformers.pipeline
     kind = kind_of(known.spec)
+    row = kind.served_row
+    unnamed = [*row.values()] if [*row] == ["text"] else None
     pipeline = build(kind.pipeline, model=model, tokenizer=tokenizer, device="cpu", trust_remote_code=False)
     mlflow.transformers.save_model(
-        pipeline, str(path), task=kind.pipeline, mlflow_model=mlflow_model, code_paths=[str(LOADER)],
+        pipeline, str(path), task=kind.pipeline, mlflow_model=mlflow_model, code_paths=[str(SERVED_MODEL)],
         signature=signature_of(kind), pip_requirements=pinned(), model_card=ModelCard.load(source / CARD),
-        input_example=[EXAMPLE["text"]] if single else pandas.DataFrame([EXAMPLE]),
+        input_example=unnamed or pandas.DataFrame([row]),
     )  # fmt: skip
     function: dict[str, Any] = mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME]
     function |= {
-        mlflow.pyfunc.MAIN: LOADER.stem,
-        mlflow.pyfunc.MODEL_CONFIG: {
-            "max_length": known.max_length,
-            "text": list(known.spec.text),
-        },
+        mlflow.pyfunc.MAIN: f"{SERVED_MODEL.name}.{kind.server}",
+        mlflow.pyfunc.MODEL_CONFIG: {"max_length": known.max_length, "text": list(kind.columns), **kind.served_options},
     }
     mlflow_model.flavors[mlflow.transformers.FLAVOR_NAME]["source_model_name"] = known.spec.name
     mlflow_model.save(str(path / MLMODEL_FILE_NAME))
@@ -83,9 +80,18 @@ def signature_of(kind: Kind) -> ModelSignature:
     texts."""
     columns: list[Any] = []
     for name, types in kind.answer_types.items():
-        inner = Object([Property(key, type_) for key, type_ in types.items()]) if isinstance(types, dict) else types
-        columns.append(ColSpec(inner, name))
+        columns.append(ColSpec(_column_type(types), name))
     return ModelSignature(outputs=Schema(columns))
+
+
+def _column_type(types: Any) -> Any:
+    """MLflow's form of a type of `Kind.answer_types`."""
+    if isinstance(types, list):
+        inner = _column_type(types[0])
+        return Array(DataType[inner] if isinstance(inner, str) else inner)
+    if isinstance(types, dict):
+        return Object([Property(key, _column_type(type_)) for key, type_ in types.items()])
+    return types
 
 
 def pinned() -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.arrow import open_stream
+from mat_ds.tasks.decoding import batch_rows, is_list
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.rows import LocatedRow, lacking_columns, naming, repeated
 from mat_ds.tasks.sources import INFO, SAVED, open_data, read_saved_description, saved_files
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     import pyarrow
 
 BATCH = 10_000
-# Memory that the rows of a file may take: ROW_BYTES per row plus one byte per character, up to ALLOWED_BYTES plus
-# ALLOWED_PER_BYTE per byte of the file. Text compresses three or four times; more than ten times is one text repeated.
+# What the `datasets` library calls lists.
+LISTS = ("List", "LargeList", "Sequence")
+# Memory that the rows of a file may take: ROW_BYTES per row plus one byte per character (entries of lists: see decoding.py), up
+# to ALLOWED_BYTES plus ALLOWED_PER_BYTE per byte of the file. Text compresses three or four times; more than ten times is one
+# text repeated.
 ROW_BYTES, ALLOWED_BYTES, ALLOWED_PER_BYTE = 200, 64 * 2**20, 50
 
 
@@ -55,10 +59,15 @@ class Columns:
             raise UserError(self.lacking(where, schema.names, missing))
         for ours, theirs in names.items():
             kind, text = schema.field(theirs).type, ours in texts
-            if not _may_hold(kind, text):
-                reason = f"the column holds {str(kind)[:80]}, not {'texts' if text else 'labels'}"
+            if not _may_hold(kind, text, self.listed(ours)):
+                what = ("lists of " if self.listed(ours) else "") + ("texts" if text else "labels")
+                reason = f"the column holds {str(kind)[:80]}, not {what}"
                 raise UserError(Problem(where, theirs, reason, "name the columns that hold the task's texts and its label"))
         return names
+
+    def listed(self, column: str) -> bool:
+        """Whether a column of the task holds lists."""
+        return column in kind_of(self.spec).list_columns
 
     def label_names(self, names: Mapping[str, str], features: Any, where: str) -> list[str] | None:
         """The class names of a label column that numbers classes in an order of its own; None if its values need no names.
@@ -69,6 +78,10 @@ class Columns:
             where: name of the source in messages.
         """
         described = features.get(names.get(self.spec.label, "")) if isinstance(features, dict) and self.labelled else None
+        if isinstance(described, dict) and described.get("_type") in LISTS:
+            described = described.get("feature")
+        elif isinstance(described, list) and len(described) == 1:  # as older versions write it
+            described = described[0]
         if not isinstance(described, dict) or described.get("_type") != "ClassLabel":
             return None
         found = described.get("names")
@@ -87,13 +100,16 @@ class Columns:
         return kind_of(self.spec).column_labels(found, where)
 
 
-def _may_hold(kind: pyarrow.DataType, text: bool) -> bool:
-    """Whether values of a type can be texts, or labels if `text` is false."""
+def _may_hold(kind: pyarrow.DataType, text: bool, listed: bool) -> bool:
+    """Whether values of a type can be texts, or labels if `text` is false; if `listed`, lists of them, or texts with one."""
     from pyarrow import types
 
+    if listed and is_list(kind):
+        return _may_hold(kind.value_type, text, False)
     kind = kind.value_type if types.is_dictionary(kind) else kind
     number = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind)
-    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind) or (number and not text))
+    fits = number and not text and not listed
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind) or fits)
 
 
 class _Allowance:
@@ -129,6 +145,12 @@ def _parquet_rows(path: Path, columns: Columns) -> Iterator[LocatedRow]:
         file.seek(0)
         names = columns.names(schema, str(path))
         texts = [name for name in names.values() if pyarrow.types.is_string(schema.field(name).type)]
+        lists = [name for name in names.values() if is_list(schema.field(name).type)]
+        if lists:  # of texts in lists, the name is the path to them
+            leaves = pyarrow.parquet.ParquetFile(file, pre_buffer=False).schema
+            paths = [leaves.column(i).path for i in range(len(leaves)) if leaves.column(i).physical_type == "BYTE_ARRAY"]
+            texts += [path for path in paths for name in lists if path.startswith(f"{name}.")]
+        file.seek(0)
         found = pyarrow.parquet.ParquetFile(file, read_dictionary=texts, pre_buffer=False)
         features = _features(schema.metadata or found.metadata.metadata, str(path))
         labels = columns.label_names(names, features, str(path))
@@ -156,50 +178,6 @@ def _saved_rows(folder: Path, columns: Columns) -> Iterator[LocatedRow]:
                 for row in batch_rows(batch.slice(start, BATCH), names, columns.spec.label, labels, allowance.take):
                     yield f"{folder} row {number}", row
                     number += 1
-
-
-def batch_rows(
-    batch: Any,
-    names: Mapping[str, str],
-    label: str,
-    labels: list[str] | None,
-    take: Callable[[int, int], None] = lambda rows, characters: None,
-) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a batch under the task's column names; class numbers become class names if `labels` is given.
-
-    Args:
-        names: maps the task's column names to the batch's.
-        label: the task's name of the label column.
-        take: called with the row count and characters of each row, before the row is decoded any further.
-    """
-    for values in zip(*(_decoded(batch.column(theirs)) for theirs in names.values()), strict=True):
-        row = dict(zip(names, values, strict=True))
-        take(1, sum(len(value) for value in row.values() if isinstance(value, str)))
-        if labels is not None and isinstance(number := row.get(label), int) and number != -1:
-            row[label] = labels[number] if 0 <= number < len(labels) else f"class {number} of {len(labels)}"
-        yield row
-
-
-def _decoded(column: Any) -> Iterator[Any]:
-    """Yields the values of a column; a text that many rows share is decoded only once."""
-    import pyarrow
-
-    if not pyarrow.types.is_dictionary(column.type):
-        yield from map(_decode, column)
-        return
-    shared: dict[int | None, Any] = {None: None}
-    for scalar in column.indices:
-        if (index := scalar.as_py()) not in shared:
-            shared[index] = _decode(column.dictionary[index])
-        yield shared[index]
-
-
-def _decode(scalar: Any) -> Any:
-    """Decodes undecodable bytes to surrogates, so that only the row that contains them is bad, not the file."""
-    import pyarrow
-
-    text = isinstance(scalar, pyarrow.StringScalar) and scalar.is_valid
-    return scalar.as_buffer().to_pybytes().decode("utf-8", "surrogateescape") if text else scalar.as_py()
 
 
 def _features(metadata: Mapping[bytes, bytes] | None, where: str) -> Any:

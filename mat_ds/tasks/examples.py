@@ -157,7 +157,7 @@ def _load_and_cut(reader: _Reader, spec: TaskSpec, data: DataConfig, share: floa
     """`load_task_data` from one file, of which a part is kept for validation."""
     (split,), every = spec.dev, reader.read(spec, "train", labelled=True, limit=None)
     raise_if_any(reader.problems)
-    train, dev = cut_dev_split(every, f"{spec.name}/{split}", share, bool(spec.labels), reader.tallies)
+    train, dev = cut_dev_split(every, f"{spec.name}/{split}", share, kind_of(spec).stratified, reader.tallies)
     return TaskData(spec, train[: data.train_limit] if spec.train else [], {split: dev[: data.eval_limit]}, {}, reader.tallies)
 
 

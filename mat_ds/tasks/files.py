@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mat_ds.errors import Problem, UserError
-from mat_ds.tasks.columns import Columns, batch_rows, read_columns
+from mat_ds.tasks.columns import Columns, read_columns
+from mat_ds.tasks.decoding import batch_rows
 from mat_ds.tasks.delimited import read_delimited
 from mat_ds.tasks.hub import expect_from_hub
 from mat_ds.tasks.lines import read_json_rows, read_jsonl, read_text

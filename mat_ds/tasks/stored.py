@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,12 @@ from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.arrow import open_stream
 from mat_ds.tasks.example import Example
 from mat_ds.tasks.kinds import kind_of
+from mat_ds.tasks.kinds.base import Kind
 from mat_ds.tasks.sources import saved_files
 from mat_ds.tasks.spec import TaskSpec
 
+# Name of the type of labels that are stored as JSON.
+JSON = "json"
 # Examples tokenised at a time.
 BATCH = 1000
 
@@ -29,17 +34,36 @@ def store_examples(path: Path, examples: Sequence[Example], tokenizer: Any, max_
     import datasets
     import pyarrow
 
-    tables = []
+    tables, kind = [], kind_of(spec)
     for start in tqdm(range(0, len(examples), BATCH), desc=path.name, unit="batch", leave=False):
         some = examples[start : start + BATCH]
-        inputs = kind_of(spec).encode(tokenizer, some, max_length)
-        columns = {"texts": [list(example.texts) for example in some], "label": [example.label for example in some]}
+        inputs = kind.encode(tokenizer, some, max_length)
+        labels: list[Any] = [example.label for example in some]
+        if kind.stored_type == JSON:
+            labels = [None if label is None else json.dumps(label) for label in labels]
+        columns = {"texts": [list(example.texts) for example in some], "label": labels}
         columns |= {name: numbers for name, numbers in inputs.items() if name != "attention_mask"}
         kinds = {name: pyarrow.list_(pyarrow.int32()) for name in columns}
-        kinds |= {"texts": pyarrow.list_(pyarrow.string()), "label": getattr(pyarrow, kind_of(spec).stored_type)()}
+        kinds |= {"texts": pyarrow.list_(pyarrow.string()), "label": _label_type(kind)}
         tables.append(pyarrow.table(columns, schema=pyarrow.schema(kinds)))
     datasets.disable_progress_bars()
     datasets.Dataset(datasets.table.InMemoryTable(pyarrow.concat_tables(tables))).save_to_disk(str(path))
+
+
+def _label_type(kind: Kind) -> Any:
+    """The pyarrow type of labels in a table."""
+    import pyarrow
+
+    if kind.stored_type == JSON:
+        return pyarrow.string()
+    if found := re.fullmatch(r"list<(.+)>", kind.stored_type):
+        return pyarrow.list_(getattr(pyarrow, found[1])())
+    return getattr(pyarrow, kind.stored_type)()
+
+
+def _as_tuples(value: Any) -> Any:
+    """A label as it was made: its lists, as Arrow and JSON have them, become tuples."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 class StoredExamples(Sequence[Example]):
@@ -48,9 +72,11 @@ class StoredExamples(Sequence[Example]):
     Args:
         table: a pyarrow table with `texts`, `label` and one column per model input.
         with_tokens: whether examples carry their tokens.
+        in_json: whether labels are stored as JSON.
     """
 
-    def __init__(self, table: Any, with_tokens: bool):
+    def __init__(self, table: Any, with_tokens: bool, in_json: bool = False):
+        self._in_json = in_json
         self._texts, self._labels = table.column("texts"), table.column("label")
         inputs = [name for name in table.column_names if name not in ("texts", "label")] if with_tokens else []
         self._inputs = {name: table.column(name) for name in inputs}
@@ -74,7 +100,9 @@ class StoredExamples(Sequence[Example]):
         if isinstance(row, slice):
             return [self[i] for i in range(*row.indices(len(self)))]
         tokens = {name: column[row].as_py() for name, column in self._inputs.items()}
-        return Example(tuple(self._texts[row].as_py()), self._labels[row].as_py(), tokens or None)
+        label = self._labels[row].as_py()
+        label = json.loads(label) if self._in_json and label is not None else label
+        return Example(tuple(self._texts[row].as_py()), _as_tuples(label), tokens or None)
 
 
 def stored_examples(
@@ -110,7 +138,8 @@ def stored_examples(
             fix = "see what is damaged with `mat-ds prepare <folder> --verify`, or prepare it again"
             raise UserError(Problem(str(path), None, f"the prepared data {wrong}", fix))
         tables[path] = table
-    return StoredExamples(pyarrow.concat_tables([tables[path] for path in order]).slice(0, limit), with_tokens)
+    everything = pyarrow.concat_tables([tables[path] for path in order]).slice(0, limit)
+    return StoredExamples(everything, with_tokens, kind_of(spec).stored_type == JSON)
 
 
 def _load_table(path: Path) -> Any:
@@ -132,15 +161,13 @@ def _fault(table: Any, spec: TaskSpec, labelled: bool, known: Collection[str]) -
     inputs = [name for name in table.column_names if name not in ("texts", "label")]
     lists = all(types.is_list(kinds[name]) and types.is_int32(kinds[name].value_type) for name in inputs)
     texts = "texts" in kinds and types.is_list(kinds["texts"]) and types.is_string(kinds["texts"].value_type)
-    lists &= "input_ids" in inputs and set(inputs) <= set(known)
     kind = kind_of(spec)
-    if len(kinds) != table.num_columns or not (lists and texts and "label" in kinds and kinds["label"] == kind.stored_type):
+    lists &= "input_ids" in inputs and set(inputs) <= {*known, *kind.own_inputs}
+    if len(kinds) != table.num_columns or not (lists and texts and "label" in kinds and kinds["label"] == _label_type(kind)):
         return f"has the columns {', '.join(f'{name} ({kind})' for name, kind in kinds.items())[:200]}"
     for name in ("texts", *inputs):
         if table[name].null_count or pc.list_flatten(table[name]).null_count:
             return f"has rows without {name}"
-    if pc.any(pc.not_equal(pc.list_value_length(table["texts"]), len(spec.text))).as_py():
-        return f"has rows of other than {len(spec.text)} texts"
     lengths = [pc.list_value_length(table[name]) for name in inputs]
     if any(pc.any(pc.not_equal(length, lengths[0])).as_py() for length in lengths[1:]):
         return f"has rows with more of one model input than of another: {', '.join(inputs)}"
@@ -148,8 +175,35 @@ def _fault(table: Any, spec: TaskSpec, labelled: bool, known: Collection[str]) -
         return "has rows without tokens"
     if any(pc.any(pc.less(pc.list_flatten(table[name]), 0)).as_py() for name in inputs):
         return "has negative tokens"
+    return _label_fault(table, kind, labelled)
+
+
+def _label_fault(table: Any, kind: Kind, labelled: bool) -> str | None:
+    """What is wrong with the texts and labels of a table whose columns are right; None if nothing is."""
+    import pyarrow.compute as pc
+    from pyarrow import types
+
+    labels, texts = table["label"], pc.list_value_length(table["texts"])
+    if (count := kind.texts_per_example) and pc.any(pc.not_equal(texts, count)).as_py():
+        return f"has rows of other than {count} texts"
+    if labelled and labels.null_count:
+        return "has rows without a label"
+    if kind.label_per_text and pc.any(pc.not_equal(texts, pc.list_value_length(labels))).as_py():
+        return "has rows with more texts than labels, or fewer"
+    values = pc.list_flatten(labels) if types.is_list(labels.type) else labels
+    if types.is_list(labels.type) and values.null_count:
+        return "has labels that lack an entry"
+    if types.is_string(labels.type):
+        return next((fault for label in labels if label.is_valid and (fault := _text_fault(kind, label.as_py()))), None)
     low, high = kind.bounds
-    inside = pc.all(pc.and_(pc.greater_equal(table["label"], low), pc.less_equal(table["label"], high)))
-    if labelled and table.num_rows and (table["label"].null_count or not inside.as_py()):
-        return f"has labels outside [{low:g}, {high:g}]"
-    return None
+    inside = pc.all(pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high))).as_py()
+    return None if inside is not False or not labelled else f"has labels outside [{low:g}, {high:g}]"
+
+
+def _text_fault(kind: Kind, stored: str) -> str | None:
+    """What is wrong with a label that is stored as a text; None if nothing is."""
+    try:
+        label = _as_tuples(json.loads(stored)) if kind.stored_type == JSON else stored
+        return None if kind.is_label(label) else f"has a label that is none: {stored[:80]}"
+    except (ValueError, RecursionError):
+        return f"has a label that is not JSON: {stored[:80]}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mat_ds.errors import Problem
-from mat_ds.tasks.example import BLANK, BadRow, Example, Label, excerpt, text_fault
+from mat_ds.tasks.example import Example, Label
 from mat_ds.tasks.kinds.outputs import Answered, read_output
+from mat_ds.tasks.kinds.reading import Reading
 from mat_ds.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
     from mat_ds.methods.batch import MicroBatch
 
 
-class Kind(ABC):
+# Texts of the example that goes with a registered model.
+SERVED_TEXTS = ("The key near the cabinets is golden.", "The key is near the cabinets.")
+
+
+class Kind(Reading):
     """A task as the model sees it. In shapes, B and N are numbers of samples, C is `outputs`.
 
     The model's output becomes logits (`read`), which losses and methods compare, and then what evaluation keeps of them for
@@ -27,7 +32,7 @@ class Kind(ABC):
     Args:
         spec: the task.
 
-    Attributes:
+    Attributes, besides those of `Reading`:
         name: of the kind, in messages.
         auto_class: name of the transformers class that builds its models.
         problem_type: its name in transformers' configurations.
@@ -35,7 +40,7 @@ class Kind(ABC):
         peft_task, peft_heads: PEFT's task type, and the modules that PEFT then treats as the head.
         metrics: names of the metrics that can score it.
         usual_metrics: those taken where the task names none.
-        label_dtype, stored_type: of labels in a batch (torch's name), and in prepared data (a pyarrow function).
+        server: the module of registry/served_model that answers for its models where mat_ds is not installed.
         loss_name: what the mean loss of a split is called in reports.
         distributions: whether the output is a probability distribution, which some methods require.
         directions: number of divergences that `divergence` sums: 1 if it is symmetric, 2 if it is symmetrised.
@@ -49,14 +54,10 @@ class Kind(ABC):
     peft_heads: ClassVar[tuple[str, ...]] = ("classifier", "score")
     metrics: ClassVar[tuple[str, ...]]
     usual_metrics: ClassVar[tuple[str, ...]]
-    label_dtype: ClassVar[str]
-    stored_type: ClassVar[str]
+    server: ClassVar[str] = "text_classifier"
     loss_name: ClassVar[str] = "loss"
     distributions: ClassVar[bool]
     directions: ClassVar[int]
-
-    def __init__(self, spec: TaskSpec):
-        self.spec = spec
 
     # The task.
 
@@ -80,82 +81,6 @@ class Kind(ABC):
             config: of a model that `fits`.
             text: the text columns.
         """
-
-    # Rows.
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns of a row that its texts come from."""
-        return self.spec.text
-
-    def texts(self, row: Mapping[str, Any]) -> tuple[str, ...] | BadRow:
-        """The texts of a row, or the first fault found."""
-        texts = tuple(row.get(column) for column in self.columns)
-        for column, text in zip(self.columns, texts, strict=True):
-            if fault := text_fault(column, text):
-                return fault
-        if not any(text.strip() for text in texts if text):
-            return BadRow(BLANK, excerpt(texts[0]), f"{' and '.join(self.columns)} {'is' if len(texts) == 1 else 'are'} blank")
-        return texts  # type: ignore[return-value]
-
-    @abstractmethod
-    def label(self, value: Any) -> Label:
-        """Converts a value from a file to a label.
-
-        Raises:
-            ValueError: with the reason, if it is not a label.
-        """
-
-    @abstractmethod
-    def column_labels(self, names: list[str], where: str) -> list[str] | None:
-        """Labels for a column that numbers its classes in its own order.
-
-        Args:
-            names: the column's class names, by number.
-            where: name of the file in messages.
-
-        Returns:
-            The label of each number; None if the numbers are the labels.
-
-        Raises:
-            UserError: if the names are not labels of the task.
-        """
-
-    @property
-    @abstractmethod
-    def bounds(self) -> tuple[float, float]:
-        """The lowest and highest valid label."""
-
-    # Inputs.
-
-    def encode(self, tokenizer: Any, examples: Sequence[Example], max_length: int, **form: Any) -> Any:
-        """Model inputs of examples, truncated at `max_length` tokens; `form` are further arguments of the tokenizer."""
-        columns = [list(column) for column in zip(*(example.texts for example in examples), strict=True)]
-        return tokenizer(*columns, truncation=True, max_length=max_length, **form)
-
-    def tokens(self, tokenizer: Any, examples: Sequence[Example], max_length: int) -> list[list[int]]:
-        """The numbers of all tokens of each example, with special tokens."""
-        found: list[list[int]] = self.encode(tokenizer, examples, max_length)["input_ids"]
-        return found
-
-    @property
-    def texts_at_once(self) -> int:
-        """How many texts the tokenizer joins to one input: 1, or 2 of a pair."""
-        return len(self.spec.text)
-
-    def collate(self, tokenizer: Any, examples: Sequence[Example], max_length: int) -> tuple[dict[str, Tensor], Tensor]:
-        """Model inputs (B, L), padded to the longest of the examples, and their labels (B,); an unknown label becomes 0."""
-        if all(example.tokens for example in examples):
-            inputs = tokenizer.pad([example.tokens for example in examples], return_tensors="pt")
-        else:
-            inputs = self.encode(tokenizer, examples, max_length, padding=True, return_tensors="pt")
-        return dict(inputs), self.targets([example.label for example in examples])
-
-    def targets(self, labels: Sequence[Label | None]) -> Tensor:
-        """Labels as the loss compares them with logits, (B,); an unknown label becomes 0."""
-        import torch
-
-        return torch.tensor([label or 0 for label in labels], dtype=getattr(torch, self.label_dtype))
 
     # The model.
 
@@ -218,7 +143,18 @@ class Kind(ABC):
     @property
     @abstractmethod
     def answer_types(self) -> dict[str, Any]:
-        """The types of an answer's keys: `double`, `string`, or a mapping of nested keys to types."""
+        """The types of an answer's keys: `double`, `string`, `long`, or a mapping of nested keys to types. A list of one type
+        stands for any number of it."""
+
+    @property
+    def served_row(self) -> dict[str, Any]:
+        """A row as a served model reads it; columns may have other names than in the task."""
+        return dict(zip(("text", "text_pair")[: len(self.columns)], SERVED_TEXTS, strict=False))
+
+    @property
+    def served_options(self) -> dict[str, Any]:
+        """What its server has to know besides `max_length` and the columns (`text`)."""
+        return {}
 
     @abstractmethod
     def gold(self, label: Label | None) -> Any:

@@ -27,6 +27,7 @@ class Classification(Kind):
     usual_metrics = ("accuracy",)
     label_dtype = "int64"
     stored_type = "int64"
+    stratified = True
     distributions = True
     directions = 2
 

@@ -1,0 +1,65 @@
+"""Answers of classifiers and regressions of texts: labels and probabilities, or scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlflow.transformers
+import pandas
+
+from .rows import BATCH, as_rows, chosen_columns, refuse
+
+# Names of transformers for the text, or the two of a pair.
+NAMES = ("text", "text_pair")
+
+
+class TextClassifier:
+    """The object that MLflow calls.
+
+    Args:
+        pipeline: transformers' text-classification pipeline.
+        max_length: maximum tokens of an input.
+        columns: the task's names of its text, or the two of a pair.
+    """
+
+    def __init__(self, pipeline: Any, max_length: int, columns: Sequence[str] = NAMES[:1]):
+        self._pipeline, self._columns = pipeline, tuple(columns)
+        self._pipeline.tokenizer.padding_side = "right"
+        self._regression = pipeline.model.config.num_labels == 1
+        self._cut = {"truncation": True, "max_length": max_length, "batch_size": BATCH}
+
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pandas.DataFrame:
+        """Predicts answers for texts, or for the text columns of a table.
+
+        Args:
+            model_input: a text or a list of texts; or a table, records or columns in which the texts are named as in
+                transformers (`text`, `text_pair`) or as in the task. Other columns are ignored.
+            params: unused.
+
+        Returns:
+            `label` and `probabilities` (by label, in the model's order); or `score`.
+        """
+        table = chosen_columns(as_rows(model_input), NAMES[: len(self._columns)], self._columns)
+        for row, found in enumerate(table.to_dict(orient="records")):
+            if wrong := [name for name, text in found.items() if not isinstance(text, str)]:
+                raise refuse(f"row {row}: {wrong[0]} is not a text: {found[wrong[0]]!r}")
+        inputs = table.to_dict(orient="records") if len(self._columns) == 2 else table.iloc[:, 0].tolist()
+        if not inputs:
+            return pandas.DataFrame()
+        function = "none" if self._regression else "softmax"
+        found = self._pipeline(inputs, top_k=None, function_to_apply=function, **self._cut)
+        return pandas.DataFrame([self._answer(scores) for scores in found])
+
+    def _answer(self, scores: list[dict[str, Any]]) -> dict[str, Any]:
+        """The answer for one text, from its labels and scores, highest first."""
+        if self._regression:
+            return {"score": scores[0]["score"]}
+        by_label = {found["label"]: found["score"] for found in scores}
+        names = self._pipeline.model.config.id2label
+        return {"label": scores[0]["label"], "probabilities": {names[i]: by_label[names[i]] for i in range(len(names))}}
+
+
+def _load_pyfunc(path: str, model_config: dict[str, Any]) -> TextClassifier:
+    """Called by MLflow to load the model in `path`."""
+    return TextClassifier(mlflow.transformers.load_model(path), model_config["max_length"], model_config["text"])
