@@ -162,6 +162,7 @@ def test_launch_scripts_are_short():
 SHARED = {
     "main": "what a module does that is run as a program, as each in `mat_ds.commands` is",
     "parse": "the command line of one command, in `mat_ds.commands`",
+    "_load_pyfunc": "what MLflow calls, in each file of `mat_ds.registry.served_model` that answers for models",
     "Engine": "the interface that methods are written against, and the class that implements it",
 }
 

@@ -6,6 +6,7 @@ Importing this module imports `evaluate`, which takes a second; only the rank th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import mean
 from typing import Any
 
@@ -56,6 +57,14 @@ def _correlation(measure: Callable[[Any, Any], Any], references: Any, prediction
     return 0.0 if constant else float(measure(references, predictions).statistic)
 
 
+# Of answers that are several decisions each, (N, C).
+SETS: dict[str, Callable[[Any, Any], float]] = {
+    "accuracy": sklearn_metrics.accuracy_score,
+    "f1_micro": partial(sklearn_metrics.f1_score, average="micro", zero_division=0.0),
+    "f1_macro": partial(sklearn_metrics.f1_score, average="macro", zero_division=0.0),
+}
+
+
 def score(spec: TaskSpec, kept: np.ndarray, examples: Sequence[Example]) -> dict[str, float]:
     """The task's metrics on one split.
 
@@ -66,6 +75,9 @@ def score(spec: TaskSpec, kept: np.ndarray, examples: Sequence[Example]) -> dict
     found = kind_of(spec).answered(kept, examples)
     scores: dict[str, float] = {}
     for name in spec.metrics:
+        if isinstance(found.references, np.ndarray):
+            scores[name] = float(SETS[name](found.references, found.predictions))
+            continue
         scores |= METRICS[name]().compute(predictions=found.predictions, references=found.references)
     return scores
 

@@ -47,10 +47,10 @@ Mixture = Annotated[
     dict[Name, Annotated[int, Field(ge=1, le=MOST_REPEATS)]], BeforeValidator(_counted), PlainSerializer(_as_written)
 ]
 Splits = Annotated[tuple[Name, ...], Field(strict=False), BeforeValidator(_as_list)]
-MetricName = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]
+MetricName = Literal["accuracy", "f1", "f1_macro", "f1_micro", "matthews_correlation", "pearson", "spearman"]
 
 
-KindName = Literal["classification", "regression"]
+KindName = Literal["classification", "multi_label", "regression"]
 
 
 def kind_by(labels: object) -> KindName:

@@ -39,6 +39,11 @@ class Settings:
     delta_direction: str = "adversary"
     semantics: str = "paper"
     regression: bool = False
+    own_task: object = None
+
+    @property
+    def task(self):
+        return self.own_task or Task(self.regression)
 
 
 class NoNoise:
@@ -78,6 +83,33 @@ def task_loss(z, labels, regression):
     return F.mse_loss(z.squeeze(1), labels.to(z.dtype)) if regression else F.cross_entropy(z, labels)
 
 
+class Task:
+    """What the oracles know of a task: here of a RoBERTa's with one answer for each sample. Others are in `kinds.py`.
+
+    Attributes:
+        directions: how many divergences R is the sum of.
+    """
+
+    def __init__(self, regression=False):
+        self.regression, self.directions = regression, 1 if regression else 2
+
+    def logits(self, model, batch, delta=None):
+        return logits_of(model, batch, delta)
+
+    def losses(self, z, batch):
+        """(samples,)."""
+        return torch.stack([task_loss(z[i : i + 1], batch["labels"][i : i + 1], self.regression) for i in range(len(z))])
+
+    def divergences(self, z, z_adv, batch):
+        """(samples,)."""
+        return symmetric_divergence(z, z_adv, self.regression)
+
+
+def real_mask(batch):
+    """1 on real tokens, 0 on padding, one row for each text."""
+    return batch["attention_mask"].flatten(0, -2)
+
+
 def bounded(sample, s):
     """One sample (n real tokens, H) within the Linf ball."""
     if s.delta_projection == "clamp":
@@ -96,20 +128,21 @@ def direction(sample, s):
 
 def mean_perturbation(model, batch, s, noise, t):
     """Lines 2 to 7 of Algorithm 2."""
-    mask = batch["attention_mask"].unsqueeze(-1).double()
-    shape = (*batch["attention_mask"].shape, model.get_input_embeddings().embedding_dim)
-    lengths = batch["attention_mask"].sum(1)
+    real_rows = real_mask(batch)
+    mask = real_rows.unsqueeze(-1).double()
+    shape = (*real_rows.shape, model.get_input_embeddings().embedding_dim)
+    lengths = real_rows.sum(1)
     delta = s.delta_init_scale * mask * noise.first_delta(t, shape)
     if s.semantics == "paper":
         delta = torch.stack([bounded(row, s) for row in delta])
     mean = delta.clone()
     for k in range(s.delta_steps):
         delta = delta.detach().requires_grad_()
-        r = symmetric_divergence(logits_of(model, batch).detach(), logits_of(model, batch, delta), s.regression).sum()
+        r = s.task.divergences(s.task.logits(model, batch).detach(), s.task.logits(model, batch, delta), batch).sum()
         (g,) = torch.autograd.grad(s.lam * r if s.delta_gradient == "raw" else r, delta)
         moved, xi = torch.zeros_like(delta), mask * noise.delta_noise(t, k, shape)
         for i, n in enumerate(lengths):
-            real = slice(0, n) if batch["attention_mask"][i, 0] else slice(-n, None)
+            real = slice(0, n) if real_rows[i, 0] else slice(-n, None)
             step = delta[i, real].detach() + s.delta_lr * direction(g[i, real], s)
             if s.semantics == "paper":
                 moved[i, real] = bounded(step + xi[i, real], s)
@@ -174,11 +207,11 @@ def run(model, batches, s, method="mat", noise=None):
         delta = mean_perturbation(model, batch, s, noise, t) if adversarial else None
         average = [p.clone() for p in start]
         for k in range(s.theta_steps if method == "mat" else 1):
-            z = logits_of(model, batch)
-            loss = task_loss(z, batch["labels"], s.regression)
+            z = s.task.logits(model, batch)
+            loss = s.task.losses(z, batch).mean()
             if adversarial:
-                z_adv = logits_of(model, batch, delta)
-                loss = loss + s.lam * symmetric_divergence(z, z_adv, s.regression).mean()
+                z_adv = s.task.logits(model, batch, delta)
+                loss = loss + s.lam * s.task.divergences(z, z_adv, batch).mean()
             optimizer.zero_grad()
             loss.backward()
             for p in trained(model):

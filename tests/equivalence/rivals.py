@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tests.equivalence.oracle import logits_of, make_optimizer, symmetric_divergence, task_loss
+from tests.equivalence.oracle import Task, make_optimizer, real_mask
 
 
 @dataclass
@@ -34,11 +34,16 @@ class Settings:
     mu: float = 1.0
     decay: float = 0.999
     early_decay: float = 0.99  # as in the paper
+    own_task: object = None
+
+    @property
+    def task(self):
+        return self.own_task or Task(self.regression)
 
 
 def real_tokens(batch):
     """The slice of real tokens of each sample."""
-    return [slice(0, int(mask.sum())) if mask[0] else slice(-int(mask.sum()), None) for mask in batch["attention_mask"]]
+    return [slice(0, int(mask.sum())) if mask[0] else slice(-int(mask.sum()), None) for mask in real_mask(batch)]
 
 
 def per_sample(function, batch, *tensors):
@@ -79,7 +84,7 @@ def freelb(model, batch, s, noise, t, **_):
     delta = uniform_start(batch, noise.uniform(t), s)
     for _ in range(s.delta_steps):
         delta = delta.detach().requires_grad_()
-        (task_loss(logits_of(model, batch, delta), batch["labels"], s.regression) / s.delta_steps).backward()
+        (s.task.losses(s.task.logits(model, batch, delta), batch).mean() / s.delta_steps).backward()
         delta = climb(batch, delta, delta.grad, s)
 
 
@@ -87,16 +92,16 @@ def pgd(model, batch, s, noise, t, **_):
     delta = uniform_start(batch, noise.uniform(t), s)
     for _ in range(s.delta_steps):
         delta = delta.detach().requires_grad_()
-        (g,) = torch.autograd.grad(task_loss(logits_of(model, batch, delta), batch["labels"], s.regression), delta)
+        (g,) = torch.autograd.grad(s.task.losses(s.task.logits(model, batch, delta), batch).mean(), delta)
         delta = climb(batch, delta, g, s)
-    task_loss(logits_of(model, batch, delta), batch["labels"], s.regression).backward()
+    s.task.losses(s.task.logits(model, batch, delta), batch).mean().backward()
 
 
 def freeat(model, batch, s, noise, t, update, **_):
     delta = uniform_start(batch, noise.uniform(t), s)
     for replay in range(s.delta_steps):
         delta = delta.detach().requires_grad_()
-        task_loss(logits_of(model, batch, delta), batch["labels"], s.regression).backward()
+        s.task.losses(s.task.logits(model, batch, delta), batch).mean().backward()
         delta = climb(batch, delta, delta.grad, s)
         if replay < s.delta_steps - 1:
             update()
@@ -105,19 +110,19 @@ def freeat(model, batch, s, noise, t, update, **_):
 def virtual(model, batch, s, noise, t):
     """Ascent on the divergence from the clean prediction, from a normal start, clamped to the Linf ball."""
     delta = s.delta_init * per_sample(lambda d: d, batch, noise.normal(t))
-    clean = logits_of(model, batch).detach()
+    clean = s.task.logits(model, batch).detach()
     for _ in range(s.delta_steps):
         delta = delta.detach().requires_grad_()
-        (g,) = torch.autograd.grad(symmetric_divergence(clean, logits_of(model, batch, delta), s.regression).sum(), delta)
+        (g,) = torch.autograd.grad(s.task.divergences(clean, s.task.logits(model, batch, delta), batch).sum(), delta)
         step = lambda d, g: into_ball(d + s.delta_lr * unit(g, "linf"), s.delta_max_norm, "clamp")  # noqa: E731
         delta = per_sample(step, batch, delta.detach(), g)
     return delta
 
 
 def regularised(model, batch, s, delta):
-    clean = logits_of(model, batch)
-    r = symmetric_divergence(clean, logits_of(model, batch, delta), s.regression).mean()
-    return clean, task_loss(clean, batch["labels"], s.regression) + s.lam * r
+    clean = s.task.logits(model, batch)
+    r = s.task.divergences(clean, s.task.logits(model, batch, delta), batch).mean()
+    return clean, s.task.losses(clean, batch).mean() + s.lam * r
 
 
 def alum(model, batch, s, noise, t, **_):
@@ -126,30 +131,30 @@ def alum(model, batch, s, noise, t, **_):
 
 def smart(model, batch, s, noise, t, teacher, **_):
     clean, loss = regularised(model, batch, s, virtual(model, batch, s, noise, t))
-    taught = logits_of(teacher, batch).detach()
-    (loss + s.mu * symmetric_divergence(clean, taught, s.regression).mean()).backward()
+    taught = s.task.logits(teacher, batch).detach()
+    (loss + s.mu * s.task.divergences(clean, taught, batch).mean()).backward()
 
 
 def rdrop(model, batch, s, noise, t, **_):
-    first, second = logits_of(model, batch), logits_of(model, batch)
-    task = task_loss(first, batch["labels"], s.regression) + task_loss(second, batch["labels"], s.regression)
-    weight = s.alpha if s.regression else s.alpha / 2
-    (task + weight * symmetric_divergence(first, second, s.regression).mean()).backward()
+    first, second = s.task.logits(model, batch), s.task.logits(model, batch)
+    task = s.task.losses(first, batch).mean() + s.task.losses(second, batch).mean()
+    weight = s.alpha / s.task.directions
+    (task + weight * s.task.divergences(first, second, batch).mean()).backward()
 
 
 def r3f(model, batch, s, noise, t, **_):
     """The noised pass sees a constant copy of the word embeddings."""
-    words = model.get_input_embeddings()(batch["input_ids"])
+    words = model.get_input_embeddings()(batch["input_ids"].flatten(0, -2))
     delta = s.delta_init * per_sample(lambda d: d, batch, noise.uniform(t))
-    clean = logits_of(model, batch)
-    noised = logits_of(model, batch, delta + words.detach() - words)
-    (task_loss(clean, batch["labels"], False) + s.lam * symmetric_divergence(clean, noised, False).mean()).backward()
+    clean = s.task.logits(model, batch)
+    noised = s.task.logits(model, batch, delta + words.detach() - words)
+    (s.task.losses(clean, batch).mean() + s.lam * s.task.divergences(clean, noised, batch).mean()).backward()
 
 
 def neftune(model, batch, s, noise, t, **_):
     """Entries within +-alpha / sqrt(n H) on each of the sample's n real tokens; no clean pass."""
     delta = per_sample(lambda d: s.alpha * d * d.numel() ** -0.5, batch, noise.uniform(t))
-    task_loss(logits_of(model, batch, delta), batch["labels"], s.regression).backward()
+    s.task.losses(s.task.logits(model, batch, delta), batch).mean().backward()
 
 
 def salt_objective(model, batch, s, start):
@@ -157,13 +162,13 @@ def salt_objective(model, batch, s, start):
     start = start.detach().requires_grad_()
 
     def payoff(delta, constant=False):
-        clean = logits_of(model, batch)
-        return symmetric_divergence(clean.detach() if constant else clean, logits_of(model, batch, delta), s.regression)
+        clean = s.task.logits(model, batch)
+        return s.task.divergences(clean.detach() if constant else clean, s.task.logits(model, batch, delta), batch)
 
     (g,) = torch.autograd.grad(payoff(start, s.follower == "released").sum(), start, create_graph=True)
     step = lambda d, g: into_ball(d + s.delta_lr * unit(g, s.delta_norm), s.delta_max_norm, s.projection)  # noqa: E731
     answer = per_sample(step, batch, start.detach(), g)
-    return task_loss(logits_of(model, batch), batch["labels"], s.regression) + s.lam * payoff(answer).mean()
+    return s.task.losses(s.task.logits(model, batch), batch).mean() + s.lam * payoff(answer).mean()
 
 
 def salt(model, batch, s, noise, t, **_):
@@ -184,8 +189,8 @@ def run(model, batches, s, method, noise):
     """Makes one outer step per global batch; returns parameters, their uniform and their moving average, by name.
 
     Args:
-        model: a RobertaForSequenceClassification; it is copied.
-        batches: one dict of `input_ids`, `attention_mask` and `labels` per outer step.
+        model: of the task; it is copied.
+        batches: one dict of inputs and `labels` per outer step.
         method: its name; `r4f` is r3f with a unit head.
         noise: the random numbers (`tests.support.drawn.DrawnNoise`).
     """
@@ -195,7 +200,8 @@ def run(model, batches, s, method, noise):
     names = [name for name, _ in model.named_parameters()]
     parameters = list(model.parameters())
     if method == "r4f":
-        torch.nn.utils.parametrize.register_parametrization(model.classifier.out_proj, "weight", UnitHead())
+        last = getattr(model.classifier, "out_proj", model.classifier)
+        torch.nn.utils.parametrize.register_parametrization(last, "weight", UnitHead())
     teacher = copy.deepcopy(model)
     uniform, moving = ([p.detach().clone() for p in parameters] for _ in range(2))
 

@@ -72,13 +72,14 @@ class DrawnNoise(NoNoise):
         batches: the global batches of the run.
         lr: of the parameters, constant.
         device, kernel: where the engine draws the noise of the parameters, and by what, as for `StillSampler`.
+        kind: of the task; by default classification or regression.
     """
 
-    def __init__(self, model, method, batches, lr=1e-3, seed=0, device="cpu", kernel=None):
+    def __init__(self, model, method, batches, lr=1e-3, seed=0, device="cpu", kernel=None, kind=None):
         self._model, self._batches, self._seed, self._by = model, batches, seed, (device, kernel)
-        objective = REGRESSION if model.config.num_labels == 1 else CLASSIFICATION
-        kind = METHODS[method["name"]]
-        self._player = kind(kind.Settings(**method), objective)
+        objective = kind or (REGRESSION if model.config.num_labels == 1 else CLASSIFICATION)
+        player = METHODS[method["name"]]
+        self._player = player(player.Settings(**method), objective)
         self._delta_scale = math.sqrt(2 * method.get("delta_lr", 0.0)) * method.get("delta_noise", 0.0)
         self._theta_scale = math.sqrt(2 * lr) * method.get("theta_noise", 0.0)
         self._noted = {}

@@ -37,6 +37,13 @@ def rival_runs():
     return {*few(plain + differences, STAGES), *few(exact, STAGES[:3])}
 
 
+def kind_runs():
+    """(kind, method, stage) of every run of a kind of task other than those that the rivals run on."""
+    from tests.equivalence.kinds import TASKS
+
+    return few([(name, method) for name, task in TASKS.items() for method in task.methods], (2, 3))
+
+
 def continued(ranks):
     """(precision, stage that saved, stage that goes on) of every run that another number of ranks continues.
 

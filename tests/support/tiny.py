@@ -8,8 +8,7 @@ from mat_ds.methods.batch import MicroBatch
 VOCABULARY = 64
 
 
-def tiny_roberta(labels=3, dropout=0.0, seed=0, **overrides):
-    torch.default_generator.manual_seed(seed)
+def tiny_config(labels=3, dropout=0.0, **overrides):
     settings = dict(
         vocab_size=VOCABULARY,
         hidden_size=24,
@@ -27,7 +26,12 @@ def tiny_roberta(labels=3, dropout=0.0, seed=0, **overrides):
         problem_type="regression" if labels == 1 else "single_label_classification",
         initializer_range=0.1,
     )
-    model = RobertaForSequenceClassification(RobertaConfig(**settings | overrides))
+    return RobertaConfig(**settings | overrides)
+
+
+def tiny_roberta(labels=3, dropout=0.0, seed=0, **overrides):
+    torch.default_generator.manual_seed(seed)
+    model = RobertaForSequenceClassification(tiny_config(labels, dropout, **overrides))
     # No pass uses it: at every stage a parameter without a gradient must count as one with a zero gradient.
     model.spare = torch.nn.Linear(3, 5)
     return model
@@ -70,13 +74,13 @@ def global_batches(steps=2, examples=8, labels=3, seed=1, left_padding=False):
 
 
 def micro_batches(batch, micro, rank=0, ranks=1):
-    """The micro-batches of `rank`, each truncated to its longest sentence (right padding)."""
+    """The micro-batches of `rank`, each truncated to its longest text (right padding)."""
     count = len(batch["labels"]) // micro
     accumulation = count // ranks
     result = []
     for index in range(rank * accumulation, (rank + 1) * accumulation):
         rows = slice(index * micro, (index + 1) * micro)
-        longest = int(batch["attention_mask"][rows].sum(1).max())
-        inputs = {name: batch[name][rows, :longest] for name in ("input_ids", "attention_mask")}
+        longest = int(batch["attention_mask"][rows].sum(-1).max())
+        inputs = {name: value[rows][..., :longest] for name, value in batch.items() if name != "labels"}
         result.append(MicroBatch(inputs, batch["labels"][rows], index))
     return result

@@ -47,7 +47,7 @@ def ds_json(stage, precision=FP32, **zero):
     return {"zero_optimization": {"stage": stage, "reduce_bucket_size": 10**6, **zero}, **precision}
 
 
-def make(world, tree, method=MAT, micro=2, optimizer=None, model=None, seed=0, batch=8, averages=None):
+def make(world, tree, method=MAT, micro=2, optimizer=None, model=None, seed=0, batch=8, averages=None, kind=None):
     """(engine, method) on the tiny model, built as in a run."""
     model = model or shallow_roberta()
     run = RunConfig.model_validate(
@@ -58,9 +58,10 @@ def make(world, tree, method=MAT, micro=2, optimizer=None, model=None, seed=0, b
             "seed": seed,
         }
     )
-    player = METHODS[run.method.name](run.method, REGRESSION if model.config.num_labels == 1 else CLASSIFICATION)
+    kind = kind or (REGRESSION if model.config.num_labels == 1 else CLASSIFICATION)
+    player = METHODS[run.method.name](run.method, kind)
     chain = dataclasses.replace(player.chain, averages={**player.chain.averages, **(averages or {})})
-    return Engine(model, run.optimizer, chain, complete(tree, run, world), seed), player
+    return Engine(model, run.optimizer, chain, complete(tree, run, world), seed, kind.read), player
 
 
 def steps(world, engine, player, micro, batches, first=0, lr=1e-3):

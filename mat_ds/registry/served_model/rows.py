@@ -17,7 +17,7 @@ def refuse(reason: str) -> MlflowException:
     return MlflowException.invalid_parameter_value(reason)
 
 
-def as_rows(model_input: Any, is_value: Callable[[Any], bool] = lambda value: isinstance(value, str)) -> pandas.DataFrame:
+def asked_rows(model_input: Any, is_value: Callable[[Any], bool] = lambda value: isinstance(value, str)) -> pandas.DataFrame:
     """The input as a table; unnamed values become column 0.
 
     Args:
@@ -49,7 +49,7 @@ def chosen_columns(table: pandas.DataFrame, names: Sequence[str], others: Sequen
     """The columns that a model reads, under `names`; other columns are ignored.
 
     Args:
-        table: as from `as_rows`.
+        table: as from `asked_rows`.
         names: as the server calls the columns.
         others: as the task calls them.
     """

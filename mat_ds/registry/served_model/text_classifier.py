@@ -8,7 +8,7 @@ from typing import Any
 import mlflow.transformers
 import pandas
 
-from .rows import BATCH, as_rows, chosen_columns, refuse
+from .rows import BATCH, asked_rows, chosen_columns, refuse
 
 # Names of transformers for the text, or the two of a pair.
 NAMES = ("text", "text_pair")
@@ -21,12 +21,18 @@ class TextClassifier:
         pipeline: transformers' text-classification pipeline.
         max_length: maximum tokens of an input.
         columns: the task's names of its text, or the two of a pair.
+
+    Attributes:
+        function: what makes probabilities of logits.
     """
+
+    function = "softmax"
 
     def __init__(self, pipeline: Any, max_length: int, columns: Sequence[str] = NAMES[:1]):
         self._pipeline, self._columns = pipeline, tuple(columns)
         self._pipeline.tokenizer.padding_side = "right"
-        self._regression = pipeline.model.config.num_labels == 1
+        if pipeline.model.config.num_labels == 1:
+            self.function = "none"
         self._cut = {"truncation": True, "max_length": max_length, "batch_size": BATCH}
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pandas.DataFrame:
@@ -40,24 +46,26 @@ class TextClassifier:
         Returns:
             `label` and `probabilities` (by label, in the model's order); or `score`.
         """
-        table = chosen_columns(as_rows(model_input), NAMES[: len(self._columns)], self._columns)
+        table = chosen_columns(asked_rows(model_input), NAMES[: len(self._columns)], self._columns)
         for row, found in enumerate(table.to_dict(orient="records")):
             if wrong := [name for name, text in found.items() if not isinstance(text, str)]:
                 raise refuse(f"row {row}: {wrong[0]} is not a text: {found[wrong[0]]!r}")
         inputs = table.to_dict(orient="records") if len(self._columns) == 2 else table.iloc[:, 0].tolist()
         if not inputs:
             return pandas.DataFrame()
-        function = "none" if self._regression else "softmax"
-        found = self._pipeline(inputs, top_k=None, function_to_apply=function, **self._cut)
-        return pandas.DataFrame([self._answer(scores) for scores in found])
+        found = self._pipeline(inputs, top_k=None, function_to_apply=self.function, **self._cut)
+        return pandas.DataFrame([self.answer(scores) for scores in found])
 
-    def _answer(self, scores: list[dict[str, Any]]) -> dict[str, Any]:
+    def answer(self, scores: list[dict[str, Any]]) -> dict[str, Any]:
         """The answer for one text, from its labels and scores, highest first."""
-        if self._regression:
+        if self.function == "none":
             return {"score": scores[0]["score"]}
-        by_label = {found["label"]: found["score"] for found in scores}
-        names = self._pipeline.model.config.id2label
-        return {"label": scores[0]["label"], "probabilities": {names[i]: by_label[names[i]] for i in range(len(names))}}
+        return {"label": scores[0]["label"], "probabilities": self.by_label(scores)}
+
+    def by_label(self, scores: list[dict[str, Any]]) -> dict[str, float]:
+        """The probability of each label, in the model's order."""
+        found, names = {score["label"]: score["score"] for score in scores}, self._pipeline.model.config.id2label
+        return {names[i]: found[names[i]] for i in range(len(names))}
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any]) -> TextClassifier:

@@ -9,10 +9,11 @@ from typing import Any
 
 from mat_ds.tasks.kinds.base import Kind
 from mat_ds.tasks.kinds.classification import Classification
+from mat_ds.tasks.kinds.multi_label import MultiLabel
 from mat_ds.tasks.kinds.regression import Regression
 from mat_ds.tasks.spec import TaskSpec
 
-KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Regression, Classification)}
+KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (MultiLabel, Regression, Classification)}
 
 
 def kind_of(spec: TaskSpec) -> Kind:
