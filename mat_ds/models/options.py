@@ -48,7 +48,9 @@ class ModelConfig(Section):
         "the model's own",
     )
     attention: Literal["sdpa", "eager"] | None = Field(
-        None, description="kernels of attention; eager has second derivatives; null: the model's own choice"
+        None,
+        description="kernels of attention, of those that the architecture has (docs/models.md); eager has second "
+        "derivatives; null: the model's own choice",
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in backward (non-re-entrant)")
     freeze: list[Annotated[str, Field(min_length=1)]] = Field(

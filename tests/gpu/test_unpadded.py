@@ -22,7 +22,7 @@ def test_a_card_has_a_kernel():
     assert kernel_for(device, torch.float16, 64) == ("flash" if ampere else "efficient")
 
 
-@pytest.mark.parametrize("family", SETTINGS)
+@pytest.mark.parametrize("family", [*SETTINGS, "modernbert", "nomic_bert", "eurobert", "llama"])
 @pytest.mark.parametrize("dtype", FAR)
 def test_logits_and_gradients_are_those_of_the_padded_model(family, dtype):
     model, plain = (build(family, dtype=torch.float32).to("cuda", dtype) for _ in range(2))
