@@ -23,7 +23,7 @@ def report(request, tmp_path_factory):
 
 def variant(name):
     """Of LoRA, in a training by name."""
-    return case if (case := name.split(",")[0]) in VARIANTS else "lora"
+    return next((variant for variant in VARIANTS if variant in name.split(",")[0]), "lora")
 
 
 def test_every_stage_and_precision_gives_the_oracles_adapters_and_head(report):

@@ -5,7 +5,7 @@ import os
 
 STAGES, PRECISIONS = range(4), ("fp32", "bf16", "fp16")
 VARIANTS = ("dora", "rslora", "pissa")  # of LoRA
-HALF_VARIANTS = (("dora", "bf16", 3), ("rslora", "bf16", 2), ("pissa", "fp16", 2))
+HALF_VARIANTS = (("checkpointed dora", "bf16", 3), ("rslora", "bf16", 2), ("pissa", "fp16", 2))
 
 
 def few(*axes, of=2):

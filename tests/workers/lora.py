@@ -30,6 +30,7 @@ CASES = {
     "uneven": {"method": NOISE, "optimizer": {"layer_decay": 0.5, "head_lr": 3e-3}},
     "checkpointed": {"model": {"checkpointing": True}},
     **{variant: {"model": {"variant": variant}} for variant in VARIANTS},
+    "checkpointed dora": {"model": {"variant": "dora", "checkpointing": True, "adapter_dropout": 1e-9}},
 }
 
 
