@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import html
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from mat_ds.artifacts.confusion import confusion_text, markdown
 from mat_ds.artifacts.finished import Finished
 from mat_ds.errors import printable
 from mat_ds.models.tiny import TINY
 from mat_ds.storage.disk import write_text
 from mat_ds.tasks.kinds import KINDS, kind_of
+from mat_ds.tasks.measures import LOSS, METRICS
 from mat_ds.tasks.registry import TASKS
 
 CARD = "README.md"
 # Names of metrics on the hub, where they differ.
-METRICS = {"pearson": "pearsonr", "spearman": "spearmanr"}
+ON_THE_HUB = {"pearson": "pearsonr", "spearman": "spearmanr", "auroc": "roc_auc"}
 
 TEXT = """# {title}
 
@@ -34,8 +34,8 @@ TEXT = """# {title}
 | evaluation | step | score | {metrics} |
 |---|---|---|{rule}|
 {scores}
-
-The score is the mean of the metrics over the dev splits. The best of many evaluations on one dev set flatters: the median of
+{confusion}
+The score is {meaning} over the dev splits. The best of many evaluations on one dev set flatters: the median of
 the last half of the evaluations is {median}. In this folder are the `{which}` weights, of step {step}; loaded by plain
 transformers they score {score} in float32.
 
@@ -116,10 +116,10 @@ def _metadata(finished: Finished, adapters: bool) -> ModelCardData:
     results = [] if run.data.eval_limit else [
         EvalResult(
             task_type=pipeline, dataset_type=hub or spec.name, dataset_name=spec.name, dataset_config=spec.hub_config,
-            dataset_split=split, metric_type=METRICS.get(metric, metric), metric_name=metric, metric_value=value,
+            dataset_split=split, metric_type=ON_THE_HUB.get(metric, metric), metric_name=metric, metric_value=value,
         )
         for split, metrics in {**{dev: finished.exported[dev] for dev in spec.dev}, **finished.results["test"]}.items()
-        for metric, value in metrics.items()
+        for metric, value in metrics.items() if metric in spec.metrics  # not the loss
     ]  # fmt: skip
     return ModelCardData(
         model_name=f"{spec.name}-{run.method.name}",
@@ -128,7 +128,7 @@ def _metadata(finished: Finished, adapters: bool) -> ModelCardData:
         language="en" if spec.name in TASKS else None,
         library_name="peft" if adapters else "transformers",
         pipeline_tag=pipeline,
-        metrics=[METRICS.get(metric, metric) for metric in spec.metrics],
+        metrics=[ON_THE_HUB.get(metric, metric) for metric in spec.metrics],
         tags=["mat_ds", run.method.name],
         eval_results=results or None,  # scores on a part of a dev set would be misleading
     )
@@ -141,22 +141,23 @@ def _body(finished: Finished, adapters: bool) -> str:
     source = "made by mat_ds" if spec.generate else "files of the user's own" if run.data.own else hub
     if run.data.cut_share:
         source += f", without the {100 * run.data.cut_share:g}% that are kept to validate on"
-    columns = [f"{split} {metric}" for split in spec.dev for metric in spec.metrics]
+    columns = [f"{split} {metric}" for split in spec.dev for metric in (*spec.metrics, LOSS)]
     start = environment["starts"][-1]
     answer, names = kind_of(spec).range_of_answers
     return TEXT.format(
         title=f"{spec.name}: {run.method.name}", model=base[0].upper() + base[1:], task=spec.name, method=run.method.name,
-        version=_markdown(environment["packages"].get("mat_ds", "of an unknown version")),
-        reads="Reads a text." if len(spec.text) == 1 else f"Reads a pair of texts ({' and '.join(map(_markdown, spec.text))}).",
-        answers=f"Answers with {answer} {', '.join(map(_markdown, names))}".rstrip() + ".",
+        version=markdown(environment["packages"].get("mat_ds", "of an unknown version")),
+        reads="Reads a text." if len(spec.text) == 1 else f"Reads a pair of texts ({' and '.join(map(markdown, spec.text))}).",
+        answers=f"Answers with {answer} {', '.join(map(markdown, names))}".rstrip() + ".",
         max_length=finished.max_length, train=f"{'s' * (len(spec.train) > 1)} {_mixture(spec.train)}", source=source,
         others=f", and on {_mixture(spec.also_train_on)}" if spec.also_train_on else "",
         dev=", ".join(spec.dev), data_sha256=_safe(environment["data_sha256"]), dev_sha256=_safe(results["dev_sha256"]),
         metrics=" | ".join(columns), rule="|".join("---" for _ in columns), scores="\n".join(_score_rows(finished)),
+        meaning=_meaning(spec.metrics), confusion=confusion_text(results["confusion"]) if results.get("confusion") else "",
         median=f"{results['median_last_half']:.4f}", which=results["export"]["which"], step=results["export"]["step"],
         score=f"{finished.score:.4f}", settings="\n".join(_settings(finished)), frozen=_frozen(finished), seed=run.seed,
         ranks=start["world_size"],
-        devices=_markdown(", ".join(sorted(set(environment["devices"])))), stage=start["zero_stage"], steps=results["steps"],
+        devices=markdown(", ".join(sorted(set(environment["devices"])))), stage=start["zero_stage"], steps=results["steps"],
         batch=run.train.batch_size, seconds=results["seconds"], units=f"{finished.forward_units:,}",
         loading=(LOADING_ADAPTERS if adapters else LOADING).format(auto_class=kind_of(spec).auto_class),
     )  # fmt: skip
@@ -171,10 +172,18 @@ def _score_rows(finished: Finished) -> Iterator[str]:
     """Yields the rows of the score table. The median is of scores only and has no metrics."""
     for name in ("last", "best"):
         evaluation = finished.results[name]
-        values = [f"{evaluation[split][metric]:.4f}" for split in finished.spec.dev for metric in finished.spec.metrics]
+        found = [evaluation[split].get(name) for split in finished.spec.dev for name in (*finished.spec.metrics, LOSS)]
+        values = ["" if value is None else f"{value:.4f}" for value in found]  # an earlier version kept no loss
         yield f"| {name} | {evaluation['step']} | {evaluation['score']:.4f} | {' | '.join(values)} |"
-    empty = " |" * len(finished.spec.dev) * len(finished.spec.metrics)
+    empty = " |" * len(finished.spec.dev) * (len(finished.spec.metrics) + 1)
     yield f"| median of the last half | | {finished.results['median_last_half']:.4f} |{empty}"
+
+
+def _meaning(metrics: Sequence[str]) -> str:
+    """What the score is."""
+    if any(METRICS[name].lower for name in metrics):
+        return "minus the mean of the metrics, of which less is better,"
+    return "the mean of the metrics"
 
 
 def _settings(finished: Finished) -> Iterator[str]:
@@ -205,11 +214,6 @@ def _is_ours(name: str) -> bool:
 def _without_folders(value: str) -> str:
     """An absolute path's last part; the folders above it are private."""
     return Path(value).name if Path(value).is_absolute() else value
-
-
-def _markdown(text: str) -> str:
-    """Untrusted text as one line of Markdown, with markup and HTML escaped."""
-    return re.sub(r"([\\`*_\[\]|#~!])", r"\\\1", html.escape(printable(text), quote=False))
 
 
 def _safe(text: str) -> str:

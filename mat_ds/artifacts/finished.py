@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from mat_ds.artifacts.confusion import Confusion
 from mat_ds.artifacts.described import folder_of, read_description
 from mat_ds.errors import Problem, UserError
 from mat_ds.methods import METHODS
@@ -54,6 +55,7 @@ class _Results(Shape):
     median_last_half: float
     export: _ExportResult
     test: dict[str, dict[str, float]]
+    confusion: Confusion | None = None
     dev_sha256: str
 
 

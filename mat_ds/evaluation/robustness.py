@@ -28,6 +28,7 @@ from mat_ds.storage.rundir import new_folder
 from mat_ds.tasks.example import Example
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator
+from mat_ds.tasks.ranking import undefined
 from mat_ds.tasks.rows import skipped_lines
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.terminal.display import Display
@@ -155,6 +156,9 @@ def evaluate_subject(
     subject.model.to(device)
     collate = Collator(subject.tokenizer, subject.max_length, kind_of(subject.spec))
     display.say(*(f"skipped {line}" for line in skipped_lines(subject.tallies)))
+    without = {split: missing for split, examples in subject.splits.items() if (missing := undefined(subject.spec, examples))}
+    for split, missing in without.items():
+        display.warn("; ".join(f"{name} is undefined on {split}: {reason}" for name, reason in missing.items()))
     work = work_of(subject, options)
     with display.part("evaluation", sum(work.values()), delay=0.0) as bar:
 
@@ -168,7 +172,7 @@ def evaluate_subject(
         measurement = Measurement(subject, options, evaluator)
         splits = {split: measure_split(measurement, options, split) for split in subject.splits}
 
-    found = robustness_report(subject, options, splits)
+    found = robustness_report(subject, options, splits, without)
 
     def write() -> Path:
         folder = new_folder(subject.folder / "evaluation") if options.output_dir is None else Path(options.output_dir)
@@ -179,8 +183,11 @@ def evaluate_subject(
     return found | {"folder": str(folder)}
 
 
-def robustness_report(subject: Subject, options: EvaluationOptions, splits: dict[str, Any]) -> dict[str, Any]:
-    """The report; independent of the number of ranks and the time."""
+def robustness_report(
+    subject: Subject, options: EvaluationOptions, splits: dict[str, Any], without: dict[str, dict[str, str]]
+) -> dict[str, Any]:
+    """The report, given all measurements and the metrics that a split has not, with the reason; independent of the number of
+    ranks and the time."""
     attack = options.attack
     return {
         "task": subject.spec.name,
@@ -195,6 +202,7 @@ def robustness_report(subject: Subject, options: EvaluationOptions, splits: dict
                    "rules": ATTACK_RULES},
         "noise": {"kinds": options.noise.kinds, "rates": options.noise.rates},
         "splits": splits,
+        **({"undefined": without} if without else {}),
         "options": options.model_dump(mode="json"),
         "versions": {name: version_of(name) for name in PACKAGES},
     }  # fmt: skip

@@ -16,6 +16,7 @@ from mat_ds.tasks.example import Example
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.kinds.base import Kind
 from mat_ds.tasks.loader import Collator, evaluation_batches
+from mat_ds.tasks.measures import LOSS
 from mat_ds.tasks.spec import TaskSpec
 
 Scores = dict[str, dict[str, float]]
@@ -128,16 +129,26 @@ class Evaluator:
         return whole.flatten(0, 1)
 
     def scores(self, forward: Forward, splits: Mapping[str, Sequence[Example]]) -> tuple[Scores, float]:
-        """The task's metrics on each split, and the score that selects a model; the same on every rank."""
+        """The task's metrics and the mean loss of each split, and the score that selects a model; the same on every rank."""
         return self.scores_of({name: self.predict(forward, examples, name) for name, examples in splits.items()}, splits)
 
     def scores_of(self, found: Mapping[str, Outcome], splits: Mapping[str, Sequence[Example]]) -> tuple[Scores, float]:
         """`scores` from existing predictions."""
 
         def score_them() -> tuple[Scores, float]:
-            from mat_ds.tasks.metrics import score, selection_score
+            from mat_ds.tasks.metrics import selection_score
 
-            scores = {name: score(self._spec, found[name].kept.numpy(), splits[name]) for name in splits}
-            return scores, selection_score(scores)
+            scores = {name: self._metrics(found[name], splits[name]) for name in splits}
+            losses = {name: float(found[name].losses.double().mean()) for name in splits}
+            return {name: {**scores[name], LOSS: losses[name]} for name in splits}, selection_score(scores)
 
         return on_rank_zero(score_them)
+
+    def metrics_of(self, found: Outcome, examples: Sequence[Example]) -> dict[str, float]:
+        """The task's metrics on a split whose labels may leave some undefined: those are left out."""
+        return on_rank_zero(lambda: self._metrics(found, examples))
+
+    def _metrics(self, found: Outcome, examples: Sequence[Example]) -> dict[str, float]:
+        from mat_ds.tasks.metrics import score
+
+        return score(self._spec, found.kept.numpy(), examples)

@@ -13,12 +13,13 @@ from matplotlib.ticker import LogLocator
 
 from mat_ds.methods import METHODS
 from mat_ds.reports.drawing import Picture, house_style, legend_below, looks, picture, sample, sheet
-from mat_ds.reports.groups import Group
+from mat_ds.reports.groups import Group, score_axis
 from mat_ds.reports.labels import group_runs
 from mat_ds.reports.runs import RunData, read_run
 from mat_ds.reports.table import Column, Row, Table, text
 from mat_ds.storage.disk import write_bytes
 from mat_ds.storage.rundir import RunDirectory
+from mat_ds.tasks.measures import LOSS, dev_loss
 
 PART = "curves"
 POINTS = 60  # of a curve; steps between them are averaged
@@ -28,7 +29,7 @@ QUANTITIES = {
     "loss L": ("step", "L"),
     "R, perturbed": ("telemetry", "R"),
     "R, not perturbed": ("telemetry", "R_without"),
-    "dev score, %": ("evaluation", "score"),
+    "dev loss": ("evaluation", "loss"),
 }
 
 
@@ -53,12 +54,16 @@ def learning_curves(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     for group, style in styles.items():
         curves = found[group]
         _draw_curve(axes[0], curves["loss L"], {**style, "marker": ""})
-        _draw_curve(axes[-1], curves["dev score, %"], style)
+        if curves["dev loss"].steps:
+            _draw_curve(axes[0], curves["dev loss"], {**style, "linestyle": ":", "fillstyle": "none"})
+        _draw_curve(axes[-1], curves[score_axis(group)], style)
         if measured:
             _draw_curve(axes[1], curves["R, perturbed"], {**style, "linestyle": "-"})
             _draw_curve(axes[1], curves["R, not perturbed"], {**style, "linestyle": ":", "fillstyle": "none"})
     axes[0].set_ylabel("loss L")
     legend = [sample(f"{g.label}{'' if g.finished else ', unfinished'}", **style) for g, style in styles.items()]
+    if any(found[group]["dev loss"].steps for group in styles):
+        legend += [sample("dev loss", color="gray", marker="o", fillstyle="none", linestyle=":")]
     if measured:
         axes[1].set_ylabel("divergence R")
         _logarithmic(axes[1])
@@ -66,7 +71,7 @@ def learning_curves(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
             sample("R, perturbed", color="gray", marker="o"),
             sample("R, not perturbed", color="gray", marker="o", fillstyle="none", linestyle=":"),
         ]
-    axes[-1].set_ylabel("dev score, %")
+    axes[-1].set_ylabel(score_axis(kept[0]))
     axes[-1].set_xlabel("outer steps")
     legend_below(figure, legend)
     yield picture(figure, task, PART, "learning curves", _caption(len(found), kept))
@@ -111,6 +116,7 @@ def _logarithmic(axis: Axes) -> None:
 def curves_of(group: Group) -> dict[str, Curve]:
     """The curves of a group by title; a quantity that no run has is an empty curve."""
     curves = {title: _curve(group.seeds, *of) for title, of in QUANTITIES.items()}
+    curves[score_axis(group)] = _curve(group.seeds, "evaluation", "score")
     minimised = _curve(group.seeds, "step", "R")
     if minimised.steps:
         curves["R, perturbed" if _perturbs(group) else "R, not perturbed"] = minimised
@@ -124,11 +130,11 @@ def _perturbs(group: Group) -> bool:
 
 
 def _curve(runs: Sequence[RunData], event: str, name: str) -> Curve:
-    scale = 100 if name == "score" else 1
     at: dict[int, list[float]] = {}
     for run in runs:
         for record in run.of(event):
-            value = record.get(name)
+            value = dev_loss(record) if name == LOSS else record.get(name)
+            scale = run.factor() if name == "score" else 1
             perturbed = event != "telemetry" or name != "R" or "delta_linf" in record
             if perturbed and isinstance(value, (int, float)) and math.isfinite(value):
                 at.setdefault(record["step"], []).append(scale * value)

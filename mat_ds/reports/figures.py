@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.patches import Patch
 
 from mat_ds.reports.drawing import BESIDE, KIND_COLOURS, KIND_HATCHES, Picture, legend_below, looks, picture, sample, sheet
-from mat_ds.reports.groups import Group, one_a_seed
+from mat_ds.reports.groups import Group, one_a_seed, score_axis
 from mat_ds.reports.runs import KINDS
 from mat_ds.tasks.registry import TASKS
 
@@ -31,14 +31,14 @@ def box_plot(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     figure, (axis,) = sheet(1, 1.0 + max(0.62, 0.25 + 0.17 * lines) * len(several))
     for place, group in enumerate(reversed(several)):
         for shift, kind in zip((0.27, 0.0, -0.27), KINDS, strict=True):
-            values = [100 * value for value in group.values(kind)]
+            values = group.shown(kind)
             box = axis.boxplot(values, positions=[place + shift], widths=0.2, orientation="horizontal", patch_artist=True,
                                manage_ticks=False, showfliers=False, medianprops={"color": "black"})  # fmt: skip
             box["boxes"][0].set(**looks_of[kind])
             axis.plot(values, [place + shift] * len(values), "o", color="black", markersize=3)
     axis.set_yticks(range(len(several)), labels)
     axis.set_ylim(-0.5, len(several) - 0.5)
-    axis.set_xlabel("dev score, %")
+    axis.set_xlabel(score_axis(several[0]))
     axis.grid(axis="y", visible=False)
     legend_below(figure, [Patch(edgecolor="black", label=title, **looks_of[kind]) for kind, title in KINDS.items()])
     yield picture(

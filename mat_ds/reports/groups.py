@@ -54,9 +54,19 @@ class Group:
         found = (run.scores.get(kind, {}).get(name) for run in self.counted)
         return [value for value in found if value is not None]
 
+    def shown(self, kind: str, name: str = "score") -> list[float]:
+        """`values` as they are shown: in percent, unless the metric is no share of anything."""
+        found = ((run.scores.get(kind, {}).get(name), run.factor(name)) for run in self.counted)
+        return [factor * value for value, factor in found if value is not None]
+
     def mean(self, kind: str, name: str = "score") -> float | None:
         """Mean over the seeds; None if no run has the score."""
         return mean_of(self.values(kind, name))
+
+
+def score_axis(group: Group) -> str:
+    """Title of an axis of its scores."""
+    return "dev score, %" if group.counted[0].factor() == 100 else "dev score"
 
 
 def one_a_seed(runs: Iterable[RunData]) -> list[RunData]:

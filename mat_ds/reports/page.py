@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader
 from mat_ds.errors import printable
 from mat_ds.reports import figures
 from mat_ds.reports.ablations import VARIED, ablation_table
+from mat_ds.reports.confusion import confusion_tables
 from mat_ds.reports.curves import curves_table, learning_curves
 from mat_ds.reports.drawing import Picture, file_name, house_style
 from mat_ds.reports.groups import Group
@@ -76,6 +77,7 @@ def tables_of(groups: Sequence[Group]) -> Iterator[Table]:
     yield scores_table(groups)
     yield from glue_tables(groups)
     yield from filter(None, [anli_table(groups)])
+    yield from confusion_tables(groups)
     for varied in VARIED:
         yield ablation_table(groups, varied)
     yield runs_table(groups)

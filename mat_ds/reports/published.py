@@ -9,15 +9,8 @@ from typing import Any
 
 from mat_ds.config.yaml_files import parse_yaml
 from mat_ds.reports.groups import Group
+from mat_ds.tasks.measures import measure_of
 from mat_ds.tasks.registry import TASKS, TRAINING_EXAMPLES
-
-METRICS = {
-    "matthews_correlation": "Matthews correlation",
-    "accuracy": "accuracy",
-    "f1": "F1",
-    "pearson": "Pearson correlation",
-    "spearman": "Spearman correlation",
-}
 
 
 @cache
@@ -35,8 +28,7 @@ def metrics_of(task: str) -> list[str]:
 
 def metric_title(name: str) -> str:
     """Title of `<split>/<metric>`, or of the score."""
-    metric = name.rpartition("/")[2]
-    return METRICS.get(metric, metric)
+    return measure_of(name.rpartition("/")[2]).title
 
 
 def source_of(groups: Sequence[Group]) -> str:

@@ -23,6 +23,7 @@ from mat_ds.storage.own_files import file_problems, why_foreign
 from mat_ds.storage.progress import Progress, last_half
 from mat_ds.storage.reading import read_json
 from mat_ds.storage.rundir import RunDirectory, run_folders
+from mat_ds.tasks.measures import LOSS, measure_of
 from mat_ds.tracking.mirrored import MIRRORED, Shape, checked, read_tracking
 
 # The three scores that are always shown together, with their titles.
@@ -119,6 +120,17 @@ class RunData:
             }
             for e in self.of("evaluation")
         ]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics that its score is made of."""
+        names = (name.rpartition("/")[2] for found in self.evaluations[-1:] for name in found if "/" in name)
+        return [name for name in dict.fromkeys(names) if name != LOSS]
+
+    def factor(self, name: str = "score") -> int:
+        """What `score` or `<split>/<metric>` is multiplied by to be shown: 100 for percent, or 1."""
+        metrics = self.metrics if name == "score" else [name.rpartition("/")[2]]
+        return 100 if all(measure_of(metric).share for metric in metrics) else 1
 
     @cached_property
     def scores(self) -> dict[str, dict[str, float]]:

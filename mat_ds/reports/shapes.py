@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from mat_ds.artifacts.confusion import Confusion
 from mat_ds.storage.events import Record, as_one_life, records_in
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tracking.mirrored import Shape
@@ -63,6 +64,7 @@ class Results(Shape):
     seconds: Level | None = None
     export: _Export = _Export()
     test: dict[str, dict[str, Number]] = Field({})
+    confusion: Confusion | None = None
 
 
 class Environment(Shape):

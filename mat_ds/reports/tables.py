@@ -9,9 +9,11 @@ from typing import Any
 
 from mat_ds.reports.groups import Group, deviation, mean_of
 from mat_ds.reports.labels import name_in_papers
-from mat_ds.reports.published import metric_title, metrics_of, published, source_of
+from mat_ds.reports.published import metrics_of, published, source_of
 from mat_ds.reports.runs import KINDS, RunData
 from mat_ds.reports.table import Column, Row, Table, text
+from mat_ds.storage.progress import Progress
+from mat_ds.tasks.measures import dev_loss, score_title
 from mat_ds.terminal.units import duration
 
 GLUE = {"cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "qqp": "QQP", "stsb": "STS-B", "mnli": "MNLI", "qnli": "QNLI",
@@ -43,7 +45,7 @@ def _run_row(group: Group, run: RunData) -> Row:
     return {
         "name": run.name, "task": group.task, "label": group.label, "seed": str(run.seed), "status": run.status,
         "reached": run.reached, "evaluations": str(len(run.evaluations)),
-        **{kind: 100 * found["score"] for kind, found in run.scores.items()},
+        **{kind: run.factor() * found["score"] for kind, found in run.scores.items()},
         "commit": str(run.environment.get("git_commit") or "–")[:8], "ranks": str(run.environment.get("world_size", "–")),
         "devices": ", ".join(dict.fromkeys(map(str, devices))),
     }  # fmt: skip
@@ -57,6 +59,7 @@ def scores_table(groups: Sequence[Group]) -> Table:
         text("metric", "metric"),
         text("seeds", "seeds"),
         *mean_columns(),
+        Column("dev loss", ("dev loss",), digits=3, spread="dev loss sd"),
         text("evaluations", "evaluations"),
         Column("forward units a step", ("cost",), digits=0),
         Column("thousand passes", ("passes",)),
@@ -64,11 +67,21 @@ def scores_table(groups: Sequence[Group]) -> Table:
         Column("wall time", ("wall time",), shown="in all"),
     )
     rows = [
-        {"task": group.task, "label": group.label, "metric": score_title(group), **means_of(group), **_cost_of(group)}
+        {
+            "task": group.task,
+            "label": group.label,
+            "metric": title_of_score(group),
+            **means_of(group),
+            **_loss_of(group),
+            **_cost_of(group),
+        }
         for group in groups
         if group.values("last")
-    ]
-    note = f"Means ± standard deviations over the seeds, in percent; of a seed that ran again, the newest. {SIDE_BY_SIDE}"
+    ]  # fmt: skip
+    note = (
+        "Means ± standard deviations over the seeds, in percent (errors as they are, and negative in a score, of which more is "
+        f"better); of a seed that ran again, the newest. The dev loss is that of the best evaluation. {SIDE_BY_SIDE}"
+    )
     return Table("scores", "Scores", columns, rows, note)
 
 
@@ -82,7 +95,7 @@ def means_of(group: Group, name: str = "score") -> Row:
     """Last, best and median of a score over the seeds in percent, their deviations, and the number of seeds."""
     row: Row = {"seeds": _seeds(group)}
     for kind in KINDS:
-        values = [100 * value for value in group.values(kind, name)]
+        values = group.shown(kind, name)
         row |= {kind: mean_of(values), f"{kind} sd": deviation(values)}
     return row
 
@@ -97,11 +110,16 @@ def _seeds(group: Group) -> str:
     return f"{count} ({told})" if told else str(count)
 
 
-def score_title(group: Group) -> str:
+def title_of_score(group: Group) -> str:
     """What the score is: a metric, or the mean of some."""
-    names = (name for run in group.counted for found in run.evaluations[-1:] for name in found if "/" in name)
-    metrics = list(dict.fromkeys(metric_title(name) for name in names))
-    return f"mean of {' and '.join(metrics)}" if len(metrics) > 1 else (metrics or ["score"])[0]
+    return score_title(dict.fromkeys(name for run in group.counted for name in run.metrics))
+
+
+def _loss_of(group: Group) -> Row:
+    """Mean and deviation over the seeds of the dev loss where the score is best."""
+    best = (Progress(evaluations=run.of("evaluation")).best for run in group.counted if run.evaluations)
+    found = [loss for evaluation in best if (loss := dev_loss(evaluation)) is not None]
+    return {"dev loss": mean_of(found), "dev loss sd": deviation(found)}
 
 
 def _cost_of(group: Group) -> Row:

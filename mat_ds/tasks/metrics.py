@@ -1,12 +1,12 @@
-"""GLUE's metrics as local `evaluate` modules, computed by scikit-learn and scipy; nothing is downloaded.
+"""The metrics of tasks as local `evaluate` modules, computed by scikit-learn and scipy; nothing is downloaded.
 
 Importing this module imports `evaluate`, which takes a second; only the rank that computes scores does so.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from statistics import mean
 from typing import Any
 
@@ -18,7 +18,13 @@ from sklearn import metrics as sklearn_metrics
 
 from mat_ds.tasks.example import Example
 from mat_ds.tasks.kinds import kind_of
+from mat_ds.tasks.kinds.outputs import Answered
+from mat_ds.tasks.measures import merit
+from mat_ds.tasks.ranking import RANKING, undefined
 from mat_ds.tasks.spec import TaskSpec
+
+# Maps (references, predictions) to a score; the predictions are probabilities where the metric is one of `RANKING`.
+Compute = Callable[[Any, Any], float]
 
 
 class LocalMetric(evaluate.Metric):  # type: ignore[misc]
@@ -26,62 +32,112 @@ class LocalMetric(evaluate.Metric):  # type: ignore[misc]
 
     Args:
         name: key of the score.
-        score: computes it from (references, predictions).
-        dtype: of both, `int64` for classes and `float64` for scores.
+        score: computes it from (references, predictions), two arrays.
+        references, predictions: those to come, from which their types are read: numbers, or lists of numbers.
     """
 
-    def __init__(self, name: str, score: Callable[[Any, Any], float], dtype: str):
-        self._score, self._dtype = score, dtype
+    def __init__(self, name: str, score: Compute, references: np.ndarray, predictions: np.ndarray):
+        self._score = score
+        self._features = {"predictions": _feature(predictions), "references": _feature(references)}
         super().__init__(config_name=name, keep_in_memory=True)
 
     def _info(self) -> evaluate.MetricInfo:
-        features = datasets.Features({name: datasets.Value(self._dtype) for name in ("predictions", "references")})
-        return evaluate.MetricInfo(description=self.config_name, citation="", features=features)
+        return evaluate.MetricInfo(description=self.config_name, citation="", features=datasets.Features(self._features))
 
-    def _compute(self, predictions: Sequence[float], references: Sequence[float]) -> dict[str, float]:
-        return {self.config_name: float(self._score(references, predictions))}
-
-
-METRICS: dict[str, Callable[[], LocalMetric]] = {
-    "accuracy": lambda: LocalMetric("accuracy", sklearn_metrics.accuracy_score, "int64"),
-    "f1": lambda: LocalMetric("f1", sklearn_metrics.f1_score, "int64"),
-    "matthews_correlation": lambda: LocalMetric("matthews_correlation", sklearn_metrics.matthews_corrcoef, "int64"),
-    "pearson": lambda: LocalMetric("pearson", lambda y, p: _correlation(stats.pearsonr, y, p), "float64"),
-    "spearman": lambda: LocalMetric("spearman", lambda y, p: _correlation(stats.spearmanr, y, p), "float64"),
-}
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        return {self.config_name: float(self._score(np.asarray(references), np.asarray(predictions)))}
 
 
-def _correlation(measure: Callable[[Any, Any], Any], references: Any, predictions: Any) -> float:
+def _feature(values: np.ndarray) -> Any:
+    one = datasets.Value("int64" if values.dtype.kind in "biu" else "float64")
+    return datasets.List(one) if values.ndim == 2 else one
+
+
+def _averaged(measure: Any, average: str) -> Compute:
+    """A measure of each class, averaged; 0 for a class that is in the labels or the answers but not in what it divides by."""
+    return lambda y, p: float(measure(y, p, average=average, zero_division=0.0))
+
+
+def _correlation(measure: Callable[[Any, Any], Any]) -> Compute:
     """A correlation; 0 if one side is constant, where it is undefined."""
-    constant = min(len(set(references)), len(set(predictions))) < 2
-    return 0.0 if constant else float(measure(references, predictions).statistic)
+
+    def correlation(references: Any, predictions: Any) -> float:
+        constant = min(len(set(references)), len(set(predictions))) < 2
+        return 0.0 if constant else float(measure(references, predictions).statistic)
+
+    return correlation
 
 
-# Of answers that are several decisions each, (N, C).
-SETS: dict[str, Callable[[Any, Any], float]] = {
+def _auroc(references: np.ndarray, probabilities: np.ndarray) -> float:
+    """Area under the ROC curve; for several classes each against the rest, and the mean of these (macro)."""
+    binary = references.ndim == 1 and probabilities.shape[1] == 2
+    scores = probabilities[:, 1] if binary else probabilities
+    return float(sklearn_metrics.roc_auc_score(references, scores, multi_class="ovr", average="macro"))
+
+
+def _average_precision(references: np.ndarray, probabilities: np.ndarray) -> float:
+    """Average precision, sum_n (R_n - R_{n-1}) P_n; for several classes the mean of each one's against the rest."""
+    binary = references.ndim == 1 and probabilities.shape[1] == 2
+    scores = probabilities[:, 1] if binary else probabilities
+    return float(sklearn_metrics.average_precision_score(references, scores, average="macro"))
+
+
+COMPUTED: dict[str, Compute] = {
     "accuracy": sklearn_metrics.accuracy_score,
-    "f1_micro": partial(sklearn_metrics.f1_score, average="micro", zero_division=0.0),
-    "f1_macro": partial(sklearn_metrics.f1_score, average="macro", zero_division=0.0),
+    "balanced_accuracy": sklearn_metrics.balanced_accuracy_score,
+    "f1": sklearn_metrics.f1_score,
+    **{f"f1_{average}": _averaged(sklearn_metrics.f1_score, average) for average in ("macro", "weighted", "micro")},
+    "precision_macro": _averaged(sklearn_metrics.precision_score, "macro"),
+    "recall_macro": _averaged(sklearn_metrics.recall_score, "macro"),
+    "matthews_correlation": sklearn_metrics.matthews_corrcoef,
+    "auroc": _auroc,
+    "average_precision": _average_precision,
+    "exact_match": lambda y, p: float(np.mean(np.all((y == p).reshape(len(y), -1), axis=1))),
+    "pearson": _correlation(stats.pearsonr),
+    "spearman": _correlation(stats.spearmanr),
+    "mse": sklearn_metrics.mean_squared_error,
+    "mae": sklearn_metrics.mean_absolute_error,
 }
 
 
 def score(spec: TaskSpec, kept: np.ndarray, examples: Sequence[Example]) -> dict[str, float]:
-    """The task's metrics on one split.
+    """The task's metrics on one split, without those that its labels leave undefined (`ranking.undefined` says why).
 
     Args:
         kept: what the task's kind keeps of its logits, (N, ...) fp32.
         examples: the N examples.
     """
     found = kind_of(spec).answered(kept, examples)
-    scores: dict[str, float] = {}
-    for name in spec.metrics:
-        if isinstance(found.references, np.ndarray):
-            scores[name] = float(SETS[name](found.references, found.predictions))
-            continue
-        scores |= METRICS[name]().compute(predictions=found.predictions, references=found.references)
-    return scores
+    without = undefined(spec, examples)
+    return {name: _value(name, found) for name in spec.metrics if name not in without}
+
+
+def _value(name: str, found: Answered) -> float:
+    """One metric of the answers."""
+    references = np.asarray(found.references)
+    given = np.asarray(found.probabilities if name in RANKING else found.predictions)
+    metric = LocalMetric(name, COMPUTED[name], references, given)
+    with warnings.catch_warnings():
+        # Of classes that are in the answers only, which is no fault of the data.
+        warnings.filterwarnings("ignore", "y_pred contains classes not in y_true", UserWarning)
+        value: float = metric.compute(predictions=given.tolist(), references=references.tolist())[name]
+    return value
 
 
 def selection_score(splits: Mapping[str, Mapping[str, float]]) -> float:
-    """The number that selects the best model: the mean over the task's metrics and dev splits."""
-    return mean(mean(metrics.values()) for metrics in splits.values())
+    """The number that selects the best model, of which more is better: the mean of `merit` over the task's metrics and dev
+    splits."""
+    return mean(mean(merit(name, value) for name, value in metrics.items()) for metrics in splits.values())
+
+
+def confusion(spec: TaskSpec, kept: np.ndarray, examples: Sequence[Example]) -> list[list[int]] | None:
+    """Counts of examples by label (rows) and answer (columns), both in the order of the task's labels; None if its kind has no
+    such table."""
+    kind = kind_of(spec)
+    if not kind.confuses:
+        return None
+    found = kind.answered(kept, examples)
+    table: list[list[int]] = sklearn_metrics.confusion_matrix(
+        found.references, found.predictions, labels=range(kind.outputs)
+    ).tolist()
+    return table

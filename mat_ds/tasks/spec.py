@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from mat_ds.config.names import Name
 from mat_ds.config.section import Section
+from mat_ds.tasks.measures import METRICS
 
 Rows = Iterable[dict[str, Any]]
 
@@ -47,8 +48,10 @@ Mixture = Annotated[
     dict[Name, Annotated[int, Field(ge=1, le=MOST_REPEATS)]], BeforeValidator(_counted), PlainSerializer(_as_written)
 ]
 Splits = Annotated[tuple[Name, ...], Field(strict=False), BeforeValidator(_as_list)]
-MetricName = Literal["accuracy", "f1", "f1_macro", "f1_micro", "matthews_correlation", "pearson", "spearman"]
-
+if TYPE_CHECKING:
+    MetricName = str
+else:
+    MetricName = Literal[tuple(METRICS)]  # so that pydantic's errors list them
 
 KindName = Literal["classification", "multi_label", "regression"]
 

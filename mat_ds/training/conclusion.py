@@ -7,12 +7,14 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mat_ds.errors import printable
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.examples import TaskData
+from mat_ds.tasks.measures import METRICS, dev_loss
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.terminal.layout import wrapped
 from mat_ds.training.announce import NAMES
@@ -31,6 +33,7 @@ def conclusion(results: dict[str, Any], data: TaskData, rundir: RunDirectory, as
     lines = (
         f"result     {score_name(data.spec)} {best['score']:.4f} best (step {best['step']:,}), {last['score']:.4f} last, "
         f"{results['median_last_half']:.4f} median of the last half",
+        *_losses(best, last),
         f"speed      {results['seconds']:,.0f} s of training, {results['samples_per_second']:,.0f} examples/s",
         f"model      {rundir.model} {same} in plain transformers: {', '.join(shown)}",
         *([_way_to_load(rundir)] if (rundir.model / "adapter_config.json").exists() else []),
@@ -43,6 +46,13 @@ def conclusion(results: dict[str, Any], data: TaskData, rundir: RunDirectory, as
     )
 
 
+def _losses(best: dict[str, Any], last: dict[str, Any]) -> Iterator[str]:
+    """Yields a line with the dev loss, unless an earlier version made one of the evaluations."""
+    at_best, at_last = dev_loss(best), dev_loss(last)
+    if at_best is not None and at_last is not None:
+        yield f"dev loss   {at_best:.4f} where the score is best, {at_last:.4f} last"
+
+
 def _way_to_load(rundir: RunDirectory) -> str:
     """How adapters are used without mat_ds."""
     merge = f"{program()} export {shlex.quote(str(rundir.path))} <folder> --merge"
@@ -51,7 +61,7 @@ def _way_to_load(rundir: RunDirectory) -> str:
 
 def score_name(spec: TaskSpec) -> str:
     """The number by which models are compared: the task's metric, or what it is the mean of."""
-    metrics, splits = ", ".join(spec.metrics), len(spec.dev)
+    metrics, splits = ", ".join(f"{'-' if METRICS[name].lower else ''}{name}" for name in spec.metrics), len(spec.dev)
     if len(spec.metrics) == splits == 1:
         return metrics
     return f"mean of {metrics}" + (f" over {splits} splits" if splits > 1 else "")

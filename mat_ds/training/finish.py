@@ -29,6 +29,8 @@ from mat_ds.tasks.examples import dev_fingerprint
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.kinds.base import Kind
 from mat_ds.tasks.kinds.outputs import SUBMISSION_HEADER
+from mat_ds.tasks.measures import METRICS
+from mat_ds.tasks.ranking import undefined
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.terminal.display import show
 from mat_ds.tracking.destination import is_remote
@@ -107,19 +109,22 @@ def finish(setup: Setup, trained: Trained, evaluator: Evaluator, still_ours: Cal
     predicted = {split: evaluator.predict(model, examples, split) for split, examples in data.dev.items()}
     splits, score = evaluator.scores_of(predicted, data.dev)
     write(lambda: write_dev_predictions(data.spec, predicted, data.dev, rundir))
+    results |= on_rank_zero(lambda: confusion_of(data.spec, predicted, data.dev))
     for split, examples in data.test.items():
         try:
             found = evaluator.predict(model, examples, split)
         except NonFiniteError:  # longer texts than in training may overflow fp16
             found = evaluator.predict(_load(kind, rundir.model, torch.float32, device), examples, split)
         if data.spec.test_labelled:
-            results["test"] |= evaluator.scores_of({split: found}, {split: examples})[0]
+            results["test"][split] = evaluator.metrics_of(found, examples)
+            if without := undefined(data.spec, examples):
+                results.setdefault("undefined", {})[split] = without
         write(partial(write_predictions, data.spec, split, found.kept, examples, rundir))
     del model
     exact = score
     if dtype != torch.float32:
         exact = evaluator.scores(_load(kind, rundir.model, torch.float32, device), data.dev)[1]
-    results["export"] |= {"score": score, "score_fp32": exact, "reproduces_reported": _same(splits, reported)}
+    results["export"] |= {"score": score, "score_fp32": exact, "reproduces_reported": _same(data.spec, splits, reported)}
 
     def describe() -> None:
         write_json(rundir.results, results, still_ours)
@@ -165,14 +170,24 @@ def _fits(folder: Path, device: torch.device) -> bool:
     return device.type != "cuda" or 1.5 * weight_bytes(folder) < torch.cuda.mem_get_info(device)[0]
 
 
-def _same(found: Scores, reported: dict[str, Any]) -> bool:
-    """Whether no prediction changed, since a changed one moves a counted metric by more than the tolerance. Correlations depend
-    on logits, whose last bit may vary with the memory alignment of the weights."""
+def _same(spec: TaskSpec, found: Scores, reported: dict[str, Any]) -> bool:
+    """Whether no prediction changed, since a changed one moves a counted metric by more than the tolerance. Correlations and
+    errors depend on logits, whose last bits may vary with the memory alignment of the weights."""
     return all(
-        math.isclose(value, reported[split][metric], rel_tol=0, abs_tol=1e-6)
+        math.isclose(metrics[name], reported[split][name], rel_tol=1e-4 * METRICS[name].lower, abs_tol=1e-6)
         for split, metrics in found.items()
-        for metric, value in metrics.items()
+        for name in spec.metrics
     )
+
+
+def confusion_of(
+    spec: TaskSpec, predicted: Mapping[str, Outcome], splits: Mapping[str, Sequence[Example]]
+) -> dict[str, dict[str, Any]]:
+    """`confusion` of each split, for `results.json`; empty if the kind of the task has none."""
+    from mat_ds.tasks.metrics import confusion
+
+    counts = {split: confusion(spec, outcome.kept.numpy(), splits[split]) for split, outcome in predicted.items()}
+    return {"confusion": {"labels": list(spec.labels), "counts": counts}} if any(counts.values()) else {}
 
 
 def _load(kind: Kind, folder: Path, dtype: torch.dtype, device: torch.device) -> Forward:

@@ -19,6 +19,7 @@ from mat_ds.runs.steps import evaluation_points, total_steps
 from mat_ds.sampling.schedule import learning_rate
 from mat_ds.storage.progress import Progress
 from mat_ds.tasks.loader import TrainLoader
+from mat_ds.tasks.measures import dev_loss
 from mat_ds.terminal.display import Display
 from mat_ds.terminal.layout import wrapped
 from mat_ds.tracking.tracker import Tracker
@@ -216,11 +217,13 @@ class Loop:
 
 
 def _bar_facts(record: dict[str, Any], progress: Progress, batch_size: int) -> Iterator[str]:
-    """Yields what stands behind the bar, the most important first: the objective, the best dev score so far, the speed, the
-    parts of the objective."""
+    """Yields what stands behind the bar, the most important first: the objective, the best dev score so far, the last dev
+    loss, the speed, the parts of the objective."""
     yield f"loss {record['loss']:.4f}"
     if progress.evaluations:
         yield f"best {progress.best['score']:.4f}"
+        if (loss := dev_loss(progress.evaluations[-1])) is not None:
+            yield f"dev loss {loss:.4f}"
     speed = record["samples_per_second"]
     yield f"{speed:,.0f} examples/s" if speed > batch_size else f"{batch_size / max(speed, 0.005):,.1f} s/step"
     yield from (f"{name} {record[name]:.4f}" for name in ("L", "R") if name in record)

@@ -25,6 +25,7 @@ from mat_ds.tasks.examples import TaskData, load_task_data
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.manifest import changed_tokens
+from mat_ds.tasks.ranking import undefined_problems
 from mat_ds.tasks.tokens import with_tokens
 from mat_ds.terminal.waiting import waiting
 from mat_ds.training.request import Request
@@ -53,7 +54,7 @@ def load_setup(request: Request, world: World, choose: Choose) -> Setup:
     texts = (text for example in (data.train if data else ()) for text in example.texts)
     with waiting(f"loading the tokenizer of {run.model.name}", speaks):
         tokenizer = collect_problems(found, build_tokenizer, run.model, texts)
-    found += size_problems(run, data) if data else ()
+    found += (*size_problems(run, data), *undefined_problems(data.spec, data.dev)) if data else ()
     # At ZeRO-3 weights are left in their files, so that no rank needs memory for all of them.
     sharded = completed.get("zero_optimization", {}).get("stage") == 3
     with waiting(f"loading {run.model.name}", speaks):

@@ -223,5 +223,5 @@ def test_a_wrong_task_yaml_names_its_option(tmp_path):
     with pytest.raises(UserError, match="metric"):
         find_task(str(task))
     task.write_text("text: [a]\nmetrics: [accuracy]\n")
-    with pytest.raises(UserError, match="use pearson or spearman for regression"):
+    with pytest.raises(UserError, match="for regression there are pearson, spearman"):
         find_task(str(task))

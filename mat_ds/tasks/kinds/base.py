@@ -10,6 +10,7 @@ from mat_ds.errors import Problem
 from mat_ds.tasks.example import Example, Label
 from mat_ds.tasks.kinds.outputs import Answered, read_output
 from mat_ds.tasks.kinds.reading import Reading
+from mat_ds.tasks.measures import METRICS
 from mat_ds.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Kind(Reading):
         usual_metrics: those taken where the task names none.
         server: the module of registry/served_model that answers for its models where mat_ds is not installed.
         loss_name: what the mean loss of a split is called in reports.
+        confuses: whether references and predictions are numbers of the task's labels, so that a confusion matrix counts them.
         distributions: whether the output is a probability distribution, which some methods require.
         directions: number of divergences that `divergence` sums: 1 if it is symmetric, 2 if it is symmetrised.
     """
@@ -56,6 +58,7 @@ class Kind(Reading):
     usual_metrics: ClassVar[tuple[str, ...]]
     server: ClassVar[str] = "text_classifier"
     loss_name: ClassVar[str] = "loss"
+    confuses: ClassVar[bool] = False
     distributions: ClassVar[bool]
     directions: ClassVar[int]
 
@@ -64,8 +67,12 @@ class Kind(Reading):
     def problems(self) -> Iterator[Problem]:
         """Yields problems for keys of the task description that this kind does not support."""
         if wrong := [name for name in self.spec.metrics if name not in self.metrics]:
-            reason = f"does not fit the task; use {' or '.join(self.metrics)} for {self.name}"
+            reason = f"does not fit the task; for {self.name} there are {', '.join(self.metrics)}"
             yield Problem("metrics", ", ".join(wrong), reason, "use those")
+        elif len({METRICS[name].lower for name in self.spec.metrics}) > 1:
+            lower = ", ".join(name for name in self.spec.metrics if METRICS[name].lower)
+            reason = f"is better when it is lower, the others when higher: their mean, the score, would say nothing ({lower})"
+            yield Problem("metrics", ", ".join(self.spec.metrics), reason, "name metrics of one direction")
 
     @classmethod
     @abstractmethod

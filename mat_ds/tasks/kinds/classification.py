@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 class Classification(Kind):
     name = "classification"
     problem_type = "single_label_classification"
-    metrics = ("accuracy", "f1", "matthews_correlation")
+    metrics = (
+        "accuracy", "f1", "matthews_correlation", "balanced_accuracy", "f1_macro", "f1_weighted", "f1_micro", "precision_macro",
+        "recall_macro", "auroc", "average_precision",
+    )  # fmt: skip
     usual_metrics = ("accuracy",)
     label_dtype = "int64"
     stored_type = "int64"
     stratified = True
-    distributions = True
+    distributions = confuses = True
     directions = 2
 
     def problems(self) -> Iterator[Problem]:
@@ -36,7 +39,7 @@ class Classification(Kind):
         if not self.spec.labels:
             yield Problem("labels", None, f"are missing: a {self.name} task needs them", "list them, or write kind: regression")
         if "f1" in self.spec.metrics and len(self.spec.labels) != 2:
-            yield Problem("metrics", "f1", "f1 needs exactly two labels, the second being the positive one", "take accuracy")
+            yield Problem("metrics", "f1", "f1 needs exactly two labels, the second being the positive one", "take f1_macro")
         if self.spec.range:
             yield Problem(
                 "range", self.spec.range, "is for regression, but the task has labels", "delete the range, or the labels"

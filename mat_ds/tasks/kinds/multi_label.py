@@ -29,7 +29,10 @@ class MultiLabel(Kind):
 
     name = "multi_label"
     problem_type = "multi_label_classification"
-    metrics = ("f1_micro", "f1_macro", "accuracy")
+    metrics = (
+        "f1_micro", "f1_macro", "f1_weighted", "precision_macro", "recall_macro", "accuracy", "exact_match", "auroc",
+        "average_precision",
+    )  # fmt: skip
     usual_metrics = ("f1_micro", "f1_macro")
     label_dtype = "float32"
     stored_type = "list<int64>"

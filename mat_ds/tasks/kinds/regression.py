@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Regression(Kind):
     name = "regression"
     problem_type = "regression"
-    metrics = usual_metrics = ("pearson", "spearman")
+    metrics = ("pearson", "spearman", "mse", "mae")
+    usual_metrics = ("pearson", "spearman")
     label_dtype = "float32"
     stored_type = "float64"
     loss_name = "mse"
