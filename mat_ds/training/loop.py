@@ -217,15 +217,15 @@ class Loop:
 
 
 def _bar_facts(record: dict[str, Any], progress: Progress, batch_size: int) -> Iterator[str]:
-    """Yields what stands behind the bar, the most important first: the objective, the best dev score so far, the last dev
-    loss, the speed, the parts of the objective."""
+    """Yields what stands behind the bar, the most important first: the objective, the best dev score so far, the speed, the last
+    dev loss, the parts of the objective."""
     yield f"loss {record['loss']:.4f}"
     if progress.evaluations:
         yield f"best {progress.best['score']:.4f}"
-        if (loss := dev_loss(progress.evaluations[-1])) is not None:
-            yield f"dev loss {loss:.4f}"
     speed = record["samples_per_second"]
     yield f"{speed:,.0f} examples/s" if speed > batch_size else f"{batch_size / max(speed, 0.005):,.1f} s/step"
+    if progress.evaluations and (loss := dev_loss(progress.evaluations[-1])) is not None:
+        yield f"dev loss {loss:.4f}"
     yield from (f"{name} {record[name]:.4f}" for name in ("L", "R") if name in record)
 
 

@@ -63,7 +63,7 @@ def test_results_have_fixed_keys_and_types(demo):
     types = {
         "task": str, "method": str, "seed": int, "world_size": int, "steps": int, "last": dict, "best": dict,
         "median_last_half": float, "seconds": float, "samples_per_second": float, "tokens_per_second": float,
-        "dev_sha256": str, "export": dict, "test": dict,
+        "dev_sha256": str, "export": dict, "test": dict, "confusion": dict,
     }  # fmt: skip
     assert {key: type(value) for key, value in results.items()} == types
     evaluation = {"step": int, "score": float, "validation": dict}
@@ -73,6 +73,9 @@ def test_results_have_fixed_keys_and_types(demo):
         "which": "best", "step": results["best"]["step"], "dtype": "float32", "score": results["best"]["score"],
         "score_fp32": results["best"]["score"], "reproduces_reported": True,
     }  # fmt: skip
+    counts = results["confusion"]["counts"]["validation"]
+    assert results["confusion"]["labels"] == ["unacceptable", "acceptable"]
+    assert [sum(row) for row in counts] == [sum(item["label"] == label for item in rows("validation")) for label in (0, 1)]
     assert (results["task"], results["method"], results["steps"], results["world_size"]) == ("demo", "mat", 187, 2)
 
 
@@ -102,6 +105,9 @@ def test_the_run_is_in_the_mlflow_file_beside_it(demo):
     assert (run.info.status, run.info.run_name) == ("FINISHED", "run")
     assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 187
     assert run.data.params["optimizer.lr"] == "0.001" and run.data.metrics["eval/matthews_correlation"] >= 0.6
+    evaluations = [record for record in read_events(demo[0] / "events.jsonl") if record["event"] == "evaluation"]
+    found = [point.value for point in client.get_metric_history(run.info.run_id, "eval/loss")]
+    assert found == [record["validation"]["loss"] for record in evaluations]
     assert run.data.metrics["system/rank_1_memory_usage_megabytes"] > 100 and "mat_ds.git_commit" in run.data.tags
     assert "tracking:" not in demo[1].stderr and not (demo[0] / "tracking.log").read_text()
 
@@ -129,6 +135,9 @@ def test_the_exported_model_needs_only_transformers(demo):
     with torch.no_grad():
         logits = model(**tokenizer([item["sentence"] for item in items], return_tensors="pt", padding=True)).logits
     assert matthews_corrcoef([item["label"] for item in items], logits.argmax(1)) == pytest.approx(reported, abs=1e-12)
+    reported = json.loads((demo[0] / "results.json").read_text())["best"]["validation"]["loss"]
+    labels = torch.tensor([item["label"] for item in items])
+    assert -logits.log_softmax(-1)[torch.arange(len(items)), labels].mean() == pytest.approx(reported, rel=1e-4)
     assert model.config.id2label == {0: "unacceptable", 1: "acceptable"}
 
 
@@ -200,7 +209,11 @@ def test_a_model_folder_and_local_files_give_a_glue_submission(tmp_path):
     lines = (tmp_path / "run" / "predictions" / "STS-B.tsv").read_text().splitlines()
     assert lines[0] == "index\tprediction" and [int(line.split("\t")[0]) for line in lines[1:]] == list(range(7))
     assert all(0 <= float(line.split("\t")[1]) <= 5 for line in lines[1:])
-    assert set(json.loads((tmp_path / "run" / "results.json").read_text())["best"]["validation"]) == {"pearson", "spearman"}
+    assert set(json.loads((tmp_path / "run" / "results.json").read_text())["best"]["validation"]) == {
+        "pearson",
+        "spearman",
+        "loss",
+    }
 
     again = (
         *options,
