@@ -217,8 +217,8 @@ class Loop:
 
 
 def _bar_facts(record: dict[str, Any], progress: Progress, batch_size: int) -> Iterator[str]:
-    """Yields what stands behind the bar, the most important first: the objective, the best dev score so far, the speed, the last
-    dev loss, the parts of the objective."""
+    """Yields what stands behind the bar, the most important first: the objective, the best dev score so far, the speed, the
+    last dev loss, the parts of the objective."""
     yield f"loss {record['loss']:.4f}"
     if progress.evaluations:
         yield f"best {progress.best['score']:.4f}"

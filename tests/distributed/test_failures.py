@@ -172,3 +172,15 @@ def test_under_the_launcher_only_the_rank_that_fails_in_the_loader_prints(rank, 
     assert done.returncode == ExitCode.FAILED
     assert tracebacks(done.stderr) == 1 and done.stderr.count(f"rank {rank} on ") >= 1
     assert f"\n{error}: " in done.stderr and ("mat-ds plan" in done.stderr) == (error == "MemoryError")
+
+
+@pytest.mark.slow
+def test_thirty_launches_end_clean(tmp_path):
+    """A thread that outlives its process group would abort one of ten processes at exit."""
+    codes = []
+    for i in range(30):
+        stage = ("zero1", "zero2", "zero3")[i % 3]
+        done = run_cli("--ds_config", f"ds_configs/{stage}.json", "train.max_steps=3", "data.train_limit=128",
+                       "data.eval_limit=50", f"output_dir={tmp_path}/{i}", ranks=2)  # fmt: skip
+        codes.append((done.returncode, "terminate called" in done.stderr))
+    assert codes == [(0, False)] * 30

@@ -153,3 +153,23 @@ def test_the_confusion_matrix_counts_answers_by_label():
     assert counts == [[sum((gold == REAL) & (said == SAID)) for said in range(3)] for gold in range(3)]
     assert confused("abc", counts)[0] == ("c", "a", 2)
     assert confusion(TASKS["stsb"], np.ones((2, 1)), labelled([0.0, 1.0])) is None
+
+
+def test_metrics_of_several_decisions_an_example_are_over_those_decisions():
+    metrics = ("f1_micro", "f1_macro", "f1_weighted", "accuracy", "exact_match", "auroc", "average_precision")
+    spec = TaskSpec(name="x", text=("text",), kind="multi_label", labels=("a", "b", "c"), metrics=metrics)
+    real = RANDOM.integers(0, 2, (12, 3))
+    logits = RANDOM.normal(size=(12, 3))
+    said = logits > 0
+    counts = [(sum(real[:, c] & said[:, c]), sum(said[:, c]) + sum(real[:, c])) for c in range(3)]
+    f1, same = (
+        [2 * hits / all_ for hits, all_ in counts],
+        np.mean([np.array_equal(r, s) for r, s in zip(real, said, strict=True)]),
+    )
+    assert score(spec, logits, labelled([tuple(np.flatnonzero(row)) for row in real])) == pytest.approx({
+        "f1_micro": 2 * sum(hits for hits, _ in counts) / sum(all_ for _, all_ in counts), "f1_macro": np.mean(f1),
+        "f1_weighted": np.average(f1, weights=real.sum(0)), "accuracy": same, "exact_match": same,
+        "auroc": np.mean([chance_of_order(logits[real[:, c] == 1, c], logits[real[:, c] == 0, c]) for c in range(3)]),
+        "average_precision": np.mean([area_of_precision(real[:, c] == 1, logits[:, c]) for c in range(3)]),
+    })  # fmt: skip
+    assert undefined(spec, labelled([(0, 1), (0,), (0, 2)]))["auroc"] == "all of its 3 examples are 'a'"
