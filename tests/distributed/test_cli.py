@@ -215,13 +215,8 @@ def test_a_model_folder_and_local_files_give_a_glue_submission(tmp_path):
         "loss",
     }
 
-    again = (
-        *options,
-        f"model.name={tmp_path}/run/model",
-        "train.export=last",
-        "optimizer.schedule=cosine",
-        "train.micro_batch_size=4",
-    )
+    again = (*options, f"model.name={tmp_path}/run/model", "train.export=last", "optimizer.schedule=cosine",
+             "train.micro_batch_size=4")  # fmt: skip
     done = run_cli("--ds_config", "ds_configs/zero3.json", *again, f"output_dir={tmp_path}/again", ranks=2)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads((tmp_path / "again" / "results.json").read_text())["export"]["reproduces_reported"]
