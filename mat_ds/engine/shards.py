@@ -46,7 +46,8 @@ def shape(parameter: Tensor) -> torch.Size:
 
 
 def parameter_groups(model: torch.nn.Module, optimizer: OptimizerConfig) -> list[dict[str, Any]]:
-    """Parameter groups of the trainable parameters, with weight decay only for matrices: vectors are biases and norms."""
+    """Parameter groups of the trainable parameters, with weight decay only for matrices: vectors are biases and norms.
+    Step sizes by layer are rates of slices and not groups, each of which DeepSpeed would send apart."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     common = {"lr": optimizer.lr, "betas": optimizer.betas, "alpha": optimizer.rmsprop_alpha, "eps": optimizer.eps}
     groups = (

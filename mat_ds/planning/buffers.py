@@ -22,6 +22,7 @@ During an update, when activations and all of the above have been freed:
   (`fp16/unfused_optimizer.py`).
 - The sampler's temporaries for a group (ZeRO-0: for a parameter) on a card. Either a root (rmsprop: 4 part, with weight decay
   8 part; adam needs none), or a chunk of noise, or, in steps with telemetry, a copy in fp32 and a square in fp64: 20 part.
+  With step sizes by layer it is less, as a layer is updated at a time.
 
 In every `train.telemetry_every`-th outer step, telemetry keeps a copy of the masters.
 """
