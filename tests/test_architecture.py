@@ -99,7 +99,7 @@ def test_only_tasks_kinds_knows_losses_outputs_and_labels_of_a_task():
             elif isinstance(node, ast.Constant) and place != "tasks/spec.py":  # where a task names its kind
                 assert node.value not in names, (place, node.lineno)
         kinds = {name.split(".")[3] for name in imported(path) if name.startswith("mat_ds.tasks.kinds.")}
-        assert kinds <= {"base", "outputs", "KINDS", "kind_of", "kind_of_model"}, place
+        assert kinds <= {"base", "forms", "outputs", "KINDS", "kind_of", "kind_of_model"}, place
 
 
 def test_a_method_names_no_rank_dtype_or_device():

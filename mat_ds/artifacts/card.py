@@ -45,7 +45,7 @@ transformers they score {score} in float32.
 |---|---|
 {settings}
 
-{frozen}Seed {seed}. One seed is one draw: other seeds give other scores.
+{frozen}{loss}Seed {seed}. One seed is one draw: other seeds give other scores.
 
 ## Hardware and cost
 
@@ -155,8 +155,8 @@ def _body(finished: Finished, adapters: bool) -> str:
         metrics=" | ".join(columns), rule="|".join("---" for _ in columns), scores="\n".join(_score_rows(finished)),
         meaning=_meaning(spec.metrics), confusion=confusion_text(results["confusion"]) if results.get("confusion") else "",
         median=f"{results['median_last_half']:.4f}", which=results["export"]["which"], step=results["export"]["step"],
-        score=f"{finished.score:.4f}", settings="\n".join(_settings(finished)), frozen=_frozen(finished), seed=run.seed,
-        ranks=start["world_size"],
+        score=f"{finished.score:.4f}", settings="\n".join(_settings(finished)), frozen=_frozen(finished),
+        loss=_loss(environment.get("loss", "")), seed=run.seed, ranks=start["world_size"],
         devices=markdown(", ".join(sorted(set(environment["devices"])))), stage=start["zero_stage"], steps=results["steps"],
         batch=run.train.batch_size, seconds=results["seconds"], units=f"{finished.forward_units:,}",
         loading=(LOADING_ADAPTERS if adapters else LOADING).format(auto_class=kind_of(spec).auto_class),
@@ -166,6 +166,12 @@ def _body(finished: Finished, adapters: bool) -> str:
 def _mixture(sources: Mapping[str, int]) -> str:
     """Names of the training data, with the times an epoch shows each if more than once."""
     return ", ".join(name + (f" ({repeats} times)" if repeats > 1 else "") for name, repeats in sources.items())
+
+
+def _loss(described: str) -> str:
+    """A paragraph about the loss that was trained, if it is not the task's own."""
+    own = "Loss and robustness on dev and test splits are measured without them."
+    return f"Trained on the task's loss with {markdown(described)}. {own}\n\n" if described else ""
 
 
 def _score_rows(finished: Finished) -> Iterator[str]:
@@ -192,6 +198,7 @@ def _settings(finished: Finished) -> Iterator[str]:
     run["data"]["max_length"] = finished.max_length
     for section in ("method", "optimizer", "model"):
         yield from (f"| `{section}.{key}` | {_code(_without_folders(str(value)))} |" for key, value in run[section].items())
+    yield from (f"| `loss.{key}` | {_code(str(value))} |" for key, value in finished.run.loss.changed.items())
     chosen = ("epochs", "max_steps", "batch_size", "export", "export_weights")
     yield from (f"| `train.{key}` | `{run['train'][key]}` |" for key in chosen)
     yield from (f"| `data.{key}` | `{run['data'][key]}` |" for key in ("max_length", "train_limit", "eval_limit", "bad_rows"))

@@ -67,6 +67,7 @@ class _RunStart(Shape):
 class _FinishedEnvironment(Shape):
     data_sha256: str
     devices: list[str]
+    loss: str = ""
     packages: dict[str, str]
     starts: Annotated[list[_RunStart], Field(min_length=1)]
 

@@ -22,11 +22,15 @@ class MicroBatch:
         labels: what the kind of the task compares outputs with, (samples, ...), such as class indices or scores, (samples,).
         index: position among the equally large micro-batches of the global batch; random draws for the micro-batch depend
             on it.
+        weights: of the samples in the task loss, (samples,) in fp32; None: all 1.
+        probabilities: of each label where some sample's label is not certain, (samples, C) in fp32; None: `labels` says all.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor
     index: int
+    weights: Tensor | None = None
+    probabilities: Tensor | None = None
 
     @cached_property
     def doubled(self) -> dict[str, Tensor]:

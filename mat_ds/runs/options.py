@@ -17,6 +17,7 @@ from mat_ds.models.options import ModelConfig
 from mat_ds.sampling.options import OptimizerConfig
 from mat_ds.tasks.examples import TaskData
 from mat_ds.tasks.kinds import kind_of
+from mat_ds.tasks.loss import LossConfig
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tracking.options import TrackingConfig
@@ -92,6 +93,7 @@ class RunConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     method: MethodConfig = MatSettings()
+    loss: LossConfig = LossConfig()
     tracking: TrackingConfig = TrackingConfig()
     plugins: dict[str, str] = Field(
         {},
@@ -172,13 +174,14 @@ def combination_problems(run: RunConfig, world_size: int) -> Iterator[Problem]:
 
 
 def task_problems(run: RunConfig, spec: TaskSpec) -> Iterator[Problem]:
-    """Yields a problem if the method is not defined for the task."""
+    """Yields a problem if the method or an option of the loss is not defined for the task."""
     kind = kind_of(spec)
     if run.method.needs_distributions and not kind.distributions:
         able = ", ".join(name for name, method in METHODS.items() if not method.Settings.needs_distributions)
         yield Problem(
             "method.name", run.method.name, f"is not defined for {kind.name}, and {spec.name} is one", f"take one of {able}"
         )
+    yield from run.loss.problems(spec)
 
 
 def size_problems(run: RunConfig, data: TaskData) -> Iterator[Problem]:

@@ -26,6 +26,7 @@ TITLES = {
     "model.lora": "Adapters",
     "optimizer": "The optimizer",
     "train": "Training",
+    "loss": "The loss",
     "tracking": "Tracking",
 }
 HEAD = "| option | default | meaning |\n|---|---|---|\n"

@@ -76,11 +76,13 @@ def label_problems(spec: TaskSpec) -> Iterator[Problem]:
 
 def column_problems(spec: TaskSpec) -> Iterator[Problem]:
     """Yields problems with columns that are used twice, unnamed or unknown."""
-    columns = (*kind_of(spec).columns, spec.label)
+    columns = (*kind_of(spec).columns, spec.label, *([spec.weight] if spec.weight is not None else []))
     if len(set(spec.text)) < len(spec.text):
         yield Problem("text", spec.text, "is the same column twice", "name the column of each text")
     if spec.label in spec.text:
         yield Problem("label", spec.label, "is a text column too, so the model would read the answer", "name another column")
+    if spec.weight in (*spec.text, spec.label):
+        yield Problem("weight", spec.weight, "is a text or label column too", "name another column")
     for key, names in (("text, label", columns), ("hub_columns", spec.hub_columns.values())):
         for blank in (name for name in names if not name.strip()):
             yield Problem(key, blank, "is not a column name", "write the name of a column")

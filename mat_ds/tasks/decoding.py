@@ -17,6 +17,14 @@ def is_list(kind: Any) -> bool:
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
+def holds_probabilities(kind: Any) -> bool:
+    """Whether values of an Arrow type can be a probability for each of several labels: lists of floats, or floats by name."""
+    from pyarrow import types
+
+    parts = [kind.value_type] if is_list(kind) else [field.type for field in kind] if types.is_struct(kind) else []
+    return bool(parts) and all(map(types.is_floating, parts))
+
+
 def batch_rows(
     batch: Any,
     names: Mapping[str, str],

@@ -9,7 +9,7 @@ from mat_ds.config.text_files import is_unicode
 
 # Kinds of bad rows, as shown in counts.
 CORRUPT, ENCODING = "corrupt line", "not UTF-8"
-MISSING, BLANK, LONG, LABEL = "missing text", "blank text", "long text", "wrong label"
+MISSING, BLANK, LONG, LABEL, WEIGHT = "missing text", "blank text", "long text", "wrong label", "wrong weight"
 TOKENLESS = "no tokens"
 # Characters, about 25,000 tokens: fifty times what an encoder reads. A longer text is usually an unclosed quote or a file
 # without line ends.
@@ -28,6 +28,8 @@ class Example:
         label: None if unknown.
         tokens: model inputs of prepared data, L numbers each, not padded; None if not tokenised yet.
         where, split: location of its row for messages, and `<task>/<split>`; empty if unknown.
+        weight: of its loss in training.
+        probabilities: of each label where the label is not certain; `label` is then the most probable one.
     """
 
     texts: tuple[str, ...]
@@ -35,6 +37,14 @@ class Example:
     tokens: Mapping[str, list[int]] | None = field(default=None, compare=False, repr=False)
     where: str = field(default="", compare=False, repr=False)
     split: str = field(default="", compare=False, repr=False)
+    weight: float = 1.0
+    probabilities: tuple[float, ...] | None = None
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """Everything that training depends on, in a form that digests of older versions have too."""
+        more = () if self.weight == 1.0 and self.probabilities is None else (self.weight, self.probabilities)
+        return self.texts, self.label, *more
 
     @property
     def length(self) -> int:

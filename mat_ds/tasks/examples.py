@@ -122,11 +122,12 @@ def load_task_data(spec: TaskSpec, data: DataConfig, with_tokens: bool = True) -
     for source, split, repeats in train_splits(spec):
         left = _left(data.train_limit, train)
         train += (reader.read(source, split, labelled=True, limit=left) * repeats)[:left]
-    dev: Splits = {split: reader.read(spec, split, labelled=True, limit=data.eval_limit) for split in spec.dev}
+    scored = spec.unweighted
+    dev: Splits = {split: reader.read(scored, split, labelled=True, limit=data.eval_limit) for split in spec.dev}
     test: Splits = {
         split: examples
         for split in spec.test
-        if (examples := reader.read(spec, split, spec.test_labelled, data.eval_limit, required=False))
+        if (examples := reader.read(scored, split, spec.test_labelled, data.eval_limit, required=False))
     }
     raise_if_any(reader.problems)
     return TaskData(spec, train, dev, test, reader.tallies, reader.hub.commits)
@@ -204,7 +205,7 @@ class _Reader:
     def _examples(
         self, spec: TaskSpec, split: str, labelled: bool, rows: Iterator[LocatedRow], limit: int | None
     ) -> list[Example]:
-        name, columns = f"{spec.name}/{split}", [*kind_of(spec).columns, *((spec.label,) if labelled else ())]
+        name, columns = f"{spec.name}/{split}", [*kind_of(spec).columns, *(spec.marks if labelled else ())]
         tally = self.tallies[name] = Tally()
         examples: list[Example] = []
         bad: list[tuple[str, BadRow]] = []

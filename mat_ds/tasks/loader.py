@@ -44,6 +44,26 @@ def _moved(value: Tensor, device: torch.device) -> Tensor:
     return value.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else value.to(device)
 
 
+def _weights(examples: Sequence[Example]) -> Tensor | None:
+    """The weights of examples, (B,); None if all are 1."""
+    weights = [example.weight for example in examples]
+    return None if all(weight == 1.0 for weight in weights) else torch.tensor(weights)
+
+
+def _probabilities(examples: Sequence[Example]) -> Tensor | None:
+    """The probability of each label, (B, C); None if all labels are certain."""
+    classes = next((len(example.probabilities) for example in examples if example.probabilities), None)
+    if classes is None:
+        return None
+    rows = torch.zeros(len(examples), classes)
+    for row, example in zip(rows, examples, strict=True):
+        if example.probabilities:
+            row[:] = torch.tensor(example.probabilities)
+        else:
+            row[example.label] = 1.0
+    return rows
+
+
 class TrainLoader:
     """The micro-batches of any outer step, for one rank.
 
@@ -95,8 +115,11 @@ class TrainLoader:
         for turn in torch.randperm(len(self._owned), generator=key).tolist():
             index = self._owned[turn]
             rows = batch[index * self._micro : (index + 1) * self._micro]
-            inputs, labels = self._collate([self._examples[row] for row in rows], self._device)
-            result.append(MicroBatch(inputs, labels, index))
+            examples = [self._examples[row] for row in rows]
+            inputs, labels = self._collate(examples, self._device)
+            weights, probabilities = _weights(examples), _probabilities(examples)
+            moved = (None if value is None else _moved(value, self._device) for value in (weights, probabilities))
+            result.append(MicroBatch(inputs, labels, index, *moved))
         return result
 
     def _epoch_order(self, epoch: int) -> list[int]:

@@ -43,6 +43,7 @@ class DataConfig(Section):
         None, description="text column of data.train, or the two of a pair, as title,body; null: text"
     )
     label: str | None = Field(None, description="label column of data.train; null: label")
+    weight: str | None = Field(None, description="column of data.train with the weight of each row in the loss; null: none")
     labels: Listed | None = Field(
         None,
         description="class names in data.train, in the order of their numbers; []: the labels are scores (regression); null: "
@@ -88,7 +89,13 @@ class DataConfig(Section):
 
     def problems(self) -> Iterator[Problem]:
         """Checks options that are valid on their own but not together."""
-        own = {"validation": self.validation, "text": self.text, "label": self.label, "labels": self.labels}
+        own = {
+            "validation": self.validation,
+            "text": self.text,
+            "label": self.label,
+            "weight": self.weight,
+            "labels": self.labels,
+        }
         for name, value in {**own, "dev_share": self.dev_share}.items():
             if value is not None and self.train is None:
                 yield Problem(f"data.{name}", value, "belongs to data.train, which is not given", "pass data.train=<file>")

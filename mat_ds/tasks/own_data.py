@@ -55,7 +55,7 @@ def task_of(name: str, data: DataConfig) -> TaskSpec:
     if name not in manifest.tasks:
         reason, fix = f"{data.path} was prepared for {', '.join(manifest.tasks)}", f"pass task={next(iter(manifest.tasks))}"
         raise UserError(Problem("task", name, reason, fix))
-    given: dict[str, Any] = {"text": data.text, "label": data.label, "labels": data.labels}
+    given: dict[str, Any] = {"text": data.text, "label": data.label, "weight": data.weight, "labels": data.labels}
     prepared = TaskSpec.model_validate(manifest.tasks[name])
     given |= {} if data.labels is None else {"kind": kind_by(data.labels)}
     return prepared.model_copy(update={key: value for key, value in given.items() if value is not None})
@@ -104,13 +104,14 @@ def _lacking(spec: TaskSpec, where: str, there: Iterable[object], missing: list[
     """The problem that a file lacks columns; says which options name them."""
     fixes = ["data.text=<column> (two as data.text=<column>,<column>)"] if set(missing) & set(spec.text) else []
     fixes += ["data.label=<column>"] if spec.label in missing else []
+    fixes += ["data.weight=<column>"] if spec.weight in missing else []
     return lacking_columns(where, there, missing, f"name the file's own with {' and '.join(fixes)}")
 
 
 def _read_task(name: str, data: DataConfig) -> TaskSpec:
     """Reads a task from its files: every label in them."""
     assert data.train
-    columns = TaskSpec(name=name, text=data.text or TEXT, label=data.label or LABEL, test=())
+    columns = TaskSpec(name=name, text=data.text or TEXT, label=data.label or LABEL, weight=data.weight, test=())
     raise_if_any(_renamed(column_problems(columns)))
     found = _labels_in("data.train", data.train, columns, all_rows=data.labels is None)
     labels = _classes(found, data.train) if data.labels is None else data.labels
@@ -119,7 +120,7 @@ def _read_task(name: str, data: DataConfig) -> TaskSpec:
     raise_if_any(_renamed(label_problems(spec)))
     if data.validation:
         decided = data.labels is None and bool(labels)
-        scored = _labels_in("data.validation", data.validation, columns, all_rows=decided)
+        scored = _labels_in("data.validation", data.validation, columns.unweighted, all_rows=decided)
         if decided:
             raise_if_any(_unseen(found, scored, data))
     return spec
@@ -127,7 +128,13 @@ def _read_task(name: str, data: DataConfig) -> TaskSpec:
 
 def _renamed(problems: Iterable[Problem]) -> Iterator[Problem]:
     """Problems of a task description, under the names of the options."""
-    names = {"text": "data.text", "label": "data.label", "labels": "data.labels", "text, label": "data.text, data.label"}
+    names = {
+        "text": "data.text",
+        "label": "data.label",
+        "labels": "data.labels",
+        "weight": "data.weight",
+        "text, label": "data.text, data.label",
+    }
     for problem in problems:
         yield Problem(names.get(problem.key, problem.key), problem.value, problem.reason, problem.fix)
 
@@ -145,7 +152,7 @@ def _labels_in(key: str, path: str, spec: TaskSpec, all_rows: bool) -> Counter[s
     """
     counts: Counter[str] = Counter()
     rows, whole, first = 0, False, dict[str, Any]()
-    wanted = [*spec.text, spec.label]
+    wanted = [*spec.text, *spec.marks]
     for _, row in read_file(key, path, _Unsettled(spec, labelled=True)):
         rows += 1
         if isinstance(row, Mapping):

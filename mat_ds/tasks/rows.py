@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from mat_ds.errors import Problem, nearest
-from mat_ds.tasks.example import LABEL, BadRow, Example, excerpt
+from mat_ds.tasks.example import LABEL, WEIGHT, BadRow, Example, excerpt
 from mat_ds.tasks.kinds import kind_of
-from mat_ds.tasks.labels import class_of, label_text
+from mat_ds.tasks.labels import class_of, label_text, score_of
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.spec import TaskSpec
 
@@ -87,7 +88,8 @@ def lacking_columns(where: str, names: Iterable[object], columns: list[str], way
 
 def naming(spec: TaskSpec, columns: Iterable[str]) -> str:
     """How a task's description names other columns than these."""
-    keys = dict.fromkeys("label: <column>" if column == spec.label else "text: [<column>, ...]" for column in columns)
+    known = {spec.label: "label: <column>", spec.weight: "weight: <column>"}
+    keys = dict.fromkeys(known.get(column, "text: [<column>, ...]") for column in columns)
     return f"rename the file's, or write `{'` and `'.join(keys)}` in the task YAML"
 
 
@@ -103,9 +105,19 @@ def make_example(spec: TaskSpec, row: Mapping[str, Any], labelled: bool) -> Exam
     texts = kind.texts(row)
     if isinstance(texts, BadRow):
         return texts
-    value = row.get(spec.label)
+    if not labelled:
+        return Example(texts, None)
+    value, weight = row.get(spec.label), 1.0
+    if spec.weight is not None:
+        given = row.get(spec.weight)
+        if (found := score_of(given)) is None or not 0 <= found < math.inf:
+            return BadRow(WEIGHT, excerpt(given), f"{spec.weight} is not a weight: a number, 0 or more")
+        weight = found
     try:
-        return Example(texts, kind.label(value) if labelled else None)
+        if probabilities := kind.probabilities(value):
+            likeliest = probabilities.index(max(probabilities))
+            return Example(texts, likeliest, weight=weight, probabilities=probabilities)
+        return Example(texts, kind.label(value), weight=weight)
     except ValueError as error:
         return BadRow(LABEL, excerpt(value), str(error))
 

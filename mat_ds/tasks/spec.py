@@ -72,6 +72,7 @@ class TaskSpec(Section):
     )
     label: str = Field("label", description="the label column")
     labels: Names = Field((), description="names of the classes in the order of their numbers; none: regression")
+    weight: str | None = Field(None, description="the column with the weight of each training row in the loss; none: all 1")
     label_map: dict[str, str] = Field({}, description="other spellings of the label names in the files")
     range: Annotated[tuple[float, float], Field(strict=False)] | None = Field(
         None, description="lowest and highest score of a regression task"
@@ -95,6 +96,16 @@ class TaskSpec(Section):
     submission: dict[Name, Name] = Field({}, description="test split -> name of the GLUE submission file")
     submit_names: bool = Field(False, description="whether that file holds label names instead of numbers")
     generate: Callable[[str], Rows] | None = Field(None, exclude=True, description="rows of a split of a built-in task")
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The columns of a labelled row besides its texts: label, and weight if the task has one."""
+        return (self.label,) if self.weight is None else (self.label, self.weight)
+
+    @property
+    def unweighted(self) -> TaskSpec:
+        """The task as its splits are scored, where rows need no weight."""
+        return self if self.weight is None else self.model_copy(update={"weight": None})
 
     @model_validator(mode="before")
     @classmethod

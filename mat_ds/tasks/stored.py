@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from mat_ds.tasks.arrow import open_stream
 from mat_ds.tasks.example import Example
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.kinds.base import Kind
+from mat_ds.tasks.loss_columns import LOSS_COLUMNS, PROBABILITIES, columns_of, loss_fault, loss_types
 from mat_ds.tasks.sources import saved_files
 from mat_ds.tasks.spec import TaskSpec
 
@@ -34,7 +35,7 @@ def store_examples(path: Path, examples: Sequence[Example], tokenizer: Any, max_
     import datasets
     import pyarrow
 
-    tables, kind = [], kind_of(spec)
+    tables, kind, of_the_loss = [], kind_of(spec), columns_of(examples)
     for start in tqdm(range(0, len(examples), BATCH), desc=path.name, unit="batch", leave=False):
         some = examples[start : start + BATCH]
         inputs = kind.encode(tokenizer, some, max_length)
@@ -45,6 +46,8 @@ def store_examples(path: Path, examples: Sequence[Example], tokenizer: Any, max_
         columns |= {name: numbers for name, numbers in inputs.items() if name != "attention_mask"}
         kinds = {name: pyarrow.list_(pyarrow.int32()) for name in columns}
         kinds |= {"texts": pyarrow.list_(pyarrow.string()), "label": _label_type(kind)}
+        columns |= {name: [getattr(example, name) for example in some] for name in of_the_loss}
+        kinds |= {name: loss_types()[name] for name in of_the_loss}
         tables.append(pyarrow.table(columns, schema=pyarrow.schema(kinds)))
     datasets.disable_progress_bars()
     datasets.Dataset(datasets.table.InMemoryTable(pyarrow.concat_tables(tables))).save_to_disk(str(path))
@@ -78,11 +81,27 @@ class StoredExamples(Sequence[Example]):
     def __init__(self, table: Any, with_tokens: bool, in_json: bool = False):
         self._in_json = in_json
         self._texts, self._labels = table.column("texts"), table.column("label")
-        inputs = [name for name in table.column_names if name not in ("texts", "label")] if with_tokens else []
+        there = [name for name in table.column_names if name not in ("texts", "label")]
+        self._of_the_loss = {name: table.column(name) for name in there if name in LOSS_COLUMNS}
+        inputs = [name for name in there if name not in LOSS_COLUMNS] if with_tokens else []
         self._inputs = {name: table.column(name) for name in inputs}
 
     def __len__(self) -> int:
         return len(self._labels)
+
+    def without_texts(self) -> Iterator[Example]:
+        """Yields the examples with nothing but label, weight and probabilities, which takes far less time than reading all."""
+        for start in range(0, len(self), BATCH):
+            here = slice(start, start + BATCH)
+            labels = self._labels[here].to_pylist()
+            more = {name: column[here].to_pylist() for name, column in self._of_the_loss.items()}
+            for i, label in enumerate(labels):
+                yield Example((), self._as_label(label), **{name: _as_tuples(column[i]) for name, column in more.items()})
+
+    @property
+    def soft(self) -> bool:
+        """Whether some labels are given as probabilities."""
+        return PROBABILITIES in self._of_the_loss
 
     @property
     def tokenised(self) -> bool:
@@ -100,9 +119,12 @@ class StoredExamples(Sequence[Example]):
         if isinstance(row, slice):
             return [self[i] for i in range(*row.indices(len(self)))]
         tokens = {name: column[row].as_py() for name, column in self._inputs.items()}
-        label = self._labels[row].as_py()
-        label = json.loads(label) if self._in_json and label is not None else label
-        return Example(tuple(self._texts[row].as_py()), _as_tuples(label), tokens or None)
+        more = {name: _as_tuples(column[row].as_py()) for name, column in self._of_the_loss.items()}
+        return Example(tuple(self._texts[row].as_py()), self._as_label(self._labels[row].as_py()), tokens or None, **more)
+
+    def _as_label(self, stored: Any) -> Any:
+        """The label that a value of the table stands for."""
+        return _as_tuples(json.loads(stored) if self._in_json and stored is not None else stored)
 
 
 def stored_examples(
@@ -158,7 +180,7 @@ def _fault(table: Any, spec: TaskSpec, labelled: bool, known: Collection[str]) -
     from pyarrow import types
 
     kinds = {field.name: field.type for field in table.schema}
-    inputs = [name for name in table.column_names if name not in ("texts", "label")]
+    inputs = [name for name in table.column_names if name not in ("texts", "label", *LOSS_COLUMNS)]
     lists = all(types.is_list(kinds[name]) and types.is_int32(kinds[name].value_type) for name in inputs)
     texts = "texts" in kinds and types.is_list(kinds["texts"]) and types.is_string(kinds["texts"].value_type)
     kind = kind_of(spec)
@@ -175,7 +197,7 @@ def _fault(table: Any, spec: TaskSpec, labelled: bool, known: Collection[str]) -
         return "has rows without tokens"
     if any(pc.any(pc.less(pc.list_flatten(table[name]), 0)).as_py() for name in inputs):
         return "has negative tokens"
-    return _label_fault(table, kind, labelled)
+    return loss_fault(table, kind.outputs) or _label_fault(table, kind, labelled)
 
 
 def _label_fault(table: Any, kind: Kind, labelled: bool) -> str | None:

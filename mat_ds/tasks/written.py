@@ -14,7 +14,8 @@ from mat_ds.tasks.spec import TaskSpec
 EXAMPLES = {
     "name": "name: my_task", "kind": "kind: classification",
     "text": "text: [sentence]", "label": "label: label", "labels": 'labels: ["no", "yes"]',
-    "label_map": 'label_map: {"0": "no", "1": "yes"}', "range": "range: [0, 5]", "train": "train: [train]",
+    "label_map": 'label_map: {"0": "no", "1": "yes"}', "weight": "weight: weight", "range": "range: [0, 5]",
+    "train": "train: [train]",
     "dev": "dev: [validation]", "test": "test: [test]", "test_labelled": "test_labelled: true",
     "metrics": "metrics: [accuracy]",
     "skip_unlabelled": "skip_unlabelled: true", "also_train_on": "also_train_on: [mnli, snli]", "hub": "hub: nyu-mll/glue",

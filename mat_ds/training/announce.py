@@ -75,6 +75,7 @@ def environment(
         "data_commits": data.examples.commits,
         "data_sha256": start.data_digest,
         "frozen_sha256": start.weights_digest["frozen"],
+        **({"loss": data.objective.description} if data.objective else {}),
         "skipped": data.examples.skipped,
         "half_blank": {split: tally.half_blank for split, tally in data.examples.tallies.items() if tally.half_blank},
         "deepspeed_config": options.ds_config,
@@ -155,6 +156,7 @@ def plan_lines(
         + f"inputs are cut at {setup.data.max_length} tokens, "
         + ("padding is left out" if model.unpadded else "and padded"),
         f"method     {run.method.name} {run.method.variant}".rstrip() + f", {cost} forward units per step (vanilla: 3)",
+        *([f"loss       {objective.description}"] if (objective := setup.data.objective) else []),
         f"device     {device}, {precision}, {ranks} rank{'s' if ranks > 1 else ''}, ZeRO-{stage}",
         f"steps      {steps:,} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch}{start}",
         *([f"step size  {lr * rates[0]:.3g} to {lr * rates[1]:.3g} at its peak, by layer"] if run.optimizer.uneven else []),

@@ -24,6 +24,7 @@ from mat_ds.runs.resume import changed_input, recorded_micro_batch
 from mat_ds.tasks.examples import TaskData, load_task_data
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator
+from mat_ds.tasks.loss import trained_loss
 from mat_ds.tasks.manifest import changed_tokens
 from mat_ds.tasks.ranking import undefined_problems
 from mat_ds.tasks.tokens import with_tokens
@@ -71,6 +72,7 @@ def load_setup(request: Request, world: World, choose: Choose) -> Setup:
         found += vocabulary_problems(
             "model.name", run.model.name, built.module, tokenizer, splits, max_length, kind_of(data.spec)
         )
+    objective = collect_problems(found, trained_loss, run.loss, spec, data.train) if data else None
     raise_if_any(found)
     assert built and data
     if METHODS[run.method.name].perturbs():
@@ -86,7 +88,7 @@ def load_setup(request: Request, world: World, choose: Choose) -> Setup:
         options = options.at_micro_batch(size or choose(run, completed, data, tokenizer, max_length, world), world)
     return Setup(
         options,
-        Data(data, tokenizer, max_length),
+        Data(data, tokenizer, max_length, objective),
         Model(built, built.fresh, built.head, built.unpadded),
         start,
     )
@@ -98,7 +100,7 @@ def _data_digest(data: TaskData, tokenizer: Any) -> str:
         # The same digest as of `repr(list(...))`, without building that string in memory.
         digest.update(b"[")
         for i, example in enumerate(examples):
-            digest.update(f"{', ' if i else ''}{(example.texts, example.label)!r}".encode())
+            digest.update(f"{', ' if i else ''}{example.content!r}".encode())
         digest.update(b"]")
     digest.update(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode())
     return digest.hexdigest()

@@ -155,7 +155,7 @@ def _optimise(setup: Setup, evaluator: Evaluator, world: World, device: torch.de
         world.size,
         device,
     )
-    method = METHODS[run.method.name](run.method, data.kind)
+    method = METHODS[run.method.name](run.method, data.objective or data.kind)
     speaks = world.rank == 0 and not options.quiet
     with waiting("building the engine", speaks):
         engine, fold = _build_engine(options, data.kind, model, method)

@@ -18,6 +18,7 @@ from mat_ds.tasks.examples import TaskData
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.kinds.base import Kind
 from mat_ds.tasks.loader import Collator
+from mat_ds.tasks.loss import TrainedLoss
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,13 @@ class Data:
         examples: all examples of the task.
         tokenizer: the model's.
         max_length: number of tokens at which an input is truncated.
+        objective: what the method trains on; None: the kind of the task, whose loss no option changes.
     """
 
     examples: TaskData
     tokenizer: Any
     max_length: int
+    objective: TrainedLoss | None = None
 
     @property
     def kind(self) -> Kind:

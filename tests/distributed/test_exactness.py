@@ -24,6 +24,8 @@ EVERYWHERE = (
     "released, both noises",
     "uneven",
     "frozen",
+    "weighted",
+    "weighted regression",
     "half: fp16",
     "half: fp16 sgd",
     "half: fp16 clipped",

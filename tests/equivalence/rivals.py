@@ -58,6 +58,9 @@ def per_sample(function, batch, *tensors):
 
 
 def unit(g, norm):
+    """The direction of one sample's ascent; a sample whose loss weighs nothing does not move."""
+    if not g.any():
+        return g
     return {"linf": lambda: g / g.abs().max(), "l2": lambda: g / g.pow(2).sum().sqrt(), "raw": lambda: g}[norm]()
 
 

@@ -86,6 +86,19 @@ def test_a_run_is_not_scored_on_its_own_files_as_another_task(run):
     assert asked.spec.name == "mnli" and asked.data.train is None and asked.data.cut_share is None
 
 
+def test_the_card_says_which_loss_was_trained(tmp_path):
+    run = finished_run(tmp_path / "run", "cola")
+    write_card(read_finished(run), run / "model")
+    assert "Trained on the task's loss" not in (run / "model" / "README.md").read_text()
+    config, environment = read_yaml(run / "config.yaml"), json.loads((run / "environment.json").read_text())
+    (run / "config.yaml").write_text(as_yaml({**config, "loss": {"class_weights": {"acceptable": 2, "unacceptable": 1}}}))
+    (run / "environment.json").write_text(json.dumps({**environment, "loss": "class weights a_b 0.6, yes 2"}))
+    write_card(read_finished(run), run / "model")
+    card = (run / "model" / "README.md").read_text()
+    assert "| `loss.class_weights` | `{'acceptable': 2.0, 'unacceptable': 1.0}` |" in card
+    assert "Trained on the task's loss with class weights a\\_b 0.6, yes 2." in card
+
+
 def test_the_card_says_which_part_of_the_file_was_kept_to_validate_on(tmp_path):
     run = finished_run(tmp_path / "run", "cola")
     config = read_yaml(run / "config.yaml")

@@ -150,7 +150,12 @@ def stored(out, split, **columns):
     [
         ({"label": 2}, "labels outside [0, 1]"),
         ({"label": -1}, "labels outside [0, 1]"),
-        ({"label": None}, "labels outside"),
+        ({"label": None}, "rows without a label"),
+        ({"weight": -1.0}, "has weights that are negative or no numbers"),
+        ({"weight": float("nan")}, "has weights that are negative or no numbers"),
+        ({"weight": 1}, "has a weight column of int64"),
+        ({"probabilities": [0.5, 0.3, 0.2]}, "has labels that are not a probability for each"),
+        ({"probabilities": [1.5, -0.5]}, "has labels that are not a probability for each"),
         ({"texts": ["a", "b"]}, "rows of other than 1 texts"),
         ({"texts": []}, "rows of other than 1 texts"),
         ({"texts": [None]}, "rows without texts"),

@@ -8,8 +8,9 @@ from tests.support import families
 from tests.support.kinds import CLASSIFICATION
 from tests.support.plain_engine import PlainEngine
 from tests.support.tiny import global_batches, micro_batches
+from tests.support.weighted import weighted_loss
 
-(BATCH,) = global_batches(1)
+(BATCH,), WEIGHTED = global_batches(1), weighted_loss()
 # Sizes at which the perturbation matters.
 BALL = {"delta_lr": 0.4, "delta_init_norm": 0.3, "delta_max_norm": 0.5}
 VIRTUAL = {"delta_lr": 5e-2, "delta_init_scale": 2e-2, "delta_max_norm": 4e-2}
@@ -22,12 +23,13 @@ SETTINGS = {
     "neftune": {"alpha": 2.0},
     "r3f": {"noise_scale": 0.1}, "r3f normal": {"noise_scale": 0.1, "noise": "normal"}, "r4f": {"noise_scale": 0.1},
     "rdrop": {}, "vanilla": {},
+    "mat weighted": {**VIRTUAL, "theta_steps": 2}, "freelb weighted": BALL, "rdrop weighted": {},
 }  # fmt: skip
 
 
 def player(name):
     method = METHODS[name.split()[0]]
-    return method(method.Settings(**SETTINGS[name]), CLASSIFICATION)
+    return method(method.Settings(**SETTINGS[name]), WEIGHTED[1] if name.endswith("weighted") else CLASSIFICATION)
 
 
 def engine(samples=1):
@@ -38,7 +40,8 @@ def engine(samples=1):
 
 def played(name, micro):
     """(mean losses, gradients) of one outer step without updates."""
-    method, batches = player(name), micro_batches(BATCH, micro)
+    batch = WEIGHTED[0][0] if name.endswith("weighted") else BATCH
+    method, batches = player(name), micro_batches(batch, micro)
     own = engine(method.chain.samples)
     means = method.step(own, batches)
     gradients = {n: p.grad / len(batches) for n, p in own.model.named_parameters() if p.grad is not None}
@@ -57,7 +60,7 @@ def test_losses_and_gradients_are_those_of_the_whole_batch(name):
         assert far < 2e-3 * sum(p.square().sum() for p in whole.values()).sqrt()
 
 
-@pytest.mark.parametrize("name", [name for name in SETTINGS if name not in ("rdrop", "vanilla")])
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name.split()[0] not in ("rdrop", "vanilla")])
 def test_an_examples_perturbation_depends_on_that_example_only(name):
     perturbations = {}
     for micro in (1, 4, 8):

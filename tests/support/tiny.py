@@ -81,6 +81,8 @@ def micro_batches(batch, micro, rank=0, ranks=1):
     for index in range(rank * accumulation, (rank + 1) * accumulation):
         rows = slice(index * micro, (index + 1) * micro)
         longest = int(batch["attention_mask"][rows].sum(-1).max())
-        inputs = {name: value[rows][..., :longest] for name, value in batch.items() if name != "labels"}
-        result.append(MicroBatch(inputs, batch["labels"][rows], index))
+        of_the_loss = {name: batch[name][rows] for name in ("weights", "probabilities") if name in batch}
+        names = batch.keys() - {"labels", *of_the_loss}
+        inputs = {name: batch[name][rows][..., :longest] for name in batch if name in names}
+        result.append(MicroBatch(inputs, batch["labels"][rows], index, **of_the_loss))
     return result

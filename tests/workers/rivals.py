@@ -11,6 +11,7 @@ from tests.equivalence import oracle, rivals
 from tests.support.drawn import DrawnNoise
 from tests.support.expected import rival_runs
 from tests.support.tiny import global_batches, shallow_roberta
+from tests.support.weighted import weighted_loss
 from tests.workers.worker import ds_json, main, make, steps
 
 BALL = {"delta_steps": 3, "delta_lr": 0.4, "delta_init_norm": 0.3, "delta_max_norm": 0.5}
@@ -23,6 +24,7 @@ CASES = {
         "name": "freelb", "delta_norm": "linf", "delta_lr": 0.02, "delta_init_norm": 0.02, "delta_max_norm": 0.03},
     "freelb frozen": {"name": "freelb", **BALL},
     "freelb regression": {"name": "freelb", **BALL},
+    "freelb weighted": {"name": "freelb", **BALL},
     "pgd": {"name": "pgd", **BALL},
     "pgd regression": {"name": "pgd", **BALL},
     "freeat": {"name": "freeat", **BALL},
@@ -69,7 +71,9 @@ def body(world, report):
     accumulation = int(sys.argv[2])
     for name, options in CASES.items():
         labels = 1 if name.endswith("regression") else 3
-        micro, batches = 8 // accumulation // world.size, global_batches(labels=labels)
+        micro, batches, objective, own_task = 8 // accumulation // world.size, global_batches(labels=labels), None, None
+        if name.endswith("weighted"):
+            batches, objective, own_task = weighted_loss()
         eager = {"attn_implementation": "eager"} if "exact" in name else {}
         still = ModelConfig(freeze=["embeddings"] if "frozen" in name else [])
 
@@ -79,14 +83,14 @@ def body(world, report):
             return made
 
         own = {ORACLES.get(key, key): value for key, value in options.items() if key not in ("name", "derivative")}
-        settings = rivals.Settings(regression=labels == 1, **own)
+        settings = rivals.Settings(regression=labels == 1, own_task=own_task, **own)
         if world.rank == 0:
             noise = DrawnNoise(model(), options, batches, device=get_accelerator().current_device_name())
             expected = rivals.run(model(), batches, settings, options["name"], noise)[0]
         for stage in sorted(stage for case, stage in rival_runs() if case == name):
             student = model()
             METHODS[options["name"]].prepare_model(student, None)
-            engine, player = make(world, ds_json(stage), options, micro, model=student)
+            engine, player = make(world, ds_json(stage), options, micro, model=student, objective=objective)
             result = steps(world, engine, player, micro, batches)
             if world.rank == 0:
                 far = oracle.distance(result, expected, dict(model().named_parameters()))

@@ -11,6 +11,7 @@ from mat_ds.models.options import ModelConfig
 from tests.equivalence import oracle
 from tests.support.drawn import DrawnNoise, by_place
 from tests.support.tiny import global_batches, shallow_roberta
+from tests.support.weighted import weighted_loss
 from tests.workers.worker import BF16, FP16, LR, MAT, ORACLE_OPTIONS, STAGES, ds_json, main, make, steps
 
 CPU_OFFLOAD = {"offload_optimizer": {"device": "cpu"}}
@@ -57,11 +58,12 @@ def body(world, report):
     origin = dict(shallow_roberta().named_parameters())
 
     def compare(
-        name, tree, method=None, optimizer=None, labels=3, delta_noise=0.0, theta_noise=0.0, kernel=None, frozen=(), **settings
+        name, tree, method=None, optimizer=None, labels=3, delta_noise=0.0, theta_noise=0.0, kernel=None, frozen=(),
+        weighted=False, **settings,
     ):  # fmt: skip
         kind = (method or {}).get("name", "mat")
         lr = (optimizer or {}).get("lr", 1e-3)
-        own = global_batches(labels=labels)
+        own, objective, own_task = weighted_loss(labels) if weighted else (global_batches(labels=labels), None, None)
         shared = {**{k: MAT[k] for k in ORACLE_OPTIONS}, "lr": lr, **settings}
         chosen = method or {
             **MAT,
@@ -76,13 +78,13 @@ def body(world, report):
             return made
 
         with patch("mat_ds.engine.engine.agreed_kernel", lambda device: kernel):
-            engine, player = make(world, tree, chosen, micro, {"lr": lr, **(optimizer or {})}, model())
+            engine, player = make(world, tree, chosen, micro, {"lr": lr, **(optimizer or {})}, model(), objective=objective)
         result = steps(world, engine, player, micro, own, lr=lr)
         if world.rank == 0:
-            case = json.dumps([kind, labels, chosen, shared, bool(kernel), frozen])
+            case = json.dumps([kind, labels, chosen, shared, bool(kernel), frozen, weighted])
             if case not in oracles:
                 noise = DrawnNoise(model(), chosen, own, lr, kernel=kernel)
-                oracles[case] = oracle.run(model(), own, oracle.Settings(**shared), kind, noise)
+                oracles[case] = oracle.run(model(), own, oracle.Settings(**shared, own_task=own_task), kind, noise)
             start = dict(model().named_parameters()) if labels != 3 else origin
             report[name] = oracle.distance(result, oracles[case], start)
             report[f"skipped: {name}"] = engine.skipped_since_begin
@@ -105,6 +107,8 @@ def body(world, report):
         compare(f"released, both noises, zero-{stage}", zero, delta_noise=1e-1, theta_noise=1e-2, semantics="released")
         compare(f"uneven, zero-{stage}", zero, optimizer=UNEVEN, theta_noise=1e-2, **UNEVEN)
         compare(f"frozen, zero-{stage}", zero, frozen=("embeddings", "query"), theta_noise=1e-2)
+        compare(f"weighted, zero-{stage}", zero, weighted=True)
+        compare(f"weighted regression, zero-{stage}", zero, labels=1, regression=True, weighted=True)
         compare(f"half: fp16, zero-{stage}", ds_json(stage, FP16))
         compare(f"half: fp16 sgd, zero-{stage}", ds_json(stage, FP16), optimizer=SGD, update="sgd")
         compare(f"half: fp16 clipped, zero-{stage}", ds_json(stage, FP16), **CLIPPED)

@@ -47,7 +47,8 @@ def ds_json(stage, precision=FP32, **zero):
     return {"zero_optimization": {"stage": stage, "reduce_bucket_size": 10**6, **zero}, **precision}
 
 
-def make(world, tree, method=MAT, micro=2, optimizer=None, model=None, seed=0, batch=8, averages=None, kind=None):
+def make(world, tree, method=MAT, micro=2, optimizer=None, model=None, seed=0, batch=8, averages=None, kind=None,
+         objective=None):  # fmt: skip
     """(engine, method) on the tiny model, built as in a run."""
     model = model or shallow_roberta()
     run = RunConfig.model_validate(
@@ -59,7 +60,7 @@ def make(world, tree, method=MAT, micro=2, optimizer=None, model=None, seed=0, b
         }
     )
     kind = kind or (REGRESSION if model.config.num_labels == 1 else CLASSIFICATION)
-    player = METHODS[run.method.name](run.method, kind)
+    player = METHODS[run.method.name](run.method, objective or kind)
     chain = dataclasses.replace(player.chain, averages={**player.chain.averages, **(averages or {})})
     return Engine(model, run.optimizer, chain, complete(tree, run, world), seed, kind.read), player
 

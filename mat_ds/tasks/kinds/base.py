@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mat_ds.methods.batch import MicroBatch
+    from mat_ds.tasks.kinds.forms import LossForm
 
 
 # Texts of the example that goes with a registered model.
@@ -45,6 +46,7 @@ class Kind(Reading):
         loss_name: what the mean loss of a split is called in reports.
         confuses: whether references and predictions are numbers of the task's labels, so that a confusion matrix counts them.
         distributions: whether the output is a probability distribution, which some methods require.
+        loss_options: options of `loss` that the kind supports; rows can be weighted in every kind.
         directions: number of divergences that `divergence` sums: 1 if it is symmetric, 2 if it is symmetrised.
     """
 
@@ -60,6 +62,7 @@ class Kind(Reading):
     loss_name: ClassVar[str] = "loss"
     confuses: ClassVar[bool] = False
     distributions: ClassVar[bool]
+    loss_options: ClassVar[tuple[str, ...]] = ()
     directions: ClassVar[int]
 
     # The task.
@@ -121,6 +124,14 @@ class Kind(Reading):
     @abstractmethod
     def losses(self, logits: Tensor, batch: MicroBatch) -> Tensor:
         """The loss of each sample, (B,) in fp32."""
+
+    def trained_losses(self, logits: Tensor, batch: MicroBatch, form: LossForm) -> Tensor:
+        """The loss of each sample as a run trains on it, without the weights of rows: (B,) in fp32."""
+        return self.losses(logits, batch)
+
+    def class_shares(self, example: Example) -> Mapping[int, float]:
+        """What share of an example each class has, by its number: they sum to 1. Weights of classes are normalised with it."""
+        return {}
 
     @abstractmethod
     def divergence(self, p_logits: Tensor, q_logits: Tensor, batch: MicroBatch) -> Tensor:

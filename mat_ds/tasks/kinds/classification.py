@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mat_ds.errors import Problem
@@ -11,6 +11,7 @@ from mat_ds.tasks.example import Example, Label
 from mat_ds.tasks.kinds.base import Kind
 from mat_ds.tasks.kinds.outputs import Answered
 from mat_ds.tasks.labels import class_names, class_of, known_labels
+from mat_ds.tasks.soft_labels import probabilities_of
 from mat_ds.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mat_ds.methods.batch import MicroBatch
+    from mat_ds.tasks.kinds.forms import LossForm
 
 
 class Classification(Kind):
@@ -33,6 +35,7 @@ class Classification(Kind):
     stratified = True
     distributions = confuses = True
     directions = 2
+    loss_options = ("class_weights", "label_smoothing", "focal_gamma")
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
@@ -58,6 +61,18 @@ class Classification(Kind):
             raise ValueError(f"the label is none of {known_labels(self.spec)}")
         return found
 
+    @property
+    def soft_labels(self) -> bool:
+        return self.stratified  # where a label is one class
+
+    def probabilities(self, value: Any) -> tuple[float, ...] | None:
+        if not self.soft_labels or class_of(self.spec, value) is not None:
+            return None
+        try:
+            return probabilities_of(self.spec, value)
+        except ValueError as error:
+            raise ValueError(f"the label is none of {known_labels(self.spec)}, nor a probability for each: {error}") from None
+
     def column_labels(self, names: list[str], where: str) -> list[str] | None:
         return class_names(self.spec, names, where)
 
@@ -78,6 +93,16 @@ class Classification(Kind):
         from torch.nn.functional import cross_entropy
 
         return cross_entropy(logits.float(), batch.labels, reduction="none")
+
+    def trained_losses(self, logits: Tensor, batch: MicroBatch, form: LossForm) -> Tensor:
+        from torch.nn.functional import one_hot
+
+        given = batch.probabilities
+        targets = one_hot(batch.labels, self.outputs).float() if given is None else given
+        return form.cross_entropy(logits, targets) * form.weights(targets)
+
+    def class_shares(self, example: Example) -> Mapping[int, float]:
+        return dict(enumerate(example.probabilities)) if example.probabilities else {int(example.label): 1.0}  # type: ignore
 
     def divergence(self, p_logits: Tensor, q_logits: Tensor, batch: MicroBatch) -> Tensor:
         """Symmetrised KL divergence, KL(p || q) + KL(q || p)."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mat_ds.methods.batch import MicroBatch
+    from mat_ds.tasks.kinds.forms import LossForm
 
 
 class MultiLabel(Kind):
@@ -38,6 +39,7 @@ class MultiLabel(Kind):
     stored_type = "list<int64>"
     server = "multi_label"
     distributions = True
+    loss_options = ("label_smoothing", "focal_gamma")
     directions = 2
 
     def problems(self) -> Iterator[Problem]:
@@ -99,6 +101,14 @@ class MultiLabel(Kind):
         from torch.nn.functional import binary_cross_entropy_with_logits
 
         return binary_cross_entropy_with_logits(logits.float(), batch.labels.float(), reduction="none").mean(-1)
+
+    def trained_losses(self, logits: Tensor, batch: MicroBatch, form: LossForm) -> Tensor:
+        """Each label has two outcomes, so that smoothing takes y to (1 - epsilon) y + epsilon / 2."""
+        from torch import stack
+
+        z, y = logits.float(), batch.labels.float()
+        outcomes, targets = stack([z.new_zeros(z.shape), z], -1), stack([1 - y, y], -1)  # (B, C, 2): without the label, with it
+        return form.cross_entropy(outcomes, targets).mean(-1)
 
     def divergence(self, p_logits: Tensor, q_logits: Tensor, batch: MicroBatch) -> Tensor:
         """Symmetrised KL divergence of the two Bernoulli distributions of a label, KL(p || q) + KL(q || p), its mean over the

@@ -70,6 +70,20 @@ class Reading(ABC):
             ValueError: with the reason, if it is not a label.
         """
 
+    @property
+    def soft_labels(self) -> bool:
+        """Whether a label may be given as `probabilities`."""
+        return False
+
+    def probabilities(self, value: Any) -> tuple[float, ...] | None:
+        """Converts a value from a file to the probability of each label; None if it is a single label, or the kind has no such
+        labels.
+
+        Raises:
+            ValueError: with the reason, if it holds probabilities that cannot be used.
+        """
+        return None
+
     @abstractmethod
     def column_labels(self, names: list[str], where: str) -> list[str] | None:
         """Labels for a column that numbers its classes in its own order.
