@@ -88,3 +88,17 @@ def test_a_checkpoint_without_safetensors_is_read_whole(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     torch.save(MODELS["encoder"]().state_dict(), tmp_path / "pytorch_model.bin")
     assert weight_files(str(tmp_path)) == [] and not built(tmp_path, True).unread
+
+
+@pytest.mark.parametrize("variant", ["dora", "pissa"])
+def test_adapters_that_begin_from_the_bases_values_have_them_even_if_weights_may_be_left_unread(variant, tmp_path):
+    base = MODELS["encoder"]()
+    base.save_pretrained(tmp_path)
+    found = built(tmp_path, True, {"r": 2, "variant": variant})
+    layer = found.module.get_submodule("base_model.model.roberta.encoder.layer.0.attention.self.query")
+    weight = base.get_parameter("encoder.layer.0.attention.self.query.weight").detach()
+    if variant == "dora":
+        torch.testing.assert_close(layer.lora_magnitude_vector["default"].weight, weight.norm(dim=1))
+    else:
+        rest = torch.linalg.svdvals(layer.base_layer.weight.double())
+        torch.testing.assert_close(rest[:-2], torch.linalg.svdvals(weight.double())[2:], rtol=1e-4, atol=1e-5)
