@@ -92,7 +92,8 @@ class TrainedLoss:
     """An `Objective` whose loss is the mean over the samples of w_i l_i; the divergence has no weights.
 
     w_i = r_i sum_c q_ic a_c / Z, with the weight r of the row, the probabilities q of its label and the weights a of the
-    classes; Z makes the mean weight over the training set 1. So no weight depends on the other samples of a batch.
+    classes; Z makes the mean weight over the training set 1. Where classes weigh no whole samples, w_i is r_i / Z, and a is
+    the kind's. So no weight depends on the other samples of a batch.
 
     Attributes:
         kind: of the task.
@@ -124,8 +125,9 @@ class TrainedLoss:
         spec, form = self.kind.spec, self.form
         words = []
         if form.class_weights:
+            scale = self.mean_weight if self.kind.weighs_samples else 1.0
             of_classes = zip(spec.labels, form.class_weights, strict=True)
-            words.append("class weights " + ", ".join(f"{name} {weight / self.mean_weight:.4g}" for name, weight in of_classes))
+            words.append("class weights " + ", ".join(f"{name} {weight / scale:.4g}" for name, weight in of_classes))
         words += [f"rows weighted by {spec.weight}"] if spec.weight is not None else []
         words += ["labels with probabilities"] if self.soft else []
         words += [f"label smoothing {form.smoothing:g}"] if form.smoothing else []
@@ -149,16 +151,19 @@ def trained_loss(config: LossConfig, spec: TaskSpec, train: Sequence[Example]) -
         return None
     rows = train.without_texts() if isinstance(train, StoredExamples) else train
     weights: tuple[float, ...] | None = None
+    total = 0.0
     if config.class_weights is None:
         total = sum(example.weight for example in rows)
     else:
         counts, weighted = [0.0] * len(spec.labels), [0.0] * len(spec.labels)
         for example in rows:
+            total += example.weight
             for number, share in kind.class_shares(example).items():
                 counts[number] += share
                 weighted[number] += share * example.weight
-        weights = tuple(config.weights_by_class(spec) or _balanced(counts, spec, len(train)))
-        total = sum(weight * count for weight, count in zip(weights, weighted, strict=True))
+        weights = tuple(config.weights_by_class(spec) or _balanced(kind, counts, len(train)))
+        if kind.weighs_samples:
+            total = sum(weight * count for weight, count in zip(weights, weighted, strict=True))
     if not total:
         key, value = ("loss.class_weights", config.class_weights) if weights else (f"task {spec.name}: weight", spec.weight)
         raise UserError(Problem(key, value, "every training row has the weight zero, so there is nothing to learn",
@@ -172,9 +177,11 @@ def _any_soft(train: Sequence[Example]) -> bool:
     return train.soft if isinstance(train, StoredExamples) else any(example.probabilities for example in train)
 
 
-def _balanced(counts: Sequence[float], spec: TaskSpec, examples: int) -> list[float]:
-    """N / (C n_c) of each class."""
-    if empty := [label for label, count in zip(spec.labels, counts, strict=True) if not count]:
-        reason = f"no training row has the label {first_names(empty, SHOWN)}, so that it has no weight"
-        raise UserError(Problem("loss.class_weights", "auto", reason, "give a weight for each label, or leave that label out"))
-    return [examples / (len(counts) * count) for count in counts]
+def _balanced(kind: Kind, counts: Sequence[float], examples: int) -> list[float]:
+    """The weight of each class that `auto` stands for."""
+    for who, number in (("no", 0), ("every", examples)):
+        if found := [label for label, count in zip(kind.spec.labels, counts, strict=True) if count == number]:
+            reason = f"{who} training row has the label {first_names(found, SHOWN)}, so that it has no weight"
+            fix = "give a weight for each label, or leave that label out"
+            raise UserError(Problem("loss.class_weights", "auto", reason, fix))
+    return [kind.balanced(count, examples) for count in counts]

@@ -114,18 +114,20 @@ def test_rows_alone_weigh_in_a_regression():
 
 
 @pytest.mark.parametrize("gamma", [0.0, 2.0])
-def test_a_label_of_several_is_smoothed_and_focused_on_its_own(gamma):
+@pytest.mark.parametrize("weights", [None, "auto", {"a": 1.0, "b": 5.0}])
+def test_a_label_of_several_is_weighed_smoothed_and_focused_on_its_own(weights, gamma):
     spec = TaskSpec(name="own", kind="multi_label", text=("text",), labels=("a", "b"), weight="trust", metrics=("accuracy",))
-    rows = [Example(("a",), (0,), weight=3.0), Example(("b",), (0, 1), weight=1.0)]
-    objective = trained_loss(LossConfig(label_smoothing=0.2, focal_gamma=gamma), spec, rows)
+    rows = [Example(("a",), (0,), weight=3.0), Example(("b",), (0, 1), weight=1.0), Example(("c",), (), weight=2.0)]
+    objective = trained_loss(LossConfig(class_weights=weights, label_smoothing=0.2, focal_gamma=gamma), spec, rows)
+    a = {"auto": (1 / 2, 2 / 1), "None": (1, 1)}.get(str(weights), (1, 5))
     logits = torch.tensor([[1.0, -0.5], [0.3, 2.0]])
     expected = 0.0
     for row, label, weight in zip(logits.tolist(), ({0}, {0, 1}), (3.0, 1.0), strict=True):
         for c, z in enumerate(row):
             p, y = 1 / (1 + math.exp(-z)), 0.9 if c in label else 0.1
-            loss = -(y * (1 - p) ** gamma * math.log(p) + (1 - y) * p**gamma * math.log(1 - p))
+            loss = -(a[c] * y * (1 - p) ** gamma * math.log(p) + (1 - y) * p**gamma * math.log(1 - p))
             expected += weight / 2 * loss / 2 / 2
-    batch = MicroBatch({}, objective.kind.targets([row.label for row in rows]), 0, torch.tensor([3.0, 1.0]))
+    batch = MicroBatch({}, objective.kind.targets([row.label for row in rows[:2]]), 0, torch.tensor([3.0, 1.0]))
     assert objective.loss(logits, batch).item() == pytest.approx(expected, rel=1e-5)
 
 

@@ -47,6 +47,7 @@ class Kind(Reading):
         confuses: whether references and predictions are numbers of the task's labels, so that a confusion matrix counts them.
         distributions: whether the output is a probability distribution, which some methods require.
         loss_options: options of `loss` that the kind supports; rows can be weighted in every kind.
+        weighs_samples: whether a weight of a class is a factor of whole samples, to be normalised with the weights of rows.
         directions: number of divergences that `divergence` sums: 1 if it is symmetric, 2 if it is symmetrised.
     """
 
@@ -63,6 +64,7 @@ class Kind(Reading):
     confuses: ClassVar[bool] = False
     distributions: ClassVar[bool]
     loss_options: ClassVar[tuple[str, ...]] = ()
+    weighs_samples: ClassVar[bool] = True
     directions: ClassVar[int]
 
     # The task.
@@ -130,8 +132,17 @@ class Kind(Reading):
         return self.losses(logits, batch)
 
     def class_shares(self, example: Example) -> Mapping[int, float]:
-        """What share of an example each class has, by its number: they sum to 1. Weights of classes are normalised with it."""
+        """What share of an example each class has, by its number. They sum to 1 where classes exclude each other."""
         return {}
+
+    def balanced(self, count: float, examples: int) -> float:
+        """The weight that `auto` gives to a class: N / (C n_c).
+
+        Args:
+            count: n_c, the sum of its shares.
+            examples: N.
+        """
+        return examples / (self.outputs * count)
 
     @abstractmethod
     def divergence(self, p_logits: Tensor, q_logits: Tensor, batch: MicroBatch) -> Tensor:

@@ -25,9 +25,11 @@ class LossForm:
     class_weights: tuple[float, ...] | None = None
 
     def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """-sum_c q_c (1 - p_c)^gamma log p_c with q = (1 - epsilon) targets + epsilon / C, in fp32: (..., C) -> (...).
+        """The sum of `terms`, (..., C) -> (...). For a label that is certain and without smoothing it is Lin's focal loss."""
+        return self.terms(logits, targets).sum(-1)
 
-        For a label that is certain and without smoothing this is Lin's focal loss.
+    def terms(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """-q_c (1 - p_c)^gamma log p_c with q = (1 - epsilon) targets + epsilon / C, in fp32: (..., C).
 
         Args:
             logits: log p up to a constant, (..., C).
@@ -40,11 +42,15 @@ class LossForm:
         if self.gamma:
             # Not 0, where a power below 1 has no derivative.
             q = q * (-log_p.expm1()).clamp(min=torch.finfo(torch.float32).tiny) ** self.gamma
-        return -(q * log_p).sum(-1)
+        return -q * log_p
 
     def weights(self, targets: Tensor) -> Tensor | float:
         """The weight that the classes give to each target: sum_c targets_c class_weights_c, (..., C) -> (...)."""
-        return 1.0 if self.class_weights is None else targets @ _on_device(self.class_weights, targets.device)
+        return 1.0 if self.class_weights is None else targets @ self.weights_on(targets)
+
+    def weights_on(self, like: Tensor) -> Tensor:
+        """`class_weights`, or ones, on the device of a tensor whose last dimension they have: (C,) in fp32."""
+        return _on_device(self.class_weights or (1.0,) * like.shape[-1], like.device)
 
 
 @lru_cache(maxsize=16)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mat_ds.errors import Problem
@@ -39,7 +39,8 @@ class MultiLabel(Kind):
     stored_type = "list<int64>"
     server = "multi_label"
     distributions = True
-    loss_options = ("label_smoothing", "focal_gamma")
+    loss_options = ("class_weights", "label_smoothing", "focal_gamma")
+    weighs_samples = False
     directions = 2
 
     def problems(self) -> Iterator[Problem]:
@@ -103,12 +104,21 @@ class MultiLabel(Kind):
         return binary_cross_entropy_with_logits(logits.float(), batch.labels.float(), reduction="none").mean(-1)
 
     def trained_losses(self, logits: Tensor, batch: MicroBatch, form: LossForm) -> Tensor:
-        """Each label has two outcomes, so that smoothing takes y to (1 - epsilon) y + epsilon / 2."""
+        """Each label has two outcomes, so that smoothing takes y to (1 - epsilon) y + epsilon / 2. Its weight is that of the
+        outcome that it applies, against 1."""
         from torch import stack
 
         z, y = logits.float(), batch.labels.float()
         outcomes, targets = stack([z.new_zeros(z.shape), z], -1), stack([1 - y, y], -1)  # (B, C, 2): without the label, with it
-        return form.cross_entropy(outcomes, targets).mean(-1)
+        without, applies = form.terms(outcomes, targets).unbind(-1)
+        return (without + form.weights_on(z) * applies).mean(-1)
+
+    def class_shares(self, example: Example) -> Mapping[int, float]:
+        return {int(number): 1.0 for number in example.label}  # type: ignore[union-attr, arg-type]
+
+    def balanced(self, count: float, examples: int) -> float:
+        """Rows without the label over rows with it."""
+        return (examples - count) / count
 
     def divergence(self, p_logits: Tensor, q_logits: Tensor, batch: MicroBatch) -> Tensor:
         """Symmetrised KL divergence of the two Bernoulli distributions of a label, KL(p || q) + KL(q || p), its mean over the
