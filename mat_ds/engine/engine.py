@@ -10,6 +10,7 @@ import deepspeed
 import torch
 from torch import Tensor, nn
 
+from mat_ds.engine.ascent import climb
 from mat_ds.engine.flat import FlatUpdates
 from mat_ds.engine.loss_scale import judge_by_norm
 from mat_ds.engine.norms import Norms
@@ -193,13 +194,13 @@ class Engine(Norms):
     def update(self) -> None:
         """Draws one sample of the parameters from the gradients accumulated since the last one. Every rank must call it.
 
-        With ZeRO or in half precision, the update is skipped on all ranks if a gradient is not finite on any. In fp32 without
-        ZeRO DeepSpeed does not check gradients, so the losses are checked here before each update.
+        With ZeRO or in half precision, it is skipped on all ranks if a gradient is not finite on any. In fp32 without ZeRO
+        DeepSpeed does not check gradients, so the losses are checked here before.
 
         Raises:
             NonFiniteError: on every rank, if a loss was not finite on any; the parameters are left as they were. Also if a
-                gradient was not finite, except in fp16, where the update is repeated with a lower loss scale. At ZeRO-1 in fp32
-                and bf16, `end` and `check` raise it instead; until then updates are skipped.
+                gradient was not, except in fp16, where the update is repeated with a lower loss scale. At ZeRO-1 in fp32 and
+                bf16, `end` and `check` raise it instead; until then updates are skipped.
         """
         if not self._looks_at_gradients:
             self._refuse_losses()
@@ -209,7 +210,9 @@ class Engine(Norms):
             if "loss scale already at minimum" not in str(error):
                 raise
             raise NonFiniteError(f"fp16 gradients overflow at the smallest loss scale: {error}") from error
-        if not self._applied:
+        if self._applied:
+            climb(self.sampler, self.shards, self.device)
+        else:
             self._refuse_losses()
             if self.dtype != torch.float16:
                 raise self._not_finite("a gradient")

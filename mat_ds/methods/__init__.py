@@ -11,8 +11,9 @@ from mat_ds.methods.r3f import R3F
 from mat_ds.methods.r4f import R4F
 from mat_ds.methods.rdrop import RDrop
 from mat_ds.methods.salt import SALT
+from mat_ds.methods.sam import SAM
 from mat_ds.methods.smart import SMART
 from mat_ds.methods.vanilla import Vanilla
 
-KINDS = (ALUM, FreeAT, FreeLB, Mat, NEFTune, PGD, R3F, R4F, RDrop, SALT, SMART, Vanilla)
+KINDS = (ALUM, FreeAT, FreeLB, Mat, NEFTune, PGD, R3F, R4F, RDrop, SALT, SAM, SMART, Vanilla)
 METHODS: dict[str, type[Method]] = {kind.Settings.model_fields["name"].default: kind for kind in KINDS}

@@ -151,6 +151,7 @@ def model_states(weights: Sequence[Weight], zero: Zero, ranks: int, chain: Chain
         ("masters", masters, "fp32 values of what is trained"),
         ("moments", len(MOMENTS[update]), f"of {update}"),
         ("mixture", int(chain.is_mixed), "of the parameters' samples"),
+        ("ascent", int(chain.ascent is not None), "where it began"),
         *((name, 1, "running average of the parameters") for name in chain.averages),
     ]
     for name, copies, note in kept:

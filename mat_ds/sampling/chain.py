@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mat_ds.sampling.average import Average
+
+if TYPE_CHECKING:
+    from mat_ds.sampling.ascent import Ascent
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Chain:
         anchor: what stands for theta_t in the mixture. `start`: theta_t, as in the paper. `first_update`: the
             parameters after the first update and before its noise, as the authors' code does by aliasing.
         averages: running averages of theta_t over outer steps, by name.
+        ascent: if given, the first sample climbs from theta_t, and the second descends from theta_t with the gradient found
+            there (SAM).
     """
 
     samples: int = 1
@@ -34,6 +39,7 @@ class Chain:
     noise: float = 0.0
     anchor: Literal["start", "first_update"] = "start"
     averages: Mapping[str, Average] = field(default_factory=dict)
+    ascent: Ascent | None = None
 
     @property
     def coefficients(self) -> tuple[float, ...]:

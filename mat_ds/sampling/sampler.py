@@ -46,6 +46,8 @@ class Sampler(torch.optim.Optimizer):
         self._blocks: dict[Tensor, list[Block]] = {}
         self._starts: dict[Tensor, Tensor] | None = None
         self._moved_by_chain = 0.0
+        # ||T g||^2 of an ascent over this rank's shards; None unless one has been aimed.
+        self.aimed: Tensor | None = None
         self._drifts: list[float] = []
         self._noises: list[float] = []
 
@@ -60,7 +62,7 @@ class Sampler(torch.optim.Optimizer):
         self._blocks = {master: blocks_of(own) for master, own in slices.items()}
         self._device, self._kernel = device, kernel
         self.void = torch.zeros((), device=next((master.device for master in self._blocks), device))
-        names = (*self._moments, *(("mixture",) if self.chain.is_mixed else ()))
+        names = (*self._moments, *(("mixture",) if self.chain.is_mixed else ()), *(("aim",) if self.chain.ascent else ()))
         for master in self._blocks:
             self.state[master] = {name: torch.zeros_like(master, requires_grad=False) for name in names}
             self.state[master].update(step=0, sample=0)
@@ -147,7 +149,7 @@ class Sampler(torch.optim.Optimizer):
 
     def _sample(self, master: Tensor, group: dict[str, Any]) -> None:
         state = self.state[master]
-        state["step"] += 1
+        state["step"] += self.chain.ascent is None or state["sample"] > 0
         state["sample"] += 1
         gradient = torch.zeros_like(master) if master.grad is None else master.grad
         flat = {"theta": master.detach().view(-1), "gradient": gradient.reshape(-1)}
@@ -165,6 +167,12 @@ class Sampler(torch.optim.Optimizer):
         theta, mixture, start = own["theta"], own.get("mixture"), own.get("start")
         sample, weights = state["sample"], self.chain.coefficients
         first, last = sample == 1, sample == self.chain.samples
+        if self.chain.ascent and first:
+            found = self.chain.ascent.aim(theta, own["gradient"], self.void, own["aim"])
+            self.aimed = found if self.aimed is None else self.aimed + found
+            return
+        if self.chain.ascent:
+            theta.copy_(own["aim"])  # theta_t
         before = None if start is None else theta.clone()
 
         if mixture is not None and first and self.chain.anchor == "start":
@@ -202,6 +210,20 @@ class Sampler(torch.optim.Optimizer):
             here = slice(piece.start - block.here.start, piece.start - block.here.start + piece.numel)
             key = (self._seed, self._outer_step, "theta", sample, piece.parameter)
             add_normal_(theta[here], scale, key, piece.total, piece.offset, self._device, 1 - self.void)
+
+    @torch.no_grad()
+    def climb(self, norm: Tensor) -> None:
+        """Ends the ascent that `step` has aimed.
+
+        Args:
+            norm: ||T g|| over all shards.
+        """
+        assert self.chain.ascent
+        self.aimed = None
+        for master, blocks in self._blocks.items():
+            theta, aim = master.detach().view(-1), self.state[master]["aim"].view(-1)
+            for block in blocks:
+                self.chain.ascent.climb(theta[block.here], aim[block.here], norm.to(master.device))
 
     @torch.no_grad()
     def swap(self, average: str) -> None:

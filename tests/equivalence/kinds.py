@@ -13,7 +13,7 @@ from tests.equivalence.oracle import Task, logits_of
 from tests.support.tiny import global_batches, tiny_config
 
 EVERY_METHOD = (
-    "vanilla", "mat", "freelb", "pgd", "freeat", "smart", "alum", "rdrop", "neftune", "r3f", "r4f", "salt",
+    "vanilla", "mat", "freelb", "pgd", "freeat", "smart", "alum", "rdrop", "neftune", "r3f", "r4f", "salt", "sam",
 )  # fmt: skip
 
 

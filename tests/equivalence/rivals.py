@@ -33,6 +33,8 @@ class Settings:
     lam: float = 1.0
     mu: float = 1.0
     decay: float = 0.999
+    rho: float = 0.05
+    adaptive: bool = False
     early_decay: float = 0.99  # as in the paper
     own_task: object = None
 
@@ -178,7 +180,24 @@ def salt(model, batch, s, noise, t, **_):
     salt_objective(model, batch, s, s.delta_init * per_sample(lambda d: d, batch, noise.normal(t))).backward()
 
 
-METHODS = {f.__name__: f for f in (freelb, pgd, freeat, alum, smart, rdrop, r3f, neftune, salt)}
+def sam(model, batch, s, noise, t, **_):
+    """theta is moved by rho T^2 g / ||T g||, the norm over all parameters, the gradient taken there, and theta put back."""
+    start = [p.detach().clone() for p in model.parameters()]
+    s.task.losses(s.task.logits(model, batch), batch).mean().backward()
+    scales = [p.abs() + 0.01 if s.adaptive else torch.ones_like(p) for p in start]
+    slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+    norm = sum((t * g).pow(2).sum() for t, g in zip(scales, slopes, strict=True)).sqrt()
+    with torch.no_grad():
+        for p, t, g in zip(model.parameters(), scales, slopes, strict=True):
+            p.add_(s.rho * t * t * g / norm)
+    model.zero_grad()
+    s.task.losses(s.task.logits(model, batch), batch).mean().backward()
+    with torch.no_grad():
+        for p, before in zip(model.parameters(), start, strict=True):
+            p.copy_(before)
+
+
+METHODS = {f.__name__: f for f in (sam, freelb, pgd, freeat, alum, smart, rdrop, r3f, neftune, salt)}
 
 
 class UnitHead(torch.nn.Module):

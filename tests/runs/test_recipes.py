@@ -39,6 +39,7 @@ RIVALS = {
     "r4f": {"lam": 0.7, "noise": "uniform", "noise_scale": 1e-5},
     "salt": {},
     "neftune": {"alpha": 5.0},
+    "sam": {"rho": 0.05},
 }  # fmt: skip
 # Their training: epochs, batch, Adam's betas and epsilon, weight decay, and the head's dropout if it is set separately.
 RIVAL_TRAINING = {
@@ -48,6 +49,7 @@ RIVAL_TRAINING = {
     "r3f": (10, 8, (0.9, 0.98), 1e-6, 0.1, 0.0),
     "r4f": (10, 8, (0.9, 0.98), 1e-6, 0.1, 0.0),
     "neftune": (10, 16, (0.9, 0.98), 1e-6, 0.1, 0.0),
+    "sam": (10, 16, (0.9, 0.98), 1e-6, 0.1, 0.0),
     "rdrop": (10, 16, (0.9, 0.98), 1e-6, 0.01, 0.0),
     "smart": (6, 32, (0.9, 0.999), 1e-8, 0.01, 0.05),
     "alum": (6, 32, (0.9, 0.999), 1e-8, 0.01, None),

@@ -36,6 +36,10 @@ CASES = {
     "rdrop regression": {"name": "rdrop", "alpha": 5.0},
     "neftune": {"name": "neftune", "alpha": 5.0},
     "neftune regression": {"name": "neftune", "alpha": 5.0},
+    "sam": {"name": "sam", "rho": 0.3},
+    "sam adaptive": {"name": "sam", "rho": 2.0, "adaptive": True},
+    "sam frozen": {"name": "sam", "rho": 0.3},
+    "sam regression": {"name": "sam", "rho": 0.3},
     "r3f": {"name": "r3f", "lam": 3.0, "noise_scale": 0.1},
     "r4f": {"name": "r4f", "lam": 3.0, "noise_scale": 0.1},
     **{

@@ -1,0 +1,19 @@
+"""The second half of SAM's ascent: every rank knows its shard's gradient, and the norm is that of all."""
+
+from __future__ import annotations
+
+import torch
+
+from mat_ds.engine.shards import Shards
+from mat_ds.ranks.collectives import all_reduce_sum
+from mat_ds.sampling.sampler import Sampler
+
+
+def climb(sampler: Sampler, shards: Shards, device: torch.device) -> None:
+    """Moves the parameters to where the descent's gradient is taken, if the sampler's last step was an ascent. Every rank must
+    call it."""
+    if sampler.aimed is None:
+        return
+    square = sampler.aimed.to(device)
+    sampler.climb((square if shards.replicated else all_reduce_sum(square)).sqrt())
+    shards.refresh()
