@@ -234,11 +234,8 @@ class Engine(Norms):
 
     def inner_steps(self) -> Iterator[int]:
         """Yields 0 .. K-1. In fp16 a sample whose gradient overflowed is repeated with the lowered loss scale and the same
-        dropout masks and noise, so that an outer step always commits a mixture of exactly K samples.
-
-        Raises:
-            Interrupted: on every rank, before the first sample, if the run is to stop.
-            NonFiniteError: on every rank, if too many samples in a row overflow.
+        dropout masks and noise, so that an outer step always commits a mixture of exactly K samples. Raises, on every rank,
+        `Interrupted` before the first sample if the run is to stop, and `NonFiniteError` if too many in a row overflow.
         """
         self.leave_if_told()  # here, because theta is still theta_t
         k = skipped_in_a_row = 0
