@@ -147,7 +147,7 @@ def _body(finished: Finished, adapters: bool) -> str:
     return TEXT.format(
         title=f"{spec.name}: {run.method.name}", model=base[0].upper() + base[1:], task=spec.name, method=run.method.name,
         version=markdown(environment["packages"].get("mat_ds", "of an unknown version")),
-        reads="Reads a text." if len(spec.text) == 1 else f"Reads a pair of texts ({' and '.join(map(markdown, spec.text))}).",
+        reads=f"Reads {markdown(kind_of(spec).reads)}.",
         answers=f"Answers with {answer} {', '.join(map(markdown, names))}".rstrip() + ".",
         max_length=finished.max_length, train=f"{'s' * (len(spec.train) > 1)} {_mixture(spec.train)}", source=source,
         others=f", and on {_mixture(spec.also_train_on)}" if spec.also_train_on else "",

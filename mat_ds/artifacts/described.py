@@ -18,7 +18,7 @@ from mat_ds.storage.disk import write_json
 from mat_ds.storage.folders import restore
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.contradictions import column_problems, label_problems
-from mat_ds.tasks.kinds import kind_of
+from mat_ds.tasks.kinds import kind_of, kind_of_model
 from mat_ds.tasks.own_data import task_of
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.spec import TaskSpec
@@ -75,15 +75,18 @@ def head_problems(key: str, config: Any, spec: TaskSpec) -> Iterator[Problem]:
         key: the option that named the task.
         config: the model's transformers configuration.
     """
-    kind = kind_of(spec)
-    if config.num_labels != kind.outputs:
+    kind, found = kind_of(spec), kind_of_model(config)
+    if found.auto_class != kind.auto_class:
+        reason = f"is one of {kind.name}, the model one for {found.name}"
+        yield Problem(key, spec.name, reason, "name the task the model was trained for")
+    elif kind.width(config) != kind.outputs:
         yield Problem(
             key,
             spec.name,
-            f"has {kind.outputs} outputs, the model {config.num_labels}",
+            f"has {kind.outputs} outputs, the model {kind.width(config)}",
             "name the task the model was trained for",
         )
-    elif config.problem_type not in (None, kind.problem_type):
+    elif kind.problem_type and config.problem_type not in (None, kind.problem_type):
         yield Problem(
             key,
             spec.name,

@@ -145,18 +145,16 @@ def _asked(parsed: argparse.Namespace, spec: TaskSpec, skipped: _Skipped) -> Ite
     """The rows of the file, or the texts of the command line."""
     skip = skipped if parsed.skip_bad_rows else None
     if parsed.text:
-        width = len(spec.text)
-        if len(parsed.text) % width:
-            reason = f"{spec.name} reads pairs of texts, and {len(parsed.text)} are given"
-            raise UserError(Problem("--text", None, reason, "give two for each pair"))
-        pairs = zip(*(parsed.text[i::width] for i in range(width)), strict=True)
-        given = ((f"--text {i + 1}", dict(zip(spec.text, texts, strict=True))) for i, texts in enumerate(pairs))
-        return read_rows(given, spec, skip)
+        kind = kind_of(spec)
+        if (given := kind.rows_of(parsed.text)) is None:
+            reason = f"{spec.name} reads {kind.reads}, and {len(parsed.text)} texts are given"
+            raise UserError(Problem("--text", None, reason, f"give {kind.texts_in_turn}"))
+        return read_rows(((f"--text {i + 1}", row) for i, row in enumerate(given)), spec, skip)
     suffix = SUFFIXES[parsed.format] if parsed.format else parsed.file.suffix
     if suffix == SUFFIXES["text"]:
-        if len(spec.text) == 2:
-            raise UserError(Problem("FILE", str(parsed.file), f"{spec.name} reads pairs of texts, but a .txt file has one a "
-                                    "line", "pass a .tsv, .csv or .jsonl file"))  # fmt: skip
+        if len(kind_of(spec).columns) > 1:
+            reason = f"{spec.name} reads {kind_of(spec).reads}, but a .txt file has a text a line"
+            raise UserError(Problem("FILE", str(parsed.file), reason, "pass a .tsv, .csv or .jsonl file"))
         spec = spec.model_copy(update={"text": (TEXT,)})
     return read_rows(read_lines(parsed.file, suffix), spec, skip)
 
@@ -167,13 +165,14 @@ def read_rows(rows: Iterable[tuple[str, Any]], spec: TaskSpec, skipped: _Skipped
     Raises:
         UserError: at the first bad row, naming file and line, unless it may be skipped; or if the first row lacks a column.
     """
+    kind = kind_of(spec)
     for number, (where, row) in enumerate(rows):
-        missing = [column for column in kind_of(spec).columns if column not in row] if isinstance(row, dict) else []
+        missing = [column for column in kind.columns if column not in row] if isinstance(row, dict) else []
         if missing and (skipped is None or number == 0):
             raise UserError(lacking_columns(where, row, missing, "pass the names of the file's with --columns"))
         found = row if isinstance(row, BadRow) else make_example(spec, row, labelled=False)
         if not isinstance(found, BadRow):
-            yield InputRow(number, carried(row, kind_of(spec).columns), replace(found, where=where))
+            yield InputRow(number, carried(row, kind.columns, kind.answer_types), replace(found, where=where))
         elif skipped is None:
             raise UserError(Problem(where, found.value, found.reason, "mend or delete the row, or pass --skip_bad_rows"))
         else:

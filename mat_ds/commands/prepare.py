@@ -22,7 +22,7 @@ from mat_ds.runs.options import RunConfig
 from mat_ds.runs.plugins import load_plugins
 from mat_ds.runs.trainer_names import renamed
 from mat_ds.storage.folders import write_folder
-from mat_ds.tasks.example import Example
+from mat_ds.tasks.example import Example, whole_examples
 from mat_ds.tasks.examples import TaskData, check_sources, load_task_data, train_splits
 from mat_ds.tasks.hub import expect_from_hub
 from mat_ds.tasks.kinds import kind_of
@@ -93,15 +93,17 @@ class RunInput:
 
     @property
     def splits(self) -> Iterator[tuple[str, Sequence[Example]]]:
-        """Yields the name (`train/<task>/<split>`, `dev/...` or `test/...`) and examples of every split."""
-        first = 0
+        """Yields the name (`train/<task>/<split>`, `dev/...` or `test/...`) and examples of every split: whole ones, which
+        a run cuts into the parts that its options ask for."""
+        first, train = 0, whole_examples(self.data.train)
         for task, split, repeats in train_splits(self.data.spec):
             name = f"{task.name}/{split}"
             kept = self.data.tallies[name].kept
-            yield f"train/{name}", self.data.train[first : first + kept]
+            yield f"train/{name}", train[first : first + kept]
             first += kept * repeats
         for part, splits in (("dev", self.data.dev), ("test", self.data.test)):
-            yield from ((f"{part}/{self.data.spec.name}/{split}", examples) for split, examples in splits.items())
+            own = ((f"{part}/{self.data.spec.name}/{split}", whole_examples(examples)) for split, examples in splits.items())
+            yield from own
 
 
 def gather(parsed: argparse.Namespace) -> RunInput:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,16 +31,17 @@ class InputRow(NamedTuple):
     example: Example
 
 
-def carried(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+def carried(row: Mapping[str, Any], columns: Sequence[str], answers: Collection[str] = ()) -> dict[str, Any]:
     """The ids and texts of a row, under names that no answer has.
 
     Args:
         row: as read.
         columns: its text columns.
+        answers: keys of the answers besides those of `ANSWERS`.
     """
     ids = [name for name in row if isinstance(name, str) and (name.lower() in IDS or name.lower().endswith("_id"))]
     names = dict.fromkeys([*(name for name in ids if name not in columns), *columns])
-    return {f"input_{name}" if name in ANSWERS else name: row.get(name) for name in names}
+    return {f"input_{name}" if name in ANSWERS or name in answers else name: row.get(name) for name in names}
 
 
 class AnswerForm(ABC):
@@ -91,7 +92,7 @@ class AnswerTable(AnswerForm):
             if not self.columns:
                 self.columns = tuple(written)
                 yield self._joined(self.columns)
-            yield self._joined(["" if (value := written.get(name)) is None else value for name in self.columns])
+            yield self._joined([_in_table(written.get(name)) for name in self.columns])
 
     def _joined(self, values: Sequence[Any]) -> str:
         if self._tabs:
@@ -99,6 +100,13 @@ class AnswerTable(AnswerForm):
         line = io.StringIO()
         csv.writer(line, lineterminator="").writerow(values)
         return line.getvalue()
+
+
+def _in_table(value: Any) -> Any:
+    """A value in a table; a list or mapping is written as JSON."""
+    if value is None:
+        return ""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
 
 
 class Submission(AnswerForm):

@@ -59,6 +59,8 @@ def start(keys: Sequence[tuple[Part, ...]], mask: Tensor, width: int, norm: str)
     """
     delta = torch.zeros(*mask.shape[:2], width)
     for row, (key, real) in enumerate(zip(keys, mask.squeeze(-1).bool().cpu(), strict=True)):
+        if not real.any():  # a choice that a question lacks
+            continue
         # Drawn on the CPU, whose random numbers are the same on every machine.
         source, shape = generator(torch.device("cpu"), *key), (1, int(real.sum()), width)
         if norm == "linf":

@@ -83,16 +83,18 @@ NOISES: dict[str, Callable[[str, float, Random], str]] = {
 }
 
 
-def noised(example: Example, kind: str, rate: float, key: tuple[Part, ...]) -> Example:
-    """Adds noise to each text of an example.
+def noised(example: Example, kind: str, rate: float, key: tuple[Part, ...], count: int | None = None) -> Example:
+    """Adds noise to each text of an example, or to the first of them.
 
     Args:
         kind: one of `NOISES`.
         rate: share of letters or words to change.
         key: random key of the example.
+        count: how many of its texts; None: all.
     """
-    texts = [NOISES[kind](text, rate, Random(seed_from(*key, kind, number))) for number, text in enumerate(example.texts)]
-    return Example(tuple(texts), example.label)
+    some = example.texts[:count]
+    texts = [NOISES[kind](text, rate, Random(seed_from(*key, kind, number))) for number, text in enumerate(some)]
+    return Example((*texts, *example.texts[len(some) :]), example.label)
 
 
 def _letters(text: str) -> list[int]:

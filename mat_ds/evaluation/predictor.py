@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from mat_ds.models.build import longest_input
 from mat_ds.models.vocabulary import vocabulary_problems
 from mat_ds.tasks.example import BadRow, Example
 from mat_ds.tasks.kinds import kind_of, kind_of_model
+from mat_ds.tasks.kinds.base import Kind
 from mat_ds.tasks.lines import TEXT
 from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.options import DataConfig
@@ -50,17 +51,23 @@ class Predictor:
         kind, length = kind_of(self.spec), self.collate.max_length
         raise_if_any(token_problems(self.tokenizer, examples, length, kind))
         raise_if_any(vocabulary_problems("MODEL", self.name, self.model, self.tokenizer, [examples], length, kind))
-        batch = MicroBatch(*self.collate(examples, self.device), 0)
+        parts = kind.parts(self.tokenizer, examples, length)
+        found = [self._kept(kind, parts[first : first + len(examples)]) for first in range(0, len(parts), len(examples))]
+        return torch.from_numpy(kind.wholes(torch.cat(found).numpy(), parts)[0])
+
+    def _kept(self, kind: Kind, parts: Sequence[Example]) -> torch.Tensor:
+        batch = MicroBatch(*self.collate(parts, self.device), 0)
         found = kind.kept(kind.read(self.model(**batch.inputs), batch.inputs), batch).float().cpu()
         if not bool(found.isfinite().all()):
             raise NonFiniteError("a prediction is not finite")
         return found
 
-    def predict(self, texts: Sequence[str | Sequence[str]], batch_size: int = 32) -> list[dict[str, Any]]:
-        """Predicts an answer per text: `label` and `probabilities` of all labels, or `score`.
+    def predict(self, texts: Sequence[str | Sequence[str] | Mapping[str, Any]], batch_size: int = 32) -> list[dict[str, Any]]:
+        """Predicts an answer per text: `label` and `probabilities` of all labels, or `score`, or what else the kind of the task
+        answers with.
 
         Args:
-            texts: texts, or pairs of texts if the task reads pairs.
+            texts: texts, or pairs of texts if the task reads pairs; or rows, with a value under the name of each column.
             batch_size: texts per forward pass.
 
         Raises:
@@ -74,16 +81,18 @@ class Predictor:
             found += kind_of(self.spec).answers(self.kept(some).numpy(), some)
         return found
 
-    def _examples(self, texts: Sequence[str | Sequence[str]]) -> Iterator[Example]:
+    def _examples(self, texts: Sequence[str | Sequence[str] | Mapping[str, Any]]) -> Iterator[Example]:
         if isinstance(texts, str):
             raise UserError(Problem("texts", texts, "is one text, not a list of them", "pass [text]"))
-        wanted = "a pair of texts" if len(self.spec.text) == 2 else "a text"
+        kind = kind_of(self.spec)
         for i, given in enumerate(texts):
             parts = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, (tuple, list)) else ()
-            if len(parts) != len(self.spec.text):
-                raise UserError(Problem(f"texts[{i}]", given, f"is not {wanted}, which {self.spec.name} reads",
-                                        "pass a list of " + ("pairs" if len(self.spec.text) == 2 else "texts")))  # fmt: skip
-            made = make_example(self.spec, dict(zip(self.spec.text, parts, strict=True)), labelled=False)
+            rows = [given] if isinstance(given, Mapping) else kind.rows_of(parts)
+            if rows is None or len(rows) != 1 or not (isinstance(given, Mapping) or all(isinstance(t, str) for t in parts)):
+                reason = f"is not {kind.reads}, which {self.spec.name} reads"
+                shape = {1: "texts", 2: "pairs"}.get(len(kind.columns), "rows")
+                raise UserError(Problem(f"texts[{i}]", given, reason, f"pass a list of {shape}"))
+            made = make_example(self.spec, rows[0], labelled=False)
             if isinstance(made, BadRow):
                 raise UserError(Problem(f"texts[{i}]", made.value, made.reason, "mend it, or leave it out"))
             yield made

@@ -25,7 +25,7 @@ from mat_ds.sampling.keys import Part
 from mat_ds.storage.disk import write_json
 from mat_ds.storage.folders import write_folder
 from mat_ds.storage.rundir import new_folder
-from mat_ds.tasks.example import Example
+from mat_ds.tasks.example import Example, whole_examples
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.ranking import undefined
@@ -57,11 +57,13 @@ class Measurement:
     def __init__(self, subject: Subject, options: EvaluationOptions, evaluator: Evaluator):
         self._model, self._spec, self._splits = subject.model, subject.spec, subject.splits
         self._options, self._evaluator, self._kind = options, evaluator, kind_of(subject.spec)
+        self._tokenizer, self._length = subject.tokenizer, subject.max_length
         self._perturbation = EmbeddingPerturbation(subject.model)
 
     def clean(self, split: str) -> Point:
         """Scores without perturbation."""
-        return self._scores(self._evaluator.predict(self._forward, self._splits[split], split), split)
+        examples = self._splits[split]
+        return self._scores(self._evaluator.predict(self._forward, examples, split), examples)
 
     def attacked(self, split: str) -> list[Point]:
         """Scores at each radius, starting with 0; `broken`: number of examples that only the attack made wrong."""
@@ -81,24 +83,27 @@ class Measurement:
         points = []
         for i, radius in enumerate(radii):
             here = Outcome(*(None if part is None else part[:, i] for part in worst))  # type: ignore[arg-type]
-            points.append({"radius": radius, **self._scores(here, split)})
+            points.append({"radius": radius, **self._scores(here, self._splits[split])})
             if worst.right is not None and here.right is not None:
                 points[-1]["broken"] = int((worst.right[:, 0] & ~here.right).sum())
         return points
 
     def noisy(self, split: str, kind: str, rate: float) -> Point:
         """Scores on noisy texts; `changed`: number of examples whose text changed."""
-        examples = self._splits[split]
-        found = [noised(example, kind, rate, (self._options.seed, "noise", split, i)) for i, example in enumerate(examples)]
+        examples, count = whole_examples(self._splits[split]), self._kind.noised_texts
+        found = [
+            noised(example, kind, rate, (self._options.seed, "noise", split, i), count) for i, example in enumerate(examples)
+        ]
         changed = sum(one != other for one, other in zip(found, examples, strict=True))
-        answers = self._evaluator.predict(self._forward, found, f"{split}, {kind} {rate:g}")
-        return {"rate": rate, **self._scores(answers, split), "changed": changed}
+        parts = self._kind.parts(self._tokenizer, found, self._length)
+        answers = self._evaluator.predict(self._forward, parts, f"{split}, {kind} {rate:g}")
+        return {"rate": rate, **self._scores(answers, parts), "changed": changed}
 
     def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
         return self._kind.read(self._model(**inputs), inputs)
 
-    def _scores(self, found: Outcome, split: str) -> Point:
-        return on_rank_zero(lambda: scores(self._spec, found, self._splits[split]))
+    def _scores(self, found: Outcome, examples: Sequence[Example]) -> Point:
+        return on_rank_zero(lambda: scores(self._spec, found, examples))
 
 
 def _keys(first: tuple[Part, ...], rows: Sequence[int], texts: int) -> list[tuple[Part, ...]]:

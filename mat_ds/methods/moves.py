@@ -9,9 +9,14 @@ from mat_ds.methods import ops
 
 
 class Moves:
-    """Collects the Euclidean norms of each step's parts, per sample."""
+    """Collects the Euclidean norms of each step's parts, per sample.
 
-    def __init__(self) -> None:
+    Args:
+        there: the texts that count, (B,) bool; None: all.
+    """
+
+    def __init__(self, there: Tensor | None = None) -> None:
+        self._there = there
         self._drifts: list[Tensor] = []
         self._noises: list[Tensor] = []
         self._shares: list[Tensor] = []
@@ -39,4 +44,6 @@ class Moves:
             the gradient's part and of the noise.
         """
         found = {"delta_moved": self._shares, "delta_drift": self._drifts, "delta_noise": self._noises}
+        if self._there is not None:
+            found = {name: [value[self._there] for value in values] for name, values in found.items()}
         return {name: torch.stack(values).mean() for name, values in found.items() if values}

@@ -33,14 +33,20 @@ def l2(x: Tensor) -> Tensor:
     return largest * divide(x, largest).square().sum((1, 2), keepdim=True).clamp(min=1.0).sqrt()
 
 
+def by_sample(x: Tensor, samples: int) -> Tensor:
+    """All texts of each sample one after another: (B, L, H) -> (samples, B L / samples, H)."""
+    return x.reshape(samples, -1, x.shape[-1])
+
+
 def divide(x: Tensor, norm: Tensor) -> Tensor:
     """x / norm, and zero where the norm is zero, so that a sample without a gradient does not move."""
     return (x / norm.where(norm > 0, 1.0)).where(norm > 0, 0.0)
 
 
 def root_of_entries(mask: Tensor, width: int) -> Tensor:
-    """The root of the number of entries of each sample's perturbation, real tokens x H: (B, L, 1) -> (B, 1, 1)."""
-    return (mask.sum((1, 2), keepdim=True) * width).sqrt()
+    """The root of the number of entries of each sample's perturbation, real tokens x H: (B, L, 1) -> (B, 1, 1); 1 if there are
+    none."""
+    return (mask.sum((1, 2), keepdim=True) * width).clamp(min=1.0).sqrt()
 
 
 def normalise(g: Tensor, kind: str) -> Tensor:

@@ -137,8 +137,10 @@ class SALT(Method):
         delta = answer.detach().requires_grad_()
         slope = engine.backward(self._payoff(engine, batch, clean, delta, means), delta)
         (v,) = autograd.grad(answer, gradient, slope)
-        length, distance = ops.l2(v), (ROUNDING * ops.l2(start)) ** (1 / 3)
-        shift = distance * ops.divide(v, length)
+        # One difference for each sample: of all its texts at once, since its payoff depends on all of them.
+        whole = ops.by_sample(v, len(batch.labels))
+        length, distance = ops.l2(whole), (ROUNDING * ops.l2(ops.by_sample(start, len(batch.labels)))) ** (1 / 3)
+        shift = (distance * ops.divide(whole, length)).view_as(v)
         # The first pass's graph has been freed by its backward pass, so the clean prediction is computed again.
         clean = engine.forward(batch, self.clean_masks) if self._joint else clean
         above, below = (

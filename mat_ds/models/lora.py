@@ -62,7 +62,7 @@ def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: in
     # Without values there are no singular ones; names and shapes are the same.
     pissa = lora.variant == "pissa" and not next(model.parameters()).is_meta
     config = peft.LoraConfig(
-        task_type=peft.TaskType[kind.peft_task],
+        task_type=peft.TaskType[kind.peft_task] if kind.peft_task else None,
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
@@ -70,7 +70,7 @@ def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: in
         use_rslora=lora.variant == "rslora",
         init_lora_weights="pissa" if pissa else True,
         target_modules=lora.target_modules or list(TARGETS[model.config.model_type]),
-        modules_to_save=[*lora.modules_to_save, *drawn, *(head for head in heads if head not in kind.peft_heads)],
+        modules_to_save=[*lora.modules_to_save, *drawn, *_named_heads(model, heads)],
     )
     torch.manual_seed(seed_from(seed, "lora"))
     with warnings.catch_warnings(), one_thread() if pissa else nullcontext():
@@ -85,6 +85,14 @@ def add_lora(model: Any, base: str, lora: LoraConfig, fresh: list[str], seed: in
     config.base_model_name_or_path = str(path.resolve()) if path.is_dir() else base
     config.revision = revision
     return wrapped
+
+
+def _named_heads(model: Any, heads: Iterable[str]) -> list[str]:
+    """The heads that PEFT has to be told: those that it does not know, or all that there are if it has no such task."""
+    kind, modules = kind_of_model(model.config), [name for name, _ in model.named_modules()]
+    if kind.peft_task:
+        return [head for head in heads if head not in kind.peft_heads]
+    return [head for head in heads if any(_named(name, head) for name in modules)]
 
 
 def heads_of(model: Any) -> list[str]:

@@ -115,11 +115,11 @@ def check_perturbable(key: str, name: str, model: Any, inputs: Mapping[str, Tens
         UserError: if the pass fails, or cannot be perturbed.
     """
     hook, training = EmbeddingPerturbation(model), model.training
-    if inputs["input_ids"].shape == (1, 1):  # shape (1, 1) would not reveal swapped dimensions
+    if tuple(inputs["input_ids"].shape) == (1, 1):  # which would not reveal swapped dimensions
         inputs = {name: value.repeat(2, 1) for name, value in inputs.items()}
     model.eval()
     try:
-        with hook.applied(torch.zeros(*inputs["input_ids"].shape, hook.width)):
+        with hook.applied(torch.zeros(*inputs["input_ids"].flatten(0, -2).shape, hook.width)):
             model(**inputs)
     except UserError as error:
         (problem,) = error.problems

@@ -41,8 +41,14 @@ def remove_padding(model: Any) -> bool:
     for layer in encoder.layer:
         _extend(layer.attention, attention_part)
     # In these families all such heads read the first token and nothing else.
-    encoder.layer[-1].attention.first_only = type(model).__name__.endswith("ForSequenceClassification")
+    heads = ("ForSequenceClassification", "ForMultipleChoice")
+    encoder.layer[-1].attention.first_only = type(model).__name__.endswith(heads) and _summary(config) == "first"
     return True
+
+
+def _summary(config: Any) -> str:
+    """Which token the head reads, where a configuration lets one choose (ELECTRA's, of multiple choice)."""
+    return str(getattr(config, "summary_type", "first"))
 
 
 def _extend(module: nn.Module, part: type[nn.Module]) -> None:

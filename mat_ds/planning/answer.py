@@ -62,12 +62,13 @@ def plan_report(
     return PlanReport(plan, alternatives(costs, asked, tree, cards), cards, extent, costs, assumed)
 
 
-def _refuse_unperturbable(model: Any, length: int) -> None:
+def _refuse_unperturbable(model: Any, length: int, inputs: int) -> None:
     """Raises `UserError` if the word embeddings of a model on the meta device cannot be perturbed, as far as a pass can
     tell."""
-    hook, batch = EmbeddingPerturbation(model), torch.empty(1, min(length, MOST_TRIED), dtype=torch.long, device="meta")
+    shape = (1, inputs, min(length, MOST_TRIED)) if inputs > 1 else (1, min(length, MOST_TRIED))
+    hook, batch = EmbeddingPerturbation(model), torch.empty(shape, dtype=torch.long, device="meta")
     try:
-        with suppress(*NO_PASS), hook.applied(torch.empty(*batch.shape, hook.width, device="meta")):
+        with suppress(*NO_PASS), hook.applied(torch.empty(*batch.flatten(0, -2).shape, hook.width, device="meta")):
             model(input_ids=batch, attention_mask=batch)
     finally:
         hook.remove()
@@ -91,8 +92,12 @@ def _costs(run: RunConfig, spec: TaskSpec, dtype: torch.dtype, ranks: int, examp
     model = build(False)
     raise_if_any(step_size_problems(model, run.optimizer))
     max_length = min(run.data.max_length, longest_input(model, tokenizer))
+    kind = kind_of(spec)
+    inputs = kind.most_inputs(data.train if data else ())
     if METHODS[run.method.name].perturbs():
-        _refuse_unperturbable(model, max_length)
+        _refuse_unperturbable(model, max_length, inputs)
+    if data and tokenizer:
+        data = replace(data, train=kind.parts(tokenizer, data.train, max_length))
     measured = measured_extent(run, data, tokenizer, max_length, ranks) if data and tokenizer else None
     extent = measured or assume(run, spec, data, max_length, examples)
-    return Costs(build, dtype, kind_of(spec), extent.longest, extent.typical), extent
+    return Costs(build, dtype, kind, extent.longest, extent.typical, inputs), extent

@@ -48,7 +48,7 @@ def choose_micro_batch(run: RunConfig, completed: Tree, data: TaskData, tokenize
 
     cards = Cards(world.size, memory, link=None, flops=1.0)  # only memory is asked for, not time
     try:
-        costs = Costs(build, read_zero(completed).dtype, kind, longest, longest)
+        costs = Costs(build, read_zero(completed).dtype, kind, longest, longest, kind.most_inputs(data.train))
         return largest_micro_batch(costs, run, completed, cards, MOST_ON_CARD)[0]
     except Exception as error:  # a model of any make: what it lacks without weights is not known before
         reason = f"the memory that this model needs cannot be estimated ({type(error).__name__}: {error})"

@@ -29,6 +29,7 @@ class Costs:
         dtype: the compute dtype.
         kind: of the task.
         longest, typical: tokens of an example in the longest micro-batch, for the memory, and on average, for the time.
+        inputs: of an example, such as those of its choices.
 
     Attributes:
         kind: of the task.
@@ -37,13 +38,15 @@ class Costs:
             `estimated_flops`. Otherwise empty.
     """
 
-    def __init__(self, build: Callable[[bool], Any], dtype: torch.dtype, kind: Kind, longest: int, typical: int):
-        self._build, self._dtype, self.kind = build, dtype, kind
+    def __init__(
+        self, build: Callable[[bool], Any], dtype: torch.dtype, kind: Kind, longest: int, typical: int, inputs: int = 1
+    ):
+        self._build, self._dtype, self.kind, self.inputs = build, dtype, kind, inputs
         self.longest, self.typical = longest, typical
         model = build(False)
         self.weights, self._config = weights_of(model), model.config
         words = word_embedding(model)
-        self._stub = Rehearsal(Stub(words.embedding_dim if words is not None else 1, model.config.num_labels), torch.float32)
+        self._stub = Rehearsal(Stub(words.embedding_dim if words is not None else 1, kind), torch.float32)
         self.estimated = ""
         self.tally, self.pass_bytes, self.flops = cache(self._tally), cache(self._pass_bytes), cache(self._flops)
         self._rehearsal = cache(self._rehearse)
@@ -72,7 +75,8 @@ class Costs:
         except NO_PASS as error:
             self.estimated = (str(error).splitlines() or [type(error).__name__])[0]
             tracked = self.tally(settings.shortened, examples, 1).tracked
-            return estimated_bytes(self._config, tracked * self.longest, self.longest, self._dtype.itemsize, checkpointing)
+            tokens = tracked * self.inputs * self.longest
+            return estimated_bytes(self._config, tokens, self.longest, self._dtype.itemsize, checkpointing)
 
     def _flops(self, settings: MethodSettings, checkpointing: bool) -> tuple[float, float, float]:
         """FLOPs per example of a forward, of a backward to the parameters, and of a backward to the perturbation."""
@@ -81,7 +85,7 @@ class Costs:
             tally = rehearsal.count(self._method(settings.shortened), self._batches(1, 1, self.typical))
         except NO_PASS as error:
             self.estimated = (str(error).splitlines() or [type(error).__name__])[0]
-            return estimated_flops(self.parameters[0], self.typical, checkpointing)
+            return estimated_flops(self.parameters[0], self.inputs * self.typical, checkpointing)
         forward, backward, back = (w.flops / max(1, w.examples) for w in (tally.forward, tally.backward, tally.input_gradient))
         return forward, backward, back
 
@@ -94,13 +98,13 @@ class Costs:
     def _rehearse(self, checkpointing: bool, settings: MethodSettings) -> Rehearsal:
         model = self._build(checkpointing)
         METHODS[settings.name].prepare_model(model, settings)
-        return Rehearsal(model, self._dtype)
+        return Rehearsal(model, self._dtype, self.kind.read)
 
     def _method(self, settings: MethodSettings) -> Method:
         return METHODS[settings.name](settings, self.kind)
 
     def _batches(self, count: int, examples: int, length: int) -> list[MicroBatch]:
-        return blank_batches(count, examples, length, self.kind)
+        return blank_batches(count, examples, length, self.kind, self.inputs)
 
 
 def estimated_bytes(config: Any, tokens: int, length: int, size: int, checkpointing: bool) -> int:

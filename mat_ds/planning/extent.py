@@ -46,7 +46,7 @@ def measured_extent(run: RunConfig, data: TaskData, tokenizer: Any, max_length: 
     loader = TrainLoader(data.train, collate, run.train.batch_size, run.train.micro_batch, run.data, run.seed, 0, ranks, device)
     longest = longest_tokens(data.train, collate)
     sampled = range(min(SAMPLED_STEPS, loader.steps_per_epoch))
-    lengths = [batch.inputs["input_ids"].shape[1] for step in sampled for batch in loader.micro_batches(step)]
+    lengths = [batch.inputs["input_ids"].shape[-1] for step in sampled for batch in loader.micro_batches(step)]
     typical = round(sum(lengths) / len(lengths))
     source = f"{len(data.train):,} training examples of up to {longest} tokens; the average micro-batch has {typical}"
     return Extent(longest, typical, total_steps(run, loader.steps_per_epoch), source)
@@ -56,7 +56,7 @@ def longest_tokens(examples: Sequence[Example], collate: Collator) -> int:
     """Tokens of the longest example, as far as its characters show which that is."""
     distinct = {example.texts: example for example in examples}.values()  # an epoch may show one more than once
     long = nlargest(CANDIDATES, distinct, key=lambda example: example.length)
-    return collate(long, torch.device("cpu"))[0]["input_ids"].shape[1]
+    return collate(long, torch.device("cpu"))[0]["input_ids"].shape[-1]
 
 
 def assume(run: RunConfig, spec: TaskSpec, data: TaskData | None, max_length: int, examples: int | None) -> Extent:

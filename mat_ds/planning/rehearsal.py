@@ -22,6 +22,7 @@ from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.planning.live import Live, gpu_kernels
 from mat_ds.sampling.keys import Part
 from mat_ds.tasks.kinds.base import Kind
+from mat_ds.tasks.kinds.outputs import Read, read_output
 
 META = torch.device("meta")
 INPUTS = ("input_ids", "attention_mask")
@@ -111,11 +112,12 @@ class Rehearsal(Passes):
     Args:
         module: the model, on the meta device; it is cast to `dtype`.
         dtype: the compute dtype.
+        read: as for `Passes`.
     """
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype):
+    def __init__(self, module: nn.Module, dtype: torch.dtype, read: Read = read_output):
         self._engine = StandIn(module.to(dtype).train(), dtype)
-        super().__init__(cast(Any, self._engine), EmbeddingPerturbation(module), seed=0)
+        super().__init__(cast(Any, self._engine), EmbeddingPerturbation(module), seed=0, read=read)
         self._begin(())
         module.register_forward_pre_hook(self._before)
         module.register_forward_hook(self._after, with_kwargs=True)
@@ -153,7 +155,7 @@ class Rehearsal(Passes):
     # The methods of `Engine` that `Passes` does not implement, or that must be counted.
 
     def normal(self, batch: MicroBatch, *name: Part) -> Tensor:
-        return torch.empty(*batch.inputs["input_ids"].shape, self._perturbation.width, device=META)
+        return torch.empty(*batch.inputs["input_ids"].flatten(0, -2).shape, self._perturbation.width, device=META)
 
     uniform = normal
 
@@ -161,7 +163,7 @@ class Rehearsal(Passes):
         before, forward = self._flops.get_total_flops(), self._tally.forward.flops
         gradient = super().delta_gradient(batch, masks, delta, *payoff)
         done = self._flops.get_total_flops() - before - (self._tally.forward.flops - forward)
-        self._tally.input_gradient.add(1, len(delta), done)
+        self._tally.input_gradient.add(1, len(batch.labels), done)
         return gradient
 
     def backward(self, loss: Tensor, delta: Tensor | None = None) -> Any:
@@ -203,33 +205,35 @@ class Stub(nn.Module):
 
     Args:
         width: hidden units of the word embeddings, so that perturbations have the right size.
-        outputs: outputs of the head.
+        kind: of the task, for the shape of its logits.
     """
 
-    def __init__(self, width: int, outputs: int):
+    def __init__(self, width: int, kind: Kind):
         super().__init__()
-        self.embedding, self._outputs = nn.Embedding(1, width, device=META), outputs
+        self.embedding, self._kind = nn.Embedding(1, width, device=META), kind
 
     def get_input_embeddings(self) -> nn.Module:
         return self.embedding
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SimpleNamespace:
-        score = self.embedding(input_ids).mean((1, 2))
-        return SimpleNamespace(logits=score.unsqueeze(-1).expand(-1, self._outputs))
+        score = self.embedding(input_ids.flatten(0, -2)).mean()
+        return SimpleNamespace(logits=score.expand(self._kind.logits_shape(input_ids.shape)))
 
 
-def blank_batches(count: int, examples: int, length: int, kind: Kind) -> list[MicroBatch]:
+def blank_batches(count: int, examples: int, length: int, kind: Kind, inputs: int = 1) -> list[MicroBatch]:
     """Makes micro-batches on the meta device.
 
     Args:
         count: number of micro-batches.
         examples, length: B and L of each.
         kind: the kind of the task.
+        inputs: of an example, such as those of its choices.
     """
+    shape = (examples, inputs, length) if inputs > 1 else (examples, length)
 
     def batch(index: int) -> MicroBatch:
-        inputs = {name: torch.empty(examples, length, dtype=torch.long, device=META) for name in INPUTS}
-        return MicroBatch(inputs, kind.targets([None] * examples).to(META), index)
+        blank = {name: torch.empty(shape, dtype=torch.long, device=META) for name in INPUTS}
+        return MicroBatch(blank, kind.blank_targets(shape).to(META), index)
 
     return [batch(index) for index in range(count)]
 

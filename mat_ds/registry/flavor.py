@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import shutil
 from importlib.metadata import version
+from inspect import getfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlflow.pyfunc
@@ -22,6 +24,7 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array, Object, Property
 from packaging.version import Version
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from mat_ds.artifacts.card import CARD, write_card
 from mat_ds.artifacts.described import FILE, Description, write_description
@@ -30,11 +33,11 @@ from mat_ds.artifacts.finished import Finished
 from mat_ds.models.build import longest_input
 from mat_ds.models.lora import ADAPTER, is_adapter
 from mat_ds.models.pretrained import load_config, load_tokenizer, new_model
-from mat_ds.tasks.kinds import kind_of
+from mat_ds.tasks.kinds import KINDS, kind_of
 from mat_ds.tasks.kinds.base import Kind
 
 PACKAGES = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "huggingface-hub", "numpy", "pandas")
-SERVED_MODEL = Path(__file__).with_name("served_model")
+SERVED_MODEL, MODEL = Path(__file__).with_name("served_model"), "model"
 
 
 def save_flavor(source: Path, adapter: Path | None, known: Description, path: Path, mlflow_model: Model) -> None:
@@ -47,25 +50,40 @@ def save_flavor(source: Path, adapter: Path | None, known: Description, path: Pa
         path: target folder, must not exist.
         mlflow_model: MLflow's metadata, completed here.
     """
-    # An absolute path: MLflow would look up a relative one as an id on the hub, for its licence.
-    model, tokenizer = load_classifier(source.resolve(), torch.float32, torch.device("cpu"))
-    # A pipeline, not the folder: MLflow 3.17 does not know the pipelines of transformers 5.23 when given a folder.
-    build: Any = transformers.pipeline
     kind = kind_of(known.spec)
     row = kind.served_row
     unnamed = [*row.values()] if [*row] == ["text"] else None
-    pipeline = build(kind.pipeline, model=model, tokenizer=tokenizer, device="cpu", trust_remote_code=False)
-    mlflow.transformers.save_model(
-        pipeline, str(path), task=kind.pipeline, mlflow_model=mlflow_model, code_paths=[str(SERVED_MODEL)],
-        signature=signature_of(kind), pip_requirements=pinned(), model_card=ModelCard.load(source / CARD),
-        input_example=unnamed or pandas.DataFrame([row]),
-    )  # fmt: skip
-    function: dict[str, Any] = mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME]
-    function |= {
+    function: dict[str, Any] = {
         mlflow.pyfunc.MAIN: f"{SERVED_MODEL.name}.{kind.server}",
         mlflow.pyfunc.MODEL_CONFIG: {"max_length": known.max_length, "text": list(kind.columns), **kind.served_options},
     }
-    mlflow_model.flavors[mlflow.transformers.FLAVOR_NAME]["source_model_name"] = known.spec.name
+    with TemporaryDirectory() as scratch:
+        code = Path(scratch) / SERVED_MODEL.name
+        shutil.copytree(SERVED_MODEL, code, ignore=shutil.ignore_patterns("__pycache__"))
+        # Of all kinds: a process that serves models of several imports the folder of one of them.
+        for name in (name for each in KINDS.values() for name in each.served_with):
+            shutil.copy2(Path(getfile(Kind)).with_name(f"{name}.py"), code)
+        form: dict[str, Any] = {
+            "mlflow_model": mlflow_model, "code_paths": [str(code)], "signature": signature_of(kind),
+            "pip_requirements": pinned(), "input_example": unnamed or pandas.DataFrame([row]),
+        }  # fmt: skip
+        if kind.pipeline in PIPELINE_REGISTRY.get_supported_tasks():
+            # An absolute path: MLflow would look up a relative one as an id on the hub, for its licence.
+            model, tokenizer = load_classifier(source.resolve(), torch.float32, torch.device("cpu"))
+            # A pipeline, not the folder: MLflow 3.17 does not know the pipelines of transformers 5.23 when given a folder.
+            build: Any = transformers.pipeline
+            pipeline = build(kind.pipeline, model=model, tokenizer=tokenizer, device="cpu", trust_remote_code=False)
+            card = ModelCard.load(source / CARD)
+            mlflow.transformers.save_model(pipeline, str(path), task=kind.pipeline, model_card=card, **form)
+            mlflow_model.flavors[mlflow.transformers.FLAVOR_NAME]["source_model_name"] = known.spec.name
+        else:  # the kind's server loads the model's folder itself
+            shutil.copytree(source, Path(scratch) / MODEL, ignore=shutil.ignore_patterns(ADAPTER))
+            loader, data = function[mlflow.pyfunc.MAIN], str(Path(scratch) / MODEL)
+            mlflow.pyfunc.save_model(str(path), loader_module=loader, data_path=data, **form)
+            shutil.move(path / "data" / MODEL, path / MODEL)  # where the models of all other kinds are
+            (path / "data").rmdir()
+            function[mlflow.pyfunc.DATA] = MODEL
+    mlflow_model.flavors[mlflow.pyfunc.FLAVOR_NAME] |= function
     mlflow_model.save(str(path / MLMODEL_FILE_NAME))
     (path / "LICENSE.txt").unlink(missing_ok=True)  # MLflow's note that it found no licence on the hub
     for file in source.iterdir():  # makes `path / "model"` a complete model folder

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.arrow import open_stream
-from mat_ds.tasks.decoding import batch_rows, holds_probabilities, is_list
+from mat_ds.tasks.decoding import batch_rows, holds_mappings, holds_probabilities, is_list
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.rows import LocatedRow, lacking_columns, naming, repeated
 from mat_ds.tasks.sources import INFO, SAVED, open_data, read_saved_description, saved_files
@@ -60,7 +60,8 @@ class Columns:
         for ours, theirs in names.items():
             kind, text = schema.field(theirs).type, ours in texts
             soft = ours == self.spec.label and kind_of(self.spec).soft_labels and holds_probabilities(kind)
-            if not soft and not _may_hold(kind, text, self.listed(ours)):
+            mapped = ours in kind_of(self.spec).mapped_columns and holds_mappings(kind)
+            if not (soft or mapped or _may_hold(kind, text, self.listed(ours))):
                 what = ("lists of " if self.listed(ours) else "") + ("texts" if text else "labels")
                 reason = f"the column holds {str(kind)[:80]}, not {what}"
                 raise UserError(Problem(where, theirs, reason, "name the columns that hold the task's texts and its label"))

@@ -25,6 +25,13 @@ def holds_probabilities(kind: Any) -> bool:
     return bool(parts) and all(map(types.is_floating, parts))
 
 
+def holds_mappings(kind: Any) -> bool:
+    """Whether values of an Arrow type are mappings, or lists of them."""
+    from pyarrow import types
+
+    return bool(types.is_struct(kind.value_type if is_list(kind) else kind))
+
+
 def batch_rows(
     batch: Any,
     names: Mapping[str, str],
@@ -64,6 +71,8 @@ def _decoded(column: Any, take: Take) -> Iterator[Any]:
 
     if pyarrow.types.is_dictionary(column.type):
         yield from _shared(column, {})
+    elif holds_mappings(column.type):
+        yield from _mappings(column, take)
     elif is_list(column.type):
         yield from _lists(column, take)
     else:
@@ -98,6 +107,21 @@ def _lists(column: Any, take: Take) -> Iterator[list[Any] | None]:
                 texts[value] = value
             found.append(texts[value] if isinstance(value, str) else value)
         yield found
+
+
+def _mappings(column: Any, take: Take) -> Iterator[Any]:
+    """Yields the mappings of a column, or its lists of them."""
+    for scalar in column:
+        found = scalar.as_py()
+        take(0, sum(_sizes(found)))
+        yield found
+
+
+def _sizes(value: Any) -> Iterator[int]:
+    """The bytes of a value and of all in it, roughly."""
+    yield ENTRY_BYTES + (TEXT_BYTES + len(value) if isinstance(value, str) else 0)
+    for inner in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        yield from _sizes(inner)
 
 
 def _decode(scalar: Any) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from mat_ds.config.text_files import is_unicode
 
@@ -30,6 +31,7 @@ class Example:
         where, split: location of its row for messages, and `<task>/<split>`; empty if unknown.
         weight: of its loss in training.
         probabilities: of each label where the label is not certain; `label` is then the most probable one.
+        part: which of the parts that its example was cut into, from 0.
     """
 
     texts: tuple[str, ...]
@@ -39,6 +41,7 @@ class Example:
     split: str = field(default="", compare=False, repr=False)
     weight: float = 1.0
     probabilities: tuple[float, ...] | None = None
+    part: int = field(default=0, repr=False)
 
     @property
     def content(self) -> tuple[object, ...]:
@@ -55,6 +58,11 @@ class Example:
     def half_blank(self) -> bool:
         """Whether one text of a pair is blank; QQP has such pairs, which are kept."""
         return not all(text.strip() for text in self.texts)
+
+
+def whole_examples(parts: Sequence[Example]) -> Sequence[Example]:
+    """The examples that parts were cut from."""
+    return [example for example in parts if example.part == 0] if any(example.part for example in parts) else parts
 
 
 @dataclass(frozen=True)
@@ -85,3 +93,14 @@ def text_fault(column: str, text: object) -> BadRow | None:
     if not is_unicode(text):
         return BadRow(ENCODING, excerpt(text), f"{column} contains half of a surrogate pair, which is not a character")
     return None
+
+
+def texts_in(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, ...] | BadRow:
+    """The texts in columns that hold one each, or the first fault found."""
+    texts = tuple(row.get(column) for column in columns)
+    for column, text in zip(columns, texts, strict=True):
+        if fault := text_fault(column, text):
+            return fault
+    if not any(text.strip() for text in texts if text):
+        return BadRow(BLANK, excerpt(texts[0]), f"{' and '.join(columns)} {'is' if len(texts) == 1 else 'are'} blank")
+    return texts  # type: ignore[return-value]

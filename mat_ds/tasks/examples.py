@@ -10,7 +10,7 @@ from pathlib import Path
 from mat_ds.errors import Problem, UserError, collect_problems, raise_if_any
 from mat_ds.tasks.columns import Columns
 from mat_ds.tasks.dev_split import cut_dev_split
-from mat_ds.tasks.example import BadRow, Example
+from mat_ds.tasks.example import BadRow, Example, whole_examples
 from mat_ds.tasks.files import HubState, check_data_path, check_file, held, read_file, read_split
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.manifest import DATA, Manifest, changed_data, find_manifest
@@ -67,8 +67,10 @@ def digest_of(splits: Mapping[str, Sequence[Example]]) -> str:
 
 
 def dev_fingerprint(spec: TaskSpec, dev: Splits) -> str:
-    """SHA-256 of everything that scores depend on: dev examples, labels, metrics. Scores are comparable if it is equal."""
-    return hashlib.sha256(repr((spec.labels, spec.metrics, digest_of(dev))).encode()).hexdigest()
+    """SHA-256 of everything that scores depend on: dev examples, whatever they are cut into, labels, metrics. Scores are
+    comparable if it is equal."""
+    whole = {split: whole_examples(examples) for split, examples in dev.items()}
+    return hashlib.sha256(repr((spec.labels, spec.metrics, digest_of(whole))).encode()).hexdigest()
 
 
 def train_splits(spec: TaskSpec) -> Iterator[tuple[TaskSpec, str, int]]:

@@ -15,6 +15,7 @@ from mat_ds.storage.reading import TwiceError, once
 from mat_ds.tasks.example import CORRUPT, ENCODING, LONG, BadRow, excerpt
 from mat_ds.tasks.rows import LONGEST_LINE, LocatedRow
 from mat_ds.tasks.sources import open_data
+from mat_ds.tasks.squad import BEGINNING, published_rows
 
 STDIN = Path("-")
 # Column name for files that contain only texts.
@@ -66,20 +67,24 @@ def read_jsonl(path: Path) -> Iterator[LocatedRow]:
 
 
 def read_json_rows(path: Path) -> Iterator[LocatedRow]:
-    """Yields the objects of a JSON file that is either JSON lines or one array."""
+    """Yields the objects of a JSON file that is either JSON lines or one array, or the questions of one published as SQuAD."""
     with open_text(path, newline="") as file:
         start = file.read(4096).lstrip()
-    if not start.startswith("["):
+    squad = BEGINNING.match(start)
+    if not start.startswith("[") and not squad:
         yield from read_jsonl(path)
         return
     if path.stat().st_size > LARGEST_ARRAY:
-        raise UserError(Problem(str(path), None, f"is an array of more than {LARGEST_ARRAY:,} bytes",
+        raise UserError(Problem(str(path), None, f"is one JSON value of more than {LARGEST_ARRAY:,} bytes",
                                 "write one object in a line (.jsonl), which is read row by row"))  # fmt: skip
     with open_text(path, newline="") as file:
         found = _parse_row(file.read(LARGEST_ARRAY))
     if isinstance(found, BadRow):
         raise UserError(Problem(str(path), found.value, found.reason, "mend the file"))
-    yield from ((f"{path} row {i}", _row(value, value)) for i, value in enumerate(found))
+    if squad:
+        yield from ((f"{path} {place}", _row(value, value)) for place, value in published_rows(found))
+    else:
+        yield from ((f"{path} row {i}", _row(value, value)) for i, value in enumerate(found))
 
 
 def _parse_row(text: str) -> Any:

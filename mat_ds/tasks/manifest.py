@@ -30,7 +30,10 @@ TELLING = 4
 PACKAGES = ("mat_ds", "transformers", "tokenizers", "datasets", "pyarrow")
 
 # Keys of a task that decide how a row becomes an example.
-DECIDING = ("kind", "text", "label", "labels", "label_map", "range", "weight", "skip_unlabelled", "test_labelled")
+DECIDING = (
+    "kind", "text", "choices", "label", "labels", "label_map", "range", "weight", "unanswerable", "skip_unlabelled",
+    "test_labelled",
+)  # fmt: skip
 
 
 class StoredFile(Section):

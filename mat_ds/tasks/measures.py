@@ -39,6 +39,8 @@ METRICS = {
     "auroc": Measure("AUROC"),
     "average_precision": Measure("average precision"),
     "exact_match": Measure("exact match"),
+    "squad_em": Measure("SQuAD exact match"),
+    "squad_f1": Measure("SQuAD F1"),
     "pearson": Measure("Pearson correlation"),
     "spearman": Measure("Spearman correlation"),
     "mse": Measure("mean squared error", lower=True, share=False),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import mean
 from typing import Any
 
@@ -22,6 +23,7 @@ from mat_ds.tasks.kinds.outputs import Answered
 from mat_ds.tasks.measures import merit
 from mat_ds.tasks.ranking import RANKING, undefined
 from mat_ds.tasks.spec import TaskSpec
+from mat_ds.tasks.squad import exact, mean_over_questions, overlap
 
 # Maps (references, predictions) to a score; the predictions are probabilities where the metric is one of `RANKING`.
 Compute = Callable[[Any, Any], float]
@@ -33,7 +35,7 @@ class LocalMetric(evaluate.Metric):  # type: ignore[misc]
     Args:
         name: key of the score.
         score: computes it from (references, predictions), two arrays.
-        references, predictions: those to come, from which their types are read: numbers, or lists of numbers.
+        references, predictions: those to come, from which their types are read: numbers or texts, or lists of them.
     """
 
     def __init__(self, name: str, score: Compute, references: np.ndarray, predictions: np.ndarray):
@@ -49,7 +51,7 @@ class LocalMetric(evaluate.Metric):  # type: ignore[misc]
 
 
 def _feature(values: np.ndarray) -> Any:
-    one = datasets.Value("int64" if values.dtype.kind in "biu" else "float64")
+    one = datasets.Value({"b": "int64", "i": "int64", "u": "int64", "U": "string"}.get(values.dtype.kind, "float64"))
     return datasets.List(one) if values.ndim == 2 else one
 
 
@@ -97,6 +99,8 @@ COMPUTED: dict[str, Compute] = {
     "spearman": _correlation(stats.spearmanr),
     "mse": sklearn_metrics.mean_squared_error,
     "mae": sklearn_metrics.mean_absolute_error,
+    "squad_em": partial(mean_over_questions, exact),
+    "squad_f1": partial(mean_over_questions, overlap),
 }
 
 
@@ -105,9 +109,11 @@ def score(spec: TaskSpec, kept: np.ndarray, examples: Sequence[Example]) -> dict
 
     Args:
         kept: what the task's kind keeps of its logits, (N, ...) fp32.
-        examples: the N examples.
+        examples: the N examples, or their parts.
     """
-    found = kind_of(spec).answered(kept, examples)
+    kind = kind_of(spec)
+    kept, examples = kind.wholes(kept, examples)
+    found = kind.answered(kept, examples)
     without = undefined(spec, examples)
     return {name: _value(name, found) for name in spec.metrics if name not in without}
 

@@ -117,9 +117,9 @@ def make_example(spec: TaskSpec, row: Mapping[str, Any], labelled: bool) -> Exam
         if probabilities := kind.probabilities(value):
             likeliest = probabilities.index(max(probabilities))
             return Example(texts, likeliest, weight=weight, probabilities=probabilities)
-        return Example(texts, kind.label(value), weight=weight)
+        return Example(texts, kind.label_of(row, texts), weight=weight)
     except ValueError as error:
-        return BadRow(LABEL, excerpt(value), str(error))
+        return BadRow(LABEL, excerpt(row.get(spec.label)), str(error))
 
 
 def refusals(

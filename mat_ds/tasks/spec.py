@@ -53,7 +53,8 @@ if TYPE_CHECKING:
 else:
     MetricName = Literal[tuple(METRICS)]  # so that pydantic's errors list them
 
-KindName = Literal["classification", "multi_label", "regression"]
+
+KindName = Literal["classification", "multi_label", "multiple_choice", "regression", "span_qa"]
 
 
 def kind_by(labels: object) -> KindName:
@@ -76,6 +77,19 @@ class TaskSpec(Section):
     label_map: dict[str, str] = Field({}, description="other spellings of the label names in the files")
     range: Annotated[tuple[float, float], Field(strict=False)] | None = Field(
         None, description="lowest and highest score of a regression task"
+    )
+    choices: Annotated[Names, BeforeValidator(_as_list)] = Field(
+        (), description="multiple_choice: the column with the list of choices, or a column for each; none: choices"
+    )
+    doc_stride: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="span_qa: tokens that two neighbouring windows of a long context share; null: 128, or a quarter of "
+        "data.max_length if that is less",
+    )
+    max_answer_length: Annotated[int, Field(ge=1)] = Field(30, description="span_qa: tokens of an answer, at most")
+    unanswerable: bool = Field(False, description="span_qa: whether there are questions without an answer, as in SQuAD 2")
+    null_score_diff_threshold: float = Field(
+        0.0, description="span_qa: no answer is given where its score exceeds the best answer's by more than this"
     )
     train: Annotated[Mixture, Field(min_length=1)] = Field(
         {"train": 1}, description="splits to train on: a list, or split -> times an epoch shows its examples"

@@ -38,7 +38,7 @@ def store_examples(path: Path, examples: Sequence[Example], tokenizer: Any, max_
     tables, kind, of_the_loss = [], kind_of(spec), columns_of(examples)
     for start in tqdm(range(0, len(examples), BATCH), desc=path.name, unit="batch", leave=False):
         some = examples[start : start + BATCH]
-        inputs = kind.encode(tokenizer, some, max_length)
+        inputs = kind.encode(tokenizer, some, max_length) if kind.stores_tokens else {}
         labels: list[Any] = [example.label for example in some]
         if kind.stored_type == JSON:
             labels = [None if label is None else json.dumps(label) for label in labels]
@@ -184,7 +184,7 @@ def _fault(table: Any, spec: TaskSpec, labelled: bool, known: Collection[str]) -
     lists = all(types.is_list(kinds[name]) and types.is_int32(kinds[name].value_type) for name in inputs)
     texts = "texts" in kinds and types.is_list(kinds["texts"]) and types.is_string(kinds["texts"].value_type)
     kind = kind_of(spec)
-    lists &= "input_ids" in inputs and set(inputs) <= {*known, *kind.own_inputs}
+    lists &= ("input_ids" in inputs) == kind.stores_tokens and set(inputs) <= {*known, *kind.own_inputs}
     if len(kinds) != table.num_columns or not (lists and texts and "label" in kinds and kinds["label"] == _label_type(kind)):
         return f"has the columns {', '.join(f'{name} ({kind})' for name, kind in kinds.items())[:200]}"
     for name in ("texts", *inputs):

@@ -34,7 +34,8 @@ def tokenless(tokenizer: Any, examples: Sequence[Example], max_length: int, kind
 
     def among() -> Iterator[int]:
         lengths = map(len, kind.tokens(tokenizer, [example for _, example in doubtful], max_length))
-        yield from (i for (i, _), length in zip(doubtful, lengths, strict=True) if length <= marks)
+        counted = zip(doubtful, lengths, strict=True)
+        yield from (i for (i, example), length in counted if length <= marks * kind.inputs_of(example))
         doubtful.clear()
 
     for i in range(len(examples)):
@@ -60,7 +61,7 @@ def token_problems(tokenizer: Any, examples: Sequence[Example], max_length: int,
 
 
 def with_tokens(data: TaskData, tokenizer: Any, max_length: int, options: DataConfig) -> TaskData:
-    """The data without the examples that have no tokens, which are treated as bad rows.
+    """The data without the examples that have no tokens, which are treated as bad rows, and in the parts that a model reads.
 
     Args:
         tokenizer, max_length: of the run.
@@ -70,6 +71,7 @@ def with_tokens(data: TaskData, tokenizer: Any, max_length: int, options: DataCo
         UserError: if such rows may not be skipped, or are too many; or if stored tokens are outside the tokenizer's vocabulary.
     """
     problems: list[Problem] = []
+    kind = kind_of(data.spec)
     known = max(tokenizer.get_vocab().values(), default=-1)
     for examples in (data.train, *data.dev.values(), *data.test.values()):
         if isinstance(examples, StoredExamples) and (highest := examples.highest("input_ids")) > known:
@@ -77,7 +79,7 @@ def with_tokens(data: TaskData, tokenizer: Any, max_length: int, options: DataCo
             raise UserError(Problem("data.path", options.path, reason, f"run `mat-ds prepare {options.path}` again"))
 
     def kept(split: str | None, examples: Sequence[Example]) -> Sequence[Example]:
-        found = set(tokenless(tokenizer, examples, max_length, kind_of(data.spec)))
+        found = set(tokenless(tokenizer, examples, max_length, kind))
         if not found:
             return examples
         bad: dict[str, list[tuple[str, BadRow]]] = {}
@@ -97,7 +99,11 @@ def with_tokens(data: TaskData, tokenizer: Any, max_length: int, options: DataCo
     dev: Splits = {split: kept(split, examples) for split, examples in data.dev.items()}
     test: Splits = {split: kept(split, examples) for split, examples in data.test.items()}
     raise_if_any(problems)
-    return replace(data, train=train, dev=dev, test=test)
+
+    def in_parts(splits: Splits) -> Splits:
+        return {split: kind.parts(tokenizer, examples, max_length) for split, examples in splits.items()}
+
+    return replace(data, train=kind.parts(tokenizer, train, max_length), dev=in_parts(dev), test=in_parts(test))
 
 
 def _tokenless_row(example: Example) -> BadRow:

@@ -14,6 +14,8 @@ from mat_ds.tasks.spec import TaskSpec
 EXAMPLES = {
     "name": "name: my_task", "kind": "kind: classification",
     "text": "text: [sentence]", "label": "label: label", "labels": 'labels: ["no", "yes"]',
+    "choices": "choices: choices", "doc_stride": "doc_stride: 128", "max_answer_length": "max_answer_length: 30",
+    "unanswerable": "unanswerable: true", "null_score_diff_threshold": "null_score_diff_threshold: 0.0",
     "label_map": 'label_map: {"0": "no", "1": "yes"}', "weight": "weight: weight", "range": "range: [0, 5]",
     "train": "train: [train]",
     "dev": "dev: [validation]", "test": "test: [test]", "test_labelled": "test_labelled: true",

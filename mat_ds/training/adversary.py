@@ -68,7 +68,7 @@ def objections(engine: Engine, method: Method, batch: MicroBatch) -> list[Proble
         method: of the run.
         batch: a micro-batch of the first outer step.
     """
-    moves = Moves()
+    moves = Moves(batch.there)
     delta = method.adversary(engine, batch, moves)
     delta = None if delta is None else delta.detach()
     found: list[Problem] = []

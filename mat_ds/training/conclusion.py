@@ -14,6 +14,7 @@ from typing import Any
 from mat_ds.errors import printable
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.examples import TaskData
+from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.measures import METRICS, dev_loss
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.terminal.layout import wrapped
@@ -71,9 +72,9 @@ def next_command(data: TaskData, rundir: RunDirectory) -> str:
     """A command line that predicts with the run's model for the first dev example."""
     example = next((example for examples in data.dev.values() for example in examples), None)
     texts = [" ".join(text.split()[:WORDS]) for text in example.texts] if example else []
-    names = data.spec.text
-    if len(texts) != len(names) or not all(map(_is_plain, texts)):
-        texts = ["some text"] * len(names)
+    kind, count = kind_of(data.spec), len(data.spec.text)
+    if not kind.rows_of(texts) or not all(map(_is_plain, texts)):
+        texts = ["some text"] * (count if kind.rows_of([""] * count) else count + max(2, len(data.spec.choices)))
     words = [str(rundir.path), *(word for text in texts for word in ("--text", text))]
     return f"{program()} predict {shlex.join(words)}"
 

@@ -207,14 +207,16 @@ def write_dev_predictions(
     """Writes a JSON line per example of each dev split, like `mat-ds predict`, plus the `gold` label."""
     kind = kind_of(spec)
     for split, found in predicted.items():
-        pairs = zip(kind.answers(found.kept.numpy(), dev[split]), dev[split], strict=True)
-        lines = [{"index": i, **answer, "gold": kind.gold(example.label)} for i, (answer, example) in enumerate(pairs)]
+        kept, examples = kind.wholes(found.kept.numpy(), dev[split])
+        pairs = zip(kind.answers(kept, examples), examples, strict=True)
+        lines = [{"index": i, **answer, "gold": kind.gold_of(example)} for i, (answer, example) in enumerate(pairs)]
         text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
         write_text(rundir.predictions / f"{split}.jsonl", text)
 
 
 def write_predictions(spec: TaskSpec, split: str, kept: Tensor, examples: Sequence[Example], rundir: RunDirectory) -> None:
     """Writes a GLUE submission file: tab-separated `index` and `prediction`."""
-    submitted = kind_of(spec).submitted(kept.numpy(), examples)
+    kind = kind_of(spec)
+    submitted = kind.submitted(*kind.wholes(kept.numpy(), examples))
     lines = [SUBMISSION_HEADER, *(f"{i}\t{value}" for i, value in enumerate(submitted))]
     write_text(rundir.predictions / spec.submission.get(split, f"{split}.tsv"), "\n".join(lines) + "\n")

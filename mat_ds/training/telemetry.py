@@ -37,15 +37,15 @@ def measure(engine: Engine, method: Method, batch: MicroBatch) -> dict[str, floa
         `entries_changed`: fraction of entries of x + delta on real tokens that differ from x in the compute dtype; `cosine` of
         intended and realised delta. If it is moved in steps: what `Moves` returns, and `delta_noise_ratio`: noise / drift.
     """
-    moves = Moves()
+    moves = Moves(batch.there)
     delta = method.adversary(engine, batch, moves)
     delta = None if delta is None else delta.detach()
     values = _divergences(engine, method.objective, batch, delta)
     if delta is not None:
         x, moved = engine.realised(batch, delta)
         values |= {
-            "delta_linf": ops.linf(delta).mean(),
-            "delta_l2": ops.l2(delta).mean(),
+            "delta_linf": ops.linf(delta)[batch.there].mean(),
+            "delta_l2": ops.l2(delta)[batch.there].mean(),
             "entries_changed": ((moved != 0) * batch.mask).sum() / (batch.mask.sum() * x.shape[-1]),
             "cosine": cosine(delta, moved, batch.mask),
             **moves(),
@@ -108,7 +108,7 @@ def below_resolution(engine: Engine, method: Method, delta: Tensor, batch: Micro
         there = (x.to(dtype).float() + factor * delta).to(dtype).float() - x.to(dtype).float()
         return mean_over_ranks(cosine(delta, there, batch.mask)) >= VISIBLE_COSINE
 
-    radius = mean_over_ranks(ops.linf(delta).mean())
+    radius = mean_over_ranks(ops.linf(delta)[batch.there].mean())
     factor = next((factor for factor in FACTORS if survives(factor, engine.dtype)), 0.0)
     able = [name for name, dtype in PRECISIONS.items() if survives(1.0, dtype)]
     larger = f"a radius {factor:.1f} times as large (a largest entry of about {radius * factor:.1e}, here {radius:.1e})"

@@ -154,7 +154,7 @@ def test_a_wrong_command_is_refused_before_a_model_is_loaded(runs, tmp_path, cap
     assert "3 problems" in told and all(word in told for word in ("there is no such file", ".jsonl", "at least 1"))
     file = write_rows(tmp_path / "in.txt", TASKS["cola"], texts_of("cola"))
     for arguments, message in (
-        ([runs["mnli"], file], "pairs of texts"),
+        ([runs["mnli"], file], "pair of texts"),
         ([runs["cola"], file, "--columns", "a", "b"], "reads 1 text"),
         ([runs["mnli"], file, "--task", "cola"], "has 2 outputs"),
         ([runs["cola"] / "predictions", file], "there is no such folder"),

@@ -7,9 +7,9 @@ perturbation added through `inputs_embeds`, the loss and the divergence of each 
 from typing import ClassVar
 
 import torch
-from transformers import RobertaForSequenceClassification
+from transformers import RobertaForMultipleChoice, RobertaForQuestionAnswering, RobertaForSequenceClassification
 
-from tests.equivalence.oracle import Task, logits_of
+from tests.equivalence.oracle import Task, logits_of, symmetric_divergence
 from tests.support.tiny import global_batches, tiny_config
 
 EVERY_METHOD = (
@@ -60,6 +60,13 @@ def built(model_class, **settings):
     return model_class(tiny_config(num_hidden_layers=1, **settings))
 
 
+def without_bias(model, head):
+    """The same with a head whose bias has no gradient by definition, as it adds the same to all logits: Adam would make steps
+    of its rounding error."""
+    getattr(model, head).register_parameter("bias", None)
+    return model
+
+
 class MultiLabel(OfKind):
     """Four labels; of the samples some have none of them."""
 
@@ -87,4 +94,100 @@ class MultiLabel(OfKind):
         return found
 
 
-TASKS = {task.spec["kind"]: task for task in (MultiLabel(),)}
+class MultipleChoice(OfKind):
+    """Questions of two to four choices; in place of one that is missing is a text of one token, which the loss must not see."""
+
+    spec: ClassVar = {"kind": "multiple_choice", "text": ["question"]}
+
+    def model(self, **settings):
+        return without_bias(built(RobertaForMultipleChoice, labels=1, problem_type=None, **settings), "classifier")
+
+    def logits(self, model, batch, delta=None):
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        words = model.get_input_embeddings()(ids)
+        words = words if delta is None else words + delta.view_as(words)
+        positions = torch.cumsum(mask, -1) * mask + model.config.pad_token_id
+        return model(inputs_embeds=words, attention_mask=mask, position_ids=positions).logits
+
+    def of_each(self, batch, *logits):
+        """The logits of the choices that a sample has."""
+        return zip(*([row[:n] for row, n in zip(z, self.counts(batch), strict=True)] for z in logits), strict=True)
+
+    def counts(self, batch):
+        return (batch["attention_mask"].sum(-1) > 1).sum(1)
+
+    def losses(self, z, batch):
+        rows = zip(self.of_each(batch, z), batch["labels"], strict=True)
+        return torch.stack([-(row[y].exp() / row.exp().sum()).log() for (row,), y in rows])
+
+    def divergences(self, z, z_adv, batch):
+        return torch.cat([symmetric_divergence(p[None], q[None], False) for p, q in self.of_each(batch, z, z_adv)])
+
+    def batches(self):
+        found, generator = [], torch.Generator().manual_seed(3)
+        for batch in global_batches(examples=32):
+            ids, mask = (batch[name].view(8, 4, -1) for name in ("input_ids", "attention_mask"))
+            counts = torch.tensor([4, 3, 2, 4, 4, 2, 3, 4])
+            for row, n in enumerate(counts):
+                ids[row, n:], mask[row, n:] = 1, 0
+                mask[row, n:, 0] = 1
+            labels = (torch.rand(8, generator=generator) * counts).long()
+            found.append({"input_ids": ids, "attention_mask": mask, "labels": labels})
+        return found
+
+
+class SpanQA(OfKind):
+    """Texts of which the first tokens are no places for an answer, but that at 0 stands for having none."""
+
+    spec: ClassVar = {"kind": "span_qa", "text": ["question", "context"], "unanswerable": True}
+
+    def model(self, **settings):
+        return without_bias(built(RobertaForQuestionAnswering, labels=2, problem_type=None, **settings), "qa_outputs")
+
+    def last_layer(self, model):
+        return model.qa_outputs
+
+    def logits(self, model, batch, delta=None):
+        """(B, L, 2)."""
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        words = model.get_input_embeddings()(ids)
+        positions = torch.cumsum(mask, 1) * mask + model.config.pad_token_id
+        words = words if delta is None else words + delta
+        found = model(inputs_embeds=words, attention_mask=mask, position_ids=positions)
+        return torch.stack([found.start_logits, found.end_logits], -1)
+
+    def losses(self, z, batch):
+        total = 0.0
+        for side in (0, 1):
+            rows = zip(z[..., side], batch["labels"][:, side], batch["attention_mask"].sum(1), strict=True)
+            total = total + torch.stack([-(row[:n].softmax(0)[y]).log() for row, y, n in rows])
+        return total / 2
+
+    def divergences(self, z, z_adv, batch):
+        total = []
+        for i, n in enumerate(batch["attention_mask"].sum(1)):
+            places = [0, *range(3, n)]
+            pairs = ((z[i, places, side], z_adv[i, places, side]) for side in (0, 1))
+            total.append(sum(symmetric_divergence(p[None], q[None], False) for p, q in pairs))
+        return torch.cat(total)
+
+    def batches(self):
+        """Every micro-batch of two has a text as long as any, as the labels are as wide as the inputs."""
+        found = global_batches()
+        for batch in found:
+            ids, mask = batch["input_ids"], batch["attention_mask"]
+            length = ids.shape[1]
+            mask[::2], ids[::2] = 1, ids[::2].clamp(min=3)
+            real = mask.sum(1)
+            begins = torch.arange(length).expand(8, length).clone()
+            begins[:, :3] = -1
+            begins[mask == 0] = -1
+            ends = torch.where(begins < 0, -1, begins + 1)
+            first = 3 + torch.arange(8) % (real - 3)
+            answers = torch.stack([first, torch.minimum(first + 1, real - 1), torch.zeros_like(first)], 1)
+            answers[3] = 0  # no answer
+            batch["labels"] = torch.cat([answers, begins, ends], 1)
+        return found
+
+
+TASKS = {task.spec["kind"]: task for task in (MultiLabel(), MultipleChoice(), SpanQA())}

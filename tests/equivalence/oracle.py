@@ -100,14 +100,19 @@ class Task:
         """(samples,)."""
         return torch.stack([task_loss(z[i : i + 1], batch["labels"][i : i + 1], self.regression) for i in range(len(z))])
 
+    def last_layer(self, model):
+        """The last linear layer of the head."""
+        return getattr(model.classifier, "out_proj", model.classifier)
+
     def divergences(self, z, z_adv, batch):
         """(samples,)."""
         return symmetric_divergence(z, z_adv, self.regression)
 
 
 def real_mask(batch):
-    """1 on real tokens, 0 on padding, one row for each text."""
-    return batch["attention_mask"].flatten(0, -2)
+    """1 on real tokens, 0 on padding, one row for each text. A text of one token stands for a choice that there is not."""
+    mask = batch["attention_mask"].flatten(0, -2)
+    return mask * (mask.sum(1, keepdim=True) > 1)
 
 
 def bounded(sample, s):
@@ -141,7 +146,7 @@ def mean_perturbation(model, batch, s, noise, t):
         r = s.task.divergences(s.task.logits(model, batch).detach(), s.task.logits(model, batch, delta), batch).sum()
         (g,) = torch.autograd.grad(s.lam * r if s.delta_gradient == "raw" else r, delta)
         moved, xi = torch.zeros_like(delta), mask * noise.delta_noise(t, k, shape)
-        for i, n in enumerate(lengths):
+        for i, n in ((i, n) for i, n in enumerate(lengths) if n):
             real = slice(0, n) if real_rows[i, 0] else slice(-n, None)
             step = delta[i, real].detach() + s.delta_lr * direction(g[i, real], s)
             if s.semantics == "paper":

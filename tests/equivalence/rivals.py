@@ -52,6 +52,9 @@ def per_sample(function, batch, *tensors):
     """Applies `function` to the real tokens of each sample; zeros elsewhere."""
     rows = []
     for i, real in enumerate(real_tokens(batch)):
+        if not real_mask(batch)[i].any():
+            rows.append(torch.zeros_like(tensors[0][i]))
+            continue
         keep = torch.zeros_like(tensors[0][i])
         keep[real] = 1.0
         value = function(*(tensor[i][real] for tensor in tensors))
@@ -222,7 +225,7 @@ def run(model, batches, s, method, noise):
     names = [name for name, _ in model.named_parameters()]
     parameters = list(model.parameters())
     if method == "r4f":
-        last = getattr(model.classifier, "out_proj", model.classifier)
+        last = s.task.last_layer(model)
         torch.nn.utils.parametrize.register_parametrization(last, "weight", UnitHead())
     teacher = copy.deepcopy(model)
     uniform, moving = ([p.detach().clone() for p in parameters] for _ in range(2))

@@ -119,7 +119,7 @@ def test_a_gpu_keeps_one_byte_per_dropped_unit_and_no_attention_matrix():
 @pytest.mark.parametrize("name", METHODS)
 def test_a_methods_passes_add_up_to_its_cost(name):
     chosen, examples, accumulation = settings(name), 3, 2
-    tally = Rehearsal(Stub(24, 3), torch.float32).play(
+    tally = Rehearsal(Stub(24, CLASSIFICATION), torch.float32).play(
         method(chosen), blank_batches(accumulation, examples, 10, CLASSIFICATION)
     )
     units = tally.forward.examples + 2 * tally.backward.examples + tally.input_gradient.examples
@@ -143,7 +143,9 @@ def test_two_iterations_of_a_loop_hold_as_much_as_all(name, dtype):
 
 def stub_tally(name, count):
     """Counts for `count` micro-batches of two examples with ten tokens and 240 hidden units."""
-    return Rehearsal(Stub(240, 3), torch.float32).play(method(settings(name)), blank_batches(count, 2, 10, CLASSIFICATION))
+    return Rehearsal(Stub(240, CLASSIFICATION), torch.float32).play(
+        method(settings(name)), blank_batches(count, 2, 10, CLASSIFICATION)
+    )
 
 
 def test_perturbations_of_all_micro_batches_are_held_at_once():

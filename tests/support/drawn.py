@@ -11,6 +11,7 @@ from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.noise_kernel import own_kernel
 from mat_ds.sampling.sampler import Sampler
 from mat_ds.sampling.slices import Slice, places
+from mat_ds.tasks.kinds.outputs import read_output
 from tests.equivalence.oracle import NoNoise
 from tests.support.kinds import CLASSIFICATION, REGRESSION
 from tests.support.plain_engine import PlainEngine
@@ -20,8 +21,8 @@ from tests.support.tiny import micro_batches
 class Recorder(PlainEngine):
     """Records the distribution and the numbers of every draw that a method asks for."""
 
-    def __init__(self, model, seed=0, outer_step=0):
-        super().__init__(model)
+    def __init__(self, model, seed=0, outer_step=0, read=read_output):
+        super().__init__(model, read=read)
         self.seed, self.outer_step, self.draws = seed, outer_step, []
 
     def drawn(self, law, batch, name):
@@ -88,7 +89,7 @@ class DrawnNoise(NoNoise):
         """(distribution, numbers) of every draw for the perturbation of outer step t, (B, L, H) over the whole batch."""
         if t not in self._noted:
             (whole,) = micro_batches(self._batches[t], len(self._batches[t]["labels"]))
-            recorder = Recorder(copy.deepcopy(self._model), self._seed, t)
+            recorder = Recorder(copy.deepcopy(self._model), self._seed, t, self._player.objective.read)
             self._player.adversary(recorder, whole)
             self._noted[t] = recorder.draws
         return self._noted[t]

@@ -7,6 +7,7 @@ import torch
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.sampling import philox
 from mat_ds.sampling.keys import dropout_seed, noise_key
+from mat_ds.tasks.kinds.outputs import read_output
 
 
 class PlainEngine:
@@ -16,6 +17,7 @@ class PlainEngine:
         model: a classifier of transformers.
         samples: number of updates in an outer step.
         skips: the updates that are skipped as if fp16 had overflowed, counted from 1.
+        read: the logits in the model's output, as a kind of task reads them.
 
     Attributes:
         updates: number of updates so far, with those that were skipped.
@@ -24,8 +26,8 @@ class PlainEngine:
 
     seed = outer_step = 0
 
-    def __init__(self, model, samples=1, skips=()):
-        self.model, self.samples = model, samples
+    def __init__(self, model, samples=1, skips=(), read=read_output):
+        self.model, self.samples, self.read = model, samples, read
         self.perturbation = EmbeddingPerturbation(model)
         self.updates, self.skips = 0, set(skips)
         self.tracked = False
@@ -39,7 +41,7 @@ class PlainEngine:
     def _logits(self, batch, delta, masks, frozen_from=None):
         self.seed_dropout(batch, masks)
         with self.perturbation.applied(delta, frozen_from):
-            return self.model(**batch.inputs).logits
+            return self.read(self.model(**batch.inputs), batch.inputs)
 
     def forward(self, batch, masks, delta=None):
         self.tracked = True

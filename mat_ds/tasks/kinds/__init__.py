@@ -10,10 +10,14 @@ from typing import Any
 from mat_ds.tasks.kinds.base import Kind
 from mat_ds.tasks.kinds.classification import Classification
 from mat_ds.tasks.kinds.multi_label import MultiLabel
+from mat_ds.tasks.kinds.multiple_choice import MultipleChoice
 from mat_ds.tasks.kinds.regression import Regression
+from mat_ds.tasks.kinds.span_qa import SpanQA
 from mat_ds.tasks.spec import TaskSpec
 
-KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (MultiLabel, Regression, Classification)}
+# Those that the class of a model's head tells come before those that its number of labels tells.
+ORDER = (MultipleChoice, SpanQA, MultiLabel, Regression, Classification)
+KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in ORDER}
 
 
 def kind_of(spec: TaskSpec) -> Kind:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from mat_ds.tasks.kinds.forms import LossForm
 
 
+# Keys of a task's description that one kind alone has.
+SPAN = ("doc_stride", "max_answer_length", "unanswerable", "null_score_diff_threshold")
+KEYS = {"choices": "multiple_choice", **dict.fromkeys(SPAN, "span_qa")}
 # Texts of the example that goes with a registered model.
 SERVED_TEXTS = ("The key near the cabinets is golden.", "The key is near the cabinets.")
 
@@ -37,12 +40,14 @@ class Kind(Reading):
     Attributes, besides those of `Reading`:
         name: of the kind, in messages.
         auto_class: name of the transformers class that builds its models.
-        problem_type: its name in transformers' configurations.
-        pipeline: name of transformers' pipeline, also used on the hub.
-        peft_task, peft_heads: PEFT's task type, and the modules that PEFT then treats as the head.
+        problem_type: its name in transformers' configurations; None if they have none for it.
+        pipeline: name of the kind on the hub, and of transformers' pipeline if it has one.
+        peft_task, peft_heads: PEFT's task type, and the modules that PEFT then treats as the head; None if it has no type for
+            the kind, whose heads it is then told.
         metrics: names of the metrics that can score it.
         usual_metrics: those taken where the task names none.
         server: the module of registry/served_model that answers for its models where mat_ds is not installed.
+        served_with: modules beside this one of which it needs copies; they import nothing of mat_ds.
         loss_name: what the mean loss of a split is called in reports.
         confuses: whether references and predictions are numbers of the task's labels, so that a confusion matrix counts them.
         distributions: whether the output is a probability distribution, which some methods require.
@@ -53,13 +58,14 @@ class Kind(Reading):
 
     name: ClassVar[str]
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
-    problem_type: ClassVar[str]
+    problem_type: ClassVar[str | None]
     pipeline: ClassVar[str] = "text-classification"
-    peft_task: ClassVar[str] = "SEQ_CLS"
+    peft_task: ClassVar[str | None] = "SEQ_CLS"
     peft_heads: ClassVar[tuple[str, ...]] = ("classifier", "score")
     metrics: ClassVar[tuple[str, ...]]
     usual_metrics: ClassVar[tuple[str, ...]]
     server: ClassVar[str] = "text_classifier"
+    served_with: ClassVar[tuple[str, ...]] = ()
     loss_name: ClassVar[str] = "loss"
     confuses: ClassVar[bool] = False
     distributions: ClassVar[bool]
@@ -78,11 +84,14 @@ class Kind(Reading):
             lower = ", ".join(name for name in self.spec.metrics if METRICS[name].lower)
             reason = f"is better when it is lower, the others when higher: their mean, the score, would say nothing ({lower})"
             yield Problem("metrics", ", ".join(self.spec.metrics), reason, "name metrics of one direction")
+        for key, kind in KEYS.items():
+            if kind != self.name and (value := getattr(self.spec, key)) != TaskSpec.model_fields[key].default:
+                yield Problem(key, value, f"is for {kind} tasks, but this is one of {self.name}", "delete it")
 
     @classmethod
-    @abstractmethod
     def fits(cls, config: Any) -> bool:
-        """Whether a model with this configuration is of this kind."""
+        """Whether a model with this configuration is of this kind: its class has the kind's head."""
+        return any(name.endswith(cls.auto_class.removeprefix("AutoModel")) for name in config.architectures or ())
 
     @staticmethod
     @abstractmethod
@@ -105,12 +114,23 @@ class Kind(Reading):
         """Entries of a transformers configuration that describe the head."""
         names = dict(enumerate(self.output_names))
         numbers = {name: i for i, name in names.items()}
-        return {"num_labels": self.outputs, "id2label": names, "label2id": numbers, "problem_type": self.problem_type}
+        # The part of a class's name by which a configuration is known to be of the kind; saving a model completes it.
+        own = [self.auto_class.removeprefix("AutoModel")]
+        head = {"num_labels": self.outputs, "id2label": names, "label2id": numbers, "problem_type": self.problem_type}
+        return {**head, "architectures": own}
+
+    def width(self, config: Any) -> int:
+        """Width of the head of a model with this configuration."""
+        return int(config.num_labels)
 
     @property
     @abstractmethod
     def output_names(self) -> tuple[str, ...]:
         """Name of each output of the head."""
+
+    def logits_shape(self, inputs: Sequence[int]) -> tuple[int, ...]:
+        """The shape of the logits, given that of `input_ids`."""
+        return inputs[0], self.outputs
 
     @staticmethod
     def read(output: Any, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -159,6 +179,10 @@ class Kind(Reading):
         """Whether each answer is correct, (B,); None if answers are not simply right or wrong."""
         return None
 
+    def wholes(self, kept: np.ndarray, parts: Sequence[Example]) -> tuple[np.ndarray, Sequence[Example]]:
+        """What evaluation keeps of the parts of examples, put together for each example, and the examples."""
+        return kept, parts
+
     @abstractmethod
     def answered(self, kept: np.ndarray, examples: Sequence[Example]) -> Answered:
         """What the metrics compare; `kept` is (N, ...) fp32. An unknown label counts as 0."""
@@ -189,9 +213,18 @@ class Kind(Reading):
     def gold(self, label: Label | None) -> Any:
         """A label in the form used in answers; None if there is none."""
 
+    def gold_of(self, example: Example) -> Any:
+        """The label of an example in the form used in answers; None if there is none."""
+        return self.gold(example.label)
+
     @abstractmethod
     def submitted(self, kept: np.ndarray, examples: Sequence[Example]) -> list[str]:
         """The answer for the GLUE server per sample."""
+
+    @property
+    def reads(self) -> str:
+        """For the model card: what the model reads."""
+        return "a text" if len(self.spec.text) == 1 else f"a pair of texts ({' and '.join(self.spec.text)})"
 
     @property
     @abstractmethod

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mat_ds.tasks.example import BLANK, BadRow, Example, Label, excerpt, text_fault
+from mat_ds.tasks.example import BadRow, Example, Label, texts_in
 from mat_ds.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -24,12 +24,16 @@ class Reading(ABC):
         stored_type: of labels in prepared data: the name of a pyarrow type, that of a list of it (`list<int64>`), or `json` for
             tuples of tuples or of several types.
         label_per_text: whether a label is a list with an entry for each text, of which examples have any number.
+        texts_in_turn: how several texts of an example are given one after another, in messages.
+        stores_tokens: whether `mat-ds prepare` stores model inputs; else texts and labels alone, and a run tokenises them.
         stratified: whether a label is one class, so that a dev split can be cut from each in proportion.
     """
 
     label_dtype: ClassVar[str]
     stored_type: ClassVar[str]
     label_per_text: ClassVar[bool] = False
+    texts_in_turn: ClassVar[str] = "two for each pair"
+    stores_tokens: ClassVar[bool] = True
     stratified: ClassVar[bool] = False
 
     def __init__(self, spec: TaskSpec):
@@ -48,19 +52,29 @@ class Reading(ABC):
         return ()
 
     @property
+    def mapped_columns(self) -> tuple[str, ...]:
+        """Those of the columns, and perhaps the label's, whose values may be mappings, or lists of them."""
+        return ()
+
+    @property
     def texts_per_example(self) -> int | None:
         """How many texts every example has; None if any number."""
         return None if self.label_per_text else len(self.columns)
 
     def texts(self, row: Mapping[str, Any]) -> tuple[str, ...] | BadRow:
         """The texts of a row, or the first fault found."""
-        texts = tuple(row.get(column) for column in self.columns)
-        for column, text in zip(self.columns, texts, strict=True):
-            if fault := text_fault(column, text):
-                return fault
-        if not any(text.strip() for text in texts if text):
-            return BadRow(BLANK, excerpt(texts[0]), f"{' and '.join(self.columns)} {'is' if len(texts) == 1 else 'are'} blank")
-        return texts  # type: ignore[return-value]
+        return texts_in(row, self.columns)
+
+    def rows_of(self, texts: Sequence[str]) -> list[dict[str, Any]] | None:
+        """The rows that texts are, one after another as on a command line; None if that is not their number."""
+        width = len(self.spec.text)
+        if len(texts) % width:
+            return None
+        return [dict(zip(self.spec.text, texts[i : i + width], strict=True)) for i in range(0, len(texts), width)]
+
+    def label_of(self, row: Mapping[str, Any], texts: tuple[str, ...]) -> Label:
+        """The label of a row with these texts; raises as `label`."""
+        return self.label(row.get(self.spec.label))
 
     @abstractmethod
     def label(self, value: Any) -> Label:
@@ -110,6 +124,23 @@ class Reading(ABC):
 
     # Inputs.
 
+    def parts(self, tokenizer: Any, examples: Sequence[Example], max_length: int) -> Sequence[Example]:
+        """The samples of a model that are made of examples: themselves, unless one is more than fits into an input."""
+        return examples
+
+    @property
+    def noised_texts(self) -> int | None:
+        """How many of an example's texts an evaluation may add noise to, the first of them; None: all."""
+        return None
+
+    def inputs_of(self, example: Example) -> int:
+        """How many inputs of the model an example has: one, unless it has choices."""
+        return 1
+
+    def most_inputs(self, examples: Sequence[Example]) -> int:
+        """The most inputs that one of the examples has; a usual number if there are none."""
+        return 1
+
     @property
     def own_inputs(self) -> tuple[str, ...]:
         """Names of what `encode` gives besides model inputs, one whole number a token, such as the number of its word."""
@@ -143,3 +174,7 @@ class Reading(ABC):
         import torch
 
         return torch.tensor([label or 0 for label in labels], dtype=getattr(torch, self.label_dtype))
+
+    def blank_targets(self, inputs: Sequence[int]) -> Tensor:
+        """`targets` of unlabelled samples, given the shape of `input_ids`."""
+        return self.targets([None] * inputs[0])
