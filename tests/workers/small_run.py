@@ -9,7 +9,8 @@ STEPS = 8
 OPTIONS = (
     "data.train_limit=96", "data.eval_limit=24", "train.batch_size=16", "train.micro_batch_size=4", f"train.max_steps={STEPS}",
     "train.save_every=3", "train.eval_per_epoch=2", "train.resume=auto", "train.telemetry_every=3", "model.dropout=0.1",
-    "method.delta_steps=2", "method.theta_steps=2", "train.keep_last=3", "tracking.uri=none",
+    "method.delta_steps=2", "method.theta_steps=2", "train.keep_last=3", "tracking.uri=none", "loss.class_weights=auto",
+    "loss.label_smoothing=0.1",
 )  # fmt: skip
 
 
