@@ -10,6 +10,8 @@ from mat_ds.methods.batch import MicroBatch
 from mat_ds.runs.load import read_run_config
 from mat_ds.runs.options import RunConfig, task_problems
 from mat_ds.tasks.example import Example
+from mat_ds.tasks.kinds import kind_of
+from mat_ds.tasks.kinds.forms import LossForm
 from mat_ds.tasks.loss import LossConfig, trained_loss
 from mat_ds.tasks.registry import TASKS
 from mat_ds.tasks.spec import TaskSpec
@@ -129,6 +131,17 @@ def test_a_label_of_several_is_weighed_smoothed_and_focused_on_its_own(weights, 
             expected += weight / 2 * loss / 2 / 2
     batch = MicroBatch({}, objective.kind.targets([row.label for row in rows[:2]]), 0, torch.tensor([3.0, 1.0]))
     assert objective.loss(logits, batch).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_smoothing_spreads_over_the_choices_that_a_question_has():
+    kind = kind_of(TaskSpec(name="own", kind="multiple_choice", text=("question",)))
+    mask = torch.tensor([[[1, 1], [1, 1], [1, 0]], [[1, 1], [1, 1], [1, 1]]])  # the first question lacks its third choice
+    logits, labels = torch.tensor([[0.5, -1.0, -6e4], [0.3, 0.1, -0.2]]), torch.tensor([0, 2])
+    found = kind.trained_losses(logits, MicroBatch({"attention_mask": mask}, labels, 0), LossForm(0.3, 2.0))
+    for z, label, loss in zip(([0.5, -1.0], [0.3, 0.1, -0.2]), labels.tolist(), found.tolist(), strict=True):
+        p = [math.exp(x) / math.fsum(map(math.exp, z)) for x in z]
+        q = [0.7 * (c == label) + 0.3 / len(z) for c in range(len(z))]
+        assert loss == pytest.approx(-sum(x * (1 - y) ** 2 * math.log(y) for x, y in zip(q, p, strict=True)), rel=1e-5)
 
 
 def test_options_that_a_kind_does_not_have_are_refused_by_name():

@@ -24,21 +24,23 @@ class LossForm:
     gamma: float = 0.0
     class_weights: tuple[float, ...] | None = None
 
-    def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def cross_entropy(self, logits: Tensor, targets: Tensor, among: Tensor | None = None) -> Tensor:
         """The sum of `terms`, (..., C) -> (...). For a label that is certain and without smoothing it is Lin's focal loss."""
-        return self.terms(logits, targets).sum(-1)
+        return self.terms(logits, targets, among).sum(-1)
 
-    def terms(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def terms(self, logits: Tensor, targets: Tensor, among: Tensor | None = None) -> Tensor:
         """-q_c (1 - p_c)^gamma log p_c with q = (1 - epsilon) targets + epsilon / C, in fp32: (..., C).
 
         Args:
             logits: log p up to a constant, (..., C).
             targets: probabilities, (..., C).
+            among: 1 for the classes that there are, of which C is then the number, else 0, (..., C); None: all.
         """
         import torch
 
         log_p = logits.float().log_softmax(-1)
-        q = (1 - self.smoothing) * targets + self.smoothing / logits.shape[-1]
+        even = 1 / logits.shape[-1] if among is None else among / among.sum(-1, keepdim=True)
+        q = (1 - self.smoothing) * targets + self.smoothing * even
         if self.gamma:
             # Not 0, where a power below 1 has no derivative.
             q = q * (-log_p.expm1()).clamp(min=torch.finfo(torch.float32).tiny) ** self.gamma

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mat_ds.methods.batch import MicroBatch
+    from mat_ds.tasks.kinds.forms import LossForm
 
 # The logit of a choice that a question does not have. Its probability is exactly 0 in fp32 and fp64, and fp16 can hold it.
 NEVER = -6e4
@@ -45,6 +46,7 @@ class MultipleChoice(Kind):
     metrics = usual_metrics = ("accuracy",)
     label_dtype = stored_type = "int64"
     distributions = True
+    loss_options = ("label_smoothing", "focal_gamma")
     directions = 2
     server = "multiple_choice"
     texts_in_turn = "the question, then each of its choices"
@@ -164,6 +166,13 @@ class MultipleChoice(Kind):
         from torch.nn.functional import cross_entropy
 
         return cross_entropy(logits.float(), batch.labels, reduction="none")
+
+    def trained_losses(self, logits: Tensor, batch: MicroBatch, form: LossForm) -> Tensor:
+        """Smoothing spreads over the choices that a question has."""
+        from torch.nn.functional import one_hot
+
+        there = ~missing_texts(batch.inputs["attention_mask"])
+        return form.cross_entropy(logits, one_hot(batch.labels, logits.shape[1]).float(), there.float())
 
     def divergence(self, p_logits: Tensor, q_logits: Tensor, batch: MicroBatch) -> Tensor:
         """Symmetrised KL divergence over the choices of each question."""
