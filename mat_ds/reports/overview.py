@@ -18,7 +18,7 @@ from mat_ds.storage.leases import LEASE_SECONDS, leases_in
 from mat_ds.storage.lock import LOCK
 from mat_ds.storage.own_files import file_problems
 from mat_ds.storage.owner import Fate
-from mat_ds.storage.progress import last_half
+from mat_ds.storage.progress import Progress, last_half
 from mat_ds.storage.reading import read_json
 from mat_ds.storage.rundir import RunDirectory, run_folders
 
@@ -91,7 +91,7 @@ def _line(name: str, run: RunDirectory) -> RunLine:
         task=str(results.get("task") or name_of_task(str(config["task"]))),
         method=str(config["method"]["name"]),
         last=scores[-1] if scores else None,
-        best=max(scores, default=None),
+        best=float(Progress(evaluations=evaluations).best["score"]) if scores else None,
         median=middle,
         seconds=_seconds(events, results, config["train"]["batch_size"]),
         status=_status(run, events, results, step, config["train"].get("max_steps")),

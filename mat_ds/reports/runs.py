@@ -111,7 +111,7 @@ class RunData:
     def evaluations(self) -> list[dict[str, Any]]:
         """`step`, `score` and `<split>/<metric>` of every evaluation, of the exported kind of weights."""
         return [
-            {"step": e["step"], "score": e["score"]}
+            {key: e[key] for key in ("step", "score", "selection") if key in e}
             | {
                 f"{split}/{name}": value
                 for split, found in e.items()

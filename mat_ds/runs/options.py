@@ -18,12 +18,18 @@ from mat_ds.sampling.options import OptimizerConfig
 from mat_ds.tasks.examples import TaskData
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loss import LossConfig
+from mat_ds.tasks.measures import LOSS
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tracking.options import TrackingConfig
 
 # The smallest micro-batch that is evaluated where none is named: passes without a graph need little memory.
 LEAST_EVALUATED = 32
+
+
+class EarlyStopping(Section):
+    patience: Count = Field(3, description="evaluations in a row without a better one after which training ends")
+    min_delta: Annotated[float, Field(ge=0.0)] = Field(0.0, description="a better one is better by more than this")
 
 
 class TrainConfig(Section):
@@ -52,6 +58,16 @@ class TrainConfig(Section):
     export: Literal["best", "last"] = Field("best", description="which weights go to `model/`")
     export_weights: Literal["raw", "average"] = Field(
         "raw", description="which are scored, selected and exported: the parameters or their model.average"
+    )
+    select_by: str | None = Field(
+        None,
+        description="which evaluation is the best: a metric of the task, or loss (less is better), their mean over the dev "
+        "splits; or <split>/<metric>; null: the score",
+    )
+    early_stopping: EarlyStopping | None = Field(
+        None,
+        description="end training when the dev splits gain no more; any `train.early_stopping.*` turns it on; schedules keep "
+        "the length that epochs, max_steps or budget plan",
     )
     save_every: Count | None = Field(None, description="outer steps between checkpoints; null: one per epoch")
     save_minutes: Positive | None = Field(30.0, description="minutes after which one is saved in any case; null: never")
@@ -158,6 +174,9 @@ def combination_problems(run: RunConfig, world_size: int) -> Iterator[Problem]:
         cost = cost_of(run.method) * run.train.batch_size
         reason = f"is less than one outer step of {run.method.name} costs, {cost:,} forward passes"
         yield Problem("train.budget", run.train.budget, reason, "allow more, or take a smaller train.batch_size")
+    if run.train.early_stopping and not run.train.eval_per_epoch:
+        reason = "has nothing to go by: the run is evaluated at its end alone (train.eval_per_epoch=0)"
+        yield Problem("train.early_stopping", None, reason, "pass train.eval_per_epoch=1 or more")
     yield from run.method.problems()
     yield from run.tracking.problems()
     if run.model.lora and run.model.name == ModelConfig().name:
@@ -174,8 +193,13 @@ def combination_problems(run: RunConfig, world_size: int) -> Iterator[Problem]:
 
 
 def task_problems(run: RunConfig, spec: TaskSpec) -> Iterator[Problem]:
-    """Yields a problem if the method or an option of the loss is not defined for the task."""
+    """Yields a problem if method or loss is not defined for the task, or the task has not what selects the model."""
     kind = kind_of(spec)
+    split, slash, name = (run.train.select_by or LOSS).rpartition("/")
+    measured = (*spec.metrics, LOSS)
+    if name not in measured or (slash and split not in spec.dev):
+        reason = f"is not measured: {spec.name} has {', '.join(measured)} on {', '.join(spec.dev)}"
+        yield Problem("train.select_by", run.train.select_by, reason, "name one of those, or <split>/<metric>")
     if run.method.needs_distributions and not kind.distributions:
         able = ", ".join(name for name, method in METHODS.items() if not method.Settings.needs_distributions)
         yield Problem(

@@ -18,14 +18,15 @@ from mat_ds.storage.rundir import RunDirectory
 
 LOST = "bring it back from a copy, or start a run of its own in another output_dir"
 
-# Options that may change when a run is resumed: paths, duration, how often it evaluates and saves, micro-batch sizes, and all
-# of `tracking`. With any other change no single set of options would describe the result.
+# Options that may change when a run is resumed: paths, duration, early stopping, how often it evaluates and saves,
+# micro-batch sizes, and all of `tracking`. With any other change no single set of options would describe the result.
 FREE = {
     "output_dir", "data.train", "data.validation", "data.path", "data.revision", "data.bad_rows", "model.name",
     "model.revision", "model.gradient_checkpointing", "train.epochs", "train.max_steps", "train.budget",
     "train.micro_batch_size", "train.eval_micro_batch_size", "train.eval_per_epoch", "train.telemetry_every",
     "train.save_every", "train.save_minutes", "train.on_save_failure", "train.keep_last", "train.resume",
     "train.timeout_minutes", "train.deterministic",
+    "train.early_stopping", "train.early_stopping.patience", "train.early_stopping.min_delta",
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from statistics import median
 from typing import Any
@@ -17,7 +18,8 @@ class Progress:
 
     Attributes:
         step: outer steps done.
-        evaluations: `step`, `score` and metrics of each evaluation. If a running average is kept, the scores of the weights
+        evaluations: `step`, `score` and metrics of each evaluation, and `selection` if another number than the score selects
+            the best. If a running average is kept, the scores of the weights
             that are not exported are under `raw` or `average`.
         seconds: time spent in outer steps.
         samples: training examples seen.
@@ -57,12 +59,12 @@ class Progress:
     def improved(self) -> bool:
         """Whether the last evaluation is better than that of the weights in `model/`, or there are none."""
         held = self.in_model
-        return held is None or float(self.evaluations[-1]["score"]) > float(held["score"])
+        return held is None or merit_of(self.evaluations[-1]) > merit_of(held)
 
     @property
     def best(self) -> dict[str, Any]:
         """The best evaluation; of equal ones the first."""
-        return max(self.evaluations, key=lambda evaluation: float(evaluation["score"]))
+        return max(self.evaluations, key=merit_of)
 
     def results(self) -> dict[str, Any]:
         """Scores and speed for `results.json`."""
@@ -80,8 +82,13 @@ class Progress:
         }
 
     def _summary(self, evaluations: list[dict[str, Any]]) -> dict[str, Any]:
-        best = max(evaluations, key=lambda evaluation: float(evaluation["score"]))
+        best = max(evaluations, key=merit_of)
         return {"last": evaluations[-1], "best": best, "median_last_half": median(last_half(evaluations, self.step))}
+
+
+def merit_of(evaluation: Mapping[str, Any]) -> float:
+    """The number that selects the best evaluation: `selection` if there is one, else the score. More is better."""
+    return float(evaluation.get("selection", evaluation["score"]))
 
 
 def last_half(evaluations: list[dict[str, Any]], steps: int, name: str = "score") -> list[float]:
@@ -98,5 +105,8 @@ def progress_fault(state: dict[str, Any]) -> str | None:
     except ValidationError as error:
         found = error.errors()[0]
         return " ".join(map(str, (*found["loc"], found["msg"])))
-    good = all(type(each.get("step")) is int and type(each.get("score")) in (int, float) for each in progress.evaluations)
+    good = all(
+        type(each.get("step")) is int and {type(each.get("score")), type(each.get("selection", 0.0))} <= {int, float}
+        for each in progress.evaluations
+    )
     return None if good else "evaluations is not a list of scores"

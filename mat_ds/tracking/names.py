@@ -116,7 +116,7 @@ def place_of(name: str) -> tuple[str, list[str]]:
         return "step", [fields.get(rest[0], rest[0]), *rest[1:]]
     if first == "eval":
         weights = [rest.pop(0)] if rest[0] in WEIGHTS and len(rest) > 1 else []
-        split = [USUAL_SPLIT] if len(rest) == 1 and rest != ["score"] else []
+        split = [USUAL_SPLIT] if len(rest) == 1 and rest[0] not in ("score", "selection") else []
         return "evaluation", [*weights, *split, *rest]
     if first in (*events, "results"):
         return events.get(first, first), rest

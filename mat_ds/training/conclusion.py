@@ -35,6 +35,7 @@ def conclusion(results: dict[str, Any], data: TaskData, rundir: RunDirectory, as
         f"result     {score_name(data.spec)} {best['score']:.4f} best (step {best['step']:,}), {last['score']:.4f} last, "
         f"{results['median_last_half']:.4f} median of the last half",
         *_losses(best, last),
+        *_stop(results),
         f"speed      {results['seconds']:,.0f} s of training, {results['samples_per_second']:,.0f} examples/s",
         f"model      {rundir.model} {same} in plain transformers: {', '.join(shown)}",
         *([_way_to_load(rundir)] if (rundir.model / "adapter_config.json").exists() else []),
@@ -51,7 +52,19 @@ def _losses(best: dict[str, Any], last: dict[str, Any]) -> Iterator[str]:
     """Yields a line with the dev loss, unless an earlier version made one of the evaluations."""
     at_best, at_last = dev_loss(best), dev_loss(last)
     if at_best is not None and at_last is not None:
-        yield f"dev loss   {at_best:.4f} where the score is best, {at_last:.4f} last"
+        yield f"dev loss   {at_best:.4f} at the best evaluation, {at_last:.4f} last"
+
+
+def _stop(results: dict[str, Any]) -> Iterator[str]:
+    """Yields lines on what selected the model, if that is not the score, and on a training that ended early."""
+    if by := results.get("select_by"):
+        yield f"selected   by {by}: best is where that is best"
+    stopping = results.get("early_stopping")
+    if stopping and stopping["stopped"]:
+        yield (
+            f"ended      early, after {results['steps']:,} of {stopping['planned_steps']:,} steps: {stopping['reason']}; that "
+            f"spared {stopping['forward_units_spared']:,} forward units"
+        )
 
 
 def _way_to_load(rundir: RunDirectory) -> str:

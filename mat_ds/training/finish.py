@@ -34,6 +34,7 @@ from mat_ds.tasks.ranking import undefined
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.terminal.display import show
 from mat_ds.tracking.destination import is_remote
+from mat_ds.training.selection import stopping_result
 from mat_ds.training.setup import Setup, Size
 
 # A shorter run has no curves worth plotting.
@@ -48,12 +49,14 @@ class Trained(NamedTuple):
         progress: its steps and scores.
         dtype: the compute dtype.
         size: of the model.
+        planned: outer steps that the options ask for, of which `train.early_stopping` may have spared some.
     """
 
     rundir: RunDirectory
     progress: Progress
     dtype: torch.dtype
     size: Size
+    planned: int
 
 
 def finish(setup: Setup, trained: Trained, evaluator: Evaluator, still_ours: Callable[[], None]) -> dict[str, Any]:
@@ -72,7 +75,7 @@ def finish(setup: Setup, trained: Trained, evaluator: Evaluator, still_ours: Cal
         SaveError: on every rank, if no model could be exported, or the disk refuses a file.
     """
     run, data, kind = setup.options.run, setup.data.examples, setup.data.kind
-    rundir, progress, dtype, size = trained
+    rundir, progress, dtype, size, planned = trained
 
     def write(function: Callable[[], None]) -> None:
         def written() -> None:
@@ -91,6 +94,8 @@ def finish(setup: Setup, trained: Trained, evaluator: Evaluator, still_ours: Cal
         "world_size": evaluator.world.size,
         "parameters": {"all": size.parameters, "trained": size.trained},
         **progress.results(),
+        **({"select_by": run.train.select_by} if run.train.select_by else {}),
+        **stopping_result(run, progress.evaluations, progress.step, planned),
         **({} if reported is wanted else {"exported": reported}),  # the disk had no room for the wanted one
         "export": {
             "which": run.train.export if reported is wanted else "exported",

@@ -25,6 +25,7 @@ from mat_ds.terminal.layout import wrapped
 from mat_ds.tracking.tracker import Tracker
 from mat_ds.training.adversary import adversary_lines
 from mat_ds.training.resources import resources
+from mat_ds.training.selection import selection_of, stops_early
 from mat_ds.training.snapshots import Snapshots
 from mat_ds.training.stopping import StopRequests
 from mat_ds.training.telemetry import measure, noise_ratio
@@ -58,7 +59,7 @@ class Loop:
     stop_requests: StopRequests
 
     def train(self, progress: Progress) -> Progress:
-        """Trains to the last outer step.
+        """Trains to the last outer step, or until `train.early_stopping` ends it.
 
         Args:
             progress: how far an earlier process came; it is kept up to date.
@@ -80,9 +81,9 @@ class Loop:
                 if progress.step in evaluate_after and not progress.evaluated:  # interrupted before the evaluation
                     self._evaluate(progress, is_last=progress.step == total)
                     saved_at = -1
-                elif progress.evaluated and progress.step == total:  # the disk may have been full before
+                elif progress.evaluated and self._ends(progress, total):  # the disk may have been full before
                     self._export_if_wanted(progress, is_last=True)
-                for step in range(progress.step, total):
+                for step in range(progress.step, progress.step if self._ends(progress, total) else total):
                     record = self._step(progress, lr(step), step / total)
                     bar.tell(*_bar_facts(record, progress, self.run.train.batch_size))
                     bar.update()
@@ -99,13 +100,20 @@ class Loop:
                         bar.tell(*_bar_facts(record, progress, self.run.train.batch_size))
                     if saves and self._save(progress):
                         saved_at = progress.step
-                if saved_at != total:
+                    if self._ends(progress, total):
+                        break
+                if saved_at != progress.step:
                     self._save(progress)
             except Interrupted:
                 if saved_at != progress.step:
                     self._save(progress)
                 raise
         return progress
+
+    def _ends(self, progress: Progress, total: int) -> bool:
+        """Whether training has ended: all steps are done, or `train.early_stopping` ends it at this evaluation."""
+        stops = progress.evaluated and stops_early(self.run.train.early_stopping, progress.evaluations)
+        return progress.step == total or stops
 
     def _save(self, progress: Progress) -> bool:
         """Writes a checkpoint and logs its time and size; returns whether it could be written."""
@@ -186,16 +194,14 @@ class Loop:
         chosen = self.run.train.export_weights
         for weights in ("raw", "average") if self.run.model.average != "none" else ("raw",):
             splits, score = self.snapshots.evaluate(weights)
-            if weights == chosen:
-                evaluation |= {"score": score, **splits}
-            else:
-                evaluation[weights] = {"score": score, **splits}
+            found = {"score": score, **selection_of(self.run.train.select_by, splits), **splits}
+            evaluation |= found if weights == chosen else {weights: found}
             average = ", average" if weights == "average" else ""
             self.display.say(wrapped(f"step {progress.step}{average}: {_scores(splits)}", INDENT))
         progress.evaluations.append(evaluation)
         self.tracker.log({"event": "evaluation", **evaluation})
         self._log_resources(progress)
-        self._export_if_wanted(progress, is_last)
+        self._export_if_wanted(progress, is_last or stops_early(self.run.train.early_stopping, progress.evaluations))
 
     def _export_if_wanted(self, progress: Progress, is_last: bool) -> None:
         """Exports the current weights if `train.export` asks for them (as the best so far or the last) and `model/` lacks

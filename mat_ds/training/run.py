@@ -21,6 +21,7 @@ from mat_ds.methods.base import Fold, Method
 from mat_ds.ranks.collectives import from_all_ranks, from_rank_zero, on_rank_zero, same_on_all_ranks
 from mat_ds.ranks.exits import attempt, compute_deterministically
 from mat_ds.ranks.world import World
+from mat_ds.runs.steps import total_steps
 from mat_ds.storage.lock import RunLock
 from mat_ds.storage.progress import Progress
 from mat_ds.storage.rundir import RunDirectory, mark_interrupted
@@ -182,7 +183,7 @@ def _optimise(setup: Setup, evaluator: Evaluator, world: World, device: torch.de
         continuing = f", continuing after step {progress.step}" if progress.step else ""
         display.say(*plan(continuing), *place_lines(rundir, run.tracking))
         loop = Loop(run, engine, method, loader, snapshots, services.tracker, display, services.stop_requests)
-        return Trained(rundir, loop.train(progress), engine.dtype, size)
+        return Trained(rundir, loop.train(progress), engine.dtype, size, total_steps(run, loader.steps_per_epoch))
     finally:
         engine.close()
 

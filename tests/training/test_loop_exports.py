@@ -57,9 +57,9 @@ def alone():
         yield
 
 
-def loop(scores, refused, choice="continue", export="best", steps=None, progress=None):
+def loop(scores, refused, choice="continue", export="best", steps=None, progress=None, **more):
     """A loop with one step and one evaluation per score, whose exports fail after given steps."""
-    train = {"on_save_failure": choice, "export": export, "max_steps": steps or len(scores), "telemetry_every": 0}
+    train = {"on_save_failure": choice, "export": export, "max_steps": steps or len(scores), "telemetry_every": 0, **more}
     run = RunConfig.model_validate({"train": train})
     made, told, still, scores = [], Told(), Still(), iter(scores)
     progress = progress or Progress()
@@ -127,3 +127,15 @@ def test_an_earlier_versions_checkpoint_counts_as_holding_the_best_model():
     assert Progress.restored(state).exported == 4
     assert Progress.restored({**state, "exported": None}).exported is None
     assert Progress.restored({"step": 0}).exported is None
+
+
+@pytest.mark.parametrize("export, made", [("best", [1, 2]), ("last", [4])])
+def test_training_ends_when_patience_does_and_exports_what_was_asked_for(export, made):
+    train, exported, _ = loop((0.1, 0.3, 0.2, 0.3), (), export=export, steps=9, early_stopping={"patience": 2})
+    progress = train()
+    assert (progress.step, exported, len(progress.evaluations)) == (4, made, 4)
+    # Continued as it is, it has ended; with more patience it goes on.
+    again, exported, _ = loop((), (), export=export, steps=9, progress=progress, early_stopping={"patience": 2})
+    assert again().step == 4 and exported == []
+    more, *_ = loop((0.1, 0.1, 0.1), (), export=export, steps=9, progress=progress, early_stopping={"patience": 5})
+    assert more().step == 7

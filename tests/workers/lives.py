@@ -168,7 +168,27 @@ def heard(run, *more, stage=2):
     return code, words.getvalue()
 
 
-CHAPTERS = {"interrupted": interrupted, "damaged": damaged, "changed": changed}
+def ended(folder, whole, report):
+    """A run that no later evaluation can satisfy ends early, on all ranks; resumed it counts on, and with more patience it goes
+    on to where it would have come without: its schedule has had the planned length all along."""
+    stopping = ("train.early_stopping.patience=1", "train.early_stopping.min_delta=10")
+    alone, cut = folder / "ended", folder / "ended-cut"
+    codes = [live(alone, *stopping)]
+    with signalled(Engine, "update", 4, signal.SIGTERM, (0,)):
+        codes.append(live(cut, *stopping))
+    codes += [live(cut, *stopping), live(cut, *stopping)]  # the second time there is nothing left to do
+    reason = "none of the last 1 evaluations was better by more than 10 in the score than that of step 3"
+    told = {"patience": 1, "min_delta": 10.0, "by": "the score", "stopped": True, "planned_steps": STEPS, "reason": reason}
+    found = [json.loads((run / "results.json").read_text()) for run in (alone, cut)]
+    early = all(each["steps"] == each["last"]["step"] == 6 and told.items() < each["early_stopping"].items() for each in found)
+    early &= codes == [ExitCode.OK, ExitCode.REQUEUE, ExitCode.OK, ExitCode.OK] and same(cut, alone)
+    report["ended early"] = early
+    code = live(cut, "train.early_stopping.patience=9")
+    rest = json.loads((cut / "results.json").read_text())["early_stopping"]
+    report["ended late"] = code == 0 and same(cut, whole) and (rest["stopped"], rest["reason"]) == (False, None)
+
+
+CHAPTERS = {"ended": ended, "interrupted": interrupted, "damaged": damaged, "changed": changed}
 
 
 def main():
