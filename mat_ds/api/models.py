@@ -28,12 +28,13 @@ def plugin_paths(plugin: Plugins) -> list[Path]:
     return [Path(path) for path in ([plugin] if isinstance(plugin, (str, PathLike)) else plugin)]
 
 
-def load(model: PathOrText, task: str | None = None, *, plugin: Plugins = ()) -> Predictor:
+def load(model: PathOrText, task: str | None = None, *, calibrated: bool = False, plugin: Plugins = ()) -> Predictor:
     """Loads a trained model in fp32, on the GPU if there is one.
 
     Args:
         model: a run, a model folder, a hub model, or `models:/NAME@ALIAS` of MLflow's registry.
         task: its task, if the model does not name one itself.
+        calibrated: whether its probabilities are those at the temperature that was fitted on the dev splits.
         plugin: a Python file, or several, to load first: it registers the model's task or method.
 
     Raises:
@@ -43,7 +44,7 @@ def load(model: PathOrText, task: str | None = None, *, plugin: Plugins = ()) ->
     folder = locate(fspath(model))
     from mat_ds.evaluation.predictor import load_predictor  # only now, as it imports torch: seconds
 
-    return load_predictor(fspath(model), folder, task)
+    return load_predictor(fspath(model), folder, task, calibrated=calibrated)
 
 
 def predict(model: PathOrText | Predictor, texts: Texts, batch_size: int = 32, *, plugin: Plugins = ()) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from mat_ds.artifacts.calibrated import calibration_text
 from mat_ds.artifacts.confusion import confusion_text, markdown
 from mat_ds.artifacts.finished import Finished
 from mat_ds.errors import printable
@@ -39,7 +40,7 @@ The score is {meaning} over the dev splits. The best of many evaluations on one 
 the last half of the evaluations is {median}. In this folder are the `{which}` weights, of step {step}; loaded by plain
 transformers they score {score} in float32.
 
-## Method and settings
+{calibration}## Method and settings
 
 | option | value |
 |---|---|
@@ -56,7 +57,7 @@ transformers they score {score} in float32.
 
 For texts of the kind that `{task}` holds, and for research into fine-tuning. The scores say how the model does on its dev
 splits; they say nothing of other domains or languages, of texts longer than {max_length} tokens, or of fairness towards
-anyone. Probabilities are not calibrated. What holds for the model it was made from, its licence included, holds for this one.
+anyone. {probabilities} What holds for the model it was made from, its licence included, holds for this one.
 
 ## How to load
 
@@ -153,7 +154,9 @@ def _body(finished: Finished, adapters: bool) -> str:
         others=f", and on {_mixture(spec.also_train_on)}" if spec.also_train_on else "",
         dev=", ".join(spec.dev), data_sha256=_safe(environment["data_sha256"]), dev_sha256=_safe(results["dev_sha256"]),
         metrics=" | ".join(columns), rule="|".join("---" for _ in columns), scores="\n".join(_score_rows(finished)),
-        meaning=_meaning(spec.metrics), confusion=confusion_text(results["confusion"]) if results.get("confusion") else "",
+        calibration=calibration_text(results["calibration"]) if results.get("calibration") else "",
+        probabilities=_probabilities(finished), meaning=_meaning(spec.metrics),
+        confusion=confusion_text(results["confusion"]) if results.get("confusion") else "",
         median=f"{results['median_last_half']:.4f}", which=results["export"]["which"], step=results["export"]["step"],
         score=f"{finished.score:.4f}", settings="\n".join(_settings(finished)), frozen=_frozen(finished),
         loss=_loss(environment.get("loss", "")), seed=run.seed, ranks=start["world_size"],
@@ -190,6 +193,13 @@ def _meaning(metrics: Sequence[str]) -> str:
     if any(METRICS[name].lower for name in metrics):
         return "minus the mean of the metrics, of which less is better,"
     return "the mean of the metrics"
+
+
+def _probabilities(finished: Finished) -> str:
+    """What to think of the probabilities."""
+    if not finished.results.get("calibration"):
+        return "Probabilities are not calibrated."
+    return "Probabilities are calibrated only with the temperature above, and only for texts like those of the dev splits."
 
 
 def _settings(finished: Finished) -> Iterator[str]:

@@ -39,11 +39,12 @@ def confusion_text(found: dict[str, Any]) -> str:
 
 def _of_split(labels: Sequence[str], split: str, counts: Counts) -> Iterator[str]:
     if len(labels) <= WIDEST:
-        yield f"\nOn {split}, examples by label (rows) and answer (columns):\n\n| | {' | '.join(map(markdown, labels))} |\n"
+        yield f"\nOn {markdown(split)}, examples by label (rows) and answer (columns):\n\n"
+        yield f"| | {' | '.join(map(markdown, labels))} |\n"
         yield f"|---|{'---|' * len(labels)}\n"
         yield from (f"| {markdown(label)} | {' | '.join(map(str, row))} |\n" for label, row in zip(labels, counts, strict=True))
     elif pairs := confused(labels, counts)[:LISTED]:
-        yield f"\nConfused most on {split}:\n\n| label | answer | examples |\n|---|---|---|\n"
+        yield f"\nConfused most on {markdown(split)}:\n\n| label | answer | examples |\n|---|---|---|\n"
         yield from (f"| {markdown(gold)} | {markdown(answer)} | {count} |\n" for gold, answer, count in pairs)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mat_ds.artifacts.calibrated import FILE as TEMPERATURE
 from mat_ds.artifacts.card import CARD, write_copy
 from mat_ds.artifacts.described import read_description, run_around, write_description
 from mat_ds.artifacts.exported import load_classifier, load_exported
@@ -50,6 +52,8 @@ def write_converted(out: Path, source: Path, checkpoint: Path | None, parsed: ar
     load_tokenizer(str(source), "MODEL", adapters=True).save_pretrained(str(out))
     if known := read_description(source):
         write_description(out, known)
+    if checkpoint is None and (source / TEMPERATURE).exists():  # it belongs to these weights
+        shutil.copy2(source / TEMPERATURE, out / TEMPERATURE)
     if (source / CARD).exists():
         merged = adapters and merge
         write_copy(source, out, list(_differences(checkpoint, merged, parsed)), merged, checkpoint is None)

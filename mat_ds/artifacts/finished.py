@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from mat_ds.artifacts.calibrated import Calibration
 from mat_ds.artifacts.confusion import Confusion
 from mat_ds.artifacts.described import folder_of, read_description
 from mat_ds.errors import Problem, UserError
@@ -56,6 +57,7 @@ class _Results(Shape):
     export: _ExportResult
     test: dict[str, dict[str, float]]
     confusion: Confusion | None = None
+    calibration: Calibration | None = None
     dev_sha256: str
 
 

@@ -80,6 +80,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="the text column of the file, or the two of a pair, if they are not named as in the task",
     )
     parser.add_argument("--task", type=argument, help="a task or a task YAML, for a model that does not name its task itself")
+    parser.add_argument(
+        "--calibrated", action="store_true", help="divide the logits by the temperature that was fitted on the dev splits"
+    )
     add_plugin_argument(parser)
     parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="texts per forward pass (%(default)s)")
     return parser.parse_intermixed_args(arguments)
@@ -111,7 +114,7 @@ def predict_file(parsed: argparse.Namespace) -> None:
         from mat_ds.evaluation.predictor import load_predictor
 
     with waiting(f"loading {parsed.model}"):
-        predictor = load_predictor(parsed.model, folder, parsed.task, parsed.columns)
+        predictor = load_predictor(parsed.model, folder, parsed.task, parsed.columns, parsed.calibrated)
     skipped, count, kind = _Skipped(), 0, kind_of(predictor.spec)
     if parsed.out and parsed.skip_bad_rows and is_submission(parsed.out, kind):
         reason = f"a row that is left out would be missing in {parsed.out.name}, which the GLUE server counts"

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from mat_ds.artifacts.calibrated import temperature_of
 from mat_ds.artifacts.described import Description, head_problems, read_description
 from mat_ds.artifacts.exported import load_classifier
 from mat_ds.errors import NonFiniteError, Problem, UserError, raise_if_any
@@ -35,6 +36,7 @@ class Predictor:
         spec: the task; `text` are the columns of the input file.
         name: of the model, as given by the user.
         model, tokenizer, collate, device: the classifier, how texts become its inputs, and its device.
+        temperature: that its logits are divided by, so that its probabilities are calibrated; 1: as they are.
     """
 
     spec: TaskSpec
@@ -43,6 +45,7 @@ class Predictor:
     tokenizer: Any
     collate: Collator
     device: torch.device
+    temperature: float = 1.0
 
     @torch.inference_mode()
     def kept(self, examples: Sequence[Example]) -> torch.Tensor:
@@ -60,7 +63,7 @@ class Predictor:
         found = kind.kept(kind.read(self.model(**batch.inputs), batch.inputs), batch).float().cpu()
         if not bool(found.isfinite().all()):
             raise NonFiniteError("a prediction is not finite")
-        return found
+        return found / self.temperature
 
     def predict(self, texts: Sequence[str | Sequence[str] | Mapping[str, Any]], batch_size: int = 32) -> list[dict[str, Any]]:
         """Predicts an answer per text: `label` and `probabilities` of all labels, or `score`, or what else the kind of the task
@@ -98,7 +101,9 @@ class Predictor:
             yield made
 
 
-def load_predictor(model_name: str, folder: Path, task: str | None = None, columns: Sequence[str] | None = None) -> Predictor:
+def load_predictor(
+    model_name: str, folder: Path, task: str | None = None, columns: Sequence[str] | None = None, calibrated: bool = False
+) -> Predictor:
     """Loads a model in fp32, on the GPU if there is one.
 
     Args:
@@ -106,7 +111,9 @@ def load_predictor(model_name: str, folder: Path, task: str | None = None, colum
         folder: of its files, as `locate` finds it.
         task: its task, if the model does not name one itself.
         columns: names of the text columns, if not the task's.
+        calibrated: whether its logits are divided by the temperature in its `calibration.json`.
     """
+    temperature = temperature_of(folder, model_name) if calibrated else 1.0
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, tokenizer = load_classifier(folder, torch.float32, device)
     known = read_description(folder)
@@ -119,4 +126,4 @@ def load_predictor(model_name: str, folder: Path, task: str | None = None, colum
                                 f"name as many as these: {' '.join(spec.text)}"))  # fmt: skip
     spec = spec.model_copy(update={"text": tuple(columns)}) if columns else spec
     max_length = min(known.max_length if known else DataConfig().max_length, longest_input(model, tokenizer))
-    return Predictor(spec, model_name, model, tokenizer, Collator(tokenizer, max_length, kind_of(spec)), device)
+    return Predictor(spec, model_name, model, tokenizer, Collator(tokenizer, max_length, kind_of(spec)), device, temperature)

@@ -58,12 +58,20 @@ class Measurement:
         self._model, self._spec, self._splits = subject.model, subject.spec, subject.splits
         self._options, self._evaluator, self._kind = options, evaluator, kind_of(subject.spec)
         self._tokenizer, self._length = subject.tokenizer, subject.max_length
+        self._temperature = subject.temperature
         self._perturbation = EmbeddingPerturbation(subject.model)
 
-    def clean(self, split: str) -> Point:
-        """Scores without perturbation."""
-        examples = self._splits[split]
-        return self._scores(self._evaluator.predict(self._forward, examples, split), examples)
+    def clean(self, split: str) -> dict[str, Any]:
+        """`clean`, the scores without perturbation, and `calibration` if the kind of the task has probabilities."""
+        found = self._evaluator.predict(self._forward, self._splits[split], split)
+        return {"clean": self._scores(found, self._splits[split]), **on_rank_zero(lambda: self._calibration(found, split))}
+
+    def _calibration(self, found: Outcome, split: str) -> dict[str, Any]:
+        if not self._kind.calibrates:
+            return {}
+        from mat_ds.evaluation.calibration import measured_at
+
+        return {"calibration": measured_at(self._kind, found.kept.numpy(), self._splits[split], self._temperature)}
 
     def attacked(self, split: str) -> list[Point]:
         """Scores at each radius, starting with 0; `broken`: number of examples that only the attack made wrong."""
@@ -128,7 +136,7 @@ def scores(spec: TaskSpec, found: Outcome, examples: Sequence[Example]) -> Point
 
 def measure_split(measurement: Measurement, options: EvaluationOptions, split: str) -> dict[str, Any]:
     """All requested measurements on one split."""
-    found: dict[str, Any] = {"clean": measurement.clean(split), "attack": [], "noise": {}}
+    found: dict[str, Any] = {**measurement.clean(split), "attack": [], "noise": {}}
     if options.attack.curve:
         found["attack"] = measurement.attacked(split)
     for kind in options.noise.kinds if options.noise.rates else ():

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from mat_ds.artifacts.calibrated import FILE as TEMPERATURE
+from mat_ds.artifacts.calibrated import temperature_of
 from mat_ds.artifacts.described import FILE, head_problems
 from mat_ds.artifacts.exported import load_classifier
 from mat_ds.errors import Problem, collect_problems, raise_if_any
@@ -42,6 +44,7 @@ class Subject:
         spec: the task.
         splits: examples of each labelled split, dev before test.
         tallies: row counts of each split.
+        temperature: of its calibration; None if it has none.
         model_sha256, data_sha256: digests of the model's files, and of all examples with labels.
     """
 
@@ -52,6 +55,7 @@ class Subject:
     spec: TaskSpec
     splits: dict[str, Sequence[Example]]
     tallies: dict[str, Tally]
+    temperature: float | None
     model_sha256: str
     data_sha256: str
 
@@ -74,6 +78,9 @@ def load_subject(asked: Asked, options: EvaluationOptions) -> Subject:
     model, tokenizer = loaded or (None, None)
     if model:
         found += head_problems("task", model.config, spec)
+    temperature = None
+    if (source / TEMPERATURE).exists():
+        temperature = collect_problems(found, temperature_of, source, asked.name)
     raise_if_any(found)
     assert data and model and tokenizer
     max_length = min(asked.data.max_length, longest_input(model, tokenizer))
@@ -84,7 +91,16 @@ def load_subject(asked: Asked, options: EvaluationOptions) -> Subject:
         inputs, _ = Collator(tokenizer, min(max_length, MOST_TRIED), kind_of(spec))(first[:1], torch.device("cpu"))
         check_perturbable("model", asked.name, model, inputs)
     return Subject(
-        Path(asked.name), model, tokenizer, max_length, spec, splits, data.tallies, _files_digest(source), digest_of(splits)
+        Path(asked.name),
+        model,
+        tokenizer,
+        max_length,
+        spec,
+        splits,
+        data.tallies,
+        temperature,
+        _files_digest(source),
+        digest_of(splits),
     )
 
 
@@ -99,7 +115,9 @@ def _labelled_splits(spec: TaskSpec, data: DataConfig) -> TaskData:
 
 def _files_digest(source: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(path for path in source.iterdir() if path.suffix in MODEL_FILES and path.name != FILE):
+    for path in sorted(
+        path for path in source.iterdir() if path.suffix in MODEL_FILES and path.name not in (FILE, TEMPERATURE)
+    ):
         digest.update(path.name.encode() + b"\0")
         with path.open("rb") as file:
             while block := file.read(1 << 22):

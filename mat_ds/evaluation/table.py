@@ -27,3 +27,15 @@ def _points(found: dict[str, Any], report: dict[str, Any]) -> Iterator[tuple[str
             yield f"attack, {report['attack']['norm']} {point['radius']:g}", point
     for kind, noisy in found["noise"].items():
         yield from ((f"{kind} {point['rate']:g}", point) for point in noisy)
+
+
+def calibration_table(report: dict[str, Any]) -> list[list[Any]]:
+    """The calibration of each split as it is, and at the model's temperature; empty if the task has no probabilities."""
+    found = {split: one["calibration"] for split, one in report["splits"].items() if "calibration" in one}
+    rows = [
+        [split, "as it is" if when == "before" else f"at T = {one['temperature']:.3f}", *one[when].values()]
+        for split, one in found.items()
+        for when in ("before", "after")
+        if when in one
+    ]
+    return [["split", "calibration", *next(iter(found.values()))["before"]], *rows] if found else []

@@ -15,6 +15,7 @@ from mat_ds.methods import METHODS
 from mat_ds.reports.drawing import Picture, house_style, legend_below, looks, picture, sample, sheet
 from mat_ds.reports.groups import Group, score_axis
 from mat_ds.reports.labels import group_runs
+from mat_ds.reports.reliability import reliability
 from mat_ds.reports.runs import RunData, read_run
 from mat_ds.reports.table import Column, Row, Table, text
 from mat_ds.storage.disk import write_bytes
@@ -55,7 +56,7 @@ def learning_curves(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
         curves = found[group]
         _draw_curve(axes[0], curves["loss L"], {**style, "marker": ""})
         if curves["dev loss"].steps:
-            _draw_curve(axes[0], curves["dev loss"], {**style, "linestyle": ":", "fillstyle": "none"})
+            _draw_curve(axes[0], curves["dev loss"], {**style, "linestyle": "--", "fillstyle": "none"})
         _draw_curve(axes[-1], curves[score_axis(group)], style)
         if measured:
             _draw_curve(axes[1], curves["R, perturbed"], {**style, "linestyle": "-"})
@@ -63,7 +64,7 @@ def learning_curves(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     axes[0].set_ylabel("loss L")
     legend = [sample(f"{g.label}{'' if g.finished else ', unfinished'}", **style) for g, style in styles.items()]
     if any(found[group]["dev loss"].steps for group in styles):
-        legend += [sample("dev loss", color="gray", marker="o", fillstyle="none", linestyle=":")]
+        legend += [sample("dev loss", color="gray", marker="o", fillstyle="none", linestyle="--")]
     if measured:
         axes[1].set_ylabel("divergence R")
         _logarithmic(axes[1])
@@ -159,7 +160,11 @@ def curves_table(groups: Sequence[Group]) -> Table:
 
 
 def plot_run(folder: RunDirectory) -> None:
-    """Writes the learning curves of one run to its `plots/`."""
+    """Writes the learning curves of one run, and its reliability diagram, to its `plots/`."""
+    run = read_run(folder.path, folder.path.name)
+    groups = group_runs([run])
     with house_style():
-        for drawn in learning_curves((run := read_run(folder.path, folder.path.name)).task, group_runs([run])):
+        for drawn in learning_curves(run.task, groups):
             write_bytes(folder.plots / "learning_curves.png", drawn.png)
+        for drawn in reliability(run.task, groups):
+            write_bytes(folder.plots / "calibration.png", drawn.png)

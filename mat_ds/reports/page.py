@@ -17,6 +17,7 @@ from mat_ds.reports.curves import curves_table, learning_curves
 from mat_ds.reports.drawing import Picture, file_name, house_style
 from mat_ds.reports.groups import Group
 from mat_ds.reports.labels import unsaid_options
+from mat_ds.reports.reliability import calibration_table, reliability
 from mat_ds.reports.table import Table
 from mat_ds.reports.tables import anli_table, glue_tables, runs_table, scores_table
 from mat_ds.storage.disk import write_text
@@ -31,6 +32,7 @@ PARTS = {
     "scores": ("scores", "no run has been evaluated yet"),
     "curves": ("learning curves", "no run has made a step yet"),
     "seeds": ("box plot over seeds", "no experiment has two finished seeds: mat-ds seeds"),
+    "calibration": ("calibration", "no finished run has probabilities of labels"),
     "ablation-K": ("K ablation", "no two finished experiments differ in K alone"),
     "ablation-lambda": ("λ ablation", "no two finished experiments differ in λ alone"),
     "glue": ("GLUE table", "no run is on one of its tasks"),
@@ -68,7 +70,7 @@ def draw_figures(groups: Sequence[Group]) -> Iterator[Picture]:
     with house_style():
         for task in dict.fromkeys(group.task for group in groups):
             own = [group for group in groups if group.task == task]
-            for part in (learning_curves, figures.box_plot, figures.robustness):
+            for part in (learning_curves, figures.box_plot, figures.robustness, reliability):
                 yield from part(task, own)
 
 
@@ -77,6 +79,7 @@ def tables_of(groups: Sequence[Group]) -> Iterator[Table]:
     yield scores_table(groups)
     yield from glue_tables(groups)
     yield from filter(None, [anli_table(groups)])
+    yield calibration_table(groups)
     yield from confusion_tables(groups)
     for varied in VARIED:
         yield ablation_table(groups, varied)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from mat_ds.artifacts.calibrated import Calibration
 from mat_ds.artifacts.confusion import Confusion
 from mat_ds.storage.events import Record, as_one_life, records_in
 from mat_ds.tasks.registry import TASKS
@@ -65,6 +66,7 @@ class Results(Shape):
     export: _Export = _Export()
     test: dict[str, dict[str, Number]] = Field({})
     confusion: Confusion | None = None
+    calibration: Calibration | None = None
 
 
 class Environment(Shape):

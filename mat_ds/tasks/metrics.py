@@ -136,14 +136,9 @@ def selection_score(splits: Mapping[str, Mapping[str, float]]) -> float:
     return mean(mean(merit(name, value) for name, value in metrics.items()) for metrics in splits.values())
 
 
-def confusion(spec: TaskSpec, kept: np.ndarray, examples: Sequence[Example]) -> list[list[int]] | None:
-    """Counts of examples by label (rows) and answer (columns), both in the order of the task's labels; None if its kind has no
-    such table."""
+def confusion(spec: TaskSpec, kept: np.ndarray, examples: Sequence[Example]) -> list[list[int]]:
+    """Counts of examples by label (rows) and answer (columns), both in the order of the task's labels, which it must have."""
     kind = kind_of(spec)
-    if not kind.confuses:
-        return None
     found = kind.answered(kept, examples)
-    table: list[list[int]] = sklearn_metrics.confusion_matrix(
-        found.references, found.predictions, labels=range(kind.outputs)
-    ).tolist()
-    return table
+    table = sklearn_metrics.confusion_matrix(found.references, found.predictions, labels=range(kind.outputs))
+    return [[int(count) for count in row] for row in table]

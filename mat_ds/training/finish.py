@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mat_ds.artifacts.calibrated import write_temperature
 from mat_ds.artifacts.card import write_card
 from mat_ds.artifacts.described import Description, write_description
 from mat_ds.artifacts.exported import load_exported, weight_bytes
@@ -34,6 +35,7 @@ from mat_ds.tasks.ranking import undefined
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.terminal.display import show
 from mat_ds.tracking.destination import is_remote
+from mat_ds.training.findings import findings
 from mat_ds.training.selection import stopping_result
 from mat_ds.training.setup import Setup, Size
 
@@ -114,7 +116,7 @@ def finish(setup: Setup, trained: Trained, evaluator: Evaluator, still_ours: Cal
     predicted = {split: evaluator.predict(model, examples, split) for split, examples in data.dev.items()}
     splits, score = evaluator.scores_of(predicted, data.dev)
     write(lambda: write_dev_predictions(data.spec, predicted, data.dev, rundir))
-    results |= on_rank_zero(lambda: confusion_of(data.spec, predicted, data.dev))
+    results |= on_rank_zero(lambda: findings(data.spec, predicted, data.dev))
     for split, examples in data.test.items():
         try:
             found = evaluator.predict(model, examples, split)
@@ -134,6 +136,8 @@ def finish(setup: Setup, trained: Trained, evaluator: Evaluator, still_ours: Cal
     def describe() -> None:
         write_json(rundir.results, results, still_ours)
         write_description(rundir.model, Description(data.spec, setup.data.max_length))
+        if calibration := results.get("calibration"):
+            write_temperature(rundir.model, calibration)
         write_card(read_finished(rundir.path), rundir.model)
         if progress.step >= STEPS_OF_A_CURVE:
             _draw(rundir)
@@ -183,16 +187,6 @@ def _same(spec: TaskSpec, found: Scores, reported: dict[str, Any]) -> bool:
         for split, metrics in found.items()
         for name in spec.metrics
     )
-
-
-def confusion_of(
-    spec: TaskSpec, predicted: Mapping[str, Outcome], splits: Mapping[str, Sequence[Example]]
-) -> dict[str, dict[str, Any]]:
-    """`confusion` of each split, for `results.json`; empty if the kind of the task has none."""
-    from mat_ds.tasks.metrics import confusion
-
-    counts = {split: confusion(spec, outcome.kept.numpy(), splits[split]) for split, outcome in predicted.items()}
-    return {"confusion": {"labels": list(spec.labels), "counts": counts}} if any(counts.values()) else {}
 
 
 def _load(kind: Kind, folder: Path, dtype: torch.dtype, device: torch.device) -> Forward:

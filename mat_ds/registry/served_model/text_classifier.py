@@ -20,6 +20,7 @@ class TextClassifier:
     Args:
         pipeline: transformers' text-classification pipeline.
         max_length: maximum tokens of an input.
+        temperature: that logits are divided by on request; None if none was fitted.
         columns: the task's names of its text, or the two of a pair.
 
     Attributes:
@@ -28,8 +29,10 @@ class TextClassifier:
 
     function = "softmax"
 
-    def __init__(self, pipeline: Any, max_length: int, columns: Sequence[str] = NAMES[:1]):
-        self._pipeline, self._columns = pipeline, tuple(columns)
+    def __init__(
+        self, pipeline: Any, max_length: int, columns: Sequence[str] = NAMES[:1], temperature: float | None = None
+    ):
+        self._pipeline, self._columns, self._temperature = pipeline, tuple(columns), temperature
         self._pipeline.tokenizer.padding_side = "right"
         if pipeline.model.config.num_labels == 1:
             self.function = "none"
@@ -41,7 +44,7 @@ class TextClassifier:
         Args:
             model_input: a text or a list of texts; or a table, records or columns in which the texts are named as in
                 transformers (`text`, `text_pair`) or as in the task. Other columns are ignored.
-            params: unused.
+            params: with `calibrated`, probabilities are those at the temperature that was fitted on the dev splits.
 
         Returns:
             `label` and `probabilities` (by label, in the model's order); or `score`.

@@ -49,6 +49,8 @@ class Kind(Reading):
         server: the module of registry/served_model that answers for its models where mat_ds is not installed.
         served_with: modules beside this one of which it needs copies; they import nothing of mat_ds.
         loss_name: what the mean loss of a split is called in reports.
+        calibrates: whether its probabilities can be judged and sharpened: `answered` returns some, for references that are
+            class numbers (N,) or 0 and 1 (N, C), and what it keeps are logits, which a temperature divides.
         confuses: whether references and predictions are numbers of the task's labels, so that a confusion matrix counts them.
         distributions: whether the output is a probability distribution, which some methods require.
         loss_options: options of `loss` that the kind supports; rows can be weighted in every kind.
@@ -67,6 +69,7 @@ class Kind(Reading):
     server: ClassVar[str] = "text_classifier"
     served_with: ClassVar[tuple[str, ...]] = ()
     loss_name: ClassVar[str] = "loss"
+    calibrates: ClassVar[bool] = False
     confuses: ClassVar[bool] = False
     distributions: ClassVar[bool]
     loss_options: ClassVar[tuple[str, ...]] = ()

@@ -33,7 +33,7 @@ class Classification(Kind):
     label_dtype = "int64"
     stored_type = "int64"
     stratified = True
-    distributions = confuses = True
+    distributions = confuses = calibrates = True
     directions = 2
     loss_options = ("class_weights", "label_smoothing", "focal_gamma")
 
