@@ -37,14 +37,15 @@ class _Point(Shape):
     coverage: Share
     risk: Share
 
+
 CARD_TEXT = """## Calibration
 
 | split | probabilities | {names} |
 |---|---|{rule}
 {rows}
-Less of each is better. `{file}` holds the temperature {temperature:.3f}, fitted on the dev splits: logits divided by it give the
-calibrated probabilities of `mat-ds predict --calibrated`. The numbers at the temperature are cross-fitted: each half of the
-examples at the temperature that was fitted on the other.
+Less of each is better. `{file}` holds the temperature {temperature:.3f}, fitted on the dev splits: logits divided by it give
+the calibrated probabilities of `mat-ds predict --calibrated`. The numbers at the temperature are cross-fitted: each half of
+the examples at the temperature that was fitted on the other.
 
 """
 
@@ -57,7 +58,7 @@ class _Quality(Shape):
     aurc: Amount
 
 
-class _Split(Shape):
+class _SplitQuality(Shape):
     before: _Quality
     after: _Quality
     reliability: list[_Bin]
@@ -69,10 +70,10 @@ class Calibration(Shape):
     """`calibration` in `results.json`."""
 
     temperature: Temperature
-    splits: Annotated[dict[str, _Split], Field(min_length=1)]
+    splits: Annotated[dict[str, _SplitQuality], Field(min_length=1)]
 
 
-class _File(Shape):
+class _TemperatureFile(Shape):
     temperature: Temperature
 
 
@@ -95,7 +96,7 @@ def temperature_of(folder: Path, name: str) -> float:
     if not (folder / FILE).exists():
         reason = f"{name} has no {FILE}: its task has no probabilities of labels, or an earlier version trained it"
         raise UserError(Problem("calibrated", True, reason, "leave it out"))
-    return float(checked(folder / FILE, _File, read_json(folder / FILE, "bring it back from a copy"))["temperature"])
+    return float(checked(folder / FILE, _TemperatureFile, read_json(folder / FILE, "bring it back from a copy"))["temperature"])
 
 
 def calibration_text(found: dict[str, Any]) -> str:

@@ -155,7 +155,7 @@ def _body(finished: Finished, adapters: bool) -> str:
         dev=", ".join(spec.dev), data_sha256=_safe(environment["data_sha256"]), dev_sha256=_safe(results["dev_sha256"]),
         metrics=" | ".join(columns), rule="|".join("---" for _ in columns), scores="\n".join(_score_rows(finished)),
         calibration=calibration_text(results["calibration"]) if results.get("calibration") else "",
-        probabilities=_probabilities(finished), meaning=_meaning(spec.metrics),
+        probabilities=_told_of_probabilities(finished), meaning=_meaning(spec.metrics),
         confusion=confusion_text(results["confusion"]) if results.get("confusion") else "",
         median=f"{results['median_last_half']:.4f}", which=results["export"]["which"], step=results["export"]["step"],
         score=f"{finished.score:.4f}", settings="\n".join(_settings(finished)), frozen=_frozen(finished),
@@ -195,7 +195,7 @@ def _meaning(metrics: Sequence[str]) -> str:
     return "the mean of the metrics"
 
 
-def _probabilities(finished: Finished) -> str:
+def _told_of_probabilities(finished: Finished) -> str:
     """What to think of the probabilities."""
     if not finished.results.get("calibration"):
         return "Probabilities are not calibrated."

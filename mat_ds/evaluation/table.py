@@ -29,7 +29,7 @@ def _points(found: dict[str, Any], report: dict[str, Any]) -> Iterator[tuple[str
         yield from ((f"{kind} {point['rate']:g}", point) for point in noisy)
 
 
-def calibration_table(report: dict[str, Any]) -> list[list[Any]]:
+def calibration_rows(report: dict[str, Any]) -> list[list[Any]]:
     """The calibration of each split as it is, and at the model's temperature; empty if the task has no probabilities."""
     found = {split: one["calibration"] for split, one in report["splits"].items() if "calibration" in one}
     rows = [

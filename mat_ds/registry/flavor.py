@@ -21,11 +21,13 @@ import transformers
 from huggingface_hub import ModelCard
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, Object, Property
 from packaging.version import Version
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from mat_ds.artifacts.calibrated import FILE as TEMPERATURE
+from mat_ds.artifacts.calibrated import temperature_of
 from mat_ds.artifacts.card import CARD, write_card
 from mat_ds.artifacts.described import FILE, Description, write_description
 from mat_ds.artifacts.exported import load_classifier
@@ -51,11 +53,17 @@ def save_flavor(source: Path, adapter: Path | None, known: Description, path: Pa
         mlflow_model: MLflow's metadata, completed here.
     """
     kind = kind_of(known.spec)
+    temperature = temperature_of(source, str(source)) if (source / TEMPERATURE).exists() else None
     row = kind.served_row
     unnamed = [*row.values()] if [*row] == ["text"] else None
     function: dict[str, Any] = {
         mlflow.pyfunc.MAIN: f"{SERVED_MODEL.name}.{kind.server}",
-        mlflow.pyfunc.MODEL_CONFIG: {"max_length": known.max_length, "text": list(kind.columns), **kind.served_options},
+        mlflow.pyfunc.MODEL_CONFIG: {
+            "max_length": known.max_length,
+            "text": list(kind.columns),
+            **kind.served_options,
+            "temperature": temperature,
+        },
     }
     with TemporaryDirectory() as scratch:
         code = Path(scratch) / SERVED_MODEL.name
@@ -64,7 +72,8 @@ def save_flavor(source: Path, adapter: Path | None, known: Description, path: Pa
         for name in (name for each in KINDS.values() for name in each.served_with):
             shutil.copy2(Path(getfile(Kind)).with_name(f"{name}.py"), code)
         form: dict[str, Any] = {
-            "mlflow_model": mlflow_model, "code_paths": [str(code)], "signature": signature_of(kind),
+            "mlflow_model": mlflow_model, "code_paths": [str(code)],
+            "signature": signature_of(kind, calibrates=temperature is not None),
             "pip_requirements": pinned(), "input_example": unnamed or pandas.DataFrame([row]),
         }  # fmt: skip
         if kind.pipeline in PIPELINE_REGISTRY.get_supported_tasks():
@@ -93,13 +102,14 @@ def save_flavor(source: Path, adapter: Path | None, known: Description, path: Pa
         shutil.copytree(adapter, path / ADAPTER)
 
 
-def signature_of(kind: Kind) -> ModelSignature:
+def signature_of(kind: Kind, calibrates: bool = False) -> ModelSignature:
     """MLflow signature of the outputs only: an input signature would make MLflow misread unnamed texts, or reject lists of
-    texts."""
+    texts. If the model `calibrates`, a request may ask for it with the parameter `calibrated`."""
     columns: list[Any] = []
     for name, types in kind.answer_types.items():
         columns.append(ColSpec(_column_type(types), name))
-    return ModelSignature(outputs=Schema(columns))
+    params = ParamSchema([ParamSpec("calibrated", DataType.boolean, False)]) if calibrates else None
+    return ModelSignature(outputs=Schema(columns), params=params)  # type: ignore[arg-type]
 
 
 def _column_type(types: Any) -> Any:
@@ -133,7 +143,9 @@ def whole_model(finished: Finished, target: Path) -> tuple[Path, Path | None]:
         model, tokenizer = load_classifier(folder, torch.float32, torch.device("cpu"))
         model.merge_and_unload().save_pretrained(str(target))
         tokenizer.save_pretrained(str(target))
-        shutil.copy2(folder / FILE, target / FILE)
+        for name in (FILE, TEMPERATURE):
+            if (folder / name).exists():
+                shutil.copy2(folder / name, target / name)
         write_card(finished, target)
         return target, folder
     if (folder / ADAPTER).is_dir():

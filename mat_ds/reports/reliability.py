@@ -19,7 +19,7 @@ QUANTITIES = {"nll": "NLL", "brier": "Brier", "ece": "ECE", "ece_adaptive": "ECE
 def reliability(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     """Reliability diagrams before and after temperature scaling (Guo et al. 2017, figure 4), the examples by confidence, and
     risk over coverage, each of the first run of an experiment on its first dev split."""
-    found = {group: one for group in groups if (one := _first(group))}
+    found = {group: one for group in groups if (one := _first_split(group))}
     if not found:
         return
     shown = list(found)[:SHOWN]
@@ -27,16 +27,20 @@ def reliability(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     diagram.plot([0, 1], [0, 1], color="gray", linewidth=0.8)
     legend = [
         sample("as trained", color="gray", marker="o"),
-        _after(sample, "at the fitted temperature", color="gray", marker="o"),
+        _dotted(sample, "at the fitted temperature", color="gray", marker="o"),
     ]
     for group, look in zip(shown, looks(len(shown)), strict=True):
         style = {**look, "linestyle": "-"}
         split = found[group]
-        _draw(diagram, split["reliability"], "confidence", "accuracy", style)
-        _draw(diagram, split["reliability_after"], "confidence", "accuracy", {**style, "linestyle": ":", "fillstyle": "none"})
-        _draw(shares, split["reliability"], "confidence", "share", style)
-        _draw(shares, split["reliability_after"], "confidence", "share", {**style, "linestyle": ":", "fillstyle": "none"})
-        _draw(risks, split["risk_coverage"], "coverage", "risk", {**style, "marker": ""})
+        _draw_points(diagram, split["reliability"], "confidence", "accuracy", style)
+        _draw_points(
+            diagram, split["reliability_after"], "confidence", "accuracy", {**style, "linestyle": ":", "fillstyle": "none"}
+        )
+        _draw_points(shares, split["reliability"], "confidence", "share", style)
+        _draw_points(
+            shares, split["reliability_after"], "confidence", "share", {**style, "linestyle": ":", "fillstyle": "none"}
+        )
+        _draw_points(risks, split["risk_coverage"], "coverage", "risk", {**style, "marker": ""})
         legend.insert(-2, sample(group.label, **style))
     diagram.set_ylabel("accuracy")
     shares.set_ylabel("share of answers")
@@ -53,11 +57,11 @@ def reliability(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     yield picture(figure, task, PART, "calibration", caption)
 
 
-def _after(of: Any, words: str, **look: Any) -> Any:
+def _dotted(of: Any, words: str, **look: Any) -> Any:
     return of(words, linestyle=":", fillstyle="none", **look)
 
 
-def _draw(axis: Axes, points: Sequence[dict[str, float]], x: str, y: str, style: dict[str, Any]) -> None:
+def _draw_points(axis: Axes, points: Sequence[dict[str, float]], x: str, y: str, style: dict[str, Any]) -> None:
     axis.plot([point[x] for point in points], [point[y] for point in points], **style)
 
 
@@ -65,7 +69,7 @@ def _calibrations(group: Group) -> list[dict[str, Any]]:
     return [run.results["calibration"] for run in group.counted if run.results.get("calibration")]
 
 
-def _first(group: Group) -> dict[str, Any] | None:
+def _first_split(group: Group) -> dict[str, Any] | None:
     """The first dev split of the first run that has a calibration."""
     return next((next(iter(one["splits"].values())) for one in _calibrations(group)), None)
 

@@ -26,6 +26,7 @@ TITLES = {
     "model.lora": "Adapters",
     "optimizer": "The optimizer",
     "train": "Training",
+    "train.early_stopping": "Early stopping",
     "loss": "The loss",
     "tracking": "Tracking",
 }

@@ -63,7 +63,7 @@ def test_results_have_fixed_keys_and_types(demo):
     types = {
         "task": str, "method": str, "seed": int, "world_size": int, "steps": int, "last": dict, "best": dict,
         "median_last_half": float, "seconds": float, "samples_per_second": float, "tokens_per_second": float,
-        "dev_sha256": str, "export": dict, "test": dict, "confusion": dict,
+        "dev_sha256": str, "export": dict, "test": dict, "parameters": dict, "confusion": dict, "calibration": dict,
     }  # fmt: skip
     assert {key: type(value) for key, value in results.items()} == types
     evaluation = {"step": int, "score": float, "validation": dict}
@@ -135,9 +135,10 @@ def test_the_exported_model_needs_only_transformers(demo):
     with torch.no_grad():
         logits = model(**tokenizer([item["sentence"] for item in items], return_tensors="pt", padding=True)).logits
     assert matthews_corrcoef([item["label"] for item in items], logits.argmax(1)) == pytest.approx(reported, abs=1e-12)
-    reported = json.loads((demo[0] / "results.json").read_text())["best"]["validation"]["loss"]
-    labels = torch.tensor([item["label"] for item in items])
-    assert -logits.log_softmax(-1)[torch.arange(len(items)), labels].mean() == pytest.approx(reported, rel=1e-4)
+    results, labels = json.loads((demo[0] / "results.json").read_text()), torch.tensor([item["label"] for item in items])
+    judged = results["calibration"]["splits"]["validation"]["before"]["nll"], results["best"]["validation"]["loss"]
+    loss = float(-logits.log_softmax(-1)[torch.arange(len(items)), labels].mean())
+    assert judged == pytest.approx((loss, loss), rel=1e-4) and (folder / "calibration.json").exists()
     assert model.config.id2label == {0: "unacceptable", 1: "acceptable"}
 
 

@@ -9,6 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.pyfunc import load_model, scoring_server
 
+from mat_ds.artifacts.calibrated import write_temperature
 from mat_ds.artifacts.described import Description
 from mat_ds.registry.flavor import save_flavor
 from mat_ds.tasks.registry import TASKS
@@ -25,6 +26,8 @@ def models(tmp_path_factory):
     for task in ("cola", "stsb"):
         folder = tmp_path_factory.mktemp(task)
         finished_run(folder / "run", task)
+        if task == "cola":
+            write_temperature(folder / "run" / "model", {"temperature": 2.5, "fitted_on": ["validation"], "examples": 2})
         save_flavor(folder / "run" / "model", None, Description(TASKS[task], MAX_LENGTH), folder / "saved", Model())
         found[task] = load_model(str(folder / "saved"))
     return found
@@ -53,6 +56,17 @@ def refused(ask, *told):
     with pytest.raises(MlflowException) as error:
         ask()
     assert all(word in str(error.value) for word in told), error.value
+
+
+def test_a_request_may_ask_for_calibrated_probabilities(models):
+    plain, calibrated = (models["cola"].predict(TEXTS, params={"calibrated": asked}) for asked in (False, True))
+    assert plain.equals(models["cola"].predict(TEXTS))
+    for row, other in zip(plain["probabilities"], calibrated["probabilities"], strict=True):
+        rooted = {
+            name: share ** (1 / 2.5) for name, share in row.items()
+        }  # softmax(z / T) is proportional to softmax(z)^(1 / T)
+        assert other == pytest.approx({name: share / sum(rooted.values()) for name, share in rooted.items()}, abs=1e-6)
+    assert plain["label"].tolist() == calibrated["label"].tolist()
 
 
 def test_a_text_column_is_found_by_name_and_needs_none_if_it_is_the_only_column(models):

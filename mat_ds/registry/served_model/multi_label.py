@@ -21,4 +21,5 @@ class MultiLabelClassifier(TextClassifier):
 
 def _load_pyfunc(path: str, model_config: dict[str, Any]) -> MultiLabelClassifier:
     """Called by MLflow to load the model in `path`."""
-    return MultiLabelClassifier(mlflow.transformers.load_model(path), model_config["max_length"], model_config["text"])
+    options = (model_config["max_length"], model_config["text"], model_config.get("temperature"))
+    return MultiLabelClassifier(mlflow.transformers.load_model(path), *options)

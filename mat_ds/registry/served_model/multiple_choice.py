@@ -30,6 +30,7 @@ class ChoiceModel:
         self._cut = {"truncation": True, "max_length": config["max_length"], "padding": True, "return_tensors": "pt"}
         count = config["question"]
         self._question, self._choices = config["text"][:count], config["text"][count:]
+        self._temperature = config.get("temperature")
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pandas.DataFrame:
         """Answers questions.
@@ -37,7 +38,7 @@ class ChoiceModel:
         Args:
             model_input: a table, records or columns with the task's columns: the question's, and the list of choices (or of
                 each choice one). Other columns are ignored.
-            params: unused.
+            params: with `calibrated`, probabilities are those at the temperature that was fitted on the dev splits.
 
         Returns:
             `label` (a letter), `choice` (a text) and `probabilities` (of each choice, in order).
@@ -45,9 +46,13 @@ class ChoiceModel:
         table = asked_rows(model_input, lambda value: isinstance(value, str))
         if missing := [name for name in (*self._question, *self._choices) if name not in table.columns]:
             raise refuse(f"the column {', '.join(missing)} is missing")
-        return pandas.DataFrame([self._answer(number, row) for number, row in enumerate(table.to_dict(orient="records"))])
+        temperature = self._temperature if (params or {}).get("calibrated") else 1.0
+        if temperature is None:
+            raise refuse("no temperature was fitted for this model: leave `calibrated` out")
+        rows = enumerate(table.to_dict(orient="records"))
+        return pandas.DataFrame([self._answer(number, row, temperature) for number, row in rows])
 
-    def _answer(self, number: int, row: Mapping[Any, Any]) -> dict[str, Any]:
+    def _answer(self, number: int, row: Mapping[Any, Any], temperature: float) -> dict[str, Any]:
         question, choices = [row[name] for name in self._question], self._choices_of(row)
         if not isinstance(choices, list) or not 2 <= len(choices) <= len(ascii_uppercase):
             raise refuse(f"row {number}: {', '.join(self._choices)} is not a list of 2 to {len(ascii_uppercase)} choices")
@@ -61,7 +66,7 @@ class ChoiceModel:
                 inputs = self._tokenizer([question[0]] * len(some), some, **self._cut)
                 found = self._model(**{name: value.unsqueeze(0) for name, value in inputs.items()})
                 logits.append(found.logits[0])
-        shares = torch.cat(logits).softmax(0)
+        shares = (torch.cat(logits) / temperature).softmax(0)
         best = int(shares.argmax())
         return {"label": ascii_uppercase[best], "choice": choices[best], "probabilities": shares.tolist()}
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import mlflow.transformers
+import numpy
 import pandas
 
 from .rows import BATCH, asked_rows, chosen_columns, refuse
@@ -29,9 +30,7 @@ class TextClassifier:
 
     function = "softmax"
 
-    def __init__(
-        self, pipeline: Any, max_length: int, columns: Sequence[str] = NAMES[:1], temperature: float | None = None
-    ):
+    def __init__(self, pipeline: Any, max_length: int, columns: Sequence[str] = NAMES[:1], temperature: float | None = None):
         self._pipeline, self._columns, self._temperature = pipeline, tuple(columns), temperature
         self._pipeline.tokenizer.padding_side = "right"
         if pipeline.model.config.num_labels == 1:
@@ -56,8 +55,21 @@ class TextClassifier:
         inputs = table.to_dict(orient="records") if len(self._columns) == 2 else table.iloc[:, 0].tolist()
         if not inputs:
             return pandas.DataFrame()
-        found = self._pipeline(inputs, top_k=None, function_to_apply=self.function, **self._cut)
+        if not (params or {}).get("calibrated"):
+            found = self._pipeline(inputs, top_k=None, function_to_apply=self.function, **self._cut)
+        elif self._temperature is None:
+            raise refuse("no temperature was fitted for this model: leave `calibrated` out")
+        else:
+            logits = self._pipeline(inputs, top_k=None, function_to_apply="none", **self._cut)
+            found = [self._at_temperature(scores, self._temperature) for scores in logits]
         return pandas.DataFrame([self.answer(scores) for scores in found])
+
+    def _at_temperature(self, logits: list[dict[str, Any]], temperature: float) -> list[dict[str, Any]]:
+        """The probabilities of logits that are divided by a temperature, in the same order."""
+        z = numpy.array([found["score"] for found in logits]) / temperature
+        p = numpy.exp(z - z.max()) if self.function == "softmax" else 1 / (1 + numpy.exp(-z))
+        p = p / p.sum() if self.function == "softmax" else p
+        return [{"label": found["label"], "score": float(share)} for found, share in zip(logits, p, strict=True)]
 
     def answer(self, scores: list[dict[str, Any]]) -> dict[str, Any]:
         """The answer for one text, from its labels and scores, highest first."""
@@ -73,4 +85,5 @@ class TextClassifier:
 
 def _load_pyfunc(path: str, model_config: dict[str, Any]) -> TextClassifier:
     """Called by MLflow to load the model in `path`."""
-    return TextClassifier(mlflow.transformers.load_model(path), model_config["max_length"], model_config["text"])
+    options = (model_config["max_length"], model_config["text"], model_config.get("temperature"))
+    return TextClassifier(mlflow.transformers.load_model(path), *options)

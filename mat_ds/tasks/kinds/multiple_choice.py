@@ -191,8 +191,11 @@ class MultipleChoice(Kind):
             yield softmax(row[: self.inputs_of(example)])
 
     def answered(self, kept: np.ndarray, examples: Sequence[Example]) -> Answered:
-        predictions = [int(row.argmax()) for row in self._probabilities(kept, examples)]
-        return Answered([example.label or 0 for example in examples], predictions)
+        import numpy as np
+
+        rows = list(self._probabilities(kept, examples))
+        probabilities = np.stack([np.pad(row, (0, kept.shape[1] - len(row))) for row in rows])
+        return Answered([example.label or 0 for example in examples], [int(row.argmax()) for row in rows], probabilities)
 
     def answers(self, kept: np.ndarray, examples: Sequence[Example]) -> list[dict[str, Any]]:
         """The letter and the text of the chosen answer, and the probability of each choice."""
