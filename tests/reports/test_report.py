@@ -16,7 +16,7 @@ from mat_ds.reports.curves import plot_run
 from mat_ds.reports.labels import group_runs
 from mat_ds.reports.runs import read_runs
 from mat_ds.storage.rundir import RunDirectory
-from tests.support.reported import attack, make_run
+from tests.support.reported import attack, judge, make_run
 
 SCORES = {0: (0.2, 0.6, 0.4), 1: (0.1, 0.5, 0.5)}  # three evaluations per seed
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -28,7 +28,8 @@ def runs(tmp_path_factory):
     """Two seeds of MAT, one of vanilla, one still running, one with another lambda and an attack, one with another K."""
     tmp_path = tmp_path_factory.mktemp("reported")
     for seed, scores in SCORES.items():
-        make_run(tmp_path / "runs" / "mat" / f"seed-{seed}", scores, seed)
+        run = make_run(tmp_path / "runs" / "mat" / f"seed-{seed}", scores, seed)
+        judge(run, 0.4 + 0.2 * seed, [[10 + seed, 1], [2, 20]])
     make_run(tmp_path / "runs" / "vanilla", (0.1, 0.2, 0.3), name="vanilla")
     make_run(tmp_path / "runs" / "going", (0.0, 0.1, 0.2), seed=2, end=None)
     attacked = make_run(tmp_path / "runs" / HOSTILE, (0.3, 0.3, 0.3), lam=3.0)
@@ -110,7 +111,7 @@ def test_the_page_is_self_contained_and_run_names_are_escaped(report):
     page = Links()
     page.feed(text)
     assert "script" not in page.tags and f"runs/{HOSTILE}" in page.text and "link" not in page.tags
-    assert page.tags.count("img") == 3
+    assert page.tags.count("img") == 4
     for target in page.targets:
         assert target.startswith("data:image/svg+xml;base64,") or (report / target).is_file(), target[:80]
     assert not re.search(r"url\(|@import", text)
@@ -127,9 +128,18 @@ def test_unusual_names_are_safe_as_file_names_and_in_spreadsheets(tmp_path, caps
     assert "<b>" not in (tmp_path / "out" / "r" / "index.html").read_text()
 
 
+def test_calibration_is_a_mean_over_seeds_and_confusion_their_sum(report):
+    before, after = rows(report, "calibration")
+    assert (before["when"], after["when"]) == ("as trained", "at the temperature")
+    assert [float(row["nll"]) for row in (before, after)] == pytest.approx([0.5, 0.25]) and before["temperature"] == ""
+    assert float(after["temperature"]) == 2.0 and float(before["nll sd"]) == pytest.approx(0.02**0.5)
+    table = [(row["gold"], row["answer 0"], row["answer 1"]) for row in rows(report, "confusion-cola")]
+    assert table == [("unacceptable", "21", "2"), ("acceptable", "4", "40")]
+
+
 def test_there_is_a_figure_for_each_kind_of_data(report):
     names = {path.stem for path in report.glob("*.svg")}
-    assert names == {f"cola-{part}" for part in ("curves", "seeds", "robustness")}
+    assert names == {f"cola-{part}" for part in ("curves", "seeds", "robustness", "calibration")}
     assert {path.stem for path in report.glob("*.png")} == names
 
 
@@ -161,7 +171,7 @@ def test_parts_without_data_are_replaced_by_a_line(runs, tmp_path, capsys):
     (tmp_path / "one").mkdir()
     made(runs / "vanilla", tmp_path / "one")
     said = capsys.readouterr().out
-    parts = ("box plot over seeds", "K ablation", "λ ablation", "ANLI table", "robustness curves")
+    parts = ("box plot over seeds", "calibration", "K ablation", "λ ablation", "ANLI table", "robustness curves")
     assert re.findall(r"left out: (.*) \(", said) == list(parts)
 
 

@@ -79,6 +79,21 @@ def make_run(
     return run
 
 
+def judge(run: RunDirectory, nll: float, counts: list[list[int]]) -> None:
+    """Adds a calibration, with an NLL that the temperature 2 halves, and a confusion matrix to a run's results."""
+    before = {"nll": nll, "brier": 0.2, "ece": 0.1, "ece_adaptive": 0.11, "aurc": 0.05}
+    bins = [{"confidence": at, "accuracy": at - 0.1, "share": 0.25} for at in (0.6, 0.7, 0.8, 0.95)]
+    split = {
+        "before": before, "after": {**before, "nll": nll / 2}, "reliability": bins, "reliability_after": bins,
+        "risk_coverage": [{"coverage": share, "risk": 0.1 * share} for share in (0.5, 1.0)],
+    }  # fmt: skip
+    found = {
+        "calibration": {"temperature": 2.0, "splits": {"validation": split}},
+        "confusion": {"labels": list(TASKS["cola"].labels), "counts": {"validation": counts}},
+    }
+    run.results.write_text(json.dumps({**json.loads(run.results.read_text()), **found}))
+
+
 def metrics_at(score: float, task: str) -> dict[str, dict[str, float]]:
     """Metrics by split, whose mean is `score`. They fall by 0.04 from metric to metric and by 0.02 from split to split."""
     spec = TASKS[task]
