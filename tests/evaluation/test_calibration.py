@@ -112,3 +112,13 @@ def test_confident_models_and_few_examples_break_nothing():
     assert all(math.isfinite(value) for when in ("before", "after") for value in found["splits"]["validation"][when].values())
     assert found["temperature"] == pytest.approx(10.0, rel=1e-3)  # as unsure as it may be
     assert found["splits"]["validation"]["before"]["nll"] == pytest.approx(90.0)
+
+
+def test_questions_with_fewer_choices_have_no_probability_for_those_they_lack():
+    kind = kind_of(TaskSpec(name="choice", kind="multiple_choice", text=("question",)))
+    examples = [Example(("Why?", "a", "b", "c"), 2), Example(("How?", "a", "b"), 0)]
+    kept = np.array([[0.5, -1.0, 2.0], [1.0, 0.0, -6e4]], np.float32)
+    rows = [softmax([z / 4 for z in (0.5, -1.0, 2.0)]), softmax([0.25, 0.0])]
+    found = judged(kind, kept, examples, 4.0)
+    assert found.p[1, 2] == 0.0 and found.p[0] == pytest.approx(rows[0])
+    assert nll(found) == pytest.approx(-(math.log(rows[0][2]) + math.log(rows[1][0])) / 2)
