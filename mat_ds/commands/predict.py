@@ -31,7 +31,7 @@ from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.lines import STDIN, TEXT
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.rows import lacking_columns, make_example
-from mat_ds.tasks.spec import TaskSpec
+from mat_ds.tasks.spec import TOKENS, TaskSpec
 from mat_ds.terminal.display import show
 from mat_ds.terminal.lost_readers import has_lost_reader
 from mat_ds.terminal.parser import Parser, add_plugin_argument
@@ -39,7 +39,7 @@ from mat_ds.terminal.process import importing
 from mat_ds.terminal.waiting import waiting
 
 EXAMPLE = "mat-ds predict runs/cola sentences.csv --out answers.csv"
-SUFFIXES = {"csv": ".csv", "tsv": ".tsv", "jsonl": ".jsonl", "text": ".txt"}
+SUFFIXES = {"csv": ".csv", "tsv": ".tsv", "jsonl": ".jsonl", "text": ".txt", "conll": ".conll"}
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
@@ -57,7 +57,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         nargs="?",
         metavar="FILE",
         type=Path,
-        help="the texts: .csv, .tsv, .jsonl or .txt (one text per line); - is standard input",
+        help="the texts: .csv, .tsv, .jsonl, .txt (one text per line) or .conll (one word per line); - is standard input",
     )
     parser.add_argument(
         "--text",
@@ -159,6 +159,8 @@ def _asked(parsed: argparse.Namespace, spec: TaskSpec, skipped: _Skipped) -> Ite
             reason = f"{spec.name} reads {kind_of(spec).reads}, but a .txt file has a text a line"
             raise UserError(Problem("FILE", str(parsed.file), reason, "pass a .tsv, .csv or .jsonl file"))
         spec = spec.model_copy(update={"text": (TEXT,)})
+    elif suffix == SUFFIXES["conll"]:
+        spec = spec.model_copy(update={"text": (TOKENS,)})
     return read_rows(read_lines(parsed.file, suffix), spec, skip)
 
 

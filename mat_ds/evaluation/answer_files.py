@@ -15,7 +15,7 @@ from mat_ds.tasks.example import Example
 from mat_ds.tasks.kinds.base import Kind
 from mat_ds.tasks.kinds.outputs import SUBMISSION_HEADER
 
-INDEX, ANSWERS = "index", ("index", "label", "probabilities", "score")
+INDEX, ANSWERS = "index", ("index", "label", "labels", "probabilities", "score", "tags", "entities")
 # Columns that name a row.
 IDS = ("id", "idx", "guid", "uid", "uuid", "pairid", "qid", "key")
 SUFFIXES = {".jsonl": "JSON lines", ".csv": "a csv table", ".tsv": "a tsv table"}

@@ -67,10 +67,11 @@ class Predictor:
 
     def predict(self, texts: Sequence[str | Sequence[str] | Mapping[str, Any]], batch_size: int = 32) -> list[dict[str, Any]]:
         """Predicts an answer per text: `label` and `probabilities` of all labels, or `score`, or what else the kind of the task
-        answers with.
+        answers with (docs/tasks.md).
 
         Args:
-            texts: texts, or pairs of texts if the task reads pairs; or rows, with a value under the name of each column.
+            texts: texts, or pairs of texts if the task reads pairs, or lists of words if it reads those; or rows, with a value
+                under the name of each column.
             batch_size: texts per forward pass.
 
         Raises:
@@ -89,13 +90,11 @@ class Predictor:
             raise UserError(Problem("texts", texts, "is one text, not a list of them", "pass [text]"))
         kind = kind_of(self.spec)
         for i, given in enumerate(texts):
-            parts = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, (tuple, list)) else ()
-            rows = [given] if isinstance(given, Mapping) else kind.rows_of(parts)
-            if rows is None or len(rows) != 1 or not (isinstance(given, Mapping) or all(isinstance(t, str) for t in parts)):
+            if (row := kind.asked(given)) is None:
                 reason = f"is not {kind.reads}, which {self.spec.name} reads"
                 shape = {1: "texts", 2: "pairs"}.get(len(kind.columns), "rows")
                 raise UserError(Problem(f"texts[{i}]", given, reason, f"pass a list of {shape}"))
-            made = make_example(self.spec, rows[0], labelled=False)
+            made = make_example(self.spec, row, labelled=False)
             if isinstance(made, BadRow):
                 raise UserError(Problem(f"texts[{i}]", made.value, made.reason, "mend it, or leave it out"))
             yield made

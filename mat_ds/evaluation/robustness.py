@@ -129,7 +129,7 @@ def scores(spec: TaskSpec, found: Outcome, examples: Sequence[Example]) -> Point
     """The task's metrics, the share of right answers if they are right or wrong, and the mean loss."""
     from mat_ds.tasks.metrics import score
 
-    right = {} if found.right is None else {"accuracy": float(found.right.double().mean())}
+    right = {} if found.right is None else {kind_of(spec).right_name: float(found.right.double().mean())}
     loss = float(found.losses.double().mean())
     return {**score(spec, found.kept.numpy(), examples), **right, kind_of(spec).loss_name: loss}
 

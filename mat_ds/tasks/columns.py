@@ -61,11 +61,15 @@ class Columns:
             kind, text = schema.field(theirs).type, ours in texts
             soft = ours == self.spec.label and kind_of(self.spec).soft_labels and holds_probabilities(kind)
             mapped = ours in kind_of(self.spec).mapped_columns and holds_mappings(kind)
-            if not (soft or mapped or _may_hold(kind, text, self.listed(ours))):
+            if not (soft or mapped or self.fits(kind, text, ours)):
                 what = ("lists of " if self.listed(ours) else "") + ("texts" if text else "labels")
                 reason = f"the column holds {str(kind)[:80]}, not {what}"
                 raise UserError(Problem(where, theirs, reason, "name the columns that hold the task's texts and its label"))
         return names
+
+    def fits(self, kind: pyarrow.DataType, text: bool, column: str) -> bool:
+        """Whether values of a type can be in a column of the task; `text` says whether it is one of texts."""
+        return may_hold(kind, text, self.listed(column))
 
     def listed(self, column: str) -> bool:
         """Whether a column of the task holds lists."""
@@ -102,12 +106,12 @@ class Columns:
         return kind_of(self.spec).column_labels(found, where)
 
 
-def _may_hold(kind: pyarrow.DataType, text: bool, listed: bool) -> bool:
+def may_hold(kind: pyarrow.DataType, text: bool, listed: bool) -> bool:
     """Whether values of a type can be texts, or labels if `text` is false; if `listed`, lists of them, or texts with one."""
     from pyarrow import types
 
     if listed and is_list(kind):
-        return _may_hold(kind.value_type, text, False)
+        return may_hold(kind.value_type, text, False)
     kind = kind.value_type if types.is_dictionary(kind) else kind
     number = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind)
     fits = number and not text and not listed

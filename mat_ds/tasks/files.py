@@ -11,6 +11,7 @@ from typing import Any
 
 from mat_ds.errors import Problem, UserError
 from mat_ds.tasks.columns import Columns, read_columns
+from mat_ds.tasks.conll import read_conll
 from mat_ds.tasks.decoding import batch_rows
 from mat_ds.tasks.delimited import read_delimited
 from mat_ds.tasks.hub import expect_from_hub
@@ -28,6 +29,7 @@ READERS: dict[str, Callable[[Path], Iterator[LocatedRow]]] = {
     ".json": read_json_rows,
     ".csv": read_delimited(",", csv.QUOTE_MINIMAL),
     ".tsv": read_delimited("\t", csv.QUOTE_NONE),
+    ".conll": read_conll,
     ".txt": read_text,
 }
 
@@ -155,7 +157,7 @@ def read_lines(path: Path, suffix: str) -> Iterator[LocatedRow]:
 
     Args:
         path: the file.
-        suffix: `.jsonl`, `.json`, `.csv`, `.tsv`, or `.txt` (one text per line).
+        suffix: `.jsonl`, `.json`, `.csv`, `.tsv`, `.conll` (words and tags), or `.txt` (one text per line).
     """
     try:
         yield from READERS[suffix](path)

@@ -104,6 +104,19 @@ COMPUTED: dict[str, Compute] = {
 }
 
 
+def _spans(measure: str, found: Answered) -> float:
+    """One of seqeval's measures of spans, over all texts together (micro), as in CoNLL's evaluation."""
+    import seqeval.metrics
+
+    true, predicted = found.sequences or ([], [])
+    return float(getattr(seqeval.metrics, measure)(true, predicted, zero_division=0))
+
+
+SPANS: dict[str, Callable[[Answered], float]] = {
+    f"seqeval_{name}": partial(_spans, f"{name}_score") for name in ("f1", "precision", "recall")
+}
+
+
 def score(spec: TaskSpec, kept: np.ndarray, examples: Sequence[Example]) -> dict[str, float]:
     """The task's metrics on one split, without those that its labels leave undefined (`ranking.undefined` says why).
 
@@ -120,6 +133,8 @@ def score(spec: TaskSpec, kept: np.ndarray, examples: Sequence[Example]) -> dict
 
 def _value(name: str, found: Answered) -> float:
     """One metric of the answers."""
+    if name in SPANS:
+        return SPANS[name](found)
     references = np.asarray(found.references)
     given = np.asarray(found.probabilities if name in RANKING else found.predictions)
     metric = LocalMetric(name, COMPUTED[name], references, given)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,24 +10,23 @@ from typing import Any
 
 from mat_ds.config.names import is_name
 from mat_ds.errors import Problem, UserError, first_names, raise_if_any
-from mat_ds.tasks.columns import Columns
+from mat_ds.tasks.columns import Columns, may_hold
 from mat_ds.tasks.contradictions import column_problems, label_problems
 from mat_ds.tasks.files import read_file
+from mat_ds.tasks.found_labels import FoundLabels
 from mat_ds.tasks.kinds import kind_of
-from mat_ds.tasks.labels import is_score, label_text
+from mat_ds.tasks.labels import is_score
 from mat_ds.tasks.manifest import find_manifest
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS, find_task
 from mat_ds.tasks.rows import lacking_columns
-from mat_ds.tasks.spec import TaskSpec, kind_by
+from mat_ds.tasks.spec import KINDS_BY_LABELS, TAGS, TOKENS, TaskSpec, kind_by
 
 TEXT, LABEL = ("text",), "label"
 # Whole numbers with more different values are scores.
 FEW = 20
 # More different words are no classes.
 MOST_CLASSES = 1000
-# How spreadsheets and tables write that there is no label.
-NONE = ("", "nan")
 SHOWN = 5
 OTHERWISE = "name the label column with data.label, or list the classes with data.labels ([] if the labels are scores)"
 EVERYDAY = ("train", "training", "data")
@@ -57,7 +55,7 @@ def task_of(name: str, data: DataConfig) -> TaskSpec:
         raise UserError(Problem("task", name, reason, fix))
     given: dict[str, Any] = {"text": data.text, "label": data.label, "weight": data.weight, "labels": data.labels}
     prepared = TaskSpec.model_validate(manifest.tasks[name])
-    given |= {} if data.labels is None else {"kind": kind_by(data.labels)}
+    given |= {"kind": kind_by(data.labels)} if data.labels is not None and prepared.kind in KINDS_BY_LABELS else {}
     return prepared.model_copy(update={key: value for key, value in given.items() if value is not None})
 
 
@@ -84,6 +82,7 @@ def decision(spec: TaskSpec, data: DataConfig) -> Iterator[tuple[str, str]]:
         return
     if data.labels is None:
         found = f"classes {first_names(spec.labels, SHOWN)}" if spec.labels else "scores, so this is regression"
+        found += "" if spec.kind in KINDS_BY_LABELS else f", in lists, so this is {spec.kind}"
         yield "labels", f"{found}; found in {Path(data.train).name} (data.labels=[...] decides)"
     if data.cut_share:
         yield "dev split", f"{100 * data.cut_share:g}% of {Path(data.train).name}, chosen by the texts (data.dev_share)"
@@ -99,6 +98,9 @@ class _Unsettled(Columns):
     def settle(self, found: list[str], where: str) -> list[str]:
         return found
 
+    def fits(self, kind: Any, text: bool, column: str) -> bool:
+        return may_hold(kind, text, False) or may_hold(kind, text, True)
+
 
 def _lacking(spec: TaskSpec, where: str, there: Iterable[object], missing: list[str]) -> Problem:
     """The problem that a file lacks columns; says which options name them."""
@@ -111,11 +113,13 @@ def _lacking(spec: TaskSpec, where: str, there: Iterable[object], missing: list[
 def _read_task(name: str, data: DataConfig) -> TaskSpec:
     """Reads a task from its files: every label in them."""
     assert data.train
-    columns = TaskSpec(name=name, text=data.text or TEXT, label=data.label or LABEL, weight=data.weight, test=())
+    conll = Path(data.train).suffix.lower() == ".conll"
+    text, label = ((TOKENS,), TAGS) if conll else (TEXT, LABEL)
+    columns = TaskSpec(name=name, text=data.text or text, label=data.label or label, weight=data.weight, test=())
     raise_if_any(_renamed(column_problems(columns)))
     found = _labels_in("data.train", data.train, columns, all_rows=data.labels is None)
     labels = _classes(found, data.train) if data.labels is None else data.labels
-    spec = columns.model_copy(update={"labels": labels, "kind": kind_by(labels)})
+    spec = columns.model_copy(update={"labels": labels, "kind": found.kind(labels, data.train)})
     spec = spec.model_copy(update={"metrics": kind_of(spec).usual_metrics})
     raise_if_any(_renamed(label_problems(spec)))
     if data.validation:
@@ -139,8 +143,8 @@ def _renamed(problems: Iterable[Problem]) -> Iterator[Problem]:
         yield Problem(names.get(problem.key, problem.key), problem.value, problem.reason, problem.fix)
 
 
-def _labels_in(key: str, path: str, spec: TaskSpec, all_rows: bool) -> Counter[str]:
-    """How often each label occurs in a file; rows that cannot be read are left to the reader of examples.
+def _labels_in(key: str, path: str, spec: TaskSpec, all_rows: bool) -> FoundLabels:
+    """The labels in a file; rows that cannot be read are left to the reader of examples.
 
     Args:
         key, path: as in `read_file`.
@@ -150,7 +154,7 @@ def _labels_in(key: str, path: str, spec: TaskSpec, all_rows: bool) -> Counter[s
     Raises:
         UserError: if the file cannot be read, is empty, or lacks a column.
     """
-    counts: Counter[str] = Counter()
+    found = FoundLabels()
     rows, whole, first = 0, False, dict[str, Any]()
     wanted = [*spec.text, *spec.marks]
     for _, row in read_file(key, path, _Unsettled(spec, labelled=True)):
@@ -158,24 +162,24 @@ def _labels_in(key: str, path: str, spec: TaskSpec, all_rows: bool) -> Counter[s
         if isinstance(row, Mapping):
             first = first or dict(row)
             whole = whole or all(column in row for column in wanted)
-            if (label := label_text(row.get(spec.label))) is not None and label.lower() not in NONE:
-                counts[label] += 1
+            found.add(row.get(spec.label), row.get(spec.text[0]))
         if whole and not all_rows:
             break
     if not rows:
         raise UserError(Problem(key, path, "has no rows", "pass a file with a row for each example, a header first in csv"))
     if first and not whole and (missing := [column for column in wanted if column not in first]):
         raise UserError(_lacking(spec, path, first, missing))
-    return counts
+    return found
 
 
-def _classes(counts: Counter[str], path: str) -> tuple[str, ...]:
+def _classes(labels: FoundLabels, path: str) -> tuple[str, ...]:
     """The classes that a file's labels stand for, in order; none if they are scores.
 
     Raises:
         UserError: if they can be neither.
     """
-    rows, scores = counts.total(), [label for label in counts if is_score(label)]
+    counts, rows = labels.counts, labels.counts.total()
+    scores = [label for label in counts if is_score(label)]
     if not counts:
         raise UserError(Problem("data.label", None, f"no row of {path} has a label", "name the label column with data.label"))
     if len(counts) == 1:
@@ -183,7 +187,7 @@ def _classes(counts: Counter[str], path: str) -> tuple[str, ...]:
         raise UserError(Problem("data.label", None, reason, OTHERWISE))
     if len(scores) == len(counts):
         whole = all(label.lstrip("-").isdigit() for label in counts)
-        return tuple(sorted(counts, key=float)) if whole and len(counts) <= FEW else ()
+        return tuple(sorted(counts, key=float)) if labels.lists or (whole and len(counts) <= FEW) else ()
     if len(counts) > MOST_CLASSES or (len(counts) > FEW and 2 * len(counts) > rows):
         words = [label for label in counts if not is_score(label)]
         examples = ", ".join(repr(label[:40]) for label in words[:SHOWN])
@@ -196,11 +200,11 @@ def _classes(counts: Counter[str], path: str) -> tuple[str, ...]:
     return tuple(sorted(counts))
 
 
-def _unseen(trained: Counter[str], scored: Counter[str], data: DataConfig) -> Iterator[Problem]:
+def _unseen(trained: FoundLabels, scored: FoundLabels, data: DataConfig) -> Iterator[Problem]:
     """Yields a problem if the validation file has labels that the training file has not."""
-    if strange := sorted(scored.keys() - trained.keys()):
-        count = sum(scored[label] for label in strange)
+    if strange := sorted(scored.counts.keys() - trained.counts.keys()):
+        count = sum(scored.counts[label] for label in strange)
         shown = first_names(list(map(repr, strange)), SHOWN)
-        reason = f"{count:,} of {scored.total():,} rows have a label that no row of {data.train} has: {shown}"
+        reason = f"{count:,} of {scored.counts.total():,} rows have a label that no row of {data.train} has: {shown}"
         fix = "mend the labels; if some classes are really missing there, list all with data.labels=[...]"
         yield Problem("data.validation", data.validation, reason, fix)

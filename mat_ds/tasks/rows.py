@@ -36,12 +36,15 @@ class Tally:
 
     Attributes:
         half_blank: kept pairs of which one text is blank.
+        words, unread: of kept rows whose words are labelled: all, and those of which the model reads nothing.
     """
 
     rows: int = 0
     kept: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     half_blank: int = 0
+    words: int = 0
+    unread: int = 0
 
     def skip(self, kind: str) -> int:
         """Counts a skipped row; returns how many of its kind were skipped so far."""
@@ -58,6 +61,8 @@ def skipped_lines(tallies: Mapping[str, Tally]) -> Iterator[str]:
     """Yields a line for the user about each split and kind of skipped rows."""
     for split, tally in tallies.items():
         yield from (f"{split}: {count:,} of {tally.rows:,} rows, {kind}" for kind, count in tally.skipped.items())
+        if tally.unread:
+            yield f"{split}: {tally.unread:,} of {tally.words:,} words, past data.max_length or without a token"
 
 
 def repeated(names: Sequence[str]) -> tuple[str, str, str] | None:

@@ -15,7 +15,7 @@ from mat_ds.errors import Problem, UserError, first_names
 from mat_ds.storage.reading import IrregularError, open_regular, read_json
 
 SAVED = ""  # used instead of a file suffix for `save_to_disk` folders
-SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".conll")
 # Shard names as on the hub: train-00000-of-00002.parquet, optionally with a digest at the end.
 SHARD = re.compile(r"-(\d{5,9})-of-(\d{5,9})(-[0-9a-f]+)?")
 STATE, INFO, DICT = "state.json", "dataset_info.json", "dataset_dict.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
@@ -54,7 +54,25 @@ else:
     MetricName = Literal[tuple(METRICS)]  # so that pydantic's errors list them
 
 
-KindName = Literal["classification", "multi_label", "multiple_choice", "regression", "span_qa"]
+KindName = Literal["classification", "multi_label", "multiple_choice", "regression", "span_qa", "token_classification"]
+
+
+# The kind whose texts are lists of words, what a description may call its columns, and their usual names.
+WORDS: Final = "token_classification"
+TOKENS, TAGS = "tokens", "tags"
+COLUMNS_OF_WORDS = {TOKENS: "text", TAGS: "label"}
+
+
+def _once_named(tree: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+    """The entries of a description of a task of words."""
+    for key, usual in COLUMNS_OF_WORDS.items():
+        if key in tree and usual in tree:
+            raise ValueError(f"`{key}` and `{usual}` both name the column of {key}: leave one of them out")
+    return tree.items()
+
+
+# The kinds between which labels decide.
+KINDS_BY_LABELS = ("classification", "regression")
 
 
 def kind_by(labels: object) -> KindName:
@@ -124,9 +142,12 @@ class TaskSpec(Section):
     @model_validator(mode="before")
     @classmethod
     def _settle_kind(cls, tree: Any) -> Any:
-        """Without a kind, labels decide."""
+        """Without a kind, labels decide. Tasks of words call their columns otherwise."""
         if isinstance(tree, dict) and tree.get("kind") is None:
             tree = {**tree, "kind": kind_by(tree.get("labels"))}
+        if isinstance(tree, dict) and tree["kind"] == WORDS:
+            tree = {COLUMNS_OF_WORDS.get(key, key): value for key, value in _once_named(tree)}
+            tree = {"text": TOKENS, "label": TAGS, **tree}
         return tree
 
     @model_validator(mode="after")

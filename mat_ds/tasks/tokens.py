@@ -100,6 +100,14 @@ def with_tokens(data: TaskData, tokenizer: Any, max_length: int, options: DataCo
     test: Splits = {split: kept(split, examples) for split, examples in data.test.items()}
     raise_if_any(problems)
 
+    if kind.label_per_text:
+        for split, examples in {"train": train, **dev, **test}.items():
+            name = f"{data.spec.name}/{split}"
+            tally = data.tallies.setdefault(name, Tally(len(examples), len(examples)))
+            chunks = [examples[first : first + BATCH] for first in range(0, len(examples), BATCH)]
+            tally.words = sum(len(example.texts) for chunk in chunks for example in chunk)
+            tally.unread = sum(kind.unread(tokenizer, chunk, max_length) for chunk in chunks)
+
     def in_parts(splits: Splits) -> Splits:
         return {split: kind.parts(tokenizer, examples, max_length) for split, examples in splits.items()}
 

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from mat_ds.config.validation import meant_choice
 from mat_ds.errors import Problem, UserError, nearest
-from mat_ds.tasks.spec import TaskSpec
+from mat_ds.tasks.kinds import kind_of
+from mat_ds.tasks.spec import COLUMNS_OF_WORDS, WORDS, TaskSpec
 
 EXAMPLES = {
     "name": "name: my_task", "kind": "kind: classification",
@@ -22,6 +23,7 @@ EXAMPLES = {
     "metrics": "metrics: [accuracy]",
     "skip_unlabelled": "skip_unlabelled: true", "also_train_on": "also_train_on: [mnli, snli]", "hub": "hub: nyu-mll/glue",
     "hub_config": "hub_config: cola", "hub_columns": "hub_columns: {sentence: text}",
+    "tokens": "tokens: tokens", "tags": "tags: ner_tags",
     "submission": "submission: {test: MyTask.tsv}", "submit_names": "submit_names: true",
 }  # fmt: skip
 KNOWN = EXAMPLES.keys()  # `generate` is not among them: it is a function
@@ -43,14 +45,17 @@ def read_spec(tree: dict[str, Any], where: str) -> TaskSpec:
     Raises:
         UserError: naming every key that is unknown or of the wrong type.
     """
-    unknown = [Problem(f"{where}: {key}", tree[key], "there is no such key", _known_key(key)) for key in tree.keys() - KNOWN]
+    others = [key for key in COLUMNS_OF_WORDS if key in tree and tree.get("kind") != WORDS]
+    known = {key: value for key, value in tree.items() if key in KNOWN and key not in others}
+    unknown = [Problem(f"{where}: {key}", tree[key], f"is for {WORDS} tasks", f"write kind: {WORDS} too") for key in others]
+    unknown += [Problem(f"{where}: {key}", tree[key], "there is no such key", _known_key(key)) for key in tree.keys() - KNOWN]
     try:
-        spec = TaskSpec.model_validate({key: value for key, value in tree.items() if key in KNOWN})
+        spec = TaskSpec.model_validate(known)
     except ValidationError as error:
         raise UserError(*unknown, *_problems(error, tree, where)) from None
     if unknown:
         raise UserError(*unknown)
-    return spec
+    return spec if tree.get("metrics") else spec.model_copy(update={"metrics": kind_of(spec).usual_metrics})
 
 
 def _known_key(key: str) -> str:

@@ -84,8 +84,8 @@ def score_name(spec: TaskSpec) -> str:
 def next_command(data: TaskData, rundir: RunDirectory) -> str:
     """A command line that predicts with the run's model for the first dev example."""
     example = next((example for examples in data.dev.values() for example in examples), None)
-    texts = [" ".join(text.split()[:WORDS]) for text in example.texts] if example else []
     kind, count = kind_of(data.spec), len(data.spec.text)
+    texts = [" ".join(text.split()[:WORDS]) for text in kind.typed(example)] if example else []
     if not kind.rows_of(texts) or not all(map(_is_plain, texts)):
         texts = ["some text"] * (count if kind.rows_of([""] * count) else count + max(2, len(data.spec.choices)))
     words = [str(rundir.path), *(word for text in texts for word in ("--text", text))]

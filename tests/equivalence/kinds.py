@@ -7,7 +7,12 @@ perturbation added through `inputs_embeds`, the loss and the divergence of each 
 from typing import ClassVar
 
 import torch
-from transformers import RobertaForMultipleChoice, RobertaForQuestionAnswering, RobertaForSequenceClassification
+from transformers import (
+    RobertaForMultipleChoice,
+    RobertaForQuestionAnswering,
+    RobertaForSequenceClassification,
+    RobertaForTokenClassification,
+)
 
 from tests.equivalence.oracle import Task, logits_of, symmetric_divergence
 from tests.support.tiny import global_batches, tiny_config
@@ -190,4 +195,38 @@ class SpanQA(OfKind):
         return found
 
 
-TASKS = {task.spec["kind"]: task for task in (MultiLabel(), MultipleChoice(), SpanQA())}
+class Words(OfKind):
+    """Texts of five words, each with its first token at a position of its own; the model does not read all words."""
+
+    spec: ClassVar = {"kind": "token_classification", "labels": ["a", "b", "c"]}
+
+    def model(self, **settings):
+        return built(RobertaForTokenClassification, labels=3, problem_type=None, **settings)
+
+    def of_words(self, batch, function, *logits):
+        """The mean over each sample's words of a function of their logits (C,) and class."""
+        rows = []
+        for words, *z in zip(batch["labels"].tolist(), *logits, strict=True):
+            read = [(position, y) for position, y in words if position >= 0]
+            rows.append(sum(function(y, *(each[position] for each in z)) for position, y in read) / len(read))
+        return torch.stack(rows)
+
+    def losses(self, z, batch):
+        return self.of_words(batch, lambda y, z: -(z[y].exp() / z.exp().sum()).log(), z)
+
+    def divergences(self, z, z_adv, batch):
+        return self.of_words(batch, lambda y, p, q: symmetric_divergence(p[None], q[None], False)[0], z, z_adv)
+
+    def batches(self):
+        found, generator = global_batches(), torch.Generator().manual_seed(4)
+        for batch in found:
+            words = torch.full((8, 5, 2), -1)
+            words[..., 1] = torch.randint(0, 3, (8, 5), generator=generator)
+            for row, length in enumerate(batch["attention_mask"].sum(1)):
+                chosen = torch.randperm(int(length), generator=generator)[: 2 + row % 4].sort().values
+                words[row, : len(chosen), 0] = chosen
+            batch["labels"] = words
+        return found
+
+
+TASKS = {task.spec["kind"]: task for task in (Words(), MultiLabel(), MultipleChoice(), SpanQA())}

@@ -17,6 +17,7 @@ from mat_ds.tasks.examples import load_task_data
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.lists import list_of
 from mat_ds.tasks.options import DataConfig
+from mat_ds.tasks.own_data import task_of
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tasks.stored import store_examples, stored_examples
 from tests.tasks.test_bad_rows import lines, write
@@ -156,3 +157,31 @@ def test_labels_that_are_lists_come_back_from_prepared_data_and_damage_is_found(
         stored_examples([tmp_path / "stored"], None, True, fewer)
     with pytest.raises(UserError, match="has the columns"):
         stored_examples([tmp_path / "stored"], None, True, SPEC.model_copy(update={"kind": "classification"}))
+
+
+def own(folder, name, content, **data):
+    (folder / name).write_bytes(content)
+    return task_of("own", DataConfig(train=str(folder / name), **data))
+
+
+def test_the_kind_of_own_files_is_found_in_their_rows(tmp_path):
+    found = own(tmp_path, "train.jsonl", lines(*named()))
+    assert (found.kind, found.labels, found.metrics) == ("multi_label", ("a, b", "sea", "sky"), ("f1_micro", "f1_macro"))
+    assert own(tmp_path, "train.csv", csv_bytes()).kind == "multi_label"
+    assert own(tmp_path, "train.parquet", parquet()).kind == "multi_label"
+    assert own(tmp_path, "train.jsonl", lines(*named()), labels=("sea", "sky", "a, b")).kind == "multi_label"
+    words = [{"text": ["a", "b"], "label": ["NN", "VB"]}, {"text": ["c"], "label": ["NN"]}]
+    found = own(tmp_path, "words.jsonl", lines(*words))
+    assert (found.kind, found.labels, found.metrics) == ("token_classification", ("NN", "VB"), ("accuracy",))
+    found = own(tmp_path, "words.conll", b"a B-X\nb O\n\nc I-X\n")
+    assert (found.kind, found.text, found.label, found.metrics) == (
+        "token_classification", ("tokens",), "tags", ("seqeval_f1",))  # fmt: skip
+    soft = [{"text": "a", "label": [0.5, 0.5]}, {"text": "b", "label": "x"}]
+    assert own(tmp_path, "soft.jsonl", lines(*soft), labels=("x", "y")).kind == "classification"
+
+
+def test_own_files_of_which_only_some_rows_have_lists_are_refused(tmp_path):
+    with pytest.raises(UserError, match="4 of 5 rows"):
+        own(tmp_path, "train.jsonl", lines(*named(), {"text": "five", "label": "sea"}))
+    with pytest.raises(UserError, match=r"1 of 2 rows .* have a list of words"):
+        own(tmp_path, "train.jsonl", lines({"text": ["a"], "label": ["x"]}, {"text": "b", "label": ["y"]}))

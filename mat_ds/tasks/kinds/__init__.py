@@ -13,10 +13,11 @@ from mat_ds.tasks.kinds.multi_label import MultiLabel
 from mat_ds.tasks.kinds.multiple_choice import MultipleChoice
 from mat_ds.tasks.kinds.regression import Regression
 from mat_ds.tasks.kinds.span_qa import SpanQA
+from mat_ds.tasks.kinds.token_classification import TokenClassification
 from mat_ds.tasks.spec import TaskSpec
 
 # Those that the class of a model's head tells come before those that its number of labels tells.
-ORDER = (MultipleChoice, SpanQA, MultiLabel, Regression, Classification)
+ORDER = (MultipleChoice, SpanQA, TokenClassification, MultiLabel, Regression, Classification)
 KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in ORDER}
 
 

@@ -52,6 +52,7 @@ class Kind(Reading):
         calibrates: whether its probabilities can be judged and sharpened: `answered` returns some, for references that are
             class numbers (N,) or 0 and 1 (N, C), and what it keeps are logits, which a temperature divides.
         confuses: whether references and predictions are numbers of the task's labels, so that a confusion matrix counts them.
+        right_name: what the share of right answers is called in reports of robustness.
         distributions: whether the output is a probability distribution, which some methods require.
         loss_options: options of `loss` that the kind supports; rows can be weighted in every kind.
         weighs_samples: whether a weight of a class is a factor of whole samples, to be normalised with the weights of rows.
@@ -71,6 +72,7 @@ class Kind(Reading):
     loss_name: ClassVar[str] = "loss"
     calibrates: ClassVar[bool] = False
     confuses: ClassVar[bool] = False
+    right_name: ClassVar[str] = "accuracy"
     distributions: ClassVar[bool]
     loss_options: ClassVar[tuple[str, ...]] = ()
     weighs_samples: ClassVar[bool] = True

@@ -29,8 +29,10 @@ class Answered:
     Attributes:
         references, predictions: class numbers or scores, (N,), or what the metrics of the kind compare instead.
         probabilities: of each class, (N, C); None if the kind has none.
+        sequences: names of the true and the predicted tags of each of N texts, for metrics that count spans.
     """
 
     references: Any
     predictions: Any
     probabilities: np.ndarray | None = None
+    sequences: tuple[list[list[str]], list[list[str]]] | None = None

@@ -76,6 +76,18 @@ class Reading(ABC):
         """The label of a row with these texts; raises as `label`."""
         return self.label(row.get(self.spec.label))
 
+    def asked(self, given: Any) -> dict[str, Any] | None:
+        """The row that a question from Python stands for: a text, several, or a row; None if it is of another form."""
+        if isinstance(given, Mapping):
+            return dict(given)
+        parts = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, tuple | list) else ()
+        rows = self.rows_of(parts) if all(isinstance(text, str) for text in parts) else None
+        return rows[0] if rows and len(rows) == 1 else None
+
+    def typed(self, example: Example) -> tuple[str, ...]:
+        """The texts of an example as a command line has them, each after `--text`."""
+        return example.texts
+
     @abstractmethod
     def label(self, value: Any) -> Label:
         """Converts a value from a file to a label.
@@ -160,6 +172,10 @@ class Reading(ABC):
     def texts_at_once(self) -> int:
         """How many texts the tokenizer joins to one input: 1, or 2 of a pair."""
         return len(self.spec.text)
+
+    def unread(self, tokenizer: Any, examples: Sequence[Example], max_length: int) -> int:
+        """How many texts of the examples the model would not see anything of; counted where each has a label of its own."""
+        return 0
 
     def collate(self, tokenizer: Any, examples: Sequence[Example], max_length: int) -> tuple[dict[str, Tensor], Tensor]:
         """Model inputs (B, L), padded to the longest of the examples, and their labels (B,); an unknown label becomes 0."""
