@@ -65,9 +65,9 @@ class Packing:
     @staticmethod
     def of(mask: Tensor) -> Packing | None:
         """The packing of an attention mask (B, L); None if texts do not begin at its left. The host waits for the device, once
-        for a mask."""
-        version = None if mask.is_inference() else mask._version
-        known: tuple[int, Packing | None] | None = getattr(mask, KNOWN, None)
+        for a mask, or for the mask (samples, C, L) of which it is a view."""
+        version, owner = None if mask.is_inference() else mask._version, _owner(mask)
+        known: tuple[int, Packing | None] | None = getattr(owner, KNOWN, None)
         if known and known[0] == version:
             return known[1]
         real = mask.bool()
@@ -76,7 +76,7 @@ class Packing:
         *counts, fits = torch.cat([lengths, at_left[None]]).tolist()
         found = Packing(real, lengths, counts) if fits else None
         if version is not None:
-            setattr(mask, KNOWN, (version, found))
+            setattr(owner, KNOWN, (version, found))
         return found
 
     @cached_property
@@ -163,11 +163,18 @@ class Packing:
         return rows.view(*self.real.shape, *x.shape[2:])
 
 
+def _owner(mask: Tensor) -> Tensor:
+    """The mask whose texts these are: itself, or the one that it is a flat view of, which models of multiple choice make."""
+    base = mask._base
+    same = base is not None and base.shape[-1] == mask.shape[-1] and base.numel() == mask.numel()
+    return base if base is not None and same and base.is_contiguous() and mask.is_contiguous() else mask
+
+
 def pack_doubled(inputs: Mapping[str, Tensor], twice: Mapping[str, Tensor]) -> None:
     """Derives the packing of `twice`, which is `inputs` and `inputs` again, from theirs if that is known: so the host does not
     wait for the device."""
     mask, both = inputs.get("attention_mask"), twice.get("attention_mask")
     known: tuple[int, Packing | None] | None = getattr(mask, KNOWN, None)
     if mask is not None and both is not None and known and known[1] and known[0] == mask._version and not hasattr(both, KNOWN):
-        packing = Packing(both.bool(), torch.cat([known[1].lengths] * 2), known[1].counts * 2)
+        packing = Packing(both.bool().flatten(0, -2), torch.cat([known[1].lengths] * 2), known[1].counts * 2)
         setattr(both, KNOWN, (both._version, packing))

@@ -65,10 +65,11 @@ def built(model_class, **settings):
     return model_class(tiny_config(num_hidden_layers=1, **settings))
 
 
-def without_bias(model, head):
-    """The same with a head whose bias has no gradient by definition, as it adds the same to all logits: Adam would make steps
-    of its rounding error."""
-    getattr(model, head).register_parameter("bias", None)
+def without_bias(model, *names):
+    """The same without biases that have no gradient by definition, as they add the same to all logits: Adam would make steps of
+    its rounding error."""
+    for name in names:
+        model.get_submodule(name).register_parameter("bias", None)
     return model
 
 
@@ -147,7 +148,8 @@ class SpanQA(OfKind):
     spec: ClassVar = {"kind": "span_qa", "text": ["question", "context"], "unanswerable": True}
 
     def model(self, **settings):
-        return without_bias(built(RobertaForQuestionAnswering, labels=2, problem_type=None, **settings), "qa_outputs")
+        made = built(RobertaForQuestionAnswering, labels=2, problem_type=None, **settings)
+        return without_bias(made, "qa_outputs", "roberta.encoder.layer.0.output.LayerNorm")
 
     def last_layer(self, model):
         return model.qa_outputs

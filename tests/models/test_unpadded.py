@@ -33,10 +33,10 @@ def close(found, expected, family, **more):
     torch.testing.assert_close(found, expected, rtol=rtol, atol=atol, **more)
 
 
-def build(family, dropout=0.0, dtype=torch.float64, auto=AutoModelForSequenceClassification):
+def build(family, dropout=0.0, dtype=torch.float64, auto=AutoModelForSequenceClassification, labels=3):
     """Weights so large that every token matters to every other."""
     config = AutoConfig.for_model(
-        family, vocab_size=VOCABULARY, pad_token_id=PAD, bos_token_id=BEGIN, eos_token_id=END, num_labels=3,
+        family, vocab_size=VOCABULARY, pad_token_id=PAD, bos_token_id=BEGIN, eos_token_id=END, num_labels=labels,
         initializer_range=0.3, use_cache=False, **{**SETTINGS, **ROTARY}[family],
     )  # fmt: skip
     for option, value in config.to_dict().items():
