@@ -118,6 +118,9 @@ def _read_task(name: str, data: DataConfig) -> TaskSpec:
     columns = TaskSpec(name=name, text=data.text or text, label=data.label or label, weight=data.weight, test=())
     raise_if_any(_renamed(column_problems(columns)))
     found = _labels_in("data.train", data.train, columns, all_rows=data.labels is None)
+    if found.soft and not data.labels:
+        reason = f"{found.soft:,} rows of {data.train} have a probability for each label, whose names they do not settle"
+        raise UserError(Problem("data.labels", data.labels, reason, "list the classes in their order: data.labels=[...]"))
     labels = _classes(found, data.train) if data.labels is None else data.labels
     spec = columns.model_copy(update={"labels": labels, "kind": found.kind(labels, data.train)})
     spec = spec.model_copy(update={"metrics": kind_of(spec).usual_metrics})

@@ -144,6 +144,25 @@ def test_smoothing_spreads_over_the_choices_that_a_question_has():
         assert loss == pytest.approx(-sum(x * (1 - y) ** 2 * math.log(y) for x, y in zip(q, p, strict=True)), rel=1e-5)
 
 
+def test_the_classes_of_words_weigh_words_and_samples_weigh_one_on_the_average():
+    """Of word t of sample i: l_it = -a_y log p_y / Z, of a sample their mean; auto counts a word as its share of the sample."""
+    labels = (("x", "y"), ("y", "y", "y", "x"), ("y",))
+    spec = TaskSpec(name="own", kind="token_classification", text=("words",), labels=("x", "y"), metrics=("accuracy",))
+    rows = [Example(tuple("ab" * len(row))[: len(row)], tuple("xy".index(label) for label in row)) for row in labels]
+    objective = trained_loss(LossConfig(class_weights="auto"), spec, rows)
+    shares = [1 / 2 + 1 / 4, 1 / 2 + 3 / 4 + 1]
+    assert objective.form.class_weights == pytest.approx([3 / (2 * share) for share in shares])
+    assert objective.mean_weight == pytest.approx(1)
+    logits = torch.randn(2, 4, 2, generator=torch.Generator().manual_seed(0))
+    places = torch.tensor([[[0, 0], [1, 1], [-1, 0], [-1, 0]], [[0, 1], [1, 1], [2, 1], [3, 0]]])
+    expected = 0.0
+    for i, row in enumerate(labels[:2]):
+        for t, label in enumerate(row):
+            z, y = logits[i, t].tolist(), "xy".index(label)
+            expected -= 3 / (2 * shares[y]) * (z[y] - math.log(math.fsum(map(math.exp, z)))) / len(row) / 2
+    assert objective.loss(logits, MicroBatch({}, places, 0)).item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_options_that_a_kind_does_not_have_are_refused_by_name():
     run = RunConfig.model_validate({"method": {"name": "vanilla"}, "loss": {"focal_gamma": 2.0, "label_smoothing": 0.1}})
     assert [(problem.key, problem.reason) for problem in task_problems(run, TASKS["stsb"])] == [

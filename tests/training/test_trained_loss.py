@@ -56,6 +56,17 @@ def test_what_the_loss_cannot_be_is_refused_before_ranks_connect(tmp_path):
     assert "is a text or label column too" in problems(*own, "data.weight=label")["data.weight"]
 
 
+@pytest.mark.parametrize("form", ["[{:.2f}, {:.2f}]", '{{"bad": {:.2f}, "good": {:.2f}}}'])
+def test_own_files_of_probabilities_need_the_names_of_the_labels_alone(form, tmp_path):
+    rows = [f'{{"text": "text {i}", "label": {form.format(i / 10, 1 - i / 10)}}}' for i in range(10)]
+    (tmp_path / "my.jsonl").write_text("\n".join(rows))
+    own = (f"data.train={tmp_path}/my.jsonl", "train.batch_size=4")
+    assert "have a probability for each label" in problems(*own)["data.labels"]
+    setup = built(*own, "data.labels=bad,good")
+    assert setup.data.objective.soft and setup.data.kind.name == "classification"
+    assert all(example.probabilities[0] in {i / 10 for i in range(10)} for example in setup.data.examples.train)
+
+
 def test_a_run_goes_on_only_with_the_loss_that_it_began_with(tmp_path):
     own = ("loss.class_weights=auto", "loss.label_smoothing=0.1")
     step = run_folder(tmp_path / "run", *own)
