@@ -76,6 +76,7 @@ def test_scores_are_of_all_words_and_of_whole_spans():
     for row, column, tag in ((0, 0, 1), (0, 1, 0), (0, 2, 0), (1, 0, 3)):  # Anna alone is found, and Oslo
         kept[row, column, tag] = 9
     assert score(SPEC, kept, examples) == {"seqeval_f1": 0.5, "accuracy": 0.75}
+    assert KIND.answered(kept, examples).probabilities is None and not KIND.calibrates
 
 
 def test_loss_and_divergence_are_means_over_the_words_that_are_read_and_padding_changes_nothing():
