@@ -130,8 +130,9 @@ class MultipleChoice(OfKind):
         return torch.cat([symmetric_divergence(p[None], q[None], False) for p, q in self.of_each(batch, z, z_adv)])
 
     def batches(self):
+        """A draw for which no gradient is as small as its rounding error, of which Adam would make whole steps."""
         found, generator = [], torch.Generator().manual_seed(3)
-        for batch in global_batches(examples=32):
+        for batch in global_batches(examples=32, seed=6):
             ids, mask = (batch[name].view(8, 4, -1) for name in ("input_ids", "attention_mask"))
             counts = torch.tensor([4, 3, 2, 4, 4, 2, 3, 4])
             for row, n in enumerate(counts):
