@@ -197,6 +197,14 @@ def _fault(table: Any, spec: TaskSpec, labelled: bool, known: Collection[str]) -
         return "has rows without tokens"
     if any(pc.any(pc.less(pc.list_flatten(table[name]), 0)).as_py() for name in inputs):
         return "has negative tokens"
+    for name in kind.own_inputs:  # numbers of texts, from 1
+        import numpy as np
+
+        if name not in inputs:
+            return f"has no {name}"
+        texts_of_each = np.repeat(pc.list_value_length(table["texts"]).to_numpy(), lengths[0].to_numpy())
+        if (pc.list_flatten(table[name]).to_numpy() > texts_of_each).any():
+            return f"has {name} of which there is no text"
     return loss_fault(table, kind.outputs) or _label_fault(table, kind, labelled)
 
 

@@ -1,6 +1,7 @@
 """Token classification: losses, scores and answers of words, from rows and from prepared data."""
 
 import numpy as np
+import pyarrow
 import pytest
 import torch
 from transformers import AutoConfig
@@ -51,6 +52,16 @@ def test_prepared_words_give_the_same_batches(tokenizer, tmp_path):
     one, other = (KIND.collate(tokenizer, list(some), 64) for some in (examples, found))
     assert torch.equal(one[1], other[1]) and all(torch.equal(one[0][name], other[0][name]) for name in one[0] | other[0])
     assert KIND.unread(tokenizer, list(found), 64) == 0
+    with pytest.raises(UserError, match="has words of which there is no text"):
+        store_examples(tmp_path / "cut", [Example(("a", "b"), (1, 2))], tokenizer, 64, SPEC)
+        (file,) = (tmp_path / "cut").glob("*.arrow")
+        table = pyarrow.ipc.open_stream(file.read_bytes()).read_all()
+        texts = pyarrow.array([["a"]], table.schema.field("texts").type)
+        labels = pyarrow.array([[1]], table.schema.field("label").type)
+        table = table.set_column(0, table.schema.field("texts"), texts).set_column(1, table.schema.field("label"), labels)
+        with pyarrow.ipc.new_stream(file, table.schema) as out:
+            out.write_table(table)
+        stored_examples([tmp_path / "cut"], None, True, SPEC)
     with pytest.raises(UserError, match="more texts than labels"):
         store_examples(tmp_path / "odd", [Example(("a", "b"), (1,))], tokenizer, 64, SPEC)
         stored_examples([tmp_path / "odd"], None, True, SPEC)
