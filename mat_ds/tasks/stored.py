@@ -225,6 +225,12 @@ def _label_fault(table: Any, kind: Kind, labelled: bool) -> str | None:
         return "has labels that lack an entry"
     if types.is_string(labels.type):
         return next((fault for label in labels if label.is_valid and (fault := _text_fault(kind, label.as_py()))), None)
+    if (before := kind.texts_before_choices) is not None:
+        choices = pc.subtract(texts, before)
+        if pc.any(pc.or_(pc.less(choices, 2), pc.greater(choices, int(kind.bounds[1]) + 1))).as_py():
+            return "has rows with too few choices, or too many"
+        if pc.any(pc.greater_equal(labels, choices)).as_py():
+            return "has labels of choices that are not there"
     low, high = kind.bounds
     inside = pc.all(pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high))).as_py()
     return None if inside is not False or not labelled else f"has labels outside [{low:g}, {high:g}]"

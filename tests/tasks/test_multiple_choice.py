@@ -15,9 +15,11 @@ from mat_ds.methods.batch import MicroBatch
 from mat_ds.models.build import build_tokenizer
 from mat_ds.models.options import ModelConfig
 from mat_ds.models.tiny import tiny_config
+from mat_ds.tasks.example import Example
 from mat_ds.tasks.kinds import kind_of, kind_of_model
 from mat_ds.tasks.rows import make_example
 from mat_ds.tasks.spec import TaskSpec
+from mat_ds.tasks.stored import store_examples, stored_examples
 from mat_ds.tasks.written import read_spec
 from tests.support.plain_engine import PlainEngine
 from tests.tasks.test_bad_rows import lines, load, write
@@ -190,3 +192,22 @@ def test_answers_name_letter_and_text(tokenizer):
     answered = KIND.answered(kept, EXAMPLES)
     assert answered.predictions == answered.references == [1, 4, 0]
     assert found[0].keys() == KIND.answer_types.keys()
+
+
+@pytest.mark.parametrize(
+    ("texts", "label", "fault"),
+    [
+        (("q", "a", "b"), 1, ""),
+        (("q", "a", "b"), 2, "choices that are not there"),
+        (("q", "a", "b"), -1, "outside"),
+        (("q", "a"), 0, "too few choices"),
+        (("q", *"abcdefghijklmnopqrstuvwxyzz"), 0, "too many"),
+    ],
+)
+def test_prepared_labels_number_choices_that_are_there(texts, label, fault, tokenizer, tmp_path):
+    store_examples(tmp_path / "data", [Example(texts, label)], tokenizer, 64, SPEC)
+    try:
+        (found,) = stored_examples([tmp_path / "data"], None, True, SPEC)
+        assert not fault and (found.texts, found.label) == (texts, label)
+    except UserError as error:
+        assert fault and fault in str(error)

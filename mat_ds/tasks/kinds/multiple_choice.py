@@ -86,6 +86,10 @@ class MultipleChoice(Kind):
     mapped_columns = list_columns
     texts_per_example = None
 
+    @property
+    def texts_before_choices(self) -> int:
+        return len(self.spec.text)
+
     def texts(self, row: Mapping[str, Any]) -> tuple[str, ...] | BadRow:
         question = texts_in(row, self.spec.text)
         choices = choice_texts(row, self.columns[len(self.spec.text) :])

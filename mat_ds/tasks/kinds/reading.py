@@ -61,6 +61,11 @@ class Reading(ABC):
         """How many texts every example has; None if any number."""
         return None if self.label_per_text else len(self.columns)
 
+    @property
+    def texts_before_choices(self) -> int | None:
+        """How many texts of an example come before its choices, which its label numbers; None if it has none."""
+        return None
+
     def texts(self, row: Mapping[str, Any]) -> tuple[str, ...] | BadRow:
         """The texts of a row, or the first fault found."""
         return texts_in(row, self.columns)
