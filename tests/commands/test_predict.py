@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from mat_ds.artifacts.calibrated import write_temperature
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode
 from mat_ds.evaluation.predictor import Predictor
@@ -57,6 +58,21 @@ def test_answers_are_the_models_for_each_text(task, runs, tmp_path):
         assert table == pytest.approx(expected.softmax(1).numpy(), abs=1e-5)
         assert [answer["label"] for answer in found] == [spec.labels[i] for i in expected.argmax(1)]
         assert len({answer["label"] for answer in found}) > 1, "or the test sees nothing"
+
+
+def test_calibrated_answers_have_the_probabilities_of_logits_that_a_temperature_divides(runs, tmp_path, capsys):
+    run, spec, texts = tmp_path / "run", TASKS["cola"], texts_of("cola")
+    shutil.copytree(runs["cola"], run)
+    file = write_rows(tmp_path / "in.jsonl", spec, texts)
+    assert main(["predict", str(run), str(file), "--calibrated"]) == ExitCode.USER_ERROR
+    assert "has no calibration.json" in capsys.readouterr().err
+    write_temperature(run / "model", {"temperature": 3.0, "fitted_on": ["validation"], "examples": 9})
+    found = predict(run, file, "--calibrated")
+    table = np.array([[answer["probabilities"][label] for label in spec.labels] for answer in found])
+    assert table == pytest.approx((logits(run, texts) / 3).softmax(1).numpy(), abs=1e-5)
+    (run / "model" / "calibration.json").write_text('{"temperature": -1}')
+    assert main(["predict", str(run), str(file), "--calibrated"]) == ExitCode.USER_ERROR
+    assert "is malformed at temperature" in capsys.readouterr().err
 
 
 def test_every_file_format_gets_the_same_answers(runs, tmp_path):

@@ -44,8 +44,12 @@ def report(run):
 
 def test_radius_zero_gives_the_clean_score_that_training_reported(run, report):
     found = report["splits"]["validation"]
-    reported = json.loads((run / "results.json").read_text())["export"]["score"]
-    assert found["clean"]["matthews_correlation"] == reported
+    results = json.loads((run / "results.json").read_text())
+    assert found["clean"]["matthews_correlation"] == results["export"]["score"]
+    own, trained = found["calibration"], results["calibration"]
+    assert own["before"] == pytest.approx(trained["splits"]["validation"]["before"], rel=1e-5)
+    # In-sample: no temperature has a lower NLL.
+    assert own["temperature"] == trained["temperature"] and own["after"]["nll"] <= own["before"]["nll"]
     assert {name: found["attack"][0][name] for name in found["clean"]} == found["clean"]
     assert found["attack"][0]["broken"] == 0
 
@@ -76,8 +80,11 @@ def test_the_whole_report_is_the_same_on_one_two_and_three_ranks(run, tmp_path):
     """An existing evaluation is kept, and the second is written next to it."""
     expected = (run / "evaluation" / "robustness.json").read_bytes()
     printed = evaluate(run, *OPTIONS, ranks=2).stdout.splitlines()
-    table, (said,) = printed[:-1], printed[-1:]
-    assert said == f"report: {run}/evaluation-2" and len({len(line) for line in table}) == 1, "aligned"
+    between, (said,) = printed.index(""), printed[-1:]
+    table, calibration = printed[:between], printed[between + 1 : -1]
+    assert said == f"report: {run}/evaluation-2"
+    assert all(len({len(line) for line in lines}) == 1 for lines in (table, calibration)), "aligned"
+    assert [line.split()[0] for line in calibration] == ["split", "validation", "validation"]
     assert [line.split("  ")[0] for line in table[:3]] == ["measured", "clean", "attack, linf 0.001"]
     assert len(table) == 1 + 1 + 3 + len(NOISES)
     assert (run / "evaluation-2" / "robustness.json").read_bytes() == expected

@@ -1,16 +1,19 @@
 """What `mat-ds evaluate` refuses before ranks connect, and what it reads from a folder."""
 
 import json
+import shutil
 
 import pytest
 import yaml
 
+from mat_ds.artifacts.calibrated import write_temperature
 from mat_ds.cli import COMMANDS, main
 from mat_ds.commands.evaluate import parse
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.evaluation.asked import find_subject
 from mat_ds.evaluation.options import AttackOptions, EvaluationOptions
 from mat_ds.evaluation.subject import load_subject
+from mat_ds.evaluation.table import calibration_rows
 from mat_ds.models.build import build_model, build_tokenizer
 from mat_ds.models.options import ModelConfig
 from mat_ds.tasks.registry import TASKS
@@ -111,3 +114,24 @@ def test_radii_are_sorted_and_begin_with_zero():
     assert AttackOptions(radii=[0.1, 1e-3, 0.1]).curve == (0.0, 1e-3, 0.1) and AttackOptions(radii=[]).curve == ()
     assert AttackOptions().curve[-1] == 1e-2 and AttackOptions(norm="l2").curve[-1] == 1.0
     assert parse(["x", "attack.radii=[1e-3]"])[1] == EvaluationOptions(attack=AttackOptions(radii=(1e-3,)))
+
+
+def test_a_table_shows_the_calibration_as_it_is_and_at_the_models_temperature():
+    before, after = {"nll": 0.5, "ece": 0.1}, {"nll": 0.4, "ece": 0.05}
+    splits = {
+        "a": {"calibration": {"before": before, "temperature": 1.5, "after": after}},
+        "b": {"calibration": {"before": after}},
+    }
+    assert calibration_rows({"splits": splits}) == [
+        ["split", "calibration", "nll", "ece"], ["a", "as it is", 0.5, 0.1], ["a", "at T = 1.500", 0.4, 0.05],
+        ["b", "as it is", 0.4, 0.05],
+    ]  # fmt: skip
+    assert calibration_rows({"splits": {"a": {"clean": {}}}}) == []
+
+
+def test_a_temperature_is_part_of_the_model_but_not_of_what_it_answers(model_folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "model")
+    before = subject(tmp_path / "model", "task=demo", "limit=2")
+    write_temperature(tmp_path / "model", {"temperature": 1.5, "fitted_on": ["validation"], "examples": 2})
+    after = subject(tmp_path / "model", "task=demo", "limit=2")
+    assert (before.temperature, after.temperature) == (None, 1.5) and before.model_sha256 == after.model_sha256
