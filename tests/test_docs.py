@@ -6,6 +6,7 @@ from statistics import mean
 from benchmarks import rivals
 from mat_ds.errors import ExitCode
 from mat_ds.runs.table import options_page
+from mat_ds.tasks.kinds import KINDS
 from mat_ds.tasks.registry import TASKS
 from tests.support.launch import ROOT
 
@@ -44,6 +45,13 @@ def test_every_recipe_profile_and_exit_code_is_listed():
         assert f"`{path.name}`" in PAGES
     for code in ExitCode:
         assert re.search(rf"^\| {code.value} \|", PAGES, re.M)
+
+
+def test_every_metric_of_a_kind_is_listed():
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    for name, kind in KINDS.items():
+        (row,) = re.findall(rf"^\| {name} \|(.*)$", page, re.M)
+        assert set(kind.metrics) <= set(re.findall(r"`(\w+)`", row)), name
 
 
 def test_every_task_of_glue_has_a_recipe():
