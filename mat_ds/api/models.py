@@ -28,13 +28,21 @@ def plugin_paths(plugin: Plugins) -> list[Path]:
     return [Path(path) for path in ([plugin] if isinstance(plugin, (str, PathLike)) else plugin)]
 
 
-def load(model: PathOrText, task: str | None = None, *, calibrated: bool = False, plugin: Plugins = ()) -> Predictor:
+def load(
+    model: PathOrText,
+    task: str | None = None,
+    *,
+    calibrated: bool = False,
+    max_new_tokens: int | None = None,
+    plugin: Plugins = (),
+) -> Predictor:
     """Loads a trained model in fp32, on the GPU if there is one.
 
     Args:
         model: a run, a model folder, a hub model, or `models:/NAME@ALIAS` of MLflow's registry.
         task: its task, if the model does not name one itself.
         calibrated: whether its probabilities are those at the temperature that was fitted on the dev splits.
+        max_new_tokens: longest response of a model that writes text; None: half of what it was trained to read.
         plugin: a Python file, or several, to load first: it registers the model's task or method.
 
     Raises:
@@ -44,11 +52,11 @@ def load(model: PathOrText, task: str | None = None, *, calibrated: bool = False
     folder = locate(fspath(model))
     from mat_ds.evaluation.predictor import load_predictor  # only now, as it imports torch: seconds
 
-    return load_predictor(fspath(model), folder, task, calibrated=calibrated)
+    return load_predictor(fspath(model), folder, task, calibrated=calibrated, max_new_tokens=max_new_tokens)
 
 
 def predict(model: PathOrText | Predictor, texts: Texts, batch_size: int = 32, *, plugin: Plugins = ()) -> list[dict[str, Any]]:
-    """Predicts an answer per text or pair of texts: `label` and `probabilities`, or `score`; see `Predictor.predict`.
+    """Predicts an answer per text or pair of texts: `label` and `probabilities`, `score` or `response`: `Predictor.predict`.
 
     Args:
         model, plugin: as for `load`, or what that returns.

@@ -83,6 +83,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--calibrated", action="store_true", help="divide the logits by the temperature that was fitted on the dev splits"
     )
+    parser.add_argument(
+        "--max_new_tokens",
+        type=int,
+        metavar="N",
+        help="longest response of a model that writes text (default: half of the tokens that it was trained to read)",
+    )
     add_plugin_argument(parser)
     parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="texts per forward pass (%(default)s)")
     return parser.parse_intermixed_args(arguments)
@@ -114,7 +120,7 @@ def predict_file(parsed: argparse.Namespace) -> None:
         from mat_ds.evaluation.predictor import load_predictor
 
     with waiting(f"loading {parsed.model}"):
-        predictor = load_predictor(parsed.model, folder, parsed.task, parsed.columns, parsed.calibrated)
+        predictor = load_predictor(parsed.model, folder, parsed.task, parsed.columns, parsed.calibrated, parsed.max_new_tokens)
     skipped, count, kind = _Skipped(), 0, kind_of(predictor.spec)
     if parsed.out and parsed.skip_bad_rows and is_submission(parsed.out, kind):
         reason = f"a row that is left out would be missing in {parsed.out.name}, which the GLUE server counts"
@@ -127,8 +133,7 @@ def predict_file(parsed: argparse.Namespace) -> None:
             if parsed.skip_bad_rows:
                 batch = list(_with_tokens(batch, predictor, skipped))
             if batch:
-                kept = predictor.kept([asked.example for asked in batch]).numpy()
-                print("\n".join(form.lines(batch, kept)), file=out, flush=True)
+                print("\n".join(form.lines(batch, predictor)), file=out, flush=True)
                 count += len(batch)
                 bar.update(len(batch))
             if has_lost_reader(out):  # as of `head`
@@ -214,6 +219,8 @@ def _argument_problems(parsed: argparse.Namespace) -> Iterable[Problem]:
         yield from _output_name_problems(parsed.out, parsed.file)
     if parsed.batch_size < 1:
         yield Problem("--batch_size", parsed.batch_size, "is not a positive number", "use at least 1")
+    if parsed.max_new_tokens is not None and parsed.max_new_tokens < 1:
+        yield Problem("--max_new_tokens", parsed.max_new_tokens, "is not a positive number", "use at least 1")
     if parsed.columns and len(parsed.columns) > 2:
         yield Problem("--columns", " ".join(parsed.columns), "names more than a pair", "name one or two")
 

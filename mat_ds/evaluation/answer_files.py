@@ -8,14 +8,14 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from mat_ds.errors import printable_json
 from mat_ds.tasks.example import Example
 from mat_ds.tasks.kinds.base import Kind
 from mat_ds.tasks.kinds.outputs import SUBMISSION_HEADER
 
-INDEX, ANSWERS = "index", ("index", "label", "labels", "probabilities", "score", "tags", "entities")
+INDEX, ANSWERS = "index", ("index", "label", "labels", "probabilities", "score", "tags", "entities", "response")
 # Columns that name a row.
 IDS = ("id", "idx", "guid", "uid", "uuid", "pairid", "qid", "key")
 SUFFIXES = {".jsonl": "JSON lines", ".csv": "a csv table", ".tsv": "a tsv table"}
@@ -44,6 +44,16 @@ def carried(row: Mapping[str, Any], columns: Sequence[str], answers: Collection[
     return {f"input_{name}" if name in ANSWERS or name in answers else name: row.get(name) for name in names}
 
 
+class Answerer(Protocol):
+    """What answers: `mat_ds.evaluation.predictor.Predictor`."""
+
+    def kept(self, examples: Sequence[Example]) -> Any:
+        """What the kind keeps of the logits, a tensor."""
+
+    def answers(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
+        """An answer per example."""
+
+
 class AnswerForm(ABC):
     """How answers are written.
 
@@ -62,15 +72,15 @@ class AnswerForm(ABC):
         self.kind = kind
 
     @abstractmethod
-    def lines(self, asked: Sequence[InputRow], kept: Any) -> Iterator[str]:
-        """Yields what to write for a batch, given what the kind keeps of its logits, without line ends."""
+    def lines(self, asked: Sequence[InputRow], answerer: Answerer) -> Iterator[str]:
+        """Yields what to write for a batch, without line ends."""
 
 
 class JsonLines(AnswerForm):
     name = SUFFIXES[".jsonl"]
 
-    def lines(self, asked: Sequence[InputRow], kept: Any) -> Iterator[str]:
-        for row, answer in zip(asked, self.kind.answers(kept, [row.example for row in asked]), strict=True):
+    def lines(self, asked: Sequence[InputRow], answerer: Answerer) -> Iterator[str]:
+        for row, answer in zip(asked, answerer.answers([row.example for row in asked]), strict=True):
             written = {INDEX: row.number, **row.along, **answer}
             self.columns = self.columns or tuple(written)
             yield printable_json(json.dumps(written, ensure_ascii=False, default=str))
@@ -83,8 +93,8 @@ class AnswerTable(AnswerForm):
         super().__init__(kind)
         self.name, self._tabs = SUFFIXES[suffix], suffix == ".tsv"
 
-    def lines(self, asked: Sequence[InputRow], kept: Any) -> Iterator[str]:
-        for row, answer in zip(asked, self.kind.answers(kept, [row.example for row in asked]), strict=True):
+    def lines(self, asked: Sequence[InputRow], answerer: Answerer) -> Iterator[str]:
+        for row, answer in zip(asked, answerer.answers([row.example for row in asked]), strict=True):
             written: dict[str, Any] = {INDEX: row.number, **row.along}
             for name, value in answer.items():
                 shares = value.items() if isinstance(value, dict) else ()
@@ -112,11 +122,12 @@ def _in_table(value: Any) -> Any:
 class Submission(AnswerForm):
     name = "a GLUE submission"
 
-    def lines(self, asked: Sequence[InputRow], kept: Any) -> Iterator[str]:
+    def lines(self, asked: Sequence[InputRow], answerer: Answerer) -> Iterator[str]:
         if not self.columns:
             self.columns = tuple(SUBMISSION_HEADER.split("\t"))
             yield SUBMISSION_HEADER
-        submitted = self.kind.submitted(kept, [row.example for row in asked])
+        examples = [row.example for row in asked]
+        submitted = self.kind.submitted(answerer.kept(examples).numpy(), examples)
         yield from (f"{row.number}\t{value}" for row, value in zip(asked, submitted, strict=True))
 
 

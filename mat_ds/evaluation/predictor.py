@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from mat_ds.artifacts.calibrated import temperature_of
 from mat_ds.artifacts.described import Description, head_problems, read_description
 from mat_ds.artifacts.exported import load_classifier
 from mat_ds.errors import NonFiniteError, Problem, UserError, raise_if_any
+from mat_ds.evaluation.generation import end_tokens, generate
 from mat_ds.methods.batch import MicroBatch
 from mat_ds.models.build import longest_input
 from mat_ds.models.vocabulary import vocabulary_problems
@@ -35,8 +36,9 @@ class Predictor:
     Attributes:
         spec: the task; `text` are the columns of the input file.
         name: of the model, as given by the user.
-        model, tokenizer, collate, device: the classifier, how texts become its inputs, and its device.
+        model, tokenizer, collate, device: the model, how texts become its inputs, and its device.
         temperature: that its logits are divided by, so that its probabilities are calibrated; 1: as they are.
+        max_new_tokens: of a response, where the model writes text.
     """
 
     spec: TaskSpec
@@ -46,6 +48,7 @@ class Predictor:
     collate: Collator
     device: torch.device
     temperature: float = 1.0
+    max_new_tokens: int = 0
 
     @torch.inference_mode()
     def kept(self, examples: Sequence[Example]) -> torch.Tensor:
@@ -65,6 +68,19 @@ class Predictor:
             raise NonFiniteError("a prediction is not finite")
         return found / self.temperature
 
+    def answers(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
+        """An answer per example."""
+        kind, length = kind_of(self.spec), self.collate.max_length
+        if not kind.generates:
+            return kind.answers(self.kept(examples).numpy(), examples)
+        unanswered = [replace(example, label=None, tokens=None) for example in examples]
+        raise_if_any(token_problems(self.tokenizer, unanswered, length, kind))
+        raise_if_any(vocabulary_problems("MODEL", self.name, self.model, self.tokenizer, [unanswered], length, kind))
+        prompts = kind.tokens(self.tokenizer, unanswered, length - self.max_new_tokens)
+        ends = end_tokens(self.model, self.tokenizer)
+        found = generate(self.model, self.tokenizer, prompts, self.max_new_tokens, ends)
+        return [{"response": self.tokenizer.decode(tokens, skip_special_tokens=True)} for tokens in found]
+
     def predict(self, texts: Sequence[str | Sequence[str] | Mapping[str, Any]], batch_size: int = 32) -> list[dict[str, Any]]:
         """Predicts an answer per text: `label` and `probabilities` of all labels, or `score`, or what else the kind of the task
         answers with (docs/tasks.md).
@@ -82,7 +98,7 @@ class Predictor:
         found: list[dict[str, Any]] = []
         for first in range(0, len(examples), batch_size):
             some = examples[first : first + batch_size]
-            found += kind_of(self.spec).answers(self.kept(some).numpy(), some)
+            found += self.answers(some)
         return found
 
     def _examples(self, texts: Sequence[str | Sequence[str] | Mapping[str, Any]]) -> Iterator[Example]:
@@ -101,7 +117,12 @@ class Predictor:
 
 
 def load_predictor(
-    model_name: str, folder: Path, task: str | None = None, columns: Sequence[str] | None = None, calibrated: bool = False
+    model_name: str,
+    folder: Path,
+    task: str | None = None,
+    columns: Sequence[str] | None = None,
+    calibrated: bool = False,
+    max_new_tokens: int | None = None,
 ) -> Predictor:
     """Loads a model in fp32, on the GPU if there is one.
 
@@ -111,6 +132,7 @@ def load_predictor(
         task: its task, if the model does not name one itself.
         columns: names of the text columns, if not the task's.
         calibrated: whether its logits are divided by the temperature in its `calibration.json`.
+        max_new_tokens: longest response of a model that writes text; None: half of what it was trained to read.
     """
     temperature = temperature_of(folder, model_name) if calibrated else 1.0
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -123,6 +145,28 @@ def load_predictor(
     if columns and len(columns) != len(spec.text):
         raise UserError(Problem("--columns", " ".join(columns), f"{spec.name} reads {len(spec.text)} text(s) at a time",
                                 f"name as many as these: {' '.join(spec.text)}"))  # fmt: skip
-    spec = spec.model_copy(update={"text": tuple(columns)}) if columns else spec
+    spec = spec.model_copy(update=_with_columns(spec, columns)) if columns else spec
     max_length = min(known.max_length if known else DataConfig().max_length, longest_input(model, tokenizer))
-    return Predictor(spec, model_name, model, tokenizer, Collator(tokenizer, max_length, kind_of(spec)), device, temperature)
+    kind = kind_of(spec)
+    raise_if_any(kind.tokenizer_problems("MODEL", model_name, tokenizer))
+    raise_if_any(_new_token_problems(max_new_tokens, max_length, kind))
+    new = (max_new_tokens or max_length // 2) if kind.generates else 0
+    return Predictor(spec, model_name, model, tokenizer, Collator(tokenizer, max_length, kind), device, temperature, new)
+
+
+def _with_columns(spec: TaskSpec, columns: Sequence[str]) -> dict[str, Any]:
+    """What changes in a task whose text columns have other names."""
+    return {"text": tuple(columns), **({"messages": columns[0], "label": columns[0]} if spec.messages else {})}
+
+
+def _new_token_problems(asked: int | None, max_length: int, kind: Kind) -> Iterator[Problem]:
+    """Yields a problem if a response cannot be as long as asked."""
+    if asked is None:
+        return
+    if not kind.generates:
+        yield Problem(
+            "--max_new_tokens", asked, f"is for models that write text, but this one is for {kind.name}", "leave it out"
+        )
+    elif not 0 < asked < max_length:
+        reason = f"leaves no token of the {max_length} to the prompt"
+        yield Problem("--max_new_tokens", asked, reason, f"take less than {max_length}")

@@ -83,6 +83,7 @@ def load_subject(asked: Asked, options: EvaluationOptions) -> Subject:
         temperature = collect_problems(found, temperature_of, source, asked.name)
     raise_if_any(found)
     assert data and model and tokenizer
+    raise_if_any(kind_of(spec).tokenizer_problems("model", asked.name, tokenizer))
     max_length = min(asked.data.max_length, longest_input(model, tokenizer))
     data = with_tokens(data, tokenizer, max_length, asked.data)
     splits = data.dev | data.test

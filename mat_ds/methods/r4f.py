@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 class R4FSettings(R3FSettings):
+    needs_head: ClassVar[bool] = True
+
     name: Literal["r4f"] = Field("r4f", description="r3f with the head's last matrix divided by its spectral norm")  # type: ignore[assignment]
 
 

@@ -44,9 +44,11 @@ class MethodSettings(Section):
 
     Attributes:
         needs_distributions: whether the method is defined only for predictions that are probabilities, not for regression.
+        needs_head: whether it changes the head of a classifier, which a model that writes text does not have.
     """
 
     needs_distributions: ClassVar[bool] = False
+    needs_head: ClassVar[bool] = False
 
     name: str
 

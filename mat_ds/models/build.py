@@ -126,7 +126,7 @@ def _configure(model: ModelConfig, task: TaskSpec, tokenizer: Any) -> tuple[Any,
         config = tiny_config(tokenizer, head)
     else:
         config = load_config(model.name, revision=model.revision)
-        match = match_labels(config, task) if config.num_labels == head["num_labels"] else match
+        match = match_labels(config, task) if config.num_labels == head.get("num_labels") else match
         for option, value in head.items():
             setattr(config, option, value)
     if model.dropout is not None:

@@ -200,8 +200,12 @@ def task_problems(run: RunConfig, spec: TaskSpec) -> Iterator[Problem]:
     if name not in measured or (slash and split not in spec.dev):
         reason = f"is not measured: {spec.name} has {', '.join(measured)} on {', '.join(spec.dev)}"
         yield Problem("train.select_by", run.train.select_by, reason, "name one of those, or <split>/<metric>")
-    if run.method.needs_distributions and not kind.distributions:
-        able = ", ".join(name for name, method in METHODS.items() if not method.Settings.needs_distributions)
+
+    def defined(settings: type[MethodSettings]) -> bool:
+        return (kind.distributions or not settings.needs_distributions) and bool(kind.outputs or not settings.needs_head)
+
+    if not defined(type(run.method)):
+        able = ", ".join(name for name, method in METHODS.items() if defined(method.Settings))
         yield Problem(
             "method.name", run.method.name, f"is not defined for {kind.name}, and {spec.name} is one", f"take one of {able}"
         )

@@ -79,7 +79,7 @@ def column_problems(spec: TaskSpec) -> Iterator[Problem]:
     columns = (*kind_of(spec).columns, spec.label, *([spec.weight] if spec.weight is not None else []))
     if len(set(spec.text)) < len(spec.text):
         yield Problem("text", spec.text, "is the same column twice", "name the column of each text")
-    if spec.label in spec.text:
+    if spec.label in spec.text and not spec.messages:
         yield Problem("label", spec.label, "is a text column too, so the model would read the answer", "name another column")
     if spec.weight in (*spec.text, spec.label):
         yield Problem("weight", spec.weight, "is a text or label column too", "name another column")

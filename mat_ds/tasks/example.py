@@ -51,8 +51,8 @@ class Example:
 
     @property
     def length(self) -> int:
-        """Characters, a proxy for tokens when examples are grouped by length."""
-        return sum(len(text) for text in self.texts)
+        """Characters, a proxy for tokens when examples are grouped by length; a label that is a text is read too."""
+        return sum(len(text) for text in self.texts) + (len(self.label) if isinstance(self.label, str) else 0)
 
     @property
     def half_blank(self) -> bool:

@@ -44,6 +44,7 @@ METRICS = {
     "seqeval_f1": Measure("F1 of spans"),
     "seqeval_precision": Measure("precision of spans"),
     "seqeval_recall": Measure("recall of spans"),
+    "perplexity": Measure("perplexity", lower=True, share=False),
     "pearson": Measure("Pearson correlation"),
     "spearman": Measure("Spearman correlation"),
     "mse": Measure("mean squared error", lower=True, share=False),

@@ -25,8 +25,9 @@ from mat_ds.tasks.ranking import RANKING, undefined
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tasks.squad import exact, mean_over_questions, overlap
 
-# Maps (references, predictions) to a score; the predictions are probabilities where the metric is one of `RANKING`.
+# Maps (references, predictions) to a score; the predictions are probabilities where the metric is one of `PROBABLE`.
 Compute = Callable[[Any, Any], float]
+PROBABLE = (*RANKING, "perplexity")
 
 
 class LocalMetric(evaluate.Metric):  # type: ignore[misc]
@@ -84,6 +85,16 @@ def _average_precision(references: np.ndarray, probabilities: np.ndarray) -> flo
     return float(sklearn_metrics.average_precision_score(references, scores, average="macro"))
 
 
+def _perplexity(tokens: np.ndarray, log_probabilities: np.ndarray) -> float:
+    """The exponential of the mean negative log probability of a token, over all tokens of the split.
+
+    Args:
+        tokens: how many each response has.
+        log_probabilities: of all of them together.
+    """
+    return float(np.exp(-log_probabilities.sum() / max(1, tokens.sum())))
+
+
 COMPUTED: dict[str, Compute] = {
     "accuracy": sklearn_metrics.accuracy_score,
     "balanced_accuracy": sklearn_metrics.balanced_accuracy_score,
@@ -95,6 +106,7 @@ COMPUTED: dict[str, Compute] = {
     "auroc": _auroc,
     "average_precision": _average_precision,
     "exact_match": lambda y, p: float(np.mean(np.all((y == p).reshape(len(y), -1), axis=1))),
+    "perplexity": _perplexity,
     "pearson": _correlation(stats.pearsonr),
     "spearman": _correlation(stats.spearmanr),
     "mse": sklearn_metrics.mean_squared_error,
@@ -136,7 +148,7 @@ def _value(name: str, found: Answered) -> float:
     if name in SPANS:
         return SPANS[name](found)
     references = np.asarray(found.references)
-    given = np.asarray(found.probabilities if name in RANKING else found.predictions)
+    given = np.asarray(found.probabilities if name in PROBABLE else found.predictions)
     metric = LocalMetric(name, COMPUTED[name], references, given)
     with warnings.catch_warnings():
         # Of classes that are in the answers only, which is no fault of the data.

@@ -54,7 +54,9 @@ else:
     MetricName = Literal[tuple(METRICS)]  # so that pydantic's errors list them
 
 
-KindName = Literal["classification", "multi_label", "multiple_choice", "regression", "span_qa", "token_classification"]
+KindName = Literal[
+    "causal_lm", "classification", "multi_label", "multiple_choice", "regression", "span_qa", "token_classification"
+]
 
 
 # The kind whose texts are lists of words, what a description may call its columns, and their usual names.
@@ -89,7 +91,10 @@ class TaskSpec(Section):
     text: Annotated[Names, Field(min_length=1, max_length=2), BeforeValidator(_as_list)] = Field(
         description="the text column, or the two of a pair"
     )
-    label: str = Field("label", description="the label column")
+    label: str = Field("label", description="the label column; of a causal_lm task, that of the response")
+    messages: str | None = Field(
+        None, description="column of chats of a causal_lm task, [{role, content}, ...], in place of text and label"
+    )
     labels: Names = Field((), description="names of the classes in the order of their numbers; none: regression")
     weight: str | None = Field(None, description="the column with the weight of each training row in the loss; none: all 1")
     label_map: dict[str, str] = Field({}, description="other spellings of the label names in the files")
@@ -142,12 +147,22 @@ class TaskSpec(Section):
     @model_validator(mode="before")
     @classmethod
     def _settle_kind(cls, tree: Any) -> Any:
-        """Without a kind, labels decide. Tasks of words call their columns otherwise."""
+        """Without a kind, labels decide. Tasks of words call their columns otherwise, and a column of
+        chats holds what is read and what is answered."""
         if isinstance(tree, dict) and tree.get("kind") is None:
             tree = {**tree, "kind": kind_by(tree.get("labels"))}
         if isinstance(tree, dict) and tree["kind"] == WORDS:
             tree = {COLUMNS_OF_WORDS.get(key, key): value for key, value in _once_named(tree)}
             tree = {"text": TOKENS, "label": TAGS, **tree}
+        if isinstance(tree, dict) and isinstance(chats := tree.get("messages"), str):
+            given = {
+                key: value for key in ("text", "label") if (value := tree.get(key)) not in (None, chats, [chats], (chats,))
+            }
+            if given:
+                raise ValueError(
+                    f"messages names the column of the chats, and {' and '.join(given)} names others: leave one out"
+                )
+            tree = {**tree, "text": (chats,), "label": chats}
         return tree
 
     @model_validator(mode="after")

@@ -17,8 +17,8 @@ EXAMPLES = {
     "text": "text: [sentence]", "label": "label: label", "labels": 'labels: ["no", "yes"]',
     "choices": "choices: choices", "doc_stride": "doc_stride: 128", "max_answer_length": "max_answer_length: 30",
     "unanswerable": "unanswerable: true", "null_score_diff_threshold": "null_score_diff_threshold: 0.0",
-    "label_map": 'label_map: {"0": "no", "1": "yes"}', "weight": "weight: weight", "range": "range: [0, 5]",
-    "train": "train: [train]",
+    "label_map": 'label_map: {"0": "no", "1": "yes"}', "weight": "weight: weight", "messages": "messages: messages",
+    "range": "range: [0, 5]", "train": "train: [train]",
     "dev": "dev: [validation]", "test": "test: [test]", "test_labelled": "test_labelled: true",
     "metrics": "metrics: [accuracy]",
     "skip_unlabelled": "skip_unlabelled: true", "also_train_on": "also_train_on: [mnli, snli]", "hub": "hub: nyu-mll/glue",
@@ -29,9 +29,10 @@ EXAMPLES = {
 KNOWN = EXAMPLES.keys()  # `generate` is not among them: it is a function
 # What else people call these keys.
 OTHER_NAMES = {
-    **dict.fromkeys(("columns", "text_column", "text_columns", "inputs", "sentence", "sentences"), "text"),
-    **dict.fromkeys(("label_column", "target"), "label"), **dict.fromkeys(("classes", "class_names", "label_names"), "labels"),
-    **dict.fromkeys(("validation", "valid", "eval"), "dev"), "dataset": "hub",
+    **dict.fromkeys(("columns", "text_column", "text_columns", "inputs", "sentence", "sentences", "prompt"), "text"),
+    **dict.fromkeys(("label_column", "target", "response", "completion"), "label"),
+    **dict.fromkeys(("classes", "class_names", "label_names"), "labels"),
+    **dict.fromkeys(("validation", "valid", "eval"), "dev"), "dataset": "hub", "conversations": "messages", "chat": "messages",
 }  # fmt: skip
 
 

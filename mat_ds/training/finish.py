@@ -117,7 +117,8 @@ def finish(setup: Setup, trained: Trained, evaluator: Evaluator, still_ours: Cal
     splits, score = evaluator.scores_of(predicted, data.dev)
     write(lambda: write_dev_predictions(data.spec, predicted, data.dev, rundir))
     results |= on_rank_zero(lambda: findings(data.spec, predicted, data.dev))
-    for split, examples in data.test.items():
+    # A response without a label has no score, and is what `mat-ds predict` writes.
+    for split, examples in () if kind.generates and not data.spec.test_labelled else data.test.items():
         try:
             found = evaluator.predict(model, examples, split)
         except NonFiniteError:  # longer texts than in training may overflow fp16
@@ -126,7 +127,8 @@ def finish(setup: Setup, trained: Trained, evaluator: Evaluator, still_ours: Cal
             results["test"][split] = evaluator.metrics_of(found, examples)
             if without := undefined(data.spec, examples):
                 results.setdefault("undefined", {})[split] = without
-        write(partial(write_predictions, data.spec, split, found.kept, examples, rundir))
+        if not kind.generates:
+            write(partial(write_predictions, data.spec, split, found.kept, examples, rundir))
     del model
     exact = score
     if dtype != torch.float32:

@@ -55,6 +55,8 @@ def load_setup(request: Request, world: World, choose: Choose) -> Setup:
     texts = (text for example in (data.train if data else ()) for text in example.texts)
     with waiting(f"loading the tokenizer of {run.model.name}", speaks):
         tokenizer = collect_problems(found, build_tokenizer, run.model, texts)
+    if tokenizer and (lacking := [*kind_of(spec).tokenizer_problems("model.name", run.model.name, tokenizer)]):
+        found, tokenizer = found + lacking, None
     found += (*size_problems(run, data), *undefined_problems(data.spec, data.dev)) if data else ()
     # At ZeRO-3 weights are left in their files, so that no rank needs memory for all of them.
     sharded = completed.get("zero_optimization", {}).get("stage") == 3

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from mat_ds.tasks.kinds.base import Kind
+from mat_ds.tasks.kinds.causal_lm import CausalLM
 from mat_ds.tasks.kinds.classification import Classification
 from mat_ds.tasks.kinds.multi_label import MultiLabel
 from mat_ds.tasks.kinds.multiple_choice import MultipleChoice
@@ -17,7 +18,7 @@ from mat_ds.tasks.kinds.token_classification import TokenClassification
 from mat_ds.tasks.spec import TaskSpec
 
 # Those that the class of a model's head tells come before those that its number of labels tells.
-ORDER = (MultipleChoice, SpanQA, TokenClassification, MultiLabel, Regression, Classification)
+ORDER = (CausalLM, MultipleChoice, SpanQA, TokenClassification, MultiLabel, Regression, Classification)
 KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in ORDER}
 
 

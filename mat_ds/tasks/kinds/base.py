@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Keys of a task's description that one kind alone has.
 SPAN = ("doc_stride", "max_answer_length", "unanswerable", "null_score_diff_threshold")
-KEYS = {"choices": "multiple_choice", **dict.fromkeys(SPAN, "span_qa")}
+KEYS = {"choices": "multiple_choice", "messages": "causal_lm", **dict.fromkeys(SPAN, "span_qa")}
 # Texts of the example that goes with a registered model.
 SERVED_TEXTS = ("The key near the cabinets is golden.", "The key is near the cabinets.")
 
@@ -57,6 +57,7 @@ class Kind(Reading):
         loss_options: options of `loss` that the kind supports; rows can be weighted in every kind.
         weighs_samples: whether a weight of a class is a factor of whole samples, to be normalised with the weights of rows.
         directions: number of divergences that `divergence` sums: 1 if it is symmetric, 2 if it is symmetrised.
+        generates: whether answers are texts that the model writes, not what evaluation keeps of one pass.
     """
 
     name: ClassVar[str]
@@ -77,6 +78,7 @@ class Kind(Reading):
     loss_options: ClassVar[tuple[str, ...]] = ()
     weighs_samples: ClassVar[bool] = True
     directions: ClassVar[int]
+    generates: ClassVar[bool] = False
 
     # The task.
 

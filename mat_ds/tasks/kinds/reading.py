@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mat_ds.errors import Problem
 from mat_ds.tasks.example import BadRow, Example, Label, texts_in
 from mat_ds.tasks.spec import TaskSpec
 
@@ -140,6 +141,14 @@ class Reading(ABC):
         return True
 
     # Inputs.
+
+    def tokenizer_problems(self, key: str, name: str, tokenizer: Any) -> Iterator[Problem]:
+        """Yields a problem for each thing that the kind needs and a tokenizer lacks.
+
+        Args:
+            key, name: the option that named the model, and its name.
+        """
+        yield from ()
 
     def parts(self, tokenizer: Any, examples: Sequence[Example], max_length: int) -> Sequence[Example]:
         """The samples of a model that are made of examples: themselves, unless one is more than fits into an input."""
