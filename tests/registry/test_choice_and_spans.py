@@ -11,8 +11,10 @@ import yaml
 from mlflow.models import Model
 from mlflow.pyfunc import load_model, scoring_server
 from torch import distributed
+from transformers import BertConfig, BertModel
 
 from mat_ds.artifacts.described import Description, write_description
+from mat_ds.artifacts.exported import load_exported
 from mat_ds.cli import main
 from mat_ds.commands.evaluate import parse
 from mat_ds.errors import ExitCode
@@ -21,11 +23,13 @@ from mat_ds.evaluation.predictor import load_predictor
 from mat_ds.evaluation.robustness import evaluate_subject
 from mat_ds.evaluation.subject import load_subject
 from mat_ds.models.build import build_model, build_tokenizer
+from mat_ds.models.lora import write_adapter
 from mat_ds.models.options import LoraConfig, ModelConfig
 from mat_ds.ranks.world import World
 from mat_ds.registry.flavor import save_flavor
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.registry import find_task
+from mat_ds.tasks.rows import make_example
 from mat_ds.terminal.display import Display
 from tests.support.run_folders import prepare
 from tests.tasks.test_multiple_choice import QUESTIONS, published
@@ -144,6 +148,32 @@ def test_prepared_folders_hold_whole_questions_and_are_trained_on_like_the_files
     _, stored, _, again = prepare([*command, f"data.path={tmp_path / 'prepared'}"], World())
     assert list(stored.examples.train) == list(files.examples.train) and start.data_digest == again.data_digest
     assert (len(files.examples.train) > len(ROWS[spec.kind])) == (spec.kind == "span_qa")
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_saved_adapters_answer_like_the_trained_ones_from_tokens_of_two_types(merge, made, tmp_path):
+    _, spec, rows = made
+    tokenizer = build_tokenizer(ModelConfig(), ["some text"])
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=len(tokenizer), initializer_range=0.5, **sizes)).save_pretrained(tmp_path / "base")
+    tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    tokenizer.save_pretrained(tmp_path / "base")
+    options = ModelConfig(name=str(tmp_path / "base"), lora=LoraConfig(r=2))
+    module = build_model(options, spec, tokenizer, 0).module.eval()
+    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    with torch.no_grad():
+        for parameter in trained.values():
+            parameter += 0.3 * torch.randn_like(parameter)
+    kind = kind_of(spec)
+    inputs = kind.collate(tokenizer, [make_example(spec, row, True) for row in rows], LENGTH)[0]
+    inputs["token_type_ids"] = torch.arange(inputs["input_ids"].shape[-1]).expand_as(inputs["input_ids"]) % 2
+    (tmp_path / "out").mkdir()
+    write_adapter(module, {name: parameter.detach() for name, parameter in trained.items()}, tmp_path / "out", merge)
+    found = load_exported(tmp_path / "out", torch.float32, torch.device("cpu"))
+    expected = kind.read(module(**inputs), inputs)
+    torch.testing.assert_close(kind.read(found(**inputs), inputs), expected, rtol=1e-4, atol=1e-5)
+    inputs["token_type_ids"] = torch.zeros_like(inputs["token_type_ids"])
+    assert (kind.read(module(**inputs), inputs) - expected).abs().max() > 1e-3
 
 
 def test_adapters_train_the_head(made, tmp_path):

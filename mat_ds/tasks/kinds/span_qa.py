@@ -41,7 +41,8 @@ class SpanQA(Kind):
     auto_class = "AutoModelForQuestionAnswering"
     problem_type = None
     pipeline = "question-answering"
-    peft_task, peft_heads = "QUESTION_ANS", ("qa_outputs",)
+    # PEFT has QUESTION_ANS, whose model takes token types and does not hand them on (0.21).
+    peft_task, peft_heads = None, ("qa_outputs",)
     metrics = usual_metrics = ("squad_em", "squad_f1")
     label_dtype, stored_type = "int64", "list<int64>"
     distributions = True
