@@ -30,10 +30,12 @@ class OfKind(Task):
         spec: the keys of the task's description, with which mat_ds makes the kind.
         methods: those that are defined for it.
         directions: how many divergences R is the sum of.
+        without_gradient: parameters that loss and divergence do not depend on, whose round-off Adam turns into whole steps.
     """
 
     spec: ClassVar[dict]
     methods = EVERY_METHOD
+    without_gradient = ()
     directions = 2
 
     def __init__(self):
@@ -105,6 +107,7 @@ class MultipleChoice(OfKind):
     """Questions of two to four choices; in place of one that is missing is a text of one token, which the loss must not see."""
 
     spec: ClassVar = {"kind": "multiple_choice", "text": ["question"]}
+    without_gradient = ("classifier.bias",)  # the same is added to every choice
 
     def model(self, **settings):
         return without_bias(built(RobertaForMultipleChoice, labels=1, problem_type=None, **settings), "classifier")
