@@ -127,6 +127,10 @@ class CausalLM(Kind):
         return None if self.spec.messages else 1
 
     @property
+    def noised_texts(self) -> int | None:
+        return 2 if self.spec.messages else None  # the system's and the user's first: later turns are answers too
+
+    @property
     def own_inputs(self) -> tuple[str, ...]:
         return ("marks",)
 
