@@ -49,7 +49,7 @@ class ModelConfig(Section):
     )
     attention: Literal["sdpa", "eager"] | None = Field(
         None,
-        description="kernels of attention, of those that the architecture has (docs/models.md); eager has second "
+        description="kernels of attention, of those that the architecture has; eager has second "
         "derivatives; null: the model's own choice",
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in backward (non-re-entrant)")

@@ -73,7 +73,7 @@ BOMBS = {
     "line_without_end": (lambda f: sparse(f / "train.jsonl", 270 * MIB), "is a line of 4,000,000 characters or more"),
     "record_without_end": (lambda f: sparse(f / "train.csv", 270 * MIB, b"sentence,label\n"), "has more than 100,000 char"),
     "header_without_end": (lambda f: sparse(f / "train.tsv", 270 * MIB), "the header has more than 100,000 characters"),
-    "array_without_end": (lambda f: sparse(f / "train.json", 270 * MIB, b"["), "is an array of more than"),
+    "array_without_end": (lambda f: sparse(f / "train.json", 270 * MIB, b"["), "is one JSON value of more than"),
     "array_of_arrays": (lambda f: (f / "train.json").write_text("[" + "[]," * 50_000 + "[]]"), "is not a JSON object"),
     "nested_arrays": (lambda f: (f / "train.jsonl").write_text('{"label":' + "[" * 3_000_000), "is not JSON"),
     "nested_just_enough": (lambda f: (f / "train.jsonl").write_text(

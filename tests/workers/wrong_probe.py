@@ -22,7 +22,7 @@ from tests.workers.worker import LR, MAT, ORACLE_OPTIONS, ds_json, main, make, s
 def through_the_engine(self, batch, masks, delta):
     self._drop(batch, masks)
     with self._perturbation.applied(delta):
-        return self._read(self.ds(**batch.inputs))
+        return self._read(self.ds(**batch.inputs), batch.inputs)
 
 
 class Reads(TorchDispatchMode):

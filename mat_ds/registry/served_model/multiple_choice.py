@@ -24,8 +24,8 @@ class ChoiceModel:
     """
 
     def __init__(self, folder: str, config: Mapping[str, Any]):
-        self._model = AutoModelForMultipleChoice.from_pretrained(folder, dtype=torch.float32).eval()
-        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        self._model = AutoModelForMultipleChoice.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self._tokenizer.padding_side = "right"
         self._cut = {"truncation": True, "max_length": config["max_length"], "padding": True, "return_tensors": "pt"}
         count = config["question"]

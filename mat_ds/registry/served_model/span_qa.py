@@ -24,8 +24,8 @@ class SpanModel:
     """
 
     def __init__(self, folder: str, config: Mapping[str, Any]):
-        self._model = AutoModelForQuestionAnswering.from_pretrained(folder, dtype=torch.float32).eval()
-        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        self._model = AutoModelForQuestionAnswering.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False).eval()
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self._tokenizer.padding_side = "right"
         self._config = config
         # Copies of modules of mat_ds that go along with the model; they are not in this folder before that.
