@@ -61,8 +61,10 @@ def main(folder: Path) -> None:
     write_rows(folder / "sums")
     (folder / "sums.yaml").write_text(TASK)
     write_model(folder / "gpt2")
-    print(f"mat-ds train task={folder}/sums.yaml data.path={folder} model.name={folder}/gpt2 method.name=neftune "
-          "method.alpha=1 optimizer.lr=3e-3 train.epochs=20")  # fmt: skip
+    print(
+        f"mat-ds train task={folder}/sums.yaml data.path={folder} model.name={folder}/gpt2 method.name=neftune "
+        "method.alpha=1 optimizer.lr=3e-3 train.epochs=20"
+    )
 
 
 if __name__ == "__main__":

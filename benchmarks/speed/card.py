@@ -113,8 +113,11 @@ def sampler(check: Check, found: Found) -> None:
         times = alternate(cases, rounds=5)
         own = median(one.wall for one in times["ours"]) / SAMPLES
         share = UPDATE_BYTES * elements / own / 1e9 / check.ceiling("copy_gb_per_s")
-        found[name] = {"ratio": ratio(times, "ours", "fused_adamw").details["ratio_wall"], "ms": round(1000 * own, 3),
-                       "share_of_bandwidth": round(share, 3)}  # fmt: skip
+        found[name] = {
+            "ratio": ratio(times, "ours", "fused_adamw").details["ratio_wall"],
+            "ms": round(1000 * own, 3),
+            "share_of_bandwidth": round(share, 3),
+        }
 
 
 def host_waits(check: Check, found: Found) -> None:

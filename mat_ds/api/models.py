@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from mat_ds.api.session import as_overrides, raising, session
 from mat_ds.config.validation import read_options
-from mat_ds.evaluation.asked import find_subject
 from mat_ds.evaluation.options import EvaluationOptions
+from mat_ds.evaluation.request import find_subject
 from mat_ds.ranks.exits import compute_deterministically
 from mat_ds.registry.locate import locate
 from mat_ds.runs.plugins import load_plugins

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from mat_ds.config.paths import argument
 from mat_ds.config.validation import read_options
 from mat_ds.errors import ExitCode
-from mat_ds.evaluation.asked import find_subject
 from mat_ds.evaluation.options import EvaluationOptions
+from mat_ds.evaluation.request import find_subject
 from mat_ds.evaluation.table import calibration_rows, table_of
 from mat_ds.ranks.exits import as_rank, attempt, compute_deterministically
 from mat_ds.ranks.processors import share_processors

@@ -88,7 +88,7 @@ def find(parsed: argparse.Namespace) -> PlanReport:
     expect_from_hub(*hub_names(asked.model.name))
     with importing():  # only now, as it takes seconds
         from mat_ds.engine.ds_config import ds_config_problems
-        from mat_ds.planning.answer import plan_report
+        from mat_ds.planning.estimate import plan_report
         from mat_ds.planning.plan import Cards
 
     raise_if_any(ds_config_problems(tree, asked, world, here=False))

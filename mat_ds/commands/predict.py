@@ -142,8 +142,10 @@ def predict_file(parsed: argparse.Namespace) -> None:
             raise UserError(skipped.first)
     if skipped.first:
         kinds = ", ".join(f"{number:,} {name}" for name, number in skipped.counts.items())
-        show(f"left out {skipped.counts.total():,} rows ({kinds}); the first is {skipped.first.key}: {skipped.first.reason}",
-             sys.stderr)  # fmt: skip
+        show(
+            f"left out {skipped.counts.total():,} rows ({kinds}); the first is {skipped.first.key}: {skipped.first.reason}",
+            sys.stderr,
+        )
     texts = "1 answer" if count == 1 else f"{count:,} answers"
     columns = f": {', '.join(form.columns)}" if form.columns else ""
     show(f"{texts} in {parsed.out}, {form.name}{columns}" if parsed.out else f"{texts} printed, {form.name}", sys.stderr)

@@ -21,9 +21,12 @@ JSON_KEYS = {
 
 # DeepSpeed's config classes -> the section they validate.
 SECTION_OF = {
-    "DeepSpeedZeroConfig": "zero_optimization", "DeepSpeedFP16Config": "fp16", "DeepSpeedBF16Config": "bf16",
-    "CommsLoggerConfig": "comms_logger", "DeepSpeedThroughputTimerConfig": "timers.throughput",
-}  # fmt: skip
+    "DeepSpeedZeroConfig": "zero_optimization",
+    "DeepSpeedFP16Config": "fp16",
+    "DeepSpeedBF16Config": "bf16",
+    "CommsLoggerConfig": "comms_logger",
+    "DeepSpeedThroughputTimerConfig": "timers.throughput",
+}
 
 
 def ds_config_problems(tree: Tree, run: RunConfig, world: World, here: bool = True) -> Iterator[Problem]:
@@ -64,9 +67,12 @@ def precision_problems(tree: Tree) -> Iterator[Problem]:
         # torch.cuda.is_bf16_supported() says yes on a V100, where bf16 is emulated.
         (major, minor), card = min((torch.cuda.get_device_capability(i), i) for i in range(torch.cuda.device_count()))
         if major < 8:
-            yield Problem("ds_config bf16.enabled", True,
-                          f"{torch.cuda.get_device_name(card)} has compute capability {major}.{minor}; bf16 needs 8.0",
-                          "take --ds_config zero2_v100_fp16, or fp32")  # fmt: skip
+            yield Problem(
+                "ds_config bf16.enabled",
+                True,
+                f"{torch.cuda.get_device_name(card)} has compute capability {major}.{minor}; bf16 needs 8.0",
+                "take --ds_config zero2_v100_fp16, or fp32",
+            )
     elif fp16 and not torch.cuda.is_available() and not cpu_has_fp16():
         yield Problem("ds_config fp16.enabled", True, "this machine has no GPU, and its CPU no fp16 kernels",
                       "take --ds_config zero2 (fp32)")  # fmt: skip

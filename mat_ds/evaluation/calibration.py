@@ -179,10 +179,15 @@ def calibrate(kind: Kind, splits: Mapping[str, Part]) -> dict[str, Any]:
         p = np.concatenate([np.pad(end.p, ((0, 0), (0, width - end.p.shape[1]))) for end in ends])
         after = Judged(p, np.concatenate([end.y for end in ends]))
         found[split] = {
-            "before": quality(before), "after": quality(after), **curves(before),
+            "before": quality(before),
+            "after": quality(after),
+            **curves(before),
             "reliability_after": curves(after)["reliability"],
-        }  # fmt: skip
+        }
     return {
-        "temperature": fitted_temperature(kind, list(splits.values())), "fitted_on": list(splits),
-        "examples": sum(len(examples) for _, examples in splits.values()), "temperatures_of_halves": each, "splits": found,
-    }  # fmt: skip
+        "temperature": fitted_temperature(kind, list(splits.values())),
+        "fitted_on": list(splits),
+        "examples": sum(len(examples) for _, examples in splits.values()),
+        "temperatures_of_halves": each,
+        "splits": found,
+    }

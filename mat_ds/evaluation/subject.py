@@ -15,8 +15,8 @@ from mat_ds.artifacts.calibrated import temperature_of
 from mat_ds.artifacts.described import FILE, head_problems
 from mat_ds.artifacts.exported import load_classifier
 from mat_ds.errors import Problem, collect_problems, raise_if_any
-from mat_ds.evaluation.asked import Asked
 from mat_ds.evaluation.options import EvaluationOptions
+from mat_ds.evaluation.request import EvaluationRequest
 from mat_ds.models.build import longest_input
 from mat_ds.models.perturb import MOST_TRIED, check_perturbable
 from mat_ds.models.vocabulary import vocabulary_problems
@@ -60,7 +60,7 @@ class Subject:
     data_sha256: str
 
 
-def load_subject(asked: Asked, options: EvaluationOptions) -> Subject:
+def load_subject(asked: EvaluationRequest, options: EvaluationOptions) -> Subject:
     """Loads and checks everything an evaluation needs.
 
     Args:

@@ -72,10 +72,12 @@ def save_flavor(source: Path, adapter: Path | None, known: Description, path: Pa
         for name in (name for each in KINDS.values() for name in each.served_with):
             shutil.copy2(Path(getfile(Kind)).with_name(f"{name}.py"), code)
         form: dict[str, Any] = {
-            "mlflow_model": mlflow_model, "code_paths": [str(code)],
+            "mlflow_model": mlflow_model,
+            "code_paths": [str(code)],
             "signature": signature_of(kind, calibrates=temperature is not None),
-            "pip_requirements": pinned(), "input_example": unnamed or pandas.DataFrame([row]),
-        }  # fmt: skip
+            "pip_requirements": pinned(),
+            "input_example": unnamed or pandas.DataFrame([row]),
+        }
         if kind.pipeline in PIPELINE_REGISTRY.get_supported_tasks():
             # An absolute path: MLflow would look up a relative one as an id on the hub, for its licence.
             model, tokenizer = load_classifier(source.resolve(), torch.float32, torch.device("cpu"))

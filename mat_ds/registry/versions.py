@@ -189,8 +189,9 @@ def _metrics_of_model(finished: Finished, data: str, model_id: str) -> Iterator[
     events = (e for e in read_events(finished.folder.events) if e["event"] == "evaluation")
     for record in (e for e in events if e["step"] == finished.results["export"]["step"]):
         for name, value in event_metrics(record).items():
-            yield Metric(name, value, milliseconds(record), record["step"], model_id, data,
-                         finished.results["dev_sha256"][:DIGEST])  # fmt: skip
+            yield Metric(
+                name, value, milliseconds(record), record["step"], model_id, data, finished.results["dev_sha256"][:DIGEST]
+            )
 
 
 def _version_tags(finished: Finished) -> dict[str, str]:

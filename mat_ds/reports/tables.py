@@ -77,7 +77,7 @@ def scores_table(groups: Sequence[Group]) -> Table:
         }
         for group in groups
         if group.values("last")
-    ]  # fmt: skip
+    ]
     note = (
         "Means ± standard deviations over the seeds, in percent (errors as they are, and negative in a score, of which more is "
         f"better); of a seed that ran again, the newest. The dev loss is that of the best evaluation. {SIDE_BY_SIDE}"

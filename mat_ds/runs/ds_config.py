@@ -159,6 +159,9 @@ def _refusals(tree: Tree) -> Iterator[Problem]:
                 yield Problem(f"ds_config zero_optimization.{key}.{option}", offload[option],
                               "only DeepSpeed's own optimizers can do it", "delete it")  # fmt: skip
     if zero.get("stage", 0) < 2 and zero.get("overlap_comm") is True:
-        yield Problem("ds_config zero_optimization.overlap_comm", True,
-                      f"the K updates of a step rule it out at ZeRO stage {zero.get('stage', 0)}",
-                      "delete it, or take stage 2 or 3")  # fmt: skip
+        yield Problem(
+            "ds_config zero_optimization.overlap_comm",
+            True,
+            f"the K updates of a step rule it out at ZeRO stage {zero.get('stage', 0)}",
+            "delete it, or take stage 2 or 3",
+        )

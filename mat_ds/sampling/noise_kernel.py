@@ -62,9 +62,7 @@ def works(kernel: Kernel, device: torch.device) -> bool:
     return bool((added - normal_run(KEY, PLACE, NUMEL, device)).abs().max() <= TOLERANCE)
 
 
-def add_by_place(
-    kernel: Kernel, theta: Tensor, scale: float, key: int, place: int, void: Tensor, device: torch.device
-) -> None:  # fmt: skip
+def add_by_place(kernel: Kernel, theta: Tensor, scale: float, key: int, place: int, void: Tensor, device: torch.device) -> None:
     """Calls a kernel, which works on `device`, also if theta and void are in host memory."""
     if theta.device.type == device.type:
         kernel(theta, scale, key, place, void)

@@ -95,9 +95,11 @@ def _marked(tokenizer: Any, turns: Sequence[str]) -> tuple[str, list[tuple[int, 
     from transformers.utils.chat_template_utils import render_jinja_template
 
     both: Any = render_jinja_template(
-        [messages_of(turns)], chat_template=tokenizer.get_chat_template(), return_assistant_tokens_mask=True,
+        [messages_of(turns)],
+        chat_template=tokenizer.get_chat_template(),
+        return_assistant_tokens_mask=True,
         **tokenizer.special_tokens_map,
-    )  # fmt: skip
+    )
     (whole,), (spans,) = both
     return str(whole), [(int(start), int(end)) for start, end in spans]
 

@@ -86,8 +86,10 @@ class TaskSpec(Section):
     """A task over texts: which columns it reads, and what is to be said about them."""
 
     name: Name = Field(description="also the folder of its files under `data.path`")
-    kind: KindName = Field("classification", description="what is predicted; without it, classification if there are labels, "
-                           "and regression if there are none")  # fmt: skip
+    kind: KindName = Field(
+        "classification",
+        description="what is predicted; without it, classification if there are labels, and regression if there are none",
+    )
     text: Annotated[Names, Field(min_length=1, max_length=2), BeforeValidator(_as_list)] = Field(
         description="the text column, or the two of a pair"
     )

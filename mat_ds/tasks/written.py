@@ -32,8 +32,11 @@ OTHER_NAMES = {
     **dict.fromkeys(("columns", "text_column", "text_columns", "inputs", "sentence", "sentences", "prompt"), "text"),
     **dict.fromkeys(("label_column", "target", "response", "completion"), "label"),
     **dict.fromkeys(("classes", "class_names", "label_names"), "labels"),
-    **dict.fromkeys(("validation", "valid", "eval"), "dev"), "dataset": "hub", "conversations": "messages", "chat": "messages",
-}  # fmt: skip
+    **dict.fromkeys(("validation", "valid", "eval"), "dev"),
+    "dataset": "hub",
+    "conversations": "messages",
+    "chat": "messages",
+}
 
 
 def read_spec(tree: dict[str, Any], where: str) -> TaskSpec:

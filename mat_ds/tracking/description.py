@@ -50,8 +50,11 @@ def _sentences(config: dict[str, Any], environment: dict[str, Any], results: dic
         precision_of(environment) or "",
     ]
     note = ", ".join(filter(None, said)) + "."
-    scores = {title: found.get(key) for title, key in (("last", "last.score"), ("best", "best.score"), ("median of the last "
-              "half", "median_last_half")) if isinstance(found.get(key), (int, float))}  # fmt: skip
+    scores = {
+        title: found.get(key)
+        for title, key in (("last", "last.score"), ("best", "best.score"), ("median of the last half", "median_last_half"))
+        if isinstance(found.get(key), (int, float))
+    }
     told = ", ".join(f"{title} {score:.4f}" for title, score in scores.items())
     return f"{note}\n\nScore: {told}." if told else note
 

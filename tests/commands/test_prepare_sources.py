@@ -17,14 +17,16 @@ def test_a_revision_is_asked_of_the_hub_for_every_part_and_its_commit_is_recorde
     options = ("task=cola", "model.name=somebody/bert", "model.revision=v1.0", "data.revision=refs/pr/2", "data.max_length=12")
     setup = run(*options)
     assert {name for name in asked if name.startswith(("somebody", "nyu-mll"))} == {
-        "somebody/bert@v1.0", "nyu-mll/glue@refs/pr/2"
-    }  # fmt: skip
+        "somebody/bert@v1.0",
+        "nyu-mll/glue@refs/pr/2",
+    }
     assert setup.data.examples.commits == {"nyu-mll/glue": COMMIT}
     prepare(tmp_path / "out", *options)
     prepared = run("task=cola", "data.max_length=12", f"data.path={tmp_path}/out", f"model.name={tmp_path}/out/model")
     assert same(setup, prepared)
-    wrong = problems("task=cola", f"data.path={tmp_path}/out", f"model.name={tmp_path}/out/model", "data.revision=v1",
-                     "model.revision=v1")  # fmt: skip
+    wrong = problems(
+        "task=cola", f"data.path={tmp_path}/out", f"model.name={tmp_path}/out/model", "data.revision=v1", "model.revision=v1"
+    )
     assert {"data.revision", "model.revision"} <= wrong.keys()
 
 

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from mat_ds.errors import UserError
-from mat_ds.evaluation.asked import find_subject
 from mat_ds.evaluation.options import EvaluationOptions
+from mat_ds.evaluation.request import find_subject
 from mat_ds.methods import METHODS
 from tests.support.launch import ROOT, run_cli
 

@@ -10,8 +10,8 @@ from mat_ds.artifacts.calibrated import write_temperature
 from mat_ds.cli import COMMANDS, main
 from mat_ds.commands.evaluate import parse
 from mat_ds.errors import ExitCode, UserError
-from mat_ds.evaluation.asked import find_subject
 from mat_ds.evaluation.options import AttackOptions, EvaluationOptions
+from mat_ds.evaluation.request import find_subject
 from mat_ds.evaluation.subject import load_subject
 from mat_ds.evaluation.table import calibration_rows
 from mat_ds.models.build import build_model, build_tokenizer
@@ -123,9 +123,11 @@ def test_a_table_shows_the_calibration_as_it_is_and_at_the_models_temperature():
         "b": {"calibration": {"before": after}},
     }
     assert calibration_rows({"splits": splits}) == [
-        ["split", "calibration", "nll", "ece"], ["a", "as it is", 0.5, 0.1], ["a", "at T = 1.500", 0.4, 0.05],
+        ["split", "calibration", "nll", "ece"],
+        ["a", "as it is", 0.5, 0.1],
+        ["a", "at T = 1.500", 0.4, 0.05],
         ["b", "as it is", 0.4, 0.05],
-    ]  # fmt: skip
+    ]
     assert calibration_rows({"splits": {"a": {"clean": {}}}}) == []
 
 

@@ -12,8 +12,8 @@ from mat_ds.artifacts.finished import read_finished
 from mat_ds.config.validation import read_options
 from mat_ds.config.yaml_files import as_yaml, read_yaml
 from mat_ds.errors import UserError
-from mat_ds.evaluation.asked import find_subject
 from mat_ds.evaluation.options import EvaluationOptions
+from mat_ds.evaluation.request import find_subject
 from mat_ds.evaluation.subject import _labelled_splits
 from mat_ds.runs.load import load_run_config
 from mat_ds.storage.rundir import RunDirectory

@@ -101,8 +101,10 @@ def test_kernels_of_attention_agree_and_one_that_an_architecture_lacks_is_refuse
             model = build_model(asked, TASKS["mnli"], tokenizer, 0).module.eval()
             found[kernel] = model(**inputs(batch)).logits
         else:
-            for build_any in (lambda: build_model(asked, TASKS["mnli"], tokenizer, 0),  # noqa: B023
-                              lambda: build_skeleton(asked, TASKS["mnli"])):  # fmt: skip  # noqa: B023
+            for build_any in (
+                lambda: build_model(asked, TASKS["mnli"], tokenizer, 0),  # noqa: B023
+                lambda: build_skeleton(asked, TASKS["mnli"]),  # noqa: B023
+            ):
                 with pytest.raises(UserError, match=r"computes attention with eager alone") as error:
                     build_any()
                 assert "model.attention = 'sdpa'" in str(error.value) and str(tmp_path) in str(error.value)

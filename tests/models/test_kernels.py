@@ -15,8 +15,10 @@ def text_by_text(kernel, query, key, value, ends, longest, dropout):
     """What a kernel has to return."""
     (of_queries, of_keys), lengths = ends, tuple(int(one.diff().max()) for one in ends)
     assert longest == lengths and not dropout
-    texts = (x.transpose(1, 2).tensor_split(cuts[1:-1].long().cpu(), 2) for x, cuts in
-             ((query, of_queries), (key, of_keys), (value, of_keys)))  # fmt: skip
+    texts = (
+        x.transpose(1, 2).tensor_split(cuts[1:-1].long().cpu(), 2)
+        for x, cuts in ((query, of_queries), (key, of_keys), (value, of_keys))
+    )
     return torch.cat([scaled_dot_product_attention(*text) for text in zip(*texts, strict=True)], 2).transpose(1, 2)
 
 

@@ -80,8 +80,10 @@ def test_each_variant_is_what_its_paper_defines_and_begins_as_the_base(variant, 
         length = found.get(f"{layer}.lora_magnitude_vector.default.weight")
         lengths += length is not None
         own = layer.removeprefix("base_model.model.") + ".weight"
-        parts = [None if t is None else t.double() for t in
-                 (plain.get_parameter(own).detach(), found[name], found[name.replace("lora_A", "lora_B")], length)]  # fmt: skip
+        parts = [
+            None if t is None else t.double()
+            for t in (plain.get_parameter(own).detach(), found[name], found[name.replace("lora_A", "lora_B")], length)
+        ]
         torch.testing.assert_close(merged(own).double(), by_definition(variant, *parts), rtol=1e-4, atol=1e-5)
     assert bool(lengths) == (variant == "dora")
 

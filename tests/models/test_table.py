@@ -11,11 +11,16 @@ from tests.support.launch import ROOT
 
 # Every family here is tried in test_families.py, or in test_perturbable.py.
 TRIED = {kind: lambda family=family: build(family) for family, (kind, *_) in FAMILIES.items()}
-TRIED |= {kind: lambda kind=kind, more=more: made(kind, **more)
-          for kind, more in {**TWO_SIDED, "xlnet": XLNET, **WITHOUT_TABLE}.items()}  # fmt: skip
+TRIED |= {
+    kind: lambda kind=kind, more=more: made(kind, **more)
+    for kind, more in {**TWO_SIDED, "xlnet": XLNET, **WITHOUT_TABLE}.items()
+}
 LINES = (ROOT / "docs" / "models.md").read_text(encoding="utf-8").splitlines()
-ROWS = {row[0].strip("`"): row[2:] for row in ([cell.strip() for cell in line.split("|")[1:-1]] for line in LINES)
-        if row and row[0].startswith("`")}  # fmt: skip
+ROWS = {
+    row[0].strip("`"): row[2:]
+    for row in ([cell.strip() for cell in line.split("|")[1:-1]] for line in LINES)
+    if row and row[0].startswith("`")
+}
 
 
 def test_every_family_that_is_tried_has_a_row():

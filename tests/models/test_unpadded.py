@@ -19,9 +19,12 @@ from tests.support.tiny import VOCABULARY, global_batches
 
 SMALL = {**BERT, "num_hidden_layers": 2}
 SETTINGS = {
-    "bert": SMALL, "roberta": {**SMALL, "type_vocab_size": 1}, "xlm-roberta": {**SMALL, "type_vocab_size": 1},
-    "electra": {**SMALL, "embedding_size": 8}, "mpnet": SMALL,
-}  # fmt: skip
+    "bert": SMALL,
+    "roberta": {**SMALL, "type_vocab_size": 1},
+    "xlm-roberta": {**SMALL, "type_vocab_size": 1},
+    "electra": {**SMALL, "embedding_size": 8},
+    "mpnet": SMALL,
+}
 ROTARY = {family: {**families.FAMILIES[family][1], "num_hidden_layers": 2} for family in rotary.FAMILIES}
 every_family = pytest.mark.parametrize("family", [*SETTINGS, *ROTARY])
 LABELS = torch.tensor([0, 1, 2, 1, 0, 2, 1, 1])
@@ -152,9 +155,12 @@ def test_texts_that_do_not_begin_at_the_left_and_inputs_without_a_mask_are_compu
 
 def test_architectures_that_read_padding_otherwise_are_left_alone():
     for kind, more in (
-        ("albert", {}), ("bert", {"chunk_size_feed_forward": 2}), ("bert", {"output_hidden_states": True}),
-        ("llama", {"is_causal": False}), ("gemma3_text", {"use_bidirectional_attention": True}),
-    ):  # fmt: skip
+        ("albert", {}),
+        ("bert", {"chunk_size_feed_forward": 2}),
+        ("bert", {"output_hidden_states": True}),
+        ("llama", {"is_causal": False}),
+        ("gemma3_text", {"use_bidirectional_attention": True}),
+    ):
         config = AutoConfig.for_model(kind, vocab_size=50, **{**SMALL, "embedding_size": 16, **ROTARY.get(kind, {}), **more})
         model = AutoModelForSequenceClassification.from_config(config)
         classes = [type(module) for module in model.modules()]

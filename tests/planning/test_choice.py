@@ -57,7 +57,7 @@ def test_on_a_cpu_it_is_the_largest_divisor_up_to_32(monkeypatch):
 
 def planned(monkeypatch, memory, *options):
     """The estimate of `mat-ds plan` for inputs of the same length."""
-    monkeypatch.setattr("mat_ds.planning.answer.alternatives", lambda *_: [])
+    monkeypatch.setattr("mat_ds.planning.estimate.alternatives", lambda *_: [])
     given = ["--ds_config", str(ZERO2), "--gpus", "1", "--gpu_memory", f"{memory // 2**20}MiB", "task=cola"]
     return plan.find(plan.parse([*given, f"data.max_length={LENGTH}", *options])).plan
 

@@ -18,8 +18,8 @@ from mat_ds.artifacts.exported import load_exported
 from mat_ds.cli import main
 from mat_ds.commands.evaluate import parse
 from mat_ds.errors import ExitCode
-from mat_ds.evaluation.asked import find_subject
 from mat_ds.evaluation.predictor import load_predictor
+from mat_ds.evaluation.request import find_subject
 from mat_ds.evaluation.robustness import evaluate_subject
 from mat_ds.evaluation.subject import load_subject
 from mat_ds.models.build import build_model, build_tokenizer

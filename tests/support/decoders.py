@@ -43,9 +43,12 @@ def character_tokenizer(chat_template=None, **special):
         "unk_token": "<unk>",
     }
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=trained, model_max_length=64, additional_special_tokens=SPECIAL[4:],
-        model_input_names=["input_ids", "attention_mask"], **{**names, **special},
-    )  # fmt: skip
+        tokenizer_object=trained,
+        model_max_length=64,
+        additional_special_tokens=SPECIAL[4:],
+        model_input_names=["input_ids", "attention_mask"],
+        **{**names, **special},
+    )
     tokenizer.chat_template = chat_template
     return tokenizer
 

@@ -84,9 +84,12 @@ def judge(run: RunDirectory, nll: float, counts: list[list[int]]) -> None:
     before = {"nll": nll, "brier": 0.2, "ece": 0.1, "ece_adaptive": 0.11, "aurc": 0.05}
     bins = [{"confidence": at, "accuracy": at - 0.1, "share": 0.25} for at in (0.6, 0.7, 0.8, 0.95)]
     split = {
-        "before": before, "after": {**before, "nll": nll / 2}, "reliability": bins, "reliability_after": bins,
+        "before": before,
+        "after": {**before, "nll": nll / 2},
+        "reliability": bins,
+        "reliability_after": bins,
         "risk_coverage": [{"coverage": share, "risk": 0.1 * share} for share in (0.5, 1.0)],
-    }  # fmt: skip
+    }
     found = {
         "calibration": {"temperature": 2.0, "splits": {"validation": split}},
         "confusion": {"labels": list(TASKS["cola"].labels), "counts": {"validation": counts}},

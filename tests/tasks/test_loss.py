@@ -166,8 +166,9 @@ def test_the_classes_of_words_weigh_words_and_samples_weigh_one_on_the_average()
 def test_options_that_a_kind_does_not_have_are_refused_by_name():
     run = RunConfig.model_validate({"method": {"name": "vanilla"}, "loss": {"focal_gamma": 2.0, "label_smoothing": 0.1}})
     assert [(problem.key, problem.reason) for problem in task_problems(run, TASKS["stsb"])] == [
-        ("loss.label_smoothing", "is not defined for regression"), ("loss.focal_gamma", "is not defined for regression"),
-    ]  # fmt: skip
+        ("loss.label_smoothing", "is not defined for regression"),
+        ("loss.focal_gamma", "is not defined for regression"),
+    ]
     assert not list(task_problems(run, NO_YES))
 
 

@@ -73,8 +73,11 @@ def by_class(c):
 
 
 def test_averages_over_classes_are_those_of_their_definitions():
-    found = score(three(["f1_macro", "f1_weighted", "f1_micro", "precision_macro", "recall_macro", "balanced_accuracy"]),
-                  logits_of(0.9 * np.eye(3)[SAID] + 0.05), labelled(REAL))  # fmt: skip
+    found = score(
+        three(["f1_macro", "f1_weighted", "f1_micro", "precision_macro", "recall_macro", "balanced_accuracy"]),
+        logits_of(0.9 * np.eye(3)[SAID] + 0.05),
+        labelled(REAL),
+    )
     counts = [by_class(c) for c in range(3)]
     precision = [hits / said if said else 0.0 for hits, said, _ in counts]
     recall = [hits / real for hits, _, real in counts]

@@ -64,8 +64,10 @@ def test_words_and_few_whole_numbers_are_classes_in_order_and_all_other_numbers_
     assert spec.labels == classes and spec.kind == ("classification" if classes else "regression")
     loaded = load_task_data(spec, data)
     assert len(loaded.train) + len(loaded.dev["validation"]) == len(labels) and not loaded.test
-    meant = {f"text {i}": classes.index(str(label).lower().removesuffix(".0")) if classes else label
-             for i, label in enumerate(labels)}  # fmt: skip
+    meant = {
+        f"text {i}": classes.index(str(label).lower().removesuffix(".0")) if classes else label
+        for i, label in enumerate(labels)
+    }
     assert {e.texts[0]: e.label for e in (*loaded.train, *loaded.dev["validation"])} == meant
 
 
@@ -195,7 +197,7 @@ ROWS = [{"title": f"t{i}", "body": f"b{i}", "stars": i % 2, "note": f"n{i}"} for
         (["data.revision=../x"], "data.revision", "not the name of a commit", "tag or branch"),
         (["data.train=single.csv"], "data.dev_share", "leaves 1 of 1 examples", "data.validation"),
     ],
-)  # fmt: skip
+)
 def test_wrong_files_and_options_are_one_clear_error_each(tmp_path, monkeypatch, options, key, reason, fix):
     monkeypatch.chdir(tmp_path)
     write(Path("my.csv"), ROWS), write(Path("my.parquet"), ROWS)

@@ -12,7 +12,7 @@ from mat_ds.commands.evaluate import parse
 from mat_ds.doctor.inputs import check_data
 from mat_ds.doctor.rows import Status
 from mat_ds.errors import ExitCode, UserError
-from mat_ds.evaluation.asked import find_subject
+from mat_ds.evaluation.request import find_subject
 from mat_ds.evaluation.subject import load_subject
 from mat_ds.models.build import build_model, build_tokenizer
 from mat_ds.models.options import ModelConfig

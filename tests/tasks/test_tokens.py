@@ -7,7 +7,7 @@ import pytest
 from mat_ds.cli import main
 from mat_ds.commands.evaluate import parse
 from mat_ds.errors import ExitCode, UserError
-from mat_ds.evaluation.asked import find_subject
+from mat_ds.evaluation.request import find_subject
 from mat_ds.evaluation.subject import load_subject
 from mat_ds.models.build import build_tokenizer
 from mat_ds.models.options import ModelConfig

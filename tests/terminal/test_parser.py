@@ -46,7 +46,8 @@ def test_every_flag_of_every_command_may_be_written_with_dashes():
     declared.add_argument("--one_flag", nargs="+")
     declared.add_argument("--two-words")
     assert vars(declared.parse_args(["--one-flag", "a-b", "c_d", "--two_words=e-f_g"])) == {
-        "one_flag": ["a-b", "c_d"], "two_words": "e-f_g"
-    }  # fmt: skip
+        "one_flag": ["a-b", "c_d"],
+        "two_words": "e-f_g",
+    }
     declared.add_argument("rest", nargs="*")
     assert declared.parse_args(["--two_words", "x", "--", "--one-flag"]).rest == ["--one-flag"], "behind -- stand no flags"

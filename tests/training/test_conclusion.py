@@ -17,10 +17,13 @@ from mat_ds.training.conclusion import conclusion, next_command, program, score_
 from tests.support.heads import finished_run
 
 RESULTS = {
-    "best": {"step": 1280, "score": 0.9028}, "last": {"step": 1400, "score": 0.8981}, "median_last_half": 0.8901,
-    "seconds": 61.6, "samples_per_second": 388.2,
+    "best": {"step": 1280, "score": 0.9028},
+    "last": {"step": 1400, "score": 0.8981},
+    "median_last_half": 0.8901,
+    "seconds": 61.6,
+    "samples_per_second": 388.2,
     "export": {"score": 0.9028, "score_fp32": 0.9028, "dtype": "float32", "reproduces_reported": True},
-}  # fmt: skip
+}
 
 
 def data_of(task, *texts):

@@ -48,9 +48,10 @@ def test_a_run_is_built_with_its_loss_and_says_so(tmp_path):
 def test_what_the_loss_cannot_be_is_refused_before_ranks_connect(tmp_path):
     own = reviews(tmp_path / "my.csv")
     assert problems(*own, "loss.class_weights={good: 3, bed: 1}").keys() == {"loss.class_weights"}
-    assert "is not defined for regression" in problems(*own, "data.labels=[]", "data.label=trust", "loss.class_weights=auto")[
-        "loss.class_weights"
-    ]  # fmt: skip
+    assert (
+        "is not defined for regression"
+        in problems(*own, "data.labels=[]", "data.label=trust", "loss.class_weights=auto")["loss.class_weights"]
+    )
     assert "lacks the column trast" in problems(*own, "data.weight=trast").popitem()[1]
     assert "belongs to data.train" in problems(*QUICK, "data.weight=trust")["data.weight"]
     assert "is a text or label column too" in problems(*own, "data.weight=label")["data.weight"]

@@ -47,8 +47,9 @@ def ds_json(stage, precision=FP32, **zero):
     return {"zero_optimization": {"stage": stage, "reduce_bucket_size": 10**6, **zero}, **precision}
 
 
-def make(world, tree, method=MAT, micro=2, optimizer=None, model=None, seed=0, batch=8, averages=None, kind=None,
-         objective=None):  # fmt: skip
+def make(
+    world, tree, method=MAT, micro=2, optimizer=None, model=None, seed=0, batch=8, averages=None, kind=None, objective=None
+):
     """(engine, method) on the tiny model, built as in a run."""
     model = model or shallow_roberta()
     run = RunConfig.model_validate(

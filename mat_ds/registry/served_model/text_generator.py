@@ -100,6 +100,9 @@ def _is_chat(value: Any) -> bool:
 def _load_pyfunc(path: str, model_config: dict[str, Any]) -> TextGenerator:
     """Called by MLflow to load the model in `path`."""
     return TextGenerator(
-        mlflow.transformers.load_model(path), model_config["max_length"], model_config["text"], model_config["chats"],
+        mlflow.transformers.load_model(path),
+        model_config["max_length"],
+        model_config["text"],
+        model_config["chats"],
         model_config.get("max_new_tokens"),
-    )  # fmt: skip
+    )

@@ -20,7 +20,7 @@ from mat_ds.tasks.spec import TaskSpec
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvaluationRequest:
     """What to evaluate.
 
     Attributes:
@@ -36,7 +36,7 @@ class Asked:
     data: DataConfig
 
 
-def find_subject(model_name: str, options: EvaluationOptions) -> Asked:
+def find_subject(model_name: str, options: EvaluationOptions) -> EvaluationRequest:
     """Finds the model, its task and its data; a model on the hub is downloaded.
 
     Raises:
@@ -60,7 +60,7 @@ def find_subject(model_name: str, options: EvaluationOptions) -> Asked:
         raise UserError(*found)
     if spec.hub and data.path is None and data.validation is None:
         expect_from_hub(spec.hub)
-    return Asked(model_name, source, spec, data)
+    return EvaluationRequest(model_name, source, spec, data)
 
 
 def _data(options: EvaluationOptions, source: Path, known: Description | None) -> DataConfig:
