@@ -97,7 +97,7 @@ def load_state(engine: Engine, files: list[Path], numbers: dict[str, Any]) -> No
 def _no_longer_trained(engine: Engine, numbers: dict[str, Any]) -> str | None:
     """What was trained and is frozen now, whose values would be left out; None if there is nothing."""
     frozen = {name for name, parameter in engine.ds.module.named_parameters() if not parameter.requires_grad}
-    found = sorted(frozen & numbers.get("elements", {}).keys())
+    found = sorted(frozen & (numbers.get("elements") or {}).keys())  # null where they are not known
     return f"it holds trained values of {first_names(found, 3)}, which this run freezes" if found else None
 
 
