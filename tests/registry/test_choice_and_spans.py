@@ -10,18 +10,13 @@ import torch
 import yaml
 from mlflow.models import Model
 from mlflow.pyfunc import load_model, scoring_server
-from torch import distributed
 from transformers import BertConfig, BertModel
 
 from mat_ds.artifacts.described import Description, write_description
 from mat_ds.artifacts.exported import load_exported
 from mat_ds.cli import main
-from mat_ds.commands.evaluate import parse
 from mat_ds.errors import ExitCode
 from mat_ds.evaluation.predictor import load_predictor
-from mat_ds.evaluation.request import find_subject
-from mat_ds.evaluation.robustness import evaluate_subject
-from mat_ds.evaluation.subject import load_subject
 from mat_ds.models.build import build_model, build_tokenizer
 from mat_ds.models.lora import write_adapter
 from mat_ds.models.options import LoraConfig, ModelConfig
@@ -30,7 +25,7 @@ from mat_ds.registry.flavor import save_flavor
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.rows import make_example
-from mat_ds.terminal.display import Display
+from tests.support.measured import measured
 from tests.support.run_folders import prepare
 from tests.tasks.test_multiple_choice import QUESTIONS, published
 from tests.tasks.test_span_qa import QUESTIONS as SPANS
@@ -116,16 +111,7 @@ def test_files_texts_rows_and_a_server_get_the_same_answers(made, tmp_path, caps
 
 def test_attacks_and_noise_are_measured_on_whole_questions(made, tmp_path):
     folder, spec, rows = made
-    asked = ["task=" + str(folder / "own.yaml"), f"data.path={folder}", f"data.max_length={LENGTH}", "attack.radii=[0.5]",
-             "attack.steps=2", "noise.rates=[0.3]", "noise.kinds=[word_swap]", f"output_dir={tmp_path / 'out'}"]  # fmt: skip
-    parsed, options = parse([str(folder / "model"), *asked])
-    subject = load_subject(find_subject(parsed.model, options), options)
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-    try:
-        report = evaluate_subject(subject, options, World(), torch.device("cpu"), Display(speaks=False))
-    finally:
-        distributed.destroy_process_group()
-    found = report["splits"]["validation"]
+    found = measured(folder, LENGTH, ("word_swap", 0.3), tmp_path / "out")
     clean, (start, attacked) = found["clean"], found["attack"]
     assert {key: start[key] for key in clean} == pytest.approx(clean)
     assert attacked["loss"] > clean["loss"] and set(spec.metrics) <= clean.keys()

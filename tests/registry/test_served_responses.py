@@ -8,21 +8,16 @@ import torch
 import yaml
 from mlflow.models import Model
 from mlflow.pyfunc import load_model, scoring_server
-from torch import distributed
 
 from mat_ds.artifacts.described import Description, write_description
 from mat_ds.cli import main
-from mat_ds.commands.evaluate import parse
 from mat_ds.errors import ExitCode
 from mat_ds.evaluation.predictor import load_predictor
-from mat_ds.evaluation.request import find_subject
-from mat_ds.evaluation.robustness import evaluate_subject
-from mat_ds.evaluation.subject import load_subject
 from mat_ds.ranks.world import World
 from mat_ds.registry.flavor import save_flavor
 from mat_ds.tasks.registry import find_task
-from mat_ds.terminal.display import Display
 from tests.support.decoders import TEMPLATE, save_decoder
+from tests.support.measured import measured
 from tests.support.run_folders import prepare
 
 LENGTH, NEW = 48, 6
@@ -74,16 +69,7 @@ def test_files_rows_and_a_server_get_the_same_responses(made, tmp_path):
 
 def test_an_attack_raises_the_perplexity_and_a_radius_of_zero_does_not(made, tmp_path):
     folder, _, _ = made
-    asked = ["task=" + str(folder / "own.yaml"), f"data.path={folder}", f"data.max_length={LENGTH}", "attack.radii=[0.5]",
-             "attack.steps=2", "noise.rates=[0.5]", "noise.kinds=[keyboard]", f"output_dir={tmp_path / 'out'}"]  # fmt: skip
-    parsed, options = parse([str(folder / "model"), *asked])
-    subject = load_subject(find_subject(parsed.model, options), options)
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-    try:
-        report = evaluate_subject(subject, options, World(), torch.device("cpu"), Display(speaks=False))
-    finally:
-        distributed.destroy_process_group()
-    found = report["splits"]["validation"]
+    found = measured(folder, LENGTH, ("keyboard", 0.5), tmp_path / "out")
     clean, (start, attacked) = found["clean"], found["attack"]
     assert start["perplexity"] == pytest.approx(clean["perplexity"]) and attacked["perplexity"] > clean["perplexity"]
     assert found["noise"]["keyboard"][0]["changed"] > 0

@@ -12,31 +12,14 @@ from mat_ds.models.build import build_model, build_tokenizer
 from mat_ds.models.options import ModelConfig
 from mat_ds.tasks.example import Example
 from mat_ds.tasks.examples import load_task_data
-from mat_ds.tasks.kinds import kind_of, kind_of_model
+from mat_ds.tasks.kinds import kind_of_model
 from mat_ds.tasks.kinds.forms import LossForm
 from mat_ds.tasks.metrics import score
 from mat_ds.tasks.options import DataConfig
-from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tasks.stored import store_examples, stored_examples
 from mat_ds.tasks.tokens import with_tokens
+from tests.support.words import BIO, CONLL, FOUND, KIND, SPEC, pairs
 from tests.tasks.test_bad_rows import write
-
-BIO = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
-SPEC = TaskSpec(name="own", kind="token_classification", labels=BIO, metrics=("seqeval_f1", "accuracy"), test=())
-KIND = kind_of(SPEC)
-CONLL = """-DOCSTART- -X- O
-
-Anna NNP B-PER
-Smith NNP I-PER
-lives VBZ O
-
-Oslo NNP B-LOC
-"""
-FOUND = [(("Anna", "Smith", "lives"), (1, 2, 0)), (("Oslo",), (3,))]
-
-
-def pairs(examples):
-    return [(example.texts, example.label) for example in examples]
 
 
 @pytest.fixture(scope="module")

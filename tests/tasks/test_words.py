@@ -19,26 +19,9 @@ from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.kinds.words import is_bio, lead_of, spans, word_starts
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.rows import make_example
-from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tasks.written import read_spec
+from tests.support.words import BIO, CONLL, FOUND, KIND, SPEC, pairs
 from tests.tasks.test_bad_rows import lines, write
-
-BIO = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
-SPEC = TaskSpec(name="own", kind="token_classification", labels=BIO, metrics=("seqeval_f1", "accuracy"), test=())
-KIND = kind_of(SPEC)
-CONLL = """-DOCSTART- -X- O
-
-Anna NNP B-PER
-Smith NNP I-PER
-lives VBZ O
-
-Oslo NNP B-LOC
-"""
-FOUND = [(("Anna", "Smith", "lives"), (1, 2, 0)), (("Oslo",), (3,))]
-
-
-def pairs(examples):
-    return [(example.texts, example.label) for example in examples]
 
 
 @pytest.fixture(scope="module")
