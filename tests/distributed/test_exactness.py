@@ -11,8 +11,9 @@ from tests.support.launch import run_ranks
 
 pytestmark = pytest.mark.dist
 
-# Kernels of bf16 round otherwise on other processors: 0.0501 has been seen.
-ROUND_OFF, BF16_ROUND_OFF = 1e-3, 6e-2
+ROUND_OFF, BF16_ROUND_OFF = 1e-3, 5e-2
+# Kernels of bf16 round otherwise on other processors, where this one variant has been 0.0501 off.
+ROUNDED_MOST = "half: bf16 with fp32 accumulation"
 
 OPTIONS = ("released", "clamp", "l2", "raw, lambda 3", "sign", "betas", "lambda 0", "random direction")
 OPTIONS += ("mixed delta, pure theta", "pure delta, mixed theta")
@@ -59,6 +60,7 @@ def test_every_option_layout_and_precision_gives_the_oracles_parameters(ranks):
     report = run_ranks("tests.workers.variants", ranks)
     distances = {name: far for name, far in report.items() if not name.startswith(("skipped", "thawed"))}
     tolerance = {name: BF16_ROUND_OFF if name.startswith("half") else ROUND_OFF for name in distances}
+    tolerance |= {name: 6e-2 for name in distances if name.startswith(ROUNDED_MOST)}
     assert not {name: far for name, far in distances.items() if not far <= tolerance[name]}
     assert distances.keys() == VARIANTS
     assert not [name for name, found in report.items() if name.startswith("thawed") and found]
