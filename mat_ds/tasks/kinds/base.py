@@ -95,6 +95,16 @@ class Kind(Reading):
             if kind != self.name and (value := getattr(self.spec, key)) != TaskSpec.model_fields[key].default:
                 yield Problem(key, value, f"is for {kind} tasks, but this is one of {self.name}", "delete it")
 
+    def without_labels(self, reason: str, *more: str) -> Iterator[Problem]:
+        """Yields a problem for each key that only tasks with fixed answers have, and for `more` such keys.
+
+        Args:
+            reason: why this kind has none.
+        """
+        for key in ("labels", "label_map", "range", "submit_names", *more):
+            if value := getattr(self.spec, key):
+                yield Problem(key, value, reason, "delete it, or the kind")
+
     @classmethod
     def fits(cls, config: Any) -> bool:
         """Whether a model with this configuration is of this kind: its class has the kind's head."""

@@ -54,9 +54,7 @@ class CausalLM(Kind):
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        for key in ("labels", "label_map", "range", "submit_names", "submission"):
-            if value := getattr(self.spec, key):
-                yield Problem(key, value, f"a {self.name} task has none: it writes text", "delete it, or the kind")
+        yield from self.without_labels(f"a {self.name} task has none: it writes text", "submission")
         if len(self.spec.text) == 2:
             yield Problem("text", self.spec.text, "are two columns, but a prompt is one", "name the column of the prompt")
 

@@ -58,11 +58,7 @@ class MultipleChoice(Kind):
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        for key in ("labels", "label_map", "range", "submit_names"):
-            if value := getattr(self.spec, key):
-                yield Problem(
-                    key, value, "is for tasks with fixed answers, but each question has choices of its own", "delete it"
-                )
+        yield from self.without_labels("is for tasks with fixed answers, but each question has choices of its own")
         for column in set(self.spec.choices) & {*self.spec.text, self.spec.label}:
             yield Problem("choices", column, "is the column of a text or of the label too", "name another column")
 

@@ -56,11 +56,7 @@ class SpanQA(Kind):
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        for key in ("labels", "label_map", "range", "submit_names"):
-            if value := getattr(self.spec, key):
-                yield Problem(
-                    key, value, "is for tasks with fixed answers, but the answers are spans of the context", "delete it"
-                )
+        yield from self.without_labels("is for tasks with fixed answers, but the answers are spans of the context")
         if len(self.spec.text) != 2:
             fix = "write text: [question, context]"
             yield Problem("text", self.spec.text, "is not the column of the question and that of the context", fix)
