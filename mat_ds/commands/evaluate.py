@@ -11,7 +11,7 @@ from mat_ds.config.validation import read_options
 from mat_ds.errors import ExitCode
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.request import find_subject
-from mat_ds.evaluation.table import calibration_rows, table_of
+from mat_ds.evaluation.table import calibration_rows, table_of, text_attack_rows
 from mat_ds.ranks.exits import as_rank, attempt, compute_deterministically
 from mat_ds.ranks.processors import share_processors
 from mat_ds.ranks.world import World
@@ -49,7 +49,9 @@ def _evaluate(arguments: Sequence[str], world: World) -> ExitCode:
 
         def work() -> None:
             report = evaluate_subject(subject, options, world, device, shown)
-            tables = [table_text(table) for table in (table_of(report), calibration_rows(report)) if table]
+            tables = [
+                table_text(table) for table in (table_of(report), text_attack_rows(report), calibration_rows(report)) if table
+            ]
             text = "\n\n".join(tables) + f"\nreport: {report['folder']}"
             shown.conclude(json.dumps(report) if shown.json else text)
 

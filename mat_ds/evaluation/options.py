@@ -8,6 +8,7 @@ from pydantic import Field
 
 from mat_ds.config.paths import PathText
 from mat_ds.config.section import Count, Section
+from mat_ds.evaluation.attacks.options import TextAttackOptions
 from mat_ds.evaluation.noise import NOISES
 
 Radius = Annotated[float, Field(ge=0.0)]
@@ -75,3 +76,4 @@ class EvaluationOptions(Section):
     data: DataOptions = DataOptions()
     attack: AttackOptions = AttackOptions()
     noise: NoiseOptions = NoiseOptions()
+    text_attack: TextAttackOptions = TextAttackOptions()

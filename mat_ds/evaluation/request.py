@@ -9,11 +9,14 @@ from pathlib import Path
 
 from mat_ds.artifacts.described import Description, read_description, run_around
 from mat_ds.errors import Problem, UserError, collect_problems
+from mat_ds.evaluation.attacks.options import TextAttackOptions
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.ranks.launch import launcher_problems
 from mat_ds.registry.locate import is_local, locate
 from mat_ds.tasks.examples import check_sources
 from mat_ds.tasks.hub import expect_from_hub
+from mat_ds.tasks.kinds import KINDS, kind_of
+from mat_ds.tasks.kinds.base import Kind
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.spec import TaskSpec
@@ -55,6 +58,7 @@ def find_subject(model_name: str, options: EvaluationOptions) -> EvaluationReque
     if spec and known and spec.hub != known.spec.hub:
         data = data.model_copy(update={"revision": None})  # which is of the other dataset
     if spec:
+        found += _text_attack_problems(options.text_attack, kind_of(spec))
         collect_problems(found, check_sources, spec.model_copy(update={"also_train_on": {}}), data)
     if found or spec is None:
         raise UserError(*found)
@@ -85,3 +89,14 @@ def _output_problems(model_name: str, options: EvaluationOptions) -> Iterator[Pr
         yield Problem("output_dir", options.output_dir, "exists and is not empty", "name a new folder")
     elif not (existing.is_dir() and os.access(existing, os.W_OK)):
         yield Problem("output_dir", options.output_dir, f"{existing} cannot be written to", "name a writable folder")
+
+
+def _text_attack_problems(options: TextAttackOptions, kind: Kind) -> Iterator[Problem]:
+    if options.names and not kind.text_attacks:
+        able = ", ".join(name for name, known in KINDS.items() if known.text_attacks)
+        reason = f"no text of a task of {kind.name} can change while its label holds for certain"
+        yield Problem("text_attack.names", ", ".join(options.names), reason, f"leave it out; there are attacks for {able}")
+    elif options.column and options.column not in kind.columns:
+        yield Problem(
+            "text_attack.column", options.column, "is no text column of the task", f"take {' or '.join(kind.columns)}"
+        )

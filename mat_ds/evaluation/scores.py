@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -117,6 +117,12 @@ class Evaluator:
         parts = real[order.argsort(), 1:].float().split(widths, 1)
         kept, losses, *right = (part.view(-1, *like.shape[1:]) for part, like in zip(parts, gathered, strict=True))
         return Outcome(kept, losses, right[0].bool() if right else None)
+
+    def own(self, name: str, rows: Sequence[int]) -> Iterator[int]:
+        """Yields this rank's share of some rows, and shows the progress; no pass over them may be a collective."""
+        for (row,) in self._follow(name, [[row] for row in rows[self.world.rank :: self.world.size]]):
+            self._leave_if_told()
+            yield row
 
     def _gathered(self, parts: Sequence[Tensor | None]) -> Tensor:
         """The same part of all batches of this rank in one fp64 tensor, padded with zeros: each batch to the size of

@@ -39,3 +39,14 @@ def calibration_rows(report: dict[str, Any]) -> list[list[Any]]:
         if when in one
     ]
     return [["split", "calibration", *next(iter(found.values()))["before"]], *rows] if found else []
+
+
+def text_attack_rows(report: dict[str, Any]) -> list[list[Any]]:
+    """What each attack on the text did on each split; empty if there was none."""
+    keys = ("examples", "clean", "robust_accuracy", "flip_rate", "queries", "broken")
+    rows = [
+        [split, name, *map(point.get, keys)]
+        for split, found in report["splits"].items()
+        for name, point in found.get("text_attacks", {}).items()
+    ]
+    return [["split", "text attack", *keys], *rows] if rows else []

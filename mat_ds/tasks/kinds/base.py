@@ -53,6 +53,7 @@ class Kind(Reading):
             class numbers (N,) or 0 and 1 (N, C), and what it keeps are logits, which a temperature divides.
         confuses: whether references and predictions are numbers of the task's labels, so that a confusion matrix counts them.
         right_name: what the share of right answers is called in reports of robustness.
+        text_attacks: whether labels are of texts, so that a text can change and its label hold.
         distributions: whether the output is a probability distribution, which some methods require.
         loss_options: options of `loss` that the kind supports; rows can be weighted in every kind.
         weighs_samples: whether a weight of a class is a factor of whole samples, to be normalised with the weights of rows.
@@ -74,6 +75,7 @@ class Kind(Reading):
     calibrates: ClassVar[bool] = False
     confuses: ClassVar[bool] = False
     right_name: ClassVar[str] = "accuracy"
+    text_attacks: ClassVar[bool] = False
     distributions: ClassVar[bool]
     loss_options: ClassVar[tuple[str, ...]] = ()
     weighs_samples: ClassVar[bool] = True
@@ -96,11 +98,7 @@ class Kind(Reading):
                 yield Problem(key, value, f"is for {kind} tasks, but this is one of {self.name}", "delete it")
 
     def without_labels(self, reason: str, *more: str) -> Iterator[Problem]:
-        """Yields a problem for each key that only tasks with fixed answers have, and for `more` such keys.
-
-        Args:
-            reason: why this kind has none.
-        """
+        """Yields a problem, with its reason, for each key that only tasks with fixed answers have, and for `more` keys."""
         for key in ("labels", "label_map", "range", "submit_names", *more):
             if value := getattr(self.spec, key):
                 yield Problem(key, value, reason, "delete it, or the kind")

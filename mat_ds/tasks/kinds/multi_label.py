@@ -38,7 +38,7 @@ class MultiLabel(Kind):
     label_dtype = "float32"
     stored_type = "list<int64>"
     server = "multi_label"
-    distributions = calibrates = True
+    distributions = calibrates = text_attacks = True
     loss_options = ("class_weights", "label_smoothing", "focal_gamma")
     weighs_samples = False
     directions = 2

@@ -1,0 +1,15 @@
+"""Attacks that change texts and keep their labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mat_ds.evaluation.attacks.base import TextAttack
+
+
+def text_attack(name: str) -> type[TextAttack]:
+    """The class of a text attack, given one of the names in `options.TEXT_ATTACKS`. Imported here, since they import torch."""
+    from mat_ds.evaluation.attacks.benign_words import BenignWords
+
+    return {attack.name: attack for attack in (BenignWords,)}[name]

@@ -1,0 +1,177 @@
+"""What text attacks have in common: the model as they see it, what they find, and how they are told what to attack.
+
+A text attack looks for a change of an example's text that keeps its meaning, so that its label still holds, and with which the
+model answers wrong. It begins with examples that the model answers rightly; the others count as broken before.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from mat_ds.evaluation.attacks.options import TextAttackOptions
+from mat_ds.evaluation.scores import Forward, outcome
+from mat_ds.methods.batch import MicroBatch
+from mat_ds.models.perturb import EmbeddingPerturbation, word_embedding
+from mat_ds.sampling.keys import Part
+from mat_ds.tasks.example import Example
+from mat_ds.tasks.kinds.base import Kind
+from mat_ds.tasks.loader import Collator
+
+Key = tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the model does with one text: the loss of its answer at the example's label, and whether it is right."""
+
+    loss: float
+    right: bool
+
+    def worse_than(self, other: Verdict) -> bool:
+        """Wrong is worse than right, then the greater loss."""
+        return (not self.right, self.loss) > (not other.right, other.loss)
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """The worst that an attack found for an example.
+
+    Attributes:
+        example: with the changed text; the original if nothing was worse.
+        before, after: the verdicts on the original and on `example`.
+        queries: texts that the model was asked about, the original included.
+    """
+
+    example: Example
+    before: Verdict
+    after: Verdict
+    queries: int
+
+    @property
+    def broken(self) -> bool:
+        """Whether the attack made a right answer wrong."""
+        return self.before.right and not self.after.right
+
+
+class Victim:
+    """The model under attack. What it is asked is counted: a query is one text that it reads, with its gradient or without.
+
+    Args:
+        model: the model, for attacks that look inside; on `device`.
+        forward: its logits.
+        perturbation: of the model's word embeddings.
+        tokenizer, collate, kind: how its inputs are made and its output is read.
+        device: of the model.
+        batch_size: texts of one pass.
+    """
+
+    def __init__(
+        self, model: Any, forward: Forward, perturbation: EmbeddingPerturbation, tokenizer: Any, collate: Collator, kind: Kind,
+        device: torch.device, batch_size: int,
+    ):  # fmt: skip
+        self.model, self.tokenizer, self.kind, self.device = model, tokenizer, kind, device
+        self._forward, self._perturbation, self._collate, self._batch = forward, perturbation, collate, batch_size
+        self.queries = 0
+
+    @property
+    def word_vectors(self) -> Tensor:
+        """The table of word embeddings, (V, H)."""
+        table: Tensor = word_embedding(self.model).weight.detach()
+        return table
+
+    @torch.no_grad()
+    def judge(self, examples: Sequence[Example]) -> list[Verdict]:
+        """The verdict on each example."""
+        found: list[Verdict] = []
+        for first in range(0, len(examples), self._batch):
+            batch = self._batch_of(examples[first : first + self._batch])
+            losses, right = outcome(self.kind, self._forward(batch.inputs), batch)[1:]
+            assert right is not None
+            found += [Verdict(*pair) for pair in zip(losses.tolist(), right.bool().tolist(), strict=True)]
+        self.queries += len(examples)
+        return found
+
+    def gradients(self, examples: Sequence[Example]) -> tuple[dict[str, Tensor], Tensor]:
+        """The inputs of some examples, and the gradient of each one's loss with respect to its word embeddings, (B, L, H)."""
+        batch = self._batch_of(examples)
+        delta = torch.zeros(*batch.mask.shape[:2], self._perturbation.width, device=self.device, requires_grad=True)
+        with torch.enable_grad(), self._perturbation.applied(delta):
+            losses = self.kind.losses(self._forward(batch.inputs), batch)
+        (found,) = torch.autograd.grad(losses.sum(), delta)
+        self.queries += len(examples)
+        return batch.inputs, found
+
+    def _batch_of(self, examples: Sequence[Example]) -> MicroBatch:
+        return MicroBatch(*self._collate(examples, self.device), 0)
+
+
+class TextAttack(ABC):
+    """A text attack.
+
+    Args:
+        options: of the text attacks.
+        victim: the model.
+        column: position of the text that is changed among an example's texts.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, options: TextAttackOptions, victim: Victim, column: int):
+        self.options, self.victim, self.column = options, victim, column
+
+    def prepare(self, examples: Sequence[Example], key: Key) -> dict[str, Any]:
+        """Learns what the attacks on all examples share, on every rank alike; returns what the report says about it."""
+        return {}
+
+    def attack(self, example: Example, key: Key) -> Attacked:
+        """Attacks one example.
+
+        Args:
+            example: with its label.
+            key: of its random numbers.
+        """
+        victim, asked = self.victim, self.victim.queries
+        (before,) = victim.judge([example])
+        worst, after = example, before
+        if before.right:
+            worst, after = self.search(example, before, key)
+        return Attacked(worst, before, after, victim.queries - asked)
+
+    @abstractmethod
+    def search(self, example: Example, before: Verdict, key: Key) -> tuple[Example, Verdict]:
+        """The worst change of an example that the model answers rightly, and its verdict; the example itself and `before` if
+        none is worse. At most `options.max_queries` - 1 queries."""
+
+    def text_of(self, example: Example) -> str:
+        """The text that is changed."""
+        return example.texts[self.column]
+
+    def with_text(self, example: Example, text: str) -> Example:
+        """The example with another text."""
+        texts = (*example.texts[: self.column], text, *example.texts[self.column + 1 :])
+        return replace(example, texts=texts, tokens=None)
+
+    def worst_of(
+        self, candidates: Iterable[Example], worst: Example, verdict: Verdict, queries: int, at_a_time: int = 16
+    ) -> tuple[Example, Verdict]:
+        """The worst of some candidates and what was worst before; stops at the first pass that finds a wrong answer.
+
+        Args:
+            candidates: most promising first.
+            worst, verdict: the worst so far.
+            queries: how many candidates may be tried.
+            at_a_time: candidates of one pass.
+        """
+        rest = iter(islice(candidates, queries))
+        while verdict.right and (some := list(islice(rest, at_a_time))):
+            for candidate, found in zip(some, self.victim.judge(some), strict=True):
+                if found.worse_than(verdict):
+                    worst, verdict = candidate, found
+        return worst, verdict

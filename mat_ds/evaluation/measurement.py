@@ -1,0 +1,143 @@
+"""Measures a model on the splits of its task: clean, under attack, and on noisy texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from mat_ds.evaluation.attack import robustness_curve, start
+from mat_ds.evaluation.attacks.base import Victim
+from mat_ds.evaluation.attacks.measured import measure_text_attack
+from mat_ds.evaluation.noise import noised
+from mat_ds.evaluation.options import EvaluationOptions
+from mat_ds.evaluation.scores import Evaluator, Outcome
+from mat_ds.evaluation.subject import Subject
+from mat_ds.methods.batch import MicroBatch
+from mat_ds.models.perturb import EmbeddingPerturbation
+from mat_ds.ranks.collectives import on_rank_zero
+from mat_ds.sampling.keys import Part
+from mat_ds.tasks.example import Example, whole_examples
+from mat_ds.tasks.kinds import kind_of
+from mat_ds.tasks.loader import Collator
+from mat_ds.tasks.spec import TaskSpec
+
+Point = dict[str, float | int]
+
+
+class Measurement:
+    """Measures a model on the splits of its task. Every rank must call each method with the same arguments.
+
+    Args:
+        subject: the model, on the evaluator's device, and its data.
+        options: attack, noise, seed.
+        evaluator: distributes examples over ranks and gathers results.
+    """
+
+    def __init__(self, subject: Subject, options: EvaluationOptions, evaluator: Evaluator):
+        self._model, self._spec, self._splits = subject.model, subject.spec, subject.splits
+        self._options, self._evaluator, self._kind = options, evaluator, kind_of(subject.spec)
+        self._tokenizer, self._length = subject.tokenizer, subject.max_length
+        self._temperature = subject.temperature
+        self._perturbation = EmbeddingPerturbation(subject.model)
+        # A line for each attacked example, by the name of the file beside the report.
+        self.lines: dict[str, list[dict[str, Any]]] = {}
+
+    def clean(self, split: str) -> dict[str, Any]:
+        """`clean`, the scores without perturbation, and `calibration` if the kind of the task has probabilities."""
+        found = self._evaluator.predict(self._forward, self._splits[split], split)
+        return {"clean": self._scores(found, self._splits[split]), **on_rank_zero(lambda: self._calibration(found, split))}
+
+    def _calibration(self, found: Outcome, split: str) -> dict[str, Any]:
+        if not self._kind.calibrates:
+            return {}
+        from mat_ds.evaluation.calibration import measured_at
+
+        return {"calibration": measured_at(self._kind, found.kept.numpy(), self._splits[split], self._temperature)}
+
+    def attacked(self, split: str) -> list[Point]:
+        """Scores at each radius, starting with 0; `broken`: number of examples that only the attack made wrong."""
+        options, radii = self._options.attack, self._options.attack.curve
+
+        def attack(batch: MicroBatch, rows: list[int]) -> Outcome:
+            keys = _keys((self._options.seed, "attack", split), rows, batch.texts // len(rows))
+            begin = start(keys, batch.mask, self._perturbation.width, options.norm)
+
+            def perturbed(delta: Tensor | None) -> Tensor:
+                with self._perturbation.applied(delta):
+                    return self._forward(batch.inputs)
+
+            return robustness_curve(perturbed, batch, begin, radii, options.norm, options.steps, options.step_size, self._kind)
+
+        worst = self._evaluator.each(attack, self._splits[split], f"{split}, attack")  # each part (N, E, ...)
+        points = []
+        for i, radius in enumerate(radii):
+            here = Outcome(*(None if part is None else part[:, i] for part in worst))  # type: ignore[arg-type]
+            points.append({"radius": radius, **self._scores(here, self._splits[split])})
+            if worst.right is not None and here.right is not None:
+                points[-1]["broken"] = int((worst.right[:, 0] & ~here.right).sum())
+        return points
+
+    def noisy(self, split: str, kind: str, rate: float) -> Point:
+        """Scores on noisy texts; `changed`: number of examples whose text changed."""
+        examples, count = whole_examples(self._splits[split]), self._kind.noised_texts
+        found = [
+            noised(example, kind, rate, (self._options.seed, "noise", split, i), count) for i, example in enumerate(examples)
+        ]
+        changed = sum(one != other for one, other in zip(found, examples, strict=True))
+        parts = self._kind.parts(self._tokenizer, found, self._length)
+        answers = self._evaluator.predict(self._forward, parts, f"{split}, {kind} {rate:g}")
+        return {"rate": rate, **self._scores(answers, parts), "changed": changed}
+
+    def text_attacked(self, split: str, name: str) -> dict[str, Any]:
+        """What a text attack does to a split."""
+        options, evaluator = self._options, self._evaluator
+        collate = Collator(self._tokenizer, self._length, self._kind)
+        victim = Victim(
+            self._model, self._forward, self._perturbation, self._tokenizer, collate, self._kind, evaluator.device,
+            options.micro_batch_size,
+        )  # fmt: skip
+        found, lines = measure_text_attack(
+            name, options.text_attack, victim, evaluator, self._splits[split], split, options.seed
+        )
+        self.lines[f"{split}.{name}.jsonl"] = lines
+        return found
+
+    def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        return self._kind.read(self._model(**inputs), inputs)
+
+    def _scores(self, found: Outcome, examples: Sequence[Example]) -> Point:
+        return on_rank_zero(lambda: scores(self._spec, found, examples))
+
+
+def _keys(first: tuple[Part, ...], rows: Sequence[int], texts: int) -> list[tuple[Part, ...]]:
+    """The key of the random start of each text of a batch.
+
+    Args:
+        first: what all keys begin with.
+        rows: positions of the examples.
+        texts: how many each example has; one has no number of its own.
+    """
+    return [(*first, row, *([text] if texts > 1 else [])) for row in rows for text in range(texts)]
+
+
+def scores(spec: TaskSpec, found: Outcome, examples: Sequence[Example]) -> Point:
+    """The task's metrics, the share of right answers if they are right or wrong, and the mean loss."""
+    from mat_ds.tasks.metrics import score
+
+    right = {} if found.right is None else {kind_of(spec).right_name: float(found.right.double().mean())}
+    loss = float(found.losses.double().mean())
+    return {**score(spec, found.kept.numpy(), examples), **right, kind_of(spec).loss_name: loss}
+
+
+def measure_split(measurement: Measurement, options: EvaluationOptions, split: str) -> dict[str, Any]:
+    """All requested measurements on one split."""
+    found: dict[str, Any] = {**measurement.clean(split), "attack": [], "noise": {}}
+    if options.attack.curve:
+        found["attack"] = measurement.attacked(split)
+    for kind in options.noise.kinds if options.noise.rates else ():
+        found["noise"][kind] = [measurement.noisy(split, kind, rate) for rate in options.noise.rates]
+    if options.text_attack.names:
+        found["text_attacks"] = {name: measurement.text_attacked(split, name) for name in options.text_attack.names}
+    return found
