@@ -21,6 +21,7 @@ COMMANDS = {
     "export": "write a model to a folder: merged adapters, averaged weights, another precision",
     "prepare": "put model and tokenised data of a run into one folder, to train offline",
     "plan": "estimate a run's memory, communication and time",
+    "radius": "find the smallest radius at which a method's perturbation matters",
     "doctor": "find problems of this machine, its ranks or a run's input, and how to fix them",
     "verify": "check the checkpoints of a run for damage",
     "sweep": "search for the best options, with one training per trial",

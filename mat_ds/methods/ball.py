@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -26,6 +27,11 @@ class BallSettings(AdversarialSettings):
     )
     delta_max_norm: Weight = Field(0.3, description="radius epsilon of the ball, per sample; 0: none")
     delta_norm: Literal["l2", "linf"] = Field("l2", description="norm of step and ball, per sample over its real tokens")
+
+    @property
+    def radius_powers(self) -> Mapping[str, float]:
+        first = "delta_max_norm" if self.delta_max_norm else "delta_lr"  # without a ball, steps alone say how far it gets
+        return {first: 1.0, "delta_lr": 1.0, "delta_init_norm": 1.0}
 
 
 def uniform_delta(engine: Engine, batch: MicroBatch, s: BallSettings) -> Tensor:

@@ -12,7 +12,7 @@ stands for it:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -81,6 +81,15 @@ class MatSettings(AdversarialSettings):
     @property
     def divergence(self) -> Divergence | None:
         return Divergence("lam", self.lam, self.theta_dropout == "frozen") if self.lam else None
+
+    @property
+    def radius_powers(self) -> Mapping[str, float]:
+        # The noise sqrt(2 gamma) epsilon xi grows with the radius too. A raw gradient grows with delta, and so do its steps.
+        if not self.lam:
+            return {}
+        raw = self.delta_gradient == "raw"
+        start = {"delta_max_norm": 1.0, "delta_init_scale": 1.0}
+        return {**start, "delta_lr": 0.0 if raw else 1.0, "delta_noise": 1.0 if raw else 0.5}
 
     def problems(self) -> Iterator[Problem]:
         starts_at_zero = self.delta_init == "zero" or self.delta_init_scale == 0

@@ -8,7 +8,7 @@ expected length, alpha / sqrt(3), whatever the length of the text. Nothing is ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 class NEFTuneSettings(AdversarialSettings):
     name: Literal["neftune"] = Field("neftune", description="fine-tuning on noisy embeddings")
     alpha: Weight = Field(5.0, description="size of the noise, divided by the root of real tokens x H; published: 5, 10 and 15")
+
+    @property
+    def radius_powers(self) -> Mapping[str, float]:
+        return {"alpha": 1.0}
 
 
 class NEFTune(Method):

@@ -7,7 +7,7 @@ xi is small random noise; nothing is maximised.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -34,6 +34,10 @@ class R3FSettings(AdversarialSettings):
     @property
     def divergence(self) -> Divergence:
         return Divergence("lam", self.lam)
+
+    @property
+    def radius_powers(self) -> Mapping[str, float]:
+        return {"noise_scale": 1.0}
 
 
 class R3F(Method):

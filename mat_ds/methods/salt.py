@@ -13,7 +13,7 @@ Both predictions in l_v depend on theta.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -52,6 +52,11 @@ class SALTSettings(SmoothnessSettings):
         "auto",
         description="of the follower's step; auto: exact (second-order graphs) where the engine can, else finite differences",
     )
+
+    @property
+    def radius_powers(self) -> Mapping[str, float]:
+        # The gradient of R grows with delta, so that raw steps keep their share of it.
+        return {**super().radius_powers, **({"delta_lr": 0.0} if self.delta_gradient == "raw" else {})}
 
     @property
     def variant(self) -> str:

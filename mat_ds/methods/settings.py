@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field
 
@@ -67,6 +67,24 @@ class MethodSettings(Section):
     def divergence(self) -> Divergence | None:
         """How R is used; None if it is not computed."""
         return None
+
+    @property
+    def radius_powers(self) -> Mapping[str, float]:
+        """The options that grow with the radius of the perturbation, the radius itself first, and the power of it by which each
+        does; empty if there is none. For `mat-ds radius`."""
+        return {}
+
+    def at_radius(self, radius: float) -> Self:
+        """These options with the perturbation at another radius, and all else in proportion; to four digits.
+
+        Raises:
+            ValueError: if there is no radius, or it is 0.
+        """
+        powers = self.radius_powers
+        if not (now := getattr(self, next(iter(powers)), 0.0) if powers else 0.0):
+            raise ValueError(f"{self.name} has no radius to scale")
+        factors = {name: (radius / now) ** power for name, power in powers.items() if power}
+        return self.model_copy(update={name: float(f"{getattr(self, name) * factor:.4g}") for name, factor in factors.items()})
 
     @property
     def refuses_idling(self) -> bool:

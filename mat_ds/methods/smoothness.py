@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,10 @@ class SmoothnessSettings(AdversarialSettings):
     @property
     def divergence(self) -> Divergence:
         return Divergence("lam", self.lam)
+
+    @property
+    def radius_powers(self) -> Mapping[str, float]:
+        return {"delta_max_norm": 1.0, "delta_init_scale": 1.0, "delta_lr": 1.0}
 
 
 class AscentSettings(SmoothnessSettings):

@@ -40,7 +40,7 @@ def measure(engine: Engine, method: Method, batch: MicroBatch) -> dict[str, floa
     moves = Moves(batch.there)
     delta = method.adversary(engine, batch, moves)
     delta = None if delta is None else delta.detach()
-    values = _divergences(engine, method.objective, batch, delta)
+    values = divergences(engine, method.objective, batch, delta)
     if delta is not None:
         x, moved = engine.realised(batch, delta)
         values |= {
@@ -64,7 +64,7 @@ def noise_ratio(drift: float, noise: float) -> float:
 
 
 @torch.no_grad()
-def _divergences(engine: Engine, objective: Objective, batch: MicroBatch, delta: Tensor | None) -> dict[str, Tensor]:
+def divergences(engine: Engine, objective: Objective, batch: MicroBatch, delta: Tensor | None) -> dict[str, Tensor]:
     def logits(masks: Masks, perturbed: bool) -> Tensor:
         return engine.probe(batch, masks, delta if perturbed else None)
 

@@ -10,6 +10,7 @@ from mat_ds.errors import ExitCode
 from mat_ds.evaluation.noise import NOISES
 from mat_ds.models.build import build_model, build_tokenizer
 from mat_ds.models.options import ModelConfig
+from mat_ds.runs.load import load_run_config
 from mat_ds.tasks.registry import TASKS
 from tests.support.launch import run_cli
 
@@ -94,6 +95,25 @@ def test_the_whole_report_is_the_same_on_one_two_and_three_ranks(run, tmp_path):
     once = json.loads(expected)
     once["options"]["output_dir"] = f"{tmp_path}/three"
     assert three == once and (run / "evaluation" / "robustness.json").read_bytes() == expected
+
+
+def test_radius_looks_at_the_model_of_a_run_and_names_options_that_training_takes(run):
+    """The demo's model has no dropout of its own, so it is asked for; a run of vanilla has no radius itself."""
+    options = ("--radii", "1e-3,0.5,10", "--examples", "32", "method.delta_steps=1", "model.dropout=0.1", "--json")
+    done = run_cli(run, "--recipe", "mat_visible", *options, module="mat_ds.commands.radius")
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    points = found["points"]
+    assert [point["radius"] for point in points] == [1e-3, 0.5, 10.0]
+    assert len({point["r_without"] for point in points}) == 1 and points[0]["r"] < points[1]["r"]
+    assert points[0]["ratio"] < 3.0 < points[2]["ratio"] and points[0]["flips"] <= points[2]["flips"] > 0.0
+    assert found["smallest"]["fp32"] == next(point["radius"] for point in points if point["ratio"] > 3.0)
+    chosen = load_run_config(None, found["options"]["fp32"].split()).method
+    assert (chosen.delta_max_norm, chosen.delta_steps, chosen.delta_projection) == (found["smallest"]["fp32"], 1, "clamp")
+    assert sorted(path.name for path in run.parent.iterdir()) == ["run"]
+    for more, said in (((), "has no perturbation"), (("method.name=mat",), "it has no dropout")):
+        done = run_cli(run, "--examples", "32", *more, module="mat_ds.commands.radius")
+        assert done.returncode == ExitCode.USER_ERROR and said in done.stderr and "Traceback" not in done.stderr
 
 
 def test_two_ranks_print_wrong_input_once_and_before_they_connect(run):
