@@ -13,15 +13,10 @@ from itertools import pairwise
 from random import Random
 
 from mat_ds.sampling.keys import Part, seed_from
+from mat_ds.tasks.characters import neighbour
 from mat_ds.tasks.example import Example
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
-# The adjacent letters on a QWERTY keyboard.
-NEIGHBOURS = {
-    "q": "wa", "w": "qeas", "e": "wrsd", "r": "etdf", "t": "ryfg", "y": "tugh", "u": "yihj", "i": "uojk", "o": "ipkl",
-    "p": "ol", "a": "qwsz", "s": "awedzx", "d": "serfxc", "f": "drtgcv", "g": "ftyhvb", "h": "gyujbn", "j": "huiknm",
-    "k": "jiolm", "l": "kop", "z": "asx", "x": "zsdc", "c": "xdfv", "v": "cfgb", "b": "vghn", "n": "bhjm", "m": "njk",
-}  # fmt: skip
 
 
 def character_swap(text: str, rate: float, random: Random) -> str:
@@ -49,7 +44,7 @@ def character_insert(text: str, rate: float, random: Random) -> str:
 
 def keyboard(text: str, rate: float, random: Random) -> str:
     """Replaces letters by neighbours on the keyboard, keeping their case: "eord"."""
-    letters, typed = _letters(text), [_neighbour(c, random) for c in text]
+    letters, typed = _letters(text), [neighbour(c, random.random()) for c in text]
     reachable = [i for i in letters if typed[i] != text[i]]
     chosen = set(_first(reachable, rate * len(letters), random))
     return "".join(typed[i] if i in chosen else c for i, c in enumerate(text))
@@ -100,13 +95,6 @@ def noised(example: Example, kind: str, rate: float, key: tuple[Part, ...], coun
 def _letters(text: str) -> list[int]:
     """Positions of the letters in a text."""
     return [i for i, c in enumerate(text) if c.isalpha()]
-
-
-def _neighbour(letter: str, random: Random) -> str:
-    """A random neighbour on the keyboard, in the same case; the letter itself if it has none."""
-    which, near = random.random(), NEIGHBOURS.get(letter.lower(), letter)
-    chosen = near[int(which * len(near))]
-    return chosen.upper() if letter.isupper() else chosen
 
 
 def _first(places: Sequence[int], amount: float, random: Random) -> list[int]:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from mat_ds.evaluation.noise import ALPHABET, NEIGHBOURS, NOISES, noised
+from mat_ds.evaluation.noise import ALPHABET, NOISES, noised
+from mat_ds.tasks.characters import NEIGHBOURS
 from mat_ds.tasks.example import Example
 
 TEXT = "The quick brown Fox, aged 42, jumps over the lazy dog near the old harbour; it was never seen again. " * 20
