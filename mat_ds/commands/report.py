@@ -10,10 +10,10 @@ from mat_ds.ranks.exits import attempt
 from mat_ds.terminal.display import show
 from mat_ds.terminal.parser import Parser
 from mat_ds.terminal.process import importing
-from mat_ds.terminal.units import numbered
+from mat_ds.terminal.units import numbered, positive
 from mat_ds.terminal.waiting import waiting
 
-EXAMPLE = "mat-ds report runs/cola-seeds runs/vanilla --out report"
+EXAMPLE = "mat-ds report runs/cola-seeds --against runs/vanilla --out report"
 
 
 def main(arguments: Sequence[str]) -> ExitCode:
@@ -27,25 +27,43 @@ def _report(arguments: Sequence[str]) -> None:
     parser.add_argument("--experiment", metavar="NAME", help="an MLflow experiment, instead of RUNS or in addition")
     parser.add_argument("--uri", help="MLflow's address (default: MLFLOW_TRACKING_URI, or sqlite:///runs/mlflow.db)")
     parser.add_argument(
+        "--against",
+        metavar="RUNS",
+        type=Path,
+        help="runs that others are compared with (default: the first experiment of a task)",
+    )
+    parser.add_argument(
+        "--margin",
+        metavar="POINTS",
+        type=positive,
+        default=1.0,
+        help="a difference that does not matter, in points (default: 1)",
+    )
+    parser.add_argument(
         "--out", type=Path, default=Path("report"), help="folder of the report (report); an older one is replaced"
     )
     parsed = parser.parse_args(arguments)
-    if not parsed.runs and not parsed.experiment:
+    paths = [*parsed.runs, *([parsed.against] if parsed.against else [])]
+    if not paths and not parsed.experiment:
         parser.error("RUNS or --experiment: there is nothing to report")
-    for line in compare(parsed.runs, parsed.experiment, parsed.uri, parsed.out):
+    for line in report(paths, parsed.experiment, parsed.uri, parsed.out, parsed.against, parsed.margin):
         show(line)
 
 
-def compare(paths: Sequence[Path], experiment: str | None, uri: str | None, out: Path) -> list[str]:
-    """Writes a report of runs in folders and in an MLflow experiment; returns notes for the user.
+def report(
+    paths: Sequence[Path], experiment: str | None, uri: str | None, out: Path, against: Path | None, margin: float
+) -> list[str]:
+    """Writes a report of runs in folders and in an MLflow experiment; returns what it found, and notes for the user.
 
     Raises:
-        UserError: if there are no runs, or `out` exists and is not a report.
+        UserError: if there are no runs, or none to compare with, or `out` exists and is not a report.
     """
     from mat_ds.reports.runs import each_once, read_runs
 
     found = read_runs(paths)
     with importing(what="Matplotlib"):
+        from mat_ds.reports.comparison import compare_groups
+        from mat_ds.reports.comparison_table import comparison_lines
         from mat_ds.reports.experiments import tracked_runs
         from mat_ds.reports.labels import group_runs
         from mat_ds.reports.page import MARK, PAGE, write_page
@@ -57,11 +75,12 @@ def compare(paths: Sequence[Path], experiment: str | None, uri: str | None, out:
     if not runs:
         raise UserError(Problem("--experiment", experiment, "has no runs of mat_ds", "name another experiment"))
     groups = group_runs(runs)
+    comparisons = compare_groups(groups, against, margin)
     try:
         with waiting("drawing the curves"):
-            left_out = write_page(out, groups)
+            left_out = write_page(out, groups, comparisons)
     except OSError as error:
         raise UserError(Problem("--out", str(out), f"cannot be written: {error.strerror}", "name another folder")) from None
     finished = sum(run.finished for run in runs)
     told = f"{numbered(len(runs), 'run')} ({finished} finished) of {numbered(len(groups), 'experiment')}"
-    return [*copies, *left_out, f"{told}: {out / PAGE}"]
+    return [*copies, *left_out, *comparison_lines(comparisons), f"{told}: {out / PAGE}"]

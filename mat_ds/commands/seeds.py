@@ -198,6 +198,6 @@ class Seeds:
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean, sample standard deviation (divisor n - 1), minimum and maximum."""
-    deviation = stdev(values) if len(values) > 1 else None
+    """Mean, sample standard deviation (divisor n - 1; None for two seeds, which say nothing about it), minimum and maximum."""
+    deviation = stdev(values) if len(values) > 2 else None
     return {"mean": mean(values), "std": deviation, "min": min(values), "max": max(values)}

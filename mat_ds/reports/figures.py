@@ -1,4 +1,4 @@
-"""Figures: box plots over seeds, and robustness."""
+"""Figures: box plots over seeds, differences between experiments, and robustness."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ from typing import Any
 
 from matplotlib.patches import Patch
 
-from mat_ds.reports.drawing import BESIDE, KIND_COLOURS, KIND_HATCHES, Picture, legend_below, looks, picture, sample, sheet
+from mat_ds.reports.comparison import Comparison
+from mat_ds.reports.drawing import (
+    BESIDE,
+    BLUE,
+    KIND_COLOURS,
+    KIND_HATCHES,
+    Picture,
+    legend_below,
+    looks,
+    picture,
+    sample,
+    sheet,
+)
 from mat_ds.reports.groups import Group, one_a_seed, score_axis
 from mat_ds.reports.runs import KINDS
 from mat_ds.tasks.registry import TASKS
@@ -44,6 +56,38 @@ def box_plot(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
     yield picture(
         figure, task, "seeds", "scores over seeds", "scores over the seeds, their number in brackets; every seed is a dot."
     )
+
+
+def differences(task: str, comparisons: Sequence[Comparison]) -> Iterator[Picture]:
+    """The differences of each comparison, seed by seed, with their mean and interval, beside the margin; a panel a quantity."""
+    own = [one for one in comparisons if one.task == task]
+    if not own:
+        return
+    quantities = list(dict.fromkeys(one.quantity for one in own))
+    titles = {title: fill(title, BESIDE) for title in dict.fromkeys(one.title for one in own)}
+    places = {title: place for place, title in enumerate(reversed(titles))}
+    lines = max(title.count("\n") for title in titles.values())
+    figure, axes = sheet(len(quantities), 1.0 + (0.4 + 0.17 * lines) * len(titles))
+    for axis, quantity in zip(axes, quantities, strict=True):
+        shown = [one for one in own if one.quantity == quantity]
+        axis.axvline(0, color="gray", linewidth=0.8)
+        if margin := shown[0].margin:
+            axis.axvspan(-margin, margin, color="gray", alpha=0.15, linewidth=0)
+        for one in shown:
+            place, found = places[one.title], one.found
+            axis.plot(found.differences, [place] * len(found.differences), "o", color="black", markersize=3, alpha=0.5)
+            if found.low is not None and found.high is not None:
+                reach = [[found.mean - found.low], [found.high - found.mean]]
+                axis.errorbar(found.mean, place, xerr=reach, fmt="D", color=BLUE, capsize=4)
+        axis.set_yticks(list(places.values()), [titles[title] for title in places])
+        axis.set_ylim(-0.5, len(places) - 0.5)
+        axis.set_xlabel(f"{quantity}{', less is better' if shown[0].less_is_better else ''}")
+        axis.grid(axis="y", visible=False)
+    caption = (
+        "differences by seed (dots), of three seeds or more with their mean and its 95% interval; grey: the margin within "
+        "which a difference does not matter."
+    )
+    yield picture(figure, task, "differences", "differences, seed by seed", caption)
 
 
 def robustness(task: str, groups: Sequence[Group]) -> Iterator[Picture]:

@@ -11,6 +11,8 @@ from typing import Any
 from mat_ds.reports.runs import RunData
 
 Options = dict[str, Any]
+# What `mean_and_spread` makes of a column, in words.
+SPREAD = "means over the seeds ± standard deviation, of two seeds both values"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +84,8 @@ def mean_of(values: Iterable[float | None]) -> float | None:
     return mean(found) if found else None
 
 
-def deviation(values: Sequence[float]) -> float | None:
-    """Sample standard deviation; None for fewer than two values."""
-    return stdev(values) if len(values) > 1 else None
+def mean_and_spread(name: str, values: Sequence[float]) -> dict[str, Any]:
+    """Cells of a table: the mean, and of three seeds or more their sample standard deviation. Two seeds say next to nothing
+    about it, so they are kept as they are."""
+    both = tuple(values) if len(values) == 2 else None
+    return {name: mean_of(values), f"{name} sd": stdev(values) if len(values) > 2 else None, f"{name} of both": both}

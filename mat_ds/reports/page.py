@@ -12,6 +12,8 @@ from jinja2 import Environment, PackageLoader
 from mat_ds.errors import printable
 from mat_ds.reports import figures
 from mat_ds.reports.ablations import VARIED, ablation_table
+from mat_ds.reports.comparison import Comparison
+from mat_ds.reports.comparison_table import comparison_table
 from mat_ds.reports.confusion import confusion_tables
 from mat_ds.reports.curves import curves_table, learning_curves
 from mat_ds.reports.drawing import Picture, file_name, house_style
@@ -32,6 +34,7 @@ PARTS = {
     "scores": ("scores", "no run has been evaluated yet"),
     "curves": ("learning curves", "no run has made a step yet"),
     "seeds": ("box plot over seeds", "no experiment has two finished seeds: mat-ds seeds"),
+    "differences": ("differences by seed", "no two finished experiments on one dev set share a seed"),
     "calibration": ("calibration", "no finished run has probabilities of labels"),
     "ablation-K": ("K ablation", "no two finished experiments differ in K alone"),
     "ablation-lambda": ("λ ablation", "no two finished experiments differ in λ alone"),
@@ -41,14 +44,16 @@ PARTS = {
 }
 
 
-def write_page(folder: Path, groups: Sequence[Group]) -> list[str]:
+def write_page(folder: Path, groups: Sequence[Group], comparisons: Sequence[Comparison]) -> list[str]:
     """Writes or replaces a report; returns notes about missing parts.
 
     Args:
         folder: does not exist yet, is empty, or contains a report.
+        groups: the experiments.
+        comparisons: of them.
     """
-    pictures = list(draw_figures(groups))
-    tables = [table for table in tables_of(groups) if table.rows]
+    pictures = list(draw_figures(groups, comparisons))
+    tables = [table for table in tables_of(groups, comparisons) if table.rows]
     left_out = missing(tables, pictures)
     text = render(groups, tables, pictures, left_out)
 
@@ -65,18 +70,20 @@ def write_page(folder: Path, groups: Sequence[Group]) -> list[str]:
     return left_out
 
 
-def draw_figures(groups: Sequence[Group]) -> Iterator[Picture]:
+def draw_figures(groups: Sequence[Group], comparisons: Sequence[Comparison]) -> Iterator[Picture]:
     """Yields all figures that there is data for, task by task."""
     with house_style():
         for task in dict.fromkeys(group.task for group in groups):
             own = [group for group in groups if group.task == task]
             for part in (learning_curves, figures.box_plot, figures.robustness, reliability):
                 yield from part(task, own)
+            yield from figures.differences(task, comparisons)
 
 
-def tables_of(groups: Sequence[Group]) -> Iterator[Table]:
+def tables_of(groups: Sequence[Group], comparisons: Sequence[Comparison]) -> Iterator[Table]:
     """Yields all tables, including empty ones."""
     yield scores_table(groups)
+    yield comparison_table(comparisons)
     yield from glue_tables(groups)
     yield from filter(None, [anli_table(groups)])
     yield calibration_table(groups)

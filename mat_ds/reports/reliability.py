@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from mat_ds.reports.drawing import Picture, legend_below, looks, picture, sample, sheet
-from mat_ds.reports.groups import Group, deviation, mean_of
+from mat_ds.reports.groups import SPREAD, Group, mean_and_spread, mean_of
 from mat_ds.reports.table import Column, Row, Table, text
 
 PART = "calibration"
@@ -75,7 +75,7 @@ def _first_split(group: Group) -> dict[str, Any] | None:
 
 
 def calibration_table(groups: Sequence[Group]) -> Table:
-    """Means and deviations over the seeds of the quantities of each split, as trained and at the fitted temperature."""
+    """Means and spread over the seeds of the quantities of each split, as trained and at the fitted temperature."""
     rows: list[Row] = []
     for group in groups:
         every = _calibrations(group)
@@ -85,14 +85,13 @@ def calibration_table(groups: Sequence[Group]) -> Table:
                 own = [one for one in every if split in one["splits"]]
                 row["temperature"] = mean_of(one["temperature"] for one in own) if when == "after" else None
                 for name in QUANTITIES:
-                    values = [one["splits"][split][when][name] for one in own]
-                    row |= {name: mean_of(values), f"{name} sd": deviation(values)}
+                    row |= mean_and_spread(name, [one["splits"][split][when][name] for one in own])
                 rows.append(row)
     columns = [("experiment", "label"), ("task", "task"), ("split", "split"), ("probabilities", "when")]
-    numbers = (Column(title, (name,), digits=3, spread=f"{name} sd") for name, title in QUANTITIES.items())
+    numbers = (Column(title, (name,), digits=3, spread=name) for name, title in QUANTITIES.items())
     note = (
-        "Of the exported model, less of each is better; means ± standard deviations over the seeds. The numbers at the "
-        "temperature are cross-fitted: each half of the examples at the temperature fitted on the other."
+        f"Of the exported model, less of each is better; {SPREAD}. The numbers at the temperature are cross-fitted: each half "
+        "of the examples at the temperature fitted on the other."
     )
     temperature = Column("temperature", ("temperature",), digits=2)
     return Table("calibration", "Calibration", (*(text(*column) for column in columns), temperature, *numbers), rows, note)

@@ -21,7 +21,7 @@ class Column:
         title: its heading.
         keys: the row values that it shows, joined by slashes.
         digits: decimals of numbers; None for text.
-        spread: key of the standard deviation shown after the number.
+        spread: key of a mean over seeds; `<key> sd` is shown after it, or `<key> of both` in its place if there are two.
         shown: key of the text that the page shows instead of them; empty: themselves.
     """
 
@@ -39,7 +39,9 @@ class Column:
         while len(values) > 1 and values[-1] is None:
             values.pop()
         text = "/".join(self._text(value) for value in values)
-        deviation = row.get(self.spread) if self.spread else None
+        if both := row.get(f"{self.spread} of both"):
+            return ", ".join(map(self._text, both))
+        deviation = row.get(f"{self.spread} sd")
         return text if deviation is None else f"{text} ± {self._text(deviation)}"
 
     def _text(self, value: Any) -> str:
@@ -84,7 +86,7 @@ class Table:
 
     def csv(self) -> str:
         """All values as CSV, unrounded, one column per key."""
-        keys = [key for column in self.columns for key in (*column.keys, *([column.spread] if column.spread else []))]
+        keys = [key for column in self.columns for key in (*column.keys, *([f"{column.spread} sd"] if column.spread else []))]
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(keys)

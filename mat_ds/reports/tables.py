@@ -7,7 +7,7 @@ from pathlib import PurePath
 from statistics import mean
 from typing import Any
 
-from mat_ds.reports.groups import Group, deviation, mean_of
+from mat_ds.reports.groups import SPREAD, Group, mean_and_spread, mean_of
 from mat_ds.reports.labels import name_in_papers
 from mat_ds.reports.published import metrics_of, published, source_of
 from mat_ds.reports.runs import KINDS, RunData
@@ -52,14 +52,14 @@ def _run_row(group: Group, run: RunData) -> Row:
 
 
 def scores_table(groups: Sequence[Group]) -> Table:
-    """Means and standard deviations of the score over the seeds, in percent, and the cost."""
+    """Means of the score over the seeds and their spread, in percent, and the cost."""
     columns = (
         text("experiment", "label"),
         text("task", "task"),
         text("metric", "metric"),
         text("seeds", "seeds"),
         *mean_columns(),
-        Column("dev loss", ("dev loss",), digits=3, spread="dev loss sd"),
+        Column("dev loss", ("dev loss",), digits=3, spread="dev loss"),
         text("evaluations", "evaluations"),
         Column("forward units a step", ("cost",), digits=0),
         Column("thousand passes", ("passes",)),
@@ -79,24 +79,23 @@ def scores_table(groups: Sequence[Group]) -> Table:
         if group.values("last")
     ]
     note = (
-        "Means ± standard deviations over the seeds, in percent (errors as they are, and negative in a score, of which more is "
-        f"better); of a seed that ran again, the newest. The dev loss is that of the best evaluation. {SIDE_BY_SIDE}"
+        f"In percent (errors as they are, and negative in a score, of which more is better): {SPREAD}; of a seed that ran "
+        f"again, the newest. The dev loss is that of the best evaluation. {SIDE_BY_SIDE}"
     )
     return Table("scores", "Scores", columns, rows, note)
 
 
 def mean_columns(published: bool = False) -> tuple[Column, ...]:
     """Columns for `means_of`, and for a published score."""
-    ours = (Column(kind, (kind,), spread=f"{kind} sd") for kind in KINDS)
+    ours = (Column(kind, (kind,), spread=kind) for kind in KINDS)
     return (*ours, *([Column("published", ("published",))] if published else []))
 
 
 def means_of(group: Group, name: str = "score") -> Row:
-    """Last, best and median of a score over the seeds in percent, their deviations, and the number of seeds."""
+    """Last, best and median of a score over the seeds in percent, their spread, and the number of seeds."""
     row: Row = {"seeds": _seeds(group)}
     for kind in KINDS:
-        values = group.shown(kind, name)
-        row |= {kind: mean_of(values), f"{kind} sd": deviation(values)}
+        row |= mean_and_spread(kind, group.shown(kind, name))
     return row
 
 
@@ -116,10 +115,10 @@ def title_of_score(group: Group) -> str:
 
 
 def _loss_of(group: Group) -> Row:
-    """Mean and deviation over the seeds of the dev loss where the score is best."""
+    """Mean and spread over the seeds of the dev loss where the score is best."""
     best = (Progress(evaluations=run.of("evaluation")).best for run in group.counted if run.evaluations)
     found = [loss for evaluation in best if (loss := dev_loss(evaluation)) is not None]
-    return {"dev loss": mean_of(found), "dev loss sd": deviation(found)}
+    return mean_and_spread("dev loss", found)
 
 
 def _cost_of(group: Group) -> Row:
