@@ -48,12 +48,12 @@ def answers_of(run: RunData) -> Answers | None:
     folder = RunDirectory(run.folder).predictions
     paths = sorted(folder.glob("*.jsonl"))
     raise_if_any(file_problems(run.folder, [str(path.relative_to(run.folder)) for path in paths]))
-    lines = [line for path in paths for line in _lines(path)]
+    lines = [line for path in paths for line in _answer_lines(path)]
     measured = {name: found for name, measure in MEASURES.items() if (found := _measured(lines, measure)) is not None}
     return Answers([line["gold"] for line in lines], measured) if measured else None
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def _answer_lines(path: Path) -> list[dict[str, Any]]:
     try:
         lines = [json.loads(line) for line in read_bytes(path).splitlines()]
     except (OSError, ValueError, RecursionError) as error:
