@@ -10,6 +10,7 @@ from torch import Tensor
 from mat_ds.evaluation.attack import robustness_curve, start
 from mat_ds.evaluation.attacks.base import Victim
 from mat_ds.evaluation.attacks.measured import measure_text_attack
+from mat_ds.evaluation.groups import rows_by_group
 from mat_ds.evaluation.noise import noised
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.scores import Evaluator, Outcome
@@ -45,9 +46,15 @@ class Measurement:
         self.lines: dict[str, list[dict[str, Any]]] = {}
 
     def clean(self, split: str) -> dict[str, Any]:
-        """`clean`, the scores without perturbation, and `calibration` if the kind of the task has probabilities."""
-        found = self._evaluator.predict(self._forward, self._splits[split], split)
-        return {"clean": self._scores(found, self._splits[split]), **on_rank_zero(lambda: self._calibration(found, split))}
+        """`clean`, the scores without perturbation, `groups`, those of each group if there are some, and `calibration` if the
+        kind of the task has probabilities."""
+        examples = self._splits[split]
+        found = self._evaluator.predict(self._forward, examples, split)
+
+        def parts() -> dict[str, Any]:
+            return {**grouped_scores(self._spec, found, examples), **self._calibration(found, split)}
+
+        return {"clean": self._scores(found, examples), **on_rank_zero(parts)}
 
     def _calibration(self, found: Outcome, split: str) -> dict[str, Any]:
         if not self._kind.calibrates:
@@ -129,6 +136,15 @@ def scores(spec: TaskSpec, found: Outcome, examples: Sequence[Example]) -> Point
     right = {} if found.right is None else {kind_of(spec).right_name: float(found.right.double().mean())}
     loss = float(found.losses.double().mean())
     return {**score(spec, found.kept.numpy(), examples), **right, kind_of(spec).loss_name: loss}
+
+
+def grouped_scores(spec: TaskSpec, found: Outcome, examples: Sequence[Example]) -> dict[str, dict[str, Point]]:
+    """`groups`: the scores of each group and how many `examples` it has; empty if there are no groups."""
+    points: dict[str, Point] = {}
+    for name, rows in rows_by_group(examples).items():
+        here = Outcome(*(None if part is None else part[rows] for part in found))  # type: ignore[arg-type]
+        points[name] = {**scores(spec, here, [examples[row] for row in rows]), "examples": len(rows)}
+    return {"groups": points} if points else {}
 
 
 def measure_split(measurement: Measurement, options: EvaluationOptions, split: str) -> dict[str, Any]:

@@ -69,6 +69,11 @@ class EvaluationOptions(Section):
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="key of the random starts and of the noise")
     limit: Count | None = Field(None, description="use only the first N examples of each split; null: as many as the run did")
+    groups: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="a column by whose values the clean scores are broken down, such as genre; null: for AdvGLUE method, where "
+        "the files have it, else none",
+    )
     micro_batch_size: Count = Field(32, description="examples of one pass on one rank")
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="to compute in; bfloat16 does not see radii below about 1e-3"

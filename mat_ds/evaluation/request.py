@@ -64,6 +64,8 @@ def find_subject(model_name: str, options: EvaluationOptions) -> EvaluationReque
         raise UserError(*found)
     if spec.hub and data.path is None and data.validation is None:
         expect_from_hub(spec.hub)
+    if options.groups:
+        spec = spec.model_copy(update={"group": options.groups})
     return EvaluationRequest(model_name, source, spec, data)
 
 

@@ -15,6 +15,7 @@ from mat_ds.artifacts.calibrated import temperature_of
 from mat_ds.artifacts.described import FILE, head_problems
 from mat_ds.artifacts.exported import load_classifier
 from mat_ds.errors import Problem, collect_problems, raise_if_any
+from mat_ds.evaluation.groups import group_problems
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.request import EvaluationRequest
 from mat_ds.models.build import longest_input
@@ -78,6 +79,7 @@ def load_subject(asked: EvaluationRequest, options: EvaluationOptions) -> Subjec
     model, tokenizer = loaded or (None, None)
     if model:
         found += head_problems("task", model.config, spec)
+    found += group_problems(options.groups, data.dev | data.test) if data else ()
     temperature = None
     if (source / TEMPERATURE).exists():
         temperature = collect_problems(found, temperature_of, source, asked.name)

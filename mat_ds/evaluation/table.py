@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 # What a point is measured at, and counts that stand last.
-PLACES, COUNTS = ("radius", "rate"), ("broken", "changed")
+PLACES, COUNTS = ("radius", "rate"), ("broken", "changed", "examples")
 
 
 def table_of(report: dict[str, Any]) -> list[list[Any]]:
@@ -22,6 +22,7 @@ def table_of(report: dict[str, Any]) -> list[list[Any]]:
 def _points(found: dict[str, Any], report: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the measurements on a split, each with a name that says what was done to its texts or their embeddings."""
     yield "clean", found["clean"]
+    yield from ((f"clean, {name}", point) for name, point in found.get("groups", {}).items())
     for point in found["attack"]:
         if point["radius"]:  # at radius 0 it is clean
             yield f"attack, {report['attack']['norm']} {point['radius']:g}", point

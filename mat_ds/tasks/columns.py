@@ -57,6 +57,8 @@ class Columns:
         names = {ours: theirs if theirs in schema.names else ours for ours, theirs in names.items()}
         if missing := [ours for ours, theirs in names.items() if theirs not in schema.names]:
             raise UserError(self.lacking(where, schema.names, missing))
+        if self.spec.group in schema.names:
+            names.setdefault(str(self.spec.group), str(self.spec.group))
         for ours, theirs in names.items():
             kind, text = schema.field(theirs).type, ours in texts
             soft = ours == self.spec.label and kind_of(self.spec).soft_labels and holds_probabilities(kind)

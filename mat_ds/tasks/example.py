@@ -31,6 +31,7 @@ class Example:
         where, split: location of its row for messages, and `<task>/<split>`; empty if unknown.
         weight: of its loss in training.
         probabilities: of each label where the label is not certain; `label` is then the most probable one.
+        group: of its row's column `group` of the task; None if there is none.
         part: which of the parts that its example was cut into, from 0.
     """
 
@@ -42,6 +43,7 @@ class Example:
     weight: float = 1.0
     probabilities: tuple[float, ...] | None = None
     part: int = field(default=0, repr=False)
+    group: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def content(self) -> tuple[object, ...]:

@@ -13,6 +13,7 @@ from mat_ds.tasks.dev_split import cut_dev_split
 from mat_ds.tasks.example import BadRow, Example, whole_examples
 from mat_ds.tasks.files import HubState, check_data_path, check_file, held, read_file, read_split
 from mat_ds.tasks.kinds import kind_of
+from mat_ds.tasks.labels import label_text
 from mat_ds.tasks.manifest import DATA, Manifest, changed_data, find_manifest
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.registry import TASKS
@@ -225,7 +226,8 @@ class _Reader:
                     continue
             found = row if isinstance(row, BadRow) else make_example(spec, row, labelled)
             if isinstance(found, Example):
-                examples.append(replace(found, where=where, split=name))
+                group = label_text(row.get(spec.group)) if spec.group and isinstance(row, dict) else None
+                examples.append(replace(found, where=where, split=name, group=group))
                 tally.half_blank += found.half_blank
             elif tally.skip(found.kind) <= SHOWN:
                 bad.append((where, found))

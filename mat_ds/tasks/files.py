@@ -16,6 +16,7 @@ from mat_ds.tasks.decoding import batch_rows
 from mat_ds.tasks.delimited import read_delimited
 from mat_ds.tasks.hub import expect_from_hub
 from mat_ds.tasks.lines import read_json_rows, read_jsonl, read_text
+from mat_ds.tasks.published import FILES, as_on_the_hub, member_of, published_sources
 from mat_ds.tasks.registry import FOLDERS
 from mat_ds.tasks.rows import LocatedRow
 from mat_ds.tasks.sources import DICT, SAVED, STATE, SUFFIXES, Source, find_source, listing
@@ -75,8 +76,12 @@ def read_split(
         return ((f"{spec.name}/{split} row {i}", row) for i, row in enumerate(spec.generate(split)))
     if data_path is None:
         return _hub_split(spec, split, labelled, hub or HubState())
-    source = find_source(_folder(spec, data_path), Path(data_path), split)
-    return _source_rows(source, Columns(spec, labelled)) if source else None
+    found = [find_source(_folder(spec, data_path), Path(data_path), split)]
+    sources = [source for source in (*found, *published_sources(spec, Path(data_path), split)) if source]
+    if len(sources) > 1:
+        names = ", ".join(source.name for source in sources)
+        raise UserError(Problem(f"{spec.name}/{split}", names, "each hold the whole split", "keep the one that is meant"))
+    return _source_rows(sources[0], Columns(spec, labelled)) if sources else None
 
 
 def check_data_path(spec: TaskSpec, data_path: str | None) -> None:
@@ -95,9 +100,12 @@ def check_data_path(spec: TaskSpec, data_path: str | None) -> None:
     if not root.is_dir():
         raise UserError(Problem("data.path", data_path, "is not a folder", "pass the folder that holds "
                                 f"{spec.name}/<split>.jsonl, or leave data.path out to use the hub"))  # fmt: skip
-    if not folder.is_dir() and not (root / DICT).exists():
+    splits = (*spec.train, *spec.dev, *spec.test)
+    published = any(source for split in splits for source in published_sources(spec, root, split))
+    if not folder.is_dir() and not (root / DICT).exists() and not published:
+        also = f", or {FILES[0]} into {root}" if member_of(spec) else ""
         raise UserError(Problem("data.path", data_path, f"has no folder {folder.name!r}: {listing(root)}",
-                                f"put the files of the task at {folder}/<split>.jsonl"))  # fmt: skip
+                                f"put the files of the task at {folder}/<split>.jsonl{also}"))  # fmt: skip
 
 
 def read_file(key: str, name: str, columns: Columns) -> Iterator[LocatedRow]:
@@ -147,20 +155,25 @@ def held(spec: TaskSpec, data_path: str | None) -> str:
 
 
 def _source_rows(source: Source, columns: Columns) -> Iterator[LocatedRow]:
+    spec = columns.spec
     for path in source.paths:
-        rows = read_lines(path, source.suffix) if source.suffix in READERS else read_columns(path, source.suffix, columns)
-        yield from rows
+        if source.suffix in READERS:
+            rows = read_lines(path, source.suffix, member_of(spec))
+            yield from ((where, as_on_the_hub(spec, row)) for where, row in rows)
+        else:
+            yield from read_columns(path, source.suffix, columns)
 
 
-def read_lines(path: Path, suffix: str) -> Iterator[LocatedRow]:
+def read_lines(path: Path, suffix: str, member: str | None = None) -> Iterator[LocatedRow]:
     """Yields the rows of a file, or of standard input (`-`); raises `UserError` if the file cannot be read.
 
     Args:
         path: the file.
         suffix: `.jsonl`, `.json`, `.csv`, `.tsv`, `.conll` (words and tags), or `.txt` (one text per line).
+        member: the key of the rows in a `.json` file of several tasks.
     """
     try:
-        yield from READERS[suffix](path)
+        yield from read_json_rows(path, member) if suffix == ".json" else READERS[suffix](path)
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,6 +23,8 @@ STDIN = Path("-")
 TEXT = "text"
 # A JSON array is read into memory as a whole.
 LARGEST_ARRAY = 256 * 2**20
+# How a file begins that holds the rows of several tasks, each under a key.
+COLLECTION = re.compile(r'\{\s*"[^"]*"\s*:\s*\[\s*(\]|\{)')
 
 
 def open_text(path: Path, newline: str) -> TextIO:
@@ -66,12 +69,17 @@ def read_jsonl(path: Path) -> Iterator[LocatedRow]:
                 yield f"{path}:{number}", _from_line(line)
 
 
-def read_json_rows(path: Path) -> Iterator[LocatedRow]:
-    """Yields the objects of a JSON file that is either JSON lines or one array, or the questions of one published as SQuAD."""
+def read_json_rows(path: Path, member: str | None = None) -> Iterator[LocatedRow]:
+    """Yields the objects of a JSON file that is either JSON lines or one array, or the questions of one published as SQuAD.
+
+    Args:
+        path: the file.
+        member: the key of the rows where the file holds those of several tasks; None: it does not.
+    """
     with open_text(path, newline="") as file:
         start = file.read(4096).lstrip()
-    squad = BEGINNING.match(start)
-    if not start.startswith("[") and not squad:
+    squad, collection = BEGINNING.match(start), member is not None and COLLECTION.match(start)
+    if not start.startswith("[") and not squad and not collection:
         yield from read_jsonl(path)
         return
     if path.stat().st_size > LARGEST_ARRAY:
@@ -81,10 +89,21 @@ def read_json_rows(path: Path) -> Iterator[LocatedRow]:
         found = _parse_row(file.read(LARGEST_ARRAY))
     if isinstance(found, BadRow):
         raise UserError(Problem(str(path), found.value, found.reason, "mend the file"))
-    if squad:
+    if collection:
+        yield from _member_rows(path, found, str(member))
+    elif squad:
         yield from ((f"{path} {place}", _row(value, value)) for place, value in published_rows(found))
     else:
         yield from ((f"{path} row {i}", _row(value, value)) for i, value in enumerate(found))
+
+
+def _member_rows(path: Path, tree: Any, member: str) -> Iterator[LocatedRow]:
+    """Yields the rows under a key of a file of several tasks; raises `UserError` if it has none there."""
+    rows = tree.get(member)
+    if not isinstance(rows, list):
+        reason = f"has no list of rows under {member!r}"
+        raise UserError(Problem(str(path), ", ".join(map(str, tree)), reason, "take the file as published"))
+    yield from ((f"{path} {member}[{i}]", _row(value, value)) for i, value in enumerate(rows))
 
 
 def _parse_row(text: str) -> Any:

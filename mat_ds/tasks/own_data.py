@@ -18,7 +18,7 @@ from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.labels import is_score
 from mat_ds.tasks.manifest import find_manifest
 from mat_ds.tasks.options import DataConfig
-from mat_ds.tasks.registry import TASKS, find_task
+from mat_ds.tasks.registry import EVALUATED, TASKS, find_task
 from mat_ds.tasks.rows import lacking_columns
 from mat_ds.tasks.spec import KINDS_BY_LABELS, TAGS, TOKENS, TaskSpec, kind_by
 
@@ -39,7 +39,11 @@ def task_of(name: str, data: DataConfig) -> TaskSpec:
         UserError: if there is no such task, or the files hold none.
     """
     if data.train is None:
-        return find_task(name)
+        spec = find_task(name)
+        if not spec.train:
+            fix = f"train on task={EVALUATED[name]}, then mat-ds evaluate RUN task={name}"
+            raise UserError(Problem("task", name, "is for evaluation only: it has no training split", fix))
+        return spec
     manifest = find_manifest(data.path)
     if manifest is None and data.path:
         fix = "leave one of the two out, or run `mat-ds prepare` and pass the folder that it makes as data.path"

@@ -1,4 +1,4 @@
-"""The named tasks: GLUE, ANLI, the MAT paper's NLI mixture and the built-in demo."""
+"""The named tasks: GLUE, ANLI, the MAT paper's NLI mixture, the built-in demo, and benchmarks that are for evaluation alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, UserError, nearest, raise_if_any
 from mat_ds.tasks import demo
 from mat_ds.tasks.contradictions import contradictions
+from mat_ds.tasks.published import ADV_GLUE, ANLI
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tasks.written import read_spec
 
@@ -26,7 +27,7 @@ def _glue(name: str, **settings: Any) -> TaskSpec:
 
 def _anli(name: str, train: dict[str, int], **settings: Any) -> TaskSpec:
     return TaskSpec(
-        name=name, text=("premise", "hypothesis"), labels=NLI_LABELS, hub="facebook/anli", train=train,
+        name=name, text=("premise", "hypothesis"), labels=NLI_LABELS, hub=ANLI, train=train,
         dev=tuple(f"dev_{r}" for r in ANLI_ROUNDS), test=tuple(f"test_{r}" for r in ANLI_ROUNDS), test_labelled=True,
         **settings)  # fmt: skip
 
@@ -65,6 +66,25 @@ TASKS = _by_name(
           also_train_on={"mnli": 1, "snli": 1, "fever_nli": 1}),
 )  # fmt: skip
 
+# Tasks that are evaluated only, each with the one whose models it measures: AdvGLUE (Wang et al. 2021), and ANLI's rounds.
+EVALUATED = {
+    "adv_sst2": "sst2", "adv_qqp": "qqp", "adv_mnli": "mnli", "adv_mnli_mismatched": "mnli", "adv_qnli": "qnli",
+    "adv_rte": "rte", **{f"anli_eval_{r}": "anli" for r in ANLI_ROUNDS},
+}  # fmt: skip
+
+
+def _evaluated(name: str, of: str) -> TaskSpec:
+    if of == "anli":
+        r = name.removeprefix("anli_eval_")
+        splits: dict[str, Any] = {"dev": (f"dev_{r}",), "test": (f"test_{r}",)}
+    else:
+        splits = {"dev": ("validation",), "test": (), "submission": {}, "submit_names": False, "group": "method",
+                  "hub": ADV_GLUE, "hub_config": name}  # fmt: skip
+    return TASKS[of].model_copy(update={"name": name, "train": {}, **splits})
+
+
+TASKS |= _by_name(*(_evaluated(name, of) for name, of in EVALUATED.items()))
+
 # Published numbers of labelled training examples per epoch, without `also_train_on`, for planning a run without its data.
 TRAINING_EXAMPLES = {
     "cola": 8_551, "sst2": 67_349, "mrpc": 3_668, "qqp": 363_846, "stsb": 5_749, "mnli": 392_702, "qnli": 104_743,
@@ -73,7 +93,7 @@ TRAINING_EXAMPLES = {
 }  # fmt: skip
 
 # Tasks whose files are in another task's folder.
-FOLDERS = {"anli_r1": "anli", "anli_r2": "anli", "anli_r3": "anli", "anli_mixture": "anli"}
+FOLDERS = {name: "anli" for name in TASKS if name.startswith("anli_")}
 
 
 def _alike(one: TaskSpec, other: TaskSpec) -> bool:
@@ -108,9 +128,11 @@ def _mixture_problems(path: Path, spec: TaskSpec) -> Iterator[Problem]:
             fix = f"say how often an epoch shows them: train: {{{next(iter(spec.train))}: 2}}"
             yield Problem(key, other, "is the task itself, which already trains on its own splits", fix)
         elif other not in TASKS or not _alike(TASKS[other], spec):
-            able = [known.name for known in TASKS.values() if _alike(known, spec) and not known.also_train_on]
+            able = [known.name for known in TASKS.values() if _alike(known, spec) and known.train and not known.also_train_on]
             fix = nearest(other, able) if able else "delete it: no task known by name has these labels"
             yield Problem(key, other, "is not a task with the same labels and number of texts", fix)
+        elif not TASKS[other].train:
+            yield Problem(key, other, "is for evaluation: it has no training split", f"name {EVALUATED[other]}")
         elif TASKS[other].also_train_on:
             fix = f"name its parts: {', '.join(TASKS[other].also_train_on)}, and those of {other} itself"
             yield Problem(key, other, "is a mixture itself", fix)

@@ -134,6 +134,7 @@ class TaskSpec(Section):
     hub_columns: dict[str, str] = Field({}, description="columns named otherwise on the hub: ours -> theirs")
     submission: dict[Name, Name] = Field({}, description="test split -> name of the GLUE submission file")
     submit_names: bool = Field(False, description="whether that file holds label names instead of numbers")
+    group: str | None = Field(None, exclude=True, description="column by whose values scores are broken down; rows may lack it")
     generate: Callable[[str], Rows] | None = Field(None, exclude=True, description="rows of a split of a built-in task")
 
     @property
