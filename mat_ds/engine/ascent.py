@@ -1,4 +1,4 @@
-"""The second half of SAM's ascent: every rank knows its shard's gradient, and the norm is that of all."""
+"""The second half of an ascent in the parameters: every rank knows its shard's gradient, and lengths are those of all."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ def climb(sampler: Sampler, shards: Shards, device: torch.device) -> None:
     call it."""
     if sampler.aimed is None:
         return
-    square = sampler.aimed.to(device)
-    sampler.climb((square if shards.replicated else all_reduce_sum(square)).sqrt())
+    own = sampler.aimed.to(device)
+    sampler.climb(own if shards.replicated else all_reduce_sum(own))
     shards.refresh()

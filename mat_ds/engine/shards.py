@@ -104,11 +104,12 @@ class Shards:
         for index, master, offset, start, length in _stretches(ds, parameters):
             if length <= 0:
                 continue
-            piece = Slice(index, numel(parameters[index]), offset, start, length, at[index], rate[index])
+            p = parameters[index]
+            piece = Slice(index, numel(p), offset, start, length, at[index], rate[index], len(shape(p)) > 1)
             self.slices.setdefault(master, []).append(piece)
             covered[index] += length
             here = master.detach().view(-1)[start : start + length]
-            there = _local_values(ds, parameters[index], offset, length)
+            there = _local_values(ds, p, offset, length)
             covered[-1] += not torch.equal(here.to(there), there)
         copies = ds.dp_world_size if self.replicated else 1
         expected = torch.tensor([*(numel(p) * copies for p in parameters), 0], dtype=torch.float64, device=ds.device)

@@ -1,6 +1,7 @@
 """The fine-tuning methods, one file each."""
 
 from mat_ds.methods.alum import ALUM
+from mat_ds.methods.awp import AWP
 from mat_ds.methods.base import Method
 from mat_ds.methods.freeat import FreeAT
 from mat_ds.methods.freelb import FreeLB
@@ -15,5 +16,5 @@ from mat_ds.methods.sam import SAM
 from mat_ds.methods.smart import SMART
 from mat_ds.methods.vanilla import Vanilla
 
-KINDS = (ALUM, FreeAT, FreeLB, Mat, NEFTune, PGD, R3F, R4F, RDrop, SALT, SAM, SMART, Vanilla)
+KINDS = (ALUM, AWP, FreeAT, FreeLB, Mat, NEFTune, PGD, R3F, R4F, RDrop, SALT, SAM, SMART, Vanilla)
 METHODS: dict[str, type[Method]] = {kind.Settings.model_fields["name"].default: kind for kind in KINDS}

@@ -42,9 +42,9 @@ class SAM(Method):
 
     @property
     def chain(self) -> Chain:
-        from mat_ds.sampling.ascent import Ascent
+        from mat_ds.sampling.ascent import SharpnessAscent
 
-        return Chain(samples=2, ascent=Ascent(self.settings.rho, self.settings.adaptive))
+        return Chain(samples=2, ascent=SharpnessAscent(self.settings.rho, self.settings.adaptive))
 
     def step(self, engine: Engine, batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
         means = Means()

@@ -26,7 +26,8 @@ IRRELEVANT = FREE - {"model.name", *LENGTH} | {"seed", "method.on_invisible"}
 # In the order of tables.
 METHOD_NAMES = {
     "vanilla": "vanilla", "pgd": "PGD", "freeat": "FreeAT", "freelb": "FreeLB", "smart": "SMART", "alum": "ALUM",
-    "salt": "SALT", "neftune": "NEFTune", "sam": "SAM", "r3f": "R3F", "r4f": "R4F", "rdrop": "R-Drop", "mat": "MAT",
+    "salt": "SALT", "neftune": "NEFTune", "sam": "SAM", "awp": "AWP", "r3f": "R3F", "r4f": "R4F", "rdrop": "R-Drop",
+    "mat": "MAT",
 }  # fmt: skip
 SYMBOLS = {
     "method.theta_steps": "Kθ", "method.delta_steps": "Kδ", "method.lam": "λ", "method.beta_s": "βs", "method.beta_p": "βp",

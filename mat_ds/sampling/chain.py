@@ -30,7 +30,7 @@ class Chain:
             parameters after the first update and before its noise, as the authors' code does by aliasing.
         averages: running averages of theta_t over outer steps, by name.
         ascent: if given, the first sample climbs from theta_t, and the second descends from theta_t with the gradient found
-            there (SAM).
+            there (SAM, AWP).
     """
 
     samples: int = 1

@@ -35,7 +35,7 @@ class Sampler(torch.optim.Optimizer):
 
     def __init__(self, groups: Iterable[dict[str, Any]], update: str, chain: Chain, seed: int):
         super().__init__(groups, {"lr": 0.0, "betas": (0.9, 0.999), "alpha": 0.99, "eps": 1e-8, "weight_decay": 0.0})
-        self.chain = chain
+        self.chain, self._parameters = chain, sum(len(group["params"]) for group in self.param_groups)
         self._update = UPDATES[update]
         self._moments = MOMENTS[update]
         self._seed = seed
@@ -46,7 +46,7 @@ class Sampler(torch.optim.Optimizer):
         self._blocks: dict[Tensor, list[Block]] = {}
         self._starts: dict[Tensor, Tensor] | None = None
         self._moved_by_chain = 0.0
-        # ||T g||^2 of an ascent over this rank's shards; None unless one has been aimed.
+        # The sums of an ascent over this rank's shards; None unless one has been aimed.
         self.aimed: Tensor | None = None
         self._drifts: list[float] = []
         self._noises: list[float] = []
@@ -168,7 +168,7 @@ class Sampler(torch.optim.Optimizer):
         sample, weights = state["sample"], self.chain.coefficients
         first, last = sample == 1, sample == self.chain.samples
         if self.chain.ascent and first:
-            found = self.chain.ascent.aim(theta, own["gradient"], self.void, own["aim"])
+            found = self.chain.ascent.aim(block, theta, own["gradient"], self.void, own["aim"], self._parameters)
             self.aimed = found if self.aimed is None else self.aimed + found
             return
         if self.chain.ascent:
@@ -212,18 +212,14 @@ class Sampler(torch.optim.Optimizer):
             add_normal_(theta[here], scale, key, piece.total, piece.offset, self._device, 1 - self.void)
 
     @torch.no_grad()
-    def climb(self, norm: Tensor) -> None:
-        """Ends the ascent that `step` has aimed.
-
-        Args:
-            norm: ||T g|| over all shards.
-        """
+    def climb(self, sums: Tensor) -> None:
+        """Ends the ascent that `step` has aimed; `sums` are `aimed` over all shards."""
         assert self.chain.ascent
         self.aimed = None
         for master, blocks in self._blocks.items():
             theta, aim = master.detach().view(-1), self.state[master]["aim"].view(-1)
             for block in blocks:
-                self.chain.ascent.climb(theta[block.here], aim[block.here], norm.to(master.device))
+                self.chain.ascent.climb(block, theta[block.here], aim[block.here], sums.to(master.device))
 
     @torch.no_grad()
     def swap(self, average: str) -> None:

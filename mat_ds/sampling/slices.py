@@ -20,6 +20,7 @@ class Slice:
         numel: length of the slice.
         place: of the parameter's first element among those of all parameters (`places`).
         rate: its step size as a multiple of that of its parameter group.
+        matrix: whether its parameter has more than one dimension.
     """
 
     parameter: int
@@ -29,6 +30,7 @@ class Slice:
     numel: int
     place: int
     rate: float = 1.0
+    matrix: bool = True
 
 
 @dataclass(frozen=True)

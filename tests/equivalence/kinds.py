@@ -19,7 +19,7 @@ from tests.equivalence.writing import Writing
 from tests.support.tiny import global_batches, tiny_config
 
 EVERY_METHOD = (
-    "vanilla", "mat", "freelb", "pgd", "freeat", "smart", "alum", "rdrop", "neftune", "r3f", "r4f", "salt", "sam",
+    "vanilla", "mat", "freelb", "pgd", "freeat", "smart", "alum", "rdrop", "neftune", "r3f", "r4f", "salt", "sam", "awp",
 )  # fmt: skip
 
 

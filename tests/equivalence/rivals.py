@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from tests.equivalence.ascents import descend_elsewhere, layer_steps, sharp_steps
 from tests.equivalence.oracle import Task, make_optimizer, real_mask
 
 
@@ -35,6 +36,7 @@ class Settings:
     decay: float = 0.999
     rho: float = 0.05
     adaptive: bool = False
+    gamma: float = 5e-3
     early_decay: float = 0.99  # as in the paper
     own_task: object = None
 
@@ -96,12 +98,17 @@ def freelb(model, batch, s, noise, t, **_):
         delta = climb(batch, delta, delta.grad, s)
 
 
-def pgd(model, batch, s, noise, t, **_):
+def ascended(model, batch, s, noise, t):
     delta = uniform_start(batch, noise.uniform(t), s)
     for _ in range(s.delta_steps):
         delta = delta.detach().requires_grad_()
         (g,) = torch.autograd.grad(s.task.losses(s.task.logits(model, batch, delta), batch).mean(), delta)
         delta = climb(batch, delta, g, s)
+    return delta
+
+
+def pgd(model, batch, s, noise, t, **_):
+    delta = ascended(model, batch, s, noise, t)
     s.task.losses(s.task.logits(model, batch, delta), batch).mean().backward()
 
 
@@ -184,23 +191,15 @@ def salt(model, batch, s, noise, t, **_):
 
 
 def sam(model, batch, s, noise, t, **_):
-    """theta is moved by rho T^2 g / ||T g||, the norm over all parameters, the gradient taken there, and theta put back."""
-    start = [p.detach().clone() for p in model.parameters()]
-    s.task.losses(s.task.logits(model, batch), batch).mean().backward()
-    scales = [p.abs() + 0.01 if s.adaptive else torch.ones_like(p) for p in start]
-    slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
-    norm = sum((t * g).pow(2).sum() for t, g in zip(scales, slopes, strict=True)).sqrt()
-    with torch.no_grad():
-        for p, t, g in zip(model.parameters(), scales, slopes, strict=True):
-            p.add_(s.rho * t * t * g / norm)
-    model.zero_grad()
-    s.task.losses(s.task.logits(model, batch), batch).mean().backward()
-    with torch.no_grad():
-        for p, before in zip(model.parameters(), start, strict=True):
-            p.copy_(before)
+    descend_elsewhere(model, batch, s, sharp_steps)
 
 
-METHODS = {f.__name__: f for f in (sam, freelb, pgd, freeat, alum, smart, rdrop, r3f, neftune, salt)}
+def awp(model, batch, s, noise, t, **_):
+    """Both ascents start from theta_t: that of delta first."""
+    descend_elsewhere(model, batch, s, layer_steps, ascended(model, batch, s, noise, t) if s.delta_steps else None)
+
+
+METHODS = {f.__name__: f for f in (sam, awp, freelb, pgd, freeat, alum, smart, rdrop, r3f, neftune, salt)}
 
 
 class UnitHead(torch.nn.Module):

@@ -1,9 +1,11 @@
 """The comparisons of the distributed tests would notice errors, since each changes the oracle's result enough."""
 
+import dataclasses
+
 import pytest
 import torch
 
-from tests.equivalence import oracle
+from tests.equivalence import oracle, rivals
 from tests.support.drawn import DrawnNoise
 from tests.support.tiny import global_batches, shallow_roberta
 from tests.workers.worker import LR, MAT, ORACLE_OPTIONS
@@ -79,3 +81,26 @@ def test_vanilla_equals_a_plain_training_loop():
         torch.nn.functional.cross_entropy(model(**inputs).logits, batch["labels"]).backward()
         optimizer.step()
     assert oracle.distance(dict(model.named_parameters()), run("vanilla"), ORIGIN) < 1e-10
+
+
+@pytest.mark.parametrize("wrong", ["no ascent", "vectors too", "one norm for all", "no delta"])
+def test_each_part_of_awp_would_be_noticed(wrong, monkeypatch):
+    options = {"name": "awp", "delta_steps": 2, "delta_lr": 0.4, "delta_init_norm": 0.3, "delta_max_norm": 0.5}
+    noise = DrawnNoise(shallow_roberta(), options, BATCHES)
+
+    def ended(**more):
+        settings = rivals.Settings(delta_steps=2, delta_lr=0.4, delta_init=0.3, delta_max_norm=0.5, gamma=0.2)
+        return rivals.run(shallow_roberta(), BATCHES, dataclasses.replace(settings, **more), "awp", noise)[0]
+
+    def vectors_too(parameters, slopes, s):
+        return [s.gamma * p.norm() * g / g.norm().clamp(min=1e-300) for p, g in zip(parameters, slopes, strict=True)]
+
+    def one_norm(parameters, slopes, s):
+        size, slope = (sum(t.pow(2).sum() for t in each).sqrt() for each in (parameters, slopes))
+        return [s.gamma * size * g / slope if g.ndim > 1 else 0 * g for g in slopes]
+
+    truth = ended()
+    if wrong in ("vectors too", "one norm for all"):
+        monkeypatch.setattr(rivals, "layer_steps", {"vectors too": vectors_too, "one norm for all": one_norm}[wrong])
+    found = ended(**{"no ascent": {"gamma": 0.0}, "no delta": {"delta_steps": 0}}.get(wrong, {}))
+    assert oracle.distance(found, truth, ORIGIN) > 1e-2

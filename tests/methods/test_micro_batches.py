@@ -22,7 +22,7 @@ SETTINGS = {
     "salt": {**VIRTUAL, "derivative": "exact"}, "salt differences": {**VIRTUAL, "derivative": "finite_difference"},
     "neftune": {"alpha": 2.0},
     "r3f": {"noise_scale": 0.1}, "r3f normal": {"noise_scale": 0.1, "noise": "normal"}, "r4f": {"noise_scale": 0.1},
-    "rdrop": {}, "sam": {}, "vanilla": {},
+    "rdrop": {}, "sam": {}, "vanilla": {}, "awp": BALL,
     "mat weighted": {**VIRTUAL, "theta_steps": 2}, "freelb weighted": BALL, "rdrop weighted": {},
 }  # fmt: skip
 

@@ -14,7 +14,8 @@ from tests.support.tiny import global_batches, micro_batches, tiny_roberta
 SETTINGS = [
     {"name": "vanilla"}, {"name": "freelb"}, {"name": "freelb", "delta_steps": 5}, {"name": "pgd", "delta_steps": 2},
     {"name": "freeat", "delta_steps": 2}, {"name": "smart"}, {"name": "smart", "mu": 0.0, "delta_steps": 3}, {"name": "alum"},
-    {"name": "rdrop"}, {"name": "neftune"}, {"name": "sam"}, {"name": "r3f"}, {"name": "r4f"},
+    {"name": "rdrop"}, {"name": "neftune"}, {"name": "sam"}, {"name": "awp"}, {"name": "awp", "delta_steps": 0},
+    {"name": "r3f"}, {"name": "r4f"},
     {"name": "salt", "derivative": "exact"},
     {"name": "salt", "derivative": "finite_difference"},
     {"name": "salt", "derivative": "finite_difference", "follower": "released"},

@@ -156,7 +156,7 @@ def test_perturbations_of_all_micro_batches_are_held_at_once():
 
 def test_methods_that_make_each_backward_pass_before_the_next_forward_pass():
     steady = {name for name in METHODS if stub_tally(name, 2).one_by_one}
-    assert steady == {"vanilla", "pgd", "freelb", "freeat", "rdrop", "neftune", "r3f", "r4f", "sam"}
+    assert steady == {"vanilla", "pgd", "freelb", "freeat", "rdrop", "neftune", "r3f", "r4f", "sam", "awp"}
 
 
 def costs(build=None, **more):

@@ -40,6 +40,7 @@ RIVALS = {
     "salt": {},
     "neftune": {"alpha": 5.0},
     "sam": {"rho": 0.05},
+    "awp": {"gamma": 5e-3, "delta_steps": 3, "delta_lr": 5e-2, "delta_init_norm": 0.4, "delta_max_norm": 0.2},
 }  # fmt: skip
 # Their training: epochs, batch, Adam's betas and epsilon, weight decay, and the head's dropout if it is set separately.
 RIVAL_TRAINING = {
@@ -50,6 +51,7 @@ RIVAL_TRAINING = {
     "r4f": (10, 8, (0.9, 0.98), 1e-6, 0.1, 0.0),
     "neftune": (10, 16, (0.9, 0.98), 1e-6, 0.1, 0.0),
     "sam": (10, 16, (0.9, 0.98), 1e-6, 0.1, 0.0),
+    "awp": (10, 16, (0.9, 0.98), 1e-6, 0.1, 0.0),
     "rdrop": (10, 16, (0.9, 0.98), 1e-6, 0.01, 0.0),
     "smart": (6, 32, (0.9, 0.999), 1e-8, 0.01, 0.05),
     "alum": (6, 32, (0.9, 0.999), 1e-8, 0.01, None),

@@ -24,6 +24,7 @@ OPTIONS = {
     "rdrop": {"alpha": 5.0},
     "neftune": {"alpha": 2.0},
     "sam": {"rho": 0.3},
+    "awp": {**BALL, "gamma": 0.2},
     **{method: {"lam": 3.0, "noise_scale": 0.1} for method in ("r3f", "r4f")},
     "salt": {**VIRTUAL, "delta_gradient": "linf", "delta_projection": "clamp"},
 }

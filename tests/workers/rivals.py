@@ -40,6 +40,10 @@ CASES = {
     "sam adaptive": {"name": "sam", "rho": 2.0, "adaptive": True},
     "sam frozen": {"name": "sam", "rho": 0.3},
     "sam regression": {"name": "sam", "rho": 0.3},
+    "awp": {"name": "awp", **BALL, "gamma": 0.2},
+    "awp alone": {"name": "awp", "delta_steps": 0, "gamma": 0.2},
+    "awp frozen": {"name": "awp", "delta_steps": 0, "gamma": 0.2},
+    "awp regression": {"name": "awp", **BALL, "gamma": 0.2},
     "r3f": {"name": "r3f", "lam": 3.0, "noise_scale": 0.1},
     "r4f": {"name": "r4f", "lam": 3.0, "noise_scale": 0.1},
     **{
