@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from mat_ds.artifacts.calibrated import temperature_of
 from mat_ds.artifacts.described import FILE, head_problems
 from mat_ds.artifacts.exported import load_classifier
 from mat_ds.errors import Problem, collect_problems, raise_if_any
+from mat_ds.evaluation.attacks.options import WORD_ATTACKS
 from mat_ds.evaluation.groups import group_problems
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.request import EvaluationRequest
 from mat_ds.models.build import longest_input
-from mat_ds.models.perturb import MOST_TRIED, check_perturbable
+from mat_ds.models.perturb import MOST_TRIED, check_perturbable, word_embedding
 from mat_ds.models.vocabulary import vocabulary_problems
 from mat_ds.tasks.example import Example
 from mat_ds.tasks.examples import TaskData, digest_of, load_task_data
@@ -86,6 +87,7 @@ def load_subject(asked: EvaluationRequest, options: EvaluationOptions) -> Subjec
     raise_if_any(found)
     assert data and model and tokenizer
     raise_if_any(kind_of(spec).tokenizer_problems("model", asked.name, tokenizer))
+    raise_if_any(word_attack_problems(options.text_attack.names, asked.name, model, tokenizer))
     max_length = min(asked.data.max_length, longest_input(model, tokenizer))
     data = with_tokens(data, tokenizer, max_length, asked.data)
     splits = data.dev | data.test
@@ -105,6 +107,23 @@ def load_subject(asked: EvaluationRequest, options: EvaluationOptions) -> Subjec
         _files_digest(source),
         digest_of(splits),
     )
+
+
+def word_attack_problems(names: Sequence[str], name: str, model: Any, tokenizer: Any) -> Iterator[Problem]:
+    """Yields why a model cannot be attacked by words of its vocabulary, if that is asked for.
+
+    Args:
+        names: of the text attacks.
+        name: of the model.
+    """
+    asked = ", ".join(attack for attack in names if attack in WORD_ATTACKS)
+    if asked and not tokenizer.is_fast:
+        reason = f"its {type(tokenizer).__name__} does not say where in a text its tokens are, which {asked} must know"
+        yield Problem(
+            "text_attack.names", asked, reason, "add its tokenizer.json (a fast tokenizer) to the model, or leave it out"
+        )
+    elif asked and word_embedding(model) is None:
+        yield Problem("text_attack.names", asked, f"{name} has no word embeddings", "leave it out")
 
 
 def _labelled_splits(spec: TaskSpec, data: DataConfig) -> TaskData:

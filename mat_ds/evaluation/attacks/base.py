@@ -108,6 +108,13 @@ class Victim:
         self.queries += len(examples)
         return batch.inputs, found
 
+    def offsets(self, example: Example, column: int) -> list[tuple[int, int]]:
+        """Where each token of an example's input begins and ends in one of its texts; (0, 0) for what is not of that text.
+        Needs a fast tokenizer."""
+        read = self.kind.encode(self.tokenizer, [example], self._collate.max_length, return_offsets_mapping=True)
+        parts = zip(read["offset_mapping"][0], read.sequence_ids(0), strict=True)
+        return [tuple(pair) if part == column else (0, 0) for pair, part in parts]
+
     def _batch_of(self, examples: Sequence[Example]) -> MicroBatch:
         return MicroBatch(*self._collate(examples, self.device), 0)
 

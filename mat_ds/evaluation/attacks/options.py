@@ -8,7 +8,9 @@ from pydantic import Field
 
 from mat_ds.config.section import Count, Section
 
-TEXT_ATTACKS = ("benign_words",)
+TEXT_ATTACKS = ("benign_words", "hotflip")
+# Those that replace or choose words of the model's vocabulary, for which they read its tokenizer and its word embeddings.
+WORD_ATTACKS = ("hotflip",)
 
 
 class TextAttackOptions(Section):
@@ -20,4 +22,8 @@ class TextAttackOptions(Section):
     max_queries: Count = Field(200, description="texts that the model may be asked about in attacking one example")
     max_share: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         0.2, description="share of the words of a text that may be changed, at least one"
+    )
+    min_similarity: Annotated[float, Field(ge=-1.0, le=1.0)] = Field(
+        0.5,
+        description="least cosine, in the model's word embeddings, of a word and what hotflip or importance replaces it with",
     )
