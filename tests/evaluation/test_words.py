@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mat_ds.evaluation.attacks.english import may_replace
 from mat_ds.evaluation.attacks.word_table import WordTable, word_tokens
-from mat_ds.evaluation.attacks.words import agrees, changeable, most_changes, replaced, words_in
+from mat_ds.evaluation.attacks.words import agrees, changeable, most_changes, replaced, split_words
 from mat_ds.models.tiny import tiny_tokenizer
 
 CORPUS = ["the quiet film was a long film near the old road", "a road was long and the film was quiet", "old film road"] * 40
@@ -54,9 +54,9 @@ def test_the_tokens_of_a_word_are_found_whatever_the_tokenizer(make):
     assert {"film", "road", "quiet"} <= set(table.words) and "mfil" not in table
     text = "the film,  the dragon road (quiet) films"
     read = tokenizer(text, return_offsets_mapping=True)
-    found = word_tokens(words_in(text), text, read["offset_mapping"])
+    found = word_tokens(split_words(text), text, read["offset_mapping"])
     numbers = dict(zip(table.words, table.tokens.tolist(), strict=True))
-    for number, word in enumerate(words_in(text)):
+    for number, word in enumerate(split_words(text)):
         tokens = [read["input_ids"][place] for place in found[number]]
         assert tokenizer.decode(tokens).strip().replace(" ", "") == word.written
         if word.written in ("film", "road"):
@@ -64,23 +64,23 @@ def test_the_tokens_of_a_word_are_found_whatever_the_tokenizer(make):
     assert len(found[3]) > 1, "a word that no vocabulary has"
     # The last words are cut off.
     kept = tokenizer(text, return_offsets_mapping=True, truncation=True, max_length=found[3][0] + 1)["offset_mapping"]
-    assert set(word_tokens(words_in(text), text, kept)) == {0, 1, 2}
+    assert set(word_tokens(split_words(text), text, kept)) == {0, 1, 2}
 
 
 def test_function_words_names_numbers_and_what_is_joined_to_others_are_kept():
     def may_change(text):
-        return [words_in(text)[i].written for i in changeable(text)]
+        return [split_words(text)[i].written for i in changeable(text)]
 
     assert may_change("Good films never have 3 well-made endings, it's said.") == ["Good", "films", "endings", "said"]
     assert may_change('A film by Anna Brown. "Great" acting! NATO met.') == ["film", "Great", "acting", "met"]
     assert may_change("GREAT ACTING, NOT THE STORY") == ["GREAT", "ACTING", "STORY"]
     assert may_change("do n't like@home #films c1ty") == []
-    assert (most_changes(words_in("a b c"), 0.2), most_changes(words_in("a " * 10), 0.25)) == (1, 2)
+    assert (most_changes(split_words("a b c"), 0.2), most_changes(split_words("a " * 10), 0.25)) == (1, 2)
 
 
 def test_a_word_in_place_of_another_has_its_case_and_the_article_of_it():
     text = "An  Odd FILM, odd"
-    odd, film = words_in(text)[1], words_in(text)[2]
+    odd, film = split_words(text)[1], split_words(text)[2]
     assert replaced(text, odd, "new") == "An  New FILM, odd" and replaced(text, film, "movie") == "An  Odd MOVIE, odd"
     assert agrees(text, odd, "eerie") and not agrees(text, odd, "new") and agrees(text, film, "opus")
 

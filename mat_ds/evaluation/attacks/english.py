@@ -41,7 +41,8 @@ good great fine nice excellent better best wonderful fantastic terrific superb a
   wretched miserable inferior flawed unpleasant negative shitty evil nasty ugly pathetic disastrous weak wrong;
 well beautifully wonderfully brilliantly nicely | badly poorly horribly terribly awfully;
 exciting interesting entertaining fascinating compelling engaging fun thrilling lively gripping fresh original
-  intriguing surprising | boring dull bland tedious mundane stale tiresome bored dreary forgettable annoying disappointing frustrating;
+  intriguing surprising | boring dull bland tedious
+  mundane stale tiresome bored dreary forgettable annoying disappointing frustrating;
 funny hilarious amusing humorous comic comical comedic | serious sad tragic grim;
 smart intelligent clever wise bright genius brilliant | stupid dumb foolish silly idiotic idiot moronic;
 love loves loved loving like likes liked liking enjoy enjoys enjoyed adore admire admired appreciate | hate hates hated

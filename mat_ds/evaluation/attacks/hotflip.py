@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mat_ds.evaluation.attacks.base import Key, Verdict
 from mat_ds.evaluation.attacks.word_attack import WordAttack
-from mat_ds.evaluation.attacks.words import most_changes, words_in
+from mat_ds.evaluation.attacks.words import most_changes, split_words
 from mat_ds.tasks.example import Example
 
 
@@ -23,7 +23,7 @@ class HotFlip(WordAttack):
     def search(self, example: Example, before: Verdict, key: Key) -> tuple[Example, Verdict]:
         worst, verdict, victim = example, before, self.victim
         left, rest = self.substitutes(example), self.options.max_queries - 1
-        for changes in range(most_changes(words_in(self.text_of(example)), self.options.max_share), 0, -1):
+        for changes in range(most_changes(split_words(self.text_of(example)), self.options.max_share), 0, -1):
             if not left or not verdict.right or rest < 2:
                 break
             ranked, asked = self.ranked(worst, left), victim.queries

@@ -25,7 +25,7 @@ class Word:
         return self.written.lower()
 
 
-def words_in(text: str) -> list[Word]:
+def split_words(text: str) -> list[Word]:
     """All words of a text; numbers and punctuation are none. Words in place of words leave their number as it is."""
     return [Word(match.group(), *match.span()) for match in WORD.finditer(text)]
 
@@ -41,7 +41,7 @@ def changeable(text: str) -> list[int]:
     Kept are words of closed classes, names and abbreviations as far as capitals tell (a capital not at the begin of a
     sentence, in a text that is not all in capitals), what an apostrophe, hyphen or digit joins to others, and single letters.
     """
-    words, shouted = words_in(text), text.isupper()
+    words, shouted = split_words(text), text.isupper()
     found = []
     for i, word in enumerate(words):
         begins = not text[: word.start].strip(" \t\"'(") or text[: word.start].rstrip(" \t\"'(")[-1:] in ".!?:\n"
