@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mat_ds.api.session import as_overrides, raising, session
 from mat_ds.config.validation import read_options
+from mat_ds.errors import Problem, UserError
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.request import find_subject
 from mat_ds.ranks.exits import compute_deterministically
@@ -34,6 +35,9 @@ def load(
     *,
     calibrated: bool = False,
     max_new_tokens: int | None = None,
+    mixture: bool = False,
+    uncertainty: bool = False,
+    abstain: float | None = None,
     plugin: Plugins = (),
 ) -> Predictor:
     """Loads a trained model in fp32, on the GPU if there is one.
@@ -43,6 +47,9 @@ def load(
         task: its task, if the model does not name one itself.
         calibrated: whether its probabilities are those at the temperature that was fitted on the dev splits.
         max_new_tokens: longest response of a model that writes text; None: half of what it was trained to read.
+        mixture: whether the run's snapshots (`train.snapshots`) answer together: with the mean of their probabilities.
+        uncertainty: the same, and whether answers say their `confidence`, `entropy` and `mutual_information` (nats).
+        abstain: the same, and the largest share of wrong answers: those below the confidence that keeps it are None.
         plugin: a Python file, or several, to load first: it registers the model's task or method.
 
     Raises:
@@ -50,9 +57,15 @@ def load(
     """
     load_plugins(plugin_paths(plugin))
     folder = locate(fspath(model))
-    from mat_ds.evaluation.predictor import load_predictor  # only now, as it imports torch: seconds
+    from mat_ds.evaluation.mixture import as_mixture  # only now, as it imports torch: seconds
+    from mat_ds.evaluation.predictor import load_predictor
 
-    return load_predictor(fspath(model), folder, task, calibrated=calibrated, max_new_tokens=max_new_tokens)
+    if abstain is not None and not 0 < abstain < 1:
+        raise UserError(
+            Problem("abstain", abstain, "is not a share of wrong answers", "pass one between 0 and 1, such as 0.05")
+        )
+    found = load_predictor(fspath(model), folder, task, calibrated=calibrated, max_new_tokens=max_new_tokens)
+    return as_mixture(found, folder, uncertainty, abstain) if mixture or uncertainty or abstain is not None else found
 
 
 def predict(model: PathOrText | Predictor, texts: Texts, batch_size: int = 32, *, plugin: Plugins = ()) -> list[dict[str, Any]]:

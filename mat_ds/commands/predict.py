@@ -6,7 +6,6 @@ It reads any number of texts, also from a pipe, with one batch in memory at a ti
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,10 +15,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mat_ds.artifacts.members import members_of
 from mat_ds.config.paths import argument
 from mat_ds.errors import ExitCode, Problem, UserError, raise_if_any
-from mat_ds.evaluation.answer_files import SUFFIXES as OUT_SUFFIXES
-from mat_ds.evaluation.answer_files import InputRow, answer_form, carried, is_submission
+from mat_ds.evaluation.answer_files import InputRow, answer_file_problems, answer_form, carried, is_submission
 from mat_ds.ranks.exits import attempt
 from mat_ds.ranks.processors import share_processors
 from mat_ds.registry.locate import MEANING, locate
@@ -83,6 +82,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--calibrated", action="store_true", help="divide the logits by the temperature that was fitted on the dev splits"
     )
+    parser.add_argument("--mixture", action="store_true", help="average the probabilities of the run's train.snapshots")
+    parser.add_argument("--uncertainty", action="store_true", help="the same, with entropy and mutual information (nats)")
+    parser.add_argument(
+        "--abstain",
+        type=float,
+        metavar="RISK",
+        help="the same, with null for answers too unsure to keep the share of wrong ones below this",
+    )
     parser.add_argument(
         "--max_new_tokens",
         type=int,
@@ -91,7 +98,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add_plugin_argument(parser)
     parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="texts per forward pass (%(default)s)")
-    return parser.parse_intermixed_args(arguments)
+    parsed = parser.parse_intermixed_args(arguments)
+    parsed.mixture |= parsed.uncertainty or parsed.abstain is not None
+    return parsed
 
 
 @dataclass
@@ -112,19 +121,25 @@ def predict_file(parsed: argparse.Namespace) -> None:
     load_plugins(parsed.plugin)
     with waiting(f"looking for {parsed.model}"):
         folder = locate(parsed.model)
+    if parsed.mixture:
+        members_of(folder, parsed.model)
     if parsed.task:
         find_task(parsed.task)
     with importing():  # only now, as it takes seconds
         from tqdm import tqdm
 
+        from mat_ds.evaluation.mixture import as_mixture
         from mat_ds.evaluation.predictor import load_predictor
 
     with waiting(f"loading {parsed.model}"):
         predictor = load_predictor(parsed.model, folder, parsed.task, parsed.columns, parsed.calibrated, parsed.max_new_tokens)
+        if parsed.mixture:
+            predictor = as_mixture(predictor, folder, parsed.uncertainty, parsed.abstain)
     skipped, count, kind = _Skipped(), 0, kind_of(predictor.spec)
-    if parsed.out and parsed.skip_bad_rows and is_submission(parsed.out, kind):
+    leaves_out = "--skip_bad_rows" if parsed.skip_bad_rows else "--abstain" if parsed.abstain else None
+    if parsed.out and leaves_out and is_submission(parsed.out, kind):
         reason = f"a row that is left out would be missing in {parsed.out.name}, which the GLUE server counts"
-        raise UserError(Problem("--skip_bad_rows", None, reason, "mend the file, or write to another name"))
+        raise UserError(Problem(leaves_out, None, reason, "do without it, or write to another name"))
     rows = _asked(parsed, predictor.spec, skipped)
     form = answer_form(parsed.out, kind)
     output = open_aside(parsed.out) if parsed.out else nullcontext(sys.stdout)
@@ -218,24 +233,15 @@ def _argument_problems(parsed: argparse.Namespace) -> Iterable[Problem]:
     elif parsed.format is None and parsed.file.suffix not in SUFFIXES.values():
         yield Problem("FILE", str(parsed.file), "the format is not clear from its name", f"pass --format {', '.join(SUFFIXES)}")
     if parsed.out:
-        yield from _output_name_problems(parsed.out, parsed.file)
+        yield from answer_file_problems(parsed.out, parsed.file)
     if parsed.batch_size < 1:
         yield Problem("--batch_size", parsed.batch_size, "is not a positive number", "use at least 1")
     if parsed.max_new_tokens is not None and parsed.max_new_tokens < 1:
         yield Problem("--max_new_tokens", parsed.max_new_tokens, "is not a positive number", "use at least 1")
+    if parsed.abstain is not None and not 0 < parsed.abstain < 1:
+        yield Problem("--abstain", parsed.abstain, "is not a share of wrong answers", "use one between 0 and 1, such as 0.05")
     if parsed.columns and len(parsed.columns) > 2:
         yield Problem("--columns", " ".join(parsed.columns), "names more than a pair", "name one or two")
-
-
-def _output_name_problems(out: Path, file: Path | None) -> Iterator[Problem]:
-    if out.suffix not in OUT_SUFFIXES:
-        yield Problem("--out", str(out), "the format is not clear from its name", f"end it in {', '.join(OUT_SUFFIXES)}")
-    if not out.absolute().parent.is_dir():
-        yield Problem("--out", str(out), "there is no such folder", "make it first")
-    if file is not None and file.is_file() and out.exists() and out.samefile(file):
-        yield Problem("--out", str(out), "is the input file, which would be overwritten", "use another name")
-    elif os.path.lexists(out):
-        yield Problem("--out", str(out), "exists already, and nothing is overwritten", "use another name, or delete it first")
 
 
 def _silent(out: Path | None) -> bool | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from mat_ds.errors import printable_json
+from mat_ds.errors import Problem, printable_json
 from mat_ds.tasks.example import Example
 from mat_ds.tasks.kinds.base import Kind
 from mat_ds.tasks.kinds.outputs import SUBMISSION_HEADER
@@ -141,3 +142,15 @@ def answer_form(out: Path | None, kind: Kind) -> AnswerForm:
     if out is None or out.suffix == ".jsonl":
         return JsonLines(kind)
     return Submission(kind) if is_submission(out, kind) else AnswerTable(kind, out.suffix)
+
+
+def answer_file_problems(out: Path, file: Path | None) -> Iterator[Problem]:
+    """Yields what is wrong with the name of the file to write, given the input file."""
+    if out.suffix not in SUFFIXES:
+        yield Problem("--out", str(out), "the format is not clear from its name", f"end it in {', '.join(SUFFIXES)}")
+    if not out.absolute().parent.is_dir():
+        yield Problem("--out", str(out), "there is no such folder", "make it first")
+    if file is not None and file.is_file() and out.exists() and out.samefile(file):
+        yield Problem("--out", str(out), "is the input file, which would be overwritten", "use another name")
+    elif os.path.lexists(out):
+        yield Problem("--out", str(out), "exists already, and nothing is overwritten", "use another name, or delete it first")

@@ -78,6 +78,9 @@ class EvaluationOptions(Section):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="to compute in; bfloat16 does not see radii below about 1e-3"
     )
+    mixture: bool = Field(
+        False, description="score the mean of the probabilities of the run's snapshots (train.snapshots), and attack that"
+    )
     data: DataOptions = DataOptions()
     attack: AttackOptions = AttackOptions()
     noise: NoiseOptions = NoiseOptions()

@@ -55,18 +55,28 @@ class Predictor:
         """What the task's kind keeps of the logits, (N, ...), fp32 on the CPU; raises `UserError` for inputs that the model
         cannot read."""
         kind, length = kind_of(self.spec), self.collate.max_length
-        raise_if_any(token_problems(self.tokenizer, examples, length, kind))
-        raise_if_any(vocabulary_problems("MODEL", self.name, self.model, self.tokenizer, [examples], length, kind))
+        self.check(examples)
         parts = kind.parts(self.tokenizer, examples, length)
         found = [self._kept(kind, parts[first : first + len(examples)]) for first in range(0, len(parts), len(examples))]
         return torch.from_numpy(kind.wholes(torch.cat(found).numpy(), parts)[0])
 
     def _kept(self, kind: Kind, parts: Sequence[Example]) -> torch.Tensor:
         batch = MicroBatch(*self.collate(parts, self.device), 0)
-        found = kind.kept(kind.read(self.model(**batch.inputs), batch.inputs), batch).float().cpu()
+        return self.finite(kind.kept(kind.read(self.model(**batch.inputs), batch.inputs), batch)) / self.temperature
+
+    @staticmethod
+    def finite(found: torch.Tensor) -> torch.Tensor:
+        """What a pass found, in fp32 on the CPU; raises `NonFiniteError` if it is not finite."""
+        found = found.float().cpu()
         if not bool(found.isfinite().all()):
             raise NonFiniteError("a prediction is not finite")
-        return found / self.temperature
+        return found
+
+    def check(self, examples: Sequence[Example]) -> None:
+        """Raises `UserError` for inputs that the model cannot read."""
+        kind, length = kind_of(self.spec), self.collate.max_length
+        raise_if_any(token_problems(self.tokenizer, examples, length, kind))
+        raise_if_any(vocabulary_problems("MODEL", self.name, self.model, self.tokenizer, [examples], length, kind))
 
     def answers(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
         """An answer per example."""
@@ -74,8 +84,7 @@ class Predictor:
         if not kind.generates:
             return kind.answers(self.kept(examples).numpy(), examples)
         unanswered = [replace(example, label=None, tokens=None) for example in examples]
-        raise_if_any(token_problems(self.tokenizer, unanswered, length, kind))
-        raise_if_any(vocabulary_problems("MODEL", self.name, self.model, self.tokenizer, [unanswered], length, kind))
+        self.check(unanswered)
         prompts = kind.tokens(self.tokenizer, unanswered, length - self.max_new_tokens)
         ends = end_tokens(self.model, self.tokenizer)
         found = generate(self.model, self.tokenizer, prompts, self.max_new_tokens, ends)

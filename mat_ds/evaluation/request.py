@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mat_ds.artifacts.described import Description, read_description, run_around
+from mat_ds.artifacts.members import members_of
 from mat_ds.errors import Problem, UserError, collect_problems
 from mat_ds.evaluation.attacks.options import TextAttackOptions
 from mat_ds.evaluation.options import EvaluationOptions
@@ -47,6 +48,8 @@ def find_subject(model_name: str, options: EvaluationOptions) -> EvaluationReque
     """
     source = locate(model_name)
     found = [*launcher_problems(), *_output_problems(model_name, options)]
+    if options.mixture:
+        collect_problems(found, members_of, source, model_name)
     if options.data.path and options.data.validation:
         fix = "leave one of the two out"
         found.append(Problem("data.validation", options.data.validation, "and data.path both say what to score on", fix))

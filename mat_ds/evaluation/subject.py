@@ -14,9 +14,11 @@ from mat_ds.artifacts.calibrated import FILE as TEMPERATURE
 from mat_ds.artifacts.calibrated import temperature_of
 from mat_ds.artifacts.described import FILE, head_problems
 from mat_ds.artifacts.exported import load_classifier
+from mat_ds.artifacts.members import members_of
 from mat_ds.errors import Problem, collect_problems, raise_if_any
 from mat_ds.evaluation.attacks.options import WORD_ATTACKS
 from mat_ds.evaluation.groups import group_problems
+from mat_ds.evaluation.mixture import load_mixture
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.request import EvaluationRequest
 from mat_ds.models.build import longest_input
@@ -81,8 +83,10 @@ def load_subject(asked: EvaluationRequest, options: EvaluationOptions) -> Subjec
     if model:
         found += head_problems("task", model.config, spec)
     found += group_problems(options.groups, data.dev | data.test) if data else ()
+    if model and options.mixture and not found:
+        model = collect_problems(found, load_mixture, source, asked.name, model, kind_of(spec))
     temperature = None
-    if (source / TEMPERATURE).exists():
+    if (source / TEMPERATURE).exists() and not options.mixture:  # it is that of the model alone
         temperature = collect_problems(found, temperature_of, source, asked.name)
     raise_if_any(found)
     assert data and model and tokenizer
@@ -104,7 +108,7 @@ def load_subject(asked: EvaluationRequest, options: EvaluationOptions) -> Subjec
         splits,
         data.tallies,
         temperature,
-        _files_digest(source),
+        _files_digest(source, *(members_of(source, asked.name) if options.mixture else ())),
         digest_of(splits),
     )
 
@@ -135,11 +139,12 @@ def _labelled_splits(spec: TaskSpec, data: DataConfig) -> TaskData:
     return load_task_data(scored, data, with_tokens=False)
 
 
-def _files_digest(source: Path) -> str:
+def _files_digest(*folders: Path) -> str:
+    """SHA-256 of what the predictions of models depend on."""
     digest = hashlib.sha256()
-    for path in sorted(
-        path for path in source.iterdir() if path.suffix in MODEL_FILES and path.name not in (FILE, TEMPERATURE)
-    ):
+    for path in (path for folder in folders for path in sorted(folder.iterdir())):
+        if path.suffix not in MODEL_FILES or path.name in (FILE, TEMPERATURE):
+            continue
         digest.update(path.name.encode() + b"\0")
         with path.open("rb") as file:
             while block := file.read(1 << 22):

@@ -34,26 +34,28 @@ class EmbeddingPerturbation:
     require rebuilding position ids and gathering parameters by hand.
 
     Args:
-        model: a transformers model; one without word embeddings cannot be perturbed but runs normally.
+        model: a transformers model; one without word embeddings cannot be perturbed but runs normally. Of a mixture, the
+            embeddings of all `members` are perturbed alike.
 
     Attributes:
         width: H, of the word embeddings; 0 if there are none.
     """
 
     def __init__(self, model: nn.Module):
-        embedding = word_embedding(model)
-        self.width: int = embedding.embedding_dim if embedding is not None else 0
+        found = [word_embedding(member) for member in getattr(model, "members", [model])]
+        embeddings = found if all(embedding is not None for embedding in found) else []
+        self.width: int = embeddings[0].embedding_dim if embeddings else 0
         self._name = str(getattr(model, "name_or_path", ""))
         self._ran = 0
         self._delta: Tensor | None = None
         self._frozen_from: int | None = None
         self._seen: list[Tensor] | None = None
-        self._hook = None if embedding is None else embedding.register_forward_hook(self._add)
+        self._hooks = [embedding.register_forward_hook(self._add) for embedding in embeddings]
 
     def remove(self) -> None:
         """Removes the hook."""
-        if self._hook:
-            self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
 
     def _add(self, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
         if self._delta is None:
@@ -80,12 +82,12 @@ class EmbeddingPerturbation:
         Raises:
             UserError: if a pass did not use the word embeddings exactly once, or not with shape (B, L, H).
         """
-        if delta is not None and self._hook is None:
+        if delta is not None and not self._hooks:
             raise UserError(Problem("model.name", self._name, "it has no word embeddings to perturb", OTHER_MODEL))
         self._delta, self._frozen_from, self._ran = delta, frozen_from, 0
         try:
             yield
-            if delta is not None and self._ran != 1:
+            if delta is not None and self._ran != len(self._hooks):
                 raise UserError(Problem("model.name", self._name, f"a pass reads its word embeddings {self._ran} times: a "
                                         "perturbation would be added as often", OTHER_MODEL))  # fmt: skip
         finally:

@@ -69,6 +69,12 @@ class TrainConfig(Section):
         description="end training when the dev splits gain no more; any `train.early_stopping.*` turns it on; schedules keep "
         "the length that epochs, max_steps or budget plan",
     )
+    snapshots: Annotated[int, Field(ge=0, le=1000)] = Field(
+        0,
+        description="members of the mixture: parameters kept in `snapshots/`, at evenly spaced outer steps up to the last; of "
+        "the last half alone, since those before it are still falling into the minimum; with optimizer.cycles, of the part of "
+        "each cycle that sampling.explore leaves; 0: none",
+    )
     save_every: Count | None = Field(None, description="outer steps between checkpoints; null: one per epoch")
     save_minutes: Positive | None = Field(30.0, description="minutes after which one is saved in any case; null: never")
     keep_last: Count = Field(2, description="checkpoints kept, beside that of the best evaluation")

@@ -24,7 +24,7 @@ FREE = {
     "output_dir", "data.train", "data.validation", "data.path", "data.revision", "data.bad_rows", "model.name",
     "model.revision", "model.gradient_checkpointing", "train.epochs", "train.max_steps", "train.budget",
     "train.micro_batch_size", "train.eval_micro_batch_size", "train.eval_per_epoch", "train.telemetry_every",
-    "train.save_every", "train.save_minutes", "train.on_save_failure", "train.keep_last", "train.resume",
+    "train.save_every", "train.snapshots", "train.save_minutes", "train.on_save_failure", "train.keep_last", "train.resume",
     "train.timeout_minutes", "train.deterministic",
     "train.early_stopping", "train.early_stopping.patience", "train.early_stopping.min_delta",
 }  # fmt: skip

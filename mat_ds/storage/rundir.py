@@ -37,6 +37,7 @@ class RunDirectory:
         self.results = path / "results.json"
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
+        self.snapshots = path / "snapshots"
         self.predictions = path / "predictions"
         self.plots = path / "plots"
         self.tracking = path / "tracking.json"
@@ -56,7 +57,7 @@ class RunDirectory:
                 through a link could overwrite a file elsewhere.
         """
         files = (self.config, self.environment, self.events, self.log, self.results, self.tracking, self.tracking_log)
-        folders = (self.checkpoints, self.model, self.predictions, self.plots)
+        folders = (self.checkpoints, self.model, self.snapshots, self.predictions, self.plots)
         expected = {**dict.fromkeys((*files, self.interrupted), stat.S_IFREG), **dict.fromkeys(folders, stat.S_IFDIR)}
         called = {stat.S_IFREG: "regular file", stat.S_IFDIR: "folder of its own"}
         fix = "move it away, or pass another output_dir, which may itself be a link"

@@ -36,6 +36,7 @@ from mat_ds.tasks.spec import TaskSpec
 from mat_ds.terminal.display import show
 from mat_ds.tracking.destination import is_remote
 from mat_ds.training.findings import findings
+from mat_ds.training.mixture import score_mixture
 from mat_ds.training.selection import stopping_result
 from mat_ds.training.setup import Setup, Size
 
@@ -133,6 +134,8 @@ def finish(setup: Setup, trained: Trained, evaluator: Evaluator, still_ours: Cal
     exact = score
     if dtype != torch.float32:
         exact = evaluator.scores(_load(kind, rundir.model, torch.float32, device), data.dev)[1]
+    load = partial(_load, kind, dtype=torch.float32, device=device)
+    results |= score_mixture(kind, rundir, data.dev, evaluator, load, still_ours)
     results["export"] |= {"score": score, "score_fp32": exact, "reproduces_reported": _same(data.spec, splits, reported)}
 
     def describe() -> None:

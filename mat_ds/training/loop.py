@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
+from mat_ds.engine.checkpoint import Saved
 from mat_ds.engine.engine import Engine
 from mat_ds.errors import Interrupted, SaveError
 from mat_ds.evaluation.scores import Scores
 from mat_ds.methods.base import Method
 from mat_ds.ranks.collectives import world_size
 from mat_ds.runs.options import RunConfig
-from mat_ds.runs.steps import evaluation_points, total_steps
+from mat_ds.runs.steps import evaluation_points, snapshot_points, total_steps
 from mat_ds.sampling.schedule import learning_rate
 from mat_ds.storage.progress import Progress
 from mat_ds.tasks.loader import TrainLoader
@@ -75,7 +77,9 @@ class Loop:
         lr = learning_rate(self.run.optimizer, total)
         evaluate_after = evaluation_points(self.run.train.eval_per_epoch, epoch, total)
         save_every = self.run.train.save_every or epoch
-        saved_at = progress.step
+        saved_at, keeps = progress.step, snapshot_points(self.run, total) if self.run.train.snapshots else ()
+        if keeps and not self.snapshots.settle(keeps, progress.step) and progress.step in keeps:  # interrupted before it
+            self._written(partial(self.snapshots.keep, progress.step))
         with self.display.bar(self.run.method.name, total, progress.step) as bar:
             try:
                 if progress.step in evaluate_after and not progress.evaluated:  # interrupted before the evaluation
@@ -93,8 +97,10 @@ class Loop:
                         raise Interrupted(self.stop_requests.reason)
                     evaluates = progress.step in evaluate_after
                     saves = due or progress.step % save_every == 0 or progress.step == total
-                    if evaluates or saves:
+                    if evaluates or saves or progress.step in keeps:
                         self.engine.check(self.loader.micro_batches(step)[0])
+                    if progress.step in keeps:
+                        self._written(partial(self.snapshots.keep, progress.step))
                     if evaluates:
                         self._evaluate(progress, is_last=progress.step == total)
                         bar.tell(*_bar_facts(record, progress, self.run.train.batch_size))
@@ -117,11 +123,10 @@ class Loop:
 
     def _save(self, progress: Progress) -> bool:
         """Writes a checkpoint and logs its time and size; returns whether it could be written."""
-        try:
-            saved = self.snapshots.save(progress)
-        except SaveError as error:
-            self._go_on_without(error)
+        made: list[Saved] = []
+        if not self._written(lambda: made.append(self.snapshots.save(progress))):
             return False
+        (saved,) = made
         self.stop_requests.saved()
         self.tracker.log({"event": "checkpoint", "step": progress.step, "seconds": saved.seconds, "bytes": saved.bytes})
         return True
@@ -208,18 +213,19 @@ class Loop:
         them."""
         if progress.exported == progress.step or not (is_last if self.run.train.export == "last" else progress.improved):
             return
-        try:
-            self.snapshots.export()
-        except SaveError as error:
-            self._go_on_without(error)
-        else:
+        if self._written(self.snapshots.export):
             progress.exported = progress.step
 
-    def _go_on_without(self, error: SaveError) -> None:
-        """Warns that something could not be written; raises `error` if `train.on_save_failure` is `stop`."""
-        if self.run.train.on_save_failure == "stop":
-            raise error
-        self.display.warn(f"{error}; training goes on without it")
+    def _written(self, write: Callable[[], None]) -> bool:
+        """Calls what writes; whether it could. Raises its error if `train.on_save_failure` is `stop`."""
+        try:
+            write()
+        except SaveError as error:
+            if self.run.train.on_save_failure == "stop":
+                raise
+            self.display.warn(f"{error}; training goes on without it")
+            return False
+        return True
 
 
 def _bar_facts(record: dict[str, Any], progress: Progress, batch_size: int) -> Iterator[str]:

@@ -21,6 +21,7 @@ from mat_ds.ranks.launch import card_problems
 from mat_ds.ranks.world import World
 from mat_ds.runs.options import RunConfig, size_problems
 from mat_ds.runs.resume import changed_input, recorded_micro_batch
+from mat_ds.runs.steps import snapshot_problems
 from mat_ds.tasks.examples import TaskData, load_task_data
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator
@@ -58,6 +59,7 @@ def load_setup(request: Request, world: World, choose: Choose) -> Setup:
     if tokenizer and (lacking := [*kind_of(spec).tokenizer_problems("model.name", run.model.name, tokenizer)]):
         found, tokenizer = found + lacking, None
     found += (*size_problems(run, data), *undefined_problems(data.spec, data.dev)) if data else ()
+    found += snapshot_problems(run, len(data.train)) if data else ()
     # At ZeRO-3 weights are left in their files, so that no rank needs memory for all of them.
     sharded = completed.get("zero_optimization", {}).get("stage") == 3
     with waiting(f"loading {run.model.name}", speaks):

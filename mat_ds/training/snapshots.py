@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
+from mat_ds.artifacts.described import Description, write_description
 from mat_ds.artifacts.exported import move_base
+from mat_ds.artifacts.members import SNAPSHOTS, keep_only, listed
 from mat_ds.engine import checkpoint
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.export import export_model
@@ -15,6 +18,8 @@ from mat_ds.evaluation.scores import Evaluator, Scores
 from mat_ds.methods.base import Fold
 from mat_ds.ranks.collectives import on_rank_zero
 from mat_ds.runs.options import RunConfig
+from mat_ds.storage.checkpoints import name_of
+from mat_ds.storage.folders import copy_files, write_folder
 from mat_ds.storage.lock import RunLock
 from mat_ds.storage.progress import Progress
 from mat_ds.storage.rundir import RunDirectory
@@ -67,6 +72,34 @@ class Snapshots:
             with self.display.part("writing model/", 2.0) as bar:
                 export_model(self.engine, tokenizer, folder, lora, self.fold, self.lock.check, bar.move)
 
+    def settle(self, steps: Collection[int], step: int) -> bool:
+        """Leaves in `snapshots/` those of the run's chain up to a step; whether that of the step itself is there.
+
+        Args:
+            steps: those that the run keeps.
+            step: outer steps done.
+        """
+
+        def settled() -> bool:
+            self.lock.check()
+            keep_only(self.rundir.snapshots, {kept for kept in steps if kept <= step})
+            return step in listed(self.rundir.snapshots)
+
+        return on_rank_zero(settled)
+
+    def keep(self, step: int) -> None:
+        """Writes the parameters after a step to `snapshots/`, as a model folder or as adapters.
+
+        Raises:
+            SaveError: on every rank, if they could not be written.
+        """
+        folder, lora = self.rundir.snapshots / name_of(step), self.run.model.lora
+        alone = lora.model_copy(update={"merge": False}) if lora else None
+        with self.display.part(f"writing snapshots/{folder.name}", 2.0) as bar:
+            export_model(self.engine, self.data.tokenizer, folder, alone, self.fold, self.lock.check, bar.move)
+        described = Description(self.data.examples.spec, self.data.max_length)
+        on_rank_zero(lambda: write_description(folder, described))
+
     def save(self, progress: Progress) -> checkpoint.Saved:
         """Writes a checkpoint of the engine and of `progress`.
 
@@ -88,8 +121,16 @@ class Snapshots:
             UserError: on every rank, if none is intact.
         """
         state, remarks = checkpoint.load_checkpoint(self.engine, checkpoints, self.rundir.model, self.lock.check)
-        on_rank_zero(lambda: move_base(self.rundir.model, self.run.model.name))  # adapters of the best model so far
+        on_rank_zero(lambda: self._take_along(checkpoints[0].parent.parent / SNAPSHOTS))
         return Progress.restored(state), remarks
+
+    def _take_along(self, snapshots: Path) -> None:
+        """Copies the snapshots of the run that this one continues in another folder, and names the adapters' base."""
+        kept = self.run.train.snapshots and snapshots.resolve() != self.rundir.snapshots.resolve()
+        for path in listed(snapshots).values() if kept else ():
+            write_folder(self.rundir.snapshots / path.name, partial(copy_files, path), self.lock.check)
+        for folder in (self.rundir.model, *listed(self.rundir.snapshots).values()):
+            move_base(folder, self.run.model.name)
 
     def _weights(self, weights: str) -> AbstractContextManager[None]:
         """Within it, the engine has the weights that options call `raw` or `average`."""

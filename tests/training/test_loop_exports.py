@@ -57,8 +57,11 @@ def alone():
         yield
 
 
-def loop(scores, refused, choice="continue", export="best", steps=None, progress=None, **more):
-    """A loop with one step and one evaluation per score, whose exports fail after given steps."""
+def loop(scores, refused, choice="continue", export="best", steps=None, progress=None, members=None, **more):
+    """A loop with one step and one evaluation per score, whose exports fail after given steps.
+
+    `members`: what keeps snapshots.
+    """
     train = {"on_save_failure": choice, "export": export, "max_steps": steps or len(scores), "telemetry_every": 0, **more}
     run = RunConfig.model_validate({"train": train})
     made, told, still, scores = [], Told(), Still(), iter(scores)
@@ -75,7 +78,7 @@ def loop(scores, refused, choice="continue", export="best", steps=None, progress
 
     tracker = SimpleNamespace(log=lambda record: None)
     save = lambda progress: SimpleNamespace(seconds=0.0, bytes=0)  # noqa: E731
-    snapshots = SimpleNamespace(evaluate=evaluate, export=write, save=save)
+    snapshots = SimpleNamespace(evaluate=evaluate, export=write, save=save, **members or {})
     train = Loop(run, still, still, still, snapshots, tracker, told, still).train
     return lambda: train(progress), made, told
 
