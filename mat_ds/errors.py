@@ -56,6 +56,7 @@ class ExitCode(IntEnum):
     USER_ERROR = 2
     NON_FINITE = 3
     DISPLACED = 4
+    UNMET = 4  # of commands that take --require, none of which can be displaced
     REQUEUE = 75
 
 

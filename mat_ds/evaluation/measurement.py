@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +15,7 @@ from mat_ds.evaluation.groups import rows_by_group
 from mat_ds.evaluation.noise import noised
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.scores import Evaluator, Outcome
+from mat_ds.evaluation.shift import shifted_quality
 from mat_ds.evaluation.subject import Subject
 from mat_ds.methods.batch import MicroBatch
 from mat_ds.models.perturb import EmbeddingPerturbation
@@ -44,6 +46,8 @@ class Measurement:
         self._perturbation = EmbeddingPerturbation(subject.model)
         # A line for each attacked example, by the name of the file beside the report.
         self.lines: dict[str, list[dict[str, Any]]] = {}
+        # Calibration under noise and attack: split -> `noise` or `text_attacks` -> kind or name -> points or quantities.
+        self.shift: dict[str, dict[str, dict[str, Any]]] = {}
 
     def clean(self, split: str) -> dict[str, Any]:
         """`clean`, the scores without perturbation, `groups`, those of each group if there are some, and `calibration` if the
@@ -95,6 +99,8 @@ class Measurement:
         changed = sum(one != other for one, other in zip(found, examples, strict=True))
         parts = self._kind.parts(self._tokenizer, found, self._length)
         answers = self._evaluator.predict(self._forward, parts, f"{split}, {kind} {rate:g}")
+        if quality := shifted_quality(self._kind, answers, parts):
+            self._shift_of(split, "noise").setdefault(kind, []).append({"rate": rate, **quality})
         return {"rate": rate, **self._scores(answers, parts), "changed": changed}
 
     def text_attacked(self, split: str, name: str) -> dict[str, Any]:
@@ -109,7 +115,14 @@ class Measurement:
             name, options.text_attack, victim, evaluator, self._splits[split], split, options.seed
         )
         self.lines[f"{split}.{name}.jsonl"] = lines
+        if self._kind.calibrates:
+            examples = [replace(self._splits[split][one["row"]], texts=tuple(one["changed"]), tokens=None) for one in lines]
+            answers = evaluator.predict(self._forward, examples, f"{split}, {name}, changed texts")
+            self._shift_of(split, "text_attacks")[name] = shifted_quality(self._kind, answers, examples)
         return found
+
+    def _shift_of(self, split: str, what: str) -> dict[str, Any]:
+        return self.shift.setdefault(split, {}).setdefault(what, {})
 
     def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
         return self._kind.read(self._model(**inputs), inputs)
@@ -156,4 +169,6 @@ def measure_split(measurement: Measurement, options: EvaluationOptions, split: s
         found["noise"][kind] = [measurement.noisy(split, kind, rate) for rate in options.noise.rates]
     if options.text_attack.names:
         found["text_attacks"] = {name: measurement.text_attacked(split, name) for name in options.text_attack.names}
+    if split in measurement.shift:
+        found["shift"] = measurement.shift[split]
     return found

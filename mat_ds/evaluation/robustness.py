@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mat_ds.config.versions import version_of
+from mat_ds.evaluation.gate.verdict import Gate
 from mat_ds.evaluation.measurement import Measurement, measure_split
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.scores import Evaluator
@@ -49,16 +50,18 @@ def work_of(subject: Subject, options: EvaluationOptions) -> dict[str, int]:
         work |= {f"{split}, {kind} {rate:g}": len(examples) for kind, rate in kinds}
         attacked = min(len(examples), options.text_attack.limit)
         work |= {f"{split}, {name}": attacked * options.text_attack.max_queries for name in options.text_attack.names}
+        work |= {f"{split}, {name}, changed texts": attacked for name in options.text_attack.names}
     return work
 
 
 def evaluate_subject(
-    subject: Subject, options: EvaluationOptions, world: World, device: torch.device, display: Display
+    subject: Subject, options: EvaluationOptions, world: World, device: torch.device, display: Display, gate: Gate | None = None
 ) -> dict[str, Any]:
     """Measures on all ranks and writes the report; returns it, with its folder as `folder`.
 
     Args:
         display: shows the progress.
+        gate: what the model must reach; its verdict is `gate` of the report.
     """
     inputs = (subject.model_sha256, subject.data_sha256, options.model_dump_json())
     same_on_all_ranks(hashlib.sha256(repr(inputs).encode()).hexdigest(), "model, data or options")
@@ -82,6 +85,8 @@ def evaluate_subject(
         splits = {split: measure_split(measurement, options, split) for split in subject.splits}
 
     found = robustness_report(subject, options, splits, without)
+    if gate:
+        found["gate"] = gate.verdict(subject.spec, splits)
 
     def write() -> Path:
         folder = new_folder(subject.folder / "evaluation") if options.output_dir is None else Path(options.output_dir)

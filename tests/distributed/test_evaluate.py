@@ -78,21 +78,25 @@ def test_accuracy_falls_with_the_radius_and_the_report_has_every_setting(run, re
 
 
 def test_the_whole_report_is_the_same_on_one_two_and_three_ranks(run, tmp_path):
-    """An existing evaluation is kept, and the second is written next to it."""
+    """An existing evaluation is kept, and the second is written next to it. Two ranks refuse a model as one would."""
     expected = (run / "evaluation" / "robustness.json").read_bytes()
-    printed = evaluate(run, *OPTIONS, ranks=2).stdout.splitlines()
-    between, (said,) = printed.index(""), printed[-1:]
-    table, calibration = printed[:between], printed[between + 1 : -1]
+    gated = run_cli(run, *OPTIONS, "--require", "clean >= 0, accuracy(linf, 3e-2) > 1", ranks=2, script="evaluate")
+    assert gated.returncode == ExitCode.UNMET, gated.stderr[-3000:]
+    printed = gated.stdout.splitlines()
+    (between, then), (refused, said) = [i for i, line in enumerate(printed) if not line], printed[-2:]
+    table, calibration = printed[:between], printed[between + 1 : then]
+    assert "1 of 2 conditions" in refused and [line.split()[-1] for line in printed[then + 2 : -2]] == ["yes", "no"]
     assert said == f"report: {run}/evaluation-2"
     assert all(len({len(line) for line in lines}) == 1 for lines in (table, calibration)), "aligned"
     assert [line.split()[0] for line in calibration] == ["split", "validation", "validation"]
     assert [line.split("  ")[0] for line in table[:3]] == ["measured", "clean", "attack, linf 0.001"]
     assert len(table) == 1 + 1 + 3 + len(NOISES)
-    assert (run / "evaluation-2" / "robustness.json").read_bytes() == expected
+    beside = json.loads((run / "evaluation-2" / "robustness.json").read_text())
+    once = json.loads(expected)
+    assert [one["met"] for one in beside.pop("gate")["required"]] == [True, False] and beside == once
     shutil.rmtree(run / "evaluation-2")
     evaluate(run, *OPTIONS, f"output_dir={tmp_path}/three", ranks=3)
     three = json.loads((tmp_path / "three" / "robustness.json").read_text())
-    once = json.loads(expected)
     once["options"]["output_dir"] = f"{tmp_path}/three"
     assert three == once and (run / "evaluation" / "robustness.json").read_bytes() == expected
 
