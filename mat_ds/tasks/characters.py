@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from itertools import pairwise
 from random import Random
 
@@ -109,23 +109,30 @@ def words_of(text: str) -> list[tuple[int, int]]:
     return [match.span() for match in re.finditer(r"\S+", text) if any(map(str.isalpha, match[0]))]
 
 
+def with_words(text: str, new: Mapping[int, str]) -> str:
+    """A text with other words at some positions among `words_of(text)`. The gaps beside a word that is spaced out get wider, so
+    that a reader can tell the words apart."""
+    parts, end, wide = [], 0, False
+    for number, (first, last) in enumerate(words_of(text)):
+        word = new.get(number, text[first:last])
+        wider = wide or " " in word
+        wide = " " in word
+        gap = text[end:first]
+        parts += [gap + "  " if gap and wider else gap, word]
+        end = last
+    return "".join([*parts, text[end:]])
+
+
 def with_words_changed(text: str, change: Change, random: Random, chosen: Collection[int] | None = None) -> str:
     """A text with some of its words changed.
 
     Args:
-        text: of any length; what stands between its words stays, but gets wider beside words that are spaced out.
         change: of a word, such as one of `CHANGES`.
         random: where the change takes its random numbers from.
         chosen: positions among `words_of(text)`; None: all words.
     """
-    parts, end = [], 0
-    for number, (first, last) in enumerate(words_of(text)):
-        word = text[first:last]
-        changed = change(word, random) if chosen is None or number in chosen else word
-        gap = text[end:first]
-        parts += [gap + "  " if gap and change is spacing and changed != word else gap, changed]
-        end = last
-    return "".join([*parts, text[end:]])
+    words = enumerate(words_of(text))
+    return with_words(text, {i: change(text[a:b], random) for i, (a, b) in words if chosen is None or i in chosen})
 
 
 def neighbour(letter: str, which: float) -> str:

@@ -16,7 +16,10 @@ from tests.support.launch import run_cli
 
 pytestmark = pytest.mark.dist
 
-OPTIONS = ("attack.radii=[1e-3,1e-2,3e-2]", "attack.steps=3", "noise.rates=[0.1]")
+OPTIONS = (
+    "attack.radii=[1e-3,1e-2,3e-2]", "attack.steps=3", "noise.rates=[0.1]", "text_attack.names=[characters,benign_words]",
+    "text_attack.limit=7", "text_attack.max_queries=40",
+)  # fmt: skip
 
 
 def evaluate(*arguments, ranks=None):
@@ -74,7 +77,22 @@ def test_accuracy_falls_with_the_radius_and_the_report_has_every_setting(run, re
     assert {point["changed"] > 0 for found in report["splits"]["validation"]["noise"].values() for point in found} == {True}
     assert set(report) == {"task", "model", "data", "seed", "attack", "noise", "splits", "options", "versions"}
     assert (report["attack"]["steps"], report["data"]["examples"]) == (3, {"validation": 101})
-    assert {path.name for path in (run / "evaluation").iterdir()} == {"robustness.json"}
+    assert {path.name for path in (run / "evaluation").iterdir()} == {
+        "robustness.json", "validation.characters.jsonl", "validation.benign_words.jsonl",
+    }  # fmt: skip
+
+
+def test_each_attack_on_texts_writes_a_line_for_each_example_of_the_same_seven(run, report):
+    for name, found in report["splits"]["validation"]["text_attacks"].items():
+        lines = [json.loads(line) for line in (run / "evaluation" / f"validation.{name}.jsonl").read_text().splitlines()]
+        assert len(lines) == found["examples"] == 7 and all(line["queries"] <= 40 for line in lines)
+        broken = [line for line in lines if line["right_before"] and not line["right_after"]]
+        assert len(broken) == found["broken"] > 0 and all(line["texts"] != line["changed"] for line in broken)
+        assert [line["row"] for line in broken[:5]] == [line["row"] for line in found["shown"]]
+    characters, benign_words = report["splits"]["validation"]["text_attacks"].values()
+    assert characters["examples_sha256"] == benign_words["examples_sha256"]
+    assert max(characters["by_change"].values()) <= characters["flip_rate"]
+    assert benign_words["by_added"]["3"] == benign_words["flip_rate"]
 
 
 def test_the_whole_report_is_the_same_on_one_two_and_three_ranks(run, tmp_path):
@@ -83,17 +101,20 @@ def test_the_whole_report_is_the_same_on_one_two_and_three_ranks(run, tmp_path):
     gated = run_cli(run, *OPTIONS, "--require", "clean >= 0, accuracy(linf, 3e-2) > 1", ranks=2, script="evaluate")
     assert gated.returncode == ExitCode.UNMET, gated.stderr[-3000:]
     printed = gated.stdout.splitlines()
-    (between, then), (refused, said) = [i for i, line in enumerate(printed) if not line], printed[-2:]
-    table, calibration = printed[:between], printed[between + 1 : then]
+    (first, second, then), (refused, said) = [i for i, line in enumerate(printed) if not line], printed[-2:]
+    table, attacks, calibration = printed[:first], printed[first + 1 : second], printed[second + 1 : then]
     assert "1 of 2 conditions" in refused and [line.split()[-1] for line in printed[then + 2 : -2]] == ["yes", "no"]
     assert said == f"report: {run}/evaluation-2"
-    assert all(len({len(line) for line in lines}) == 1 for lines in (table, calibration)), "aligned"
+    assert all(len({len(line) for line in lines}) == 1 for lines in (table, attacks, calibration)), "aligned"
+    assert [line.split()[1] for line in attacks[1:]] == ["characters", "benign_words"]
     assert [line.split()[0] for line in calibration] == ["split", "validation", "validation"]
     assert [line.split("  ")[0] for line in table[:3]] == ["measured", "clean", "attack, linf 0.001"]
     assert len(table) == 1 + 1 + 3 + len(NOISES)
     beside = json.loads((run / "evaluation-2" / "robustness.json").read_text())
     once = json.loads(expected)
     assert [one["met"] for one in beside.pop("gate")["required"]] == [True, False] and beside == once
+    lines = (run / "evaluation" / "validation.characters.jsonl").read_bytes()
+    assert (run / "evaluation-2" / "validation.characters.jsonl").read_bytes() == lines
     shutil.rmtree(run / "evaluation-2")
     evaluate(run, *OPTIONS, f"output_dir={tmp_path}/three", ranks=3)
     three = json.loads((tmp_path / "three" / "robustness.json").read_text())

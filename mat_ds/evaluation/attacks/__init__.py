@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 def text_attack(name: str) -> type[TextAttack]:
     """The class of a text attack, given one of the names in `options.TEXT_ATTACKS`. Imported here, since they import torch."""
     from mat_ds.evaluation.attacks.benign_words import BenignWords
+    from mat_ds.evaluation.attacks.characters import Characters
     from mat_ds.evaluation.attacks.hotflip import HotFlip
 
-    return {attack.name: attack for attack in (BenignWords, HotFlip)}[name]
+    return {attack.name: attack for attack in (Characters, BenignWords, HotFlip)}[name]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -47,12 +47,14 @@ class Attacked:
         example: with the changed text; the original if nothing was worse.
         before, after: the verdicts on the original and on `example`.
         queries: texts that the model was asked about, the original included.
+        notes: what the attack says of how it went, for the example's line beside the report.
     """
 
     example: Example
     before: Verdict
     after: Verdict
     queries: int
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def broken(self) -> bool:
@@ -126,12 +128,16 @@ class TextAttack(ABC):
         options: of the text attacks.
         victim: the model.
         column: position of the text that is changed among an example's texts.
+
+    Attributes:
+        notes: filled by a search that has something to say of how it went.
     """
 
     name: ClassVar[str]
 
     def __init__(self, options: TextAttackOptions, victim: Victim, column: int):
         self.options, self.victim, self.column = options, victim, column
+        self.notes: dict[str, Any] = {}
 
     def prepare(self, examples: Sequence[Example], key: Key) -> dict[str, Any]:
         """Learns what the attacks on all examples share, on every rank alike; returns what the report says about it."""
@@ -144,12 +150,16 @@ class TextAttack(ABC):
             example: with its label.
             key: of its random numbers.
         """
-        victim, asked = self.victim, self.victim.queries
+        victim, asked, self.notes = self.victim, self.victim.queries, {}
         (before,) = victim.judge([example])
         worst, after = example, before
         if before.right:
             worst, after = self.search(example, before, key)
-        return Attacked(worst, before, after, victim.queries - asked)
+        return Attacked(worst, before, after, victim.queries - asked, self.notes)
+
+    def figures(self, found: Sequence[Attacked]) -> dict[str, Any]:
+        """What the report says of all attacks beside what it says of every kind, given them with their notes."""
+        return {}
 
     @abstractmethod
     def search(self, example: Example, before: Verdict, key: Key) -> tuple[Example, Verdict]:

@@ -47,9 +47,16 @@ def measure_text_attack(
     found = {row: one for part in from_all_ranks(own) for row, one in part.items()}
     if found.keys() != set(rows):
         raise RuntimeError(f"{len(found)} attacks on {len(rows)} examples")
-    lines = list(_lines(attack, examples, {row: found[row] for row in rows}))
+    found = {row: found[row] for row in rows}
+    lines, figures = list(_lines(attack, examples, found)), attack.figures(list(found.values()))
     digest = hashlib.sha256(repr([examples[row].content for row in rows]).encode()).hexdigest()
-    return {**summary(list(found.values())), **shared, "examples_sha256": digest, "shown": _examples_of(lines)}, lines
+    return {
+        **summary(list(found.values())),
+        **figures,
+        **shared,
+        "examples_sha256": digest,
+        "shown": _examples_of(lines),
+    }, lines
 
 
 def summary(found: Sequence[Attacked]) -> dict[str, Any]:
@@ -77,10 +84,11 @@ def _lines(attack: TextAttack, examples: Sequence[Example], found: dict[int, Att
         yield {
             "row": row, "label": kind.gold_of(examples[row]), "right_before": one.before.right, "right_after": one.after.right,
             "loss_before": one.before.loss, "loss_after": one.after.loss, "queries": one.queries,
-            "texts": list(examples[row].texts), "changed": list(one.example.texts),
+            "texts": list(examples[row].texts), "changed": list(one.example.texts), **one.notes,
         }  # fmt: skip
 
 
 def _examples_of(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     broken = [line for line in lines if line["right_before"] and not line["right_after"]]
-    return [{key: line[key] for key in ("row", "label", "texts", "changed", "queries")} for line in broken[:SHOWN]]
+    told = ("right_before", "right_after", "loss_before", "loss_after")
+    return [{key: value for key, value in line.items() if key not in told} for line in broken[:SHOWN]]

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from mat_ds.config.section import Count, Section
 
-TEXT_ATTACKS = ("benign_words", "hotflip")
+TEXT_ATTACKS = ("characters", "benign_words", "hotflip")
 # Those that replace or choose words of the model's vocabulary, for which they read its tokenizer and its word embeddings.
 WORD_ATTACKS = ("hotflip",)
 
@@ -27,3 +27,4 @@ class TextAttackOptions(Section):
         0.5,
         description="least cosine, in the model's word embeddings, of a word and what hotflip or importance replaces it with",
     )
+    max_added: Count = Field(3, description="words or short phrases that benign_words may add")
