@@ -17,7 +17,7 @@ from mat_ds.evaluation.gate.conditions import alone_problems, completed, read_co
 from mat_ds.evaluation.gate.verdict import Gate, gate_rows, gate_sentence
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.request import find_subject
-from mat_ds.evaluation.table import calibration_rows, table_of, text_attack_rows
+from mat_ds.evaluation.table import calibration_rows, invariance_rows, table_of, text_attack_rows
 from mat_ds.ranks.exits import as_rank, attempt, compute_deterministically
 from mat_ds.ranks.processors import share_processors
 from mat_ds.ranks.world import World
@@ -58,9 +58,8 @@ def _evaluate(arguments: Sequence[str], world: World) -> ExitCode:
 
         def work() -> ExitCode:
             report = evaluate_subject(subject, options, world, device, shown, gate)
-            tables = [
-                table_text(table) for table in (table_of(report), text_attack_rows(report), calibration_rows(report)) if table
-            ]
+            found = (table_of(report), text_attack_rows(report), invariance_rows(report), calibration_rows(report))
+            tables = [table_text(table) for table in found if table]
             verdict = report.get("gate")
             if verdict:
                 tables.append(f"{table_text(gate_rows(verdict))}\n{gate_sentence(verdict)}")

@@ -12,6 +12,7 @@ from mat_ds.evaluation.attack import robustness_curve, start
 from mat_ds.evaluation.attacks.base import Victim
 from mat_ds.evaluation.attacks.measured import measure_text_attack
 from mat_ds.evaluation.groups import rows_by_group
+from mat_ds.evaluation.invariance.measured import measure_invariance
 from mat_ds.evaluation.noise import noised
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.scores import Evaluator, Outcome
@@ -42,7 +43,7 @@ class Measurement:
         self._model, self._spec, self._splits = subject.model, subject.spec, subject.splits
         self._options, self._evaluator, self._kind = options, evaluator, kind_of(subject.spec)
         self._tokenizer, self._length = subject.tokenizer, subject.max_length
-        self._temperature = subject.temperature
+        self._temperature, self._suite = subject.temperature, subject.invariance
         self._perturbation = EmbeddingPerturbation(subject.model)
         # A line for each attacked example, by the name of the file beside the report.
         self.lines: dict[str, list[dict[str, Any]]] = {}
@@ -123,6 +124,12 @@ class Measurement:
 
     def _shift_of(self, split: str, what: str) -> dict[str, Any]:
         return self.shift.setdefault(split, {}).setdefault(what, {})
+
+    def invariance(self) -> dict[str, Any]:
+        """`invariance`, what came of the tests of the model's behaviour; empty if there are none."""
+        if self._suite is None:
+            return {}
+        return {"invariance": measure_invariance(self._suite, self._kind, self._evaluator, self._forward)}
 
     def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
         return self._kind.read(self._model(**inputs), inputs)

@@ -74,6 +74,9 @@ class EvaluationOptions(Section):
         description="a column by whose values the clean scores are broken down, such as genre; null: for AdvGLUE method, where "
         "the files have it, else none",
     )
+    invariance: PathText | None = Field(
+        None, description="a YAML of templates with tests of the model's behaviour; null: no such tests"
+    )
     micro_batch_size: Count = Field(32, description="examples of one pass on one rank")
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="to compute in; bfloat16 does not see radii below about 1e-3"

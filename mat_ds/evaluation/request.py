@@ -11,6 +11,7 @@ from mat_ds.artifacts.described import Description, read_description, run_around
 from mat_ds.artifacts.members import members_of
 from mat_ds.errors import Problem, UserError, collect_problems
 from mat_ds.evaluation.attacks.options import TextAttackOptions
+from mat_ds.evaluation.invariance.suite import Suite, read_tests
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.ranks.launch import launcher_problems
 from mat_ds.registry.locate import is_local, locate
@@ -32,12 +33,14 @@ class EvaluationRequest:
         folder: of its files.
         spec: the task.
         data: the options of the data.
+        invariance: the tests of the model's behaviour; None if there are none.
     """
 
     name: str
     folder: Path
     spec: TaskSpec
     data: DataConfig
+    invariance: Suite | None = None
 
 
 def find_subject(model_name: str, options: EvaluationOptions) -> EvaluationRequest:
@@ -63,13 +66,15 @@ def find_subject(model_name: str, options: EvaluationOptions) -> EvaluationReque
     if spec:
         found += _text_attack_problems(options.text_attack, kind_of(spec))
         collect_problems(found, check_sources, spec.model_copy(update={"also_train_on": {}}), data)
+    file = options.invariance
+    tests = collect_problems(found, read_tests, file, spec, options.seed) if spec and file else None
     if found or spec is None:
         raise UserError(*found)
     if spec.hub and data.path is None and data.validation is None:
         expect_from_hub(spec.hub)
     if options.groups:
         spec = spec.model_copy(update={"group": options.groups})
-    return EvaluationRequest(model_name, source, spec, data)
+    return EvaluationRequest(model_name, source, spec, data, tests)
 
 
 def _data(options: EvaluationOptions, source: Path, known: Description | None) -> DataConfig:

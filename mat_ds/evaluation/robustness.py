@@ -13,6 +13,7 @@ import torch
 
 from mat_ds.config.versions import version_of
 from mat_ds.evaluation.gate.verdict import Gate
+from mat_ds.evaluation.invariance.measured import NAME as INVARIANCE
 from mat_ds.evaluation.measurement import Measurement, measure_split
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.scores import Evaluator
@@ -42,7 +43,7 @@ ATTACK_RULES = (
 def work_of(subject: Subject, options: EvaluationOptions) -> dict[str, int]:
     """The cost of each measurement by its name, where a forward pass of one example is 1 and a step of an attack 3."""
     steps = 1 + (len(options.attack.curve) - 1) * (3 * options.attack.steps + 1)
-    work: dict[str, int] = {}
+    work: dict[str, int] = {INVARIANCE: len(subject.invariance.examples)} if subject.invariance else {}
     for split, examples in subject.splits.items():
         work[split] = len(examples)
         work[f"{split}, attack"] = steps * len(examples) if options.attack.curve else 0
@@ -63,7 +64,8 @@ def evaluate_subject(
         display: shows the progress.
         gate: what the model must reach; its verdict is `gate` of the report.
     """
-    inputs = (subject.model_sha256, subject.data_sha256, options.model_dump_json())
+    tests = subject.invariance.sha256 if subject.invariance else ""
+    inputs = (subject.model_sha256, subject.data_sha256, tests, options.model_dump_json())
     same_on_all_ranks(hashlib.sha256(repr(inputs).encode()).hexdigest(), "model, data or options")
     subject.model.to(device)
     collate = Collator(subject.tokenizer, subject.max_length, kind_of(subject.spec))
@@ -83,8 +85,9 @@ def evaluate_subject(
         evaluator = Evaluator(subject.spec, collate, options.micro_batch_size, world, device, follow=follow)
         measurement = Measurement(subject, options, evaluator)
         splits = {split: measure_split(measurement, options, split) for split in subject.splits}
+        tested = measurement.invariance()
 
-    found = robustness_report(subject, options, splits, without)
+    found = robustness_report(subject, options, splits, without) | tested
     if gate:
         found["gate"] = gate.verdict(subject.spec, splits)
 

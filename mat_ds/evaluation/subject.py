@@ -18,6 +18,7 @@ from mat_ds.artifacts.members import members_of
 from mat_ds.errors import Problem, collect_problems, raise_if_any
 from mat_ds.evaluation.attacks.options import WORD_ATTACKS
 from mat_ds.evaluation.groups import group_problems
+from mat_ds.evaluation.invariance.suite import Suite
 from mat_ds.evaluation.mixture import load_mixture
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.request import EvaluationRequest
@@ -31,7 +32,7 @@ from mat_ds.tasks.loader import Collator
 from mat_ds.tasks.options import DataConfig
 from mat_ds.tasks.rows import Tally
 from mat_ds.tasks.spec import TaskSpec
-from mat_ds.tasks.tokens import with_tokens
+from mat_ds.tasks.tokens import token_problems, with_tokens
 from mat_ds.terminal.waiting import waiting
 
 # Suffixes of the files that determine predictions: weights, configuration, vocabulary.
@@ -49,6 +50,7 @@ class Subject:
         splits: examples of each labelled split, dev before test.
         tallies: row counts of each split.
         temperature: of its calibration; None if it has none.
+        invariance: tests of its behaviour; None if there are none.
         model_sha256, data_sha256: digests of the model's files, and of all examples with labels.
     """
 
@@ -60,6 +62,7 @@ class Subject:
     splits: dict[str, Sequence[Example]]
     tallies: dict[str, Tally]
     temperature: float | None
+    invariance: Suite | None
     model_sha256: str
     data_sha256: str
 
@@ -95,7 +98,10 @@ def load_subject(asked: EvaluationRequest, options: EvaluationOptions) -> Subjec
     max_length = min(asked.data.max_length, longest_input(model, tokenizer))
     data = with_tokens(data, tokenizer, max_length, asked.data)
     splits = data.dev | data.test
-    raise_if_any(vocabulary_problems("model", asked.name, model, tokenizer, splits.values(), max_length, kind_of(spec)))
+    written = asked.invariance.examples if asked.invariance else []
+    raise_if_any(token_problems(tokenizer, written, max_length, kind_of(spec)))
+    texts = (*splits.values(), written)
+    raise_if_any(vocabulary_problems("model", asked.name, model, tokenizer, texts, max_length, kind_of(spec)))
     if options.attack.curve and (first := next(iter(splits.values()))):
         inputs, _ = Collator(tokenizer, min(max_length, MOST_TRIED), kind_of(spec))(first[:1], torch.device("cpu"))
         check_perturbable("model", asked.name, model, inputs)
@@ -108,6 +114,7 @@ def load_subject(asked: EvaluationRequest, options: EvaluationOptions) -> Subjec
         splits,
         data.tallies,
         temperature,
+        asked.invariance,
         _files_digest(source, *(members_of(source, asked.name) if options.mixture else ())),
         digest_of(splits),
     )

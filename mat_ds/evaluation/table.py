@@ -51,3 +51,19 @@ def text_attack_rows(report: dict[str, Any]) -> list[list[Any]]:
         for name, point in found.get("text_attacks", {}).items()
     ]
     return [["split", "text attack", *keys], *rows] if rows else []
+
+
+def invariance_rows(report: dict[str, Any]) -> list[list[Any]]:
+    """What came of each test of the model's behaviour, with the first failing case; empty if there was none."""
+    keys = ("kind", "cases", "failures", "failure_rate")
+    rows = [
+        [test["name"], *map(test.get, keys), _told(test["shown"][0]) if test["shown"] else None]
+        for test in report.get("invariance", {}).get("tests", ())
+    ]
+    return [["behaviour test", *keys, "a failing case"], *rows] if rows else []
+
+
+def _told(case: list[dict[str, Any]]) -> str:
+    """A failing case in one line: its texts, each with the answer."""
+    told = (f"{' / '.join(each['texts'])!r}: {each['label']} {max(each['probabilities'].values()):.2f}" for each in case)
+    return "; ".join(told)
