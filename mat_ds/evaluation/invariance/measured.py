@@ -27,20 +27,21 @@ Answer = dict[str, Any]
 
 
 def measure_invariance(suite: Suite, kind: Kind, evaluator: Evaluator, forward: Forward) -> dict[str, Any]:
-    """What came of each test. Every rank must call it.
+    """What came of the tests of a file. Every rank must call it.
 
     Args:
         kind: of the task, whose answers are a label and the probabilities of all.
         forward: the model.
     """
-    examples = suite.examples
-    found = evaluator.predict(forward, examples, NAME)
+    found = evaluator.predict(forward, suite.examples, NAME)
+    tests = on_rank_zero(lambda: results_of_tests(suite, kind.answers(found.kept.numpy(), suite.examples)))
+    return {"file": suite.file, "sha256": suite.sha256, "tests": tests}
 
-    def results() -> list[dict[str, Any]]:
-        answers = iter(kind.answers(found.kept.numpy(), examples))
-        return [_result(test, [[next(answers) for _ in case] for case in test.cases]) for test in suite.tests]
 
-    return {"file": suite.file, "sha256": suite.sha256, "tests": on_rank_zero(results)}
+def results_of_tests(suite: Suite, answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """What came of each test, given the answers to `suite.examples`."""
+    left = iter(answers)
+    return [_result(test, [[next(left) for _ in case] for case in test.cases]) for test in suite.tests]
 
 
 def _result(test: BehaviourTest, answers: Sequence[Sequence[Answer]]) -> dict[str, Any]:

@@ -120,12 +120,12 @@ def _text_problems(test: BehaviourTest, where: str) -> Iterator[Problem]:
     """Yields a problem if a test expands to what is no text for a model: the first such text."""
     for case in test.cases:
         for example in case:
-            if fault := _fault(example.texts):
+            if fault := _first_fault(example.texts):
                 yield Problem(where, fault[0], fault[1], "mend the template or the fills")
                 return
 
 
-def _fault(texts: Sequence[str]) -> tuple[object, str] | None:
+def _first_fault(texts: Sequence[str]) -> tuple[object, str] | None:
     for text in texts:
         if wrong := text_fault("it", text):
             return wrong.value, f"expands to what is no text: {wrong.reason}"

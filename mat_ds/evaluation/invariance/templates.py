@@ -13,7 +13,7 @@ from mat_ds.sampling.keys import Part, seed_from
 SLOT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def pieces_of(template: str) -> list[tuple[str, str | None]]:
+def template_pieces(template: str) -> list[tuple[str, str | None]]:
     """The template in pieces: text, and the slot after it, or None. `{{` and `}}` stand for braces.
 
     Raises:
@@ -30,13 +30,13 @@ def pieces_of(template: str) -> list[tuple[str, str | None]]:
 
 
 def slots_in(template: str) -> list[str]:
-    """The slots of a template in the order in which they first stand there; raises `ValueError` as `pieces_of` does."""
-    return list(dict.fromkeys(slot for _, slot in pieces_of(template) if slot is not None))
+    """The slots of a template in the order in which they first stand there; raises `ValueError` as `template_pieces` does."""
+    return list(dict.fromkeys(slot for _, slot in template_pieces(template) if slot is not None))
 
 
 def filled(template: str, fills: Mapping[str, str]) -> str:
     """The template with each slot replaced by its fill, in which braces mean nothing."""
-    return "".join(text + ("" if slot is None else fills[slot]) for text, slot in pieces_of(template))
+    return "".join(text + ("" if slot is None else fills[slot]) for text, slot in template_pieces(template))
 
 
 def count_of(slots: Mapping[str, Sequence[str]]) -> int:

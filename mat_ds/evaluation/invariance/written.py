@@ -121,6 +121,7 @@ def problems_of_test(test: WrittenTest, where: str, shared: dict[str, list[str]]
                 used |= set(slots_in(text))
             except ValueError as error:
                 yield Problem(key, text, str(error), "write {name} for a slot, and {{ or }} for a brace")
+                return
     slots = {**shared, **test.slots}
     for slot in sorted(used - slots.keys()):
         yield Problem(f"{where}.template", f"{{{slot}}}", "is a slot without fills", f"slots: {{{slot}: [...]}}")
