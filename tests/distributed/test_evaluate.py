@@ -18,7 +18,7 @@ pytestmark = pytest.mark.dist
 
 OPTIONS = (
     "attack.radii=[1e-3,1e-2,3e-2]", "attack.steps=3", "noise.rates=[0.1]", "text_attack.names=[characters,benign_words]",
-    "text_attack.limit=7", "text_attack.max_queries=40",
+    "text_attack.limit=7", "text_attack.max_queries=40", "groups=label", "invariance=tests/distributed/behaviour.yaml",
 )  # fmt: skip
 
 
@@ -75,11 +75,25 @@ def test_accuracy_falls_with_the_radius_and_the_report_has_every_setting(run, re
     assert all(round(101 * (accuracies[0] - point["accuracy"])) == point["broken"] for point in points)
     assert set(report["splits"]["validation"]["noise"]) == set(NOISES)
     assert {point["changed"] > 0 for found in report["splits"]["validation"]["noise"].values() for point in found} == {True}
-    assert set(report) == {"task", "model", "data", "seed", "attack", "noise", "splits", "options", "versions"}
+    assert set(report) == {"task", "model", "data", "seed", "attack", "noise", "splits", "options", "versions", "invariance"}
     assert (report["attack"]["steps"], report["data"]["examples"]) == (3, {"validation": 101})
     assert {path.name for path in (run / "evaluation").iterdir()} == {
         "robustness.json", "validation.characters.jsonl", "validation.benign_words.jsonl",
     }  # fmt: skip
+
+
+def test_groups_make_up_their_split_and_behaviour_is_tested_once(report):
+    """The accuracy of the split is the mean of its groups' by their sizes."""
+    clean, groups = report["splits"]["validation"]["clean"], report["splits"]["validation"]["groups"]
+    assert groups.keys() == {"0", "1"} and sum(group["examples"] for group in groups.values()) == 101
+    right = sum(group["accuracy"] * group["examples"] for group in groups.values())
+    assert right / 101 == pytest.approx(clean["accuracy"])
+    tests = report["invariance"]["tests"]
+    assert [(test["name"], test["cases"], test["combinations"], test["texts"]) for test in tests] == [
+        ("agreement", 16, 16, 16), ("number", 3, 4, 12), ("error", 16, 16, 32),
+    ]  # fmt: skip
+    assert all(len(test["shown"]) == min(5, test["failures"]) for test in tests)
+    assert all(case[0]["label"] != "acceptable" for case in tests[0]["shown"])
 
 
 def test_each_attack_on_texts_writes_a_line_for_each_example_of_the_same_seven(run, report):
@@ -101,15 +115,17 @@ def test_the_whole_report_is_the_same_on_one_two_and_three_ranks(run, tmp_path):
     gated = run_cli(run, *OPTIONS, "--require", "clean >= 0, accuracy(linf, 3e-2) > 1", ranks=2, script="evaluate")
     assert gated.returncode == ExitCode.UNMET, gated.stderr[-3000:]
     printed = gated.stdout.splitlines()
-    (first, second, then), (refused, said) = [i for i, line in enumerate(printed) if not line], printed[-2:]
-    table, attacks, calibration = printed[:first], printed[first + 1 : second], printed[second + 1 : then]
+    (first, second, third, then), (refused, said) = [i for i, line in enumerate(printed) if not line], printed[-2:]
+    table, attacks, calibration = printed[:first], printed[first + 1 : second], printed[third + 1 : then]
+    assert [line.split()[0] for line in printed[second + 1 : third]] == ["behaviour", "agreement", "number", "error"]
     assert "1 of 2 conditions" in refused and [line.split()[-1] for line in printed[then + 2 : -2]] == ["yes", "no"]
     assert said == f"report: {run}/evaluation-2"
     assert all(len({len(line) for line in lines}) == 1 for lines in (table, attacks, calibration)), "aligned"
     assert [line.split()[1] for line in attacks[1:]] == ["characters", "benign_words"]
     assert [line.split()[0] for line in calibration] == ["split", "validation", "validation"]
-    assert [line.split("  ")[0] for line in table[:3]] == ["measured", "clean", "attack, linf 0.001"]
-    assert len(table) == 1 + 1 + 3 + len(NOISES)
+    assert [line.split("  ")[0] for line in table[:2]] == ["measured", "clean"]
+    assert {line.split("  ")[0] for line in table[2:5]} == {"clean, 0", "clean, 1", "attack, linf 0.001"}
+    assert len(table) == 1 + 1 + 2 + 3 + len(NOISES)
     beside = json.loads((run / "evaluation-2" / "robustness.json").read_text())
     once = json.loads(expected)
     assert [one["met"] for one in beside.pop("gate")["required"]] == [True, False] and beside == once
