@@ -208,7 +208,8 @@ def _settings(finished: Finished) -> Iterator[str]:
     run["data"]["max_length"] = finished.max_length
     for section in ("method", "optimizer", "model"):
         yield from (f"| `{section}.{key}` | {_code(_without_folders(str(value)))} |" for key, value in run[section].items())
-    yield from (f"| `loss.{key}` | {_code(str(value))} |" for key, value in finished.run.loss.changed.items())
+    for section, changed in (("loss", finished.run.loss.changed), ("sampling", finished.run.sampling.changed)):
+        yield from (f"| `{section}.{key}` | {_code(str(value))} |" for key, value in changed.items())
     chosen = ("epochs", "max_steps", "batch_size", "export", "export_weights")
     yield from (f"| `train.{key}` | `{run['train'][key]}` |" for key in chosen)
     yield from (f"| `data.{key}` | `{run['data'][key]}` |" for key in ("max_length", "train_limit", "eval_limit", "bad_rows"))

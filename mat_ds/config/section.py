@@ -27,6 +27,11 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The options that are not left at their default."""
+        return {name: value for name, value in self if value != type(self).model_fields[name].default}
+
 
 def nested(field: FieldInfo) -> type[BaseModel] | None:
     """The section class of a field, also if it is optional; None if the field is a single option."""

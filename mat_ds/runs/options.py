@@ -14,7 +14,7 @@ from mat_ds.methods import METHODS
 from mat_ds.methods.mat import MatSettings
 from mat_ds.methods.settings import MethodSettings
 from mat_ds.models.options import ModelConfig
-from mat_ds.sampling.options import OptimizerConfig
+from mat_ds.sampling.options import OptimizerConfig, SamplingConfig
 from mat_ds.tasks.examples import TaskData
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loss import LossConfig
@@ -72,7 +72,7 @@ class TrainConfig(Section):
     snapshots: Annotated[int, Field(ge=0, le=1000)] = Field(
         0,
         description="members of the mixture: parameters kept in `snapshots/`, at evenly spaced outer steps up to the last; of "
-        "the last half alone, since those before it are still falling into the minimum; with optimizer.cycles, of the part of "
+        "the last half alone, since those before it are still falling into the minimum; with sampling.cycles, of the part of "
         "each cycle that sampling.explore leaves; 0: none",
     )
     save_every: Count | None = Field(None, description="outer steps between checkpoints; null: one per epoch")
@@ -113,6 +113,7 @@ class RunConfig(Section):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    sampling: SamplingConfig = SamplingConfig()
     train: TrainConfig = TrainConfig()
     method: MethodConfig = MatSettings()
     loss: LossConfig = LossConfig()
@@ -173,6 +174,12 @@ def combination_problems(run: RunConfig, world_size: int) -> Iterator[Problem]:
         reason = "no average of the weights is kept (model.average=none)"
         yield Problem("train.export_weights", "average", reason, "pass model.average=ema or model.average=uniform")
     yield from run.optimizer.problems()
+    if run.sampling.changed:
+        chain = METHODS[run.method.name](run.method, None).chain  # type: ignore[arg-type]
+        yield from run.sampling.problems(run.optimizer, chain)
+    if run.sampling.cycles and run.train.snapshots % run.sampling.cycles:
+        reason = f"cannot be spread evenly over sampling.cycles={run.sampling.cycles}"
+        yield Problem("train.snapshots", run.train.snapshots, reason, "take a multiple of it")
     if run.train.budget and run.train.max_steps:
         reason = f"train.max_steps={run.train.max_steps} says too how long the run is"
         yield Problem("train.budget", run.train.budget, reason, "leave one of the two out")

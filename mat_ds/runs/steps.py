@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mat_ds.errors import Problem
 from mat_ds.runs.options import RunConfig, budget_steps
+from mat_ds.sampling.schedule import cycles_of
 
 
 def total_steps(run: RunConfig, steps_per_epoch: int) -> int:
@@ -21,9 +22,13 @@ def evaluation_points(per_epoch: int, steps_per_epoch: int, total: int) -> set[i
 
 
 def snapshot_points(run: RunConfig, total: int) -> list[int]:
-    """The steps after which `train.snapshots` keeps the parameters: of M, the i-th at T/2 + i T / (2 M), rounded."""
-    count = run.train.snapshots
-    return sorted({round(total / 2 * (1 + i / count)) for i in range(1, count + 1)})
+    """The steps after which `train.snapshots` keeps the parameters: of M, the i-th at T/2 + i T / (2 M), rounded. With cycles,
+    as many of each, spread in the same way over the stage in which it draws samples."""
+    stages: Sequence[tuple[float, float]] = [(total / 2, total)]
+    if run.sampling.cycles:
+        stages = cycles_of(run.optimizer, run.sampling, total).stages
+    each = run.train.snapshots // len(stages)
+    return sorted({round(begin + (end - begin) * i / each) for begin, end in stages for i in range(1, each + 1)})
 
 
 def snapshot_problems(run: RunConfig, examples: int) -> Iterator[Problem]:
@@ -34,5 +39,6 @@ def snapshot_problems(run: RunConfig, examples: int) -> Iterator[Problem]:
     """
     total = total_steps(run, examples // run.train.batch_size)
     if examples >= run.train.batch_size and len(snapshot_points(run, total)) < run.train.snapshots:
-        reason = f"is more than the last half of the {total} outer steps of this run has"
+        where = "the stages of the cycles have" if run.sampling.cycles else "the last half has"
+        reason = f"is more than {where} of the {total} outer steps of this run"
         yield Problem("train.snapshots", run.train.snapshots, reason, "keep fewer, or train longer")

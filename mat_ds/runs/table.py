@@ -25,6 +25,7 @@ TITLES = {
     "model": "The model",
     "model.lora": "Adapters",
     "optimizer": "The optimizer",
+    "sampling": "Samples of a posterior",
     "train": "Training",
     "train.early_stopping": "Early stopping",
     "loss": "The loss",

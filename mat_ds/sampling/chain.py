@@ -31,6 +31,8 @@ class Chain:
         averages: running averages of theta_t over outer steps, by name.
         ascent: if given, the first sample climbs from theta_t, and the second descends from theta_t with the gradient found
             there (SAM, AWP).
+        preconditioned: whether the noise is scaled by the root of the preconditioner of the drift (pSGLD, Li et al. 2016).
+        stages: first outer step, and first one after, of each stretch that has noise; None: all have.
     """
 
     samples: int = 1
@@ -40,6 +42,8 @@ class Chain:
     anchor: Literal["start", "first_update"] = "start"
     averages: Mapping[str, Average] = field(default_factory=dict)
     ascent: Ascent | None = None
+    preconditioned: bool = False
+    stages: tuple[tuple[int, int], ...] | None = None
 
     @property
     def coefficients(self) -> tuple[float, ...]:
@@ -63,3 +67,23 @@ class Chain:
         if average == "none":
             return self
         return replace(self, averages={**self.averages, "average": Average(None if average == "uniform" else decay)})
+
+    def at_temperature(self, temperature: float | None, examples: int, stages: tuple[tuple[int, int], ...] | None) -> Chain:
+        """This chain with the noise of a temperature T in place of its own; itself if there is none.
+
+        With N examples, the mean loss L and a preconditioner P, theta -= gamma P grad L + sqrt(2 gamma T / N) P^(1/2) xi is a
+        Langevin step of size gamma / N for the potential N L at temperature T (Welling and Teh 2011; Li et al. 2016, whose term
+        Gamma, the change of P with theta, is left out as in their practice).
+
+        Args:
+            temperature: T.
+            examples: N.
+            stages: as the attribute.
+        """
+        if temperature is None:
+            return self
+        return replace(self, noise=(temperature / examples) ** 0.5, preconditioned=True, stages=stages)
+
+    def has_noise(self, outer_step: int) -> bool:
+        """Whether the samples of an outer step have noise."""
+        return bool(self.noise) and (self.stages is None or any(begin <= outer_step < end for begin, end in self.stages))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from mat_ds.config.section import Fraction, Positive, Section
 from mat_ds.errors import Problem
+
+if TYPE_CHECKING:
+    from mat_ds.sampling.chain import Chain
 
 Schedule = Literal["linear", "cosine", "constant", "warmup_stable_decay"]
 
@@ -72,3 +75,49 @@ class OptimizerConfig(Section):
             reason = "follows the schedule of optimizer.lr, which is 0 throughout"
             fix = "to train the head alone, give optimizer.lr a value and freeze the rest with model.freeze"
             yield Problem("optimizer.head_lr", self.head_lr, reason, fix)
+
+
+class SamplingConfig(Section):
+    temperature: Annotated[float, Field(ge=0.0)] | None = Field(
+        None,
+        description="of the posterior that the chain samples, in place of the noise of the method; 1: exp(-N L) with N "
+        "training examples, and weight decay as its prior; the noise is sqrt(2 lr temperature / N), times the root of the "
+        "optimizer's preconditioner; null: the method's own noise",
+    )
+    cycles: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        None,
+        description="in place of optimizer.schedule: so often after the warm-up, the step size falls from lr to "
+        "min_lr_ratio x lr along half a cosine; null: optimizer.schedule",
+    )
+    explore: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.0, description="share of each cycle, or of the run if it has none, before the noise of the temperature begins"
+    )
+
+    def problems(self, optimizer: OptimizerConfig, chain: Chain) -> Iterator[Problem]:
+        """Yields why the chain of a run would not sample what `temperature` says.
+
+        Args:
+            optimizer: of the run.
+            chain: of its method.
+        """
+        if self.cycles and optimizer.schedule != OptimizerConfig().schedule:
+            reason = f"and optimizer.schedule={optimizer.schedule} both say how the step size falls"
+            yield Problem("sampling.cycles", self.cycles, reason, "leave one of the two out")
+        if self.explore and not self.temperature:
+            reason = "is the share without the noise of sampling.temperature, and there is none"
+            yield Problem("sampling.explore", self.explore, reason, "pass sampling.temperature=1, or leave it out")
+        if not self.temperature:
+            return
+        key, value = "sampling.temperature", self.temperature
+        if chain.ascent:
+            reason = "the method's gradients are taken beside the parameters: they are of no potential to sample"
+            yield Problem(key, value, reason, "take another method, such as vanilla")
+        if chain.is_mixed:
+            reason = "the method averages its samples, and an average is no sample"
+            yield Problem(key, value, reason, "pass method.beta_s=0 method.beta_p=0, or take another method")
+        if optimizer.name == "adam" and optimizer.weight_decay:
+            reason = "adam's weight decay is not part of the loss, so it is no prior"
+            yield Problem(key, value, reason, "pass optimizer.weight_decay=0, or optimizer.name=rmsprop")
+        if optimizer.max_grad_norm:
+            reason = "clipped gradients are of no potential to sample"
+            yield Problem(key, value, reason, "pass optimizer.max_grad_norm=0")

@@ -13,7 +13,7 @@ from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.keys import add_normal_, seed_from
 from mat_ds.sampling.noise_kernel import Kernel, add_by_place
 from mat_ds.sampling.slices import Block, Slice, blocks_of
-from mat_ds.sampling.updates import MOMENTS, UPDATES
+from mat_ds.sampling.updates import MOMENTS, UPDATES, preconditioner
 
 
 class Sampler(torch.optim.Optimizer):
@@ -36,7 +36,7 @@ class Sampler(torch.optim.Optimizer):
     def __init__(self, groups: Iterable[dict[str, Any]], update: str, chain: Chain, seed: int):
         super().__init__(groups, {"lr": 0.0, "betas": (0.9, 0.999), "alpha": 0.99, "eps": 1e-8, "weight_decay": 0.0})
         self.chain, self._parameters = chain, sum(len(group["params"]) for group in self.param_groups)
-        self._update = UPDATES[update]
+        self._update, self._named = UPDATES[update], update
         self._moments = MOMENTS[update]
         self._seed = seed
         self._outer_step, self._done = 0, 0.0
@@ -177,15 +177,20 @@ class Sampler(torch.optim.Optimizer):
 
         if mixture is not None and first and self.chain.anchor == "start":
             torch.mul(theta, weights[0], out=mixture)
-        self._update(theta, own["gradient"], group, state["step"], self.void, **{name: own[name] for name in self._moments})
+        moments = {name: own[name] for name in self._moments}
+        self._update(theta, own["gradient"], group, state["step"], self.void, **moments)
         if mixture is not None and first and self.chain.anchor == "first_update":
             torch.mul(theta, weights[0], out=mixture)
 
         if before is not None:
             self._drifts[sample - 1] += squared_distance(theta, before)
             before.copy_(theta)
-        if scale := (2 * group["lr"]) ** 0.5 * self.chain.noise:
-            self._add_noise(theta, block, sample, scale)
+        if (scale := (2 * group["lr"]) ** 0.5 * self.chain.noise) and self.chain.has_noise(self._outer_step):
+            scaled = preconditioner(self._named, group, state["step"], moments) if self.chain.preconditioned else None
+            noise = theta if scaled is None else torch.zeros_like(theta)
+            self._add_noise(noise, block, sample, scale)
+            if scaled is not None:
+                theta.addcmul_(noise, scaled.sqrt_())
         if before is not None:
             self._noises[sample - 1] += squared_distance(theta, before)
 

@@ -7,7 +7,7 @@ finite.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -50,3 +50,17 @@ def adam_(
 
 
 UPDATES: dict[str, Callable[..., None]] = {"sgd": sgd_, "rmsprop": rmsprop_, "adam": adam_}
+
+
+def preconditioner(update: str, group: dict[str, Any], count: int, moments: Mapping[str, Tensor]) -> Tensor | None:
+    """P of an update theta -= lr P g, entry by entry, after it; None for 1. Adam's g is its running mean.
+
+    Args:
+        update: a key of `UPDATES`.
+        group, count: as for the update.
+        moments: after the update.
+    """
+    if update == "sgd":
+        return None
+    corrected = 1.0 if update == "rmsprop" else 1 - group["betas"][1] ** count
+    return 1 / ((moments["exp_avg_sq"] / corrected).sqrt_() + group["eps"])

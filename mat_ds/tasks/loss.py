@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
@@ -47,11 +47,6 @@ class LossConfig(Section):
     focal_gamma: Weight = Field(
         0.0, description="gamma of the focal loss, -(1 - p)^gamma log p (Lin et al. 2017): easy examples count less"
     )
-
-    @property
-    def changed(self) -> dict[str, Any]:
-        """The options that are not left at their default."""
-        return {name: value for name, value in self if value != type(self).model_fields[name].default}
 
     def problems(self, spec: TaskSpec) -> Iterator[Problem]:
         """Yields the options that the task's kind does not support, and what is wrong with the labels of a map."""

@@ -18,7 +18,7 @@ from mat_ds.methods.base import Method
 from mat_ds.ranks.collectives import world_size
 from mat_ds.runs.options import RunConfig
 from mat_ds.runs.steps import evaluation_points, snapshot_points, total_steps
-from mat_ds.sampling.schedule import learning_rate
+from mat_ds.sampling.schedule import cycles_of, learning_rate
 from mat_ds.storage.progress import Progress
 from mat_ds.tasks.loader import TrainLoader
 from mat_ds.tasks.measures import dev_loss
@@ -74,7 +74,8 @@ class Loop:
         """
         epoch = self.loader.steps_per_epoch
         total = total_steps(self.run, epoch)
-        lr = learning_rate(self.run.optimizer, total)
+        cycles = cycles_of(self.run.optimizer, self.run.sampling, total) if self.run.sampling.cycles else None
+        lr = learning_rate(self.run.optimizer, total, cycles)
         evaluate_after = evaluation_points(self.run.train.eval_per_epoch, epoch, total)
         save_every = self.run.train.save_every or epoch
         saved_at, keeps = progress.step, snapshot_points(self.run, total) if self.run.train.snapshots else ()

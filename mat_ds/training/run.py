@@ -22,6 +22,7 @@ from mat_ds.ranks.collectives import from_all_ranks, from_rank_zero, on_rank_zer
 from mat_ds.ranks.exits import attempt, compute_deterministically
 from mat_ds.ranks.world import World
 from mat_ds.runs.steps import total_steps
+from mat_ds.sampling.schedule import cycles_of
 from mat_ds.storage.lock import RunLock
 from mat_ds.storage.progress import Progress
 from mat_ds.storage.rundir import RunDirectory, mark_interrupted
@@ -159,7 +160,8 @@ def _optimise(setup: Setup, evaluator: Evaluator, world: World, device: torch.de
     method = METHODS[run.method.name](run.method, data.objective or data.kind)
     speaks = world.rank == 0 and not options.quiet
     with waiting("building the engine", speaks):
-        engine, fold = _build_engine(options, data.kind, model, method)
+        total = total_steps(run, loader.steps_per_epoch)
+        engine, fold = _build_engine(options, data.kind, model, method, len(data.examples.train), total)
     engine.leave_if_told = services.stop_requests.leave_if_told
     try:
         if not start.checkpoints:
@@ -183,17 +185,21 @@ def _optimise(setup: Setup, evaluator: Evaluator, world: World, device: torch.de
         continuing = f", continuing after step {progress.step}" if progress.step else ""
         display.say(*plan(continuing), *place_lines(rundir, run.tracking))
         loop = Loop(run, engine, method, loader, snapshots, services.tracker, display, services.stop_requests)
-        return Trained(rundir, loop.train(progress), engine.dtype, size, total_steps(run, loader.steps_per_epoch))
+        return Trained(rundir, loop.train(progress), engine.dtype, size, total)
     finally:
         engine.close()
 
 
-def _build_engine(options: Options, kind: Kind, model: Model, method: Method) -> tuple[Engine, Fold | None]:
-    """The engine, and what the method's `prepare_model` returned."""
+def _build_engine(
+    options: Options, kind: Kind, model: Model, method: Method, examples: int, total: int
+) -> tuple[Engine, Fold | None]:
+    """The engine for a run of `total` outer steps over so many examples, and what the method's `prepare_model` returned."""
     run, built = options.run, model.take()
     shard_unread(built.module, built.unread, options.ds_config)
     fold = method.prepare_model(built.module, run.method)
     chain = method.chain.beside(run.model.average, run.model.average_decay)
+    stages = cycles_of(run.optimizer, run.sampling, total).stages
+    chain = chain.at_temperature(run.sampling.temperature, examples, stages if run.sampling.explore else None)
     return Engine(built.module, run.optimizer, chain, options.ds_config, run.seed, kind.read), fold
 
 
