@@ -1,0 +1,103 @@
+"""Continues the queue, or prints what the records say."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.evidence import __doc__ as usage
+from benchmarks.evidence.design import ARMS, MOST_SEEDS, SEEDS, TASKS, TRIALS, Entry, queue
+from benchmarks.evidence.records import FILE, append, chosen, read_records
+
+
+def main() -> int:
+    """Returns 0 when nothing is left that can be run, 75 if it was stopped, or the exit code of a command that failed."""
+    parser = argparse.ArgumentParser(description=usage, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--continue", dest="goes_on", action="store_true", help="make the next runs, one by one")
+    what.add_argument("--table", action="store_true", help="print the tables that the records make")
+    what.add_argument("--queue", action="store_true", help="print the queue, and what of it is done")
+    parser.add_argument("--records", type=Path, default=FILE, help="(default: benchmarks/evidence.jsonl)")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/evidence"), help="folder for runs and data (default: runs/evidence)"
+    )
+    parser.add_argument("--model", type=Path, help="folder of all-MiniLM-L6-v2, for sst2")
+    parser.add_argument("--data", type=Path, help="folder of sst2/<split>.jsonl")
+    parser.add_argument("--limit", type=int, default=sys.maxsize, metavar="N", help="so many runs at most")
+    parser.add_argument("--only", choices=ARMS, metavar="ARM", action="append", help="this arm alone; may be repeated")
+    parser.add_argument("--task", choices=TASKS, help="this task alone")
+    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", choices=range(1, MOST_SEEDS + 1))
+    parser.add_argument("--keep", action="store_true", help="keep the run folders; else only records stay")
+    asked = parser.parse_args()
+    entries = [entry for entry in queue(asked.seeds) if (asked.only is None or entry.arm in asked.only)
+               and asked.task in (None, entry.task)]  # fmt: skip
+    if asked.table:
+        from benchmarks.evidence.analysis import tables
+
+        print("\n".join(tables(read_records(asked.records))).strip())
+        return 0
+    if asked.queue:
+        done = {record["name"] for record in read_records(asked.records)}
+        print("\n".join(f"{'done' if entry.name in done else '    '} {entry.name}" for entry in entries))
+        print(f"{sum(entry.name in done for entry in entries)} of {len(entries)} done")
+        return 0
+    return go_on(asked, entries)
+
+
+def go_on(asked: argparse.Namespace, entries: list[Entry]) -> int:
+    """Makes the runs that have no record, that no other process is making, and whose arm has been tuned if it must be."""
+    from benchmarks.evidence.running import Runner, Stopped
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    runner, made = Runner(asked.work, asked.model, asked.data), 0
+    for entry in entries:
+        if made >= asked.limit:
+            break
+        if not runner.can_run(entry):
+            continue
+        with claimed(asked.work / "locks" / f"{entry.name.replace('/', '-')}") as ours:
+            records = read_records(asked.records)
+            if not ours or entry.name in {record["name"] for record in records}:
+                continue
+            multiple = entry.trial
+            if multiple is None:
+                best = chosen(records, entry.task, entry.arm, len(TRIALS))
+                if best is None:
+                    continue
+                multiple = best[0]
+            print(f"{entry.name}, {multiple:g} x the step size", flush=True)
+            try:
+                record = runner.run(entry, multiple)
+            except Stopped as stopped:
+                print(f"{entry.name} ended with {stopped}; the same command goes on", file=sys.stderr)
+                return int(stopped.args[0])
+            append(record, asked.records)
+            print(
+                {name: round(value, 2) for name, value in record["endpoints"].items()}, record["wall_seconds"], "s", flush=True
+            )
+            if not asked.keep:
+                runner.forget(entry)
+            made += 1
+    return 0
+
+
+@contextmanager
+def claimed(lock: Path) -> Iterator[bool]:
+    """Whether this process has a run to itself; a process that dies lets go of it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""The experiment of benchmarks/evidence: its queue, and that its analysis finds a planted effect and none that is not there."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.evidence import analysis, design
+from benchmarks.evidence.__main__ import claimed
+from benchmarks.evidence.records import append, chosen, read_records
+from mat_ds.runs.load import read_run_config
+from mat_ds.runs.options import budget_steps, cost_of
+
+# Fewer than 9 seeds cannot come below 0.05 where eight tests are corrected for.
+SEEDS, EXAMPLES = 10, 40
+
+
+def records(generator, effects=(), spread=0.5, trials=True):
+    """A record of every run of the queue, as if made: seeds, examples and arms have effects of their own, in points.
+
+    Args:
+        generator: of everything by chance.
+        effects: what an arm gains, by name.
+        spread: standard deviation of a run, about what its seed has in all arms.
+    """
+    found, by_seed, by_example = [], generator.normal(0, 2, design.MOST_SEEDS), generator.uniform(0, 0.5, EXAMPLES)
+    for entry in design.queue(SEEDS):
+        gain = dict(effects).get(entry.arm, 0.0) + generator.normal(0, spread)
+        nll = by_example + (20 - gain + by_seed[entry.seed % design.MOST_SEEDS]) / 100 + generator.normal(0, 0.01, EXAMPLES)
+        if entry.trial is not None and not trials:
+            continue
+        # Rivals are tuned equally well but for one, and the middle of the trials is the best.
+        held_out = abs(entry.trial - 1) - (entry.arm == "rdrop") if entry.trial else 0.0
+        endpoints = {name: 0.0 for name in analysis.ENDPOINTS} | {"seconds": 1.0, "steps": 10}
+        endpoints |= {
+            "auc": 90 + gain + by_seed[entry.seed % design.MOST_SEEDS],
+            "nll": held_out if entry.trial else 100 * nll.mean(),
+        }
+        found.append({"name": entry.name, "task": entry.task, "arm": entry.arm, "seed": entry.seed, "trial": entry.trial,
+                      "endpoints": endpoints, "nll_by_example": nll.tolist()})  # fmt: skip
+    return found
+
+
+def test_a_planted_effect_is_found_by_its_hypothesis_alone_and_named_in_the_table():
+    planted = {"mat_mixed_mixed": 3.0, "mat_mixed_pure": 3.0, "mat_random": 3.0, "rdrop": 3.0}
+    made = records(np.random.default_rng(0), planted)
+    for test in analysis.hypotheses(made, ["nll", "auc"]):
+        told = (test.hypothesis, test.task, test.endpoint)
+        if test.hypothesis == "H1":
+            assert test.found.mean == pytest.approx(3.0, abs=0.6) and test.verdict == "yes", told
+            assert test.found.low < 3.0 < test.found.high and test.found.equivalence > 0.9, told
+        else:
+            assert test.corrected > 0.05 and test.found.low < 0.0 < test.found.high, told
+    table = "\n".join(analysis.tables(made))
+    assert (
+        "| H1: delta mixed − pure | sst2 | NLL | 10 | +" in table
+        and "H4: MAT − rdrop" in table
+        and "±" not in table.replace("±1", "")
+    )
+
+
+def test_the_opposite_of_a_hypothesis_is_told_apart_from_it():
+    (test,) = (
+        test for test in analysis.hypotheses(records(np.random.default_rng(1), {"mat_random": 3.0}), ["auc"])
+        if (test.hypothesis, test.task) == ("H3", "grammar")
+    )  # fmt: skip
+    assert test.found.mean < 0 and test.verdict == "the opposite"
+
+
+def test_without_an_effect_one_of_all_hypotheses_is_found_as_rarely_as_the_level_says():
+    generator, draws = np.random.default_rng(2), 25
+    found = [analysis.hypotheses(records(generator), ["auc"]) for _ in range(draws)]
+    wrong = sum(any(test.corrected < 0.05 for test in tests) for tests in found)
+    assert wrong / draws < 0.05 + 3 * (0.05 * 0.95 / draws) ** 0.5
+    # And where the spread is small, that there is none is shown.
+    calm = analysis.hypotheses(records(generator, spread=0.2), ["auc", "nll"])
+    assert all(test.verdict.endswith("less than 1 point either way") for test in calm)
+
+
+def test_a_task_that_vanilla_fails_does_not_count_and_too_few_seeds_are_said():
+    weak = records(np.random.default_rng(3), {"vanilla": -20.0})
+    assert {test.verdict for test in analysis.hypotheses(weak, ["auc"])} == {"does not count: vanilla is too weak"}
+    few = [one for one in records(np.random.default_rng(4)) if one["trial"] is not None or one["seed"] < 2]
+    assert {test.verdict for test in analysis.hypotheses(few, ["auc"])} == {"too few seeds"}
+    none_tuned = records(np.random.default_rng(5), trials=False)
+    assert {test.hypothesis for test in analysis.hypotheses(none_tuned, ["auc"])} == {"H1", "H2", "H3"}
+
+
+def test_every_run_is_one_of_the_product_and_costs_the_same_work():
+    for entry in design.queue(1):
+        run, problems = read_run_config(None, [*entry.options(1.0), "model.name=some", f"output_dir={entry.name}"], None)
+        assert run and not problems, (entry, problems)
+        task, steps = design.TASKS[entry.task], budget_steps(run)
+        if entry.arm == "vanilla_updates":
+            assert run.train.max_steps == 3 * task.steps
+        else:
+            cost = cost_of(run.method) * run.train.batch_size
+            assert task.budget - cost < steps * cost <= task.budget, entry
+        if entry.arm == "mat_mixed_mixed":
+            assert steps == task.steps
+    names = [entry.name for entry in design.queue()]
+    assert (
+        len(set(names))
+        == len(names)
+        == sum((len(design.TRIALS) + design.SEEDS) * len(task.arms) for task in design.TASKS.values())
+    )
+
+
+def test_records_survive_a_crash_in_the_middle_of_a_line_and_tuning_needs_all_trials(tmp_path):
+    file = tmp_path / "evidence.jsonl"
+    own = [one for one in records(np.random.default_rng(6)) if one["arm"] == "sam" and one["trial"] is not None]
+    for one in own[:2]:
+        append(one, file)
+    with file.open("a") as out:
+        out.write(json.dumps(own[2])[:30])
+    assert read_records(file) == own[:2] and chosen(own[:2], "grammar", "sam", 3) is None
+    append(own[2], file)
+    assert read_records(file) == own and chosen(own, "grammar", "sam", 3) == (1.0, 0.0)
+
+
+def test_a_run_is_made_by_one_process_at_a_time(tmp_path):
+    with claimed(tmp_path / "locks" / "one") as first, claimed(tmp_path / "locks" / "one") as second:
+        assert first and not second
+    with claimed(tmp_path / "locks" / "one") as again:
+        assert again
