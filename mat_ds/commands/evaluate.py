@@ -17,7 +17,15 @@ from mat_ds.evaluation.gate.conditions import alone_problems, completed, read_co
 from mat_ds.evaluation.gate.verdict import Gate, gate_rows, gate_sentence
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.request import find_subject
-from mat_ds.evaluation.table import calibration_rows, invariance_rows, table_of, text_attack_rows
+from mat_ds.evaluation.table import (
+    calibration_rows,
+    invariance_rows,
+    masking_lines,
+    masking_rows,
+    smoothing_rows,
+    table_of,
+    text_attack_rows,
+)
 from mat_ds.ranks.exits import as_rank, attempt, compute_deterministically
 from mat_ds.ranks.processors import share_processors
 from mat_ds.ranks.world import World
@@ -58,8 +66,10 @@ def _evaluate(arguments: Sequence[str], world: World) -> ExitCode:
 
         def work() -> ExitCode:
             report = evaluate_subject(subject, options, world, device, shown, gate)
-            found = (table_of(report), text_attack_rows(report), invariance_rows(report), calibration_rows(report))
-            tables = [table_text(table) for table in found if table]
+            rows = (table_of, masking_rows, text_attack_rows, invariance_rows, smoothing_rows, calibration_rows)
+            tables = [table_text(table) for table in (of(report) for of in rows) if table]
+            if checked := masking_lines(report):
+                tables.append("\n".join(checked))
             verdict = report.get("gate")
             if verdict:
                 tables.append(f"{table_text(gate_rows(verdict))}\n{gate_sentence(verdict)}")

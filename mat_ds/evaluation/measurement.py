@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mat_ds.evaluation.attack import robustness_curve, start
 from mat_ds.evaluation.attacks.base import Victim
+from mat_ds.evaluation.attacks.embedding_measured import EmbeddingAttack, Perturbable, at_radius, reach_of
 from mat_ds.evaluation.attacks.measured import measure_text_attack
 from mat_ds.evaluation.groups import rows_by_group
 from mat_ds.evaluation.invariance.measured import measure_invariance
@@ -17,11 +17,10 @@ from mat_ds.evaluation.noise import noised
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.scores import Evaluator, Outcome
 from mat_ds.evaluation.shift import shifted_quality
+from mat_ds.evaluation.smoothed import certify_split
 from mat_ds.evaluation.subject import Subject
-from mat_ds.methods.batch import MicroBatch
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.ranks.collectives import on_rank_zero
-from mat_ds.sampling.keys import Part
 from mat_ds.tasks.example import Example, whole_examples
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loader import Collator
@@ -45,6 +44,7 @@ class Measurement:
         self._tokenizer, self._length = subject.tokenizer, subject.max_length
         self._temperature, self._suite = subject.temperature, subject.invariance
         self._perturbation = EmbeddingPerturbation(subject.model)
+        self._surrogate = None if subject.surrogate is None else self._perturbable(subject.surrogate)
         # A line for each attacked example, by the name of the file beside the report.
         self.lines: dict[str, list[dict[str, Any]]] = {}
         # Calibration under noise and attack: split -> `noise` or `text_attacks` -> kind or name -> points or quantities.
@@ -68,28 +68,22 @@ class Measurement:
 
         return {"calibration": measured_at(self._kind, found.kept.numpy(), self._splits[split], self._temperature)}
 
-    def attacked(self, split: str) -> list[Point]:
-        """Scores at each radius, starting with 0; `broken`: number of examples that only the attack made wrong."""
-        options, radii = self._options.attack, self._options.attack.curve
-
-        def attack(batch: MicroBatch, rows: list[int]) -> Outcome:
-            keys = _keys((self._options.seed, "attack", split), rows, batch.texts // len(rows))
-            begin = start(keys, batch.mask, self._perturbation.width, options.norm)
-
-            def perturbed(delta: Tensor | None) -> Tensor:
-                with self._perturbation.applied(delta):
-                    return self._forward(batch.inputs)
-
-            return robustness_curve(perturbed, batch, begin, radii, options.norm, options.steps, options.step_size, self._kind)
-
-        worst = self._evaluator.each(attack, self._splits[split], f"{split}, attack")  # each part (N, E, ...)
+    def attacked(self, split: str) -> dict[str, Any]:
+        """`attack`: scores at each radius, starting with 0; `broken`: number of examples that only the attack made wrong. And
+        `masking`, what the checks found, if they are asked for."""
+        options, examples = self._options.attack, self._splits[split]
+        attack = EmbeddingAttack(
+            options, self._options.seed, self._itself, self._surrogate, self._evaluator, self._kind,
+            reach_of(self._model, options, self._length),
+        )  # fmt: skip
+        worst = attack.curve(examples, split)
         points = []
-        for i, radius in enumerate(radii):
-            here = Outcome(*(None if part is None else part[:, i] for part in worst))  # type: ignore[arg-type]
-            points.append({"radius": radius, **self._scores(here, self._splits[split])})
+        for i, radius in enumerate(options.curve):
+            here = at_radius(worst, i)
+            points.append({"radius": radius, **self._scores(here, examples)})
             if worst.right is not None and here.right is not None:
                 points[-1]["broken"] = int((worst.right[:, 0] & ~here.right).sum())
-        return points
+        return {"attack": points, **({"masking": attack.checks(worst, examples, split)} if options.checks else {})}
 
     def noisy(self, split: str, kind: str, rate: float) -> Point:
         """Scores on noisy texts; `changed`: number of examples whose text changed."""
@@ -131,22 +125,29 @@ class Measurement:
             return {}
         return {"invariance": measure_invariance(self._suite, self._kind, self._evaluator, self._forward)}
 
+    def certified(self, split: str) -> dict[str, Any]:
+        """The certificate in embedding space of a split."""
+        options = self._options
+        collate = Collator(self._tokenizer, self._length, self._kind)
+        found, lines = certify_split(
+            options.smoothing, self._itself, collate, self._evaluator, self._splits[split], split, options.seed,
+            options.micro_batch_size,
+        )  # fmt: skip
+        self.lines[f"{split}.smoothing.jsonl"] = lines
+        return found
+
+    @property
+    def _itself(self) -> Perturbable:
+        return Perturbable(self._forward, self._perturbation)
+
+    def _perturbable(self, model: Any) -> Perturbable:
+        return Perturbable(lambda inputs: self._kind.read(model(**inputs), inputs), EmbeddingPerturbation(model))
+
     def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
         return self._kind.read(self._model(**inputs), inputs)
 
     def _scores(self, found: Outcome, examples: Sequence[Example]) -> Point:
         return on_rank_zero(lambda: scores(self._spec, found, examples))
-
-
-def _keys(first: tuple[Part, ...], rows: Sequence[int], texts: int) -> list[tuple[Part, ...]]:
-    """The key of the random start of each text of a batch.
-
-    Args:
-        first: what all keys begin with.
-        rows: positions of the examples.
-        texts: how many each example has; one has no number of its own.
-    """
-    return [(*first, row, *([text] if texts > 1 else [])) for row in rows for text in range(texts)]
 
 
 def scores(spec: TaskSpec, found: Outcome, examples: Sequence[Example]) -> Point:
@@ -171,11 +172,13 @@ def measure_split(measurement: Measurement, options: EvaluationOptions, split: s
     """All requested measurements on one split."""
     found: dict[str, Any] = {**measurement.clean(split), "attack": [], "noise": {}}
     if options.attack.curve:
-        found["attack"] = measurement.attacked(split)
+        found |= measurement.attacked(split)
     for kind in options.noise.kinds if options.noise.rates else ():
         found["noise"][kind] = [measurement.noisy(split, kind, rate) for rate in options.noise.rates]
     if options.text_attack.names:
         found["text_attacks"] = {name: measurement.text_attacked(split, name) for name in options.text_attack.names}
     if split in measurement.shift:
         found["shift"] = measurement.shift[split]
+    if options.smoothing.sigma is not None:
+        found["smoothing"] = measurement.certified(split)
     return found

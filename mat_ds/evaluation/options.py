@@ -8,14 +8,12 @@ from pydantic import Field
 
 from mat_ds.config.paths import PathText
 from mat_ds.config.section import Count, Section
+from mat_ds.evaluation.attacks.embedding_options import AttackOptions
 from mat_ds.evaluation.attacks.options import TextAttackOptions
 from mat_ds.evaluation.noise import NOISES
+from mat_ds.evaluation.smoothing_options import SmoothingOptions
 
-Radius = Annotated[float, Field(ge=0.0)]
 Rate = Annotated[float, Field(gt=0.0, le=1.0)]
-
-# An L2 radius r means about r / sqrt(tokens x width) per entry: 0.1 is about 1e-3 for a short sentence in a small model.
-RADII = {"linf": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), "l2": (1e-2, 3e-2, 0.1, 0.3, 1.0)}
 
 
 class DataOptions(Section):
@@ -30,25 +28,6 @@ class DataOptions(Section):
     bad_rows: Literal["refuse", "skip"] | None = Field(
         None, description="on a bad row: refuse or skip; null: as in the run, else refuse"
     )
-
-
-class AttackOptions(Section):
-    norm: Literal["linf", "l2"] = Field(
-        "linf",
-        description="ball around the word embeddings of an example, all its tokens together; linf: sign ascent, "
-        "l2: normalised ascent",
-    )
-    radii: Annotated[tuple[Radius, ...], Field(strict=False)] | None = Field(
-        None, description="radii of the ball; []: no attack; null: 1e-4 ... 1e-2 (linf) or 1e-2 ... 1 (l2); 0 is always added"
-    )
-    steps: Count = Field(5, description="ascent steps at each radius")
-    step_size: Annotated[float, Field(gt=0.0)] = Field(0.5, description="length of a step, as a share of the radius")
-
-    @property
-    def curve(self) -> tuple[float, ...]:
-        """The radii in ascending order, starting with 0; empty if there is no attack."""
-        radii = RADII[self.norm] if self.radii is None else self.radii
-        return tuple(sorted({0.0, *radii})) if radii else ()
 
 
 class NoiseOptions(Section):
@@ -88,3 +67,4 @@ class EvaluationOptions(Section):
     attack: AttackOptions = AttackOptions()
     noise: NoiseOptions = NoiseOptions()
     text_attack: TextAttackOptions = TextAttackOptions()
+    smoothing: SmoothingOptions = SmoothingOptions()

@@ -10,9 +10,11 @@ from pathlib import Path
 from mat_ds.artifacts.described import Description, read_description, run_around
 from mat_ds.artifacts.members import members_of
 from mat_ds.errors import Problem, UserError, collect_problems
+from mat_ds.evaluation.attacks.embedding_options import embedding_attack_problems
 from mat_ds.evaluation.attacks.options import TextAttackOptions
 from mat_ds.evaluation.invariance.suite import Suite, read_tests
 from mat_ds.evaluation.options import EvaluationOptions
+from mat_ds.evaluation.smoothing_options import smoothing_problems
 from mat_ds.ranks.launch import launcher_problems
 from mat_ds.registry.locate import is_local, locate
 from mat_ds.tasks.examples import check_sources
@@ -65,6 +67,8 @@ def find_subject(model_name: str, options: EvaluationOptions) -> EvaluationReque
         data = data.model_copy(update={"revision": None})  # which is of the other dataset
     if spec:
         found += _text_attack_problems(options.text_attack, kind_of(spec))
+        found += embedding_attack_problems(options.attack, kind_of(spec))
+        found += smoothing_problems(options.smoothing, kind_of(spec))
         collect_problems(found, check_sources, spec.model_copy(update={"also_train_on": {}}), data)
     file = options.invariance
     tests = collect_problems(found, read_tests, file, spec, options.seed) if spec and file else None

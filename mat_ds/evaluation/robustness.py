@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from mat_ds.config.versions import version_of
+from mat_ds.evaluation.attacks.embedding_measured import attack_work
+from mat_ds.evaluation.attacks.masking import RULES
 from mat_ds.evaluation.gate.verdict import Gate
 from mat_ds.evaluation.invariance.measured import NAME as INVARIANCE
 from mat_ds.evaluation.measurement import Measurement, measure_split
@@ -31,27 +33,20 @@ from mat_ds.terminal.display import Display
 
 PACKAGES = ("mat_ds", "torch", "transformers", "tokenizers", "numpy", "scikit-learn", "scipy")
 
-ATTACK_RULES = (
-    "untargeted ascent on the task's loss with respect to a perturbation added to the word embeddings, evaluation mode",
-    "the ball is per example, over all its real tokens together, special tokens included; pads carry nothing",
-    "one random start per example, keyed by (seed, split, position), scaled to each radius",
-    "the worst of all iterates counts: a wrong answer before a right one, then the greater loss",
-    "what was found at a smaller radius counts at every larger one: accuracy cannot rise with the radius by construction",
-)
-
 
 def work_of(subject: Subject, options: EvaluationOptions) -> dict[str, int]:
     """The cost of each measurement by its name, where a forward pass of one example is 1 and a step of an attack 3."""
-    steps = 1 + (len(options.attack.curve) - 1) * (3 * options.attack.steps + 1)
     work: dict[str, int] = {INVARIANCE: len(subject.invariance.examples)} if subject.invariance else {}
     for split, examples in subject.splits.items():
         work[split] = len(examples)
-        work[f"{split}, attack"] = steps * len(examples) if options.attack.curve else 0
+        work |= attack_work(options.attack, len(examples), split)
         kinds = product(options.noise.kinds, options.noise.rates)
         work |= {f"{split}, {kind} {rate:g}": len(examples) for kind, rate in kinds}
         attacked = min(len(examples), options.text_attack.limit)
         work |= {f"{split}, {name}": attacked * options.text_attack.max_queries for name in options.text_attack.names}
         work |= {f"{split}, {name}, changed texts": attacked for name in options.text_attack.names}
+        votes = options.smoothing.select + options.smoothing.samples if options.smoothing.sigma else 0
+        work[f"{split}, smoothing"] = min(len(examples), options.smoothing.limit) * votes
     return work
 
 
@@ -68,6 +63,8 @@ def evaluate_subject(
     inputs = (subject.model_sha256, subject.data_sha256, tests, options.model_dump_json())
     same_on_all_ranks(hashlib.sha256(repr(inputs).encode()).hexdigest(), "model, data or options")
     subject.model.to(device)
+    if subject.surrogate is not None:
+        subject.surrogate.to(device)
     collate = Collator(subject.tokenizer, subject.max_length, kind_of(subject.spec))
     display.say(*(f"skipped {line}" for line in skipped_lines(subject.tallies)))
     without = {split: missing for split, examples in subject.splits.items() if (missing := undefined(subject.spec, examples))}
@@ -121,8 +118,9 @@ def robustness_report(
             "skipped": {split: tally.skipped for split, tally in subject.tallies.items() if tally.skipped},
         },
         "seed": options.seed,
-        "attack": {"norm": attack.norm, "radii": list(attack.curve), "steps": attack.steps, "step_size": attack.step_size,
-                   "rules": ATTACK_RULES},
+        "attack": {"norm": attack.norm, "radii": list(attack.curve), "steps": attack.steps, "step_size": attack.first_step,
+                   "rules": attack.rules},
+        **({"masking_rules": RULES} if attack.checks else {}),
         "noise": {"kinds": options.noise.kinds, "rates": options.noise.rates},
         "splits": splits,
         **({"undefined": without} if without else {}),

@@ -17,6 +17,7 @@ from mat_ds.artifacts.exported import load_classifier
 from mat_ds.artifacts.members import members_of
 from mat_ds.errors import Problem, collect_problems, raise_if_any
 from mat_ds.evaluation.attacks.options import WORD_ATTACKS
+from mat_ds.evaluation.attacks.surrogate import load_surrogate
 from mat_ds.evaluation.groups import group_problems
 from mat_ds.evaluation.invariance.suite import Suite
 from mat_ds.evaluation.mixture import load_mixture
@@ -51,6 +52,7 @@ class Subject:
         tallies: row counts of each split.
         temperature: of its calibration; None if it has none.
         invariance: tests of its behaviour; None if there are none.
+        surrogate: another model for a check of the attack, on the CPU; None if there is none.
         model_sha256, data_sha256: digests of the model's files, and of all examples with labels.
     """
 
@@ -65,6 +67,7 @@ class Subject:
     invariance: Suite | None
     model_sha256: str
     data_sha256: str
+    surrogate: torch.nn.Module | None = None
 
 
 def load_subject(asked: EvaluationRequest, options: EvaluationOptions) -> Subject:
@@ -96,13 +99,16 @@ def load_subject(asked: EvaluationRequest, options: EvaluationOptions) -> Subjec
     raise_if_any(kind_of(spec).tokenizer_problems("model", asked.name, tokenizer))
     raise_if_any(word_attack_problems(options.text_attack.names, asked.name, model, tokenizer))
     max_length = min(asked.data.max_length, longest_input(model, tokenizer))
+    surrogate = None
+    if other := options.attack.surrogate:
+        surrogate = load_surrogate(other, model, tokenizer, kind_of(spec), getattr(torch, options.dtype))
     data = with_tokens(data, tokenizer, max_length, asked.data)
     splits = data.dev | data.test
     written = asked.invariance.examples if asked.invariance else []
     raise_if_any(token_problems(tokenizer, written, max_length, kind_of(spec)))
     texts = (*splits.values(), written)
     raise_if_any(vocabulary_problems("model", asked.name, model, tokenizer, texts, max_length, kind_of(spec)))
-    if options.attack.curve and (first := next(iter(splits.values()))):
+    if (options.attack.curve or options.smoothing.sigma) and (first := next(iter(splits.values()))):
         inputs, _ = Collator(tokenizer, min(max_length, MOST_TRIED), kind_of(spec))(first[:1], torch.device("cpu"))
         check_perturbable("model", asked.name, model, inputs)
     return Subject(
@@ -117,6 +123,7 @@ def load_subject(asked: EvaluationRequest, options: EvaluationOptions) -> Subjec
         asked.invariance,
         _files_digest(source, *(members_of(source, asked.name) if options.mixture else ())),
         digest_of(splits),
+        surrogate,
     )
 
 

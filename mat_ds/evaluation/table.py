@@ -42,6 +42,47 @@ def calibration_rows(report: dict[str, Any]) -> list[list[Any]]:
     return [["split", "calibration", *next(iter(found.values()))["before"]], *rows] if found else []
 
 
+def masking_rows(report: dict[str, Any]) -> list[list[Any]]:
+    """What the checks of the attack on embeddings left at each radius on each split; empty if there were none."""
+    found = {split: one["masking"] for split, one in report["splits"].items() if "masking" in one}
+    points = [(split, point) for split, one in found.items() for point in one["points"]]
+    keys = list(dict.fromkeys(key for _, point in points for key in point if key != "radius"))
+    rows = [
+        [split, f"{report['attack']['norm']} {point['radius']:g}", *map(point.get, keys)]
+        for split, one in found.items()
+        for point in [*one["points"], *([one["everything"]] if "everything" in one else [])]
+    ]
+    return [["split", "checks", *keys], *rows] if rows else []
+
+
+def masking_lines(report: dict[str, Any]) -> list[str]:
+    """Whether the checks found signs of gradient masking on each split, in words; empty if there were none."""
+    lines = []
+    for split, one in report["splits"].items():
+        if "masking" in one:
+            signs = one["masking"]["signs"]
+            lines.append(f"{split}: {'looks like gradient masking' if signs else 'no sign of gradient masking'}")
+            lines += [f"  {sign}" for sign in signs]
+    return lines
+
+
+def smoothing_rows(report: dict[str, Any]) -> list[list[Any]]:
+    """The certified accuracy of the smoothed classifier at each L2 radius in embedding space; empty if none was certified."""
+    rows = [
+        [
+            split,
+            f"L2 {point['radius']:.3g}, sigma {one['sigma']:g}",
+            point["certified_accuracy"],
+            one["abstained"],
+            one["examples"],
+        ]
+        for split, one in ((split, found["smoothing"]) for split, found in report["splits"].items() if "smoothing" in found)
+        for point in one["points"]
+    ]
+    keys = ("certified_accuracy", "abstained", "examples")
+    return [["split", "smoothed, certified in embedding space", *keys], *rows] if rows else []
+
+
 def text_attack_rows(report: dict[str, Any]) -> list[list[Any]]:
     """What each attack on the text did on each split; empty if there was none."""
     keys = ("examples", "clean", "robust_accuracy", "flip_rate", "queries", "broken")

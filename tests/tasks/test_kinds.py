@@ -9,7 +9,8 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from transformers import AutoConfig
 
-from mat_ds.evaluation.attack import robustness_curve
+from mat_ds.evaluation.attacks.embedding import GradientAttack, robustness_curve
+from mat_ds.evaluation.attacks.embedding_balls import Ball
 from mat_ds.methods import METHODS
 from mat_ds.methods.batch import MicroBatch
 from mat_ds.models.build import build_model, build_tokenizer
@@ -184,11 +185,9 @@ def test_a_new_kind_works_with_rows_models_loaders_methods_and_scores(name, monk
     curve = robustness_curve(
         lambda delta: logits if delta is None else logits + delta.sum((1, 2)).unsqueeze(1),
         batches[0],
-        torch.zeros(*mask.shape[:2], 4),
+        [torch.zeros(*mask.shape[:2], 4)],
         (0.0, 9.0),
-        "linf",
-        1,
-        1.0,
+        GradientAttack(Ball("linf"), 1, 1.0),
         kind,
     )
     assert torch.equal(curve.kept[:, 0], logits)

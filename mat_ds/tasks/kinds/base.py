@@ -52,6 +52,7 @@ class Kind(Reading):
         calibrates: whether its probabilities can be judged and sharpened: `answered` returns some, for references that are
             class numbers (N,) or 0 and 1 (N, C), and what it keeps are logits, which a temperature divides.
         confuses: whether references and predictions are numbers of the task's labels, so that a confusion matrix counts them.
+        picks_largest: whether logits are (B, C) and a label one of their C numbers, the answer being that of the largest.
         right_name: what the share of right answers is called in reports of robustness.
         text_attacks: whether labels are of texts, so that a text can change and its label hold.
         distributions: whether the output is a probability distribution, which some methods require.
@@ -74,6 +75,7 @@ class Kind(Reading):
     loss_name: ClassVar[str] = "loss"
     calibrates: ClassVar[bool] = False
     confuses: ClassVar[bool] = False
+    picks_largest: ClassVar[bool] = False
     right_name: ClassVar[str] = "accuracy"
     text_attacks: ClassVar[bool] = False
     distributions: ClassVar[bool]

@@ -33,7 +33,7 @@ class Classification(Kind):
     label_dtype = "int64"
     stored_type = "int64"
     stratified = True
-    distributions = confuses = calibrates = text_attacks = True
+    distributions = confuses = calibrates = picks_largest = text_attacks = True
     directions = 2
     loss_options = ("class_weights", "label_smoothing", "focal_gamma")
 

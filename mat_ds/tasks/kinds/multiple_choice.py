@@ -45,7 +45,7 @@ class MultipleChoice(Kind):
     peft_task, peft_heads = None, ("classifier", "sequence_summary", "logits_proj")
     metrics = usual_metrics = ("accuracy",)
     label_dtype = stored_type = "int64"
-    distributions = calibrates = True
+    distributions = calibrates = picks_largest = True
     loss_options = ("label_smoothing", "focal_gamma")
     directions = 2
     server = "multiple_choice"

@@ -46,7 +46,7 @@ class TokenClassification(Classification):
     )  # fmt: skip
     stored_type = "list<int64>"
     label_per_text = True
-    stratified = calibrates = False  # it answers without probabilities
+    stratified = calibrates = picks_largest = False  # it answers without probabilities
     right_name = "exact_match"
     server = "token_classification"
 
