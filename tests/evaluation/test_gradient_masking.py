@@ -14,7 +14,7 @@ from mat_ds.ranks.world import World
 from mat_ds.reports.shapes import Robustness
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.registry import TASKS
-from tests.support.bag_of_words import Bag, collate, examples
+from tests.support.linear_classifier import Bag, collate, examples
 
 COLA = TASKS["cola"]
 FEW = examples(40)

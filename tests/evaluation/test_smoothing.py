@@ -14,8 +14,8 @@ from mat_ds.evaluation.table import smoothing_rows
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.ranks.world import World
 from mat_ds.tasks.registry import TASKS
-from tests.support.bag_of_words import Bag, collate, examples
 from tests.support.kinds import CLASSIFICATION, REGRESSION
+from tests.support.linear_classifier import Bag, collate, examples
 
 COLA = TASKS["cola"]
 

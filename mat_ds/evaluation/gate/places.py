@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any, ClassVar, get_args
 
+from mat_ds.evaluation.attacks.embedding_options import AttackOptions
 from mat_ds.evaluation.attacks.options import TEXT_ATTACKS
 from mat_ds.evaluation.noise import NOISES
-from mat_ds.evaluation.options import AttackOptions, EvaluationOptions
+from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.tasks.kinds.base import Kind
 from mat_ds.tasks.measures import LOSS, METRICS, merit
 
