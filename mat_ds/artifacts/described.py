@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mat_ds.errors import Problem, UserError, raise_if_any
-from mat_ds.models.folder import read_object
+from mat_ds.models.folder import ADAPTER_CONFIG, read_object
 from mat_ds.models.labels import match_labels
 from mat_ds.models.source import FOLDER_FIX
+from mat_ds.models.tiny import TINY
 from mat_ds.runs.load import load_run_config
 from mat_ds.runs.options import RunConfig
 from mat_ds.storage.disk import write_json
@@ -110,6 +111,16 @@ def run_around(folder: Path) -> RunConfig | None:
     """The options of the run that contains this `model/` folder; None for any other folder."""
     rundir = RunDirectory(folder.parent)
     return load_run_config(rundir.config, ()) if rundir.holds_a_run and folder.name == rundir.model.name else None
+
+
+def base_of(folder: Path) -> tuple[str, str | None] | None:
+    """Name and revision of the model that the one in a folder was fine-tuned from, as its adapters or the run around it say;
+    None if neither does."""
+    if (folder / ADAPTER_CONFIG).exists():
+        adapters = read_object("model", folder / ADAPTER_CONFIG)
+        return str(adapters.get("base_model_name_or_path")), adapters.get("revision")
+    run = run_around(folder)
+    return (run.model.name, run.model.revision) if run and run.model.name != TINY else None
 
 
 def folder_of(path: Path) -> Path:

@@ -43,6 +43,7 @@ class Measurement:
         self._options, self._evaluator, self._kind = options, evaluator, kind_of(subject.spec)
         self._tokenizer, self._length = subject.tokenizer, subject.max_length
         self._temperature, self._suite = subject.temperature, subject.invariance
+        self._masked = subject.masked
         self._perturbation = EmbeddingPerturbation(subject.model)
         self._surrogate = None if subject.surrogate is None else self._perturbable(subject.surrogate)
         # A line for each attacked example, by the name of the file beside the report.
@@ -104,7 +105,7 @@ class Measurement:
         collate = Collator(self._tokenizer, self._length, self._kind)
         victim = Victim(
             self._model, self._forward, self._perturbation, self._tokenizer, collate, self._kind, evaluator.device,
-            options.micro_batch_size,
+            options.micro_batch_size, self._masked,
         )  # fmt: skip
         found, lines = measure_text_attack(
             name, options.text_attack, victim, evaluator, self._splits[split], split, options.seed

@@ -12,7 +12,7 @@ import torch
 
 from mat_ds.artifacts.calibrated import FILE as TEMPERATURE
 from mat_ds.artifacts.calibrated import temperature_of
-from mat_ds.artifacts.described import FILE, head_problems
+from mat_ds.artifacts.described import FILE, base_of, head_problems
 from mat_ds.artifacts.exported import load_classifier
 from mat_ds.artifacts.members import members_of
 from mat_ds.errors import Problem, collect_problems, raise_if_any
@@ -25,6 +25,7 @@ from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.request import EvaluationRequest
 from mat_ds.models.build import longest_input
 from mat_ds.models.perturb import MOST_TRIED, check_perturbable, word_embedding
+from mat_ds.models.pretrained import load_masked
 from mat_ds.models.vocabulary import vocabulary_problems
 from mat_ds.tasks.example import Example
 from mat_ds.tasks.examples import TaskData, digest_of, load_task_data
@@ -53,6 +54,7 @@ class Subject:
         temperature: of its calibration; None if it has none.
         invariance: tests of its behaviour; None if there are none.
         surrogate: another model for a check of the attack, on the CPU; None if there is none.
+        masked: the model that it was fine-tuned from, with a head for masked words, if an attack asks for it and there is one.
         model_sha256, data_sha256: digests of the model's files, and of all examples with labels.
     """
 
@@ -68,6 +70,7 @@ class Subject:
     model_sha256: str
     data_sha256: str
     surrogate: torch.nn.Module | None = None
+    masked: Any = None
 
 
 def load_subject(asked: EvaluationRequest, options: EvaluationOptions) -> Subject:
@@ -124,7 +127,16 @@ def load_subject(asked: EvaluationRequest, options: EvaluationOptions) -> Subjec
         _files_digest(source, *(members_of(source, asked.name) if options.mixture else ())),
         digest_of(splits),
         surrogate,
+        _masked_of(source, model) if "importance" in options.text_attack.names else None,
     )
+
+
+def _masked_of(source: Path, model: Any) -> Any:
+    """The model with a head for masked words that the one in a folder was fine-tuned from, if it has the same vocabulary."""
+    base = base_of(source)
+    found = load_masked(*base) if base else None
+    same = found is not None and word_embedding(found).num_embeddings == word_embedding(model).num_embeddings
+    return found if same else None
 
 
 def word_attack_problems(names: Sequence[str], name: str, model: Any, tokenizer: Any) -> Iterator[Problem]:

@@ -15,7 +15,7 @@ import torch
 import transformers
 import transformers.modeling_utils  # what every model needs: two seconds, which are spent here and not at the first model
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from mat_ds.errors import Problem, UserError
@@ -106,6 +106,37 @@ def load_weights(name: str, config: Any, dtype: torch.dtype, revision: str | Non
         name, revision=revision, config=config, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True, **NEVER
     )
     return module, loading
+
+
+def load_masked(name: str, revision: str | None = None, key: str = "model") -> Any:
+    """Loads a published model with its head for masked words, in evaluation mode and fp32.
+
+    Args:
+        name, revision: a folder, or a hub id, of which the cache is read; nothing is downloaded.
+        key: the option that named it.
+
+    Returns:
+        None if it is not at hand or has no such head.
+
+    Raises:
+        UserError: if a file of it is not fit to be read.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = name if Path(name).is_dir() else snapshot_download(name, revision=revision, local_files_only=True)
+    except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError):
+        return None
+    check_model(key, folder)
+    with reading(key, name, "model"):
+        config = AutoConfig.from_pretrained(folder, **NEVER)
+        if type(config) not in AutoModelForMaskedLM._model_mapping:
+            return None
+        model, loading = AutoModelForMaskedLM.from_pretrained(
+            folder, config=config, dtype=torch.float32, output_loading_info=True, **NEVER
+        )
+    return None if loading["missing_keys"] or loading["mismatched_keys"] else model.eval().requires_grad_(False)
 
 
 def load_tensors(config: Any, state: dict[str, Tensor]) -> tuple[Any, Loading]:

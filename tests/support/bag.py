@@ -42,12 +42,13 @@ def word_tokenizer(words):
                                    model_input_names=["input_ids", "attention_mask"])  # fmt: skip
 
 
-def bag_victim(vectors, head, bias=(0.0, 0.0), columns=("sentence",), batch_size=8, max_length=64):
+def bag_victim(vectors, head, bias=(0.0, 0.0), columns=("sentence",), batch_size=8, max_length=64, masked=None):
     """A bag under attack.
 
     Args:
         vectors: of each word, by the word; special tokens have zeros.
         head: (classes, width).
+        masked: its head for masked words.
     """
     width = len(head[0])
     model = Bag([[0.0] * width] * len(SPECIAL) + list(vectors.values()), head, bias)
@@ -55,7 +56,7 @@ def bag_victim(vectors, head, bias=(0.0, 0.0), columns=("sentence",), batch_size
     tokenizer = word_tokenizer(vectors)
     return Victim(
         model, lambda inputs: model(**inputs).logits, EmbeddingPerturbation(model), tokenizer,
-        Collator(tokenizer, max_length, kind), kind, torch.device("cpu"), batch_size,
+        Collator(tokenizer, max_length, kind), kind, torch.device("cpu"), batch_size, masked,
     )  # fmt: skip
 
 

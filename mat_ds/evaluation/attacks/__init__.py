@@ -13,5 +13,7 @@ def text_attack(name: str) -> type[TextAttack]:
     from mat_ds.evaluation.attacks.benign_words import BenignWords
     from mat_ds.evaluation.attacks.characters import Characters
     from mat_ds.evaluation.attacks.hotflip import HotFlip
+    from mat_ds.evaluation.attacks.importance import Importance
+    from mat_ds.evaluation.attacks.triggers import Triggers
 
-    return {attack.name: attack for attack in (Characters, BenignWords, HotFlip)}[name]
+    return {attack.name: attack for attack in (Characters, BenignWords, HotFlip, Importance, Triggers)}[name]

@@ -72,14 +72,16 @@ class Victim:
         tokenizer, collate, kind: how its inputs are made and its output is read.
         device: of the model.
         batch_size: texts of one pass.
+        masked: the model that it was fine-tuned from, with a head for masked words; None if there is none.
     """
 
     def __init__(
         self, model: Any, forward: Forward, perturbation: EmbeddingPerturbation, tokenizer: Any, collate: Collator, kind: Kind,
-        device: torch.device, batch_size: int,
+        device: torch.device, batch_size: int, masked: Any = None,
     ):  # fmt: skip
         self.model, self.tokenizer, self.kind, self.device = model, tokenizer, kind, device
-        self._forward, self._perturbation, self._collate, self._batch = forward, perturbation, collate, batch_size
+        self._forward, self._perturbation, self._collate, self.batch_size = forward, perturbation, collate, batch_size
+        self._masked = masked and masked.to(device)
         self.queries = 0
 
     @property
@@ -92,8 +94,8 @@ class Victim:
     def judge(self, examples: Sequence[Example]) -> list[Verdict]:
         """The verdict on each example."""
         found: list[Verdict] = []
-        for first in range(0, len(examples), self._batch):
-            batch = self._batch_of(examples[first : first + self._batch])
+        for first in range(0, len(examples), self.batch_size):
+            batch = self._batch_of(examples[first : first + self.batch_size])
             losses, right = outcome(self.kind, self._forward(batch.inputs), batch)[1:]
             assert right is not None
             found += [Verdict(*pair) for pair in zip(losses.tolist(), right.bool().tolist(), strict=True)]
@@ -109,6 +111,18 @@ class Victim:
         (found,) = torch.autograd.grad(losses.sum(), delta)
         self.queries += len(examples)
         return batch.inputs, found
+
+    @property
+    def has_masked_head(self) -> bool:
+        """Whether `masked_logits` can be asked for."""
+        return self._masked is not None
+
+    @torch.no_grad()
+    def masked_logits(self, example: Example) -> Tensor:
+        """How probable the model that this one was fine-tuned from finds each token in each place, as logits (L, V). It is the
+        attacker's, so this is no query."""
+        found: Tensor = self._masked(**self._batch_of([example]).inputs).logits[0]
+        return found
 
     def offsets(self, example: Example, column: int) -> list[tuple[int, int]]:
         """Where each token of an example's input begins and ends in one of its texts; (0, 0) for what is not of that text.

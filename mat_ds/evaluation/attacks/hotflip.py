@@ -22,7 +22,7 @@ class HotFlip(WordAttack):
 
     def search(self, example: Example, before: Verdict, key: Key) -> tuple[Example, Verdict]:
         worst, verdict, victim = example, before, self.victim
-        left, rest = self.substitutes(example), self.options.max_queries - 1
+        left, rest = dict(self.substitutes(example)), self.options.max_queries - 1
         for changes in range(most_changes(split_words(self.text_of(example)), self.options.max_share), 0, -1):
             if not left or not verdict.right or rest < 2:
                 break

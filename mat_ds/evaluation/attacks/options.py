@@ -8,9 +8,9 @@ from pydantic import Field
 
 from mat_ds.config.section import Count, Section
 
-TEXT_ATTACKS = ("characters", "benign_words", "hotflip")
+TEXT_ATTACKS = ("characters", "benign_words", "hotflip", "importance", "triggers")
 # Those that replace or choose words of the model's vocabulary, for which they read its tokenizer and its word embeddings.
-WORD_ATTACKS = ("hotflip",)
+WORD_ATTACKS = ("hotflip", "importance", "triggers")
 
 
 class TextAttackOptions(Section):

@@ -21,21 +21,26 @@ class WordAttack(TextAttack):
         """Reads the words of the vocabulary. An example without a word that may be replaced counts as robust, so the report
         says how many there are."""
         self.table = WordTable(self.victim.tokenizer, self.victim.word_vectors)
+        self._known = dict[Example, dict[int, list[str]]]()
         without = sum(not self.substitutes(example) for example in examples)
         return {"candidates": {"from": self.source, "words": len(self.table.words), "examples_without": without}}
 
     def substitutes(self, example: Example) -> dict[int, list[str]]:
         """What may take the place of each word of the text, by its number, the best first; words without any are left out."""
-        text, least = self.text_of(example), self.options.min_similarity
-        words = split_words(text)
-        near = {i: self.table.near(words[i].lower, least) for i in changeable(text)}
-        found = {i: self.fitting(text, i, some) for i, some in near.items()}
-        return {i: some for i, some in found.items() if some}
+        if example not in self._known:
+            text, words = self.text_of(example), split_words(self.text_of(example))
+            self._known[example] = {
+                i: fitting
+                for i, some in self.candidates(example).items()
+                if (fitting := [new for new in some if may_replace(words[i].lower, new) and agrees(text, words[i], new)])
+            }
+        return self._known[example]
 
-    def fitting(self, text: str, number: int, candidates: Sequence[str]) -> list[str]:
-        """Those of some candidates that may replace a word of a text."""
-        word = split_words(text)[number]
-        return [new for new in candidates if may_replace(word.lower, new) and agrees(text, word, new)]
+    def candidates(self, example: Example) -> dict[int, list[str]]:
+        """Words that are near enough to each word that may be changed, by its number, the best first."""
+        text = self.text_of(example)
+        words = split_words(text)
+        return {i: self.table.near(words[i].lower, self.options.min_similarity) for i in changeable(text)}
 
     def with_word(self, example: Example, number: int, new: str) -> Example:
         """The example with another word in place of one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -48,10 +48,22 @@ class WordTable:
             self._near[word, least] = [self.words[i] for i, value in pairs if value >= least and self.words[i] != word]
         return self._near[word, least]
 
+    def near_any(self, words: Iterable[str], least: float) -> set[str]:
+        """The words whose cosine with any of some words is at least `least`; words of several tokens have none near."""
+        some = [self._numbers[word] for word in sorted(words) if word in self]
+        if not some:
+            return set()
+        nearest = (self._units @ self._units[some].T).amax(1)
+        return {self.words[i] for i in (nearest >= least).nonzero()[:, 0].tolist()}
+
     def vectors(self, words: Sequence[str]) -> Tensor:
         """The word embeddings of some of the words, (N, H) in fp32."""
         found = self.tokens[[self._numbers[word] for word in words]]
         return self._table[found].float()
+
+    def best(self, scores: Tensor, count: int) -> list[str]:
+        """The words with the greatest scores, given one for each, (W,)."""
+        return [self.words[i] for i in scores.topk(min(count, len(scores))).indices.tolist()]
 
     def cosine(self, one: str, other: str) -> float:
         """Of two of the words."""

@@ -66,3 +66,10 @@ def agrees(text: str, word: Word, new: str) -> bool:
     """Whether an article before the word fits the new one too, as far as its first letter tells."""
     before = re.search(r"\b(an?)\s+$", text[: word.start], re.I)
     return before is None or (word.lower[0] in "aeiou") == (new[0] in "aeiou")
+
+
+def without_word(text: str, number: int) -> str:
+    """The text without one of its words, and without the blank before it, or else the one after it."""
+    word = split_words(text)[number]
+    before, after = text[: word.start], text[word.end :]
+    return before[:-1] + after if before[-1:] == " " else before + after.removeprefix(" ")
