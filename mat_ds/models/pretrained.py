@@ -15,7 +15,7 @@ import torch
 import transformers
 import transformers.modeling_utils  # what every model needs: two seconds, which are spent here and not at the first model
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
+from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from mat_ds.errors import Problem, UserError
@@ -131,11 +131,10 @@ def load_masked(name: str, revision: str | None = None, key: str = "model") -> A
     check_model(key, folder)
     with reading(key, name, "model"):
         config = AutoConfig.from_pretrained(folder, **NEVER)
-        if type(config) not in AutoModelForMaskedLM._model_mapping:
+        if type(config) not in MODEL_FOR_MASKED_LM_MAPPING:
             return None
-        model, loading = AutoModelForMaskedLM.from_pretrained(
-            folder, config=config, dtype=torch.float32, output_loading_info=True, **NEVER
-        )
+        kind: Any = MODEL_FOR_MASKED_LM_MAPPING[type(config)]
+        model, loading = kind.from_pretrained(folder, config=config, dtype=torch.float32, output_loading_info=True)
     return None if loading["missing_keys"] or loading["mismatched_keys"] else model.eval().requires_grad_(False)
 
 

@@ -22,6 +22,7 @@ from mat_ds.models.perturb import EmbeddingPerturbation, word_embedding
 from mat_ds.sampling.keys import Part
 from mat_ds.tasks.example import Example
 from mat_ds.tasks.kinds.base import Kind
+from mat_ds.tasks.kinds.outputs import read_output
 from mat_ds.tasks.loader import Collator
 
 Key = tuple[Part, ...]
@@ -121,8 +122,8 @@ class Victim:
     def masked_logits(self, example: Example) -> Tensor:
         """How probable the model that this one was fine-tuned from finds each token in each place, as logits (L, V). It is the
         attacker's, so this is no query."""
-        found: Tensor = self._masked(**self._batch_of([example]).inputs).logits[0]
-        return found
+        inputs = self._batch_of([example]).inputs
+        return read_output(self._masked(**inputs), inputs)[0]
 
     def offsets(self, example: Example, column: int) -> list[tuple[int, int]]:
         """Where each token of an example's input begins and ends in one of its texts; (0, 0) for what is not of that text.

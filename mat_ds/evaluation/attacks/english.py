@@ -152,8 +152,8 @@ PARTS = {
     "adjective": ("ous", "ful", "less", "able", "ible", "ive", "ish", "ical", "ial"),
 }
 IRREGULAR = {
-    "ed": """hung said made went took gave saw came found thought told became left felt kept began brought wrote stood heard met ran
-    paid sat spoke led grew lost fell sent built understood drew broke spent won held knew got bought caught taught
+    "ed": """hung said made went took gave saw came found thought told became left felt kept began brought wrote stood heard met
+    ran paid sat spoke led grew lost fell sent built understood drew broke spent won held knew got bought caught taught
     chose rose wore forgot hid drove flew sang sold threw lay laid shot fought sought meant dealt slept swept bent
     lent hidden given taken seen known written spoken broken chosen driven drawn sank sunk struck dug swam grown shown
     thrown worn forgotten fallen gone done begun sung""",
