@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -20,7 +20,7 @@ from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.registry.connection import client_of, errors_told, registry_uri, tracking_uri
 from mat_ds.storage.events import read_events
 from mat_ds.storage.own_files import file_problems, foreign_problems
-from mat_ds.tracking.content import milliseconds
+from mat_ds.tracking.content import TAG_CHARACTERS, milliseconds
 from mat_ds.tracking.description import DIGEST, dataset_name
 from mat_ds.tracking.destination import absolute_uri, check_uri, client_uri, default_uri
 from mat_ds.tracking.mirrored import MIRRORED, read_mirrored, read_tracking
@@ -115,18 +115,31 @@ def promote(name: str, version: int, alias: str, force: bool = False, uri: str |
         UserError: if the version scores below the current one, or was scored on another dev set.
     """
     where = registry_uri(uri)  # once, since a run that begins meanwhile may be the last one then
+    candidate, champion = promotable(name, version, alias, force, where)
+    if champion == candidate:
+        return f"{name} version {version} is {alias} already"
+    with errors_told(where):
+        client_of(where).set_registered_model_alias(name, alias, str(version))
+    return f"{name} version {version} is {alias}" + (f" in the place of version {champion.version}" if champion else "")
+
+
+def promotable(name: str, version: int, alias: str, force: bool, where: str) -> tuple[Registered, Registered | None]:
+    """A version, and the one that an alias points to now, or None; the same twice if that is the version.
+
+    Args:
+        where: the registry.
+
+    Raises:
+        UserError: as `promote`.
+    """
     found = {entry.version: entry for entry in registered_versions(name, where)}
     if version not in found:
         raise UserError(Problem("VERSION", version, f"{name} has no such version", f"there are: {', '.join(map(str, found))}"))
     candidate = found[version]
     champion = next((entry for entry in found.values() if alias in entry.aliases), None)
-    if champion == candidate:
-        return f"{name} version {version} is {alias} already"
-    if champion and not force and (reason := _against(candidate, champion, alias)):
+    if champion and champion != candidate and not force and (reason := _against(candidate, champion, alias)):
         raise UserError(Problem("VERSION", version, reason, "train a better one, or pass --force"))
-    with errors_told(where):
-        client_of(where).set_registered_model_alias(name, alias, str(version))
-    return f"{name} version {version} is {alias}" + (f" in the place of version {champion.version}" if champion else "")
+    return candidate, champion
 
 
 def _against(candidate: Registered, champion: Registered, alias: str) -> str | None:
@@ -159,18 +172,43 @@ def registered_versions(name: str | None = None, uri: str | None = None) -> list
     return found
 
 
-def download(model_uri: str) -> Path:
-    """Downloads `models:/NAME@alias` or `models:/NAME/VERSION`; the folder is deleted when the process ends."""
+def download(model_uri: str, uri: str | None = None) -> Path:
+    """Downloads `models:/NAME@alias` or `models:/NAME/VERSION`; the folder is deleted when the process ends.
+
+    Args:
+        uri: the registry, as for `promote`.
+    """
     scratch = mkdtemp(prefix="mat_ds-")
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
-    with errors_told(where := registry_uri(None)):
+    with errors_told(where := registry_uri(uri)):
         client, (name, alias, version) = client_of(where), _parts(model_uri)
         # MLflow itself would resolve the alias in the environment's registry.
         number = client.get_model_version_by_alias(name, alias).version if alias else version
         source = client.get_model_version_download_uri(name, number)
-        stored = tracking_uri(None) if named(TRACKING_URI) else where  # a registry may be elsewhere than the models in it
-        folder = mlflow.artifacts.download_artifacts(source, dst_path=scratch, tracking_uri=client_uri(stored))
+        folder = mlflow.artifacts.download_artifacts(source, dst_path=scratch, tracking_uri=client_uri(_of_runs(where, uri)))
     return Path(folder) / "model"
+
+
+def _of_runs(where: str, uri: str | None) -> str:
+    """Where the runs are of the models in a registry: it may be elsewhere, unless `uri` names both."""
+    return tracking_uri(None) if uri is None and named(TRACKING_URI) else where
+
+
+def keep_verdict(entry: Registered, tags: Mapping[str, str], report: Path, uri: str | None) -> None:
+    """Stores what was required of a version and found: as its tags, and the report as an artifact of its run, if it has one.
+
+    Args:
+        tags: without the prefix; a longer value than MLflow takes everywhere is left out.
+        report: the file.
+        uri: the registry, as for `promote`.
+    """
+    with errors_told(where := registry_uri(uri)):
+        client = client_of(_of_runs(where, uri), where)
+        for key, value in tags.items():
+            kept = value if len(value) <= TAG_CHARACTERS else ""
+            client.set_model_version_tag(entry.name, str(entry.version), PREFIX + key, kept)
+        if run_id := client.get_model_version(entry.name, str(entry.version)).run_id:
+            client.log_artifact(run_id, str(report), f"gate/{entry.name}-{entry.version}")
 
 
 def _parts(model_uri: str) -> tuple[str, str, str]:

@@ -1,16 +1,12 @@
 """The registry on a real MLflow server: a version needs neither its run nor the hub, and predicts as `mat-ds predict` does."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -22,12 +18,14 @@ from mat_ds.cli import main
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.registry.versions import promote, register, registered_versions
 from mat_ds.tasks.registry import TASKS
-from tests.support.heads import HEADS, adapter_run, alike, finished_run, texts_of, write_rows
+from tests.support.heads import HEADS, adapter_run, alike, finished_run, texts_of
 from tests.support.launch import environment, free_port
+from tests.support.mlflow_server import answers_of, server, start, stop
+
+__all__ = ["server"]  # a fixture
 
 pytestmark = pytest.mark.dist
 
-MLFLOW = str(Path(sys.executable).with_name("mlflow"))
 LOAD = """
 import json, sys
 import mlflow.pyfunc
@@ -36,59 +34,10 @@ for name, texts in json.load(sys.stdin).items():
 """
 
 
-def on_path(**env):
-    """Variables of a process in an activated environment, where programs are found by name."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    # A server's six processes for jobs take a minute to start and are not needed here.
-    return environment(PATH=path, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", **env)
-
-
-def start(*arguments, port, health, log, **env):
-    """Starts a server in a new process group, and waits until it answers."""
-    command = [MLFLOW, *map(str, arguments), "--host", "127.0.0.1", "--port", str(port)]
-    with log.open("w") as out:  # a full pipe would block it
-        process = subprocess.Popen(command, env=on_path(**env), start_new_session=True, stdout=out, stderr=out)
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urlopen(f"http://127.0.0.1:{port}/{health}", timeout=5):
-                return process
-        except (URLError, OSError):
-            time.sleep(0.3)
-    stop(process)
-    raise AssertionError(log.read_text()[-3000:])
-
-
-def stop(process):
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """The address of an MLflow server with an SQLite store and an artifact folder."""
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
-    store = ("--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", folder / "artifacts")
-    process = start("server", *store, "--workers", "1", port=port, health="health", log=folder / "log")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-        yield f"http://127.0.0.1:{port}"
-    stop(process)
-
-
 def inputs(task):
     """The texts as MLflow takes them."""
     texts = texts_of(task)
     return [row[0] for row in texts] if len(texts[0]) == 1 else [{"text": a, "text_pair": b} for a, b in texts]
-
-
-def predict(model, task, folder):
-    """The predictions of `mat-ds predict`."""
-    file, out = write_rows(folder / f"{task}.jsonl", TASKS[task], texts_of(task)), folder / f"{len([*folder.iterdir()])}.jsonl"
-    assert main(["predict", str(model), str(file), "--out", str(out)]) == ExitCode.OK
-    answers = [json.loads(line) for line in out.read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key not in ("index", *TASKS[task].text)} for row in answers]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +45,7 @@ def champions(server, tmp_path_factory):
     """Predictions of a run of each kind of head and of one with adapters; the runs are registered, promoted, then deleted."""
     folder = tmp_path_factory.mktemp("runs")
     runs = {task: finished_run(folder / task, task) for task in HEADS} | {"lora": adapter_run(folder / "lora", folder / "base")}
-    expected = {name: predict(run, "cola" if name == "lora" else name, folder) for name, run in runs.items()}
+    expected = {name: answers_of(run, "cola" if name == "lora" else name, folder) for name, run in runs.items()}
     for name, run in runs.items():
         assert main(["register", str(run), name, "--uri", server]) == ExitCode.OK
         assert main(["promote", name, "1", "--alias", "champion", "--uri", server]) == ExitCode.OK
@@ -145,14 +94,14 @@ def test_a_version_has_all_metadata_and_no_path_of_this_machine(champions, serve
 
 def test_the_champion_predicts_as_the_deleted_run_did_without_the_hub(champions, server, tmp_path):
     assert main(["export", "models:/cola@champion", str(tmp_path / "copy")]) == ExitCode.OK
-    alike(predict(tmp_path / "copy", "cola", tmp_path), champions["cola"])
+    alike(answers_of(tmp_path / "copy", "cola", tmp_path), champions["cola"])
     asked = {name: inputs("cola" if name == "lora" else name) for name in champions}
     done = subprocess.run([sys.executable, "-c", LOAD], input=json.dumps(asked), text=True, capture_output=True, timeout=300,
                           env=environment(PYTHONPATH="", MLFLOW_TRACKING_URI=server), cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     for line, (name, expected) in zip(done.stdout.splitlines(), champions.items(), strict=True):
         alike(json.loads(line), expected)
-        alike(predict(f"models:/{name}@champion", "cola" if name == "lora" else name, tmp_path), expected)
+        alike(answers_of(f"models:/{name}@champion", "cola" if name == "lora" else name, tmp_path), expected)
 
 
 def ask(port, texts):
