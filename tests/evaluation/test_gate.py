@@ -113,7 +113,7 @@ def test_conditions_stand_in_a_yaml_file_too(tmp_path):
     [
         ("clen >= 0.5", "did you mean 'clean'"),
         ("flip_rat(benign_words) <= 1", "did you mean 'flip_rate'"),
-        ("flip_rate(benign) <= 1", "write flip_rate(benign_words"),
+        ("flip_rate(benign) <= 1", "write flip_rate("),
         ("flip_rate <= 1", "not measured on texts as they are"),
         ("robust_accuracy(linf) >= 1", "no place to measure"),
         ("robust_accuracy(linf, 0) >= 1", "no place to measure"),
