@@ -41,7 +41,7 @@ def choose_micro_batch(run: RunConfig, completed: Tree, data: TaskData, tokenize
     if memory is None:
         return micro_batch_sizes(run.train, world.size, MOST_ON_CPU)[-1]
     spec, kind = data.spec, kind_of(data.spec)
-    longest = longest_tokens(data.train, Collator(tokenizer, max_length, kind))
+    longest = longest_tokens(data.train, Collator(tokenizer, max_length, kind), run.data.augment)
 
     def build(checkpointing: bool) -> Any:
         return build_skeleton(run.model.model_copy(update={"gradient_checkpointing": checkpointing}), spec, tokenizer)

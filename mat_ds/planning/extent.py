@@ -11,6 +11,7 @@ import torch
 
 from mat_ds.runs.options import RunConfig, budget_steps
 from mat_ds.runs.steps import total_steps
+from mat_ds.tasks.augment import AugmentConfig
 from mat_ds.tasks.example import Example
 from mat_ds.tasks.examples import TaskData
 from mat_ds.tasks.kinds import kind_of
@@ -44,7 +45,7 @@ def measured_extent(run: RunConfig, data: TaskData, tokenizer: Any, max_length: 
     """Measures the extent on the data, with the micro-batches of the first rank."""
     collate, device = Collator(tokenizer, max_length, kind_of(data.spec)), torch.device("cpu")
     loader = TrainLoader(data.train, collate, run.train.batch_size, run.train.micro_batch, run.data, run.seed, 0, ranks, device)
-    longest = longest_tokens(data.train, collate)
+    longest = longest_tokens(data.train, collate, run.data.augment)
     sampled = range(min(SAMPLED_STEPS, loader.steps_per_epoch))
     lengths = [batch.inputs["input_ids"].shape[-1] for step in sampled for batch in loader.micro_batches(step)]
     typical = round(sum(lengths) / len(lengths))
@@ -52,10 +53,13 @@ def measured_extent(run: RunConfig, data: TaskData, tokenizer: Any, max_length: 
     return Extent(longest, typical, total_steps(run, loader.steps_per_epoch), source)
 
 
-def longest_tokens(examples: Sequence[Example], collate: Collator) -> int:
-    """Tokens of the longest example, as far as its characters show which that is."""
+def longest_tokens(examples: Sequence[Example], collate: Collator, augment: AugmentConfig | None = None) -> int:
+    """Tokens of the longest example, as far as its characters show which that is; with `augment` also of its changed texts."""
     distinct = {example.texts: example for example in examples}.values()  # an epoch may show one more than once
     long = nlargest(CANDIDATES, distinct, key=lambda example: example.length)
+    for kind in augment.kinds if augment else ():
+        always = AugmentConfig(share=1.0, kinds=(kind,), words=augment.words if augment else 1.0)
+        long += [collate.augmented(example, always, ("longest", i)) for i, example in enumerate(long[:CANDIDATES])]
     return collate(long, torch.device("cpu"))[0]["input_ids"].shape[-1]
 
 

@@ -222,6 +222,9 @@ def task_problems(run: RunConfig, spec: TaskSpec) -> Iterator[Problem]:
         yield Problem(
             "method.name", run.method.name, f"is not defined for {kind.name}, and {spec.name} is one", f"take one of {able}"
         )
+    if run.data.augment and not kind.augments:
+        reason = f"is not there for {kind.name}: its texts are cut into windows once, before the first epoch"
+        yield Problem("data.augment", None, reason, "leave it out")
     yield from run.loss.problems(spec)
 
 

@@ -28,6 +28,7 @@ TITLES = {
     "sampling": "Samples of a posterior",
     "train": "Training",
     "train.early_stopping": "Early stopping",
+    "data.augment": "Augmentation",
     "loss": "The loss",
     "tracking": "Tracking",
 }

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mat_ds.methods.batch import MicroBatch
-from mat_ds.sampling.keys import generator
+from mat_ds.sampling.keys import Part, generator
+from mat_ds.tasks.augment import AugmentConfig, augmented
 from mat_ds.tasks.example import Example
 from mat_ds.tasks.kinds.base import Kind
 from mat_ds.tasks.options import DataConfig
@@ -36,6 +37,10 @@ class Collator:
         """Inputs and labels of a batch, as the kind of the task makes them."""
         inputs, labels = self._kind.collate(self._tokenizer, examples, self.max_length)
         return {name: _moved(value, device) for name, value in inputs.items()}, _moved(labels, device)
+
+    def augmented(self, example: Example, options: AugmentConfig, key: Sequence[Part]) -> Example:
+        """`mat_ds.tasks.augment.augmented`, of the texts that the kind of the task lets be changed."""
+        return augmented(example, options, self._kind.noised_texts, key)
 
 
 def _moved(value: Tensor, device: torch.device) -> Tensor:
@@ -89,7 +94,7 @@ class TrainLoader:
         self.dropped_per_epoch = len(examples) % batch_size
         self._examples, self._collate, self._device = examples, collate, device
         self._batch, self._micro = batch_size, micro_batch_size
-        self._group_by_length, self._seed = data.group_by_length, seed
+        self._group_by_length, self._augment, self._seed = data.group_by_length, data.augment, seed
         turns = range(batch_size // micro_batch_size // world_size)
         self._owned = [turn * world_size + (world_size - 1 - rank if turn % 2 else rank) for turn in turns]
         self._epoch, self._order = -1, [0]
@@ -115,12 +120,19 @@ class TrainLoader:
         for turn in torch.randperm(len(self._owned), generator=key).tolist():
             index = self._owned[turn]
             rows = batch[index * self._micro : (index + 1) * self._micro]
-            examples = [self._examples[row] for row in rows]
+            examples = [self._shown(row, epoch) for row in rows]
             inputs, labels = self._collate(examples, self._device)
             weights, probabilities = _weights(examples), _probabilities(examples)
             moved = (None if value is None else _moved(value, self._device) for value in (weights, probabilities))
             result.append(MicroBatch(inputs, labels, index, *moved))
         return result
+
+    def _shown(self, row: int, epoch: int) -> Example:
+        """An example as an epoch shows it."""
+        example = self._examples[row]
+        if self._augment is None:
+            return example
+        return self._collate.augmented(example, self._augment, (self._seed, "augment", epoch, row))
 
     def _epoch_order(self, epoch: int) -> list[int]:
         key = generator(torch.device("cpu"), self._seed, "order", epoch)

@@ -13,6 +13,7 @@ from mat_ds.config.names import Revision
 from mat_ds.config.paths import PathText
 from mat_ds.config.section import Count, Section
 from mat_ds.errors import Problem
+from mat_ds.tasks.augment import AugmentConfig
 
 # The share of data.train that is validated on where nothing else says.
 DEV_SHARE = 0.1
@@ -69,6 +70,9 @@ class DataConfig(Section):
         "refuse",
         description="on a bad row: refuse the whole input, or skip and count the row "
         "(never in a test split, whose predictions are numbered by its rows)",
+    )
+    augment: AugmentConfig | None = Field(
+        None, description="train on texts that are changed and keep their labels; any `data.augment.*` turns it on"
     )
     train_limit: Count | None = Field(None, description="use only the first N training examples")
     eval_limit: Count | None = Field(None, description="use only the first N examples of each evaluation split")

@@ -150,6 +150,7 @@ def plan_lines(
         + ", ".join(f"{len(examples):,} {split}" for split, examples in data.dev.items()),
         *_repeated(data),
         *(f"{name:10} {meaning}" for name, meaning in decision(data.spec, run.data)),
+        *([f"texts      {run.data.augment.description}"] if run.data.augment else []),
         f"model      {run.model.name}, {size.text}, drawn anew: {_few(model.fresh)}; "
         + (f"{model.head}; " if model.head else "")
         + (f"{ADAPTERS[run.model.lora.variant]} of rank {run.model.lora.r}; " if run.model.lora else "")

@@ -110,7 +110,7 @@ def test_a_run_on_prepared_data_equals_the_run_on_the_files(task, raw, hub, tmp_
     prepare(tmp_path / "out", *options, f"data.path={raw}", "data.train_limit=3", "data.eval_limit=2")
     tokens = run(*options, f"data.path={tmp_path}/out").data.examples.train[1].tokens
     assert set(tokens) == {"input_ids", "token_type_ids"} and len(tokens["input_ids"]) <= 16
-    for more in ((), ("seed=3", "data.group_by_length=true"), ("data.train_limit=37", "data.eval_limit=5")):
+    for more in ((), ("seed=3", "data.group_by_length=true"), ("data.train_limit=37", "data.eval_limit=5", "data.augment={}")):
         assert same(run(*options, f"data.path={raw}", *more), run(*options, f"data.path={tmp_path}/out", *more))
 
 

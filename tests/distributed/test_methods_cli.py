@@ -33,6 +33,7 @@ def test_an_average_is_scored_beside_the_raw_weights_exported_and_resumed_with_s
     options = [
         *SMALL,
         "method.name=freelb",
+        "data.augment.share=0.5",
         "model.average=uniform",
         "train.export_weights=average",
         "train.save_every=2",

@@ -27,6 +27,7 @@ class Reading(ABC):
         label_per_text: whether a label is a list with an entry for each text, of which examples have any number.
         texts_in_turn: how several texts of an example are given one after another, in messages.
         stores_tokens: whether `mat-ds prepare` stores model inputs; else texts and labels alone, and a run tokenises them.
+        augments: whether training may change texts in each epoch: not if examples were cut into parts before.
         stratified: whether a label is one class, so that a dev split can be cut from each in proportion.
     """
 
@@ -35,6 +36,7 @@ class Reading(ABC):
     label_per_text: ClassVar[bool] = False
     texts_in_turn: ClassVar[str] = "two for each pair"
     stores_tokens: ClassVar[bool] = True
+    augments: ClassVar[bool] = True
     stratified: ClassVar[bool] = False
 
     def __init__(self, spec: TaskSpec):
@@ -156,7 +158,8 @@ class Reading(ABC):
 
     @property
     def noised_texts(self) -> int | None:
-        """How many of an example's texts an evaluation may add noise to, the first of them; None: all."""
+        """How many of an example's texts an evaluation may add noise to, and training may change, the first of them; None:
+        all."""
         return None
 
     def inputs_of(self, example: Example) -> int:

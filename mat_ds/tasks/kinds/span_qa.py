@@ -47,7 +47,7 @@ class SpanQA(Kind):
     label_dtype, stored_type = "int64", "list<int64>"
     distributions = True
     directions = 2
-    stores_tokens = False
+    stores_tokens, augments = False, False
     server, served_with = "span_qa", ("spans", "windows")
     outputs = 2
     output_names = ("start", "end")
