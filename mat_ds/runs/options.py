@@ -15,6 +15,7 @@ from mat_ds.methods.mat import MatSettings
 from mat_ds.methods.settings import MethodSettings
 from mat_ds.models.options import ModelConfig
 from mat_ds.sampling.options import OptimizerConfig, SamplingConfig
+from mat_ds.tasks.augment import BENIGN
 from mat_ds.tasks.examples import TaskData
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.loss import LossConfig
@@ -225,6 +226,8 @@ def task_problems(run: RunConfig, spec: TaskSpec) -> Iterator[Problem]:
     if run.data.augment and not kind.augments:
         reason = f"is not there for {kind.name}: its texts are cut into windows once, before the first epoch"
         yield Problem("data.augment", None, reason, "leave it out")
+    if run.data.augment and kind.label_per_text and BENIGN in run.data.augment.kinds:
+        yield Problem("data.augment.kinds", BENIGN, "adds words that have no labels", "name changes of characters alone")
     yield from run.loss.problems(spec)
 
 

@@ -11,9 +11,12 @@ from pydantic import Field
 
 from mat_ds.config.section import Section
 from mat_ds.sampling.keys import Part, seed_from
+from mat_ds.tasks.benign_words import with_benign_words
 from mat_ds.tasks.characters import CHANGES, with_words_changed, words_of
 from mat_ds.tasks.example import Example
 
+BENIGN = "benign_words"
+KINDS = (*CHANGES, BENIGN)
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
@@ -21,10 +24,12 @@ class AugmentConfig(Section):
     share: Share = Field(
         0.5, description="share of the examples whose texts are changed, each drawn on its own in each epoch; the rest stay"
     )
-    kinds: Annotated[tuple[Literal[tuple(CHANGES)], ...], Field(strict=False, min_length=1)] = Field(  # type: ignore[valid-type]
-        tuple(CHANGES), description="what is done to them, of which an example has one, drawn too"
+    kinds: Annotated[tuple[Literal[KINDS], ...], Field(strict=False, min_length=1)] = Field(  # type: ignore[valid-type]
+        tuple(CHANGES),
+        description="what is done to them, of which an example has one, drawn too: changes of characters, or benign_words, one "
+        "to three words or phrases at either end",
     )
-    words: Share = Field(0.2, description="share of the words of a text that are changed, at least one")
+    words: Share = Field(0.2, description="share of the words of a text whose characters are changed, at least one")
 
     @property
     def description(self) -> str:
@@ -51,6 +56,8 @@ def augmented(example: Example, options: AugmentConfig, texts: int | None, key: 
 
 
 def _text_changed(text: str, kind: str, share: float, random: Random) -> str:
+    if kind == BENIGN:
+        return with_benign_words(text, random)
     words = range(len(words_of(text)))
     chosen = random.sample(words, min(len(words), max(1, round(share * len(words)))))
     return with_words_changed(text, CHANGES[kind], random, chosen)

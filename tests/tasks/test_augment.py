@@ -1,5 +1,7 @@
 """Changed texts in training: keyed, in the share that was asked for, with labels and everything else as they were."""
 
+import re
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from mat_ds.models.options import ModelConfig
 from mat_ds.runs.load import load_run_config
 from mat_ds.runs.options import task_problems
 from mat_ds.tasks.augment import AugmentConfig, augmented
+from mat_ds.tasks.benign_words import WORDS
 from mat_ds.tasks.characters import CHANGES
 from mat_ds.tasks.example import Example
 from mat_ds.tasks.loader import Collator, TrainLoader
@@ -101,6 +104,26 @@ def test_prepared_tokens_are_used_for_texts_that_stay_and_for_no_other():
         fresh, _ = collate([Example(example.texts, example.label)], CPU)
         changed = example.texts not in {each.texts for each in EXAMPLES}
         assert torch.equal(inputs["input_ids"], fresh["input_ids"]) == changed
+
+
+def test_benign_words_stand_around_a_text_that_stays():
+    sides = set()
+    for i in range(200):
+        (text,) = augmented(Example((TEXT,), 0), AugmentConfig(share=1.0, kinds=("benign_words",)), None, (i,)).texts
+        before, after = text.split(TEXT)
+        sides |= {name for name, side in (("before", before), ("after", after)) if side}
+        left = f"{before} {after}"
+        for word in sorted(WORDS, key=len, reverse=True):
+            left = re.sub(rf"\b{word}\b", " ", left)
+        assert (before or after) and not left.strip()
+    assert sides == {"before", "after"}
+
+
+def test_words_without_labels_are_not_added():
+    named = {"train": {"train": 1}, "dev": ("validation",), "text": ("words",), "labels": ("a", "b")}
+    spec = TaskSpec(name="own", kind="token_classification", **named)
+    run = load_run_config(None, ["data.augment.kinds=[spacing,benign_words]", "method.name=vanilla"])
+    assert "data.augment.kinds" in [problem.key for problem in task_problems(run, spec)]
 
 
 def test_texts_that_were_cut_into_windows_are_not_changed():

@@ -9,15 +9,9 @@ from typing import Any
 
 from mat_ds.evaluation.attacks.base import Attacked, Key, TextAttack, Verdict
 from mat_ds.sampling.keys import seed_from
+from mat_ds.tasks.benign_words import WORDS
 from mat_ds.tasks.example import Example
 
-# A list of our own: greetings and what holds texts together. They say nothing of any subject, praise and blame nothing, negate
-# nothing, and name no time or place, as that could make a sentence false.
-WORDS = (
-    "hello", "hi", "please", "ok", "so", "now", "also", "and", "anyway", "again", "next", "note",
-    "see below", "as follows", "that is", "in short", "in other words", "by the way", "for the record", "for reference",
-    "to begin with", "as mentioned", "as stated", "in summary", "end of text",
-)  # fmt: skip
 SIDES = ("before", "after")
 
 
