@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from mat_ds.artifacts.described import Description, read_description, run_around
 from mat_ds.artifacts.members import members_of
 from mat_ds.errors import Problem, UserError, collect_problems
 from mat_ds.evaluation.attacks.embedding_options import embedding_attack_problems
-from mat_ds.evaluation.attacks.options import TextAttackOptions
+from mat_ds.evaluation.attacks.options import INSTALLED_BY, RECIPES, TextAttackOptions
 from mat_ds.evaluation.invariance.suite import Suite, read_tests
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.evaluation.smoothing_options import smoothing_problems
@@ -114,3 +115,8 @@ def _text_attack_problems(options: TextAttackOptions, kind: Kind) -> Iterator[Pr
         yield Problem(
             "text_attack.column", options.column, "is no text column of the task", f"take {' or '.join(kind.columns)}"
         )
+    asked = ", ".join(name for name in options.names if name in RECIPES)
+    if asked and kind.text_attacks and not kind.confuses:
+        yield Problem("text_attack.names", asked, f"TextAttack has no goal for a task of {kind.name}", "leave it out")
+    elif asked and find_spec("textattack") is None:
+        yield Problem("text_attack.names", asked, "TextAttack is not installed", INSTALLED_BY)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mat_ds.evaluation.attacks.options import RECIPES
+
 if TYPE_CHECKING:
     from mat_ds.evaluation.attacks.base import TextAttack
 
@@ -16,4 +18,8 @@ def text_attack(name: str) -> type[TextAttack]:
     from mat_ds.evaluation.attacks.importance import Importance
     from mat_ds.evaluation.attacks.triggers import Triggers
 
+    if name in RECIPES:
+        from mat_ds.evaluation.attacks.recipes import recipe
+
+        return recipe(name)
     return {attack.name: attack for attack in (Characters, BenignWords, HotFlip, Importance, Triggers)}[name]

@@ -91,15 +91,21 @@ class Victim:
         table: Tensor = word_embedding(self.model).weight.detach()
         return table
 
-    @torch.no_grad()
     def judge(self, examples: Sequence[Example]) -> list[Verdict]:
         """The verdict on each example."""
-        found: list[Verdict] = []
+        return [verdict for _, verdict in self.answers(examples)]
+
+    @torch.no_grad()
+    def answers(self, examples: Sequence[Example]) -> list[tuple[Tensor, Verdict]]:
+        """The logits of each example, (C,) on the CPU, and the verdict on it."""
+        found: list[tuple[Tensor, Verdict]] = []
         for first in range(0, len(examples), self.batch_size):
             batch = self._batch_of(examples[first : first + self.batch_size])
-            losses, right = outcome(self.kind, self._forward(batch.inputs), batch)[1:]
+            logits = self._forward(batch.inputs)
+            losses, right = outcome(self.kind, logits, batch)[1:]
             assert right is not None
-            found += [Verdict(*pair) for pair in zip(losses.tolist(), right.bool().tolist(), strict=True)]
+            verdicts = map(Verdict, losses.tolist(), right.bool().tolist())
+            found += zip(logits.cpu(), verdicts, strict=True)
         self.queries += len(examples)
         return found
 

@@ -54,10 +54,10 @@ class Characters(TextAttack):
 
         start, single = Trail(example, before, {}), {name: {name: change} for name, change in self.changes.items()}
         found = self._on_all_words(start, key, left())
-        order = self._order(example, key, left() // 3)
-        alone = self._word_by_word(start, order, single, key, left() // 2 if len(single) > 1 else left())
+        order = self.order(example, key, left() // 3)
+        alone = self.word_by_word(start, order, single, key, left() // 2 if len(single) > 1 else left())
         if len(single) > 1 and all(trail.verdict.right for trail in alone.values()):
-            alone |= self._word_by_word(start, order, {MIXED: self.changes}, key, left())
+            alone |= self.word_by_word(start, order, {MIXED: self.changes}, key, left())
         found |= alone
         self.notes = {"broken_by": [name for name, trail in found.items() if not trail.verdict.right]}
         # Of texts that break the model, one with few changed words says more than one with all.
@@ -82,7 +82,7 @@ class Characters(TextAttack):
         verdicts, words = self.victim.judge(list(found.values())), dict.fromkeys(range(len(words_of(text))), "")
         return {name: Trail(found[name], verdict, words) for name, verdict in zip(found, verdicts, strict=True)}
 
-    def _order(self, example: Example, key: Key, budget: int) -> list[int]:
+    def order(self, example: Example, key: Key, budget: int) -> list[int]:
         """The words, most important first; of a longer text than the budget allows, randomly chosen ones before the others."""
         text = self.text_of(example)
         spans = words_of(text)
@@ -92,7 +92,7 @@ class Characters(TextAttack):
         ranked = sorted(verdicts, key=lambda i: (verdicts[i].right, -verdicts[i].loss, i))
         return [*ranked, *(i for i in range(len(spans)) if i not in verdicts)]
 
-    def _word_by_word(
+    def word_by_word(
         self, start: Trail, order: Sequence[int], searches: Mapping[str, Mapping[str, Change]], key: Key, budget: int
     ) -> dict[str, Trail]:
         """A greedy search for each set of changes, all in step, so that they share the passes and the budget."""

@@ -8,7 +8,27 @@ from pydantic import Field
 
 from mat_ds.config.section import Count, Section
 
-TEXT_ATTACKS = ("characters", "benign_words", "hotflip", "importance", "triggers")
+# Recipes of TextAttack for classification, without those that see gradients, by the names that they have here.
+RECIPES = {
+    "textattack_a2t": "A2TYoo2021",
+    "textattack_bad_characters": "BadCharacters2021",
+    "textattack_bae": "BAEGarg2019",
+    "textattack_bert_attack": "BERTAttackLi2020",
+    "textattack_checklist": "CheckList2020",
+    "textattack_clare": "CLARE2020",
+    "textattack_deepwordbug": "DeepWordBugGao2018",
+    "textattack_faster_alzantot": "FasterGeneticAlgorithmJia2019",
+    "textattack_iga": "IGAWang2019",
+    "textattack_kuleshov": "Kuleshov2017",
+    "textattack_pruthi": "Pruthi2019",
+    "textattack_pso": "PSOZang2020",
+    "textattack_pwws": "PWWSRen2019",
+    "textattack_textbugger": "TextBuggerLi2018",
+    "textattack_textfooler": "TextFoolerJin2019",
+}
+# TextAttack requires flair, which has no version for this transformers: pip would look for one for long, and fail.
+INSTALLED_BY = "pip install mat_ds[textattack] && pip install --no-deps textattack==0.3.11"
+TEXT_ATTACKS = ("characters", "benign_words", "hotflip", "importance", "triggers", *RECIPES)
 # Those that replace or choose words of the model's vocabulary, for which they read its tokenizer and its word embeddings.
 WORD_ATTACKS = ("hotflip", "importance", "triggers")
 
