@@ -100,7 +100,8 @@ def robustness(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
             newest: dict[str, Points] = {}
             for report in run.robustness:
                 quantity, measured = _curves(report)
-                newest |= measured
+                # a gate measures some points of a curve only
+                newest |= {title: curve for title, curve in measured.items() if len(curve) >= len(newest.get(title, ()))}
             for title, curve in newest.items():
                 curves.setdefault(title, {}).setdefault(group, []).append(curve)
     if not curves:

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader
 from mat_ds.errors import printable
 from mat_ds.reports import figures
 from mat_ds.reports.ablations import VARIED, ablation_table
+from mat_ds.reports.attacks import changed_texts_table, shift_table, text_attack_bars, text_attacks_table
 from mat_ds.reports.comparison import Comparison
 from mat_ds.reports.comparison_table import comparison_table
 from mat_ds.reports.confusion import confusion_tables
@@ -41,6 +42,7 @@ PARTS = {
     "glue": ("GLUE table", "no run is on one of its tasks"),
     "anli": ("ANLI table", "no run is on ANLI"),
     "robustness": ("robustness curves", "mat-ds evaluate has measured none of the runs"),
+    "attacks": ("attacks on texts", "mat-ds evaluate text_attack.names=[...] has attacked none of the runs"),
 }
 
 
@@ -75,7 +77,7 @@ def draw_figures(groups: Sequence[Group], comparisons: Sequence[Comparison]) -> 
     with house_style():
         for task in dict.fromkeys(group.task for group in groups):
             own = [group for group in groups if group.task == task]
-            for part in (learning_curves, figures.box_plot, figures.robustness, reliability):
+            for part in (learning_curves, figures.box_plot, figures.robustness, text_attack_bars, reliability):
                 yield from part(task, own)
             yield from figures.differences(task, comparisons)
 
@@ -87,6 +89,9 @@ def tables_of(groups: Sequence[Group], comparisons: Sequence[Comparison]) -> Ite
     yield from glue_tables(groups)
     yield from filter(None, [anli_table(groups)])
     yield calibration_table(groups)
+    yield text_attacks_table(groups)
+    yield changed_texts_table(groups)
+    yield shift_table(groups)
     yield from confusion_tables(groups)
     for varied in VARIED:
         yield ablation_table(groups, varied)

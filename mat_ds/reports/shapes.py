@@ -93,10 +93,42 @@ class _Attack(Shape):
     step_size: Level
 
 
+class _ChangedText(Shape):
+    texts: list[str]
+    changed: list[str]
+
+
+class _TextAttack(Shape):
+    examples: Steps
+    clean: Number
+    robust_accuracy: Number
+    flip_rate: Number | None = None
+    queries: Number | None = None
+    shown: list[_ChangedText] = Field([])
+
+
+class _NoisyQuality(Shape):
+    rate: Number
+    nll: Number
+    ece: Number
+
+
+class _Shift(Shape):
+    noise: dict[str, list[_NoisyQuality]] = Field({})
+    text_attacks: dict[str, dict[str, Number]] = Field({})
+
+
+class _Before(Shape):
+    before: dict[str, Number]
+
+
 class _Split(Shape):
     clean: dict[str, Number]
     attack: list[dict[str, Number]]
     noise: dict[str, Annotated[list[dict[str, Number]], Field(min_length=1)]]
+    calibration: _Before | None = None
+    text_attacks: dict[str, _TextAttack] = Field({})
+    shift: _Shift = _Shift()
 
 
 class Robustness(Shape):

@@ -151,7 +151,11 @@ def test_two_reports_of_the_same_runs_are_equal_and_the_second_replaces_the_firs
     made(runs, report)
     assert {path.name: path.read_bytes() for path in report.iterdir()} == before
     said = capsys.readouterr().out
-    assert "6 runs (5 finished) of 4 experiments" in said and said.count("left out") == 1 and "left out: ANLI table" in said
+    assert (
+        "6 runs (5 finished) of 4 experiments" in said
+        and re.findall("left out: (ANLI table|attacks)", said)
+        and said.count("left out") == 2
+    )
 
 
 def test_missing_runs_and_folders_that_would_be_overwritten_are_refused(runs, tmp_path, capsys):
@@ -180,6 +184,7 @@ def test_parts_without_data_are_replaced_by_a_line(runs, tmp_path, capsys):
         "λ ablation",
         "ANLI table",
         "robustness curves",
+        "attacks on texts",
     )
     assert re.findall(r"left out: (.*) \(", said) == list(parts)
 

@@ -1,0 +1,62 @@
+"""Attacks on texts in a report: means over seeds, the newest evaluation, changed texts that cannot do harm."""
+
+import csv
+import json
+
+import pytest
+
+from mat_ds.cli import main
+from mat_ds.errors import ExitCode
+from tests.support.reported import attack, make_run
+
+BEFORE = {"nll": 0.4, "brier": 0.2, "ece": 0.1, "ece_adaptive": 0.1, "aurc": 0.1}
+HOSTILE = "<script>alert(1)</script> \u202e $\\frac{ =1+1"
+
+
+def attacked(run, flip_rate, folder="evaluation", ece=0.3):
+    attack(run, "linf", (0.8, 0.5, 0.1), folder)
+    path = run.path / folder / "robustness.json"
+    report = json.loads(path.read_text())
+    shown = [{"row": 3, "label": "acceptable", "texts": ["good"], "changed": [HOSTILE * 20], "queries": 4}]
+    point = {"examples": 50, "clean": 0.8, "robust_accuracy": 0.8 * (1 - flip_rate), "flip_rate": flip_rate, "queries": 9.0}
+    report["splits"]["validation"] |= {
+        "text_attacks": {"benign_words": {**point, "shown": shown}},
+        "calibration": {"before": BEFORE},
+        "shift": {"noise": {"word_drop": [{"rate": 0.1, **BEFORE}]}, "text_attacks": {"benign_words": {**BEFORE, "ece": ece}}},
+    }
+    path.write_text(json.dumps(report))
+
+
+def rows(folder, name):
+    with (folder / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_attacks_are_means_over_seeds_of_the_newest_evaluation_and_texts_are_shown_as_text(tmp_path, capsys):
+    for seed, rate in ((0, 0.5), (1, 0.25)):
+        run = make_run(tmp_path / "runs" / str(seed), (0.1, 0.2, 0.3), seed)
+        attacked(run, 0.9)
+        attacked(run, rate, "evaluation-2", ece=rate)
+    make_run(tmp_path / "runs" / "plain", (0.1, 0.2, 0.3), name="vanilla")
+    assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == ExitCode.OK, capsys.readouterr().err
+    (row,) = rows(tmp_path / "out", "attacks")
+    assert [float(row[key]) for key in ("clean", "robust_accuracy", "flip_rate", "queries")] == pytest.approx([80, 50, 37.5, 9])
+    assert {row["texts"]: float(row["ece"]) for row in rows(tmp_path / "out", "shift")} == {
+        "as they are": 0.1, "word_drop 0.1": 0.1, "benign_words": 0.375
+    }  # fmt: skip
+    assert (tmp_path / "out" / "cola-attacks.svg").exists()
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "<script" not in page and "&lt;script&gt;" in page and "\u202e" not in page and "\\u202e" in page
+    assert [row["text"] for row in rows(tmp_path / "out", "changed-texts")] == ["good"]
+
+
+def test_a_damaged_attack_is_refused_and_an_older_report_without_any_is_read(tmp_path, capsys):
+    run = make_run(tmp_path / "runs" / "one", (0.1, 0.2, 0.3))
+    attack(run, "linf", (0.8, 0.5, 0.1))
+    assert main(["report", str(run.path), "--out", str(tmp_path / "out")]) == ExitCode.OK
+    assert "left out: attacks on texts" in capsys.readouterr().out
+    attacked(run, 0.5, "evaluation-2")
+    path = run.path / "evaluation-2" / "robustness.json"
+    path.write_text(path.read_text().replace('"clean": 0.8', '"clean": "much"'))
+    assert main(["report", str(run.path), "--out", str(tmp_path / "out")]) == ExitCode.USER_ERROR
+    assert "malformed at splits.validation" in capsys.readouterr().err
