@@ -17,6 +17,7 @@ from mat_ds.artifacts.exported import load_classifier
 from mat_ds.artifacts.members import members_of
 from mat_ds.errors import Problem, collect_problems, raise_if_any
 from mat_ds.evaluation.attacks.options import WORD_ATTACKS
+from mat_ds.evaluation.attacks.recipes import recipe_problems
 from mat_ds.evaluation.attacks.surrogate import load_surrogate
 from mat_ds.evaluation.groups import group_problems
 from mat_ds.evaluation.invariance.suite import Suite
@@ -101,6 +102,7 @@ def load_subject(asked: EvaluationRequest, options: EvaluationOptions) -> Subjec
     assert data and model and tokenizer
     raise_if_any(kind_of(spec).tokenizer_problems("model", asked.name, tokenizer))
     raise_if_any(word_attack_problems(options.text_attack.names, asked.name, model, tokenizer))
+    raise_if_any(recipe_problems(options.text_attack.names, model))
     max_length = min(asked.data.max_length, longest_input(model, tokenizer))
     surrogate = None
     if other := options.attack.surrogate:

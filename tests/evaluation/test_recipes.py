@@ -129,14 +129,11 @@ def test_a_recipe_is_keyed_leaves_random_numbers_as_they_were_and_keeps_to_its_q
     assert RECIPES[recipe.name] == "DeepWordBugGao2018"
 
 
-def test_what_a_recipe_cannot_load_is_said(recipes):
-    """No network: word vectors and encoders are not there."""
-    victim, _ = problem()
-    with pytest.raises(UserError, match="TextAttack cannot load what it needs"):
-        type("Broken", (recipes.Recipe,), {"name": "broken", "attack_of": staticmethod(missing)})(
-            TextAttackOptions(), victim, 0
-        )
+def test_what_a_recipe_lacks_is_said_before_anything_is_attacked(recipes, monkeypatch):
+    def without_a_list(wrapper):
+        raise LookupError("\n*****\n  Resource 'wordnet' not found.\n")
 
-
-def missing(wrapper):
-    raise LookupError("\n*****\n  Resource 'wordnet' not found.\n")
+    names = ("characters", "textattack_pwws", "textattack_deepwordbug")
+    monkeypatch.setattr(recipes.imported().attack_recipes.PWWSRen2019, "build", without_a_list)
+    (found,) = recipes.recipe_problems(names, bag_victim({"word": (0.0,)}, SIGN).model)
+    assert found.value == "textattack_pwws" and "Resource 'wordnet' not found." in found.reason

@@ -22,6 +22,9 @@ from mat_ds.evaluation.attacks.options import RECIPES, TextAttackOptions
 from mat_ds.sampling.keys import seed_from
 from mat_ds.tasks.example import Example
 
+# What is raised where a package, a word list of NLTK, or a file is not there.
+MISSING = (ImportError, LookupError, OSError)
+
 
 class Recipe(TextAttack):
     """One of TextAttack's recipes, with its own transformations, constraints and search; `max_share` says nothing to it. The
@@ -35,19 +38,8 @@ class Recipe(TextAttack):
 
     def __init__(self, options: TextAttackOptions, victim: Victim, column: int):
         super().__init__(options, victim, column)
-        textattack = imported()
-        self._probabilities = asked = Probabilities(self)
-
-        class Wrapper(textattack.models.wrappers.ModelWrapper):  # type: ignore[misc,name-defined]
-            model = victim.model
-
-            def __call__(self, texts: Sequence[str], **others: Any) -> Tensor:
-                return asked(texts)
-
-        try:
-            self._attack = type(self).attack_of(Wrapper())
-        except (ImportError, LookupError, OSError, ValueError) as error:
-            raise UserError(_unusable(error)) from error
+        self._probabilities = Probabilities(self)
+        self._attack = type(self).attack_of(wrapper_of(victim.model, self._probabilities))
         self._attack.goal_function.query_budget = options.max_queries - 1
         self._attack.goal_function.batch_size = victim.batch_size
 
@@ -62,8 +54,8 @@ class Recipe(TextAttack):
         try:
             with seeded(seed_from(*key)):
                 result = self._attack.attack(self.text_of(example), example.label)
-        except (ImportError, LookupError, OSError) as error:  # some recipes load what they need as they need it
-            raise UserError(_unusable(error)) from error
+        except MISSING as error:  # some recipes load what they need as they need it
+            raise UserError(_unusable(self.name, error)) from error
         text = result.perturbed_result.attacked_text.text
         after = self._probabilities.verdicts.get(text, before)
         return (self.with_text(example, text), after) if after.worse_than(before) else (example, before)
@@ -97,6 +89,33 @@ def recipe(name: str) -> type[Recipe]:
     return type(name, (Recipe,), {"name": name, "attack_of": staticmethod(made)})
 
 
+def recipe_problems(names: Sequence[str], model: Any) -> Iterator[Problem]:
+    """Yields which of the named attacks are recipes of TextAttack that lack something that they load at once."""
+    for name in names:
+        if name in RECIPES:
+            try:
+                recipe(name).attack_of(wrapper_of(model, None))
+            except MISSING as error:
+                yield _unusable(name, error)
+
+
+def wrapper_of(model: Any, probabilities: Any) -> Any:
+    """A model as TextAttack wants it.
+
+    Args:
+        probabilities: of its labels, given texts.
+    """
+
+    class Wrapper(imported().models.wrappers.ModelWrapper):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.model = model
+
+        def __call__(self, texts: Sequence[str], **others: Any) -> Any:
+            return probabilities(texts)
+
+    return Wrapper()
+
+
 def imported() -> ModuleType:
     """TextAttack. It imports flair, which has no version for this transformers, although few recipes need it: where that cannot
     be imported, it gets an empty stand-in, and what calls it fails.
@@ -111,8 +130,8 @@ def imported() -> ModuleType:
     try:
         import_module("textattack.attack_recipes")
         textattack = import_module("textattack")
-    except (ImportError, LookupError, OSError) as error:
-        raise UserError(_unusable(error)) from error
+    except MISSING as error:
+        raise UserError(_unusable("textattack_...", error)) from error
     logging.getLogger("textattack.shared.utils.install").setLevel(logging.ERROR)  # it warns of every class of models
     return textattack
 
@@ -129,10 +148,12 @@ def _no_flair(*given: Any) -> None:
     raise ImportError("flair, which tags parts of speech, cannot be imported")
 
 
-def _unusable(error: Exception) -> Problem:
+def _unusable(names: str, error: Exception) -> Problem:
+    if isinstance(error, IndexError | KeyError):  # no word list of NLTK
+        raise error
     told = next((line.strip(" *") for line in str(error).splitlines() if line.strip(" *")), type(error).__name__)
-    fix = "install what it names (word lists of NLTK: python -m nltk.downloader NAME), or leave the recipe out"
-    return Problem("text_attack.names", "textattack_...", f"TextAttack cannot load what it needs: {told}", fix)
+    fix = "install what it names (word lists of NLTK: python -m nltk.downloader NAME), or leave it out"
+    return Problem("text_attack.names", names, f"TextAttack cannot load what it needs: {told}", fix)
 
 
 @contextmanager
