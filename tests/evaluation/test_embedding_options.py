@@ -11,9 +11,11 @@ from mat_ds.evaluation.attacks.embedding_balls import Ball
 from mat_ds.evaluation.attacks.embedding_losses import dlr_loss, margin_loss
 from mat_ds.evaluation.attacks.embedding_options import AttackOptions, embedding_attack_problems
 from mat_ds.evaluation.attacks.embedding_steps import checkpoints
+from mat_ds.evaluation.attacks.gradient_free import spsa
 from mat_ds.methods.batch import MicroBatch
-from mat_ds.tasks.kinds import kind_of
+from mat_ds.tasks.kinds import KINDS, kind_of
 from mat_ds.tasks.registry import TASKS
+from mat_ds.tasks.spec import TaskSpec
 from tests.support.kinds import CLASSIFICATION, REGRESSION
 
 MASK = torch.ones(6, 3, 1)
@@ -146,6 +148,29 @@ def test_margin_and_dlr_see_through_a_scale_that_leaves_the_tasks_loss_without_a
         for loss in ("task", "margin", "dlr")
     }
     assert broken["margin"] == broken["dlr"] > broken["task"]
+
+
+@pytest.mark.parametrize("schedule", ["fixed", "apgd"])
+def test_a_question_with_choices_is_attacked_as_if_it_were_alone(schedule):
+    """Its choices are texts of their own, with one loss and one length of step."""
+    kind = KINDS["multiple_choice"](TaskSpec(name="own", kind="multiple_choice", text=("question",)))
+    weights = torch.randn(2, 3, 3, 4, generator=torch.Generator().manual_seed(1))
+    attack = GradientAttack(Ball("linf"), 12, 2.0, "margin", schedule)
+    begin = attack.ball.start([(0, text) for text in range(6)], MASK, 4)
+
+    def attacked(questions):
+        def model(delta):
+            shaped = delta.view(len(questions), 3, 3, 4)
+            return torch.sin(weights[questions] * shaped * 5).sum((2, 3)) + torch.tensor([0.3, 0.0, -0.2])
+
+        inputs = {"attention_mask": torch.ones(len(questions), 3, 3, dtype=torch.long)}
+        batch = MicroBatch(inputs, torch.zeros(len(questions), dtype=torch.long), 0)
+        own = begin.view(2, 3, 3, 4)[questions].flatten(0, 1)
+        search = spsa(model, batch, attack.ball, [(q, c) for q in questions for c in range(3)], 4, 40, kind)
+        return attack.worst_in_ball(model, batch, own, 0.5, kind), search(0.5)
+
+    for both, first, second in zip(attacked([0, 1]), attacked([0]), attacked([1]), strict=True):
+        torch.testing.assert_close(both.kept, torch.cat([first.kept, second.kept]))
 
 
 def test_defaults_are_what_the_attack_was_before_it_had_options():

@@ -103,6 +103,23 @@ def test_all_errors_are_reported_at_once_with_exit_code_2(model_folder, tmp_path
     assert "mat-ds evaluate runs/cola" in told and "there is no such folder" in told
 
 
+def test_options_of_the_embedding_attack_that_do_not_fit_the_task_are_refused_before_the_model_loads(model_folder):
+    wrong = ("attack.loss=dlr", "attack.checks=true", "attack.radii=[]", "smoothing.sigma=0.1", "smoothing.samples=5")
+    told = refused(model_folder, "task=demo", *wrong)
+    assert "3 problems" in told and "take attack.loss=margin" in told and "attack.radii asks for none" in told
+    assert "are so few" in told
+
+
+def test_a_surrogate_reads_the_same_tokens_and_has_the_same_widths(model_folder, tmp_path):
+    asked = ("task=demo", "limit=2", "attack.checks=true")
+    assert subject(model_folder, *asked, f"attack.surrogate={model_folder}").surrogate is not None
+    assert "attack.surrogate" in refused(model_folder, *asked, "attack.surrogate=/nowhere")
+    other = build_tokenizer(ModelConfig(), ["quite another sentence"] * 50)
+    build_model(ModelConfig(), TASKS["demo"], other, 0).module.save_pretrained(tmp_path)
+    other.save_pretrained(tmp_path)
+    assert "has other tokens than the model under attack" in refused(model_folder, *asked, f"attack.surrogate={tmp_path}")
+
+
 def test_the_command_names_its_commands(capsys):
     assert main([]) == main(["--help"]) == ExitCode.OK
     told = capsys.readouterr().out
