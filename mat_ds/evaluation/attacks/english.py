@@ -22,7 +22,8 @@ KEPT = frozenset(
     own per perhaps plus quite rather re really same seldom several shall she should since so some somebody somehow someone
     something sometimes somewhere soon still such than that the their theirs them themselves then there therefore these they
     this those though through throughout thus till to together too toward towards under unless unlike until unto up upon us ve
-    very via was wasn we were weren what whatever when whenever where whereas whether which while who whoever whole whom whose
+    very via was wasn we well were weren what whatever when whenever where whereas whether which while who whoever whole whom
+    whose
     why will with within without won would wouldn yes yet you your yours yourself yourselves barely scarcely rarely
     anymore""".split()
 )
@@ -39,7 +40,7 @@ good great fine nice excellent better best wonderful fantastic terrific superb a
   fabulous splendid delightful lovely magnificent outstanding perfect enjoyable pleasant positive decent impressive
   strong beautiful gorgeous | bad poor terrible awful horrible worse worst dreadful horrific hideous lousy mediocre
   wretched miserable inferior flawed unpleasant negative shitty evil nasty ugly pathetic disastrous weak wrong;
-well beautifully wonderfully brilliantly nicely | badly poorly horribly terribly awfully;
+beautifully wonderfully brilliantly nicely | badly poorly horribly terribly awfully;
 exciting interesting entertaining fascinating compelling engaging fun thrilling lively gripping fresh original
   intriguing surprising | boring dull bland tedious
   mundane stale tiresome bored dreary forgettable annoying disappointing frustrating;
@@ -103,6 +104,9 @@ day daytime | night nighttime;
 morning | afternoon | evening;
 north northern | south southern | east eastern | west western;
 positively | negatively;
+dream dreams | nightmare nightmares;
+liberal leftist | conservative;
+courage brave fearless | coward cowardly cowardice;
 fortunately luckily thankfully | unfortunately sadly regrettably;
 democratic democrat democrats | republican republicans;
 left | right;
