@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "score a model, clean and under attack and noise",
     "predict": "answer texts with labels and probabilities, or scores",
     "export": "write a model to a folder: merged adapters, averaged weights, another precision",
+    "soup": "average the weights of finished runs into one model",
     "prepare": "put model and tokenised data of a run into one folder, to train offline",
     "plan": "estimate a run's memory, communication and time",
     "radius": "find the smallest radius at which a method's perturbation matters",
