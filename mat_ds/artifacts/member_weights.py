@@ -50,6 +50,13 @@ def load_members(
     return members
 
 
+def merged_model(folder: Path) -> torch.nn.Module:
+    """The model in a folder in fp32 on the CPU, with its adapters merged if it has any."""
+    model: Any = load_exported(folder, torch.float32, torch.device("cpu"))
+    merged: torch.nn.Module = model.merge_and_unload() if is_adapter(folder) else model
+    return merged
+
+
 def write_differences(member: torch.nn.Module, model: torch.nn.Module, folder: Path) -> None:
     """Writes the tensors in which a member differs from its model, by the model's names.
 

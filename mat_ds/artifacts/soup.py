@@ -7,14 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import ModelCard, ModelCardData
 from torch import Tensor, nn
 
 from mat_ds.artifacts.card import CARD, LOADING
 from mat_ds.artifacts.confusion import markdown
 from mat_ds.artifacts.described import Description, write_description
-from mat_ds.artifacts.exported import load_exported
 from mat_ds.artifacts.finished import Finished
 from mat_ds.errors import Problem, raise_if_any
 from mat_ds.models.folder import ADAPTER_CONFIG, read_object
@@ -76,12 +74,6 @@ def base_of(run: Finished) -> str:
     return run.run.model.name
 
 
-def whole(run: Finished) -> nn.Module:
-    """A run's model in fp32 on the CPU; adapters are merged into their base."""
-    model: Any = load_exported(run.folder.model, torch.float32, torch.device("cpu"))
-    return model.merge_and_unload() if is_adapter(run.folder.model) else model
-
-
 def check_alike(run: Finished, model: Any, first: Finished, like: Any) -> None:
     """Raises `UserError` if two models have not the same architecture, label numbers and vocabulary."""
     one, other = model.state_dict(), like.state_dict()
@@ -100,7 +92,7 @@ def check_alike(run: Finished, model: Any, first: Finished, like: Any) -> None:
     raise_if_any(here)
 
 
-class Average:
+class WeightAverage:
     """The uniform average of the weights that were added; sums are in fp64, so their order does not matter in fp32.
 
     Attributes:

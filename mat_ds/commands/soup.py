@@ -40,8 +40,8 @@ def _soup(arguments: Sequence[str], world: World) -> ExitCode:
     share_processors(1)
     with importing():  # only now, as it takes seconds
         from mat_ds.engine.group import process_group
-        from mat_ds.evaluation.soup import dev_score, make_soup, read_runs
-    runs = read_runs(parsed.run)
+        from mat_ds.evaluation.soup import dev_score, make_soup, read_ingredients
+    runs = read_ingredients(parsed.run)
     compute_deterministically(warn_only=True)
     with process_group(world) as device:
         made = make_soup(runs, parsed.out, parsed.greedy, dev_score(runs[0], world, device))

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from mat_ds.artifacts.exported import load_classifier
 from mat_ds.artifacts.finished import Finished, read_finished
-from mat_ds.artifacts.soup import Average, check_alike, soup_problems, whole, write_soup
+from mat_ds.artifacts.member_weights import merged_model
+from mat_ds.artifacts.soup import WeightAverage, check_alike, soup_problems, write_soup
 from mat_ds.errors import raise_if_any
 from mat_ds.evaluation.scores import Evaluator
 from mat_ds.ranks.world import World
@@ -40,7 +41,7 @@ class Soup:
     score: float
 
 
-def read_runs(paths: Sequence[Path]) -> list[Finished]:
+def read_ingredients(paths: Sequence[Path]) -> list[Finished]:
     """The finished runs of a soup; raises `UserError` if they have no meaningful average."""
     runs = [read_finished(path) for path in paths]
     for run in runs:
@@ -77,15 +78,15 @@ def make_soup(runs: Sequence[Finished], out: Path, greedy: bool, score: Score) -
     Raises:
         UserError: if the models differ in architecture, label numbers or vocabulary.
     """
-    model, average, alone = whole(runs[0]), Average(), dict[Path, float]()
+    model, average, alone = merged_model(runs[0].folder.model), WeightAverage(), dict[Path, float]()
     for run in runs:
-        here = whole(run)
+        here = merged_model(run.folder.model)
         check_alike(run, here, runs[0], model)
         alone[run.folder.path] = score(here)
     order = sorted(runs, key=lambda run: -alone[run.folder.path]) if greedy else list(runs)
     used, reached = list[Finished](), float("-inf")
     for run in order:
-        weights = whole(run).state_dict()
+        weights = merged_model(run.folder.model).state_dict()
         average.add(weights)
         if greedy:
             average.fill(model)

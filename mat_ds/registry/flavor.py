@@ -7,6 +7,7 @@ path. Only adapters kept beside it name their base.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from importlib.metadata import version
 from inspect import getfile
 from pathlib import Path
@@ -32,9 +33,12 @@ from mat_ds.artifacts.card import CARD, write_card
 from mat_ds.artifacts.described import FILE, Description, write_description
 from mat_ds.artifacts.exported import load_classifier
 from mat_ds.artifacts.finished import Finished
+from mat_ds.artifacts.member_weights import merged_model, write_differences
+from mat_ds.artifacts.members import ABSTENTION, SNAPSHOTS
 from mat_ds.models.build import longest_input
 from mat_ds.models.lora import ADAPTER, is_adapter
 from mat_ds.models.pretrained import load_config, load_tokenizer, new_model
+from mat_ds.storage.reading import read_json
 from mat_ds.tasks.kinds import KINDS, kind_of
 from mat_ds.tasks.kinds.base import Kind
 
@@ -42,7 +46,14 @@ PACKAGES = ("mlflow", "torch", "transformers", "tokenizers", "safetensors", "hug
 SERVED_MODEL, MODEL = Path(__file__).with_name("served_model"), "model"
 
 
-def save_flavor(source: Path, adapter: Path | None, known: Description, path: Path, mlflow_model: Model) -> None:
+def save_flavor(
+    source: Path,
+    adapter: Path | None,
+    known: Description,
+    path: Path,
+    mlflow_model: Model,
+    members: Sequence[Path] = (),
+) -> None:
     """Writes a model that MLflow can load.
 
     Args:
@@ -51,8 +62,12 @@ def save_flavor(source: Path, adapter: Path | None, known: Description, path: Pa
         known: its task and maximum input length.
         path: target folder, must not exist.
         mlflow_model: MLflow's metadata, completed here.
+        members: folders of the snapshots that are its mixture; what has no probabilities is saved without.
     """
     kind = kind_of(known.spec)
+    members = members if kind.calibrates else ()
+    fitted = members[0].with_name(ABSTENTION) if members else None
+    steps = read_json(fitted, "bring it back from a copy")["steps"] if fitted and fitted.exists() else None
     temperature = temperature_of(source, str(source)) if (source / TEMPERATURE).exists() else None
     row = kind.served_row
     unnamed = [*row.values()] if [*row] == ["text"] else None
@@ -63,6 +78,7 @@ def save_flavor(source: Path, adapter: Path | None, known: Description, path: Pa
             "text": list(kind.columns),
             **kind.served_options,
             "temperature": temperature,
+            **({"abstention": steps} if steps else {}),
         },
     }
     with TemporaryDirectory() as scratch:
@@ -74,7 +90,7 @@ def save_flavor(source: Path, adapter: Path | None, known: Description, path: Pa
         form: dict[str, Any] = {
             "mlflow_model": mlflow_model,
             "code_paths": [str(code)],
-            "signature": signature_of(kind, calibrates=temperature is not None),
+            "signature": signature_of(kind, temperature is not None, bool(members)),
             "pip_requirements": pinned(),
             "input_example": unnamed or pandas.DataFrame([row]),
         }
@@ -102,16 +118,25 @@ def save_flavor(source: Path, adapter: Path | None, known: Description, path: Pa
             shutil.copy2(file, path / "model" / file.name)
     if adapter:
         shutil.copytree(adapter, path / ADAPTER)
+    if members:
+        model = load_classifier(source.resolve(), torch.float32, torch.device("cpu"))[0]
+        for member in members:
+            write_differences(merged_model(member), model, path / SNAPSHOTS / member.name)
+        if fitted and fitted.exists():
+            shutil.copy2(fitted, path / SNAPSHOTS / ABSTENTION)
 
 
-def signature_of(kind: Kind, calibrates: bool = False) -> ModelSignature:
+def signature_of(kind: Kind, calibrates: bool = False, mixes: bool = False) -> ModelSignature:
     """MLflow signature of the outputs only: an input signature would make MLflow misread unnamed texts, or reject lists of
-    texts. If the model `calibrates`, a request may ask for it with the parameter `calibrated`."""
+    texts. If the model `calibrates`, a request may ask for it with the parameter `calibrated`;
+    if it `mixes`, for what `Members.asked` of its server says."""
     columns: list[Any] = []
     for name, types in kind.answer_types.items():
         columns.append(ColSpec(_column_type(types), name))
-    params = ParamSchema([ParamSpec("calibrated", DataType.boolean, False)]) if calibrates else None
-    return ModelSignature(outputs=Schema(columns), params=params)  # type: ignore[arg-type]
+    names = [*(["calibrated"] if calibrates else []), *(["mixture", "uncertainty"] if mixes else [])]
+    params = [ParamSpec(name, DataType.boolean, False) for name in names]
+    params += [ParamSpec("abstain", DataType.double, 0.0)] if mixes else []
+    return ModelSignature(outputs=Schema(columns), params=ParamSchema(params) if params else None)  # type: ignore[arg-type]
 
 
 def _column_type(types: Any) -> Any:

@@ -15,6 +15,7 @@ from mlflow.models import Model
 
 from mat_ds.artifacts.described import Description
 from mat_ds.artifacts.finished import Finished, read_finished
+from mat_ds.artifacts.members import listed
 from mat_ds.config.names import RULE, is_name
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.registry.connection import client_of, errors_told, registry_uri, tracking_uri
@@ -90,7 +91,8 @@ def register(run: Path, name: str, uri: str | None = None, registry: str | None 
         model_id, place = logged.model_id, logged.artifact_location
         described = Model(artifact_path=place, model_uuid=model_id, run_id=run_id, model_id=model_id)
         known = Description(finished.spec, effective_length(source, finished.max_length))
-        save_flavor(source, adapter, known, Path(scratch) / "model", described)
+        members = list(listed(finished.folder.snapshots).values())
+        save_flavor(source, adapter, known, Path(scratch) / "model", described, members)
         client.log_model_artifacts(model_id, str(Path(scratch) / "model"))
         client.finalize_logged_model(model_id, LoggedModelStatus.READY)
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step=finished.results["export"]["step"])])

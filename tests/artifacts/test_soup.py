@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from mat_ds.errors import UserError
-from mat_ds.evaluation.soup import make_soup, read_runs
+from mat_ds.evaluation.soup import make_soup, read_ingredients
 from tests.support.heads import adapter_run, finished_run
 
 
@@ -30,7 +30,7 @@ def bias(model):
 
 
 def test_all_runs_are_averaged_and_the_result_loads_with_plain_transformers(three, tmp_path):
-    made = make_soup(read_runs(three), tmp_path / "soup", False, bias)
+    made = make_soup(read_ingredients(three), tmp_path / "soup", False, bias)
     found = AutoModelForSequenceClassification.from_pretrained(tmp_path / "soup").state_dict()
     each = [AutoModelForSequenceClassification.from_pretrained(run / "model").state_dict() for run in three]
     for name, value in found.items():
@@ -48,7 +48,7 @@ def test_greedily_runs_that_lower_the_score_are_left_out(three, tmp_path):
     def score(model):  # best at a shift of 0.6; of the runs alone that of 1.0 is nearest, then 0.0
         return -abs(bias(model) - start - 0.6)
 
-    made = make_soup(read_runs(three), tmp_path / "soup", True, score)
+    made = make_soup(read_ingredients(three), tmp_path / "soup", True, score)
     assert made.used == (three[1], three[0]) and made.score == pytest.approx(-0.1, abs=1e-4)
     assert "greedily" in (tmp_path / "soup" / "README.md").read_text()
 
@@ -57,7 +57,7 @@ def test_adapters_are_merged_before_they_are_averaged(tmp_path):
     one = adapter_run(tmp_path / "one", tmp_path / "base")
     shutil.copytree(one, tmp_path / "two")
     moved(tmp_path / "two", 0.1)
-    make_soup(read_runs([one, tmp_path / "two"]), tmp_path / "soup", False, bias)
+    make_soup(read_ingredients([one, tmp_path / "two"]), tmp_path / "soup", False, bias)
     name = "roberta.encoder.layer.0.attention.self.query"
     base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base").state_dict()[f"{name}.weight"].double()
     expected = torch.zeros_like(base)
@@ -79,11 +79,11 @@ def test_what_has_no_average_is_refused(three, tmp_path):
         (three[0], "two or more different"),
     ):
         with pytest.raises(UserError, match=told):
-            read_runs([three[0], other])
+            read_ingredients([three[0], other])
     config = json.loads((three[1] / "model" / "config.json").read_text())
     names = {"0": "acceptable", "1": "unacceptable"}
     numbers = {name: int(number) for number, name in names.items()}
     (three[1] / "model" / "config.json").write_text(json.dumps({**config, "id2label": names, "label2id": numbers}))
     with pytest.raises(UserError, match="numbers its labels otherwise"):
-        make_soup(read_runs(three[:2]), tmp_path / "soup", False, bias)
+        make_soup(read_ingredients(three[:2]), tmp_path / "soup", False, bias)
     assert not (tmp_path / "soup").exists()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import mlflow.transformers
-
-from .text_classifier import TextClassifier
+from .text_classifier import TextClassifier, load_with
 
 
 class MultiLabelClassifier(TextClassifier):
@@ -19,7 +17,6 @@ class MultiLabelClassifier(TextClassifier):
         return {"labels": [name for name, share in probabilities.items() if share > 0.5], "probabilities": probabilities}
 
 
-def _load_pyfunc(path: str, model_config: dict[str, Any]) -> MultiLabelClassifier:
+def _load_pyfunc(path: str, model_config: dict[str, Any]) -> TextClassifier:
     """Called by MLflow to load the model in `path`."""
-    options = (model_config["max_length"], model_config["text"], model_config.get("temperature"))
-    return MultiLabelClassifier(mlflow.transformers.load_model(path), *options)
+    return load_with(MultiLabelClassifier, path, model_config)
