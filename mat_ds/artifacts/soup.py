@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from mat_ds.artifacts.card import CARD, LOADING
 from mat_ds.artifacts.confusion import markdown
-from mat_ds.artifacts.described import Description, write_description
+from mat_ds.artifacts.described import Description, base_of, write_description
 from mat_ds.artifacts.finished import Finished
 from mat_ds.errors import Problem, raise_if_any
-from mat_ds.models.folder import ADAPTER_CONFIG, read_object
 from mat_ds.models.lora import is_adapter
 from mat_ds.models.pretrained import load_tokenizer
 from mat_ds.models.tiny import TINY
@@ -54,8 +53,9 @@ def soup_problems(runs: Sequence[Finished]) -> Iterator[Problem]:
         elif run.spec.labels != first.spec.labels:
             names = [", ".join(each.spec.labels) for each in (run, first)]
             yield Problem("RUN", where, f"has the labels {names[0]}, {against} {names[1]}", fix)
-        elif base_of(run) != base_of(first):
-            yield Problem("RUN", where, f"was made from {base_of(run)}, {against} {base_of(first)}", fix)
+        elif (base := base_of(run.folder.model)) != (other := base_of(first.folder.model)):
+            names = [each[0] if each else TINY for each in (base, other)]
+            yield Problem("RUN", where, f"was made from {names[0]}, {against} {names[1]}", fix)
         elif run.run.model.name == TINY and run.run.seed != first.run.seed:
             yield Problem("RUN", where, "began with other random weights", "average runs of one pre-trained model")
         elif run.results["dev_sha256"] != first.results["dev_sha256"]:
@@ -65,13 +65,6 @@ def soup_problems(runs: Sequence[Finished]) -> Iterator[Problem]:
         elif run.max_length != first.max_length:
             reason = f"cuts inputs at {run.max_length} tokens, {against} {first.max_length}"
             yield Problem("RUN", where, reason, "average runs of one data.max_length")
-
-
-def base_of(run: Finished) -> str:
-    """The model that a run was made from; of adapters, as they name it."""
-    if is_adapter(run.folder.model):
-        return str(read_object("RUN", run.folder.model / ADAPTER_CONFIG)["base_model_name_or_path"])
-    return run.run.model.name
 
 
 def check_alike(run: Finished, model: Any, first: Finished, like: Any) -> None:
