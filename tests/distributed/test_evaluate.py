@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from mat_ds.errors import ExitCode
-from mat_ds.evaluation.attacks.options import TEXT_ATTACKS
 from mat_ds.evaluation.noise import NOISES
 from mat_ds.models.build import build_model, build_tokenizer
 from mat_ds.models.options import ModelConfig
@@ -17,8 +16,9 @@ from tests.support.launch import run_cli
 
 pytestmark = pytest.mark.dist
 
+ATTACKS = ("characters", "benign_words", "hotflip", "importance", "triggers")
 OPTIONS = (
-    "attack.radii=[1e-3,1e-2,3e-2]", "attack.steps=3", "noise.rates=[0.1]", f"text_attack.names=[{','.join(TEXT_ATTACKS)}]",
+    "attack.radii=[1e-3,1e-2,3e-2]", "attack.steps=3", "noise.rates=[0.1]", f"text_attack.names=[{','.join(ATTACKS)}]",
     "text_attack.limit=7", "text_attack.max_queries=40", "groups=label", "invariance=tests/distributed/behaviour.yaml",
 )  # fmt: skip
 
@@ -79,7 +79,7 @@ def test_accuracy_falls_with_the_radius_and_the_report_has_every_setting(run, re
     assert set(report) == {"task", "model", "data", "seed", "attack", "noise", "splits", "options", "versions", "invariance"}
     assert (report["attack"]["steps"], report["data"]["examples"]) == (3, {"validation": 101})
     assert {path.name for path in (run / "evaluation").iterdir()} == {
-        "robustness.json", *(f"validation.{name}.jsonl" for name in TEXT_ATTACKS),
+        "robustness.json", *(f"validation.{name}.jsonl" for name in ATTACKS),
     }  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def test_the_whole_report_is_the_same_on_one_two_and_three_ranks(run, tmp_path):
     assert "1 of 2 conditions" in refused and [line.split()[-1] for line in printed[then + 2 : -2]] == ["yes", "no"]
     assert said == f"report: {run}/evaluation-2"
     assert all(len({len(line) for line in lines}) == 1 for lines in (table, attacks, calibration)), "aligned"
-    assert [line.split()[1] for line in attacks[1:]] == list(TEXT_ATTACKS)
+    assert [line.split()[1] for line in attacks[1:]] == list(ATTACKS)
     assert [line.split()[0] for line in calibration] == ["split", "validation", "validation"]
     assert [line.split("  ")[0] for line in table[:2]] == ["measured", "clean"]
     assert {line.split("  ")[0] for line in table[2:5]} == {"clean, 0", "clean, 1", "attack, linf 0.001"}
