@@ -45,7 +45,7 @@ def load_members(
             if same is not None and same.shape == parameter.shape and torch.equal(same, parameter):
                 place, _, last = name.rpartition(".")
                 setattr(member.get_submodule(place), last, same)
-        own = own or dict(member.named_parameters())
+        own = {**dict(member.named_parameters()), **own}
         members.append(member.eval())
     return members
 
