@@ -16,6 +16,7 @@ from mat_ds.models.source import check_place, hub_names
 from mat_ds.ranks.exits import attempt, configure_process
 from mat_ds.ranks.processors import share_processors
 from mat_ds.ranks.world import World
+from mat_ds.runs.chains import chain_count, chain_problems
 from mat_ds.runs.ds_config import complete, json_problems, read_ds_config, serves
 from mat_ds.runs.load import DEMO_RECIPE, read_run_config
 from mat_ds.runs.options import combination_problems, example_problems, task_problems
@@ -58,6 +59,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = Parser("plan", __doc__, EXAMPLE, renamed)
     add_file_arguments(parser)
     parser.add_argument("--gpus", type=whole, required=True, metavar="N", help="GPUs of the run, on all nodes together")
+    parser.add_argument("--gpus_per_node", type=whole, metavar="N", help="for method.chains=per_node (default: all on one)")
     parser.add_argument("--gpu_memory", type=memory, required=True, metavar="SIZE", help="memory of each GPU, like 16GB")
     parser.add_argument("--link", type=link, metavar="SPEED", help="speed of the slowest link between two GPUs, like 10Gb/s")
     speeds = ", ".join(f"{speed:g} in {precision}" for precision, speed in SUSTAINED.items())
@@ -77,10 +79,15 @@ def find(parsed: argparse.Namespace) -> PlanReport:
     """
     load_plugins(parsed.plugin)
     asked, problems = read_run_config(parsed.recipe, parsed.overrides, DEMO_RECIPE)
-    tree, world = read_ds_config(parsed.ds_config), World(size=parsed.gpus)
+    world = World(size=parsed.gpus, local_size=parsed.gpus_per_node or parsed.gpus)
+    tree = read_ds_config(parsed.ds_config)
     if asked is None:
         raise UserError(*problems)
-    problems += [*combination_problems(asked, world.size), *example_problems(asked, parsed.examples)]
+    problems += [
+        *combination_problems(asked, world.size),
+        *chain_problems(asked, world),
+        *example_problems(asked, parsed.examples),
+    ]
     raise_if_any([*problems, *json_problems(tree, asked, world)])
     spec, able = task_of(asked.task, asked.data), serves(complete(tree, asked, world), asked.model)
     raise_if_any((*asked.method.engine_problems(able), *task_problems(asked, spec)))
@@ -92,6 +99,6 @@ def find(parsed: argparse.Namespace) -> PlanReport:
         from mat_ds.planning.plan import Cards
 
     raise_if_any(ds_config_problems(tree, asked, world, here=False))
-    cards = Cards(world.size, parsed.gpu_memory, parsed.link, 1e12 * (parsed.tflops or 0.0))
+    cards = Cards(world.size, parsed.gpu_memory, parsed.link, 1e12 * (parsed.tflops or 0.0), chain_count(asked, world))
     with waiting(f"estimating the passes of {asked.model.name}"):
         return plan_report(asked, tree, spec, cards, parsed.examples, SUSTAINED)

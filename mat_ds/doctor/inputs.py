@@ -65,6 +65,7 @@ def read_inputs(
         plugins: files to load first.
     """
     from mat_ds.engine.ds_config import ds_config_problems
+    from mat_ds.runs.chains import chain_problems
     from mat_ds.runs.ds_config import RECIPE_SECTIONS, owned_values, read_ds_config
     from mat_ds.runs.load import DEMO_RECIPE, read_run_config
     from mat_ds.runs.options import RunConfig, combination_problems
@@ -80,7 +81,7 @@ def read_inputs(
             run, wrong = read_run_config(recipe, overrides, DEMO_RECIPE)
             found += wrong
         if run and not found:
-            found += [*combination_problems(run, world.size), *output_problems(run)]
+            found += [*combination_problems(run, world.size), *chain_problems(run, world), *output_problems(run)]
             found += recipe_uri_problems(run.tracking.uri, recipe, overrides)
     except UserError as error:
         found += error.problems

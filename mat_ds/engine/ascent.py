@@ -15,5 +15,5 @@ def climb(sampler: Sampler, shards: Shards, device: torch.device) -> None:
     if sampler.aimed is None:
         return
     own = sampler.aimed.to(device)
-    sampler.climb(own if shards.replicated else all_reduce_sum(own))
+    sampler.climb(own if shards.replicated else all_reduce_sum(own, shards.chains.inside))
     shards.refresh()

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mat_ds.engine.engine import Engine
-from mat_ds.engine.state import LoadError, describe_state, load_state, write_state
+from mat_ds.engine.state import LoadError, describe_state, load_state, loss_scales, write_state
 from mat_ds.errors import PeerError, Problem, SaveError, UserError
 from mat_ds.ranks.collectives import from_all_ranks, from_rank_zero, on_rank_zero, own_rank, world_size
 from mat_ds.storage import checkpoints, folders, integrity
@@ -59,6 +59,7 @@ def save(
     """
     started, name = time.perf_counter(), checkpoints.name_of(state["step"])
     engine.check(None)
+    scales = loss_scales(engine)
     final = folder / name
     aside = from_rank_zero(beside(final, "part"))
 
@@ -72,7 +73,7 @@ def save(
         if model and model.exists():
             folders.copy_files(model, aside / checkpoints.MODEL, _link)
         shards = {"world_size": world_size(), "files": sorted(written)}
-        own = {"format": FORMAT, **shards, **describe_state(engine)}
+        own = {"format": FORMAT, **shards, **describe_state(engine), **scales}
         write_json(aside / integrity.STATE, {"engine": own, "run": state, "writer": writer})
         others = [file for file in integrity.files_below(aside) if file not in written]
         if strangers := list(filter(SHARD.fullmatch, others)):

@@ -6,21 +6,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, overload
 
-import deepspeed
 import torch
 from torch import Tensor, nn
 
-from mat_ds.engine.ascent import climb
+from mat_ds.engine.exact import exact_values
 from mat_ds.engine.flat import FlatUpdates
 from mat_ds.engine.loss_scale import judge_by_norm
-from mat_ds.engine.norms import Norms
-from mat_ds.engine.shards import Shards, exact_values, numel, parameter_groups
+from mat_ds.engine.mesh import initialize
+from mat_ds.engine.shards import Shards, numel, parameter_groups
 from mat_ds.engine.startup import release
+from mat_ds.engine.updates import Updates
 from mat_ds.engine.zero import read_zero
 from mat_ds.errors import Interrupted, NonFiniteError, SaveError
 from mat_ds.methods.batch import MicroBatch
 from mat_ds.models.depth import step_sizes
 from mat_ds.models.perturb import EmbeddingPerturbation
+from mat_ds.ranks.chains import ONE_CHAIN, Chains
 from mat_ds.ranks.collectives import all_reduce_sum, any_rank, world_size
 from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.noise_kernel import agreed_kernel
@@ -28,12 +29,8 @@ from mat_ds.sampling.options import OptimizerConfig
 from mat_ds.sampling.sampler import Sampler
 from mat_ds.tasks.kinds.outputs import Read, read_output
 
-# Each skipped update halves a dynamic loss scale, and 32 of them take it from 2^32 to 1. If updates still overflow after twice
-# as many, the loss scale is static, or is ZeRO-0's at its minimum, and will never fall.
-MOST_SKIPS = 64
 
-
-class Engine(Norms):
+class Engine(Updates):
     """Runs a method's outer steps on a sharded model; `mat_ds.methods.base.Engine` documents what methods call.
 
     Args:
@@ -43,28 +40,24 @@ class Engine(Norms):
         ds_config: a complete DeepSpeed configuration (`mat_ds.runs.ds_config.complete`).
         seed: the run's seed.
         read: extracts the predictions, one per sample, from the model's output and its inputs.
+        chains: how the ranks are divided; each chain has its own batch, of an equal share of the global one.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        optimizer: OptimizerConfig,
-        chain: Chain,
-        ds_config: dict[str, Any],
-        seed: int,
-        read: Read = read_output,
-    ):
+        self, model: nn.Module, optimizer: OptimizerConfig, chain: Chain, ds_config: dict[str, Any], seed: int,
+        read: Read = read_output, chains: Chains = ONE_CHAIN,
+    ):  # fmt: skip
         perturbation = EmbeddingPerturbation(model)
         self.sampler = Sampler(parameter_groups(model, optimizer), optimizer.name, chain, seed)
         # DeepSpeed makes its fp32 masters from weights that it has already cast to the compute dtype.
         exact, frozen = exact_values(model, read_zero(ds_config).dtype)
-        ds, *_ = deepspeed.initialize(model=model, optimizer=self.sampler, config=ds_config)
+        ds = initialize(model, self.sampler, ds_config, chains)
         super().__init__(ds, perturbation, seed, read)
-        self.shards = Shards(ds, step_sizes(ds.module, optimizer), frozen)
+        self.shards = Shards(ds, step_sizes(ds.module, optimizer), frozen, chains)
         if exact:
             self.shards.fill(exact)
         exact.clear()  # the whole model in fp32
-        self.sampler.arm(self.shards.slices, self.device, agreed_kernel(self.device) if chain.noise else None)
+        self.sampler.arm(self.shards.slices, self.device, agreed_kernel(self.device) if chain.noise else None, chains)
         self._flat = FlatUpdates(ds, self.shards, self.sampler) if read_zero(ds_config).flat else None
         self._training_pass = ds.module if self._flat else ds
         judge_by_norm(ds)
@@ -190,61 +183,3 @@ class Engine(Norms):
     def _swap(self, name: str) -> None:
         self.sampler.swap(name)
         self.shards.refresh()
-
-    def update(self) -> None:
-        """Draws one sample of the parameters from the gradients accumulated since the last one. Every rank must call it.
-
-        With ZeRO or in half precision, it is skipped on all ranks if a gradient is not finite on any. In fp32 without ZeRO
-        DeepSpeed does not check gradients, so the losses are checked here before.
-
-        Raises:
-            NonFiniteError: on every rank, if a loss was not finite on any; the parameters are left as they were. Also if a
-                gradient was not, except in fp16, where the update is repeated with a lower loss scale. At ZeRO-1 in fp32 and
-                bf16, `end` and `check` raise it instead; until then updates are skipped.
-        """
-        if not self._looks_at_gradients:
-            self._refuse_losses()
-        try:
-            self._applied = self._step()
-        except Exception as error:  # DeepSpeed raises a bare Exception when the loss scale cannot fall any further
-            if "loss scale already at minimum" not in str(error):
-                raise
-            raise NonFiniteError(f"fp16 gradients overflow at the smallest loss scale: {error}") from error
-        if self._applied:
-            climb(self.sampler, self.shards, self.device)
-        else:
-            self._refuse_losses()
-            if self.dtype != torch.float16:
-                raise self._not_finite("a gradient")
-        self.shards.forget_gradients()
-
-    def _step(self) -> bool:
-        """Makes an update, or skips it; whether it did."""
-        if self._flat is not None:
-            return self._flat.update()
-        self.ds.step()
-        return bool(self.ds.was_step_applied())
-
-    def _refuse_losses(self) -> None:
-        if all_reduce_sum((~self._all_finite).float()).item():
-            raise self._not_finite("a loss")
-
-    def _not_finite(self, what: str) -> NonFiniteError:
-        return NonFiniteError(f"{what} was not finite in outer step {self._outer_step}")
-
-    def inner_steps(self) -> Iterator[int]:
-        """Yields 0 .. K-1. In fp16 a sample whose gradient overflowed is repeated with the lowered loss scale and the same
-        dropout masks and noise, so that an outer step always commits a mixture of exactly K samples. Raises, on every rank,
-        `Interrupted` before the first sample if the run is to stop, and `NonFiniteError` if too many in a row overflow.
-        """
-        self.leave_if_told()  # here, because theta is still theta_t
-        k = skipped_in_a_row = 0
-        while k < self.sampler.chain.samples:
-            yield k
-            if self._applied:
-                k, skipped_in_a_row = k + 1, 0
-                continue
-            self.skipped_since_begin += 1
-            skipped_in_a_row += 1
-            if skipped_in_a_row == MOST_SKIPS:
-                raise NonFiniteError(f"fp16 gradients overflowed {MOST_SKIPS} times in a row")

@@ -43,7 +43,7 @@ class FlatUpdates:
         self._loss_scaler: Any = ds.optimizer.loss_scaler if ds.fp16_enabled() else None
         self._max_norm, self._sent = float(ds.gradient_clipping()), ds.communication_data_type
         # By what gradients are divided before they are summed; what is missing to their mean is made up for afterwards.
-        self._divisor = float(ds.gradient_predivide_factor() if ds.postscale_gradients() else world_size())
+        self._divisor = float(ds.gradient_predivide_factor() if ds.postscale_gradients() else world_size(shards.chains.inside))
 
     @torch.no_grad()
     def update(self) -> bool:
@@ -57,7 +57,11 @@ class FlatUpdates:
             Exception: if fp16's loss scale cannot be lowered; as DeepSpeed does.
         """
         own = [self._own_gradient(gradient) for gradient in self._gradients]
-        factor = self._divisor / world_size() / (self._loss_scaler.loss_scale if self._loss_scaler else 1.0)
+        factor = (
+            self._divisor
+            / world_size(self._shards.chains.inside)
+            / (self._loss_scaler.loss_scale if self._loss_scaler else 1.0)
+        )
         for group, gradient in zip(self._groups, own, strict=True):
             group.master.grad = gradient
         self.norm = self._norm_of_sums() * factor
@@ -78,7 +82,7 @@ class FlatUpdates:
         """This rank's part of the sum over the ranks, in fp32."""
         if self._divisor != 1.0:
             whole.div_(self._divisor)
-        return reduce_scatter_sum(whole.to(self._sent)).float()
+        return reduce_scatter_sum(whole.to(self._sent), self._shards.chains.inside).float()
 
     def _norm_of_sums(self) -> Tensor:
         """Norm of all ranks' parts of the gradients, in fp64."""
@@ -89,7 +93,7 @@ class FlatUpdates:
             for piece in slices
         ]
         square = get_total_norm(pieces).to(self.norm.device).double().square()
-        return all_reduce_sum(square).sqrt()
+        return all_reduce_sum(square, self._shards.chains.inside).sqrt()
 
     def _judge(self) -> bool:
         """Whether to make the update."""

@@ -7,8 +7,9 @@ import torch
 from mat_ds.engine.flat import FlatUpdates
 from mat_ds.engine.passes import Passes
 from mat_ds.engine.shards import Shards
-from mat_ds.ranks.collectives import all_reduce_sum
+from mat_ds.ranks.collectives import all_reduce_sum, world_size
 from mat_ds.sampling.sampler import Sampler
+from mat_ds.sampling.watched import Watched
 
 
 class Norms(Passes):
@@ -22,14 +23,31 @@ class Norms(Passes):
     @property
     def moved(self) -> tuple[float, float]:
         """Distances of the last sample and of theta_{t+1} from theta_t; needs `begin(watch=True)`. Every rank must call it."""
-        return self._global_norm(self.sampler.moved[0]), self._global_norm(self.sampler.moved[1])
+        by_chain, committed = self._watched.moved
+        return self._global_norm(by_chain), self._global_norm(committed)
 
     @property
     def parts(self) -> tuple[float, float]:
         """Norms of drift and noise, means over the samples of this outer step; needs `begin(watch=True)`. Every rank must call
         it."""
-        drifts, noises = ([self._global_norm(square) for square in squares] for squares in self.sampler.parts)
+        squares = self._watched.drifts, self._watched.noises
+        drifts, noises = ([self._global_norm(square) for square in part] for part in squares)
         return sum(drifts) / len(drifts), sum(noises) / len(noises)
+
+    @property
+    def spread(self) -> dict[str, float]:
+        """`chains_apart`, the root mean square over the chains of the distance of what each came to from their mean: the spread
+        of the mixed strategy. Empty with one chain; needs `begin(watch=True)`. Every rank must call it."""
+        if self.shards.chains.count == 1:
+            return {}
+        square = torch.tensor(self._watched.apart, dtype=torch.float64, device=self.device)
+        share = 1 / (world_size() if self.shards.replicated else self.shards.chains.count)
+        return {"chains_apart": float(all_reduce_sum(square) * share) ** 0.5}
+
+    @property
+    def _watched(self) -> Watched:
+        assert self.sampler.watched
+        return self.sampler.watched
 
     @property
     def gradient_norm(self) -> float | None:
@@ -49,4 +67,4 @@ class Norms(Passes):
     def _global_norm(self, square: float) -> float:
         """Norm of a vector distributed over the ranks, from the squared norm of this rank's part."""
         total = torch.tensor(square, dtype=torch.float64, device=self.device)
-        return float(total if self.shards.replicated else all_reduce_sum(total)) ** 0.5
+        return float(total if self.shards.replicated else all_reduce_sum(total, self.shards.chains.inside)) ** 0.5

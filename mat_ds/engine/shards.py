@@ -16,13 +16,10 @@ import torch
 from deepspeed.runtime.engine import DeepSpeedEngine
 from torch import Tensor
 
+from mat_ds.ranks.chains import ONE_CHAIN, Chains
 from mat_ds.ranks.collectives import all_reduce_sum, own_rank
 from mat_ds.sampling.options import OptimizerConfig
 from mat_ds.sampling.slices import Slice, places
-
-# Attribute of a parameter that was sharded in half precision: this rank's shard of its fp32 values; of a frozen one, on rank 0,
-# all of them.
-EXACT = "exact_shard"
 
 
 def trainable(module: torch.nn.Module) -> list[tuple[str, Tensor]]:
@@ -79,6 +76,7 @@ class Shards:
         ds: an engine just initialised, of any ZeRO stage and precision.
         rates: step sizes of parameters as multiples of the run's; 1 for those that are not in it.
         frozen: exact values of frozen parameters, as `exact_values` returned them.
+        chains: those of the run; each has a model of its own.
 
     Attributes:
         slices: for each master tensor of this rank, the slices of parameters in it.
@@ -91,9 +89,10 @@ class Shards:
     """
 
     def __init__(
-        self, ds: DeepSpeedEngine, rates: Mapping[Tensor, float] | None = None, frozen: Mapping[str, Tensor] | None = None
-    ):
-        self._ds, self._frozen = ds, frozen
+        self, ds: DeepSpeedEngine, rates: Mapping[Tensor, float] | None = None, frozen: Mapping[str, Tensor] | None = None,
+        chains: Chains = ONE_CHAIN,
+    ):  # fmt: skip
+        self._ds, self._frozen, self.chains = ds, frozen, chains
         self._names, parameters = map(list, zip(*trainable(ds.module), strict=True))
         rate = [(rates or {}).get(parameter, 1.0) for parameter in parameters]
         self.rates = min(rate), max(rate)
@@ -113,7 +112,7 @@ class Shards:
             covered[-1] += not torch.equal(here.to(there), there)
         copies = ds.dp_world_size if self.replicated else 1
         expected = torch.tensor([*(numel(p) * copies for p in parameters), 0], dtype=torch.float64, device=ds.device)
-        if not torch.equal(all_reduce_sum(covered), expected):
+        if not torch.equal(all_reduce_sum(covered, chains.inside), expected):
             raise RuntimeError("DeepSpeed's fp32 shards are not where it says they are; mat_ds knows deepspeed 0.19")
 
     def masters(self) -> Iterator[tuple[Tensor, list[tuple[str, Slice]]]]:
@@ -150,7 +149,7 @@ class Shards:
                 if other == name:
                     source = master.detach().view(-1)[piece.start : piece.start + piece.numel]
                     whole[piece.offset : piece.offset + piece.numel].copy_(source)
-        return (whole if self.replicated else all_reduce_sum(whole)).view(shape(parameter))
+        return (whole if self.replicated else all_reduce_sum(whole, self.chains.inside)).view(shape(parameter))
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -229,22 +228,3 @@ def _stretches(ds: DeepSpeedEngine, parameters: Sequence[Any]) -> Iterator[tuple
     else:
         for i, p in enumerate(parameters):
             yield i, p, 0, 0, p.numel()
-
-
-def exact_values(module: torch.nn.Module, dtype: torch.dtype) -> tuple[dict[int, Tensor], dict[str, Tensor] | None]:
-    """The fp32 values that DeepSpeed is going to round to the compute dtype, if that is another.
-
-    Returns:
-        Those of trained parameters, flat, by index; of a sharded one only this rank's shard. And those of frozen parameters, by
-        name: on rank 0, which exports them, elsewhere none; None on every rank if none are needed: in fp32, and with
-        adapters, which are exported without their base.
-    """
-    if dtype == torch.float32:
-        return {}, None
-    kept = {i: (p, p.__dict__.pop(EXACT, None)) for i, (_, p) in enumerate(trainable(module))}
-    exact = {i: p.detach().reshape(-1).clone() if shard is None else shard for i, (p, shard) in kept.items()}
-    if hasattr(module, "peft_config"):
-        return exact, None
-    frozen = [(name, p, p.__dict__.pop(EXACT, None)) for name, p in module.named_parameters() if not p.requires_grad]
-    frozen = [] if own_rank() else frozen
-    return exact, {name: p.detach().to("cpu", copy=True) if whole is None else whole for name, p, whole in frozen}

@@ -33,10 +33,14 @@ def release() -> None:
     """
     import torch
     from deepspeed import comm
-    from deepspeed.runtime.zero import parameter_offload
+    from deepspeed.runtime.zero import parameter_offload, partitioned_param_coordinator, utils
     from deepspeed.runtime.zero.partition_parameters import InsertPostInitMethodToModuleSubClasses as Patches
     from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+    from deepspeed.utils import groups
 
+    # What an engine of several chains has set for all later ones.
+    groups.mpu = None
+    partitioned_param_coordinator.assert_ints_same_as_other_ranks = utils.assert_ints_same_as_other_ranks
     torch.nn.functional.linear = getattr(Patches, "linear_bk", torch.nn.functional.linear)
     parameter_offload.FWD_MODULE_STACK.clear()
     for method in vars(PartitionedParameterCoordinator).values():

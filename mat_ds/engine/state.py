@@ -34,6 +34,12 @@ THETA = "theta"
 Pieces = Iterator[tuple[str, str, int, Tensor]]
 
 
+def loss_scales(engine: Engine) -> dict[str, Any]:
+    """The loss scale of each chain, if there are several. Every rank must call it."""
+    count = engine.shards.chains.count
+    return {"loss_scales": from_all_ranks(read_loss_scale(engine.ds))[:: world_size() // count]} if count > 1 else {}
+
+
 def describe_state(engine: Engine) -> dict[str, Any]:
     """Update count, loss scale, kind of noise and parameter sizes of an engine, in JSON types."""
     elements = {name: numel(parameter) for name, parameter in trainable(engine.ds.module)}
@@ -45,7 +51,8 @@ def write_state(engine: Engine, folder: Path) -> list[str]:
     """Writes this rank's part of the state as safetensors files into `folder`; returns their names."""
     names: list[str] = []
     part: dict[str, Tensor] = {}
-    rank, ranks = own_rank(), world_size()
+    rank, inside = own_rank(), engine.shards.chains.inside
+    place, ranks = own_rank(inside), world_size(inside)
     mode = stat.S_IMODE(folder.stat().st_mode) & 0o666  # safetensors would set another one
 
     def flush() -> None:
@@ -54,8 +61,8 @@ def write_state(engine: Engine, folder: Path) -> list[str]:
         (folder / names[-1]).chmod(mode)
         part.clear()
 
-    for number, (kind, parameter, first, values) in enumerate(_pieces(engine)):
-        if engine.shards.replicated and number % ranks != rank:
+    for number, (kind, parameter, first, values) in enumerate(_own_pieces(engine)):
+        if engine.shards.replicated and number % ranks != place:
             continue
         if part and sum(tensor.nbytes for tensor in part.values()) + values.nbytes > PART_BYTES:
             flush()
@@ -90,7 +97,8 @@ def load_state(engine: Engine, files: list[Path], numbers: dict[str, Any]) -> No
     if found := [other for other in faults if other]:
         raise LoadError(fault or found[0])
     engine.sampler.updates = numbers["updates"]
-    restore_loss_scale(engine.ds, numbers["loss_scale"])
+    scales = numbers.get("loss_scales") or [numbers["loss_scale"]]
+    restore_loss_scale(engine.ds, scales[engine.shards.chains.own % len(scales)])
     engine.shards.refresh()
 
 
@@ -109,7 +117,9 @@ def _read(engine: Engine, files: list[Path]) -> str | None:
             written.setdefault((kind, parameter), []).append((first, piece.get_shape()[0], piece))
         for kind, parameter, first, values in _pieces(engine):
             missing = values.numel()
-            for other, length, piece in written.get((kind, parameter), ()):
+            # Where fewer chains were saved, more go on from the moments of the first.
+            own = (of_chain(kind, engine.shards.chains.own), parameter)
+            for other, length, piece in written.get(own if own in written else (kind, parameter), ()):
                 begin, end = max(first, other), min(first + values.numel(), other + length)
                 if begin < end:
                     values[begin - first : end - first].copy_(piece[begin - other : end - other])
@@ -117,6 +127,19 @@ def _read(engine: Engine, files: list[Path]) -> str | None:
             if missing:
                 return f"it lacks {missing} of the {kind} values of {parameter}"
     return None
+
+
+def _own_pieces(engine: Engine) -> Pieces:
+    """Those of `_pieces` that this rank's chain writes: theta and its averages are the same in all chains."""
+    own = engine.shards.chains.own
+    for kind, parameter, first, values in _pieces(engine):
+        if own == 0 or kind in engine.sampler.moments:
+            yield of_chain(kind, own), parameter, first, values
+
+
+def of_chain(kind: str, chain: int) -> str:
+    """The name in files of a kind of tensor of a chain; without a number, that of the first."""
+    return f"{kind}@{chain}" if chain else kind
 
 
 def _pieces(engine: Engine) -> Pieces:

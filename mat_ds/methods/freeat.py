@@ -16,6 +16,7 @@ from pydantic import Field
 from mat_ds.methods.ball import BallSettings, ascend_in_ball, attack, uniform_delta
 from mat_ds.methods.base import Engine, Means, Method
 from mat_ds.methods.batch import MicroBatch
+from mat_ds.methods.settings import ChainedSettings
 from mat_ds.sampling.chain import Chain
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from mat_ds.methods.moves import Moves
 
 
-class FreeATSettings(BallSettings):
+class FreeATSettings(ChainedSettings, BallSettings):
     name: Literal["freeat"] = Field("freeat", description="free adversarial training: delta_steps replays, an update each")
 
 

@@ -23,7 +23,7 @@ from mat_ds.errors import Problem
 from mat_ds.methods import ops
 from mat_ds.methods.base import Engine, Masks, Means, Method
 from mat_ds.methods.batch import MicroBatch
-from mat_ds.methods.settings import AdversarialSettings, Divergence
+from mat_ds.methods.settings import AdversarialSettings, ChainedSettings, Divergence
 from mat_ds.sampling.chain import Chain
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mat_ds.methods.moves import Moves
 
 
-class MatSettings(AdversarialSettings):
+class MatSettings(ChainedSettings, AdversarialSettings):
     name: Literal["mat"] = Field("mat", description="mixed-strategy adversarial training")
     delta_steps: Annotated[int, Field(ge=0)] = Field(
         5, description="K of the perturbation: samples of delta per batch; 0: its first sample is its last"

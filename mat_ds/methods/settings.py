@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field
 
-from mat_ds.config.section import Section
+from mat_ds.config.section import Count, Section
 from mat_ds.errors import Problem
 
 
@@ -64,6 +64,11 @@ class MethodSettings(Section):
         return ""
 
     @property
+    def divided(self) -> tuple[str | int, bool]:
+        """How the ranks are divided among chains of the parameters, and whether these average the optimizer's moments too."""
+        return "one", False
+
+    @property
     def divergence(self) -> Divergence | None:
         """How R is used; None if it is not computed."""
         return None
@@ -116,3 +121,22 @@ class AdversarialSettings(MethodSettings):
     @property
     def refuses_idling(self) -> bool:
         return self.on_invisible == "error"
+
+
+class ChainedSettings(MethodSettings):
+    """Options of a method that makes several updates in an outer step."""
+
+    chains: Literal["one", "per_node", "per_rank"] | Count = Field(
+        "one",
+        description="chains of the parameters, each of equally many ranks with an equal share of the batch; they meet once per "
+        "outer step, where the nodes' links are slow; only with several updates in an outer step",
+    )
+
+    chains_moments: Literal["own", "average"] = Field(
+        "own",
+        description="the optimizer's moments: each chain's own, or averaged too where they meet, at three times the bytes",
+    )
+
+    @property
+    def divided(self) -> tuple[str | int, bool]:
+        return self.chains, self.chains_moments == "average"

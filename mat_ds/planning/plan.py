@@ -29,12 +29,19 @@ class Cards:
         memory: memory of each GPU in bytes.
         link: bytes per second of the slowest link between two GPUs; None if unknown.
         flops: sustained additions and multiplications per second of a GPU.
+        chains: of how many chains of the parameters each has an equal part of the GPUs; the link is then that between them.
     """
 
     count: int
     memory: int
     link: float | None
     flops: float
+    chains: int = 1
+
+    @property
+    def sharers(self) -> int:
+        """GPUs that share a model."""
+        return self.count // self.chains
 
     @property
     def reserve(self) -> int:
@@ -80,7 +87,9 @@ class Plan:
     @property
     def exposed(self) -> float:
         """Seconds of an outer step in which the rank only waits for communication."""
-        beside = self.communication * self.traffic.beside / self.traffic.total if self.communication else 0.0
+        if not self.communication or self.traffic.across:  # chains meet when all passes have been made
+            return self.communication
+        beside = self.communication * self.traffic.beside / self.traffic.total
         return self.communication - min(beside, self.compute)
 
     @property
@@ -112,9 +121,11 @@ def make_plan(costs: Costs, run: RunConfig, completed: dict[str, Any], cards: Ca
     zero, micro = read_zero(completed), run.train.micro_batch
     accumulation = run.train.batch_size // cards.count // micro
     rows = memory_rows(costs, run, zero, cards, passes)
-    sent = traffic(costs.weights, zero, cards.count, costs.tally(run.method, micro, accumulation))
+    sent = traffic(costs.weights, zero, cards.sharers, costs.tally(run.method, micro, accumulation), cards.chains)
     flops = costs.step_flops(run.method, micro, accumulation, run.model.gradient_checkpointing)
-    communication = sent.total / cards.link if cards.link else 0.0
+    # In a ring of all ranks one crosses the slowest link; where chains meet, all of a chain do.
+    crossing = sent.across * cards.sharers if cards.chains > 1 else sent.total
+    communication = crossing / cards.link if cards.link else 0.0
     return Plan(run, zero, rows, sent, flops / cards.flops, communication, cards.memory)
 
 
@@ -127,8 +138,8 @@ def memory_rows(costs: Costs, run: RunConfig, zero: Zero, cards: Cards, passes: 
     passes = costs.pass_bytes(run.method, micro, again) if passes is None else passes
     shape = f"{tally.tracked} x {costs.longest} tokens at a time" + (", recomputed layer by layer" if again else "")
     rows = (
-        *model_states(costs.weights, zero, cards.count, chain, run.optimizer.name),
-        *transient(costs.weights, zero, cards.count, run, chain, tally),
+        *model_states(costs.weights, zero, cards.sharers, chain, run.optimizer.name),
+        *transient(costs.weights, zero, cards.sharers, run, chain, tally),
         MemoryRow("activations", passes, 0, shape, "passes"),
         MemoryRow("perturbations", tally.held, 0, f"of {accumulation} micro-batches" if accumulation > 1 else ""),
         MemoryRow("reserve", cards.reserve, 0, "CUDA's context, NCCL, and 5% for fragmentation"),

@@ -58,6 +58,7 @@ def _named_line(name: str, text: str) -> str:
 def _verdict(answer: PlanReport) -> Iterator[str]:
     plan, run = answer.plan, answer.plan.run
     taken = f"{gib(plan.card)} of {gib(plan.memory)} GiB on each of {answer.cards.count} cards"
+    taken += f" in {answer.cards.chains} chains" if answer.cards.chains > 1 else ""
     how = f"{run.method.name}, {_layout(plan)}, {PRECISIONS[plan.zero.dtype]}, micro-batches of {run.train.micro_batch}"
     yield wrapped(f"{'fits' if plan.fits else 'DOES NOT FIT'}: {taken} ({how})", INDENT)
 
@@ -116,13 +117,19 @@ def _shipped(plan: Plan, profiles: dict[str, dict[str, Any]]) -> Iterator[str]:
 def _course(answer: PlanReport) -> Iterator[str]:
     """Communication, computation and number of steps of the layout that was asked for."""
     plan, cards, sent = answer.plan, answer.cards, answer.plan.traffic
-    parts = (("gradients", sent.gradients), ("updated weights", sent.updates), ("gathered weights", sent.passes))
+    parts = (
+        ("gradients", sent.gradients),
+        ("updated weights", sent.updates),
+        ("gathered weights", sent.passes),
+        ("between chains", sent.across),
+    )
     named = ", ".join(f"{name} {scaled(size, 'B')}" for name, size in parts if size)
     yield _named_line("sent", f"{scaled(sent.total, 'B')} by each rank in an outer step" + (f": {named}" if named else ""))
     if cards.link:
+        between = " between chains (faster links within them are not counted)" if cards.chains > 1 else ""
         share = f"waiting for it takes {100 * plan.exposed / plan.seconds:.0f}% of the time"
         yield _named_line(
-            "link", f"{scaled(8 * cards.link, 'bit/s')}: {duration(plan.communication)} in an outer step; {share}"
+            "link", f"{scaled(8 * cards.link, 'bit/s')}{between}: {duration(plan.communication)} in an outer step; {share}"
         )
     yield _named_line("compute", f"{duration(plan.compute)} in an outer step, at {cards.flops / 1e12:g} TFLOP/s")
     if answer.seconds is None:

@@ -19,6 +19,8 @@ According to the sources of deepspeed 0.19.8 (`runtime/`); letters as in `mat_ds
   backward pass follows its forward pass, this order is always the same: parameters are gathered in advance, and those that are
   used again within `stage3_max_reuse_distance` elements are kept for the backward pass. Any other order invalidates the record
   (`partitioned_param_coordinator.py`, `trace_prologue`), and each parameter is gathered when it is used.
+- Of several chains, each sends as much as a run of its ranks alone, and then all-reduces its fp32 masters with the others,
+  shard by shard (`mat_ds/ranks/chains.py`).
 - With `overlap_comm`, ZeRO-3's default, gradients are reduced during the backward pass.
 """
 
@@ -39,41 +41,45 @@ class Traffic:
     Attributes:
         gradients, updates, passes: for gradients, for updated weights, and for weights that ZeRO-3 gathers in passes.
         beside: the bytes among these that can be sent while the rank computes.
+        across: those that go to other chains, once; all others stay within one.
     """
 
     gradients: float
     updates: float = 0.0
     passes: float = 0.0
     beside: float = 0.0
+    across: float = 0.0
 
     @property
     def total(self) -> float:
-        return self.gradients + self.updates + self.passes
+        return self.gradients + self.updates + self.passes + self.across
 
 
-def traffic(weights: Sequence[Weight], zero: Zero, ranks: int, tally: PassCounts) -> Traffic:
+def traffic(weights: Sequence[Weight], zero: Zero, ranks: int, tally: PassCounts, chains: int = 1) -> Traffic:
     """The bytes that one outer step sends.
 
     Args:
         weights: the parameters.
-        zero, ranks: how they are sharded.
+        zero, ranks: how they are sharded, and over how many.
         tally: the passes and updates of one rank in one outer step.
+        chains: how many chains of so many ranks there are, whose masters are averaged at its end.
     """
     once, size = (ranks - 1) / ranks, zero.dtype.itemsize
     trained, everything = sum(w.numel for w in weights if w.trained), sum(w.numel for w in weights)
     reductions = tally.backward.calls if zero.stage >= 2 else tally.updates
     to_owners = zero.stage > 0 and not zero.one_all_reduce and not zero.in_both_dtypes
     rounds = 1 if zero.stage == 3 or zero.flat or to_owners else 2
+    across = 2 * (chains - 1) / chains * 4 * trained / (ranks if zero.stage else 1)
     gradients = reductions * rounds * once * trained * zero.sent.itemsize
     beside, told = gradients if zero.overlap else 0.0, tally.updates + tally.exchanges
     if zero.stage < 3:
-        return Traffic(gradients, told * once * trained * size if zero.stage else 0.0, beside=beside)
+        return Traffic(gradients, told * once * trained * size if zero.stage else 0.0, 0.0, beside, across)
     whole = persistent(weights, zero)
     back = tally.backward.graphs + tally.input_gradient.graphs
     elements = tally.forward.graphs * (everything - whole) + back * (everything - whole - reused(weights, zero, tally))
     gathered = once * size * elements
     ahead = gathered if zero.overlap and tally.one_by_one else 0.0
-    return Traffic(gradients, told * once * whole * size, gathered, beside + ahead)
+    return Traffic(gradients, told * once * whole * size, gathered, beside + ahead, across)
 
 
 def reused(weights: Sequence[Weight], zero: Zero, tally: PassCounts) -> int:

@@ -24,9 +24,9 @@ def use_control_group(group: dist.ProcessGroup | None) -> None:
     _control = group
 
 
-def world_size() -> int:
-    """Number of ranks."""
-    return dist.get_world_size()
+def world_size(group: dist.ProcessGroup | None = None) -> int:
+    """Number of ranks of a group; None: of the whole run."""
+    return dist.get_world_size(group)
 
 
 def own_rank(group: dist.ProcessGroup | None = None) -> int:
@@ -34,32 +34,33 @@ def own_rank(group: dist.ProcessGroup | None = None) -> int:
     return dist.get_rank(group)
 
 
-def all_reduce_sum(value: Tensor) -> Tensor:
-    """Sums a tensor over all ranks, in place."""
-    dist.all_reduce(value)
+def all_reduce_sum(value: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
+    """Sums a tensor over the ranks of a group, in place; None: over all ranks."""
+    dist.all_reduce(value, group=group)
     return value
 
 
-def reduce_scatter_sum(whole: Tensor) -> Tensor:
-    """Sums a flat tensor over all ranks, each of which gets its own part of the sum; overwrites the tensor.
+def reduce_scatter_sum(whole: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
+    """Sums a flat tensor over the ranks of a group, each of which gets its own part of the sum; overwrites the tensor.
 
     Args:
         whole: of equally long parts, one for each rank.
+        group: None: all ranks.
     """
-    parts, rank = whole.chunk(world_size()), own_rank()
+    parts, rank = whole.chunk(world_size(group)), own_rank(group)
     if len(parts) > 1 and dist.get_backend() == "gloo":  # whose own reduce-scatter takes twice as long
         for owner, part in enumerate(parts):
-            dist.reduce(part, owner)
+            dist.reduce(part, group=group, group_dst=owner)
     elif len(parts) > 1:
         own = torch.empty_like(parts[rank])
-        dist.reduce_scatter_tensor(own, whole)
+        dist.reduce_scatter_tensor(own, whole, group=group)
         return own
     return parts[rank]
 
 
-def broadcast_from_rank_zero(value: Tensor) -> None:
-    """Overwrites a tensor with that of rank 0."""
-    dist.broadcast(value, src=0)
+def broadcast_from_rank_zero(value: Tensor, group: dist.ProcessGroup | None = None) -> None:
+    """Overwrites a tensor with that of the first rank of a group; None: of rank 0."""
+    dist.broadcast(value, group=group, group_src=0)
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mat_ds.ranks.chains import ONE_CHAIN, Chains
 from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.keys import add_normal_, seed_from
 from mat_ds.sampling.noise_kernel import Kernel, add_by_place
 from mat_ds.sampling.slices import Block, Slice, blocks_of
 from mat_ds.sampling.updates import MOMENTS, UPDATES, preconditioner
+from mat_ds.sampling.watched import Watched, squared_distance
 
 
 class Sampler(torch.optim.Optimizer):
@@ -43,22 +45,26 @@ class Sampler(torch.optim.Optimizer):
         self._device = torch.device("cpu")
         self._kernel: Kernel | None = None
         self.void = torch.zeros(())
+        self._chains = ONE_CHAIN
         self._blocks: dict[Tensor, list[Block]] = {}
-        self._starts: dict[Tensor, Tensor] | None = None
-        self._moved_by_chain = 0.0
+        # The moves of the outer step that has begun, if it is watched.
+        self.watched: Watched | None = None
         # The sums of an ascent over this rank's shards; None unless one has been aimed.
         self.aimed: Tensor | None = None
-        self._drifts: list[float] = []
-        self._noises: list[float] = []
 
-    def arm(self, slices: Mapping[Tensor, Sequence[Slice]], device: torch.device, kernel: Kernel | None = None) -> None:
+    def arm(
+        self, slices: Mapping[Tensor, Sequence[Slice]], device: torch.device, kernel: Kernel | None = None,
+        chains: Chains = ONE_CHAIN,
+    ) -> None:  # fmt: skip
         """Tells the sampler its shards and creates their state; from here on `step()` samples.
 
         Args:
             slices: for each master tensor of this rank, the slices of parameters in it.
             device: where noise is drawn; the same on every rank even if masters are offloaded.
             kernel: that draws it, the same on every rank (`mat_ds.sampling.noise_kernel`); None for torch's generators.
+            chains: those of the run, whose mixtures are averaged in the last sample of an outer step.
         """
+        self._chains = chains
         self._blocks = {master: blocks_of(own) for master, own in slices.items()}
         self._device, self._kernel = device, kernel
         self.void = torch.zeros((), device=next((master.device for master in self._blocks), device))
@@ -75,34 +81,12 @@ class Sampler(torch.optim.Optimizer):
             outer_step: t, counted from 0 over the whole run.
             lr: step size gamma of this outer step; a slice has its rate times it, in drift and noise.
             done: fraction of the run's outer steps before this one.
-            watch: whether to keep a copy of theta_t until the next `begin`, for `moved` and `parts`.
+            watch: whether to keep `watched` until the next `begin`.
         """
         self._outer_step, self._done = outer_step, done
-        self._starts = {master: master.detach().clone() for master in self._blocks} if watch else None
-        self._moved_by_chain = 0.0
-        self._drifts, self._noises = [0.0] * self.chain.samples, [0.0] * self.chain.samples
+        self.watched = Watched(self._blocks, self.chain.samples) if watch else None
         for group in self.param_groups:
             group["lr"] = lr
-
-    @property
-    def moved(self) -> tuple[float, float]:
-        """Squared distances of the last sample and of theta_{t+1} from theta_t, over this rank's shards; needs `watch`."""
-        assert self._starts is not None
-        committed = 0.0
-        for master, start in self._starts.items():
-            for block in self._blocks[master]:
-                committed += squared_distance(master.detach().view(-1)[block.here], start.view(-1)[block.here])
-        return self._moved_by_chain, committed
-
-    @property
-    def parts(self) -> tuple[list[float], list[float]]:
-        """Squared norms of drift and noise of each sample, over this rank's shards; needs `watch`."""
-        return self._drifts, self._noises
-
-    @property
-    def masters(self) -> list[Tensor]:
-        """The fp32 master tensors of this rank."""
-        return list(self._blocks)
 
     @property
     def noise_device(self) -> str | None:
@@ -118,6 +102,11 @@ class Sampler(torch.optim.Optimizer):
     def updates(self, count: int) -> None:
         for master in self._blocks:
             self.state[master].update(step=count, sample=0)
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """Names of the moments of the gradient, which each chain has of its own."""
+        return tuple(self._moments)
 
     def kept(self, master: Tensor) -> dict[str, Tensor]:
         """The state of a master tensor that outlives an outer step: moments and running averages."""
@@ -147,6 +136,20 @@ class Sampler(torch.optim.Optimizer):
                 if master in self._blocks:
                     self._sample(master, group)
 
+    @torch.no_grad()
+    def idle(self) -> None:
+        """Counts a sample that is not drawn, so that this chain meets the others at the end of the outer step all the same."""
+        for master in self._blocks:
+            self.state[master]["sample"] += 1
+            self._end(master)
+
+    def _end(self, master: Tensor) -> None:
+        """Ends a sample, and the outer step if it was the last."""
+        state = self.state[master]
+        if state["sample"] == self.chain.samples:
+            state["sample"] = 0
+            self._commit(master)
+
     def _sample(self, master: Tensor, group: dict[str, Any]) -> None:
         state = self.state[master]
         state["step"] += self.chain.ascent is None or state["sample"] > 0
@@ -154,17 +157,16 @@ class Sampler(torch.optim.Optimizer):
         gradient = torch.zeros_like(master) if master.grad is None else master.grad
         flat = {"theta": master.detach().view(-1), "gradient": gradient.reshape(-1)}
         flat |= {name: value.view(-1) for name, value in state.items() if isinstance(value, Tensor)}
-        if self._starts is not None:
-            flat["start"] = self._starts[master].view(-1)
+        if self.watched:
+            flat["start"] = self.watched.starts[master].view(-1)
         for block in self._blocks[master]:
             own = {name: tensor[block.here] for name, tensor in flat.items()}
             self._advance(block, own, {**group, "lr": group["lr"] * block.rate}, state)
-        if state["sample"] == self.chain.samples:
-            state["sample"] = 0
+        self._end(master)
 
     def _advance(self, block: Block, own: dict[str, Tensor], group: dict[str, Any], state: dict[str, Any]) -> None:
         """Draws a sample of one block with the options of `group`: drift, noise, mixture, averages."""
-        theta, mixture, start = own["theta"], own.get("mixture"), own.get("start")
+        theta, mixture = own["theta"], own.get("mixture")
         sample, weights = state["sample"], self.chain.coefficients
         first, last = sample == 1, sample == self.chain.samples
         if self.chain.ascent and first:
@@ -173,7 +175,7 @@ class Sampler(torch.optim.Optimizer):
             return
         if self.chain.ascent:
             theta.copy_(own["aim"])  # theta_t
-        before = None if start is None else theta.clone()
+        before = theta.clone() if self.watched else None
 
         if mixture is not None and first and self.chain.anchor == "start":
             torch.mul(theta, weights[0], out=mixture)
@@ -182,8 +184,8 @@ class Sampler(torch.optim.Optimizer):
         if mixture is not None and first and self.chain.anchor == "first_update":
             torch.mul(theta, weights[0], out=mixture)
 
-        if before is not None:
-            self._drifts[sample - 1] += squared_distance(theta, before)
+        if self.watched and before is not None:
+            self.watched.drifts[sample - 1] += squared_distance(theta, before)
             before.copy_(theta)
         if (scale := (2 * group["lr"]) ** 0.5 * self.chain.noise) and self.chain.has_noise(self._outer_step):
             scaled = preconditioner(self._named, group, state["step"], moments) if self.chain.preconditioned else None
@@ -191,29 +193,39 @@ class Sampler(torch.optim.Optimizer):
             self._add_noise(noise, block, sample, scale)
             if scaled is not None:
                 theta.addcmul_(noise, scaled.sqrt_())
-        if before is not None:
-            self._noises[sample - 1] += squared_distance(theta, before)
-
-        if last and start is not None:
-            self._moved_by_chain += squared_distance(theta, start)
+        if self.watched and before is not None:
+            self.watched.noises[sample - 1] += squared_distance(theta, before)
+            self.watched.by_chain += squared_distance(theta, own["start"]) if last else 0.0
         if mixture is not None:
             mixture.add_(theta, alpha=weights[sample])
             if last:
                 torch.where(self.void.bool(), theta, mixture, out=theta)
-        if last:
-            for name, average in self.chain.averages.items():
-                own[name].lerp_(theta, (1 - self.void) * average.weight(self._outer_step, self._done))
+
+    def _commit(self, master: Tensor) -> None:
+        """Makes theta_{t+1} of what the chains came to, and moves its running averages."""
+        theta = master.detach()
+        if self._chains.count > 1:
+            before = theta.clone() if self.watched else None
+            for value in (theta, *(self.state[master][name] for name in self._moments if self._chains.moments)):
+                self._chains.average(value, self._device)
+            if self.watched and before is not None:
+                self.watched.apart += self.watched.distance(master, before, theta)
+        for name, average in self.chain.averages.items():
+            weight = (1 - self.void) * average.weight(self._outer_step, self._done)
+            kept = self.state[master][name].view(-1)
+            for block in self._blocks[master]:
+                kept[block.here].lerp_(theta.view(-1)[block.here], weight)
 
     def _add_noise(self, theta: Tensor, block: Block, sample: int, scale: float) -> None:
         """theta += scale * xi, where xi only depends on seed, t, k, parameter and element, and on what draws it."""
         if self._kernel:
-            number = seed_from(self._seed, self._outer_step, "theta", sample)
+            number = seed_from(self._seed, self._outer_step, "theta", sample, *self._chains.key)
             for run, place in block.runs:
                 add_by_place(self._kernel, theta[run], scale, number, place, self.void, self._device)
             return
         for piece in block.slices:
             here = slice(piece.start - block.here.start, piece.start - block.here.start + piece.numel)
-            key = (self._seed, self._outer_step, "theta", sample, piece.parameter)
+            key = (self._seed, self._outer_step, "theta", sample, piece.parameter, *self._chains.key)
             add_normal_(theta[here], scale, key, piece.total, piece.offset, self._device, 1 - self.void)
 
     @torch.no_grad()
@@ -235,8 +247,3 @@ class Sampler(torch.optim.Optimizer):
                 held = theta[block.here].clone()
                 theta[block.here].copy_(kept[block.here])
                 kept[block.here].copy_(held)
-
-
-def squared_distance(one: Tensor, other: Tensor) -> float:
-    """||one - other||^2, summed in fp64."""
-    return float((one - other).double().square().sum())

@@ -127,6 +127,7 @@ def plan_lines(
     device: str,
     start: str,
     rates: tuple[float, float] = (1.0, 1.0),
+    chains: int = 1,
 ) -> tuple[str, ...]:
     """What a run is going to do, for the user.
 
@@ -138,6 +139,7 @@ def plan_lines(
         device: that of this rank.
         start: where it starts, unless at step 0.
         rates: the smallest and the largest step size of a parameter, as multiples of the run's.
+        chains: number of chains of the parameters.
     """
     run, data, model = setup.options.run, setup.data.examples, setup.model
     steps = total_steps(run, loader.steps_per_epoch)
@@ -158,7 +160,8 @@ def plan_lines(
         + ("padding is left out" if model.unpadded else "and padded"),
         f"method     {run.method.name} {run.method.variant}".rstrip() + f", {cost} forward units per step (vanilla: 3)",
         *([f"loss       {objective.description}"] if (objective := setup.data.objective) else []),
-        f"device     {device}, {precision}, {ranks} rank{'s' if ranks > 1 else ''}, ZeRO-{stage}",
+        f"device     {device}, {precision}, {ranks} rank{'s' if ranks > 1 else ''}, ZeRO-{stage}"
+        + (f" within each of {chains} chains" if chains > 1 else ""),
         f"steps      {steps:,} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch}{start}",
         *([f"step size  {lr * rates[0]:.3g} to {lr * rates[1]:.3g} at its peak, by layer"] if run.optimizer.uneven else []),
         *([f"left out   {dropped:,} examples per epoch (last partial batch)"] if dropped else []),

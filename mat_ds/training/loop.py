@@ -173,6 +173,7 @@ class Loop:
         if watched:
             (chain, outer), (drift, noise) = self.engine.moved, self.engine.parts
             telemetry |= {"theta_drift": drift, "theta_noise": noise, "theta_noise_ratio": noise_ratio(drift, noise)}
+            telemetry |= self.engine.spread
             self.tracker.log({
                 "event": "telemetry", "step": progress.step, **telemetry, "moved_by_chain": chain, "moved": outer,
                 "skipped_steps": progress.skipped_steps,

@@ -17,6 +17,7 @@ from mat_ds.errors import Problem, UserError, collect_problems, raise_if_any
 from mat_ds.models.source import check_place, hub_names, revision_problems
 from mat_ds.ranks.launch import launcher_problems
 from mat_ds.ranks.world import World
+from mat_ds.runs.chains import chain_problems
 from mat_ds.runs.ds_config import complete, json_problems, read_ds_config, serves
 from mat_ds.runs.ds_types import idle
 from mat_ds.runs.load import DEMO_RECIPE, read_run_config
@@ -102,7 +103,7 @@ def read_request(arguments: Sequence[str], world: World) -> Request:
         raise UserError(*found)
     dropped = {problem.key for problem in wrong}
     if not dropped & {"train.batch_size", "train.micro_batch_size"}:
-        found += combination_problems(run, world.size)
+        found += (*combination_problems(run, world.size), *chain_problems(run, world))
     found += recipe_uri_problems(run.tracking.uri, parsed.recipe, parsed.overrides)
     refused = list(json_problems(tree, run, world)) if tree is not None else []
     completed = complete(tree, run, world) if tree is not None and not refused else {}

@@ -18,9 +18,11 @@ from mat_ds.errors import ExitCode, Interrupted, SaveError, UserError
 from mat_ds.evaluation.scores import Evaluator
 from mat_ds.methods import METHODS
 from mat_ds.methods.base import Fold, Method
+from mat_ds.ranks.chains import make_chains
 from mat_ds.ranks.collectives import from_all_ranks, from_rank_zero, on_rank_zero, same_on_all_ranks
 from mat_ds.ranks.exits import attempt, compute_deterministically
 from mat_ds.ranks.world import World
+from mat_ds.runs.chains import chain_count
 from mat_ds.runs.steps import total_steps
 from mat_ds.sampling.schedule import cycles_of
 from mat_ds.storage.lock import RunLock
@@ -161,7 +163,7 @@ def _optimise(setup: Setup, evaluator: Evaluator, world: World, device: torch.de
     speaks = world.rank == 0 and not options.quiet
     with waiting("building the engine", speaks):
         total = total_steps(run, loader.steps_per_epoch)
-        engine, fold = _build_engine(options, data.kind, model, method, len(data.examples.train), total)
+        engine, fold = _build_engine(options, data.kind, model, method, len(data.examples.train), total, world)
     engine.leave_if_told = services.stop_requests.leave_if_told
     try:
         if not start.checkpoints:
@@ -170,7 +172,17 @@ def _optimise(setup: Setup, evaluator: Evaluator, world: World, device: torch.de
         trained = sum(numel(parameter) for _, parameter in trainable(engine.ds.module))
         device_name = host_and_device(device)[1]
         size, rates = Size(engine.parameters, trained), engine.shards.rates
-        plan = partial(plan_lines, setup, loader, size, method.cost, world.size, device_name, rates=rates)
+        plan = partial(
+            plan_lines,
+            setup,
+            loader,
+            size,
+            method.cost,
+            world.size,
+            device_name,
+            rates=rates,
+            chains=engine.shards.chains.count,
+        )
         if options.dry_run:
             continuing = f", would continue from {start.checkpoints[0].name}" if start.checkpoints else ""
             display.say(*plan(continuing), *dry_lines(options))
@@ -191,16 +203,17 @@ def _optimise(setup: Setup, evaluator: Evaluator, world: World, device: torch.de
 
 
 def _build_engine(
-    options: Options, kind: Kind, model: Model, method: Method, examples: int, total: int
+    options: Options, kind: Kind, model: Model, method: Method, examples: int, total: int, world: World
 ) -> tuple[Engine, Fold | None]:
     """The engine for a run of `total` outer steps over so many examples, and what the method's `prepare_model` returned."""
     run, built = options.run, model.take()
-    shard_unread(built.module, built.unread, options.ds_config)
+    chains = make_chains(chain_count(run, world), run.method.divided[1])
+    shard_unread(built.module, built.unread, options.ds_config, chains)
     fold = method.prepare_model(built.module, run.method)
     chain = method.chain.beside(run.model.average, run.model.average_decay)
     stages = cycles_of(run.optimizer, run.sampling, total).stages
     chain = chain.at_temperature(run.sampling.temperature, examples, stages if run.sampling.explore else None)
-    return Engine(built.module, run.optimizer, chain, options.ds_config, run.seed, kind.read), fold
+    return Engine(built.module, run.optimizer, chain, options.ds_config, run.seed, kind.read, chains), fold
 
 
 def _begin(rundir: RunDirectory, progress: Progress, uri: str | None, services: Services) -> None:

@@ -117,10 +117,8 @@ def real_mask(batch):
 
 def bounded(sample, s):
     """One sample (n real tokens, H) within the Linf ball."""
-    if s.delta_projection == "clamp":
-        return sample.clamp(-s.delta_max_norm, s.delta_max_norm)
-    largest = sample.abs().max()
-    return sample * (s.delta_max_norm / largest) if largest > s.delta_max_norm else sample
+    most = s.delta_max_norm
+    return sample.clamp(-most, most) if s.delta_projection == "clamp" else sample * min(1.0, most / sample.abs().max())
 
 
 def direction(sample, s):
@@ -190,9 +188,8 @@ def make_optimizer(model, s):
     ]
     if s.update == "sgd":
         return torch.optim.SGD(groups)
-    if s.update == "rmsprop":
-        return torch.optim.RMSprop(groups, alpha=0.99, eps=1e-8)
-    return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
+    adam = s.update == "adam"
+    return torch.optim.AdamW(groups) if adam else torch.optim.RMSprop(groups, alpha=0.99)
 
 
 def run(model, batches, s, method="mat", noise=None):
@@ -203,42 +200,46 @@ def run(model, batches, s, method="mat", noise=None):
         batches: one dict of `input_ids`, `attention_mask` and `labels` per outer step.
         noise: the random numbers; none by default.
     """
-    noise = noise or NoNoise()
     model = copy.deepcopy(model).double().eval()
     optimizer = make_optimizer(model, s)
     for t, batch in enumerate(batches):
-        start = [p.detach().clone() for p in trained(model)]
-        adversarial = method == "mat" and s.lam > 0
-        delta = mean_perturbation(model, batch, s, noise, t) if adversarial else None
-        average = [p.clone() for p in start]
-        for k in range(s.theta_steps if method == "mat" else 1):
-            z = s.task.logits(model, batch)
-            loss = s.task.losses(z, batch).mean()
-            if adversarial:
-                z_adv = s.task.logits(model, batch, delta)
-                loss = loss + s.lam * s.task.divergences(z, z_adv, batch).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            for p in trained(model):
-                if p.grad is None:
-                    p.grad = torch.zeros_like(p)
-            if s.max_grad_norm:
-                torch.nn.utils.clip_grad_norm_(trained(model), s.max_grad_norm)
-            optimizer.step()
-            if s.semantics == "released" and k == 0:
-                start = [p.detach().clone() for p in trained(model)]
-                average = [p.clone() for p in start]
-            with torch.no_grad():
-                own = learning_rates(model, s)  # the noise is that of s.lr
-                for p, lr, xi in zip(trained(model), own, noise.theta_noise(t, k, trained(model)), strict=True):
-                    p.add_((lr / s.lr) ** 0.5 * xi)
-            decay = s.beta_s if s.theta_beta is None else s.theta_beta
-            average = [decay * m + (1 - decay) * p.detach() for m, p in zip(average, trained(model), strict=True)]
-        if method == "mat":
-            with torch.no_grad():
-                for p, before, m in zip(trained(model), start, average, strict=True):
-                    p.copy_(s.beta_p * before + (1 - s.beta_p) * m)
+        outer_step(model, optimizer, batch, s, method, noise or NoNoise(), t)
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def outer_step(model, optimizer, batch, s, method, noise, t):
+    """One outer step on a batch, in place."""
+    start = [p.detach().clone() for p in trained(model)]
+    adversarial = method == "mat" and s.lam > 0
+    delta = mean_perturbation(model, batch, s, noise, t) if adversarial else None
+    average = [p.clone() for p in start]
+    for k in range(s.theta_steps if method == "mat" else 1):
+        z = s.task.logits(model, batch)
+        loss = s.task.losses(z, batch).mean()
+        if adversarial:
+            z_adv = s.task.logits(model, batch, delta)
+            loss = loss + s.lam * s.task.divergences(z, z_adv, batch).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        for p in trained(model):
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        if s.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(trained(model), s.max_grad_norm)
+        optimizer.step()
+        if s.semantics == "released" and k == 0:
+            start = [p.detach().clone() for p in trained(model)]
+            average = [p.clone() for p in start]
+        with torch.no_grad():
+            own = learning_rates(model, s)  # the noise is that of s.lr
+            for p, lr, xi in zip(trained(model), own, noise.theta_noise(t, k, trained(model)), strict=True):
+                p.add_((lr / s.lr) ** 0.5 * xi)
+        decay = s.beta_s if s.theta_beta is None else s.theta_beta
+        average = [decay * m + (1 - decay) * p.detach() for m, p in zip(average, trained(model), strict=True)]
+    if method == "mat":
+        with torch.no_grad():
+            for p, before, m in zip(trained(model), start, average, strict=True):
+                p.copy_(s.beta_p * before + (1 - s.beta_p) * m)
 
 
 def distance(result, expected, origin):

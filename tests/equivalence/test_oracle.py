@@ -5,7 +5,9 @@ import dataclasses
 import pytest
 import torch
 
+from mat_ds.ranks.chains import Chains
 from tests.equivalence import oracle, rivals
+from tests.equivalence.chains import run_chains
 from tests.support.drawn import DrawnNoise
 from tests.support.tiny import global_batches, shallow_roberta
 from tests.workers.worker import LR, MAT, ORACLE_OPTIONS
@@ -50,6 +52,21 @@ def reference():
 )
 def test_every_option_moves_the_result_by_ten_times_the_tolerance(options, reference):
     assert oracle.distance(run(**options), reference, ORIGIN) > 1e-2
+
+
+def test_chains_that_would_not_meet_or_share_draws_or_moments_would_be_noticed(reference):
+    def of(chains, moments=False, same=False):
+        method = {**MAT, "theta_noise": 1e-2}
+        settings = oracle.Settings(**{k: method[k] for k in ORACLE_OPTIONS})
+        owners = [0 if same else own for own in range(chains)]
+        noises = [DrawnNoise(shallow_roberta(), method, BATCHES, chains=Chains(2, own)) for own in owners]
+        return run_chains(shallow_roberta(), BATCHES, settings, noises, moments)
+
+    two = of(2)
+    assert (
+        min(oracle.distance(other, two, ORIGIN) for other in (of(2, moments=True), of(2, same=True), run(theta_noise=1e-2)))
+        > 1e-2
+    )
 
 
 def test_a_missing_gradient_clipping_would_be_noticed():

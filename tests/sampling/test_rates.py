@@ -58,6 +58,6 @@ def test_the_noise_of_a_slice_follows_its_own_step_size_and_has_the_same_numbers
         master.grad = torch.zeros_like(master)
         sampler.step()
         moved.append((master.detach() - before)[2:14])
-        assert sampler.parts[1][0] == pytest.approx(float(moved[-1].double().square().sum()), rel=1e-5)
+        assert sampler.watched.noises[0] == pytest.approx(float(moved[-1].double().square().sum()), rel=1e-5)
     torch.testing.assert_close(moved[1][:7], 0.5 * moved[0][:7], rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(moved[1][7:], 2.0 * moved[0][7:], rtol=1e-5, atol=1e-7)

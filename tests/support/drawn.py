@@ -6,6 +6,7 @@ import math
 import torch
 
 from mat_ds.methods import METHODS
+from mat_ds.ranks.chains import ONE_CHAIN
 from mat_ds.sampling import philox
 from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.noise_kernel import own_kernel
@@ -43,14 +44,15 @@ class StillSampler:
         samples: K of the chain.
         device: where it draws, as an engine there; the numbers depend on the kind of device.
         kernel: that draws, in place of what does on this device.
+        chains: of which it is one.
     """
 
-    def __init__(self, shapes, samples, outer_step, seed=0, device="cpu", kernel=None):
+    def __init__(self, shapes, samples, outer_step, seed=0, device="cpu", kernel=None, chains=ONE_CHAIN):
         self.weights = [torch.zeros(shape, requires_grad=True) for shape in shapes]
         self._sampler = Sampler([{"params": self.weights}], "sgd", Chain(samples, noise=1.0), seed)
         first, device = places(shapes), torch.device(device)
         whole = {w: [Slice(i, w.numel(), 0, 0, w.numel(), first[i])] for i, w in enumerate(self.weights)}
-        self._sampler.arm(whole, device, kernel or (own_kernel(device) if device.type == "cuda" else None))
+        self._sampler.arm(whole, device, kernel or (own_kernel(device) if device.type == "cuda" else None), chains)
         self._sampler.begin(outer_step, lr=0.5)  # makes sqrt(2 lr) xi equal to xi
 
     @torch.no_grad()
@@ -74,10 +76,11 @@ class DrawnNoise(NoNoise):
         lr: of the parameters, constant.
         device, kernel: where the engine draws the noise of the parameters, and by what, as for `StillSampler`.
         kind: of the task; by default classification or regression.
+        chains: of which these are the draws of one, whose texts are its share of each batch.
     """
 
-    def __init__(self, model, method, batches, lr=1e-3, seed=0, device="cpu", kernel=None, kind=None):
-        self._model, self._batches, self._seed, self._by = model, batches, seed, (device, kernel)
+    def __init__(self, model, method, batches, lr=1e-3, seed=0, device="cpu", kernel=None, kind=None, chains=ONE_CHAIN):
+        self._model, self._batches, self._seed, self._by = model, batches, seed, (device, kernel, chains)
         objective = kind or (REGRESSION if model.config.num_labels == 1 else CLASSIFICATION)
         player = METHODS[method["name"]]
         self._player = player(player.Settings(**method), objective)
@@ -97,7 +100,8 @@ class DrawnNoise(NoNoise):
     def _draw(self, law, t, turn):
         found, numbers = self.draws(t)[turn]
         assert found is law, f"draw {turn} is {found.__name__}, by definition it is {law.__name__}"
-        return numbers.double()
+        share = len(numbers) // self._by[2].count
+        return numbers[self._by[2].own * share :][:share].double()
 
     def normal(self, t):
         """The first draw of outer step t, which must be standard normal."""

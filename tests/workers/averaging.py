@@ -18,7 +18,7 @@ def held(engine):
     """This rank's part of the working copies: whole parameters, or ZeRO-3's shards and persistent parameters."""
     tensors = [p.ds_tensor if hasattr(p, "ds_tensor") else p for p in engine.ds.module.parameters()]
     tensors += [p for p in engine.ds.module.parameters() if p.numel()]
-    return [tensor.detach().clone() for tensor in (*tensors, *engine.sampler.masters)]
+    return [tensor.detach().clone() for tensor in (*tensors, *engine.shards.slices)]
 
 
 def logits_with(weights, batch):

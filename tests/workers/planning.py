@@ -135,7 +135,7 @@ def held(engine):
     """Bytes of the existing storages after a backward, by what they hold."""
     ds, optimizer, parameters = engine.ds, engine.ds.optimizer, list(engine.ds.module.parameters())
     weights = storages(p.data for p in parameters) | storages(getattr(p, "ds_tensor", None) for p in parameters)
-    masters = storages(engine.sampler.masters)
+    masters = storages(engine.shards.slices)
     lists = (getattr(optimizer, name, {}).values() for name in ("all_grad_tensors", "averaged_gradients"))
     gradients = [tensor for tensors in itertools.chain(*lists) for tensor in tensors or ()]
     gradients += [p.grad for p in parameters] + list(getattr(optimizer, "accumulated_grads_in_cpu", {}).values())
@@ -143,7 +143,7 @@ def held(engine):
         getattr(optimizer, "grad_partitions_flat_buffer", None),
         *getattr(optimizer, "fp32_groups_gradients_flat", []),
     ]
-    update = storages(master.grad for master in engine.sampler.masters) if ds.zero_cpu_offload() else {}
+    update = storages(master.grad for master in engine.shards.slices) if ds.zero_cpu_offload() else {}
     update |= storages(getattr(optimizer, "param_buffer_of_bit16_for_cpu_offload_groups", []))
     return {
         "weights": sum(weights.values()),

@@ -13,6 +13,7 @@ from mat_ds.engine.engine import Engine
 from mat_ds.engine.export import gather_fp32
 from mat_ds.engine.group import process_group
 from mat_ds.methods import METHODS
+from mat_ds.ranks.chains import ONE_CHAIN
 from mat_ds.ranks.world import World
 from mat_ds.runs.ds_config import complete
 from mat_ds.runs.options import RunConfig
@@ -48,8 +49,9 @@ def ds_json(stage, precision=FP32, **zero):
 
 
 def make(
-    world, tree, method=MAT, micro=2, optimizer=None, model=None, seed=0, batch=8, averages=None, kind=None, objective=None
-):
+    world, tree, method=MAT, micro=2, optimizer=None, model=None, seed=0, batch=8, averages=None, kind=None, objective=None,
+    chains=ONE_CHAIN,
+):  # fmt: skip
     """(engine, method) on the tiny model, built as in a run."""
     model = model or shallow_roberta()
     run = RunConfig.model_validate(
@@ -63,7 +65,7 @@ def make(
     kind = kind or (REGRESSION if model.config.num_labels == 1 else CLASSIFICATION)
     player = METHODS[run.method.name](run.method, objective or kind)
     chain = dataclasses.replace(player.chain, averages={**player.chain.averages, **(averages or {})})
-    return Engine(model, run.optimizer, chain, complete(tree, run, world), seed, kind.read), player
+    return Engine(model, run.optimizer, chain, complete(tree, run, world), seed, kind.read, chains), player
 
 
 def steps(world, engine, player, micro, batches, first=0, lr=1e-3):

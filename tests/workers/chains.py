@@ -1,0 +1,163 @@
+"""Worker: MAT with two chains at every ZeRO stage and update rule, with both noises, against the float64 oracle; what crosses
+between the chains; going on from a checkpoint; and a chain whose loss is not finite."""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from mat_ds.engine import checkpoint
+from mat_ds.engine.export import gather_fp32
+from mat_ds.errors import NonFiniteError
+from mat_ds.ranks.chains import ONE_CHAIN, Chains, make_chains
+from mat_ds.ranks.collectives import on_rank_zero
+from mat_ds.storage.checkpoints import checkpoints_of
+from tests.equivalence import oracle
+from tests.equivalence.chains import run_chains
+from tests.support.drawn import DrawnNoise
+from tests.support.tiny import global_batches, shallow_roberta
+from tests.workers.worker import LR, MAT, ORACLE_OPTIONS, PRECISION, STAGES, ds_json, main, make, steps
+
+# Collectives of torch, and the argument that holds what this rank sends.
+SENT = {
+    "all_reduce": 0, "reduce": 0, "broadcast": 0, "all_gather": 1, "all_gather_into_tensor": 1, "reduce_scatter_tensor": 1,
+    "_all_gather_base": 1, "all_gather_coalesced": 1, "reduce_scatter": 1, "all_to_all_single": 1,
+}  # fmt: skip
+
+
+def given(arguments, options, place):
+    """What a collective is given to send."""
+    tensors = [part for part in (*arguments, *options.values()) if isinstance(part, torch.Tensor)]
+    return tensors[min(place, len(tensors) - 1)]
+
+
+class Crossing:
+    """Counts the elements that this rank gives to collectives in which ranks of several chains take part."""
+
+    def __init__(self, chains, world):
+        self._size, self._world, self.elements = world.size // chains.count, world, 0
+        self._kept = {name: getattr(dist, name) for name in SENT if hasattr(dist, name)}
+
+    def __enter__(self):
+        for name, function in self._kept.items():
+            setattr(dist, name, self._counting(name, function))
+        return self
+
+    def __exit__(self, *error):
+        for name, function in self._kept.items():
+            setattr(dist, name, function)
+
+    def _counting(self, name, function):
+        def counted(*arguments, **options):
+            found = [part for part in (*arguments, *options.values()) if isinstance(part, dist.ProcessGroup)]
+            ranks = dist.get_process_group_ranks(found[0]) if found else range(self._world.size)
+            if len({rank // self._size for rank in ranks}) > 1:
+                self.elements += given(arguments, options, SENT[name]).numel()
+            return function(*arguments, **options)
+
+        return counted
+
+
+def body(world, report):
+    precision, folder, micro = PRECISION[sys.argv[2]], Path(sys.argv[3]), 2
+    batches, origin, chains = global_batches(), dict(shallow_roberta().named_parameters()), make_chains(2)
+    for update, lr in LR.items():
+        method = {**MAT, "delta_noise": 0.02, "theta_noise": 0.05 if update == "adam" else 0.005}
+        settings = oracle.Settings(update=update, lr=lr, **{k: method[k] for k in ORACLE_OPTIONS})
+        noises = [DrawnNoise(shallow_roberta(), method, batches, lr, chains=Chains(2, own)) for own in (0, 1)]
+        expected = run_chains(shallow_roberta(), batches, settings, noises) if world.rank == 0 else None
+        for stage in STAGES:
+
+            def fresh(stage=stage, update=update, lr=lr, method=method, chains=chains):
+                return make(world, ds_json(stage, precision), method, micro, {"name": update, "lr": lr}, chains=chains)
+
+            engine, player = fresh()
+            result = steps(world, engine, player, micro, batches, lr=lr)
+            if world.rank == 0:
+                report[f"oracle: {update} zero-{stage}"] = oracle.distance(result, expected, origin)
+            engine.close()
+            if update == "adam":
+                again(world, report, stage, fresh, batches, micro, lr, folder)
+    averaged = make_chains(2, moments=True)
+    expected = run_chains(shallow_roberta(), batches, settings, noises, average_moments=True)
+    engine, player = make(world, ds_json(2, precision), method, micro, {"name": update, "lr": lr}, chains=averaged)
+    result = steps(world, engine, player, micro, batches, lr=lr)
+    if world.rank == 0:
+        report["oracle: averaged moments"] = oracle.distance(result, expected, origin)
+    engine.close()
+    data_parallel(world, report, batches, micro)
+
+
+def again(world, report, stage, fresh, batches, micro, lr, folder):
+    """Counts what crosses, goes on from a checkpoint, and spoils the loss of one chain."""
+    engine, player = fresh()
+    with Crossing(engine.shards.chains, world) as crossing:
+        first = steps_alone(world, engine, player, micro, batches[0], 0, lr)
+    masters = sum(master.numel() for master in engine.shards.slices)
+    report[f"crossing zero-{stage}"] = crossing.elements, masters
+    where = folder / f"zero-{stage}"
+    on_rank_zero(where.mkdir)
+    checkpoint.save(engine, where, {"step": 1}, keep_last=1)
+    expected = steps(world, engine, player, micro, batches[1:], first=1, lr=lr)
+    engine.close()
+    engine, player = fresh()
+    checkpoint.load_checkpoint(engine, on_rank_zero(lambda: checkpoints_of(where)))
+    result = steps(world, engine, player, micro, batches[1:], first=1, lr=lr)
+    if world.rank == 0:
+        report[f"resumed zero-{stage}"] = all(torch.equal(result[name], expected[name]) for name in expected)
+    engine.close()
+
+    engine, player = fresh(chains=ONE_CHAIN)  # and without chains
+    checkpoint.load_checkpoint(engine, on_rank_zero(lambda: checkpoints_of(where)))
+    result = gather_fp32(engine)
+    if world.rank == 0:
+        report[f"one chain from two zero-{stage}"] = all(torch.equal(result[name], first[name]) for name in first)
+    engine.close()
+
+    engine, player = fresh()
+    own, spoilt = player.objective, engine.shards.chains.own == 1
+
+    class Spoilt:
+        directions, divergence = own.directions, own.divergence
+
+        def loss(self, logits, batch):
+            return own.loss(logits, batch) * (float("nan") if spoilt else 1.0)
+
+    player.objective = Spoilt()
+    try:
+        steps_alone(world, engine, player, micro, batches[0], 0, lr)
+    except NonFiniteError as error:
+        raised = str(error)
+    else:
+        raised = ""
+    found = [None] * world.size
+    dist.all_gather_object(found, raised)
+    report[f"spoilt zero-{stage}"] = all("not finite" in one for one in found)
+    engine.close()
+
+
+def steps_alone(world, engine, player, micro, batch, t, lr):
+    """One outer step with its end, as in a run; returns the parameters."""
+    from tests.support.tiny import micro_batches
+
+    engine.begin(t, lr)
+    engine.end(player.step(engine, micro_batches(batch, micro, world.rank, world.size)))
+    return gather_fp32(engine)
+
+
+def data_parallel(world, report, batches, micro):
+    """With one sample, plain SGD and no noise, chains are data parallelism."""
+    method = {**MAT, "theta_steps": 1, "beta_p": 0.0}
+    results = []
+    for own in (ONE_CHAIN, make_chains(2)):
+        engine, player = make(world, ds_json(1), method, micro, {"name": "sgd", "lr": 1.0}, chains=own)
+        results.append(steps(world, engine, player, micro, batches, lr=1.0))
+        engine.close()
+    if world.rank == 0:
+        origin = dict(shallow_roberta().named_parameters())
+        report["data parallel"] = oracle.distance(results[1], {k: v.double() for k, v in results[0].items()}, origin)
+
+
+if __name__ == "__main__":
+    main(body)
