@@ -23,14 +23,15 @@ COMMON = ("task=sst2", "data.train_limit=8000", "data.eval_limit=400", "data.max
           "tracking.uri=none")  # fmt: skip
 AUGMENTED = ("data.augment.share=0.5",
              "data.augment.kinds=[homoglyph,invisible,spacing,leetspeak,swap,keyboard,benign_words]")  # fmt: skip
-VISIBLE = ("method.name=mat", "method.lam=3", "method.semantics=released", "method.delta_noise=0",
-           "method.delta_init_scale=1e-3", "method.delta_projection=clamp", "method.dropout=off", "method.theta_dropout=frozen", "method.delta_steps=3",
-           "method.theta_steps=3", "optimizer.lr=5e-5")  # fmt: skip
+VISIBLE = (
+    "method.name=mat", "method.lam=3", "method.semantics=released", "method.delta_noise=0", "method.delta_projection=clamp",
+    "method.dropout=off", "method.theta_dropout=frozen", "method.delta_steps=3", "method.theta_steps=3",
+)  # fmt: skip
 METHODS = {
     "vanilla": ("method.name=vanilla",),
     "R-Drop": ("method.name=rdrop",),
     "FreeLB": ("method.name=freelb", "method.delta_steps=4", "method.delta_lr=2.5e-2", "method.delta_init_norm=0.4"),
-    "MAT, radius 2e-3": (*VISIBLE, "method.delta_max_norm=2e-3"),
+    "MAT, radius 2e-3": (*VISIBLE, "method.delta_max_norm=2e-3", "method.delta_init_scale=1e-3"),
     "MAT, radius 1e-2": (*VISIBLE, "method.delta_max_norm=1e-2", "method.delta_init_scale=5e-3", "method.delta_lr=5e-3"),
     "vanilla, augmented": ("method.name=vanilla", *AUGMENTED),
     "FreeLB, augmented": (
@@ -38,7 +39,7 @@ METHODS = {
     ),
 }  # fmt: skip
 ATTACKED = ("attack.radii=[1e-3,3e-3]", "noise.rates=[]", "text_attack.names=[characters,benign_words,hotflip]",
-            "text_attack.limit=60")  # fmt: skip
+            "text_attack.limit=40")  # fmt: skip
 
 
 def command(*arguments: str) -> None:
@@ -71,7 +72,7 @@ def main() -> None:
     for name in ("--model", "--data", "--work"):
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument(
-        "--budget", type=int, default=96_000, help="forward passes of one example (96,000: 1,000 steps of vanilla)"
+        "--budget", type=int, default=28_800, help="forward passes of one example (28,800: 300 steps of vanilla)"
     )
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()

@@ -20,6 +20,11 @@ CountOrAuto = Annotated[
     Annotated[Count, Tag("count")] | Annotated[Literal["auto"], Tag("auto")],
     Discriminator(lambda value: "auto" if isinstance(value, str) else "count"),
 ]
+# In the same way a number of groups of ranks, or a name of such a division.
+RankGroups = Annotated[
+    Annotated[Count, Tag("count")] | Annotated[Literal["one", "per_node", "per_rank"], Tag("named")],
+    Discriminator(lambda value: "named" if isinstance(value, str) else "count"),
+]
 
 
 class Section(BaseModel):

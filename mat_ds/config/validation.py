@@ -132,8 +132,10 @@ def _option_keys(schema: type[BaseModel], where: Place) -> list[str]:
 def _option_location(schema: type[BaseModel], location: list[str]) -> list[str]:
     """The location cut off at the option itself, without keys inside a dictionary option such as a run's tag."""
     for depth, part in enumerate(location[:-1], 1):
-        if part not in schema.model_fields or choices(schema.model_fields[part]):
+        if part not in schema.model_fields:
             break
+        if choices(schema.model_fields[part]):
+            return location[: depth + 1]
         if not (inner := nested(schema.model_fields[part])):
             return location[:depth]
         schema = inner

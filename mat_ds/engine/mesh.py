@@ -64,4 +64,5 @@ def initialize(model: nn.Module, optimizer: Any, ds_config: dict[str, Any], chai
 
 def for_a_chain(ds_config: Mapping[str, Any], chains: Chains) -> dict[str, Any]:
     """A complete DeepSpeed configuration, with the share of the global batch that a chain has."""
-    return {**ds_config, "train_batch_size": ds_config["train_batch_size"] // chains.count}
+    whole = ds_config.get("train_batch_size")  # which a loop of one's own may leave to DeepSpeed
+    return {**ds_config, **({"train_batch_size": whole // chains.count} if whole else {})}

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field
 
-from mat_ds.config.section import Count, Section
+from mat_ds.config.section import RankGroups, Section
 from mat_ds.errors import Problem
 
 
@@ -126,7 +126,7 @@ class AdversarialSettings(MethodSettings):
 class ChainedSettings(MethodSettings):
     """Options of a method that makes several updates in an outer step."""
 
-    chains: Literal["one", "per_node", "per_rank"] | Count = Field(
+    chains: RankGroups = Field(
         "one",
         description="chains of the parameters, each of equally many ranks with an equal share of the batch; they meet once per "
         "outer step, where the nodes' links are slow; only with several updates in an outer step",

@@ -94,7 +94,7 @@ WRONG = {
     "sync /nowhere": "does not exist",
     "verify /nowhere": "has no checkpoint",
     "doctor nosuch": "neither a flag nor key=value",
-    "promote name one": "VERSION",
+    "promote name one --alias champion": "VERSION",
     "register": "RUN",
     "models one two": "two",
     "runs EMPTY": "has no run",

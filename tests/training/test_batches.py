@@ -36,7 +36,7 @@ class Engine(PlainEngine):
     """A `PlainEngine` with the other methods that the loop calls."""
 
     device, dtype, gradient_norm, skipped_since_begin = torch.device("cpu"), torch.float32, None, 0
-    moved, parts = (0.0, 0.0), (1.0, 0.0)
+    moved, parts, spread = (0.0, 0.0), (1.0, 0.0), {}
 
     def begin(self, outer_step, lr, done=0.0, watch=False):
         self.outer_step = outer_step
