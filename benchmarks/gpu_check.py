@@ -42,6 +42,7 @@ SECTIONS: dict[str, tuple[int, Callable[[Check, dict[str, Any]], None]]] = {
     "unpadded": (80, card.unpadded),
     "trace": (30, card.trace),
     "compiled": (80, card.compiled),
+    "compiled_step": (80, card.compiled_step),
 }
 
 

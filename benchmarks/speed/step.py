@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from benchmarks.speed.baseline import Baseline, Sizes
@@ -67,6 +68,7 @@ class Product:
         unpadded: whether its encoder computes real tokens only, as in a run.
         batch: examples of a global batch.
         half: bf16 or fp16; None: fp32.
+        compiled: whether torch.compile makes kernels of its encoder's layers.
         method: options of MAT, or another method's `name` and options.
     """
 
@@ -79,10 +81,12 @@ class Product:
         unpadded: bool = True,
         batch: int = BATCH,
         half: str | None = None,
+        compiled: bool = False,
         **method: Any,
     ):
         from mat_ds.engine.engine import Engine
         from mat_ds.methods import METHODS
+        from mat_ds.models.packing import Packing
         from mat_ds.models.unpadded import remove_padding
         from mat_ds.runs.ds_config import complete, read_ds_config
         from mat_ds.runs.options import RunConfig
@@ -91,6 +95,11 @@ class Product:
 
         if unpadded:
             remove_padding(model)
+        if compiled:
+            # Attention without padding takes lengths from the host, of which a graph would be made for each.
+            Packing.attend = torch.compiler.disable(Packing.attend)  # type: ignore[method-assign]
+            for layer in model.base_model.encoder.layer:  # type: ignore[union-attr]
+                layer.compile(dynamic=True if unpadded else None)
         self._batch, self._micro, self._done, self._world = batch, batch // (accumulation * world.size), 0, world
         train = {"batch_size": batch, "micro_batch_size": self._micro}
         run = RunConfig.model_validate({"train": train, "optimizer": {"lr": Sizes.lr}, "method": {"name": "mat", **method}})
@@ -116,9 +125,14 @@ class Product:
 
 @contextmanager
 def alone() -> Iterator[torch.device]:
-    """A process group with this process only."""
+    """A process group with this process only; within another such block, that block's."""
+    from deepspeed.accelerator import get_accelerator
+
     from mat_ds.engine.group import process_group
 
+    if dist.is_initialized():
+        yield torch.device(get_accelerator().current_device_name())
+        return
     with process_group(World()) as device:
         yield device
 

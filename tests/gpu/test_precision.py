@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.support.expected import exactness, rival_runs
+from tests.support.expected import HALF_RIVALS, exactness, rival_runs
 from tests.support.launch import run_cli, run_ranks
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU here")]
@@ -24,6 +24,15 @@ def test_every_rival_gives_the_oracles_parameters():
     assert report.keys() == {f"{name}, zero-{stage}, accumulation 2" for name, stage in rival_runs()}
     tolerance = {name: 3e-3 if "finite_difference" in name else 1e-3 for name in report}
     assert not {name: far for name, far in report.items() if not far <= tolerance[name]}
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_rivals_in_half_precision_stay_by_the_oracle(precision):
+    if precision == "bf16" and torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("this card has no bf16")
+    report = run_ranks("tests.workers.rivals", 1, "2", precision, device="cuda")
+    assert report.keys() == {f"{name}, zero-{stage}, accumulation 2" for name, stage in rival_runs() if name in HALF_RIVALS}
+    assert not {name: far for name, far in report.items() if not far <= 0.1}
 
 
 def test_fp16_overflow_repeats_the_sample_and_a_loss_that_is_not_finite_stops_the_run():

@@ -28,6 +28,10 @@ def exactness(accumulation):
     return named("{} zero-{} accumulation {}", ("sgd", "rmsprop", "adam"), STAGES, (accumulation,))
 
 
+# Rivals that are also tried in 16 bits: what each asks of the engine, another asks too.
+HALF_RIVALS = ("freelb", "sam", "sam adaptive", "awp", "rdrop")
+
+
 def rival_runs():
     """(case, stage) of every run of a rival. ZeRO-3 cannot compute the exact derivative of the follower's step."""
     plain = [f"{name}{kind}" for name in ("freelb", "pgd", "smart", "alum", "rdrop", "neftune") for kind in ("", " regression")]

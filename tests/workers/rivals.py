@@ -1,4 +1,7 @@
-"""Worker: every rival method at every ZeRO stage, with one accumulation, against the float64 oracle."""
+"""Worker: every rival method at every ZeRO stage, with one accumulation, against the float64 oracle.
+
+Its arguments are the accumulation and, for fewer rivals, a precision of 16 bits.
+"""
 
 import sys
 
@@ -9,10 +12,10 @@ from mat_ds.models.freeze import freeze
 from mat_ds.models.options import ModelConfig
 from tests.equivalence import oracle, rivals
 from tests.support.drawn import DrawnNoise
-from tests.support.expected import rival_runs
+from tests.support.expected import HALF_RIVALS, rival_runs
 from tests.support.tiny import global_batches, shallow_roberta
 from tests.support.weighted import weighted_loss
-from tests.workers.worker import ds_json, main, make, steps
+from tests.workers.worker import PRECISION, ds_json, main, make, steps
 
 BALL = {"delta_steps": 3, "delta_lr": 0.4, "delta_init_norm": 0.3, "delta_max_norm": 0.5}
 VIRTUAL = {"delta_lr": 5e-2, "delta_init_scale": 2e-2, "delta_max_norm": 4e-2, "lam": 3.0}
@@ -76,8 +79,11 @@ ORACLES = {
 
 
 def body(world, report):
-    accumulation = int(sys.argv[2])
+    accumulation, half = int(sys.argv[2]), sys.argv[3:]
+    precision = PRECISION[half[0] if half else "fp32"]
     for name, options in CASES.items():
+        if half and name not in HALF_RIVALS:
+            continue
         labels = 1 if name.endswith("regression") else 3
         micro, batches, objective, own_task = 8 // accumulation // world.size, global_batches(labels=labels), None, None
         if name.endswith("weighted"):
@@ -98,7 +104,7 @@ def body(world, report):
         for stage in sorted(stage for case, stage in rival_runs() if case == name):
             student = model()
             METHODS[options["name"]].prepare_model(student, None)
-            engine, player = make(world, ds_json(stage), options, micro, model=student, objective=objective)
+            engine, player = make(world, ds_json(stage, precision), options, micro, model=student, objective=objective)
             result = steps(world, engine, player, micro, batches)
             if world.rank == 0:
                 far = oracle.distance(result, expected, dict(model().named_parameters()))
