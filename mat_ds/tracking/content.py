@@ -15,6 +15,8 @@ from mat_ds.tracking.names import event_metrics, numbers_of
 
 # Maximum characters of a value. MLflow's own limits are 6000 and 8000, but some servers take less.
 PARAM_CHARACTERS, TAG_CHARACTERS = 6000, 5000
+# It accepts 1000 entities per batch, at most 100 of them parameters or tags.
+METRICS, PARAMS = 900, 100
 RUN_ID, DIRECTORY, FILES = "mat_ds.run_id", "mat_ds.run_directory", "mat_ds.files"
 # Another tag than when metrics had other names, so that older runs are delivered again under the names of today.
 DELIVERED = "mat_ds.delivered_bytes"
@@ -33,7 +35,7 @@ def params_of(config: dict[str, Any], starts: list[dict[str, Any]]) -> dict[str,
     for number in reversed(range(len(starts))):
         for key, pair in starts[number].get("changed", {}).items():
             options[key], changed[f"resume_{number}.{key}"] = pair
-    return {_allowed_key(key): masked(_as_param(value))[:PARAM_CHARACTERS] for key, value in {**options, **changed}.items()}
+    return {allowed_key(key): masked(_as_param(value))[:PARAM_CHARACTERS] for key, value in {**options, **changed}.items()}
 
 
 def tags_of(environment: dict[str, Any], chosen: dict[str, str]) -> dict[str, str]:
@@ -49,7 +51,7 @@ def tags_of(environment: dict[str, Any], chosen: dict[str, str]) -> dict[str, st
         tags["mlflow.source.git.commit"] = commit
     if command := environment.get("command"):
         tags |= {"mlflow.source.name": command[0], "mlflow.source.type": "LOCAL"}
-    return {_allowed_key(key): value[:TAG_CHARACTERS] for key, value in {**tags, **chosen}.items()}
+    return {allowed_key(key): value[:TAG_CHARACTERS] for key, value in {**tags, **chosen}.items()}
 
 
 def precision_of(environment: dict[str, Any]) -> str | None:
@@ -69,7 +71,7 @@ def status_of(end: Record) -> str:
 
 def result_metrics(results: dict[str, Any]) -> dict[str, float]:
     """The numbers of `results.json` by metric name, such as `results/best/score`."""
-    return {_allowed_key(name): value for name, value in numbers_of(results, "results/").items()}
+    return {allowed_key(name): value for name, value in numbers_of(results, "results/").items()}
 
 
 def essence(record: Record) -> Record:
@@ -91,7 +93,7 @@ def batches(records: Iterable[tuple[int, Record]], most: int) -> Iterator[tuple[
     behind = 0
     for place, record in records:
         time = milliseconds(record)
-        new = [(_allowed_key(name), value, time, record["step"]) for name, value in event_metrics(record).items()]
+        new = [(allowed_key(name), value, time, record["step"]) for name, value in event_metrics(record).items()]
         if points and len(points) + len(new) > most:
             yield behind, points
             points = []
@@ -110,6 +112,6 @@ def _as_param(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _allowed_key(key: str) -> str:
+def allowed_key(key: str) -> str:
     """A key with characters that MLflow does not allow replaced by _."""
     return re.sub(r"[^\w\-. :/]", "_", key)[:250]

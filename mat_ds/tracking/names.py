@@ -15,6 +15,8 @@ from mat_ds.storage.events import Record
 
 # Event -> prefix of its metrics. In the order in which the events occur within a step.
 PREFIXES = {"step": "train", "telemetry": "telemetry", "evaluation": "eval", "system": "system", "checkpoint": "checkpoint"}
+# Prefix of what `mat-ds evaluate` found, which is of no event.
+ROBUSTNESS = "robustness"
 # Fields of `step` that the Trainer calls otherwise.
 STEP = {
     "lr": "learning_rate",
@@ -118,6 +120,6 @@ def place_of(name: str) -> tuple[str, list[str]]:
         weights = [rest.pop(0)] if rest[0] in WEIGHTS and len(rest) > 1 else []
         split = [USUAL_SPLIT] if len(rest) == 1 and rest[0] not in ("score", "selection") else []
         return "evaluation", [*weights, *split, *rest]
-    if first in (*events, "results"):
+    if first in (*events, "results", ROBUSTNESS):
         return events.get(first, first), rest
     return "evaluation", [first, *rest]  # an earlier version

@@ -31,13 +31,12 @@ from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tracking import content
 from mat_ds.tracking.description import EXPERIMENT_TAGS, inputs_of, note_tags
 from mat_ds.tracking.destination import client_uri, database_file, mirror_uri
+from mat_ds.tracking.evaluations import Evaluations
 from mat_ds.tracking.mirrored import log_line, own_id, read_mirrored, read_results, turn_to_deliver
 from mat_ds.tracking.options import EXPERIMENT
 from mat_ds.tracking.parent import parent_of
 from mat_ds.tracking.playback import Playback
 
-# MLflow accepts 1000 entities per batch, at most 100 of them parameters or tags.
-METRICS, PARAMS = 900, 100
 # Files uploaded as artifacts, besides DeepSpeed's configuration.
 ARTIFACTS = ("config.yaml", "environment.json", "results.json", "plots", "predictions")
 # Seconds to wait for another process that is creating the tables of a new database.
@@ -77,6 +76,7 @@ class Replica:
                 self._place = 0
             self._above = self._parent(found.info.experiment_id)
         self._files = found.data.tags.get(content.FILES)
+        self._evaluations = Evaluations(run, self._client, self.run_id, found.data.tags)
         self._files_due, self._turned = True, False
         self._describe(found, read_results(run) if self.status == "FINISHED" else {})
 
@@ -122,13 +122,13 @@ class Replica:
         """Adds missing parameters, which never change, and data, and updates changed tags."""
         params = content.params_of(self._config, self._environment.get("starts", []))
         missing = iter([Param(key, value) for key, value in params.items() if key not in found.data.params])
-        while some := list(islice(missing, PARAMS)):
+        while some := list(islice(missing, content.PARAMS)):
             self._client.log_batch(self.run_id, params=some)
         tags = content.tags_of(self._environment, self._options.get("tags", {}))
         tags |= {content.DIRECTORY: str(self._run.path.resolve()), **self._above}
         tags = {**note_tags(self._config, self._environment, results, found.data.tags), **tags}
         changed = iter([RunTag(key, value) for key, value in tags.items() if found.data.tags.get(key) != value])
-        while some_tags := list(islice(changed, PARAMS)):
+        while some_tags := list(islice(changed, content.PARAMS)):
             self._client.log_batch(self.run_id, tags=some_tags)
         if (name := self._options.get("run_name")) and name != found.info.run_name:
             self._client.update_run(self.run_id, name=name)
@@ -150,7 +150,7 @@ class Replica:
 
     def _deliver(self) -> None:
         held = holder_of(self._run.path) is not None  # read before the events: a run logs its end before it releases the lock
-        for place, points in content.batches(self._news(), METRICS):
+        for place, points in content.batches(self._news(), content.METRICS):
             self._log(points, RunTag(content.DELIVERED, str(place)))
             self._place = place
         end = self._playback.last if self._playback.last and self._playback.last["event"] == "end" else None
@@ -160,6 +160,8 @@ class Replica:
         if self._files_due or self._turned:  # a start may change files, and an end writes some
             self._upload()
         self._files_due = self._turned = False
+        files, lines = self._evaluations.deliver()
+        self.uploaded, self.foreign = self.uploaded + files, self.foreign + lines
 
     def _news(self) -> Iterator[tuple[int, Record]]:
         for place, record in self._playback.read():
