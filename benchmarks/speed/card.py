@@ -222,7 +222,7 @@ def trace(check: Check, found: Found) -> None:
 
 
 def compiled_step(check: Check, found: Found) -> None:
-    """Seconds of our outer step (ZeRO-1, bf16, K 5 / 10) with compiled layers: padded at 32 x 128, unpadded at MNLI's lengths."""
+    """Seconds of our outer step (ZeRO-1, bf16, K 5 / 10) with compiled layers: 32 x 128, and MNLI's lengths unpadded."""
     for name, lengths, without in (("padded", (TOKENS,), False), ("mnli", MNLI_LENGTHS, True)):
         batch, start = check.batch(lengths), time.perf_counter()
         with closing(check.product(delta_steps=5, theta_steps=10, unpadded=without, compiled=True)) as own:

@@ -14,6 +14,7 @@ from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.noise_kernel import own_kernel
 from mat_ds.sampling.sampler import Sampler
 from mat_ds.sampling.slices import Slice, places
+from mat_ds.sampling.step_kernel import own_step
 
 SAMPLES, ROUNDS = 5, 7
 ADAM = {"lr": 1e-5, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01}
@@ -38,7 +39,8 @@ def ours(shapes: list[torch.Size], device: torch.device, noise: float) -> Callab
     """The updates of one outer step."""
     masters, slices = shard(shapes, device)
     sampler = Sampler([{"params": [master], **ADAM} for master in masters], "adam", Chain(SAMPLES, 0.3, 0.3, noise), seed=0)
-    sampler.arm(slices, device, own_kernel(device) if noise and device.type == "cuda" else None)
+    kernels = (own_kernel(device) if noise else None, own_step(device)) if device.type == "cuda" else (None, None)
+    sampler.arm(slices, device, kernels[0], at_once=kernels[1])
     step = iter(range(1 << 30))
 
     def outer_step() -> None:

@@ -27,6 +27,7 @@ from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.noise_kernel import agreed_kernel
 from mat_ds.sampling.options import OptimizerConfig
 from mat_ds.sampling.sampler import Sampler
+from mat_ds.sampling.step_kernel import agreed_step
 from mat_ds.tasks.kinds.outputs import Read, read_output
 
 
@@ -57,7 +58,8 @@ class Engine(Updates):
         if exact:
             self.shards.fill(exact)
         exact.clear()  # the whole model in fp32
-        self.sampler.arm(self.shards.slices, self.device, agreed_kernel(self.device) if chain.noise else None, chains)
+        kernel = agreed_kernel(self.device) if chain.noise else None
+        self.sampler.arm(self.shards.slices, self.device, kernel, chains, agreed_step(self.device, optimizer.name, chain))
         self._flat = FlatUpdates(ds, self.shards, self.sampler) if read_zero(ds_config).flat else None
         self._training_pass = ds.module if self._flat else ds
         judge_by_norm(ds)

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from mat_ds.ranks.chains import ONE_CHAIN, Chains
+from mat_ds.sampling import step_kernel
 from mat_ds.sampling.chain import Chain
+from mat_ds.sampling.kept import Kept
 from mat_ds.sampling.keys import add_normal_, seed_from
 from mat_ds.sampling.noise_kernel import Kernel, add_by_place
 from mat_ds.sampling.slices import Block, Slice, blocks_of
@@ -18,7 +20,7 @@ from mat_ds.sampling.updates import MOMENTS, UPDATES, preconditioner
 from mat_ds.sampling.watched import Watched, squared_distance
 
 
-class Sampler(torch.optim.Optimizer):
+class Sampler(Kept):
     """SGLD over the parameters with the mixture of MAT's Algorithm 2 (lines 8 to 12), one sample per `step()`.
 
     DeepSpeed calls `step()` for the fp32 master tensors of this rank, once per tensor or per group of them, so all counts
@@ -38,12 +40,12 @@ class Sampler(torch.optim.Optimizer):
     def __init__(self, groups: Iterable[dict[str, Any]], update: str, chain: Chain, seed: int):
         super().__init__(groups, {"lr": 0.0, "betas": (0.9, 0.999), "alpha": 0.99, "eps": 1e-8, "weight_decay": 0.0})
         self.chain, self._parameters = chain, sum(len(group["params"]) for group in self.param_groups)
-        self._update, self._named = UPDATES[update], update
-        self._moments = MOMENTS[update]
+        self._update, self._named, self._moments = UPDATES[update], update, MOMENTS[update]
         self._seed = seed
         self._outer_step, self._done = 0, 0.0
         self._device = torch.device("cpu")
         self._kernel: Kernel | None = None
+        self._step_kernel: step_kernel.Kernel | None = None
         self.void = torch.zeros(())
         self._chains = ONE_CHAIN
         self._blocks: dict[Tensor, list[Block]] = {}
@@ -54,7 +56,7 @@ class Sampler(torch.optim.Optimizer):
 
     def arm(
         self, slices: Mapping[Tensor, Sequence[Slice]], device: torch.device, kernel: Kernel | None = None,
-        chains: Chains = ONE_CHAIN,
+        chains: Chains = ONE_CHAIN, at_once: step_kernel.Kernel | None = None,
     ) -> None:  # fmt: skip
         """Tells the sampler its shards and creates their state; from here on `step()` samples.
 
@@ -63,10 +65,11 @@ class Sampler(torch.optim.Optimizer):
             device: where noise is drawn; the same on every rank even if masters are offloaded.
             kernel: that draws it, the same on every rank (`mat_ds.sampling.noise_kernel`); None for torch's generators.
             chains: those of the run, whose mixtures are averaged in the last sample of an outer step.
+            at_once: makes a whole sample of Adam, where masters are on `device`; None for one operation after another.
         """
         self._chains = chains
         self._blocks = {master: blocks_of(own) for master, own in slices.items()}
-        self._device, self._kernel = device, kernel
+        self._device, self._kernel, self._step_kernel = device, kernel, at_once
         self.void = torch.zeros((), device=next((master.device for master in self._blocks), device))
         names = (*self._moments, *(("mixture",) if self.chain.is_mixed else ()), *(("aim",) if self.chain.ascent else ()))
         for master in self._blocks:
@@ -92,41 +95,6 @@ class Sampler(torch.optim.Optimizer):
     def noise_device(self) -> str | None:
         """What draws its noise, of which each kind has its own numbers; None if there is none."""
         return f"{self._device.type}{' by Philox' if self._kernel else ''}" if self.chain.noise else None
-
-    @property
-    def updates(self) -> int:
-        """Samples drawn over the whole run so far."""
-        return max((state["step"] for state in self.state.values()), default=0)
-
-    @updates.setter
-    def updates(self, count: int) -> None:
-        for master in self._blocks:
-            self.state[master].update(step=count, sample=0)
-
-    @property
-    def moments(self) -> tuple[str, ...]:
-        """Names of the moments of the gradient, which each chain has of its own."""
-        return tuple(self._moments)
-
-    def kept(self, master: Tensor) -> dict[str, Tensor]:
-        """The state of a master tensor that outlives an outer step: moments and running averages."""
-        return {name: self.state[master][name] for name in (*self._moments, *self.chain.averages)}
-
-    def finite(self) -> Tensor:
-        """Whether all parameters, moments and running averages of this rank are finite, and no step was void; on the device
-        where noise is drawn."""
-        found = (self.void == 0).to(self._device)
-        for master, blocks in self._blocks.items():
-            for tensor in (master.detach(), *self.kept(master).values()):
-                for block in blocks:
-                    found &= tensor.view(-1)[block.here].isfinite().all().to(self._device)
-        return found
-
-    @property
-    def state_bytes(self) -> int:
-        """Bytes of optimizer state (moments, mixture and averages) that this rank holds."""
-        tensors = (value for state in self.state.values() for value in state.values() if isinstance(value, Tensor))
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -175,6 +143,13 @@ class Sampler(torch.optim.Optimizer):
             return
         if self.chain.ascent:
             theta.copy_(own["aim"])  # theta_t
+        scale = (2 * group["lr"]) ** 0.5 * self.chain.noise if self.chain.has_noise(self._outer_step) else 0.0
+        if self._step_kernel and theta.device.type == self._device.type:
+            step_kernel.draw_sample(
+                self._step_kernel, own, group, state["step"], self.chain, sample, block.runs, (scale, self._key(sample)),
+                self.void, self.watched,
+            )  # fmt: skip
+            return
         before = theta.clone() if self.watched else None
 
         if mixture is not None and first and self.chain.anchor == "start":
@@ -187,7 +162,7 @@ class Sampler(torch.optim.Optimizer):
         if self.watched and before is not None:
             self.watched.drifts[sample - 1] += squared_distance(theta, before)
             before.copy_(theta)
-        if (scale := (2 * group["lr"]) ** 0.5 * self.chain.noise) and self.chain.has_noise(self._outer_step):
+        if scale:
             scaled = preconditioner(self._named, group, state["step"], moments) if self.chain.preconditioned else None
             noise = theta if scaled is None else torch.zeros_like(theta)
             self._add_noise(noise, block, sample, scale)
@@ -216,12 +191,15 @@ class Sampler(torch.optim.Optimizer):
             for block in self._blocks[master]:
                 kept[block.here].lerp_(theta.view(-1)[block.here], weight)
 
+    def _key(self, sample: int) -> int:
+        """Of the noise of all parameters in a sample, if it is drawn by place."""
+        return seed_from(self._seed, self._outer_step, "theta", sample, *self._chains.key)
+
     def _add_noise(self, theta: Tensor, block: Block, sample: int, scale: float) -> None:
         """theta += scale * xi, where xi only depends on seed, t, k, parameter and element, and on what draws it."""
         if self._kernel:
-            number = seed_from(self._seed, self._outer_step, "theta", sample, *self._chains.key)
             for run, place in block.runs:
-                add_by_place(self._kernel, theta[run], scale, number, place, self.void, self._device)
+                add_by_place(self._kernel, theta[run], scale, self._key(sample), place, self.void, self._device)
             return
         for piece in block.slices:
             here = slice(piece.start - block.here.start, piece.start - block.here.start + piece.numel)
@@ -237,13 +215,3 @@ class Sampler(torch.optim.Optimizer):
             theta, aim = master.detach().view(-1), self.state[master]["aim"].view(-1)
             for block in blocks:
                 self.chain.ascent.climb(block, theta[block.here], aim[block.here], sums.to(master.device))
-
-    @torch.no_grad()
-    def swap(self, average: str) -> None:
-        """Exchanges the parameters with a running average; a second call restores both bit for bit."""
-        for master, blocks in self._blocks.items():
-            theta, kept = master.view(-1), self.state[master][average].view(-1)
-            for block in blocks:
-                held = theta[block.here].clone()
-                theta[block.here].copy_(kept[block.here])
-                kept[block.here].copy_(held)

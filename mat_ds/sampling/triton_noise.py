@@ -26,17 +26,8 @@ def _pair(word, other):
 
 
 @triton.jit
-def _add(theta, at, numel, numbers, factor):
-    inside = (at >= 0) & (at < numel)
-    before = tl.load(theta + at, mask=inside, other=0.0)
-    tl.store(theta + at, before + factor * numbers, mask=inside)
-
-
-@triton.jit(do_not_specialize=["key", "place", "numel"])
-def _add_numbers(theta, void, scale, key, place, numel, SIZE: tl.constexpr):
-    """A program computes the numbers of SIZE counters."""
-    place = place.to(tl.int64)
-    counter = place // 4 + tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
+def normal_numbers(key, counter, SIZE: tl.constexpr):
+    """The four numbers of each of SIZE counters, one after another."""
     c0, c1 = counter.to(tl.uint32), (counter >> 32).to(tl.uint32)
     c2, c3 = c0 * 0, c0 * 0
     k0, k1 = key.to(tl.int64).to(tl.uint32), (key.to(tl.int64) >> 32).to(tl.uint32)
@@ -45,13 +36,22 @@ def _add_numbers(theta, void, scale, key, place, numel, SIZE: tl.constexpr):
         c0, c2 = (p1 >> 32).to(tl.uint32) ^ c1 ^ k0, (p0 >> 32).to(tl.uint32) ^ c3 ^ k1
         c1, c3 = p1.to(tl.uint32), p0.to(tl.uint32)
         k0, k1 = (k0.to(tl.uint64) + W0).to(tl.uint32), (k1.to(tl.uint64) + W1).to(tl.uint32)
-    factor, at = scale * (1.0 - tl.load(void)), counter * 4 - place
     first, second = _pair(c0, c1)
     third, fourth = _pair(c2, c3)
-    _add(theta, at, numel, first, factor)
-    _add(theta, at + 1, numel, second, factor)
-    _add(theta, at + 2, numel, third, factor)
-    _add(theta, at + 3, numel, fourth, factor)
+    # So that neighbours in memory are a program's neighbours too.
+    return tl.interleave(tl.interleave(first, third), tl.interleave(second, fourth))
+
+
+@triton.jit(do_not_specialize=["key", "place", "numel"])
+def _add_numbers(theta, void, scale, key, place, numel, SIZE: tl.constexpr):
+    """A program computes the numbers of SIZE counters."""
+    place = place.to(tl.int64)
+    counter = place // 4 + tl.program_id(0).to(tl.int64) * SIZE
+    at = counter * 4 - place + tl.arange(0, 4 * SIZE)
+    inside = (at >= 0) & (at < numel)
+    before = tl.load(theta + at, mask=inside, other=0.0)
+    factor = scale * (1.0 - tl.load(void))
+    tl.store(theta + at, before + factor * normal_numbers(key, counter + tl.arange(0, SIZE), SIZE), mask=inside)
 
 
 def add_numbers(theta: Tensor, scale: float, key: int, place: int, void: Tensor) -> None:

@@ -1,10 +1,14 @@
-"""On a GPU: random draws equal those of a CPU, and a warning if TF32 would hide the perturbation."""
+"""On a GPU: random draws equal those of a CPU, a sample in one pass, and a warning if TF32 would hide the perturbation."""
 
 import pytest
 import torch
 
 from mat_ds.sampling import philox
+from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.noise_kernel import add_by_place, own_kernel
+from mat_ds.sampling.sampler import Sampler
+from mat_ds.sampling.slices import Slice
+from mat_ds.sampling.step_kernel import own_step
 from tests.support.launch import run_cli
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU here")]
@@ -29,6 +33,32 @@ def test_one_kernel_draws_the_parameters_noise_and_its_numbers_are_those_of_a_cp
         add_by_place(kernel, offloaded, 0.5, 12345, place, void, device)
         assert (on_card.cpu() - 0.5 * expected).abs().max() < 1e-5
         assert torch.equal(on_card.cpu(), offloaded)
+
+
+def ends(chain, at_once, watch):
+    """Masters, moments and moves after two outer steps of a million elements."""
+    device, numel = torch.device("cuda"), 1_000_003
+    numbers = torch.arange(numel, device=device).float()
+    master = numbers.sin().requires_grad_()
+    sampler = Sampler([{"params": [master], "weight_decay": 0.1}], "adam", chain, seed=3)
+    sampler.arm({master: [Slice(0, numel, 0, 0, numel, 3)]}, device, own_kernel(device), at_once=at_once)
+    for step in range(2):
+        sampler.begin(step, 1e-3, watch=watch)
+        for sample in range(chain.samples):
+            master.grad = (numbers * (1 + sample + 7 * step)).cos()
+            sampler.step()
+    moves = sampler.watched and [*sampler.watched.drifts, *sampler.watched.noises, *sampler.watched.moved]
+    return torch.stack([master.detach(), *sampler.kept(master).values()]), moves
+
+
+@pytest.mark.parametrize("chain", [Chain(3, 0.3, 0.4, 0.2), Chain(2, 0.3, 0.4, 0.2, "first_update"), Chain(2, 0.5, 0.5)])
+def test_a_sample_in_one_pass_is_that_of_plain_torch_watched_or_not(chain):
+    kernel = own_step(torch.device("cuda"))
+    assert kernel, "Triton's kernel of a sample does not work on this card; it takes several passes over memory"
+    (plain, moved), (watched, noted) = (ends(chain, at_once, True) for at_once in (None, kernel))
+    assert (watched - plain).abs().max() < 1e-5
+    assert noted == pytest.approx(moved, rel=1e-4)
+    assert torch.equal(ends(chain, kernel, False)[0], watched)
 
 
 @pytest.mark.skipif(torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0), reason="this card has no TF32")

@@ -102,31 +102,70 @@ def test_where_triton_does_not_work_the_log_says_why(caplog):
     assert "Triton's kernel does not work here" in caplog.text
 
 
-def test_tritons_kernel_compiles_for_cards_and_draws_these_numbers(tmp_path):
-    """The oldest and a newer card's machine code, and Triton's interpreter: none of them needs a card."""
-    path = os.pathsep.join([str(ROOT), str(TRITON), *filter(None, [os.environ.get("PYTHONPATH")])])
-    program = """
-import importlib
+COMPILED = """
 import torch
-from mat_ds.sampling.noise_kernel import works
 try:
     import triton
 except ImportError:
     raise SystemExit("no Triton")
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from mat_ds.sampling import triton_noise
+from mat_ds.sampling import triton_noise, triton_step
+
+def compiles(kernel, capability, numbers, **constants):
+    types = {name: numbers.get(name, "fp32") for name in kernel.arg_names}
+    constants = {"SIZE": triton_noise.COUNTERS, **constants}
+    source = ASTSource(kernel, {**types, **dict.fromkeys(constants, "constexpr")}, constants)
+    assert triton.compile(source, GPUTarget("cuda", capability, 32)).asm["cubin"]
+
+tensors = dict.fromkeys(("theta", "void", "gradient", "exp_avg", "exp_avg_sq", "mixture"), "*fp32")
 # Triton types a number by its size: the first places of a model, and those beyond 2^31.
 for capability, place in ((70, "i32"), (90, "i64")):
-    types = {"theta": "*fp32", "void": "*fp32", "scale": "fp32", "key": "i64", "place": place, "numel": "i32"}
-    source = ASTSource(triton_noise._add_numbers, {**types, "SIZE": "constexpr"}, {"SIZE": triton_noise.COUNTERS})
-    assert triton.compile(source, GPUTarget("cuda", capability, 32)).asm["cubin"]
-triton.knobs.runtime.interpret = True
-importlib.reload(triton_noise)
-assert works(triton_noise.add_numbers, torch.device("cpu"))
+    numbers = {**tensors, "key": "i64", "place": place, "numel": "i32"}
+    compiles(triton_noise._add_numbers, capability, numbers)
+    compiles(triton_step._advance, capability, numbers, DRIFT=True, NOISE=True, MIXED=True, START=1, LAST=True)
 """
+INTERPRETED = """
+import torch
+from mat_ds.sampling import noise_kernel, step_kernel, triton_noise, triton_step
+from mat_ds.sampling.chain import Chain
+from mat_ds.sampling.sampler import Sampler
+from mat_ds.sampling.slices import Slice
+from tests.support.drawn import by_place
+CPU = torch.device("cpu")
+assert noise_kernel.works(triton_noise.add_numbers, CPU)
+assert step_kernel.equals_torch(triton_step.advance, triton_noise.add_numbers, CPU)
+
+def ends(at_once, watch, chain):
+    # Two parameters with a gap of places between them, and padding.
+    master = torch.arange(40.0).sin().requires_grad_()
+    pieces = [Slice(0, 15, 5, 2, 10, 3), Slice(1, 20, 0, 12, 20, 40)]
+    sampler = Sampler([{"params": [master], "weight_decay": 0.1}], "adam", chain, seed=3)
+    sampler.arm({master: pieces}, CPU, by_place, at_once=at_once)
+    for step in range(2):
+        sampler.begin(step, 0.05, watch=watch)
+        for sample in range(chain.samples):
+            master.grad = (torch.arange(40.0) * (1 + sample + 7 * step)).cos()
+            sampler.step()
+    moves = sampler.watched and (sampler.watched.drifts, sampler.watched.noises, sampler.watched.by_chain)
+    return torch.stack([master.detach(), *sampler.kept(master).values()]), moves
+
+for chain in (Chain(3, 0.3, 0.4, 0.2), Chain(3, 0.3, 0.4, 0.2, "first_update"), Chain(2, 0.5, 0.5), Chain(1, noise=0.2)):
+    plain, moved = ends(None, True, chain)
+    ours, noted = ends(triton_step.advance, True, chain)
+    assert (ours - plain).abs().max() < 1e-6, (chain, ours - plain)
+    assert all(torch.allclose(torch.tensor(a), torch.tensor(b), rtol=1e-5) for a, b in zip(moved, noted))
+    assert torch.equal(ends(triton_step.advance, False, chain)[0], ours)
+"""
+
+
+def test_tritons_kernels_compile_for_cards_and_do_what_plain_torch_does(tmp_path):
+    """The oldest and a newer card's machine code, and Triton's interpreter: none of them needs a card."""
+    path = os.pathsep.join([str(ROOT), str(TRITON), *filter(None, [os.environ.get("PYTHONPATH")])])
     env = {**os.environ, "PYTHONPATH": path, "TRITON_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env)
-    if "no Triton" in done.stderr:
-        pytest.skip("Triton is not installed")
-    assert done.returncode == 0, done.stderr[-2000:]
+    for program, interpret in ((COMPILED, "0"), (INTERPRETED, "1")):
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, env={**env, "TRITON_INTERPRET": interpret})
+        if "no Triton" in done.stderr:
+            pytest.skip("Triton is not installed")
+        assert done.returncode == 0, done.stderr[-2000:]

@@ -24,8 +24,8 @@ FREE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER
         "WHOLE_GRIDS")  # fmt: skip
 # Signals that a process ignores from its start if its parent did.
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-# The second belongs to Arrow's memory pool, which stops and restarts it around a fork.
-THREADS = {"python", "jemalloc_bg_thd"}
+# Threads beside the first that a fork does not harm: Arrow's memory pool stops and restarts its own around one.
+HARMLESS = {"jemalloc_bg_thd"}
 
 
 def preload():
@@ -46,10 +46,10 @@ def preload():
     import mat_ds.commands.train  # noqa: F401
 
     threads = set()
-    for task in os.listdir("/proc/self/task"):
+    for task in set(os.listdir("/proc/self/task")) - {str(os.getpid())}:
         with open(f"/proc/self/task/{task}/comm") as file:
             threads.add(file.read().strip())
-    assert threads <= THREADS, f"a process with threads cannot be forked: {threads}"
+    assert threads <= HARMLESS, f"a process with threads cannot be forked: {threads}"
     gc.collect()
     gc.freeze()
     return {name: value for name, value in os.environ.items() if before.get(name) != value}
