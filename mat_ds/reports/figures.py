@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.patches import Patch
 
+from mat_ds.artifacts.evaluated import quantity_of
 from mat_ds.reports.comparison import Comparison
 from mat_ds.reports.drawing import (
     BESIDE,
@@ -24,6 +25,7 @@ from mat_ds.reports.drawing import (
 )
 from mat_ds.reports.groups import Group, one_a_seed, score_axis
 from mat_ds.reports.runs import KINDS
+from mat_ds.tasks.measures import measure_of
 from mat_ds.tasks.registry import TASKS
 
 Points = list[tuple[float, float]]
@@ -137,8 +139,9 @@ def _curves(report: dict[str, Any]) -> tuple[str, dict[str, Points]]:
     """The quantity measured, and for each axis title its points (level, value)."""
     name, splits, attack = str(report.get("task")), report["splits"], report["attack"]
     dev = [splits[split] for split in (TASKS[name].dev if name in TASKS else splits) if split in splits]
-    quantity = "accuracy" if "accuracy" in dev[0]["clean"] else "mse"
-    scale = 100 if quantity == "accuracy" else 1
+    quantity = str(quantity_of(dev))
+    measure = measure_of(quantity)
+    scale = 100 if measure.share else 1
 
     def value(points: Sequence[dict[str, float]]) -> float:
         return scale * mean(point[quantity] for point in points)
@@ -154,4 +157,4 @@ def _curves(report: dict[str, Any]) -> tuple[str, dict[str, Points]]:
         title = f"share of letters or words changed, {len(dev[0]['noise'])} kinds of noise"
         clean = (0.0, value([split["clean"] for split in dev]))
         found[title] = [clean, *((points[0]["rate"], value(points)) for points in zip(*kinds, strict=True))]
-    return "accuracy, %" if quantity == "accuracy" else "squared error", found
+    return f"{measure.title}, %" if measure.share else measure.title, found

@@ -13,11 +13,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mat_ds.artifacts.evaluated import Robustness
 from mat_ds.config.names import name_of_task
 from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, collect_problems, raise_if_any
 from mat_ds.methods import METHODS
-from mat_ds.reports.shapes import Architecture, Config, Environment, Results, Robustness, events_of
+from mat_ds.reports.shapes import Architecture, Config, Environment, Results, events_of
 from mat_ds.storage.events import Record
 from mat_ds.storage.own_files import file_problems, why_foreign
 from mat_ds.storage.progress import Progress, last_half

@@ -11,14 +11,10 @@ from pydantic import Field, model_validator
 
 from mat_ds.artifacts.calibrated import Calibration
 from mat_ds.artifacts.confusion import Confusion
+from mat_ds.artifacts.evaluated import Level, Number, Steps
 from mat_ds.storage.events import Record, as_one_life, records_in
-from mat_ds.tasks.registry import TASKS
 from mat_ds.tracking.mirrored import Shape
 from mat_ds.tracking.playback import is_whole
-
-Number = Annotated[float, Field(strict=False, ge=-sys.float_info.max, le=sys.float_info.max)]
-Level = Annotated[float, Field(strict=False, ge=0, le=1e30)]
-Steps = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Named(Shape):
@@ -84,74 +80,6 @@ class Architecture(Shape):
     model_type: str | None = None
     hidden_size: int | None = None
     num_hidden_layers: int | None = None
-
-
-class _Attack(Shape):
-    norm: str
-    radii: list[Level]
-    steps: int
-    step_size: Level
-
-
-class _ChangedText(Shape):
-    texts: list[str]
-    changed: list[str]
-
-
-class _TextAttack(Shape):
-    examples: Steps
-    clean: Number
-    robust_accuracy: Number
-    flip_rate: Number | None = None
-    queries: Number | None = None
-    shown: list[_ChangedText] = Field([])
-
-
-class _NoisyQuality(Shape):
-    rate: Number
-    nll: Number
-    ece: Number
-
-
-class _Shift(Shape):
-    noise: dict[str, list[_NoisyQuality]] = Field({})
-    text_attacks: dict[str, dict[str, Number]] = Field({})
-
-
-class _Before(Shape):
-    before: dict[str, Number]
-
-
-class _Split(Shape):
-    clean: dict[str, Number]
-    attack: list[dict[str, Number]]
-    noise: dict[str, Annotated[list[dict[str, Number]], Field(min_length=1)]]
-    calibration: _Before | None = None
-    text_attacks: dict[str, _TextAttack] = Field({})
-    shift: _Shift = _Shift()
-
-
-class Robustness(Shape):
-    """`evaluation*/robustness.json`."""
-
-    task: str
-    attack: _Attack
-    splits: Annotated[dict[str, _Split], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Robustness:
-        """Checks that every split has a point per radius, and every kind of noise equally many points."""
-        quantity = "accuracy" if all("accuracy" in split.clean for split in self.splits.values()) else "mse"
-        lengths = {len(points) for split in self.splits.values() for points in split.noise.values()}
-        radii = len(self.attack.radii)
-        attacked = [point for split in self.splits.values() for point in split.attack]
-        noisy = [point for split in self.splits.values() for points in split.noise.values() for point in points]
-        whole = all(quantity in split.clean and len(split.attack) == radii for split in self.splits.values())
-        whole &= all({"radius", quantity} <= point.keys() for point in attacked) and len(lengths) <= 1
-        whole &= all({"rate", quantity} <= point.keys() for point in noisy)
-        if not whole or (self.task in TASKS and not set(TASKS[self.task].dev) & self.splits.keys()):
-            raise ValueError("its splits, radii and rates do not fit together")
-        return self
 
 
 def events_of(path: Path) -> list[Record]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import distributed
 
+from mat_ds.artifacts.evaluated import Robustness
 from mat_ds.evaluation.attacks.embedding_measured import EmbeddingAttack, Perturbable, radii_beyond, reach_of
 from mat_ds.evaluation.attacks.embedding_options import AttackOptions
 from mat_ds.evaluation.attacks.masking import masking_signs
@@ -11,7 +12,6 @@ from mat_ds.evaluation.scores import Evaluator
 from mat_ds.evaluation.table import masking_lines, masking_rows
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.ranks.world import World
-from mat_ds.reports.shapes import Robustness
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.registry import TASKS
 from tests.support.linear_classifier import Bag, collate, examples

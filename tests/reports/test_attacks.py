@@ -7,6 +7,7 @@ import pytest
 
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode
+from mat_ds.reports.figures import _curves
 from tests.support.reported import attack, make_run
 
 BEFORE = {"nll": 0.4, "brier": 0.2, "ece": 0.1, "ece_adaptive": 0.1, "aurc": 0.1}
@@ -60,3 +61,23 @@ def test_a_damaged_attack_is_refused_and_an_older_report_without_any_is_read(tmp
     path.write_text(path.read_text().replace('"clean": 0.8', '"clean": "much"'))
     assert main(["report", str(run.path), "--out", str(tmp_path / "out")]) == ExitCode.USER_ERROR
     assert "malformed at splits.validation" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "axis", "scale"),
+    [  # as the kinds of tasks report them
+        (("seqeval_f1", "exact_match", "loss"), "exact match, %", 100),
+        (("squad_em", "squad_f1", "loss"), "SQuAD exact match, %", 100),
+        (("perplexity", "accuracy", "loss"), "accuracy, %", 100),
+        (("pearson", "spearman", "mse"), "mean squared error", 1),
+        (("loss",), "loss", 1),
+    ],
+)
+def test_curves_show_what_the_kind_of_task_measures(names, axis, scale, tmp_path):
+    run = make_run(tmp_path / "runs" / "one", (0.1, 0.2, 0.3))
+    attack(run, "linf", (0.8, 0.5, 0.1), names=names)
+    assert main(["report", str(run.path), "--out", str(tmp_path / "out")]) == ExitCode.OK
+    assert axis in (tmp_path / "out" / "cola-robustness.svg").read_text()
+    told, curves = _curves(json.loads((run.path / "evaluation" / "robustness.json").read_text()))
+    values = [value for _, value in next(iter(curves.values()))]
+    assert told == axis and values == pytest.approx([0.8 * scale, 0.5 * scale, 0.1 * scale])

@@ -1,8 +1,11 @@
 """An evaluation under attack and noise, in this process."""
 
+import json
+
 import torch
 from torch import distributed
 
+from mat_ds.artifacts.evaluated import Robustness
 from mat_ds.commands.evaluate import parse
 from mat_ds.evaluation.request import find_subject
 from mat_ds.evaluation.robustness import evaluate_subject
@@ -30,4 +33,5 @@ def measured(folder, length, noise, out):
         report = evaluate_subject(subject, options, World(), torch.device("cpu"), Display(speaks=False))
     finally:
         distributed.destroy_process_group()
+    Robustness.model_validate(json.loads(json.dumps(report)))  # which `mat-ds report` reads
     return report["splits"]["validation"]

@@ -125,11 +125,22 @@ def metrics_at(score: float, task: str) -> dict[str, dict[str, float]]:
     }
 
 
-def attack(run: RunDirectory, norm: str, accuracies: tuple[float, ...], folder: str = "evaluation", **splits: Any) -> None:
-    """A report of `mat-ds evaluate` in a run: accuracies at the radii 0, 1e-3, 1e-2, and noise that leaves the last."""
-    points = [{"accuracy": value, "radius": radius} for radius, value in zip((0.0, 1e-3, 1e-2), accuracies, strict=True)]
-    noise = {"word_drop": [{"rate": 0.1, "accuracy": accuracies[-1]}]}
-    found = {"clean": {"accuracy": accuracies[0]}, "attack": points, "noise": noise}
+def attack(
+    run: RunDirectory,
+    norm: str,
+    accuracies: tuple[float, ...],
+    folder: str = "evaluation",
+    names: Sequence[str] = ("accuracy",),
+    **splits: Any,
+) -> None:
+    """A report of `mat-ds evaluate` in a run: accuracies at the radii 0, 1e-3, 1e-2, and noise that leaves the last.
+
+    Args:
+        names: of all quantities, which are those accuracies.
+    """
+    at = [dict.fromkeys(names, value) for value in accuracies]
+    points = [{**point, "radius": radius} for radius, point in zip((0.0, 1e-3, 1e-2), at, strict=True)]
+    found = {"clean": at[0], "attack": points, "noise": {"word_drop": [{"rate": 0.1, **at[-1]}]}}
     settings = {"norm": norm, "radii": [0.0, 1e-3, 1e-2], "steps": 5, "step_size": 0.5}
     report = {"task": "cola", "attack": settings, "splits": splits or {"validation": found}}
     (run.path / folder).mkdir()
