@@ -49,7 +49,7 @@ def _evaluate(arguments: Sequence[str], world: World) -> ExitCode:
     parsed, options = parse(arguments)
     load_plugins(parsed.plugin)
     found = find_subject(parsed.model, options)
-    raise_if_any(unmeasured_problems(parsed.require, kind_of(found.spec)))
+    raise_if_any(unmeasured_problems(parsed.require, kind_of(found.spec), options, found.test_names))
     gate = Gate(parsed.require) if parsed.require else None
     share_processors(world.local_size)
     with importing(world.rank == 0 and not parsed.quiet):  # only now, as it takes seconds

@@ -69,7 +69,7 @@ def _gate(parsed: argparse.Namespace, options: EvaluationOptions, conditions: li
         with process_group(world) as device:
             numbers = None
             if champion and champion != candidate and not parsed.force:
-                numbers = gate.champions_numbers(champion, subject.data_sha256, world, device, display)
+                numbers = gate.champions_numbers(champion, subject, world, device, display)
             report = gate.measure(subject, own, numbers, world, device, display)
         keep_verdict(candidate, gate.tags(report), Path(report["folder"]) / "robustness.json", parsed.uri)
     show(f"{table_text(gate_rows(report['gate']))}\n{gate_sentence(report['gate'])}")

@@ -45,6 +45,11 @@ class EvaluationRequest:
     data: DataConfig
     invariance: Suite | None = None
 
+    @property
+    def test_names(self) -> list[str]:
+        """Names of the tests of the model's behaviour."""
+        return [test.name for test in self.invariance.tests] if self.invariance else []
+
 
 def find_subject(model_name: str, options: EvaluationOptions) -> EvaluationRequest:
     """Finds the model, its task and its data; a model on the hub is downloaded.

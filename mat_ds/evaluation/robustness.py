@@ -86,7 +86,7 @@ def evaluate_subject(
 
     found = robustness_report(subject, options, splits, without) | tested
     if gate:
-        found["gate"] = gate.verdict(subject.spec, splits)
+        found["gate"] = gate.verdict(subject.spec, found)
 
     def write() -> Path:
         folder = new_folder(subject.folder / "evaluation") if options.output_dir is None else Path(options.output_dir)

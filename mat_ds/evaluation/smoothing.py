@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mat_ds.evaluation.attacks.embedding import Perturbed
 from mat_ds.evaluation.attacks.embedding_balls import Keys, drawn
-from mat_ds.evaluation.smoothing_options import SmoothingOptions
+from mat_ds.evaluation.smoothing_options import SmoothingOptions, largest_radius
 from mat_ds.methods.batch import MicroBatch
 
 WHAT = (
@@ -95,11 +95,11 @@ def certified_curve(found: Sequence[tuple[Certified, int]], options: SmoothingOp
         Among others `points`: the share of examples that are answered rightly with a certified radius of at least each
         `radius`; `largest_radius`, which no example can exceed with so many votes.
     """
-    from scipy.stats import norm
-
     assert options.sigma is not None
-    largest = options.sigma * float(norm.ppf(options.alpha ** (1 / options.samples)))
-    radii = [options.sigma * multiple for multiple in MULTIPLES if options.sigma * multiple <= largest]
+    largest = largest_radius(options)
+    radii = sorted(
+        {*options.radii, *(options.sigma * multiple for multiple in MULTIPLES if options.sigma * multiple <= largest)}
+    )
     right = [one.radius for one, label in found if one.answer == label]
     return {
         "what": WHAT,

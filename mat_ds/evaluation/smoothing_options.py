@@ -24,6 +24,9 @@ class SmoothingOptions(Section):
         0.001, description="probability that the certificate of an example is wrong"
     )
     limit: Count = Field(100, description="examples of each split that are certified, drawn by the seed")
+    radii: Annotated[tuple[Annotated[float, Field(ge=0.0)], ...], Field(strict=False)] = Field(
+        (), description="further radii of the curve of certified accuracy, besides multiples of sigma"
+    )
 
 
 def smoothing_problems(options: SmoothingOptions, kind: Kind) -> Iterator[Problem]:
@@ -36,3 +39,15 @@ def smoothing_problems(options: SmoothingOptions, kind: Kind) -> Iterator[Proble
     elif options.alpha ** (1 / options.samples) <= 0.5:
         reason = f"are so few that even with one class in all of them none is certified at alpha = {options.alpha:g}"
         yield Problem("smoothing.samples", options.samples, reason, "take more")
+    elif options.radii and max(options.radii) > (largest := largest_radius(options)):
+        reason = f"is more than {options.samples} votes at sigma = {options.sigma:g} can certify, {largest:.3g}"
+        fix = "raise smoothing.sigma or smoothing.samples, or take less"
+        yield Problem("the certified radius", f"{max(options.radii):g}", reason, fix)
+
+
+def largest_radius(options: SmoothingOptions) -> float:
+    """The radius that is certified if all votes agree; no example can exceed it."""
+    from scipy.stats import norm
+
+    assert options.sigma is not None
+    return options.sigma * float(norm.ppf(options.alpha ** (1 / options.samples)))

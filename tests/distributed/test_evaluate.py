@@ -114,13 +114,14 @@ def test_each_attack_on_texts_writes_a_line_for_each_example_of_the_same_seven(r
 def test_the_whole_report_is_the_same_on_one_two_and_three_ranks(run, tmp_path):
     """An existing evaluation is kept, and the second is written next to it. Two ranks refuse a model as one would."""
     expected = (run / "evaluation" / "robustness.json").read_bytes()
-    gated = run_cli(run, *OPTIONS, "--require", "clean >= 0, accuracy(linf, 3e-2) > 1", ranks=2, script="evaluate")
+    required = "clean >= 0, accuracy(linf, 3e-2) > 1, failure_rate(number) <= 1"
+    gated = run_cli(run, *OPTIONS, "--require", required, ranks=2, script="evaluate")
     assert gated.returncode == ExitCode.UNMET, gated.stderr[-3000:]
     printed = gated.stdout.splitlines()
     (first, second, third, then), (refused, said) = [i for i, line in enumerate(printed) if not line], printed[-2:]
     table, attacks, calibration = printed[:first], printed[first + 1 : second], printed[third + 1 : then]
     assert [line.split()[0] for line in printed[second + 1 : third]] == ["behaviour", "agreement", "number", "error"]
-    assert "1 of 2 conditions" in refused and [line.split()[-1] for line in printed[then + 2 : -2]] == ["yes", "no"]
+    assert "2 of 3 conditions" in refused and [line.split()[-1] for line in printed[then + 2 : -2]] == ["yes", "no", "yes"]
     assert said == f"report: {run}/evaluation-2"
     assert all(len({len(line) for line in lines}) == 1 for lines in (table, attacks, calibration)), "aligned"
     assert [line.split()[1] for line in attacks[1:]] == list(ATTACKS)
@@ -130,7 +131,7 @@ def test_the_whole_report_is_the_same_on_one_two_and_three_ranks(run, tmp_path):
     assert len(table) == 1 + 1 + 2 + 3 + len(NOISES)
     beside = json.loads((run / "evaluation-2" / "robustness.json").read_text())
     once = json.loads(expected)
-    assert [one["met"] for one in beside.pop("gate")["required"]] == [True, False] and beside == once
+    assert [one["met"] for one in beside.pop("gate")["required"]] == [True, False, True] and beside == once
     lines = (run / "evaluation" / "validation.characters.jsonl").read_bytes()
     assert (run / "evaluation-2" / "validation.characters.jsonl").read_bytes() == lines
     shutil.rmtree(run / "evaluation-2")

@@ -21,11 +21,13 @@ SPLIT = {
     "noise": {"word_drop": [{"rate": 0.1, "accuracy": 0.7, "matthews_correlation": 0.3, "loss": 0.5}]},
     "shift": {"noise": {"word_drop": [{"rate": 0.1, "ece": 0.2}]}, "text_attacks": {"benign_words": {"ece": 0.3}}},
     "text_attacks": {"benign_words": {"flip_rate": 0.25, "robust_accuracy": 0.55, "queries": 12.0}},
+    "smoothing": {"points": [{"radius": 0.0, "certified_accuracy": 0.75}, {"radius": 0.05, "certified_accuracy": 0.375}]},
 }
+TESTED = {"invariance": {"tests": [{"name": "short", "failure_rate": 0.5}, {"name": "who,  says so", "failure_rate": 0.2}]}}
 
 
 def verdict(text, split=SPLIT, task="cola", **splits):
-    return Gate(read_conditions([text])).verdict(TASKS[task], splits or {"validation": split})
+    return Gate(read_conditions([text])).verdict(TASKS[task], {**TESTED, "splits": splits or {"validation": split}})
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,7 @@ def verdict(text, split=SPLIT, task="cola", **splits):
         ("aurc", 0.1), ("robust_accuracy(linf, 1e-3)", 0.6), ("accuracy(linf, 0.001)", 0.6), ("loss(linf,.001)", 0.9),
         ("accuracy(word_drop, 0.1)", 0.7), ("matthews_correlation( word_drop , 1e-1 )", 0.3), ("ece(word_drop, 0.1)", 0.2),
         ("flip_rate(benign_words)", 0.25), ("robust_accuracy(benign_words)", 0.55), ("ece(benign_words)", 0.3),
+        ("certified_accuracy(0.05)", 0.375), ("certified_accuracy( 5e-2 )", 0.375), ("certified_accuracy(0)", 0.75),
     ],
 )  # fmt: skip
 def test_a_quantity_is_the_number_of_the_report_and_each_comparison_means_what_it_says(quantity, found):
@@ -44,8 +47,15 @@ def test_a_quantity_is_the_number_of_the_report_and_each_comparison_means_what_i
             assert told["met"] == bool(met) and told["required"][0]["found"] == {"validation": found}
 
 
+def test_a_test_of_behaviour_is_of_the_model_whatever_its_splits():
+    told = verdict("failure_rate(short) <= 0.5, failure_rate(who, says so) < 0.2", task="mnli", one=SPLIT, other=SPLIT)
+    assert [(one["found"], one["met"]) for one in told["required"]] == [({"model": 0.5}, True), ({"model": 0.2}, False)]
+    assert gate_rows(told)[1] == ["failure_rate(short) <= 0.5", "model", 0.5, "yes"]
+
+
 def test_what_was_not_measured_or_is_no_number_meets_nothing():
-    for text in ("ece(word_drop, 0.2) <= 1", "robust_accuracy(linf, 1) >= 0", "flip_rate(benign_words) <= 1", "loss >= 0"):
+    for text in ("ece(word_drop, 0.2) <= 1", "robust_accuracy(linf, 1) >= 0", "flip_rate(benign_words) <= 1", "loss >= 0",
+                 "certified_accuracy(0.04) >= 0", "failure_rate(long) >= 0"):  # fmt: skip
         odd = {**SPLIT, "text_attacks": {"benign_words": {"flip_rate": None}}, "clean": {"accuracy": 1.0, "loss": math.nan}}
         assert not verdict(text, odd)["met"]
         assert not verdict(text.replace("<", "#").replace(">", "<").replace("#", ">"), odd)["met"], "nor the opposite"
@@ -76,10 +86,11 @@ def test_a_bound_may_be_the_champions_number():
 
     def met(clean, flips):
         champion = {"clean": {"validation": clean}, "flip_rate(benign_words)": {"validation": flips}}
-        return [one["met"] for one in Gate(conditions, champion).verdict(TASKS["cola"], {"validation": SPLIT})["required"]]
+        told = Gate(conditions, champion).verdict(TASKS["cola"], {"splits": {"validation": SPLIT}})
+        return [one["met"] for one in told["required"]]
 
     assert met(0.805, 0.25) == [True, True] and met(0.82, 0.2) == [False, False] and met(None, 0.3) == [False, True]
-    assert Gate(conditions).verdict(TASKS["cola"], {"validation": SPLIT})["met"], "there is no champion yet"
+    assert Gate(conditions).verdict(TASKS["cola"], {"splits": {"validation": SPLIT}})["met"], "there is no champion yet"
 
 
 def test_what_a_condition_needs_is_measured_and_nothing_else():
@@ -96,6 +107,8 @@ def test_what_a_condition_needs_is_measured_and_nothing_else():
     more = options("attack.radii=[1e-2]", "noise.rates=[0.2]", "--require", "loss(linf, 1e-3) < 9, loss(keyboard, 0.1) < 9")
     assert more.attack.curve == (0.0, 1e-3, 1e-2) and more.noise.rates == (0.1, 0.2) and len(more.noise.kinds) == 6
     assert completed(EvaluationOptions(), []) == EvaluationOptions()
+    sure = options("smoothing.sigma=0.1", "--require", "certified_accuracy(0.05) > 0, certified_accuracy(0.02) > 0")
+    assert sure.smoothing.radii == (0.02, 0.05) and sure.attack.curve == ()
 
 
 def test_conditions_stand_in_a_yaml_file_too(tmp_path):
@@ -126,6 +139,11 @@ def test_conditions_stand_in_a_yaml_file_too(tmp_path):
         ("loss(linf, 1) < 1, loss(l2, 1) < 1", "attacks in one ball"),
         ("clean >= champion", "no champion in an evaluation"),
         ("nowhere.yaml", "cannot be read"),
+        ("certified_accuracy > 0", "write certified_accuracy(RADIUS)"),
+        ("certified_accuracy(-1) > 0", "no place to measure"),
+        ("certified_accuracy(0.05) > 0", "pass smoothing.sigma"),
+        ("failure_rate <= 0", "write failure_rate(NAME OF A TEST)"),
+        ("failure_rate(characters) <= 0", "pass invariance=TESTS.yaml"),
     ],
 )
 def test_a_condition_that_cannot_be_checked_is_one_clear_error_before_the_model_is_looked_for(text, said, capsys):
@@ -136,8 +154,16 @@ def test_a_condition_that_cannot_be_checked_is_one_clear_error_before_the_model_
 
 def test_a_quantity_of_another_kind_of_task_is_refused_and_two_balls_are_named():
     def told(text, task):
-        return [str(problem) for problem in unmeasured_problems(read_conditions([text]), kind_of(TASKS[task]))]
+        options = EvaluationOptions(invariance="tests.yaml", smoothing={"sigma": 1.0})
+        found = unmeasured_problems(read_conditions([text]), kind_of(TASKS[task]), options, ["negation, plain", "names"])
+        return [str(problem) for problem in found]
 
+    assert (
+        told("failure_rate(negation, plan) <= 0", "cola")
+        and "negation, plain" in told("failure_rate(negation, plan) <= 0", "cola")[0]
+    )
+    assert not told("failure_rate(negation,plain) <= 0, certified_accuracy(1) > 0", "cola")
+    assert told("failure_rate(names) <= 0", "stsb") and told("certified_accuracy(1) > 0", "stsb")
     assert told("f1 >= 0", "cola") and "not measured on cola" in told("f1 >= 0", "cola")[0]
     assert told("ece <= 1", "stsb") and told("robust_accuracy(linf, 1) > 0", "stsb") and not told("loss < 1", "stsb")
     assert not told("clean > 0, mse(linf, 1) < 1, pearson > 0", "stsb")

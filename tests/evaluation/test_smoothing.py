@@ -8,7 +8,7 @@ from torch import distributed
 from mat_ds.evaluation.attacks.embedding_measured import Perturbable
 from mat_ds.evaluation.scores import Evaluator
 from mat_ds.evaluation.smoothed import certify_split
-from mat_ds.evaluation.smoothing import certificate, certified_curve, lower_bound
+from mat_ds.evaluation.smoothing import Certified, certificate, certified_curve, lower_bound
 from mat_ds.evaluation.smoothing_options import SmoothingOptions, smoothing_problems
 from mat_ds.evaluation.table import smoothing_rows
 from mat_ds.models.perturb import EmbeddingPerturbation
@@ -89,6 +89,16 @@ def test_what_cannot_be_certified_is_refused():
     assert told(REGRESSION, sigma=0.1) == ["smoothing.sigma"] and told(CLASSIFICATION, sigma=0.1) == told(REGRESSION) == []
     assert told(CLASSIFICATION, sigma=0.1, samples=9) == ["smoothing.samples"], "0.001 ** (1 / 9) < 1/2"
     assert told(CLASSIFICATION, sigma=0.1, samples=10) == []
+    most = 0.1 * norm.ppf(0.001 ** (1 / 1000))
+    assert told(CLASSIFICATION, sigma=0.1, radii=(0.0, most * 1.01)) == ["the certified radius"]
+    assert told(CLASSIFICATION, sigma=0.1, radii=(0.0, most * 0.99)) == []
+
+
+def test_the_curve_is_read_at_the_radii_that_are_asked_for_too():
+    found = [(Certified(1, 0.9, radius), 1) for radius in (0.01, 0.029, 0.031, 0.06)]
+    plain, asked = (certified_curve(found, SmoothingOptions(sigma=0.1, radii=radii))["points"] for radii in ((), (0.03, 0.0)))
+    assert [point for point in asked if point not in plain] == [{"radius": 0.03, "certified_accuracy": 0.5}]
+    assert [point for point in asked if point["radius"] != 0.03] == plain
 
 
 def test_table_and_report_name_it_for_what_it_is():

@@ -13,7 +13,8 @@ import yaml
 from mat_ds.config.text_files import read_text_file
 from mat_ds.config.yaml_files import MOST_BYTES, parse_yaml
 from mat_ds.errors import Problem, UserError, collect_problems, nearest, raise_if_any
-from mat_ds.evaluation.gate.places import PLACES, InBall, Place, without_defaults
+from mat_ds.evaluation.gate.place import Place
+from mat_ds.evaluation.gate.places import PLACES, InBall, without_defaults
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.tasks.kinds.base import Kind
 
@@ -102,7 +103,7 @@ def completed(options: EvaluationOptions, conditions: Sequence[Condition]) -> Ev
     """The options with which all is measured that conditions and options name, and no more; unchanged without conditions.
 
     Raises:
-        UserError: if they name different balls.
+        UserError: if they name different balls, or a condition needs an option that is not there.
     """
     if not conditions:
         return options
@@ -111,15 +112,31 @@ def completed(options: EvaluationOptions, conditions: Sequence[Condition]) -> Ev
         if isinstance(one.place, InBall) and "norm" in given.attack.model_fields_set and given.attack.norm != one.place.norm:
             raise UserError(Problem("attack.norm", given.attack.norm, f"but {KEY} has {one}", "leave attack.norm out"))
         options = one.place.asked(options)
+    raise_if_any(_lacking_problems(conditions, options, None))
     return options
 
 
-def unmeasured_problems(conditions: Sequence[Condition], kind: Kind) -> Iterator[Problem]:
-    """Yields a problem for each condition on what is not measured on a task."""
+def unmeasured_problems(
+    conditions: Sequence[Condition], kind: Kind, options: EvaluationOptions, tests: Sequence[str] = ()
+) -> Iterator[Problem]:
+    """Yields a problem for each condition on what is not measured on a task, or with these options.
+
+    Args:
+        tests: names of the tests of behaviour.
+    """
+    yield from _lacking_problems(conditions, options, tests)
     for one in conditions:
         if one.quantity not in (known := one.place.of_task(kind)):
             reason = f"is not measured on {kind.spec.name}, a task of {kind.name}"
             yield Problem(KEY, str(one), reason, nearest(one.quantity, known) if known else "leave it out")
+
+
+def _lacking_problems(
+    conditions: Sequence[Condition], options: EvaluationOptions, tests: Sequence[str] | None
+) -> Iterator[Problem]:
+    for one in conditions:
+        if said := one.place.lacking(options, tests):
+            yield Problem(KEY, str(one), *said)
 
 
 def alone_problems(conditions: Sequence[Condition]) -> Iterator[Problem]:
@@ -140,15 +157,15 @@ def _condition(text: str) -> Condition:
         raise _no_condition(text, "is not a condition: QUANTITY <= NUMBER, or <, >=, >", FIX)
     quantity, inside = match["quantity"], match["place"]
     words = [word.strip() for word in inside.split(",")] if inside else []
-    place = next((place for kind in PLACES if (place := kind.read(words)) is not None), None)
     every = {name for kind in PLACES for name in kind.quantities}
+    own = [kind for kind in PLACES if quantity in kind.quantities]
+    place = next((place for kind in own if (place := kind.read(words)) is not None), None)
     if quantity not in every:
         raise _no_condition(text, f"there is no quantity {quantity!r}", nearest(quantity, every))
     if place is None:
-        raise _no_condition(text, f"({', '.join(words)}) is no place to measure {quantity}", _places_of(quantity))
-    if quantity not in place.quantities:
-        reason = f"{quantity} is not measured {'there' if words else 'on texts as they are'}"
-        raise _no_condition(text, reason, _places_of(quantity))
+        where = f"({', '.join(words)}) is no place to measure {quantity}"
+        reason = where if words else f"{quantity} is not measured on texts as they are"
+        raise _no_condition(text, reason, f"write {' or '.join(f'{quantity}{kind.form}' for kind in own)}")
     subject = f"{quantity}({', '.join(words)})" if words else quantity
     bound = match["bound"] or (match["offset"] or "0").replace(" ", "")
     return Condition(quantity, place, match["comparison"], float(bound), match["champion"] is not None, subject)
@@ -156,10 +173,6 @@ def _condition(text: str) -> Condition:
 
 def _no_condition(text: str, reason: str, fix: str) -> UserError:
     return UserError(Problem(KEY, text, reason, fix))
-
-
-def _places_of(quantity: str) -> str:
-    return f"write {' or '.join(f'{quantity}{kind.form}' for kind in PLACES if quantity in kind.quantities)}"
 
 
 def _conditions_in(path: Path) -> list[str]:

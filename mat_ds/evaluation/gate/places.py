@@ -5,59 +5,33 @@ A new measurement becomes part of conditions by a class here and its line in `PL
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
-from typing import Any, ClassVar, get_args
+from typing import get_args
 
+from mat_ds.errors import nearest
 from mat_ds.evaluation.attacks.embedding_options import AttackOptions
 from mat_ds.evaluation.attacks.options import TEXT_ATTACKS
+from mat_ds.evaluation.gate.place import (
+    CALIBRATION,
+    CLEAN,
+    ROBUST,
+    Found,
+    Place,
+    answers_rightly,
+    by_quantity,
+    has_all,
+    number_in,
+    point_at,
+)
 from mat_ds.evaluation.noise import NOISES
 from mat_ds.evaluation.options import EvaluationOptions
 from mat_ds.tasks.kinds.base import Kind
 from mat_ds.tasks.measures import LOSS, METRICS, merit
 
-CLEAN, ROBUST = "clean", "robust_accuracy"
-CALIBRATION = ("nll", "brier", "ece", "ece_adaptive", "aurc")
 BALLS: tuple[str, ...] = get_args(AttackOptions.model_fields["norm"].annotation)
-Found = Mapping[str, Any]
-
-
-class Place(ABC):
-    """A place, as a condition names it in brackets.
-
-    Attributes:
-        form: how it is written.
-        quantities: what can be measured there, whatever the task.
-    """
-
-    form: ClassVar[str]
-    quantities: ClassVar[tuple[str, ...]]
-
-    @classmethod
-    @abstractmethod
-    def read(cls, words: Sequence[str]) -> Place | None:
-        """The place that words in brackets name; None if they name another."""
-
-    @abstractmethod
-    def asked(self, options: EvaluationOptions) -> EvaluationOptions:
-        """The options with which it is measured, besides what they ask for."""
-
-    def of_task(self, kind: Kind) -> set[str]:
-        """Those of `quantities` that are measured on this task."""
-        scores = {
-            *kind.spec.metrics,
-            LOSS,
-            kind.loss_name,
-            *([kind.right_name, CLEAN, ROBUST] if _answers_rightly(kind) else []),
-        }
-        judged = {*CALIBRATION} if kind.calibrates else set()
-        return {name for name in self.quantities if name in scores | judged}
-
-    @abstractmethod
-    def numbers(self, split: Found, kind: Kind) -> Found:
-        """What a report has of the place on a split, by quantity; empty if it was not measured."""
 
 
 class Clean(Place):
@@ -76,11 +50,11 @@ class Clean(Place):
     def of_task(self, kind: Kind) -> set[str]:
         return {CLEAN, *super().of_task(kind)}
 
-    def numbers(self, split: Found, kind: Kind) -> Found:
-        scores = split["clean"]
-        score = mean(merit(name, scores[name]) for name in kind.spec.metrics) if _has_all(scores, kind.spec.metrics) else None
-        clean = scores.get(kind.right_name) if _answers_rightly(kind) else score
-        return {**_by_quantity(scores, kind), **split.get("calibration", {}).get("before", {}), CLEAN: clean}
+    def numbers(self, measured: Found, kind: Kind) -> Found:
+        scores = measured["clean"]
+        score = mean(merit(name, scores[name]) for name in kind.spec.metrics) if has_all(scores, kind.spec.metrics) else None
+        clean = scores.get(kind.right_name) if answers_rightly(kind) else score
+        return {**by_quantity(scores, kind), **measured.get("calibration", {}).get("before", {}), CLEAN: clean}
 
 
 @dataclass(frozen=True)
@@ -97,7 +71,7 @@ class UnderNoise(Place):
     def read(cls, words: Sequence[str]) -> UnderNoise | None:
         if len(words) != 2 or words[0] not in NOISES:
             return None
-        rate = _number_in(words[1])
+        rate = number_in(words[1])
         return cls(words[0], rate) if rate is not None and 0 < rate <= 1 else None
 
     def asked(self, options: EvaluationOptions) -> EvaluationOptions:
@@ -105,11 +79,11 @@ class UnderNoise(Place):
         noise = options.noise.model_copy(update={"kinds": tuple(kinds), "rates": tuple(rates)})
         return options.model_copy(update={"noise": noise})
 
-    def numbers(self, split: Found, kind: Kind) -> Found:
-        point = _point_at(split["noise"].get(self.kind, ()), "rate", self.rate)
+    def numbers(self, measured: Found, kind: Kind) -> Found:
+        point = point_at(measured["noise"].get(self.kind, ()), "rate", self.rate)
         return {
-            **_by_quantity(point, kind),
-            **_point_at(split.get("shift", {}).get("noise", {}).get(self.kind, ()), "rate", self.rate),
+            **by_quantity(point, kind),
+            **point_at(measured.get("shift", {}).get("noise", {}).get(self.kind, ()), "rate", self.rate),
         }
 
 
@@ -127,7 +101,7 @@ class InBall(Place):
     def read(cls, words: Sequence[str]) -> InBall | None:
         if len(words) != 2 or words[0] not in BALLS:
             return None
-        radius = _number_in(words[1])
+        radius = number_in(words[1])
         return cls(words[0], radius) if radius is not None and radius > 0 else None
 
     def asked(self, options: EvaluationOptions) -> EvaluationOptions:
@@ -135,8 +109,8 @@ class InBall(Place):
         attack = options.attack.model_copy(update={"norm": self.norm, "radii": tuple(sorted({*radii, self.radius}))})
         return options.model_copy(update={"attack": attack})
 
-    def numbers(self, split: Found, kind: Kind) -> Found:
-        return _by_quantity(_point_at(split["attack"], "radius", self.radius), kind)
+    def numbers(self, measured: Found, kind: Kind) -> Found:
+        return by_quantity(point_at(measured["attack"], "radius", self.radius), kind)
 
 
 @dataclass(frozen=True)
@@ -159,14 +133,81 @@ class UnderTextAttack(Place):
     def of_task(self, kind: Kind) -> set[str]:
         return {*self.quantities} - (set() if kind.calibrates else {*CALIBRATION}) if kind.text_attacks else set()
 
-    def numbers(self, split: Found, kind: Kind) -> Found:
+    def numbers(self, measured: Found, kind: Kind) -> Found:
         return {
-            **split.get("text_attacks", {}).get(self.name, {}),
-            **split.get("shift", {}).get("text_attacks", {}).get(self.name, {}),
+            **measured.get("text_attacks", {}).get(self.name, {}),
+            **measured.get("shift", {}).get("text_attacks", {}).get(self.name, {}),
         }
 
 
-PLACES: tuple[type[Place], ...] = (Clean, UnderNoise, InBall, UnderTextAttack)
+@dataclass(frozen=True)
+class InCertificate(Place):
+    """Within a radius in which the classifier smoothed by noise on its embeddings provably answers the same."""
+
+    radius: float
+
+    form = "(RADIUS)"
+    quantities = ("certified_accuracy",)
+
+    @classmethod
+    def read(cls, words: Sequence[str]) -> InCertificate | None:
+        radius = number_in(words[0]) if len(words) == 1 else None
+        return cls(radius) if radius is not None and radius >= 0 else None
+
+    def asked(self, options: EvaluationOptions) -> EvaluationOptions:
+        radii = tuple(sorted({*options.smoothing.radii, self.radius}))
+        return options.model_copy(update={"smoothing": options.smoothing.model_copy(update={"radii": radii})})
+
+    def lacking(self, options: EvaluationOptions, tests: Sequence[str] | None) -> tuple[str, str] | None:
+        sigma = options.smoothing.sigma
+        return ("depends on the noise, which has no default", "pass smoothing.sigma=SIGMA") if sigma is None else None
+
+    def of_task(self, kind: Kind) -> set[str]:
+        return {*self.quantities} if kind.picks_largest else set()
+
+    def numbers(self, measured: Found, kind: Kind) -> Found:
+        return point_at(measured.get("smoothing", {}).get("points", ()), "radius", self.radius)
+
+
+@dataclass(frozen=True)
+class OnTest(Place):
+    """The cases of a test of the model's behaviour."""
+
+    name: str
+
+    form = "(NAME OF A TEST)"
+    quantities = ("failure_rate",)
+    of_model = True
+
+    @classmethod
+    def read(cls, words: Sequence[str]) -> OnTest | None:
+        return cls(", ".join(words)) if words else None
+
+    def asked(self, options: EvaluationOptions) -> EvaluationOptions:
+        return options
+
+    def lacking(self, options: EvaluationOptions, tests: Sequence[str] | None) -> tuple[str, str] | None:
+        if options.invariance is None:
+            return "is of tests that no option names", "pass invariance=TESTS.yaml"
+        names = None if tests is None else [self._written(name) for name in tests]
+        if names is None or self.name in names:
+            return None
+        return f"{options.invariance} has no test {self.name!r}", nearest(self.name, names)
+
+    def of_task(self, kind: Kind) -> set[str]:
+        return {*self.quantities} if kind.soft_labels else set()
+
+    def numbers(self, measured: Found, kind: Kind) -> Found:
+        tests = measured.get("invariance", {}).get("tests", ())
+        return next((test for test in tests if self._written(test["name"]) == self.name), {})
+
+    @staticmethod
+    def _written(name: str) -> str:
+        """A test's name as conditions write it."""
+        return re.sub(r"\s*,\s*", ", ", name.strip())
+
+
+PLACES: tuple[type[Place], ...] = (Clean, UnderNoise, InBall, UnderTextAttack, InCertificate, OnTest)
 
 
 def without_defaults(options: EvaluationOptions) -> EvaluationOptions:
@@ -177,29 +218,3 @@ def without_defaults(options: EvaluationOptions) -> EvaluationOptions:
     if not {"rates", "kinds"} & noise.model_fields_set:
         noise = noise.model_copy(update={"rates": (), "kinds": ()})
     return options.model_copy(update={"attack": attack, "noise": noise})
-
-
-def _answers_rightly(kind: Kind) -> bool:
-    """Whether answers of the kind are simply right or wrong."""
-    return type(kind).right is not Kind.right
-
-
-def _by_quantity(point: Found, kind: Kind) -> Found:
-    """A point of a report with the names that every kind has."""
-    return {**point, LOSS: point.get(kind.loss_name), ROBUST: point.get(kind.right_name)} if point else {}
-
-
-def _point_at(points: Sequence[Found], key: str, level: float) -> Found:
-    return next((point for point in points if point[key] == level), {})
-
-
-def _has_all(scores: Found, names: Sequence[str]) -> bool:
-    return all(scores.get(name) is not None for name in names)
-
-
-def _number_in(text: str) -> float | None:
-    try:
-        found = float(text)
-    except ValueError:
-        return None
-    return found if abs(found) < float("inf") else None

@@ -54,30 +54,31 @@ class VersionGate:
         name = f"models:/{entry.name}/{entry.version}"
         options = self.options.model_copy(update={"output_dir": str(self.scratch / f"version-{entry.version}")})
         asked = replace(find_subject(str(download(name, self.uri)), options), name=name)
-        raise_if_any(unmeasured_problems(self.conditions, kind_of(asked.spec)))
+        raise_if_any(unmeasured_problems(self.conditions, kind_of(asked.spec), options, asked.test_names))
         return load_subject(asked, options), options
 
     def champions_numbers(
-        self, champion: Registered, data_sha256: str, world: World, device: torch.device, display: Display
+        self, champion: Registered, candidate: Subject, world: World, device: torch.device, display: Display
     ) -> Numbers:
         """What the conditions are about, of the version in place: as an earlier gate stored it, if that measured the same.
 
         Args:
-            data_sha256: of the examples that the candidate is measured on.
+            candidate: what it is compared with, on the same examples.
 
         Raises:
             UserError: also if its task reads other examples.
         """
-        stored = _stored_numbers(champion, self.measured_as(data_sha256))
+        tests = candidate.invariance.sha256 if candidate.invariance else None
+        stored = _stored_numbers(champion, self.measured_as(candidate.data_sha256, tests))
         if stored is not None and {one.subject for one in self.conditions} <= stored.keys():
             return stored
         display.say(f"measuring version {champion.version}, which it would replace")
         subject, options = self.load(champion)
-        if subject.data_sha256 != data_sha256:
+        if subject.data_sha256 != candidate.data_sha256:
             reason = f"version {champion.version} is of another task or reads other columns: no example is the same"
             raise UserError(Problem("VERSION", champion.version, reason, "pass --force to leave the comparison out"))
         report = evaluate_subject(subject, options, world, device, display)
-        return numbers_required(self.conditions, subject.spec, report["splits"])
+        return numbers_required(self.conditions, subject.spec, report)
 
     def measure(
         self, subject: Subject, options: EvaluationOptions, champion: Numbers | None, world: World, device: torch.device,
@@ -89,10 +90,15 @@ class VersionGate:
         write_json(Path(report["folder"]) / "robustness.json", {key: report[key] for key in report if key != "folder"})
         return report
 
-    def measured_as(self, data_sha256: str) -> str:
-        """A digest of all that numbers of one model depend on: examples, options, version of mat_ds."""
+    def measured_as(self, data_sha256: str, tests_sha256: str | None) -> str:
+        """A digest of all that numbers of one model depend on: examples, tests of behaviour, options, version of mat_ds."""
         options = self.options.model_dump(mode="json", exclude={"output_dir": True, "data": {"path", "validation"}})
-        parts = [data_sha256, json.dumps(options, sort_keys=True), version_of("mat_ds")]
+        parts = [
+            data_sha256,
+            json.dumps(options, sort_keys=True),
+            version_of("mat_ds"),
+            *([tests_sha256] if tests_sha256 else []),
+        ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def tags(self, report: dict[str, Any]) -> dict[str, str]:
@@ -103,7 +109,7 @@ class VersionGate:
             "gate.met": str(report["gate"]["met"]).lower(),
             "gate.required": ", ".join(entry["condition"] for entry in required),
             FOUND: json.dumps(found),
-            MEASURED_AS: self.measured_as(report["data"]["sha256"]),
+            MEASURED_AS: self.measured_as(report["data"]["sha256"], report.get("invariance", {}).get("sha256")),
             "gate.data_sha256": report["data"]["sha256"],
         }
 

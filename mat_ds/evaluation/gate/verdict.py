@@ -12,6 +12,8 @@ from mat_ds.tasks.spec import TaskSpec
 
 # Numbers by what they measure and split, as `numbers_required` finds them.
 Numbers = Mapping[str, Mapping[str, float | None]]
+# Stands for the split of a number that is not of one.
+MODEL = "model"
 
 
 def gated_splits(spec: TaskSpec, splits: Sequence[str]) -> list[str]:
@@ -20,16 +22,21 @@ def gated_splits(spec: TaskSpec, splits: Sequence[str]) -> list[str]:
 
 
 def numbers_required(
-    conditions: Sequence[Condition], spec: TaskSpec, splits: Mapping[str, Any]
+    conditions: Sequence[Condition], spec: TaskSpec, report: Mapping[str, Any]
 ) -> dict[str, dict[str, float | None]]:
-    """What the conditions are about, by its name and split.
+    """What the conditions are about, by its name and split, or `MODEL` if it is not of a split.
 
     Args:
-        splits: what was measured on each.
+        report: what was measured.
     """
-    kind, chosen = kind_of(spec), gated_splits(spec, list(splits))
+    kind, splits = kind_of(spec), report["splits"]
+    chosen = {split: splits[split] for split in gated_splits(spec, list(splits))}
     return {
-        one.subject: {split: one.place.numbers(splits[split], kind).get(one.quantity) for split in chosen} for one in conditions
+        one.subject: {
+            where: one.place.numbers(measured, kind).get(one.quantity)
+            for where, measured in ({MODEL: report} if one.place.of_model else chosen).items()
+        }
+        for one in conditions
     }
 
 
@@ -45,13 +52,13 @@ class Gate:
     conditions: Sequence[Condition]
     champion: Numbers | None = None
 
-    def verdict(self, spec: TaskSpec, splits: Mapping[str, Any]) -> dict[str, Any]:
+    def verdict(self, spec: TaskSpec, report: Mapping[str, Any]) -> dict[str, Any]:
         """`gate` of a report: whether all is `met`, and for each condition what was `found` on each split.
 
         Args:
-            splits: what was measured on each.
+            report: what was measured.
         """
-        found, other = numbers_required(self.conditions, spec, splits), self.champion or {}
+        found, other = numbers_required(self.conditions, spec, report), self.champion or {}
         required = []
         for one in self.conditions:
             here, there = found[one.subject], other.get(one.subject, {})
