@@ -10,7 +10,7 @@ from tests.support.launch import run_cli, run_ranks
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU here")]
 
 
-@pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-3), ("fp16", 5e-2), ("bf16", 5e-2)])
+@pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-3), ("fp16", 5e-2), ("bf16", 6e-2)])
 def test_every_stage_update_rule_and_accumulation_gives_the_oracles_parameters(precision, tolerance):
     if precision == "bf16" and torch.cuda.get_device_capability() < (8, 0):
         pytest.skip("this card has no bf16")
@@ -57,7 +57,7 @@ def test_deterministic_runs_are_bit_identical_and_the_export_reproduces_its_scor
     )
     weights = []
     for name in ("first", "second"):
-        done = run_cli(*options, f"output_dir={tmp_path}/{name}", ranks=1, device="cuda")
+        done = run_cli(*options, f"output_dir={tmp_path}/{name}", ranks=1, device="cuda", timeout=150)
         assert done.returncode == 0 and "reproduces its score" in done.stdout, done.stderr[-3000:]
         weights.append(load_file(tmp_path / name / "model" / "model.safetensors"))
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0] | weights[1])

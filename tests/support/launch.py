@@ -17,6 +17,7 @@ def environment(device="cpu", **more):
     # Packages may lie beside the interpreter's own.
     path = os.pathsep.join(dict.fromkeys(filter(None, [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])))
     ours = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": device}
+    ours["PYTHONFAULTHANDLER"] = "1"  # what `run` asks of a process that takes too long
     return {**inherited, **ours, **({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}), **more}
 
 

@@ -110,12 +110,16 @@ class Process(subprocess.Popen):
 
 
 def run(command, timeout, **options):
-    """Like `subprocess.run`, with text output."""
+    """Like `subprocess.run`, with text output; if time is over, an error that shows where the process is."""
     with Process(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, **options
     ) as process:
         try:
             out, errors = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # faulthandler prints where its threads are
+            out, errors = process.communicate(timeout=30)
+            raise AssertionError(f"{command} had not ended after {timeout} s\n{out[-3000:]}\n{errors[-6000:]}") from None
         except BaseException:
             process.kill()
             raise
