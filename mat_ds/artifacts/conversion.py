@@ -21,9 +21,10 @@ from mat_ds.methods import METHODS
 from mat_ds.models.lora import ADAPTER, is_adapter, write_adapter
 from mat_ds.models.pissa import as_lora, begun_of
 from mat_ds.models.pretrained import load_tokenizer
+from mat_ds.ranks.chains import mean_of_chains
 from mat_ds.storage.folders import copy_files
 from mat_ds.storage.integrity import SHARD, read_manifest
-from mat_ds.storage.stretches import stretches
+from mat_ds.storage.stretches import stretches, without_chain
 
 # Maps `--weights` to the kind of tensor in a checkpoint.
 KEPT_AS = {"raw": "theta", "average": "average"}
@@ -89,7 +90,8 @@ def _differences(checkpoint: Path | None, merged: bool, parsed: argparse.Namespa
 
 
 def whole_weights(checkpoint: Path, kind: str, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-    """fp32 values of the trained parameters by name; empty if the checkpoint has none of this kind.
+    """fp32 values of the trained parameters by name; empty if the checkpoint has none of this kind. Of chains that were apart,
+    their means.
 
     Args:
         checkpoint: a verified checkpoint; its `rank-*.safetensors` contain slices of parameters.
@@ -99,19 +101,19 @@ def whole_weights(checkpoint: Path, kind: str, shapes: Mapping[str, torch.Size])
     Raises:
         RuntimeError: if the slices do not cover a parameter.
     """
-    whole: dict[str, Tensor] = {}
-    missing: dict[str, int] = {}
+    whole: dict[tuple[str, str], Tensor] = {}
+    missing: dict[tuple[str, str], int] = {}
     files = [checkpoint / name for name in sorted(read_manifest(checkpoint) or ()) if SHARD.fullmatch(name)]
     with ExitStack() as stack:
         for found, name, first, piece in stretches(files, stack, "pt"):
-            if found != kind:
+            if without_chain(found) != kind:
                 continue
-            if name not in whole:
-                whole[name] = torch.empty(shapes[name], dtype=torch.float32)
-                missing[name] = whole[name].numel()
-            values = piece[:]
-            whole[name].view(-1)[first : first + len(values)] = values
-            missing[name] -= len(values)
-    if lacking := {name: count for name, count in missing.items() if count}:
+            key, values = (name, found), piece[:]
+            if key not in whole:
+                whole[key] = torch.empty(shapes[name], dtype=torch.float32)
+                missing[key] = whole[key].numel()
+            whole[key].view(-1)[first : first + len(values)] = values
+            missing[key] -= len(values)
+    if lacking := {name: count for (name, _), count in missing.items() if count}:
         raise RuntimeError(f"{checkpoint} does not hold whole parameters: {lacking}")
-    return whole
+    return {name: mean_of_chains([value for (other, _), value in whole.items() if other == name]) for name, _ in whole}

@@ -69,7 +69,7 @@ class Engine(Updates):
 
     # What the loop calls.
 
-    def begin(self, outer_step: int, lr: float, done: float = 0.0, watch: bool = False) -> None:
+    def begin(self, outer_step: int, lr: float, done: float = 0.0, watch: bool = False, meets: bool = True) -> None:
         """Starts an outer step.
 
         Args:
@@ -77,9 +77,18 @@ class Engine(Updates):
             lr: learning rate of all samples of the step, of which a parameter has its share (`step_sizes`).
             done: fraction of the run's outer steps before this one.
             watch: whether `moved` and `parts` will be read after it; costs a copy of this rank's shards.
+            meets: whether the chains of the run, if there are several, meet at its end.
         """
         self._outer_step, self.skipped_since_begin = outer_step, 0
-        self.sampler.begin(outer_step, lr, done, watch)
+        self.sampler.begin(outer_step, lr, done, watch, meets)
+
+    def meet(self, outer_step: int) -> None:
+        """Lets chains that are apart meet after an outer step at whose end they did not. Every rank must call it."""
+        if self.sampler.meeting.apart:
+            self.sampler.begin(outer_step, 0.0)
+            for master in self.shards.slices:
+                self.sampler.commit(master)
+            self.shards.refresh()
 
     def end(self, measured: Mapping[str, Tensor]) -> dict[str, float]:
         """Ends an outer step. Every rank must call it.

@@ -9,7 +9,7 @@ generators, since every draw has its own key.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from mat_ds.engine.engine import Engine
 from mat_ds.engine.loss_scale import read_loss_scale, restore_loss_scale
 from mat_ds.engine.shards import numel, trainable
 from mat_ds.errors import first_names
+from mat_ds.ranks.chains import mean_of_chains
 from mat_ds.ranks.collectives import from_all_ranks, own_rank, world_size
-from mat_ds.storage.stretches import stretches
+from mat_ds.storage.stretches import of_chain, stretches, without_chain
 
 # Maximum size of a file, because safetensors copies it in memory before writing it.
 PART_BYTES = 1 << 29
@@ -110,36 +111,46 @@ def _no_longer_trained(engine: Engine, numbers: dict[str, Any]) -> str | None:
 
 
 def _read(engine: Engine, files: list[Path]) -> str | None:
-    """Reads this rank's slices; returns what the files lack, or None."""
+    """Reads this rank's slices; returns what the files lack, or None. Where chains were apart, each goes on from its own theta;
+    if there are others now than then, all from the mean."""
+    chains = engine.shards.chains
     with ExitStack() as stack:
         written: dict[tuple[str, str], list[tuple[int, int, Any]]] = {}
         for kind, parameter, first, piece in stretches(files, stack, "pt"):
             written.setdefault((kind, parameter), []).append((first, piece.get_shape()[0], piece))
+        thetas = sorted({kind for kind, _ in written if without_chain(kind) == THETA})
         for kind, parameter, first, values in _pieces(engine):
-            missing = values.numel()
-            # Where fewer chains were saved, more go on from the moments of the first.
-            own = (of_chain(kind, engine.shards.chains.own), parameter)
-            for other, length, piece in written.get(own if own in written else (kind, parameter), ()):
-                begin, end = max(first, other), min(first + values.numel(), other + length)
-                if begin < end:
-                    values[begin - first : end - first].copy_(piece[begin - other : end - other])
-                    missing -= end - begin
-            if missing:
+            if kind == THETA and len(thetas) not in (1, chains.count):
+                sources = thetas
+            else:  # where fewer chains were saved, more go on from the moments of the first
+                own = of_chain(kind, chains.own)
+                sources = [own if (own, parameter) in written else kind]
+            found = [_read_values(written.get((source, parameter), ()), first, values) for source in sources]
+            if missing := sum(lacking for _, lacking in found):
                 return f"it lacks {missing} of the {kind} values of {parameter}"
+            values.copy_(mean_of_chains([value for value, _ in found]))
+    engine.sampler.meeting.apart = 1 < len(thetas) == chains.count
     return None
 
 
+def _read_values(written: Sequence[tuple[int, int, Any]], first: int, like: Tensor) -> tuple[Tensor, int]:
+    """The elements of a parameter from `first` on, as many as `like` has, of its written pieces; and how many these lack."""
+    values, missing = torch.empty_like(like), like.numel()
+    for other, length, piece in written:
+        begin, end = max(first, other), min(first + like.numel(), other + length)
+        if begin < end:
+            values[begin - first : end - first].copy_(piece[begin - other : end - other])
+            missing -= end - begin
+    return values, missing
+
+
 def _own_pieces(engine: Engine) -> Pieces:
-    """Those of `_pieces` that this rank's chain writes: theta and its averages are the same in all chains."""
+    """Those of `_pieces` that this rank's chain writes: averages are the same in all chains, and theta where they have met."""
     own = engine.shards.chains.own
+    apart = {THETA} if engine.sampler.meeting.apart else set()
     for kind, parameter, first, values in _pieces(engine):
-        if own == 0 or kind in engine.sampler.moments:
+        if own == 0 or kind in {*engine.sampler.moments, *apart}:
             yield of_chain(kind, own), parameter, first, values
-
-
-def of_chain(kind: str, chain: int) -> str:
-    """The name in files of a kind of tensor of a chain; without a number, that of the first."""
-    return f"{kind}@{chain}" if chain else kind
 
 
 def _pieces(engine: Engine) -> Pieces:

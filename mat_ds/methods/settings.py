@@ -124,12 +124,12 @@ class AdversarialSettings(MethodSettings):
 
 
 class ChainedSettings(MethodSettings):
-    """Options of a method that makes several updates in an outer step."""
+    """Options of a method whose ranks can be divided among several chains of the parameters."""
 
     chains: RankGroups = Field(
         "one",
         description="chains of the parameters, each of equally many ranks with an equal share of the batch; they meet once per "
-        "outer step, where the nodes' links are slow; only with several updates in an outer step",
+        "outer step, or every train.local_steps of them, where the nodes' links are slow",
     )
 
     chains_moments: Literal["own", "average"] = Field(

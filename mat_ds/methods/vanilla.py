@@ -1,4 +1,7 @@
-"""Vanilla fine-tuning: one optimizer step on the task loss per batch. The baseline of all other methods."""
+"""Vanilla fine-tuning: one optimizer step on the task loss per batch. The baseline of all other methods.
+
+With several chains that meet every `train.local_steps` batches it is local SGD (Stich 2019, Algorithm 1).
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ from pydantic import Field
 
 from mat_ds.methods.base import Engine, Means, Method
 from mat_ds.methods.batch import MicroBatch
-from mat_ds.methods.settings import MethodSettings
+from mat_ds.methods.settings import ChainedSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class VanillaSettings(MethodSettings):
+class VanillaSettings(ChainedSettings):
     name: Literal["vanilla"] = Field("vanilla", description="min over theta of L(theta)")
 
 

@@ -121,7 +121,8 @@ def make_plan(costs: Costs, run: RunConfig, completed: dict[str, Any], cards: Ca
     zero, micro = read_zero(completed), run.train.micro_batch
     accumulation = run.train.batch_size // cards.count // micro
     rows = memory_rows(costs, run, zero, cards, passes)
-    sent = traffic(costs.weights, zero, cards.sharers, costs.tally(run.method, micro, accumulation), cards.chains)
+    tally = costs.tally(run.method, micro, accumulation)
+    sent = traffic(costs.weights, zero, cards.sharers, tally, cards.chains, run.train.local_steps)
     flops = costs.step_flops(run.method, micro, accumulation, run.model.gradient_checkpointing)
     # In a ring of all ranks one crosses the slowest link; where chains meet, all of a chain do.
     crossing = sent.across * cards.sharers if cards.chains > 1 else sent.total

@@ -117,11 +117,12 @@ def _shipped(plan: Plan, profiles: dict[str, dict[str, Any]]) -> Iterator[str]:
 def _course(answer: PlanReport) -> Iterator[str]:
     """Communication, computation and number of steps of the layout that was asked for."""
     plan, cards, sent = answer.plan, answer.cards, answer.plan.traffic
+    meeting = f", which meet every {every} of them," if (every := plan.run.train.local_steps) > 1 else ""
     parts = (
         ("gradients", sent.gradients),
         ("updated weights", sent.updates),
         ("gathered weights", sent.passes),
-        ("between chains", sent.across),
+        (f"between chains{meeting}", sent.across),
     )
     named = ", ".join(f"{name} {scaled(size, 'B')}" for name, size in parts if size)
     yield _named_line("sent", f"{scaled(sent.total, 'B')} by each rank in an outer step" + (f": {named}" if named else ""))

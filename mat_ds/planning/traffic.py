@@ -19,8 +19,8 @@ According to the sources of deepspeed 0.19.8 (`runtime/`); letters as in `mat_ds
   backward pass follows its forward pass, this order is always the same: parameters are gathered in advance, and those that are
   used again within `stage3_max_reuse_distance` elements are kept for the backward pass. Any other order invalidates the record
   (`partitioned_param_coordinator.py`, `trace_prologue`), and each parameter is gathered when it is used.
-- Of several chains, each sends as much as a run of its ranks alone, and then all-reduces its fp32 masters with the others,
-  shard by shard (`mat_ds/ranks/chains.py`).
+- Of several chains, each sends as much as a run of its ranks alone. Where they meet, it all-reduces its fp32 masters with the
+  others, shard by shard (`mat_ds/ranks/chains.py`).
 - With `overlap_comm`, ZeRO-3's default, gradients are reduced during the backward pass.
 """
 
@@ -41,7 +41,7 @@ class Traffic:
     Attributes:
         gradients, updates, passes: for gradients, for updated weights, and for weights that ZeRO-3 gathers in passes.
         beside: the bytes among these that can be sent while the rank computes.
-        across: those that go to other chains, once; all others stay within one.
+        across: those that go to other chains, of a meeting the share of one outer step; all others stay within one.
     """
 
     gradients: float
@@ -55,21 +55,22 @@ class Traffic:
         return self.gradients + self.updates + self.passes + self.across
 
 
-def traffic(weights: Sequence[Weight], zero: Zero, ranks: int, tally: PassCounts, chains: int = 1) -> Traffic:
+def traffic(weights: Sequence[Weight], zero: Zero, ranks: int, tally: PassCounts, chains: int = 1, every: int = 1) -> Traffic:
     """The bytes that one outer step sends.
 
     Args:
         weights: the parameters.
         zero, ranks: how they are sharded, and over how many.
         tally: the passes and updates of one rank in one outer step.
-        chains: how many chains of so many ranks there are, whose masters are averaged at its end.
+        chains: how many chains of so many ranks there are, whose masters are averaged where they meet.
+        every: outer steps from one meeting to the next.
     """
     once, size = (ranks - 1) / ranks, zero.dtype.itemsize
     trained, everything = sum(w.numel for w in weights if w.trained), sum(w.numel for w in weights)
     reductions = tally.backward.calls if zero.stage >= 2 else tally.updates
     to_owners = zero.stage > 0 and not zero.one_all_reduce and not zero.in_both_dtypes
     rounds = 1 if zero.stage == 3 or zero.flat or to_owners else 2
-    across = 2 * (chains - 1) / chains * 4 * trained / (ranks if zero.stage else 1)
+    across = 2 * (chains - 1) / chains * 4 * trained / (ranks if zero.stage else 1) / every
     gradients = reductions * rounds * once * trained * zero.sent.itemsize
     beside, told = gradients if zero.overlap else 0.0, tally.updates + tally.exchanges
     if zero.stage < 3:

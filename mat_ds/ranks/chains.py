@@ -1,7 +1,8 @@
-"""Divides the ranks of a run among several chains of the parameters, which meet once per outer step."""
+"""Divides the ranks of a run among several chains of the parameters, which meet where outer steps end."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,7 @@ class Chains:
         across: the ranks, one of each chain, that hold the same shards as this one; None: there is one chain.
         alone: this rank.
         moments: whether they average the moments of their gradients too, where they meet.
+        every: outer steps that each makes from one meeting to the next.
     """
 
     count: int = 1
@@ -30,6 +32,7 @@ class Chains:
     across: dist.ProcessGroup | None = None
     alone: dist.ProcessGroup | None = None
     moments: bool = False
+    every: int = 1
 
     @property
     def key(self) -> tuple[str | int, ...]:
@@ -53,12 +56,18 @@ class Chains:
 ONE_CHAIN = Chains()
 
 
-def make_chains(count: int, moments: bool = False) -> Chains:
+def mean_of_chains(values: Sequence[Tensor]) -> Tensor:
+    """The mean of equally large tensors, one of each chain; of one, itself, bit for bit."""
+    return values[0] if len(values) == 1 else torch.stack(list(values)).mean(0)
+
+
+def make_chains(count: int, moments: bool = False, every: int = 1) -> Chains:
     """Divides the ranks among `count` chains. Every rank must call it.
 
     Args:
         count: a divisor of the number of ranks.
         moments: whether the chains average their moments too.
+        every: outer steps from one meeting to the next.
     """
     if count == 1:
         return ONE_CHAIN
@@ -69,4 +78,4 @@ def make_chains(count: int, moments: bool = False) -> Chains:
     across = [dist.new_group(list(range(place, ranks, size))) for place in range(size)]
     alone = [dist.new_group([one]) for one in range(ranks)]
     own = rank // size
-    return Chains(count, own, inside[own], across[rank % size], alone[rank], moments)
+    return Chains(count, own, inside[own], across[rank % size], alone[rank], moments, every)

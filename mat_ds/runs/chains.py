@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mat_ds.errors import Problem
+from mat_ds.methods import METHODS
 from mat_ds.ranks.world import World
 from mat_ds.runs.options import RunConfig
 
@@ -17,10 +18,21 @@ def chain_count(run: RunConfig, world: World) -> int:
 
 
 def chain_problems(run: RunConfig, world: World) -> Iterator[Problem]:
-    """Yields a problem if the ranks cannot be divided equally among the chains."""
+    """Yields a problem if the ranks cannot be divided equally among the chains, or other options do not go with several."""
     key, (asked, _), count = "method.chains", run.method.divided, chain_count(run, world)
+    if count == 1 and run.train.local_steps > 1:
+        able = ", ".join(name for name, method in METHODS.items() if "chains" in method.Settings.model_fields)
+        reason = "says when chains of the parameters meet, and this run has one"
+        fix = f"leave it out, or pass method.chains=per_rank, per_node on several nodes or a number, with one of {able}"
+        yield Problem("train.local_steps", run.train.local_steps, reason, fix)
     if asked in ("one", 1):
         return
+    if count > 1 and run.sampling.temperature:
+        reason = "the chains' samples are averaged where they meet, and an average is no sample"
+        yield Problem("sampling.temperature", run.sampling.temperature, reason, "pass method.chains=one, or leave it out")
+    if run.train.local_steps > 1 and run.sampling.cycles:
+        reason = "keeps members where a cycle ends, and the chains need not meet there"
+        yield Problem("sampling.cycles", run.sampling.cycles, reason, "pass train.local_steps=1, or leave it out")
     if asked == "per_node" and world.size % world.local_size:
         reason = (
             f"needs equally many ranks on every node, but {world.size} ranks are not a multiple of the {world.local_size} here"

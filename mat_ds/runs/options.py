@@ -53,6 +53,11 @@ class TrainConfig(Section):
     eval_per_epoch: Annotated[int, Field(ge=0, le=10_000)] = Field(
         1, description="evaluations per epoch, evenly spread; the end of training is always evaluated"
     )
+    local_steps: Count = Field(
+        1,
+        description="outer steps that each of several chains (method.chains) makes on its own before they meet; they meet at "
+        "the end too, and evaluations and snapshots wait for a meeting; with method.name=vanilla: local SGD",
+    )
     telemetry_every: Annotated[int, Field(ge=0)] = Field(
         100, description="outer steps between measurements of what the adversary does; 0: never"
     )

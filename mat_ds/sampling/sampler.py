@@ -12,6 +12,7 @@ from torch import Tensor
 from mat_ds.ranks.chains import ONE_CHAIN, Chains
 from mat_ds.sampling import step_kernel
 from mat_ds.sampling.chain import Chain
+from mat_ds.sampling.chains_meeting import ChainsMeeting
 from mat_ds.sampling.kept import Kept
 from mat_ds.sampling.keys import add_normal_, seed_from
 from mat_ds.sampling.noise_kernel import Kernel, add_by_place
@@ -34,6 +35,7 @@ class Sampler(Kept):
         seed: of the run, the first part of every noise key.
 
     Attributes:
+        meeting: where the chains of the run meet.
         void: a number on the device of the masters; once it is 1 instead of 0, no step changes anything any more.
     """
 
@@ -47,7 +49,7 @@ class Sampler(Kept):
         self._kernel: Kernel | None = None
         self._step_kernel: step_kernel.Kernel | None = None
         self.void = torch.zeros(())
-        self._chains = ONE_CHAIN
+        self.meeting = ChainsMeeting()
         self._blocks: dict[Tensor, list[Block]] = {}
         # The moves of the outer step that has begun, if it is watched.
         self.watched: Watched | None = None
@@ -64,10 +66,10 @@ class Sampler(Kept):
             slices: for each master tensor of this rank, the slices of parameters in it.
             device: where noise is drawn; the same on every rank even if masters are offloaded.
             kernel: that draws it, the same on every rank (`mat_ds.sampling.noise_kernel`); None for torch's generators.
-            chains: those of the run, whose mixtures are averaged in the last sample of an outer step.
+            chains: those of the run, whose mixtures are averaged where they meet.
             at_once: makes a whole sample of Adam, where masters are on `device`; None for one operation after another.
         """
-        self._chains = chains
+        self.meeting = ChainsMeeting(chains, device)
         self._blocks = {master: blocks_of(own) for master, own in slices.items()}
         self._device, self._kernel, self._step_kernel = device, kernel, at_once
         self.void = torch.zeros((), device=next((master.device for master in self._blocks), device))
@@ -77,7 +79,7 @@ class Sampler(Kept):
             self.state[master].update(step=0, sample=0)
             self.state[master].update({name: master.detach().clone() for name in self.chain.averages})
 
-    def begin(self, outer_step: int, lr: float, done: float = 0.0, watch: bool = False) -> None:
+    def begin(self, outer_step: int, lr: float, done: float = 0.0, watch: bool = False, meets: bool = True) -> None:
         """Starts the chain of one outer step.
 
         Args:
@@ -85,8 +87,9 @@ class Sampler(Kept):
             lr: step size gamma of this outer step; a slice has its rate times it, in drift and noise.
             done: fraction of the run's outer steps before this one.
             watch: whether to keep `watched` until the next `begin`.
+            meets: whether the chains meet at its end.
         """
-        self._outer_step, self._done = outer_step, done
+        self._outer_step, self._done, self.meeting.due = outer_step, done, meets
         self.watched = Watched(self._blocks, self.chain.samples) if watch else None
         for group in self.param_groups:
             group["lr"] = lr
@@ -116,7 +119,7 @@ class Sampler(Kept):
         state = self.state[master]
         if state["sample"] == self.chain.samples:
             state["sample"] = 0
-            self._commit(master)
+            self.commit(master)
 
     def _sample(self, master: Tensor, group: dict[str, Any]) -> None:
         state = self.state[master]
@@ -176,24 +179,21 @@ class Sampler(Kept):
             if last:
                 torch.where(self.void.bool(), theta, mixture, out=theta)
 
-    def _commit(self, master: Tensor) -> None:
-        """Makes theta_{t+1} of what the chains came to, and moves its running averages."""
-        theta = master.detach()
-        if self._chains.count > 1:
-            before = theta.clone() if self.watched else None
-            for value in (theta, *(self.state[master][name] for name in self._moments if self._chains.moments)):
-                self._chains.average(value, self._device)
-            if self.watched and before is not None:
-                self.watched.apart += self.watched.distance(master, before, theta)
+    @torch.no_grad()
+    def commit(self, master: Tensor) -> None:
+        """Makes theta_{t+1} of what the chains came to, and moves its running averages where it is the same in all of them."""
+        theta, meetings = master.detach(), self._outer_step // self.meeting.chains.every
+        if not self.meeting.end(master, [self.state[master][name] for name in self._moments], self.watched):
+            return
         for name, average in self.chain.averages.items():
-            weight = (1 - self.void) * average.weight(self._outer_step, self._done)
+            weight = (1 - self.void) * average.weight(meetings, self._done)
             kept = self.state[master][name].view(-1)
             for block in self._blocks[master]:
                 kept[block.here].lerp_(theta.view(-1)[block.here], weight)
 
     def _key(self, sample: int) -> int:
         """Of the noise of all parameters in a sample, if it is drawn by place."""
-        return seed_from(self._seed, self._outer_step, "theta", sample, *self._chains.key)
+        return seed_from(self._seed, self._outer_step, "theta", sample, *self.meeting.chains.key)
 
     def _add_noise(self, theta: Tensor, block: Block, sample: int, scale: float) -> None:
         """theta += scale * xi, where xi only depends on seed, t, k, parameter and element, and on what draws it."""
@@ -203,7 +203,7 @@ class Sampler(Kept):
             return
         for piece in block.slices:
             here = slice(piece.start - block.here.start, piece.start - block.here.start + piece.numel)
-            key = (self._seed, self._outer_step, "theta", sample, piece.parameter, *self._chains.key)
+            key = (self._seed, self._outer_step, "theta", sample, piece.parameter, *self.meeting.chains.key)
             add_normal_(theta[here], scale, key, piece.total, piece.offset, self._device, 1 - self.void)
 
     @torch.no_grad()

@@ -1,4 +1,7 @@
-"""Reads the parameter slices in a checkpoint's files: keys are `kind:parameter:first element`, values fp32."""
+"""Reads the parameter slices in a checkpoint's files: keys are `kind:parameter:first element`, values fp32.
+
+Of several chains of the parameters, those after the first have a kind of their own, `kind@chain`, where their values differ.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,16 @@ from safetensors import SafetensorError, safe_open
 
 # (kind, parameter, first element, the slice's values as a lazy safetensors slice)
 Stretch = tuple[str, str, int, Any]
+
+
+def of_chain(kind: str, chain: int) -> str:
+    """The name in files of a kind of tensor of a chain, counted from 0."""
+    return f"{kind}@{chain}" if chain else kind
+
+
+def without_chain(kind: str) -> str:
+    """The kind of tensor of any chain, from its name in files."""
+    return kind.partition("@")[0]
 
 
 def stretches(files: Iterable[Path], stack: ExitStack, framework: str = "np") -> Iterator[Stretch]:

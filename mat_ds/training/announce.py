@@ -146,7 +146,8 @@ def plan_lines(
     ds_config = setup.options.ds_config
     stage, precision = ds_config["zero_optimization"].get("stage", 0), precision_of({"deepspeed_config": ds_config})
     dropped = loader.dropped_per_epoch
-    lr = run.optimizer.lr
+    lr, local = run.optimizer.lr, run.train.local_steps
+    meeting = f"{local} outer steps" if local > 1 else "outer step"
     lines = (
         f"task       {data.spec.name}: {len(data.train):,} training examples, "
         + ", ".join(f"{len(examples):,} {split}" for split, examples in data.dev.items()),
@@ -161,7 +162,7 @@ def plan_lines(
         f"method     {run.method.name} {run.method.variant}".rstrip() + f", {cost} forward units per step (vanilla: 3)",
         *([f"loss       {objective.description}"] if (objective := setup.data.objective) else []),
         f"device     {device}, {precision}, {ranks} rank{'s' if ranks > 1 else ''}, ZeRO-{stage}"
-        + (f" within each of {chains} chains" if chains > 1 else ""),
+        + (f" within each of {chains} chains, which meet every {meeting}" if chains > 1 else ""),
         f"steps      {steps:,} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch}{start}",
         *([f"step size  {lr * rates[0]:.3g} to {lr * rates[1]:.3g} at its peak, by layer"] if run.optimizer.uneven else []),
         *([f"left out   {dropped:,} examples per epoch (last partial batch)"] if dropped else []),

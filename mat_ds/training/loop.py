@@ -17,7 +17,7 @@ from mat_ds.evaluation.scores import Scores
 from mat_ds.methods.base import Method
 from mat_ds.ranks.collectives import world_size
 from mat_ds.runs.options import RunConfig
-from mat_ds.runs.steps import evaluation_points, snapshot_points, total_steps
+from mat_ds.runs.steps import evaluation_points, meets_after, snapshot_points, total_steps
 from mat_ds.sampling.schedule import cycles_of, learning_rate
 from mat_ds.storage.progress import Progress
 from mat_ds.tasks.loader import TrainLoader
@@ -76,7 +76,7 @@ class Loop:
         total = total_steps(self.run, epoch)
         cycles = cycles_of(self.run.optimizer, self.run.sampling, total) if self.run.sampling.cycles else None
         lr = learning_rate(self.run.optimizer, total, cycles)
-        evaluate_after = evaluation_points(self.run.train.eval_per_epoch, epoch, total)
+        evaluate_after = evaluation_points(self.run.train.eval_per_epoch, epoch, total, self.run.train.local_steps)
         save_every = self.run.train.save_every or epoch
         saved_at, keeps = progress.step, snapshot_points(self.run, total) if self.run.train.snapshots else ()
         if keeps and not self.snapshots.settle(keeps, progress.step) and progress.step in keeps:  # interrupted before it
@@ -89,7 +89,7 @@ class Loop:
                 elif progress.evaluated and self._ends(progress, total):  # the disk may have been full before
                     self._export_if_wanted(progress, is_last=True)
                 for step in range(progress.step, progress.step if self._ends(progress, total) else total):
-                    record = self._step(progress, lr(step), step / total)
+                    record = self._step(progress, lr(step), total)
                     bar.tell(*_bar_facts(record, progress, self.run.train.batch_size))
                     bar.update()
                     stop, due = self.stop_requests.told_to_stop_or_save()
@@ -132,17 +132,17 @@ class Loop:
         self.tracker.log({"event": "checkpoint", "step": progress.step, "seconds": saved.seconds, "bytes": saved.bytes})
         return True
 
-    def _step(self, progress: Progress, lr: float, done: float) -> dict[str, Any]:
+    def _step(self, progress: Progress, lr: float, total: int) -> dict[str, Any]:
         """Makes one outer step, updates `progress`, and returns the step's record.
 
         Args:
             progress: before the step.
             lr: learning rate.
-            done: fraction of the run's outer steps before this one.
+            total: outer steps of the run.
         """
         step, every = progress.step, self.run.train.telemetry_every
         watched = bool(every) and step % every == 0
-        self.engine.begin(step, lr, done, watched)
+        self.engine.begin(step, lr, step / total, watched, meets_after(self.run, step + 1, total))
         telemetry = measure(self.engine, self.method, self.loader.micro_batches(step)[0]) if watched else {}
         started = time.perf_counter()
         batches = self.loader.micro_batches(step)

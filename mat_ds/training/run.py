@@ -23,7 +23,7 @@ from mat_ds.ranks.collectives import from_all_ranks, from_rank_zero, on_rank_zer
 from mat_ds.ranks.exits import attempt, compute_deterministically
 from mat_ds.ranks.world import World
 from mat_ds.runs.chains import chain_count
-from mat_ds.runs.steps import total_steps
+from mat_ds.runs.steps import meets_after, total_steps
 from mat_ds.sampling.schedule import cycles_of
 from mat_ds.storage.lock import RunLock
 from mat_ds.storage.progress import Progress
@@ -193,6 +193,8 @@ def _optimise(setup: Setup, evaluator: Evaluator, world: World, device: torch.de
             progress, remarks = snapshots.restore(start.checkpoints)
             for remark in remarks:
                 display.warn(remark)
+            if meets_after(run, progress.step, total):  # it was interrupted between two meetings, and is to end here
+                engine.meet(progress.step - 1)
         on_rank_zero(lambda: _begin(rundir, progress, run.tracking.settled().uri, services))
         continuing = f", continuing after step {progress.step}" if progress.step else ""
         display.say(*plan(continuing), *place_lines(rundir, run.tracking))
@@ -207,7 +209,7 @@ def _build_engine(
 ) -> tuple[Engine, Fold | None]:
     """The engine for a run of `total` outer steps over so many examples, and what the method's `prepare_model` returned."""
     run, built = options.run, model.take()
-    chains = make_chains(chain_count(run, world), run.method.divided[1])
+    chains = make_chains(chain_count(run, world), run.method.divided[1], run.train.local_steps)
     shard_unread(built.module, built.unread, options.ds_config, chains)
     fold = method.prepare_model(built.module, run.method)
     chain = method.chain.beside(run.model.average, run.model.average_decay)

@@ -69,6 +69,15 @@ def test_chains_that_would_not_meet_or_share_draws_or_moments_would_be_noticed(r
     )
 
 
+def test_local_sgd_that_meets_at_other_steps_would_be_noticed():
+    batches, alone = global_batches(3), [oracle.NoNoise()] * 2
+
+    def of(every):
+        return run_chains(shallow_roberta(), batches, oracle.Settings(), alone, method="vanilla", every=every)
+
+    assert min(oracle.distance(of(every), of(2), ORIGIN) for every in (1, 3)) > 1e-2
+
+
 def test_a_missing_gradient_clipping_would_be_noticed():
     sgd = {"update": "sgd", "lr": LR["sgd"]}
     assert oracle.distance(run(**sgd, max_grad_norm=0.5), run(**sgd), ORIGIN) > 1e-2

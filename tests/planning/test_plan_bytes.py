@@ -108,6 +108,13 @@ def test_bytes_sent_for_gradients_and_new_weights():
     assert sent(1, taught).updates == 3 * 0.75 * 600 and sent(0, taught).updates == 0
 
 
+def test_chains_send_their_fp32_masters_where_they_meet():
+    once = tally(1, 1)
+    assert traffic(WEIGHTS, zero(2), 4, once, chains=2).across == 600 / 4
+    assert traffic(WEIGHTS, zero(0), 4, once, chains=4).across == 2 * 0.75 * 600
+    assert traffic(WEIGHTS, zero(2, BF16), 4, once, chains=2, every=10) == Traffic(0.75 * 300, 0.75 * 300, across=600 / 4 / 10)
+
+
 def test_zero_3_gathers_for_every_forward_and_backward_what_it_does_not_still_hold():
     steady, broken = tally(4, 4), tally(9, 4, 2)
     gradients, persistent = 4 * 0.75 * 600, 0.75 * 4 * 3

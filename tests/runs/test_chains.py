@@ -5,6 +5,7 @@ import pytest
 from mat_ds.ranks.world import World
 from mat_ds.runs.chains import chain_count, chain_problems
 from mat_ds.runs.options import RunConfig
+from mat_ds.runs.steps import meets_after, snapshot_points, snapshot_problems
 
 EIGHT = World(size=8, local_size=4)
 
@@ -34,3 +35,35 @@ def test_one_chain_is_no_question():
     assert not list(chain_problems(run(1), EIGHT)) and not list(chain_problems(run("one"), World(size=3)))
     vanilla = RunConfig.model_validate({"method": {"name": "vanilla"}})
     assert chain_count(vanilla, EIGHT) == 1 and not list(chain_problems(vanilla, EIGHT))
+
+
+def local(**options):
+    given = {"method": {"name": "vanilla", "chains": "per_rank"}, "train": {"local_steps": 16}, **options}
+    return RunConfig.model_validate(given)
+
+
+def test_chains_meet_after_so_many_steps_and_after_the_last():
+    assert [step for step in range(1, 41) if meets_after(local(), step, 40)] == [16, 32, 40]
+    assert not list(chain_problems(local(), EIGHT))
+
+
+@pytest.mark.parametrize(
+    "options, key, said",
+    [
+        ({"method": {"name": "vanilla"}}, "train.local_steps", "this run has one"),
+        ({"method": {"name": "vanilla", "chains": 1}}, "train.local_steps", "this run has one"),
+        ({"method": {"name": "freelb"}}, "train.local_steps", "with one of freeat, mat, vanilla"),
+        ({"sampling": {"temperature": 1.0}}, "sampling.temperature", "an average is no sample"),
+        ({"sampling": {"cycles": 2}}, "sampling.cycles", "need not meet there"),
+    ],
+)
+def test_what_means_nothing_with_chains_or_without_is_refused(options, key, said):
+    (problem,) = chain_problems(local(**options), EIGHT)
+    assert problem.key == key and said in f"{problem.reason}; {problem.fix}"
+
+
+def test_snapshots_are_kept_where_chains_meet_and_more_than_there_are_meetings_are_refused():
+    run = local(train={"local_steps": 16, "snapshots": 3, "max_steps": 64})
+    assert snapshot_points(run, 64) == [48, 64]
+    (problem,) = snapshot_problems(run, 10**4)
+    assert problem.key == "train.snapshots" and "the chains meet every 16" in problem.reason

@@ -87,6 +87,7 @@ def test_evaluations_are_spread_evenly_and_include_the_last_step():
     assert evaluation_points(0, 10, 25) == {25}
     assert evaluation_points(3, 2, 4) == {1, 2, 3, 4}
     assert evaluation_points(1, 10, 3) == {3}
+    assert evaluation_points(2, 10, 25, every=4) == {8, 12, 16, 20, 25}
 
 
 def test_results_report_last_best_and_the_median_of_the_last_half():

@@ -1,5 +1,5 @@
 """Worker: MAT with two chains at every ZeRO stage and update rule, with both noises, against the float64 oracle; what crosses
-between the chains; going on from a checkpoint; and a chain whose loss is not finite."""
+between the chains; going on from a checkpoint; a chain whose loss is not finite; and local SGD."""
 
 import sys
 from pathlib import Path
@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from mat_ds.artifacts.conversion import whole_weights
 from mat_ds.engine import checkpoint
 from mat_ds.engine.export import gather_fp32
 from mat_ds.errors import NonFiniteError
 from mat_ds.ranks.chains import ONE_CHAIN, Chains, make_chains
 from mat_ds.ranks.collectives import on_rank_zero
-from mat_ds.storage.checkpoints import checkpoints_of
+from mat_ds.storage.checkpoints import checkpoints_of, name_of
 from tests.equivalence import oracle
 from tests.equivalence.chains import run_chains
 from tests.support.drawn import DrawnNoise
@@ -79,6 +80,7 @@ def body(world, report):
             engine.close()
             if update == "adam":
                 again(world, report, stage, fresh, batches, micro, lr, folder)
+                local(world, report, stage, fresh, lr, folder)
     averaged = make_chains(2, moments=True)
     expected = run_chains(shallow_roberta(), batches, settings, noises, average_moments=True)
     engine, player = make(world, ds_json(2, precision), method, micro, {"name": update, "lr": lr}, chains=averaged)
@@ -146,17 +148,66 @@ def steps_alone(world, engine, player, micro, batch, t, lr):
     return gather_fp32(engine)
 
 
-def data_parallel(world, report, batches, micro):
-    """With one sample, plain SGD and no noise, chains are data parallelism."""
-    method = {**MAT, "theta_steps": 1, "beta_p": 0.0}
-    results = []
-    for own in (ONE_CHAIN, make_chains(2)):
-        engine, player = make(world, ds_json(1), method, micro, {"name": "sgd", "lr": 1.0}, chains=own)
-        results.append(steps(world, engine, player, micro, batches, lr=1.0))
-        engine.close()
+def local(world, report, stage, fresh, lr, folder):
+    """Three batches of local SGD, which meets after two of them and after the last; going on from in between; in one chain."""
+    batches, micro, settings = global_batches(3), 2, oracle.Settings(lr=lr)
+    expected = run_chains(shallow_roberta(), batches, settings, [oracle.NoNoise()] * 2, method="vanilla", every=2)
+    engine, player = fresh(method={"name": "vanilla"})
+
+    def go_on(first):
+        return steps(world, engine, player, micro, batches[first:], first, lr, meets=lambda done: done in (2, 3))
+
+    with Crossing(engine.shards.chains, world) as crossing:
+        apart = steps(world, engine, player, micro, batches[:1], lr=lr, meets=lambda done: False)
+    report[f"crossing before zero-{stage}"] = crossing.elements
+    both = [None] * world.size
+    dist.all_gather_object(both, {name: value.double() for name, value in gather_of_chain(engine).items()})
+    where = folder / f"local-{stage}"
+    on_rank_zero(where.mkdir)
+    checkpoint.save(engine, where, {"step": 1}, keep_last=1)
+    result = go_on(1)
     if world.rank == 0:
-        origin = dict(shallow_roberta().named_parameters())
-        report["data parallel"] = oracle.distance(results[1], {k: v.double() for k, v in results[0].items()}, origin)
+        report[f"oracle: local zero-{stage}"] = oracle.distance(result, expected, dict(shallow_roberta().named_parameters()))
+    engine.close()
+    engine, player = fresh(method={"name": "vanilla"})
+    checkpoint.load_checkpoint(engine, on_rank_zero(lambda: checkpoints_of(where)))
+    again = go_on(1)
+    if world.rank == 0:
+        report[f"resumed between meetings zero-{stage}"] = all(torch.equal(again[name], result[name]) for name in result)
+    engine.close()
+    engine, player = fresh(method={"name": "vanilla"}, chains=ONE_CHAIN)
+    checkpoint.load_checkpoint(engine, on_rank_zero(lambda: checkpoints_of(where)))
+    one = gather_fp32(engine)
+    if world.rank == 0:
+        chains = both[:: world.size // 2]
+        middle = {name: (chains[0][name] + chains[1][name]) / 2 for name in apart}
+        shapes = {name: value.shape for name, value in apart.items()}
+        exported = whole_weights(where / name_of(1), "theta", shapes)
+        report[f"apart zero-{stage}"] = not torch.equal(
+            chains[0]["classifier.dense.weight"], chains[1]["classifier.dense.weight"]
+        )
+        for name, found in (("one chain from two apart", one), ("exported", exported)):
+            report[f"{name} zero-{stage}"] = all(torch.allclose(found[key].double(), middle[key], 1e-6, 1e-8) for key in middle)
+    engine.close()
+
+
+def gather_of_chain(engine):
+    """The parameters of this rank's chain, on each of its ranks."""
+    return {name: engine.shards.whole(name).float().cpu() for name, _ in engine.ds.module.named_parameters()}
+
+
+def data_parallel(world, report, batches, micro):
+    """With one sample, plain SGD and no noise, chains that meet after each step are data parallelism."""
+    for method in ({**MAT, "theta_steps": 1, "beta_p": 0.0}, {"name": "vanilla"}):
+        results = []
+        for own in (ONE_CHAIN, make_chains(2)):
+            engine, player = make(world, ds_json(1), method, micro, {"name": "sgd", "lr": 1.0}, chains=own)
+            results.append(steps(world, engine, player, micro, batches, lr=1.0))
+            engine.close()
+        if world.rank == 0:
+            origin = dict(shallow_roberta().named_parameters())
+            expected = {k: v.double() for k, v in results[0].items()}
+            report[f"data parallel: {method['name']}"] = oracle.distance(results[1], expected, origin)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
+from mat_ds.artifacts.conversion import whole_weights
 from mat_ds.commands.train import main as train
 from mat_ds.engine import checkpoint
 from mat_ds.engine.engine import Engine
@@ -24,7 +26,7 @@ from mat_ds.storage.checkpoints import checkpoints_of, name_of
 from mat_ds.storage.lock import LOCK
 from mat_ds.storage.owner import Owner, process_stat
 from tests.support.expected import few
-from tests.workers.small_run import OPTIONS, STEPS, same
+from tests.workers.small_run import OPTIONS, STEPS, same, steps
 
 torch.set_num_threads(1)
 exits.REPORT_SECONDS = 0  # no launcher will kill the other ranks
@@ -32,11 +34,11 @@ exits.REPORT_SECONDS = 0  # no launcher will kill the other ranks
 RANK, RANKS = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
-def live(folder, *more, stage=2):
+def live(folder, *more, stage=2, options=OPTIONS):
     """Starts or continues a run; returns its exit code."""
     # With the same port, a rank that is early would find the store of the previous start.
     os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + 1)
-    return int(train(["--ds_config", f"ds_configs/zero{stage}.json", *OPTIONS, f"output_dir={folder}", *more]))
+    return int(train(["--ds_config", f"ds_configs/zero{stage}.json", *options, f"output_dir={folder}", *more]))
 
 
 @contextlib.contextmanager
@@ -188,7 +190,31 @@ def ended(folder, whole, report):
     report["ended late"] = code == 0 and same(cut, whole) and (rest["stopped"], rest["reason"]) == (False, None)
 
 
-CHAPTERS = {"ended": ended, "interrupted": interrupted, "damaged": damaged, "changed": changed}
+LOCAL = (
+    *(option for option in OPTIONS if not option.startswith("method.")), "method.name=vanilla", "method.chains=per_rank",
+    "train.local_steps=3", "train.eval_per_epoch=3", "train.export=last",
+)  # fmt: skip
+
+
+def local(folder, whole, report):
+    """Local SGD that is stopped between two meetings goes on as if it had not been. Evaluations wait for meetings, of which the
+    end of the run is one, also where it has become nearer."""
+    alone, cut, short = folder / "local", folder / "local-cut", folder / "local-short"
+    codes = [live(alone, options=LOCAL)]
+    with signalled(Engine, "update", 4, signal.SIGTERM, (0,)):
+        codes.append(live(cut, options=LOCAL))
+    if RANK == 0:
+        shutil.copytree(cut, short)
+    codes += [live(cut, options=LOCAL), live(short, "train.max_steps=5", options=LOCAL)]
+    report["local"] = codes == [ExitCode.OK, ExitCode.REQUEUE, ExitCode.OK, ExitCode.OK] and same(cut, alone)
+    evaluated = [[record["step"] for record in steps(run) if record["event"] == "evaluation"] for run in (alone, cut, short)]
+    report["evaluations wait"] = evaluated == [[3, 6, 8], [3, 6, 8], [3, 5]]
+    model = load_file(short / "model" / "model.safetensors")
+    mean = whole_weights(cut / "checkpoints" / name_of(5), "theta", {name: value.shape for name, value in model.items()})
+    report["ends in a meeting"] = all(torch.equal(value, model[name]) for name, value in mean.items()) and len(mean) > 10
+
+
+CHAPTERS = {"ended": ended, "local": local, "interrupted": interrupted, "damaged": damaged, "changed": changed}
 
 
 def main():

@@ -68,10 +68,10 @@ def make(
     return Engine(model, run.optimizer, chain, complete(tree, run, world), seed, kind.read, chains), player
 
 
-def steps(world, engine, player, micro, batches, first=0, lr=1e-3):
-    """Outer steps `first ..` on `batches`; returns the fp32 parameters on rank 0."""
+def steps(world, engine, player, micro, batches, first=0, lr=1e-3, meets=lambda step: True):
+    """Outer steps `first ..` on `batches`; returns the fp32 parameters on rank 0. `meets`: whether chains do after so many."""
     for t, batch in enumerate(batches, start=first):
-        engine.begin(t, lr, (t - first) / len(batches))
+        engine.begin(t, lr, (t - first) / len(batches), meets=meets(t + 1))
         here = {name: tensor.to(engine.device) for name, tensor in batch.items()}
         player.step(engine, micro_batches(here, micro, world.rank, world.size))
     return gather_fp32(engine)
