@@ -11,6 +11,7 @@ from mat_ds.artifacts.calibrated import calibration_text
 from mat_ds.artifacts.confusion import confusion_text, markdown
 from mat_ds.artifacts.finished import Finished
 from mat_ds.errors import printable
+from mat_ds.methods.base import units_text
 from mat_ds.models.tiny import TINY
 from mat_ds.storage.disk import write_text
 from mat_ds.tasks.kinds import KINDS, kind_of
@@ -161,7 +162,7 @@ def _body(finished: Finished, adapters: bool) -> str:
         score=f"{finished.score:.4f}", settings="\n".join(_settings(finished)), frozen=_frozen(finished),
         loss=_loss(environment.get("loss", "")), seed=run.seed, ranks=start["world_size"],
         devices=markdown(", ".join(sorted(set(environment["devices"])))), stage=start["zero_stage"], steps=results["steps"],
-        batch=run.train.batch_size, seconds=results["seconds"], units=f"{finished.forward_units:,}",
+        batch=run.train.batch_size, seconds=results["seconds"], units=units_text(finished.forward_units),
         loading=(LOADING_ADAPTERS if adapters else LOADING).format(auto_class=kind_of(spec).auto_class),
     )  # fmt: skip
 

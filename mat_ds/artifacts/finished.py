@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -123,10 +124,10 @@ class Finished:
         raise UserError(Problem("run", str(self.folder.path), reason, "let it train to its end (train.resume=auto)"))
 
     @cached_property
-    def forward_units(self) -> int:
+    def forward_units(self) -> int | Fraction:
         """Cost of all outer steps, where a forward pass of one batch is 1."""
         method = METHODS[self.run.method.name](self.run.method, kind_of(self.spec))
-        return int(self.results["steps"] * method.cost)
+        return int(self.results["steps"]) * method.cost
 
 
 def _fits_float(value: object) -> bool:

@@ -166,6 +166,7 @@ class Engine(Updates):
             return None
         gradient, delta.grad = delta.grad, None
         assert gradient is not None
+        gradient = gradient.float()
         if self.dtype != torch.float16:
             self._all_finite &= gradient.isfinite().all()
         # If this gradient overflowed in fp16, so did the parameters': their update will be skipped and repeated.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from mat_ds.methods.base import Masks
 from mat_ds.methods.batch import MicroBatch
+from mat_ds.models.first_layer import FirstLayer
 from mat_ds.models.packing import pack_doubled
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.sampling import philox
@@ -103,23 +105,57 @@ class Passes:
         delta = delta.detach().requires_grad_()
         with nullcontext() if differentiable else self._frozen():
             logits = self._inner(batch, masks, delta)
-            logits_fp32 = logits.float()
-            total = payoff(logits_fp32).sum()
-            if self.dtype == torch.float16:
-                # Each sample's backward starts from logit gradients with a largest entry of one and is scaled back in fp32, so
-                # it neither underflows nor overflows. Trying again with another scale is not an option: ZeRO-3 does not support
-                # a second backward through the same graph.
-                (seed,) = torch.autograd.grad(total, logits_fp32)
-                size = seed.abs().reshape(len(seed), -1).amax(1)
-                a_sample = size.view(-1, *[1] * (seed.dim() - 1))
-                unit = torch.where(a_sample > 0, seed / a_sample, 0.0).to(logits.dtype)
-                (gradient,) = torch.autograd.grad(logits, delta, grad_outputs=unit)
+            gradient, size = self._gradient(logits, payoff, delta, differentiable)
+            if size is not None:
                 of_each_text = size.repeat_interleave(len(gradient) // len(size))
                 gradient = gradient * of_each_text.view(-1, 1, 1)
-            else:
-                (gradient,) = torch.autograd.grad(total, delta, create_graph=differentiable)
         self._all_finite &= gradient.isfinite().all()
         return gradient
+
+    def _gradient(
+        self, logits: Tensor, payoff: Callable[[Tensor], Tensor], at: Tensor, differentiable: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """d payoff / d at; in fp16 divided by a positive number for each sample, which comes second, (samples,) in fp32."""
+        logits_fp32 = logits.float()
+        total = payoff(logits_fp32).sum()
+        if self.dtype != torch.float16:
+            return torch.autograd.grad(total, at, create_graph=differentiable)[0], None
+        # Each sample's backward starts from logit gradients with a largest entry of one and is scaled back in fp32, so
+        # it neither underflows nor overflows. Trying again with another scale is not an option: ZeRO-3 does not support
+        # a second backward through the same graph.
+        (seed,) = torch.autograd.grad(total, logits_fp32)
+        size = seed.abs().reshape(len(seed), -1).amax(1)
+        a_sample = size.view(-1, *[1] * (seed.dim() - 1))
+        unit = torch.where(a_sample > 0, seed / a_sample, 0.0).to(logits.dtype)
+        return torch.autograd.grad(logits, at, grad_outputs=unit)[0], size
+
+    def forward_split(self, batch: MicroBatch, masks: Masks, delta: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        with self._first_layer.kept() as kept:
+            logits = self.forward(batch, masks, delta)
+        return logits, kept[0]
+
+    def first_layer_slope(self, batch: MicroBatch, masks: Masks, delta: Tensor, payoff: Callable[[Tensor], Tensor]) -> Tensor:
+        with self._frozen():
+            with self._first_layer.kept() as kept:
+                logits = self._inner(batch, masks, delta.detach())
+            slope = self._gradient(logits, payoff, kept[0])[0].float()
+        self._all_finite &= slope.isfinite().all()
+        return slope
+
+    def first_layer_gradient(self, batch: MicroBatch, masks: Masks, delta: Tensor, slope: Tensor) -> Tensor:
+        delta, size = delta.detach().requires_grad_(), slope.abs().max()
+        # With a largest entry of one, as fp16 would lose small ones.
+        unit = torch.where(size > 0, slope / size, 0.0)
+        with self._frozen():
+            output = self._first_layer.output_of(lambda: self._inner(batch, masks, delta))
+            (gradient,) = torch.autograd.grad(output, delta, grad_outputs=unit.to(output.dtype))
+        gradient = gradient * size
+        self._all_finite &= gradient.isfinite().all()
+        return gradient
+
+    @cached_property
+    def _first_layer(self) -> FirstLayer:
+        return FirstLayer(self.ds.module)
 
     @contextmanager
     def _frozen(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ from mat_ds.methods.salt import SALT
 from mat_ds.methods.sam import SAM
 from mat_ds.methods.smart import SMART
 from mat_ds.methods.vanilla import Vanilla
+from mat_ds.methods.yopo import YOPO
 
-KINDS = (ALUM, AWP, FreeAT, FreeLB, Mat, NEFTune, PGD, R3F, R4F, RDrop, SALT, SAM, SMART, Vanilla)
+KINDS = (ALUM, AWP, FreeAT, FreeLB, Mat, NEFTune, PGD, R3F, R4F, RDrop, SALT, SAM, SMART, Vanilla, YOPO)
 METHODS: dict[str, type[Method]] = {kind.Settings.model_fields["name"].default: kind for kind in KINDS}

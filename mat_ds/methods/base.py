@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, overload
 
 from mat_ds.methods.batch import MicroBatch
@@ -67,6 +68,25 @@ class Engine(Protocol):
                 SALT needs it, and not every engine can do it (`Serves.no_second_order`).
         """
 
+    def forward_split(self, batch: MicroBatch, masks: Masks, delta: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `forward`, with the output of the model's first layer beside the logits, for `backward`; its shape is the model's
+        own affair. Not every engine can do it (`Serves.no_partial_pass`), nor the two that follow."""
+
+    def first_layer_slope(self, batch: MicroBatch, masks: Masks, delta: Tensor, payoff: Callable[[Tensor], Tensor]) -> Tensor:
+        """d payoff(logits at x + delta) / d output of the first layer, in its shape and fp32, up to a positive factor for each
+        sample; otherwise as `delta_gradient`."""
+
+    def first_layer_gradient(self, batch: MicroBatch, masks: Masks, delta: Tensor, slope: Tensor) -> Tensor:
+        """d <slope, output of the first layer at x + delta> / d delta, (B, L, H) in fp32: a forward and a backward pass through
+        the first layer and what is before it, without communication between ranks.
+
+        Args:
+            batch: the micro-batch.
+            masks: the dropout masks of the pass; the layer drops what it does in a whole pass with these.
+            delta: the point at which the gradient is taken, (B, L, H); a constant.
+            slope: in the shape of the layer's output.
+        """
+
     def normal(self, batch: MicroBatch, *name: Part) -> Tensor:
         """Standard normal noise (B, L, H) in fp32.
 
@@ -86,10 +106,10 @@ class Engine(Protocol):
 
         Args:
             loss: a scalar.
-            delta: a leaf tensor that requires a gradient, (B, L, H).
+            delta: a leaf tensor that requires a gradient, (B, L, H), or the first layer's output of `forward_split`.
 
         Returns:
-            d loss / d delta (B, L, H) in fp32, without loss scaling, if `delta` is given.
+            d loss / d delta in its shape and fp32, without loss scaling, if `delta` is given.
         """
 
     def averaged_weights(self, name: str) -> AbstractContextManager[None]:
@@ -161,7 +181,7 @@ class Method(ABC):
 
     @property
     @abstractmethod
-    def cost(self) -> int:
+    def cost(self) -> int | Fraction:
         """Cost of one outer step in forward passes; a backward pass counts 2 if it reaches the parameters, 1 if only delta."""
 
     def adversary(self, engine: Engine, batch: MicroBatch, moves: Moves | None = None) -> Tensor | None:
@@ -189,6 +209,16 @@ def flaw_of(method: object) -> str | None:
     if missing := sorted(method.__abstractmethods__):
         return f"has no {', '.join(missing)}"
     return None
+
+
+def plain(units: int | Fraction) -> int | float:
+    """A cost as a number for files and tables: whole where it is."""
+    return int(units) if units == int(units) else float(units)
+
+
+def units_text(units: float | Fraction) -> str:
+    """A cost as it is shown, with at most two decimals."""
+    return f"{int(units):,}" if units == int(units) else f"{float(units):,.2f}"
 
 
 class Means:

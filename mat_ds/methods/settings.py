@@ -18,10 +18,12 @@ class Serves:
 
     Attributes:
         no_second_order: the reason why `delta_gradient` cannot be differentiable; None if it can.
+        no_partial_pass: the reason why a pass cannot end at the first layer; None if it can.
         half_precision: whether the model computes in fp16 or bf16.
     """
 
     no_second_order: str | None = None
+    no_partial_pass: str | None = None
     half_precision: bool = False
 
 
@@ -90,6 +92,11 @@ class MethodSettings(Section):
             raise ValueError(f"{self.name} has no radius to scale")
         factors = {name: (radius / now) ** power for name, power in powers.items() if power}
         return self.model_copy(update={name: float(f"{getattr(self, name) * factor:.4g}") for name, factor in factors.items()})
+
+    @property
+    def counted_layers(self) -> int | None:
+        """How many layers the model has, as the method's cost counts them; None if every pass goes through all of them."""
+        return None
 
     @property
     def refuses_idling(self) -> bool:

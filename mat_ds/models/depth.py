@@ -34,8 +34,7 @@ def depths(model: Any) -> Depths:
 
     An encoder-decoder's decoder comes after its encoder.
     """
-    whole = model.get_base_model() if hasattr(model, "peft_config") else model
-    base = getattr(whole, "base_model", whole)
+    whole, base = _whole_and_base(model)
     layers = list(_layers(base))
     of: dict[Tensor, int] = {}
     for number, layer in enumerate(layers, 1):
@@ -51,6 +50,17 @@ def depths(model: Any) -> Depths:
             of[parameter] = 0 if first and layers and POOLER not in words else len(layers) + 1
     head: set[Tensor] = set(whole.parameters()) - set(base.parameters())
     return Depths(len(layers), of | dict.fromkeys(head, len(layers) + 1), head)
+
+
+def layers_of(model: Any) -> list[tuple[nn.Module, ...]]:
+    """The modules of each layer of a transformers model, with or without adapters; empty if none were found."""
+    return list(_layers(_whole_and_base(model)[1]))
+
+
+def _whole_and_base(model: Any) -> tuple[Any, Any]:
+    """A model without its adapters, and its base model."""
+    whole = model.get_base_model() if hasattr(model, "peft_config") else model
+    return whole, getattr(whole, "base_model", whole)
 
 
 def _layers(base: nn.Module) -> Iterator[tuple[nn.Module, ...]]:

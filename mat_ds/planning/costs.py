@@ -78,22 +78,24 @@ class Costs:
             tokens = tracked * self.inputs * self.longest
             return estimated_bytes(self._config, tokens, self.longest, self._dtype.itemsize, checkpointing)
 
-    def _flops(self, settings: MethodSettings, checkpointing: bool) -> tuple[float, float, float]:
-        """FLOPs per example of a forward, of a backward to the parameters, and of a backward to the perturbation."""
+    def _flops(self, settings: MethodSettings, checkpointing: bool) -> tuple[float, ...]:
+        """FLOPs per example of a forward, of a backward to the parameters, of one to the perturbation, and of a forward and
+        backward through the first layer alone."""
         try:
             rehearsal = self._rehearsal(checkpointing, settings.shortened)
             tally = rehearsal.count(self._method(settings.shortened), self._batches(1, 1, self.typical))
         except NO_PASS as error:
             self.estimated = (str(error).splitlines() or [type(error).__name__])[0]
-            return estimated_flops(self.parameters[0], self.inputs * self.typical, checkpointing)
-        forward, backward, back = (w.flops / max(1, w.examples) for w in (tally.forward, tally.backward, tally.input_gradient))
-        return forward, backward, back
+            whole = estimated_flops(self.parameters[0], self.inputs * self.typical, checkpointing)
+            return *whole, (whole[0] + whole[2]) / (settings.counted_layers or 1)
+        works = tally.forward, tally.backward, tally.input_gradient, tally.first_layer
+        return tuple(work.flops / max(1, work.examples) for work in works)
 
     def step_flops(self, settings: MethodSettings, examples: int, count: int, checkpointing: bool) -> float:
         """FLOPs of one rank in one outer step."""
         tally, each = self.tally(settings, examples, count), self.flops(settings, checkpointing)
-        done = tally.forward.examples, tally.backward.examples, tally.input_gradient.examples
-        return sum(number * flops for number, flops in zip(done, each, strict=True))
+        works = tally.forward, tally.backward, tally.input_gradient, tally.first_layer
+        return sum(work.examples * flops for work, flops in zip(works, each, strict=True))
 
     def _rehearse(self, checkpointing: bool, settings: MethodSettings) -> Rehearsal:
         model = self._build(checkpointing)

@@ -14,6 +14,7 @@ from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.methods import METHODS
 from mat_ds.models.build import build_skeleton, build_tokenizer, longest_input
 from mat_ds.models.depth import step_size_problems
+from mat_ds.models.first_layer import layer_problems
 from mat_ds.models.perturb import MOST_TRIED, EmbeddingPerturbation
 from mat_ds.models.source import has_tokenizer
 from mat_ds.models.tiny import TINY
@@ -90,7 +91,7 @@ def _costs(run: RunConfig, spec: TaskSpec, dtype: torch.dtype, ranks: int, examp
         return build_skeleton(run.model.model_copy(update={"gradient_checkpointing": checkpointing}), spec, tokenizer)
 
     model = build(False)
-    raise_if_any(step_size_problems(model, run.optimizer))
+    raise_if_any([*step_size_problems(model, run.optimizer), *layer_problems(model, run.model.name, run.method)])
     max_length = min(run.data.max_length, longest_input(model, tokenizer))
     kind = kind_of(spec)
     inputs = kind.most_inputs(data.train if data else ())

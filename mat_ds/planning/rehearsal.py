@@ -57,6 +57,7 @@ class PassCounts:
         forward: forward passes.
         backward: backward passes to the parameters; each covers all training passes since the last one.
         input_gradient: backward passes to the perturbation alone.
+        first_layer: forward and backward passes through the first layer alone.
         updates: updates of the parameters.
         exchanges: how often the parameters were replaced by an average, or put back.
         tracked: largest number of examples in training passes whose backward pass has not been made yet.
@@ -68,6 +69,7 @@ class PassCounts:
     forward: Work = field(default_factory=Work)
     backward: Work = field(default_factory=Work)
     input_gradient: Work = field(default_factory=Work)
+    first_layer: Work = field(default_factory=Work)
     updates: int = 0
     exchanges: int = 0
     tracked: int = 0
@@ -166,6 +168,11 @@ class Rehearsal(Passes):
         self._tally.input_gradient.add(1, len(batch.labels), done)
         return gradient
 
+    def first_layer_gradient(self, batch: MicroBatch, masks: Masks, delta: Tensor, slope: Tensor) -> Tensor:
+        before, gradient = self._flops.get_total_flops(), super().first_layer_gradient(batch, masks, delta, slope)
+        self._tally.first_layer.add(1, len(batch.labels), self._flops.get_total_flops() - before)
+        return gradient
+
     def backward(self, loss: Tensor, delta: Tensor | None = None) -> Any:
         before = self._flops.get_total_flops()
         self._set_training(self._dropped)
@@ -211,12 +218,13 @@ class Stub(nn.Module):
     def __init__(self, width: int, kind: Kind):
         super().__init__()
         self.embedding, self._kind = nn.Embedding(1, width, device=META), kind
+        self.layers = nn.ModuleList([nn.Sequential(nn.Identity())])
 
     def get_input_embeddings(self) -> nn.Module:
         return self.embedding
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SimpleNamespace:
-        score = self.embedding(input_ids.flatten(0, -2)).mean()
+        score = self.layers[0](self.embedding(input_ids.flatten(0, -2))).mean()
         return SimpleNamespace(logits=score.expand(self._kind.logits_shape(input_ids.shape)))
 
 

@@ -25,9 +25,9 @@ LENGTH = {"train.epochs", "train.max_steps", "train.budget", "train.eval_per_epo
 IRRELEVANT = FREE - {"model.name", *LENGTH} | {"seed", "method.on_invisible"}
 # In the order of tables.
 METHOD_NAMES = {
-    "vanilla": "vanilla", "pgd": "PGD", "freeat": "FreeAT", "freelb": "FreeLB", "smart": "SMART", "alum": "ALUM",
-    "salt": "SALT", "neftune": "NEFTune", "sam": "SAM", "awp": "AWP", "r3f": "R3F", "r4f": "R4F", "rdrop": "R-Drop",
-    "mat": "MAT",
+    "vanilla": "vanilla", "pgd": "PGD", "freeat": "FreeAT", "freelb": "FreeLB", "yopo": "YOPO", "smart": "SMART",
+    "alum": "ALUM", "salt": "SALT", "neftune": "NEFTune", "sam": "SAM", "awp": "AWP", "r3f": "R3F", "r4f": "R4F",
+    "rdrop": "R-Drop", "mat": "MAT",
 }  # fmt: skip
 SYMBOLS = {
     "method.theta_steps": "Kθ", "method.delta_steps": "Kδ", "method.lam": "λ", "method.beta_s": "βs", "method.beta_p": "βp",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -167,7 +168,7 @@ class RunData:
         return sum(max(0.0, after["time"] - before["time"]) for before, after in pairs if after["event"] != "start")
 
     @property
-    def step_cost(self) -> int | None:
+    def step_cost(self) -> int | Fraction | None:
         """Cost of an outer step in forward units; None if its options do not fit this version."""
         method = METHODS.get(self.method)
         try:

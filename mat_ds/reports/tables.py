@@ -7,6 +7,7 @@ from pathlib import PurePath
 from statistics import mean
 from typing import Any
 
+from mat_ds.methods.base import units_text
 from mat_ds.reports.groups import SPREAD, Group, mean_and_spread, mean_of
 from mat_ds.reports.labels import name_in_papers
 from mat_ds.reports.published import metrics_of, published, source_of
@@ -61,7 +62,7 @@ def scores_table(groups: Sequence[Group]) -> Table:
         *mean_columns(),
         Column("dev loss", ("dev loss",), digits=3, spread="dev loss"),
         text("evaluations", "evaluations"),
-        Column("forward units a step", ("cost",), digits=0),
+        Column("forward units a step", ("cost",), digits=0, shown="units"),
         Column("thousand passes", ("passes",)),
         Column("time in steps", ("seconds",), shown="in steps"),
         Column("wall time", ("wall time",), shown="in all"),
@@ -124,10 +125,11 @@ def _loss_of(group: Group) -> Row:
 def _cost_of(group: Group) -> Row:
     counts = sorted({len(run.evaluations) for run in group.counted})
     seconds, wall_time = (mean(getattr(run, name) for run in group.counted) for name in ("seconds", "wall_time"))
+    cost = group.counted[0].step_cost
     return {
         "evaluations": "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))),
         "passes": mean_of(run.passes and run.passes / 1000 for run in group.counted),
-        "cost": None if group.counted[0].step_cost is None else float(group.counted[0].step_cost),
+        **({} if cost is None else {"cost": float(cost), "units": units_text(cost)}),
         "seconds": seconds,
         "in steps": duration(seconds),
         "wall time": wall_time,

@@ -86,14 +86,15 @@ def serves(completed: Tree, model: ModelConfig) -> Serves:
     """
     stage = completed["zero_optimization"].get("stage", 0)
     half = any(completed.get(section, {}).get("enabled") for section in ("fp16", "bf16"))
-    reason = None
+    reason = no_partial_pass = None
     if stage == 3:
+        no_partial_pass = "ZeRO-3 gathers weights in the order of whole passes, and leaving one early would break it"
         reason = "ZeRO-3 has freed the gathered parameters before a second backward needs them"
     elif half:
         reason = "a second derivative is lost in half precision"
     elif model.attention != "eager":
         reason = "fused attention kernels have no second derivative; model.attention=eager has"
-    return Serves(reason, half)
+    return Serves(reason, no_partial_pass, half)
 
 
 def json_problems(tree: Tree, run: RunConfig, world: World) -> Iterator[Problem]:

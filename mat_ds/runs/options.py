@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -11,6 +12,7 @@ from mat_ds.config.paths import PathText
 from mat_ds.config.section import Count, CountOrAuto, OneOf, Positive, Section
 from mat_ds.errors import Problem
 from mat_ds.methods import METHODS
+from mat_ds.methods.base import units_text
 from mat_ds.methods.mat import MatSettings
 from mat_ds.methods.settings import MethodSettings
 from mat_ds.models.options import ModelConfig
@@ -139,7 +141,7 @@ class RunConfig(Section):
         return self.model_copy(update={"tracking": self.tracking.settled()})
 
 
-def cost_of(settings: MethodSettings) -> int:
+def cost_of(settings: MethodSettings) -> int | Fraction:
     """Cost of an outer step of a method in forward passes of its batch."""
     return METHODS[settings.name](settings, None).cost  # type: ignore[arg-type]
 
@@ -191,7 +193,7 @@ def combination_problems(run: RunConfig, world_size: int) -> Iterator[Problem]:
         yield Problem("train.budget", run.train.budget, reason, "leave one of the two out")
     elif run.train.budget and not budget_steps(run):
         cost = cost_of(run.method) * run.train.batch_size
-        reason = f"is less than one outer step of {run.method.name} costs, {cost:,} forward passes"
+        reason = f"is less than one outer step of {run.method.name} costs, {units_text(cost)} forward passes"
         yield Problem("train.budget", run.train.budget, reason, "allow more, or take a smaller train.batch_size")
     if run.train.early_stopping and not run.train.eval_per_epoch:
         reason = "has nothing to go by: the run is evaluated at its end alone (train.eval_per_epoch=0)"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mat_ds.config.packaged import HOME
 from mat_ds.config.versions import version_of
 from mat_ds.config.yaml_files import as_yaml
 from mat_ds.errors import masked, printable
+from mat_ds.methods.base import units_text
 from mat_ds.models.source import commit_of
 from mat_ds.ranks.world import World
 from mat_ds.runs.resume import changes, read_environment
@@ -122,7 +124,7 @@ def plan_lines(
     setup: Setup,
     loader: TrainLoader,
     size: Size,
-    cost: int,
+    cost: int | Fraction,
     ranks: int,
     device: str,
     start: str,
@@ -159,7 +161,8 @@ def plan_lines(
         + (f"{ADAPTERS[run.model.lora.variant]} of rank {run.model.lora.r}; " if run.model.lora else "")
         + f"inputs are cut at {setup.data.max_length} tokens, "
         + ("padding is left out" if model.unpadded else "and padded"),
-        f"method     {run.method.name} {run.method.variant}".rstrip() + f", {cost} forward units per step (vanilla: 3)",
+        f"method     {run.method.name} {run.method.variant}".rstrip()
+        + f", {units_text(cost)} forward units per step (vanilla: 3)",
         *([f"loss       {objective.description}"] if (objective := setup.data.objective) else []),
         f"device     {device}, {precision}, {ranks} rank{'s' if ranks > 1 else ''}, ZeRO-{stage}"
         + (f" within each of {chains} chains, which meet every {meeting}" if chains > 1 else ""),

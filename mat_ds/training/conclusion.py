@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mat_ds.errors import printable
+from mat_ds.methods.base import units_text
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.examples import TaskData
 from mat_ds.tasks.kinds import kind_of
@@ -63,7 +64,7 @@ def _stop(results: dict[str, Any]) -> Iterator[str]:
     if stopping and stopping["stopped"]:
         yield (
             f"ended      early, after {results['steps']:,} of {stopping['planned_steps']:,} steps: {stopping['reason']}; that "
-            f"spared {stopping['forward_units_spared']:,} forward units"
+            f"spared {units_text(stopping['forward_units_spared'])} forward units"
         )
 
 

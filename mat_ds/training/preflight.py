@@ -14,6 +14,7 @@ from mat_ds.errors import Problem, collect_problems, raise_if_any
 from mat_ds.methods import METHODS
 from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input
 from mat_ds.models.depth import step_size_problems
+from mat_ds.models.first_layer import layer_problems
 from mat_ds.models.perturb import MOST_TRIED, check_perturbable
 from mat_ds.models.unread import value_of
 from mat_ds.models.vocabulary import token_type_problems, vocabulary_problems
@@ -64,7 +65,9 @@ def load_setup(request: Request, world: World, choose: Choose) -> Setup:
     sharded = completed.get("zero_optimization", {}).get("stage") == 3
     with waiting(f"loading {run.model.name}", speaks):
         built = collect_problems(found, build_model, run.model, spec, tokenizer, run.seed, sharded) if tokenizer else None
-    found += step_size_problems(built.module, run.optimizer) if built else ()
+    if built:
+        found += step_size_problems(built.module, run.optimizer)
+        found += layer_problems(built.module, run.model.name, run.method)
     max_length = min(run.data.max_length, longest_input(built.module, tokenizer)) if built else 0
     if manifest and built:
         found += changed_tokens(manifest, str(run.data.path), tokenizer, run.model.name, max_length)

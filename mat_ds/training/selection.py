@@ -11,6 +11,7 @@ from statistics import mean
 from typing import Any
 
 from mat_ds.evaluation.scores import Scores
+from mat_ds.methods.base import plain
 from mat_ds.runs.options import EarlyStopping, RunConfig, cost_of
 from mat_ds.storage.progress import merit_of
 from mat_ds.tasks.measures import merit
@@ -62,6 +63,6 @@ def stopping_result(run: RunConfig, evaluations: Sequence[Mapping[str, Any]], st
     return {
         "early_stopping": {
             **stopping.model_dump(), "by": by, "stopped": stopped, "planned_steps": planned,
-            "reason": reason if stopped else None, "forward_units_spared": (planned - step) * cost_of(run.method),
+            "reason": reason if stopped else None, "forward_units_spared": plain((planned - step) * cost_of(run.method)),
         }
     }  # fmt: skip

@@ -20,6 +20,7 @@ from tests.support.tiny import global_batches, tiny_config
 
 EVERY_METHOD = (
     "vanilla", "mat", "freelb", "pgd", "freeat", "smart", "alum", "rdrop", "neftune", "r3f", "r4f", "salt", "sam", "awp",
+    "yopo",
 )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from tests.equivalence.ascents import descend_elsewhere, layer_steps, sharp_steps
-from tests.equivalence.oracle import Task, make_optimizer, real_mask
+from tests.equivalence.balls import climb, into_ball, per_sample, uniform_start, unit
+from tests.equivalence.oracle import Task, make_optimizer
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Settings:
     head_lr: float | None = None
     regression: bool = False
     delta_steps: int = 3
+    layer_steps: int = 3
     delta_lr: float = 0.1
     delta_init: float = 0.2
     delta_max_norm: float = 0.3
@@ -45,57 +47,30 @@ class Settings:
         return self.own_task or Task(self.regression)
 
 
-def real_tokens(batch):
-    """The slice of real tokens of each sample."""
-    return [slice(0, int(mask.sum())) if mask[0] else slice(-int(mask.sum()), None) for mask in real_mask(batch)]
-
-
-def per_sample(function, batch, *tensors):
-    """Applies `function` to the real tokens of each sample; zeros elsewhere."""
-    rows = []
-    for i, real in enumerate(real_tokens(batch)):
-        if not real_mask(batch)[i].any():
-            rows.append(torch.zeros_like(tensors[0][i]))
-            continue
-        keep = torch.zeros_like(tensors[0][i])
-        keep[real] = 1.0
-        value = function(*(tensor[i][real] for tensor in tensors))
-        rows.append(torch.zeros_like(keep).masked_scatter(keep.bool(), value))
-    return torch.stack(rows)
-
-
-def unit(g, norm):
-    """The direction of one sample's ascent; a sample whose loss weighs nothing does not move."""
-    if not g.any():
-        return g
-    return {"linf": lambda: g / g.abs().max(), "l2": lambda: g / g.pow(2).sum().sqrt(), "raw": lambda: g}[norm]()
-
-
-def into_ball(d, radius, kind):
-    if kind == "clamp":
-        return d.clamp(-radius, radius)
-    size = d.pow(2).sum().sqrt() if kind == "l2" else d.abs().max()
-    return d * (radius / size) if size > radius else d
-
-
-def uniform_start(batch, drawn, s):
-    """FreeLB's start: entries within +-mag / sqrt(n H), where n is the sample's number of real tokens."""
-    scale = (lambda d: d.numel() ** -0.5) if s.delta_norm == "l2" else (lambda d: 1.0)
-    return per_sample(lambda d: s.delta_init * d * scale(d), batch, drawn)
-
-
-def climb(batch, delta, g, s):
-    ball = "l2" if s.delta_norm == "l2" else "clamp"
-    step = lambda d, g: into_ball(d + s.delta_lr * unit(g, s.delta_norm), s.delta_max_norm, ball)  # noqa: E731
-    return per_sample(step, batch, delta.detach(), g)
-
-
 def freelb(model, batch, s, noise, t, **_):
     delta = uniform_start(batch, noise.uniform(t), s)
     for _ in range(s.delta_steps):
         delta = delta.detach().requires_grad_()
         (s.task.losses(s.task.logits(model, batch, delta), batch).mean() / s.delta_steps).backward()
         delta = climb(batch, delta, delta.grad, s)
+
+
+def yopo(model, batch, s, noise, t, **_):
+    """p at the output of the first layer, then n ascents on <p, that output>; the gradients of m passes are averaged."""
+    first = []
+    layers = model.roberta.encoder.layer if hasattr(model, "roberta") else model.model.layers
+    hook = layers[0].register_forward_hook(lambda _, __, output: first.append(output))
+    delta = uniform_start(batch, noise.uniform(t), s)
+    for j in range(s.delta_steps):
+        loss = s.task.losses(s.task.logits(model, batch, delta), batch).mean()
+        (p,) = torch.autograd.grad(loss, first[-1], retain_graph=True)
+        (loss / s.delta_steps).backward()
+        for _ in range(s.layer_steps if j < s.delta_steps - 1 else 0):
+            delta = delta.detach().requires_grad_()
+            s.task.logits(model, batch, delta)
+            (g,) = torch.autograd.grad((p * first[-1]).sum(), delta)
+            delta = climb(batch, delta, g, s)
+    hook.remove()
 
 
 def ascended(model, batch, s, noise, t):
@@ -199,7 +174,7 @@ def awp(model, batch, s, noise, t, **_):
     descend_elsewhere(model, batch, s, layer_steps, ascended(model, batch, s, noise, t) if s.delta_steps else None)
 
 
-METHODS = {f.__name__: f for f in (sam, awp, freelb, pgd, freeat, alum, smart, rdrop, r3f, neftune, salt)}
+METHODS = {f.__name__: f for f in (sam, awp, freelb, yopo, pgd, freeat, alum, smart, rdrop, r3f, neftune, salt)}
 
 
 class UnitHead(torch.nn.Module):

@@ -6,6 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mat_ds.methods import METHODS, ops
 from mat_ds.methods.settings import Serves
+from mat_ds.models.options import ModelConfig
+from mat_ds.runs.ds_config import serves
 from mat_ds.runs.options import RunConfig
 from tests.support.kinds import CLASSIFICATION, REGRESSION
 from tests.support.plain_engine import PlainEngine
@@ -13,6 +15,8 @@ from tests.support.tiny import global_batches, micro_batches, tiny_roberta
 
 SETTINGS = [
     {"name": "vanilla"}, {"name": "freelb"}, {"name": "freelb", "delta_steps": 5}, {"name": "pgd", "delta_steps": 2},
+    {"name": "yopo", "layers": 2}, {"name": "yopo", "layers": 2, "delta_steps": 2, "layer_steps": 5},
+    {"name": "yopo", "layers": 2, "delta_steps": 1},
     {"name": "freeat", "delta_steps": 2}, {"name": "smart"}, {"name": "smart", "mu": 0.0, "delta_steps": 3}, {"name": "alum"},
     {"name": "rdrop"}, {"name": "neftune"}, {"name": "sam"}, {"name": "awp"}, {"name": "awp", "delta_steps": 0},
     {"name": "r3f"}, {"name": "r4f"},
@@ -60,7 +64,7 @@ def test_methods_make_the_published_number_of_updates_per_step():
         assert engine.updates == updates == method.chain.samples
 
 
-@pytest.mark.parametrize("name", ["freelb", "pgd", "freeat"])
+@pytest.mark.parametrize("name", ["freelb", "yopo", "pgd", "freeat"])
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_perturbations_stay_in_their_ball_and_off_the_pads(name, norm):
     method = build(name=name, delta_norm=norm, delta_lr=10.0, delta_max_norm=0.1)
@@ -122,6 +126,16 @@ def test_salts_derivatives_agree_and_auto_takes_one_that_the_engine_supports(fol
     assert settings.settled(Serves("ZeRO-3")).derivative == "finite_difference"
     refused = list(settings.model_copy(update={"derivative": "exact"}).engine_problems(Serves("ZeRO-3", half_precision=True)))
     assert [problem.key for problem in refused] == ["method.derivative", "method.name"]
+
+
+def test_yopo_is_refused_where_a_pass_cannot_end_at_the_first_layer():
+    def refused(stage):
+        able = serves({"zero_optimization": {"stage": stage}}, ModelConfig())
+        return [(problem.key, problem.fix) for problem in METHODS["yopo"].Settings().engine_problems(able)]
+
+    assert refused(0) == refused(1) == refused(2) == []
+    ((key, fix),) = refused(3)
+    assert key == "method.name" and "ZeRO 0, 1 or 2" in fix
 
 
 def test_each_method_is_chosen_by_name_and_refuses_options_of_others():

@@ -1,5 +1,7 @@
 """Counts on the meta device equal a method's passes and the memory that autograd keeps on a real device."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -123,6 +125,7 @@ def test_a_methods_passes_add_up_to_its_cost(name):
         method(chosen), blank_batches(accumulation, examples, 10, CLASSIFICATION)
     )
     units = tally.forward.examples + 2 * tally.backward.examples + tally.input_gradient.examples
+    units += Fraction(2 * tally.first_layer.examples, chosen.counted_layers or 1)
     assert units == method(chosen).cost * examples * accumulation
     assert tally.updates == method(chosen).chain.samples
     assert tally.backward.calls % accumulation == 0
@@ -156,7 +159,7 @@ def test_perturbations_of_all_micro_batches_are_held_at_once():
 
 def test_methods_that_make_each_backward_pass_before_the_next_forward_pass():
     steady = {name for name in METHODS if stub_tally(name, 2).one_by_one}
-    assert steady == {"vanilla", "pgd", "freelb", "freeat", "rdrop", "neftune", "r3f", "r4f", "sam", "awp"}
+    assert steady == {"vanilla", "pgd", "freelb", "yopo", "freeat", "rdrop", "neftune", "r3f", "r4f", "sam", "awp"}
 
 
 def costs(build=None, **more):
@@ -178,11 +181,13 @@ def test_frozen_layers_save_the_multiplications_of_their_gradients():
         with META:
             return add_lora(on("meta", tiny_roberta, **LONG), "nowhere", LoraConfig(r=2), [], seed=0)
 
-    forward, backward, back = costs().flops(settings("mat"), False)
+    forward, backward, back, _ = costs().flops(settings("mat"), False)
     # Fused attention recomputes its matrix in the backward pass.
     assert backward == pytest.approx(2 * forward, rel=0.15) and back == pytest.approx(forward, rel=0.15)
-    _, with_adapters, _ = costs(adapted).flops(settings("mat"), False)
+    _, with_adapters, *_ = costs(adapted).flops(settings("mat"), False)
     assert with_adapters < 0.65 * backward
+    of_layer = costs().flops(settings("yopo", layers=4), False)[3]
+    assert of_layer == pytest.approx((forward + back) / 4, rel=0.15)
     done = costs().tally(settings("mat"), 4, 1)
     flops = done.forward.examples * forward + done.backward.examples * backward + done.input_gradient.examples * back
     assert costs().step_flops(settings("mat"), 4, 1, False) == pytest.approx(flops)
@@ -199,4 +204,6 @@ def test_a_model_that_cannot_run_without_values_is_estimated_and_the_plan_says_s
     assert "meta" in found.estimated
     assert estimated == estimated_bytes(on("meta", tiny_roberta, **LONG).config, 2 * 8 * 64, 64, 4, False)
     assert 0.5 < counted / estimated < 1.5
-    assert found.flops(chosen, False) == estimated_flops(found.parameters[0], 32, False)
+    forward, backward, back = estimated_flops(found.parameters[0], 32, False)
+    assert found.flops(chosen, False)[:3] == (forward, backward, back)
+    assert found.flops(settings("yopo", layers=4), False)[3] == (forward + back) / 4

@@ -1,5 +1,7 @@
 """`train.budget`: methods of different cost do equal work."""
 
+from fractions import Fraction
+
 import pytest
 
 from mat_ds.runs.load import read_run_config
@@ -19,6 +21,11 @@ def read(*overrides):
         (["method.name=vanilla"], 3),
         (["method.name=rdrop"], 6),
         (["method.name=freelb", "method.delta_steps=4"], 4 * 3),
+        # Two ascents after each pass but the last, a forward and a backward pass through one of 24 layers each.
+        (
+            ["method.name=yopo", "method.delta_steps=4", "method.layer_steps=2", "method.layers=24"],
+            4 * 3 + 3 * 2 * Fraction(2, 24),
+        ),
         (["method.name=mat", "method.delta_steps=3", "method.theta_steps=2"], 3 * (1 + 2) + 2 * 2 * 3),
     ],
 )
@@ -30,5 +37,9 @@ def test_a_budget_buys_as_many_steps_as_it_pays_for(method, passes):
 def test_a_budget_too_small_for_a_step_or_beside_max_steps_is_refused():
     _, problems = read("method.name=vanilla", "train.batch_size=16", "train.budget=47")
     assert [problem.key for problem in problems] == ["train.budget"] and "48 forward passes" in problems[0].reason
+    _, problems = read("method.name=yopo", "method.delta_steps=2", "train.batch_size=16", "train.budget=103")
+    assert "104 forward passes" in problems[0].reason
+    _, problems = read("method.name=yopo", "train.batch_size=16", "train.budget=159")
+    assert "160 forward passes" in problems[0].reason
     _, problems = read("method.name=vanilla", "train.budget=100000", "train.max_steps=5")
     assert [problem.key for problem in problems] == ["train.budget"] and "max_steps=5" in problems[0].reason

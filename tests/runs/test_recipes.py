@@ -29,6 +29,8 @@ PUBLISHED = {
 # The rivals' settings on RoBERTa-large, from their authors' code and papers (SALT's are not published).
 RIVALS = {
     "freelb": {"delta_steps": 4, "delta_lr": 2.5e-2, "delta_init_norm": 0.4, "delta_max_norm": 0.3},
+    "yopo": {"delta_steps": 4, "layer_steps": 2, "layers": 24, "delta_lr": 1.33e-2, "delta_init_norm": 0.64,
+             "delta_max_norm": 0.4},
     "pgd": {"delta_steps": 3, "delta_lr": 5e-2, "delta_init_norm": 0.4, "delta_max_norm": 0.2},
     "freeat": {"delta_steps": 3, "delta_lr": 5e-2, "delta_init_norm": 0.4, "delta_max_norm": 0.2},
     "smart": {"delta_steps": 1, "delta_lr": 1e-3, "delta_init_scale": 1e-5, "delta_max_norm": 1e-5, "mu": 1.0,
@@ -45,6 +47,7 @@ RIVALS = {
 # Their training: epochs, batch, Adam's betas and epsilon, weight decay, and the head's dropout if it is set separately.
 RIVAL_TRAINING = {
     "freelb": (10, 16, (0.9, 0.999), 1e-6, 0.1, 0.0),
+    "yopo": (10, 16, (0.9, 0.999), 1e-6, 0.1, 0.0),
     "pgd": (10, 16, (0.9, 0.999), 1e-6, 0.1, 0.0),
     "freeat": (10, 16, (0.9, 0.999), 1e-6, 0.1, 0.0),
     "r3f": (10, 8, (0.9, 0.98), 1e-6, 0.1, 0.0),

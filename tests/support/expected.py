@@ -29,25 +29,28 @@ def exactness(accumulation):
 
 
 # Rivals that are also tried in 16 bits: what each asks of the engine, another asks too.
-HALF_RIVALS = ("freelb", "sam", "sam adaptive", "awp", "rdrop")
+HALF_RIVALS = ("freelb", "yopo", "sam", "sam adaptive", "awp", "rdrop")
 
 
 def rival_runs():
-    """(case, stage) of every run of a rival. ZeRO-3 cannot compute the exact derivative of the follower's step."""
+    """(case, stage) of every run of a rival. ZeRO-3 can neither compute the exact derivative of the follower's step nor leave
+    a pass at its first layer."""
     plain = [f"{name}{kind}" for name in ("freelb", "pgd", "smart", "alum", "rdrop", "neftune") for kind in ("", " regression")]
     plain += ["freelb linf", "freelb frozen", "freelb weighted", "freeat", "r3f", "r4f"]
     plain += ["sam", "sam adaptive", "sam frozen", "sam regression"]
     plain += ["awp", "awp alone", "awp frozen", "awp regression"]
     salt = ("linf clamp {}", "l2 l2 {}", "raw rescale {}", "{} regression", "released {}")
     exact, differences = ([f"salt {form.format(how)}" for form in salt] for how in ("exact", "finite_difference"))
-    return {*few(plain + differences, STAGES), *few(exact, STAGES[:3])}
+    yopo = [f"yopo{kind}" for kind in ("", " linf", " frozen", " regression", " weighted", " one layer")]
+    return {*few(plain + differences, STAGES), *few(exact + yopo, STAGES[:3])}
 
 
 def kind_runs():
-    """(kind, method, stage) of every run of a kind of task other than those that the rivals run on."""
+    """(kind, method, stage) of every run of a kind of task other than those that the rivals run on; YOPO does not at ZeRO-3."""
     from tests.equivalence.kinds import TASKS
 
-    return few([(name, method) for name, task in TASKS.items() for method in task.methods], (2, 3))
+    pairs = few([(name, method) for name, task in TASKS.items() for method in task.methods], (2, 3))
+    return [((name, method), 2 if method == "yopo" else stage) for (name, method), stage in pairs]
 
 
 def continued(ranks):

@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import torch
 
+from mat_ds.models.first_layer import FirstLayer
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.sampling import philox
 from mat_ds.sampling.keys import dropout_seed, noise_key
@@ -61,6 +62,21 @@ class PlainEngine:
         delta = delta.detach().requires_grad_()
         total = payoff(self._logits(batch, delta, masks)).sum()
         return torch.autograd.grad(total, delta, create_graph=differentiable)[0]
+
+    def forward_split(self, batch, masks, delta=None):
+        with FirstLayer(self.model).kept() as seen:
+            logits = self.forward(batch, masks, delta)
+        return logits, seen[0]
+
+    def first_layer_slope(self, batch, masks, delta, payoff):
+        with FirstLayer(self.model).kept() as seen:
+            logits = self._logits(batch, delta, masks)
+        return torch.autograd.grad(payoff(logits).sum(), seen[0])[0]
+
+    def first_layer_gradient(self, batch, masks, delta, slope):
+        delta, first = delta.detach().requires_grad_(), FirstLayer(self.model)
+        output = first.output_of(lambda: self._logits(batch, delta, masks))
+        return torch.autograd.grad(output, delta, grad_outputs=slope)[0]
 
     def normal(self, batch, *name):
         return self.drawn(philox.normal, batch, name)

@@ -1,5 +1,7 @@
 """What selects a model, and when training ends early, against counts by hand."""
 
+import json
+
 import pytest
 
 from mat_ds.runs.options import EarlyStopping, RunConfig, combination_problems, task_problems
@@ -47,6 +49,10 @@ def test_the_results_say_why_training_ended_and_what_that_spared():
     found = stopping_result(run, evaluations(0.5, 0.4), 20, 90)["early_stopping"]
     assert found["reason"] == "none of the last 1 evaluations was better in loss than that of step 10"
     assert (found["stopped"], found["planned_steps"], found["forward_units_spared"]) == (True, 90, 70 * 3)
+    method = {"name": "yopo", "delta_steps": 2, "layer_steps": 1, "layers": 4}
+    run = RunConfig.model_validate({"train": train, "method": method})
+    found = stopping_result(run, evaluations(0.5, 0.4), 21, 90)["early_stopping"]
+    assert json.loads(json.dumps(found))["forward_units_spared"] == 69 * 6.5
     assert stopping_result(run, evaluations(0.5, 0.4), 90, 90)["early_stopping"]["reason"] is None
     assert stopping_result(RunConfig(), evaluations(0.5), 20, 90) == {}
 

@@ -11,7 +11,7 @@ from tests.equivalence import oracle, rivals
 from tests.equivalence.kinds import TASKS
 from tests.support.drawn import DrawnNoise
 from tests.support.expected import kind_runs
-from tests.workers.rivals import BALL, ORACLES, VIRTUAL
+from tests.workers.rivals import BALL, ORACLES, VIRTUAL, YOPO
 from tests.workers.worker import MAT, ORACLE_OPTIONS, ds_json, main, make, steps
 
 # Options of each method; for what they are chosen, see rivals.py.
@@ -19,6 +19,7 @@ OPTIONS = {
     "vanilla": {},
     "mat": MAT,
     **dict.fromkeys(("freelb", "pgd", "freeat"), BALL),
+    "yopo": YOPO,
     "smart": {"delta_steps": 2, **VIRTUAL, "teacher_decay": 0.5, "mu": 2.0},
     "alum": {"delta_steps": 1, **VIRTUAL},
     "rdrop": {"alpha": 5.0},
@@ -39,7 +40,7 @@ def expected(name, method):
     if method in ("mat", "vanilla"):
         settings = oracle.Settings(own_task=task, **{key: options[key] for key in ORACLE_OPTIONS if key in options})
         return oracle.run(task.model(), task.batches(), settings, method, noise)
-    own = {ORACLES.get(key, key): value for key, value in options.items() if key != "name"}
+    own = {ORACLES.get(key, key): value for key, value in options.items() if key not in ("name", "layers")}
     return rivals.run(task.model(), task.batches(), rivals.Settings(own_task=task, **own), method, noise)[0]
 
 

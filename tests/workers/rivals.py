@@ -18,6 +18,7 @@ from tests.support.weighted import weighted_loss
 from tests.workers.worker import PRECISION, ds_json, main, make, steps
 
 BALL = {"delta_steps": 3, "delta_lr": 0.4, "delta_init_norm": 0.3, "delta_max_norm": 0.5}
+YOPO = {**BALL, "delta_lr": 0.2, "layer_steps": 2, "layers": 2}
 VIRTUAL = {"delta_lr": 5e-2, "delta_init_scale": 2e-2, "delta_max_norm": 4e-2, "lam": 3.0}
 
 # name -> options of the method, and their names in the oracle if these differ.
@@ -28,6 +29,13 @@ CASES = {
     "freelb frozen": {"name": "freelb", **BALL},
     "freelb regression": {"name": "freelb", **BALL},
     "freelb weighted": {"name": "freelb", **BALL},
+    "yopo": {"name": "yopo", **YOPO},
+    "yopo linf": {
+        "name": "yopo", **YOPO, "delta_norm": "linf", "delta_lr": 0.01, "delta_init_norm": 0.02, "delta_max_norm": 0.03},
+    "yopo frozen": {"name": "yopo", **YOPO},
+    "yopo regression": {"name": "yopo", **YOPO},
+    "yopo weighted": {"name": "yopo", **YOPO},
+    "yopo one layer": {"name": "yopo", **YOPO, "layers": 1},
     "pgd": {"name": "pgd", **BALL},
     "pgd regression": {"name": "pgd", **BALL},
     "freeat": {"name": "freeat", **BALL},
@@ -91,12 +99,14 @@ def body(world, report):
         eager = {"attn_implementation": "eager"} if "exact" in name else {}
         still = ModelConfig(freeze=["embeddings"] if "frozen" in name else [])
 
-        def model(labels=labels, eager=eager, still=still):
-            made = shallow_roberta(labels=labels, **eager)
+        layers = options.get("layers", 1)
+
+        def model(labels=labels, eager=eager, still=still, layers=layers):
+            made = shallow_roberta(labels=labels, num_hidden_layers=layers, **eager)
             freeze(made, still, ())
             return made
 
-        own = {ORACLES.get(key, key): value for key, value in options.items() if key not in ("name", "derivative")}
+        own = {ORACLES.get(key, key): value for key, value in options.items() if key not in ("name", "derivative", "layers")}
         settings = rivals.Settings(regression=labels == 1, own_task=own_task, **own)
         if world.rank == 0:
             noise = DrawnNoise(model(), options, batches, device=get_accelerator().current_device_name())
