@@ -33,7 +33,7 @@ class YOPOSettings(BallSettings):
         "yopo", description="you only propagate once: most ascents pass through the first layer alone"
     )
     delta_steps: Count = Field(3, description="m: passes through the whole model per batch, whose gradients are averaged")
-    layer_steps: Count = Field(3, description="n: ascents through the first layer after each of these passes but the last")
+    layer_steps: Count = Field(2, description="n: ascents through the first layer after each of these passes but the last")
     layers: Count = Field(
         12, description="of the model, checked before training: a pass through the first costs 1/layers of a whole one"
     )

@@ -57,24 +57,24 @@ class PassCounts:
         forward: forward passes.
         backward: backward passes to the parameters; each covers all training passes since the last one.
         input_gradient: backward passes to the perturbation alone.
-        first_layer: forward and backward passes through the first layer alone.
         updates: updates of the parameters.
         exchanges: how often the parameters were replaced by an average, or put back.
         tracked: largest number of examples in training passes whose backward pass has not been made yet.
         held: largest number of bytes before a forward pass while no training pass is waiting for its backward pass. These are
             perturbations and their statistics.
         peak: largest number of bytes, without parameters and their gradients.
+        first_layer: forward and backward passes through the first layer alone.
     """
 
     forward: Work = field(default_factory=Work)
     backward: Work = field(default_factory=Work)
     input_gradient: Work = field(default_factory=Work)
-    first_layer: Work = field(default_factory=Work)
     updates: int = 0
     exchanges: int = 0
     tracked: int = 0
     held: int = 0
     peak: int = 0
+    first_layer: Work = field(default_factory=Work)
 
     @property
     def one_by_one(self) -> bool:

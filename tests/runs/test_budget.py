@@ -37,9 +37,9 @@ def test_a_budget_buys_as_many_steps_as_it_pays_for(method, passes):
 def test_a_budget_too_small_for_a_step_or_beside_max_steps_is_refused():
     _, problems = read("method.name=vanilla", "train.batch_size=16", "train.budget=47")
     assert [problem.key for problem in problems] == ["train.budget"] and "48 forward passes" in problems[0].reason
-    _, problems = read("method.name=yopo", "method.delta_steps=2", "train.batch_size=16", "train.budget=103")
-    assert "104 forward passes" in problems[0].reason
-    _, problems = read("method.name=yopo", "train.batch_size=16", "train.budget=159")
+    _, problems = read("method.name=yopo", "method.delta_steps=2", "train.batch_size=16", "train.budget=101")
+    assert "101.33 forward passes" in problems[0].reason
+    _, problems = read("method.name=yopo", "method.layer_steps=3", "train.batch_size=16", "train.budget=159")
     assert "160 forward passes" in problems[0].reason
     _, problems = read("method.name=vanilla", "train.budget=100000", "train.max_steps=5")
     assert [problem.key for problem in problems] == ["train.budget"] and "max_steps=5" in problems[0].reason

@@ -46,10 +46,7 @@ RIVALS = {
 }  # fmt: skip
 # Their training: epochs, batch, Adam's betas and epsilon, weight decay, and the head's dropout if it is set separately.
 RIVAL_TRAINING = {
-    "freelb": (10, 16, (0.9, 0.999), 1e-6, 0.1, 0.0),
-    "yopo": (10, 16, (0.9, 0.999), 1e-6, 0.1, 0.0),
-    "pgd": (10, 16, (0.9, 0.999), 1e-6, 0.1, 0.0),
-    "freeat": (10, 16, (0.9, 0.999), 1e-6, 0.1, 0.0),
+    **dict.fromkeys(("freelb", "yopo", "pgd", "freeat"), (10, 16, (0.9, 0.999), 1e-6, 0.1, 0.0)),
     "r3f": (10, 8, (0.9, 0.98), 1e-6, 0.1, 0.0),
     "r4f": (10, 8, (0.9, 0.98), 1e-6, 0.1, 0.0),
     "neftune": (10, 16, (0.9, 0.98), 1e-6, 0.1, 0.0),
