@@ -9,7 +9,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from mat_ds.artifacts.calibrated import calibration_text
 from mat_ds.artifacts.confusion import confusion_text, markdown
+from mat_ds.artifacts.evaluated import evaluations_of
 from mat_ds.artifacts.finished import Finished
+from mat_ds.artifacts.robustness import robustness_text, with_robustness
 from mat_ds.errors import printable
 from mat_ds.methods.base import units_text
 from mat_ds.models.tiny import TINY
@@ -106,6 +108,9 @@ def write_copy(source: Path, out: Path, differences: list[str], merged: bool, sc
             card.text = card.text.replace(adapters, whole)
     if not scored:
         card.data.eval_results = None
+        card.text = with_robustness(card.text, "")
+    elif section := robustness_text(evaluations_of(source)):
+        card.text = with_robustness(card.text, section)
     if differences:
         card.text += "\n".join(["\n## This copy\n", *differences, ""])
     write_text(out / CARD, str(card))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mat_ds.artifacts.calibrated import FILE as TEMPERATURE
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.models.folder import ADAPTER_CONFIG, read_object
 from mat_ds.models.labels import match_labels
@@ -26,6 +28,8 @@ from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tasks.written import read_spec
 
 FILE = "mat_ds.json"
+# Suffixes of the files that determine predictions: weights, configuration, vocabulary.
+MODEL_FILES = (".json", ".safetensors", ".bin", ".model", ".txt")
 
 
 @dataclass(frozen=True)
@@ -141,3 +145,16 @@ def folder_of(path: Path) -> Path:
         reason = "has neither a run nor a model in it" if path.is_dir() else "there is no such folder"
         raise UserError(Problem("model", str(path), reason, FOLDER_FIX))
     return path
+
+
+def model_sha256(*folders: Path) -> str:
+    """SHA-256 of what the predictions of the models in folders depend on."""
+    digest = hashlib.sha256()
+    for path in (path for folder in folders for path in sorted(folder.iterdir())):
+        if path.suffix not in MODEL_FILES or path.name in (FILE, TEMPERATURE):
+            continue
+        digest.update(path.name.encode() + b"\0")
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()

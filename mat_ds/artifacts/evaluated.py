@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from mat_ds.artifacts.described import model_sha256
+from mat_ds.errors import raise_if_any
+from mat_ds.storage.own_files import file_problems
+from mat_ds.storage.reading import read_json
+from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tasks.registry import TASKS
-from mat_ds.tracking.mirrored import Shape
+from mat_ds.tracking.mirrored import Shape, checked
 
 Number = Annotated[float, Field(strict=False, ge=-sys.float_info.max, le=sys.float_info.max)]
 Level = Annotated[float, Field(strict=False, ge=0, le=1e30)]
 Steps = Annotated[int, Field(ge=0, lt=2**63)]
+FIX = "mend it, or delete its folder"
 # What curves show if it was measured: the share of right answers, by either name, and what a regression has for it.
 USUAL = ("accuracy", "exact_match", "mse")
 
@@ -55,6 +63,16 @@ class _Before(Shape):
     before: dict[str, Number]
 
 
+class _Masking(Shape):
+    signs: list[str]
+
+
+class _Smoothing(Shape):
+    sigma: Number
+    examples: Steps
+    points: list[dict[str, Number]]
+
+
 class _Split(Shape):
     clean: dict[str, Number]
     attack: list[dict[str, Number]]
@@ -62,6 +80,39 @@ class _Split(Shape):
     calibration: _Before | None = None
     text_attacks: dict[str, _TextAttack] = Field({})
     shift: _Shift = _Shift()
+    masking: _Masking | None = None
+    smoothing: _Smoothing | None = None
+
+
+class _Data(Shape):
+    examples: dict[str, Steps] = Field({})
+
+
+class _Test(Shape):
+    name: str
+    kind: str
+    cases: Steps
+    failures: Steps
+    failure_rate: Number
+
+
+class _Tests(Shape):
+    tests: list[_Test]
+
+
+Found = Annotated[float, Field(strict=False)] | None
+
+
+class _Required(Shape):
+    condition: str
+    found: dict[str, Found]
+    champion: dict[str, Found] = Field({})
+    met: bool
+
+
+class _Gate(Shape):
+    met: bool
+    required: list[_Required]
 
 
 class Robustness(Shape):
@@ -70,6 +121,9 @@ class Robustness(Shape):
     task: str
     attack: _Attack
     splits: Annotated[dict[str, _Split], Field(min_length=1)]
+    data: _Data = _Data()
+    invariance: _Tests | None = None
+    gate: _Gate | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Robustness:
@@ -84,6 +138,32 @@ class Robustness(Shape):
         if not whole or (self.task in TASKS and not set(TASKS[self.task].dev) & self.splits.keys()):
             raise ValueError("its splits, radii and rates do not fit together")
         return self
+
+
+def evaluations_of(model: Path) -> list[dict[str, Any]]:
+    """Reports on a model, as its weights are now, that are in its folder or in the run around it, the oldest first.
+
+    Args:
+        model: its folder.
+
+    Raises:
+        UserError: if one is damaged, or is not of that folder.
+    """
+    folders = [model, *([model.parent] if RunDirectory(model.parent).holds_a_run else [])]
+    found = [(folder, path) for folder in folders for path in report_files(folder)]
+    raise_if_any(problem for folder, path in found for problem in file_problems(folder, [str(path.relative_to(folder))]))
+    reports = [checked(path, Robustness, read_json(path, FIX)) for _, path in found]
+    now = model_sha256(model) if reports else None
+    return [report for report in reports if isinstance(on := report.get("model"), dict) and on.get("sha256") == now]
+
+
+def report_files(folder: Path) -> list[Path]:
+    """The reports that `mat-ds evaluate` wrote into a folder, the oldest first."""
+    return sorted(folder.glob("evaluation*/robustness.json"), key=lambda path: _trailing_number(path.parent.name))
+
+
+def _trailing_number(folder: str) -> int:
+    return int((re.search(r"[0-9]+$", folder) or [0])[0])
 
 
 def quantity_of(splits: Sequence[Mapping[str, Any]]) -> str | None:

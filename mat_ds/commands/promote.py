@@ -53,7 +53,8 @@ def _promote(arguments: Sequence[str], world: World) -> ExitCode:
 def _gate(parsed: argparse.Namespace, options: EvaluationOptions, conditions: list[Condition], world: World) -> bool:
     """Whether the version meets the conditions; stores with it what was found."""
     from mat_ds.registry.connection import registry_uri
-    from mat_ds.registry.versions import keep_verdict, promotable
+    from mat_ds.registry.verdicts import keep_verdict
+    from mat_ds.registry.versions import promotable
 
     candidate, champion = promotable(parsed.name, parsed.version, parsed.alias, parsed.force, registry_uri(parsed.uri))
     share_processors(world.local_size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 
 from mat_ds.artifacts.calibrated import FILE as TEMPERATURE
 from mat_ds.artifacts.calibrated import temperature_of
-from mat_ds.artifacts.described import FILE, base_of, head_problems
+from mat_ds.artifacts.described import base_of, head_problems, model_sha256
 from mat_ds.artifacts.exported import load_classifier
 from mat_ds.artifacts.members import members_of
 from mat_ds.errors import Problem, collect_problems, raise_if_any
@@ -37,9 +36,6 @@ from mat_ds.tasks.rows import Tally
 from mat_ds.tasks.spec import TaskSpec
 from mat_ds.tasks.tokens import token_problems, with_tokens
 from mat_ds.terminal.waiting import waiting
-
-# Suffixes of the files that determine predictions: weights, configuration, vocabulary.
-MODEL_FILES = (".json", ".safetensors", ".bin", ".model", ".txt")
 
 
 @dataclass(frozen=True)
@@ -126,7 +122,7 @@ def load_subject(asked: EvaluationRequest, options: EvaluationOptions) -> Subjec
         data.tallies,
         temperature,
         asked.invariance,
-        _files_digest(source, *(members_of(source, asked.name) if options.mixture else ())),
+        model_sha256(source, *(members_of(source, asked.name) if options.mixture else ())),
         digest_of(splits),
         surrogate,
         _masked_of(source, model) if "importance" in options.text_attack.names else None,
@@ -165,16 +161,3 @@ def _labelled_splits(spec: TaskSpec, data: DataConfig) -> TaskData:
     if data.validation:
         scored = scored.model_copy(update={"dev": ("validation",), "test": ()})
     return load_task_data(scored, data, with_tokens=False)
-
-
-def _files_digest(*folders: Path) -> str:
-    """SHA-256 of what the predictions of models depend on."""
-    digest = hashlib.sha256()
-    for path in (path for folder in folders for path in sorted(folder.iterdir())):
-        if path.suffix not in MODEL_FILES or path.name in (FILE, TEMPERATURE):
-            continue
-        digest.update(path.name.encode() + b"\0")
-        with path.open("rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()

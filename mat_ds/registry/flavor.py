@@ -35,9 +35,11 @@ from mat_ds.artifacts.exported import load_classifier
 from mat_ds.artifacts.finished import Finished
 from mat_ds.artifacts.member_weights import merged_model, write_differences
 from mat_ds.artifacts.members import ABSTENTION, SNAPSHOTS
+from mat_ds.artifacts.robustness import with_robustness
 from mat_ds.models.build import longest_input
 from mat_ds.models.lora import ADAPTER, is_adapter
 from mat_ds.models.pretrained import load_config, load_tokenizer, new_model
+from mat_ds.storage.disk import write_text
 from mat_ds.storage.reading import read_json
 from mat_ds.tasks.kinds import KINDS, kind_of
 from mat_ds.tasks.kinds.base import Kind
@@ -53,6 +55,7 @@ def save_flavor(
     path: Path,
     mlflow_model: Model,
     members: Sequence[Path] = (),
+    robustness: str = "",
 ) -> None:
     """Writes a model that MLflow can load.
 
@@ -63,11 +66,14 @@ def save_flavor(
         path: target folder, must not exist.
         mlflow_model: MLflow's metadata, completed here.
         members: folders of the snapshots that are its mixture; what has no probabilities is saved without.
+        robustness: a section for its card.
     """
     kind = kind_of(known.spec)
     members = members if kind.calibrates else ()
     fitted = members[0].with_name(ABSTENTION) if members else None
     steps = read_json(fitted, "bring it back from a copy")["steps"] if fitted and fitted.exists() else None
+    card = ModelCard.load(source / CARD)
+    card.text = with_robustness(card.text, robustness) if robustness else card.text
     temperature = temperature_of(source, str(source)) if (source / TEMPERATURE).exists() else None
     row = kind.served_row
     unnamed = [*row.values()] if [*row] == ["text"] else None
@@ -100,7 +106,6 @@ def save_flavor(
             # A pipeline, not the folder: MLflow 3.17 does not know the pipelines of transformers 5.23 when given a folder.
             build: Any = transformers.pipeline
             pipeline = build(kind.pipeline, model=model, tokenizer=tokenizer, device="cpu", trust_remote_code=False)
-            card = ModelCard.load(source / CARD)
             mlflow.transformers.save_model(pipeline, str(path), task=kind.pipeline, model_card=card, **form)
             mlflow_model.flavors[mlflow.transformers.FLAVOR_NAME]["source_model_name"] = known.spec.name
         else:  # the kind's server loads the model's folder itself
@@ -116,6 +121,8 @@ def save_flavor(
     for file in source.iterdir():  # makes `path / "model"` a complete model folder
         if file.is_file() and not (path / "model" / file.name).exists() and file.suffix not in (".safetensors", ".bin"):
             shutil.copy2(file, path / "model" / file.name)
+    if robustness:
+        write_text(path / "model" / CARD, str(card))
     if adapter:
         shutil.copytree(adapter, path / ADAPTER)
     if members:

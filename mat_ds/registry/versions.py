@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -14,14 +14,16 @@ from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.models import Model
 
 from mat_ds.artifacts.described import Description
+from mat_ds.artifacts.evaluated import evaluations_of
 from mat_ds.artifacts.finished import Finished, read_finished
 from mat_ds.artifacts.members import listed
+from mat_ds.artifacts.robustness import robustness_text
 from mat_ds.config.names import RULE, is_name
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.registry.connection import client_of, errors_told, registry_uri, tracking_uri
 from mat_ds.storage.events import read_events
 from mat_ds.storage.own_files import file_problems, foreign_problems
-from mat_ds.tracking.content import TAG_CHARACTERS, milliseconds
+from mat_ds.tracking.content import milliseconds
 from mat_ds.tracking.description import DIGEST, dataset_name
 from mat_ds.tracking.destination import absolute_uri, check_uri, client_uri, default_uri
 from mat_ds.tracking.mirrored import MIRRORED, read_mirrored, read_tracking
@@ -92,7 +94,8 @@ def register(run: Path, name: str, uri: str | None = None, registry: str | None 
         described = Model(artifact_path=place, model_uuid=model_id, run_id=run_id, model_id=model_id)
         known = Description(finished.spec, effective_length(source, finished.max_length))
         members = list(listed(finished.folder.snapshots).values())
-        save_flavor(source, adapter, known, Path(scratch) / "model", described, members)
+        robustness = robustness_text(evaluations_of(finished.folder.model))
+        save_flavor(source, adapter, known, Path(scratch) / "model", described, members, robustness)
         client.log_model_artifacts(model_id, str(Path(scratch) / "model"))
         client.finalize_logged_model(model_id, LoggedModelStatus.READY)
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step=finished.results["export"]["step"])])
@@ -187,30 +190,15 @@ def download(model_uri: str, uri: str | None = None) -> Path:
         # MLflow itself would resolve the alias in the environment's registry.
         number = client.get_model_version_by_alias(name, alias).version if alias else version
         source = client.get_model_version_download_uri(name, number)
-        folder = mlflow.artifacts.download_artifacts(source, dst_path=scratch, tracking_uri=client_uri(_of_runs(where, uri)))
+        folder = mlflow.artifacts.download_artifacts(
+            source, dst_path=scratch, tracking_uri=client_uri(address_of_runs(where, uri))
+        )
     return Path(folder) / "model"
 
 
-def _of_runs(where: str, uri: str | None) -> str:
+def address_of_runs(where: str, uri: str | None) -> str:
     """Where the runs are of the models in a registry: it may be elsewhere, unless `uri` names both."""
     return tracking_uri(None) if uri is None and named(TRACKING_URI) else where
-
-
-def keep_verdict(entry: Registered, tags: Mapping[str, str], report: Path, uri: str | None) -> None:
-    """Stores what was required of a version and found: as its tags, and the report as an artifact of its run, if it has one.
-
-    Args:
-        tags: without the prefix; a longer value than MLflow takes everywhere is left out.
-        report: the file.
-        uri: the registry, as for `promote`.
-    """
-    with errors_told(where := registry_uri(uri)):
-        client = client_of(_of_runs(where, uri), where)
-        for key, value in tags.items():
-            kept = value if len(value) <= TAG_CHARACTERS else ""
-            client.set_model_version_tag(entry.name, str(entry.version), PREFIX + key, kept)
-        if run_id := client.get_model_version(entry.name, str(entry.version)).run_id:
-            client.log_artifact(run_id, str(report), f"gate/{entry.name}-{entry.version}")
 
 
 def _parts(model_uri: str) -> tuple[str, str, str]:

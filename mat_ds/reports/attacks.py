@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
 from textwrap import fill
 from typing import Any
 
@@ -103,13 +104,31 @@ def changed_texts_table(groups: Sequence[Group]) -> Table:
             for name, points in found.items():
                 for one in points[0].get("shown", [])[:SHOWN]:
                     pair = {"text": " / ".join(one["texts"]), "changed": " / ".join(one["changed"])}
+                    pair["difference"] = difference(pair["text"], pair["changed"])
                     cut = {f"{key} shown": _cut(value) for key, value in pair.items()}
                     told = {"label": group.label, "split": split, "attack": name, "gold": str(one.get("label"))}
                     rows.append({**told, **pair, **cut})
     columns = (text("experiment", "label"), text("split", "split"), text("attack", "attack"), text("label", "gold"),
-               text("text", "text", "text shown"), text("changed", "changed", "changed shown"))  # fmt: skip
-    note = "Texts whose right answer an attack made wrong. Whether the label still holds for them is for a reader to judge."
+               text("text", "text", "text shown"), text("changed", "changed", "changed shown"),
+               text("difference", "difference", "difference shown"))  # fmt: skip
+    note = (
+        "Texts whose right answer an attack made wrong. Whether the label still holds for them is for a reader to judge. The "
+        "difference has letters of other alphabets, which look alike, by their number."
+    )
     return Table("changed-texts", "Changed texts", columns, rows, note)
+
+
+def difference(before: str, after: str) -> str:
+    """The words of a text that were changed, removed or added, with what became of them; characters that are not in the text
+    before and no ASCII are escaped, as many cannot be told apart."""
+    old, new = before.split(), after.split()
+    parts = []
+    for what, first, last, start, end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if what != "equal":
+            gone, come = " ".join(old[first:last]), " ".join(new[start:end])
+            parts.append(f"{gone} → {come}" if gone and come else f"- {gone}" if gone else f"+ {come}")
+    seen = {*before, "→"}
+    return "".join(letter if letter.isascii() or letter in seen else ascii(letter)[1:-1] for letter in "; ".join(parts))
 
 
 def _cut(value: str) -> str:

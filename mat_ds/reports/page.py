@@ -45,6 +45,9 @@ PARTS = {
     "attacks": ("attacks on texts", "mat-ds evaluate text_attack.names=[...] has attacked none of the runs"),
 }
 
+# Long tables, which stand behind the figures.
+LAST = ("changed-texts", "runs")
+
 
 def write_page(folder: Path, groups: Sequence[Group], comparisons: Sequence[Comparison]) -> list[str]:
     """Writes or replaces a report; returns notes about missing parts.
@@ -122,8 +125,8 @@ def render(groups: Sequence[Group], tables: Sequence[Table], pictures: Sequence[
         facts=_facts(groups),
         notes=list(unsaid_options(groups)),
         left_out=left_out,
-        first=[table for table in tables if table.shown and table.name != "runs"],
-        last=[table for table in tables if table.name == "runs"],
+        first=[table for table in tables if table.shown and table.name not in LAST],
+        last=[table for table in tables if table.name in LAST],
         figures={task: [drawn for drawn in pictures if drawn.task == task] for task in tasks},
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -14,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mat_ds.artifacts.evaluated import Robustness
+from mat_ds.artifacts.evaluated import Robustness, report_files
 from mat_ds.config.names import name_of_task
 from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, collect_problems, raise_if_any
@@ -190,7 +189,7 @@ def read_run(folder: Path, name: str) -> RunData:
         UserError: if one of its files cannot be read.
     """
     run = RunDirectory(folder)
-    reports = sorted(folder.glob("evaluation*/robustness.json"), key=lambda path: _trailing_number(path.parent.name))
+    reports = report_files(folder)
     raise_if_any(file_problems(folder, [*MIRRORED, *(str(path.relative_to(folder)) for path in reports)]))
     shape = run.model / "config.json"
     architecture = _json(shape, Architecture) if why_foreign(folder, shape) is None else {}  # may be on another disk
@@ -199,10 +198,6 @@ def read_run(folder: Path, name: str) -> RunData:
         _json(run.results, Results), [_json(path, Robustness) for path in reports], architecture, folder=folder.resolve(),
         run_id=read_tracking(run).get("run_id"),
     )  # fmt: skip
-
-
-def _trailing_number(folder: str) -> int:
-    return int((re.search(r"[0-9]+$", folder) or [0])[0])
 
 
 def _json(path: Path, shape: type[Shape]) -> dict[str, Any]:

@@ -5,10 +5,12 @@ import json
 import pytest
 from mlflow import MlflowClient, artifacts
 
+from mat_ds.artifacts.described import model_sha256
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode
-from mat_ds.registry.versions import registered_versions
+from mat_ds.registry.versions import download, registered_versions
 from mat_ds.tasks.registry import TASKS
+from tests.artifacts.test_robustness import report, section, write
 from tests.support.heads import finished_run, texts_of
 from tests.support.mlflow_server import answers_of, server
 
@@ -22,6 +24,7 @@ def share(server, tmp_path):
     """Two versions of a model, on examples whose labels are the answers of the first; the share that the second answers so."""
     runs = [finished_run(tmp_path / f"seed-{seed}", "cola", seed=seed) for seed in (0, 1)]
     one, other = ([answer["label"] for answer in answers_of(run, "cola", tmp_path)] for run in runs)
+    write(runs[0], report(model={"sha256": model_sha256(runs[0] / "model")}, gate=None))
     for run in runs:
         assert main(["register", str(run), "gated", "--uri", server]) == ExitCode.OK
     labels = map(TASKS["cola"].labels.index, one)
@@ -46,10 +49,18 @@ def test_a_gate_measures_a_version_and_the_one_in_its_place_on_the_same_examples
     def entry(version):
         return next(entry for entry in registered_versions("gated", server) if entry.version == version)
 
+    def card(version):
+        return (download(f"models:/gated/{version}", server) / "README.md").read_text()
+
+    assert section(card(1)) and "### The gate" not in card(1) and "Robustness" not in card(2), "it was not evaluated"
     assert promoted(1, "clean >= 1.01")[0] is False and not entry(1).aliases
+    assert "| clean &gt;= 1.01 | validation | 1.0000 |" in section(card(1))
     assert promoted(1, tmp_path / "gate.yaml")[0] is True and entry(1).aliases == ["champion"]
+    assert "gate was met" in section(card(1)) and "1.01" not in card(1)
+    assert "| validation | attack, characters | 50 |" in card(1), "as before it was registered"
 
     passed, said = promoted(2, tmp_path / "gate.yaml", "clean >= champion")
+    assert "gate was **not** met" in section(card(2)) and "noise, word\\_drop 0.2" in card(2)
     assert passed is False and "champion is version 1, as before" in said and f"{share:.4f}" in said and "1.0000" in said
     assert "measuring version 1" not in said, "its numbers are stored"
     assert (entry(1).tags["mat_ds.gate.met"], entry(2).tags["mat_ds.gate.met"]) == ("true", "false")

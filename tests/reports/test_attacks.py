@@ -7,6 +7,7 @@ import pytest
 
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode
+from mat_ds.reports.attacks import difference
 from mat_ds.reports.figures import _curves
 from tests.support.reported import attack, make_run
 
@@ -61,6 +62,13 @@ def test_a_damaged_attack_is_refused_and_an_older_report_without_any_is_read(tmp
     path.write_text(path.read_text().replace('"clean": 0.8', '"clean": "much"'))
     assert main(["report", str(run.path), "--out", str(tmp_path / "out")]) == ExitCode.USER_ERROR
     assert "malformed at splits.validation" in capsys.readouterr().err
+
+
+def test_what_cannot_be_seen_in_a_changed_text_is_named():
+    assert difference("a good film , really", "a g\u043eod film , really") == "good → g\\u043eod"
+    assert difference("a good film", "by the way a film \u200b!") == "+ by the way; - good; + \\u200b!"
+    assert difference("ein schöner Film", "ein s c h ö n e r Film") == "schöner → s c h ö n e r"
+    assert difference("same", "same") == ""
 
 
 @pytest.mark.parametrize(
