@@ -30,7 +30,7 @@ TASKS = {
     "demo": ("--recipe", str(ROOT / "launch" / "recipes" / "demo.yaml"), "train.max_steps=120", "train.micro_batch_size=32"),
     # MAT as in benchmarks/evidence, fewer steps.
     "sst2": (
-        "task=sst2", "data.train_limit=4000", "data.max_length=48", "train.max_steps=40", "train.batch_size=32",
+        "task=sst2", "data.train_limit=4000", "data.max_length=48", "train.max_steps=24", "train.batch_size=32",
         "train.micro_batch_size=16", "optimizer.lr=2e-4", "method.name=mat", "method.delta_steps=3", "method.theta_steps=3",
         "method.lam=1", "method.dropout=frozen", "method.theta_dropout=frozen", "method.delta_gradient=sign",
         "method.delta_projection=clamp", "method.delta_noise=2e-3", "method.delta_max_norm=3e-3",

@@ -25,6 +25,7 @@ from mat_ds.engine.shards import numel, trainable
 from mat_ds.errors import first_names
 from mat_ds.ranks.chains import mean_of_chains
 from mat_ds.ranks.collectives import from_all_ranks, own_rank, world_size
+from mat_ds.sampling.chains_meeting import MET, RESIDUE
 from mat_ds.storage.stretches import of_chain, stretches, without_chain
 
 # Maximum size of a file, because safetensors copies it in memory before writing it.
@@ -120,6 +121,11 @@ def _read(engine: Engine, files: list[Path]) -> str | None:
             written.setdefault((kind, parameter), []).append((first, piece.get_shape()[0], piece))
         thetas = sorted({kind for kind, _ in written if without_chain(kind) == THETA})
         for kind, parameter, first, values in _pieces(engine):
+            if kind == RESIDUE and (of_chain(kind, chains.own), parameter) not in written:
+                values.zero_()  # nothing has been left out
+                continue
+            if kind == MET and (kind, parameter) not in written:
+                kind = THETA  # the chains have met there
             if kind == THETA and len(thetas) not in (1, chains.count):
                 sources = thetas
             else:  # where fewer chains were saved, more go on from the moments of the first
@@ -146,10 +152,10 @@ def _read_values(written: Sequence[tuple[int, int, Any]], first: int, like: Tens
 
 def _own_pieces(engine: Engine) -> Pieces:
     """Those of `_pieces` that this rank's chain writes: averages are the same in all chains, and theta where they have met."""
-    own = engine.shards.chains.own
-    apart = {THETA} if engine.sampler.meeting.apart else set()
+    own, apart = engine.shards.chains.own, engine.sampler.meeting.apart
+    each = {*engine.sampler.of_each_chain, *((THETA,) if apart else ())}
     for kind, parameter, first, values in _pieces(engine):
-        if own == 0 or kind in {*engine.sampler.moments, *apart}:
+        if (own == 0 or kind in each) and (apart or kind != MET):
             yield of_chain(kind, own), parameter, first, values
 
 

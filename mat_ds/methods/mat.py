@@ -92,6 +92,7 @@ class MatSettings(ChainedSettings, AdversarialSettings):
         return {**start, "delta_lr": 0.0 if raw else 1.0, "delta_noise": 1.0 if raw else 0.5}
 
     def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
         starts_at_zero = self.delta_init == "zero" or self.delta_init_scale == 0
         if self.lam and self.delta_steps and starts_at_zero and self.dropout != "independent":
             yield Problem(

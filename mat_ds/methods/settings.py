@@ -41,6 +41,20 @@ class Divergence(NamedTuple):
     shares_masks: bool = False
 
 
+class Divided(NamedTuple):
+    """How the ranks are divided among chains of the parameters.
+
+    Attributes:
+        chains: their number, or what it follows from.
+        average_moments: whether they average the optimizer's moments too, where they meet.
+        compression: how what they send there is rounded.
+    """
+
+    chains: str | int = "one"
+    average_moments: bool = False
+    compression: str = "none"
+
+
 class MethodSettings(Section):
     """Options of one method. Each method has a subclass, whose `name` is a literal.
 
@@ -66,9 +80,9 @@ class MethodSettings(Section):
         return ""
 
     @property
-    def divided(self) -> tuple[str | int, bool]:
-        """How the ranks are divided among chains of the parameters, and whether these average the optimizer's moments too."""
-        return "one", False
+    def divided(self) -> Divided:
+        """How the ranks are divided among chains of the parameters."""
+        return Divided()
 
     @property
     def divergence(self) -> Divergence | None:
@@ -144,6 +158,25 @@ class ChainedSettings(MethodSettings):
         description="the optimizer's moments: each chain's own, or averaged too where they meet, at three times the bytes",
     )
 
+    chains_compression: Literal["none", "bf16", "int8"] = Field(
+        "none",
+        description="of what chains send where they meet: bf16, int8: their moves since they met last, in 2 bytes a "
+        "parameter or in 1, what int8 leaves out being sent the next time; none: the parameters, in 4; costs memory, 4 bytes "
+        "for each parameter of a rank's own shard, with int8 8",
+    )
+
     @property
-    def divided(self) -> tuple[str | int, bool]:
-        return self.chains, self.chains_moments == "average"
+    def divided(self) -> Divided:
+        return Divided(self.chains, self.chains_moments == "average", self.chains_compression)
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if self.chains_compression == "none":
+            return
+        key, value = "method.chains_compression", self.chains_compression
+        if self.chains in ("one", 1):
+            yield Problem(key, value, "says what chains of the parameters send each other, and there is one",
+                          "leave it out, or pass method.chains=per_node, per_rank or a number")  # fmt: skip
+        if self.chains_moments == "average":
+            yield Problem(key, value, "does not reach the moments that method.chains_moments=average sends, in fp32",
+                          "pass method.chains_moments=own, or leave it out")  # fmt: skip

@@ -11,8 +11,10 @@ from mat_ds.methods import METHODS
 from mat_ds.planning.buffers import transient
 from mat_ds.planning.costs import Costs
 from mat_ds.planning.states import MemoryRow, model_states
-from mat_ds.planning.traffic import Traffic, traffic
+from mat_ds.planning.traffic import Traffic, meeting_bytes, traffic
+from mat_ds.ranks.compressed import COMPRESSIONS
 from mat_ds.runs.options import RunConfig
+from mat_ds.sampling.chains_meeting import kept_to_meet
 from mat_ds.terminal.units import GIB
 
 # Memory of a GPU that tensors cannot use: bytes for CUDA's context, kernels and NCCL's buffers, and a share that is lost to
@@ -122,7 +124,8 @@ def make_plan(costs: Costs, run: RunConfig, completed: dict[str, Any], cards: Ca
     accumulation = run.train.batch_size // cards.count // micro
     rows = memory_rows(costs, run, zero, cards, passes)
     tally = costs.tally(run.method, micro, accumulation)
-    sent = traffic(costs.weights, zero, cards.sharers, tally, cards.chains, run.train.local_steps)
+    met = meeting_bytes(run.method.divided, run.optimizer.name)
+    sent = traffic(costs.weights, zero, cards.sharers, tally, cards.chains, run.train.local_steps, met)
     flops = costs.step_flops(run.method, micro, accumulation, run.model.gradient_checkpointing)
     # In a ring of all ranks one crosses the slowest link; where chains meet, all of a chain do.
     crossing = sent.across * cards.sharers if cards.chains > 1 else sent.total
@@ -137,9 +140,10 @@ def memory_rows(costs: Costs, run: RunConfig, zero: Zero, cards: Cards, passes: 
     accumulation = run.train.batch_size // cards.count // micro
     tally = costs.tally(run.method, micro, accumulation)
     passes = costs.pass_bytes(run.method, micro, again) if passes is None else passes
+    beside = kept_to_meet(COMPRESSIONS.get(run.method.divided.compression)) if cards.chains > 1 else ()
     shape = f"{tally.tracked} x {costs.longest} tokens at a time" + (", recomputed layer by layer" if again else "")
     rows = (
-        *model_states(costs.weights, zero, cards.sharers, chain, run.optimizer.name),
+        *model_states(costs.weights, zero, cards.sharers, chain, run.optimizer.name, beside),
         *transient(costs.weights, zero, cards.sharers, run, chain, tally),
         MemoryRow("activations", passes, 0, shape, "passes"),
         MemoryRow("perturbations", tally.held, 0, f"of {accumulation} micro-batches" if accumulation > 1 else ""),

@@ -17,8 +17,8 @@ Weights.
 Masters: 4 part. At ZeRO-0 in fp32 they are the weights themselves. ZeRO-1 and 2 always clone the weights. ZeRO-3 does so too:
 it is meant to use the shards, but compares their device with the name of a device (`_create_fp32_partitions`).
 
-Moments (adam: 2, rmsprop: 1, sgd: 0), the mixture if the chain has one, and each running average (`model.average`, SMART's
-teacher): 4 part each, on the same device as the masters.
+Moments (adam: 2, rmsprop: 1, sgd: 0), the mixture if the chain has one, each running average (`model.average`, SMART's
+teacher), and what several chains keep that send their moves compressed: 4 part each, on the same device as the masters.
 
 Gradients, after a backward pass.
 - ZeRO-0: a T, in `.grad` until the update.
@@ -136,13 +136,16 @@ def persistent(weights: Sequence[Weight], zero: Zero) -> int:
     return total
 
 
-def model_states(weights: Sequence[Weight], zero: Zero, ranks: int, chain: Chain, update: str) -> Iterator[MemoryRow]:
+def model_states(
+    weights: Sequence[Weight], zero: Zero, ranks: int, chain: Chain, update: str, to_meet: Sequence[str] = ()
+) -> Iterator[MemoryRow]:
     """Yields the permanent memory of the rank that needs most.
 
     Args:
         weights: the parameters.
         zero, ranks: how they are sharded.
         chain, update: the sampler's chain and update rule, which decide what it keeps.
+        to_meet: what it keeps besides to meet other chains.
     """
     yield _weight_row(weights, zero, ranks)
     yield from _gradients(weights, zero, ranks)
@@ -153,6 +156,7 @@ def model_states(weights: Sequence[Weight], zero: Zero, ranks: int, chain: Chain
         ("mixture", int(chain.is_mixed), "of the parameters' samples"),
         ("ascent", int(chain.ascent is not None), "where it began"),
         *((name, 1, "running average of the parameters") for name in chain.averages),
+        ("meeting", len(to_meet), "of chains: where they met last" + (", what rounding left out" if len(to_meet) > 1 else "")),
     ]
     for name, copies, note in kept:
         yield placed(name, MASTER * copies * sum(parts(weights, zero, ranks)), zero.offload_optimizer, note)

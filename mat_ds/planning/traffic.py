@@ -20,7 +20,7 @@ According to the sources of deepspeed 0.19.8 (`runtime/`); letters as in `mat_ds
   used again within `stage3_max_reuse_distance` elements are kept for the backward pass. Any other order invalidates the record
   (`partitioned_param_coordinator.py`, `trace_prologue`), and each parameter is gathered when it is used.
 - Of several chains, each sends as much as a run of its ranks alone. Where they meet, it all-reduces its fp32 masters with the
-  others, shard by shard (`mat_ds/ranks/chains.py`).
+  others, shard by shard (`mat_ds/ranks/chains.py`), or reduces and gathers their moves in fewer bytes (`compressed.py` there).
 - With `overlap_comm`, ZeRO-3's default, gradients are reduced during the backward pass.
 """
 
@@ -30,8 +30,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mat_ds.engine.zero import Zero
+from mat_ds.methods.settings import Divided
 from mat_ds.planning.rehearsal import PassCounts
 from mat_ds.planning.states import Weight, persistent
+from mat_ds.ranks.compressed import COMPRESSIONS
+from mat_ds.sampling.updates import MOMENTS
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,9 @@ class Traffic:
         return self.gradients + self.updates + self.passes + self.across
 
 
-def traffic(weights: Sequence[Weight], zero: Zero, ranks: int, tally: PassCounts, chains: int = 1, every: int = 1) -> Traffic:
+def traffic(
+    weights: Sequence[Weight], zero: Zero, ranks: int, tally: PassCounts, chains: int = 1, every: int = 1, met: float = 4.0
+) -> Traffic:
     """The bytes that one outer step sends.
 
     Args:
@@ -64,13 +69,14 @@ def traffic(weights: Sequence[Weight], zero: Zero, ranks: int, tally: PassCounts
         tally: the passes and updates of one rank in one outer step.
         chains: how many chains of so many ranks there are, whose masters are averaged where they meet.
         every: outer steps from one meeting to the next.
+        met: bytes of a parameter that each reduces and gathers there (`meeting_bytes`).
     """
     once, size = (ranks - 1) / ranks, zero.dtype.itemsize
     trained, everything = sum(w.numel for w in weights if w.trained), sum(w.numel for w in weights)
     reductions = tally.backward.calls if zero.stage >= 2 else tally.updates
     to_owners = zero.stage > 0 and not zero.one_all_reduce and not zero.in_both_dtypes
     rounds = 1 if zero.stage == 3 or zero.flat or to_owners else 2
-    across = 2 * (chains - 1) / chains * 4 * trained / (ranks if zero.stage else 1) / every
+    across = 2 * (chains - 1) / chains * met * trained / (ranks if zero.stage else 1) / every
     gradients = reductions * rounds * once * trained * zero.sent.itemsize
     beside, told = gradients if zero.overlap else 0.0, tally.updates + tally.exchanges
     if zero.stage < 3:
@@ -81,6 +87,18 @@ def traffic(weights: Sequence[Weight], zero: Zero, ranks: int, tally: PassCounts
     gathered = once * size * elements
     ahead = gathered if zero.overlap and tally.one_by_one else 0.0
     return Traffic(gradients, told * once * whole * size, gathered, beside + ahead, across)
+
+
+def meeting_bytes(divided: Divided, update: str) -> float:
+    """Bytes of a parameter that a chain reduces and gathers with the others where they meet.
+
+    Args:
+        divided: what it sends.
+        update: of the optimizer, which decides how many moments there are.
+    """
+    if compression := COMPRESSIONS.get(divided.compression):
+        return compression.bytes
+    return 4.0 * (1 + divided.average_moments * len(MOMENTS[update]))
 
 
 def reused(weights: Sequence[Weight], zero: Zero, tally: PassCounts) -> int:

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mat_ds.ranks.collectives import own_rank, world_size
+from mat_ds.ranks.compressed import COMPRESSIONS, Compression, average_moves
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Chains:
         alone: this rank.
         moments: whether they average the moments of their gradients too, where they meet.
         every: outer steps that each makes from one meeting to the next.
+        compression: how their moves are sent where they meet; None: the parameters themselves, in fp32.
     """
 
     count: int = 1
@@ -33,6 +35,7 @@ class Chains:
     alone: dist.ProcessGroup | None = None
     moments: bool = False
     every: int = 1
+    compression: Compression | None = None
 
     @property
     def key(self) -> tuple[str | int, ...]:
@@ -52,6 +55,18 @@ class Chains:
         dist.all_reduce(sent, group=self.across)
         value.copy_(sent.div_(self.count))
 
+    def average_moves(self, value: Tensor, met: Tensor, residue: Tensor | None, device: torch.device) -> None:
+        """Overwrites a flat tensor with where all chains met last, plus the mean of their moves since, sent by `compression`.
+        Every rank must call it.
+
+        Args:
+            value, met: (n,), where this chain is now, and where it met the others.
+            residue: (n,), what rounding has left out so far, which is brought up to date; None without error feedback.
+            device: that the ranks send from.
+        """
+        assert self.compression and self.across
+        average_moves(self.compression, value, met, residue, self.across, device)
+
 
 ONE_CHAIN = Chains()
 
@@ -61,13 +76,14 @@ def mean_of_chains(values: Sequence[Tensor]) -> Tensor:
     return values[0] if len(values) == 1 else torch.stack(list(values)).mean(0)
 
 
-def make_chains(count: int, moments: bool = False, every: int = 1) -> Chains:
+def make_chains(count: int, moments: bool = False, every: int = 1, compression: str = "none") -> Chains:
     """Divides the ranks among `count` chains. Every rank must call it.
 
     Args:
         count: a divisor of the number of ranks.
         moments: whether the chains average their moments too.
         every: outer steps from one meeting to the next.
+        compression: a key of `COMPRESSIONS`, or `none`.
     """
     if count == 1:
         return ONE_CHAIN
@@ -78,4 +94,4 @@ def make_chains(count: int, moments: bool = False, every: int = 1) -> Chains:
     across = [dist.new_group(list(range(place, ranks, size))) for place in range(size)]
     alone = [dist.new_group([one]) for one in range(ranks)]
     own = rank // size
-    return Chains(count, own, inside[own], across[rank % size], alone[rank], moments, every)
+    return Chains(count, own, inside[own], across[rank % size], alone[rank], moments, every, COMPRESSIONS.get(compression))

@@ -12,14 +12,14 @@ from mat_ds.runs.options import RunConfig
 
 def chain_count(run: RunConfig, world: World) -> int:
     """The number of chains that `method.chains` asks for on these ranks."""
-    asked, _ = run.method.divided
+    asked = run.method.divided.chains
     named = {"one": 1, "per_node": max(1, world.size // world.local_size), "per_rank": world.size}
     return asked if isinstance(asked, int) else named[asked]
 
 
 def chain_problems(run: RunConfig, world: World) -> Iterator[Problem]:
     """Yields a problem if the ranks cannot be divided equally among the chains, or other options do not go with several."""
-    key, (asked, _), count = "method.chains", run.method.divided, chain_count(run, world)
+    key, asked, count = "method.chains", run.method.divided.chains, chain_count(run, world)
     if count == 1 and run.train.local_steps > 1:
         able = ", ".join(name for name, method in METHODS.items() if "chains" in method.Settings.model_fields)
         reason = "says when chains of the parameters meet, and this run has one"

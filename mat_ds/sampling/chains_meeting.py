@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mat_ds.ranks.chains import ONE_CHAIN, Chains
+from mat_ds.ranks.compressed import Compression
+from mat_ds.sampling.slices import Block
 from mat_ds.sampling.watched import Watched
+
+# Where the chains met last, and what rounding has left out of a chain's moves since; only where moves are sent compressed.
+MET, RESIDUE = "met", "residue"
+
+
+def kept_to_meet(how: Compression | None) -> tuple[str, ...]:
+    """Names of what is kept beside each master tensor, if chains send their moves so."""
+    return () if how is None else (MET, RESIDUE) if how.feedback else (MET,)
 
 
 class ChainsMeeting:
@@ -27,12 +38,21 @@ class ChainsMeeting:
         self.chains, self._device = chains, device or torch.device("cpu")
         self.due, self.apart = True, False
 
-    def end(self, master: Tensor, moments: Sequence[Tensor], watched: Watched | None) -> bool:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of what is kept beside each master tensor."""
+        return kept_to_meet(self.chains.compression)
+
+    def end(
+        self, master: Tensor, blocks: Sequence[Block], state: Mapping[str, Any], moments: Sequence[str], watched: Watched | None
+    ) -> bool:
         """Ends an outer step of a master tensor; whether all chains have the same now. Every rank must call it.
 
         Args:
             master: of this rank, which becomes the mean if they meet.
-            moments: of its gradient, which are averaged as well if `Chains.moments`.
+            blocks: its blocks; moves are sent without padding.
+            state: that of the optimizer for it.
+            moments: names of those of its gradient, which are averaged as well if `Chains.moments`.
             watched: notes how far the chains are apart, also where they do not meet.
         """
         several = self.chains.count > 1
@@ -40,10 +60,20 @@ class ChainsMeeting:
         if several and (self.due or watched):
             theta = master.detach()
             before = theta.clone() if watched else None
-            for value in (theta, *(moments if self.chains.moments and self.due else ())):
-                self.chains.average(value, self._device)
+            if self.due and self.chains.compression:
+                self._average_moves(theta, blocks, state)
+            else:
+                for value in (theta, *(state[name] for name in moments if self.chains.moments and self.due)):
+                    self.chains.average(value, self._device)
             if watched and before is not None:
                 watched.apart += watched.distance(master, before, theta)
                 if self.apart:
                     theta.copy_(before)
         return not self.apart
+
+    def _average_moves(self, theta: Tensor, blocks: Sequence[Block], state: Mapping[str, Any]) -> None:
+        flat = {name: state[name].view(-1) for name in self.names}
+        for block in blocks:
+            kept = {name: tensor[block.here] for name, tensor in flat.items()}
+            self.chains.average_moves(theta.view(-1)[block.here], kept[MET], kept.get(RESIDUE), self._device)
+            kept[MET].copy_(theta.view(-1)[block.here])

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mat_ds.sampling.chain import Chain
+from mat_ds.sampling.chains_meeting import RESIDUE, ChainsMeeting
 from mat_ds.sampling.slices import Block
 
 
@@ -14,6 +15,7 @@ class Kept(torch.optim.Optimizer):
 
     chain: Chain
     void: Tensor
+    meeting: ChainsMeeting
     _moments: tuple[str, ...]
     _device: torch.device
     _blocks: dict[Tensor, list[Block]]
@@ -29,13 +31,13 @@ class Kept(torch.optim.Optimizer):
             self.state[master].update(step=count, sample=0)
 
     @property
-    def moments(self) -> tuple[str, ...]:
-        """Names of the moments of the gradient, which each chain has of its own."""
-        return tuple(self._moments)
+    def of_each_chain(self) -> tuple[str, ...]:
+        """Names of what each chain has of its own: the moments of the gradient, and what compression has left out."""
+        return (*self._moments, *(name for name in self.meeting.names if name == RESIDUE))
 
     def kept(self, master: Tensor) -> dict[str, Tensor]:
-        """The state of a master tensor that outlives an outer step: moments and running averages."""
-        return {name: self.state[master][name] for name in (*self._moments, *self.chain.averages)}
+        """The state of a master tensor that outlives an outer step: moments, running averages, and what chains keep to meet."""
+        return {name: self.state[master][name] for name in (*self._moments, *self.chain.averages, *self.meeting.names)}
 
     def finite(self) -> Tensor:
         """Whether all parameters, moments and running averages of this rank are finite, and no step was void; on the device
@@ -49,7 +51,7 @@ class Kept(torch.optim.Optimizer):
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of optimizer state (moments, mixture and averages) that this rank holds."""
+        """Bytes of optimizer state (moments, mixture, averages, and what chains keep to meet) that this rank holds."""
         tensors = (value for state in self.state.values() for value in state.values() if isinstance(value, Tensor))
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from mat_ds.ranks.chains import ONE_CHAIN, Chains
 from mat_ds.sampling import step_kernel
 from mat_ds.sampling.chain import Chain
-from mat_ds.sampling.chains_meeting import ChainsMeeting
+from mat_ds.sampling.chains_meeting import MET, ChainsMeeting
 from mat_ds.sampling.kept import Kept
 from mat_ds.sampling.keys import add_normal_, seed_from
 from mat_ds.sampling.noise_kernel import Kernel, add_by_place
@@ -74,10 +74,13 @@ class Sampler(Kept):
         self._device, self._kernel, self._step_kernel = device, kernel, at_once
         self.void = torch.zeros((), device=next((master.device for master in self._blocks), device))
         names = (*self._moments, *(("mixture",) if self.chain.is_mixed else ()), *(("aim",) if self.chain.ascent else ()))
+        names += self.meeting.names
         for master in self._blocks:
             self.state[master] = {name: torch.zeros_like(master, requires_grad=False) for name in names}
             self.state[master].update(step=0, sample=0)
             self.state[master].update({name: master.detach().clone() for name in self.chain.averages})
+            if MET in names:
+                self.state[master][MET].copy_(master.detach())
 
     def begin(self, outer_step: int, lr: float, done: float = 0.0, watch: bool = False, meets: bool = True) -> None:
         """Starts the chain of one outer step.
@@ -183,7 +186,7 @@ class Sampler(Kept):
     def commit(self, master: Tensor) -> None:
         """Makes theta_{t+1} of what the chains came to, and moves its running averages where it is the same in all of them."""
         theta, meetings = master.detach(), self._outer_step // self.meeting.chains.every
-        if not self.meeting.end(master, [self.state[master][name] for name in self._moments], self.watched):
+        if not self.meeting.end(master, self._blocks[master], self.state[master], self._moments, self.watched):
             return
         for name, average in self.chain.averages.items():
             weight = (1 - self.void) * average.weight(meetings, self._done)

@@ -209,7 +209,8 @@ def _build_engine(
 ) -> tuple[Engine, Fold | None]:
     """The engine for a run of `total` outer steps over so many examples, and what the method's `prepare_model` returned."""
     run, built = options.run, model.take()
-    chains = make_chains(chain_count(run, world), run.method.divided[1], run.train.local_steps)
+    divided = run.method.divided
+    chains = make_chains(chain_count(run, world), divided.average_moments, run.train.local_steps, divided.compression)
     shard_unread(built.module, built.unread, options.ds_config, chains)
     fold = method.prepare_model(built.module, run.method)
     chain = method.chain.beside(run.model.average, run.model.average_decay)

@@ -16,48 +16,11 @@ from mat_ds.ranks.collectives import on_rank_zero
 from mat_ds.storage.checkpoints import checkpoints_of, name_of
 from tests.equivalence import oracle
 from tests.equivalence.chains import run_chains
+from tests.support.crossing import Crossing
 from tests.support.drawn import DrawnNoise
 from tests.support.tiny import global_batches, shallow_roberta
+from tests.workers.chains_sent import errors_that_are_sent_later, sent
 from tests.workers.worker import LR, MAT, ORACLE_OPTIONS, PRECISION, STAGES, ds_json, main, make, steps
-
-# Collectives of torch, and the argument that holds what this rank sends.
-SENT = {
-    "all_reduce": 0, "reduce": 0, "broadcast": 0, "all_gather": 1, "all_gather_into_tensor": 1, "reduce_scatter_tensor": 1,
-    "_all_gather_base": 1, "all_gather_coalesced": 1, "reduce_scatter": 1, "all_to_all_single": 1,
-}  # fmt: skip
-
-
-def given(arguments, options, place):
-    """What a collective is given to send."""
-    tensors = [part for part in (*arguments, *options.values()) if isinstance(part, torch.Tensor)]
-    return tensors[min(place, len(tensors) - 1)]
-
-
-class Crossing:
-    """Counts the elements that this rank gives to collectives in which ranks of several chains take part."""
-
-    def __init__(self, chains, world):
-        self._size, self._world, self.elements = world.size // chains.count, world, 0
-        self._kept = {name: getattr(dist, name) for name in SENT if hasattr(dist, name)}
-
-    def __enter__(self):
-        for name, function in self._kept.items():
-            setattr(dist, name, self._counting(name, function))
-        return self
-
-    def __exit__(self, *error):
-        for name, function in self._kept.items():
-            setattr(dist, name, function)
-
-    def _counting(self, name, function):
-        def counted(*arguments, **options):
-            found = [part for part in (*arguments, *options.values()) if isinstance(part, dist.ProcessGroup)]
-            ranks = dist.get_process_group_ranks(found[0]) if found else range(self._world.size)
-            if len({rank // self._size for rank in ranks}) > 1:
-                self.elements += given(arguments, options, SENT[name]).numel()
-            return function(*arguments, **options)
-
-        return counted
 
 
 def body(world, report):
@@ -89,6 +52,8 @@ def body(world, report):
         report["oracle: averaged moments"] = oracle.distance(result, expected, origin)
     engine.close()
     data_parallel(world, report, batches, micro)
+    sent(world, report, (settings, noises), method, batches, micro, lr, folder)
+    errors_that_are_sent_later(world, report)
 
 
 def again(world, report, stage, fresh, batches, micro, lr, folder):
