@@ -162,7 +162,7 @@ class ChainedSettings(MethodSettings):
         "none",
         description="of what chains send where they meet: bf16, int8: their moves since they met last, in 2 bytes a "
         "parameter or in 1, what int8 leaves out being sent the next time; none: the parameters, in 4; costs memory, 4 bytes "
-        "for each parameter of a rank's own shard, with int8 8",
+        "for each parameter of a shard, with int8 8",
     )
 
     @property

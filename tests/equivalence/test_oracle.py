@@ -1,13 +1,14 @@
 """The comparisons of the distributed tests would notice errors, since each changes the oracle's result enough."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
 
 from mat_ds.ranks.chains import Chains
 from tests.equivalence import oracle, rivals
-from tests.equivalence.chains import run_chains
+from tests.equivalence.chains import rounded_to_bf16, rounded_to_int8, run_chains
 from tests.support.drawn import DrawnNoise
 from tests.support.tiny import global_batches, shallow_roberta
 from tests.workers.worker import LR, MAT, ORACLE_OPTIONS
@@ -67,6 +68,17 @@ def test_chains_that_would_not_meet_or_share_draws_or_moments_would_be_noticed(r
         min(oracle.distance(other, two, ORIGIN) for other in (of(2, moments=True), of(2, same=True), run(theta_noise=1e-2)))
         > 1e-2
     )
+
+
+def test_moves_that_are_not_rounded_or_without_error_feedback_would_be_noticed():
+    batches, alone, kinds = global_batches(3), [oracle.NoNoise()] * 2, {}
+    for name, rounded, feedback in (("exact", None, False), ("bf16", rounded_to_bf16, False), ("int8", rounded_to_int8, True),
+                                    ("int8 alone", rounded_to_int8, False)):  # fmt: skip
+        kinds[name] = run_chains(
+            shallow_roberta(), batches, oracle.Settings(), alone, method="vanilla", rounded=rounded, feedback=feedback
+        )
+    apart = {(a, b): oracle.distance(kinds[a], kinds[b], ORIGIN) for a, b in itertools.combinations(kinds, 2)}
+    assert min(apart.values()) > 1.5e-3, apart
 
 
 def test_local_sgd_that_meets_at_other_steps_would_be_noticed():

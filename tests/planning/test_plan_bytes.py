@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from mat_ds.engine.zero import read_zero
+from mat_ds.methods.settings import Divided
 from mat_ds.planning.buffers import transient
 from mat_ds.planning.plan import Cards, Plan
 from mat_ds.planning.rehearsal import PassCounts, Work
 from mat_ds.planning.states import MemoryRow, Weight, model_states, parts, reaching
-from mat_ds.planning.traffic import Traffic, traffic
+from mat_ds.planning.traffic import Traffic, meeting_bytes, traffic
 from mat_ds.ranks.world import World
 from mat_ds.runs.ds_config import complete
 from mat_ds.runs.options import RunConfig
@@ -27,8 +28,8 @@ def zero(stage, precision=None, **options):
     return read_zero(complete(tree, run, World(size=4)))
 
 
-def held(stage, precision=None, ranks=4, chain=MIXED, update="adam", weights=WEIGHTS, **options):
-    rows = model_states(weights, zero(stage, precision, **options), ranks, chain, update)
+def held(stage, precision=None, ranks=4, chain=MIXED, update="adam", weights=WEIGHTS, to_meet=(), **options):
+    rows = model_states(weights, zero(stage, precision, **options), ranks, chain, update, to_meet)
     return {row.name: (row.card, row.host) for row in rows if row.card or row.host}
 
 
@@ -112,7 +113,16 @@ def test_chains_send_their_fp32_masters_where_they_meet():
     once = tally(1, 1)
     assert traffic(WEIGHTS, zero(2), 4, once, chains=2).across == 600 / 4
     assert traffic(WEIGHTS, zero(0), 4, once, chains=4).across == 2 * 0.75 * 600
+    sent = [
+        meeting_bytes(Divided(2, moments, how), "adam") for moments, how in ((True, "none"), (False, "bf16"), (False, "int8"))
+    ]
+    assert sent == [12, 2, 1 + 4 / 256] and traffic(WEIGHTS, zero(2), 4, once, chains=2, met=sent[1]).across == 300 / 4
     assert traffic(WEIGHTS, zero(2, BF16), 4, once, chains=2, every=10) == Traffic(0.75 * 300, 0.75 * 300, across=600 / 4 / 10)
+
+
+def test_chains_that_send_their_moves_keep_where_they_met_and_what_was_left_out():
+    assert "meeting" not in held(2)
+    assert held(2, to_meet=("met", "residue"))["meeting"] == (2 * 4 * 40, 0)
 
 
 def test_zero_3_gathers_for_every_forward_and_backward_what_it_does_not_still_hold():

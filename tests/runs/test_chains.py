@@ -67,3 +67,21 @@ def test_snapshots_are_kept_where_chains_meet_and_more_than_there_are_meetings_a
     assert snapshot_points(run, 64) == [48, 64]
     (problem,) = snapshot_problems(run, 10**4)
     assert problem.key == "train.snapshots" and "the chains meet every 16" in problem.reason
+
+
+@pytest.mark.parametrize("method", ["mat", "vanilla"])
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({}, "there is one; leave it out, or pass method.chains=per_node"),
+        ({"chains": 1}, "there is one"),
+        ({"chains": 2, "chains_moments": "average"}, "does not reach the moments"),
+    ],
+)
+def test_compression_of_what_is_not_sent_is_refused(method, options, said):
+    (problem,) = RunConfig.model_validate(
+        {"method": {"name": method, "chains_compression": "int8", **options}}
+    ).method.problems()
+    assert problem.key == "method.chains_compression" and said in f"{problem.reason}; {problem.fix}"
+    good = RunConfig.model_validate({"method": {"name": method, "chains_compression": "int8", "chains": "per_node"}})
+    assert not list(good.method.problems())
