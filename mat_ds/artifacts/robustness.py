@@ -17,9 +17,9 @@ CALIBRATION = ("nll", "brier", "ece", "ece_adaptive", "aurc")
 INTRODUCTION = """
 ## Robustness
 
-Measured by `mat-ds evaluate` on these weights; of several measurements of one kind the newest. "Success" is the share of
-right answers that an attack made wrong, "queries" how many texts it asked the model about for each. That no attack here breaks
-the model does not say that none does.
+Measured by `mat-ds evaluate` on these weights; of several measurements of one kind that on most examples, of equals the
+newest. "Success" is the share of right answers that an attack made wrong, "queries" how many texts it asked the model about for
+each. That no attack here breaks the model does not say that none does.
 
 """
 CERTIFICATE = """
@@ -83,17 +83,23 @@ def _splits(reports: Sequence[Report]) -> Iterator[tuple[Report, str, Any]]:
     yield from ((report, split, found) for report in reports for split, found in report["splits"].items())
 
 
+def _no_smaller(new: Rows, old: Rows) -> Rows:
+    """The new rows that were measured on as many examples as those they replace, or more: a gate often takes a few."""
+    return {what: row for what, row in new.items() if (row["examples"] or 0) >= (old.get(what, {}).get("examples") or 0)}
+
+
 def _measurements(reports: Sequence[Report]) -> str:
     rows: Rows = {}
     for report, split, found in _splits(reports):
         size = {"examples": report.get("data", {}).get("examples", {}).get(split)}
-        rows[split, "as it is"] = size | found["clean"]
         norm = str(report["attack"]["norm"])
-        rows |= {(split, f"embeddings, {norm} {one['radius']:g}"): size | one for one in found["attack"] if one["radius"]}
+        here: Rows = {(split, "as it is"): size | found["clean"]}
+        here |= {(split, f"embeddings, {norm} {one['radius']:g}"): size | one for one in found["attack"] if one["radius"]}
         for kind, points in found["noise"].items():
-            rows |= {(split, f"noise, {kind} {point['rate']:g}"): size | point for point in points}
+            here |= {(split, f"noise, {kind} {point['rate']:g}"): size | point for point in points}
         for name, one in found.get("text_attacks", {}).items():
-            rows[split, f"attack, {name}"] = {**one, "accuracy": one["robust_accuracy"]}
+            here[split, f"attack, {name}"] = {**one, "accuracy": one["robust_accuracy"]}
+        rows |= _no_smaller(here, rows)
     apart = {"radius", "rate", "broken", "changed", "examples"}
     scores = [key for (_, what), row in rows.items() if not what.startswith("attack, ") for key in row if key not in apart]
     named = dict.fromkeys([*scores, *(["accuracy"] if any("flip_rate" in row for row in rows.values()) else [])])
@@ -112,13 +118,15 @@ def _masking(reports: Sequence[Report]) -> str:
 
 def _calibration(reports: Sequence[Report]) -> str:
     rows: Rows = {}
-    for _, split, found in _splits(reports):
-        if found.get("calibration"):
-            rows[split, "as they are"] = found["calibration"]["before"]
-        shift = found.get("shift", {})
+    for report, split, found in _splits(reports):
+        size = {"examples": report.get("data", {}).get("examples", {}).get(split)}
+        shift, attacks = found.get("shift", {}), found.get("text_attacks", {})
+        here: Rows = {(split, "as they are"): size | found["calibration"]["before"]} if found.get("calibration") else {}
         for kind, points in shift.get("noise", {}).items():
-            rows |= {(split, f"{kind} {point['rate']:g}"): point for point in points}
-        rows |= {(split, name): quality for name, quality in shift.get("text_attacks", {}).items()}
+            here |= {(split, f"{kind} {point['rate']:g}"): size | point for point in points}
+        for name, quality in shift.get("text_attacks", {}).items():
+            here[split, name] = {"examples": attacks.get(name, {}).get("examples"), **quality}
+        rows |= _no_smaller(here, rows)
     table = _table(("split", "calibration on texts"), rows, {name: name for name in CALIBRATION})
     return f"\n{table}" if any(texts != "as they are" for _, texts in rows) else ""
 

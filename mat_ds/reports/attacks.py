@@ -109,11 +109,11 @@ def changed_texts_table(groups: Sequence[Group]) -> Table:
                     told = {"label": group.label, "split": split, "attack": name, "gold": str(one.get("label"))}
                     rows.append({**told, **pair, **cut})
     columns = (text("experiment", "label"), text("split", "split"), text("attack", "attack"), text("label", "gold"),
-               text("text", "text", "text shown"), text("changed", "changed", "changed shown"),
-               text("difference", "difference", "difference shown"))  # fmt: skip
+               text("text", "text", "text shown"),
+               Column("what changed", ("changed", "difference"), digits=None, shown="difference shown"))  # fmt: skip
     note = (
-        "Texts whose right answer an attack made wrong. Whether the label still holds for them is for a reader to judge. The "
-        "difference has letters of other alphabets, which look alike, by their number."
+        "Texts whose right answer an attack made wrong. Whether the label still holds for them is for a reader to judge. "
+        "Letters of other alphabets, which look alike, stand by their number; the CSV has the changed texts whole."
     )
     return Table("changed-texts", "Changed texts", columns, rows, note)
 

@@ -110,6 +110,12 @@ def test_an_exported_copy_has_the_newest_measurement_of_each_kind_of_these_weigh
     assert "is malformed" in capsys.readouterr().err
 
 
+def test_a_gate_on_few_examples_does_not_replace_what_was_measured_on_more():
+    few = {**SPLIT, "clean": {"accuracy": 0.9876}, "text_attacks": {"characters": {**ATTACK, "examples": 51, "queries": 99.0}}}
+    told = robustness_text([report(), report(data={"examples": {"validation": 8}}, splits={"validation": few})])
+    assert "0.9876" not in told and "| validation | attack, characters | 51 |" in told and section(told)
+
+
 def test_other_weights_of_the_run_were_not_evaluated(evaluated):
     card = (evaluated / "model" / "README.md").read_text()
     whole = with_robustness(card, robustness_text([report()]))
