@@ -12,8 +12,8 @@ from mat_ds.sampling.sampler import Sampler
 def climb(sampler: Sampler, shards: Shards, device: torch.device) -> None:
     """Moves the parameters to where the descent's gradient is taken, if the sampler's last step was an ascent. Every rank must
     call it."""
-    if sampler.aimed is None:
+    if not sampler.end_sample():
         return
-    own = sampler.aimed.to(device)
+    own = sampler.aim_sums.to(device)
     sampler.climb(own if shards.replicated else all_reduce_sum(own, shards.chains.inside))
     shards.refresh()

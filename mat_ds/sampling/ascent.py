@@ -38,6 +38,10 @@ class Ascent(ABC):
         aim.copy_(before)
 
     @abstractmethod
+    def no_sums(self, parameters: int) -> Tensor:
+        """What `aim` returns of no block at all, on the CPU."""
+
+    @abstractmethod
     def _sums(self, block: Block, theta: Tensor, aim: Tensor, parameters: int) -> Tensor: ...
 
     @abstractmethod
@@ -57,6 +61,9 @@ class SharpnessAscent(Ascent):
 
     radius: float
     adaptive: bool = False
+
+    def no_sums(self, parameters: int) -> Tensor:
+        return torch.zeros((), dtype=torch.float64)
 
     def _sums(self, block: Block, theta: Tensor, aim: Tensor, parameters: int) -> Tensor:
         """||T g||^2, a scalar."""
@@ -84,6 +91,9 @@ class LayerAscent(Ascent):
     """
 
     share: float
+
+    def no_sums(self, parameters: int) -> Tensor:
+        return torch.zeros(parameters, 2, dtype=torch.float64)
 
     def _sums(self, block: Block, theta: Tensor, aim: Tensor, parameters: int) -> Tensor:
         """||theta_l||^2 and ||g_l||^2 of each parameter, (parameters, 2)."""

@@ -53,8 +53,10 @@ class Sampler(Kept):
         self._blocks: dict[Tensor, list[Block]] = {}
         # The moves of the outer step that has begun, if it is watched.
         self.watched: Watched | None = None
-        # The sums of an ascent over this rank's shards; None unless one has been aimed.
-        self.aimed: Tensor | None = None
+        # The sums of an ascent over this rank's shards; None if it has none, or no ascent has been aimed.
+        self._aimed: Tensor | None = None
+        # Samples of the outer step so far, also on a rank that has no shard.
+        self._samples = 0
 
     def arm(
         self, slices: Mapping[Tensor, Sequence[Slice]], device: torch.device, kernel: Kernel | None = None,
@@ -92,7 +94,7 @@ class Sampler(Kept):
             watch: whether to keep `watched` until the next `begin`.
             meets: whether the chains meet at its end.
         """
-        self._outer_step, self._done, self.meeting.due = outer_step, done, meets
+        self._outer_step, self._done, self.meeting.due, self._samples = outer_step, done, meets, 0
         self.watched = Watched(self._blocks, self.chain.samples) if watch else None
         for group in self.param_groups:
             group["lr"] = lr
@@ -145,7 +147,7 @@ class Sampler(Kept):
         first, last = sample == 1, sample == self.chain.samples
         if self.chain.ascent and first:
             found = self.chain.ascent.aim(block, theta, own["gradient"], self.void, own["aim"], self._parameters)
-            self.aimed = found if self.aimed is None else self.aimed + found
+            self._aimed = found if self._aimed is None else self._aimed + found
             return
         if self.chain.ascent:
             theta.copy_(own["aim"])  # theta_t
@@ -209,11 +211,23 @@ class Sampler(Kept):
             key = (self._seed, self._outer_step, "theta", sample, piece.parameter, *self.meeting.chains.key)
             add_normal_(theta[here], scale, key, piece.total, piece.offset, self._device, 1 - self.void)
 
+    def end_sample(self) -> bool:
+        """Counts a sample that `step` has drawn of all shards; returns whether it was an ascent, which `climb` must end: the
+        same on every rank."""
+        self._samples += 1
+        return self.chain.ascent is not None and self._samples == 1
+
+    @property
+    def aim_sums(self) -> Tensor:
+        """What an ascent sums over all ranks, of this rank's shards."""
+        assert self.chain.ascent
+        return self.chain.ascent.no_sums(self._parameters) if self._aimed is None else self._aimed
+
     @torch.no_grad()
     def climb(self, sums: Tensor) -> None:
-        """Ends the ascent that `step` has aimed; `sums` are `aimed` over all shards."""
+        """Ends the ascent that `step` has aimed; `sums` are `aim_sums` over all ranks."""
         assert self.chain.ascent
-        self.aimed = None
+        self._aimed = None
         for master, blocks in self._blocks.items():
             theta, aim = master.detach().view(-1), self.state[master]["aim"].view(-1)
             for block in blocks:

@@ -38,6 +38,7 @@ def rival_runs():
     plain = [f"{name}{kind}" for name in ("freelb", "pgd", "smart", "alum", "rdrop", "neftune") for kind in ("", " regression")]
     plain += ["freelb linf", "freelb frozen", "freelb weighted", "freeat", "r3f", "r4f"]
     plain += ["sam", "sam adaptive", "sam frozen", "sam regression"]
+    plain += ["sam of one regression"]
     plain += ["awp", "awp alone", "awp frozen", "awp regression"]
     salt = ("linf clamp {}", "l2 l2 {}", "raw rescale {}", "{} regression", "released {}")
     exact, differences = ([f"salt {form.format(how)}" for form in salt] for how in ("exact", "finite_difference"))

@@ -51,6 +51,8 @@ CASES = {
     "sam adaptive": {"name": "sam", "rho": 2.0, "adaptive": True},
     "sam frozen": {"name": "sam", "rho": 0.3},
     "sam regression": {"name": "sam", "rho": 0.3},
+    # One trained number, and none of it on the second rank, which has to join in the sums of the ascent all the same.
+    "sam of one regression": {"name": "sam", "rho": 0.3},
     "awp": {"name": "awp", **BALL, "gamma": 0.2},
     "awp alone": {"name": "awp", "delta_steps": 0, "gamma": 0.2},
     "awp frozen": {"name": "awp", "delta_steps": 0, "gamma": 0.2},
@@ -99,11 +101,13 @@ def body(world, report):
         eager = {"attn_implementation": "eager"} if "exact" in name else {}
         still = ModelConfig(freeze=["embeddings"] if "frozen" in name else [])
 
-        layers = options.get("layers", 1)
+        layers, one = options.get("layers", 1), "of one" in name
 
-        def model(labels=labels, eager=eager, still=still, layers=layers):
+        def model(labels=labels, eager=eager, still=still, layers=layers, one=one):
             made = shallow_roberta(labels=labels, num_hidden_layers=layers, **eager)
             freeze(made, still, ())
+            if one:
+                made.requires_grad_(False).classifier.out_proj.bias.requires_grad_(True)
             return made
 
         own = {ORACLES.get(key, key): value for key, value in options.items() if key not in ("name", "derivative", "layers")}
