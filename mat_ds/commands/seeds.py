@@ -17,7 +17,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from mat_ds.config.names import name_of_file
-from mat_ds.errors import ExitCode, raise_if_any
+from mat_ds.errors import ExitCode, UserError, raise_if_any
 from mat_ds.ranks.exits import attempt
 from mat_ds.runs.trainer_names import renamed
 from mat_ds.storage.disk import write_json
@@ -42,7 +42,7 @@ from mat_ds.terminal.display import Display, one_line
 from mat_ds.terminal.layout import table_text
 from mat_ds.terminal.parser import Parser
 from mat_ds.terminal.stop_signals import StopSignals
-from mat_ds.terminal.units import whole
+from mat_ds.terminal.units import positive, whole
 
 EXAMPLE = "mat-ds seeds --recipe cola_bert --seeds 5 output_dir=runs/cola-seeds"
 # Name of the file with everything that the seeds of a folder have in common.
@@ -57,14 +57,20 @@ def main(arguments: Sequence[str]) -> ExitCode:
 def _train_seeds(parsed: argparse.Namespace) -> ExitCode:
     display = Display(True, parsed.quiet, parsed.json)
     launching = read_launching(parsed, ["seed", "train.resume"])
+    if parsed.against:  # one that holds no runs is refused before hours of training
+        from mat_ds.reports.runs import read_runs
+
+        read_runs([parsed.against])
     named = launching.run.output_dir or f"runs/{name_of_file(parsed.recipe or Path(launching.run.task))}-seeds"
     seeds = Seeds(Path(named), range(parsed.seeds), launching, display)
     seeds.define()
     with StopSignals() as stop_signals:
         code = seeds.train(stop_signals)
-    if summary := seeds.publish():
+    lines, comparisons = seeds.compare(parsed.against, parsed.margin) if parsed.against else ([], None)
+    if summary := seeds.publish(comparisons):
         found = seeds.folder / "seeds.json"
-        display.conclude(one_line(found) if display.json else f"\n{table_text(summary)}\n{found}: {seeds.progress()}")
+        told = "\n".join([table_text(summary), *lines, f"{found}: {seeds.progress()}"])
+        display.conclude(one_line(found) if display.json else f"\n{told}")
     return code
 
 
@@ -72,6 +78,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parses the command line; raises `UserError` if it is invalid."""
     parser = Parser("seeds", __doc__, EXAMPLE, renamed)
     parser.add_argument("--seeds", type=whole, default=5, metavar="N", help="seeds 0 to N - 1 (default: 5)")
+    parser.add_argument("--against", type=Path, metavar="RUNS", help="compare the seeds with these runs, seed by seed")
+    parser.add_argument(
+        "--margin",
+        type=positive,
+        default=1.0,
+        metavar="POINTS",
+        help="a difference that does not matter, in points (default: 1)",
+    )
     add_arguments(parser)
     return parser.parse_intermixed_args(arguments)
 
@@ -178,8 +192,28 @@ class Seeds:
         done = f"{len(self.numbers) - len(unfinished)} of {len(self.numbers)} seeds finished"
         return f"{done}; trained by other processes: {', '.join(elsewhere)}" if elsewhere else done
 
-    def publish(self) -> list[list[Any]]:
-        """Writes `seeds.json` and returns a table of the finished seeds; empty if there are none."""
+    def compare(self, against: Path, margin: float) -> tuple[list[str], list[dict[str, Any]]]:
+        """What the finished seeds differ in from other runs of the same seeds, as lines of text and as JSON."""
+        from mat_ds.reports.comparison import compare_folders
+        from mat_ds.reports.comparison_table import comparison_lines
+
+        if not any(results_of(self.folder_of(seed)) for seed in self.numbers):
+            return [], []
+        try:
+            found = compare_folders(self.folder, against, margin)
+        except UserError as error:  # the seeds are trained, whatever those runs are
+            self.display.warn(str(error))
+            return [], []
+        if not found:
+            self.display.warn(f"{against} has no finished run of this task and dev set, with a seed in common")
+        return list(comparison_lines(found)), [one.record for one in found]
+
+    def publish(self, comparisons: list[dict[str, Any]] | None = None) -> list[list[Any]]:
+        """Writes `seeds.json` and returns a table of the finished seeds; empty if there are none.
+
+        Args:
+            comparisons: with other runs, if they were asked for.
+        """
         with Turn(self.folder):
             finished = {seed: results for seed in self.numbers if (results := results_of(self.folder_of(seed)))}
             if not finished:
@@ -190,7 +224,7 @@ class Seeds:
             write_json(self.folder / "seeds.json", {
                 "name": self.folder.name, "task": first["task"], "method": first["method"], "asked": len(self.numbers),
                 "runs": [{"seed": seed, "run": self.folder_of(seed).name, **found} for seed, found in scores.items()],
-                "summary": summary,
+                "summary": summary, **({} if comparisons is None else {"comparisons": comparisons}),
             })  # fmt: skip
         rows: list[list[Any]] = [["seed", *SCORES], *([seed, *found.values()] for seed, found in scores.items())]
         rows += [[statistic, *(summary[name][statistic] for name in SCORES)] for statistic in summary["last"]]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mat_ds.errors import Problem, UserError
 from mat_ds.reports.answers import ACCURACY, NLL, SQUARED, Answers, answers_of
 from mat_ds.reports.groups import Group
+from mat_ds.reports.labels import group_runs
 from mat_ds.reports.paired import LEVEL, Paired, holm, paired
-from mat_ds.reports.runs import RunData
+from mat_ds.reports.runs import RunData, each_once, read_runs
 
 SCORE = "score at the last step"
 # A point is a hundredth: of a share, and of the NLL, where it is a hundredth of the likelihood of the right label.
@@ -64,6 +66,12 @@ class Comparison:
         return " but ".join(words) or "undecided" + (f": {self._needed}" if self._needed else "")
 
     @property
+    def record(self) -> dict[str, Any]:
+        """All of it as JSON."""
+        found = asdict(self)
+        return {**found, **found.pop("found"), "mean": self.found.mean, "verdict": self.verdict}
+
+    @property
     def _needed(self) -> str:
         if self.found.needed is None or self.margin is None:
             return ""
@@ -92,6 +100,21 @@ def compare_groups(groups: Sequence[Group], against: Path | None, margin: float)
     tested = [one.found.p for one in found if one.found.p is not None]
     corrected = iter(holm(tested))
     return [one if one.found.p is None else replace(one, corrected=next(corrected)) for one in found]
+
+
+def compare_folders(own: Path, against: Path, margin: float) -> list[Comparison]:
+    """Compares the runs of one folder with those of another, as `compare_groups` does.
+
+    Returns:
+        Nothing if no two have a dev set and a seed in common.
+
+    Raises:
+        UserError: as `compare_groups`; also if a folder has no run, or one that cannot be read.
+    """
+    runs, _ = each_once(read_runs([own, against]))
+    groups = group_runs(runs)
+    mine = {group.label for group in groups if _is_in(own, group)}
+    return [one for one in compare_groups(groups, against, margin) if one.label in mine]
 
 
 def _with_reference(groups: Sequence[Group], against: Path | None) -> Iterator[tuple[Group, Group]]:

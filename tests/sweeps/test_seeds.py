@@ -10,8 +10,10 @@ import pytest
 
 from mat_ds.commands.seeds import main
 from mat_ds.errors import ExitCode
-from mat_ds.storage.events import read_events
+from mat_ds.storage.disk import write_json
+from mat_ds.storage.events import EventLog, read_events
 from mat_ds.storage.lock import RunLock
+from mat_ds.storage.rundir import RunDirectory
 from mat_ds.sweeps.training import WORKER_LOCK
 from tests.support.fake_trainer import STEPS, score_at
 from tests.support.launch import ROOT, environment
@@ -55,6 +57,38 @@ def test_finished_seeds_are_not_trained_again_and_a_stopped_one_continues(tmp_pa
     assert [run["seed"] for run in json.loads((tmp_path / "seeds.json").read_text())["runs"]] == [0]
     assert main(arguments(tmp_path, "--seeds", "3")) == ExitCode.OK
     assert [lives(tmp_path, seed) for seed in range(3)] == [[0], [0, 2], [0]]
+
+
+def completed(folder, seed):
+    """What a report reads of a run, and the trainer of these tests does not write."""
+    run = RunDirectory(folder / f"seed-{seed}")
+    write_json(run.environment, {})
+    write_json(run.results, {**json.loads(run.results.read_text()), "steps": STEPS, "dev_sha256": "e" * 8})
+    EventLog(run.events, STEPS).log({"event": "end", "step": STEPS, "status": "FINISHED"})
+
+
+def test_seeds_are_compared_with_other_runs_pair_by_pair_and_two_of_them_have_no_interval(tmp_path, capsys):
+    own, other = tmp_path / "own", tmp_path / "other"
+    assert main(arguments(own, "--seeds", "2", "--against", str(other))) == ExitCode.USER_ERROR and not own.exists()
+    assert "there is no such folder" in capsys.readouterr().err
+    assert main(arguments(other, "--seeds", "6", "method.lam=3.0")) == ExitCode.OK
+    for seeds in (2, 6):
+        assert main(arguments(own, "--seeds", str(seeds))) == ExitCode.OK
+        for folder in (own, other):
+            for seed in range(seeds):
+                completed(folder, seed)
+        capsys.readouterr()
+        assert main(arguments(own, "--seeds", str(seeds), "--against", str(other), "--margin", "50")) == ExitCode.OK
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if "demo: " in line)
+        (found,) = json.loads((own / "seeds.json").read_text())["comparisons"]
+        differences = [100 * (score_at(seed, STEPS) - score_at(3, STEPS)) for seed in range(seeds)]
+        assert found["seeds"] == list(range(seeds)) and found["differences"] == pytest.approx(differences)
+        if seeds == 2:
+            assert "±" not in line.split(": too few")[0] and "-30.00, -20.00, 2 seeds: too few seeds" in line
+            assert found["low"] is found["p"] is found["equivalence"] is None
+        else:
+            # Of six differences -30, -20, -10, 0, -10 and -20, 4 of the 64 choices of signs have a mean as far from 0.
+            assert found["p"] == pytest.approx(4 / 64) and found["equivalence"] < 0.05 and "within 50" in line
 
 
 def test_a_failed_seed_makes_the_command_fail_and_keeps_the_results_of_the_others(tmp_path, monkeypatch):
