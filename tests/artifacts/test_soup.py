@@ -2,15 +2,21 @@
 
 import json
 import shutil
+from itertools import islice
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from mat_ds.artifacts.finished import read_finished
 from mat_ds.errors import UserError
-from mat_ds.evaluation.soup import make_soup, read_ingredients
-from tests.support.heads import adapter_run, finished_run
+from mat_ds.evaluation.soup import dev_score, make_soup, read_ingredients
+from mat_ds.ranks.world import World
+from mat_ds.tasks.demo import rows
+from tests.support.heads import MAX_LENGTH, adapter_run, finished_run
+from tests.support.small_engine import one_rank
 
 
 def moved(run, shift):
@@ -87,3 +93,22 @@ def test_what_has_no_average_is_refused(three, tmp_path):
     with pytest.raises(UserError, match="numbers its labels otherwise"):
         make_soup(read_ingredients(three[:2]), tmp_path / "soup", False, bias)
     assert not (tmp_path / "soup").exists()
+
+
+def test_the_score_is_that_of_plain_transformers_on_the_dev_split(tmp_path):
+    run = finished_run(tmp_path / "run", "demo")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["eval_limit"] = 50
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    model = AutoModelForSequenceClassification.from_pretrained(run / "model")
+    tokenizer = AutoTokenizer.from_pretrained(run / "model")
+    examples, counts = list(islice(rows("validation"), 50)), torch.zeros(2, 2, dtype=torch.float64)
+    for row in examples:
+        inputs = tokenizer(row["sentence"], truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
+        counts[row["label"], model(**inputs).logits.argmax().item()] += 1
+    # Matthews' coefficient of the four counts.
+    sides = counts.sum(0).prod() * counts.sum(1).prod()
+    expected = (counts[0, 0] * counts[1, 1] - counts[0, 1] * counts[1, 0]) / sides.sqrt()
+    with one_rank():
+        found = dev_score(read_finished(run), World(), torch.device("cpu"))(model)
+    assert found == pytest.approx(expected.item(), abs=1e-6) and sides > 0
