@@ -9,6 +9,7 @@ import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.pyfunc import load_model, scoring_server
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mat_ds.artifacts.described import Description, write_description
 from mat_ds.evaluation.predictor import load_predictor
@@ -17,6 +18,7 @@ from mat_ds.models.options import ModelConfig
 from mat_ds.registry.flavor import save_flavor
 from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.spec import TaskSpec
+from tests.support.members import with_members
 
 MAX_LENGTH = 12
 BIO = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -31,7 +33,7 @@ SPECS = {
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """Of each kind the model that MLflow loads, and the predictor of the same folder."""
+    """Of each kind the model that MLflow loads, and the predictor of the same folder; also the first folder."""
     found = {}
     for name, spec in SPECS.items():
         folder = tmp_path_factory.mktemp(name)
@@ -48,6 +50,7 @@ def served(tmp_path_factory):
         (folder / "model" / "README.md").write_text("# A model\n")
         save_flavor(folder / "model", None, Description(spec, MAX_LENGTH), folder / "saved", Model())
         found[name] = load_model(str(folder / "saved")), load_predictor(name, folder / "model")
+        found["folder"] = found.get("folder", folder)
     return found
 
 
@@ -78,6 +81,23 @@ def test_several_labels_are_answered_as_predict_does(served):
     alike(posted(model, {"dataframe_records": table.to_dict(orient="records")}), expected)
     alike(posted(model, table.to_csv(index=False), "text/csv"), expected)
     alike(model.predict(TEXTS[0]), expected[:1])
+
+
+def test_the_mixture_of_several_labels_has_the_mean_of_its_members_probabilities(served, tmp_path):
+    folder = with_members(served["folder"], 2)
+    members = sorted((folder / "snapshots").iterdir())
+    save_flavor(folder / "model", None, Description(SPECS["multi_label"], MAX_LENGTH), tmp_path / "saved", Model(), members)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    inputs = tokenizer(TEXTS, padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
+    with torch.no_grad():
+        each = [AutoModelForSequenceClassification.from_pretrained(one)(**inputs).logits.double().sigmoid() for one in members]
+    mean = torch.stack(each).mean(0)
+    assert (each[0] - mean).abs().max() > 1e-3, "or the test sees nothing"
+    found = load_model(str(tmp_path / "saved")).predict(TEXTS, params={"mixture": True}).to_dict(orient="records")
+    names = SPECS["multi_label"].labels
+    for answer, row in zip(found, mean.tolist(), strict=True):
+        assert answer["probabilities"] == pytest.approx(dict(zip(names, row, strict=True)), abs=1e-5)
+        assert list(answer["labels"]) == [name for name, share in zip(names, row, strict=True) if share > 0.5]
 
 
 def test_words_are_answered_as_predict_does(served):
