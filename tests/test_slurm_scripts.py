@@ -5,6 +5,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -13,16 +14,16 @@ from tests.support.launch import ROOT
 SHELLS = ("bash", "sh")
 
 
-def rank(command, tasks="2(x3),1", node=0, **more):
+def rank(command, tasks="2(x3),1", node=0, ranks=7, first="first", **more):
     env = {
         **os.environ,
         "SLURM_PROCID": "5",
-        "SLURM_STEP_NUM_TASKS": "7",
+        "SLURM_STEP_NUM_TASKS": str(ranks),
         "SLURM_LOCALID": "1",
         "SLURM_JOB_ID": "40003",
         "SLURM_NODEID": str(node),
         "SLURM_STEP_TASKS_PER_NODE": tasks,
-        "MASTER_ADDR": "first",
+        "MASTER_ADDR": first,
     }
     return subprocess.Popen([ROOT / "slurm" / "rank.sh", *command], env=env, text=True, start_new_session=True, **more)
 
@@ -41,6 +42,19 @@ def test_a_task_learns_its_rank_and_the_address_and_arguments_stay_whole():
     say = 'echo "$RANK $WORLD_SIZE $LOCAL_RANK $MASTER_ADDR $MASTER_PORT $1"'
     told = rank(["sh", "-c", say, "sh", "a b"], stdout=subprocess.PIPE).communicate()[0]
     assert told == "5 7 1 first 10003 a b\n"
+
+
+def test_a_chain_on_each_node_is_what_per_node_means_to_a_task():
+    count = """if True:
+        from mat_ds.ranks.world import World
+        from mat_ds.runs.chains import chain_count
+        from mat_ds.runs.options import RunConfig
+
+        run = RunConfig.model_validate({"method": {"name": "mat", "chains": "per_node"}})
+        print(chain_count(run, World.from_environment()))
+        """
+    told = rank([sys.executable, "-c", count], "4(x2)", 0, 8, "localhost", stdout=subprocess.PIPE).communicate()[0]
+    assert told == "2\n"
 
 
 @pytest.mark.parametrize(

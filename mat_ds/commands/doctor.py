@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import replace
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ from mat_ds.doctor.launcher import check_launch, check_limits, check_own_card, c
 from mat_ds.doctor.meeting import Meeting
 from mat_ds.doctor.network import check_hub, check_network
 from mat_ds.doctor.packages import check_deepspeed, check_packages, versions
-from mat_ds.doctor.rows import Row, Status, brief, collect, failed, from_problem, warned
+from mat_ds.doctor.rows import Row, Status, brief, collect, failed, from_problem, passed, warned
 from mat_ds.doctor.table import as_json, as_text, merge, worst
 from mat_ds.errors import ExitCode, UserError
 from mat_ds.ranks.exits import configure_process, report_problems
@@ -32,6 +32,7 @@ from mat_ds.tasks.hub import ask_hub
 from mat_ds.terminal.display import show as say
 from mat_ds.terminal.parser import Parser, add_plugin_argument
 from mat_ds.terminal.process import run_process
+from mat_ds.terminal.units import duration, scaled
 from mat_ds.terminal.waiting import waiting
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def main(arguments: Sequence[str]) -> ExitCode:
             code, ended = _attend(meeting, world, me, parsed.timeout)
             return leave(code, ended)
         if meeting:
-            answers, more, ended = lead(meeting, world, me, inputs.folder, half(inputs.tree), parsed.timeout)
+            answers, more, ended, between = lead(meeting, world, me, inputs.folder, half(inputs.tree), parsed.timeout)
+            more += collect("ranks", worth_of_chains, inputs, world, between)
         else:
             answers, more, ended = [me], collect("devices", mixed_cards, [me]), True
     code = print_findings(answers, more, parsed.json)
@@ -123,6 +125,39 @@ def examine(parsed: argparse.Namespace, world: World) -> tuple[list[Row], Inputs
             rows += collect("run", check_data, inputs.run, hub)
             rows += collect("run", check_model_files, inputs.run, inputs.tree, hub)
     return rows, inputs
+
+
+def worth_of_chains(inputs: Inputs, world: World, between: float | None) -> Iterator[Row]:
+    """Says what a chain of the parameters on each node is worth to a run, if its method has chains and all is known.
+
+    Args:
+        between: bytes per second of the slowest link between nodes; None if there is none.
+    """
+    run, tree = inputs.run, inputs.tree
+    even = world.size % world.local_size == 0
+    if (
+        run is None
+        or tree is None
+        or inputs.problems
+        or not between
+        or not even
+        or "chains" not in type(run.method).model_fields
+    ):
+        return
+    from mat_ds.models.tiny import TINY
+    from mat_ds.planning.crossing import crossing
+    from mat_ds.tasks.own_data import task_of
+
+    if run.model.name == TINY:  # whose size depends on the texts of the task
+        return
+    with suppress(UserError):  # the model is not here; `check_model_files` says so
+        found = crossing(run, tree, task_of(run.task, run.data), world)
+        one, per_node = (f"{scaled(size, 'B')}, {duration(size / between)}" for size in found)
+        rounds = f" every {steps} outer steps" if (steps := run.train.local_steps) > 1 else ""
+        yield passed(
+            "chains", f"an outer step sends {one} between nodes, with method.chains=per_node{rounds} {per_node}",
+            "docs/methods.md says what chains compute: not the same",
+        )  # fmt: skip
 
 
 def introduce(world: World, rows: list[Row]) -> Answer:

@@ -36,7 +36,7 @@ VITAL = ("python", "torch", "deepspeed")
 
 def lead(
     meeting: Meeting, world: World, me: Answer, folder: Path, half: str | None, seconds: float
-) -> tuple[list[Answer], list[Row], bool]:
+) -> tuple[list[Answer], list[Row], bool, float | None]:
     """Runs rank 0's side of the protocol.
 
     Args:
@@ -47,7 +47,8 @@ def lead(
         seconds: how long to wait for a rank, and for each collective.
 
     Returns:
-        The findings of all ranks, the rows about the ranks as a whole, and whether the test of the links has ended.
+        The findings of all ranks, the rows about the ranks as a whole, whether the test of the links has ended, and the bytes
+        per second of the slowest link between nodes; None if there is none, or it was not measured.
     """
     others = range(1, world.size)
     heard = meeting.hear("answer", others, seconds)
@@ -70,7 +71,7 @@ def lead(
     rows += collect("ranks", unshared_folder, answers, {rank: said["sees"] for rank, said in readings.items()}, folder)
     if not precisions:
         rows += collect("ranks", lambda: [warned("self-test", "was not run", "mend what failed, and run this again")])
-        return answers, rows, True
+        return answers, rows, True, None
     links, ended, said = Links(), False, {}
     try:
         with heeding_the_launcher():
@@ -80,7 +81,15 @@ def lead(
         links.error = links.error or str(error)
         said = meeting.hear("links", heard, 0.0)
     results = {0: links, **{rank: Links(**found) for rank, found in said.items()}}
-    return answers, rows + collect("ranks", check_links, answers, results, suggestion(interfaces())), ended
+    rows += collect("ranks", check_links, answers, results, suggestion(interfaces()))
+    return answers, rows, ended, slowest_between(answers, results)
+
+
+def slowest_between(answers: list[Answer], results: dict[int, Links]) -> float | None:
+    """Bytes per second of the slowest link between nodes; None if there is none."""
+    hosts = {answer.rank: answer.host for answer in answers}
+    pairs = (pair for links in results.values() for pair in links.pairs)
+    return min((speed for one, other, speed in pairs if hosts[one] != hosts[other]), default=None)
 
 
 class Terminated(Exception):

@@ -69,7 +69,9 @@ class Engine(Updates):
 
     # What the loop calls.
 
-    def begin(self, outer_step: int, lr: float, done: float = 0.0, watch: bool = False, meets: bool = True) -> None:
+    def begin(
+        self, outer_step: int, lr: float, done: float = 0.0, watch: bool = False, meets: bool = True, keeps: bool = False
+    ) -> None:
         """Starts an outer step.
 
         Args:
@@ -78,9 +80,10 @@ class Engine(Updates):
             done: fraction of the run's outer steps before this one.
             watch: whether `moved` and `parts` will be read after it; costs a copy of this rank's shards.
             meets: whether the chains of the run, if there are several, meet at its end.
+            keeps: whether `weights_of_chain` will be entered after it; costs a copy of this rank's shards.
         """
         self._outer_step, self.skipped_since_begin = outer_step, 0
-        self.sampler.begin(outer_step, lr, done, watch, meets)
+        self.sampler.begin(outer_step, lr, done, watch, meets, keeps)
 
     def meet(self, outer_step: int) -> None:
         """Lets chains that are apart meet after an outer step at whose end they did not. Every rank must call it."""
@@ -191,6 +194,29 @@ class Engine(Updates):
             self._swap(name)
             raise
         self._swap(name)
+
+    @contextmanager
+    def weights_of_chain(self, chain: int) -> Iterator[None]:
+        """Within this context the parameters on all ranks are those that a chain came to in this outer step before the chains
+        met; needs `begin(keeps=True)`. Every rank must enter it.
+
+        Args:
+            chain: counted from 0.
+        """
+        before = self.sampler.meeting.put(chain)
+        self.shards.refresh()
+        try:
+            yield
+        except (Interrupted, SaveError):  # as in `averaged_weights`
+            self._restore(before)
+            raise
+        self._restore(before)
+
+    @torch.no_grad()
+    def _restore(self, before: Mapping[Tensor, Tensor]) -> None:
+        for master, value in before.items():
+            master.copy_(value)
+        self.shards.refresh()
 
     def _swap(self, name: str) -> None:
         self.sampler.swap(name)

@@ -67,6 +67,18 @@ class Chains:
         assert self.compression and self.across
         average_moves(self.compression, value, met, residue, self.across, device)
 
+    def take(self, value: Tensor, chain: int, device: torch.device) -> None:
+        """Overwrites a tensor with that of a chain. Every rank must call it; the other arguments are as for `average`.
+
+        Args:
+            chain: counted from 0.
+        """
+        if self.across is None:
+            return
+        sent = value.to(device)
+        dist.broadcast(sent, dist.get_global_rank(self.across, chain), group=self.across)
+        value.copy_(sent)
+
 
 ONE_CHAIN = Chains()
 

@@ -25,6 +25,8 @@ def chain_problems(run: RunConfig, world: World) -> Iterator[Problem]:
         reason = "says when chains of the parameters meet, and this run has one"
         fix = f"leave it out, or pass method.chains=per_rank, per_node on several nodes or a number, with one of {able}"
         yield Problem("train.local_steps", run.train.local_steps, reason, fix)
+    if run.train.snapshots_of == "chains":
+        yield from _member_problems(run, count)
     if asked in ("one", 1):
         return
     if count > 1 and run.sampling.temperature:
@@ -41,3 +43,16 @@ def chain_problems(run: RunConfig, world: World) -> Iterator[Problem]:
     elif world.size % count:
         divisors = ", ".join(str(n) for n in range(1, world.size + 1) if world.size % n == 0)
         yield Problem(key, asked, f"does not divide the {world.size} ranks of this run", f"take one of {divisors}")
+
+
+def _member_problems(run: RunConfig, count: int) -> Iterator[Problem]:
+    """Yields a problem if the snapshots cannot be those of the chains."""
+    if count == 1:
+        reason, fix = "keeps what each chain has come to, and this run has one", "leave it out, or give method.chains"
+        yield Problem("train.snapshots_of", "chains", reason, fix)
+    elif not run.train.snapshots:
+        fix = f"pass train.snapshots={count} for those of the last step, or leave it out"
+        yield Problem("train.snapshots_of", "chains", "says what is kept, and nothing is (train.snapshots=0)", fix)
+    elif run.train.snapshots % (each := count * (run.sampling.cycles or 1)):
+        reason = f"cannot be spread evenly over {count} chains" + (" and the cycles" if run.sampling.cycles else "")
+        yield Problem("train.snapshots", run.train.snapshots, reason, f"take a multiple of {each}")

@@ -56,9 +56,7 @@ class TrainConfig(Section):
         1, description="evaluations per epoch, evenly spread; the end of training is always evaluated"
     )
     local_steps: Count = Field(
-        1,
-        description="outer steps that each of several chains (method.chains) makes on its own before they meet; they meet at "
-        "the end too, and evaluations and snapshots wait for a meeting; with method.name=vanilla: local SGD",
+        1, description="outer steps that each of several chains (method.chains) makes before they meet; with vanilla: local SGD"
     )
     telemetry_every: Annotated[int, Field(ge=0)] = Field(
         100, description="outer steps between measurements of what the adversary does; 0: never"
@@ -79,9 +77,12 @@ class TrainConfig(Section):
     )
     snapshots: Annotated[int, Field(ge=0, le=1000)] = Field(
         0,
-        description="members of the mixture: parameters kept in `snapshots/`, at evenly spaced outer steps up to the last; of "
-        "the last half alone, since those before it are still falling into the minimum; with sampling.cycles, of the part of "
-        "each cycle that sampling.explore leaves; 0: none",
+        description="members of the mixture: parameters kept in `snapshots/`, at evenly spaced steps of the last half, to "
+        "the last; with sampling.cycles, of the part of each cycle that sampling.explore leaves; 0: none",
+    )
+    snapshots_of: Literal["mean", "chains"] = Field(
+        "mean",
+        description="with method.chains: the mean of the chains, or what each had come to before they met (all are counted)",
     )
     save_every: Count | None = Field(None, description="outer steps between checkpoints; null: one per epoch")
     save_minutes: Positive | None = Field(30.0, description="minutes after which one is saved in any case; null: never")
@@ -91,8 +92,7 @@ class TrainConfig(Section):
     )
     resume: PathText = Field(
         "never",
-        description="never; auto: continue the run of output_dir from its newest checkpoint that is whole, if it has "
-        "one; or a run or checkpoint folder to continue from",
+        description="never; auto: from the newest whole checkpoint of output_dir, if it has one; or a run or checkpoint folder",
     )
     deterministic: bool = Field(False, description="bit-identical runs on a GPU too (slower kernels)")
     timeout_minutes: Annotated[float, Field(gt=0.0, le=10080.0)] = Field(

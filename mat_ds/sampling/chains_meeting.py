@@ -31,12 +31,29 @@ class ChainsMeeting:
 
     Attributes:
         due: whether they meet at the end of the outer step that has begun.
+        keeps: whether it then keeps what this chain had come to.
+        kept: that, of each master tensor of this rank; empty if the last outer step kept nothing.
         apart: whether they have moved since they met last.
     """
 
     def __init__(self, chains: Chains = ONE_CHAIN, device: torch.device | None = None):
         self.chains, self._device = chains, device or torch.device("cpu")
-        self.due, self.apart = True, False
+        self.due, self.keeps, self.apart = True, False, False
+        self.kept: dict[Tensor, Tensor] = {}
+
+    def begin(self, due: bool, keeps: bool) -> None:
+        """Begins an outer step; the arguments are the attributes."""
+        self.due, self.keeps = due, keeps
+        self.kept.clear()
+
+    @torch.no_grad()
+    def put(self, chain: int) -> dict[Tensor, Tensor]:
+        """Puts what a chain had come to into the master tensors, and returns what was there. Every rank must call it."""
+        before = {master: master.detach().clone() for master in self.kept}
+        for master, own in self.kept.items():
+            master.copy_(own)
+            self.chains.take(master.detach(), chain, self._device)
+        return before
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -59,7 +76,9 @@ class ChainsMeeting:
         self.apart = several and not self.due
         if several and (self.due or watched):
             theta = master.detach()
-            before = theta.clone() if watched else None
+            before = theta.clone() if watched or self.keeps else None
+            if before is not None and self.keeps:
+                self.kept[master] = before
             if self.due and self.chains.compression:
                 self._average_moves(theta, blocks, state)
             else:

@@ -84,7 +84,9 @@ class Sampler(Kept):
             if MET in names:
                 self.state[master][MET].copy_(master.detach())
 
-    def begin(self, outer_step: int, lr: float, done: float = 0.0, watch: bool = False, meets: bool = True) -> None:
+    def begin(
+        self, outer_step: int, lr: float, done: float = 0.0, watch: bool = False, meets: bool = True, keeps: bool = False
+    ) -> None:
         """Starts the chain of one outer step.
 
         Args:
@@ -93,8 +95,10 @@ class Sampler(Kept):
             done: fraction of the run's outer steps before this one.
             watch: whether to keep `watched` until the next `begin`.
             meets: whether the chains meet at its end.
+            keeps: whether what each had come to is kept until the next `begin`.
         """
-        self._outer_step, self._done, self.meeting.due, self._samples = outer_step, done, meets, 0
+        self._outer_step, self._done, self._samples = outer_step, done, 0
+        self.meeting.begin(meets, keeps)
         self.watched = Watched(self._blocks, self.chain.samples) if watch else None
         for group in self.param_groups:
             group["lr"] = lr

@@ -78,7 +78,8 @@ class Loop:
         lr = learning_rate(self.run.optimizer, total, cycles)
         evaluate_after = evaluation_points(self.run.train.eval_per_epoch, epoch, total, self.run.train.local_steps)
         save_every = self.run.train.save_every or epoch
-        saved_at, keeps = progress.step, snapshot_points(self.run, total) if self.run.train.snapshots else ()
+        saved_at, of_chains = progress.step, self.run.train.snapshots_of == "chains"
+        keeps = snapshot_points(self.run, total, self.engine.shards.chains.count if of_chains else 1)
         if keeps and not self.snapshots.settle(keeps, progress.step) and progress.step in keeps:  # interrupted before it
             self._written(partial(self.snapshots.keep, progress.step))
         with self.display.bar(self.run.method.name, total, progress.step) as bar:
@@ -89,12 +90,14 @@ class Loop:
                 elif progress.evaluated and self._ends(progress, total):  # the disk may have been full before
                     self._export_if_wanted(progress, is_last=True)
                 for step in range(progress.step, progress.step if self._ends(progress, total) else total):
-                    record = self._step(progress, lr(step), total)
+                    record = self._step(progress, lr(step), total, of_chains and step + 1 in keeps)
                     bar.tell(*_bar_facts(record, progress, self.run.train.batch_size))
                     bar.update()
                     stop, due = self.stop_requests.told_to_stop_or_save()
                     if stop:
                         self.engine.check(self.loader.micro_batches(step)[0])
+                        if of_chains and progress.step in keeps:  # which no checkpoint has
+                            self._written(partial(self.snapshots.keep, progress.step))
                         raise Interrupted(self.stop_requests.reason)
                     evaluates = progress.step in evaluate_after
                     saves = due or progress.step % save_every == 0 or progress.step == total
@@ -132,17 +135,18 @@ class Loop:
         self.tracker.log({"event": "checkpoint", "step": progress.step, "seconds": saved.seconds, "bytes": saved.bytes})
         return True
 
-    def _step(self, progress: Progress, lr: float, total: int) -> dict[str, Any]:
+    def _step(self, progress: Progress, lr: float, total: int, keeps: bool) -> dict[str, Any]:
         """Makes one outer step, updates `progress`, and returns the step's record.
 
         Args:
             progress: before the step.
             lr: learning rate.
             total: outer steps of the run.
+            keeps: whether each chain's own parameters are kept after it.
         """
         step, every = progress.step, self.run.train.telemetry_every
         watched = bool(every) and step % every == 0
-        self.engine.begin(step, lr, step / total, watched, meets_after(self.run, step + 1, total))
+        self.engine.begin(step, lr, step / total, watched, meets_after(self.run, step + 1, total), keeps)
         telemetry = measure(self.engine, self.method, self.loader.micro_batches(step)[0]) if watched else {}
         started = time.perf_counter()
         batches = self.loader.micro_batches(step)
@@ -178,7 +182,7 @@ class Loop:
                 "event": "telemetry", "step": progress.step, **telemetry, "moved_by_chain": chain, "moved": outer,
                 "skipped_steps": progress.skipped_steps,
             })  # fmt: skip
-            self._log_resources(progress)
+            self.tracker.log({"event": "system", "step": progress.step, **resources(self.engine.device)})
             if "cosine" in telemetry:
                 said = adversary_lines(progress.step, telemetry, self.method.settings)
                 self.display.say(*(wrapped(line, INDENT) for line in said))
@@ -190,10 +194,6 @@ class Loop:
             return {}
         smallest, largest = self.engine.shards.rates
         return {"lr_smallest": smallest * lr, "lr_largest": largest * lr}
-
-    def _log_resources(self, progress: Progress) -> None:
-        """Logs the memory and load of the machines."""
-        self.tracker.log({"event": "system", "step": progress.step, **resources(self.engine.device)})
 
     def _evaluate(self, progress: Progress, is_last: bool) -> None:
         """Scores the dev splits, and exports the model if `train.export` asks for the current one."""
@@ -207,7 +207,7 @@ class Loop:
             self.display.say(wrapped(f"step {progress.step}{average}: {_scores(splits)}", INDENT))
         progress.evaluations.append(evaluation)
         self.tracker.log({"event": "evaluation", **evaluation})
-        self._log_resources(progress)
+        self.tracker.log({"event": "system", "step": progress.step, **resources(self.engine.device)})
         self._export_if_wanted(progress, is_last or stops_early(self.run.train.early_stopping, progress.evaluations))
 
     def _export_if_wanted(self, progress: Progress, is_last: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mat_ds.artifacts.members import ABSTENTION, listed
+from mat_ds.artifacts.members import ABSTENTION, listed, step_of_member
 from mat_ds.evaluation.abstention import fitted_steps, right_answers
 from mat_ds.evaluation.calibration import judged, quality
 from mat_ds.evaluation.mixture import mean_logits
@@ -40,10 +40,10 @@ def score_mixture(
     if not members or not kind.calibrates or not any(map(len, dev.values())):
         return {}
     kept: dict[str, list[np.ndarray]] = {split: [] for split in dev}
-    for step, folder in members.items():
+    for name, folder in members.items():
         forward = load(folder)
         for split, examples in dev.items():
-            kept[split].append(evaluator.predict(forward, examples, f"{split}, member of step {step}").kept.numpy())
+            kept[split].append(evaluator.predict(forward, examples, f"{split}, member {name}").kept.numpy())
         del forward
 
     def judge() -> dict[str, Any]:
@@ -58,6 +58,6 @@ def score_mixture(
         steps = fitted_steps(np.concatenate(sure), np.concatenate(right))
         still_ours()
         write_json(rundir.snapshots / ABSTENTION, {"fitted_on": list(dev), "examples": sum(map(len, sure)), "steps": steps})
-        return {"mixture": {"members": list(members), "splits": splits}}
+        return {"mixture": {"members": [*map(step_of_member, members)], "splits": splits}}
 
     return on_rank_zero(judge)

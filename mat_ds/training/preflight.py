@@ -20,6 +20,7 @@ from mat_ds.models.unread import value_of
 from mat_ds.models.vocabulary import token_type_problems, vocabulary_problems
 from mat_ds.ranks.launch import card_problems
 from mat_ds.ranks.world import World
+from mat_ds.runs.chains import chain_count
 from mat_ds.runs.options import RunConfig, size_problems
 from mat_ds.runs.resume import changed_input, recorded_micro_batch
 from mat_ds.runs.steps import snapshot_problems
@@ -60,7 +61,7 @@ def load_setup(request: Request, world: World, choose: Choose) -> Setup:
     if tokenizer and (lacking := [*kind_of(spec).tokenizer_problems("model.name", run.model.name, tokenizer)]):
         found, tokenizer = found + lacking, None
     found += (*size_problems(run, data), *undefined_problems(data.spec, data.dev)) if data else ()
-    found += snapshot_problems(run, len(data.train)) if data else ()
+    found += snapshot_problems(run, len(data.train), chain_count(run, world)) if data else ()
     # At ZeRO-3 weights are left in their files, so that no rank needs memory for all of them.
     sharded = completed.get("zero_optimization", {}).get("stage") == 3
     with waiting(f"loading {run.model.name}", speaks):

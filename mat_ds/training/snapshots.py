@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mat_ds.artifacts.described import Description, write_description
 from mat_ds.artifacts.exported import move_base
-from mat_ds.artifacts.members import SNAPSHOTS, keep_only, listed
+from mat_ds.artifacts.members import SNAPSHOTS, keep_only, listed, member_names
 from mat_ds.engine import checkpoint
 from mat_ds.engine.engine import Engine
 from mat_ds.engine.export import export_model
@@ -18,7 +18,6 @@ from mat_ds.evaluation.scores import Evaluator, Scores
 from mat_ds.methods.base import Fold
 from mat_ds.ranks.collectives import on_rank_zero
 from mat_ds.runs.options import RunConfig
-from mat_ds.storage.checkpoints import name_of
 from mat_ds.storage.folders import copy_files, write_folder
 from mat_ds.storage.lock import RunLock
 from mat_ds.storage.progress import Progress
@@ -83,17 +82,31 @@ class Snapshots:
         def settled() -> bool:
             self.lock.check()
             keep_only(self.rundir.snapshots, {kept for kept in steps if kept <= step})
-            return step in listed(self.rundir.snapshots)
+            return {*self._members(step)} <= listed(self.rundir.snapshots).keys()
 
         return on_rank_zero(settled)
 
     def keep(self, step: int) -> None:
-        """Writes the parameters after a step to `snapshots/`, as a model folder or as adapters.
+        """Writes the parameters after a step to `snapshots/`, as a model folder or as adapters; or those that each chain had
+        before they met, unless they are lost.
 
         Raises:
             SaveError: on every rank, if they could not be written.
         """
-        folder, lora = self.rundir.snapshots / name_of(step), self.run.model.lora
+        if self.run.train.snapshots_of == "mean":
+            return self._keep(*self._members(step))
+        if not self.engine.sampler.meeting.kept:
+            return self.display.warn(f"no checkpoint has what the chains came to before step {step}; the mixture lacks it")
+        for chain, name in enumerate(self._members(step)):
+            with self.engine.weights_of_chain(chain):
+                self._keep(name)
+
+    def _members(self, step: int) -> list[str]:
+        own = self.run.train.snapshots_of == "chains"
+        return member_names(step, self.engine.shards.chains.count if own else None)
+
+    def _keep(self, name: str) -> None:
+        folder, lora = self.rundir.snapshots / name, self.run.model.lora
         alone = lora.model_copy(update={"merge": False}) if lora else None
         with self.display.part(f"writing snapshots/{folder.name}", 2.0) as bar:
             export_model(self.engine, self.data.tokenizer, folder, alone, self.fold, self.lock.check, bar.move)

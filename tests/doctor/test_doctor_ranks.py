@@ -2,11 +2,21 @@
 
 import json
 
-from mat_ds.doctor.consultation import precisions_to_test
+from transformers import AutoConfig
+
+from mat_ds.commands.doctor import worth_of_chains
+from mat_ds.doctor.consultation import precisions_to_test, slowest_between
 from mat_ds.doctor.differences import Answer, clock_skew, different_versions, missing_ranks, mixed_cards, spell, unshared_folder
+from mat_ds.doctor.inputs import Inputs
 from mat_ds.doctor.links import Links, check_links, neighbours
 from mat_ds.doctor.rows import Row, Status, failed, passed, warned
 from mat_ds.doctor.table import as_json, as_text, merge, worst
+from mat_ds.methods import METHODS
+from mat_ds.models.build import build_skeleton
+from mat_ds.ranks.world import World
+from mat_ds.runs.options import RunConfig
+from mat_ds.tasks.registry import TASKS
+from mat_ds.terminal.units import duration, scaled
 
 V100, RTX3090 = ("Tesla V100-SXM2-16GB", (7, 0)), ("NVIDIA GeForce RTX 3090", (8, 6))
 GB = 1e9
@@ -133,3 +143,25 @@ def test_passed_checks_that_differ_in_numbers_are_one_line_and_separate_in_json(
     tree = json.loads(as_json(rows, HOSTS))
     assert [row["found"] for row in tree["rows"]] == ["9 GiB free", "8 GiB free"] and tree["rows"][1]["hosts"] == ["node1"]
     assert tree["verdict"] == "pass" and tree["counts"] == {"pass": 2, "warn": 0, "fail": 0}
+
+
+def test_a_run_on_two_nodes_is_told_what_a_chain_on_each_is_worth(tmp_path):
+    """Of T parameters in fp32 at ZeRO-2, each of K updates reduces and gathers 7/8 of 4 T bytes in a ring of 8, and
+    two nodes of 4 send each shard once, 4 T bytes in all."""
+    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 500}
+    AutoConfig.for_model("roberta", max_position_embeddings=20, **size).save_pretrained(tmp_path)
+    given = {"task": "cola", "model": {"name": str(tmp_path)}, "method": {"name": "mat", "theta_steps": 10}}
+    run = RunConfig.model_validate({**given, "train": {"micro_batch_size": 4}})
+    elements = sum(weight.numel() for weight in build_skeleton(run.model, TASKS["cola"], None).parameters())
+    inputs, two, speed = Inputs(run, {"zero_optimization": {"stage": 2}}), World(size=8, local_size=4), 1e6
+    (row,) = worth_of_chains(inputs, two, speed)
+    one, each = 10 * 2 * 7 / 8 * 4 * elements, 4 * elements
+    said = f"sends {scaled(one, 'B')}, {duration(one / speed)} between nodes, with method.chains=per_node {scaled(each, 'B')}, "
+    assert row.status is Status.PASS and said + duration(each / speed) in row.found
+    freelb = run.model_copy(update={"method": METHODS["freelb"].Settings()})
+    assert not [*worth_of_chains(Inputs(freelb, inputs.tree), two, speed), *worth_of_chains(inputs, two, None)]
+
+
+def test_the_slowest_link_between_nodes_is_found():
+    results = {0: measured(0, pairs=[(0, 1, 9.0)]), 1: measured(1, pairs=[(1, 2, 2.0)]), 3: measured(3, pairs=[(3, 0, 3.0)])}
+    assert slowest_between(FOUR, results) == 2.0 and slowest_between(FOUR[:2], {0: results[0]}) is None

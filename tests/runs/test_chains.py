@@ -62,6 +62,26 @@ def test_what_means_nothing_with_chains_or_without_is_refused(options, key, said
     assert problem.key == key and said in f"{problem.reason}; {problem.fix}"
 
 
+@pytest.mark.parametrize(
+    "snapshots, chains, key, said",
+    [
+        (8, "one", "train.snapshots_of", "this run has one"),
+        (0, "per_node", "train.snapshots_of", "pass train.snapshots=2"),
+        (7, "per_node", "train.snapshots", "a multiple of 2"),
+    ],
+)
+def test_snapshots_of_chains_that_cannot_be_are_refused(snapshots, chains, key, said):
+    run = local(train={"snapshots": snapshots, "snapshots_of": "chains"}, method={"name": "vanilla", "chains": chains})
+    (problem,) = chain_problems(run, EIGHT)
+    assert problem.key == key and said in f"{problem.reason}; {problem.fix}"
+
+
+def test_each_chain_has_a_member_at_a_step():
+    run = local(train={"snapshots": 8, "snapshots_of": "chains", "max_steps": 8})
+    assert snapshot_points(run, 8, 2) == [5, 6, 7, 8] and not list(snapshot_problems(run, 10**4, 2))
+    assert snapshot_points(run, 8, 8) == [8]
+
+
 def test_snapshots_are_kept_where_chains_meet_and_more_than_there_are_meetings_are_refused():
     run = local(train={"local_steps": 16, "snapshots": 3, "max_steps": 64})
     assert snapshot_points(run, 64) == [48, 64]

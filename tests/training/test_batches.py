@@ -38,7 +38,7 @@ class Engine(PlainEngine):
     device, dtype, gradient_norm, skipped_since_begin = torch.device("cpu"), torch.float32, None, 0
     moved, parts, spread = (0.0, 0.0), (1.0, 0.0), {}
 
-    def begin(self, outer_step, lr, done=0.0, watch=False):
+    def begin(self, outer_step, lr, done=0.0, watch=False, meets=True, keeps=False):
         self.outer_step = outer_step
 
     def end(self, measured):

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mat_ds.artifacts.members import listed
+from mat_ds.artifacts.members import keep_only, listed, member_names
 from mat_ds.errors import SaveError
 from mat_ds.runs.options import RunConfig
 from mat_ds.runs.steps import snapshot_points, snapshot_problems
@@ -83,7 +83,7 @@ def test_snapshots_hold_the_parameters_and_are_dropped_when_the_chain_is_run_aga
     assert [set((path / "model.safetensors").read_bytes()) for path in here.values()] == [{2}, {4}, {6}]
     assert all((path / "tokenizer.json").exists() and (path / "mat_ds.json").exists() for path in here.values())
     # A process died between the two renames of a snapshot, and while it wrote another.
-    here[4].rename(here[4].with_name(".step-00000004.01234567.old"))
+    here["step-00000004"].rename(here["step-00000004"].with_name(".step-00000004.01234567.old"))
     (tmp_path / "snapshots" / ".step-00000008.01234567.part").mkdir()
     assert found.settle((4, 6, 8), 4)
     assert [path.name for path in (tmp_path / "snapshots").iterdir()] == ["step-00000004"]
@@ -99,4 +99,13 @@ def test_a_run_in_a_new_folder_takes_its_snapshots_along(tmp_path):
     one.keep(3)
     one.save(Progress(step=3))
     other.restore(checkpoints_of(tmp_path / "one"))
-    assert [*listed(tmp_path / "other" / "snapshots")] == [3] == [*listed(tmp_path / "one" / "snapshots")]
+    assert [*listed(tmp_path / "other" / "snapshots")] == ["step-00000003"] == [*listed(tmp_path / "one" / "snapshots")]
+
+
+def test_members_of_chains_are_listed_in_the_order_of_steps_and_chains(tmp_path):
+    names = [*member_names(4, 11), *member_names(12, 2), *member_names(14)]
+    for name in [*reversed(names), "step-00000004-chain-", "step-00000004-chain-x", "step-4-chain-0"]:
+        (tmp_path / name).mkdir()
+    assert [*listed(tmp_path)] == names and names[10] == "step-00000004-chain-10"
+    keep_only(tmp_path, {12})
+    assert [*listed(tmp_path)] == member_names(12, 2)

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from mat_ds.artifacts.conversion import whole_weights
+from mat_ds.artifacts.members import members_of
 from mat_ds.commands.train import main as train
 from mat_ds.engine import checkpoint
 from mat_ds.engine.engine import Engine
@@ -192,7 +193,8 @@ def ended(folder, whole, report):
 
 LOCAL = (
     *(option for option in OPTIONS if not option.startswith("method.")), "method.name=vanilla", "method.chains=per_rank",
-    "train.local_steps=3", "train.eval_per_epoch=3", "train.export=last",
+    "train.local_steps=3", "train.eval_per_epoch=3", "train.export=last", "train.snapshots=4",
+    "train.snapshots_of=chains",
 )  # fmt: skip
 
 
@@ -201,12 +203,24 @@ def local(folder, whole, report):
     end of the run is one, also where it has become nearer."""
     alone, cut, short = folder / "local", folder / "local-cut", folder / "local-short"
     codes = [live(alone, options=LOCAL)]
-    with signalled(Engine, "update", 4, signal.SIGTERM, (0,)):
-        codes.append(live(cut, options=LOCAL))
-    if RANK == 0:
-        shutil.copytree(cut, short)
-    codes += [live(cut, options=LOCAL), live(short, "train.max_steps=5", options=LOCAL)]
-    report["local"] = codes == [ExitCode.OK, ExitCode.REQUEUE, ExitCode.OK, ExitCode.OK] and same(cut, alone)
+    for step in (4, 5):  # before the chains meet, and in the step at whose end they do
+        with signalled(Engine, "update", step, signal.SIGTERM, (0,)):
+            codes.append(live(cut, options=LOCAL))
+        if RANK == 0 and step == 4:
+            shutil.copytree(cut, short)
+    codes += [live(cut, options=LOCAL), live(short, "train.max_steps=5", "train.snapshots=2", options=LOCAL)]
+    again = codes == [ExitCode.OK, ExitCode.REQUEUE, ExitCode.REQUEUE, ExitCode.OK, ExitCode.OK]
+    report["local"] = again and same(cut, alone)
+    found = ([folder / "model.safetensors" for folder in members_of(run / "model", "")] for run in (alone, cut))
+    members, others = ([*map(load_file, files)] for files in found)
+    kept = load_file(alone / "model" / "model.safetensors")
+    report["members"] = len(members) == 4 and all(
+        torch.equal(one[name], other[name]) for one, other in zip(members, others, strict=True) for name in kept
+    )
+    report["a member a chain"] = all(torch.equal((members[2][name] + members[3][name]) / 2, kept[name]) for name in kept)
+    weights = [member["classifier.dense.weight"] for member in members]
+    report["apart"] = not torch.equal(*weights[:2]) and not torch.equal(*weights[2:])
+    report["mixture"] = json.loads((alone / "results.json").read_text())["mixture"]["members"] == [6, 6, 8, 8]
     evaluated = [[record["step"] for record in steps(run) if record["event"] == "evaluation"] for run in (alone, cut, short)]
     report["evaluations wait"] = evaluated == [[3, 6, 8], [3, 6, 8], [3, 5]]
     model = load_file(short / "model" / "model.safetensors")
