@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 
 import pandas
 import pytest
@@ -26,6 +27,7 @@ from mat_ds.tasks.kinds import kind_of
 from mat_ds.tasks.registry import find_task
 from mat_ds.tasks.rows import make_example
 from tests.support.measured import measured
+from tests.support.members import with_members
 from tests.support.run_folders import prepare
 from tests.tasks.test_multiple_choice import QUESTIONS, published
 from tests.tasks.test_span_qa import QUESTIONS as SPANS
@@ -181,3 +183,21 @@ def test_a_run_is_planned(made, capsys):
     ) == (ExitCode.OK), capsys.readouterr().err
     told = capsys.readouterr().out
     assert "training examples" in told and "estimated" not in told.lower().split("training examples")[0]
+
+
+def test_the_mixture_of_choices_has_the_mean_of_its_members_probabilities(made, tmp_path):
+    folder, spec, rows = made
+    if spec.kind != "multiple_choice":
+        pytest.skip("spans have no mixture")
+    (folder / "model" / "README.md").write_text("# A model\n")
+    shutil.copytree(folder / "model", tmp_path / "model")
+    members = sorted((with_members(tmp_path, 2) / "snapshots").iterdir())
+    save_flavor(folder / "model", None, Description(spec, LENGTH), tmp_path / "saved", Model(), members)
+    alone = []
+    for one in members:
+        write_description(one, Description(spec, LENGTH))
+        alone.append([answer["probabilities"] for answer in load_predictor("m", one).predict(rows)])
+    found = load_model(str(tmp_path / "saved")).predict(rows, params={"mixture": True}).to_dict(orient="records")
+    for answer, one, other in zip(found, *alone, strict=True):
+        assert list(answer["probabilities"]) == pytest.approx([(a + b) / 2 for a, b in zip(one, other, strict=True)], abs=1e-5)
+        assert one != other
