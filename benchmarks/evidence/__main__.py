@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.evidence import __doc__ as usage
-from benchmarks.evidence.design import ARMS, MOST_SEEDS, SEEDS, TASKS, TRIALS, Entry, queue
+from benchmarks.evidence.design import ARMS, MOST_SEEDS, SEEDS, TASKS, Entry, queue
 from benchmarks.evidence.records import FILE, append, chosen, read_records
 
 
@@ -64,15 +64,13 @@ def go_on(asked: argparse.Namespace, entries: list[Entry]) -> int:
             records = read_records(asked.records)
             if not ours or entry.name in {record["name"] for record in records}:
                 continue
-            multiple = entry.trial
-            if multiple is None:
-                best = chosen(records, entry.task, entry.arm, len(TRIALS))
-                if best is None:
-                    continue
-                multiple = best[0]
-            print(f"{entry.name}, {multiple:g} x the step size", flush=True)
+            best = chosen(records, entry.task, entry.arm)
+            trial = entry.trial or (best and best[0])
+            if trial is None:
+                continue
+            print(f"{entry.name}, trial {trial}", flush=True)
             try:
-                record = runner.run(entry, multiple)
+                record = runner.run(entry, trial)
             except Stopped as stopped:
                 print(f"{entry.name} ended with {stopped}; the same command goes on", file=sys.stderr)
                 return int(stopped.args[0])

@@ -8,7 +8,7 @@ from statistics import mean, stdev
 
 import numpy as np
 
-from benchmarks.evidence.design import ARMS, HYPOTHESES, LEAST_AUC, MARGIN, RIVALS, TASKS, TRIALS
+from benchmarks.evidence.design import ARMS, HYPOTHESES, LEAST_AUC, MARGIN, RIVALS, TASKS
 from benchmarks.evidence.records import Record, chosen
 from mat_ds.reports.paired import FEWEST, LEVEL, Paired, holm, paired
 
@@ -58,7 +58,7 @@ def finals(records: Sequence[Record], task: str, arm: str) -> dict[int, Record]:
 
 def best_rival(records: Sequence[Record], task: str) -> str | None:
     """The rival with the least NLL in its tuning; None before all have been tuned."""
-    tuned = {arm: chosen(records, task, arm, len(TRIALS)) for arm in RIVALS if arm in TASKS[task].arms}
+    tuned = {arm: chosen(records, task, arm) for arm in RIVALS if arm in TASKS[task].arms}
     found = {arm: best[1] for arm, best in tuned.items() if best}
     return min(found, key=lambda arm: found[arm]) if len(found) == len(tuned) and found else None
 
@@ -124,8 +124,8 @@ def tables(records: Sequence[Record]) -> Iterator[str]:
 
 def _arm(records: Sequence[Record], task: str, arm: str, runs: Sequence[Record]) -> str:
     cells = [_spread([one["endpoints"][name] for one in runs if name in one["endpoints"]]) for name in ENDPOINTS]
-    best = chosen(records, task, arm, len(TRIALS))
-    lr = f"{TASKS[task].lr * best[0]:g}" if best else "-"
+    best = chosen(records, task, arm)
+    lr = f"{TASKS[task].lr * best[0].multiple:g}{', weaker' * best[0].weak}" if best else "-"
     updates = runs[0]["endpoints"]["steps"] * (3 if arm.startswith("mat_") else 1)
     seconds = mean(one["endpoints"]["seconds"] for one in runs)
     return f"| {arm} | {len(runs)} | {lr} | {updates} | {' | '.join(cells)} | {seconds:.0f} |"

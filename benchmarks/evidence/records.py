@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.evidence.design import TASKS, TUNING_SEED, Entry, Trial
+
 FILE = Path(__file__).parents[1] / "evidence.jsonl"
 Record = dict[str, Any]
 
@@ -27,9 +29,10 @@ def append(record: Record, path: Path = FILE) -> None:
         file.write(json.dumps(record).encode() + b"\n")
 
 
-def chosen(records: Iterable[Record], task: str, arm: str, trials: int) -> tuple[float, float] | None:
-    """The multiple of the step size with the least NLL on what tuning held out, and that NLL; None before all trials ended."""
-    own = [one for one in records if (one["task"], one["arm"]) == (task, arm) and one["trial"] is not None]
-    found = {one["trial"]: one["endpoints"]["nll"] for one in own}
-    best = min(found, key=lambda trial: found[trial]) if len(found) == trials else None
-    return None if best is None else (best, found[best])
+def chosen(records: Iterable[Record], task: str, arm: str) -> tuple[Trial, float] | None:
+    """The trial with the least NLL on what tuning held out, and that NLL; None before all trials ended."""
+    found = {one["name"]: one["endpoints"]["nll"] for one in records}
+    trials = {trial: found.get(Entry(task, arm, TUNING_SEED, trial).name) for trial in TASKS[task].trials(arm)}
+    ended = {trial: nll for trial, nll in trials.items() if nll is not None}
+    best = min(ended, key=lambda trial: ended[trial]) if len(ended) == len(trials) else None
+    return None if best is None else (best, ended[best])

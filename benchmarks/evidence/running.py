@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 from sklearn.metrics import matthews_corrcoef, roc_auc_score
 
-from benchmarks.evidence.design import BEFORE, DATE, TASKS, Entry
+from benchmarks.evidence.design import BEFORE, DATE, TASKS, Entry, Trial
 from benchmarks.evidence.records import Record
 from mat_ds.tasks import demo
 
@@ -48,14 +48,14 @@ class Runner:
     def can_run(self, entry: Entry) -> bool:
         return entry.task == "grammar" or (self._model is not None and self._data is not None)
 
-    def run(self, entry: Entry, multiple: float) -> Record:
+    def run(self, entry: Entry, trial: Trial) -> Record:
         """Makes a run and returns its record.
 
         Raises:
             Stopped: if a command ends with another code than 0; the same call goes on where it stood.
         """
         folder = self._work / entry.name
-        options = entry.options(multiple)
+        options = entry.options(trial)
         began = time.time()
         model = self._base() if entry.task == "grammar" else self._model
         held_out = entry.trial is not None
@@ -70,7 +70,8 @@ class Runner:
             _command([*TRAIN, *own])
         measured = {} if held_out else self._evaluate(folder, TASKS[entry.task].radius)
         return {
-            "name": entry.name, "task": entry.task, "arm": entry.arm, "seed": entry.seed, "trial": entry.trial,
+            "name": entry.name, "task": entry.task, "arm": entry.arm, "seed": entry.seed,
+            "trial": None if entry.trial is None else str(entry.trial), "chosen": None if held_out else str(trial),
             "design": DATE, "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "wall_seconds": round(time.time() - began), "options": options,
             "model": "tiny-roberta, trained before" if entry.task == "grammar" else Path(str(model)).name,
