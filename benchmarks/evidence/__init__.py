@@ -2,5 +2,6 @@
 
 python -m benchmarks.evidence --continue [--limit N] [--only ARM] [--task TASK] [--model FOLDER] [--data FOLDER]
 python -m benchmarks.evidence --table
+python -m benchmarks.evidence --figure PNG
 python -m benchmarks.evidence --queue
 """

@@ -21,6 +21,7 @@ def main() -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--continue", dest="goes_on", action="store_true", help="make the next runs, one by one")
     what.add_argument("--table", action="store_true", help="print the tables that the records make")
+    what.add_argument("--figure", type=Path, metavar="PNG", help="draw what the records say")
     what.add_argument("--queue", action="store_true", help="print the queue, and what of it is done")
     parser.add_argument("--records", type=Path, default=FILE, help="(default: benchmarks/evidence.jsonl)")
     parser.add_argument(
@@ -40,6 +41,11 @@ def main() -> int:
         from benchmarks.evidence.analysis import tables
 
         print("\n".join(tables(read_records(asked.records))).strip())
+        return 0
+    if asked.figure:
+        from benchmarks.evidence.figure import draw_evidence
+
+        draw_evidence(read_records(asked.records), asked.figure)
         return 0
     if asked.queue:
         done = {record["name"] for record in read_records(asked.records)}

@@ -25,8 +25,8 @@ Changed on 2026-11-28, after the first 225 runs on the grammar and 18 trials on 
 weight of the divergence (1). The best step size lay at the grid's edge for 13 of 15 arms of the grammar and for all arms of
 SST-2, and with that weight all arms with a divergence were behind those without, so that the hypotheses would have been
 tested where nobody would train. The grid was widened, for all arms by as many trials. The dev set of the grammar had been
-seen by then; the records of that first round are in evidence-first.jsonl, and trials that both grids have were not made
-again.
+seen by then; the records of that first round are in evidence-first.jsonl (without the NLL of each example), and trials that
+both grids have were not made again.
 
 Seeds: 0 to 4 are the pilot, all arms of a seed before the next seed. `--table` says how many seeds the spread asks for; the
 queue goes to 12, and with `--seeds` to 20. Eight tests corrected together need 9 seeds to come below 0.05.
