@@ -40,6 +40,8 @@ def remove_padding(model: Any) -> bool:
     _extend(encoder, encoder_part)
     for layer in encoder.layer:
         _extend(layer.attention, attention_part)
+        if attention_part is _BertAttention:
+            _extend(layer, _BertLayer)
     # In these families all such heads read the first token and nothing else.
     heads = ("ForSequenceClassification", "ForMultipleChoice")
     encoder.layer[-1].attention.first_only = type(model).__name__.endswith(heads) and _summary(config) == "first"
@@ -119,6 +121,18 @@ class _BertAttention(_Attention):
         heads, dropout = own.num_attention_heads, own.dropout.p if own.training else 0.0
         mixed = packing.attend(own.query(asking), own.key(hidden_states), own.value(hidden_states), heads, dropout)
         return self.output(mixed, asking)
+
+
+class _BertLayer(nn.Module):
+    """Leaves out what transformers looks up before each feed-forward block, which takes as long as four launches on a GPU."""
+
+    attention: Any
+    feed_forward_chunk: Any
+
+    def forward(self, hidden_states: Tensor, attention_mask: Any = None, *args: Any, **more: Any) -> Any:
+        if not isinstance(attention_mask, Packing):
+            return super().forward(hidden_states, attention_mask, *args, **more)
+        return self.feed_forward_chunk(self.attention(hidden_states, attention_mask, **more)[0])
 
 
 class _MPNetAttention(_Attention):
