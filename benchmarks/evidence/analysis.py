@@ -116,7 +116,7 @@ def tables(records: Sequence[Record]) -> Iterator[str]:
     if tests:
         yield from (
             "",
-            "| hypothesis | task | by | seeds | gain in points | p | p, Holm | p, 1 or more | for ±1 | says |",
+            "| hypothesis | task | by | seeds | gain in points | p | p, Holm | p, 1 or more | seeds for 1 point | says |",
             "|---" * 10 + "|",
         )
         yield from map(_line, tests)
