@@ -156,7 +156,7 @@ def worth_of_chains(inputs: Inputs, world: World, between: float | None) -> Iter
         rounds = f" every {steps} outer steps" if (steps := run.train.local_steps) > 1 else ""
         yield passed(
             "chains", f"an outer step sends {one} between nodes, with method.chains=per_node{rounds} {per_node}",
-            "docs/methods.md says what chains compute: not the same",
+            "chains are another algorithm than one chain: compare their dev scores before you choose them",
         )  # fmt: skip
 
 

@@ -72,8 +72,6 @@ def save_flavor(
     members = members if kind.calibrates else ()
     fitted = members[0].with_name(ABSTENTION) if members else None
     steps = read_json(fitted, "bring it back from a copy")["steps"] if fitted and fitted.exists() else None
-    card = ModelCard.load(source / CARD)
-    card.text = with_robustness(card.text, robustness) if robustness else card.text
     temperature = temperature_of(source, str(source)) if (source / TEMPERATURE).exists() else None
     row = kind.served_row
     unnamed = [*row.values()] if [*row] == ["text"] else None
@@ -106,6 +104,7 @@ def save_flavor(
             # A pipeline, not the folder: MLflow 3.17 does not know the pipelines of transformers 5.23 when given a folder.
             build: Any = transformers.pipeline
             pipeline = build(kind.pipeline, model=model, tokenizer=tokenizer, device="cpu", trust_remote_code=False)
+            card = _card(source, robustness)
             mlflow.transformers.save_model(pipeline, str(path), task=kind.pipeline, model_card=card, **form)
             mlflow_model.flavors[mlflow.transformers.FLAVOR_NAME]["source_model_name"] = known.spec.name
         else:  # the kind's server loads the model's folder itself
@@ -122,7 +121,7 @@ def save_flavor(
         if file.is_file() and not (path / "model" / file.name).exists() and file.suffix not in (".safetensors", ".bin"):
             shutil.copy2(file, path / "model" / file.name)
     if robustness:
-        write_text(path / "model" / CARD, str(card))
+        write_text(path / "model" / CARD, str(_card(source, robustness)))
     if adapter:
         shutil.copytree(adapter, path / ADAPTER)
     if members:
@@ -131,6 +130,13 @@ def save_flavor(
             write_differences(merged_model(member), model, path / SNAPSHOTS / member.name)
         if fitted and fitted.exists():
             shutil.copy2(fitted, path / SNAPSHOTS / ABSTENTION)
+
+
+def _card(source: Path, robustness: str) -> ModelCard:
+    """A model's card, with a section in the place of the one it has."""
+    card = ModelCard.load(source / CARD)
+    card.text = with_robustness(card.text, robustness) if robustness else card.text
+    return card
 
 
 def signature_of(kind: Kind, calibrates: bool = False, mixes: bool = False) -> ModelSignature:
