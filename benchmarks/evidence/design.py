@@ -201,12 +201,13 @@ class Entry:
             length = f"train.max_steps={task.steps * UPDATES}"
         half, perturbs = task.radius / 2, self.arm.startswith("mat_") and "lam0" not in self.arm
         radius = [f"method.delta_max_norm={task.radius}", f"method.delta_lr={half}", f"method.delta_init_scale={half}"]
-        return [
+        given = [
             f"seed={self.seed}", length, f"optimizer.lr={task.lr * trial.multiple:g}", f"train.batch_size={task.batch}",
             f"train.micro_batch_size={task.batch}", f"data.max_length={task.max_length}", "train.export=last",
             "train.eval_per_epoch=0", "train.save_minutes=5", "train.telemetry_every=50", "tracking.uri=none",
             *task.options, *ARMS[self.arm], *(radius if perturbs else []), *(WEAKER[self.arm] if trial.weak else []),
         ]  # fmt: skip
+        return list({option.partition("=")[0]: option for option in given}.values())  # the last of each
 
 
 def queue(seeds: int = SEEDS) -> Iterator[Entry]:

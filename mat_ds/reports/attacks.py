@@ -28,7 +28,7 @@ def attacks_on_texts(groups: Sequence[Group]) -> Attacks:
             newest = {
                 (split, name): point
                 for report in run.robustness
-                for split, found in _dev_splits(report).items()
+                for split, found in dev_splits(report).items()
                 for name, point in found.get("text_attacks", {}).items()
             }
             for (split, name), point in newest.items():
@@ -36,7 +36,8 @@ def attacks_on_texts(groups: Sequence[Group]) -> Attacks:
     return every
 
 
-def _dev_splits(report: dict[str, Any]) -> dict[str, Any]:
+def dev_splits(report: dict[str, Any]) -> dict[str, Any]:
+    """What a report of `mat-ds evaluate` has of the dev splits."""
     task, splits = str(report.get("task")), report["splits"]
     return {split: found for split, found in splits.items() if task not in TASKS or split in TASKS[task].dev}
 
@@ -143,7 +144,7 @@ def shift_table(groups: Sequence[Group]) -> Table:
         for run in one_a_seed(run for run in group.runs if run.robustness):
             newest: dict[tuple[str, str], dict[str, float]] = {}
             for report in run.robustness:
-                for split, one in _dev_splits(report).items():
+                for split, one in dev_splits(report).items():
                     newest |= {(split, title): point for title, point in _shifted(one)}
             for key, point in newest.items():
                 found.setdefault(key, []).append(point)

@@ -13,6 +13,7 @@ from mat_ds.errors import printable
 from mat_ds.reports import figures
 from mat_ds.reports.ablations import VARIED, ablation_table
 from mat_ds.reports.attacks import changed_texts_table, shift_table, text_attack_bars, text_attacks_table
+from mat_ds.reports.checks import checks_table
 from mat_ds.reports.comparison import Comparison
 from mat_ds.reports.comparison_table import comparison_table
 from mat_ds.reports.confusion import confusion_tables
@@ -95,6 +96,7 @@ def tables_of(groups: Sequence[Group], comparisons: Sequence[Comparison]) -> Ite
     yield text_attacks_table(groups)
     yield changed_texts_table(groups)
     yield shift_table(groups)
+    yield checks_table(groups)
     yield from confusion_tables(groups)
     for varied in VARIED:
         yield ablation_table(groups, varied)

@@ -6,17 +6,15 @@ they depend on key and place alone, so all cards draw the same.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from mat_ds.ranks.collectives import any_rank
 from mat_ds.sampling.philox import normal_run
+from mat_ds.sampling.tried import on_every_rank, tried
 
-logger = logging.getLogger(__name__)
 # What the kernel is tried on: a key and a place of more than 32 bits, and the numbers of two programs.
 KEY, PLACE, NUMEL = 0x1234567890ABCDE, (1 << 34) + 5, 2000
 TOLERANCE = 1e-5
@@ -29,29 +27,20 @@ Kernel = Callable[[Tensor, float, int, int, Tensor], None]
 
 
 def agreed_kernel(device: torch.device) -> Kernel | None:
-    """The kernel, if it works on every rank; None otherwise, and on CPUs. Every rank must call it.
-
-    Were mixed cards to draw differently, the replicas of ZeRO-0 would drift apart.
-    """
-    if device.type != "cuda":
-        return None
-    kernel = own_kernel(device)
-    return None if any_rank(kernel is None, device) else kernel
+    """The kernel, if it works on every rank; None otherwise, and on CPUs. Every rank must call it."""
+    return on_every_rank(own_kernel, device)
 
 
 @cache
 def own_kernel(device: torch.device) -> Kernel | None:
     """The kernel, tried once against `philox.normal_run`; None if it does not work on this card, or without Triton."""
-    try:
+
+    def load() -> Kernel:
         from mat_ds.sampling.triton_noise import add_numbers
 
-        if works(add_numbers, device):
-            return add_numbers
-        reason = "its numbers are wrong"
-    except Exception as error:  # Triton's errors have no common class: no C compiler, an old card, another driver
-        reason = f"{type(error).__name__}: {error}"
-    logger.warning("Triton's kernel does not work here, so the parameters' noise takes many small ones: %s", reason)
-    return None
+        return add_numbers
+
+    return tried(load, lambda kernel: works(kernel, device), "the parameters' noise takes many small ones")
 
 
 def works(kernel: Kernel, device: torch.device) -> bool:

@@ -6,7 +6,6 @@ sample drawn in several passes, as one that is watched is, comes to the same bit
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,13 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mat_ds.ranks.collectives import any_rank
 from mat_ds.sampling import noise_kernel
 from mat_ds.sampling.chain import Chain
+from mat_ds.sampling.tried import on_every_rank, tried
 from mat_ds.sampling.updates import adam_
 from mat_ds.sampling.watched import Watched, squared_distance
 
-logger = logging.getLogger(__name__)
 # How far the kernel may be from plain torch, of numbers below 10.
 TOLERANCE = 1e-5
 
@@ -73,26 +71,22 @@ def agreed_step(device: torch.device, update: str, chain: Chain) -> Kernel | Non
         chain: of the samples.
     """
     served = update == "adam" and not chain.ascent and not chain.preconditioned and (chain.noise or chain.is_mixed)
-    if device.type != "cuda" or not served:
-        return None
-    kernel = own_step(device)
-    return None if any_rank(kernel is None, device) else kernel
+    return on_every_rank(own_step, device) if served else None
 
 
 @cache
 def own_step(device: torch.device) -> Kernel | None:
     """The kernel, tried once against plain torch; None if it does not work on this card, or without Triton."""
-    try:
-        from mat_ds.sampling.triton_noise import add_numbers
+
+    def load() -> Kernel:
         from mat_ds.sampling.triton_step import advance
 
-        if equals_torch(advance, add_numbers, device):
-            return advance
-        reason = "its results are wrong"
-    except Exception as error:  # as for `noise_kernel.own_kernel`
-        reason = f"{type(error).__name__}: {error}"
-    logger.warning("Triton's kernel of a sample does not work here, so it takes several passes over memory: %s", reason)
-    return None
+        return advance
+
+    noise = noise_kernel.own_kernel(device)
+    if noise is None:
+        return None
+    return tried(load, lambda kernel: equals_torch(kernel, noise, device), "a sample takes several passes over memory")
 
 
 def equals_torch(kernel: Kernel, noise: noise_kernel.Kernel, device: torch.device) -> bool:

@@ -33,20 +33,30 @@ def wrapped(text: str, indent: int) -> str:
 def table_text(rows: Sequence[Sequence[Any]]) -> str:
     """A table as text, numbers below each other. None is shown as a dash.
 
-    If it is wider than the terminal, the columns that do not fit follow below, each part with the first column.
+    If it is wider than the terminal, the columns that do not fit follow below, each part with the first columns that tell rows
+    apart, or with the first alone where these leave no room for another.
 
     Args:
         rows: the first holds the headings.
     """
     shown = [list(column) for column in zip(*(_column(column) for column in zip(*rows, strict=True)), strict=True)]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    room, parts = columns(), [[0]]
-    for i in range(1, len(widths)):
-        if room and len(parts[-1]) > 1 and sum(widths[j] + GAP for j in parts[-1]) + widths[i] > room:
-            parts.append([0])
+    room, lead = columns(), _leading(shown)
+    if room and sum(widths[:lead]) + GAP * lead + max(widths[lead:], default=0) > room:
+        lead = 1
+    parts = [list(range(lead))]
+    for i in range(lead, len(widths)):
+        if room and len(parts[-1]) > lead and sum(widths[j] + GAP for j in parts[-1]) + widths[i] > room:
+            parts.append(list(range(lead)))
         parts[-1].append(i)
     gap = " " * GAP
     return "\n\n".join("\n".join(gap.join(row[i] for i in part).rstrip() for row in shown) for part in parts)
+
+
+def _leading(rows: Sequence[Sequence[str]]) -> int:
+    """How many of the first columns tell all rows apart; 1 if none do."""
+    counts = range(1, len(rows[0]))
+    return next((count for count in counts if len({tuple(row[:count]) for row in rows}) == len(rows)), 1)
 
 
 def _column(values: Sequence[Any]) -> list[str]:

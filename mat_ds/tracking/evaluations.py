@@ -18,11 +18,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from mat_ds.errors import UserError
-from mat_ds.storage.own_files import own_files
-from mat_ds.storage.reading import read_json, sha256_of_file
+from mat_ds.storage.reading import read_json
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tracking import content
-from mat_ds.tracking.mirrored import FIX, log_line
+from mat_ds.tracking.mirrored import FIX, digests_of, log_line
 from mat_ds.tracking.names import ROBUSTNESS, numbers_of
 from mat_ds.tracking.playback import Playback
 
@@ -62,13 +61,7 @@ class Evaluations:
     def _deliver_one(self, report: Path) -> tuple[int, list[str]]:
         folder = report.parent
         names = [f"{folder.name}/{name}" for name in (REPORT, *sorted(path.name for path in folder.glob("*.jsonl")))]
-        digests, foreign = {}, []
-        for file, why in own_files(self._run.path, names):
-            name = str(file.relative_to(self._run.path))
-            if why:
-                foreign.append(f"not uploaded: {name} {why}")
-            else:
-                digests[name] = sha256_of_file(file)
+        digests, foreign = digests_of(self._run, names)
         told = f"{folder.name} {hashlib.sha256(json.dumps([digests, foreign]).encode()).hexdigest()}"
         if told in self._delivered:
             return 0, []

@@ -11,7 +11,7 @@ import shlex
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mat_ds.config.yaml_files import read_yaml
 from mat_ds.errors import Problem, UserError, masked, printable, raise_if_any
 from mat_ds.storage.disk import write_new_json
-from mat_ds.storage.own_files import file_problems
-from mat_ds.storage.reading import open_regular, read_json
+from mat_ds.storage.own_files import file_problems, own_files
+from mat_ds.storage.reading import open_regular, read_json, sha256_of_file
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tracking.destination import is_remote
 
@@ -170,3 +170,20 @@ def turn_to_deliver(run: RunDirectory) -> Iterator[None]:
                 pass
             break
         yield
+
+
+def digests_of(run: RunDirectory, names: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """SHA-256 of a run's files by their names in its folder, and messages about files there that are not the folder's own.
+
+    Args:
+        run: the folder.
+        names: of files, or of folders with all that is below them.
+    """
+    digests, foreign = {}, []
+    for file, why in own_files(run.path, names):
+        name = str(file.relative_to(run.path))
+        if why:
+            foreign.append(f"not uploaded: {name} {why}")
+        else:
+            digests[name] = sha256_of_file(file)
+    return digests, foreign

@@ -25,14 +25,12 @@ from mlflow.exceptions import MlflowException
 
 from mat_ds.storage.events import Record
 from mat_ds.storage.lock import holder_of
-from mat_ds.storage.own_files import own_files
-from mat_ds.storage.reading import sha256_of_file
 from mat_ds.storage.rundir import RunDirectory
 from mat_ds.tracking import content
 from mat_ds.tracking.description import EXPERIMENT_TAGS, inputs_of, note_tags
 from mat_ds.tracking.destination import client_uri, database_file, mirror_uri
 from mat_ds.tracking.evaluations import Evaluations
-from mat_ds.tracking.mirrored import log_line, own_id, read_mirrored, read_results, turn_to_deliver
+from mat_ds.tracking.mirrored import digests_of, log_line, own_id, read_mirrored, read_results, turn_to_deliver
 from mat_ds.tracking.options import EXPERIMENT
 from mat_ds.tracking.parent import parent_of
 from mat_ds.tracking.playback import Playback
@@ -188,13 +186,7 @@ class Replica:
 
     def _upload(self) -> None:
         """Uploads files that changed; skips files that are not the folder's own."""
-        digests, foreign = {}, []
-        for file, reason in own_files(self._run.path, ARTIFACTS):
-            name = str(file.relative_to(self._run.path))
-            if reason:
-                foreign.append(f"not uploaded: {name} {reason}")
-            else:
-                digests[name] = sha256_of_file(file)
+        digests, foreign = digests_of(self._run, ARTIFACTS)
         digest = hashlib.sha256(json.dumps([digests, foreign] if foreign else digests).encode()).hexdigest()
         if digest == self._files:
             return

@@ -182,7 +182,7 @@ class Loop:
                 "event": "telemetry", "step": progress.step, **telemetry, "moved_by_chain": chain, "moved": outer,
                 "skipped_steps": progress.skipped_steps,
             })  # fmt: skip
-            self.tracker.log({"event": "system", "step": progress.step, **resources(self.engine.device)})
+            self.tracker.log(resources(progress.step, self.engine.device))
             if "cosine" in telemetry:
                 said = adversary_lines(progress.step, telemetry, self.method.settings)
                 self.display.say(*(wrapped(line, INDENT) for line in said))
@@ -207,7 +207,7 @@ class Loop:
             self.display.say(wrapped(f"step {progress.step}{average}: {_scores(splits)}", INDENT))
         progress.evaluations.append(evaluation)
         self.tracker.log({"event": "evaluation", **evaluation})
-        self.tracker.log({"event": "system", "step": progress.step, **resources(self.engine.device)})
+        self.tracker.log(resources(progress.step, self.engine.device))
         self._export_if_wanted(progress, is_last or stops_early(self.run.train.early_stopping, progress.evaluations))
 
     def _export_if_wanted(self, progress: Progress, is_last: bool) -> None:

@@ -10,7 +10,7 @@ from tests.support.launch import run_cli, run_ranks
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU here")]
 
 
-@pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-3), ("fp16", 5e-2), ("bf16", 6e-2)])
+@pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-3), ("fp16", 5e-2), ("bf16", 5e-2)])
 def test_every_stage_update_rule_and_accumulation_gives_the_oracles_parameters(precision, tolerance):
     if precision == "bf16" and torch.cuda.get_device_capability() < (8, 0):
         pytest.skip("this card has no bf16")

@@ -29,6 +29,20 @@ def attacked(run, flip_rate, folder="evaluation", ece=0.3):
     path.write_text(json.dumps(report))
 
 
+def checked(run, signs, certified, met, folder="evaluation"):
+    attack(run, "linf", (0.8, 0.5, 0.1), folder)
+    path = run.path / folder / "robustness.json"
+    report = json.loads(path.read_text())
+    points = [{"radius": 0.1, "certified_accuracy": certified, "abstained": 1, "examples": 9}]
+    report["splits"]["validation"] |= {
+        "masking": {"signs": signs, "points": []},
+        "smoothing": {"sigma": 0.25, "examples": 9, "points": points},
+    }
+    report["invariance"] = {"tests": [{"name": "names", "kind": "same", "cases": 4, "failures": 1, "failure_rate": 0.25}]}
+    report["gate"] = {"met": met, "required": [{"condition": "clean >= 0.5", "found": {"validation": 0.8}, "met": met}]}
+    path.write_text(json.dumps(report))
+
+
 def rows(folder, name):
     with (folder / f"{name}.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -50,6 +64,21 @@ def test_attacks_are_means_over_seeds_of_the_newest_evaluation_and_texts_are_sho
     page = (tmp_path / "out" / "index.html").read_text()
     assert "<script" not in page and "&lt;script&gt;" in page and "\u202e" not in page and "\\u202e" in page
     assert [row["text"] for row in rows(tmp_path / "out", "changed-texts")] == ["good"]
+
+
+def test_signs_of_masking_certificates_behaviour_and_the_gate_are_told_of_all_seeds(tmp_path, capsys):
+    for seed, signs, certified, met in ((0, ["random noise finds more"], 0.5, True), (1, [], 0.25, False)):
+        run = make_run(tmp_path / "runs" / str(seed), (0.1, 0.2, 0.3), seed)
+        checked(run, ["an older sign"], 0.9, True)
+        checked(run, signs, certified, met, "evaluation-2")
+    assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == ExitCode.OK, capsys.readouterr().err
+    assert {(row["split"], row["check"]): row["found"] for row in rows(tmp_path / "out", "checks")} == {
+        ("validation", "signs of gradient masking"): "random noise finds more",
+        ("validation", "certified accuracy, sigma 0.25, L2 radius 0.1"): "37.5",
+        ("model", "failures of the test names"): "25.0",
+        ("all", "gate: clean >= 0.5"): "met by 1 of 2 seeds",
+    }
+    assert "random noise finds more" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_a_damaged_attack_is_refused_and_an_older_report_without_any_is_read(tmp_path, capsys):

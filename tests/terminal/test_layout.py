@@ -30,6 +30,17 @@ def test_numbers_are_below_each_other(file):
     ]
 
 
+def test_parts_below_repeat_as_many_columns_as_tell_rows_apart(terminal):
+    wide = [
+        ["split", "attack", *(f"column_{i}" for i in range(9))],
+        *(["dev", attack, *[0.5] * 9] for attack in ("one", "two")),
+    ]
+    parts = [part.splitlines() for part in table_text(wide).split("\n\n")]
+    assert len(parts) > 1 and all([line.split()[:2] for line in part][1:] == [["dev", "one"], ["dev", "two"]] for part in parts)
+    broad = [[row[0], row[1] * 30, *row[2:]] for row in wide]
+    assert all(line.split()[0] in ("split", "dev") for line in table_text(broad).splitlines() if line)
+
+
 def test_small_and_large_numbers_keep_four_digits(file):
     assert table_text([["lr"], [1e-5], [0.123456]]).split() == ["lr", "1e-05", "0.1235"]
 
