@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,13 +14,10 @@ from mat_ds.ranks.exits import configure_process
 from mat_ds.ranks.processors import share_processors
 from mat_ds.ranks.world import World
 
-# Variables by which ranks find each other; a single process sets them itself.
-LAUNCHED_BY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-
 
 @contextmanager
 def session() -> Iterator[World]:
-    """A context that yields this rank's `World`, and then restores environment and deterministic kernels.
+    """A context that yields this rank's `World`, and then restores what it says of deterministic kernels.
 
     Raises:
         UserError: if this is not the main thread (only that receives signals), or the launcher's variables are invalid.
@@ -31,7 +27,6 @@ def session() -> Iterator[World]:
     if threading.current_thread() is not threading.main_thread():
         raise UserError(Problem("thread", threading.current_thread().name, "is not the main thread, which alone gets Ctrl-C",
                                 "call mat_ds from the main thread, or start a process"))  # fmt: skip
-    environment = {name: os.environ.get(name) for name in LAUNCHED_BY}
     strict, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     world = World.from_environment()
     try:
@@ -40,10 +35,6 @@ def session() -> Iterator[World]:
         yield world
     finally:
         torch.use_deterministic_algorithms(strict, warn_only=warn_only)
-        for name, value in environment.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
 def as_overrides(options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

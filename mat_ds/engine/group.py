@@ -22,11 +22,14 @@ from mat_ds.ranks.world import World
 
 # A rank may have to wait while others read or write tens of gigabytes on a slow shared disk.
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+# Variables by which ranks find each other; a single process sets them itself.
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @contextmanager
 def process_group(world: World, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iterator[torch.device]:
-    """Creates the run's process groups, yields this rank's device, and destroys the groups on exit, also after an error.
+    """Creates the run's process groups, yields this rank's device, and destroys the groups on exit, also after an error. The
+    environment is then as it was.
 
     gloo groups have threads that keep the last tensors they moved. If a thread drops such a tensor while the interpreter shuts
     down, the process aborts ("terminate called without an active exception"). Destroying a group is not enough: its threads
@@ -46,14 +49,11 @@ def process_group(world: World, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iter
 
     lighten()
     raise_if_any(card_problems(world.local_rank))
-    if world.size == 1:  # a single process needs no address, whatever a launcher has set
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    for name, value in (("RANK", world.rank), ("WORLD_SIZE", world.size), ("LOCAL_RANK", world.local_rank)):
-        os.environ.setdefault(name, str(value))
     accelerator = get_accelerator()
     if accelerator.device_name() != "cpu":
         accelerator.set_device(world.local_rank)
     with ExitStack() as outer:
+        outer.enter_context(_variables(world))
         outer.enter_context(_default_timeout(timeout))
         if world.size > 1:
             outer.enter_context(watched(f"rank {world.rank}", world.launchers, timeout.total_seconds()))
@@ -75,6 +75,23 @@ def process_group(world: World, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iter
             comm.destroy_process_group()
             release()
             gc.collect()
+
+
+@contextmanager
+def _variables(world: World) -> Iterator[None]:
+    """A context in which the environment says where the ranks are, as after a launcher; then it is as it was before."""
+    before = {name: os.environ.get(name) for name in VARIABLES}
+    if world.size == 1:  # a single process needs no address, whatever a launcher has set
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    for name, value in (("RANK", world.rank), ("WORLD_SIZE", world.size), ("LOCAL_RANK", world.local_rank)):
+        os.environ.setdefault(name, str(value))
+    try:
+        yield
+    finally:
+        for name, earlier in before.items():
+            os.environ.pop(name, None)
+            if earlier is not None:
+                os.environ[name] = earlier
 
 
 @contextmanager
