@@ -13,6 +13,7 @@ setup(
         "mat_ds.launch.recipes": ["*.yaml"],
         "mat_ds.launch.sweeps": ["*.yaml"],
         "mat_ds.reports": ["*.yaml", "*.jinja"],
+        "mat_ds.sampling": ["*.c"],
         "mat_ds.slurm": ["*.sh", "*.sbatch"],
     },
 )

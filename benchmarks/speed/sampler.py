@@ -39,8 +39,7 @@ def ours(shapes: list[torch.Size], device: torch.device, noise: float) -> Callab
     """The updates of one outer step."""
     masters, slices = shard(shapes, device)
     sampler = Sampler([{"params": [master], **ADAM} for master in masters], "adam", Chain(SAMPLES, 0.3, 0.3, noise), seed=0)
-    kernels = (own_kernel(device) if noise else None, own_step(device)) if device.type == "cuda" else (None, None)
-    sampler.arm(slices, device, kernels[0], at_once=kernels[1])
+    sampler.arm(slices, device, own_kernel(device) if noise else None, at_once=own_step(device))
     step = iter(range(1 << 30))
 
     def outer_step() -> None:

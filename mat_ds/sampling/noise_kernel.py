@@ -1,7 +1,7 @@
-"""Noise of the parameters on a GPU: one kernel for a run of elements, in place of a generator for each 65,536 of them.
+"""Noise of the parameters: one kernel for a run of elements, in place of a generator for each 65,536 of them.
 
-The kernel is written in Triton, which torch's builds for NVIDIA cards contain. Its numbers are those of `philox.normal_run`:
-they depend on key and place alone, so all cards draw the same.
+The kernel is written in Triton, which torch's builds for NVIDIA cards contain, and in C for CPUs that have a compiler. Its
+numbers are those of `philox.normal_run`: they depend on key and place alone, so all cards draw the same, and all CPUs.
 """
 
 from __future__ import annotations
@@ -27,20 +27,22 @@ Kernel = Callable[[Tensor, float, int, int, Tensor], None]
 
 
 def agreed_kernel(device: torch.device) -> Kernel | None:
-    """The kernel, if it works on every rank; None otherwise, and on CPUs. Every rank must call it."""
+    """The kernel, if it works on every rank; None otherwise. Every rank must call it."""
     return on_every_rank(own_kernel, device)
 
 
 @cache
 def own_kernel(device: torch.device) -> Kernel | None:
-    """The kernel, tried once against `philox.normal_run`; None if it does not work on this card, or without Triton."""
+    """The kernel, tried once against `philox.normal_run`; None if it does not work here, or without Triton or a compiler."""
 
     def load() -> Kernel:
-        from mat_ds.sampling.triton_noise import add_numbers
-
+        if device.type == "cpu":
+            from mat_ds.sampling.cpu_kernels import add_numbers
+        else:
+            from mat_ds.sampling.triton_noise import add_numbers
         return add_numbers
 
-    return tried(load, lambda kernel: works(kernel, device), "the parameters' noise takes many small ones")
+    return tried(load, lambda kernel: works(kernel, device), "the parameters' noise takes many small ones", device)
 
 
 def works(kernel: Kernel, device: torch.device) -> bool:

@@ -1,7 +1,7 @@
-"""On a GPU: drift, noise and mixture of one of Adam's samples in one pass over memory, where plain torch takes three.
+"""Drift, noise and mixture of one of Adam's samples in one pass over memory, where plain torch takes three.
 
-The kernel is written in Triton, as that of `noise_kernel`, whose numbers it draws. It rounds after every operation, so that a
-sample drawn in several passes, as one that is watched is, comes to the same bits.
+The kernel is written in Triton and in C, as that of `noise_kernel`, whose numbers it draws. It rounds after every operation, so
+that a sample drawn in several passes, as one that is watched is, comes to the same bits.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ Kernel = Callable[[dict[str, Tensor], Tensor, Step], None]
 
 
 def agreed_step(device: torch.device, update: str, chain: Chain) -> Kernel | None:
-    """The kernel, if it draws such samples in fewer passes than torch and works on every rank; None otherwise, and on CPUs.
-    Every rank must call it.
+    """The kernel, if it draws such samples in fewer passes than torch and works on every rank; None otherwise. Every rank
+    must call it.
 
     Args:
         device: of the masters.
@@ -76,17 +76,19 @@ def agreed_step(device: torch.device, update: str, chain: Chain) -> Kernel | Non
 
 @cache
 def own_step(device: torch.device) -> Kernel | None:
-    """The kernel, tried once against plain torch; None if it does not work on this card, or without Triton."""
+    """The kernel, tried once against plain torch; None if it does not work here, or without Triton or a compiler."""
 
     def load() -> Kernel:
-        from mat_ds.sampling.triton_step import advance
-
+        if device.type == "cpu":
+            from mat_ds.sampling.cpu_kernels import advance
+        else:
+            from mat_ds.sampling.triton_step import advance
         return advance
 
     noise = noise_kernel.own_kernel(device)
     if noise is None:
         return None
-    return tried(load, lambda kernel: equals_torch(kernel, noise, device), "a sample takes several passes over memory")
+    return tried(load, lambda kernel: equals_torch(kernel, noise, device), "a sample takes several passes over memory", device)
 
 
 def equals_torch(kernel: Kernel, noise: noise_kernel.Kernel, device: torch.device) -> bool:

@@ -36,6 +36,38 @@ def by_place(theta, scale, key, place, void):
     theta.add_((1 - void) * philox.normal_run(key, place, theta.numel(), theta.device), alpha=scale)
 
 
+def ends(at_once, watch, chain):
+    """Where two outer steps of Adam end, with all that is kept, and how far they moved if they are watched.
+
+    Args:
+        at_once: a kernel of `mat_ds.sampling.step_kernel`; None for plain torch.
+        watch: whether to watch them.
+        chain: of which they are.
+    """
+    # Two parameters with a gap of places between them, and padding.
+    master = torch.arange(40.0).sin().requires_grad_()
+    pieces = [Slice(0, 15, 5, 2, 10, 3), Slice(1, 20, 0, 12, 20, 40)]
+    sampler = Sampler([{"params": [master], "weight_decay": 0.1}], "adam", chain, seed=3)
+    sampler.arm({master: pieces}, torch.device("cpu"), by_place, at_once=at_once)
+    for step in range(2):
+        sampler.begin(step, 0.05, watch=watch)
+        for sample in range(chain.samples):
+            master.grad = (torch.arange(40.0) * (1 + sample + 7 * step)).cos()
+            sampler.step()
+    moves = sampler.watched and (sampler.watched.drifts, sampler.watched.noises, sampler.watched.by_chain)
+    return torch.stack([master.detach(), *sampler.kept(master).values()]), moves
+
+
+def does_what_torch_does(kernel):
+    """Compares a kernel of `mat_ds.sampling.step_kernel` with plain torch, in chains of each kind, watched and not."""
+    for chain in (Chain(3, 0.3, 0.4, 0.2), Chain(3, 0.3, 0.4, 0.2, "first_update"), Chain(2, 0.5, 0.5), Chain(1, noise=0.2)):
+        plain, moved = ends(None, True, chain)
+        ours, noted = ends(kernel, True, chain)
+        assert (ours - plain).abs().max() < 1e-6, (chain, ours - plain)
+        assert all(torch.allclose(torch.tensor(a), torch.tensor(b), rtol=1e-5) for a, b in zip(moved, noted, strict=True))
+        assert torch.equal(ends(kernel, False, chain)[0], ours)
+
+
 class StillSampler:
     """The sampler on zero weights without gradients, so that the weights become its noise.
 
@@ -52,7 +84,7 @@ class StillSampler:
         self._sampler = Sampler([{"params": self.weights}], "sgd", Chain(samples, noise=1.0), seed)
         first, device = places(shapes), torch.device(device)
         whole = {w: [Slice(i, w.numel(), 0, 0, w.numel(), first[i])] for i, w in enumerate(self.weights)}
-        self._sampler.arm(whole, device, kernel or (own_kernel(device) if device.type == "cuda" else None), chains)
+        self._sampler.arm(whole, device, kernel or own_kernel(device), chains)
         self._sampler.begin(outer_step, lr=0.5)  # makes sqrt(2 lr) xi equal to xi
 
     @torch.no_grad()
