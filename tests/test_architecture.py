@@ -163,6 +163,8 @@ SHARED = {
     "main": "what a module does that is run as a program, as each in `mat_ds.commands` is",
     "parse": "the command line of one command, in `mat_ds.commands`",
     "_load_pyfunc": "what MLflow calls, in each file of `mat_ds.registry.served_model` that answers for models",
+    "add_numbers": "a kernel of `mat_ds.sampling.noise_kernel`, in Triton and in C",
+    "advance": "a kernel of `mat_ds.sampling.step_kernel`, in Triton and in C",
     "Engine": "the interface that methods are written against, and the class that implements it",
 }
 

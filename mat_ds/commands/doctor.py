@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 from mat_ds.config.packaged import DS_CONFIGS, USUAL, add_file_arguments
-from mat_ds.doctor.cards import check_cards, check_precisions, own_cards
+from mat_ds.doctor.cards import check_cards, check_noise, check_precisions, own_cards
 from mat_ds.doctor.consultation import follow, lead, part
 from mat_ds.doctor.differences import Answer, mixed_cards
 from mat_ds.doctor.disks import check_disks
@@ -107,6 +107,7 @@ def examine(parsed: argparse.Namespace, world: World) -> tuple[list[Row], Inputs
     """
     rows = collect("packages", check_packages)
     rows += collect("devices", check_cards, world) + collect("devices", check_precisions, world)
+    rows += collect("devices", check_noise, world)
     inputs = Inputs()
     if world.local_rank == 0:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from os import cpu_count, environ
 from pathlib import Path
@@ -173,6 +174,25 @@ def check_precisions(world: World) -> Iterator[Row]:
     served = [name for name in DS_CONFIGS.names() if not list(precision_problems(read_ds_config(DS_CONFIGS.path(name))))]
     if served:
         yield passed("--ds_config", ", ".join(served))
+
+
+def check_noise(world: World) -> Iterator[Row]:
+    """Tries what draws the parameters' noise on this rank's device."""
+    import torch
+
+    from mat_ds.sampling.noise_kernel import try_noise
+    from mat_ds.sampling.tried import written_in
+
+    devices = [torch.device("cuda", card.index) for card in own_cards(world)] or [torch.device("cpu")]
+    for device in devices:
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            kernel, reason = try_noise(device)
+        name = "noise" if device.index is None else f"noise on GPU {device.index}"
+        if kernel:
+            yield passed(name, f"{written_in(device)} draws what it should")
+        else:
+            found = f"{written_in(device)} does not work ({reason}): an update with noise of θ takes several times as long"
+            yield warned(name, found, "install a C compiler (gcc), or set CC to one that works; other ranks do without too")
 
 
 def multiply(index: int, precision: str) -> str:

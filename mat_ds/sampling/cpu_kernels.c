@@ -110,7 +110,7 @@ static void add_scaled(size_t count, float *restrict out, const float *restrict 
     for (size_t i = 0; i < count; i++) out[i] += factor * x[i];
 }
 
-/* Advances `count` elements whose first has the place `place`; see step_kernel.Step. If *is_void is not 0, theta and its moments
+/* Advances `count` elements whose first has the place `place`; see step.py. If *is_void is not 0, theta and its moments
    stay as they are. */
 void advance(
     size_t count, uint64_t place, float *restrict theta, const float *restrict gradient, float *restrict mean,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mat_ds.sampling import philox
-from mat_ds.sampling.step_kernel import Step
+from mat_ds.sampling.step import Step
 
 SOURCE = Path(__file__).with_suffix(".c")
 COMPILERS = "cc", "gcc", "clang"
@@ -35,7 +35,7 @@ CONSTANTS = {
 LEAST = 1 << 16
 
 
-class _Step(ctypes.Structure):
+class _StructStep(ctypes.Structure):
     """`struct step` of the source."""
 
     _fields_ = [
@@ -68,23 +68,23 @@ def library() -> ctypes.CDLL:
     """The compiled source; once loaded, its file is needed no more."""
     with TemporaryDirectory(prefix="mat_ds-") as folder:
         found = ctypes.CDLL(str(compiled(Path(folder))))
-    found.advance.argtypes = [ctypes.c_size_t, ctypes.c_uint64, *[ctypes.c_void_p] * 6, _Step]
+    found.advance.argtypes = [ctypes.c_size_t, ctypes.c_uint64, *[ctypes.c_void_p] * 6, _StructStep]
     found.advance.restype = None
     return found
 
 
 def add_numbers(theta: Tensor, scale: float, key: int, place: int, void: Tensor) -> None:
     """theta += scale * (1 - void) * normal numbers; see `noise_kernel.Kernel`."""
-    _advance([theta] * 5, place, void, _Step(scale=scale, key=key))
+    _pass_over([theta] * 5, place, void, _StructStep(scale=scale, key=key))
 
 
 def advance(own: dict[str, Tensor], void: Tensor, step: Step) -> None:
     """See `step_kernel.Kernel`."""
     theta = own["theta"]
     names = "theta", "gradient", "exp_avg", "exp_avg_sq", "mixture"
-    _advance(
+    _pass_over(
         [own.get(name, theta) for name in names], step.place, void,
-        _Step(
+        _StructStep(
             rate=step.rate, decay=step.decay, rest_1=1 - step.beta_1, rest_2=1 - step.beta_2, root=step.root, eps=step.eps,
             scale=step.scale, anchor=step.anchor, weight=step.weight, drift=step.drift, mixed=step.mixed, start=step.start,
             last=step.last, key=step.key,
@@ -92,7 +92,7 @@ def advance(own: dict[str, Tensor], void: Tensor, step: Step) -> None:
     )  # fmt: skip
 
 
-def _advance(tensors: list[Tensor], place: int, void: Tensor, step: _Step) -> None:
+def _pass_over(tensors: list[Tensor], place: int, void: Tensor, step: _StructStep) -> None:
     """Advances all elements, each thread of torch's as many; the numbers are those of places, however they are cut."""
     for tensor in (*tensors, void):
         if tensor.dtype != torch.float32 or tensor.device.type != "cpu" or not tensor.is_contiguous():
@@ -102,14 +102,14 @@ def _advance(tensors: list[Tensor], place: int, void: Tensor, step: _Step) -> No
     def part(first: int, count: int) -> None:
         call(count, place + first, *[tensor.data_ptr() + 4 * first for tensor in tensors], stop, step)
 
-    parts = list(_parts(tensors[0].numel(), torch.get_num_threads()))
+    parts = list(_by_thread(tensors[0].numel(), torch.get_num_threads()))
     if len(parts) == 1:
         part(*parts[0])
     else:
-        list(_threads(len(parts)).map(part, *zip(*parts, strict=True)))
+        list(_workers(len(parts)).map(part, *zip(*parts, strict=True)))
 
 
-def _parts(numel: int, threads: int) -> Iterator[tuple[int, int]]:
+def _by_thread(numel: int, threads: int) -> Iterator[tuple[int, int]]:
     """The first element of each thread, and how many it has."""
     size = max(LEAST, -(-numel // threads))
     for first in range(0, max(numel, 1), size):
@@ -117,5 +117,5 @@ def _parts(numel: int, threads: int) -> Iterator[tuple[int, int]]:
 
 
 @cache
-def _threads(count: int) -> ThreadPoolExecutor:
+def _workers(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, "mat_ds sampler")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mat_ds.sampling.philox import normal_run
-from mat_ds.sampling.tried import on_every_rank, tried
+from mat_ds.sampling.tried import logged, on_every_rank, tried
 
 # What the kernel is tried on: a key and a place of more than 32 bits, and the numbers of two programs.
 KEY, PLACE, NUMEL = 0x1234567890ABCDE, (1 << 34) + 5, 2000
@@ -33,7 +33,12 @@ def agreed_kernel(device: torch.device) -> Kernel | None:
 
 @cache
 def own_kernel(device: torch.device) -> Kernel | None:
-    """The kernel, tried once against `philox.normal_run`; None if it does not work here, or without Triton or a compiler."""
+    """The kernel, tried once; None, which the log then says, if it does not work here, or without Triton or a compiler."""
+    return logged(try_noise(device), "the parameters' noise takes many small ones", device)
+
+
+def try_noise(device: torch.device) -> tuple[Kernel | None, str]:
+    """The kernel, tried against `philox.normal_run`, or the reason why there is none."""
 
     def load() -> Kernel:
         if device.type == "cpu":
@@ -42,7 +47,7 @@ def own_kernel(device: torch.device) -> Kernel | None:
             from mat_ds.sampling.triton_noise import add_numbers
         return add_numbers
 
-    return tried(load, lambda kernel: works(kernel, device), "the parameters' noise takes many small ones", device)
+    return tried(load, lambda kernel: works(kernel, device))
 
 
 def works(kernel: Kernel, device: torch.device) -> bool:

@@ -7,7 +7,7 @@ that a sample drawn in several passes, as one that is watched is, comes to the s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -16,45 +16,13 @@ from torch import Tensor
 
 from mat_ds.sampling import noise_kernel
 from mat_ds.sampling.chain import Chain
-from mat_ds.sampling.tried import on_every_rank, tried
+from mat_ds.sampling.step import Step
+from mat_ds.sampling.tried import logged, on_every_rank, tried
 from mat_ds.sampling.updates import adam_
 from mat_ds.sampling.watched import Watched, squared_distance
 
 # How far the kernel may be from plain torch, of numbers below 10.
 TOLERANCE = 1e-5
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a pass does to theta, its moments m and v, and the mixture.
-
-    Attributes:
-        rate, decay, beta_1, beta_2, root, eps: m += (1 - beta_1) (g - m), v += (1 - beta_2) (g^2 - v), and
-            theta = decay theta - rate m / (sqrt(v) / root + eps).
-        drift: whether to do that.
-        scale: of the noise, which is added then; 0 for none.
-        key, place: of the noise.
-        anchor, weight: the mixture is `anchor` times theta if it starts here, and `weight` times theta is added to it.
-        mixed: whether to do that.
-        start: 0: the mixture has been started; 1: it is by theta before the drift; 2: after it.
-        last: whether the mixture takes theta's place at the end.
-    """
-
-    rate: float
-    decay: float
-    beta_1: float
-    beta_2: float
-    root: float
-    eps: float
-    drift: bool
-    scale: float
-    key: int
-    place: int
-    anchor: float
-    weight: float
-    mixed: bool
-    start: int
-    last: bool
 
 
 # theta, gradient, exp_avg, exp_avg_sq and mixture (fp32, flat, of one length); void, as for `updates`; all in place.
@@ -88,7 +56,8 @@ def own_step(device: torch.device) -> Kernel | None:
     noise = noise_kernel.own_kernel(device)
     if noise is None:
         return None
-    return tried(load, lambda kernel: equals_torch(kernel, noise, device), "a sample takes several passes over memory", device)
+    found = tried(load, lambda kernel: equals_torch(kernel, noise, device))
+    return logged(found, "a sample takes several passes over memory", device)
 
 
 def equals_torch(kernel: Kernel, noise: noise_kernel.Kernel, device: torch.device) -> bool:

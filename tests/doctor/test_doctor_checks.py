@@ -88,6 +88,15 @@ def test_a_precision_that_a_card_cannot_multiply_in_fails(machine, monkeypatch):
     assert row.status is Status.FAIL and row.found == "fp16 on GPU 0: no kernel image"
 
 
+def test_a_missing_compiler_is_a_drawback_that_names_what_it_costs(machine, monkeypatch):
+    machine()
+    monkeypatch.setattr("mat_ds.sampling.noise_kernel.try_noise", lambda device: (None, "no C compiler is installed"))
+    row = found(cards.check_noise(ALONE))["noise"]
+    assert row.status is Status.WARN and "(no C compiler is installed)" in row.found and "gcc" in row.fix
+    monkeypatch.setattr("mat_ds.sampling.noise_kernel.try_noise", lambda device: (print, ""))
+    assert found(cards.check_noise(ALONE))["noise"].status is Status.PASS
+
+
 def test_no_gpu_is_no_fault_but_a_gpu_that_torch_cannot_use_is(machine, monkeypatch):
     machine()
     monkeypatch.delenv("DS_ACCELERATOR", raising=False)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mat_ds.sampling import cpu_kernels, noise_kernel, philox, step_kernel
+from mat_ds.sampling.step import Step
 from tests.support.drawn import does_what_torch_does
 
 CPU, KEY = torch.device("cpu"), 0x1234567890ABCDEF
@@ -52,7 +53,7 @@ def moved():
     own = {name: torch.arange(count).mul(0.1 * i).sin().abs() for i, name in enumerate(
         ("theta", "gradient", "exp_avg", "exp_avg_sq", "mixture"), start=1)}  # fmt: skip
     values = dict(zip(FIELDS, (1e-2, 0.99, 0.9, 0.99, 0.3, 1e-8, 0.2, 0.4, 0.2), strict=True))
-    step = step_kernel.Step(**values, drift=True, key=KEY, place=(1 << 33) + 3, mixed=True, start=2, last=False)
+    step = Step(**values, drift=True, key=KEY, place=(1 << 33) + 3, mixed=True, start=2, last=False)
     cpu_kernels.advance(own, torch.zeros(()), step)
     return torch.stack(list(own.values()))
 
