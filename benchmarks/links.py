@@ -1,111 +1,88 @@
-"""Time of an outer step over a slow link: one chain on two ranks against a chain on each (`method.chains`).
+"""Time of an outer step over a slow link, and the bytes that cross it: one chain on two ranks against a chain on each.
 
-    sudo python -m benchmarks.links [--rate 100mbit] [--delay 20ms] [--samples 1 2 5 10] [--json FILE] [--plot FILE]
-        [key=value ...]
+    sudo python -m benchmarks.links [--mbits 100] [--delay 20] [--samples 1 2 5 10] [--arms one per_node ...] [--steps 4]
+        [--json FILE] [--plot FILE] [key=value ...]
 
-The two ranks are in network namespaces of this machine, joined by a virtual cable that `tc` holds to the rate, with half the
-delay in each direction, where the kernel can delay. The runs alternate, and the first two outer steps of each are left out.
-Needs root and iproute2.
+The two ranks are in the network namespaces of `slow_link.py`. Each arm has a run of so many outer steps and one of twice as
+many: seconds are the median of both but for the first two steps of each, bytes are what the devices at both ends sent more in
+the longer one, headers and acknowledgements with it. `--json` is also written after each K.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from safetensors import safe_open
+
+from benchmarks.slow_link import ADDRESSES, CABLE, SIDES, crossed, two_nodes
+
 ROOT = Path(__file__).parents[1]
-SIDES = ("mat-ds-a", "mat-ds-b")
-ADDRESSES = ("10.199.0.1", "10.199.0.2")
-CABLE, PORT = "cable", 29555
-LEFT_OUT = 2
+PORT, LEFT_OUT = 29555, 2
+ARMS = {
+    "one": ("method.chains=one",),
+    "per_node": ("method.chains=per_node",),
+    "bf16": ("method.chains=per_node", "method.chains_compression=bf16"),
+    "int8": ("method.chains=per_node", "method.chains_compression=int8"),
+}
 
 
-def shell(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True)
-
-
-@contextmanager
-def two_nodes(rate: str, delay: str) -> Iterator[bool]:
-    """Two network namespaces whose link has a rate and a delay, as `tc` writes them; yields whether this kernel has delays."""
-    delayed = True
-    half = f"{float(delay.removesuffix('ms')) / 2:g}ms"
-    for side in SIDES:
-        shell("ip", "netns", "add", side)
-    try:
-        shell("ip", "link", "add", CABLE, "netns", SIDES[0], "type", "veth", "peer", "name", CABLE, "netns", SIDES[1])
-        for side, address in zip(SIDES, ADDRESSES, strict=True):
-            inside = ("ip", "netns", "exec", side)
-            shell(*inside, "ip", "address", "add", f"{address}/24", "dev", CABLE)
-            for device in (CABLE, "lo"):
-                shell(*inside, "ip", "link", "set", device, "up")
-            add = (*inside, "tc", "qdisc", "add", "dev", CABLE, "root")
-            if subprocess.run([*add, "netem", "rate", rate, "delay", half, "limit", "100000"], capture_output=True).returncode:
-                shell(*add, "tbf", "rate", rate, "burst", "64kb", "latency", "2s")
-                delayed = False
-        yield delayed
-    finally:
-        for side in SIDES:
-            shell("ip", "netns", "delete", side)
-
-
-def seconds_of(options: Sequence[str], samples: int, chains: str) -> float:
-    """Median seconds of an outer step of a run with one rank at each end of the link."""
+def trained(options: Sequence[str], steps: int) -> dict[str, Any]:
+    """What a run with one rank at each end of the link took: seconds of each outer step, bytes over the link in all."""
+    before = crossed()
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        asked = [f"method.theta_steps={samples}", f"method.chains={chains}", f"output_dir={run}", "tracking.uri=none", *options]
-        command = [sys.executable, "-m", "mat_ds.cli", "train", "--ds_config", "zero2", *asked]
+        always = ("train.eval_per_epoch=0", f"train.max_steps={steps}", f"output_dir={run}", "tracking.uri=none")
+        command = [sys.executable, "-m", "mat_ds.cli", "train", "--ds_config", "zero2", *options, *always]
         ranks = []
         for rank, side in enumerate(SIDES):
             own = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_SIZE": "1", "MASTER_ADDR": ADDRESSES[0],
                    "MASTER_PORT": str(PORT), "GLOO_SOCKET_IFNAME": CABLE, "OMP_NUM_THREADS": "1"}  # fmt: skip
-            inside = ["ip", "netns", "exec", side, *command]
-            ranks.append(
-                subprocess.Popen(inside, cwd=ROOT, env=os.environ | own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            )
-        for rank in ranks:
-            printed, _ = rank.communicate(timeout=1800)
-            if rank.returncode:
-                raise SystemExit(printed.decode()[-3000:])
+            with (Path(folder) / f"rank-{rank}.log").open("w") as log:
+                inside = ["ip", "netns", "exec", side, *command]
+                ranks.append(subprocess.Popen(inside, cwd=ROOT, env=os.environ | own, stdout=log, stderr=subprocess.STDOUT))
+        if any([rank.wait(3600) for rank in ranks]):
+            raise SystemExit("\n".join(file.read_text()[-3000:] for file in Path(folder).glob("*.log")))
         events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-        batch = json.loads((run / "environment.json").read_text())["deepspeed_config"]["train_batch_size"]
-        speeds = [event["samples_per_second"] for event in events if event["event"] == "step"]
-        return median(batch / speed for speed in speeds[LEFT_OUT:])
+        environment = json.loads((run / "environment.json").read_text())
+        batch = environment["deepspeed_config"]["train_batch_size"]
+        seconds = [batch / event["samples_per_second"] for event in events if event["event"] == "step"]
+        with safe_open(run / "model" / "model.safetensors", "np") as model:
+            parameters = sum(math.prod(model.get_slice(name).get_shape()) for name in model.keys())  # noqa: SIM118
+    return {"seconds": seconds, "bytes": crossed() - before, "parameters": parameters, "commit": environment["git_commit"]}
 
 
-def measured(asked: argparse.Namespace) -> dict[str, Any]:
-    found: list[dict[str, Any]] = []
-    with two_nodes(asked.rate, asked.delay) as delayed:
-        delay = asked.delay if delayed else "no delay: this kernel has no netem"
-        print(f"{asked.rate}, {delay}")
-        for samples in asked.samples:
-            each: dict[str, list[float]] = {"one": [], "per_node": []}
-            for _ in range(2):
-                for chains, values in each.items():
-                    values.append(seconds_of(asked.overrides, samples, chains))
-            seconds = {chains: median(values) for chains, values in each.items()}
-            found.append({"samples": samples, **seconds, "ratio": seconds["one"] / seconds["per_node"], "all": each})
-            print(
-                f"K {samples:3}  one {seconds['one']:7.2f} s  per_node {seconds['per_node']:7.2f} s  {found[-1]['ratio']:.1f}x"
-            )
-    return {"rate": asked.rate, "delay": delay, "rows": found}
+def compared(options: Sequence[str], arm: str, steps: int) -> dict[str, Any]:
+    """Seconds and bytes of an outer step of an arm."""
+    short, long = (trained([*options, *ARMS[arm]], steps * times) for times in (1, 2))
+    seconds = [*short["seconds"][LEFT_OUT:], *long["seconds"][LEFT_OUT:]]
+    size = (long["bytes"] - short["bytes"]) / steps
+    return {
+        "seconds": median(seconds), "bytes": size, "bytes_per_parameter": size / long["parameters"],
+        "parameters": long["parameters"], "all_seconds": [round(one, 4) for one in seconds], "commit": long["commit"],
+    }  # fmt: skip
 
 
-def plot(found: Sequence[dict[str, Any]], title: str, file: Path) -> None:
+def plot(found: Mapping[str, Any], file: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.subplots()
-    for chains in ("one", "per_node"):
-        axes.plot([row["samples"] for row in found], [row[chains] for row in found], "o-", label=f"method.chains={chains}")
+    for arm, asked in ARMS.items():
+        if points := [(row["samples"], row[arm]["seconds"]) for row in found["rows"] if arm in row]:
+            label = ", ".join(option.removeprefix("method.") for option in asked)
+            axes.plot(*zip(*points, strict=True), "o-", label=label)
+    title = f"{found['mbits']:g} Mbit/s, {found['delay']:g} ms"
     axes.set(xlabel="samples of the parameters in an outer step, K", ylabel="seconds of an outer step", title=title)
     axes.set_ylim(bottom=0)
     axes.legend()
@@ -114,18 +91,35 @@ def plot(found: Sequence[dict[str, Any]], title: str, file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rate", default="100mbit")
-    parser.add_argument("--delay", default="20ms", help="of a round trip")
+    parser.add_argument("--mbits", type=float, default=100.0)
+    parser.add_argument("--delay", type=float, default=20.0, help="milliseconds of a round trip")
     parser.add_argument("--samples", type=int, nargs="+", default=[1, 2, 5, 10])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=[*ARMS])
+    parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     asked = parser.parse_intermixed_args()
-    found = measured(asked)
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=1) + "\n")
+    if asked.steps <= LEFT_OUT / 2:
+        parser.error(f"--steps {asked.steps} leaves nothing to measure")
+    found: dict[str, Any] = {name: getattr(asked, name) for name in ("mbits", "delay", "steps")}
+    with two_nodes(asked.mbits, asked.delay) as means:
+        print(f"{asked.mbits:g} Mbit/s, {asked.delay:g} ms, by {means}")
+        machine = {"link": means, "cores": os.cpu_count(), "python": platform.python_version()}
+        named = [option for option in asked.overrides if "/" not in option]  # but for paths of this machine
+        found |= {"options": named, "machine": machine, "rows": []}
+        for samples in asked.samples:
+            options = [*asked.overrides, f"method.theta_steps={samples}"]
+            row: dict[str, Any] = {"samples": samples}
+            for arm in asked.arms:
+                row[arm] = compared(options, arm, asked.steps)
+                each = "{seconds:8.2f} s {bytes_per_parameter:7.2f} bytes a parameter".format_map(row[arm])
+                print(f"K {samples:3} {arm:9} {each}", flush=True)
+            found["rows"].append(row)
+            if asked.json:
+                asked.json.write_text(json.dumps(found, indent=1) + "\n")
     if asked.plot:
-        plot(found["rows"], f"{found['rate']}, {found['delay']}", asked.plot)
+        plot(found, asked.plot)
 
 
 if __name__ == "__main__":
