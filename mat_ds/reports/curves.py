@@ -30,6 +30,7 @@ QUANTITIES = {
     "loss L": ("step", "L"),
     "R, perturbed": ("telemetry", "R"),
     "R, not perturbed": ("telemetry", "R_without"),
+    "distance of chains": ("telemetry", "chains_apart"),
     "dev loss": ("evaluation", "loss"),
 }
 
@@ -44,19 +45,24 @@ class Curve(NamedTuple):
 
 
 def learning_curves(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
-    """Figure of L, R with and without the perturbation, and the dev score over outer steps."""
+    """Figure over outer steps: L, R with and without the perturbation, how far several chains are from their mean before they
+    meet, and the dev score."""
     found = {group: curves_of(group) for group in groups if any(run.of("step") for run in group.runs)}
     if not found:
         return
     kept = sorted(found, key=_rank, reverse=True)[:SHOWN]
     styles = dict(zip([group for group in found if group in kept], looks(len(kept)), strict=True))
-    measured = any(found[group]["R, not perturbed"].steps for group in styles)
-    figure, axes = sheet(2 + measured, 2.1, sharex=True)
+    measured, apart = (
+        any(found[group][title].steps for group in styles) for title in ("R, not perturbed", "distance of chains")
+    )
+    figure, axes = sheet(2 + measured + apart, 2.1, sharex=True)
     for group, style in styles.items():
         curves = found[group]
         _draw_curve(axes[0], curves["loss L"], {**style, "marker": ""})
         if curves["dev loss"].steps:
             _draw_curve(axes[0], curves["dev loss"], {**style, "linestyle": "--", "fillstyle": "none"})
+        if curves["distance of chains"].steps:
+            _draw_curve(axes[-2], curves["distance of chains"], style)
         _draw_curve(axes[-1], curves[score_axis(group)], style)
         if measured:
             _draw_curve(axes[1], curves["R, perturbed"], {**style, "linestyle": "-"})
@@ -72,6 +78,8 @@ def learning_curves(task: str, groups: Sequence[Group]) -> Iterator[Picture]:
             sample("R, perturbed", color="gray", marker="o"),
             sample("R, not perturbed", color="gray", marker="o", fillstyle="none", linestyle=":"),
         ]
+    if apart:
+        axes[-2].set_ylabel("distance of chains")
     axes[-1].set_ylabel(score_axis(kept[0]))
     axes[-1].set_xlabel("outer steps")
     legend_below(figure, legend)

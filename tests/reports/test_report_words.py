@@ -9,7 +9,7 @@ import pytest
 
 from mat_ds.cli import main
 from mat_ds.errors import ExitCode
-from mat_ds.reports.curves import curves_of, learning_curves
+from mat_ds.reports.curves import curves_of, curves_table, learning_curves
 from mat_ds.reports.drawing import house_style
 from mat_ds.reports.labels import group_runs, shown
 from mat_ds.reports.runs import read_runs
@@ -137,3 +137,19 @@ def test_a_figure_is_drawn_once_for_each_of_its_files(tmp_path, monkeypatch):
     monkeypatch.setattr("matplotlib.figure.Figure.draw", lambda figure, renderer: (drawn.append(1), draw(figure, renderer)))
     assert picture.svg.startswith(b"<?xml") and picture.png.startswith(b"\x89PNG") and picture.svg and picture.png
     assert len(drawn) == 2
+
+
+def test_how_far_chains_are_apart_is_drawn_where_a_run_has_several(tmp_path):
+    make_run(tmp_path / "one", SCORES)
+    run = make_run(tmp_path / "chains", SCORES, chains=2)
+    lines = [json.loads(line) for line in run.events.read_text().splitlines()]
+    told = [line | {"chains_apart": 0.5 * line["step"]} if line["event"] == "telemetry" else line for line in lines]
+    run.events.write_text("".join(json.dumps(line) + "\n" for line in told))
+    groups = groups_of(tmp_path)
+    with house_style():
+        (picture,), (alone,) = (learning_curves("cola", some) for some in (groups, groups_of(tmp_path / "one")))
+    panels = {axes.get_ylabel(): axes for axes in picture.figure.axes}
+    (line,) = panels["distance of chains"].get_lines()
+    assert list(line.get_ydata()) == [0.5 * step for step in range(1, 13)] and len(panels) == 4 == len(alone.figure.axes) + 1
+    rows = [row for row in curves_table(groups).rows if row["quantity"] == "distance of chains"]
+    assert [row["mean"] for row in rows] == list(line.get_ydata())
