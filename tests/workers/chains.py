@@ -1,11 +1,13 @@
-"""Worker: MAT with two chains at every ZeRO stage and update rule, with both noises, against the float64 oracle; what crosses
-between the chains; going on from a checkpoint; a chain whose loss is not finite; and local SGD."""
+"""Worker: MAT with two chains at some ZeRO stages and every update rule, with both noises, against the float64 oracle, also in
+16 bits; what crosses between the chains; going on from a checkpoint; a chain whose loss is not finite; and local SGD. argv:
+report, a folder, the stages."""
 
 import sys
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from deepspeed.accelerator import get_accelerator
 
 from mat_ds.artifacts.conversion import whole_weights
 from mat_ds.engine import checkpoint
@@ -18,22 +20,24 @@ from tests.equivalence import oracle
 from tests.equivalence.chains import run_chains
 from tests.support.crossing import Crossing
 from tests.support.drawn import DrawnNoise
+from tests.support.expected import few
 from tests.support.tiny import global_batches, shallow_roberta
-from tests.workers.chains_sent import errors_that_are_sent_later, sent
-from tests.workers.worker import LR, MAT, ORACLE_OPTIONS, PRECISION, STAGES, ds_json, main, make, steps
+from tests.workers.chains_sent import errors_that_are_sent_later, sent, sent_after_local_steps
+from tests.workers.worker import FP32, LR, MAT, ORACLE_OPTIONS, PRECISION, STAGES, ds_json, main, make, steps
 
 
 def body(world, report):
-    precision, folder, micro = PRECISION[sys.argv[2]], Path(sys.argv[3]), 2
+    get_accelerator().is_fp16_supported = lambda: True  # for this test alone: the CPU's fp16 is slow, not wrong
+    folder, micro, stages = Path(sys.argv[2]), 2, [int(stage) for stage in sys.argv[3:]]
     batches, origin, chains = global_batches(), dict(shallow_roberta().named_parameters()), make_chains(2)
     for update, lr in LR.items():
         method = {**MAT, "delta_noise": 0.02, "theta_noise": 0.05 if update == "adam" else 0.005}
         settings = oracle.Settings(update=update, lr=lr, **{k: method[k] for k in ORACLE_OPTIONS})
         noises = [DrawnNoise(shallow_roberta(), method, batches, lr, chains=Chains(2, own)) for own in (0, 1)]
         expected = run_chains(shallow_roberta(), batches, settings, noises) if world.rank == 0 else None
-        for stage in STAGES:
+        for stage in stages:
 
-            def fresh(stage=stage, update=update, lr=lr, method=method, chains=chains):
+            def fresh(precision=FP32, stage=stage, update=update, lr=lr, method=method, chains=chains):
                 return make(world, ds_json(stage, precision), method, micro, {"name": update, "lr": lr}, chains=chains)
 
             engine, player = fresh()
@@ -41,19 +45,31 @@ def body(world, report):
             if world.rank == 0:
                 report[f"oracle: {update} zero-{stage}"] = oracle.distance(result, expected, origin)
             engine.close()
+            for half in halves(update, stage):
+                engine, player = fresh(PRECISION[half])
+                result = steps(world, engine, player, micro, batches, lr=lr)
+                if world.rank == 0:
+                    report[f"{half}: {update} zero-{stage}"] = oracle.distance(result, expected, origin)
+                engine.close()
             if update == "adam":
                 again(world, report, stage, fresh, batches, micro, lr, folder)
                 local(world, report, stage, fresh, lr, folder)
     averaged = make_chains(2, moments=True)
     expected = run_chains(shallow_roberta(), batches, settings, noises, average_moments=True)
-    engine, player = make(world, ds_json(2, precision), method, micro, {"name": update, "lr": lr}, chains=averaged)
+    engine, player = make(world, ds_json(2), method, micro, {"name": update, "lr": lr}, chains=averaged)
     result = steps(world, engine, player, micro, batches, lr=lr)
     if world.rank == 0:
         report["oracle: averaged moments"] = oracle.distance(result, expected, origin)
     engine.close()
     data_parallel(world, report, batches, micro)
-    sent(world, report, (settings, noises), method, batches, micro, lr, folder)
+    sent(world, report, stages, (settings, noises), method, batches, micro, lr, folder)
+    sent_after_local_steps(world, report, stages, lr, folder)
     errors_that_are_sent_later(world, report)
+
+
+def halves(update, stage):
+    """The 16-bit precisions in which an update rule is tried at a stage; each meets each."""
+    return [half for one, other, half in few(LR, STAGES, ("bf16", "fp16"), of=3) if (one, other) == (update, stage)]
 
 
 def again(world, report, stage, fresh, batches, micro, lr, folder):

@@ -12,19 +12,26 @@ from mat_ds.storage.checkpoints import checkpoints_of
 from tests.equivalence import oracle
 from tests.equivalence.chains import rounded_to_bf16, rounded_to_int8, run_chains
 from tests.support.crossing import Crossing
-from tests.support.tiny import shallow_roberta
+from tests.support.tiny import global_batches, shallow_roberta
 from tests.workers.worker import ds_json, make, steps
 
 # Only at ZeRO-0 are the blocks of int8 those of single parameters, as in the oracle; elsewhere the exact mean is near.
 ROUNDED = {("bf16", 0): rounded_to_bf16, ("bf16", 3): rounded_to_bf16, ("int8", 0): rounded_to_int8, ("int8", 1): None,
            ("int8", 2): None, ("int8", 3): None}  # fmt: skip
+# The same for chains that meet after some steps only.
+ROUNDED_LOCAL = {("bf16", 2): rounded_to_bf16, ("int8", 0): rounded_to_int8, ("int8", 2): None}
 
 
-def sent(world, report, known, method, batches, micro, lr, folder):
+def at(stages, cases):
+    """The cases at some stages."""
+    return {(how, stage): rounded for (how, stage), rounded in cases.items() if stage in stages}
+
+
+def sent(world, report, stages, known, method, batches, micro, lr, folder):
     """Outer steps of two chains in each form at some stages; `known` are settings and noises of the oracle."""
     origin = dict(shallow_roberta().named_parameters())
     chains = {how: make_chains(2, compression=how) for how in COMPRESSIONS}
-    for (how, stage), rounded in ROUNDED.items():
+    for (how, stage), rounded in at(stages, ROUNDED).items():
 
         def fresh(own=chains[how], stage=stage):
             return make(world, ds_json(stage), method, micro, {"name": "adam", "lr": lr}, chains=own)
@@ -51,6 +58,38 @@ def sent(world, report, known, method, batches, micro, lr, folder):
             report["sent: resumed"] = world.rank > 0 or all(torch.equal(again[name], result[name]) for name in result)
             engine.close()
             other_numbers(world, report, fresh, folder)
+
+
+def sent_after_local_steps(world, report, stages, lr, folder):
+    """Four batches of local SGD that meets after each second; going on from a checkpoint before the second meeting, which has
+    where the chains met first, and what was left out there."""
+    batches, micro, settings = global_batches(4), 2, oracle.Settings(lr=lr)
+    origin, noises = dict(shallow_roberta().named_parameters()), [oracle.NoNoise()] * 2
+    for (how, stage), rounded in at(stages, ROUNDED_LOCAL).items():
+        chains = make_chains(2, every=2, compression=how)
+
+        def fresh(chains=chains, stage=stage):
+            return make(world, ds_json(stage), {"name": "vanilla"}, micro, {"lr": lr}, chains=chains)
+
+        def go_on(engine, player, first, end):
+            return steps(world, engine, player, micro, batches[first:end], first, lr, meets=lambda done: done % 2 == 0)
+
+        name, where = f"{how} zero-{stage}", folder / f"sent-local-{how}-{stage}"
+        engine, player = fresh()
+        go_on(engine, player, 0, 3)
+        on_rank_zero(where.mkdir)
+        checkpoint.save(engine, where, {"step": 3}, keep_last=1)
+        result = go_on(engine, player, 3, 4)
+        report[f"same: local {name}"] = same_on_all_ranks(engine)
+        if world.rank == 0:
+            expected = run_chains(shallow_roberta(), batches, settings, noises, False, "vanilla", 2, rounded, how == "int8")
+            report[f"{'sent' if rounded else 'near'}: local {name}"] = oracle.distance(result, expected, origin)
+        engine.close()
+        engine, player = fresh()
+        checkpoint.load_checkpoint(engine, on_rank_zero(lambda where=where: checkpoints_of(where)))
+        again = go_on(engine, player, 3, 4)
+        report[f"resumed: local {name}"] = world.rank > 0 or all(torch.equal(again[key], result[key]) for key in result)
+        engine.close()
 
 
 def other_numbers(world, report, fresh, folder):
