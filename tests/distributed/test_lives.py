@@ -9,6 +9,7 @@ pytestmark = pytest.mark.dist
 
 
 LOCAL = ("local", "evaluations wait", "ends in a meeting", "members", "a member a chain", "apart", "mixture")
+LOCAL += ("killed, int8", "members, int8", "killed, bf16", "members, bf16")
 
 
 def failures(report):
@@ -17,7 +18,7 @@ def failures(report):
 
 @pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_signals_in_every_phase_save_at_once_or_after_the_loop_and_the_run_continues(ranks, tmp_path):
-    local = ["local"] if ranks > 1 else []
+    local = ["local", "rounded"] if ranks > 1 else []
     report = run_ranks("tests.workers.lives", ranks, str(tmp_path), "interrupted", "ended", *local)
     phases = ("perturbation's loop", "parameters' loop", "evaluation", "saving")
     assert report.keys() == named("{}, {}", phases, ("SIGTERM", "SIGUSR1"), of=2) | {"twice", "after the last step"} | {

@@ -1,6 +1,6 @@
 """Worker: the same small run, interrupted, damaged and continued in many ways, against one that was left alone.
 
-Each start is a call of launch/train.py's `main`, with a new process group; interruptions are real signals.
+Each start is a call of launch/train.py's `main`; interruptions are real signals.
 """
 
 import contextlib
@@ -13,57 +13,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
-
-from mat_ds.artifacts.conversion import whole_weights
-from mat_ds.artifacts.members import members_of
-from mat_ds.commands.train import main as train
 from mat_ds.engine import checkpoint
 from mat_ds.engine.engine import Engine
 from mat_ds.errors import ExitCode
-from mat_ds.ranks import exits
-from mat_ds.storage.checkpoints import checkpoints_of, name_of
+from mat_ds.storage.checkpoints import name_of
 from mat_ds.storage.lock import LOCK
 from mat_ds.storage.owner import Owner, process_stat
 from tests.support.expected import few
-from tests.workers.small_run import OPTIONS, STEPS, same, steps
-
-torch.set_num_threads(1)
-exits.REPORT_SECONDS = 0  # no launcher will kill the other ranks
-
-RANK, RANKS = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-
-
-def live(folder, *more, stage=2, options=OPTIONS):
-    """Starts or continues a run; returns its exit code."""
-    # With the same port, a rank that is early would find the store of the previous start.
-    os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + 1)
-    return int(train(["--ds_config", f"ds_configs/zero{stage}.json", *options, f"output_dir={folder}", *more]))
-
-
-@contextlib.contextmanager
-def signalled(owner, name, step, number, ranks, call=1):
-    """A context in which the ranks send themselves a signal at call number `call` of a function in outer step `step`."""
-    original, calls = getattr(owner, name), []
-
-    def told(engine, *arguments, **options):
-        engine_step = engine._outer_step if hasattr(engine, "_outer_step") else None
-        calls.append(1) if engine_step == step else None
-        if engine_step == step and len(calls) == call and RANK in ranks:
-            os.kill(os.getpid(), number)
-        return original(engine, *arguments, **options)
-
-    setattr(owner, name, told)
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
-
-
-def saved(run):
-    return [checkpoint.name for checkpoint in checkpoints_of(run)]
-
+from tests.workers.lives_of_chains import local, rounded
+from tests.workers.living import RANK, RANKS, live, saved, signalled
+from tests.workers.small_run import STEPS, same
 
 PHASES = {
     # the function, the outer step of the signal, and the step of the checkpoint that must then exist
@@ -191,44 +150,14 @@ def ended(folder, whole, report):
     report["ended late"] = code == 0 and same(cut, whole) and (rest["stopped"], rest["reason"]) == (False, None)
 
 
-LOCAL = (
-    *(option for option in OPTIONS if not option.startswith("method.")), "method.name=vanilla", "method.chains=per_rank",
-    "train.local_steps=3", "train.eval_per_epoch=3", "train.export=last", "train.snapshots=4",
-    "train.snapshots_of=chains",
-)  # fmt: skip
-
-
-def local(folder, whole, report):
-    """Local SGD that is stopped between two meetings goes on as if it had not been. Evaluations wait for meetings, of which the
-    end of the run is one, also where it has become nearer."""
-    alone, cut, short = folder / "local", folder / "local-cut", folder / "local-short"
-    codes = [live(alone, options=LOCAL)]
-    for step in (4, 5):  # before the chains meet, and in the step at whose end they do
-        with signalled(Engine, "update", step, signal.SIGTERM, (0,)):
-            codes.append(live(cut, options=LOCAL))
-        if RANK == 0 and step == 4:
-            shutil.copytree(cut, short)
-    codes += [live(cut, options=LOCAL), live(short, "train.max_steps=5", "train.snapshots=2", options=LOCAL)]
-    again = codes == [ExitCode.OK, ExitCode.REQUEUE, ExitCode.REQUEUE, ExitCode.OK, ExitCode.OK]
-    report["local"] = again and same(cut, alone)
-    found = ([folder / "model.safetensors" for folder in members_of(run / "model", "")] for run in (alone, cut))
-    members, others = ([*map(load_file, files)] for files in found)
-    kept = load_file(alone / "model" / "model.safetensors")
-    report["members"] = len(members) == 4 and all(
-        torch.equal(one[name], other[name]) for one, other in zip(members, others, strict=True) for name in kept
-    )
-    report["a member a chain"] = all(torch.equal((members[2][name] + members[3][name]) / 2, kept[name]) for name in kept)
-    weights = [member["classifier.dense.weight"] for member in members]
-    report["apart"] = not torch.equal(*weights[:2]) and not torch.equal(*weights[2:])
-    report["mixture"] = json.loads((alone / "results.json").read_text())["mixture"]["members"] == [6, 6, 8, 8]
-    evaluated = [[record["step"] for record in steps(run) if record["event"] == "evaluation"] for run in (alone, cut, short)]
-    report["evaluations wait"] = evaluated == [[3, 6, 8], [3, 6, 8], [3, 5]]
-    model = load_file(short / "model" / "model.safetensors")
-    mean = whole_weights(cut / "checkpoints" / name_of(5), "theta", {name: value.shape for name, value in model.items()})
-    report["ends in a meeting"] = all(torch.equal(value, model[name]) for name, value in mean.items()) and len(mean) > 10
-
-
-CHAPTERS = {"ended": ended, "local": local, "interrupted": interrupted, "damaged": damaged, "changed": changed}
+CHAPTERS = {
+    "ended": ended,
+    "local": local,
+    "rounded": rounded,
+    "interrupted": interrupted,
+    "damaged": damaged,
+    "changed": changed,
+}
 
 
 def main():
