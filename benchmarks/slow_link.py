@@ -33,7 +33,10 @@ PORT, PINGS, SECONDS = 4000, 20, 4
 
 
 def shell(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout
 
 
 @contextmanager

@@ -154,9 +154,12 @@ def worth_of_chains(inputs: Inputs, world: World, between: float | None) -> Iter
     with suppress(UserError):  # the model is not here; `check_model_files` says so
         found = crossing(run, tree, task_of(run.task, run.data), world)
         one, per_node = (f"{scaled(size, 'B')}, {duration(size / between)}" for size in found)
-        rounds = f" every {steps} outer steps" if (steps := run.train.local_steps) > 1 else ""
+        sent = run.method.divided.compression
+        how = f" method.chains_compression={sent}" if sent != "none" else ""
+        how += f" every {steps} outer steps" if (steps := run.train.local_steps) > 1 else ""
+        fewer = "" if sent != "none" else "; method.chains_compression=bf16 half of that, int8 a quarter"
         yield passed(
-            "chains", f"an outer step sends {one} between nodes, with method.chains=per_node{rounds} {per_node}",
+            "chains", f"an outer step sends at least {one} between nodes, with method.chains=per_node{how} {per_node}{fewer}",
             "chains are another algorithm than one chain: compare their dev scores before you choose them",
         )  # fmt: skip
 

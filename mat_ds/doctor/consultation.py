@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mat_ds.doctor.differences import Answer, clock_skew, different_versions, missing_ranks, mixed_cards, unshared_folder
 from mat_ds.doctor.links import Links, check_links, longest, try_links
 from mat_ds.doctor.meeting import Meeting
-from mat_ds.doctor.network import interfaces, suggestion
+from mat_ds.doctor.network import interfaces, other_choice
 from mat_ds.doctor.rows import Row, Status, collect, warned
 from mat_ds.errors import ExitCode
 
@@ -81,7 +81,7 @@ def lead(
         links.error = links.error or str(error)
         said = meeting.hear("links", heard, 0.0)
     results = {0: links, **{rank: Links(**found) for rank, found in said.items()}}
-    rows += collect("ranks", check_links, answers, results, suggestion(interfaces()))
+    rows += collect("ranks", check_links, answers, results, other_choice(interfaces()))
     return answers, rows, ended, slowest_between(answers, results)
 
 

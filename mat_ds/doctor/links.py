@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from mat_ds.doctor.differences import Answer, where
 from mat_ds.doctor.rows import Row, brief, failed, passed, warned
+from mat_ds.terminal.units import scaled
 
 if TYPE_CHECKING:
     import torch
@@ -175,7 +176,7 @@ def check_links(answers: Sequence[Answer], results: dict[int, Links], choice: st
     Args:
         answers: of all ranks.
         results: measurements by rank, without the ranks that have not answered.
-        choice: the shell command that selects a network interface.
+        choice: the shell command that selects another network interface; empty if there is none.
     """
     silent = [answer.rank for answer in answers if answer.rank not in results]
     broken = {rank: links for rank, links in results.items() if links.error}
@@ -192,7 +193,7 @@ def check_links(answers: Sequence[Answer], results: dict[int, Links], choice: st
         return
     if not wrong:
         yield passed("sums", "of all ranks are exact")
-    yield from _whole(results[0], choice)
+    yield from _whole(results[0], choice, len({answer.host for answer in answers}) > 1)
     yield from _pairs(answers, [pair for links in results.values() for pair in links.pairs])
 
 
@@ -201,25 +202,31 @@ def _advice(answers: Sequence[Answer], choice: str) -> str:
     several, cards = len({answer.host for answer in answers}) > 1, any(answer.cards for answer in answers)
     steps = [
         *(["export NCCL_P2P_DISABLE=1 (GeForce cards)"] if cards else []),
-        *([choice] if several else []),
+        *([choice] if several and choice else []),
         *(["export NCCL_IB_DISABLE=1"] if cards and several else []),
         *(["export NCCL_DEBUG=INFO to see where NCCL stops"] if cards else ["see the output of that rank"]),
     ]
     return "try, one by one: " + "; ".join(steps) if len(steps) > 1 else steps[0]
 
 
-def _whole(links: Links, choice: str) -> Iterator[Row]:
+def _whole(links: Links, choice: str, several: bool) -> Iterator[Row]:
+    interface = f"interface ({choice})" if choice else "interface"
     found = f"a sum of one number takes {1e3 * links.latency:.2f} ms"
     if links.latency > SLOW_LATENCY:
-        yield warned("latency", found, f"look for busy CPUs and a slow interface ({choice})")
+        yield warned("latency", found, f"look for busy CPUs and a slow {interface}")
     else:
         yield passed("latency", found)
     speed = links.size / links.seconds
-    found = f"a sum of {links.size // MIB} MiB: {speed / GB:.2f} GB/s; 1 GB of gradients takes {GB / speed:.1f} s"
+    found = f"a sum of {links.size // MIB} MiB: {_speed(speed)}; 1 GB of gradients takes {GB / speed:.1f} s"
     if speed < SLOW_BANDWIDTH:
-        yield warned("bandwidth", found, f"use a faster interface ({choice}), fewer nodes, or fewer and larger updates")
+        rest = "fewer nodes, fewer and larger updates, or method.chains=per_node" if several else "or fewer and larger updates"
+        yield warned("bandwidth", found, f"use a faster {interface}, {rest}")
     else:
         yield passed("bandwidth", found)
+
+
+def _speed(bytes_per_second: float) -> str:
+    return f"{scaled(bytes_per_second, 'B')}/s"
 
 
 def _pairs(answers: Sequence[Answer], pairs: list[tuple[int, int, float]]) -> Iterator[Row]:
@@ -233,9 +240,9 @@ def _pairs(answers: Sequence[Answer], pairs: list[tuple[int, int, float]]) -> It
         first, second, slowest = min(speeds, key=lambda pair: pair[2])
         usual = median(speed for *_, speed in speeds)
         at = f"{first} and {second} ({' and '.join(dict.fromkeys((hosts[first], hosts[second])))})"
-        found = f"ranks {at}: {slowest / GB:.2f} GB/s"
+        found = f"ranks {at}: {_speed(slowest)}"
         if len(speeds) > 1:
-            found = f"the slowest of {len(speeds)} is {found}, their median {usual / GB:.2f}"
+            found = f"the slowest of {len(speeds)} is {found}, their median {_speed(usual)}"
         if slowest < SLOW_SHARE * usual:
             yield warned(name, found, "look at that slot's PCIe lanes, cable or switch port, or leave that node out")
         else:

@@ -8,7 +8,7 @@ from mat_ds.engine.zero import read_zero
 from mat_ds.models.build import build_skeleton
 from mat_ds.planning.choice import MOST_ON_CARD
 from mat_ds.planning.costs import Costs
-from mat_ds.planning.traffic import traffic
+from mat_ds.planning.traffic import meeting_bytes, traffic
 from mat_ds.ranks.world import World
 from mat_ds.runs.ds_config import Tree, complete, serves
 from mat_ds.runs.options import RunConfig, micro_batch_sizes
@@ -48,5 +48,6 @@ def crossing(run: RunConfig, tree: Tree, spec: TaskSpec, world: World) -> Crossi
     micro = micro_batch_sizes(run.train, world.size, MOST_ON_CARD)[-1] if chosen == "auto" else chosen
     tally = costs.tally(method, micro, run.train.batch_size // world.size // micro)
     sharers, nodes = world.local_size, world.size // world.local_size
-    divided = traffic(costs.weights, zero, sharers, tally, nodes, run.train.local_steps)
+    met = meeting_bytes(run.method.divided, run.optimizer.name)
+    divided = traffic(costs.weights, zero, sharers, tally, nodes, run.train.local_steps, met)
     return Crossing(traffic(costs.weights, zero, world.size, tally).total, divided.across * sharers)

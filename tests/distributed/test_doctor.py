@@ -33,7 +33,7 @@ def test_two_healthy_ranks_pass_with_exact_sums_and_a_measured_link(visits):
     rows = {row["name"]: row for row in healthy["rows"] if row["group"] == "ranks"}
     assert healthy["code"] == ExitCode.OK and healthy["ended"] and not failures(healthy)
     assert set(rows) == {"ranks", "clocks", "sums", "latency", "bandwidth", "links in a node"}
-    assert rows["sums"]["found"] == "of all ranks are exact" and "GB/s" in rows["links in a node"]["found"]
+    assert rows["sums"]["found"] == "of all ranks are exact" and "B/s" in rows["links in a node"]["found"]
     assert {tuple(row["ranks"]) for row in healthy["rows"] if row["group"] == "packages"} == {(0, 1)}
 
 

@@ -168,6 +168,30 @@ def test_a_host_name_that_resolves_to_this_host_only_fails_for_several_nodes(mon
     assert rows["GLOO_SOCKET_IFNAME"].status is Status.FAIL and rows["host name"].status is Status.PASS
 
 
+def test_a_host_without_an_address_of_its_name_needs_an_interface_to_be_chosen_once(monkeypatch):
+    def unknown():
+        raise OSError(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(network, "own_address", unknown)
+    monkeypatch.setattr(network, "interfaces", lambda: {"eth0": "10.0.0.1"})
+    for name in network.CHOICES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth0")
+    assert found(network.check_network(World(0, 4, 0, 2)))["host name"].status is Status.WARN
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth0")
+    assert found(network.check_network(World(0, 4, 0, 2)))["host name"].status is Status.PASS
+
+
+def test_only_an_interface_that_is_not_in_use_is_suggested(monkeypatch):
+    for name in network.CHOICES:
+        monkeypatch.delenv(name, raising=False)
+    two = {"eth0": "10.0.0.1", "ib0": "10.1.0.1"}
+    assert network.other_choice(two) == "export GLOO_SOCKET_IFNAME=eth0 NCCL_SOCKET_IFNAME=eth0"
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth0")
+    assert network.other_choice(two) == "export GLOO_SOCKET_IFNAME=ib0 NCCL_SOCKET_IFNAME=ib0"
+    assert network.other_choice({"eth0": "10.0.0.1"}) == ""
+
+
 def test_processes_without_a_rank_and_too_many_threads_are_reported(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")

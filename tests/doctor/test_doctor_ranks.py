@@ -93,7 +93,7 @@ def test_a_link_much_slower_than_the_others_is_found():
     speeds = [(0, 1, 10 * GB), (1, 2, 9 * GB), (2, 3, 1 * GB), (3, 0, 10 * GB)]
     results = {rank: measured(rank, pairs=[speeds[rank]]) for rank in range(4)}
     row = links(results, answers)["links in a node"]
-    assert row.status is Status.WARN and "ranks 2 and 3 (node0): 1.00 GB/s, their median 9.50" in row.found
+    assert row.status is Status.WARN and "ranks 2 and 3 (node0): 1.0 GB/s, their median 9.5 GB/s" in row.found
     # Links between nodes are slower than those within a node, and are compared only with each other.
     rows = links(results)
     assert rows["links between nodes"].status is Status.PASS and "links in a node" in rows
@@ -105,7 +105,16 @@ def test_wrong_sums_are_named_with_precision_and_rank_and_slow_ones_with_their_t
     assert rows["latency"].status is rows["bandwidth"].status is Status.WARN
     assert "1 GB of gradients takes 14.9 s" in rows["bandwidth"].found
     rows = links({rank: measured(rank) for rank in range(4)})
-    assert {row.status for row in rows.values()} == {Status.PASS} and "6.71 GB/s" in rows["bandwidth"].found
+    assert {row.status for row in rows.values()} == {Status.PASS} and "6.7 GB/s" in rows["bandwidth"].found
+
+
+def test_a_slow_link_between_nodes_is_told_in_its_own_unit_with_what_can_be_done_about_it():
+    """100 Mbit/s, and no other interface than the one in use."""
+    slow = {0: measured(0, size=2**24, seconds=1.34), 1: measured(1, pairs=[(1, 2, 12.3e6)]), 2: measured(2), 3: measured(3)}
+    rows = {row.name: row for row in check_links(FOUR, slow, "")}
+    assert rows["links between nodes"].found == "ranks 1 and 2 (node0 and node1): 12.3 MB/s"
+    assert "12.5 MB/s; 1 GB of gradients takes 79.9 s" in rows["bandwidth"].found
+    assert rows["bandwidth"].fix == "use a faster interface, fewer nodes, fewer and larger updates, or method.chains=per_node"
 
 
 def test_an_interrupted_self_test_says_where_and_what_to_try():
@@ -156,8 +165,14 @@ def test_a_run_on_two_nodes_is_told_what_a_chain_on_each_is_worth(tmp_path):
     inputs, two, speed = Inputs(run, {"zero_optimization": {"stage": 2}}), World(size=8, local_size=4), 1e6
     (row,) = worth_of_chains(inputs, two, speed)
     one, each = 10 * 2 * 7 / 8 * 4 * elements, 4 * elements
-    said = f"sends {scaled(one, 'B')}, {duration(one / speed)} between nodes, with method.chains=per_node {scaled(each, 'B')}, "
-    assert row.status is Status.PASS and said + duration(each / speed) in row.found
+    said = f"sends at least {scaled(one, 'B')}, {duration(one / speed)} between nodes, with method.chains=per_node "
+    said += f"{scaled(each, 'B')}, {duration(each / speed)}"
+    assert row.status is Status.PASS and said in row.found and "bf16 half" in row.found
+    method = {"name": "mat", "theta_steps": 10, "chains": "per_node", "chains_compression": "bf16"}
+    halved = RunConfig.model_validate({**given, "method": method, "train": {"micro_batch_size": 4, "local_steps": 5}})
+    (row,) = worth_of_chains(Inputs(halved, inputs.tree), two, speed)
+    named = f"method.chains=per_node method.chains_compression=bf16 every 5 outer steps {scaled(each / 10, 'B')}"
+    assert named in row.found and "half" not in row.found
     freelb = run.model_copy(update={"method": METHODS["freelb"].Settings()})
     assert not [*worth_of_chains(Inputs(freelb, inputs.tree), two, speed), *worth_of_chains(inputs, two, None)]
 
