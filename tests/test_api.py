@@ -36,6 +36,11 @@ def test_importing_mat_ds_imports_nothing_that_is_slow():
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment(), check=True)
 
 
+def test_training_imports_peft_for_adapters_alone():
+    script = "import sys, mat_ds.training.preflight, mat_ds.training.run; assert 'peft' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment(), check=True)
+
+
 def test_every_name_that_is_offered_is_there():
     assert {"train", "load", "predict", "evaluate", "Engine", "Sampler", "METHODS", "register_method"} <= set(mat_ds.__all__)
     assert {name for name in mat_ds.__all__ if getattr(mat_ds, name) is None} == set()

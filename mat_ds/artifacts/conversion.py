@@ -18,7 +18,7 @@ from mat_ds.artifacts.described import read_description, run_around, write_descr
 from mat_ds.artifacts.exported import load_classifier, load_exported
 from mat_ds.errors import Problem, UserError
 from mat_ds.methods import METHODS
-from mat_ds.models.lora import ADAPTER, is_adapter, write_adapter
+from mat_ds.models.folder import ADAPTER, is_adapter
 from mat_ds.models.pissa import as_lora, begun_of
 from mat_ds.models.pretrained import load_tokenizer
 from mat_ds.ranks.chains import mean_of_chains
@@ -42,6 +42,8 @@ def write_converted(out: Path, source: Path, checkpoint: Path | None, parsed: ar
     model: Any = load_classifier(source, fp32, cpu)[0] if inner == source else load_exported(inner, fp32, cpu)
     weights = _replace(model, source, checkpoint, parsed.weights) if checkpoint else {}
     if adapters and not merge and weights:
+        from mat_ds.models.lora import write_adapter
+
         write_adapter(model, weights, out, merge=False)
     elif adapters and not merge:
         copy_files(source, out)

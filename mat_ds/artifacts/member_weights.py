@@ -11,7 +11,7 @@ import torch
 
 from mat_ds.artifacts.exported import load_exported
 from mat_ds.errors import Problem, UserError
-from mat_ds.models.lora import is_adapter
+from mat_ds.models.folder import is_adapter
 
 WEIGHTS = "model.safetensors"
 

@@ -15,7 +15,7 @@ from mat_ds.artifacts.confusion import markdown
 from mat_ds.artifacts.described import Description, base_of, write_description
 from mat_ds.artifacts.finished import Finished
 from mat_ds.errors import Problem, raise_if_any
-from mat_ds.models.lora import is_adapter
+from mat_ds.models.folder import is_adapter
 from mat_ds.models.pretrained import load_tokenizer
 from mat_ds.models.tiny import TINY
 from mat_ds.storage.disk import write_json, write_text

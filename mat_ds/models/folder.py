@@ -15,6 +15,8 @@ from mat_ds.storage.reading import read_json
 from mat_ds.tasks.hub import expect_from_hub
 
 CONFIG, TOKENIZER_CONFIG, ADAPTER_CONFIG = "config.json", "tokenizer_config.json", "adapter_config.json"
+# A checkpoint's folder of adapters beside the whole model.
+ADAPTER = "adapter"
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 # Suffixes that transformers and PEFT read. Each must be a regular file, since opening a pipe would block.
 READ = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
@@ -34,6 +36,11 @@ CONVERT = (
     "convert it to an architecture that transformers has and save that, or install its code as a package that registers it "
     "with transformers"
 )
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder contains adapters instead of a whole model."""
+    return (folder / ADAPTER_CONFIG).exists()
 
 
 def check_model(key: str, name: str, adapters: bool = False, revision: str | None = None) -> None:

@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from mat_ds.errors import Problem, UserError, raise_if_any
 from mat_ds.models.fit import fit_problems, label_dimensions
-from mat_ds.models.folder import check_model, file_of
+from mat_ds.models.folder import ADAPTER, check_model, file_of
 from mat_ds.models.options import LoraConfig
 from mat_ds.models.pissa import as_lora, begun, one_thread, remember
 from mat_ds.models.pretrained import load_config, load_weights
@@ -28,7 +28,6 @@ from mat_ds.sampling.keys import seed_from
 from mat_ds.tasks.kinds import kind_of_model
 
 KEY = "model"
-ADAPTER = "adapter"
 MAGNITUDE = ".lora_magnitude_vector"  # DoRA's, as PEFT calls it in files
 # What PEFT lacks a default for gets what its defaults name elsewhere: the projections to queries and values.
 TARGETS = {
@@ -154,11 +153,6 @@ def _named(module: str, end: str) -> bool:
 def _ends(names: list[str]) -> str:
     """The last parts of names, without numbers."""
     return ", ".join(sorted({end for name in names if not (end := name.rpartition(".")[2]).isdigit()}))
-
-
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder contains adapters instead of a whole model."""
-    return (folder / "adapter_config.json").exists()
 
 
 def write_adapter(model: Any, weights: Mapping[str, Tensor], folder: Path, merge: bool) -> None:

@@ -37,7 +37,7 @@ from mat_ds.artifacts.member_weights import merged_model, write_differences
 from mat_ds.artifacts.members import ABSTENTION, SNAPSHOTS
 from mat_ds.artifacts.robustness import with_robustness
 from mat_ds.models.build import longest_input
-from mat_ds.models.lora import ADAPTER, is_adapter
+from mat_ds.models.folder import ADAPTER, is_adapter
 from mat_ds.models.pretrained import load_config, load_tokenizer, new_model
 from mat_ds.storage.disk import write_text
 from mat_ds.storage.reading import read_json
