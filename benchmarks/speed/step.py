@@ -69,6 +69,7 @@ class Product:
         batch: examples of a global batch.
         half: bf16 or fp16; None: fp32.
         compiled: whether torch.compile makes kernels of its encoder's layers.
+        gather: as `model.gather`.
         method: options of MAT, or another method's `name` and options.
     """
 
@@ -82,6 +83,7 @@ class Product:
         batch: int = BATCH,
         half: str | None = None,
         compiled: bool = False,
+        gather: Any = "auto",
         **method: Any,
     ):
         from mat_ds.engine.engine import Engine
@@ -106,7 +108,7 @@ class Product:
         self.player: Any = METHODS[run.method.name](run.method, kind_of(TASKS["cola"]))
         tree = {**read_ds_config(JSON / f"zero{stage}.json"), **({half: {"enabled": True}} if half else {})}
         config = complete(tree, run, world)
-        self.engine = Engine(model, run.optimizer, self.player.chain, config, seed=0)
+        self.engine = Engine(model, run.optimizer, self.player.chain, config, seed=0, gather=gather)
 
     def micro_batches(self, inputs: dict[str, Tensor], labels: Tensor) -> list[MicroBatch]:
         """This rank's micro-batches of a global batch."""

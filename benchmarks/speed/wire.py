@@ -20,10 +20,12 @@ import torch
 from benchmarks.speed.timing import Figure
 
 RANKS, STAGES, JUDGED, ACCUMULATIONS, UPDATES = 2, (1, 2, 3), (1, 2), (1, 2), 3
+LOOP = {"delta_steps": 5, "theta_steps": UPDATES}
 
 
 def measure() -> Figure:
-    """The maximum over ZeRO-1 and 2, with two ranks and two micro-batches; the details have every stage and one, too."""
+    """The maximum over ZeRO-1 and 2, with two ranks and two micro-batches; the details have every stage and one, too, and what
+    ZeRO-3 sends in the perturbation's loops."""
     found, wrong = on_ranks("benchmarks.speed.wire", RANKS)
     if wrong:
         return Figure(None, {}, wrong)
@@ -90,6 +92,19 @@ def main() -> None:
             by_kind = {name: round(count / UPDATES / size, 3) for name, count in found.items()}
             what = f"zero{stage}, {accumulation} micro-batch{'es' if accumulation > 1 else ''}"
             report[what] = {"sent": round(found.total() / UPDATES / size, 3), "by_kind": by_kind}
+        for gather, accumulation in product(("layer", "model"), ACCUMULATIONS):
+            torch.manual_seed(0)
+            run = Product(BertForSequenceClassification(BertConfig(**TINY)), accumulation, world, 3, gather=gather, **LOOP)
+            run.step(inputs, labels)
+            run.step(inputs, labels)
+            with collectives(sent) as step:
+                run.step(inputs, labels)
+            with collectives(sent) as loops:
+                for micro in run.micro_batches(inputs, labels):
+                    run.player.mean_delta(run.engine, micro)
+            run.engine.close()
+            what = f"zero3, the perturbation's loops of {accumulation}, by {gather}"
+            report[what] = {"sent": round(loops.total() / size, 3), "outer_step": round(step.total() / size, 3)}
     if world.rank == 0:
         Path(sys.argv[1]).write_text(json.dumps(report))
 

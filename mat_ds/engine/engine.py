@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mat_ds.engine.exact import exact_values
 from mat_ds.engine.flat import FlatUpdates
+from mat_ds.engine.gathering import Gathering
 from mat_ds.engine.loss_scale import judge_by_norm
 from mat_ds.engine.mesh import initialize
 from mat_ds.engine.shards import Shards, numel, parameter_groups
@@ -20,6 +21,7 @@ from mat_ds.engine.zero import read_zero
 from mat_ds.errors import Interrupted, NonFiniteError, SaveError
 from mat_ds.methods.batch import MicroBatch
 from mat_ds.models.depth import step_sizes
+from mat_ds.models.options import Gather
 from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.ranks.chains import ONE_CHAIN, Chains
 from mat_ds.ranks.collectives import all_reduce_sum, any_rank, world_size
@@ -42,11 +44,15 @@ class Engine(Updates):
         seed: the run's seed.
         read: extracts the predictions, one per sample, from the model's output and its inputs.
         chains: how the ranks are divided; each chain has its own batch, of an equal share of the global one.
+        gather: what ZeRO-3 makes whole at a time in passes without gradients of the weights (`mat_ds.engine.gathering`).
+
+    Attributes:
+        gathers: what it does: `layer` or `model`; None below ZeRO-3.
     """
 
     def __init__(
         self, model: nn.Module, optimizer: OptimizerConfig, chain: Chain, ds_config: dict[str, Any], seed: int,
-        read: Read = read_output, chains: Chains = ONE_CHAIN,
+        read: Read = read_output, chains: Chains = ONE_CHAIN, gather: Gather = "auto",
     ):  # fmt: skip
         perturbation = EmbeddingPerturbation(model)
         self.sampler = Sampler(parameter_groups(model, optimizer), optimizer.name, chain, seed)
@@ -63,6 +69,8 @@ class Engine(Updates):
         self._flat = FlatUpdates(ds, self.shards, self.sampler) if read_zero(ds_config).flat else None
         self._training_pass = ds.module if self._flat else ds
         judge_by_norm(ds)
+        gathering = Gathering(ds, gather)
+        self.gathers, self._hold, self._release = gathering.used, gathering.hold, gathering.release
         self._backwards_per_update = self.ds.gradient_accumulation_steps()
         self._looks_at_gradients = self.dtype != torch.float32 or self.ds.zero_optimization()
         self._applied, self.skipped_since_begin, self._last_loss_scale = True, 0, 1.0
@@ -116,7 +124,7 @@ class Engine(Updates):
     def predict(self, inputs: dict[str, Tensor]) -> Tensor:
         """Logits (B, C) without dropout or graph. Under ZeRO-3 every rank must call it."""
         self._set_training(False)
-        with torch.no_grad():
+        with torch.no_grad(), self._whole():
             return self._read(self.ds.module(**inputs), inputs)
 
     @property
@@ -144,6 +152,7 @@ class Engine(Updates):
 
     def close(self) -> None:
         """Removes DeepSpeed's hooks and frees its buffers."""
+        self._release()
         self.ds.destroy()
         release()
 
@@ -154,6 +163,7 @@ class Engine(Updates):
     @overload
     def backward(self, loss: Tensor, delta: Tensor) -> Tensor: ...
     def backward(self, loss: Tensor, delta: Tensor | None = None) -> Tensor | None:
+        self._release()
         self._all_finite &= loss.detach().isfinite()
         self._tracked = False
         self._set_training(self._dropped)  # layers whose activations were not kept compute them again

@@ -46,6 +46,9 @@ class Passes:
         self._tracked, self._dropped = False, True
         # Parameters whose gradients a training pass computes.
         self._trained = [parameter for parameter in ds.module.parameters() if parameter.requires_grad]
+        # Make all parameters whole, if they are to be for passes without gradients of them, and divide them again.
+        self._hold: Callable[[], None] = lambda: None
+        self._release: Callable[[], None] = lambda: None
         # Called once per outer step, after the perturbation's loop and before the parameters'; may raise `Interrupted`.
         self.leave_if_told: Callable[[], None] = lambda: None
 
@@ -55,6 +58,7 @@ class Passes:
         return torch.float16 if self.ds.fp16_enabled() else torch.bfloat16 if self.ds.bfloat16_enabled() else torch.float32
 
     def forward(self, batch: MicroBatch, masks: Masks, delta: Tensor | None = None) -> Tensor:
+        self._release()
         self._tracked, self._dropped = True, masks is not None
         self._drop(batch, masks)
         with self._perturbation.applied(delta):
@@ -66,6 +70,7 @@ class Passes:
         # One pass over both halves is faster, and ZeRO sees a single graph. Equal masks need two passes with the same key.
         if share_masks:
             return self.forward(batch, masks), self.forward(batch, masks, delta)
+        self._release()
         self._tracked, self._dropped = True, masks is not None
         both = None if delta is None else torch.cat([torch.zeros_like(delta), delta])
         frozen_from = None if train_words else batch.texts
@@ -87,7 +92,7 @@ class Passes:
         backward. At ZeRO-0 that raises, at ZeRO-2 it breaks the gradient buckets, and at ZeRO-3 it silently corrupts gradients.
         """
         self._drop(batch, masks)
-        with self._perturbation.applied(delta):
+        with self._whole(), self._perturbation.applied(delta):
             return self._read(self.ds.module(**batch.inputs), batch.inputs)
 
     @torch.no_grad()
@@ -165,10 +170,22 @@ class Passes:
         for parameter in self._trained:
             parameter.requires_grad_(False)
         try:
-            yield
+            with self._whole():
+                yield
         finally:
             for parameter in self._trained:
                 parameter.requires_grad_(True)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """For passes without gradients of the parameters: these may become whole, and then stay so after it, until a training
+        pass or an update."""
+        self._hold()
+        try:
+            yield
+        except BaseException:
+            self._release()
+            raise
 
     def normal(self, batch: MicroBatch, *name: Part) -> Tensor:
         return self._drawn(philox.normal, batch, name)

@@ -34,6 +34,7 @@ class Updates(Norms):
                 gradient was not, except in fp16, where the update is repeated with a lower loss scale. At ZeRO-1 in fp32 and
                 bf16, `end` and `check` raise it instead; until then updates are skipped.
         """
+        self._release()
         if not self._looks_at_gradients:
             self._refuse_losses()
         try:
@@ -80,6 +81,7 @@ class Updates(Norms):
         dropout masks and noise, so that an outer step always commits a mixture of exactly K samples. Raises, on every rank,
         `Interrupted` before the first sample if the run is to stop, and `NonFiniteError` if too many in a row overflow.
         """
+        self._release()
         self.leave_if_told()  # here, because theta is still theta_t
         k = skipped_in_a_row = 0
         while k < self.sampler.chain.samples:

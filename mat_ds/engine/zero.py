@@ -52,6 +52,18 @@ class Zero:
         return self.stage == 1 and self.dtype == torch.bfloat16 and self.accumulated == torch.float32
 
 
+def whole_fits(size: int, free: float) -> bool:
+    """Whether `model.gather=auto` gathers the whole model: where that takes at most a third of the memory that is free before
+    any pass. Where training passes fit into all of it, passes without gradients of the weights fit into the rest: they have
+    half of a pair, or do not keep the inputs of linear layers, two fifths of what a transformer's layer keeps.
+
+    Args:
+        size: bytes of the model in the compute dtype.
+        free: bytes.
+    """
+    return 3 * size <= free
+
+
 def read_zero(completed: Mapping[str, Any]) -> Zero:
     """Reads a configuration returned by `mat_ds.runs.ds_config.complete`."""
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig

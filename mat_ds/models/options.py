@@ -10,6 +10,8 @@ from mat_ds.config.names import Revision
 from mat_ds.config.paths import PathText
 from mat_ds.config.section import Count, Fraction, Section
 
+Gather = Literal["auto", "layer", "model"]
+
 
 class LoraConfig(Section):
     r: Count = Field(8, description="rank of the adapters")
@@ -53,6 +55,12 @@ class ModelConfig(Section):
         "derivatives; null: the model's own choice",
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in backward (non-re-entrant)")
+    gather: Gather = Field(
+        "auto",
+        description="what ZeRO-3 makes whole at a time in passes without gradients of the weights, such as those of a "
+        "perturbation's loop: a layer, anew in each pass, or the model, once for all of them; auto: the model, where that "
+        "takes at most a third of the memory that is free; the results are the same",
+    )
     freeze: list[Annotated[str, Field(min_length=1)]] = Field(
         [],
         description="names of modules or parameters that are not trained, such as [embeddings, layer.0]: parts of their names "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mat_ds.engine.zero import read_zero
-from mat_ds.planning.costs import Costs
+from mat_ds.planning.costs import Costs, PassBytes
 from mat_ds.planning.plan import Cards, Plan, make_plan, memory_rows, peak_of
 from mat_ds.ranks.world import World
 from mat_ds.runs.ds_config import Tree, complete, serves
@@ -54,7 +54,7 @@ def _of_layout(
 
 def largest_micro_batch(
     costs: Costs, run: RunConfig, completed: Tree, cards: Cards, most: int | None = None
-) -> tuple[int, int]:
+) -> tuple[int, PassBytes]:
     """The largest micro-batch that fits, or one example if none fits, and the bytes of its activations.
 
     Args:
@@ -72,13 +72,13 @@ def largest_micro_batch(
     return size, passes
 
 
-def _passes(costs: Costs, run: RunConfig, size: int, most: int) -> int:
+def _passes(costs: Costs, run: RunConfig, size: int, most: int) -> PassBytes:
     """Bytes of activations of a micro-batch, interpolated between those of one example and of `most`.
 
     The true value is not larger: a peak is the maximum of several linear functions of the micro-batch, and thus convex.
     """
-    first, last = (costs.pass_bytes(run.method, examples, run.model.gradient_checkpointing) for examples in (1, most))
-    return first + (last - first) * (size - 1) // max(1, most - 1)
+    ends = (costs.pass_bytes(run.method, examples, run.model.gradient_checkpointing) for examples in (1, most))
+    return PassBytes(*(first + (last - first) * (size - 1) // max(1, most - 1) for first, last in zip(*ends, strict=True)))
 
 
 def _at(tree: Tree, stage: int, offloads: tuple[str, ...]) -> Tree:

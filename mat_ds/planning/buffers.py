@@ -34,7 +34,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from mat_ds.engine.zero import Zero
-from mat_ds.planning.rehearsal import PassCounts
+from mat_ds.planning.counts import PassCounts
 from mat_ds.planning.states import MASTER, MemoryRow, Weight, parts, persistent, placed, reaching
 from mat_ds.planning.traffic import reused
 from mat_ds.runs.options import RunConfig
@@ -46,7 +46,7 @@ REPLICATED_BUCKET = 500_000_000
 
 
 def transient(
-    weights: Sequence[Weight], zero: Zero, ranks: int, run: RunConfig, chain: Chain, tally: PassCounts
+    weights: Sequence[Weight], zero: Zero, ranks: int, run: RunConfig, chain: Chain, tally: PassCounts, ordered: bool
 ) -> Iterator[MemoryRow]:
     """Yields the temporary memory of the rank that needs most.
 
@@ -55,6 +55,8 @@ def transient(
         zero, ranks: how they are sharded.
         run, chain: what the sampler does, and whether there is telemetry.
         tally: the passes of one rank in one outer step.
+        ordered: whether ZeRO-3 knows the order of its passes (`PassCounts.one_by_one`, or `trained_one_by_one` if it gathers
+            the whole model for the others).
     """
     if zero.stage in (1, 2) and not zero.flat:
         yield from _buckets(weights, zero, ranks, accumulates=tally.backward.calls > tally.updates)
@@ -62,7 +64,7 @@ def transient(
         largest = zero.dtype.itemsize * _trained(weights)[1]
         yield MemoryRow("gradient", largest, 0, "of the largest parameter, before it joins the others", "passes")
     elif zero.stage == 3:
-        yield from _gathered(weights, zero, ranks, tally)
+        yield from _gathered(weights, zero, ranks, ordered)
     if every := run.train.telemetry_every:
         copy = MASTER * sum(parts(weights, zero, ranks))
         yield placed("telemetry", copy, zero.offload_optimizer, f"a copy of the masters, every {every} steps")
@@ -87,14 +89,14 @@ def _buckets(weights: Sequence[Weight], zero: Zero, ranks: int, accumulates: boo
         yield MemoryRow("offload buffer", size * largest, size * largest, "for the largest parameter's gradient")
 
 
-def _gathered(weights: Sequence[Weight], zero: Zero, ranks: int, tally: PassCounts) -> Iterator[MemoryRow]:
+def _gathered(weights: Sequence[Weight], zero: Zero, ranks: int, ordered: bool) -> Iterator[MemoryRow]:
     size, (total, largest) = zero.dtype.itemsize, _trained(weights)
     yield MemoryRow("reduce bucket", zero.sent.itemsize * zero.bucket, 0, f"{zero.bucket:,} elements")
     yield MemoryRow("reduce copy", zero.sent.itemsize * max(largest, min(zero.bucket, total)), 0, "of what is in it", "passes")
     if ranks == 1 and not zero.offload_param:
         return  # parameters are views of their only shard, so gathering copies nothing
     biggest, divided = max(w.numel for w in weights), sum(w.numel for w in weights) - persistent(weights, zero)
-    live = min(divided, reused(weights, zero, tally) + zero.prefetch + biggest)
+    live = min(divided, reused(weights, zero, ordered) + zero.prefetch + biggest)
     yield MemoryRow("gathered parameters", size * live, 0, "whole while they are in use, or soon will be", "passes")
     if ranks > 1:
         yield MemoryRow("gather buffer", size * max(biggest, min(zero.prefetch, divided)), 0, "in which they come", "passes")

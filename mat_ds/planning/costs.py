@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,12 +13,21 @@ from mat_ds.methods.base import Method
 from mat_ds.methods.batch import MicroBatch
 from mat_ds.methods.settings import MethodSettings
 from mat_ds.models.perturb import word_embedding
-from mat_ds.planning.rehearsal import PassCounts, Rehearsal, Stub, blank_batches
+from mat_ds.planning.counts import PassCounts
+from mat_ds.planning.rehearsal import Rehearsal, Stub, blank_batches
 from mat_ds.planning.states import weights_of
 from mat_ds.tasks.kinds.base import Kind
 
 # What a model raises that reads values, which tensors on the meta device do not have; and what torch's FLOP counter may raise.
 NO_PASS = (NotImplementedError, RuntimeError, AssertionError)
+
+
+class PassBytes(NamedTuple):
+    """Bytes of activations at the fullest moment of all passes of a micro-batch, and of those without gradients of the weights,
+    in which ZeRO-3 may have the whole model."""
+
+    most: int
+    whole: int
 
 
 class Costs:
@@ -66,17 +75,21 @@ class Costs:
         """
         return self._stub.play(self._method(settings), self._batches(count, examples, self.longest))
 
-    def _pass_bytes(self, settings: MethodSettings, examples: int, checkpointing: bool) -> int:
-        """Peak memory in bytes of the passes over one micro-batch, without perturbations that exist before them."""
+    def _pass_bytes(self, settings: MethodSettings, examples: int, checkpointing: bool) -> PassBytes:
+        """Peak memory of the passes over one micro-batch, without perturbations that exist before them."""
         try:
             rehearsal = self._rehearsal(checkpointing, settings.shortened)
             tally = rehearsal.play(self._method(settings.shortened), self._batches(1, examples, self.longest))
-            return tally.peak - tally.held
+            return PassBytes(tally.peak - tally.held, max(0, tally.whole_peak - tally.held))
         except NO_PASS as error:
             self.estimated = (str(error).splitlines() or [type(error).__name__])[0]
-            tracked = self.tally(settings.shortened, examples, 1).tracked
-            tokens = tracked * self.inputs * self.longest
-            return estimated_bytes(self._config, tokens, self.longest, self._dtype.itemsize, checkpointing)
+            tally = self.tally(settings.shortened, examples, 1)
+
+            def estimated(count: int) -> int:
+                tokens = count * self.inputs * self.longest
+                return estimated_bytes(self._config, tokens, self.longest, self._dtype.itemsize, checkpointing)
+
+            return PassBytes(estimated(tally.tracked), estimated(examples) if tally.gathers else 0)
 
     def _flops(self, settings: MethodSettings, checkpointing: bool) -> tuple[float, ...]:
         """FLOPs per example of a forward, of a backward to the parameters, of one to the perturbation, and of a forward and

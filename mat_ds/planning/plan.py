@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mat_ds.engine.zero import Zero, read_zero
+from mat_ds.engine.zero import Zero, read_zero, whole_fits
 from mat_ds.methods import METHODS
+from mat_ds.models.options import Gather
 from mat_ds.planning.buffers import transient
-from mat_ds.planning.costs import Costs
-from mat_ds.planning.states import MemoryRow, model_states
+from mat_ds.planning.costs import Costs, PassBytes
+from mat_ds.planning.states import MemoryRow, model_states, persistent
 from mat_ds.planning.traffic import Traffic, meeting_bytes, traffic
 from mat_ds.ranks.compressed import COMPRESSIONS
 from mat_ds.runs.options import RunConfig
+from mat_ds.sampling.chain import Chain
 from mat_ds.sampling.chains_meeting import kept_to_meet
 from mat_ds.terminal.units import GIB
 
@@ -62,6 +64,7 @@ class Plan:
         compute, communication: seconds of computation and of communication in an outer step; the latter is 0 if the speed of
             the link is unknown.
         memory: memory of a GPU in bytes.
+        gather: what ZeRO-3 makes whole at a time in passes without gradients of the weights; None below ZeRO-3.
     """
 
     run: RunConfig
@@ -71,6 +74,7 @@ class Plan:
     compute: float
     communication: float
     memory: int
+    gather: Gather | None = None
 
     @property
     def card(self) -> int:
@@ -110,7 +114,7 @@ def _most(held: list[tuple[str, int]]) -> int:
     return sums["always"] + max(sums["passes"], sums["update"])
 
 
-def make_plan(costs: Costs, run: RunConfig, completed: dict[str, Any], cards: Cards, passes: int | None = None) -> Plan:
+def make_plan(costs: Costs, run: RunConfig, completed: dict[str, Any], cards: Cards, passes: PassBytes | None = None) -> Plan:
     """Makes the plan of a run.
 
     Args:
@@ -124,29 +128,55 @@ def make_plan(costs: Costs, run: RunConfig, completed: dict[str, Any], cards: Ca
     accumulation = run.train.batch_size // cards.count // micro
     rows = memory_rows(costs, run, zero, cards, passes)
     tally = costs.tally(run.method, micro, accumulation)
-    met = meeting_bytes(run.method.divided, run.optimizer.name)
-    sent = traffic(costs.weights, zero, cards.sharers, tally, cards.chains, run.train.local_steps, met)
+    met, gather = meeting_bytes(run.method.divided, run.optimizer.name), gather_of(costs, run, zero, cards)
+    sent = traffic(costs.weights, zero, cards.sharers, tally, cards.chains, run.train.local_steps, met, gather == "model")
     flops = costs.step_flops(run.method, micro, accumulation, run.model.gradient_checkpointing)
     # In a ring of all ranks one crosses the slowest link; where chains meet, all of a chain do.
     crossing = sent.across * cards.sharers if cards.chains > 1 else sent.total
     communication = crossing / cards.link if cards.link else 0.0
-    return Plan(run, zero, rows, sent, flops / cards.flops, communication, cards.memory)
+    return Plan(run, zero, rows, sent, flops / cards.flops, communication, cards.memory, gather)
 
 
-def memory_rows(costs: Costs, run: RunConfig, zero: Zero, cards: Cards, passes: int | None = None) -> tuple[MemoryRow, ...]:
+def gather_of(costs: Costs, run: RunConfig, zero: Zero, cards: Cards) -> Gather | None:
+    """What ZeRO-3 makes whole at a time in passes without gradients of the weights, as `mat_ds.engine.gathering` decides it;
+    None below ZeRO-3."""
+    if zero.stage < 3 or run.model.gather != "auto":
+        return run.model.gather if zero.stage == 3 else None
+    taken = sum(row.card for row in _states(costs, run, zero, cards)) + zero.sent.itemsize * zero.bucket + cards.reserve
+    return "model" if whole_fits(zero.dtype.itemsize * costs.parameters[0], cards.memory - taken) else "layer"
+
+
+def _states(costs: Costs, run: RunConfig, zero: Zero, cards: Cards) -> tuple[MemoryRow, ...]:
+    beside = kept_to_meet(COMPRESSIONS.get(run.method.divided.compression)) if cards.chains > 1 else ()
+    return tuple(model_states(costs.weights, zero, cards.sharers, _chain_of(costs, run), run.optimizer.name, beside))
+
+
+def _chain_of(costs: Costs, run: RunConfig) -> Chain:
+    own = METHODS[run.method.name](run.method, costs.kind).chain
+    return own.beside(run.model.average, run.model.average_decay)
+
+
+def memory_rows(
+    costs: Costs, run: RunConfig, zero: Zero, cards: Cards, passes: PassBytes | None = None
+) -> tuple[MemoryRow, ...]:
     """The memory of the rank that needs most; the arguments are those of `make_plan`, and what its configuration says."""
     again, micro = run.model.gradient_checkpointing, run.train.micro_batch
-    chain = METHODS[run.method.name](run.method, costs.kind).chain.beside(run.model.average, run.model.average_decay)
     accumulation = run.train.batch_size // cards.count // micro
     tally = costs.tally(run.method, micro, accumulation)
     passes = costs.pass_bytes(run.method, micro, again) if passes is None else passes
-    beside = kept_to_meet(COMPRESSIONS.get(run.method.divided.compression)) if cards.chains > 1 else ()
+    whole = gather_of(costs, run, zero, cards) == "model"
+    ordered = tally.trained_one_by_one if whole else tally.one_by_one
     shape = f"{tally.tracked} x {costs.longest} tokens at a time" + (", recomputed layer by layer" if again else "")
     rows = (
-        *model_states(costs.weights, zero, cards.sharers, chain, run.optimizer.name, beside),
-        *transient(costs.weights, zero, cards.sharers, run, chain, tally),
-        MemoryRow("activations", passes, 0, shape, "passes"),
+        *_states(costs, run, zero, cards),
+        *transient(costs.weights, zero, cards.sharers, run, _chain_of(costs, run), tally, ordered),
+        MemoryRow("activations", passes.most, 0, shape, "passes"),
         MemoryRow("perturbations", tally.held, 0, f"of {accumulation} micro-batches" if accumulation > 1 else ""),
         MemoryRow("reserve", cards.reserve, 0, "CUDA's context, NCCL, and 5% for fragmentation"),
     )
+    if whole and tally.gathers and (cards.sharers > 1 or zero.offload_param):
+        gathered = zero.dtype.itemsize * (costs.parameters[0] - persistent(costs.weights, zero))
+        beyond = gathered + passes.whole - sum(row.card for row in rows if row.when == "passes")
+        note = "gathered for passes without gradients of the weights, beyond what training passes take"
+        rows = *rows, MemoryRow("whole model", max(0, beyond), 0, note, "passes")
     return tuple(row for row in rows if row.card or row.host)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -19,6 +18,7 @@ from mat_ds.engine.passes import Passes
 from mat_ds.methods.base import Masks, Method
 from mat_ds.methods.batch import MicroBatch
 from mat_ds.models.perturb import EmbeddingPerturbation
+from mat_ds.planning.counts import PassCounts
 from mat_ds.planning.live import Live, gpu_kernels
 from mat_ds.sampling.keys import Part
 from mat_ds.tasks.kinds.base import Kind
@@ -26,61 +26,6 @@ from mat_ds.tasks.kinds.outputs import Read, read_output
 
 META = torch.device("meta")
 INPUTS = ("input_ids", "attention_mask")
-
-
-@dataclass
-class Work:
-    """Counts of one kind of work.
-
-    Attributes:
-        calls: how often it was done.
-        graphs: passes through the model that it covered, in all calls together.
-        examples: examples in these passes.
-        flops: additions and multiplications of its matrix products, if they are counted.
-    """
-
-    calls: int = 0
-    graphs: int = 0
-    examples: int = 0
-    flops: int = 0
-
-    def add(self, graphs: int, examples: int, flops: int) -> None:
-        self.calls, self.graphs = self.calls + 1, self.graphs + graphs
-        self.examples, self.flops = self.examples + examples, self.flops + flops
-
-
-@dataclass
-class PassCounts:
-    """Counts of one outer step.
-
-    Attributes:
-        forward: forward passes.
-        backward: backward passes to the parameters; each covers all training passes since the last one.
-        input_gradient: backward passes to the perturbation alone.
-        updates: updates of the parameters.
-        exchanges: how often the parameters were replaced by an average, or put back.
-        tracked: largest number of examples in training passes whose backward pass has not been made yet.
-        held: largest number of bytes before a forward pass while no training pass is waiting for its backward pass. These are
-            perturbations and their statistics.
-        peak: largest number of bytes, without parameters and their gradients.
-        first_layer: forward and backward passes through the first layer alone.
-    """
-
-    forward: Work = field(default_factory=Work)
-    backward: Work = field(default_factory=Work)
-    input_gradient: Work = field(default_factory=Work)
-    updates: int = 0
-    exchanges: int = 0
-    tracked: int = 0
-    held: int = 0
-    peak: int = 0
-    first_layer: Work = field(default_factory=Work)
-
-    @property
-    def one_by_one(self) -> bool:
-        """Whether the backward pass of each forward pass is made before the next forward pass."""
-        walked = self.backward.calls + self.input_gradient.calls
-        return self.backward.graphs == self.backward.calls and self.forward.calls == walked
 
 
 class StandIn:
@@ -120,6 +65,7 @@ class Rehearsal(Passes):
     def __init__(self, module: nn.Module, dtype: torch.dtype, read: Read = read_output):
         self._engine = StandIn(module.to(dtype).train(), dtype)
         super().__init__(cast(Any, self._engine), EmbeddingPerturbation(module), seed=0, read=read)
+        self._hold, self._release = self._make_whole, self._divide
         self._begin(())
         module.register_forward_pre_hook(self._before)
         module.register_forward_hook(self._after, with_kwargs=True)
@@ -140,7 +86,8 @@ class Rehearsal(Passes):
         self._begin((*known, *values), method.chain.samples)
         with gpu_kernels(), self._live:
             method.step(self, batches)
-        self._tally.peak = self._live.peak
+        self._divide()
+        self._tally.peak = max(self._tally.peak, self._live.peak, self._tally.whole_peak)
         return self._tally
 
     def count(self, method: Method, batches: Sequence[MicroBatch]) -> PassCounts:
@@ -153,6 +100,17 @@ class Rehearsal(Passes):
 
     def _begin(self, known: Sequence[Tensor], samples: int = 1) -> None:
         self._samples, self._tally, self._live, self._flops = samples, PassCounts(), Live(known), FlopCounterMode(display=False)
+        self._is_whole = False
+
+    def _make_whole(self) -> None:
+        if not self._is_whole:
+            self._is_whole, self._tally.gathers = True, self._tally.gathers + 1
+            self._tally.peak, self._live.peak = max(self._tally.peak, self._live.peak), self._live.now
+
+    def _divide(self) -> None:
+        if self._is_whole:
+            self._is_whole = False
+            self._tally.whole_peak, self._live.peak = max(self._tally.whole_peak, self._live.peak), self._live.now
 
     # The methods of `Engine` that `Passes` does not implement, or that must be counted.
 
@@ -174,6 +132,7 @@ class Rehearsal(Passes):
         return gradient
 
     def backward(self, loss: Tensor, delta: Tensor | None = None) -> Any:
+        self._divide()
         before = self._flops.get_total_flops()
         self._set_training(self._dropped)
         loss.backward()
@@ -186,15 +145,19 @@ class Rehearsal(Passes):
         return gradient
 
     def update(self) -> None:
+        self._divide()
         self._tally.updates += 1
 
     def inner_steps(self) -> Iterator[int]:
+        self._divide()
         yield from range(self._samples)
 
     @contextmanager
     def averaged_weights(self, name: str) -> Iterator[None]:
         self._tally.exchanges += 2
+        self._divide()
         yield
+        self._divide()
 
     # Hooks around every forward pass.
 

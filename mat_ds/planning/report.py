@@ -17,6 +17,10 @@ from mat_ds.terminal.units import duration, gib, scaled
 
 # Columns of the names before lines, and of what does not fit into the first line.
 NAMED, INDENT = 10, 4
+GATHERS = {
+    "layer": "a layer at a time, anew in each pass (model.gather=layer)",
+    "model": "the whole model, once for all passes without gradients of the weights between two updates (model.gather=model)",
+}
 WHEN = {"always": "", "passes": "in passes: ", "update": "in updates: "}
 
 
@@ -124,6 +128,8 @@ def _course(answer: PlanReport) -> Iterator[str]:
         ("gathered weights", sent.passes),
         (f"between chains{meeting}", sent.across),
     )
+    if plan.gather:
+        yield _named_line("gathers", GATHERS[plan.gather])
     named = ", ".join(f"{name} {scaled(size, 'B')}" for name, size in parts if size)
     yield _named_line("sent", f"{scaled(sent.total, 'B')} by each rank in an outer step" + (f": {named}" if named else ""))
     if cards.link:
@@ -170,6 +176,6 @@ def _plan(plan: Plan) -> dict[str, Any]:
         "fits": plan.fits, "stage": plan.zero.stage, "precision": PRECISIONS[plan.zero.dtype],
         "offload_optimizer": plan.zero.offload_optimizer, "offload_param": plan.zero.offload_param,
         "gradient_checkpointing": plan.run.model.gradient_checkpointing, "micro_batch_size": plan.run.train.micro_batch,
-        "card_bytes": plan.card, "host_bytes": plan.host, "sent_bytes": asdict(plan.traffic),
+        "card_bytes": plan.card, "host_bytes": plan.host, "sent_bytes": asdict(plan.traffic), "gather": plan.gather,
         "step_seconds": {"compute": plan.compute, "communication": plan.communication, "waiting": plan.exposed},
     }  # fmt: skip

@@ -19,6 +19,8 @@ According to the sources of deepspeed 0.19.8 (`runtime/`); letters as in `mat_ds
   backward pass follows its forward pass, this order is always the same: parameters are gathered in advance, and those that are
   used again within `stage3_max_reuse_distance` elements are kept for the backward pass. Any other order invalidates the record
   (`partitioned_param_coordinator.py`, `trace_prologue`), and each parameter is gathered when it is used.
+- If it gathers the whole model for passes without gradients of the weights (`mat_ds/engine/gathering.py`), it does so once for
+  those between two training passes or updates, and the record has training passes alone.
 - Of several chains, each sends as much as a run of its ranks alone. Where they meet, it all-reduces its fp32 masters with the
   others, shard by shard (`mat_ds/ranks/chains.py`), or reduces and gathers their moves in fewer bytes (`compressed.py` there).
 - With `overlap_comm`, ZeRO-3's default, gradients are reduced during the backward pass.
@@ -31,7 +33,7 @@ from dataclasses import dataclass
 
 from mat_ds.engine.zero import Zero
 from mat_ds.methods.settings import Divided
-from mat_ds.planning.rehearsal import PassCounts
+from mat_ds.planning.counts import PassCounts
 from mat_ds.planning.states import Weight, persistent
 from mat_ds.ranks.compressed import COMPRESSIONS
 from mat_ds.sampling.updates import MOMENTS
@@ -59,8 +61,9 @@ class Traffic:
 
 
 def traffic(
-    weights: Sequence[Weight], zero: Zero, ranks: int, tally: PassCounts, chains: int = 1, every: int = 1, met: float = 4.0
-) -> Traffic:
+    weights: Sequence[Weight], zero: Zero, ranks: int, tally: PassCounts, chains: int = 1, every: int = 1, met: float = 4.0,
+    gathers_whole: bool = False,
+) -> Traffic:  # fmt: skip
     """The bytes that one outer step sends.
 
     Args:
@@ -70,6 +73,7 @@ def traffic(
         chains: how many chains of so many ranks there are, whose masters are averaged where they meet.
         every: outer steps from one meeting to the next.
         met: bytes of a parameter that each reduces and gathers there (`meeting_bytes`).
+        gathers_whole: whether ZeRO-3 gathers the whole model for passes without gradients of the weights.
     """
     once, size = (ranks - 1) / ranks, zero.dtype.itemsize
     trained, everything = sum(w.numel for w in weights if w.trained), sum(w.numel for w in weights)
@@ -81,12 +85,15 @@ def traffic(
     beside, told = gradients if zero.overlap else 0.0, tally.updates + tally.exchanges
     if zero.stage < 3:
         return Traffic(gradients, told * once * trained * size if zero.stage else 0.0, 0.0, beside, across)
-    whole = persistent(weights, zero)
-    back = tally.backward.graphs + tally.input_gradient.graphs
-    elements = tally.forward.graphs * (everything - whole) + back * (everything - whole - reused(weights, zero, tally))
-    gathered = once * size * elements
-    ahead = gathered if zero.overlap and tally.one_by_one else 0.0
-    return Traffic(gradients, told * once * whole * size, gathered, beside + ahead, across)
+    kept = persistent(weights, zero)
+    ordered = tally.trained_one_by_one if gathers_whole else tally.one_by_one
+    forward, back = tally.forward.graphs, tally.backward.graphs + tally.input_gradient.graphs
+    if gathers_whole:
+        forward = back = tally.backward.graphs
+    gathered = once * size * (forward * (everything - kept) + back * (everything - kept - reused(weights, zero, ordered)))
+    ahead = gathered if zero.overlap and ordered else 0.0
+    at_once = once * size * tally.gathers * (everything - kept) if gathers_whole else 0.0
+    return Traffic(gradients, told * once * kept * size, gathered + at_once, beside + ahead, across)
 
 
 def meeting_bytes(divided: Divided, update: str) -> float:
@@ -101,11 +108,11 @@ def meeting_bytes(divided: Divided, update: str) -> float:
     return 4.0 * (1 + divided.average_moments * len(MOMENTS[update]))
 
 
-def reused(weights: Sequence[Weight], zero: Zero, tally: PassCounts) -> int:
-    """Number of elements that ZeRO-3 keeps from a forward pass for its backward pass.
+def reused(weights: Sequence[Weight], zero: Zero, ordered: bool) -> int:
+    """Number of elements that ZeRO-3 keeps from a forward pass for its backward pass, if one is `ordered` after the other.
 
     The distance from a parameter's use to its next one, forward to the end of the model and back, is twice the number of
     elements behind it.
     """
     divided = sum(w.numel for w in weights) - persistent(weights, zero)
-    return min(divided, zero.reuse // 2) if tally.one_by_one else 0
+    return min(divided, zero.reuse // 2) if ordered else 0

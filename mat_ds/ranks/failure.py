@@ -17,8 +17,8 @@ from mat_ds.terminal.display import show
 
 SPARE_MEMORY = (
     "To use less: a smaller train.micro_batch_size (the batch stays what it is), in evaluation train.eval_micro_batch_size; "
-    "model.gradient_checkpointing=true, a higher ZeRO stage or offload (--ds_config), a smaller data.max_length. `mat-ds plan` "
-    "says what a run needs."
+    "model.gradient_checkpointing=true, a higher ZeRO stage or offload (--ds_config), a smaller data.max_length, at ZeRO-3 "
+    "model.gather=layer. `mat-ds plan` says what a run needs."
 )
 
 

@@ -36,6 +36,7 @@ from mat_ds.training.setup import Data, Options, Setup, Size, Start
 
 # Columns of the names before the lines of a run's plan.
 NAMES = 11
+GATHERED = {"layer": "gathered layer by layer", "model": "gathered whole for passes without gradients of the weights"}
 ADAPTERS = {"lora": "adapters", "dora": "DoRA adapters", "rslora": "rsLoRA adapters", "pissa": "PiSSA adapters"}
 
 
@@ -130,6 +131,7 @@ def plan_lines(
     start: str,
     rates: tuple[float, float] = (1.0, 1.0),
     chains: int = 1,
+    gathers: str | None = None,
 ) -> tuple[str, ...]:
     """What a run is going to do, for the user.
 
@@ -142,6 +144,7 @@ def plan_lines(
         start: where it starts, unless at step 0.
         rates: the smallest and the largest step size of a parameter, as multiples of the run's.
         chains: number of chains of the parameters.
+        gathers: what ZeRO-3 makes whole at a time in passes without gradients of the weights.
     """
     run, data, model = setup.options.run, setup.data.examples, setup.model
     steps = total_steps(run, loader.steps_per_epoch)
@@ -165,7 +168,8 @@ def plan_lines(
         + f", {units_text(cost)} forward units per step (vanilla: 3)",
         *([f"loss       {objective.description}"] if (objective := setup.data.objective) else []),
         f"device     {device}, {precision}, {ranks} rank{'s' if ranks > 1 else ''}, ZeRO-{stage}"
-        + (f" within each of {chains} chains, which meet every {meeting}" if chains > 1 else ""),
+        + (f" within each of {chains} chains, which meet every {meeting}" if chains > 1 else "")
+        + (f", {GATHERED[gathers]}" if gathers else ""),
         f"steps      {steps:,} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch}{start}",
         *([f"step size  {lr * rates[0]:.3g} to {lr * rates[1]:.3g} at its peak, by layer"] if run.optimizer.uneven else []),
         *([f"left out   {dropped:,} examples per epoch (last partial batch)"] if dropped else []),

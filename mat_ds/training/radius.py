@@ -146,7 +146,9 @@ def search(
     shard_unread(built.module, built.unread, options.ds_config)
     METHODS[run.method.name].prepare_model(built.module, run.method)
     warm_up = METHODS[WARM_UP](METHODS[WARM_UP].Settings(name=WARM_UP), objective)
-    engine = Engine(built.module, run.optimizer, warm_up.chain, options.ds_config, run.seed, data.kind.read)
+    engine = Engine(
+        built.module, run.optimizer, warm_up.chain, options.ds_config, run.seed, data.kind.read, gather=run.model.gather
+    )
     try:
         lr = learning_rate(run.optimizer, max(steps, 1))
         for step in display.follow("warming up", range(steps)):

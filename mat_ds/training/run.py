@@ -182,6 +182,7 @@ def _optimise(setup: Setup, evaluator: Evaluator, world: World, device: torch.de
             device_name,
             rates=rates,
             chains=engine.shards.chains.count,
+            gathers=engine.gathers,
         )
         if options.dry_run:
             continuing = f", would continue from {start.checkpoints[0].name}" if start.checkpoints else ""
@@ -216,7 +217,7 @@ def _build_engine(
     chain = method.chain.beside(run.model.average, run.model.average_decay)
     stages = cycles_of(run.optimizer, run.sampling, total).stages
     chain = chain.at_temperature(run.sampling.temperature, examples, stages if run.sampling.explore else None)
-    return Engine(built.module, run.optimizer, chain, options.ds_config, run.seed, kind.read, chains), fold
+    return Engine(built.module, run.optimizer, chain, options.ds_config, run.seed, kind.read, chains, run.model.gather), fold
 
 
 def _begin(rundir: RunDirectory, progress: Progress, uri: str | None, services: Services) -> None:

@@ -11,7 +11,11 @@ WHOLE = named("{} zero-{}", ("fp32", "bf16"), STAGES)
 PARTS = named("average: fp32 zero-{}", (1, 3)) | named("adapters: fp32 zero-{}", (0, 2, 3)) | {"adapters: bf16 zero-3"}
 PARTS |= named("{}: bf16 zero-{}", ("offload", "fp32 gradients"), (1, 2, 3)) | {"parameters too: fp32 zero-3"}
 PARTS |= {"half: fp16 zero-0", "sgd: fp32 zero-2", "rmsprop: bf16 zero-3"}
-PARTS |= named("{}: fp32 zero-{}", ("vanilla", "freelb"), (2, 3)) | named("smart: fp32 zero-{}", (1, 2))
+PARTS |= (
+    named("{}: fp32 zero-{}", ("vanilla", "freelb"), (2, 3))
+    | named("smart: fp32 zero-{}", (1, 2))
+    | {"by layer: fp32 zero-3"}
+)
 STATES = ("weights", "gradients", "masters", "kept", "update")
 
 
@@ -47,8 +51,8 @@ def test_what_is_sent_is_what_was_planned(report):
     for name, found in report.items():
         planned, sent = found["sent"]
         if planned:
-            # ZeRO-3's prefetching loses track of MAT's passes, but not always, and then it gathers less than planned.
-            exact = "zero-3" not in name or name.startswith(("vanilla", "freelb"))
+            # ZeRO-3's prefetching loses track of the passes of MAT's loop, but not always; then it gathers less than planned.
+            exact = not name.startswith("by layer")
             assert sent == pytest.approx(planned, rel=0.01 if exact else 0.3), name
         else:
             assert not sent, name

@@ -6,8 +6,8 @@ import torch
 from mat_ds.engine.zero import read_zero
 from mat_ds.methods.settings import Divided
 from mat_ds.planning.buffers import transient
+from mat_ds.planning.counts import PassCounts, Work
 from mat_ds.planning.plan import Cards, Plan
-from mat_ds.planning.rehearsal import PassCounts, Work
 from mat_ds.planning.states import MemoryRow, Weight, model_states, parts, reaching
 from mat_ds.planning.traffic import Traffic, meeting_bytes, traffic
 from mat_ds.ranks.world import World
@@ -134,9 +134,18 @@ def test_zero_3_gathers_for_every_forward_and_backward_what_it_does_not_still_ho
     assert sent(3, broken) == Traffic(gradients, persistent, 15 * 0.75 * 4 * 147, gradients)
 
 
+def test_zero_3_gathers_the_whole_model_once_for_passes_without_gradients_of_the_weights():
+    loop = PassCounts(Work(9, 9), Work(4, 4), Work(2, 2), 1, gathers=2)
+    found = traffic(WEIGHTS, zero(3), 4, loop, gathers_whole=True)
+    gradients, persistent, training = 4 * 0.75 * 600, 0.75 * 4 * 3, 4 * 0.75 * 4 * 147
+    assert found == Traffic(gradients, persistent, training + 2 * 0.75 * 4 * 147, gradients + training)
+    assert traffic(WEIGHTS, zero(3, stage3_max_reuse_distance=0), 4, loop, gathers_whole=True).passes == 10 * 0.75 * 4 * 147
+
+
 def buffers(stage, counted=None, precision=None, options=(), ranks=4, **more):
     run = RunConfig.model_validate({"train": {"telemetry_every": 0}, **dict(options)})
-    rows = transient(WEIGHTS, zero(stage, precision, **more), ranks, run, MIXED, counted or tally(1, 1))
+    counted = counted or tally(1, 1)
+    rows = transient(WEIGHTS, zero(stage, precision, **more), ranks, run, MIXED, counted, counted.one_by_one)
     return {row.name: (row.card, row.host, row.when) for row in rows}
 
 

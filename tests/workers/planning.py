@@ -10,7 +10,7 @@ from deepspeed.accelerator import get_accelerator
 
 from mat_ds.engine.zero import read_zero
 from mat_ds.methods.batch import MicroBatch
-from mat_ds.planning.costs import Costs
+from mat_ds.planning.costs import Costs, PassBytes
 from mat_ds.planning.live import Live
 from mat_ds.planning.plan import Cards, make_plan
 from mat_ds.runs.ds_config import complete
@@ -49,6 +49,7 @@ CASES = {
     "rmsprop: bf16 zero-3": (ds_json(3, BF16), {"optimizer": {"name": "rmsprop"}}),
     **{f"{m}: fp32 zero-{s}": (ds_json(s), {"method": {"name": m}}) for m in ("vanilla", "freelb") for s in (2, 3)},
     **{f"smart: fp32 zero-{s}": (ds_json(s), {"method": {"name": "smart"}}) for s in (1, 2)},
+    "by layer: fp32 zero-3": (ds_json(3), {"gather": "layer"}),
 }
 
 # Bytes that the collectives of this rank have sent.
@@ -70,14 +71,14 @@ def body(world, report):
         report[name] = compared(world, tree, Real(()) if ":" not in name else None, **more)
 
 
-def compared(world, tree, live, lora=None, average=False, method=SHORT, optimizer=None):
+def compared(world, tree, live, lora=None, average=False, method=SHORT, optimizer=None, gather="model"):
     """Pairs (planned, measured) of bytes: of each kind of model state on the fullest rank, of the peak if `live` counts
     it, and of what an outer step sends."""
 
     batches, size = [batch(index) for index in range(ACCUMULATION)], MICRO * ACCUMULATION * world.size
     with live or nullcontext():
         averages = {"average": Average(None)} if average else {}
-        engine, player = make(world, tree, method, MICRO, optimizer, model(lora), batch=size, averages=averages)
+        engine, player = make(world, tree, method, MICRO, optimizer, model(lora), batch=size, averages=averages, gather=gather)
         # ZeRO-3 learns the order of its passes in the first step.
         for step in range(2 if engine.ds.zero_optimization_stage() == 3 else 1):
             SENT.clear()
@@ -93,12 +94,12 @@ def compared(world, tree, live, lora=None, average=False, method=SHORT, optimize
             "train": {"batch_size": size, "micro_batch_size": MICRO, "telemetry_every": 0},
             "method": method,
             "optimizer": optimizer or {},
-            "model": {"average": "uniform" if average else "none"},
+            "model": {"average": "uniform" if average else "none", "gather": gather},
         }
     )
     completed = complete(tree, run, world)
     costs = costs_of(lora, read_zero(completed).dtype)
-    plan = make_plan(costs, run, completed, Cards(world.size, 0, None, 1.0), passes=None if live else 0)
+    plan = make_plan(costs, run, completed, Cards(world.size, 0, None, 1.0), passes=None if live else PassBytes(0, 0))
     rows = {row.name: row.card + row.host for row in plan.rows}
     planned = {
         **{name: rows.get(name, 0) for name in ("weights", "gradients", "masters")},

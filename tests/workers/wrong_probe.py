@@ -16,6 +16,7 @@ from mat_ds.methods.mat import Mat
 from tests.equivalence import oracle
 from tests.support.drawn import DrawnNoise
 from tests.support.tiny import global_batches, micro_batches, shallow_roberta
+from tests.workers.gathering import compared
 from tests.workers.worker import LR, MAT, ORACLE_OPTIONS, ds_json, main, make, steps
 
 
@@ -88,6 +89,7 @@ def talk(world, report):
 
 def body(world, report):
     talk(world, report)
+    compared(world, report)
     right_probe = Engine._inner
     micro, batches, origin = 2, global_batches(), dict(shallow_roberta().named_parameters())
     raw = {"delta_gradient": "raw", "delta_lr": 5.0}
