@@ -12,9 +12,7 @@ PARTS = named("average: fp32 zero-{}", (1, 3)) | named("adapters: fp32 zero-{}",
 PARTS |= named("{}: bf16 zero-{}", ("offload", "fp32 gradients"), (1, 2, 3)) | {"parameters too: fp32 zero-3"}
 PARTS |= {"half: fp16 zero-0", "sgd: fp32 zero-2", "rmsprop: bf16 zero-3"}
 PARTS |= (
-    named("{}: fp32 zero-{}", ("vanilla", "freelb"), (2, 3))
-    | named("smart: fp32 zero-{}", (1, 2))
-    | {"by layer: fp32 zero-3"}
+    named("{}: fp32 zero-{}", ("vanilla", "freelb"), (2, 3)) | named("smart: fp32 zero-{}", (1, 2)) | {"by layer: fp32 zero-3"}
 )
 STATES = ("weights", "gradients", "masters", "kept", "update")
 

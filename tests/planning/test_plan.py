@@ -145,6 +145,7 @@ def test_salt_takes_the_derivative_that_each_layout_supports(capsys, folder):
     code, text = plan(capsys, *cola(folder, "--json", "method.name=salt", "model.attention=eager", "data.max_length=32"))
     found = json.loads(text)
     gathering = [other for other in found["alternatives"] if other["stage"] == 3]
+    assert {other["gather"] for other in gathering} == {"model"} and found["gather"] is None
     # Second-order graphs take more memory than the finite differences that ZeRO-3 must use.
     assert code == 0 and len(gathering) == 6
     assert gathering[0]["step_seconds"]["compute"] != found["step_seconds"]["compute"]

@@ -1,13 +1,17 @@
 """The formulae of a plan, worked out by hand on a model of three matrices and two vectors."""
 
+import math
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from mat_ds.engine.zero import read_zero
 from mat_ds.methods.settings import Divided
 from mat_ds.planning.buffers import transient
+from mat_ds.planning.costs import PassBytes
 from mat_ds.planning.counts import PassCounts, Work
-from mat_ds.planning.plan import Cards, Plan
+from mat_ds.planning.plan import Cards, Plan, gather_of, memory_rows
 from mat_ds.planning.states import MemoryRow, Weight, model_states, parts, reaching
 from mat_ds.planning.traffic import Traffic, meeting_bytes, traffic
 from mat_ds.ranks.world import World
@@ -15,6 +19,8 @@ from mat_ds.runs.ds_config import complete
 from mat_ds.runs.options import RunConfig
 from mat_ds.sampling.average import Average
 from mat_ds.sampling.chain import Chain
+from mat_ds.terminal.units import GIB
+from tests.support.kinds import CLASSIFICATION
 
 WEIGHTS = [*(Weight(numel, True, True) for numel in (100, 30, 7)), *(Weight(numel, True, False) for numel in (10, 3))]
 BF16 = {"bf16": {"enabled": True}}
@@ -181,6 +187,31 @@ def test_an_update_copies_its_gradient_and_telemetrys_data():
     watched = buffers(2, options={"train": {"telemetry_every": 7}}.items())
     assert watched["copies"] == (4 * 36 + 20 * 36, 0, "update") and watched["telemetry"] == (160, 0, "always")
     assert buffers(2, options=rmsprop, **OFFLOAD)["copies"] == (0, 8 * 36, "update")
+
+
+def test_the_whole_model_is_gathered_where_it_takes_a_third_of_what_is_free_and_counts_beyond_training_passes():
+    # Ten layers, which all have activations of 90 bytes in training passes and of 30 in the others.
+    layers, counted = [Weight(100, True, True)] * 10, PassCounts(Work(3, 3), Work(1, 1), Work(1, 1), 1, gathers=1)
+    costs = SimpleNamespace(weights=layers, parameters=(1000, 1000), kind=CLASSIFICATION, longest=8)
+    costs.tally, costs.pass_bytes = lambda *of: counted, lambda *of: PassBytes(900, 300)
+    small = {"reduce_bucket_size": 50, "stage3_prefetch_bucket_size": 20, "stage3_max_reuse_distance": 0}
+
+    def planned(gather, free):
+        run = RunConfig.model_validate(
+            {"model": {"gather": gather}, "train": {"batch_size": 8, "micro_batch_size": 2, "telemetry_every": 0}}
+        )
+        # Weights, gradients, masters, two moments and the mixture take 4 x 250 each, the bucket 200.
+        cards = Cards(4, math.ceil((GIB + 6 * 1000 + 200 + free) / 0.95), None, 1.0)
+        rows = memory_rows(costs, run, zero(3, **small), cards)
+        assert sum(row.card for row in rows if row.when == "always") == 6200 + cards.reserve
+        whole = {row.name: row.card for row in rows}.get("whole model")
+        return gather_of(costs, run, zero(3, **small), cards), whole
+
+    # Training: a copy of what is in the bucket, parameters in use, the buffer of a gather, and 900.
+    beyond = 4 * 1000 + 300 - (400 + 4 * 120 + 400 + 900)
+    assert planned("model", 0) == planned("auto", 12000) == ("model", beyond)
+    assert planned("layer", 10**9) == planned("auto", 11998) == ("layer", None)
+    assert gather_of(costs, RunConfig(), zero(2), Cards(4, 10**12, None, 1.0)) is None
 
 
 def plan(*rows, memory=100, traffic=None, compute=0.0, communication=0.0):
