@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,7 +29,7 @@ from safetensors import safe_open
 from benchmarks.slow_link import ADDRESSES, CABLE, SIDES, crossed, two_nodes
 
 ROOT = Path(__file__).parents[1]
-PORT, LEFT_OUT = 29555, 2
+PORT, LEFT_OUT = 29555, 1
 ARMS = {
     "one": ("method.chains=one",),
     "per_node": ("method.chains=per_node",),
@@ -38,7 +39,7 @@ ARMS = {
 
 
 def trained(options: Sequence[str], steps: int) -> dict[str, Any]:
-    """What a run with one rank at each end of the link took: seconds of each outer step, bytes over the link in all."""
+    """What a run with one rank at each end of the link took: seconds of each outer step but the first, bytes in all."""
     before = crossed()
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
@@ -55,16 +56,22 @@ def trained(options: Sequence[str], steps: int) -> dict[str, Any]:
             raise SystemExit("\n".join(file.read_text()[-3000:] for file in Path(folder).glob("*.log")))
         events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
         environment = json.loads((run / "environment.json").read_text())
-        batch = environment["deepspeed_config"]["train_batch_size"]
-        seconds = [batch / event["samples_per_second"] for event in events if event["event"] == "step"]
+        ends = [event["time"] for event in events if event["event"] == "step"]
         with safe_open(run / "model" / "model.safetensors", "np") as model:
             parameters = sum(math.prod(model.get_slice(name).get_shape()) for name in model.keys())  # noqa: SIM118
+    seconds = [end - begin for begin, end in pairwise(ends)]
     return {"seconds": seconds, "bytes": crossed() - before, "parameters": parameters, "commit": environment["git_commit"]}
 
 
-def compared(options: Sequence[str], arm: str, steps: int) -> dict[str, Any]:
-    """Seconds and bytes of an outer step of an arm."""
-    short, long = (trained([*options, *ARMS[arm]], steps * times) for times in (1, 2))
+def compared(options: Sequence[str], arms: Sequence[str], steps: int) -> dict[str, dict[str, Any]]:
+    """Seconds and bytes of an outer step of each arm. The longer runs follow the shorter ones of all arms, so that what else
+    the machine does hits all alike."""
+    short, long = ({arm: trained([*options, *ARMS[arm]], steps * times) for arm in arms} for times in (1, 2))
+    return {arm: _difference(short[arm], long[arm], steps) for arm in arms}
+
+
+def _difference(short: Mapping[str, Any], long: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """Of a run, and one of so many outer steps more."""
     seconds = [*short["seconds"][LEFT_OUT:], *long["seconds"][LEFT_OUT:]]
     size = (long["bytes"] - short["bytes"]) / steps
     return {
@@ -100,7 +107,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     asked = parser.parse_intermixed_args()
-    if asked.steps <= LEFT_OUT / 2:
+    if asked.steps < 2:
         parser.error(f"--steps {asked.steps} leaves nothing to measure")
     found: dict[str, Any] = {name: getattr(asked, name) for name in ("mbits", "delay", "steps")}
     with two_nodes(asked.mbits, asked.delay) as means:
@@ -110,12 +117,11 @@ def main() -> None:
         found |= {"options": named, "machine": machine, "rows": []}
         for samples in asked.samples:
             options = [*asked.overrides, f"method.theta_steps={samples}"]
-            row: dict[str, Any] = {"samples": samples}
-            for arm in asked.arms:
-                row[arm] = compared(options, arm, asked.steps)
-                each = "{seconds:8.2f} s {bytes_per_parameter:7.2f} bytes a parameter".format_map(row[arm])
-                print(f"K {samples:3} {arm:9} {each}", flush=True)
-            found["rows"].append(row)
+            arms = compared(options, asked.arms, asked.steps)
+            for arm, each in arms.items():
+                told = "{seconds:8.2f} s {bytes_per_parameter:7.2f} bytes a parameter".format_map(each)
+                print(f"K {samples:3} {arm:9} {told}", flush=True)
+            found["rows"].append({"samples": samples, **arms})
             if asked.json:
                 asked.json.write_text(json.dumps(found, indent=1) + "\n")
     if asked.plot:
