@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mat_ds.engine.exact import exact_values
 from mat_ds.engine.flat import FlatUpdates
 from mat_ds.engine.gathering import Gathering
+from mat_ds.engine.graphs import Capture
 from mat_ds.engine.loss_scale import judge_by_norm
 from mat_ds.engine.mesh import initialize
 from mat_ds.engine.shards import Shards, numel, parameter_groups
@@ -45,6 +46,7 @@ class Engine(Updates):
         read: extracts the predictions, one per sample, from the model's output and its inputs.
         chains: how the ranks are divided; each chain has its own batch, of an equal share of the global one.
         gather: what ZeRO-3 makes whole at a time in passes without gradients of the weights (`mat_ds.engine.gathering`).
+        capture: see `Passes`.
 
     Attributes:
         gathers: what it does: `layer` or `model`; None below ZeRO-3.
@@ -52,14 +54,14 @@ class Engine(Updates):
 
     def __init__(
         self, model: nn.Module, optimizer: OptimizerConfig, chain: Chain, ds_config: dict[str, Any], seed: int,
-        read: Read = read_output, chains: Chains = ONE_CHAIN, gather: Gather = "auto",
+        read: Read = read_output, chains: Chains = ONE_CHAIN, gather: Gather = "auto", capture: Capture | None = None,
     ):  # fmt: skip
         perturbation = EmbeddingPerturbation(model)
         self.sampler = Sampler(parameter_groups(model, optimizer), optimizer.name, chain, seed)
         # DeepSpeed makes its fp32 masters from weights that it has already cast to the compute dtype.
         exact, frozen = exact_values(model, read_zero(ds_config).dtype)
         ds = initialize(model, self.sampler, ds_config, chains)
-        super().__init__(ds, perturbation, seed, read)
+        super().__init__(ds, perturbation, seed, read, capture)
         self.shards = Shards(ds, step_sizes(ds.module, optimizer), frozen, chains)
         if exact:
             self.shards.fill(exact)

@@ -12,6 +12,7 @@ from deepspeed.accelerator import get_accelerator
 from deepspeed.runtime.engine import DeepSpeedEngine
 from torch import Tensor
 
+from mat_ds.engine.graphs import Capture, Graphs
 from mat_ds.methods.base import Masks
 from mat_ds.methods.batch import MicroBatch
 from mat_ds.models.first_layer import FirstLayer
@@ -30,10 +31,15 @@ class Passes:
         perturbation: adds delta to the word embeddings of its model.
         seed: the run's seed.
         read: extracts the predictions, one per sample, from the model's output and its inputs.
+        capture: replays the passes of `probe` and `delta_gradient`, captured so, of a model without padding; None: makes them.
     """
 
-    def __init__(self, ds: DeepSpeedEngine, perturbation: EmbeddingPerturbation, seed: int, read: Read = read_output):
+    def __init__(
+        self, ds: DeepSpeedEngine, perturbation: EmbeddingPerturbation, seed: int, read: Read = read_output,
+        capture: Capture | None = None,
+    ):  # fmt: skip
         self.ds, self.seed, self._read = ds, seed, read
+        self.graphs = Graphs(self._pass, ds.module, capture) if capture else None
         # What makes the passes that a backward follows.
         self._training_pass: Callable[..., Any] = ds
         self.device = torch.device(ds.device)
@@ -83,24 +89,35 @@ class Passes:
     @torch.no_grad()
     def probe(self, batch: MicroBatch, masks: Masks, delta: Tensor | None = None) -> Tensor:
         # In fp32, since divergences are computed from small differences of logits.
-        return self._inner(batch, masks, delta).float()
+        return self._replayed(batch, masks, delta).float()
+
+    def _replayed(self, batch: MicroBatch, masks: Masks, delta: Tensor | None) -> Tensor:
+        """As `_inner`, in a graph if there are any."""
+        if self.graphs is None:
+            return self._inner(batch, masks, delta)
+        self._drop(batch, masks)
+        return self.graphs(batch.inputs, delta, lambda: self._drop(batch, masks))
 
     def _inner(self, batch: MicroBatch, masks: Masks, delta: Tensor | None) -> Tensor:
-        """Predictions (B, ...) in the compute dtype, from the module inside the DeepSpeed engine.
+        """Predictions (B, ...) in the compute dtype."""
+        self._drop(batch, masks)
+        return self._pass(batch.inputs, delta)
+
+    def _pass(self, inputs: dict[str, Tensor], delta: Tensor | None) -> Tensor:
+        """Predictions from the module inside the DeepSpeed engine.
 
         Calling the engine instead would be wrong: its hooks take a later gradient with respect to delta for a training
         backward. At ZeRO-0 that raises, at ZeRO-2 it breaks the gradient buckets, and at ZeRO-3 it silently corrupts gradients.
         """
-        self._drop(batch, masks)
         with self._whole(), self._perturbation.applied(delta):
-            return self._read(self.ds.module(**batch.inputs), batch.inputs)
+            return self._read(self.ds.module(**inputs), inputs)
 
     @torch.no_grad()
     def realised(self, batch: MicroBatch, delta: Tensor) -> tuple[Tensor, Tensor]:
         """Word embeddings x, and the perturbation (x + delta) - x that is left of delta in the compute dtype; each (B, L, H)
         fp32."""
         with self._perturbation.recorded() as seen:
-            self.probe(batch, None, delta)
+            self._inner(batch, None, delta)
         x, moved = seen
         return x, moved
 
@@ -109,8 +126,11 @@ class Passes:
     ) -> Tensor:
         delta = delta.detach().requires_grad_()
         with nullcontext() if differentiable else self._frozen():
-            logits = self._inner(batch, masks, delta)
-            gradient, size = self._gradient(logits, payoff, delta, differentiable)
+            logits = (self._inner if differentiable else self._replayed)(batch, masks, delta)
+            with self.graphs.held() if self.graphs else nullcontext():
+                gradient, size = self._gradient(logits, payoff, delta, differentiable)
+            if self.graphs:
+                gradient = gradient.clone()  # the next replay overwrites it
             if size is not None:
                 of_each_text = size.repeat_interleave(len(gradient) // len(size))
                 gradient = gradient * of_each_text.view(-1, 1, 1)

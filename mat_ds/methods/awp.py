@@ -35,6 +35,10 @@ class AWPSettings(BallSettings):
     )
 
     @property
+    def separate_passes(self) -> bool:
+        return self.delta_steps > 0
+
+    @property
     def radius_powers(self) -> Mapping[str, float]:
         return super().radius_powers if self.delta_steps else {}
 

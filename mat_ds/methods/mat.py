@@ -83,6 +83,10 @@ class MatSettings(ChainedSettings, AdversarialSettings):
         return Divergence("lam", self.lam, self.theta_dropout == "frozen") if self.lam else None
 
     @property
+    def separate_passes(self) -> bool:
+        return bool(self.lam and self.delta_steps)
+
+    @property
     def radius_powers(self) -> Mapping[str, float]:
         # The noise sqrt(2 gamma) epsilon xi grows with the radius too. A raw gradient grows with delta, and so do its steps.
         if not self.lam:

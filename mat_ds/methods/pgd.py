@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 class PGDSettings(BallSettings):
     name: Literal["pgd"] = Field("pgd", description="K-step adversarial training, the last perturbation only")
 
+    @property
+    def separate_passes(self) -> bool:
+        return True
+
 
 class PGD(Method):
     """K ascents and one training pass, all under the same dropout masks."""

@@ -90,6 +90,12 @@ class MethodSettings(Section):
         return None
 
     @property
+    def separate_passes(self) -> bool:
+        """Whether the perturbation is found in passes of its own (`Engine.probe`, `Engine.delta_gradient`), not in those that
+        train; the former are what `model.compile=graphs` replays."""
+        return False
+
+    @property
     def radius_powers(self) -> Mapping[str, float]:
         """The options that grow with the radius of the perturbation, the radius itself first, and the power of it by which each
         does; empty if there is none. For `mat-ds radius`."""

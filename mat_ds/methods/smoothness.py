@@ -31,6 +31,10 @@ class SmoothnessSettings(AdversarialSettings):
         return Divergence("lam", self.lam)
 
     @property
+    def separate_passes(self) -> bool:
+        return True
+
+    @property
     def radius_powers(self) -> Mapping[str, float]:
         return {"delta_max_norm": 1.0, "delta_init_scale": 1.0, "delta_lr": 1.0}
 

@@ -17,6 +17,7 @@ from mat_ds.models.freeze import freeze
 from mat_ds.models.head_dropout import set_head_dropout
 from mat_ds.models.labels import Match, match_labels
 from mat_ds.models.options import ModelConfig
+from mat_ds.models.packing import TOKEN_STEP
 from mat_ds.models.pretrained import load_config, load_tokenizer, load_weights, new_model, reading
 from mat_ds.models.recompute import recompute_activations
 from mat_ds.models.source import check_folder, check_tokenizer, revision_problems
@@ -91,7 +92,8 @@ def build_model(model: ModelConfig, task: TaskSpec, tokenizer: Any, seed: int, l
         if not match.same:
             built.head = _settle_head(built, match, seed)
     # Eager attention is asked for where second derivatives are; they are taken of the model as transformers has it.
-    built.unpadded = model.attention != "eager" and remove_padding(built.module)
+    token_step = TOKEN_STEP if model.compile == "graphs" else 0
+    built.unpadded = model.attention != "eager" and remove_padding(built.module, token_step)
     return _adapt(built, model, seed)
 
 

@@ -61,6 +61,11 @@ class ModelConfig(Section):
         "perturbation's loop: a layer, anew in each pass, or the model, once for all of them; auto: the model, where that "
         "takes at most a third of the memory that is free; the results are the same",
     )
+    compile: Literal["off", "graphs"] = Field(
+        "off",
+        description="whether passes that train nothing are captured as CUDA graphs, one a shape, and replayed: on a GPU, ZeRO "
+        "0 to 2; fewer shapes by padding a little",
+    )
     freeze: list[Annotated[str, Field(min_length=1)]] = Field(
         [],
         description="names of modules or parameters that are not trained, such as [embeddings, layer.0]: parts of their names "

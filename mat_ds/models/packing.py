@@ -15,6 +15,8 @@ from mat_ds.models.kernels import kernel_for, variable_length
 
 # Attribute of a mask: its packing, so that the passes after the first over a batch do not wait for the device again.
 KNOWN = "_packing"
+# Where passes are replayed (`model.compile`), packed tokens and padded lengths are multiples of these: there are fewer shapes.
+TOKEN_STEP, LENGTH_STEP = 128, 32
 
 
 class _Rows(torch.autograd.Function):
@@ -28,7 +30,9 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         found = gradients[0].index_select(0, ctx.back)
-        return (found if ctx.blank is None else found.masked_fill(ctx.blank, 0.0)), None, None, None
+        if ctx.blank is not None:
+            found = found.masked_fill(ctx.blank.view(-1, *[1] * (found.dim() - 1)), 0.0)
+        return found, None, None, None
 
 
 @dataclass(eq=False)
@@ -38,34 +42,49 @@ class Packing:
     Attributes:
         real: (B, L) bool; True on real tokens.
         lengths: of the texts, (B,).
-        counts: the same numbers on the host.
+        tokens: T, known on the host.
+        longest: no text has more tokens.
+        full: whether no token is padding.
+        spare: whether T may be more than the real tokens. The others, at the end, are a text of their own that nobody reads:
+            copies of the first token, without a gradient.
     """
 
     real: Tensor
     lengths: Tensor
-    counts: list[int]
+    tokens: int
+    longest: int
+    full: bool
+    spare: bool = False
 
     def __post_init__(self) -> None:
-        device, (texts, length) = self.real.device, self.real.shape
-        self.full = sum(self.counts) == texts * length
-        self.ends = pad(self.lengths.cumsum(0), (1, 0)).int()
+        device, (texts, length), lengths = self.real.device, self.real.shape, self.lengths
+        if self.spare:
+            lengths = torch.cat([lengths, self.tokens - lengths.sum(0, keepdim=True)])
+        self.ends = pad(lengths.cumsum(0), (1, 0)).int()
         # Index of the first token of each text among the packed tokens.
-        self.firsts = self.ends[:-1].long()
+        self.firsts = self.ends[:texts].long()
         if self.full:
             return
-        tokens = torch.arange(sum(self.counts), device=device)
+        tokens = torch.arange(self.tokens, device=device)
         # Given its size, repeat_interleave does not wait for the device.
-        text = torch.arange(texts, device=device).repeat_interleave(self.lengths, output_size=len(tokens))
+        text = torch.arange(len(lengths), device=device).repeat_interleave(lengths, output_size=self.tokens)
         # Row of each packed token in the padded batch, and the other way round; there is none for padding, which gets 0.
-        self._padded_rows = tokens - self.firsts[text] + text * length
-        self._packed_rows = torch.zeros(texts * length, dtype=torch.long, device=device)
-        self._packed_rows[self._padded_rows] = tokens
-        self._blank = ~self.real.reshape(-1, 1)
+        rows = tokens - self.ends[text] + text * length
+        packed = self.firsts[:, None] + torch.arange(length, device=device)
+        self._packed_rows = packed.masked_fill(~self.real, 0).flatten()
+        self._blank = ~self.real.flatten()
+        self._unread = text == texts if self.spare else None
+        self._padded_rows = rows if self._unread is None else rows.masked_fill(self._unread, 0)
 
     @staticmethod
-    def of(mask: Tensor) -> Packing | None:
+    def of(mask: Tensor, step: int = 0) -> Packing | None:
         """The packing of an attention mask (B, L); None if texts do not begin at its left. The host waits for the device, once
-        for a mask, or for the mask (samples, C, L) of which it is a view."""
+        for a mask, or for the mask (samples, C, L) of which it is a view.
+
+        Args:
+            mask: of the texts.
+            step: unless 0, T is a multiple of it, and there are up to so many spare tokens.
+        """
         version, owner = None if mask.is_inference() else mask._version, _owner(mask)
         known: tuple[int, Packing | None] | None = getattr(owner, KNOWN, None)
         if known and known[0] == version:
@@ -74,15 +93,27 @@ class Packing:
         at_left = real[:, 0].all() & (real[:, 1:] <= real[:, :-1]).all()
         lengths = real.sum(1)
         *counts, fits = torch.cat([lengths, at_left[None]]).tolist()
-        found = Packing(real, lengths, counts) if fits else None
+        found = None
+        if fits:
+            total, (texts, length) = sum(counts), real.shape
+            full = total == texts * length
+            if step and not full:
+                found = Packing(real, lengths, (total // step + 1) * step, max(length, step), False, spare=True)
+            else:
+                found = Packing(real, lengths, total, max(counts), full)
         if version is not None:
             setattr(owner, KNOWN, (version, found))
         return found
 
+    def like(self, real: Tensor, times: int = 1) -> Packing:
+        """A packing of other texts, of the same sizes or those sizes so many times, without waiting for the device."""
+        longest = self.longest * times if self.spare else self.longest
+        return Packing(real, real.sum(1), self.tokens * times, longest, self.full, self.spare)
+
     @cached_property
     def starts(self) -> Tensor:
         """`ends`, if of each text there is the first token alone."""
-        return torch.arange(len(self.counts) + 1, dtype=torch.int32, device=self.real.device)
+        return torch.arange(len(self.real) + 1, dtype=torch.int32, device=self.real.device)
 
     @cached_property
     def positions(self) -> Tensor:
@@ -144,9 +175,14 @@ class Packing:
         of_first = query.shape[1] < key.shape[1]
         plain = bias is None and visible is None
         kernel = kernel_for(q.device, q.dtype, q.shape[-1]) if plain else None
+        if kernel and of_first:
+            if self.spare and self._unread is not None:  # no kernel writes gradients of keys that no text has
+                k, v = (x.masked_fill(self._unread[None, :, None, None], 0.0) for x in (k, v))
+            ends = self.starts, self.ends[: len(self.starts)]
+            return variable_length(kernel, q, k, v, ends, (1, self.longest), dropout).flatten(2)
         if kernel:
-            ends, longest = (self.starts, 1) if of_first else (self.ends, max(self.counts))
-            return variable_length(kernel, q, k, v, (ends, self.ends), (longest, max(self.counts)), dropout).flatten(2)
+            ends = self.ends, self.ends
+            return variable_length(kernel, q, k, v, ends, (self.longest, self.longest), dropout).flatten(2)
         q = q.transpose(0, 1) if of_first else self._spread(q)
         if visible is None and not self.full:
             visible = self.real[:, None, None, :]
@@ -159,7 +195,7 @@ class Packing:
 
     def _spread(self, x: Tensor) -> Tensor:
         """(B, L, ...) of real tokens x (1, T, ...); what lies on padding is arbitrary, and is taken for constant."""
-        rows = x[0] if self.full else _Rows.apply(x[0], self._packed_rows, self._padded_rows, None)
+        rows = x[0] if self.full else _Rows.apply(x[0], self._packed_rows, self._padded_rows, self._unread)
         return rows.view(*self.real.shape, *x.shape[2:])
 
 
@@ -176,5 +212,11 @@ def pack_doubled(inputs: Mapping[str, Tensor], twice: Mapping[str, Tensor]) -> N
     mask, both = inputs.get("attention_mask"), twice.get("attention_mask")
     known: tuple[int, Packing | None] | None = getattr(mask, KNOWN, None)
     if mask is not None and both is not None and known and known[1] and known[0] == mask._version and not hasattr(both, KNOWN):
-        packing = Packing(both.bool().flatten(0, -2), torch.cat([known[1].lengths] * 2), known[1].counts * 2)
-        setattr(both, KNOWN, (both._version, packing))
+        pack_as(both, known[1], times=2)
+
+
+def pack_as(mask: Tensor, packing: Packing | None, times: int = 1) -> None:
+    """Gives a mask the packing that `Packing.of` would find, known to have the sizes of another one, or so many times those:
+    the host does not wait for the device, and a CUDA graph can record it."""
+    found = packing and packing.like(mask.bool().flatten(0, -2), times)
+    setattr(mask, KNOWN, (mask._version, found))

@@ -16,8 +16,9 @@ NAME, PACKING = "unpadded", "packing"
 FAMILIES = ("modernbert", "nomic_bert", "eurobert", "llama", "qwen2", "qwen3", "gemma", "gemma3_text")
 
 
-def remove_padding_around(model: Any) -> bool:
-    """Makes the base of a classifier of `FAMILIES` compute real tokens only; changes neither weights nor their names.
+def remove_padding_around(model: Any, token_step: int = 0) -> bool:
+    """Makes the base of a classifier of `FAMILIES` compute real tokens only; changes neither weights nor their names. For
+    `token_step` see `Packing.of`.
 
     Returns:
         Whether it does; a decoder that its config makes an encoder is left as it is.
@@ -28,6 +29,7 @@ def remove_padding_around(model: Any) -> bool:
     AttentionMaskInterface.register(NAME, sdpa_mask)
     base = model.base_model
     base.__class__ = type(f"Unpadded{type(base).__name__}", (_Packed, type(base)), {})
+    base.token_step = token_step
     # Not saved with it.
     model.config._attn_implementation = NAME
     return True
@@ -37,11 +39,12 @@ class _Packed(nn.Module):
     """Packs word embeddings, to which a perturbation has been added, and hands the packing on in place of the mask."""
 
     get_input_embeddings: Any
+    token_step: int
 
     def forward(self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **more: Any) -> Any:
         packing = None
         if attention_mask is not None and attention_mask.dim() == 2 and more.get("position_ids") is None:
-            packing = Packing.of(attention_mask)
+            packing = Packing.of(attention_mask, self.token_step)
         if packing is None or packing.full or input_ids is None:
             return super().forward(input_ids, attention_mask=attention_mask, **more)
         # With four dimensions, as transformers then hands it on to the layers as it is.

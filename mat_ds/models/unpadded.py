@@ -13,7 +13,7 @@ from mat_ds.models.packing import Packing
 PACKING = "packing"
 
 
-def remove_padding(model: Any) -> bool:
+def remove_padding(model: Any, token_step: int = 0) -> bool:
     """Makes the encoder of a classifier compute real tokens only; changes neither weights, nor their names, nor the config.
 
     Embeddings, which perturbations are added to, and the head see the same shapes as before. A batch whose texts do not begin
@@ -21,6 +21,7 @@ def remove_padding(model: Any) -> bool:
 
     Args:
         model: a transformers classifier without adapters; changed in place.
+        token_step: see `Packing.of`.
 
     Returns:
         Whether the architecture allows it; otherwise the model is left as it is.
@@ -30,12 +31,13 @@ def remove_padding(model: Any) -> bool:
     if more_outputs or getattr(config, "is_decoder", False) or config.chunk_size_feed_forward:
         return False
     if config.model_type in rotary.FAMILIES:
-        return rotary.remove_padding_around(model)
+        return rotary.remove_padding_around(model, token_step)
     if parts is None:
         return False
     (encoder_part, attention_part), encoder = parts, model.base_model.encoder
     if not encoder.layer:
         return False
+    model.base_model.token_step = token_step
     model.base_model.register_forward_pre_hook(_announce, with_kwargs=True)
     _extend(encoder, encoder_part)
     for layer in encoder.layer:
@@ -58,10 +60,10 @@ def _extend(module: nn.Module, part: type[nn.Module]) -> None:
     module.__class__ = type(f"Unpadded{type(module).__name__}", (part, type(module)), {})
 
 
-def _announce(module: nn.Module, args: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+def _announce(module: Any, args: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
     """Replaces the mask (B, L) by one (B, 1, 1, L), which transformers hands on to the encoder as it is, with its packing."""
     mask = inputs.get("attention_mask")
-    if mask is None or mask.dim() != 2 or (packing := Packing.of(mask)) is None:
+    if mask is None or mask.dim() != 2 or (packing := Packing.of(mask, module.token_step)) is None:
         return None
     carrier = packing.real[:, None, None, :]
     setattr(carrier, PACKING, packing)

@@ -16,6 +16,7 @@ from mat_ds.errors import Problem
 from mat_ds.methods.settings import Serves
 from mat_ds.models.options import ModelConfig
 from mat_ds.ranks.world import World
+from mat_ds.runs.captured import capture_problems
 from mat_ds.runs.ds_types import OFFLOADS, type_problems
 from mat_ds.runs.options import RunConfig
 
@@ -105,6 +106,7 @@ def json_problems(tree: Tree, run: RunConfig, world: World) -> Iterator[Problem]
     yield from _contradictions(tree, owned_values(run, world))
     yield from _section_problems(tree, run)
     yield from _refusals(tree)
+    yield from capture_problems(tree, run)
 
 
 def _contradictions(tree: Tree, owned: Tree) -> Iterator[Problem]:

@@ -22,7 +22,8 @@ LOST = "bring it back from a copy, or start a run of its own in another output_d
 # micro-batch sizes, and all of `tracking`. With any other change no single set of options would describe the result.
 FREE = {
     "output_dir", "data.train", "data.validation", "data.path", "data.revision", "data.bad_rows", "model.name",
-    "model.revision", "model.gradient_checkpointing", "model.gather", "train.epochs", "train.max_steps", "train.budget",
+    "model.revision", "model.gradient_checkpointing", "model.gather", "model.compile", "train.epochs", "train.max_steps",
+    "train.budget",
     "train.micro_batch_size", "train.eval_micro_batch_size", "train.eval_per_epoch", "train.telemetry_every",
     "train.save_every", "train.snapshots", "train.save_minutes", "train.on_save_failure", "train.keep_last", "train.resume",
     "train.timeout_minutes", "train.deterministic",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import gcd
 from typing import Any
 
 import torch
@@ -26,10 +27,12 @@ class Collator:
         tokenizer: a transformers tokenizer.
         max_length: maximum tokens of an input.
         kind: of the task.
+        step: inputs are padded to multiples of it, or of the largest divisor that max_length has in common with it.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, kind: Kind):
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, max_length: int, kind: Kind, step: int = 1):
+        step = gcd(step, max_length)
+        self._tokenizer = tokenizer if step == 1 else PadsToMultiples(tokenizer, step)
         self.max_length = max_length
         self._kind = kind
 
@@ -67,6 +70,23 @@ def _probabilities(examples: Sequence[Example]) -> Tensor | None:
         else:
             row[example.label] = 1.0
     return rows
+
+
+class PadsToMultiples:
+    """A tokenizer that pads to multiples of `step`; otherwise as the given one."""
+
+    def __init__(self, tokenizer: Any, step: int):
+        self._tokenizer, self._step = tokenizer, step
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def __call__(self, *texts: Any, **form: Any) -> Any:
+        multiple = {"pad_to_multiple_of": self._step} if form.get("padding") else {}
+        return self._tokenizer(*texts, **multiple, **form)
+
+    def pad(self, rows: Any, **form: Any) -> Any:
+        return self._tokenizer.pad(rows, pad_to_multiple_of=self._step, **form)
 
 
 class TrainLoader:

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 
 from mat_ds.engine.ds_config import ds_config_problems
+from mat_ds.engine.graphs import graph_problems
 from mat_ds.errors import Problem, collect_problems, raise_if_any
 from mat_ds.methods import METHODS
 from mat_ds.models.build import Built, build_model, build_tokenizer, longest_input
 from mat_ds.models.depth import step_size_problems
 from mat_ds.models.first_layer import layer_problems
+from mat_ds.models.packing import LENGTH_STEP
 from mat_ds.models.perturb import MOST_TRIED, check_perturbable
 from mat_ds.models.unread import value_of
 from mat_ds.models.vocabulary import token_type_problems, vocabulary_problems
@@ -69,6 +71,7 @@ def load_setup(request: Request, world: World, choose: Choose) -> Setup:
     if built:
         found += step_size_problems(built.module, run.optimizer)
         found += layer_problems(built.module, run.model.name, run.method)
+        found += graph_problems(run.model, built)
     max_length = min(run.data.max_length, longest_input(built.module, tokenizer)) if built else 0
     if manifest and built:
         found += changed_tokens(manifest, str(run.data.path), tokenizer, run.model.name, max_length)
@@ -96,7 +99,7 @@ def load_setup(request: Request, world: World, choose: Choose) -> Setup:
         options = options.at_micro_batch(size or choose(run, completed, data, tokenizer, max_length, world), world)
     return Setup(
         options,
-        Data(data, tokenizer, max_length, objective),
+        Data(data, tokenizer, max_length, objective, LENGTH_STEP if run.model.compile == "graphs" else 1),
         Model(built, built.fresh, built.head, built.unpadded),
         start,
     )

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from mat_ds.engine.engine import Engine
+from mat_ds.engine.graphs import capture_on_card
 from mat_ds.engine.group import process_group
 from mat_ds.engine.loading import shard_unread
 from mat_ds.engine.shards import numel, trainable
@@ -217,7 +218,11 @@ def _build_engine(
     chain = method.chain.beside(run.model.average, run.model.average_decay)
     stages = cycles_of(run.optimizer, run.sampling, total).stages
     chain = chain.at_temperature(run.sampling.temperature, examples, stages if run.sampling.explore else None)
-    return Engine(built.module, run.optimizer, chain, options.ds_config, run.seed, kind.read, chains, run.model.gather), fold
+    capture = capture_on_card() if run.model.compile == "graphs" else None
+    engine = Engine(
+        built.module, run.optimizer, chain, options.ds_config, run.seed, kind.read, chains, run.model.gather, capture
+    )
+    return engine, fold
 
 
 def _begin(rundir: RunDirectory, progress: Progress, uri: str | None, services: Services) -> None:

@@ -57,12 +57,14 @@ class Data:
         tokenizer: the model's.
         max_length: number of tokens at which an input is truncated.
         objective: what the method trains on; None: the kind of the task, whose loss no option changes.
+        length_step: see `Collator`.
     """
 
     examples: TaskData
     tokenizer: Any
     max_length: int
     objective: TrainedLoss | None = None
+    length_step: int = 1
 
     @property
     def kind(self) -> Kind:
@@ -72,7 +74,7 @@ class Data:
     @property
     def collate(self) -> Collator:
         """Turns examples into model inputs."""
-        return Collator(self.tokenizer, self.max_length, self.kind)
+        return Collator(self.tokenizer, self.max_length, self.kind, self.length_step)
 
 
 class Size(NamedTuple):

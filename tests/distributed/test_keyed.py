@@ -21,6 +21,7 @@ def folder(tmp_path_factory):
     """The folder into which 1, 2 and 4 ranks write their runs."""
     folder = tmp_path_factory.mktemp("keyed")
     (folder / "cut").mkdir()
+    (folder / "replayed").mkdir()
     for ranks, stages in ((1, "0,1,2,3"), (2, "0,1,2,3"), (4, "2,3")):
         run_ranks("tests.workers.keyed", ranks, str(folder), stages)
     return folder
@@ -47,6 +48,15 @@ def test_ranks_accumulation_and_stages_draw_the_same_numbers(dropout, runs):
 def test_noise_and_dropout_change_the_parameters(runs):
     independent, frozen = (runs[dropout, 2, 1] for dropout in DROPOUTS)
     assert oracle.distance(independent, {name: p.double() for name, p in frozen.items()}, ORIGIN) > 1e-2
+
+
+def test_runs_whose_passes_are_replayed_are_bit_identical_and_no_layout_moves_the_weights(folder):
+    found = {path.stem: torch.load(path) for path in (folder / "replayed").glob("*.pt")}
+    assert len(found) == 7
+    for name, ((plain, _), (replayed, (captured, known, replays))) in found.items():
+        assert all(torch.equal(plain[key], value) for key, value in replayed.items()), name
+        # A rank has two micro-batches in each of three steps: two passes for each of two steps of delta.
+        assert replays == 3 * 2 * 2 * 2 and 2 <= captured == known, name
 
 
 def test_two_runs_with_one_seed_are_bit_identical(runs, tmp_path):

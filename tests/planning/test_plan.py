@@ -114,6 +114,9 @@ def test_checkpointing_and_smaller_micro_batches_take_less_memory(capsys, folder
     recomputed, again = activations("model.gradient_checkpointing=true")
     assert smaller == pytest.approx(whole_batch / 2, rel=0.1) and recomputed < whole_batch / 1.5
     assert again["step_seconds"]["compute"] > 1.15 * found["step_seconds"]["compute"]
+    _, replayed = activations("model.compile=graphs")
+    (apart,) = (row["card"] for row in replayed["rows"] if row["name"] == "graphs")
+    assert whole_batch / 8 < apart <= whole_batch / 2
     vanilla, plain = activations("method.name=vanilla")
     assert vanilla == pytest.approx(whole_batch / 2, rel=0.2)
     assert plain["step_seconds"]["compute"] == pytest.approx(found["step_seconds"]["compute"] * 3 / 75, rel=0.1)

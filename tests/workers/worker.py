@@ -50,7 +50,7 @@ def ds_json(stage, precision=FP32, **zero):
 
 def make(
     world, tree, method=MAT, micro=2, optimizer=None, model=None, seed=0, batch=8, averages=None, kind=None, objective=None,
-    chains=ONE_CHAIN, gather="auto",
+    chains=ONE_CHAIN, gather="auto", capture=None,
 ):  # fmt: skip
     """(engine, method) on the tiny model, built as in a run."""
     model = model or shallow_roberta()
@@ -65,7 +65,7 @@ def make(
     kind = kind or (REGRESSION if model.config.num_labels == 1 else CLASSIFICATION)
     player = METHODS[run.method.name](run.method, objective or kind)
     chain = dataclasses.replace(player.chain, averages={**player.chain.averages, **(averages or {})})
-    return Engine(model, run.optimizer, chain, complete(tree, run, world), seed, kind.read, chains, gather), player
+    return Engine(model, run.optimizer, chain, complete(tree, run, world), seed, kind.read, chains, gather, capture), player
 
 
 def steps(world, engine, player, micro, batches, first=0, lr=1e-3, meets=lambda step: True):
