@@ -1,6 +1,6 @@
-"""What only a GPU can show of speed, in one run of at most eight minutes.
+"""What only a GPU can show of speed, in one run of at most ten minutes.
 
-    python -m benchmarks.gpu_check FILE [--shrunk]
+    python -m benchmarks.gpu_check FILE [--shrunk] [--only SECTION]
 
 The model is of RoBERTa-large's size with random weights, on which no speed depends, in batches of 32 x 128 tokens and of the
 lengths of CoLA and MNLI. Each section has a deadline of its own; FILE (JSON) is written after each, so that what was measured
@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed import card
+from benchmarks.speed import card, replays
 from benchmarks.speed.__main__ import machine
 from benchmarks.speed.card import Check
 from benchmarks.speed.step import alone
@@ -41,8 +41,8 @@ SECTIONS: dict[str, tuple[int, Callable[[Check, dict[str, Any]], None]]] = {
     "product": (80, card.product),
     "unpadded": (80, card.unpadded),
     "trace": (30, card.trace),
+    "graphs": (120, replays.graphs),
     "compiled": (80, card.compiled),
-    "compiled_step": (80, card.compiled_step),
 }
 
 
@@ -50,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="where the figures go")
     parser.add_argument("--shrunk", action="store_true", help="two small layers, to try the script on a CPU")
+    parser.add_argument("--only", action="append", choices=SECTIONS, help="run this section; may be repeated (all)")
     parsed = parser.parse_args()
 
     def late(*_: Any) -> None:
@@ -59,7 +60,8 @@ def main() -> None:
     with alone() as device:
         check = Check(device, parsed.shrunk)
         check.found["machine"] = machine()
-        for name, (limit, section) in SECTIONS.items():
+        for name in parsed.only or SECTIONS:
+            limit, section = SECTIONS[name]
             start, found = time.perf_counter(), check.found.setdefault(name, {})
             signal.alarm(limit)
             try:

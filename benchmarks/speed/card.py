@@ -55,20 +55,20 @@ class Check:
         """A classifier, on the CPU; random weights take seconds to draw, and are drawn once."""
         return copy.deepcopy(self._drawn)
 
-    def batch(self, lengths: tuple[int, ...] = (TOKENS,)) -> Batch:
-        """Examples of these lengths in turn, padded at the right; shrunk, an eighth as many."""
-        ids = torch.full((self.examples, max(lengths)), 1)
-        for row in range(self.examples):
-            length = lengths[(row * 7) % len(lengths)]
+    def batch(self, lengths: tuple[int, ...] = (TOKENS,), turn: int = 0, step: int = 1) -> Batch:
+        """Examples of these lengths in turn, padded at the right, to a multiple of `step`; shrunk, an eighth as many."""
+        chosen = [lengths[(row * 7 + turn * 11) % len(lengths)] for row in range(self.examples)]
+        ids = torch.full((self.examples, -(-max(chosen) // step) * step if step > 1 else max(lengths)), 1)
+        for row, length in enumerate(chosen):
             ids[row, :length] = torch.randint(3, 50000, (length,), generator=torch.Generator().manual_seed(row))
         inputs = {"input_ids": ids, "attention_mask": (ids != 1).long()}
         return {name: value.to(self.device) for name, value in inputs.items()}, (torch.arange(self.examples) % 2).to(
             self.device
         )
 
-    def product(self, stage: int = 1, half: str | None = "bf16", **options: Any) -> Product:
+    def product(self, stage: int = 1, half: str | None = "bf16", model: nn.Module | None = None, **options: Any) -> Product:
         """A run's engine and method."""
-        return Product(self.model(), stage=stage, batch=self.examples, half=half, **options)
+        return Product(model or self.model(), stage=stage, batch=self.examples, half=half, **options)
 
     def ceiling(self, name: str) -> float:
         """What `ceilings` has found; not a number if it has failed."""
@@ -219,16 +219,6 @@ def trace(check: Check, found: Found) -> None:
         table = profile.key_averages().table(sort_by=by, row_limit=14, max_name_column_width=50)
         peak = torch.cuda.max_memory_allocated() if check.device.type == "cuda" else 0
     found.update(peak_mib=peak >> 20, table=table.splitlines())
-
-
-def compiled_step(check: Check, found: Found) -> None:
-    """Seconds of our outer step (ZeRO-1, bf16, K 5 / 10) with compiled layers: 32 x 128, and MNLI's lengths unpadded."""
-    for name, lengths, without in (("padded", (TOKENS,), False), ("mnli", MNLI_LENGTHS, True)):
-        batch, start = check.batch(lengths), time.perf_counter()
-        with closing(check.product(delta_steps=5, theta_steps=10, unpadded=without, compiled=True)) as own:
-            own.step(*batch)
-            cold = round(time.perf_counter() - start, 1)
-            found[name] = {"cold_s": cold, "seconds": seconds(lambda own=own, batch=batch: own.step(*batch), 2)}
 
 
 @contextmanager

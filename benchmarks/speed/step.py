@@ -68,8 +68,9 @@ class Product:
         unpadded: whether its encoder computes real tokens only, as in a run.
         batch: examples of a global batch.
         half: bf16 or fp16; None: fp32.
-        compiled: whether torch.compile makes kernels of its encoder's layers.
         gather: as `model.gather`.
+        capture: how passes that train nothing are captured to be replayed; None: they are made.
+        token_step: see `Packing.of`.
         method: options of MAT, or another method's `name` and options.
     """
 
@@ -82,13 +83,13 @@ class Product:
         unpadded: bool = True,
         batch: int = BATCH,
         half: str | None = None,
-        compiled: bool = False,
         gather: Any = "auto",
+        capture: Any = None,
+        token_step: int = 0,
         **method: Any,
     ):
         from mat_ds.engine.engine import Engine
         from mat_ds.methods import METHODS
-        from mat_ds.models.packing import Packing
         from mat_ds.models.unpadded import remove_padding
         from mat_ds.runs.ds_config import complete, read_ds_config
         from mat_ds.runs.options import RunConfig
@@ -96,19 +97,14 @@ class Product:
         from mat_ds.tasks.registry import TASKS
 
         if unpadded:
-            remove_padding(model)
-        if compiled:
-            # Attention without padding takes lengths from the host, of which a graph would be made for each.
-            Packing.attend = torch.compiler.disable(Packing.attend)  # type: ignore[method-assign]
-            for layer in model.base_model.encoder.layer:  # type: ignore[union-attr]
-                layer.compile(dynamic=True if unpadded else None)
+            remove_padding(model, token_step)
         self._batch, self._micro, self._done, self._world = batch, batch // (accumulation * world.size), 0, world
         train = {"batch_size": batch, "micro_batch_size": self._micro}
         run = RunConfig.model_validate({"train": train, "optimizer": {"lr": Sizes.lr}, "method": {"name": "mat", **method}})
         self.player: Any = METHODS[run.method.name](run.method, kind_of(TASKS["cola"]))
         tree = {**read_ds_config(JSON / f"zero{stage}.json"), **({half: {"enabled": True}} if half else {})}
         config = complete(tree, run, world)
-        self.engine = Engine(model, run.optimizer, self.player.chain, config, seed=0, gather=gather)
+        self.engine = Engine(model, run.optimizer, self.player.chain, config, seed=0, gather=gather, capture=capture)
 
     def micro_batches(self, inputs: dict[str, Tensor], labels: Tensor) -> list[MicroBatch]:
         """This rank's micro-batches of a global batch."""

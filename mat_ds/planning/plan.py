@@ -167,16 +167,12 @@ def memory_rows(
     whole = gather_of(costs, run, zero, cards) == "model"
     ordered = tally.trained_one_by_one if whole else tally.one_by_one
     shape = f"{tally.tracked} x {costs.longest} tokens at a time" + (", recomputed layer by layer" if again else "")
+    replayed = passes.whole if run.model.compile == "graphs" else 0
     rows = (
         *_states(costs, run, zero, cards),
         *transient(costs.weights, zero, cards.sharers, run, _chain_of(costs, run), tally, ordered),
         MemoryRow("activations", passes.most, 0, shape, "passes"),
-        MemoryRow(
-            "graphs",
-            passes.whole if run.model.compile == "graphs" else 0,
-            0,
-            "passes that are replayed, in memory of their own",
-        ),
+        MemoryRow("graphs", replayed, 0, "passes that are replayed, in memory of their own"),
         MemoryRow("perturbations", tally.held, 0, f"of {accumulation} micro-batches" if accumulation > 1 else ""),
         MemoryRow("reserve", cards.reserve, 0, "CUDA's context, NCCL, and 5% for fragmentation"),
     )

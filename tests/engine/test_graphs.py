@@ -1,54 +1,29 @@
 """Replayed passes are the passes: the same numbers, whatever shapes come in whatever order, and dropout of the same key."""
 
 from itertools import product
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from mat_ds.engine.engine import Engine
-from mat_ds.engine.passes import Passes
 from mat_ds.errors import UserError
 from mat_ds.methods import METHODS
 from mat_ds.methods.batch import MicroBatch
 from mat_ds.models.packing import Packing
-from mat_ds.models.perturb import EmbeddingPerturbation
 from mat_ds.models.unpadded import remove_padding
 from tests.support.kinds import CLASSIFICATION
+from tests.support.one_process import OneProcess
 from tests.support.replayed import Rerun
 from tests.support.tiny import global_batches, micro_batches, tiny_roberta
 
-STEP, LR = 16, 1e-2
+STEP = 16
 PAYOFF = {torch.float32: 1e-3, torch.bfloat16: 1e-3, torch.float16: 1e-9}
 
 
-class OneProcess(Passes):
-    """Plain gradient descent without DeepSpeed, whose weights change in place."""
-
-    backward = Engine.backward
-    _backwards_per_update, _scales_itself, _flat = 1, False, None
-
-    def __init__(self, replays, dtype=torch.float32, dropout=0.1, samples=2):
-        self.model = tiny_roberta(dropout=dropout).to(dtype).train()
-        assert remove_padding(self.model, STEP)
-        ds = SimpleNamespace(
-            module=self.model, device="cpu", fp16_enabled=lambda: dtype == torch.float16,
-            bfloat16_enabled=lambda: dtype == torch.bfloat16,
-        )  # fmt: skip
-        ds.backward = lambda loss, scale_wrt_gas: loss.backward()
-        self.pool = Rerun(self.model)
-        super().__init__(ds, EmbeddingPerturbation(self.model), seed=3, capture=self.pool if replays else None)
-        self._training_pass, self._samples = self.model, samples
-
-    def inner_steps(self):
-        return range(self._samples)
-
-    @torch.no_grad()
-    def update(self):
-        for parameter in self.model.parameters():
-            if parameter.grad is not None:
-                parameter.sub_(LR * parameter.grad)
-        self.model.zero_grad()
+def engine_of(replays, dtype=torch.float32, dropout=0.1):
+    """With or without replays, and with the same steps of tokens."""
+    model = tiny_roberta(dropout=dropout).to(dtype)
+    assert remove_padding(model, STEP)
+    return OneProcess(model, Rerun(model) if replays else None)
 
 
 def batches(seed, micro=4):
@@ -78,7 +53,7 @@ def test_outer_steps_of_a_method_end_at_the_same_weights(name):
     for replays in (False, True):
         settings = {"name": name, **METHOD_OPTIONS[name]}
         kind = METHODS[settings["name"]]
-        method, engine = kind(kind.Settings.model_validate(settings), CLASSIFICATION), OneProcess(replays)
+        method, engine = kind(kind.Settings.model_validate(settings), CLASSIFICATION), engine_of(replays)
         for step in range(3):
             engine._outer_step = step
             losses.append(method.step(engine, batches(seed=step + 1)))
@@ -89,7 +64,7 @@ def test_outer_steps_of_a_method_end_at_the_same_weights(name):
         assert torch.equal(found, expected), name
     # Six micro-batches of several shapes, each passed several times; every shape was captured once.
     graphs = replayed.graphs
-    assert graphs.captured == len(replayed.pool.shapes) < graphs.replayed and graphs.captured > 2
+    assert graphs.captured == len(replayed.capture.shapes) < graphs.replayed and graphs.captured > 2
     first, last = tiny_roberta(dropout=0.1).parameters(), replayed.model.parameters()
     assert any(not torch.equal(one, other) for one, other in zip(first, last, strict=True))
 
@@ -102,7 +77,7 @@ def payoff(logits):
 def test_predictions_and_gradients_are_those_of_the_pass_with_the_same_key_while_all_are_alive(dtype):
     found, expected, scale = [], [], PAYOFF[dtype]
     for replays, results in ((True, found), (False, expected)):
-        engine = OneProcess(replays, dtype)
+        engine = engine_of(replays, dtype)
         for batch, masks in product((*batches(1), *batches(2), *batches(1, micro=8)), (("a",), None, ("b",))):
             engine._outer_step = batch.index
             results.append(engine.probe(batch, masks))
@@ -118,7 +93,7 @@ def test_predictions_and_gradients_are_those_of_the_pass_with_the_same_key_while
 
 
 def test_texts_of_each_length_get_the_graph_of_their_shape_and_further_shapes_are_computed_as_ever():
-    engine, plain = OneProcess(True), OneProcess(False)
+    engine, plain = engine_of(True), engine_of(False)
     engine.graphs._most = 2
     every = [batch for seed in (1, 2, 3, 4) for batch in batches(seed)]
     sizes = {Packing.of(b.inputs["attention_mask"], STEP).tokens for b in every}
@@ -130,7 +105,7 @@ def test_texts_of_each_length_get_the_graph_of_their_shape_and_further_shapes_ar
 
 
 def test_passes_of_one_shape_are_told_apart_by_how_many_tokens_are_real():
-    engine, plain, ids = OneProcess(True), OneProcess(False), torch.arange(48).view(4, 12) + 3
+    engine, plain, ids = engine_of(True), engine_of(False), torch.arange(48).view(4, 12) + 3
     for lengths, captured in (((12, 4, 4, 4), 1), ((12, 12, 12, 11), 2), ((12, 2, 2, 2), 2), ((12, 12, 12, 12), 3)):
         mask = (torch.arange(12) < torch.tensor(lengths)[:, None]).long()
         batch = MicroBatch({"input_ids": ids.where(mask.bool(), 1), "attention_mask": mask}, torch.zeros(4), 0)
@@ -141,7 +116,7 @@ def test_passes_of_one_shape_are_told_apart_by_how_many_tokens_are_real():
 def test_a_pass_within_a_payoff_does_not_disturb_the_gradient_around_it():
     batch, results = batches(1)[0], []
     for replays in (True, False):
-        engine = OneProcess(replays)
+        engine = engine_of(replays)
         engine.probe(batch, None)
 
         def against_clean(logits):
@@ -155,7 +130,7 @@ def test_a_pass_within_a_payoff_does_not_disturb_the_gradient_around_it():
 
 
 def test_weights_are_read_where_they_are_and_passes_are_captured_anew_once_they_have_moved():
-    engine, plain, batch = OneProcess(True, dropout=0.0), OneProcess(False, dropout=0.0), batches(1)[0]
+    engine, plain, batch = engine_of(True, dropout=0.0), engine_of(False, dropout=0.0), batches(1)[0]
     for _ in range(2):
         for one in (engine, plain):
             one.backward(payoff(one.forward(batch, None)).mean())
@@ -167,8 +142,8 @@ def test_weights_are_read_where_they_are_and_passes_are_captured_anew_once_they_
 
 
 def test_what_a_graph_cannot_do_is_not_asked_of_one():
-    engine, batch = OneProcess(True), batches(1)[0]
-    plain = OneProcess(False)
+    engine, batch = engine_of(True), batches(1)[0]
+    plain = engine_of(False)
     second = engine.delta_gradient(batch, None, delta_of(batch), payoff, differentiable=True)
     assert second.grad_fn is not None and torch.equal(
         second, plain.delta_gradient(batch, None, delta_of(batch), payoff, differentiable=True)
@@ -176,7 +151,7 @@ def test_what_a_graph_cannot_do_is_not_asked_of_one():
     for one, other in zip(engine.realised(batch, delta_of(batch)), plain.realised(batch, delta_of(batch)), strict=True):
         assert torch.equal(one, other)
     assert engine.graphs.captured == 0
-    engine.pool.fails = RuntimeError("operation not permitted when stream is capturing\nmore")
+    engine.capture.fails = RuntimeError("operation not permitted when stream is capturing\nmore")
     with pytest.raises(UserError) as caught:
         engine.probe(batch, None)
     (problem,) = caught.value.problems
@@ -184,7 +159,7 @@ def test_what_a_graph_cannot_do_is_not_asked_of_one():
 
 
 def test_texts_that_do_not_begin_at_the_left_are_replayed_with_their_padding():
-    engine, plain = OneProcess(True), OneProcess(False)
+    engine, plain = engine_of(True), engine_of(False)
     (raw,) = global_batches(1, left_padding=True)
     (batch,) = micro_batches(raw, 8)
     for _ in range(2):
