@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.speed import counts, growth, peak, sampler, scaling, share, start, step, wire
+from benchmarks.speed import counts, growth, peak, sampler, scaling, share, stall, start, step, wire
 from benchmarks.speed.timing import Figure
 
 Section = Callable[[argparse.Namespace], Figure]
@@ -35,6 +35,7 @@ SECTIONS: dict[str, Section] = {
     "bytes_per_update": lambda given: wire.measure(),
     "first_step_cpu_seconds": lambda given: start.measure(),
     "share_of_peak": lambda given: peak.measure(given.model, given.data),
+    "data_stall": lambda given: stall.measure(given.model, given.data),
     "two_ranks": lambda given: scaling.measure(),
     "linear_cost": lambda given: growth.measure(given.json and given.json.with_suffix(".png")),
 }
