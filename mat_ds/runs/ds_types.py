@@ -88,11 +88,12 @@ def type_problems(tree: Tree) -> Iterator[Problem]:
             yield Problem(f"ds_config {path}", value, error.errors()[0]["msg"].lower(), "write such a value, or delete it")
 
 
-def idle(tree: Tree) -> Iterator[str]:
+def idle(tree: Tree, gather: str = "auto") -> Iterator[str]:
     """Yields a message for each part of the JSON that has no effect.
 
     Args:
         tree: the user's JSON, already type-checked.
+        gather: `model.gather`, which has an effect at stage 3 only.
     """
     zero = tree.get("zero_optimization", {})
     stage = zero.get("stage", 0)
@@ -105,6 +106,8 @@ def idle(tree: Tree) -> Iterator[str]:
         of_three = [key for key in zero if key.startswith("stage3_") or key in ("offload_param", "sub_group_size")]
         if of_three:
             yield f"ds_config zero_optimization: {', '.join(of_three)} do nothing at ZeRO stage {stage}, only at 3"
+        if gather != "auto":
+            yield f"model.gather={gather} does nothing at ZeRO stage {stage}, where no weights are gathered, only at 3"
     reduces_itself = stage == 1 and "offload_optimizer" not in zero and not {"data_types", *PROFILERS} & tree.keys()
     if reduces_itself and (of_reduction := [key for key in OF_REDUCTION if key in zero]):
         yield f"ds_config zero_optimization: {', '.join(of_reduction)} do nothing at ZeRO stage 1, only at 2 and 3"

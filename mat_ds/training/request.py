@@ -80,7 +80,7 @@ class Request:
     @property
     def remarks(self) -> tuple[str, ...]:
         """Warnings about options that are valid but have no effect."""
-        return *given_twice(self.parsed.overrides), *idle(self.tree)
+        return *given_twice(self.parsed.overrides), *idle(self.tree, self.run.model.gather)
 
 
 def read_request(arguments: Sequence[str], world: World) -> Request:

@@ -218,8 +218,10 @@ def test_a_model_folder_and_local_files_give_a_glue_submission(tmp_path):
 
     again = (*options, f"model.name={tmp_path}/run/model", "train.export=last", "optimizer.schedule=cosine",
              "train.micro_batch_size=4")  # fmt: skip
-    done = run_cli("--ds_config", "ds_configs/zero3.json", *again, f"output_dir={tmp_path}/again", ranks=2)
+    by_layer = ("--ds_config", "ds_configs/zero3.json", "model.gather=layer")
+    done = run_cli(*by_layer, *again, f"output_dir={tmp_path}/again", ranks=2)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "ZeRO-3, gathered layer by layer" in " ".join(done.stdout.split())
     assert json.loads((tmp_path / "again" / "results.json").read_text())["export"]["reproduces_reported"]
 
 
@@ -234,6 +236,7 @@ def test_a_decoder_trains_under_zero_3_with_activation_checkpointing(tmp_path):
                    "model.gradient_checkpointing=true", f"output_dir={tmp_path}/run", ranks=2)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "drawn anew: nothing" in done.stdout and "cut at 64 tokens" in done.stdout
+    assert "ZeRO-3, gathered whole for passes" in " ".join(done.stdout.split())
     assert all(step["R"] > 0 for step in steps(tmp_path / "run") if "R" in step)
     assert scores(tmp_path / "run")["export"]["reproduces_reported"]
 

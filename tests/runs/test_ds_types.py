@@ -189,7 +189,8 @@ def test_sections_without_effect_are_reported():
     assert "reduce_bucket_size do nothing at ZeRO stage 1" in next(idle(bucket))
     assert not list(idle({**bucket, "wall_clock_breakdown": True}))  # then DeepSpeed's own updates are made, and measured
     assert "offload_optimizer" in next(idle({"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}))
-    assert not list(idle({"zero_optimization": {"stage": 3, "stage3_prefetch_bucket_size": 1}, "bf16": {"enabled": True}}))
+    three = {"zero_optimization": {"stage": 3, "stage3_prefetch_bucket_size": 1}, "bf16": {"enabled": True}}
+    assert not list(idle(three, "model")) and next(idle({}, "layer")).startswith("model.gather=layer does nothing")
 
 
 def test_deepspeed_gets_the_users_configuration_with_auto_filled_in():
