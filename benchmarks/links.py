@@ -92,7 +92,7 @@ def plot(found: Mapping[str, Any], file: Path) -> None:
     title = f"{found['mbits']:g} Mbit/s, {found['delay']:g} ms"
     axes.set(xlabel="samples of the parameters in an outer step, K", ylabel="seconds of an outer step", title=title)
     axes.set_ylim(bottom=0)
-    axes.legend()
+    axes.legend(fontsize=8)
     figure.savefig(file, dpi=150)
 
 
