@@ -169,7 +169,8 @@ def plan_lines(
         *([f"loss       {objective.description}"] if (objective := setup.data.objective) else []),
         f"device     {device}, {precision}, {ranks} rank{'s' if ranks > 1 else ''}, ZeRO-{stage}"
         + (f" within each of {chains} chains, which meet every {meeting}" if chains > 1 else "")
-        + (f", {GATHERED[gathers]}" if gathers else ""),
+        + (f", {GATHERED[gathers]}" if gathers else "")
+        + (", passes that train nothing replayed as CUDA graphs" if run.model.compile == "graphs" else ""),
         f"steps      {steps:,} of {run.train.batch_size} examples, micro-batches of {run.train.micro_batch}{start}",
         *([f"step size  {lr * rates[0]:.3g} to {lr * rates[1]:.3g} at its peak, by layer"] if run.optimizer.uneven else []),
         *([f"left out   {dropped:,} examples per epoch (last partial batch)"] if dropped else []),

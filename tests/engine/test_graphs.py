@@ -10,6 +10,7 @@ from mat_ds.methods import METHODS
 from mat_ds.methods.batch import MicroBatch
 from mat_ds.models.packing import Packing
 from mat_ds.models.unpadded import remove_padding
+from tests.models.test_unpadded import Reads
 from tests.support.kinds import CLASSIFICATION
 from tests.support.one_process import OneProcess
 from tests.support.replayed import Rerun
@@ -165,3 +166,13 @@ def test_texts_that_do_not_begin_at_the_left_are_replayed_with_their_padding():
     for _ in range(2):
         assert torch.equal(engine.probe(batch, ("a",)), plain.probe(batch, ("a",)))
     assert engine.graphs.captured == 1 and engine.graphs.replayed == 2
+
+
+def test_the_host_reads_nothing_in_a_pass_that_is_captured():
+    """A graph cannot record what it would do with the value."""
+    engine, (batch, *_) = engine_of(True), batches(1)
+    delta, _ = delta_of(batch), Packing.of(batch.inputs["attention_mask"], STEP)
+    with Reads() as reads:
+        engine.probe(batch, ("a",), delta)
+        engine.delta_gradient(batch, ("a",), delta, payoff)
+    assert engine.graphs.captured == 2 and not reads.found
