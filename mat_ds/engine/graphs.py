@@ -140,11 +140,13 @@ class Graphs:
             own[-1].requires_grad_()
         try:
             found = self._capture(run, own)
-        except (UserError, torch.OutOfMemoryError):
-            raise
         except Exception as error:  # whatever a model does that a graph cannot record
-            first = (str(error).splitlines() or [""])[0]
-            reason = f"a pass of this model cannot be captured ({type(error).__name__}: {first})"
+            # An error within a capture makes the end of the capture fail too.
+            cause = error.__context__ if isinstance(error.__context__, Exception) else error
+            if isinstance(cause, UserError | torch.OutOfMemoryError):
+                raise cause from None
+            first = (str(cause).splitlines() or [""])[0]
+            reason = f"a pass of this model cannot be captured ({type(cause).__name__}: {first})"
             raise UserError(Problem("model.compile", "graphs", reason, "leave it out")) from error
         self.captured += 1
         return found

@@ -157,6 +157,9 @@ def test_what_a_graph_cannot_do_is_not_asked_of_one():
         engine.probe(batch, None)
     (problem,) = caught.value.problems
     assert (problem.key, problem.value) == ("model.compile", "graphs") and "stream is capturing)" in problem.reason
+    engine.capture.fails = torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.probe(batch, None)
 
 
 def test_texts_that_do_not_begin_at_the_left_are_replayed_with_their_padding():

@@ -19,8 +19,11 @@ class Rerun:
         return [value.data_ptr() for value in (*self._module.parameters(), *self._module.buffers())]
 
     def __call__(self, run, arguments):
-        if self.fails:
-            raise self.fails
+        if self.fails:  # as torch does: within the capture, and then at its end
+            try:
+                raise self.fails
+            finally:
+                raise RuntimeError("the capture has been invalidated")
         pool, own, weights, training = self, list(arguments), self.addresses(), self._module.training
         self.shapes.append([tuple(value.shape) for value in own])
         traced, live = own[-1].requires_grad, []
