@@ -47,4 +47,6 @@ def test_every_command_of_the_page_runs(page, project):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_is_in_a_block_that_the_test_runs(page):
-    assert COMMAND.findall(BLOCK.sub("", page.read_text(encoding="utf-8"))) == []
+    text = page.read_text(encoding="utf-8")
+    assert not [block for block in BLOCK.findall(text) if re.search(r"^\$ ", block, re.M)], "a prompt is no part of a command"
+    assert COMMAND.findall(BLOCK.sub("", text)) == []
