@@ -7,6 +7,7 @@ from torch import nn
 from torch.func import functional_call
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from mat_ds.sampling.noise_kernel import own_kernel
 from mat_ds.sampling.sampler import Sampler
 from mat_ds.sampling.slices import Slice, places
 from tests.support.expected import few
@@ -150,7 +151,7 @@ class SamplingEngine(PlainEngine):
         self.sampler = Sampler([{"params": parameters, "weight_decay": 0.0}], optimizer, chain, seed)
         first = places([p.shape for p in parameters])
         slices = {p: [Slice(i, p.numel(), 0, 0, p.numel(), first[i])] for i, p in enumerate(parameters)}
-        self.sampler.arm(slices, torch.device("cpu"))
+        self.sampler.arm(slices, torch.device("cpu"), own_kernel(torch.device("cpu")))
 
     def begin(self, outer_step, lr):
         self.outer_step = outer_step
