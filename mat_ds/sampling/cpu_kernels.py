@@ -31,6 +31,8 @@ CONSTANTS = {
     "ROUNDS": philox.ROUNDS, "MULTIPLIER_0": philox.MULTIPLIERS[0], "MULTIPLIER_1": philox.MULTIPLIERS[1],
     "WEYL_0": philox.WEYL[0], "WEYL_1": philox.WEYL[1],
 }  # fmt: skip
+# A run does not wait longer for a compiler; on a machine at rest it takes a tenth of one.
+COMPILE_SECONDS = 60
 # A thread is not worth its start for fewer elements; and a thread's first counter has all its numbers.
 LEAST = 1 << 16
 
@@ -50,6 +52,7 @@ def compiled(folder: Path) -> Path:
 
     Raises:
         OSError: if there is no compiler, or it cannot.
+        subprocess.TimeoutExpired: if it does not end.
     """
     compiler = shlex.split(os.environ.get("CC", "")) or [found for found in map(shutil.which, COMPILERS) if found][:1]
     if not compiler:
@@ -57,7 +60,7 @@ def compiled(folder: Path) -> Path:
     path, defined = folder / "kernels.so", [f"-D{name}={number}u" for name, number in CONSTANTS.items()]
     for own in (["-march=native"], []):
         command = [*compiler, *FLAGS, *own, *defined, str(SOURCE), "-o", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=COMPILE_SECONDS)
         if done.returncode == 0:
             return path
     raise OSError(f"{shlex.join(compiler)} does not compile {SOURCE.name}: {done.stderr.strip()[-300:]}")
