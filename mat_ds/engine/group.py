@@ -28,8 +28,8 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 @contextmanager
 def process_group(world: World, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iterator[torch.device]:
-    """Creates the run's process groups, yields this rank's device, and destroys the groups on exit, also after an error. The
-    environment is then as it was.
+    """Creates the run's process groups, yields this rank's device, and destroys the groups on exit, also after an error. What
+    it has set in the environment is then as it was.
 
     gloo groups have threads that keep the last tensors they moved. If a thread drops such a tensor while the interpreter shuts
     down, the process aborts ("terminate called without an active exception"). Destroying a group is not enough: its threads
@@ -79,19 +79,21 @@ def process_group(world: World, timeout: timedelta = COLLECTIVE_TIMEOUT) -> Iter
 
 @contextmanager
 def _variables(world: World) -> Iterator[None]:
-    """A context in which the environment says where the ranks are, as after a launcher; then it is as it was before."""
-    before = {name: os.environ.get(name) for name in VARIABLES}
+    """A context in which the environment says where the ranks are, as after a launcher. What it sets is then as it was before;
+    what others have set since stays, as the doctor leaves a group that hangs in a thread of its own."""
+    found = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    own = {"RANK": str(world.rank), "WORLD_SIZE": str(world.size), "LOCAL_RANK": str(world.local_rank), **found}
     if world.size == 1:  # a single process needs no address, whatever a launcher has set
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    for name, value in (("RANK", world.rank), ("WORLD_SIZE", world.size), ("LOCAL_RANK", world.local_rank)):
-        os.environ.setdefault(name, str(value))
+        own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    own = {name: value for name, value in own.items() if found.get(name) != value}
+    os.environ |= own
     try:
         yield
     finally:
-        for name, earlier in before.items():
-            os.environ.pop(name, None)
-            if earlier is not None:
-                os.environ[name] = earlier
+        for name in [name for name, value in own.items() if os.environ.get(name) == value]:
+            del os.environ[name]
+            if name in found:
+                os.environ[name] = found[name]
 
 
 @contextmanager

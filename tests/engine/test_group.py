@@ -20,3 +20,13 @@ def test_it_leaves_the_environment_as_it_was_also_after_an_error(before, monkeyp
         raise ZeroDivisionError
     assert {name: os.environ[name] for name in VARIABLES if name in os.environ} == before
     assert not distributed.is_initialized()
+
+
+def test_a_group_that_ends_late_leaves_what_the_next_one_was_given(monkeypatch):
+    """As one in a thread that the doctor no longer waits for."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MASTER_PORT", "1234")
+    with process_group(World()):
+        monkeypatch.setenv("MASTER_PORT", "5678")
+    assert os.environ["MASTER_PORT"] == "5678" and "RANK" not in os.environ

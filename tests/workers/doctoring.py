@@ -62,8 +62,7 @@ def main():
         pid_file().write_text(str(os.getpid()))
     for port, (name, wrong) in zip(sys.argv[2:], WRONG_ON_RANK_1.items(), strict=True):
         os.environ["MASTER_PORT"] = port
-        # The ranks reach each test together only as far as a busy machine lets them.
-        seconds = {"absent": "2", "hangs": "10"}.get(name, "60")
+        seconds = {"absent": "2", "hangs": "5"}.get(name, "60")
         if name == "absent" and world.rank == 1:
             break
         printed = io.StringIO()
