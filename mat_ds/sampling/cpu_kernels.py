@@ -67,7 +67,7 @@ def compiled(folder: Path) -> Path:
 
 
 @cache
-def library() -> ctypes.CDLL:
+def loaded() -> ctypes.CDLL:
     """The compiled source; once loaded, its file is needed no more."""
     with TemporaryDirectory(prefix="mat_ds-") as folder:
         found = ctypes.CDLL(str(compiled(Path(folder))))
@@ -100,7 +100,7 @@ def _pass_over(tensors: list[Tensor], place: int, void: Tensor, step: _StructSte
     for tensor in (*tensors, void):
         if tensor.dtype != torch.float32 or tensor.device.type != "cpu" or not tensor.is_contiguous():
             raise ValueError(f"a kernel for flat fp32 tensors in host memory was given {tensor.dtype} on {tensor.device}")
-    call, stop = library().advance, void.data_ptr()
+    call, stop = loaded().advance, void.data_ptr()
 
     def part(first: int, count: int) -> None:
         call(count, place + first, *[tensor.data_ptr() + 4 * first for tensor in tensors], stop, step)

@@ -12,9 +12,8 @@ from tests.support.launch import run_ranks
 pytestmark = pytest.mark.dist
 
 ROUND_OFF, BF16_ROUND_OFF = 1e-3, 5e-2
-# Kernels of bf16 round otherwise on other processors, where this one variant has been 0.0501 off, and Adam with four
-# micro-batches 0.0513.
-ROUNDED_MOST, MOST = "half: bf16 with fp32 accumulation", 6e-2
+# Kernels of bf16 round otherwise on other processors, where this one variant has been 0.0501 off.
+ROUNDED_MOST = "half: bf16 with fp32 accumulation"
 
 OPTIONS = ("released", "clamp", "l2", "raw, lambda 3", "sign", "betas", "lambda 0", "random direction")
 OPTIONS += ("mixed delta, pure theta", "pure delta, mixed theta")
@@ -49,7 +48,7 @@ VARIANTS |= {name.format(stage) for name in SHARDED for stage in (1, 2, 3)}
 
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("accumulation", ["2", *(pytest.param(count, marks=pytest.mark.slow) for count in "14")])
-@pytest.mark.parametrize("precision, tolerance", [("fp32", ROUND_OFF), ("bf16", MOST)])
+@pytest.mark.parametrize("precision, tolerance", [("fp32", ROUND_OFF), ("bf16", BF16_ROUND_OFF)])
 def test_every_stage_update_rule_and_accumulation_gives_the_oracles_parameters(precision, tolerance, accumulation, ranks):
     report = run_ranks("tests.workers.exactness", ranks, precision, accumulation)
     assert report.keys() == exactness(accumulation)
@@ -61,7 +60,7 @@ def test_every_option_layout_and_precision_gives_the_oracles_parameters(ranks):
     report = run_ranks("tests.workers.variants", ranks)
     distances = {name: far for name, far in report.items() if not name.startswith(("skipped", "thawed"))}
     tolerance = {name: BF16_ROUND_OFF if name.startswith("half") else ROUND_OFF for name in distances}
-    tolerance |= {name: MOST for name in distances if name.startswith(ROUNDED_MOST)}
+    tolerance |= {name: 6e-2 for name in distances if name.startswith(ROUNDED_MOST)}
     assert not {name: far for name, far in distances.items() if not far <= tolerance[name]}
     assert distances.keys() == VARIANTS
     assert not [name for name, found in report.items() if name.startswith("thawed") and found]

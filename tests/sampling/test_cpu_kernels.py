@@ -18,7 +18,7 @@ FIELDS = "rate decay beta_1 beta_2 root eps scale anchor weight".split()
 @pytest.fixture(scope="module")
 def compiler():
     try:
-        cpu_kernels.library()
+        cpu_kernels.loaded()
     except OSError as error:
         pytest.skip(f"no C compiler: {error}")
 
@@ -75,8 +75,8 @@ def test_other_instructions_come_to_the_same_bits(compiler, monkeypatch, tmp_pat
     expected = moved()
     monkeypatch.setattr(cpu_kernels, "FLAGS", tuple(flag for flag in cpu_kernels.FLAGS if flag != "-O3") + flags)
     other = ctypes.CDLL(str(cpu_kernels.compiled(tmp_path)))
-    other.advance.argtypes = cpu_kernels.library().advance.argtypes
-    monkeypatch.setattr(cpu_kernels, "library", lambda: other)
+    other.advance.argtypes = cpu_kernels.loaded().advance.argtypes
+    monkeypatch.setattr(cpu_kernels, "loaded", lambda: other)
     assert torch.equal(moved(), expected)
 
 
@@ -86,7 +86,7 @@ def test_other_instructions_come_to_the_same_bits(compiler, monkeypatch, tmp_pat
 )
 def test_without_a_compiler_plain_torch_draws(monkeypatch, caplog, compiler_named, told):
     caplog.set_level(logging.INFO)
-    cpu_kernels.library.cache_clear()
+    cpu_kernels.loaded.cache_clear()
     if compiler_named:
         monkeypatch.setenv("CC", compiler_named)
     else:
