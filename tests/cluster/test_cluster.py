@@ -50,22 +50,34 @@ def test_a_job_told_to_stop_saves_is_requeued_and_ends_like_an_undisturbed_one(s
     assert run.ended_like(whole)
 
 
-def test_deepspeed_over_ssh_that_is_told_to_stop_saves_and_the_same_command_continues(network, whole, run, tmp_path):
+@pytest.fixture
+def over_ssh(network, tmp_path):
+    """Starts a run on both nodes with `deepspeed --hostfile`."""
     (tmp_path / "hostfile").write_text("".join(f"{name} slots=1\n" for name in network.nodes))
     carried = ("PATH", "OMP_NUM_THREADS", "DS_ACCELERATOR", "HF_HUB_OFFLINE")
     (tmp_path / "environment").write_text("".join(f"{name}={network.head.env[name]}\n" for name in carried))
-    command = (
-        "deepspeed",
-        "--hostfile",
-        tmp_path / "hostfile",
-        "launch/train.py",
-        *OPTIONS,
-        f"output_dir={run.path}",
-        "train.resume=auto",
-    )
 
-    def start(*more):
+    def start(run, *more):
+        command = ("deepspeed", "--hostfile", tmp_path / "hostfile", "launch/train.py", *OPTIONS, f"output_dir={run.path}")
         return network.head.start(*command, *more, log=run.log, DS_ENV_FILE=str(tmp_path / "environment"))
+
+    return start
+
+
+def test_one_option_gives_each_node_a_chain_under_slurm_and_over_ssh(slurm, over_ssh, run, tmp_path):
+    options, other = ("method.chains=per_node", "train.max_steps=4", "train.telemetry_every=2"), Run(tmp_path / "over ssh")
+    assert slurm.wait_for(run.submit(slurm, "train.sbatch", options=options)) == ("COMPLETED", "0:0")
+    assert over_ssh(other, *options).wait(300) == 0, other.printed()
+    for each in (run, other):
+        assert "within each of 2 chains" in " ".join(each.printed().split())
+        apart = [record["chains_apart"] for record in each.records() if record["event"] == "telemetry"]
+        assert len(apart) == 2 and apart[1] > apart[0] == 0  # the step size begins at 0
+    assert other.ended_like(run)
+
+
+def test_deepspeed_over_ssh_that_is_told_to_stop_saves_and_the_same_command_continues(over_ssh, whole, run):
+    def start(*more):
+        return over_ssh(run, "train.resume=auto", *more)
 
     # The ranks print at every step, also after pdsh, which reads their output, has ended.
     launched = start("train.telemetry_every=1")
