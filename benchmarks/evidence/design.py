@@ -32,6 +32,12 @@ Changed again on 2026-11-28, after 12 trials on SST-2 (on a GPU) and before any 
 runs of it. R-Drop is left out, so that vanilla is the rival of H4 there, and each arm has five trials instead of seven. MAT,
 its random perturbation and vanilla go first, for H3 and H4.
 
+Changed a third time on 2026-11-28, after 4 of vanilla's 5 trials on SST-2 and before any run on its dev set had ended: vanilla
+at equal work sees the 4,000 rows 8.3 times there, and is sure of its mistakes: its NLL on what tuning held out is 0.47 or more,
+MAT's 0.345, though its accuracy is no worse (86.5 at most, 84.0). To stop earlier is what anybody would do, and is within the
+work, so `vanilla_updates` is an arm of SST-2 too, and of both tasks a rival of H4. On the grammar tuning had found vanilla better
+than it (NLL 0.159, 0.189), so that nothing changes there.
+
 Seeds: 0 to 4 are the pilot, all arms of a seed before the next seed. `--table` says how many seeds the spread asks for; the
 queue goes to 12, and with `--seeds` to 20. Eight tests corrected together need 9 seeds to come below 0.05.
 
@@ -106,8 +112,8 @@ WEAKER: dict[str, list[str]] = {
     "freelb": ["method.delta_lr=0.01", "method.delta_init_norm=0.02", "method.delta_max_norm=0.033"],
     "sam": ["method.rho=0.015"],
 }
-# At equal work; lam = 0 is no rival but a control.
-RIVALS = ("vanilla", "vanilla_average", "rdrop", "r3f", "freelb", "sam")
+# At equal work or less; lam = 0 is no rival but a control.
+RIVALS = ("vanilla", "vanilla_updates", "vanilla_average", "rdrop", "r3f", "freelb", "sam")
 # Weights of arms, whose sum is compared with 0. `rival` stands for the one that tuning has found best.
 HYPOTHESES: dict[str, tuple[str, Mapping[str, float]]] = {
     "H1": (
@@ -166,7 +172,7 @@ class Task:
         return [*map(Trial, self.multiples), *(Trial(multiple, True) for multiple in self.weak)]
 
 
-FEWER = ("mat_mixed_mixed", "mat_pure_mixed", "mat_mixed_pure", "mat_pure_pure", "mat_random", "vanilla")
+FEWER = ("mat_mixed_mixed", "mat_pure_mixed", "mat_mixed_pure", "mat_pure_pure", "mat_random", "vanilla", "vanilla_updates")
 TASKS = {
     # Two epochs of MAT: with more rows a held-out tenth was nearly all right.
     "grammar": Task(2000, 125, 32, 5e-4, 2.2e-2, 32, (0.5, 1, 2, 4), (1, 2, 4), (0.5, 1, 1.4, 2, 2.8, 4, 8),
