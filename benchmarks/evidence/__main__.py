@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.evidence import __doc__ as usage
-from benchmarks.evidence.design import ARMS, MOST_SEEDS, SEEDS, TASKS, Entry, queue
-from benchmarks.evidence.records import FILE, append, chosen, read_records
+from benchmarks.evidence.arms import ARMS
+from benchmarks.evidence.design import MOST_SEEDS, SEEDS, Entry, queue
+from benchmarks.evidence.records import FILE, append, chosen, read_records, worth_running
+from benchmarks.evidence.tasks import TASKS
 
 
 def main() -> int:
@@ -27,8 +29,14 @@ def main() -> int:
     parser.add_argument(
         "--work", type=Path, default=Path("runs/evidence"), help="folder for runs and data (default: runs/evidence)"
     )
-    parser.add_argument("--model", type=Path, help="folder of all-MiniLM-L6-v2, for sst2")
-    parser.add_argument("--data", type=Path, help="folder of sst2/<split>.jsonl")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of `minilm` and `mpnet`: all-MiniLM-L6-v2 and all-mpnet-base-v2; a task whose model or data "
+        "is not there is left out",
+    )
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="folder of <task>/<split>.jsonl, of GLUE")
     parser.add_argument("--limit", type=int, default=sys.maxsize, metavar="N", help="so many runs at most")
     parser.add_argument("--only", choices=ARMS, metavar="ARM", action="append", help="this arm alone; may be repeated")
     parser.add_argument("--task", choices=TASKS, help="this task alone")
@@ -60,7 +68,7 @@ def go_on(asked: argparse.Namespace, entries: list[Entry]) -> int:
     from benchmarks.evidence.running import Runner, Stopped
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    runner, made = Runner(asked.work, asked.model, asked.data), 0
+    runner, made = Runner(asked.work, asked.models, asked.data), 0
     for entry in entries:
         if made >= asked.limit:
             break
@@ -70,13 +78,15 @@ def go_on(asked: argparse.Namespace, entries: list[Entry]) -> int:
             records = read_records(asked.records)
             if not ours or entry.name in {record["name"] for record in records}:
                 continue
+            if not worth_running(records, entry.task, entry.arm):
+                continue
             best = chosen(records, entry.task, entry.arm)
             trial = entry.trial or (best and best[0])
             if trial is None:
                 continue
             print(f"{entry.name}, trial {trial}", flush=True)
             try:
-                record = runner.run(entry, trial)
+                record = runner.run(entry, trial, runner.radius(entry.task, records))
             except Stopped as stopped:
                 print(f"{entry.name} ended with {stopped}; the same command goes on", file=sys.stderr)
                 return int(stopped.args[0])

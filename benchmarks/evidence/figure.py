@@ -7,8 +7,10 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.evidence.analysis import ENDPOINTS, finals, hypotheses
-from benchmarks.evidence.design import ARMS, MARGIN, TASKS
+from benchmarks.evidence.arms import ARMS
+from benchmarks.evidence.design import MARGIN
 from benchmarks.evidence.records import Record
+from benchmarks.evidence.tasks import TASKS
 
 
 def draw_evidence(records: Sequence[Record], file: Path) -> None:

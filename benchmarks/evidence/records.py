@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence.design import TASKS, TUNING_SEED, Entry, Trial
+from benchmarks.evidence.arms import Trial
+from benchmarks.evidence.design import TUNING_SEED, Entry
+from benchmarks.evidence.tasks import TASKS
 
 FILE = Path(__file__).parents[1] / "evidence.jsonl"
 Record = dict[str, Any]
@@ -31,8 +33,21 @@ def append(record: Record, path: Path = FILE) -> None:
 
 def chosen(records: Iterable[Record], task: str, arm: str) -> tuple[Trial, float] | None:
     """The trial with the least NLL on what tuning held out, and that NLL; None before all trials ended."""
-    found = {one["name"]: one["endpoints"]["nll"] for one in records}
-    trials = {trial: found.get(Entry(task, arm, TUNING_SEED, trial).name) for trial in TASKS[task].trials(arm)}
-    ended = {trial: nll for trial, nll in trials.items() if nll is not None}
-    best = min(ended, key=lambda trial: ended[trial]) if len(ended) == len(trials) else None
-    return None if best is None else (best, ended[best])
+    ended = _tuned(records, task, arm)
+    best = min(ended, key=lambda trial: ended[trial]["nll"], default=None)
+    return None if best is None else (best, ended[best]["nll"])
+
+
+def worth_running(records: Iterable[Record], task: str, arm: str) -> bool:
+    """Whether a task is learnt well enough for an arm to be run: by vanilla, as far as tuning says."""
+    least = TASKS[task].least_accuracy
+    learnt = [one["accuracy"] for one in _tuned(records, task, "vanilla").values()] if least else []
+    return not least or max(learnt, default=0.0) >= least or (arm == "vanilla" and not learnt)
+
+
+def _tuned(records: Iterable[Record], task: str, arm: str) -> dict[Trial, Record]:
+    """What each trial of an arm found; empty before all of them ended."""
+    found = {one["name"]: one["endpoints"] for one in records}
+    trials = TASKS[task].trials(arm)
+    ended = {trial: found[name] for trial in trials if (name := Entry(task, arm, TUNING_SEED, trial).name) in found}
+    return ended if len(ended) == len(trials) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -12,17 +13,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import yaml
-from sklearn.metrics import matthews_corrcoef, roc_auc_score
 
-from benchmarks.evidence.design import BEFORE, DATE, TASKS, Entry, Trial
+from benchmarks.evidence.arms import Trial
+from benchmarks.evidence.design import DATE, TUNING_SEED, Entry
+from benchmarks.evidence.measured import LABELS, endpoints, read_lines
 from benchmarks.evidence.records import Record
+from benchmarks.evidence.tasks import BEFORE, RADII, TASKS, Task
+from mat_ds.storage.disk import write_text
 from mat_ds.tasks import demo
 
 ROOT = Path(__file__).parents[2]
 TRAIN = ["train", "--ds_config", str(ROOT / "ds_configs" / "zero1.json")]
-LABELS = ("no", "yes")
 # Of 200 dev examples, as an attack costs more than the training if it has them all; at shares of the radius trained at, as at
 # the whole of it nearly all answers turn.
 MEASURED = ["limit=200", "noise.rates=[0.1]", "noise.kinds=[character_swap,word_drop]", "attack.steps=5"]
@@ -39,100 +41,139 @@ class Runner:
 
     Args:
         work: for runs and data; a run that was interrupted there goes on.
-        model, data: folders of the pre-trained model and of `sst2/<split>.jsonl`; None leaves SST-2 out.
+        models, data: folders of the pre-trained models and of `<task>/<split>.jsonl`; without them only the grammar is run.
     """
 
-    def __init__(self, work: Path, model: Path | None, data: Path | None):
-        self._work, self._model, self._data = work, model, data
+    def __init__(self, work: Path, models: Path | None, data: Path | None):
+        self._work, self._models, self._data = work, models, data
 
     def can_run(self, entry: Entry) -> bool:
-        return entry.task == "grammar" or (self._model is not None and self._data is not None)
+        """Whether the model and the data of a run are there."""
+        task = TASKS[entry.task]
+        if not task.data:
+            return True
+        needed = (self._models and self._models / task.model, self._data and self._data / task.data)
+        return all(folder is not None and folder.is_dir() for folder in needed)
 
-    def run(self, entry: Entry, trial: Trial) -> Record:
+    def radius(self, name: str, records: Sequence[Record]) -> float:
+        """The radius of a task: as given, or of its records, or measured once.
+
+        Raises:
+            Stopped: if the command that measures it ends with another code than 0.
+            SystemExit: if it is at none of the radii.
+        """
+        task = TASKS[name]
+        if known := task.radius or next((one["radius"] for one in records if one["task"] == name and "radius" in one), None):
+            return float(known)
+        out = self._work / "data" / f"{name}-radius.json"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with (self._work / "data" / f"{name}-radius.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not out.exists():
+                options = Entry(name, "mat_mixed_mixed", TUNING_SEED).options(Trial(0.5), RADII[0])
+                radii = ",".join(f"{one:g}" for one in RADII)
+                words = ["radius", *options, f"model.name={self._model(task)}", *self._files(name, held_out=True)]
+                found = _command([*words, "--steps", str(task.steps), "--radii", radii], "--json")
+                write_text(out, found)
+        smallest = json.loads(out.read_text())["smallest"]["fp32"]
+        if smallest is None:
+            raise SystemExit(f"{name}: R is three times that of dropout at none of the radii up to {RADII[-1]:g}; see {out}")
+        return float(smallest)
+
+    def run(self, entry: Entry, trial: Trial, radius: float) -> Record:
         """Makes a run and returns its record.
 
         Raises:
             Stopped: if a command ends with another code than 0; the same call goes on where it stood.
         """
         folder = self._work / entry.name
-        options = entry.options(trial)
+        options = entry.options(trial, radius)
         began = time.time()
-        model = self._base() if entry.task == "grammar" else self._model
+        task = TASKS[entry.task]
         held_out = entry.trial is not None
         if not _ended(folder):
             own = [
                 *options,
-                f"model.name={model}",
+                f"model.name={self._model(task)}",
                 *self._files(entry.task, held_out),
                 f"output_dir={folder}",
                 "train.resume=auto",
             ]
             _command([*TRAIN, *own])
-        measured = {} if held_out else self._evaluate(folder, TASKS[entry.task].radius)
+        measured = {} if held_out else self._evaluate(folder, task, radius)
         return {
             "name": entry.name, "task": entry.task, "arm": entry.arm, "seed": entry.seed,
             "trial": None if entry.trial is None else str(entry.trial), "chosen": None if held_out else str(trial),
             "design": DATE, "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "wall_seconds": round(time.time() - began), "options": options,
-            "model": "tiny-roberta, trained before" if entry.task == "grammar" else Path(str(model)).name,
-            **_what_ran(folder), **_endpoints(folder, measured),
+            "wall_seconds": round(time.time() - began), "radius": radius, "options": options,
+            "model": task.model or "tiny-roberta, trained before", **_what_ran(folder), **endpoints(folder, measured),
         }  # fmt: skip
 
     def forget(self, entry: Entry) -> None:
         """Removes the files of a run that has a record."""
         shutil.rmtree(self._work / entry.name, ignore_errors=True)
 
+    def _model(self, task: Task) -> Path:
+        return self._models / task.model if self._models and task.model else self._base()
+
     def _base(self) -> Path:
         """The model that all runs on the grammar start from, trained once."""
         folder = self._work / "grammar-base"
         if not _ended(folder):
             rows = list(demo.rows("train"))[:BEFORE]
-            files = [f"data.train={_write(self._work / 'data' / 'before.jsonl', rows)}", *self._columns()]
+            task = TASKS["grammar"]
+            files = [f"data.train={_write(self._work / 'data' / 'before.jsonl', rows, task)}", *_columns(task)]
             options = ["method.name=vanilla", "model.name=tiny-roberta", "model.dropout=0", "optimizer.lr=1e-3", "seed=1000",
                        "train.epochs=3", "train.batch_size=64", "train.micro_batch_size=64", "train.export=last",
                        "train.eval_per_epoch=0", "data.max_length=32", "tracking.uri=none"]  # fmt: skip
             _command([*TRAIN, *options, *files, f"output_dir={folder}", "train.resume=auto"])
         return folder / "model"
 
-    def _files(self, task: str, held_out: bool) -> list[str]:
+    def _files(self, name: str, held_out: bool) -> list[str]:
         """The data as options: the dev set, or in its place a tenth of the training rows."""
-        folder = self._work / "data" / task
-        if task == "grammar":
+        task, folder = TASKS[name], self._work / "data" / name
+        if not task.data:
             train, dev = list(demo.rows("train"))[BEFORE:], list(demo.rows("validation"))
         else:
             assert self._data is not None
-            train, dev = (_read(self._data / task / f"{split}.jsonl") for split in ("train", "validation"))
-        rows = TASKS[task].rows
-        found = [f"data.train={_write(folder / f'train-{rows}.jsonl', train[:rows])}", *self._columns()]
-        return [*found, "data.dev_share=0.1" if held_out else f"data.validation={_write(folder / 'validation.jsonl', dev)}"]
+            train, dev = (read_lines(self._data / task.data / f"{split}.jsonl") for split in ("train", "validation"))
+        rows = task.rows or len(train)
+        files = [f"data.train={_write(folder / f'train-{rows}.jsonl', train[:rows], task)}"]
+        files += ["data.dev_share=0.1" if held_out else f"data.validation={_write(folder / 'validation.jsonl', dev, task)}"]
+        return [*files, *_columns(task)]
 
-    @staticmethod
-    def _columns() -> list[str]:
-        return ["data.text=sentence", "data.label=label", f"data.labels=[{','.join(LABELS)}]"]
-
-    def _evaluate(self, folder: Path, radius: float) -> Record:
+    def _evaluate(self, folder: Path, task: Task, radius: float) -> Record:
         out = folder / "evaluation"
         if not (out / "robustness.json").exists():
-            radii = ",".join(f"{radius * share:g}" for share in SHARES)
-            _command(["evaluate", str(folder), *MEASURED, f"attack.radii=[{radii}]", f"output_dir={out}"])
+            radii = [] if task.scores else [f"{radius * share:g}" for share in SHARES]
+            _command(["evaluate", str(folder), *MEASURED, f"attack.radii=[{','.join(radii)}]", f"output_dir={out}"])
         found: Record = json.loads((out / "robustness.json").read_text())
         return {"examples": found["data"]["examples"]["validation"], **found["splits"]["validation"]}
 
 
-def _command(words: Sequence[str]) -> None:
-    """Runs a command of mat_ds; if this process is told to stop, by Ctrl+C or SIGTERM, so is the command, which saves."""
+def _columns(task: Task) -> list[str]:
+    return [f"data.text={','.join(task.text)}", "data.label=label", f"data.labels=[{'' if task.scores else ','.join(LABELS)}]"]
+
+
+def _command(words: Sequence[str], display: str = "--quiet") -> str:
+    """Runs a command of mat_ds and returns what it prints with `--json`.
+
+    If this process is told to stop, by Ctrl+C or SIGTERM, so is the command, which saves.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "mat_ds.cli", *words, "--quiet"], env=environment, cwd=ROOT, start_new_session=True
-    )
+        [sys.executable, "-m", "mat_ds.cli", *words, display], env=environment, cwd=ROOT, start_new_session=True,
+        stdout=subprocess.PIPE if display == "--json" else None, text=True,
+    )  # fmt: skip
     try:
-        code = process.wait()
+        printed, _ = process.communicate()
     except KeyboardInterrupt:
         process.terminate()
         process.wait()
         raise Stopped(75) from None
-    if code:
-        raise Stopped(code)
+    if process.returncode:
+        raise Stopped(process.returncode)
+    return printed or ""
 
 
 def _ended(folder: Path) -> bool:
@@ -140,19 +181,17 @@ def _ended(folder: Path) -> bool:
     return results.exists() and "score" in json.loads(results.read_text()).get("export", {})
 
 
-def _write(path: Path, rows: Sequence[Record]) -> Path:
-    """Writes rows with words for labels, once."""
+def _write(path: Path, rows: Sequence[Record], task: Task) -> Path:
+    """Writes rows, with words for labels that are no scores, once."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps({"sentence": row["sentence"], "label": LABELS[row["label"]]}) for row in rows]
+        labels = [row["label"] if task.scores else LABELS[row["label"]] for row in rows]
+        texts = [{column: row[column] for column in task.text} for row in rows]
+        lines = [json.dumps({**text, "label": label}) for text, label in zip(texts, labels, strict=True)]
         aside = path.with_suffix(f".{os.getpid()}")
         aside.write_text("\n".join(lines) + "\n")
         aside.rename(path)
     return path.absolute()
-
-
-def _read(path: Path) -> list[Record]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def _what_ran(folder: Path) -> Record:
@@ -177,25 +216,3 @@ def _what_ran(folder: Path) -> Record:
 def _cpuinfo() -> list[str]:
     path = Path("/proc/cpuinfo")
     return path.read_text().splitlines() if path.exists() else []
-
-
-def _endpoints(folder: Path, measured: Record) -> Record:
-    """The endpoints in points, and the NLL of each dev example, from which NLL and accuracy are compared example by example."""
-    results = json.loads((folder / "results.json").read_text())
-    (predictions,) = (folder / "predictions").glob("*.jsonl")
-    lines = _read(predictions)
-    gold = np.array([line["gold"] == LABELS[1] for line in lines])
-    yes = np.array([line["probabilities"][LABELS[1]] for line in lines])
-    nll = -np.log(np.maximum(np.where(gold, yes, 1 - yes), 1e-12))
-    (calibration,) = results["calibration"]["splits"].values()
-    found = {
-        "nll": 100 * float(nll.mean()), "auc": 100 * float(roc_auc_score(gold, yes)),
-        "accuracy": 100 * float(((yes > 0.5) == gold).mean()), "mcc": 100 * float(matthews_corrcoef(gold, yes > 0.5)),
-        "ece": 100 * calibration["before"]["ece"], "seconds": results["seconds"], "steps": results["steps"],
-    }  # fmt: skip
-    if measured:
-        clean, turned = measured["clean"]["accuracy"], [point["broken"] for point in measured["attack"][1:]]
-        noisy = [point["accuracy"] for points in measured["noise"].values() for point in points]
-        found["noise"] = 100 * (clean - float(np.mean(noisy)))
-        found["attack"] = 100 * float(np.mean(turned)) / max(clean * measured["examples"], 1)
-    return {"dev_sha256": results["dev_sha256"], "endpoints": found, "nll_by_example": [round(float(one), 4) for one in nll]}
