@@ -6,20 +6,31 @@ import argparse
 import fcntl
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.evidence import __doc__ as usage
 from benchmarks.evidence.arms import ARMS
 from benchmarks.evidence.design import MOST_SEEDS, SEEDS, Entry, queue
-from benchmarks.evidence.records import FILE, append, chosen, read_records, worth_running
+from benchmarks.evidence.records import FILE, Record, append, chosen, not_worth_running, read_records
 from benchmarks.evidence.tasks import TASKS
+
+if TYPE_CHECKING:
+    from benchmarks.evidence.running import Runner
+
+HELD = "another process makes them"
+WAIT = 10.0  # seconds until it is asked for again
 
 
 def main() -> int:
-    """Returns 0 when nothing is left that can be run, 75 if it was stopped, or the exit code of a command that failed."""
-    parser = argparse.ArgumentParser(description=usage, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Returns 0 when nothing is left that can be run, 2 if nothing could, 75 if it was stopped, or the code of what failed."""
+    parser = argparse.ArgumentParser(
+        description=usage, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--continue", dest="goes_on", action="store_true", help="make the next runs, one by one")
     what.add_argument("--table", action="store_true", help="print the tables that the records make")
@@ -60,44 +71,78 @@ def main() -> int:
         print("\n".join(f"{'done' if entry.name in done else '    '} {entry.name}" for entry in entries))
         print(f"{sum(entry.name in done for entry in entries)} of {len(entries)} done")
         return 0
-    return go_on(asked, entries)
+    from benchmarks.evidence.running import Runner
+
+    return go_on(asked, entries, Runner(asked.work, asked.models, asked.data))
 
 
-def go_on(asked: argparse.Namespace, entries: list[Entry]) -> int:
-    """Makes the runs that have no record, that no other process is making, and whose arm has been tuned if it must be."""
-    from benchmarks.evidence.running import Runner, Stopped
+def go_on(asked: argparse.Namespace, entries: list[Entry], runner: Runner) -> int:
+    """Makes the runs that have no record; says of those that are left out why.
+
+    What another process is making is waited for, as other runs may depend on it.
+    """
+    from benchmarks.evidence.running import Stopped
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    runner, made = Runner(asked.work, asked.models, asked.data), 0
-    for entry in entries:
-        if made >= asked.limit:
-            break
-        if not runner.can_run(entry):
-            continue
-        with claimed(asked.work / "locks" / f"{entry.name.replace('/', '-')}") as ours:
-            records = read_records(asked.records)
-            if not ours or entry.name in {record["name"] for record in records}:
-                continue
-            if not worth_running(records, entry.task, entry.arm):
-                continue
-            best = chosen(records, entry.task, entry.arm)
-            trial = entry.trial or (best and best[0])
-            if trial is None:
-                continue
-            print(f"{entry.name}, trial {trial}", flush=True)
-            try:
-                record = runner.run(entry, trial, runner.radius(entry.task, records))
-            except Stopped as stopped:
-                print(f"{entry.name} ended with {stopped}; the same command goes on", file=sys.stderr)
-                return int(stopped.args[0])
-            append(record, asked.records)
-            print(
-                {name: round(value, 2) for name, value in record["endpoints"].items()}, record["wall_seconds"], "s", flush=True
-            )
-            if not asked.keep:
-                runner.forget(entry)
-            made += 1
-    return 0
+    missing = {task: reason for task in TASKS if (reason := runner.lacks(task))}
+    left = [entry for entry in entries if entry.task not in missing]
+    for task in dict.fromkeys(entry.task for entry in entries if entry.task in missing):
+        print(f"{task} is left out: {missing[task]}", file=sys.stderr)
+    try:
+        made, again, reasons = 0, True, Counter[str]()
+        while again:
+            before, reasons = made, Counter()
+            for entry in undone(left, read_records(asked.records)):
+                if made == asked.limit:
+                    return 0
+                if reason := make(entry, asked, runner):
+                    reasons[reason] += 1
+                else:
+                    made += 1
+            # What was left out may have waited for what was made here or is made elsewhere.
+            again = made > before or HELD in reasons
+            if made == before and again:
+                time.sleep(WAIT)
+    except Stopped as stopped:
+        print(f"a run ended with {stopped}; the same command goes on", file=sys.stderr)
+        return int(stopped.args[0])
+    except KeyboardInterrupt:
+        return 75
+    for reason, count in reasons.items():
+        print(f"{count} runs are left out: {reason}", file=sys.stderr)
+    return 0 if left else 2
+
+
+def undone(entries: Sequence[Entry], records: Sequence[Record]) -> list[Entry]:
+    done = {record["name"] for record in records}
+    return [entry for entry in entries if entry.name not in done]
+
+
+def make(entry: Entry, asked: argparse.Namespace, runner: Runner) -> str | None:
+    """Makes a run and adds its record; returns why not, if it cannot be made now."""
+    from benchmarks.evidence.running import NoRadius
+
+    with claimed(asked.work / "locks" / f"{entry.name.replace('/', '-')}") as ours:
+        records = read_records(asked.records)
+        if not ours or not undone([entry], records):
+            return HELD
+        if reason := not_worth_running(records, entry.task, entry.arm):
+            return reason
+        best = chosen(records, entry.task, entry.arm)
+        trial = entry.trial or (best and best[0])
+        if trial is None:
+            return f"{entry.task}: trials of their arms have not ended"
+        try:
+            radius = runner.radius(entry.task, records) if entry.perturbs or entry.trial is None else None
+        except NoRadius as none:
+            return f"{entry.task}: {none}"
+        print(f"{entry.name}, trial {trial}", flush=True)
+        record = runner.run(entry, trial, radius)
+        append(record, asked.records)
+        print({name: round(value, 2) for name, value in record["endpoints"].items()}, record["wall_seconds"], "s", flush=True)
+        if not asked.keep:
+            runner.forget(entry)
+        return None
 
 
 @contextmanager

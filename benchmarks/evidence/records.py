@@ -38,11 +38,14 @@ def chosen(records: Iterable[Record], task: str, arm: str) -> tuple[Trial, float
     return None if best is None else (best, ended[best]["nll"])
 
 
-def worth_running(records: Iterable[Record], task: str, arm: str) -> bool:
-    """Whether a task is learnt well enough for an arm to be run: by vanilla, as far as tuning says."""
+def not_worth_running(records: Iterable[Record], task: str, arm: str) -> str | None:
+    """Why an arm of a task is not run, in words, if vanilla has not learnt the task, as far as tuning says; else None."""
     least = TASKS[task].least_accuracy
     learnt = [one["accuracy"] for one in _tuned(records, task, "vanilla").values()] if least else []
-    return not least or max(learnt, default=0.0) >= least or (arm == "vanilla" and not learnt)
+    if not least or max(learnt, default=0.0) >= least or (arm == "vanilla" and not learnt):
+        return None
+    reached = f"reaches {max(learnt):.1f}% in its trials" if learnt else "has not ended its trials"
+    return f"{task}: vanilla {reached}, and {least:g}% are asked of it"
 
 
 def _tuned(records: Iterable[Record], task: str, arm: str) -> dict[Trial, Record]:

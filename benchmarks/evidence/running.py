@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -19,7 +20,7 @@ from benchmarks.evidence.arms import Trial
 from benchmarks.evidence.design import DATE, TUNING_SEED, Entry
 from benchmarks.evidence.measured import LABELS, endpoints, read_lines
 from benchmarks.evidence.records import Record
-from benchmarks.evidence.tasks import BEFORE, RADII, TASKS, Task
+from benchmarks.evidence.tasks import BEFORE, RADII, SST2, TASKS, Task
 from mat_ds.storage.disk import write_text
 from mat_ds.tasks import demo
 
@@ -36,6 +37,10 @@ class Stopped(Exception):
     """A command was told to stop, or failed; its exit code is the argument."""
 
 
+class NoRadius(Exception):
+    """A task at whose radii the perturbation never makes three times what dropout does."""
+
+
 class Runner:
     """Makes runs in a folder.
 
@@ -47,41 +52,48 @@ class Runner:
     def __init__(self, work: Path, models: Path | None, data: Path | None):
         self._work, self._models, self._data = work, models, data
 
-    def can_run(self, entry: Entry) -> bool:
-        """Whether the model and the data of a run are there."""
-        task = TASKS[entry.task]
+    def lacks(self, name: str) -> str | None:
+        """What a task needs and does not have, in words; None if its model and its data are there."""
+        task = TASKS[name]
         if not task.data:
-            return True
-        needed = (self._models and self._models / task.model, self._data and self._data / task.data)
-        return all(folder is not None and folder.is_dir() for folder in needed)
+            return None
+        if self._models is None or self._data is None:
+            return "it needs --models and --data"
+        needed = [self._models / task.model / "config.json", self._models / task.model / "model.safetensors"]
+        needed += [self._data / task.data / f"{split}.jsonl" for split in ("train", "validation")]
+        return next((f"there is no {path}" for path in needed if not path.is_file()), None)
 
     def radius(self, name: str, records: Sequence[Record]) -> float:
         """The radius of a task: as given, or of its records, or measured once.
 
         Raises:
             Stopped: if the command that measures it ends with another code than 0.
-            SystemExit: if it is at none of the radii.
+            NoRadius: if it is none of `RADII`.
         """
         task = TASKS[name]
-        if known := task.radius or next((one["radius"] for one in records if one["task"] == name and "radius" in one), None):
-            return float(known)
+        known = (one["radius"] for one in records if one["task"] == name and one.get("radius") is not None)
+        if found := task.radius or next(known, None):
+            return float(found)
         out = self._work / "data" / f"{name}-radius.json"
         out.parent.mkdir(parents=True, exist_ok=True)
         with (self._work / "data" / f"{name}-radius.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not out.exists():
-                options = Entry(name, "mat_mixed_mixed", TUNING_SEED).options(Trial(0.5), RADII[0])
+                options = Entry(name, "mat_mixed_mixed", TUNING_SEED).options(Trial(0.5), SST2.radius)
                 radii = ",".join(f"{one:g}" for one in RADII)
                 words = ["radius", *options, f"model.name={self._model(task)}", *self._files(name, held_out=True)]
                 found = _command([*words, "--steps", str(task.steps), "--radii", radii], "--json")
                 write_text(out, found)
         smallest = json.loads(out.read_text())["smallest"]["fp32"]
         if smallest is None:
-            raise SystemExit(f"{name}: R is three times that of dropout at none of the radii up to {RADII[-1]:g}; see {out}")
+            raise NoRadius(f"R is three times that of dropout at none of the radii up to {RADII[-1]:g}; see {out}")
         return float(smallest)
 
-    def run(self, entry: Entry, trial: Trial, radius: float) -> Record:
+    def run(self, entry: Entry, trial: Trial, radius: float | None) -> Record:
         """Makes a run and returns its record.
+
+        Args:
+            radius: of the task; None for a trial that does not perturb.
 
         Raises:
             Stopped: if a command ends with another code than 0; the same call goes on where it stood.
@@ -100,13 +112,14 @@ class Runner:
                 "train.resume=auto",
             ]
             _command([*TRAIN, *own])
-        measured = {} if held_out else self._evaluate(folder, task, radius)
+        measured = {} if held_out or radius is None else self._evaluate(folder, task, radius)
         return {
             "name": entry.name, "task": entry.task, "arm": entry.arm, "seed": entry.seed,
             "trial": None if entry.trial is None else str(entry.trial), "chosen": None if held_out else str(trial),
             "design": DATE, "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "wall_seconds": round(time.time() - began), "radius": radius, "options": options,
-            "model": task.model or "tiny-roberta, trained before", **_what_ran(folder), **endpoints(folder, measured),
+            "model": task.model or "tiny-roberta, trained before", "model_sha256": self._model_sha256(task),
+            **_what_ran(folder), **endpoints(folder, measured),
         }  # fmt: skip
 
     def forget(self, entry: Entry) -> None:
@@ -115,6 +128,10 @@ class Runner:
 
     def _model(self, task: Task) -> Path:
         return self._models / task.model if self._models and task.model else self._base()
+
+    def _model_sha256(self, task: Task) -> str:
+        with (self._model(task) / "model.safetensors").open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _base(self) -> Path:
         """The model that all runs on the grammar start from, trained once."""
@@ -182,15 +199,12 @@ def _ended(folder: Path) -> bool:
 
 
 def _write(path: Path, rows: Sequence[Record], task: Task) -> Path:
-    """Writes rows, with words for labels that are no scores, once."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        labels = [row["label"] if task.scores else LABELS[row["label"]] for row in rows]
-        texts = [{column: row[column] for column in task.text} for row in rows]
-        lines = [json.dumps({**text, "label": label}) for text, label in zip(texts, labels, strict=True)]
-        aside = path.with_suffix(f".{os.getpid()}")
-        aside.write_text("\n".join(lines) + "\n")
-        aside.rename(path)
+    """Writes rows, with words for labels that are no scores."""
+    labels = [row["label"] if task.scores else LABELS[row["label"]] for row in rows]
+    texts = [{column: row[column] for column in task.text} for row in rows]
+    lines = [json.dumps({**text, "label": label}) + "\n" for text, label in zip(texts, labels, strict=True)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "".join(lines))
     return path.absolute()
 
 
