@@ -96,7 +96,7 @@ def test_a_task_is_left_to_vanilla_while_it_does_not_learn_it(tmp_path, monkeypa
     assert going_on(tmp_path, monkeypatch, "--task", "rte", "--seeds", "2", runner=FakeRunner(accuracy=least - 0.1)) == 0
     made = read_records(tmp_path / "evidence.jsonl")
     assert {one["arm"] for one in made} == {"vanilla"} and len(made) == 5 and all(one["trial"] for one in made)
-    assert f"runs are left out: rte: vanilla reaches {least - 0.1:.1f}%" in capsys.readouterr().err
+    assert f"left out: rte: vanilla reaches {least - 0.1:.1f}%" in capsys.readouterr().err
     (tmp_path / "evidence.jsonl").unlink()
     assert going_on(tmp_path, monkeypatch, "--task", "rte", "--seeds", "2", runner=FakeRunner(accuracy=least)) == 0
     assert len(read_records(tmp_path / "evidence.jsonl")) == len(TASKS["rte"].arms) * (5 + 2)
@@ -118,6 +118,21 @@ def test_a_task_that_cannot_be_run_is_said_and_the_queue_ends_where_its_limit_is
     assert len(read_records(tmp_path / "evidence.jsonl")) == 3
     with pytest.raises(SystemExit):
         going_on(tmp_path, monkeypatch, "--model", "folder")
+
+
+def test_what_another_process_makes_is_waited_for_only_if_a_run_depends_on_it(tmp_path, monkeypatch, capsys):
+    waits = []
+    monkeypatch.setattr("benchmarks.evidence.__main__.time.sleep", waits.append)
+    words = ("--task", "rte", "--only", "vanilla", "--seeds", "1")
+    with claimed(tmp_path / "work" / "locks" / "rte-vanilla-trial-1") as ours:
+        assert ours and going_on(tmp_path, monkeypatch, *words, "--limit", "4") == 0  # its other trials
+        monkeypatch.setattr("benchmarks.evidence.__main__.time.sleep", lambda seconds: 1 / 0)
+        with pytest.raises(ZeroDivisionError):  # its seed waits
+            going_on(tmp_path, monkeypatch, *words)
+    assert not waits and going_on(tmp_path, monkeypatch, *words, "--limit", "1") == 0
+    with claimed(tmp_path / "work" / "locks" / "rte-vanilla-seed-0"):
+        assert going_on(tmp_path, monkeypatch, *words) == 0
+    assert capsys.readouterr().err == "1 left out: another process makes them\n"
 
 
 def test_what_a_task_lacks_is_named(tmp_path):

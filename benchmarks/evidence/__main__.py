@@ -79,7 +79,7 @@ def main() -> int:
 def go_on(asked: argparse.Namespace, entries: list[Entry], runner: Runner) -> int:
     """Makes the runs that have no record; says of those that are left out why.
 
-    What another process is making is waited for, as other runs may depend on it.
+    What another process is making is waited for if others are left out that may depend on it.
     """
     from benchmarks.evidence.running import Stopped
 
@@ -99,8 +99,7 @@ def go_on(asked: argparse.Namespace, entries: list[Entry], runner: Runner) -> in
                     reasons[reason] += 1
                 else:
                     made += 1
-            # What was left out may have waited for what was made here or is made elsewhere.
-            again = made > before or HELD in reasons
+            again = made > before or (HELD in reasons and len(reasons) > 1)
             if made == before and again:
                 time.sleep(WAIT)
     except Stopped as stopped:
@@ -109,7 +108,7 @@ def go_on(asked: argparse.Namespace, entries: list[Entry], runner: Runner) -> in
     except KeyboardInterrupt:
         return 75
     for reason, count in reasons.items():
-        print(f"{count} runs are left out: {reason}", file=sys.stderr)
+        print(f"{count} left out: {reason}", file=sys.stderr)
     return 0 if left else 2
 
 
