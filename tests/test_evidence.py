@@ -44,20 +44,23 @@ def records(generator, effects=(), spread=0.5, trials=True, tasks=tuple(TASKS)):
 
 def test_a_planted_effect_is_found_by_its_hypothesis_alone_and_named_in_the_table():
     planted = {"mat_mixed_mixed": 3.0, "mat_mixed_pure": 3.0, "mat_random": 3.0, "rdrop": 3.0, "vanilla": 3.0}
-    made = records(np.random.default_rng(0), planted)
-    held = []
+    made = records(np.random.default_rng(0), planted, tasks=("grammar", "sst2"))
     for test in analysis.hypotheses(made, ["nll", "auc"]):
         told = (test.hypothesis, test.task, test.endpoint)
         if test.hypothesis == "H1":
             assert test.found.mean == pytest.approx(3.0, abs=0.6) and test.verdict == "yes", told
             assert test.found.low < 3.0 < test.found.high and test.found.equivalence > 0.9, told
         else:
-            assert test.corrected > 0.05, told
-            held.append(test.found.low < 0.0 < test.found.high)
-    # Of the intervals, which are not corrected, 95% hold what is there.
-    assert len(held) > 50 and sum(held) / len(held) > 0.85
+            assert test.corrected > 0.05 and test.found.low < 0.0 < test.found.high, told
     table = "\n".join(analysis.tables(made))
     assert "| H1: delta mixed − pure | sst2 | NLL | 12 | +" in table and "H4: MAT − rdrop" in table and "±" not in table
+
+
+def test_a_planted_effect_is_found_when_all_tasks_are_corrected_for():
+    planted = {"mat_mixed_mixed": 3.0, "mat_mixed_pure": 3.0, "mat_random": 3.0, "rdrop": 3.0, "vanilla": 3.0}
+    tests = analysis.hypotheses(records(np.random.default_rng(0), planted), ["auc"])
+    assert [test.task for test in tests if test.corrected < 0.05] == list(TASKS)
+    assert {test.hypothesis for test in tests if test.corrected < 0.05} == {"H1"}
 
 
 def test_the_opposite_of_a_hypothesis_is_told_apart_from_it():
